@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SKIPPED = """
+import pytest
+
+def test_skips():
+    pytest.skip("no browser here")
+
+@pytest.mark.skipif(True, reason="no database here")
+def test_is_skipped(): ...
+
+@pytest.mark.xfail
+def test_is_known_to_fail():
+    assert False
+
+def test_passes(): ...
+"""
+SKIPPED_MODULE = "import pytest\npytest.importorskip('no_such_module')"
+
+
+@pytest.fixture
+def run_pytest(tmp_path: Path):
+    """Runs pytest under this suite's conftest on a file of the given source; gives its exit status and its output."""
+
+    def run(source: str, ci: str | None) -> tuple[int, str]:
+        shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+        (tmp_path / "test_it.py").write_text(source)
+        environment = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_ADDOPTS")}
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        if ci is not None:
+            environment["CI"] = ci
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rfE", "--rootdir", str(tmp_path)]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout
+
+    return run
+
+
+def test_ci_fails_for_what_is_skipped(run_pytest):
+    status, output = run_pytest(SKIPPED, "true")
+    assert status == pytest.ExitCode.TESTS_FAILED
+    assert "1 failed, 1 passed, 1 xfailed, 1 error" in output
+    assert "no browser here (CI is set: nothing may be skipped)" in output
+    assert "no database here (CI is set: nothing may be skipped)" in output
+
+
+def test_ci_fails_for_a_skipped_module(run_pytest):
+    status, output = run_pytest(SKIPPED_MODULE, "1")
+    assert status == pytest.ExitCode.INTERRUPTED
+    assert "could not import 'no_such_module'" in output
+
+
+@pytest.mark.parametrize("ci", [None, "", "false"])
+def test_elsewhere_skipping_is_no_failure(run_pytest, ci):
+    status, output = run_pytest(SKIPPED, ci)
+    assert status == pytest.ExitCode.OK
+    assert "1 passed, 2 skipped, 1 xfailed" in output

@@ -1,0 +1,162 @@
+"""What is installed from a wheel, from an sdist and from the checkout itself, and what twistd sees of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from collections.abc import Callable
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+import twisted_beastws
+from twisted_beastws._version import __version__
+
+CHECKOUT = Path(__file__).parents[1]
+NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "venv", "*.egg-info", "*.pyc", "dropin.cache")
+OURS = {"twisted_beastws.py", "dropin.cache", "__pycache__"}
+
+
+def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    # PYTHONPATH would let the checkout stand in for what is installed.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def checked(*command: str | Path, cwd: Path) -> str:
+    done = run(*command, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def link_entries(source: Path, target: Path, leave: Callable[[str], bool]) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in source.iterdir():
+        link = target / entry.name
+        if not leave(entry.name) and not link.exists():
+            link.symlink_to(entry)
+
+
+def is_ours(name: str) -> bool:
+    return name.startswith(("twisted_beastws", "__editable__")) or name == "__pycache__"
+
+
+class Environment:
+    """A virtual environment with every package of the running one but ours, linked, so that nothing is fetched."""
+
+    def __init__(self, home: Path) -> None:
+        venv.create(home, with_pip=False, symlinks=True)
+        self.python = home / "bin" / "python"
+        self.site = Path(sysconfig.get_path("purelib", "venv", {"base": str(home)}))
+        for kind in ("purelib", "platlib"):
+            packages = Path(sysconfig.get_path(kind))
+            link_entries(packages, self.site, lambda name: is_ours(name) or name == "twisted")
+            if (packages / "twisted").is_dir():
+                self.link_twisted(packages / "twisted")
+        self.twistd = home / "bin" / "twistd"
+        self.twistd.write_text("from twisted.scripts.twistd import run\nrun()\n")
+
+    def link_twisted(self, package: Path) -> None:
+        # The running environment's own copy of our plugin may lie among Twisted's.
+        link_entries(package, self.site / "twisted", {"plugins", "__pycache__"}.__contains__)
+        link_entries(package / "plugins", self.site / "twisted" / "plugins", OURS.__contains__)
+
+    def install(self, *what: str | Path) -> None:
+        pip = (sys.executable, "-m", "pip", "--python", self.python, "install")
+        checked(*pip, "--no-index", "--no-deps", "--no-build-isolation", *what, cwd=self.site)
+
+    def evaluate(self, statements: str, cwd: Path) -> object:
+        return json.loads(checked(self.python, "-c", f"import json, sys\n{statements}", cwd=cwd))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout: a build leaves files behind, and takes up what an earlier one left."""
+    return Path(shutil.copytree(CHECKOUT, tmp_path_factory.mktemp("source") / "checkout", ignore=NOT_SOURCE))
+
+
+def build(source: Path, kind: str) -> Path:
+    hook = f"from setuptools import build_meta; print(build_meta.build_{kind}('dist'))"
+    return source / "dist" / checked(sys.executable, "-c", hook, cwd=source).splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path) -> Path:
+    return build(source, "wheel")
+
+
+@pytest.fixture(scope="module")
+def sdist(source: Path) -> Path:
+    return build(source, "sdist")
+
+
+@pytest.fixture(scope="module", params=["wheel", "sdist", "editable"])
+def installed(request: pytest.FixtureRequest, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    environment = Environment(tmp_path_factory.mktemp(request.param) / "venv")
+    environment.install(*(["-e", source] if request.param == "editable" else [request.getfixturevalue(request.param)]))
+    return environment
+
+
+def files_below(folder: Path, *names: str) -> set[str]:
+    return {path.relative_to(folder).as_posix() for name in names for path in (folder / name).rglob("*.*")}
+
+
+def test_the_wheel_holds_every_file_of_the_package_and_no_other(source: Path, wheel: Path) -> None:
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    expected = files_below(source, "twisted_beastws", "twisted")
+    assert names == expected
+    assert {"twisted_beastws/py.typed", "twisted/plugins/twisted_beastws.py"} <= names
+    assert any(name.startswith("twisted_beastws/service/") and name.endswith(".html") for name in names)
+    assert not {"twisted/__init__.py", "twisted/plugins/__init__.py"} & names
+
+
+def test_the_sdist_holds_what_is_needed_to_test_it(source: Path, sdist: Path, tmp_path: Path) -> None:
+    shutil.unpack_archive(sdist, tmp_path)
+    (unpacked,) = tmp_path.iterdir()
+    folders = ("tests", "examples", "benchmarks", "twisted", "twisted_beastws")
+    assert files_below(unpacked, *folders) == files_below(source, *folders)
+    assert (unpacked / "LICENSE").is_file()
+
+
+def test_twistd_lists_it_from_any_directory(installed: Environment, source: Path, tmp_path: Path) -> None:
+    for directory in (tmp_path, source, source / "twisted"):
+        shown = run(installed.python, installed.twistd, "--help", cwd=directory)
+        assert (shown.returncode, shown.stderr) == (0, "")
+        lines = [line.split(maxsplit=1) for line in shown.stdout.splitlines()]
+        assert ["beastws", "A WebSocket chat, or your own WebSocket application."] in lines
+
+
+def test_twistd_shows_its_options(installed: Environment, tmp_path: Path) -> None:
+    shown = run(installed.python, installed.twistd, "beastws", "--help", cwd=tmp_path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "Usage: " in shown.stdout
+
+
+def test_the_plugin_costs_other_users_of_twistd_one_module(installed: Environment, tmp_path: Path) -> None:
+    statements = """
+import twisted.application.app, twisted.plugins
+before = set(sys.modules)
+import twisted.plugins.twisted_beastws
+print(json.dumps(sorted(set(sys.modules) - before)))"""
+    assert installed.evaluate(statements, tmp_path) == ["twisted.plugins.twisted_beastws"]
+
+
+def test_importing_the_package_installs_no_reactor(installed: Environment, tmp_path: Path) -> None:
+    statements = "import twisted_beastws\nprint(json.dumps('twisted.internet.reactor' in sys.modules))"
+    assert installed.evaluate(statements, tmp_path) is False
+
+
+def test_this_suite_runs_on_the_installed_package() -> None:
+    ours = distribution("twisted_beastws")
+    origin = json.loads(ours.read_text("direct_url.json") or "{}")
+    home = CHECKOUT if origin.get("dir_info", {}).get("editable") else Path(str(ours.locate_file("")))
+    tested = Path(twisted_beastws.__file__).parents[1]
+    assert tested.resolve() == home.resolve(), "something puts the checkout on sys.path: run plain pytest"
+    assert ours.version == __version__

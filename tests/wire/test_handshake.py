@@ -1,0 +1,665 @@
+"""Tests of `twisted_beastws.wire.handshake`."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.testing import StringTransport
+from twisted.web import http
+
+from twisted_beastws import errors
+from twisted_beastws.errors import HandshakeError
+from twisted_beastws.options import Origins
+from twisted_beastws.wire.handshake import (
+    accept_key,
+    check_decorated,
+    check_origin,
+    check_request,
+    check_response,
+    client_request,
+    failure,
+    is_upgrade,
+    make_key,
+    select_subprotocol,
+    success,
+)
+from twisted_beastws.wire.http import SERVER, HeadBuffer, Headers, Request, Response, parse_request, parse_response
+
+# RFC 6455 §1.3
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+FIELDS = {
+    "Host": "localhost",
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Key": KEY,
+    "Sec-WebSocket-Version": "13",
+}
+
+
+def head(start: str = "GET / HTTP/1.1", more: tuple[str, ...] = (), **changes: str | None) -> bytes:
+    """A good request: ``changes`` sets or, with None, leaves out a field; ``more`` is lines behind it."""
+    fields: dict[str, str | None] = dict(FIELDS)
+    for name, value in changes.items():
+        fields[name.replace("_", "-")] = value
+    lines = [start, *(f"{name}: {value}" for name, value in fields.items() if value is not None), *more]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1")
+
+
+def answer(wire: bytes, origins: Origins | None = None) -> tuple[type[HandshakeError] | None, bytes]:
+    """What a server makes of a head: the error, and the answer's octets without its Server field."""
+    request = None
+    error = None
+    try:
+        request = parse_request(wire)
+        check_request(request)
+        check_origin(request, origins or Origins(allow_any_origin_dangerously=True))
+        response = success(request)
+    except HandshakeError as caught:
+        error = caught
+        response = failure(caught, request)
+    sent = response.to_bytes()
+    server = f"Server: {SERVER}\r\n\r\n".encode()
+    assert sent.count(server) == 1
+    return error and type(error), sent.replace(server, b"\r\n")
+
+
+GOOD = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+)
+
+
+def bad(
+    text: str, *, version: str = "1.1", close: bool = False, status: str = "400 Bad Request", more: str = ""
+) -> bytes:
+    connection = "Connection: close\r\n" if close else ""
+    return f"HTTP/{version} {status}\r\n{more}Content-Length: {len(text)}\r\n{connection}\r\n{text}".encode()
+
+
+METHOD = "The WebSocket handshake method was not GET"
+CONNECTION = "The WebSocket handshake Connection field is missing"
+TOKEN = "The WebSocket handshake Connection field is missing the upgrade token"
+NO_KEY = "The WebSocket handshake Sec-WebSocket-Key field is missing"
+BAD_KEY = "The WebSocket handshake Sec-WebSocket-Key field is invalid"
+NOT_HTTP = "The request is not valid HTTP"
+BODY = "The WebSocket handshake request has a body"
+TWICE = "The WebSocket handshake {} field is given twice"
+NO_HOST = "The WebSocket handshake Host field is missing"
+NO_TOKEN = "The WebSocket handshake Upgrade field is missing the websocket token"
+UPGRADE_REQUIRED = bad(
+    "The WebSocket handshake Sec-WebSocket-Version field is invalid",
+    status="426 Upgrade Required",
+    more="Sec-WebSocket-Version: 13\r\n",
+)
+
+OTHER_CASE = head().swapcase().replace(b"get / http", b"GET / HTTP").replace(KEY.swapcase().encode(), KEY.encode())
+
+# The cases of Beast's own table that succeed there and here.
+ACCEPTED = {
+    "good request": head(),
+    "field names and tokens in other case": OTHER_CASE,
+    "Connection: keep-alive, Upgrade": head(Connection="keep-alive, Upgrade"),
+    "Upgrade: h2c, websocket": head(Upgrade="h2c, websocket"),
+    "Upgrade: websocket/13": head(Upgrade="websocket/13"),
+    "absolute-form target": head("GET http://localhost/ HTTP/1.1"),
+    "asterisk target": head("GET * HTTP/1.1"),
+    "empty Host": head(Host=""),
+    "version padded": head(Sec_WebSocket_Version=" 13 "),
+    "foreign Origin, any allowed": head(Origin="https://evil.example"),
+    "subprotocols offered": head(Sec_WebSocket_Protocol="a, b"),
+    "deflate offered": head(Sec_WebSocket_Extensions="permessage-deflate"),
+    "malformed extension list": head(Sec_WebSocket_Extensions=",;=,"),
+    "Expect: 100-continue": head(Expect="100-continue"),
+    "Content-Length: 0": head(Content_Length="0"),
+    "long field": head(X="v" * 9000),
+    "obs-text in a value": head(X="\xff"),
+    # Stricter in Beast, which looks at the first field only.
+    "Connection split over two fields": head(Connection="keep-alive", more=("Connection: Upgrade",)),
+    "Upgrade split over two fields": head(Upgrade="h2c", more=("Upgrade: WebSocket",)),
+}  # fmt: skip
+
+REFUSED: dict[str, tuple[bytes, type[HandshakeError], bytes]] = {
+    "method POST": (head("POST / HTTP/1.1"), errors.BadMethod, bad(METHOD)),
+    "method get": (head("get / HTTP/1.1"), errors.BadMethod, bad(METHOD)),
+    "method BREW": (head("BREW / HTTP/1.1"), errors.BadMethod, bad(METHOD)),
+    # RFC 9110 §9.3.2: the body that Beast sends stays away.
+    "method HEAD": (head("HEAD / HTTP/1.1"), errors.BadMethod, bad(METHOD)[: -len(METHOD)]),
+    "HTTP/1.0": (
+        head("GET / HTTP/1.0"),
+        errors.BadHttpVersion,
+        bad("The WebSocket handshake was not HTTP/1.1", version="1.0", close=True),
+    ),
+    "no Host": (head(Host=None), errors.NoHost, bad(NO_HOST)),
+    "no Connection": (head(Connection=None), errors.NoConnection, bad(CONNECTION)),
+    "Connection: keep-alive": (head(Connection="keep-alive"), errors.NoConnectionUpgrade, bad(TOKEN)),
+    "Connection: upgraded": (head(Connection="upgraded"), errors.NoConnectionUpgrade, bad(TOKEN)),
+    "Connection: close": (head(Connection="close"), errors.NoConnectionUpgrade, bad(TOKEN, close=True)),
+    "no Upgrade": (head(Upgrade=None), errors.NoUpgrade, bad("The WebSocket handshake Upgrade field is missing")),
+    "Upgrade: h2c": (head(Upgrade="h2c"), errors.NoUpgradeWebsocket, bad(NO_TOKEN)),
+    "no key": (head(Sec_WebSocket_Key=None), errors.NoSecKey, bad(NO_KEY)),
+    "key of 25 characters": (head(Sec_WebSocket_Key="A" + KEY), errors.BadSecKey, bad(BAD_KEY)),
+    "no version": (
+        head(Sec_WebSocket_Version=None),
+        errors.NoSecVersion,
+        bad("The WebSocket handshake Sec-WebSocket-Version field is missing"),
+    ),
+    "version 8": (head(Sec_WebSocket_Version="8"), errors.BadSecVersion, UPGRADE_REQUIRED),
+    "version 13, 8": (head(Sec_WebSocket_Version="13, 8"), errors.BadSecVersion, UPGRADE_REQUIRED),
+    "version 013": (head(Sec_WebSocket_Version="013"), errors.BadSecVersion, UPGRADE_REQUIRED),
+    "empty version": (head(Sec_WebSocket_Version=""), errors.BadSecVersion, UPGRADE_REQUIRED),
+    "plain GET": (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", errors.NoConnection, bad(CONNECTION)),
+    "no key, Connection: close, Upgrade": (
+        head(Connection="close, Upgrade", Sec_WebSocket_Key=None),
+        errors.NoSecKey,
+        bad(NO_KEY, close=True),
+    ),
+    # Beast's first check that fails decides.
+    "everything wrong": (b"get / HTTP/1.1\r\nX: y\r\n\r\n", errors.BadMethod, bad(METHOD)),
+    # Stricter than Beast.
+    "empty key": (head(Sec_WebSocket_Key=""), errors.BadSecKey, bad(BAD_KEY)),
+    "short key": (head(Sec_WebSocket_Key="abc"), errors.BadSecKey, bad(BAD_KEY)),
+    "24 characters, not Base64": (head(Sec_WebSocket_Key="!" * 24), errors.BadSecKey, bad(BAD_KEY)),
+    "24 characters of 17 octets": (head(Sec_WebSocket_Key=KEY[:-2] + "A="), errors.BadSecKey, bad(BAD_KEY)),
+    "24 characters of 18 octets": (head(Sec_WebSocket_Key="A" * 24), errors.BadSecKey, bad(BAD_KEY)),
+    "padding bits set": (head(Sec_WebSocket_Key=KEY[:-3] + "R=="), errors.BadSecKey, bad(BAD_KEY)),
+    "two keys": (
+        head(more=("Sec-WebSocket-Key: " + KEY,)),
+        errors.DuplicateField,
+        bad(TWICE.format("Sec-WebSocket-Key")),
+    ),
+    "two Host fields": (head(more=("host: localhost",)), errors.DuplicateField, bad(TWICE.format("Host"))),
+    "two versions": (
+        head(more=("Sec-WebSocket-Version: 13",)),
+        errors.DuplicateField,
+        bad(TWICE.format("Sec-WebSocket-Version")),
+    ),
+    "two Origins": (
+        head(Origin="http://localhost", more=("Origin: http://localhost",)),
+        errors.DuplicateField,
+        bad(TWICE.format("Origin")),
+    ),
+    "two Origins, no version": (
+        head(Origin="a", Sec_WebSocket_Version=None, more=("Origin: b",)),
+        errors.NoSecVersion,
+        bad("The WebSocket handshake Sec-WebSocket-Version field is missing"),
+    ),
+    "malformed Host": (
+        head(Host="a b"),
+        errors.BadRequest,
+        bad("The WebSocket handshake Host field is invalid", close=True),
+    ),
+    "Content-Length: 5": (head(Content_Length="5"), errors.UnexpectedBody, bad(BODY, close=True)),
+    "chunked": (head(Transfer_Encoding="chunked"), errors.UnexpectedBody, bad(BODY, close=True)),
+    "gzip": (head(Transfer_Encoding="gzip"), errors.UnexpectedBody, bad(BODY, close=True)),
+    "POST with a body": (
+        head("POST / HTTP/1.1", Content_Length="5"),
+        errors.BadMethod,
+        bad(METHOD, close=True),
+    ),
+    # HTTP that cannot be parsed: Beast sends nothing.
+    "HTTP/0.9": (head("GET / HTTP/0.9"), errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "HTTP/1.2": (head("GET / HTTP/1.2"), errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "HTTP/2.0": (head("GET / HTTP/2.0"), errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "no version on the line": (head("GET /"), errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "leading CRLF": (b"\r\n" + head(), errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "bare LF": (head().replace(b"\r\n", b"\n"), errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "space before colon": (head(more=("X : y",)), errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "folded field": (head(more=(" folded",)), errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "NUL in a value": (head(X="a\0b"), errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "control octet in the target": (head("GET /\x01 HTTP/1.1"), errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "space in the target": (head("GET /a b HTTP/1.1"), errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "TLS ClientHello": (b"\x16\x03\x01\x02\x00\x01", errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "garbage": (b"hello\r\n\r\n", errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "both framings": (
+        head(Content_Length="5", Transfer_Encoding="chunked"),
+        errors.BadRequest,
+        bad(NOT_HTTP, close=True),
+    ),
+    "two lengths": (
+        head(Content_Length="0", more=("Content-Length: 5",)),
+        errors.BadRequest,
+        bad(NOT_HTTP, close=True),
+    ),
+}
+
+
+class TestServer:
+    @pytest.mark.parametrize("wire", ACCEPTED.values(), ids=ACCEPTED.keys())
+    def test_accepted(self, wire: bytes) -> None:
+        assert answer(wire) == (None, GOOD)
+
+    @pytest.mark.parametrize(("wire", "error", "sent"), REFUSED.values(), ids=REFUSED.keys())
+    def test_refused(self, wire: bytes, error: type[HandshakeError], sent: bytes) -> None:
+        assert answer(wire) == (error, sent)
+
+    def test_success_byte_for_byte(self) -> None:
+        assert success(parse_request(head()), "chat").to_bytes() == (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n"
+            b"Server: twisted_beastws/0.1.0\r\n\r\n"
+        )
+
+    def test_each_success_has_headers_of_its_own(self) -> None:
+        request = parse_request(head())
+        success(request).headers.addRawHeader("Upgrade", "x")
+        assert success(request).headers.getRawHeaders("Upgrade") == ["websocket"]
+
+    def test_failure_without_a_request(self) -> None:
+        response = failure(errors.HeadTooLarge(), None)
+        assert response.to_bytes() == (
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 31\r\nConnection: close\r\n"
+            b"Server: twisted_beastws/0.1.0\r\n\r\nThe request's head is too large"
+        )
+        assert not response.keep_alive
+
+    def test_failure_is_what_a_decorator_may_change(self) -> None:
+        request = parse_request(head(Host=None))
+        response = failure(errors.NoHost(), request)
+        assert response.request is request
+        response.status = 401
+        response.body = b"no"
+        response.headers.setRawHeaders("Server", ["Acme"])
+        response.headers.setRawHeaders("X-Seen-Status", ["400"])
+        assert response.to_bytes() == (
+            b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nServer: Acme\r\nX-Seen-Status: 400\r\n\r\nno"
+        )
+
+    def test_body_that_an_http_server_read_is_no_hindrance(self) -> None:
+        request = parse_request(head(Content_Length="5"))
+        request.body_read = True
+        check_request(request)
+
+    def test_octets_of_a_body_never_reach_frames_or_the_next_request(self) -> None:
+        smuggled = head("GET /admin HTTP/1.1")
+        for framing in ({"Content_Length": str(len(smuggled))}, {"Transfer_Encoding": "chunked"}):
+            for start in ("GET / HTTP/1.1", "POST / HTTP/1.1", "HEAD / HTTP/1.1", "GET / HTTP/1.0"):
+                for upgrade in ("Upgrade", "keep-alive"):
+                    buffer = HeadBuffer(1 << 14, 128)
+                    buffer.feed(head(start, Connection=upgrade, **framing) + smuggled)
+                    first = buffer.take()
+                    assert first is not None
+                    request = parse_request(first)
+                    with pytest.raises(HandshakeError) as caught:
+                        check_request(request)
+                    assert not failure(caught.value, request).keep_alive
+
+    @given(st.sampled_from([*FIELDS, "Origin", "X"]), st.text(st.characters(max_codepoint=255), max_size=30))
+    def test_whatever_a_field_holds_the_answer_is_whole_and_safe(self, name: str, value: str) -> None:
+        error, sent = answer(head(**{name.replace("-", "_"): value}), Origins())
+        top, _, body = sent.partition(b"\r\n\r\n")
+        assert top.startswith(b"HTTP/1.1 ")
+        assert error is None or (body.decode("ascii").isprintable() and len(body) < 600)
+
+
+class TestIsUpgrade:
+    CASES: tuple[tuple[bytes, bool], ...] = (
+        (head(), True),
+        (head(Host=None, Sec_WebSocket_Key=None, Sec_WebSocket_Version=None), True),
+        (head(Connection="keep-alive, upgrade", Upgrade="h2c, WebSocket/13"), True),
+        (head(Connection="keep-alive", more=("Connection: Upgrade",)), True),
+        (head("POST / HTTP/1.1"), False),
+        (head("get / HTTP/1.1"), False),
+        (head("GET / HTTP/1.0"), False),
+        (head(Connection=None), False),
+        (head(Connection="keep-alive"), False),
+        (head(Upgrade=None), False),
+        (head(Upgrade="websockets"), False),
+    )
+
+    @pytest.mark.parametrize(("wire", "expected"), CASES)
+    def test_ours(self, wire: bytes, expected: bool) -> None:
+        assert is_upgrade(parse_request(wire)) is expected
+
+    @pytest.mark.parametrize(("wire", "expected"), CASES)
+    def test_twisteds(self, wire: bytes, expected: bool) -> None:
+        assert is_upgrade(twisted_request(wire)) is expected
+
+    def test_http2_is_none(self) -> None:
+        request = twisted_request(head())
+        request.clientproto = b"HTTP/2"
+        assert not is_upgrade(request)
+
+    def test_twisteds_request_passes_the_checks(self) -> None:
+        request = Request.from_twisted(twisted_request(head(Content_Length="2") + b"hi"))
+        check_request(request)
+        assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in success(request).to_bytes()
+
+
+def twisted_request(wire: bytes) -> Any:
+    """The object that twisted.web makes of ``wire``."""
+    made = []
+
+    class Request(http.Request):
+        def process(self) -> None:
+            made.append(self)
+
+    channel = http.HTTPChannel()
+    channel.requestFactory = Request
+    channel.timeOut = None
+    channel.makeConnection(StringTransport())
+    channel.dataReceived(wire)
+    return made[0]
+
+
+class TestOrigin:
+    @pytest.mark.parametrize(
+        ("origin", "host"),
+        [
+            ("http://chat.example", "chat.example"),
+            ("http://chat.example:80", "chat.example"),
+            ("http://chat.example", "chat.example:80"),
+            ("http://chat.example", "chat.example:"),
+            ("https://chat.example", "chat.example"),
+            ("https://chat.example", "chat.example:443"),
+            ("https://chat.example:443", "chat.example"),
+            ("ws://chat.example", "chat.example:80"),
+            ("wss://chat.example", "chat.example:443"),
+            ("http://chat.example:1984", "chat.example:1984"),
+            ("HTTP://Chat.Example", "cHAT.eXAMPLE"),
+            ("http://[::1]:1984", "[::1]:1984"),
+            ("http://[::FFFF]", "[::ffff]"),
+            ("http://localhost.", "localhost."),
+            ("http://127.0.0.1:8080", "127.0.0.1:8080"),
+        ],
+    )
+    def test_this_site(self, origin: str, host: str) -> None:
+        request = parse_request(head(Origin=origin, Host=host))
+        check_origin(request, Origins())
+        with pytest.raises(errors.OriginRefused):
+            check_origin(request, Origins(same_site=False))
+
+    @pytest.mark.parametrize(
+        ("origin", "host"),
+        [
+            ("https://evil.example", "chat.example"),
+            ("http://chat.example:8080", "chat.example"),
+            ("http://chat.example", "chat.example:8080"),
+            ("http://chat.example", "chat.example:443"),
+            ("https://chat.example", "chat.example:80"),
+            ("http://chat.example.evil.example", "chat.example"),
+            ("http://evil-chat.example", "chat.example"),
+            ("http://xchat.example", "chat.example"),
+            ("http://sub.chat.example", "chat.example"),
+            ("http://chat.example.", "chat.example"),
+            ("http://chat.example", "chat.example."),
+            ("http://user@chat.example", "chat.example"),
+            ("http://chat.example@evil.example", "chat.example"),
+            ("http://evil.example#@chat.example", "chat.example"),
+            ("http://chat.example/", "chat.example"),
+            ("http://chat.example/x", "chat.example"),
+            ("http://chat.example?x", "chat.example"),
+            ("http://chat.example:", "chat.example"),
+            ("http://chat.example:80:80", "chat.example"),
+            ("http://chat.example:+80", "chat.example"),
+            ("http://chat.example:٨٠".encode().decode("latin-1"), "chat.example"),
+            ("http://chat.example http://evil.example", "chat.example"),
+            ("http://", "chat.example"),
+            ("http://", ""),
+            ("http:///", ""),
+            ("http:chat.example", "chat.example"),
+            ("//chat.example", "chat.example"),
+            ("chat.example", "chat.example"),
+            ("ftp://chat.example", "chat.example"),
+            ("file://chat.example", "chat.example"),
+            ("chrome-extension://chat.example", "chat.example"),
+            ("null", "chat.example"),
+            ("null", "null"),
+            ("NULL", "chat.example"),
+            ("", "chat.example"),
+            ("", ""),
+            ("http://chat.example", ""),
+            ("http://chat.example", "user@chat.example"),
+            ("http://chat.example", "chat.example:80:80"),
+            ("http://[::1]", "[::2]"),
+        ],
+    )
+    def test_another_site(self, origin: str, host: str) -> None:
+        request = parse_request(head(Origin=origin, Host=host))
+        with pytest.raises(errors.OriginRefused) as caught:
+            check_origin(request, Origins(allowed=("https://other.example",)))
+        assert caught.value.status == 403
+        check_origin(request, Origins(allow_any_origin_dangerously=True))
+
+    def test_no_origin_is_no_browser(self) -> None:
+        check_origin(parse_request(head()), Origins(same_site=False))
+
+    def test_no_host(self) -> None:
+        with pytest.raises(errors.OriginRefused):
+            check_origin(parse_request(head(Host=None, Origin="http://a")), Origins())
+
+    @pytest.mark.parametrize(
+        ("allowed", "origin"),
+        [
+            ("https://app.example", "https://app.example"),
+            ("https://app.example:443", "https://App.example"),
+            ("HTTPS://APP.example", "https://app.example:443"),
+            ("http://app.example:8080", "http://app.example:8080"),
+            ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+            ("null", "null"),
+        ],
+    )
+    @pytest.mark.parametrize("same_site", [True, False])
+    def test_allowed(self, allowed: str, origin: str, same_site: bool) -> None:
+        request = parse_request(head(Origin=origin))
+        check_origin(request, Origins(allowed=("https://x.example", allowed), same_site=same_site))
+
+    @pytest.mark.parametrize(
+        ("allowed", "origin"),
+        [
+            ("https://app.example", "http://app.example"),
+            ("https://app.example", "https://app.example:8443"),
+            ("https://app.example", "https://app.example/"),
+            ("https://app.example/x", "https://app.example/x"),
+            ("not an origin", "also not one"),
+            ("app.example", "app.example"),
+            ("nullx", "null"),
+            ("", ""),
+        ],
+    )
+    def test_not_allowed(self, allowed: str, origin: str) -> None:
+        with pytest.raises(errors.OriginRefused):
+            check_origin(parse_request(head(Origin=origin)), Origins(allowed=(allowed,)))
+
+    def test_the_error_says_what_was_compared_and_what_changes_it(self) -> None:
+        request = parse_request(head(Origin="https://evil.example", Host="chat.example:8080"))
+        with pytest.raises(errors.OriginRefused) as caught:
+            check_origin(request, Origins())
+        text = (
+            "The Origin https://evil.example is not this site (Host: chat.example:8080); "
+            "allow it with Origins(allowed=...)"
+        )
+        assert str(caught.value) == text
+        assert failure(caught.value, request).to_bytes() == (
+            f"HTTP/1.1 403 Forbidden\r\nContent-Length: {len(text)}\r\nServer: {SERVER}\r\n\r\n{text}".encode()
+        )
+        with pytest.raises(errors.OriginRefused, match="is not an allowed one; allow it with"):
+            check_origin(request, Origins(same_site=False))
+
+    def test_the_error_quotes_the_peer_harmlessly(self) -> None:
+        request = parse_request(head(Origin="<script>\xff\t\\\"'&" + "x" * 9000, Host="&" * 9000))
+        with pytest.raises(errors.OriginRefused) as caught:
+            check_origin(request, Origins())
+        text = str(caught.value)
+        assert text.startswith(r"The Origin \x3cscript\x3e\xff\x09\x5c\x22\x27\x26xxx")
+        assert text.isascii() and text.isprintable() and len(text) < 500
+        assert not set("<>&\"'") & set(text)
+
+
+class TestSubprotocol:
+    @pytest.mark.parametrize(
+        ("offered", "supported", "chosen"),
+        [
+            ((), ("a",), None),
+            (("a",), (), None),
+            (("a",), ("b",), None),
+            (("a, b",), ("b", "a"), "b"),
+            (("a ,\tb",), ("b",), "b"),
+            (("a", "b"), ("c", "b", "a"), "b"),
+            (("A",), ("a",), None),
+            (("ab",), ("a",), None),
+            (("\xff, a",), ("a",), "a"),
+        ],
+    )
+    def test_the_servers_order_decides(
+        self, offered: tuple[str, ...], supported: tuple[str, ...], chosen: str | None
+    ) -> None:
+        request = parse_request(head(more=tuple(f"Sec-WebSocket-Protocol: {offer}" for offer in offered)))
+        assert select_subprotocol(request, supported) == chosen
+
+
+class TestDecorated:
+    def test_unchanged_or_added_to(self) -> None:
+        response = success(parse_request(head()), "chat")
+        response.headers.addRawHeader("Set-Cookie", "a=b")
+        check_decorated(response, ACCEPT)
+
+    @pytest.mark.parametrize("name", ["Upgrade", "Connection", "Sec-WebSocket-Accept"])
+    def test_changed(self, name: str) -> None:
+        for change in (
+            lambda headers: headers.removeHeader(name),
+            lambda headers: headers.addRawHeader(name, "x"),
+            lambda headers: headers.setRawHeaders(name, ["x"]),
+        ):
+            response = success(parse_request(head()))
+            change(response.headers)
+            with pytest.raises(errors.DecoratorError, match=name):
+                check_decorated(response, ACCEPT)
+            response.status = 403
+            check_decorated(response, ACCEPT)
+
+    def test_failure_made_a_success(self) -> None:
+        response = failure(errors.NoHost(), None)
+        check_decorated(response, None)
+        response.status = 101
+        with pytest.raises(errors.DecoratorError):
+            check_decorated(response, None)
+
+    def test_declining_101_is_a_whole_answer(self) -> None:
+        response = success(parse_request(head()))
+        response.status = 403
+        assert response.to_bytes().startswith(b"HTTP/1.1 403 Forbidden\r\n")
+        assert b"\r\nContent-Length: 0\r\n" in response.to_bytes()
+
+
+def reply(
+    start: str = "HTTP/1.1 101 Switching Protocols", more: tuple[str, ...] = (), **changes: str | None
+) -> Response:
+    fields: dict[str, str | None] = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": ACCEPT}
+    for name, value in changes.items():
+        fields[name.replace("_", "-")] = value
+    lines = [start, *(f"{name}: {value}" for name, value in fields.items() if value is not None), *more]
+    return parse_response("".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1"))
+
+
+class TestClient:
+    def test_accept_key(self) -> None:
+        assert accept_key(KEY) == accept_key(KEY.encode()) == ACCEPT
+
+    def test_keys_are_16_fresh_octets_that_a_server_takes(self) -> None:
+        keys = {make_key() for _ in range(200)}
+        assert len(keys) == 200
+        for key in keys:
+            assert len(b64decode(key, validate=True)) == 16
+            check_request(client_request("h", "/", key))
+
+    @given(st.binary(min_size=16, max_size=16))
+    def test_every_key_of_16_octets_is_taken(self, octets: bytes) -> None:
+        check_request(parse_request(head(Sec_WebSocket_Key=b64encode(octets).decode())))
+
+    def test_request_byte_for_byte(self) -> None:
+        assert client_request("localhost:80", "/chat?x=1", KEY).to_bytes() == (
+            b"GET /chat?x=1 HTTP/1.1\r\nHost: localhost:80\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        wire = client_request("h", "/", KEY, ["a", "b"]).to_bytes()
+        assert wire.endswith(b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: a, b\r\n\r\n")
+
+    @pytest.mark.parametrize(
+        ("host", "target", "key", "subprotocol"),
+        [
+            ("h\r\nX: y", "/", KEY, "a"),
+            ("h", "/ HTTP/1.1\r\nX: y", KEY, "a"),
+            ("h", "/", "\0", "a"),
+            ("h", "/", KEY, "a\n"),
+            ("h", "no-path", KEY, "a"),
+        ],
+    )
+    def test_request_cannot_be_broken(self, host: str, target: str, key: str, subprotocol: str) -> None:
+        with pytest.raises(ValueError):
+            client_request(host, target, key, [subprotocol]).to_bytes()
+
+    @pytest.mark.parametrize(
+        "response",
+        [
+            reply(),
+            reply("HTTP/1.1 101"),
+            reply(Connection="keep-alive, UPGRADE", Upgrade="WebSocket"),
+            reply(Upgrade="h2c, websocket"),
+            reply(Sec_WebSocket_Accept=f"  {ACCEPT}  "),
+            reply(X="v" * 9000),
+        ],
+    )
+    def test_good_answers(self, response: Response) -> None:
+        assert check_response(response, KEY, ["chat"]) is None
+
+    @pytest.mark.parametrize(
+        ("response", "error"),
+        [
+            (reply("HTTP/1.1 200 OK"), errors.UpgradeDeclined),
+            (reply("HTTP/1.1 301 Moved", Location="/x"), errors.UpgradeDeclined),
+            (reply("HTTP/1.1 401 Unauthorized"), errors.UpgradeDeclined),
+            (reply("HTTP/1.1 100 Continue"), errors.UpgradeDeclined),
+            (reply("HTTP/1.0 503 Busy"), errors.UpgradeDeclined),
+            (reply("HTTP/1.0 101 Switching Protocols"), errors.BadHttpVersion),
+            (reply(Connection=None), errors.NoConnection),
+            (reply(Connection="close"), errors.NoConnectionUpgrade),
+            (reply(Upgrade=None), errors.NoUpgrade),
+            (reply(Upgrade="h2c"), errors.NoUpgradeWebsocket),
+            (reply(Sec_WebSocket_Accept=None), errors.NoSecAccept),
+            (reply(Sec_WebSocket_Accept=""), errors.BadSecAccept),
+            (reply(Sec_WebSocket_Accept=KEY), errors.BadSecAccept),
+            (reply(Sec_WebSocket_Accept=ACCEPT.lower()), errors.BadSecAccept),
+            # Stricter than Beast.
+            (reply(more=(f"Sec-WebSocket-Accept: {ACCEPT}",)), errors.DuplicateField),
+            (reply(Sec_WebSocket_Protocol="nobody-asked"), errors.BadSubprotocol),
+            (reply(Sec_WebSocket_Protocol="CHAT"), errors.BadSubprotocol),
+            (reply(Sec_WebSocket_Protocol="chat, other"), errors.BadSubprotocol),
+            (reply(Sec_WebSocket_Protocol=""), errors.BadSubprotocol),
+            (reply(Sec_WebSocket_Protocol="chat", more=("Sec-WebSocket-Protocol: chat",)), errors.BadSubprotocol),
+            (reply(Sec_WebSocket_Extensions="permessage-deflate"), errors.BadExtension),
+            (reply(Sec_WebSocket_Extensions="x-foo"), errors.BadExtension),
+        ],
+    )
+    def test_bad_answers(self, response: Response, error: type[HandshakeError]) -> None:
+        with pytest.raises(error) as caught:
+            check_response(response, KEY, ["chat", "other"])
+        assert type(caught.value) is error
+
+    def test_declined_has_the_answer(self) -> None:
+        response = reply("HTTP/1.1 401 Unauthorized")
+        with pytest.raises(errors.UpgradeDeclined) as caught:
+            check_response(response, KEY)
+        assert caught.value.response is response
+
+    def test_chosen_subprotocol(self) -> None:
+        assert check_response(reply(Sec_WebSocket_Protocol="b"), KEY, ["a", "b"]) == "b"
+
+    @given(st.lists(st.sampled_from("abc"), unique=True), st.lists(st.sampled_from("abc"), unique=True))
+    def test_both_roles_agree(self, offered: list[str], supported: list[str]) -> None:
+        key = make_key()
+        request = parse_request(client_request("localhost:1984", "/chat", key, offered).to_bytes())
+        check_request(request)
+        check_origin(request, Origins())
+        chosen = select_subprotocol(request, supported)
+        assert check_response(parse_response(success(request, chosen).to_bytes()), key, offered) == chosen
+        assert (chosen is None) == (not set(offered) & set(supported))
+
+
+def test_headers_of_a_request_are_ours() -> None:
+    assert type(parse_request(head()).headers) is Headers

@@ -1,0 +1,542 @@
+"""Tests of `twisted_beastws.wire.http`."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.web.http_headers import Headers as TwistedHeaders
+
+from twisted_beastws._version import __version__
+from twisted_beastws.errors import BadRequest, HandshakeError, HeadTooLarge
+from twisted_beastws.wire.http import SERVER, HeadBuffer, Headers, Request, Response, parse_request, parse_response
+
+HEAD = b"GET /chat?a=1&b=2 HTTP/1.1\r\nHost: here\r\nX-A: 1\r\nx-b:\r\nX-a: 2\r\n\r\n"
+
+
+def request(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> bytes:
+    return b"".join(line + b"\r\n" for line in (start, *lines, b""))
+
+
+class TestHeaders:
+    @pytest.mark.parametrize("bad", ["a\rb", "a\nb", "a\0b", b"a\r\nX: y", b"\n", b"a\0"])
+    def test_value_that_would_break_the_head_is_refused(self, bad: str | bytes) -> None:
+        headers = Headers()
+        with pytest.raises(ValueError, match="X-Name"):
+            headers.setRawHeaders("X-Name", ["good", bad])
+        with pytest.raises(ValueError, match="X-Name"):
+            headers.addRawHeader("X-Name", bad)
+        with pytest.raises(ValueError, match="X-Name"):
+            Headers({"X-Name": [bad]} if isinstance(bad, str) else {b"X-Name": [bad]})
+        assert not headers.hasHeader("X-Name")
+
+    @pytest.mark.parametrize("bad", ["", "a b", "a:", "a\r\nb", b"a\0", "ü", b"\xff", "a\n"])
+    def test_name_that_is_no_token_is_refused(self, bad: str | bytes) -> None:
+        with pytest.raises(ValueError, match="not a field name"):
+            Headers().setRawHeaders(bad, ["x"])
+        with pytest.raises(ValueError, match="not a field name"):
+            Headers().addRawHeader(bad, "x")
+
+    def test_is_twisteds_otherwise(self) -> None:
+        headers = Headers({"content-type": ["text/plain; x=ü"]})
+        headers.addRawHeader(b"X-a", b"\xff\t1")
+        assert isinstance(headers, TwistedHeaders)
+        assert headers.getRawHeaders(b"Content-Type") == ["text/plain; x=ü".encode()]
+        assert headers.getRawHeaders(b"x-A") == [b"\xff\t1"]
+
+    def test_copy_refuses_too(self) -> None:
+        with pytest.raises(ValueError):
+            Headers().copy().setRawHeaders("X", ["\n"])
+
+
+class TestParseRequest:
+    def test_everything_of_a_head(self) -> None:
+        parsed = parse_request(HEAD)
+        assert (parsed.method, parsed.target, parsed.version) == ("GET", "/chat?a=1&b=2", "1.1")
+        assert list(parsed.headers.getAllRawHeaders()) == [
+            (b"Host", [b"here"]),
+            (b"X-A", [b"1", b"2"]),
+            (b"X-B", [b""]),
+        ]
+
+    @pytest.mark.parametrize(
+        "name", [b"eTaG", b"dnt", b"TE", b"www-authenticate", b"content-md5", b"x-xss-protection", b"p3P"]
+    )
+    def test_fields_are_found_as_twisted_looks_them_up(self, name: bytes) -> None:
+        parsed = parse_request(request(name + b": v"))
+        assert parsed.headers.getRawHeaders(name) == [b"v"]
+        assert parsed.headers == TwistedHeaders({name: [b"v"]})
+
+    def test_a_peers_names_do_not_fill_twisteds_cache(self) -> None:
+        from twisted.web import http_headers
+
+        owner = getattr(http_headers, "_nameEncoder", TwistedHeaders)
+        before = len(owner._canonicalHeaderCache)
+        for number in range(20):
+            parse_request(request(b"X-Never-Seen-%d: 1" % number))
+        assert len(owner._canonicalHeaderCache) == before
+        parse_request(request()).headers.getRawHeaders(b"X-Looked-Up-Only-Here")
+        assert len(owner._canonicalHeaderCache) == before + 1
+
+    @pytest.mark.parametrize("value", [b"  v", b"v \t ", b"\tv"])
+    def test_whitespace_around_a_value_goes(self, value: bytes) -> None:
+        assert parse_request(request(b"X:" + value)).headers.getRawHeaders(b"X") == [b"v"]
+
+    def test_octets_above_ascii_stay_in_values(self) -> None:
+        parsed = parse_request(request(b"X: caf\xc3\xa9\xff"))
+        assert parsed.headers.getRawHeaders(b"X") == [b"caf\xc3\xa9\xff"]
+        assert parsed.field("x") == "caf\xc3\xa9\xff"
+        assert parsed.field("y") is None
+
+    @pytest.mark.parametrize(
+        ("start", "method", "target", "version"),
+        [
+            (b"BREW / HTTP/1.1", "BREW", "/", "1.1"),
+            (b"get / HTTP/1.1", "get", "/", "1.1"),
+            (b"PRI * HTTP/1.1", "PRI", "*", "1.1"),
+            (b"CONNECT 127.0.0.1:80 HTTP/1.1", "CONNECT", "127.0.0.1:80", "1.1"),
+            (b"CONNECT [::1]:80 HTTP/1.1", "CONNECT", "[::1]:80", "1.1"),
+            (b"POST /x HTTP/1.0", "POST", "/x", "1.0"),
+            (b"GET http://h/x?y HTTP/1.1", "GET", "http://h/x?y", "1.1"),
+            (b"GET * HTTP/1.1", "GET", "*", "1.1"),
+            (b'GET /a|b{c}"<>^` HTTP/1.1', "GET", '/a|b{c}"<>^`', "1.1"),
+        ],
+    )
+    def test_start_lines_that_are_http(self, start: bytes, method: str, target: str, version: str) -> None:
+        parsed = parse_request(request(b"Host: h", start=start))
+        assert (parsed.method, parsed.target, parsed.version) == (method, target, version)
+        assert parsed.field("Host") == "h"
+
+    @pytest.mark.parametrize(
+        "start",
+        [
+            b"GET / HTTP/0.9", b"GET / HTTP/1.2", b"GET / HTTP/2.0", b"GET / HTTP/11", b"GET / http/1.1", b"GET /",
+            b"GET  / HTTP/1.1", b"GET /  HTTP/1.1", b"GET\t/ HTTP/1.1", b" GET / HTTP/1.1", b"GET / HTTP/1.1 ", b"",
+            b"GET HTTP/1.1", b"GET foo HTTP/1.1", b"GET /a b HTTP/1.1", b"GET /\x01 HTTP/1.1", b"GET /\x7f HTTP/1.1",
+            b"GET /\xc3\xa9 HTTP/1.1", b"GET /#x HTTP/1.1", b"G(T / HTTP/1.1", b"G\xc3T / HTTP/1.1", b"GET / RTSP/1.0",
+            b"SOURCE / ICE/1.0", b"GET / HTTP/1.1\r", b"garbage", b"PRI * HTTP/2.0", b"\x16\x03\x01\x02\x00",
+        ],
+    )  # fmt: skip
+    def test_start_lines_that_are_not(self, start: bytes) -> None:
+        with pytest.raises(BadRequest) as caught:
+            parse_request(request(b"Host: h", start=start))
+        assert str(caught.value) == "The request is not valid HTTP"
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            [b"Host : h"], [b"Host: h", b" folded"], [b"Host: h", b"\tfolded"], [b": v"], [b"no colon"], [b"a b: v"],
+            [b"X: a\0b"], [b"X: a\x01b"], [b"X: a\x7fb"], [b"X: a\nY: b"], [b"X: a\rY: b"], [b"X\xc3: a"],
+            [b"Content-Length: 5", b"Content-Length: 5"], [b"Content-Length: 5", b"Transfer-Encoding: chunked"],
+            [b"Transfer-Encoding: chunked", b"Content-Length: 5"], [b"Content-Length: +5"], [b"Content-Length: 5, 5"],
+            [b"Content-Length: -1"], [b"Content-Length: 0x5"], [b"Content-Length: 5 5"], [b"Content-Length:"],
+            [b"Transfer-Encoding: chunked, identity"], [b"Transfer-Encoding:"],
+        ],
+    )  # fmt: skip
+    @pytest.mark.parametrize("upgrade", [[], [b"Connection: Upgrade", b"Upgrade: websocket"]])
+    def test_fields_that_are_not_http(self, lines: list[bytes], upgrade: list[bytes]) -> None:
+        with pytest.raises(BadRequest):
+            parse_request(request(*upgrade, *lines))
+
+    @pytest.mark.parametrize("coding", [b"gzip", b"xchunked"])
+    def test_unknown_coding_is_refused_or_seen_as_a_body(self, coding: bytes) -> None:
+        with pytest.raises(BadRequest):
+            parse_request(request(b"Transfer-Encoding: " + coding))
+        upgrade = request(b"Connection: Upgrade", b"Upgrade: websocket", b"Transfer-Encoding: " + coding)
+        assert parse_request(upgrade).has_body
+
+    @pytest.mark.parametrize("head", [b"", HEAD[:-2], HEAD[:-1], HEAD + b"X", HEAD + HEAD, b"\r\n" + HEAD])
+    def test_only_one_whole_head_is_taken(self, head: bytes) -> None:
+        with pytest.raises(BadRequest):
+            parse_request(head)
+
+    @given(st.binary(max_size=60), st.integers(0, len(HEAD)))
+    def test_no_input_raises_anything_else(self, junk: bytes, at: int) -> None:
+        try:
+            parse_request(HEAD[:at] + junk + HEAD[at:])
+        except BadRequest as error:
+            assert str(error).isascii() and str(error).isprintable()
+
+
+class TestRequest:
+    @pytest.mark.parametrize(
+        ("target", "path", "query"),
+        [
+            ("/", "/", ""),
+            ("/chat?a=1?b", "/chat", "a=1?b"),
+            ("//x/y", "//x/y", ""),
+            ("http://h:1/chat?q", "/chat", "q"),
+            ("http://h", "/", ""),
+            ("ws://h?q=/", "/", "q=/"),
+            ("*", "*", ""),
+            ("h:80", "h:80", ""),
+            ("/a%2Fb", "/a%2Fb", ""),
+        ],
+    )
+    def test_path_and_query(self, target: str, path: str, query: str) -> None:
+        made = Request("GET", target, "1.1", Headers())
+        assert (made.path, made.query) == (path, query)
+
+    @pytest.mark.parametrize(
+        ("start", "lines", "kept"),
+        [
+            (b"GET / HTTP/1.1", [], True),
+            (b"GET / HTTP/1.1", [b"Connection: keep-alive, Upgrade"], True),
+            (b"GET / HTTP/1.1", [b"Connection: close"], False),
+            (b"GET / HTTP/1.1", [b"Connection: Upgrade , CLOSE"], False),
+            (b"GET / HTTP/1.1", [b"Connection: Upgrade", b"Connection: close"], False),
+            (b"GET / HTTP/1.1", [b"Connection: closed"], True),
+            (b"GET / HTTP/1.0", [], False),
+            (b"GET / HTTP/1.0", [b"Connection: keep-alive"], False),
+        ],
+    )
+    def test_keep_alive(self, start: bytes, lines: list[bytes], kept: bool) -> None:
+        assert parse_request(request(*lines, start=start)).keep_alive is kept
+
+    @pytest.mark.parametrize(
+        ("lines", "body"),
+        [
+            ([], False),
+            ([b"Content-Length: 0"], False),
+            ([b"Content-Length: 00"], False),
+            ([b"Content-Length: 10"], True),
+            ([b"Transfer-Encoding: chunked"], True),
+        ],
+    )
+    @pytest.mark.parametrize("upgrade", [[], [b"Connection: Upgrade", b"Upgrade: websocket"]])
+    def test_has_body(self, lines: list[bytes], body: bool, upgrade: list[bytes]) -> None:
+        assert parse_request(request(*upgrade, *lines)).has_body is body
+
+    def test_to_bytes_is_what_parse_request_reads(self) -> None:
+        parsed = parse_request(HEAD)
+        assert parsed.to_bytes() == b"GET /chat?a=1&b=2 HTTP/1.1\r\nHost: here\r\nX-A: 1\r\nX-A: 2\r\nX-B: \r\n\r\n"
+        assert parse_request(parsed.to_bytes()) == parsed
+
+    @pytest.mark.parametrize(
+        ("method", "target", "version"),
+        [
+            ("GET", "/ HTTP/1.1\r\nX: y", "1.1"),
+            ("GET", "/a b", "1.1"),
+            ("GET", "", "1.1"),
+            ("GET", "/\n", "1.1"),
+            ("GET", "/é", "1.1"),
+            ("GET", "/€", "1.1"),
+            ("G T", "/", "1.1"),
+            ("GET", "/", "1.1\r\nX: y"),
+        ],
+    )
+    def test_to_bytes_refuses_a_broken_start_line(self, method: str, target: str, version: str) -> None:
+        with pytest.raises(ValueError, match="request line"):
+            Request(method, target, version, Headers()).to_bytes()
+
+    def test_from_twisted(self) -> None:
+        class Requestish:
+            method, uri, clientproto = b"GET", b"/x?y", b"HTTP/1.1"
+            requestHeaders = TwistedHeaders({b"X-A": [b"1", b"2"], b"Content-Length": [b"5"]})
+
+        made = Request.from_twisted(Requestish())
+        assert (made.method, made.target, made.version) == ("GET", "/x?y", "1.1")
+        assert made.headers == Requestish.requestHeaders
+        assert not made.has_body, "twisted.web has read it"
+        made.headers.addRawHeader("X-A", "3")
+        assert Requestish.requestHeaders.getRawHeaders("X-A") == ["1", "2"]
+        with pytest.raises(ValueError):
+            made.headers.addRawHeader("X-A", "\n")
+
+
+class TestResponse:
+    def test_server_is_the_package_and_its_version(self) -> None:
+        assert "twisted_beastws/" + __version__ == SERVER
+
+    def test_text(self) -> None:
+        response = Response(200, body="grüß")
+        assert response.to_bytes() == (
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 6\r\n"
+            f"Server: {SERVER}\r\n\r\ngrüß".encode()
+        )
+
+    def test_octets_have_no_type(self) -> None:
+        assert Response(200, body=b"x").to_bytes() == (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nServer: %b\r\n\r\nx" % SERVER.encode()
+        )
+
+    def test_a_given_type_stays_and_the_callers_headers_are_not_touched(self) -> None:
+        html = Headers({"Content-Type": ["text/html"]})
+        bare = Headers()
+        assert Response(200, headers=html, body="<p>").field("content-type") == "text/html"
+        assert Response(200, headers=bare, body="x").field("Content-Type") == "text/plain; charset=utf-8"
+        assert not bare.hasHeader("Content-Type")
+
+    def test_reason_follows_the_status_unless_it_was_set(self) -> None:
+        response = Response(101)
+        response.status = 403
+        assert response.reason == "Forbidden"
+        response.reason = "No"
+        response.status = 404
+        assert response.to_bytes().startswith(b"HTTP/1.1 404 No\r\n")
+        response.reason = None
+        assert response.reason == "Not Found"
+        assert Response(599).to_bytes().startswith(b"HTTP/1.1 599 \r\n")
+
+    def test_content_length_is_always_true(self) -> None:
+        response = Response(200, headers=Headers({"Content-Length": ["99", "98"], "X": ["y"]}), body=b"abc")
+        response.headers.setRawHeaders("Transfer-Encoding", ["chunked"])
+        response.body = b"abcd"
+        assert response.to_bytes() == (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX: y\r\nServer: %b\r\n\r\nabcd" % SERVER.encode()
+        )
+
+    @pytest.mark.parametrize("status", [100, 101, 102, 204, 304])
+    def test_statuses_without_a_body(self, status: int) -> None:
+        wire = Response(status, headers=Headers({"Content-Length": ["3"]}), body=b"abc").to_bytes()
+        assert b"Content-Length" not in wire
+        assert wire.endswith(b"\r\n\r\n")
+
+    def test_answer_to_head_has_the_length_but_no_body(self) -> None:
+        head = parse_request(request(start=b"HEAD / HTTP/1.1"))
+        wire = Response(200, body=b"abc", request=head).to_bytes()
+        assert wire.endswith(b"Server: %b\r\n\r\n" % SERVER.encode())
+        assert b"Content-Length: 3\r\n" in wire
+
+    def test_spelling_and_order_of_fields(self) -> None:
+        response = Response(400)
+        for name in ("www-authenticate", "sec-websocket-version", "ETAG", "x-Seen-status", "SEC-WEBSOCKET-PROTOCOL"):
+            response.headers.addRawHeader(name, "a")
+            response.headers.addRawHeader(name, "b")
+        lines = response.to_bytes().split(b"\r\n")
+        assert [line.split(b":")[0] for line in lines[1:11:2]] == [
+            b"WWW-Authenticate", b"Sec-WebSocket-Version", b"ETag", b"X-Seen-Status", b"Sec-WebSocket-Protocol",
+        ]  # fmt: skip
+        assert lines[1:3] == [b"WWW-Authenticate: a", b"WWW-Authenticate: b"]
+
+    @pytest.mark.parametrize(("values", "sent"), [(["Acme"], b"Acme"), ([""], b""), ([], SERVER.encode())])
+    def test_server_is_added_only_where_none_is(self, values: list[str], sent: bytes) -> None:
+        response = Response(200, headers=Headers({"Server": values}))
+        wire = response.to_bytes()
+        assert wire.count(b"Server:") == 1
+        assert b"\r\nServer: %b\r\n" % sent in wire
+
+    def test_nothing_breaks_out_of_the_head(self) -> None:
+        with pytest.raises(ValueError):
+            Response(200, "OK\r\nX: y").to_bytes()
+        with pytest.raises(ValueError):
+            Response(200, "OK\0").to_bytes()
+        with pytest.raises(ValueError):
+            Response(200, version="1.1 200 OK\r\nX: y\r\n").to_bytes()
+        with pytest.raises(ValueError):
+            Response(200, headers=TwistedHeaders({b"X": [b"a\0b"]}))
+        past_the_checks = Response(200)
+        past_the_checks.headers = TwistedHeaders({b"X": [b"a\0b"]})  # type: ignore[assignment]
+        with pytest.raises(ValueError):
+            past_the_checks.to_bytes()
+
+    @pytest.mark.parametrize("status", [0, 99, 1000, -200])
+    def test_status_of_three_digits(self, status: int) -> None:
+        with pytest.raises(ValueError, match="status"):
+            Response(status).to_bytes()
+
+    def test_keep_alive(self) -> None:
+        assert Response(200).keep_alive
+        assert not Response(200, version="1.0").keep_alive
+        assert not Response(200, headers=Headers({"Connection": ["x, Close"]})).keep_alive
+
+    def test_repr(self) -> None:
+        assert repr(Response(404, body=b"abc")) == "<Response 404 Not Found, 3 octets>"
+
+
+class TestParseResponse:
+    @pytest.mark.parametrize(
+        ("start", "version", "status", "reason"),
+        [
+            (b"HTTP/1.1 101 Switching Protocols", "1.1", 101, "Switching Protocols"),
+            (b"HTTP/1.0 200 OK", "1.0", 200, "OK"),
+            (b"HTTP/1.1 404 ", "1.1", 404, ""),
+            (b"HTTP/1.1 404", "1.1", 404, ""),
+            (b"HTTP/1.1 599 caf\xe9 \t", "1.1", 599, "café \t"),
+        ],
+    )
+    def test_status_lines(self, start: bytes, version: str, status: int, reason: str) -> None:
+        parsed = parse_response(request(b"X: y ", b"Connection: Upgrade", b"Upgrade: websocket", start=start))
+        assert (parsed.version, parsed.status, parsed.reason) == (version, status, reason)
+        assert parsed.field("X") == "y"
+        assert parsed.body == b""
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            b"", b"\r\n\r\n", request(start=b"HTTP/2.0 200 OK"), request(start=b"HTTP/1.1 99 OK"),
+            request(start=b"HTTP/1.1 20 OK"), request(start=b"HTTP/1.1 2000 OK"), request(start=b"HTTP/1.1  200 OK"),
+            request(start=b"HTTP/1.1 200 \x01"), request(start=b"ICY 200 OK"),
+            request(b"X : y", start=b"HTTP/1.1 200 OK"),
+            request(b"X: y", b" z", start=b"HTTP/1.1 200 OK"),
+            request(start=b"HTTP/1.1 200 OK") + b"body",
+            request(b"Content-Length: 1", b"Content-Length: 2", start=b"HTTP/1.1 200 OK"),
+        ],
+    )  # fmt: skip
+    def test_what_is_not_http(self, head: bytes) -> None:
+        with pytest.raises(BadRequest) as caught:
+            parse_response(head)
+        assert str(caught.value) == "The response is not valid HTTP"
+
+
+def chunked(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    return [data[start:end] for start, end in pairwise(places)]
+
+
+def run(chunks: list[bytes], max_size: int = 200, max_lines: int = 8) -> tuple[list[bytes], object]:
+    """The heads that come out, and what ended it: the rest, or the error."""
+    buffer = HeadBuffer(max_size, max_lines)
+    heads: list[bytes] = []
+    for chunk in chunks:
+        buffer.feed(chunk)
+        try:
+            while (head := buffer.take()) is not None:
+                heads.append(head)
+        except HandshakeError as error:
+            return heads, (type(error), str(error))
+    return heads, buffer.rest()
+
+
+class TestHeadBuffer:
+    def test_heads_come_out_whole_and_the_rest_stays(self) -> None:
+        buffer = HeadBuffer(200, 8)
+        assert buffer.take() is None
+        buffer.feed(HEAD[:-1])
+        assert buffer.take() is None
+        buffer.feed(HEAD[-1:] + HEAD + b"\x81\x00")
+        assert buffer.take() == HEAD
+        assert buffer.take() == HEAD
+        assert len(buffer) == 2
+        assert buffer.rest() == b"\x81\x00"
+        assert len(buffer) == 0
+        assert buffer.rest() == b""
+
+    def test_buffer_is_new_after_rest(self) -> None:
+        buffer = HeadBuffer(len(HEAD), 5)
+        buffer.feed(HEAD[:40])
+        assert buffer.take() is None
+        assert buffer.rest() == HEAD[:40]
+        buffer.feed(HEAD)
+        assert buffer.take() == HEAD
+
+    @given(
+        st.lists(
+            st.sampled_from(
+                [
+                    HEAD,
+                    b"GET / HTTP/1.1\r\n",
+                    b"\r\n",
+                    b"\r\n\r\n",
+                    b"\n",
+                    b"\r",
+                    b"\0",
+                    b"A: b\r\n",
+                    b"x" * 70,
+                    b"\x16\x03",
+                ]
+            ),
+            max_size=12,
+        ).map(b"".join),
+        st.lists(st.integers(0, 400), max_size=12),
+    )
+    def test_any_chunking_gives_the_same(self, data: bytes, cuts: list[int]) -> None:
+        whole = run([data])
+        assert run(chunked(data, cuts)) == whole
+        assert run([data[at : at + 1] for at in range(len(data))]) == whole
+
+    @pytest.mark.parametrize("step", [1, 7, 10_000])
+    def test_limit_of_octets(self, step: int) -> None:
+        head = request(b"X: " + b"v" * 50)
+        chunks = [head[at : at + step] for at in range(0, len(head), step)]
+        assert run(chunks, len(head)) == ([head], b"")
+        assert run(chunks, len(head) + 1) == ([head], b"")
+        assert run(chunks, len(head) - 1) == ([], (HeadTooLarge, "The request's head is too large"))
+
+    def test_too_large_is_said_at_the_limit_without_an_end(self) -> None:
+        buffer = HeadBuffer(100, 8)
+        buffer.feed(b"G" * 99)
+        assert buffer.take() is None
+        buffer.feed(b"G")
+        with pytest.raises(HeadTooLarge) as caught:
+            buffer.take()
+        assert caught.value.status == 431
+
+    @pytest.mark.parametrize("step", [1, 7, 10_000])
+    def test_limit_of_lines(self, step: int) -> None:
+        head = request(b"A: 1", b"B: 2", b"C: 3")
+        chunks = [head[at : at + step] for at in range(0, len(head), step)]
+        assert run(chunks, max_lines=5) == ([head], b"")
+        assert run(chunks, max_lines=4) == ([head], b"")
+        assert run(chunks, max_lines=3)[1] == (HeadTooLarge, "The request's head is too large")
+
+    def test_too_many_lines_is_said_before_the_end(self) -> None:
+        buffer = HeadBuffer(1000, 2)
+        buffer.feed(b"GET / HTTP/1.1\r\nA: 1\r\n")
+        assert buffer.take() is None
+        buffer.feed(b"B: 1\r\n")
+        with pytest.raises(HeadTooLarge):
+            buffer.take()
+
+    def test_limits_start_again_with_each_head(self) -> None:
+        assert run([HEAD * 50], len(HEAD), 5) == ([HEAD] * 50, b"")
+
+    @pytest.mark.parametrize("behind", [b"\x81\x00" * 50_000, b"\n\0" * 10, b"\r\n" * 5000])
+    def test_what_stands_behind_a_head_counts_towards_nothing(self, behind: bytes) -> None:
+        buffer = HeadBuffer(len(HEAD), 5)
+        buffer.feed(HEAD + behind)
+        assert buffer.take() == HEAD
+        assert buffer.rest() == behind
+
+    @pytest.mark.parametrize(
+        "start",
+        [
+            b"\x16",
+            b"\x16\x03\x01\x02\x00\x01",
+            b"\r",
+            b"\n",
+            b" ",
+            b"\0",
+            b"\x80",
+            b":",
+            b"G\n",
+            b"GET / HTTP/1.1\n",
+            b"G\0",
+        ],
+    )
+    def test_what_can_never_be_http_fails_early(self, start: bytes) -> None:
+        assert run([start]) == ([], (BadRequest, "The request is not valid HTTP"))
+
+    @pytest.mark.parametrize("start", [b"G", b"!", b"GET / HTTP/1.1\r", b"GET / HTTP/1.1\r\n"])
+    def test_what_may_become_http_does_not(self, start: bytes) -> None:
+        assert run([start]) == ([], start)
+
+    def test_errors_call_the_message_what_it_is(self) -> None:
+        buffer = HeadBuffer(3, 8, "response")
+        buffer.feed(b"HTT")
+        with pytest.raises(HeadTooLarge, match="The response's head is too large"):
+            buffer.take()
+        buffer.rest()
+        buffer.feed(b"\n")
+        with pytest.raises(BadRequest, match="The response is not valid HTTP"):
+            buffer.take()
+
+    def test_cost_grows_with_the_octets_and_not_with_their_square(self) -> None:
+        def cost(size: int) -> float:
+            head = request(b"X: " + b"v" * size)
+            best = 1e9
+            for _ in range(3):
+                buffer = HeadBuffer(len(head), 8)
+                begin = time.perf_counter()
+                for at in range(0, len(head), 16):
+                    buffer.feed(head[at : at + 16])
+                    taken = buffer.take()
+                best = min(best, time.perf_counter() - begin)
+                assert taken == head
+            return best
+
+        # 16 times the octets: 16 times the time if linear, 256 times if not.
+        assert cost(1 << 20) < 80 * cost(1 << 16)

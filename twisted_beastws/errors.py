@@ -1,0 +1,319 @@
+"""Every error of the package: one class a cause, named as in Boost.Beast's ``websocket::error``.
+
+Three families, which never mix: `HandshakeError` (the opening handshake failed), `ProtocolError` (the peer broke the
+framing rules of RFC 6455) and `LocalError` (the calling program made a mistake). `ConnectionClosed` is no fault at all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from twisted_beastws.wire.closing import CloseReason
+    from twisted_beastws.wire.http import Response
+
+
+class WebSocketError(Exception):
+    """Base of every error that this package raises."""
+
+
+class HandshakeError(WebSocketError):
+    """The opening handshake failed.
+
+    ``status`` is the HTTP status that a server answers the cause with; ``str(error)`` is the answer's one-line body.
+    """
+
+    status: int = 400
+    message: str = "The WebSocket handshake failed"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(self.message if message is None else message)
+
+
+class BadRequest(HandshakeError):
+    """The octets received are not an HTTP request or response (Beast: ``http::error``). The connection is closed."""
+
+    message = "The request is not valid HTTP"
+
+
+class HeadTooLarge(HandshakeError):
+    """The HTTP head exceeds ``Limits.max_head_size`` or ``max_head_lines`` (Beast: ``http::error::header_limit``)."""
+
+    status = 431
+    message = "The request's head is too large"
+
+
+class UnexpectedBody(HandshakeError):
+    """A request that asks for an upgrade carries a body (Beast: ``http::error::unexpected_body``)."""
+
+    message = "The WebSocket handshake request has a body"
+
+
+class DuplicateField(HandshakeError):
+    """A field that may stand once stands twice (RFC 6455 §11.3; RFC 9110 §5.3)."""
+
+    message = "The WebSocket handshake has a field twice that may stand once"
+
+
+class BadHttpVersion(HandshakeError):
+    """The request or response is not HTTP/1.1 (Beast: ``bad_http_version``)."""
+
+    message = "The WebSocket handshake was not HTTP/1.1"
+
+
+class BadMethod(HandshakeError):
+    """The request's method is not GET (Beast: ``bad_method``)."""
+
+    message = "The WebSocket handshake method was not GET"
+
+
+class NoHost(HandshakeError):
+    """The request has no Host field (Beast: ``no_host``)."""
+
+    message = "The WebSocket handshake Host field is missing"
+
+
+class NoConnection(HandshakeError):
+    """There is no Connection field (Beast: ``no_connection``)."""
+
+    message = "The WebSocket handshake Connection field is missing"
+
+
+class NoConnectionUpgrade(HandshakeError):
+    """No Connection field lists ``upgrade`` (Beast: ``no_connection_upgrade``)."""
+
+    message = "The WebSocket handshake Connection field is missing the upgrade token"
+
+
+class NoUpgrade(HandshakeError):
+    """There is no Upgrade field (Beast: ``no_upgrade``)."""
+
+    message = "The WebSocket handshake Upgrade field is missing"
+
+
+class NoUpgradeWebsocket(HandshakeError):
+    """No Upgrade field lists ``websocket`` (Beast: ``no_upgrade_websocket``)."""
+
+    message = "The WebSocket handshake Upgrade field is missing the websocket token"
+
+
+class NoSecKey(HandshakeError):
+    """There is no Sec-WebSocket-Key field (Beast: ``no_sec_key``)."""
+
+    message = "The WebSocket handshake Sec-WebSocket-Key field is missing"
+
+
+class BadSecKey(HandshakeError):
+    """Sec-WebSocket-Key is not the Base64 of 16 octets (Beast: ``bad_sec_key``)."""
+
+    message = "The WebSocket handshake Sec-WebSocket-Key field is invalid"
+
+
+class NoSecVersion(HandshakeError):
+    """There is no Sec-WebSocket-Version field (Beast: ``no_sec_version``)."""
+
+    message = "The WebSocket handshake Sec-WebSocket-Version field is missing"
+
+
+class BadSecVersion(HandshakeError):
+    """Sec-WebSocket-Version is not 13 (Beast: ``bad_sec_version``)."""
+
+    status = 426
+    message = "The WebSocket handshake Sec-WebSocket-Version field is invalid"
+
+
+class NoSecAccept(HandshakeError):
+    """The server's answer has no Sec-WebSocket-Accept field (Beast: ``no_sec_accept``)."""
+
+    message = "The WebSocket handshake Sec-WebSocket-Accept field is missing"
+
+
+class BadSecAccept(HandshakeError):
+    """The server's Sec-WebSocket-Accept does not answer our key (Beast: ``bad_sec_accept``)."""
+
+    message = "The WebSocket handshake Sec-WebSocket-Accept field is invalid"
+
+
+class BadSubprotocol(HandshakeError):
+    """The server chose a subprotocol that was not offered (RFC 6455 §4.1)."""
+
+    message = "The WebSocket handshake Sec-WebSocket-Protocol field names a subprotocol that was not offered"
+
+
+class BadExtension(HandshakeError):
+    """The server chose an extension, or a parameter of one, that was not offered (RFC 6455 §4.1, RFC 7692 §5.1)."""
+
+    message = "The WebSocket handshake Sec-WebSocket-Extensions field is not an answer to what was offered"
+
+
+class UpgradeDeclined(HandshakeError):
+    """The answer's status is not 101 (Beast: ``upgrade_declined``). ``response`` is the whole answer, with its body."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(f"The WebSocket handshake was declined: {response.status} {response.reason}")
+        self.response = response
+        self.status = response.status
+
+
+class OriginRefused(HandshakeError):
+    """The browser's Origin is not this site, nor one that `Origins` allows (RFC 6455 §10.2)."""
+
+    status = 403
+
+
+class TooManyConnections(HandshakeError):
+    """``Limits.max_connections`` or ``max_connections_per_peer`` is reached."""
+
+    status = 503
+    message = "The server has too many connections; try again later"
+
+
+class HandshakeTimeout(HandshakeError):
+    """``Timeouts.handshake`` ran out (Beast: ``beast::error::timeout``). Nothing is sent."""
+
+    status = 408
+    message = "The WebSocket handshake took too long"
+
+
+class HookFailed(HandshakeError):
+    """A hook of the application raised during the handshake; ``__cause__`` is what it raised."""
+
+    status = 500
+    message = "Internal Server Error"
+
+
+class ProtocolError(WebSocketError):
+    """The peer broke a rule of RFC 6455 or a limit of ours. ``close_code`` is the code that it is told."""
+
+    close_code: int = 1002
+    message: str = "protocol error"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(self.message if message is None else message)
+
+
+class BadOpcode(ProtocolError):
+    """A reserved opcode (RFC 6455 §5.2; Beast: ``bad_opcode``)."""
+
+    message = "reserved opcode"
+
+
+class BadDataFrame(ProtocolError):
+    """A new message inside a fragmented one (RFC 6455 §5.4; Beast: ``bad_data_frame``)."""
+
+    message = "new message inside a fragmented message"
+
+
+class BadContinuation(ProtocolError):
+    """A continuation frame with nothing to continue (RFC 6455 §5.4; Beast: ``bad_continuation``)."""
+
+    message = "continuation frame without a message"
+
+
+class BadReservedBits(ProtocolError):
+    """A reserved bit is set that no extension gives a meaning (RFC 6455 §5.2; Beast: ``bad_reserved_bits``)."""
+
+    message = "reserved bit set"
+
+
+class BadControlFragment(ProtocolError):
+    """A fragmented control frame (RFC 6455 §5.5; Beast: ``bad_control_fragment``)."""
+
+    message = "fragmented control frame"
+
+
+class BadControlSize(ProtocolError):
+    """A control frame of more than 125 octets (RFC 6455 §5.5; Beast: ``bad_control_size``)."""
+
+    message = "control frame too long"
+
+
+class BadUnmaskedFrame(ProtocolError):
+    """A client's frame is not masked (RFC 6455 §5.1; Beast: ``bad_unmasked_frame``)."""
+
+    message = "frame is not masked"
+
+
+class BadMaskedFrame(ProtocolError):
+    """A server's frame is masked (RFC 6455 §5.1; Beast: ``bad_masked_frame``)."""
+
+    message = "frame is masked"
+
+
+class BadSize(ProtocolError):
+    """A length not in its shortest form, or with the high bit set (RFC 6455 §5.2; Beast: ``bad_size``)."""
+
+    message = "frame length is not in its shortest form"
+
+
+class BadFramePayload(ProtocolError):
+    """Text that is not UTF-8 (RFC 6455 §8.1; Beast: ``bad_frame_payload``)."""
+
+    close_code = 1007
+    message = "text is not UTF-8"
+
+
+class BadDeflate(ProtocolError):
+    """Octets that do not inflate (RFC 7692 §7.2.2; Beast reports a ``zlib`` error and sends no close)."""
+
+    close_code = 1007
+    message = "compressed data is invalid"
+
+
+class BadCloseCode(ProtocolError):
+    """A close code that may not be sent (RFC 6455 §7.4; Beast: ``bad_close_code``)."""
+
+    message = "invalid close code"
+
+
+class BadCloseSize(ProtocolError):
+    """A close frame with one octet of payload (RFC 6455 §5.5.1; Beast: ``bad_close_size``)."""
+
+    message = "close frame of one octet"
+
+
+class BadClosePayload(ProtocolError):
+    """A close reason that is not UTF-8 (RFC 6455 §5.5.1; Beast: ``bad_close_payload``)."""
+
+    message = "close reason is not UTF-8"
+
+
+class MessageTooBig(ProtocolError):
+    """``Limits.max_message_size`` or ``max_frame_size`` is exceeded (Beast: ``message_too_big``)."""
+
+    close_code = 1009
+    message = "message too big"
+
+
+class TooManyFragments(ProtocolError):
+    """``Limits.max_fragments`` is exceeded."""
+
+    close_code = 1008
+    message = "too many fragments"
+
+
+class UnacceptableData(ProtocolError):
+    """A message of a kind that the application has no hook for (RFC 6455 §7.4.1, code 1003)."""
+
+    close_code = 1003
+    message = "unacceptable kind of message"
+
+
+class ConnectionClosed(WebSocketError):
+    """The connection is closing or closed. ``reason`` is its `CloseReason`."""
+
+    def __init__(self, reason: CloseReason) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class LocalError(WebSocketError):
+    """The calling program asked for something it may not; nothing was sent."""
+
+
+class DecoratorError(LocalError):
+    """A decorator changed a field that makes the handshake what it is; the peer is answered 500."""
+
+
+class BufferFull(LocalError):
+    """A send would exceed ``Limits.max_buffered`` under the policy ``pause``; nothing of it was sent."""

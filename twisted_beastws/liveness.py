@@ -1,0 +1,165 @@
+"""A connection's deadlines and pings: whether the peer is still there, and whether it is in time."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from twisted.internet.defer import Deferred
+
+from twisted_beastws.options import Timeouts
+from twisted_beastws.schedule import PingScheduler
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+    from twisted.python.failure import Failure
+
+    from twisted_beastws.wire.session import Session
+
+
+class Owner(Protocol):
+    """The connection whose liveness it is."""
+
+    reading_paused: bool
+
+    def deadline_passed(self) -> None:
+        """What was given a deadline is not done."""
+
+    def timed_out(self, what: str) -> None:
+        """The peer of an open connection is silent or slow; ``what`` says it in words."""
+
+    def may_ping(self) -> bool:
+        """A ping would leave now, not wait behind others."""
+
+
+class Liveness:
+    """Watches over one connection on the shared `PingScheduler`.
+
+    latency: seconds that the latest ping took to be answered, or None.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_deadline",
+        "_owner",
+        "_ping_due",
+        "_pinged_at",
+        "_pings",
+        "_ponged_at",
+        "_scheduler",
+        "_session",
+        "_timeouts",
+        "due",
+        "latency",
+    )
+
+    def __init__(self, owner: Owner, clock: IReactorTime, timeouts: Timeouts) -> None:
+        self._owner: Owner | None = owner
+        self._clock = clock
+        self._timeouts = timeouts
+        self._scheduler = PingScheduler.of(clock)
+        self._session: Session | None = None
+        self._deadline: float | None = None
+        self._ping_due: float | None = None
+        self._pinged_at: float | None = None
+        self._ponged_at = 0.0
+        self._pings: deque[tuple[bytes, float, Deferred[float]]] | None = None
+        self.latency: float | None = None
+        self.due: int | None = None
+
+    def expect(self, seconds: float | None) -> None:
+        """Something must be done within ``seconds``, in place of what was expected before; None takes its time."""
+        now = self._clock.seconds()
+        self._deadline = None if seconds is None else now + seconds
+        self._scheduler.watch(self, self._next_look(now))
+
+    def opened(self, session: Session) -> None:
+        """The connection is open: ping, and watch for silence, slow messages and old age."""
+        now = self._ponged_at = self._clock.seconds()
+        self._session = session
+        interval = self._timeouts.ping_interval
+        self._ping_due = None if interval is None else now + interval
+        self.expect(self._timeouts.max_lifetime)
+
+    def closing(self) -> None:
+        """The connection closes: the closing handshake, or the end of TCP, has its time."""
+        self._session = None
+        self.expect(self._timeouts.close)
+
+    def lost(self, failure: Failure) -> None:
+        """The connection is gone: forget it, fail what waits for pongs."""
+        self._session = self._owner = None
+        self._scheduler.watch(self, None)
+        pings, self._pings = self._pings, None
+        for _, _, answered in pings or ():
+            answered.errback(failure)
+
+    def ping_sent(self, payload: bytes) -> Deferred[float]:
+        """The application sent a ping; fires with the seconds to its pong."""
+        if self._pings is None:
+            self._pings = deque()
+        pings = self._pings
+        answered: Deferred[float] = Deferred(lambda _: pings.remove(ping))
+        ping = (payload, self._clock.seconds(), answered)
+        pings.append(ping)
+        return answered
+
+    def pong_received(self, payload: bytes) -> None:
+        """Match a pong with the pings that wait; it answers all before its own too (RFC 6455 §5.5.3)."""
+        now = self._ponged_at = self._clock.seconds()
+        pings = self._pings
+        if pings and any(payload == sent for sent, _, _ in pings):
+            sent = None
+            while pings and sent != payload:
+                sent, at, answered = pings.popleft()
+                self.latency = now - at
+                answered.callback(self.latency)
+        elif self._pinged_at is not None and not payload:
+            self.latency = now - self._pinged_at
+            self._pinged_at = None
+
+    def look(self, now: float) -> float | None:
+        """Do what is due; say when to look again."""
+        owner = self._owner
+        if owner is None:
+            return None
+        if self._deadline is not None and now >= self._deadline:
+            self._deadline = None
+            owner.deadline_passed()
+        elif self._session is not None:
+            self._check(now, owner, self._session)
+        return self._next_look(now)
+
+    def _check(self, now: float, owner: Owner, session: Session) -> None:
+        silent, slow = self._silent_at(session, now), self._slow_at(session, now)
+        if silent is not None and now >= silent:
+            owner.timed_out(f"nothing was received for {self._timeouts.idle:g} s")
+        elif slow is not None and now >= slow:
+            owner.timed_out(f"a message was not finished in {self._timeouts.message:g} s")
+        elif self._ping_due is not None and now >= self._ping_due:
+            assert self._timeouts.ping_interval is not None
+            self._ping_due = now + self._timeouts.ping_interval
+            if owner.may_ping():
+                self._pinged_at = now
+                session.ping()
+
+    def _next_look(self, now: float) -> float | None:
+        times = [self._deadline]
+        if self._session is not None:
+            times += [self._ping_due, self._silent_at(self._session, now), self._slow_at(self._session, now)]
+        return min((time for time in times if time is not None), default=None)
+
+    def _silent_at(self, session: Session, now: float) -> float | None:
+        idle = self._timeouts.idle
+        if idle is None:
+            return None
+        # While we ourselves do not read, the peer's silence says nothing.
+        if self._owner is None or self._owner.reading_paused:
+            return now + idle
+        return (self._ponged_at if self._timeouts.strict_pong else session.received_at) + idle
+
+    def _slow_at(self, session: Session, now: float) -> float | None:
+        if self._timeouts.message is None:
+            return None
+        began = session.message_began_at
+        return (now if began is None else began) + self._timeouts.message

@@ -1,0 +1,129 @@
+"""The options that connections share: frozen values, each default with its unit and whose precedent it follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_beastws.wire.http import Response
+
+
+class Role(Enum):
+    """Which end of a connection this is (Beast: ``beast::role_type``)."""
+
+    SERVER = "server"
+    CLIENT = "client"
+
+
+def _check_positive(value: object, *names: str) -> None:
+    for name in names:
+        number = getattr(value, name)
+        if number is not None and not number > 0:
+            raise ValueError(f"{type(value).__name__}({name}={number!r}): must be greater than 0, or None for never")
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long things may take, in seconds; ``None`` is never. Deadlines are kept to 1/32 s and are never early.
+
+    handshake: from the connection, or the last HTTP answer, to the end of the opening handshake. 30 (Beast, suggested).
+    idle: silence from the peer, not counting while we ourselves paused reading. 300 (Beast, suggested for a server).
+    ping_interval: a ping to the peer each so often. 30 (half of nginx's ``proxy_read_timeout``).
+    close: from our close frame, or from a failure, to the end of TCP. 10 (websockets' ``close_timeout``).
+    message: the age of an unfinished message. 300 (Node.js' ``requestTimeout``).
+    max_lifetime: the age of a connection, which then is closed with 1001. None (uWebSockets has it off).
+    strict_pong: only a pong counts as life, where otherwise any octet does. False (Beast).
+    """
+
+    handshake: float | None = 30.0
+    idle: float | None = 300.0
+    ping_interval: float | None = 30.0
+    close: float | None = 10.0
+    message: float | None = 300.0
+    max_lifetime: float | None = None
+    strict_pong: bool = False
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "handshake", "idle", "ping_interval", "close", "message", "max_lifetime")
+
+    @classmethod
+    def suggested(cls, role: Role | str) -> Timeouts:
+        """The values of Beast's ``timeout::suggested``: a server pings at half its idle timeout, a client never."""
+        if Role(role) is Role.SERVER:
+            return cls(handshake=30.0, idle=300.0, ping_interval=150.0, close=30.0)
+        return cls(handshake=30.0, idle=None, ping_interval=None, close=30.0)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a connection may hold; sizes in octets. Every limit is refused *beyond* its number, not at it.
+
+    max_message_size: a message, inflated; ``None`` is unlimited. 1 MiB (websockets' ``max_size``).
+    max_frame_size: one frame's payload as sent; ``None`` leaves it to max_message_size.
+    max_fragments: frames of one message, empty ones too. 4096 (websockets).
+    max_head_size: the HTTP head with its empty line. 16 KiB (Node.js' ``--max-http-header-size``).
+    max_head_lines: the head's lines. 128 (websockets' ``MAX_NUM_HEADERS``).
+    high_water, low_water: above the one producers are paused, at or below the other `drain` fires. 64 KiB and a quarter
+        of it (asyncio's transports).
+    max_buffered: octets waiting for a slow reader, hard. 4 MiB.
+    slow_reader: what happens at max_buffered: ``close`` (with 1013), ``drop`` (whole messages, counted) or ``pause``
+        (`BufferFull` is raised).
+    max_queued, max_queued_size: messages, and octets of them, received but not yet taken; above either the transport is
+        paused. 16 (websockets' ``max_queue``) and 1 MiB.
+    max_connections, max_connections_per_peer: of one factory, answered with 503 beyond; ``None`` is unlimited.
+    """
+
+    max_message_size: int | None = 1 << 20
+    max_frame_size: int | None = None
+    max_fragments: int | None = 4096
+    max_head_size: int = 1 << 14
+    max_head_lines: int = 128
+    high_water: int = 1 << 16
+    low_water: int = 1 << 14
+    max_buffered: int = 1 << 22
+    slow_reader: Literal["close", "drop", "pause"] = "close"
+    max_queued: int = 16
+    max_queued_size: int = 1 << 20
+    max_connections: int | None = None
+    max_connections_per_peer: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive(self, *(field.name for field in fields(self) if field.name != "slow_reader"))
+        if not self.low_water <= self.high_water <= self.max_buffered:
+            raise ValueError("Limits: low_water <= high_water <= max_buffered does not hold")
+        if self.slow_reader not in ("close", "drop", "pause"):
+            raise ValueError(f"Limits(slow_reader={self.slow_reader!r}): must be 'close', 'drop' or 'pause'")
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Which web sites' pages may connect (RFC 6455 §10.2). A request without an Origin is no browser's and is let in.
+
+    allowed: origins let in besides this site itself, as ``https://host`` or ``https://host:port``.
+    same_site: let in pages of the host and port that the request's Host names. True (Tornado, coder/websocket).
+    allow_any_origin_dangerously: let in every page of the web, with its visitor's cookies.
+    """
+
+    allowed: tuple[str, ...] = ()
+    same_site: bool = True
+    allow_any_origin_dangerously: bool = False
+
+
+Decorator = Callable[["Response"], Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all the connections of one factory share."""
+
+    decorator: Decorator | None = None
+    subprotocols: tuple[str, ...] = ()
+    origins: Origins = Origins()
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    clock: IReactorTime | None = None

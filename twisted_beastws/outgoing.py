@@ -1,0 +1,229 @@
+"""The write buffer between a session and its transport, whose only producer it is."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IPullProducer, IPushProducer
+from zope.interface import implementer
+
+from twisted_beastws.errors import BufferFull, LocalError
+from twisted_beastws.options import Limits
+from twisted_beastws.wire.frames import Opcode
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+HAND_OVER = 1 << 16
+"""Octets given to the transport at once from what waits: 64 KiB, Twisted's own ``bufferSize``."""
+
+
+@implementer(IPushProducer, IPullProducer)
+class Outgoing:
+    """Gives octets to the transport while it takes them and keeps the rest, bounded, whole frames at a time.
+
+    A plain TCP or UNIX transport is written to directly while its buffer is empty: Twisted's own ``write`` would wait
+    for another turn of the reactor and change the set of watched descriptors twice. As its *pull* producer we are told
+    when its buffer has run empty. Any other transport (TLS, tests) has us as a push producer.
+
+    free: the transport takes octets now, and nothing waits.
+    size: octets that wait here.
+    dropped: messages dropped under the policies ``drop`` and ``close``.
+    finished: all was given to the transport, and nothing more will be.
+    """
+
+    __slots__ = (
+        "_drains",
+        "_finish",
+        "_handed",
+        "_limits",
+        "_overflow",
+        "_pong",
+        "_queue",
+        "_transport",
+        "_write_some",
+        "dropped",
+        "finished",
+        "free",
+        "size",
+    )
+
+    def __init__(self, transport: Any, limits: Limits, overflow: Callable[[], None]) -> None:
+        self._transport = transport
+        self._limits = limits
+        self._overflow: Callable[[], None] | None = overflow
+        direct = isinstance(transport, FileDescriptor) and not getattr(transport, "TLS", False)
+        self._write_some: Callable[[bytes], int | Exception] | None = transport.writeSomeData if direct else None
+        self._queue: deque[bytes] | None = None
+        self._pong: bytes | None = None
+        self._drains: list[Deferred[None]] | None = None
+        self._finish: Callable[[], None] | None = None
+        self._handed = 0
+        self.free = True
+        self.size = 0
+        self.dropped = 0
+        self.finished = False
+        transport.registerProducer(self, not direct)
+
+    @property
+    def direct(self) -> bool:
+        """The transport is plain TCP or UNIX."""
+        return self._write_some is not None
+
+    @property
+    def buffered(self) -> int:
+        """Octets written to us that the operating system may not have yet."""
+        return self.size + self._handed
+
+    def write(self, data: bytes) -> None:
+        """Send whole frames, or keep them. At ``Limits.max_buffered`` the policy decides; `BufferFull` says it refused.
+
+        Raises `LocalError` for data that can never fit.
+        """
+        if self.free:
+            if len(data) > self._limits.max_buffered:
+                raise LocalError(
+                    f"{len(data)} octets at once, where Limits.max_buffered is {self._limits.max_buffered}: raise it, or "
+                    "send less at a time"
+                )
+            self._hand_over(data)
+        elif self._admits(len(data)):
+            self._keep(data)
+
+    def write_control(self, opcode: int, frame: bytes) -> None:
+        """Send a control frame whatever waits: a close last, a pong in place of one that waits, a ping at once."""
+        if self.free:
+            self._hand_over(frame)
+        elif opcode == Opcode.PONG:
+            # RFC 6455 §5.5.3: of several unanswered pings the latest needs an answer, so a flood of them keeps one.
+            self._pong = frame
+        elif opcode == Opcode.CLOSE:
+            self._keep(frame)
+        else:
+            self._keep(frame, first=True)
+
+    def discard(self) -> None:
+        """Forget what waits here, so that a close frame is next."""
+        self._queue = self._pong = None
+        self.size = 0
+
+    def finish(self, finished: Callable[[], None]) -> None:
+        """Call ``finished``, once, when all was given to the transport and we no longer are its producer."""
+        if not self.finished:
+            self._finish = finished
+            self._check_finished()
+
+    def lost(self, reason: Failure) -> None:
+        """The transport is gone: forget everything, fail what waits for `drain`."""
+        self.free = False
+        self.discard()
+        self.finished = True
+        self._finish = self._write_some = self._overflow = self._transport = None
+        drains, self._drains = self._drains, None
+        for waiting in drains or ():
+            waiting.errback(reason)
+
+    def drain(self) -> Deferred[None]:
+        """Fires when at most ``Limits.low_water`` octets wait; cancelling it does no harm."""
+        if self.buffered <= self._limits.low_water:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred(self._forget)
+        if self._drains is None:
+            self._drains = []
+        self._drains.append(waiting)
+        return waiting
+
+    def _forget(self, waiting: Deferred[None]) -> None:
+        if self._drains is not None:
+            self._drains.remove(waiting)
+
+    def _admits(self, size: int) -> bool:
+        if self.size + size <= self._limits.max_buffered:
+            return True
+        if self._limits.slow_reader == "pause":
+            raise BufferFull(
+                f"{self.size} octets wait for a slow reader: Limits.max_buffered is {self._limits.max_buffered}"
+            )
+        self.dropped += 1
+        if self._limits.slow_reader == "close" and self._overflow is not None:
+            self._overflow()
+        return False
+
+    def _keep(self, data: bytes, first: bool = False) -> None:
+        if self._queue is None:
+            self._queue = deque()
+        if first:
+            self._queue.appendleft(data)
+        else:
+            self._queue.append(data)
+        self.size += len(data)
+
+    def _hand_over(self, data: bytes) -> None:
+        if self._write_some is None:
+            self._transport.write(data)
+            if not self.free:
+                self._handed = len(data)
+            return
+        while data:
+            sent = self._write_some(data)
+            if sent == len(data):
+                return
+            if not sent or isinstance(sent, Exception):
+                # The buffer is full, or the connection broken: `write` meets the same and does as Twisted does.
+                self.free = False
+                self._handed = len(data)
+                self._transport.write(data)
+                return
+            data = data[sent:]
+
+    def _flush(self) -> None:
+        if self._pong is not None:
+            pong, self._pong = self._pong, None
+            self._hand_over(pong)
+        while self.free and self._queue:
+            self._hand_over(self._next(self._queue))
+        if self._queue is not None and not self._queue:
+            self._queue = None
+        if self._drains and self.buffered <= self._limits.low_water:
+            drains, self._drains = self._drains, None
+            for waiting in drains:
+                waiting.callback(None)
+        self._check_finished()
+
+    def _next(self, queue: deque[bytes]) -> bytes:
+        frames = [queue.popleft()]
+        size = len(frames[0])
+        while queue and size + len(queue[0]) <= HAND_OVER:
+            frames.append(queue.popleft())
+            size += len(frames[-1])
+        self.size -= size
+        return b"".join(frames)
+
+    def _check_finished(self) -> None:
+        if self._finish is not None and not self._queue:
+            finish, self._finish = self._finish, None
+            self.finished = True
+            self.free = False
+            self._transport.unregisterProducer()
+            finish()
+
+    # IPushProducer and IPullProducer: the transport calls these.
+
+    def resumeProducing(self) -> None:
+        """The transport takes octets again."""
+        if self._transport is not None:
+            self.free = True
+            self._handed = 0
+            self._flush()
+
+    def pauseProducing(self) -> None:
+        """The transport has enough."""
+        self.free = False
+
+    def stopProducing(self) -> None:
+        """The transport is gone; its protocol hears of it by connectionLost."""
+        self.free = False

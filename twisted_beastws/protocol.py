@@ -1,0 +1,604 @@
+"""`WebSocketProtocol`: a WebSocket connection on a Twisted transport, from the opening handshake to the end of TCP."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_beastws.errors import ConnectionClosed, HandshakeError, HandshakeTimeout, LocalError
+from twisted_beastws.inbox import Inbox
+from twisted_beastws.liveness import Liveness
+from twisted_beastws.opening import Opening, settled
+from twisted_beastws.options import Decorator, Role, Settings
+from twisted_beastws.outgoing import Outgoing
+from twisted_beastws.wire.closing import CloseCode, CloseReason
+from twisted_beastws.wire.frames import FIN_TEXT, Opcode
+from twisted_beastws.wire.http import Request, Response
+from twisted_beastws.wire.session import Session
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress, IPushProducer, ITCPTransport
+
+    from twisted_beastws.server import WebSocketServerFactory
+
+
+class State(Enum):
+    """Where in its life a connection is (the names of the browsers' ``readyState``)."""
+
+    CONNECTING = "connecting"
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+@implementer(IHalfCloseableProtocol)
+class WebSocketProtocol(Protocol):
+    """A WebSocket connection (Beast: ``websocket::stream``). Subclass it and override the hooks you need.
+
+    There are two ways to receive. A class that overrides `text_received`, `binary_received` or `fragment_received` gets
+    its messages there; a message of a kind it has no hook for is refused with 1003. A class that overrides none takes
+    them by `receive` or ``async for message in ws``. A hook may return a Deferred or be a coroutine: the next message
+    waits for it. An exception in a hook is logged once and closes the connection with 1011.
+
+    role: which end this is. settings: what the factory's connections share. server: the factory, if it is ours.
+    request, response: the opening handshake's, None before.
+    subprotocol: what was agreed on, or None. user: yours to set, in `upgrade_requested`.
+    state: a `State`. outgoing: the write buffer. reading_paused: nothing is read from the peer for now.
+    """
+
+    log: ClassVar[Logger] = Logger()
+    role: Role = Role.SERVER
+    settings: Settings = Settings()
+    server: WebSocketServerFactory | None = None
+    request: Request | None = None
+    response: Response | None = None
+    subprotocol: str | None = None
+    user: Any = None
+    state: State = State.CONNECTING
+    reading_paused: bool = False
+    outgoing: Outgoing
+
+    _in_hook_mode: ClassVar[bool] = False
+    _liveness: Liveness
+    _opening: Opening | None = None
+    _session: Session | None = None
+    _inbox: Inbox | None = None
+    _receivers: deque[Deferred[str | bytes]] | None = None
+    _closers: list[Deferred[CloseReason]] | None = None
+    _handling: Deferred[None] | None = None
+    _ended: CloseReason | None = None
+    _peer_finished: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._in_hook_mode = any(map(cls._overrides, ("text_received", "binary_received", "fragment_received")))
+
+    @classmethod
+    def _overrides(cls, hook: str) -> bool:
+        return getattr(cls, hook) is not getattr(WebSocketProtocol, hook)
+
+    # Twisted calls these.
+
+    def makeConnection(self, transport: Any) -> None:
+        clock = self.settings.clock
+        if clock is None:
+            from twisted.internet import reactor
+
+            clock = cast("IReactorTime", reactor)
+        self._clock = clock
+        self._liveness = Liveness(self, clock, self.settings.timeouts)
+        self.outgoing = Outgoing(transport, self.settings.limits, self._overflowed)
+        self._opening = Opening(self)
+        self.dataReceived = self._opening.data_received  # type: ignore[method-assign]
+        super().makeConnection(transport)  # type: ignore[no-untyped-call]
+
+    def connectionMade(self) -> None:
+        self.expect_request()
+        if self.role is Role.SERVER:
+            self.serve()
+
+    def readConnectionLost(self) -> None:
+        """The peer ended its side of TCP: end ours behind what is queued (`IHalfCloseableProtocol`)."""
+        self._peer_finished = True
+        if self._opening is not None and self._session is None:
+            self._opening.lost(connectionDone)
+        elif self._session is not None and not self._session.ended:
+            self._session.lost(connectionDone.value)
+        if self.outgoing.finished:
+            self._lose_connection()
+        else:
+            self.tear_down()
+
+    def writeConnectionLost(self) -> None:
+        """Our side of TCP is ended (`IHalfCloseableProtocol`)."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.state = State.CLOSED
+        session, opening = self._session, self._opening
+        self._opening = None
+        if session is not None:
+            session.lost(reason.value)
+        self._ended = self.close_reason
+        closed = Failure(ConnectionClosed(self._ended))
+        self._liveness.lost(closed)
+        self.outgoing.lost(closed)
+        if opening is not None:
+            opening.lost(reason)
+        if self._inbox is not None:
+            self._inbox.detach()
+        if self.server is not None:
+            self.server.forget(self)
+        self.__dict__.pop("dataReceived", None)
+        if session is not None:
+            self._settle(closed)
+
+    def _settle(self, closed: Failure) -> None:
+        receivers, self._receivers = self._receivers, None
+        closers, self._closers = self._closers, None
+        for receiver in receivers or ():
+            receiver.errback(closed)
+        for closer in closers or ():
+            closer.callback(self.close_reason)
+        # The hooks of messages that came before go first, however long they take.
+        if self._handling is None:
+            self._finish()
+
+    def _finish(self) -> None:
+        # Without it no cycle is left that keeps this object alive.
+        self._session = None
+        self._run_hook(self.closed, self.close_reason)
+
+    # Opening: the server's side.
+
+    def serve(self) -> None:
+        """Called when a server's connection is made. The default accepts, again while HTTP keeps the connection.
+
+        Override it to drive `read_request`, `accept` and `respond` by hand.
+        """
+        self.accept().addErrback(self._served)
+
+    def _served(self, failure: Failure) -> None:
+        self.log.debug("no WebSocket for {peer}: {error}", peer=self.peer, error=failure.value)
+        if self.state is State.CONNECTING and failure.check(HandshakeError):
+            self.serve()
+
+    def read_request(self) -> Deferred[Request]:
+        """Read the next HTTP request's head.
+
+        Fails with `BadRequest` or `HeadTooLarge` (answered 400 or 431, and closed), `HandshakeTimeout`, or the
+        transport's failure. Cancelling aborts the connection. `LocalError` is raised while another operation runs.
+        """
+        return self._require_opening().read_request()
+
+    def accept(
+        self,
+        request: Request | None = None,
+        buffered: bytes = b"",
+        *,
+        decorator: Decorator | None = None,
+        subprotocols: Sequence[str] = (),
+    ) -> Deferred[Request]:
+        """Perform the server's opening handshake (Beast: ``async_accept``, RFC 6455 §4.2).
+
+        request: the request to answer, from `read_request`; None reads the next one.
+        buffered: octets read off the wire already; they may hold the request, what is behind it, or parts of either.
+        decorator: gets the `Response` before it is sent, failures too; may be a coroutine function; default: the
+            factory's.
+        subprotocols: those spoken here, the preferred first; default: the factory's.
+
+        Fires with the request when the connection is open. Fails with a `HandshakeError` when the request was answered
+        otherwise: while `state` is still ``CONNECTING``, HTTP keeps the connection and you may accept again. Fails with
+        `DecoratorError`, `HandshakeTimeout` or the transport's failure, too. Cancelling aborts the connection.
+        `LocalError` is raised while another operation runs.
+        """
+        return self._require_opening().accept(request, buffered, decorator, subprotocols)
+
+    def respond(self, response: Response) -> Deferred[None]:
+        """Answer the request that `read_request` gave by any response; fires when it left, or waits behind little.
+
+        HTTP decides whether the connection is kept (RFC 9112 §9.3): while `state` is ``CONNECTING`` the next request
+        can be read. Cancelling aborts the connection. Raises `LocalError` while another operation runs.
+        """
+        return self._require_opening().respond(response)
+
+    def _require_opening(self) -> Opening:
+        if self._opening is None or self.state is not State.CONNECTING:
+            raise LocalError(f"the opening handshake is over: the connection is {self.state.value}")
+        return self._opening
+
+    # Hooks.
+
+    def http_requested(self, request: Request) -> Any:
+        """Any HTTP request, before any check. None goes on with the handshake; a `Response` (or a Deferred of one, or a
+        coroutine) is the answer: a page, a health check, a 404."""
+
+    def upgrade_requested(self, request: Request) -> Any:
+        """A valid handshake, before its answer. None accepts it; a `Response` (or a Deferred of one, or a coroutine)
+        declines. May set ``self.subprotocol`` and ``self.user``."""
+
+    def opened(self) -> Any:
+        """The connection is open."""
+
+    def text_received(self, text: str) -> Any:
+        """A text message."""
+
+    def binary_received(self, data: bytes) -> Any:
+        """A binary message."""
+
+    def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> Any:
+        """A piece of a message as it arrived; ``final`` is its end. Overriding it streams messages in, ungathered:
+        ``Limits.max_message_size`` still holds, text is checked, but pieces may end inside a character."""
+
+    def ping_received(self, payload: bytes) -> Any:
+        """A ping, already answered."""
+
+    def pong_received(self, payload: bytes) -> Any:
+        """A pong, asked for or not."""
+
+    def closed(self, reason: CloseReason) -> Any:
+        """The connection, which was open, is gone; called exactly once."""
+
+    # Messages.
+
+    def send(self, message: str | bytes) -> None:
+        """Send a message: ``str`` as text, ``bytes`` as binary. It is queued at once, like ``transport.write``.
+
+        Raises `ConnectionClosed` once closing, `BufferFull` under the policy ``pause``, `LocalError` before the
+        connection is open or for more than ``Limits.max_buffered``. Text with lone surrogates raises
+        UnicodeEncodeError.
+        """
+        if isinstance(message, str):
+            self._require_session().send_text(message)
+        else:
+            self._require_session().send_binary(message)
+
+    def send_text(self, text: str | bytes) -> None:
+        """Send a text message; ``bytes`` must be UTF-8 already, and are not checked. Raises as `send`."""
+        if isinstance(text, str):
+            self._require_session().send_text(text)
+        else:
+            self._require_session().send_frame(FIN_TEXT, text)
+
+    def send_binary(self, data: bytes) -> None:
+        """Send a binary message. Raises as `send`."""
+        self._require_session().send_binary(data)
+
+    def drain(self) -> Deferred[None]:
+        """Fires when at most ``Limits.low_water`` octets wait to be sent; fails with `ConnectionClosed`.
+
+        Cancelling does no harm.
+        """
+        if self._ended is not None:
+            return fail(ConnectionClosed(self._ended))
+        return self.outgoing.drain()
+
+    @property
+    def buffered_amount(self) -> int:
+        """Octets sent that the operating system may not have taken yet."""
+        gathered = self._session.gathered_size if self._session is not None else 0
+        return gathered + self.outgoing.buffered
+
+    def receive(self) -> Deferred[str | bytes]:
+        """The next message. Fails with `ConnectionClosed` when there will be none; cancelling does no harm.
+
+        Raises `LocalError` in a class that overrides a message hook, and before the connection is open.
+        """
+        if self._in_hook_mode:
+            raise LocalError(f"{type(self).__name__} overrides a message hook: its messages go there, not to receive()")
+        if self._inbox:
+            return succeed(self._inbox.take())
+        if self._ended is not None:
+            return fail(ConnectionClosed(self._ended))
+        self._require_session()
+        if self._receivers is None:
+            self._receivers = deque()
+        receiver: Deferred[str | bytes] = Deferred(self._receivers.remove)
+        self._receivers.append(receiver)
+        return receiver
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        """The messages to the end: a close with 1000 or 1001 ends the loop, any other raises `ConnectionClosed`."""
+        while True:
+            try:
+                message = await self.receive()
+            except ConnectionClosed as error:
+                if error.reason.code in (CloseCode.NORMAL, CloseCode.GOING_AWAY):
+                    return
+                raise
+            yield message
+
+    # Control.
+
+    def ping(self, payload: bytes = b"") -> Deferred[float]:
+        """Send a ping of at most 125 octets; fires with the seconds to its pong, or to a later ping's.
+
+        Fails with `ConnectionClosed` when the connection ends first. Cancelling does no harm. Raises `LocalError` for a
+        longer payload and before the connection is open, `ConnectionClosed` once closing.
+        """
+        self._require_session().ping(payload)
+        return self._liveness.ping_sent(payload)
+
+    def pong(self, payload: bytes = b"") -> None:
+        """Send a pong that nobody asked for (RFC 6455 §5.5.3). Raises as `ping`."""
+        self._require_session().pong(payload)
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> Deferred[CloseReason]:
+        """Close by the closing handshake, bounded by ``Timeouts.close`` (RFC 6455 §7.1.2, Beast: ``async_close``).
+
+        code: 1000-1003, 1007-1014, 3000-4999, or 1005 for none. reason: at most 123 octets of UTF-8, the rest is cut.
+        Messages that come before the peer's close frame are thrown away. Fires with the `CloseReason`, however it
+        ended; calling it again changes nothing. Before the connection is open it is `abort`. Raises `LocalError` for a
+        bad code.
+        """
+        if self._ended is not None:
+            return succeed(self._ended)
+        closer: Deferred[CloseReason] = Deferred()
+        if self._session is None:
+            self.abort()
+            return succeed(self.close_reason)
+        self._closers = [*(self._closers or ()), closer]
+        self._session.close(code, reason)
+        self._closing()
+        return closer
+
+    def abort(self) -> None:
+        """Drop the connection now, with nothing sent."""
+        if self._ended is None and self.transport is not None:
+            cast("ITCPTransport", self.transport).abortConnection()
+
+    @property
+    def close_reason(self) -> CloseReason:
+        """How the connection ended or is ending; 1006 if it never was open."""
+        if self._ended is not None:
+            return self._ended
+        if self._session is not None:
+            return self._session.reason()
+        return CloseReason(CloseCode.ABNORMAL, "", False, "transport")
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the latest ping took to be answered, or None."""
+        return self._liveness.latency
+
+    @property
+    def peer(self) -> IAddress | None:
+        """The address of the other end, as the transport gives it; None before it is connected."""
+        return self.transport.getPeer() if self.transport is not None else None
+
+    def _require_session(self) -> Session:
+        if self._session is None:
+            if self._ended is not None:
+                raise ConnectionClosed(self._ended)
+            raise LocalError(
+                f"there is no WebSocket before the handshake is done: the connection is {self.state.value}"
+            )
+        return self._session
+
+    # What the opening handshake calls.
+
+    def expect_request(self) -> None:
+        """Give the handshake its time, from now."""
+        self._liveness.expect(self.settings.timeouts.handshake)
+
+    def admit(self) -> None:
+        """Raise a `HandshakeError` if the server has no place for this connection."""
+        if self.server is not None:
+            self.server.admit(self)
+
+    def hold_reading(self, hold: bool) -> None:
+        """Pause the transport's reading, or let it go on."""
+        if hold != self.reading_paused and self._ended is None:
+            self.reading_paused = hold
+            transport = cast("IPushProducer", self.transport)
+            if hold:
+                transport.pauseProducing()
+            else:
+                transport.resumeProducing()
+
+    def upgraded(self, request: Request, response: Response) -> None:
+        """The handshake succeeded: send its answer and become a session."""
+        self.request, self.response = request, response
+        self.outgoing.write(response.to_bytes())
+        session = Session(self.role is Role.SERVER, self, self.outgoing, self._clock.seconds, self.settings.limits)
+        self._session = session
+        self._direct_messages(session)
+        self.state = State.OPEN
+        self._liveness.opened(session)
+        self._run_hook(self.opened)
+
+    def opening_settled(self) -> None:
+        """An operation of the opening handshake is done; if it opened the connection, feed it what came behind."""
+        session, opening = self._session, self._opening
+        if session is None or opening is None:
+            return
+        self._opening = None
+        self.hold_reading(session.paused)
+        if not session.ended:
+            self.dataReceived = session.feed  # type: ignore[method-assign]
+            rest = opening.rest()
+            if rest:
+                session.feed(rest)
+
+    # What the session calls, and where its messages go.
+
+    def _direct_messages(self, session: Session) -> None:
+        if self._overrides("fragment_received"):
+            session.stream_to(self.fragment_received)
+        elif self._in_hook_mode:
+            session.on_text = self.text_received if self._overrides("text_received") else None
+            session.on_binary = self.binary_received if self._overrides("binary_received") else None
+        else:
+            session.on_text = session.on_binary = self._keep_message
+
+    def _keep_message(self, message: str | bytes) -> None:
+        if self._receivers:
+            self._receivers.popleft().callback(message)
+        else:
+            self._require_inbox().put(message)
+
+    def _require_inbox(self) -> Inbox:
+        if self._inbox is None:
+            self._inbox = Inbox(self.settings.limits, self._pause_session, self._resume_session)
+        return self._inbox
+
+    def _pause_session(self) -> None:
+        session = self._require_session()
+        session.pause()
+        self.hold_reading(session.paused)
+
+    def _resume_session(self) -> None:
+        session = self._require_session()
+        # The time in which we ourselves did not read is not the peer's silence.
+        session.received_at = self._clock.seconds()
+        session.resume()
+        self.hold_reading(session.paused)
+
+    def hook_returned(self, result: Any) -> None:
+        """A message hook returned something; if that takes time, what comes behind it waits in the inbox."""
+        handling = _deferred(result)
+        if handling is None:
+            return
+        handling.addErrback(self._application_failed)
+        if handling.called and not handling.paused:
+            return
+        self._handling = handling
+        session = self._require_session()
+        if session.on_fragment is not None:
+            self._pause_session()
+        else:
+            keep = self._require_inbox().put
+            session.on_text = session.on_text and keep
+            session.on_binary = session.on_binary and keep
+        handling.addCallback(self._handled)
+
+    def _handled(self, _: object) -> None:
+        self._handling = None
+        session = self._require_session()
+        while self._inbox and self._handling is None and session.began != "local":
+            message = self._inbox.take()
+            session.call_hook(self.text_received if isinstance(message, str) else self.binary_received, message)
+        if self._handling is not None:
+            return
+        if self._ended is not None:
+            self._finish()
+        elif session.on_fragment is not None:
+            self._resume_session()
+        else:
+            self._direct_messages(session)
+
+    def hook_failed(self) -> None:
+        """A hook raised: log it once and close with 1011."""
+        self._application_failed(Failure())
+
+    def _application_failed(self, failure: Failure) -> None:
+        if failure.check(ConnectionClosed):
+            return
+        self.log.failure(
+            "the application failed on a connection of {peer}, which is closed with 1011", failure, peer=self.peer
+        )
+        if self._session is not None:
+            self._session.fail(cast(BaseException, failure.value), CloseCode.INTERNAL_ERROR)
+
+    def _run_hook(self, hook: Any, *arguments: Any) -> None:
+        try:
+            running = _deferred(hook(*arguments))
+            if running is not None:
+                running.addErrback(self._application_failed)
+        except Exception:
+            self.hook_failed()
+
+    def control_received(self, opcode: int, payload: bytes) -> None:
+        """A ping, which is answered already, or a pong."""
+        if opcode == Opcode.PING:
+            self._run_hook(self.ping_received, payload)
+        else:
+            self._liveness.pong_received(payload)
+            self._run_hook(self.pong_received, payload)
+
+    def session_ended(self) -> None:
+        """The session neither reads nor writes any more: end TCP."""
+        if self.state is not State.CLOSED:
+            self.tear_down()
+
+    # What the write buffer and the liveness call.
+
+    def _overflowed(self) -> None:
+        session = self._session
+        if session is not None and session.sendable:
+            self.outgoing.discard()
+            session.close(CloseCode.TRY_AGAIN_LATER, "too slow a reader")
+            self._closing()
+
+    def may_ping(self) -> bool:
+        """A ping would leave now."""
+        return self.outgoing.free
+
+    def timed_out(self, what: str) -> None:
+        """The peer of an open connection is silent or slow: tell it, and end."""
+        self._require_session().fail(TimeoutError(what), CloseCode.INTERNAL_ERROR, what)
+
+    def deadline_passed(self) -> None:
+        """The handshake, the connection's life or its closing had its time."""
+        if self.state is State.OPEN:
+            self.close(CloseCode.GOING_AWAY, "the connection has reached its maximum lifetime")
+        elif self.state is State.CONNECTING and self._opening is not None:
+            self._opening.lost(Failure(HandshakeTimeout()))
+            self.tear_down()
+        else:
+            self.abort()
+
+    # Closing.
+
+    def _closing(self) -> None:
+        if self.state is State.OPEN:
+            self.state = State.CLOSING
+            self._liveness.closing()
+            self.hold_reading(False)
+
+    def tear_down(self) -> None:
+        """End TCP behind what is queued, so that the peer can read it all (RFC 6455 §7.1.1, RFC 9112 §9.6).
+
+        We end our side and throw away what comes until the peer ends its own, or ``Timeouts.close`` has passed: closing
+        at once could reset the connection, and take our last octets from the peer.
+        """
+        self.state = State.CLOSING
+        self.dataReceived = _discard  # type: ignore[method-assign]
+        self._liveness.closing()
+        self.hold_reading(False)
+        server_closes = self.role is Role.CLIENT and self.close_reason.clean and not self._peer_finished
+        # RFC 6455 §7.1.1: after the closing handshake a client waits for the server to end TCP.
+        if not server_closes:
+            self.outgoing.finish(self._end_writing)
+
+    def _end_writing(self) -> None:
+        # TLS has no half-close; its shutdown waits for the peer's just so.
+        if self.outgoing.direct and not self._peer_finished:
+            cast("ITCPTransport", self.transport).loseWriteConnection()
+        else:
+            self._lose_connection()
+
+    def _lose_connection(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+
+def _deferred(result: Any) -> Deferred[Any] | None:
+    """A Deferred of what a hook returned, or None if that takes no time."""
+    if isinstance(result, Deferred):
+        return result
+    if hasattr(result, "__await__"):
+        return Deferred.fromCoroutine(settled(result))
+    return None
+
+
+def _discard(data: bytes) -> None:
+    """Octets behind the end."""

@@ -1,0 +1,98 @@
+"""One reactor timer for the pings and deadlines of all connections."""
+
+from __future__ import annotations
+
+import math
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+RESOLUTION = 32
+"""Ticks a second: what is due within the same 1/32 s shares one wake-up. A deadline is never early."""
+
+
+class Watched(Protocol):
+    """What a scheduler looks after."""
+
+    due: int | None
+
+    def look(self, now: float) -> float | None:
+        """Do what is due at ``now``; say when to look again, or None for never."""
+
+
+class PingScheduler:
+    """Wakes each watched connection when its next ping or deadline is due.
+
+    Connections due at the same tick stand in one set, and only the earliest tick has a delayed call, so that ten
+    thousand connections cost as many wake-ups as there are ticks. Nothing is left on the reactor when nothing is
+    watched.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._ticks: dict[int, set[Watched]] = {}
+        self._heap: list[int] = []
+        self._call: IDelayedCall | None = None
+        self._call_tick = 0
+
+    @classmethod
+    def of(cls, clock: IReactorTime) -> PingScheduler:
+        """The one scheduler of ``clock``."""
+        scheduler = _schedulers.get(clock)
+        if scheduler is None:
+            scheduler = _schedulers[clock] = cls(clock)
+        return scheduler
+
+    def watch(self, watched: Watched, when: float | None) -> None:
+        """Look at ``watched`` at ``when``, in the clock's seconds, in place of any earlier wish; None is never."""
+        tick = None if when is None else math.ceil(when * RESOLUTION)
+        if tick == watched.due:
+            return
+        self._remove(watched)
+        if tick is not None:
+            self._add(watched, tick)
+        self._arm()
+
+    def _add(self, watched: Watched, tick: int) -> None:
+        watched.due = tick
+        due = self._ticks.get(tick)
+        if due is None:
+            due = self._ticks[tick] = set()
+            heappush(self._heap, tick)
+        due.add(watched)
+
+    def _remove(self, watched: Watched) -> None:
+        if watched.due is not None:
+            due = self._ticks[watched.due]
+            due.discard(watched)
+            watched.due = None
+
+    def _arm(self) -> None:
+        while self._heap and not self._ticks[self._heap[0]]:
+            del self._ticks[heappop(self._heap)]
+        tick = self._heap[0] if self._heap else None
+        if self._call is not None:
+            if tick == self._call_tick:
+                return
+            self._call.cancel()
+            self._call = None
+        if tick is not None:
+            self._call_tick = tick
+            self._call = self._clock.callLater(max(0.0, tick / RESOLUTION - self._clock.seconds()), self._wake)
+
+    def _wake(self) -> None:
+        self._call = None
+        now = self._clock.seconds()
+        while self._heap and self._heap[0] <= now * RESOLUTION:
+            for watched in self._ticks.pop(heappop(self._heap)):
+                watched.due = None
+                again = watched.look(now)
+                if again is not None and watched.due is None:
+                    self._add(watched, max(math.ceil(again * RESOLUTION), math.floor(now * RESOLUTION) + 1))
+        self._arm()
+
+
+_schedulers: WeakKeyDictionary[IReactorTime, PingScheduler] = WeakKeyDictionary()

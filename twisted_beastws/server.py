@@ -1,0 +1,136 @@
+"""`WebSocketServerFactory`: what all connections of a server share, which of them live, and how they are sent home."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from inspect import isclass
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.protocol import Factory
+
+from twisted_beastws.errors import TooManyConnections
+from twisted_beastws.options import Decorator, Limits, Origins, Settings, Timeouts
+from twisted_beastws.protocol import State, WebSocketProtocol
+from twisted_beastws.wire.closing import CloseCode
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress, IReactorTime
+
+Handler = Callable[[WebSocketProtocol], Coroutine[Any, Any, Any]]
+
+
+class HandlerProtocol(WebSocketProtocol):
+    """Runs a coroutine function on its connection, which closes with 1000 when it returns and 1011 when it raises."""
+
+    handler: Handler
+
+    def opened(self) -> Deferred[Any]:
+        return Deferred.fromCoroutine(self.handler(self)).addCallback(self._handler_returned)
+
+    def _handler_returned(self, result: object) -> None:
+        if self.state is State.OPEN:
+            self.close()
+
+
+class WebSocketServerFactory(Factory):
+    """Makes the protocols of a server.
+
+    protocol_or_coroutine: a `WebSocketProtocol` subclass (or any callable that makes one), or a coroutine function that
+        gets each open connection: ``async def echo(ws): async for message in ws: ws.send(message)``.
+    decorator: gets each HTTP `Response` before it is sent, failures too; may be a coroutine function.
+    subprotocols: those spoken here, the preferred first.
+    origins: whose web pages may connect; default: this site's own.
+    timeouts, limits: see `Timeouts` and `Limits`.
+    clock: an ``IReactorTime``; None is the installed reactor.
+
+    connections: the live connections, open or not yet.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        protocol_or_coroutine: Callable[[], WebSocketProtocol] | Handler,
+        *,
+        decorator: Decorator | None = None,
+        subprotocols: Sequence[str] = (),
+        origins: Origins | None = None,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        clock: IReactorTime | None = None,
+    ) -> None:
+        self._make = _maker(protocol_or_coroutine)
+        self.settings = Settings(
+            decorator=decorator,
+            subprotocols=tuple(subprotocols),
+            origins=origins or Origins(),
+            timeouts=timeouts or Timeouts(),
+            limits=limits or Limits(),
+            clock=clock,
+        )
+        self.connections: set[WebSocketProtocol] = set()
+        self._peers: Counter[str] = Counter()
+        self._peer_of: dict[WebSocketProtocol, str] = {}
+        self._draining: Deferred[None] | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> WebSocketProtocol:
+        protocol = self._make()
+        protocol.factory = self
+        protocol.server = self
+        protocol.settings = self.settings
+        self.connections.add(protocol)
+        return protocol
+
+    def admit(self, protocol: WebSocketProtocol) -> None:
+        """Count a connection that is about to open; raises `TooManyConnections` (503) beyond the limits or in a
+        drain."""
+        limits = self.settings.limits
+        peer = getattr(protocol.peer, "host", "")
+        if self._draining is not None:
+            raise TooManyConnections("The server is shutting down")
+        if limits.max_connections is not None and len(self._peer_of) >= limits.max_connections:
+            raise TooManyConnections
+        if limits.max_connections_per_peer is not None and self._peers[peer] >= limits.max_connections_per_peer:
+            raise TooManyConnections("The server has too many connections from this address; try again later")
+        self._peer_of[protocol] = peer
+        self._peers[peer] += 1
+
+    def forget(self, protocol: WebSocketProtocol) -> None:
+        """A connection is gone."""
+        self.connections.discard(protocol)
+        peer = self._peer_of.pop(protocol, None)
+        if peer is not None:
+            self._peers[peer] -= 1
+            if not self._peers[peer]:
+                del self._peers[peer]
+        if self._draining is not None and not self.connections:
+            draining, self._draining = self._draining, Deferred()
+            draining.callback(None)
+
+    def drain(self, code: int = CloseCode.GOING_AWAY, reason: str = "the server is shutting down") -> Deferred[None]:
+        """Close every connection with ``code``; those not open yet are dropped, new ones answered 503.
+
+        Fires when all are gone, ``Timeouts.close`` bounding each. The factory serves nobody after it.
+        """
+        if self._draining is None:
+            self._draining = Deferred()
+        for protocol in list(self.connections):
+            protocol.close(code, reason)
+        if not self.connections:
+            return succeed(None)
+        gone: Deferred[None] = Deferred()
+        self._draining.chainDeferred(gone)
+        return gone
+
+
+def _maker(protocol_or_coroutine: Any) -> Callable[[], WebSocketProtocol]:
+    from inspect import iscoroutinefunction
+
+    if isclass(protocol_or_coroutine) or not iscoroutinefunction(protocol_or_coroutine):
+        if not callable(protocol_or_coroutine):
+            raise TypeError(f"{protocol_or_coroutine!r} is neither a WebSocketProtocol class nor a coroutine function")
+        return protocol_or_coroutine  # type: ignore[no-any-return]
+    handled = type(protocol_or_coroutine.__name__, (HandlerProtocol,), {"handler": staticmethod(protocol_or_coroutine)})
+    return handled

@@ -1,0 +1,1 @@
+"""The protocol itself, without I/O: bytes in, values out; no reactor, transport, Deferred or clock."""

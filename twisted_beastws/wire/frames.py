@@ -1,0 +1,402 @@
+"""Frames on the wire (RFC 6455 §5): finding them in what is received, making them of what is sent.
+
+`FrameCodec` is the part that every octet passes through. It knows frames; what they mean is the business of its
+subclass `twisted_beastws.wire.session.Session`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Protocol
+
+from twisted_beastws.errors import (
+    BadContinuation,
+    BadControlFragment,
+    BadControlSize,
+    BadDataFrame,
+    BadFramePayload,
+    BadMaskedFrame,
+    BadOpcode,
+    BadReservedBits,
+    BadSize,
+    BadUnmaskedFrame,
+    MessageTooBig,
+    ProtocolError,
+    UnacceptableData,
+)
+
+GATHER_LIMIT = 1 << 16
+"""Octets gathered from the hooks of one chunk before they are written: 64 KiB, what a transport reads at once."""
+
+RUNNING, PAUSED, STOPPED = range(3)
+
+
+class Opcode(IntEnum):
+    """RFC 6455 §5.2."""
+
+    CONTINUATION = 0x0
+    TEXT = 0x1
+    BINARY = 0x2
+    CLOSE = 0x8
+    PING = 0x9
+    PONG = 0xA
+
+
+FIN, RSV1, RSV2, RSV3 = 0x80, 0x40, 0x20, 0x10
+FIN_TEXT, FIN_BINARY = FIN | Opcode.TEXT, FIN | Opcode.BINARY
+
+
+class Sink(Protocol):
+    """Where a codec's frames go. ``free``: nothing waits in it, so that frames may be gathered to be written as one."""
+
+    free: bool
+
+    def write(self, data: bytes) -> None:
+        """Take data frames; a full sink may refuse them by its policy."""
+
+    def write_control(self, opcode: int, frame: bytes) -> None:
+        """Take a control frame, always: a close behind all that waits, a ping or pong before it."""
+
+
+class MaskKeys:
+    """Mask keys from the system's secure source, fetched 1024 at a time (RFC 6455 §5.3, §10.3)."""
+
+    __slots__ = ("_at", "_pool")
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._at = 0
+
+    def next(self) -> bytes:
+        """Four octets, never all zero: a zero key would send the payload as it is (Beast does the same)."""
+        while True:
+            if self._at == len(self._pool):
+                self._pool = os.urandom(4096)
+                self._at = 0
+            key = self._pool[self._at : self._at + 4]
+            self._at += 4
+            if key != b"\0\0\0\0":
+                return key
+
+
+_mask_keys = MaskKeys()
+
+
+def apply_mask(data: bytes, key: bytes) -> bytes:
+    """Mask or unmask ``data`` (RFC 6455 §5.3), at the speed of big integers."""
+    size = len(data)
+    stream = (key * (size + 3 >> 2))[:size]
+    return (int.from_bytes(data, "little") ^ int.from_bytes(stream, "little")).to_bytes(size, "little")
+
+
+def encode_frame(first: int, payload: bytes, key: bytes | None = None) -> bytes:
+    """A whole frame; ``first`` is its first octet (FIN, RSV and opcode), ``key`` masks it."""
+    size = len(payload)
+    mask_bit = 0 if key is None else 0x80
+    # RFC 6455 §5.2: the length in its shortest form.
+    if size < 126:
+        header = bytes((first, mask_bit | size))
+    elif size < 1 << 16:
+        header = bytes((first, mask_bit | 126)) + size.to_bytes(2, "big")
+    else:
+        header = bytes((first, mask_bit | 127)) + size.to_bytes(8, "big")
+    if key is None:
+        return header + payload
+    return header + key + apply_mask(payload, key)
+
+
+class FrameCodec:
+    """Takes received octets apart into frames and delivers whole messages; puts sent messages into frames.
+
+    A message that stands in one frame in one chunk goes straight to ``on_text`` or ``on_binary``; everything else goes
+    to `begin_frame`, `payload_received` and `control_received` of the subclass.
+
+    on_text, on_binary: called with each message of their kind. None: the kind is refused with 1003. What they return,
+        if it is not None, goes to `hook_returned`; what they raise to `hook_failed`.
+    now: gives the time; it is asked once a chunk, and ``received_at`` keeps what it said.
+    """
+
+    __slots__ = (
+        "_gathered",
+        "_gathering",
+        "_key",
+        "_partial",
+        "_remaining",
+        "_waiting",
+        "accepts_rsv1",
+        "compressed",
+        "halted",
+        "max_frame_size",
+        "max_message_size",
+        "message_opcode",
+        "message_size",
+        "now",
+        "on_binary",
+        "on_text",
+        "received_at",
+        "sendable",
+        "server",
+        "sink",
+        "whole",
+    )
+
+    def __init__(
+        self,
+        server: bool,
+        sink: Sink,
+        now: Callable[[], float],
+        max_message_size: int | None,
+        max_frame_size: int | None,
+    ) -> None:
+        self.server = server
+        self.sink = sink
+        self.now = now
+        unlimited = 1 << 63
+        self.max_message_size = unlimited if max_message_size is None else max_message_size
+        self.max_frame_size = unlimited if max_frame_size is None else max_frame_size
+        self.on_text: Callable[[str], Any] | None = None
+        self.on_binary: Callable[[bytes], Any] | None = None
+        self.received_at = now()
+        self.accepts_rsv1 = False
+        self.sendable = True
+        self.halted = RUNNING
+        # Messages may be delivered whole: none is in progress, nobody wants their pieces, none is to be thrown away.
+        self.whole = True
+        self.message_opcode = 0
+        self.message_size = 0
+        self.compressed = False
+        self._partial = b""
+        self._remaining = 0
+        self._key: bytes | None = None
+        self._gathering = False
+        self._gathered: list[bytes] = []
+        self._waiting = 0
+
+    def begin_frame(self, first: int, length: int) -> None:
+        raise NotImplementedError
+
+    def payload_received(self, part: bytes, last: bool) -> None:
+        raise NotImplementedError
+
+    def control_received(self, opcode: int, payload: bytes) -> None:
+        raise NotImplementedError
+
+    def fail(self, error: ProtocolError) -> None:
+        raise NotImplementedError
+
+    def hook_returned(self, result: Any) -> None:
+        raise NotImplementedError
+
+    def hook_failed(self) -> None:
+        raise NotImplementedError
+
+    def send_held(self, first: int, payload: bytes) -> None:
+        raise NotImplementedError
+
+    def feed(self, data: bytes) -> None:
+        """Take a chunk as it was received. Never raises for what the peer or a hook did.
+
+        What hooks send meanwhile leaves as one write at the end (or each 64 KiB).
+        """
+        self.received_at = self.now()
+        self._run(data)
+
+    def resume(self) -> None:
+        """Go on after ``halted`` was `PAUSED`, with what was kept meanwhile."""
+        if self.halted == PAUSED:
+            self.halted = RUNNING
+            if not self._gathering:
+                self._run(b"")
+
+    def _run(self, data: bytes) -> None:
+        self._gathering = True
+        try:
+            self._parse(data)
+        except ProtocolError as error:
+            self.fail(error)
+        finally:
+            self._gathering = False
+            if self._gathered:
+                self.flush()
+
+    def _parse(self, data: bytes) -> None:
+        if self._partial:
+            data = self._partial + data
+            self._partial = b""
+        position = 0
+        end = len(data)
+        while self.halted == RUNNING:
+            if self._remaining:
+                if position == end:
+                    return
+                position = self._continue_payload(data, position)
+                continue
+            if end - position < 2:
+                break
+            first = data[position]
+            length = data[position + 1] & 0x7F
+            simple = self.whole and (first == FIN_TEXT or first == FIN_BINARY)
+            if not simple:
+                self._check_first(first, length)
+            # RFC 6455 §5.1: a client masks every frame, a server none.
+            if self.server:
+                if data[position + 1] < 0x80:
+                    raise BadUnmaskedFrame
+            elif data[position + 1] >= 0x80:
+                raise BadMaskedFrame
+            start = position + 2
+            if length > 125:
+                start += 2 if length == 126 else 8
+                if start > end:
+                    break
+                least = 126 if length == 126 else 1 << 16
+                length = int.from_bytes(data[position + 2 : start], "big")
+                # RFC 6455 §5.2: the shortest form, and the most significant bit is 0.
+                if length < least or length >= 1 << 63:
+                    raise BadSize
+            key = None
+            if self.server:
+                key = data[start : start + 4]
+                start += 4
+                if start > end:
+                    break
+            stop = start + length
+            if simple and stop <= end:
+                if length > self.max_message_size or length > self.max_frame_size:
+                    raise self.too_big()
+                payload = data[start:stop]
+                position = stop
+                self._deliver(first, payload if key is None else apply_mask(payload, key))
+            elif first & 0x08:
+                if stop > end:
+                    break
+                payload = data[start:stop]
+                position = stop
+                self.control_received(first & 0x0F, payload if key is None else apply_mask(payload, key))
+            else:
+                self._begin(first, length, key)
+                position = start
+        if position < end and self.halted != STOPPED:
+            self._partial = data[position:]
+
+    def _check_first(self, first: int, length: int) -> None:
+        opcode = first & 0x0F
+        if opcode & 0x08:
+            # RFC 6455 §5.5: control frames are short and never fragmented.
+            if opcode > Opcode.PONG:
+                raise BadOpcode
+            if not first & FIN:
+                raise BadControlFragment
+            if length > 125:
+                raise BadControlSize
+            if first & (RSV1 | RSV2 | RSV3):
+                raise BadReservedBits
+        elif opcode == Opcode.CONTINUATION:
+            # RFC 6455 §5.4; RFC 7692 §6: RSV1 stands on a message's first frame alone.
+            if not self.message_opcode:
+                raise BadContinuation
+            if first & (RSV1 | RSV2 | RSV3):
+                raise BadReservedBits
+        else:
+            if opcode > Opcode.BINARY:
+                raise BadOpcode
+            if self.message_opcode:
+                raise BadDataFrame
+            if first & (RSV2 | RSV3) or (first & RSV1 and not self.accepts_rsv1):
+                raise BadReservedBits
+
+    def too_big(self) -> MessageTooBig:
+        """The error that names the limits."""
+        return MessageTooBig(
+            f"message too big: Limits.max_message_size is {self.max_message_size}, max_frame_size {self.max_frame_size}"
+        )
+
+    def _deliver(self, first: int, payload: bytes) -> None:
+        if first == FIN_TEXT:
+            try:
+                text = payload.decode()
+            except UnicodeDecodeError:
+                # RFC 6455 §8.1.
+                raise BadFramePayload from None
+            self.call_hook(self.on_text, text)
+        else:
+            self.call_hook(self.on_binary, payload)
+
+    def call_hook(self, hook: Callable[[Any], Any] | None, message: Any) -> None:
+        """Give a message to the application; what it does wrong is `hook_failed`'s."""
+        if hook is None:
+            raise UnacceptableData
+        try:
+            result = hook(message)
+            if result is not None:
+                self.hook_returned(result)
+        except Exception:
+            self.hook_failed()
+
+    def _begin(self, first: int, length: int, key: bytes | None) -> None:
+        # Judged by the header, before anything is kept (Beast does so too); a compressed length says nothing yet.
+        if first & 0x0F:
+            self.compressed = bool(first & RSV1)
+        if length > self.max_frame_size or (not self.compressed and self.message_size + length > self.max_message_size):
+            raise self.too_big()
+        self.begin_frame(first, length)
+        self._remaining = length
+        self._key = key
+        if not length:
+            self.payload_received(b"", True)
+
+    def _continue_payload(self, data: bytes, position: int) -> int:
+        part = data[position : position + self._remaining]
+        size = len(part)
+        self._remaining -= size
+        if self._key is not None:
+            part = apply_mask(part, self._key)
+            turn = size & 3
+            self._key = self._key[turn:] + self._key[:turn]
+        self.payload_received(part, not self._remaining)
+        return position + size
+
+    def send_text(self, text: str) -> None:
+        """Send a text message in one frame."""
+        self.send_frame(FIN_TEXT, text.encode())
+
+    def send_binary(self, data: bytes) -> None:
+        """Send a binary message in one frame."""
+        self.send_frame(FIN_BINARY, data)
+
+    def send_frame(self, first: int, payload: bytes) -> None:
+        """Send a data frame whose first octet is ``first``; `send_held` takes it where it may not leave now."""
+        if self.sendable:
+            self.emit(first, payload)
+        else:
+            self.send_held(first, payload)
+
+    def emit(self, first: int, payload: bytes) -> None:
+        """Write a frame, or gather it while a chunk is being fed and nothing waits in the sink."""
+        frame = encode_frame(first, payload, None if self.server else _mask_keys.next())
+        if self._gathering and self.sink.free and len(frame) < GATHER_LIMIT:
+            self._gathered.append(frame)
+            self._waiting += len(frame)
+            if self._waiting >= GATHER_LIMIT:
+                self.flush()
+            return
+        if self._gathered:
+            self.flush()
+        if first & 0x08:
+            self.sink.write_control(first & 0x0F, frame)
+        else:
+            self.sink.write(frame)
+
+    @property
+    def gathered_size(self) -> int:
+        """Octets gathered and not yet written."""
+        return self._waiting
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        gathered = b"".join(self._gathered)
+        self._gathered.clear()
+        self._waiting = 0
+        self.sink.write(gathered)

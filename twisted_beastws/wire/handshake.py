@@ -1,0 +1,298 @@
+"""The opening handshake (RFC 6455 §4): the rules of both roles, in the order of Beast's checks."""
+
+from __future__ import annotations
+
+import os
+import re
+from binascii import b2a_base64
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import sha1
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from twisted_beastws.errors import (
+    BadExtension,
+    BadHttpVersion,
+    BadMethod,
+    BadRequest,
+    BadSecAccept,
+    BadSecKey,
+    BadSecVersion,
+    BadSubprotocol,
+    DecoratorError,
+    DuplicateField,
+    HandshakeError,
+    NoConnection,
+    NoConnectionUpgrade,
+    NoHost,
+    NoSecAccept,
+    NoSecKey,
+    NoSecVersion,
+    NoUpgrade,
+    NoUpgradeWebsocket,
+    OriginRefused,
+    UnexpectedBody,
+    UpgradeDeclined,
+)
+from twisted_beastws.wire.http import Headers, Request, Response, has_token
+
+if TYPE_CHECKING:
+    from twisted_beastws.options import Origins
+
+# RFC 6455 §1.3
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+# RFC 4648 §3.5: of the 22nd character's six bits the last four are padding, and zero.
+_KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
+_HOST_NAME = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]"
+# RFC 9110 §7.2: uri-host [ ":" port ], and both may be empty.
+_HOST = re.compile(rf"({_HOST_NAME}*)(?::([0-9]*))?")
+# RFC 6454 §6.2: scheme "://" host [ ":" port ], and nothing else.
+_ORIGIN = re.compile(rf"([A-Za-z][A-Za-z0-9+.\-]*)://({_HOST_NAME}+)(?::([0-9]{{1,5}}))?")
+_DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+_UNPRINTABLE = re.compile(r"[^ -~]|[<>&\"'\\]")
+_SHOWN = 200
+
+
+def accept_key(key: str | bytes) -> str:
+    """The Sec-WebSocket-Accept that answers ``key`` (RFC 6455 §4.2.2)."""
+    raw = key.encode("ascii") if isinstance(key, str) else key
+    return b2a_base64(sha1(raw + _GUID, usedforsecurity=False).digest(), newline=False).decode("ascii")
+
+
+def is_upgrade(request: Any) -> bool:
+    """Whether a request, ours or a twisted.web one, asks for WebSocket (Beast: ``websocket::is_upgrade``).
+
+    A true answer promises nothing about the rest: `check_request` may still refuse it.
+    """
+    if not isinstance(request, Request):
+        request = Request.from_twisted(request)
+    headers = request.headers
+    return (
+        request.version == "1.1"
+        and request.method == "GET"
+        and has_token(headers.getRawHeaders(b"Connection", ()), b"upgrade")
+        and _lists_websocket(headers.getRawHeaders(b"Upgrade", ()))
+    )
+
+
+def _lists_websocket(values: Sequence[bytes]) -> bool:
+    # RFC 9110 §7.8: a protocol may carry a version, as in "websocket/13".
+    for value in values:
+        for item in value.split(b","):
+            if item.partition(b"/")[0].strip(b" \t").lower() == b"websocket":
+                return True
+    return False
+
+
+def check_request(request: Request) -> None:
+    """Raise the `HandshakeError` of the first of Beast's checks that ``request`` fails (RFC 6455 §4.2.1).
+
+    Stricter than Beast: the key is 16 octets in Base64, what may stand once stands once, Host is well-formed, lists are
+    read over repeated fields, and no body follows.
+    """
+    get = request.headers.getRawHeaders
+    if request.version != "1.1":
+        raise BadHttpVersion
+    if request.method != "GET":
+        raise BadMethod
+    host = _single(get(b"Host"), "Host", NoHost)
+    # RFC 9112 §3.2: an invalid Host is answered with 400.
+    if not _HOST.fullmatch(host.decode("latin-1")):
+        raise BadRequest("The WebSocket handshake Host field is invalid")
+    _check_upgrade(request.headers)
+    if request.has_body:
+        raise UnexpectedBody
+    # RFC 6455 §4.2.1: "a base64-encoded value that, when decoded, is 16 bytes in length".
+    if not _KEY.fullmatch(_single(get(b"Sec-WebSocket-Key"), "Sec-WebSocket-Key", NoSecKey)):
+        raise BadSecKey
+    if _single(get(b"Sec-WebSocket-Version"), "Sec-WebSocket-Version", NoSecVersion) != b"13":
+        raise BadSecVersion
+    origins = get(b"Origin")
+    if origins is not None and len(origins) > 1:
+        raise _duplicate("Origin")
+
+
+def _check_upgrade(headers: Headers) -> None:
+    connection = headers.getRawHeaders(b"Connection")
+    if connection is None:
+        raise NoConnection
+    if not has_token(connection, b"upgrade"):
+        raise NoConnectionUpgrade
+    upgrade = headers.getRawHeaders(b"Upgrade")
+    if upgrade is None:
+        raise NoUpgrade
+    if not _lists_websocket(upgrade):
+        raise NoUpgradeWebsocket
+
+
+def _single(values: Sequence[bytes] | None, name: str, missing: type[HandshakeError]) -> bytes:
+    if values is None:
+        raise missing
+    if len(values) > 1:
+        raise _duplicate(name)
+    return values[0]
+
+
+def _duplicate(name: str) -> DuplicateField:
+    return DuplicateField(f"The WebSocket handshake {name} field is given twice")
+
+
+class _Origin(NamedTuple):
+    scheme: str
+    host: str
+    port: int | None
+
+
+def _parse_origin(text: str) -> _Origin | None:
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        return None
+    scheme, host, port = match.groups()
+    scheme = scheme.lower()
+    return _Origin(scheme, host.lower(), int(port) if port else _DEFAULT_PORTS.get(scheme))
+
+
+@lru_cache(maxsize=64)
+def _parse_allowed(allowed: tuple[str, ...]) -> frozenset[_Origin | None]:
+    return frozenset(map(_parse_origin, allowed)) - {None}
+
+
+def check_origin(request: Request, origins: Origins) -> None:
+    """Raise `OriginRefused` unless ``origins`` lets in the page that made the request (RFC 6455 §10.2).
+
+    A page of this site is one of http, https, ws or wss whose host and port are those of the request's Host; a port
+    that is not written is the default of the origin's scheme. ``null`` is let in only where ``allowed`` has it.
+    """
+    origin = request.field("Origin")
+    if origin is None or origins.allow_any_origin_dangerously:
+        return
+    if origin == "null" and "null" in origins.allowed:
+        return
+    parsed, host = _parse_origin(origin), request.field("Host")
+    if parsed is not None:
+        if origins.same_site and _is_same_site(parsed, host):
+            return
+        if parsed in _parse_allowed(tuple(origins.allowed)):
+            return
+    missed = f"this site (Host: {_shown(host or '')})" if origins.same_site else "an allowed one"
+    raise OriginRefused(f"The Origin {_shown(origin)} is not {missed}; allow it with Origins(allowed=...)")
+
+
+def _is_same_site(origin: _Origin, host: str | None) -> bool:
+    default = _DEFAULT_PORTS.get(origin.scheme)
+    match = _HOST.fullmatch(host) if host else None
+    if default is None or match is None:
+        return False
+    name, port = match.groups()
+    return name.lower() == origin.host and (int(port) if port else default) == origin.port
+
+
+def _shown(text: str) -> str:
+    # The peer's text, made harmless for a log, a terminal and a browser that takes the body for HTML.
+    return _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", text[:_SHOWN])[:_SHOWN]
+
+
+def select_subprotocol(request: Request, supported: Sequence[str]) -> str | None:
+    """The first of ``supported`` that the client offers, or None (RFC 6455 §4.2.2, /subprotocol/)."""
+    if not supported:
+        return None
+    values = request.headers.getRawHeaders(b"Sec-WebSocket-Protocol", ())
+    offered = {item.strip(b" \t").decode("latin-1") for value in values for item in value.split(b",")}
+    return next((name for name in supported if name in offered), None)
+
+
+def success(request: Request, subprotocol: str | None = None) -> Response:
+    """The 101 that answers a request which `check_request` let pass (RFC 6455 §4.2.2)."""
+    key = request.headers.getRawHeaders(b"Sec-WebSocket-Key", (b"",))[0]
+    response = Response(101, request=request)
+    response.headers = Headers.from_canonical(
+        {
+            b"Upgrade": [b"websocket"],
+            b"Connection": [b"Upgrade"],
+            b"Sec-Websocket-Accept": [accept_key(key).encode("ascii")],
+        }
+    )
+    if subprotocol is not None:
+        response.headers.setRawHeaders(b"Sec-WebSocket-Protocol", [subprotocol])
+    return response
+
+
+def failure(error: HandshakeError, request: Request | None) -> Response:
+    """Beast's answer to a failed handshake: the error's status, and its text as the body.
+
+    It says ``Connection: close`` where HTTP does not keep the connection: there is no request, or it does not allow it,
+    or its body follows, which nobody will read.
+    """
+    version = "1.0" if request is not None and request.version == "1.0" else "1.1"
+    body = str(error).encode("utf-8")
+    response = Response(error.status, body=body, version=version, request=request)
+    headers = response.headers
+    if error.status == 426:
+        # RFC 6455 §4.2.2: the versions that the server speaks.
+        headers.setRawHeaders(b"Sec-WebSocket-Version", [b"13"])
+    headers.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+    if request is None or isinstance(error, BadRequest) or request.has_body or not request.keep_alive:
+        headers.setRawHeaders(b"Connection", [b"close"])
+    return response
+
+
+def check_decorated(response: Response, accept: str | None) -> None:
+    """Raise `DecoratorError` if a decorator spoilt a 101; with any other status it declines, and may say what it likes.
+
+    accept: the Sec-WebSocket-Accept that must be there, or None where the handshake failed and a 101 would be a lie.
+    """
+    if response.status != 101:
+        return
+    if accept is None:
+        raise DecoratorError("a decorator turned the answer to a failed handshake into a 101")
+    expected = (("Upgrade", b"websocket"), ("Connection", b"Upgrade"), ("Sec-WebSocket-Accept", accept.encode("ascii")))
+    for name, value in expected:
+        if response.headers.getRawHeaders(name.encode("ascii")) != [value]:
+            raise DecoratorError(f"a decorator changed the {name} field of a 101")
+
+
+def make_key() -> str:
+    """A fresh Sec-WebSocket-Key: 16 random octets in Base64 (RFC 6455 §4.1)."""
+    return b2a_base64(os.urandom(16), newline=False).decode("ascii")
+
+
+def client_request(host: str, target: str, key: str, subprotocols: Sequence[str] = ()) -> Request:
+    """The client's request, its fields in Beast's order. Raises ``ValueError`` for what cannot stand in a field.
+
+    host: the Host field, with a port where it is not the scheme's default.
+    """
+    headers = Headers()
+    headers.setRawHeaders(b"Host", [host])
+    headers.setRawHeaders(b"Upgrade", [b"websocket"])
+    headers.setRawHeaders(b"Connection", [b"Upgrade"])
+    headers.setRawHeaders(b"Sec-WebSocket-Key", [key])
+    headers.setRawHeaders(b"Sec-WebSocket-Version", [b"13"])
+    if subprotocols:
+        headers.setRawHeaders(b"Sec-WebSocket-Protocol", [", ".join(subprotocols)])
+    return Request("GET", target, "1.1", headers)
+
+
+def check_response(response: Response, key: str, subprotocols: Sequence[str] = ()) -> str | None:
+    """The subprotocol of a good answer, or None if it has none (RFC 6455 §4.1).
+
+    Raises the `HandshakeError` of the first of Beast's checks that ``response`` fails. Stricter than Beast: neither a
+    subprotocol nor an extension that was not offered is taken.
+    """
+    get = response.headers.getRawHeaders
+    if response.status != 101:
+        raise UpgradeDeclined(response)
+    if response.version != "1.1":
+        raise BadHttpVersion
+    _check_upgrade(response.headers)
+    accept = _single(get(b"Sec-WebSocket-Accept"), "Sec-WebSocket-Accept", NoSecAccept)
+    if accept != accept_key(key).encode("ascii"):
+        raise BadSecAccept
+    if get(b"Sec-WebSocket-Extensions") is not None:
+        raise BadExtension
+    chosen = get(b"Sec-WebSocket-Protocol")
+    if chosen is None:
+        return None
+    subprotocol = chosen[0].decode("latin-1")
+    if len(chosen) > 1 or subprotocol not in subprotocols:
+        raise BadSubprotocol
+    return subprotocol

@@ -1,0 +1,438 @@
+"""HTTP/1.1 message heads (RFC 9112): finding them in a stream, parsing them with llhttp, serialising them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
+from twisted.web.http_headers import Headers as TwistedHeaders
+
+from twisted_beastws._version import __version__
+from twisted_beastws.errors import BadRequest, HeadTooLarge
+
+SERVER = f"twisted_beastws/{__version__}"
+
+_HEAD_END = b"\r\n\r\n"
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+# RFC 9110 §5.6.2: token.
+_TCHAR = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"
+_TOKEN = re.compile(rb"[" + _TCHAR + rb"]+")
+_NOT_IN_A_FIELD = re.compile(rb"[\r\n\0]")
+# RFC 9112 §3.2: a target is visible ASCII without a fragment.
+_TARGET = rb'(?:/[!"$-~]*|\*|[!"$-~]+:[!"$-~]+)'
+_REQUEST_LINE = re.compile(rb"([" + _TCHAR + rb"]+) (" + _TARGET + rb") HTTP/(1\.[01])\r\n")
+# RFC 9112 §4: the reason, and from lenient servers the space before it, may be absent.
+_STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?\r\n")
+_ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?]*")
+_BAD_OCTET = re.compile(rb"\0|(?<!\r)\n")
+
+
+def _twisted_name(name: bytes) -> bytes:
+    return next(iter(TwistedHeaders({name: [b""]}).getAllRawHeaders()))[0]
+
+
+# Names that Twisted's `Headers` keeps in another spelling than Capitalised-Words.
+_TWISTED_NAMES = {
+    name: _twisted_name(name)
+    for name in (b"Content-Md5", b"Dnt", b"Etag", b"P3p", b"Te", b"Www-Authenticate", b"X-Xss-Protection")
+}
+# Names that the RFCs spell in another way than Twisted's `Headers` keeps them.
+_RFC_NAMES = {
+    b"Expect-Ct": b"Expect-CT",
+    b"Http2-Settings": b"HTTP2-Settings",
+    b"Sec-Websocket-Accept": b"Sec-WebSocket-Accept",
+    b"Sec-Websocket-Extensions": b"Sec-WebSocket-Extensions",
+    b"Sec-Websocket-Key": b"Sec-WebSocket-Key",
+    b"Sec-Websocket-Protocol": b"Sec-WebSocket-Protocol",
+    b"Sec-Websocket-Version": b"Sec-WebSocket-Version",
+    b"Www-Authenticate": b"WWW-Authenticate",
+}
+
+
+# Twisted's own cache of names keeps ten thousand of any length for ever: a peer's names must not get there.
+@lru_cache(maxsize=256)
+def _canonical_name(name: bytes) -> bytes:
+    capitalised = b"-".join([word.capitalize() for word in name.split(b"-")])
+    return _TWISTED_NAMES.get(capitalised, capitalised)
+
+
+class Headers(TwistedHeaders):
+    """Twisted's ``Headers`` that refuse what Twisted's would silently mend.
+
+    A name that is not a token (RFC 9110 §5.1) and a value with CR, LF or NUL (RFC 9110 §5.5) raise ``ValueError`` when
+    they are set.
+    """
+
+    __slots__ = ()
+
+    def setRawHeaders(self, name: str | bytes, values: Sequence[str | bytes]) -> None:
+        """Set all the values of a field; see Twisted's ``Headers``. Raises ``ValueError``."""
+        _check_name(name)
+        for value in values:
+            _check_value(name, value)
+        super().setRawHeaders(name, values)
+
+    def addRawHeader(self, name: str | bytes, value: str | bytes) -> None:
+        """Add a value to a field; see Twisted's ``Headers``. Raises ``ValueError``."""
+        _check_name(name)
+        _check_value(name, value)
+        super().addRawHeader(name, value)
+
+    @classmethod
+    def from_canonical(cls, fields: dict[bytes, list[bytes]]) -> Headers:
+        """Headers around ``fields`` as they are: names in Twisted's spelling, values known to be clean."""
+        headers = cls()
+        headers._rawHeaders = fields
+        return headers
+
+
+def _check_name(name: str | bytes) -> None:
+    raw = name.encode("utf-8") if isinstance(name, str) else name
+    if not _TOKEN.fullmatch(raw):
+        raise ValueError(f"{name!r} is not a field name: only the characters of a token may stand in it")
+
+
+def _check_value(name: str | bytes, value: str | bytes) -> None:
+    raw = value.encode("utf-8") if isinstance(value, str) else value
+    if _NOT_IN_A_FIELD.search(raw):
+        raise ValueError(f"the value of field {name!r} contains CR, LF or NUL")
+
+
+def has_token(values: Sequence[bytes], token: bytes) -> bool:
+    """Whether the comma-separated lists ``values`` (RFC 9110 §5.6.1) have the lower-case ``token``."""
+    for value in values:
+        for item in value.split(b","):
+            if item.strip(b" \t").lower() == token:
+                return True
+    return False
+
+
+def _first(headers: TwistedHeaders, name: str) -> str | None:
+    values = headers.getRawHeaders(name.encode("ascii"))
+    return values[0].decode("latin-1") if values else None
+
+
+def _keeps_connection(version: str, headers: TwistedHeaders) -> bool:
+    # RFC 9112 §9.3; an HTTP/1.0 connection is never kept.
+    return version == "1.1" and not has_token(headers.getRawHeaders(b"Connection", ()), b"close")
+
+
+def _field_lines(headers: TwistedHeaders) -> list[bytes]:
+    return [
+        b"%b: %b\r\n" % (_RFC_NAMES.get(name, name), value)
+        for name, values in headers.getAllRawHeaders()
+        for value in values
+    ]
+
+
+def _checked_head(lines: list[bytes]) -> bytes:
+    # The last guard: a line or a plain Twisted Headers may have been assigned past the checks above.
+    head = b"".join(lines)
+    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+        raise ValueError("CR, LF or NUL inside a line of an HTTP head")
+    return head + b"\r\n"
+
+
+@dataclass(slots=True)
+class Request:
+    """A request's head.
+
+    target: as it was sent: origin-form, absolute-form, ``*`` or, with CONNECT, authority-form.
+    version: ``1.0`` or ``1.1``; from twisted.web whatever that let through.
+    body_read: a body that the head announces was already taken off the connection by an HTTP server.
+    """
+
+    method: str
+    target: str
+    version: str
+    headers: Headers
+    body_read: bool = False
+
+    @classmethod
+    def from_twisted(cls, request: Any) -> Request:
+        """A twisted.web ``Request`` as one of ours; its fields are copied, its body stays with it."""
+        fields = {name: list(values) for name, values in request.requestHeaders.getAllRawHeaders()}
+        return cls(
+            request.method.decode("latin-1"),
+            request.uri.decode("latin-1"),
+            request.clientproto.decode("latin-1").removeprefix("HTTP/"),
+            Headers.from_canonical(fields),
+            body_read=True,
+        )
+
+    def field(self, name: str) -> str | None:
+        """The first value of field ``name``, each octet one character (Latin-1), or None."""
+        return _first(self.headers, name)
+
+    @property
+    def path(self) -> str:
+        """The target without scheme, authority and query; percent-encoding is left as it is."""
+        return self._origin_form().partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        """What follows the target's first ``?``; empty without one."""
+        return self.target.partition("?")[2]
+
+    def _origin_form(self) -> str:
+        # RFC 9112 §3.2.2: a server must accept the absolute-form.
+        if self.target.startswith("/") or (absolute := _ABSOLUTE_FORM.match(self.target)) is None:
+            return self.target
+        rest = self.target[absolute.end() :]
+        return rest if rest.startswith("/") else "/" + rest
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether HTTP lets the connection live on after the answer (RFC 9112 §9.3)."""
+        return _keeps_connection(self.version, self.headers)
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body follows the head on the connection (RFC 9112 §6)."""
+        if self.body_read:
+            return False
+        lengths = self.headers.getRawHeaders(b"Content-Length", ())
+        return self.headers.hasHeader(b"Transfer-Encoding") or any(length.strip(b"0") for length in lengths)
+
+    def to_bytes(self) -> bytes:
+        """The head as it is sent. Raises ``ValueError`` where it would not be one."""
+        line = f"{self.method} {self.target} HTTP/{self.version}\r\n".encode()
+        if not _REQUEST_LINE.fullmatch(line):
+            raise ValueError(f"not an HTTP request line: {line!r}")
+        return _checked_head([line, *_field_lines(self.headers)])
+
+
+class Response:
+    """An answer: what a decorator and the hooks may make and change, and what `to_bytes` sends.
+
+    status: 100 to 999.
+    reason: the standard phrase of the status, also after the status was changed, unless another was set.
+    headers: a copy of those given. `to_bytes` adds ``Server`` if there is none; Content-Length is always its own.
+    body: a ``str`` is encoded as UTF-8, and Content-Type set to ``text/plain; charset=utf-8`` if there is none.
+    version: ``1.1``, or ``1.0``.
+    request: what it answers, where that is known; the answer to HEAD is sent without its body.
+    """
+
+    __slots__ = ("_body", "_reason", "headers", "request", "status", "version")
+
+    def __init__(
+        self,
+        status: int,
+        reason: str | None = None,
+        headers: TwistedHeaders | None = None,
+        body: str | bytes = b"",
+        version: str = "1.1",
+        request: Request | None = None,
+    ) -> None:
+        self.status = status
+        self._reason = reason
+        self.headers = Headers() if headers is None else Headers(dict(headers.getAllRawHeaders()))
+        self.version = version
+        self.request = request
+        self.body = body
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.reason}, {len(self._body)} octets>"
+
+    @property
+    def reason(self) -> str:
+        """The phrase behind the status; empty for a status that has none."""
+        return _PHRASES.get(self.status, "") if self._reason is None else self._reason
+
+    @reason.setter
+    def reason(self, reason: str | None) -> None:
+        self._reason = reason
+
+    @property
+    def body(self) -> bytes:
+        """The octets behind the head."""
+        return self._body
+
+    @body.setter
+    def body(self, body: str | bytes) -> None:
+        if isinstance(body, str):
+            body = body.encode("utf-8")
+            if not self.headers.hasHeader(b"Content-Type"):
+                self.headers.setRawHeaders(b"Content-Type", [b"text/plain; charset=utf-8"])
+        self._body = body
+
+    def field(self, name: str) -> str | None:
+        """The first value of field ``name``, each octet one character (Latin-1), or None."""
+        return _first(self.headers, name)
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether HTTP lets the connection live on after this answer (RFC 9112 §9.3)."""
+        return _keeps_connection(self.version, self.headers)
+
+    def to_bytes(self) -> bytes:
+        """The whole answer as it is sent: the fields in the order they were set, in the RFCs' spelling.
+
+        Content-Length is the body's true length, at the place where the field was set; Transfer-Encoding is left out.
+        Raises ``ValueError`` where the head would not be one.
+        """
+        if not 100 <= self.status <= 999:
+            raise ValueError(f"{self.status!r} is not an HTTP status")
+        # RFC 9110 §8.6, §15.2, §15.3.5, §15.4.5: these have neither a body nor its length.
+        bodiless = self.status < 200 or self.status == 204 or self.status == 304
+        length = None if bodiless else b"Content-Length: %d\r\n" % len(self._body)
+        lines = [f"HTTP/{self.version} {self.status} {self.reason}\r\n".encode("latin-1", "replace")]
+        server = False
+        for name, values in self.headers.getAllRawHeaders():
+            if name == b"Content-Length":
+                if length is not None:
+                    lines.append(length)
+                    length = None
+            elif name != b"Transfer-Encoding":
+                spelled = _RFC_NAMES.get(name, name)
+                lines += [b"%b: %b\r\n" % (spelled, value) for value in values]
+                server = server or (name == b"Server" and bool(values))
+        if length is not None:
+            lines.append(length)
+        if not server:
+            lines.append(_SERVER_LINE)
+        head = _checked_head(lines)
+        # RFC 9110 §9.3.2: the answer to HEAD has no content.
+        if bodiless or (self.request is not None and self.request.method == "HEAD"):
+            return head
+        return head + self._body
+
+
+_SERVER_LINE = f"Server: {SERVER}\r\n".encode("ascii")
+
+
+class HeadBuffer:
+    """Gathers octets and gives out whole heads, in time linear in the octets, however they are cut.
+
+    max_size: octets of a head, its empty line counted; more raise `HeadTooLarge`.
+    max_lines: lines of a head, its empty line not counted; more raise `HeadTooLarge`.
+    subject: what the errors' texts call the message.
+
+    What stands behind a head counts towards nothing and is not looked at before the next `take`.
+    """
+
+    __slots__ = ("_buffer", "_lines", "_max_lines", "_max_size", "_seen", "_subject")
+
+    def __init__(self, max_size: int, max_lines: int, subject: str = "request") -> None:
+        self._max_size = max_size
+        self._max_lines = max_lines
+        self._subject = subject
+        self._buffer = bytearray()
+        self._seen = 0
+        self._lines = 0
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        """Append octets; nothing is looked at, nothing is refused."""
+        self._buffer += data
+
+    def take(self) -> bytes | None:
+        """The next head with its empty line, or None while it is incomplete.
+
+        Raises `HeadTooLarge`, and `BadRequest` as soon as the octets can no longer become a head: the first of them
+        cannot start a token, or there is a NUL or an LF without CR (RFC 9112 §2.2).
+        """
+        buffer, seen = self._buffer, self._seen
+        if len(buffer) == seen:
+            return None
+        end = buffer.find(_HEAD_END, max(seen - 3, 0), self._max_size)
+        stop = min(len(buffer), self._max_size) if end < 0 else end + 4
+        lines = buffer.count(b"\n", seen, stop)
+        if (
+            lines != buffer.count(b"\r\n", max(seen - 1, 0), stop)
+            or buffer.find(b"\0", seen, stop) >= 0
+            or (seen == 0 and not _TOKEN.match(buffer))
+        ):
+            raise self._unfit()
+        lines += self._lines
+        if end < 0:
+            if stop == self._max_size or lines > self._max_lines:
+                raise self._too_large()
+            self._seen, self._lines = stop, lines
+            return None
+        if lines - 1 > self._max_lines:
+            raise self._too_large()
+        head = bytes(buffer[:stop])
+        del buffer[:stop]
+        self._seen = self._lines = 0
+        return head
+
+    def rest(self) -> bytes:
+        """All that is left, which leaves the buffer."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        self._seen = self._lines = 0
+        return rest
+
+    def _too_large(self) -> HeadTooLarge:
+        return HeadTooLarge(f"The {self._subject}'s head is too large")
+
+    def _unfit(self) -> HeadTooLarge | BadRequest:
+        # Whichever fault comes first decides, so that the cutting into chunks does not.
+        fault = _BAD_OCTET.search(self._buffer)
+        if fault and _TOKEN.match(self._buffer) and self._buffer.count(b"\n", 0, fault.start()) > self._max_lines:
+            return self._too_large()
+        return BadRequest(f"The {self._subject} is not valid HTTP")
+
+
+class _Fields:
+    """What llhttp calls with each field."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self) -> None:
+        self.fields: dict[bytes, list[bytes]] = {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = _canonical_name(name)
+        # RFC 9112 §5.1: llhttp leaves the optional whitespace behind the value.
+        value = value.rstrip(b" \t")
+        if name in self.fields:
+            self.fields[name].append(value)
+        else:
+            self.fields[name] = [value]
+
+
+def _parse_fields(parser_type: Any, start_line: bytes, head: bytes, start: int, subject: str) -> Headers:
+    # A start line of our own: llhttp knows a fixed set of methods, and lets through versions that we do not.
+    collector = _Fields()
+    if head.find(_HEAD_END) != len(head) - 4:
+        raise BadRequest(f"The {subject} is not valid HTTP")
+    try:
+        parser_type(collector).feed_data(start_line + head[start:])
+    except HttpParserUpgrade:
+        pass
+    except HttpParserError:
+        # llhttp's own words may quote the peer.
+        raise BadRequest(f"The {subject} is not valid HTTP") from None
+    return Headers.from_canonical(collector.fields)
+
+
+def parse_request(head: bytes) -> Request:
+    """A whole head, with its empty line, as a `Request`; any method, HTTP/1.0 and 1.1. Raises `BadRequest`."""
+    line = _REQUEST_LINE.match(head)
+    if line is None:
+        raise BadRequest
+    headers = _parse_fields(HttpRequestParser, b"GET / HTTP/1.1\r\n", head, line.end(), "request")
+    method, target, version = line.groups()
+    return Request(method.decode("ascii"), target.decode("ascii"), version.decode("ascii"), headers)
+
+
+def parse_response(head: bytes) -> Response:
+    """A whole head, with its empty line, as a `Response` without its body; HTTP/1.0 and 1.1. Raises `BadRequest`."""
+    line = _STATUS_LINE.match(head)
+    if line is None:
+        raise BadRequest("The response is not valid HTTP")
+    headers = _parse_fields(HttpResponseParser, b"HTTP/1.1 200 OK\r\n", head, line.end(), "response")
+    version, status, reason = line.groups()
+    response = Response(int(status), (reason or b"").decode("latin-1"), version=version.decode("ascii"))
+    response.headers = headers
+    return response

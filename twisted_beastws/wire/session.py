@@ -1,0 +1,272 @@
+"""A WebSocket connection after its upgrade (RFC 6455 §5-§8), both roles: messages, fragments, control frames, closing.
+
+Octets go into `Session.feed`, frames come out at its sink, and what happens is told to its handler: no reactor, no
+transport, no clock.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+from twisted_beastws.errors import (
+    BadFramePayload,
+    ConnectionClosed,
+    LocalError,
+    ProtocolError,
+    TooManyFragments,
+    UnacceptableData,
+)
+from twisted_beastws.options import Limits
+from twisted_beastws.wire.closing import Close, CloseCode, CloseReason, close_payload, parse_close
+from twisted_beastws.wire.frames import FIN, PAUSED, RUNNING, STOPPED, FrameCodec, Opcode, Sink
+
+_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Handler(Protocol):
+    """Who is told what happens on a session."""
+
+    def hook_returned(self, result: Any) -> None:
+        """A message hook returned something that is not None."""
+
+    def hook_failed(self) -> None:
+        """A hook raised; called in its ``except`` clause."""
+
+    def control_received(self, opcode: int, payload: bytes) -> None:
+        """A ping came, which is answered already, or a pong."""
+
+    def session_ended(self) -> None:
+        """No frame will be sent or read any more; the transport is to be closed. Called once."""
+
+
+class Session(FrameCodec):
+    """One end of an open connection.
+
+    on_fragment: if set, it gets each piece of a message as it arrives, as ``(data, opcode, final)``, and nothing is
+        gathered; only the frames' lengths are limited then.
+    """
+
+    __slots__ = (
+        "_decoder",
+        "_final",
+        "_fragments",
+        "_message",
+        "began",
+        "error",
+        "handler",
+        "max_fragments",
+        "message_began_at",
+        "on_fragment",
+        "received",
+        "sent",
+    )
+
+    def __init__(self, server: bool, handler: Handler, sink: Sink, now: Callable[[], float], limits: Limits) -> None:
+        super().__init__(server, sink, now, limits.max_message_size, limits.max_frame_size)
+        self.handler = handler
+        self.max_fragments = limits.max_fragments
+        self.on_fragment: Callable[[bytes, Opcode, bool], Any] | None = None
+        self.sent: Close | None = None
+        self.received: Close | None = None
+        self.began: Literal["local", "peer", "transport"] = "transport"
+        self.error: BaseException | None = None
+        self.message_began_at: float | None = None
+        self._message: io.StringIO | bytearray | None = None
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._fragments = 0
+        self._final = False
+
+    # Receiving.
+
+    def stream_to(self, on_fragment: Callable[[bytes, Opcode, bool], Any]) -> None:
+        """Deliver pieces instead of messages."""
+        self.on_fragment = on_fragment
+        self.whole = False
+
+    def begin_frame(self, first: int, length: int) -> None:
+        opcode = first & 0x0F
+        self._final = bool(first & FIN)
+        if opcode:
+            self._begin_message(opcode)
+        self._fragments += 1
+        if self.max_fragments is not None and self._fragments > self.max_fragments:
+            raise TooManyFragments(f"too many fragments: Limits.max_fragments is {self.max_fragments}")
+
+    def _begin_message(self, opcode: int) -> None:
+        self.whole = False
+        self.message_opcode = opcode
+        self.message_size = 0
+        self.message_began_at = self.received_at
+        self._fragments = 0
+        if self.sent is not None:
+            return
+        if opcode == Opcode.TEXT:
+            self._decoder = _utf8_decoder()
+        if self.on_fragment is None:
+            if (self.on_text if opcode == Opcode.TEXT else self.on_binary) is None:
+                raise UnacceptableData
+            self._message = io.StringIO() if opcode == Opcode.TEXT else bytearray()
+
+    def payload_received(self, part: bytes, last: bool) -> None:
+        final = last and self._final
+        # RFC 6455 §1.4: after our close frame, what comes before the peer's is thrown away (Beast does so too).
+        if self.sent is None:
+            self.message_size += len(part)
+            text = self._check_text(part, final)
+            if self.on_fragment is not None:
+                self._deliver_fragment(part, final)
+            elif isinstance(self._message, bytearray):
+                self._message += part
+            elif self._message is not None:
+                self._message.write(text)
+        if final:
+            self._end_message()
+
+    def _check_text(self, part: bytes, final: bool) -> str:
+        if self._decoder is None:
+            return ""
+        try:
+            return self._decoder.decode(part, final)
+        except UnicodeDecodeError:
+            # RFC 6455 §8.1: at the first bad octet, not at the message's end.
+            raise BadFramePayload from None
+
+    def _deliver_fragment(self, part: bytes, final: bool) -> None:
+        if part or final:
+            opcode, hook = Opcode(self.message_opcode), self.on_fragment
+            assert hook is not None
+            self.call_hook(lambda data: hook(data, opcode, final), part)
+
+    def _end_message(self) -> None:
+        message, opcode = self._message, self.message_opcode
+        self._message = self._decoder = None
+        self.message_opcode = self.message_size = 0
+        self.message_began_at = None
+        self.whole = self.on_fragment is None and self.sent is None
+        if message is None:
+            return
+        if isinstance(message, bytearray):
+            self.call_hook(self.on_binary, bytes(message))
+        else:
+            assert opcode == Opcode.TEXT
+            self.call_hook(self.on_text, message.getvalue())
+
+    def control_received(self, opcode: int, payload: bytes) -> None:
+        if opcode == Opcode.CLOSE:
+            self._close_received(parse_close(payload))
+            return
+        # RFC 6455 §5.5.2: a ping is answered, unless a close frame was sent.
+        if opcode == Opcode.PING and self.sent is None:
+            self.emit(FIN | Opcode.PONG, payload)
+        self.handler.control_received(opcode, payload)
+
+    def _close_received(self, close: Close) -> None:
+        self.received = close
+        if self.sent is None:
+            self.began = "peer"
+            # RFC 6455 §5.5.1: echo the code. An empty close is answered with 1000, as by Beast.
+            self._send_close(CloseCode.NORMAL if close.code == CloseCode.NO_STATUS else close.code, "")
+        self._end()
+
+    # Sending.
+
+    def ping(self, payload: bytes = b"") -> None:
+        """Send a ping of at most 125 octets; raises `LocalError` beyond, `ConnectionClosed` after a close."""
+        self._send_control(Opcode.PING, payload)
+
+    def pong(self, payload: bytes = b"") -> None:
+        """Send an unsolicited pong (RFC 6455 §5.5.3)."""
+        self._send_control(Opcode.PONG, payload)
+
+    def _send_control(self, opcode: Opcode, payload: bytes) -> None:
+        if len(payload) > 125:
+            raise LocalError(f"{opcode.name.lower()} of {len(payload)} octets: at most 125 fit (RFC 6455 §5.5)")
+        if self.sent is not None or self.halted == STOPPED:
+            raise ConnectionClosed(self.reason())
+        self.emit(FIN | opcode, payload)
+
+    def send_held(self, first: int, payload: bytes) -> None:
+        raise ConnectionClosed(self.reason())
+
+    # Closing.
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Begin the closing handshake (RFC 6455 §7.1.2); again it does nothing. Raises `LocalError` for a bad code."""
+        payload = close_payload(code, reason)
+        if self.sent is None and self.halted != STOPPED:
+            self.began = "local"
+            self._emit_close(code, payload)
+
+    def fail(self, error: BaseException, code: int | None = None, reason: str = "") -> None:
+        """Fail the connection (RFC 6455 §7.1.7): tell the peer why by a close frame and end the session."""
+        if self.halted == STOPPED:
+            return
+        self.error = error
+        if self.sent is None:
+            self.began = "local"
+            if code is None:
+                code = error.close_code if isinstance(error, ProtocolError) else CloseCode.INTERNAL_ERROR
+            self._send_close(code, reason)
+        self._end()
+
+    def lost(self, error: BaseException | None = None) -> None:
+        """The transport is gone: end the session without a word."""
+        if self.error is None and not self.clean:
+            self.error = error
+        self._end()
+
+    @property
+    def clean(self) -> bool:
+        """Close frames went both ways."""
+        return self.sent is not None and self.received is not None
+
+    def reason(self) -> CloseReason:
+        """The account of how the connection ended, or is ending."""
+        code, text = self.received or (CloseCode.ABNORMAL, "")
+        return CloseReason(int(code), text, self.clean, self.began, self.sent, self.received, self.error)
+
+    def _send_close(self, code: int, reason: str) -> None:
+        self._emit_close(code, close_payload(code, reason))
+
+    def _emit_close(self, code: int, payload: bytes) -> None:
+        self.sendable = False
+        self.whole = False
+        self._message = self._decoder = None
+        self.emit(FIN | Opcode.CLOSE, payload)
+        self.sent = Close(int(code), payload[2:].decode())
+        # What the peer sends now is thrown away, so that its close frame is found however little the application takes.
+        self.resume()
+
+    def _end(self) -> None:
+        if self.halted != STOPPED:
+            self.halted = STOPPED
+            self.sendable = False
+            self._message = self._decoder = None
+            self._partial = b""
+            if self.gathered_size:
+                self.flush()
+            self.handler.session_ended()
+
+    @property
+    def paused(self) -> bool:
+        """Nothing is delivered for now."""
+        return self.halted == PAUSED
+
+    @property
+    def ended(self) -> bool:
+        """No frame will be sent or read any more."""
+        return self.halted == STOPPED
+
+    def pause(self) -> None:
+        """Deliver nothing until `resume`; what is fed meanwhile is kept."""
+        if self.halted == RUNNING and self.sent is None:
+            self.halted = PAUSED
+
+    def hook_returned(self, result: Any) -> None:
+        self.handler.hook_returned(result)
+
+    def hook_failed(self) -> None:
+        self.handler.hook_failed()
