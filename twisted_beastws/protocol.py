@@ -15,9 +15,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_beastws.errors import ConnectionClosed, HandshakeError, HandshakeTimeout, LocalError
+from twisted_beastws.client_opening import ClientOpening
 from twisted_beastws.inbox import Inbox
 from twisted_beastws.liveness import Liveness
-from twisted_beastws.opening import Opening, settled
+from twisted_beastws.opening import ServerOpening
+from twisted_beastws.operation import settled
 from twisted_beastws.options import Decorator, Role, Settings
 from twisted_beastws.outgoing import Outgoing
 from twisted_beastws.wire.closing import CloseCode, CloseReason
@@ -69,7 +71,7 @@ class WebSocketProtocol(Protocol):
 
     _in_hook_mode: ClassVar[bool] = False
     _liveness: Liveness
-    _opening: Opening | None = None
+    _opening: ServerOpening | ClientOpening | None = None
     _session: Session | None = None
     _inbox: Inbox | None = None
     _receivers: deque[Deferred[str | bytes]] | None = None
@@ -97,12 +99,12 @@ class WebSocketProtocol(Protocol):
         self._clock = clock
         self._liveness = Liveness(self, clock, self.settings.timeouts)
         self.outgoing = Outgoing(transport, self.settings.limits, self._overflowed)
-        self._opening = Opening(self)
+        self._opening = ServerOpening(self) if self.role is Role.SERVER else ClientOpening(self)
         self.dataReceived = self._opening.data_received  # type: ignore[method-assign]
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
 
     def connectionMade(self) -> None:
-        self.expect_request()
+        self.expect_handshake()
         if self.role is Role.SERVER:
             self.serve()
 
@@ -177,7 +179,7 @@ class WebSocketProtocol(Protocol):
         Fails with `BadRequest` or `HeadTooLarge` (answered 400 or 431, and closed), `HandshakeTimeout`, or the
         transport's failure. Cancelling aborts the connection. `LocalError` is raised while another operation runs.
         """
-        return self._require_opening().read_request()
+        return cast("Deferred[Request]", self._require_opening(Role.SERVER).read_request())
 
     def accept(
         self,
@@ -200,7 +202,8 @@ class WebSocketProtocol(Protocol):
         `DecoratorError`, `HandshakeTimeout` or the transport's failure, too. Cancelling aborts the connection.
         `LocalError` is raised while another operation runs.
         """
-        return self._require_opening().accept(request, buffered, decorator, subprotocols)
+        opening = self._require_opening(Role.SERVER)
+        return cast("Deferred[Request]", opening.accept(request, buffered, decorator, subprotocols))
 
     def respond(self, response: Response) -> Deferred[None]:
         """Answer the request that `read_request` gave by any response; fires when it left, or waits behind little.
@@ -208,11 +211,39 @@ class WebSocketProtocol(Protocol):
         HTTP decides whether the connection is kept (RFC 9112 §9.3): while `state` is ``CONNECTING`` the next request
         can be read. Cancelling aborts the connection. Raises `LocalError` while another operation runs.
         """
-        return self._require_opening().respond(response)
+        return cast("Deferred[None]", self._require_opening(Role.SERVER).respond(response))
 
-    def _require_opening(self) -> Opening:
+    # Opening: the client's side.
+
+    def as_client(self, settings: Settings) -> None:
+        """Be the client's end, with these settings. To be called before the connection is made."""
+        self.role, self.settings = Role.CLIENT, settings
+
+    def handshake(
+        self, host: str, target: str = "/", *, decorator: Decorator | None = None, subprotocols: Sequence[str] = ()
+    ) -> Deferred[Response]:
+        """Perform the client's opening handshake (Beast: ``async_handshake``, RFC 6455 §4.1).
+
+        host: the Host field, with a port where it is not the scheme's default. target: path and query.
+        decorator: gets the `Request` before it is sent and may add fields; default: the settings'.
+        subprotocols: those offered, the preferred first; default: the settings'.
+
+        Fires with the response when the connection is open. Fails with a `HandshakeError`: `UpgradeDeclined` has the
+        whole response, 64 KiB of its body at most; while `state` is still ``CONNECTING``, HTTP keeps the connection and you
+        may try again. Fails with `DecoratorError`, `HandshakeTimeout` or the transport's failure, too; with ``ValueError``
+        for a host or target that is none. Cancelling aborts the connection. `LocalError` is raised while another runs.
+        """
+        opening = self._require_opening(Role.CLIENT)
+        subprotocols = subprotocols or self.settings.subprotocols
+        return cast("Deferred[Response]", opening.handshake(host, target, decorator, subprotocols))
+
+    def _require_opening(self, role: Role) -> Any:
+        if self.role is not role:
+            raise LocalError(
+                f"this is the {self.role.value}'s end of the connection, and that is the {role.value}'s part"
+            )
         if self._opening is None or self.state is not State.CONNECTING:
-            raise LocalError(f"the opening handshake is over: the connection is {self.state.value}")
+            raise LocalError(f"the opening handshake is over or not begun: the connection is {self.state.value}")
         return self._opening
 
     # Hooks.
@@ -385,7 +416,7 @@ class WebSocketProtocol(Protocol):
 
     # What the opening handshake calls.
 
-    def expect_request(self) -> None:
+    def expect_handshake(self) -> None:
         """Give the handshake its time, from now."""
         self._liveness.expect(self.settings.timeouts.handshake)
 

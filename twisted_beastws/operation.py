@@ -1,0 +1,103 @@
+"""What the opening handshakes of both roles share: octets that wait, and one operation at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from twisted_beastws.errors import LocalError
+from twisted_beastws.wire.http import HeadBuffer
+
+if TYPE_CHECKING:
+    from twisted_beastws.protocol import WebSocketProtocol
+
+T = TypeVar("T")
+
+
+async def settled(result: T | Awaitable[T]) -> T:
+    """What a hook returned, when it is there: a value, a Deferred's result or a coroutine's."""
+    if isinstance(result, Deferred) or hasattr(result, "__await__"):
+        return await result
+    return result
+
+
+class Operation:
+    """Reads heads from the connection for one operation at a time, whose Deferred fires once, whatever happens.
+
+    Octets that nothing reads wait here, in order, for the next operation or the session; above ``Limits.max_head_size``
+    of them the transport is paused.
+    """
+
+    __slots__ = ("_coroutine", "_head", "_operation", "_paused", "_protocol", "_reader")
+
+    def __init__(self, protocol: WebSocketProtocol, subject: str) -> None:
+        limits = protocol.settings.limits
+        self._protocol = protocol
+        self._head = HeadBuffer(limits.max_head_size, limits.max_head_lines, subject)
+        self._reader: Deferred[None] | None = None
+        self._operation: Deferred[Any] | None = None
+        self._coroutine: Deferred[Any] | None = None
+        self._paused = False
+
+    def data_received(self, data: bytes) -> None:
+        """Take octets from the transport."""
+        self._head.feed(data)
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.callback(None)
+        self._hold_back()
+
+    def rest(self) -> bytes:
+        """The octets behind the last head, which leave."""
+        return self._head.rest()
+
+    def lost(self, failure: Failure) -> None:
+        """End what is under way with ``failure``."""
+        operation, self._operation = self._operation, None
+        coroutine, self._coroutine = self._coroutine, None
+        self._reader = None
+        if operation is not None and not operation.called:
+            operation.errback(failure)
+        if coroutine is not None:
+            coroutine.cancel()
+
+    def operate(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+        """Run ``coroutine``; raises `LocalError` while another runs. Cancelling it aborts the connection."""
+        if self._operation is not None:
+            coroutine.close()
+            raise LocalError("one operation of the opening handshake at a time: another is not done")
+        operation: Deferred[T] = Deferred(lambda _: self._protocol.abort())
+        self._operation = operation
+        running = self._coroutine = Deferred.fromCoroutine(coroutine)
+        running.addBoth(self._operated, operation)
+        return operation
+
+    def _operated(self, result: Any, operation: Deferred[Any]) -> None:
+        if self._operation is operation:
+            self._operation = self._coroutine = None
+            if isinstance(result, Failure):
+                operation.errback(result)
+            else:
+                operation.callback(result)
+            self._protocol.opening_settled()
+
+    async def next_head(self) -> bytes:
+        """The next head; raises what `HeadBuffer.take` raises."""
+        while (head := self._head.take()) is None:
+            await self.more()
+        return head
+
+    async def more(self) -> None:
+        """Wait for octets."""
+        self._reader = Deferred()
+        self._hold_back()
+        await self._reader
+
+    def _hold_back(self) -> None:
+        full = self._reader is None and len(self._head) > self._protocol.settings.limits.max_head_size
+        if full != self._paused:
+            self._paused = full
+            self._protocol.hold_reading(full)
