@@ -131,7 +131,7 @@ class ServerOpening(Operation):
         """Send an answer that does not upgrade; close behind it where HTTP does not keep the connection."""
         response = await self._decorate(response, decorator)
         request, self._request = self._request, None
-        # RFC 9112 §9.3: kept unless either side says otherwise; behind a body, which is not read, nothing could be found.
+        # RFC 9112 §9.3: kept unless either side says otherwise; behind a body, unread, nothing could be found.
         keep = request is not None and request.keep_alive and not request.has_body and response.keep_alive
         if not keep:
             response.headers.setRawHeaders("Connection", ["close"])

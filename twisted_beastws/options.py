@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_beastws.wire.http import Response
-
 
 class Role(Enum):
     """Which end of a connection this is (Beast: ``beast::role_type``)."""
@@ -114,7 +112,8 @@ class Origins:
     allow_any_origin_dangerously: bool = False
 
 
-Decorator = Callable[["Response"], Any]
+Decorator = Callable[[Any], Any]
+"""Gets the `Response` before a server sends it, or the `Request` before a client does, and may change it."""
 
 
 @dataclass(frozen=True)

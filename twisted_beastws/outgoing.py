@@ -87,8 +87,8 @@ class Outgoing:
         if self.free:
             if len(data) > self._limits.max_buffered:
                 raise LocalError(
-                    f"{len(data)} octets at once, where Limits.max_buffered is {self._limits.max_buffered}: raise it, or "
-                    "send less at a time"
+                    f"{len(data)} octets at once, where Limits.max_buffered is {self._limits.max_buffered}: "
+                    "raise it, or send less at a time"
                 )
             self._hand_over(data)
         elif self._admits(len(data)):

@@ -14,8 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_beastws.errors import ConnectionClosed, HandshakeError, HandshakeTimeout, LocalError
 from twisted_beastws.client_opening import ClientOpening
+from twisted_beastws.errors import ConnectionClosed, HandshakeError, HandshakeTimeout, LocalError
 from twisted_beastws.inbox import Inbox
 from twisted_beastws.liveness import Liveness
 from twisted_beastws.opening import ServerOpening
@@ -229,9 +229,10 @@ class WebSocketProtocol(Protocol):
         subprotocols: those offered, the preferred first; default: the settings'.
 
         Fires with the response when the connection is open. Fails with a `HandshakeError`: `UpgradeDeclined` has the
-        whole response, 64 KiB of its body at most; while `state` is still ``CONNECTING``, HTTP keeps the connection and you
-        may try again. Fails with `DecoratorError`, `HandshakeTimeout` or the transport's failure, too; with ``ValueError``
-        for a host or target that is none. Cancelling aborts the connection. `LocalError` is raised while another runs.
+        whole response, 64 KiB of its body at most; while `state` is still ``CONNECTING``, HTTP keeps the connection and
+        you may try again. Fails with `DecoratorError`, `HandshakeTimeout` or the transport's failure, too; with
+        ``ValueError`` for a host or target that is none. Cancelling aborts the connection. `LocalError` is raised while
+        another runs.
         """
         opening = self._require_opening(Role.CLIENT)
         subprotocols = subprotocols or self.settings.subprotocols

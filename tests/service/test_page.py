@@ -128,16 +128,24 @@ class Server:
         return False
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
-    server.start()
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    service = Server(tmp_path_factory.mktemp("service"))
     try:
-        yield server
+        yield service
     finally:
-        if server.process is not None:
-            server.stop()
-    log = server.log.read_text()
+        if service.process is not None:
+            service.stop()
+
+
+@pytest.fixture
+def server(service: Server) -> Iterator[Server]:
+    """The service, running when the test begins; nothing that a browser does may upset it."""
+    if service.process is None:
+        service.start()
+    service.was_away = False
+    yield service
+    log = service.log.read_text()
     assert "Traceback" not in log and "Unhandled" not in log, log
 
 
@@ -336,6 +344,7 @@ class TestTalk:
         with connect(f"ws://127.0.0.1:{server.port}/chat") as client:
             for number in range(LINES_KEPT + 100):
                 client.send(f"message {number}")
+                client.recv(PATIENCE)
             tab.await_line(last)
         assert tab.lines() == [f"message {number}" for number in range(100, LINES_KEPT + 100)]
 
@@ -361,6 +370,7 @@ class TestLoss:
             (signal.SIGTERM, "The server is going away (code 1001"),
             (signal.SIGKILL, "The connection was lost (code 1006"),
         ],
+        ids=["terminated", "killed"],
     )
     def test_comes_back_when_the_server_does(self, server: Server, tab: Tab, by: signal.Signals, words: str) -> None:
         server.stop(by)
