@@ -155,6 +155,14 @@ class UpgradeDeclined(HandshakeError):
         self.status = response.status
 
 
+class TooManyRedirects(UpgradeDeclined):
+    """The server redirects more often than is allowed, or to where it must not: in a circle, or away from TLS."""
+
+
+class ProxyDeclined(UpgradeDeclined):
+    """The HTTP proxy declined to CONNECT; ``response`` is its answer."""
+
+
 class OriginRefused(HandshakeError):
     """The browser's Origin is not this site, nor one that `Origins` allows (RFC 6455 §10.2)."""
 

@@ -30,7 +30,7 @@ class Inbox:
     def put(self, message: str | bytes) -> None:
         """Add a message."""
         self._queue.append(message)
-        self._size += len(message)
+        self._size += _octets(message)
         if not self._paused and (
             len(self._queue) >= self._limits.max_queued or self._size >= self._limits.max_queued_size
         ):
@@ -40,7 +40,7 @@ class Inbox:
     def take(self) -> str | bytes:
         """Remove the oldest message; there must be one."""
         message = self._queue.popleft()
-        self._size -= len(message)
+        self._size -= _octets(message)
         if (
             self._paused
             and len(self._queue) <= self._limits.max_queued // 4
@@ -53,6 +53,10 @@ class Inbox:
     def detach(self) -> None:
         """Nothing fills the queue any more: pause and resume nobody."""
         self._pause = self._resume = _nobody
+
+
+def _octets(message: str | bytes) -> int:
+    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
 
 
 def _nobody() -> None:

@@ -76,6 +76,7 @@ class ServerOpening(Operation):
         if response.status == 101:
             response = await self._decorate(response, decorator)
             if response.status == 101:
+                self._protocol.outgoing.write(response.to_bytes())
                 self._protocol.upgraded(request, response)
                 return request
             decorator = None
@@ -107,6 +108,8 @@ class ServerOpening(Operation):
                     f"{hook.__qualname__} returned {answer!r}: it may return None or a Response other than 101"
                 )
         except Exception as error:
+            if self.abandoned:
+                raise
             log.failure("{hook} failed; the handshake is answered 500", hook=hook.__qualname__)
             raise HookFailed from error
         return answer
@@ -120,6 +123,8 @@ class ServerOpening(Operation):
             await settled(decorator(response))
             handshake.check_decorated(response, accept)
         except Exception as error:
+            if self.abandoned:
+                raise
             log.failure("the decorator failed; the handshake is answered 500")
             await self._send(handshake.failure(HookFailed(), self._request), None)
             if isinstance(error, LocalError):

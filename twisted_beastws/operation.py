@@ -84,6 +84,11 @@ class Operation:
                 operation.callback(result)
             self._protocol.opening_settled()
 
+    @property
+    def abandoned(self) -> bool:
+        """Nobody waits for the operation any more: the connection is gone, and what was under way is cancelled."""
+        return self._operation is None
+
     async def next_head(self) -> bytes:
         """The next head; raises what `HeadBuffer.take` raises."""
         while (head := self._head.take()) is None:

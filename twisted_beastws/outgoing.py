@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, succeed
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 
 HAND_OVER = 1 << 16
 """Octets given to the transport at once from what waits: 64 KiB, Twisted's own ``bufferSize``."""
+
+
+class Owner(Protocol):
+    """The connection whose octets they are."""
+
+    def overflowed(self) -> None:
+        """``Limits.max_buffered`` is reached under the policy ``close``."""
+
+    def transport_leaving(self) -> None:
+        """Somebody else told the transport to close."""
 
 
 @implementer(IPushProducer, IPullProducer)
@@ -41,7 +51,7 @@ class Outgoing:
         "_finish",
         "_handed",
         "_limits",
-        "_overflow",
+        "_owner",
         "_pong",
         "_queue",
         "_transport",
@@ -52,10 +62,10 @@ class Outgoing:
         "size",
     )
 
-    def __init__(self, transport: Any, limits: Limits, overflow: Callable[[], None]) -> None:
+    def __init__(self, transport: Any, limits: Limits, owner: Owner) -> None:
         self._transport = transport
         self._limits = limits
-        self._overflow: Callable[[], None] | None = overflow
+        self._owner: Owner | None = owner
         direct = isinstance(transport, FileDescriptor) and not getattr(transport, "TLS", False)
         self._write_some: Callable[[bytes], int | Exception] | None = transport.writeSomeData if direct else None
         self._queue: deque[bytes] | None = None
@@ -84,12 +94,12 @@ class Outgoing:
 
         Raises `LocalError` for data that can never fit.
         """
+        if len(data) > self._limits.max_buffered:
+            raise LocalError(
+                f"{len(data)} octets at once, where Limits.max_buffered is {self._limits.max_buffered}: "
+                "raise it, or send less at a time"
+            )
         if self.free:
-            if len(data) > self._limits.max_buffered:
-                raise LocalError(
-                    f"{len(data)} octets at once, where Limits.max_buffered is {self._limits.max_buffered}: "
-                    "raise it, or send less at a time"
-                )
             self._hand_over(data)
         elif self._admits(len(data)):
             self._keep(data)
@@ -122,10 +132,9 @@ class Outgoing:
         self.free = False
         self.discard()
         self.finished = True
-        self._finish = self._write_some = self._overflow = self._transport = None
-        drains, self._drains = self._drains, None
-        for waiting in drains or ():
-            waiting.errback(reason)
+        self._finish = self._write_some = self._owner = self._transport = None
+        while self._drains:
+            self._drains.pop(0).errback(reason)
 
     def drain(self) -> Deferred[None]:
         """Fires when at most ``Limits.low_water`` octets wait; cancelling it does no harm."""
@@ -149,8 +158,8 @@ class Outgoing:
                 f"{self.size} octets wait for a slow reader: Limits.max_buffered is {self._limits.max_buffered}"
             )
         self.dropped += 1
-        if self._limits.slow_reader == "close" and self._overflow is not None:
-            self._overflow()
+        if self._limits.slow_reader == "close" and self._owner is not None:
+            self._owner.overflowed()
         return False
 
     def _keep(self, data: bytes, first: bool = False) -> None:
@@ -188,10 +197,8 @@ class Outgoing:
             self._hand_over(self._next(self._queue))
         if self._queue is not None and not self._queue:
             self._queue = None
-        if self._drains and self.buffered <= self._limits.low_water:
-            drains, self._drains = self._drains, None
-            for waiting in drains:
-                waiting.callback(None)
+        while self._drains and self.buffered <= self._limits.low_water:
+            self._drains.pop(0).callback(None)
         self._check_finished()
 
     def _next(self, queue: deque[bytes]) -> bytes:
@@ -219,6 +226,9 @@ class Outgoing:
             self.free = True
             self._handed = 0
             self._flush()
+            # Somebody ended the transport over our heads, and it waits for its producer.
+            if self._owner is not None and not self.finished and getattr(self._transport, "disconnecting", False):
+                self._owner.transport_leaving()
 
     def pauseProducing(self) -> None:
         """The transport has enough."""

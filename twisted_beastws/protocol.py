@@ -28,7 +28,7 @@ from twisted_beastws.wire.http import Request, Response
 from twisted_beastws.wire.session import Session
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, IPushProducer, ITCPTransport
+    from twisted.internet.interfaces import IAddress, ITransport
 
     from twisted_beastws.server import WebSocketServerFactory
 
@@ -40,6 +40,29 @@ class State(Enum):
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
+
+
+class ApplicationTransport:
+    """A connection's transport as its application sees it: the transport below, but for `loseConnection`.
+
+    A transport waits for its producer, which we are, before it lets go; and the peer is to be told.
+    """
+
+    __slots__ = ("_protocol", "below")
+
+    def __init__(self, protocol: WebSocketProtocol, below: Any) -> None:
+        self._protocol = protocol
+        self.below = below
+
+    def loseConnection(self) -> None:
+        """Close by the closing handshake, with 1000; before there is a WebSocket, behind the answers that wait."""
+        if self._protocol.state is State.CONNECTING:
+            self._protocol.tear_down()
+        else:
+            self._protocol.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.below, name)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -69,6 +92,7 @@ class WebSocketProtocol(Protocol):
     reading_paused: bool = False
     outgoing: Outgoing
 
+    _transport: Any = None
     _in_hook_mode: ClassVar[bool] = False
     _liveness: Liveness
     _opening: ServerOpening | ClientOpening | None = None
@@ -91,6 +115,8 @@ class WebSocketProtocol(Protocol):
     # Twisted calls these.
 
     def makeConnection(self, transport: Any) -> None:
+        if isinstance(transport, ApplicationTransport):
+            transport = transport.below
         clock = self.settings.clock
         if clock is None:
             from twisted.internet import reactor
@@ -98,10 +124,21 @@ class WebSocketProtocol(Protocol):
             clock = cast("IReactorTime", reactor)
         self._clock = clock
         self._liveness = Liveness(self, clock, self.settings.timeouts)
-        self.outgoing = Outgoing(transport, self.settings.limits, self._overflowed)
+        self.outgoing = Outgoing(transport, self.settings.limits, self)
         self._opening = ServerOpening(self) if self.role is Role.SERVER else ClientOpening(self)
         self.dataReceived = self._opening.data_received  # type: ignore[method-assign]
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
+
+    @property
+    def transport(self) -> ITransport | None:
+        """The transport below, on which ``loseConnection`` closes the WebSocket; None before the connection is made."""
+        if self._transport is None:
+            return None
+        return cast("ITransport", ApplicationTransport(self, self._transport))
+
+    @transport.setter
+    def transport(self, transport: Any) -> None:
+        self._transport = transport
 
     def connectionMade(self) -> None:
         self.expect_handshake()
@@ -116,7 +153,7 @@ class WebSocketProtocol(Protocol):
         elif self._session is not None and not self._session.ended:
             self._session.lost(connectionDone.value)
         if self.outgoing.finished:
-            self._lose_connection()
+            self._transport.loseConnection()
         else:
             self.tear_down()
 
@@ -215,9 +252,10 @@ class WebSocketProtocol(Protocol):
 
     # Opening: the client's side.
 
-    def as_client(self, settings: Settings) -> None:
-        """Be the client's end, with these settings. To be called before the connection is made."""
+    def as_client(self, settings: Settings) -> WebSocketProtocol:
+        """Be the client's end, with these settings; returns itself. To be called before the connection is made."""
         self.role, self.settings = Role.CLIENT, settings
+        return self
 
     def handshake(
         self, host: str, target: str = "/", *, decorator: Decorator | None = None, subprotocols: Sequence[str] = ()
@@ -384,8 +422,8 @@ class WebSocketProtocol(Protocol):
 
     def abort(self) -> None:
         """Drop the connection now, with nothing sent."""
-        if self._ended is None and self.transport is not None:
-            cast("ITCPTransport", self.transport).abortConnection()
+        if self._ended is None and self._transport is not None:
+            self._transport.abortConnection()
 
     @property
     def close_reason(self) -> CloseReason:
@@ -404,7 +442,7 @@ class WebSocketProtocol(Protocol):
     @property
     def peer(self) -> IAddress | None:
         """The address of the other end, as the transport gives it; None before it is connected."""
-        return self.transport.getPeer() if self.transport is not None else None
+        return None if self._transport is None else cast("IAddress", self._transport.getPeer())
 
     def _require_session(self) -> Session:
         if self._session is None:
@@ -430,16 +468,14 @@ class WebSocketProtocol(Protocol):
         """Pause the transport's reading, or let it go on."""
         if hold != self.reading_paused and self._ended is None:
             self.reading_paused = hold
-            transport = cast("IPushProducer", self.transport)
             if hold:
-                transport.pauseProducing()
+                self._transport.pauseProducing()
             else:
-                transport.resumeProducing()
+                self._transport.resumeProducing()
 
     def upgraded(self, request: Request, response: Response) -> None:
-        """The handshake succeeded: send its answer and become a session."""
+        """The handshake succeeded: become a session."""
         self.request, self.response = request, response
-        self.outgoing.write(response.to_bytes())
         session = Session(self.role is Role.SERVER, self, self.outgoing, self._clock.seconds, self.settings.limits)
         self._session = session
         self._direct_messages(session)
@@ -563,7 +599,15 @@ class WebSocketProtocol(Protocol):
 
     # What the write buffer and the liveness call.
 
-    def _overflowed(self) -> None:
+    def transport_leaving(self) -> None:
+        """Somebody told the transport below to close: tell the peer, and let it go."""
+        if self._session is not None:
+            self._session.close()
+        self._closing()
+        self.outgoing.finish(lambda: None)
+
+    def overflowed(self) -> None:
+        """The peer reads too slowly (``Limits.slow_reader``): forget what waits, close with 1013."""
         session = self._session
         if session is not None and session.sendable:
             self.outgoing.discard()
@@ -602,6 +646,8 @@ class WebSocketProtocol(Protocol):
         We end our side and throw away what comes until the peer ends its own, or ``Timeouts.close`` has passed: closing
         at once could reset the connection, and take our last octets from the peer.
         """
+        if self._ended is not None:
+            return
         self.state = State.CLOSING
         self.dataReceived = _discard  # type: ignore[method-assign]
         self._liveness.closing()
@@ -614,13 +660,9 @@ class WebSocketProtocol(Protocol):
     def _end_writing(self) -> None:
         # TLS has no half-close; its shutdown waits for the peer's just so.
         if self.outgoing.direct and not self._peer_finished:
-            cast("ITCPTransport", self.transport).loseWriteConnection()
+            self._transport.loseWriteConnection()
         else:
-            self._lose_connection()
-
-    def _lose_connection(self) -> None:
-        assert self.transport is not None
-        self.transport.loseConnection()
+            self._transport.loseConnection()
 
 
 def _deferred(result: Any) -> Deferred[Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -41,9 +41,9 @@ class PingScheduler:
     @classmethod
     def of(cls, clock: IReactorTime) -> PingScheduler:
         """The one scheduler of ``clock``."""
-        scheduler = _schedulers.get(clock)
+        scheduler = _schedulers.get(id(clock))
         if scheduler is None:
-            scheduler = _schedulers[clock] = cls(clock)
+            scheduler = _schedulers[id(clock)] = cls(clock)
         return scheduler
 
     def watch(self, watched: Watched, when: float | None) -> None:
@@ -70,9 +70,12 @@ class PingScheduler:
             due.discard(watched)
             watched.due = None
 
-    def _arm(self) -> None:
+    def _prune(self) -> None:
         while self._heap and not self._ticks[self._heap[0]]:
             del self._ticks[heappop(self._heap)]
+
+    def _arm(self) -> None:
+        self._prune()
         tick = self._heap[0] if self._heap else None
         if self._call is not None:
             if tick == self._call_tick:
@@ -86,13 +89,22 @@ class PingScheduler:
     def _wake(self) -> None:
         self._call = None
         now = self._clock.seconds()
-        while self._heap and self._heap[0] <= now * RESOLUTION:
-            for watched in self._ticks.pop(heappop(self._heap)):
-                watched.due = None
-                again = watched.look(now)
-                if again is not None and watched.due is None:
-                    self._add(watched, max(math.ceil(again * RESOLUTION), math.floor(now * RESOLUTION) + 1))
-        self._arm()
+        try:
+            while self._heap and self._heap[0] <= now * RESOLUTION:
+                due = self._ticks[self._heap[0]]
+                # A look may change what else is watched, and when.
+                while due:
+                    self._look(due.pop(), now)
+                self._prune()
+        finally:
+            self._arm()
+
+    def _look(self, watched: Watched, now: float) -> None:
+        watched.due = None
+        again = watched.look(now)
+        if again is not None and watched.due is None:
+            self._add(watched, max(math.ceil(again * RESOLUTION), math.floor(now * RESOLUTION) + 1))
 
 
-_schedulers: WeakKeyDictionary[IReactorTime, PingScheduler] = WeakKeyDictionary()
+# A scheduler keeps its clock, so that no other clock gets the same id while it lives.
+_schedulers: WeakValueDictionary[int, PingScheduler] = WeakValueDictionary()

@@ -1,0 +1,235 @@
+"""Clients: `connect` to a URL, and the endpoint that does it for ``ClientService``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_beastws.errors import HandshakeTimeout, TooManyRedirects, UpgradeDeclined
+from twisted_beastws.operation import settled
+from twisted_beastws.options import Decorator, Limits, Settings, Timeouts
+from twisted_beastws.protocol import ApplicationTransport, WebSocketProtocol
+from twisted_beastws.wire.http import Request
+from twisted_beastws.wire.url import WebSocketURL
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+
+P = TypeVar("P", bound=WebSocketProtocol)
+
+REDIRECTS = frozenset((301, 302, 303, 307, 308))
+CREDENTIALS = ("Authorization", "Cookie")
+"""The caller's fields that do not go to another origin behind a redirect."""
+
+
+class _ClientFactory(Factory):
+    """Makes the caller's protocol a client's end."""
+
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory, settings: Settings) -> None:
+        self._factory = factory
+        self._settings = settings
+
+    def doStart(self) -> None:
+        self._factory.doStart()
+
+    def doStop(self) -> None:
+        self._factory.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        protocol: Any = self._factory.buildProtocol(cast("IAddress", addr))
+        if protocol is None:
+            return None
+        websocket = protocol.as_client(self._settings)
+        return protocol if protocol is websocket else _Attempt(protocol, websocket)
+
+
+class _Attempt:
+    """Stands before a protocol that wraps ours, as ``ClientService``'s does, until the WebSocket is open.
+
+    A wrapper must not hear of the end of a connection that `WebSocketClientEndpoint.connect` never gave out; and it$
+    the transport behind our back, to close it.
+    """
+
+    def __init__(self, wrapper: Any, websocket: WebSocketProtocol) -> None:
+        self.wrapper = wrapper
+        self.opened = False
+        self._websocket = websocket
+
+    def makeConnection(self, transport: Any) -> None:
+        self.wrapper.makeConnection(ApplicationTransport(self._websocket, transport))
+
+    def connectionLost(self, reason: Failure) -> None:
+        (self.wrapper if self.opened else self._websocket).connectionLost(reason)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._websocket, name)
+
+
+@implementer(IStreamClientEndpoint)
+class WebSocketClientEndpoint:
+    """Connects to ``url``; the factory given to `connect` makes the `WebSocketProtocol`, which comes back open.
+
+    reactor: None is the installed one. url: ``ws:`` or ``wss:``; userinfo becomes HTTP Basic credentials.
+    endpoint: to be connected to in place of the URL's host and port; TLS is spoken over it for ``wss:``.
+    headers: more fields of the request. decorator: gets the `Request` before each attempt; may be a coroutine function.
+    tls: ``IOpenSSLClientConnectionCreator`` in place of one that verifies the host by the platform's trust roots.
+    proxy: an HTTP proxy to CONNECT through, as ``http://user:password@host:port``.
+    max_redirects: followed at most; away from TLS never, and credentials stay in their origin. 5 (picows).
+    subprotocols, timeouts, limits: as for a server.
+
+    Raises ``ValueError`` for a URL that is none. last_failure: why the latest attempt failed, or None.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        url: str,
+        *,
+        endpoint: IStreamClientEndpoint | None = None,
+        headers: Mapping[str, str | Sequence[str]] | None = None,
+        decorator: Decorator | None = None,
+        subprotocols: Sequence[str] = (),
+        tls: Any = None,
+        proxy: str | None = None,
+        max_redirects: int = 5,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
+        self.reactor: Any = reactor
+        self._url = WebSocketURL.parse(url)
+        self._proxy = None if proxy is None else WebSocketURL.parse(proxy)
+        self._endpoint = endpoint
+        self._headers = {name: [value] if isinstance(value, str) else value for name, value in (headers or {}).items()}
+        self._decorator = decorator
+        self._tls = tls
+        self._max_redirects = max_redirects
+        self._settings = Settings(
+            subprotocols=tuple(subprotocols),
+            timeouts=timeouts or Timeouts(),
+            limits=limits or Limits(),
+            clock=reactor,
+        )
+        self.last_failure: Failure | None = None
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect, and perform the opening handshake.
+
+        Fires with the factory's protocol when its WebSocket is open. Fails with a `HandshakeError`, or with what the
+        endpoint below failed with; ``Timeouts.handshake`` bounds both steps. Cancelling drops everything.
+        """
+        self.last_failure = None
+        return Deferred.fromCoroutine(self._connect(protocolFactory)).addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> Failure:
+        self.last_failure = failure
+        return failure
+
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        url = self._url
+        for _ in range(self._max_redirects + 1):
+            try:
+                return await self._attempt(url, factory)
+            except UpgradeDeclined as error:
+                url = self._redirected(url, error)
+                declined = error
+        raise TooManyRedirects(declined.response)
+
+    def _redirected(self, url: WebSocketURL, error: UpgradeDeclined) -> WebSocketURL:
+        location = error.response.field("Location")
+        if error.response.status not in REDIRECTS or location is None or not self._max_redirects:
+            raise error
+        try:
+            target = url.join(location)
+        except ValueError:
+            raise error from None
+        if url.secure and not target.secure:
+            raise TooManyRedirects(error.response) from error
+        return target
+
+    async def _attempt(self, url: WebSocketURL, factory: IProtocolFactory) -> IProtocol:
+        connecting = self._endpoint_for(url).connect(_ClientFactory(factory, self._settings))
+        if self._settings.timeouts.handshake is not None:
+            connecting.addTimeout(self._settings.timeouts.handshake, self.reactor, _timed_out)
+        protocol: Any = await connecting
+        try:
+            await protocol.handshake(url.host_field, url.target, decorator=self._decorating(url))
+        except BaseException:
+            # A declined handshake may have left the connection open; the next attempt makes its own.
+            protocol.abort()
+            raise
+        if isinstance(protocol, _Attempt):
+            protocol.opened = True
+            return cast(IProtocol, protocol.wrapper)
+        return cast(IProtocol, protocol)
+
+    def _decorating(self, url: WebSocketURL) -> Decorator:
+        async def decorate(request: Request) -> None:
+            same_origin = url.origin == self._url.origin
+            for name, values in self._headers.items():
+                if same_origin or name.title() not in CREDENTIALS:
+                    request.headers.setRawHeaders(name, values)
+            if url.authorization is not None and not request.headers.hasHeader("Authorization"):
+                request.headers.setRawHeaders("Authorization", [url.authorization])
+            if self._decorator is not None and same_origin:
+                await settled(self._decorator(request))
+
+        return decorate
+
+    def _endpoint_for(self, url: WebSocketURL) -> IStreamClientEndpoint:
+        from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+
+        if self._endpoint is not None and url.origin == self._url.origin:
+            endpoint = self._endpoint
+        elif self._proxy is not None:
+            from twisted_beastws.proxy import ProxyEndpoint
+
+            proxy = self._proxy
+            below: IStreamClientEndpoint = HostnameEndpoint(self.reactor, proxy.host, proxy.port)
+            if proxy.secure:
+                below = wrapClientTLS(_verifying(proxy.host), below)
+            endpoint = ProxyEndpoint(below, url.host, url.port, proxy.authorization)
+        else:
+            endpoint = HostnameEndpoint(self.reactor, url.host, url.port)
+        if not url.secure:
+            return endpoint
+        return wrapClientTLS(self._tls or _verifying(url.host), endpoint)
+
+
+def _timed_out(result: object, seconds: float) -> Failure:
+    return Failure(HandshakeTimeout(f"The connection was not made in {seconds:g} s"))
+
+
+def _verifying(host: str) -> Any:
+    from twisted.internet.ssl import optionsForClientTLS
+
+    return optionsForClientTLS(host)
+
+
+@overload
+def connect(url: str, *, protocol: Callable[[], P], reactor: Any = None, **options: Any) -> Deferred[P]: ...
+
+
+@overload
+def connect(url: str, *, reactor: Any = None, **options: Any) -> Deferred[WebSocketProtocol]: ...
+
+
+def connect(
+    url: str, *, protocol: Callable[[], Any] = WebSocketProtocol, reactor: Any = None, **options: Any
+) -> Deferred[Any]:
+    """Connect to ``url``; fires with an open ``protocol`` (its class, or what else makes one).
+
+    options: those of `WebSocketClientEndpoint`. It always fires, once: see `WebSocketClientEndpoint.connect`.
+    """
+    factory = Factory.forProtocol(cast(Any, protocol))
+    factory.noisy = False
+    return WebSocketClientEndpoint(reactor, url, **options).connect(factory)

@@ -1,0 +1,107 @@
+"""Through an HTTP proxy: an endpoint that asks it to CONNECT (RFC 9110 §9.3.6)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_beastws.errors import HandshakeError, ProxyDeclined
+from twisted_beastws.options import Limits
+from twisted_beastws.wire.http import HeadBuffer, Headers, Request, parse_response
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+
+
+class Tunnel(Protocol):
+    """Asks for the tunnel, then passes everything to the protocol that wanted it."""
+
+    def __init__(self, factory: IProtocolFactory, address: IAddress, request: Request) -> None:
+        limits = Limits()
+        self._factory = factory
+        self._address = address
+        self._request = request
+        self._head = HeadBuffer(limits.max_head_size, limits.max_head_lines, "proxy's response")
+        self._inner: IProtocol | None = None
+        self.opened: Deferred[IProtocol] = Deferred(lambda _: self._abort())
+
+    def connectionMade(self) -> None:
+        self._write(self._request.to_bytes())
+
+    def dataReceived(self, data: bytes) -> None:
+        self._head.feed(data)
+        try:
+            head = self._head.take()
+            if head is None:
+                return
+            response = parse_response(head)
+            if not 200 <= response.status < 300:
+                raise ProxyDeclined(response)
+        except HandshakeError:
+            opened, self.opened = self.opened, Deferred()
+            self._abort()
+            opened.errback(Failure())
+            return
+        self._begin()
+
+    def _begin(self) -> None:
+        inner = self._inner = cast(IProtocol, self._factory.buildProtocol(self._address))
+        self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
+        inner.makeConnection(cast(Any, self.transport))
+        self.opened.callback(inner)
+        rest = self._head.rest()
+        if rest:
+            inner.dataReceived(rest)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        inner, self._inner = self._inner, None
+        self.__dict__.pop("dataReceived", None)
+        if inner is not None:
+            inner.connectionLost(reason)
+        elif not self.opened.called:
+            self.opened.errback(reason)
+
+    def _write(self, data: bytes) -> None:
+        cast(Any, self.transport).write(data)
+
+    def _abort(self) -> None:
+        cast(Any, self.transport).abortConnection()
+
+
+@implementer(IStreamClientEndpoint)
+class ProxyEndpoint:
+    """Connects to ``host`` and ``port`` through the HTTP proxy behind ``proxy``.
+
+    credentials: a Proxy-Authorization value, or None. Fails with `ProxyDeclined` when the proxy says no.
+    """
+
+    def __init__(self, proxy: IStreamClientEndpoint, host: str, port: int, credentials: str | None = None) -> None:
+        self._proxy = proxy
+        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        headers = Headers()
+        headers.setRawHeaders("Host", [authority])
+        if credentials is not None:
+            headers.setRawHeaders("Proxy-Authorization", [credentials])
+        self._request = Request("CONNECT", authority, "1.1", headers)
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect and open the tunnel; cancelling drops the connection."""
+
+        connecting: Deferred[Any] = self._proxy.connect(_TunnelFactory(protocolFactory, self._request))
+        return connecting.addCallback(lambda tunnel: tunnel.opened)
+
+
+class _TunnelFactory(Factory):
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory, request: Request) -> None:
+        self._factory = factory
+        self._request = request
+
+    def buildProtocol(self, addr: IAddress | None) -> Tunnel:
+        return Tunnel(self._factory, cast("IAddress", addr), self._request)

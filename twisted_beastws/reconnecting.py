@@ -1,0 +1,98 @@
+"""A client that comes back: ``ClientService`` with a policy that knows why the last attempt failed."""
+
+from __future__ import annotations
+
+import random
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from twisted.application.internet import ClientService
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.python.failure import Failure
+
+from twisted_beastws.client import WebSocketClientEndpoint
+from twisted_beastws.errors import HandshakeTimeout, UpgradeDeclined
+
+RETRYABLE_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
+FIRST_DELAY = 1.0
+"""Seconds before the first new attempt, half of them at random."""
+GROWTH = 1.6
+"""Each delay in terms of the one before (websockets: 1.618)."""
+MOST_DELAY = 90.0
+"""Seconds, the longest delay of our own making (websockets: 90)."""
+MOST_RETRY_AFTER = 3600.0
+"""Seconds, the longest delay that a server may ask for by Retry-After."""
+
+
+def is_retryable(failure: Failure) -> bool:
+    """Whether trying again may help: yes for a lost or refused connection, silence, and statuses such as 503.
+
+    No for 401, 403, 404, a redirect loop, an answer that is no WebSocket handshake, a refused certificate.
+    """
+    if failure.check(UpgradeDeclined):
+        return failure.value.status in RETRYABLE_STATUSES  # type: ignore[union-attr]
+    return failure.check(HandshakeTimeout, ConnectError, ConnectionClosed, DNSLookupError, OSError) is not None
+
+
+class ReconnectingService(ClientService):
+    """What `reconnecting` builds. given_up: the failure that trying again would not help, or None."""
+
+    def __init__(self, endpoint: WebSocketClientEndpoint, factory: IProtocolFactory, clock: Any) -> None:
+        super().__init__(endpoint, factory, retryPolicy=self._delay, clock=clock)
+        self._reconnecting = endpoint
+        self._reactor = clock
+        self.given_up: Failure | None = None
+
+    def startService(self) -> None:
+        self.given_up = None
+        super().startService()
+
+    def whenConnected(self, failAfterFailures: int | None = None) -> Deferred[IProtocol]:
+        """As ``ClientService.whenConnected``; fails with what made the service give up, too."""
+        if self.given_up is not None:
+            return fail(self.given_up)
+        return super().whenConnected(failAfterFailures).addErrback(self._why)
+
+    def _why(self, failure: Failure) -> Failure:
+        return self.given_up if self.given_up is not None and failure.check(CancelledError) else failure
+
+    def _delay(self, attempts: int) -> float:
+        failure = self._reconnecting.last_failure
+        if failure is None:
+            return _backoff(0)
+        if not is_retryable(failure):
+            self.given_up = failure
+            # Not from within the service's own step: it stops in the reactor's next turn.
+            self._reactor.callLater(0, self.stopService)
+            return MOST_DELAY
+        return max(_backoff(attempts), _retry_after(failure, self._reactor.seconds()))
+
+
+def _backoff(attempts: int) -> float:
+    delay: float = min(MOST_DELAY, FIRST_DELAY * GROWTH ** min(attempts, 64))
+    return random.uniform(delay / 2, delay)
+
+
+def _retry_after(failure: Failure, now: float) -> float:
+    """The seconds that a Retry-After field asks for (RFC 9110 §10.2.3), 0 without one."""
+    if not failure.check(UpgradeDeclined):
+        return 0.0
+    value = failure.value.response.field("Retry-After") or ""  # type: ignore[union-attr]
+    if value.isdecimal():
+        return min(float(value), MOST_RETRY_AFTER)
+    try:
+        return min(max(parsedate_to_datetime(value).timestamp() - now, 0.0), MOST_RETRY_AFTER)
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def reconnecting(endpoint: WebSocketClientEndpoint, factory: IProtocolFactory) -> ReconnectingService:
+    """A ``ClientService`` that keeps ``endpoint`` connected as long as that makes sense.
+
+    After each failure it waits longer, from a second to 90, half of it at random; a server's Retry-After is honoured.
+    A failure that is not `is_retryable` ends it: the service stops, and those who wait in ``whenConnected`` get that
+    failure. The endpoint's decorator is called for each attempt, and so can compute fields anew.
+    """
+    return ReconnectingService(endpoint, factory, endpoint.reactor)

@@ -1,0 +1,87 @@
+"""``ws:`` and ``wss:`` URLs (RFC 6455 §3) taken apart."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass, replace
+from typing import ClassVar
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+_SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+# RFC 3986 §3.3 and §3.4: what may stand in a path or query unquoted; "%" lets in what is quoted already.
+_UNQUOTED = "/?:@!$&'()*+,;=-._~%"
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketURL:
+    """Where a client connects, and what it asks for.
+
+    scheme: ``ws`` or ``wss``. host: ASCII, an IPv6 literal without brackets. target: path and query.
+    user, password: of the userinfo, empty without one.
+    """
+
+    DEFAULT_PORTS: ClassVar[dict[str, int]] = {"ws": 80, "wss": 443}
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+    user: str = ""
+    password: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> WebSocketURL:
+        """Take a URL apart; ``http`` and ``https`` stand for ``ws`` and ``wss``. Raises ``ValueError`` that says why.
+
+        A fragment is refused (RFC 6455 §3); an international host name becomes its ASCII form.
+        """
+        try:
+            parts = urlsplit(text.strip())
+            host, port = parts.hostname, parts.port
+            ascii_host = host if host is None or ":" in host else host.encode("idna").decode("ascii")
+        except (ValueError, UnicodeError) as error:
+            raise ValueError(f"not a WebSocket URL: {text!r}: {error}") from None
+        scheme = _SCHEMES.get(parts.scheme)
+        if scheme is None:
+            raise ValueError(f"not a WebSocket URL: {text!r} does not begin with ws:// or wss://")
+        if not ascii_host:
+            raise ValueError(f"not a WebSocket URL: {text!r} names no host")
+        if parts.fragment:
+            raise ValueError(f"not a WebSocket URL: {text!r} has a fragment, which RFC 6455 §3 forbids")
+        target = quote(parts.path or "/", _UNQUOTED) + ("?" + quote(parts.query, _UNQUOTED) if parts.query else "")
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        return cls(scheme, ascii_host, cls.DEFAULT_PORTS[scheme] if port is None else port, target, user, password)
+
+    @property
+    def secure(self) -> bool:
+        """TLS is to be spoken."""
+        return self.scheme == "wss"
+
+    @property
+    def host_field(self) -> str:
+        """The Host field's value: the port only where it is not the scheme's own (RFC 9110 §7.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == self.DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """What credentials may not leave (RFC 6454 §4)."""
+        return self.scheme, self.host, self.port
+
+    @property
+    def authorization(self) -> str | None:
+        """The userinfo as HTTP Basic credentials (RFC 7617), or None without one."""
+        return basic_credentials(self.user, self.password) if self.user or self.password else None
+
+    def join(self, location: str) -> WebSocketURL:
+        """Where a redirect leads (RFC 9110 §10.2.2); userinfo stays within the origin. Raises ``ValueError``."""
+        base = f"{'https' if self.secure else 'http'}://{self.host_field}{self.target}"
+        target = WebSocketURL.parse(urljoin(base, location).partition("#")[0])
+        if not target.user and target.origin == self.origin:
+            target = replace(target, user=self.user, password=self.password)
+        return target
+
+
+def basic_credentials(user: str, password: str) -> str:
+    """The value of an Authorization or Proxy-Authorization field (RFC 7617 §2)."""
+    return "Basic " + b64encode(f"{user}:{password}".encode()).decode("ascii")
