@@ -42,6 +42,7 @@ class Liveness:
         "_clock",
         "_deadline",
         "_owner",
+        "_paused_at",
         "_ping_due",
         "_pinged_at",
         "_pings",
@@ -63,6 +64,7 @@ class Liveness:
         self._ping_due: float | None = None
         self._pinged_at: float | None = None
         self._ponged_at = 0.0
+        self._paused_at = 0.0
         self._pings: deque[tuple[bytes, float, Deferred[float]]] | None = None
         self.latency: float | None = None
         self.due: int | None = None
@@ -75,7 +77,7 @@ class Liveness:
 
     def opened(self, session: Session) -> None:
         """The connection is open: ping, and watch for silence, slow messages and old age."""
-        now = self._ponged_at = self._clock.seconds()
+        now = self._ponged_at = self._paused_at = self._clock.seconds()
         self._session = session
         interval = self._timeouts.ping_interval
         self._ping_due = None if interval is None else now + interval
@@ -86,13 +88,28 @@ class Liveness:
         self._session = None
         self.expect(self._timeouts.close)
 
+    def paused(self) -> None:
+        """We read nothing from the peer for now."""
+        self._paused_at = self._clock.seconds()
+
+    def resumed(self) -> None:
+        """We read again: the time since `paused` was ours, not the peer's."""
+        session = self._session
+        if session is not None:
+            now = self._clock.seconds()
+            spent = now - self._paused_at
+            self._ponged_at += spent
+            session.received_at += spent
+            if session.message_began_at is not None:
+                session.message_began_at += spent
+            self._scheduler.watch(self, self._next_look(now))
+
     def lost(self, failure: Failure) -> None:
         """The connection is gone: forget it, fail what waits for pongs."""
-        self._session = self._owner = None
+        self._session = self._owner = self._deadline = None
         self._scheduler.watch(self, None)
-        pings, self._pings = self._pings, None
-        for _, _, answered in pings or ():
-            answered.errback(failure)
+        while self._pings:
+            self._pings.popleft()[2].errback(failure)
 
     def ping_sent(self, payload: bytes) -> Deferred[float]:
         """The application sent a ping; fires with the seconds to its pong."""
@@ -162,4 +179,6 @@ class Liveness:
         if self._timeouts.message is None:
             return None
         began = session.message_began_at
-        return (now if began is None else began) + self._timeouts.message
+        if began is None or self._owner is None or self._owner.reading_paused:
+            began = now
+        return began + self._timeouts.message

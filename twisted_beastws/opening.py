@@ -12,6 +12,7 @@ from twisted_beastws.errors import BadRequest, HandshakeError, HeadTooLarge, Hoo
 from twisted_beastws.operation import Operation, settled
 from twisted_beastws.options import Decorator
 from twisted_beastws.wire import handshake
+from twisted_beastws.wire.deflate import Negotiated, accept_offer
 from twisted_beastws.wire.http import Request, Response, parse_request
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class ServerOpening(Operation):
                 self._protocol.upgraded(request, response)
                 return request
             decorator = None
-            for name in ("Upgrade", "Connection", "Sec-WebSocket-Accept"):
+            for name in ("Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Extensions"):
                 response.headers.removeHeader(name)
         await self._send(response, decorator)
         raise UpgradeDeclined(response)
@@ -98,7 +99,14 @@ class ServerOpening(Operation):
         answer = await self._ask(protocol.upgrade_requested, request)
         if answer is not None:
             return answer
-        return handshake.success(request, protocol.subprotocol)
+        deflate = protocol.deflate = self._accept_deflate(request)
+        return handshake.success(request, protocol.subprotocol, None if deflate is None else deflate.answer)
+
+    def _accept_deflate(self, request: Request) -> Negotiated | None:
+        options = self._protocol.settings.deflate
+        if options is None:
+            return None
+        return accept_offer(request.headers.getRawHeaders(b"Sec-WebSocket-Extensions", ()), options)
 
     async def _ask(self, hook: Callable[[Request], Any], request: Request) -> Response | None:
         try:
@@ -119,9 +127,10 @@ class ServerOpening(Operation):
         if decorator is None:
             return response
         accept = response.field("Sec-WebSocket-Accept") if response.status == 101 else None
+        extensions = response.field("Sec-WebSocket-Extensions")
         try:
             await settled(decorator(response))
-            handshake.check_decorated(response, accept)
+            handshake.check_decorated(response, accept, extensions)
         except Exception as error:
             if self.abandoned:
                 raise

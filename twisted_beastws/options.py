@@ -25,6 +25,13 @@ def _check_positive(value: object, *names: str) -> None:
             raise ValueError(f"{type(value).__name__}({name}={number!r}): must be greater than 0, or None for never")
 
 
+def _check_range(value: object, least: int, most: int, *names: str) -> None:
+    for name in names:
+        number = getattr(value, name)
+        if not least <= number <= most:
+            raise ValueError(f"{type(value).__name__}({name}={number!r}): must be {least}-{most}")
+
+
 @dataclass(frozen=True)
 class Timeouts:
     """How long things may take, in seconds; ``None`` is never. Deadlines are kept to 1/32 s and are never early.
@@ -112,6 +119,37 @@ class Origins:
     allow_any_origin_dangerously: bool = False
 
 
+@dataclass(frozen=True)
+class Deflate:
+    """Compression of messages, permessage-deflate (RFC 7692; Beast: ``permessage_deflate``, whose defaults these are).
+
+    A window is given as its base-2 logarithm: 15 is 32 KiB, 9 is 512 octets. 8 is left out: zlib cannot compress with
+    it. What a connection holds from its first compressed message on is, to send, 2 ** (bits + 2) + 2 ** (mem_level + 9)
+    octets, and to receive 2 ** bits and 7 KiB; nothing between messages in a direction without context takeover.
+
+    server_max_window_bits, client_max_window_bits: the window each end compresses with, at most. 9-15; 15 (Beast).
+    server_no_context_takeover, client_no_context_takeover: that end compresses each message by itself. False (Beast).
+    level: zlib's, 0 (stored) to 9 (smallest). 8 (Beast).
+    mem_level: zlib's memory for the search, 1-9. 4 (Beast).
+    threshold: messages of fewer octets are sent as they are. 0 (Beast's ``msg_size_threshold``).
+    """
+
+    server_max_window_bits: int = 15
+    client_max_window_bits: int = 15
+    server_no_context_takeover: bool = False
+    client_no_context_takeover: bool = False
+    level: int = 8
+    mem_level: int = 4
+    threshold: int = 0
+
+    def __post_init__(self) -> None:
+        _check_range(self, 9, 15, "server_max_window_bits", "client_max_window_bits")
+        _check_range(self, 0, 9, "level")
+        _check_range(self, 1, 9, "mem_level")
+        if self.threshold < 0:
+            raise ValueError(f"Deflate(threshold={self.threshold!r}): must be 0 or greater")
+
+
 Decorator = Callable[[Any], Any]
 """Gets the `Response` before a server sends it, or the `Request` before a client does, and may change it."""
 
@@ -125,4 +163,5 @@ class Settings:
     origins: Origins = Origins()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    deflate: Deflate | None = None
     clock: IReactorTime | None = None

@@ -53,6 +53,8 @@ class Outgoing:
         "_limits",
         "_owner",
         "_pong",
+        "_producer",
+        "_producer_paused",
         "_queue",
         "_transport",
         "_write_some",
@@ -72,6 +74,8 @@ class Outgoing:
         self._pong: bytes | None = None
         self._drains: list[Deferred[None]] | None = None
         self._finish: Callable[[], None] | None = None
+        self._producer: Any = None
+        self._producer_paused = False
         self._handed = 0
         self.free = True
         self.size = 0
@@ -94,15 +98,28 @@ class Outgoing:
 
         Raises `LocalError` for data that can never fit.
         """
-        if len(data) > self._limits.max_buffered:
+        if self.admits(len(data)):
+            self.write_admitted(data)
+
+    def admits(self, size: int) -> bool:
+        """Whether ``size`` more octets may be written; where they may not, the policy was carried out, or raises."""
+        if self.size + size <= self._limits.max_buffered:
+            return True
+        if size > self._limits.max_buffered:
             raise LocalError(
-                f"{len(data)} octets at once, where Limits.max_buffered is {self._limits.max_buffered}: "
+                f"{size} octets at once, where Limits.max_buffered is {self._limits.max_buffered}: "
                 "raise it, or send less at a time"
             )
+        return self._overflow()
+
+    def write_admitted(self, data: bytes) -> None:
+        """Send whole frames that `admits` let in."""
         if self.free:
             self._hand_over(data)
-        elif self._admits(len(data)):
+        else:
             self._keep(data)
+        if not self.free and self._producer is not None:
+            self._pace(self._producer)
 
     def write_control(self, opcode: int, frame: bytes) -> None:
         """Send a control frame whatever waits: a close last, a pong in place of one that waits, a ping at once."""
@@ -120,6 +137,22 @@ class Outgoing:
         """Forget what waits here, so that a close frame is next."""
         self._queue = self._pong = None
         self.size = 0
+
+    def register(self, producer: Any) -> None:
+        """Pause ``producer`` above ``Limits.high_water``, resume it at ``low_water``. RuntimeError for a second."""
+        if self._producer is not None:
+            raise RuntimeError(f"{producer!r} cannot be registered: {self._producer!r} is not unregistered")
+        if self.finished:
+            producer.stopProducing()
+            return
+        self._producer = producer
+        self._producer_paused = False
+        self._pace(producer)
+
+    def unregister(self) -> Any:
+        """Pause and resume nobody any more; returns the producer."""
+        producer, self._producer = self._producer, None
+        return producer
 
     def finish(self, finished: Callable[[], None]) -> None:
         """Call ``finished``, once, when all was given to the transport and we no longer are its producer."""
@@ -150,9 +183,7 @@ class Outgoing:
         if self._drains is not None:
             self._drains.remove(waiting)
 
-    def _admits(self, size: int) -> bool:
-        if self.size + size <= self._limits.max_buffered:
-            return True
+    def _overflow(self) -> bool:
         if self._limits.slow_reader == "pause":
             raise BufferFull(
                 f"{self.size} octets wait for a slow reader: Limits.max_buffered is {self._limits.max_buffered}"
@@ -200,6 +231,19 @@ class Outgoing:
         while self._drains and self.buffered <= self._limits.low_water:
             self._drains.pop(0).callback(None)
         self._check_finished()
+
+    def _pace(self, producer: Any) -> None:
+        if not self._producer_paused and self.buffered > self._limits.high_water:
+            self._producer_paused = True
+            producer.pauseProducing()
+
+    def _call_for_more(self) -> None:
+        drains, self._drains = self._drains, None
+        for waiting in drains or ():
+            waiting.callback(None)
+        if self._producer is not None and self._producer_paused:
+            self._producer_paused = False
+            self._producer.resumeProducing()
 
     def _next(self, queue: deque[bytes]) -> bytes:
         frames = [queue.popleft()]

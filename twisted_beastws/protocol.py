@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
+from twisted.internet.interfaces import IConsumer, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -22,15 +22,21 @@ from twisted_beastws.opening import ServerOpening
 from twisted_beastws.operation import settled
 from twisted_beastws.options import Decorator, Role, Settings
 from twisted_beastws.outgoing import Outgoing
+from twisted_beastws.producers import PulledProducer
 from twisted_beastws.wire.closing import CloseCode, CloseReason
-from twisted_beastws.wire.frames import FIN_TEXT, Opcode
+from twisted_beastws.wire.deflate import Negotiated, PerMessageDeflate
+from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT, Opcode
 from twisted_beastws.wire.http import Request, Response
-from twisted_beastws.wire.session import Session
+from twisted_beastws.wire.session import DeflateSession, Session
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, ITransport
 
     from twisted_beastws.server import WebSocketServerFactory
+
+
+INBOX, HOOK, APPLICATION = 1, 2, 4
+"""Why nothing is read for now: messages wait to be taken, a hook takes its time, the application said so."""
 
 
 class State(Enum):
@@ -65,7 +71,7 @@ class ApplicationTransport:
         return getattr(self.below, name)
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IConsumer, IPushProducer)
 class WebSocketProtocol(Protocol):
     """A WebSocket connection (Beast: ``websocket::stream``). Subclass it and override the hooks you need.
 
@@ -77,6 +83,7 @@ class WebSocketProtocol(Protocol):
     role: which end this is. settings: what the factory's connections share. server: the factory, if it is ours.
     request, response: the opening handshake's, None before.
     subprotocol: what was agreed on, or None. user: yours to set, in `upgrade_requested`.
+    deflate: the compression that was agreed on (`Negotiated`), or None.
     state: a `State`. outgoing: the write buffer. reading_paused: nothing is read from the peer for now.
     """
 
@@ -87,6 +94,7 @@ class WebSocketProtocol(Protocol):
     request: Request | None = None
     response: Response | None = None
     subprotocol: str | None = None
+    deflate: Negotiated | None = None
     user: Any = None
     state: State = State.CONNECTING
     reading_paused: bool = False
@@ -103,6 +111,7 @@ class WebSocketProtocol(Protocol):
     _handling: Deferred[None] | None = None
     _ended: CloseReason | None = None
     _peer_finished: bool = False
+    _held: int = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -319,28 +328,37 @@ class WebSocketProtocol(Protocol):
 
     # Messages.
 
-    def send(self, message: str | bytes) -> None:
+    def send(self, message: str | bytes, *, compress: bool | None = None) -> None:
         """Send a message: ``str`` as text, ``bytes`` as binary. It is queued at once, like ``transport.write``.
+
+        compress: whether to, where `deflate` was agreed on; None compresses from ``Deflate.threshold`` octets on.
 
         Raises `ConnectionClosed` once closing, `BufferFull` under the policy ``pause``, `LocalError` before the
         connection is open or for more than ``Limits.max_buffered``. Text with lone surrogates raises
         UnicodeEncodeError.
         """
-        if isinstance(message, str):
+        if compress is not None:
+            first, payload = (FIN_TEXT, message.encode()) if isinstance(message, str) else (FIN_BINARY, message)
+            self._require_session().send_message(first, payload, compress)
+        elif isinstance(message, str):
             self._require_session().send_text(message)
         else:
             self._require_session().send_binary(message)
 
-    def send_text(self, text: str | bytes) -> None:
-        """Send a text message; ``bytes`` must be UTF-8 already, and are not checked. Raises as `send`."""
-        if isinstance(text, str):
+    def send_text(self, text: str | bytes, *, compress: bool | None = None) -> None:
+        """Send a text message; ``bytes`` must be UTF-8 already, and are not checked. As `send` otherwise."""
+        if compress is None and isinstance(text, str):
             self._require_session().send_text(text)
         else:
-            self._require_session().send_frame(FIN_TEXT, text)
+            payload = text.encode() if isinstance(text, str) else text
+            self._require_session().send_message(FIN_TEXT, payload, compress)
 
-    def send_binary(self, data: bytes) -> None:
-        """Send a binary message. Raises as `send`."""
-        self._require_session().send_binary(data)
+    def send_binary(self, data: bytes, *, compress: bool | None = None) -> None:
+        """Send a binary message. As `send` otherwise."""
+        if compress is None:
+            self._require_session().send_binary(data)
+        else:
+            self._require_session().send_message(FIN_BINARY, data, compress)
 
     def drain(self) -> Deferred[None]:
         """Fires when at most ``Limits.low_water`` octets wait to be sent; fails with `ConnectionClosed`.
@@ -385,6 +403,42 @@ class WebSocketProtocol(Protocol):
                     return
                 raise
             yield message
+
+    # Keeping pace: we are a consumer of the application's octets, and a producer of messages for it.
+
+    def write(self, data: bytes) -> None:
+        """Send a binary message (``IConsumer``). Raises as `send`."""
+        self.send_binary(data)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Pause ``producer`` while more than ``Limits.high_water`` octets wait, until ``low_water`` (``IConsumer``).
+
+        Without ``streaming`` it is asked for more once a turn of the reactor, in between. It is stopped when the
+        connection is lost. Raises RuntimeError while another is registered.
+        """
+        if not streaming:
+            producer = PulledProducer(producer, self._clock)
+        self.outgoing.register(producer)
+        if not streaming and self.buffered_amount <= self.settings.limits.high_water and self._ended is None:
+            producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        """Let go of the producer (``IConsumer``)."""
+        producer = self.outgoing.unregister()
+        if isinstance(producer, PulledProducer):
+            producer.pauseProducing()
+
+    def pauseProducing(self) -> None:
+        """Deliver no message until `resumeProducing`, and read no more (``IPushProducer``); pings wait as well."""
+        self._hold(APPLICATION)
+
+    def resumeProducing(self) -> None:
+        """Deliver messages again (``IPushProducer``)."""
+        self._release(APPLICATION)
+
+    def stopProducing(self) -> None:
+        """Close with 1001 (``IPushProducer``)."""
+        self.close(CloseCode.GOING_AWAY)
 
     # Control.
 
@@ -469,19 +523,28 @@ class WebSocketProtocol(Protocol):
         if hold != self.reading_paused and self._ended is None:
             self.reading_paused = hold
             if hold:
+                self._liveness.paused()
                 self._transport.pauseProducing()
             else:
+                self._liveness.resumed()
                 self._transport.resumeProducing()
 
     def upgraded(self, request: Request, response: Response) -> None:
         """The handshake succeeded: become a session."""
         self.request, self.response = request, response
-        session = Session(self.role is Role.SERVER, self, self.outgoing, self._clock.seconds, self.settings.limits)
+        session = self._make_session()
         self._session = session
         self._direct_messages(session)
         self.state = State.OPEN
         self._liveness.opened(session)
         self._run_hook(self.opened)
+
+    def _make_session(self) -> Session:
+        server, now, settings = self.role is Role.SERVER, self._clock.seconds, self.settings
+        if self.deflate is None or settings.deflate is None:
+            return Session(server, self, self.outgoing, now, settings.limits)
+        deflate = PerMessageDeflate(self.deflate, settings.deflate, server)
+        return DeflateSession(server, self, self.outgoing, now, settings.limits, deflate)
 
     def opening_settled(self) -> None:
         """An operation of the opening handshake is done; if it opened the connection, feed it what came behind."""
@@ -515,16 +578,26 @@ class WebSocketProtocol(Protocol):
 
     def _require_inbox(self) -> Inbox:
         if self._inbox is None:
-            self._inbox = Inbox(self.settings.limits, self._pause_session, self._resume_session)
+            self._inbox = Inbox(self.settings.limits, self._inbox_full, self._inbox_low)
         return self._inbox
 
-    def _pause_session(self) -> None:
+    def _inbox_full(self) -> None:
+        self._hold(INBOX)
+
+    def _inbox_low(self) -> None:
+        self._release(INBOX)
+
+    def _hold(self, reason: int) -> None:
+        self._held |= reason
         session = self._require_session()
         session.pause()
         self.hold_reading(session.paused)
 
-    def _resume_session(self) -> None:
-        session = self._require_session()
+    def _release(self, reason: int) -> None:
+        self._held &= ~reason
+        if self._held or self._session is None:
+            return
+        session = self._session
         # The time in which we ourselves did not read is not the peer's silence.
         session.received_at = self._clock.seconds()
         session.resume()
@@ -541,7 +614,7 @@ class WebSocketProtocol(Protocol):
         self._handling = handling
         session = self._require_session()
         if session.on_fragment is not None:
-            self._pause_session()
+            self._hold(HOOK)
         else:
             keep = self._require_inbox().put
             session.on_text = session.on_text and keep
@@ -559,7 +632,7 @@ class WebSocketProtocol(Protocol):
         if self._ended is not None:
             self._finish()
         elif session.on_fragment is not None:
-            self._resume_session()
+            self._release(HOOK)
         else:
             self._direct_messages(session)
 

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Factory
 
 from twisted_beastws.errors import TooManyConnections
-from twisted_beastws.options import Decorator, Limits, Origins, Settings, Timeouts
+from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Settings, Timeouts
 from twisted_beastws.protocol import State, WebSocketProtocol
 from twisted_beastws.wire.closing import CloseCode
 
@@ -43,6 +43,7 @@ class WebSocketServerFactory(Factory):
     subprotocols: those spoken here, the preferred first.
     origins: whose web pages may connect; default: this site's own.
     timeouts, limits: see `Timeouts` and `Limits`.
+    deflate: how messages are compressed for a client that offers it; None, the default, is never.
     clock: an ``IReactorTime``; None is the installed reactor.
 
     connections: the live connections, open or not yet.
@@ -59,6 +60,7 @@ class WebSocketServerFactory(Factory):
         origins: Origins | None = None,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
+        deflate: Deflate | None = None,
         clock: IReactorTime | None = None,
     ) -> None:
         self._make = _maker(protocol_or_coroutine)
@@ -68,6 +70,7 @@ class WebSocketServerFactory(Factory):
             origins=origins or Origins(),
             timeouts=timeouts or Timeouts(),
             limits=limits or Limits(),
+            deflate=deflate,
             clock=clock,
         )
         self.connections: set[WebSocketProtocol] = set()

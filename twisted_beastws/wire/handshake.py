@@ -201,7 +201,7 @@ def select_subprotocol(request: Request, supported: Sequence[str]) -> str | None
     return next((name for name in supported if name in offered), None)
 
 
-def success(request: Request, subprotocol: str | None = None) -> Response:
+def success(request: Request, subprotocol: str | None = None, extensions: str | None = None) -> Response:
     """The 101 that answers a request which `check_request` let pass (RFC 6455 §4.2.2)."""
     key = request.headers.getRawHeaders(b"Sec-WebSocket-Key", (b"",))[0]
     response = Response(101, request=request)
@@ -214,6 +214,8 @@ def success(request: Request, subprotocol: str | None = None) -> Response:
     )
     if subprotocol is not None:
         response.headers.setRawHeaders(b"Sec-WebSocket-Protocol", [subprotocol])
+    if extensions is not None:
+        response.headers.setRawHeaders(b"Sec-WebSocket-Extensions", [extensions])
     return response
 
 
@@ -236,10 +238,11 @@ def failure(error: HandshakeError, request: Request | None) -> Response:
     return response
 
 
-def check_decorated(response: Response, accept: str | None) -> None:
+def check_decorated(response: Response, accept: str | None, extensions: str | None = None) -> None:
     """Raise `DecoratorError` if a decorator spoilt a 101; with any other status it declines, and may say what it likes.
 
     accept: the Sec-WebSocket-Accept that must be there, or None where the handshake failed and a 101 would be a lie.
+    extensions: the Sec-WebSocket-Extensions that must be there, or None for none: the session does as it says.
     """
     if response.status != 101:
         return
@@ -249,6 +252,9 @@ def check_decorated(response: Response, accept: str | None) -> None:
     for name, value in expected:
         if response.headers.getRawHeaders(name.encode("ascii")) != [value]:
             raise DecoratorError(f"a decorator changed the {name} field of a 101")
+    agreed = None if extensions is None else [extensions.encode("ascii")]
+    if response.headers.getRawHeaders(b"Sec-WebSocket-Extensions") != agreed:
+        raise DecoratorError("a decorator changed the Sec-WebSocket-Extensions field of a 101")
 
 
 def make_key() -> str:
@@ -256,7 +262,9 @@ def make_key() -> str:
     return b2a_base64(os.urandom(16), newline=False).decode("ascii")
 
 
-def client_request(host: str, target: str, key: str, subprotocols: Sequence[str] = ()) -> Request:
+def client_request(
+    host: str, target: str, key: str, subprotocols: Sequence[str] = (), extensions: str | None = None
+) -> Request:
     """The client's request, its fields in Beast's order. Raises ``ValueError`` for what cannot stand in a field.
 
     host: the Host field, with a port where it is not the scheme's default.
@@ -267,16 +275,22 @@ def client_request(host: str, target: str, key: str, subprotocols: Sequence[str]
     headers.setRawHeaders(b"Connection", [b"Upgrade"])
     headers.setRawHeaders(b"Sec-WebSocket-Key", [key])
     headers.setRawHeaders(b"Sec-WebSocket-Version", [b"13"])
+    if extensions is not None:
+        headers.setRawHeaders(b"Sec-WebSocket-Extensions", [extensions])
     if subprotocols:
         headers.setRawHeaders(b"Sec-WebSocket-Protocol", [", ".join(subprotocols)])
     return Request("GET", target, "1.1", headers)
 
 
-def check_response(response: Response, key: str, subprotocols: Sequence[str] = ()) -> str | None:
+def check_response(
+    response: Response, key: str, subprotocols: Sequence[str] = (), *, extensions: bool = False
+) -> str | None:
     """The subprotocol of a good answer, or None if it has none (RFC 6455 §4.1).
 
     Raises the `HandshakeError` of the first of Beast's checks that ``response`` fails. Stricter than Beast: neither a
     subprotocol nor an extension that was not offered is taken.
+
+    extensions: some were offered; what the answer says to them is left to `deflate.check_answer`.
     """
     get = response.headers.getRawHeaders
     if response.status != 101:
@@ -287,7 +301,7 @@ def check_response(response: Response, key: str, subprotocols: Sequence[str] = (
     accept = _single(get(b"Sec-WebSocket-Accept"), "Sec-WebSocket-Accept", NoSecAccept)
     if accept != accept_key(key).encode("ascii"):
         raise BadSecAccept
-    if get(b"Sec-WebSocket-Extensions") is not None:
+    if not extensions and get(b"Sec-WebSocket-Extensions") is not None:
         raise BadExtension
     chosen = get(b"Sec-WebSocket-Protocol")
     if chosen is None:

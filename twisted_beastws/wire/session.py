@@ -8,20 +8,33 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol
 
 from twisted_beastws.errors import (
     BadFramePayload,
     ConnectionClosed,
     LocalError,
+    MessageTooBig,
     ProtocolError,
     TooManyFragments,
     UnacceptableData,
 )
 from twisted_beastws.options import Limits
 from twisted_beastws.wire.closing import Close, CloseCode, CloseReason, close_payload, parse_close
-from twisted_beastws.wire.frames import FIN, PAUSED, RUNNING, STOPPED, FrameCodec, Opcode, Sink
+from twisted_beastws.wire.deflate import PerMessageDeflate
+from twisted_beastws.wire.frames import (
+    FIN,
+    FIN_BINARY,
+    FIN_TEXT,
+    PAUSED,
+    RSV1,
+    RUNNING,
+    STOPPED,
+    FrameCodec,
+    Opcode,
+    Sink,
+)
 
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -111,7 +124,9 @@ class Session(FrameCodec):
             self._message = io.StringIO() if opcode == Opcode.TEXT else bytearray()
 
     def payload_received(self, part: bytes, last: bool) -> None:
-        final = last and self._final
+        self._take(part, last and self._final)
+
+    def _take(self, part: bytes, final: bool) -> None:
         # RFC 6455 §1.4: after our close frame, what comes before the peer's is thrown away (Beast does so too).
         if self.sent is None:
             self.message_size += len(part)
@@ -172,6 +187,10 @@ class Session(FrameCodec):
         self._end()
 
     # Sending.
+
+    def send_message(self, first: int, payload: bytes, compress: bool | None = None) -> None:
+        """Send a message in one frame whose first octet is ``first``. Without compression agreed on there is none."""
+        self.send_frame(first, payload)
 
     def ping(self, payload: bytes = b"") -> None:
         """Send a ping of at most 125 octets; raises `LocalError` beyond, `ConnectionClosed` after a close."""
@@ -270,3 +289,80 @@ class Session(FrameCodec):
 
     def hook_failed(self) -> None:
         self.handler.hook_failed()
+
+
+class DeflateSession(Session):
+    """One end of an open connection whose messages may be compressed (RFC 7692 §6)."""
+
+    __slots__ = ("_may_drop", "_pieces", "deflate")
+
+    def __init__(
+        self,
+        server: bool,
+        handler: Handler,
+        sink: Sink,
+        now: Callable[[], float],
+        limits: Limits,
+        deflate: PerMessageDeflate,
+    ) -> None:
+        super().__init__(server, handler, sink, now, limits)
+        self.deflate = deflate
+        self.accepts_rsv1 = True
+        self._may_drop = limits.slow_reader == "drop"
+        self._pieces: Iterator[tuple[bytes, bool]] | None = None
+
+    def _parse(self, data: bytes) -> None:
+        # What a hook that paused left of its part comes before what is behind it.
+        if self._pieces is not None and self.halted == RUNNING:
+            self._take_pieces()
+        super()._parse(data)
+
+    def payload_received(self, part: bytes, last: bool) -> None:
+        if self.compressed and self.sent is None:
+            room = self.max_message_size - self.message_size
+            self._pieces = self.deflate.inflate(part, last and self._final, room)
+            self._take_pieces()
+        else:
+            super().payload_received(part, last)
+
+    def _take_pieces(self) -> None:
+        try:
+            for piece, ended in self._pieces or ():
+                self._take(piece, ended)
+                if self.halted != RUNNING:
+                    return
+                if self.sent is not None:
+                    # The rest is thrown away, but for the message's end.
+                    self._take(b"", self._final and not self._remaining)
+                    break
+        except MessageTooBig:
+            raise self.too_big() from None
+        self._pieces = None
+
+    def send_text(self, text: str) -> None:
+        """Send a text message in one frame, compressed from ``Deflate.threshold`` octets on."""
+        self.send_message(FIN_TEXT, text.encode())
+
+    def send_binary(self, data: bytes) -> None:
+        """Send a binary message in one frame, compressed from ``Deflate.threshold`` octets on."""
+        self.send_message(FIN_BINARY, data)
+
+    def send_message(self, first: int, payload: bytes, compress: bool | None = None) -> None:
+        """Send a message in one frame whose first octet is ``first``; ``compress`` overrules the threshold."""
+        if compress is None:
+            compress = len(payload) >= self.deflate.threshold
+        if compress and self.sendable:
+            self._send_compressed(first, payload)
+        else:
+            self.send_frame(first, payload)
+
+    def _send_compressed(self, first: int, payload: bytes) -> None:
+        # What waits may be dropped yet: what comes behind it must not refer to it.
+        leaves = self.sink.free or not self._may_drop
+        sent = False
+        try:
+            self.emit(first | RSV1, self.deflate.compress(payload))
+            sent = leaves
+        finally:
+            if not sent:
+                self.deflate.forget_sent()

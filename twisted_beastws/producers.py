@@ -1,0 +1,41 @@
+"""A pull producer made to push, at the reactor's pace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IPullProducer, IPushProducer
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+
+@implementer(IPushProducer)
+class PulledProducer:
+    """Asks ``producer`` for more once a turn of the reactor, unless it is paused."""
+
+    def __init__(self, producer: IPullProducer, clock: IReactorTime) -> None:
+        self._producer = producer
+        self._clock = clock
+        self._call: IDelayedCall | None = None
+
+    def _pull(self) -> None:
+        self._call = self._clock.callLater(0, self._pull)
+        self._producer.resumeProducing()
+
+    def resumeProducing(self) -> None:
+        """Begin to ask, or again."""
+        if self._call is None:
+            self._call = self._clock.callLater(0, self._pull)
+
+    def pauseProducing(self) -> None:
+        """Ask no more."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def stopProducing(self) -> None:
+        """The consumer is gone."""
+        self.pauseProducing()
+        self._producer.stopProducing()

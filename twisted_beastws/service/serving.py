@@ -1,0 +1,116 @@
+"""A service that listens on endpoints, says where, and sends everyone home when it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.logger import Logger
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+    from twisted.python.failure import Failure
+
+    from twisted_beastws.server import WebSocketServerFactory
+
+# Types of endpoint whose addresses can be told as URLs: what is behind http or ws, and the port that need not be told.
+_SCHEMES = {"tcp": ("", 80), "tcp6": ("", 80), "systemd": ("", 80), "ssl": ("s", 443)}
+_EVERYWHERE = ("0.0.0.0", "::")
+
+
+class CannotListen(SystemExit, Exception):
+    """An endpoint cannot be listened on. Nobody need catch it: it ends the program with one line and exit status 1.
+
+    It is an Exception too, so that twistd removes its PID file and tells the terminal that it was started from.
+    """
+
+
+class Serving(Service):
+    """Serves ``factory`` on ``endpoints``, each with the string that describes it.
+
+    urls: what to tell the user when listening, as scheme and path: ``("http", "/")``.
+
+    Starting raises `CannotListen`. Stopping ends listening and drains the factory, which serves nobody after it.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        factory: WebSocketServerFactory,
+        endpoints: Sequence[tuple[str, IStreamServerEndpoint]],
+        urls: Sequence[tuple[str, str]],
+    ) -> None:
+        self.factory = factory
+        self._endpoints = endpoints
+        self._urls = urls
+        self._ports: list[Deferred[IListeningPort | None]] = []
+        self._starting = False
+        self._refused: CannotListen | None = None
+
+    def privilegedStartService(self) -> None:
+        """Listen, while twistd still has root's privileges."""
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        self._starting = True
+        self._ports = [self._listen(description, endpoint) for description, endpoint in self._endpoints]
+        self._starting = False
+        if self._refused is not None:
+            raise self._refused
+
+    def startService(self) -> None:
+        """Listen, unless that was done."""
+        super().startService()  # type: ignore[no-untyped-call]
+        if not self._ports:
+            self.privilegedStartService()
+
+    def stopService(self) -> Deferred[None]:
+        """Fires when nothing listens and every connection is gone; those that were open were told 1001."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        ports, self._ports = self._ports, []
+        for listening in ports:
+            listening.cancel()
+            port = await listening
+            if port is not None:
+                await maybeDeferred(port.stopListening)
+        if self.factory.connections:
+            self.log.info("connections to close: {count}", count=len(self.factory.connections))
+        await self.factory.drain()
+
+    def _listen(self, description: str, endpoint: IStreamServerEndpoint) -> Deferred[IListeningPort | None]:
+        listening: Deferred[IListeningPort] = endpoint.listen(self.factory)
+        return listening.addCallback(self._listens, description).addErrback(self._failed, description)
+
+    def _listens(self, port: IListeningPort, description: str) -> IListeningPort:
+        kind = description.partition(":")[0]
+        address = port.getHost()
+        if kind in _SCHEMES and isinstance(address, (IPv4Address, IPv6Address)):
+            urls = [_url(scheme, path, kind, address.host, address.port) for scheme, path in self._urls]
+            self.log.info("serving {urls}", urls=" and ".join(urls))
+        else:
+            self.log.info("serving on {endpoint}", endpoint=description)
+        return port
+
+    def _failed(self, failure: Failure, description: str) -> None:
+        if failure.check(CancelledError):
+            return
+        # Twisted's CannotListenError has the system's own words one level deeper.
+        cause = getattr(failure.value, "socketError", failure.value)
+        line = f"cannot listen on {description}: {getattr(cause, 'strerror', None) or cause} (--listen names another)"
+        if self._starting:
+            self._refused = self._refused or CannotListen(line)
+        else:
+            self.log.critical("{line}", line=line)
+
+
+def _url(scheme: str, path: str, kind: str, host: str, port: int) -> str:
+    secure, default = _SCHEMES[kind]
+    if host in _EVERYWHERE:
+        host = "localhost"
+    authority = f"[{host}]" if ":" in host else host
+    return f"{scheme}{secure}://{authority}{'' if port == default else f':{port}'}{path}"

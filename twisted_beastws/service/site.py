@@ -1,0 +1,74 @@
+"""What the service answers to plain HTTP: the chat's page at ``/``, and a line of text elsewhere."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from hashlib import sha256
+from html import escape
+from importlib.resources import files
+
+from twisted_beastws.wire.handshake import is_upgrade
+from twisted_beastws.wire.http import Headers, Request, Response
+
+NOT_FOUND = "There is nothing here; the chat's page is at /\n"
+NOT_ALLOWED = "The chat's page can only be read: GET or HEAD\n"
+
+
+class Site:
+    """The HTTP side of the service.
+
+    chat_path: where the chat itself is: its path, without a query, as it stands in a request.
+    """
+
+    def __init__(self, chat_path: str) -> None:
+        self._chat_path = chat_path
+        source = (files("twisted_beastws.service") / "page.html").read_text(encoding="utf-8")
+        page = source.replace("{{path}}", escape(chat_path))
+        self._page = page.encode("utf-8")
+        self._page_headers = Headers(
+            {
+                "Content-Type": ["text/html; charset=utf-8"],
+                "Content-Security-Policy": [_policy(page)],
+                "X-Content-Type-Options": ["nosniff"],
+                "Referrer-Policy": ["no-referrer"],
+                "Cache-Control": ["no-store"],
+            }
+        )
+
+    def answer(self, request: Request) -> Response | None:
+        """The answer to a request; None for what the WebSocket handshake is to answer.
+
+        A chat at ``/`` shares that path with the page: requests for an upgrade are the chat's there, all others the
+        page's.
+        """
+        if request.path == self._chat_path and (request.path != "/" or is_upgrade(request)):
+            return None
+        if request.path != "/":
+            return Response(404, body=NOT_FOUND)
+        if request.method not in ("GET", "HEAD"):
+            return Response(405, headers=Headers({"Allow": ["GET, HEAD"]}), body=NOT_ALLOWED)
+        return Response(200, headers=self._page_headers, body=self._page)
+
+
+def _policy(page: str) -> str:
+    """A Content-Security-Policy under which the page's own script and style are all that runs or is fetched."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {_hashes(page, 'script')}",
+            f"style-src {_hashes(page, 'style')}",
+            "img-src data:",
+            # Content Security Policy 3 §6.7.2.8: 'self' stands for ws: and wss: of this host too.
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+def _hashes(page: str, element: str) -> str:
+    contents = re.findall(f"<{element}>(.*?)</{element}>", page, re.DOTALL)
+    digests = [b64encode(sha256(content.encode("utf-8")).digest()).decode("ascii") for content in contents]
+    return " ".join(f"'sha256-{digest}'" for digest in digests)

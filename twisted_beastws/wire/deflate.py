@@ -1,0 +1,285 @@
+"""permessage-deflate (RFC 7692): what the two ends agree on, and the codec, which inflates no more than it is let."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from twisted_beastws.errors import BadDeflate, BadExtension, MessageTooBig
+from twisted_beastws.options import Deflate
+
+NAME = "permessage-deflate"
+SERVER_BITS, CLIENT_BITS = "server_max_window_bits", "client_max_window_bits"
+SERVER_ALONE, CLIENT_ALONE = "server_no_context_takeover", "client_no_context_takeover"
+
+SLICE = 1 << 16
+"""Octets inflated at once at most: 64 KiB, as many as a transport reads at once."""
+
+# RFC 7692 §7.2.1: what ends every flushed message, and is not sent.
+_TAIL = b"\0\0\xff\xff"
+
+# RFC 6455 §9.1, RFC 2616 §2.2.
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_ELEMENT = re.compile(rf"[ \t,]*({_TOKEN})")
+_PARAMETER = re.compile(rf'[ \t]*;[ \t]*({_TOKEN})(?:[ \t]*=[ \t]*(?:({_TOKEN})|"((?:[^"\\]|\\.)*)"))?')
+_END = re.compile(r"[ \t]*(?:,[ \t,]*|\Z)")
+_ESCAPED = re.compile(r"\\(.)")
+_WHOLE_TOKEN = re.compile(_TOKEN)
+# RFC 7692 §7.1.2: a decimal integer without leading zeroes, 8-15.
+_BITS = re.compile(r"[89]|1[0-5]")
+
+Said = dict[str, int | None]
+"""Parameters as an offer or an answer has them; None stands for one without a value."""
+
+
+class Extension(NamedTuple):
+    """One element of Sec-WebSocket-Extensions; names in lower case, a parameter without a value has None."""
+
+    name: str
+    parameters: list[tuple[str, str | None]]
+
+
+def parse_extensions(values: Sequence[bytes]) -> list[Extension]:
+    """Read the Sec-WebSocket-Extensions fields of a request or answer; raises `BadExtension` for what is no list.
+
+    RFC 6455 §9.1: repeated fields are one list; a quoted value is a token once it is unquoted.
+    """
+    return [extension for value in values for extension in _parse_list(value.decode("latin-1"))]
+
+
+def _parse_list(text: str) -> Iterator[Extension]:
+    at = 0
+    while element := _ELEMENT.match(text, at):
+        at = element.end()
+        parameters = []
+        while parameter := _PARAMETER.match(text, at):
+            at = parameter.end()
+            name, value, quoted = parameter.groups()
+            if quoted is not None:
+                value = _ESCAPED.sub(r"\1", quoted)
+                if not _WHOLE_TOKEN.fullmatch(value):
+                    raise _malformed()
+            parameters.append((name.lower(), value))
+        end = _END.match(text, at)
+        if end is None:
+            raise _malformed()
+        at = end.end()
+        yield Extension(element[1].lower(), parameters)
+    if text[at:].strip(" \t,"):
+        raise _malformed()
+
+
+def _malformed() -> BadExtension:
+    return BadExtension("The WebSocket handshake Sec-WebSocket-Extensions field is malformed")
+
+
+@dataclass(frozen=True, slots=True)
+class Negotiated:
+    """What the two ends agreed on; ``answer`` says it as the server did. See `Deflate` for the parameters."""
+
+    answer: str
+    server_max_window_bits: int
+    client_max_window_bits: int
+    server_no_context_takeover: bool
+    client_no_context_takeover: bool
+
+
+def accept_offer(values: Sequence[bytes], options: Deflate) -> Negotiated | None:
+    """The server's answer to the first of the offers in ``values`` that it can accept, or None (RFC 7692 §5).
+
+    values: the request's Sec-WebSocket-Extensions fields; raises `BadExtension` (400) if they are malformed.
+    An offer with an unknown, repeated or ill-valued parameter is declined (RFC 7692 §7.1), and one with a window of 8.
+    """
+    for extension in parse_extensions(values):
+        if extension.name == NAME:
+            try:
+                return _accept(_read_parameters(extension), options)
+            except BadExtension:
+                continue
+    return None
+
+
+def _read_parameters(extension: Extension) -> Said:
+    said: Said = {}
+    for name, value in extension.parameters:
+        if name in said or name not in (SERVER_BITS, CLIENT_BITS, SERVER_ALONE, CLIENT_ALONE):
+            raise BadExtension
+        if value is None:
+            # RFC 7692 §7.1.2.1: a server's window has its value.
+            if name == SERVER_BITS:
+                raise BadExtension
+            said[name] = None
+        elif name in (SERVER_BITS, CLIENT_BITS) and _BITS.fullmatch(value):
+            said[name] = int(value)
+        else:
+            raise BadExtension
+    return said
+
+
+def _accept(offered: Said, options: Deflate) -> Negotiated:
+    asked_server, asked_client = offered.get(SERVER_BITS), offered.get(CLIENT_BITS)
+    # zlib compresses with no window of 8; Beast takes 9 for it, which the client need not be able to inflate.
+    if asked_server == 8 or asked_client == 8:
+        raise BadExtension
+    said: Said = {}
+    if SERVER_ALONE in offered or options.server_no_context_takeover:
+        said[SERVER_ALONE] = None
+    if CLIENT_ALONE in offered or options.client_no_context_takeover:
+        said[CLIENT_ALONE] = None
+    # RFC 7692 §7.1.2.1: what was asked for is answered, 15 as well, which Beast leaves out.
+    if asked_server is not None or options.server_max_window_bits < 15:
+        said[SERVER_BITS] = min(asked_server or 15, options.server_max_window_bits)
+    if asked_client is not None or options.client_max_window_bits < 15:
+        # RFC 7692 §7.1.2.2: never answered to a client that does not know the parameter.
+        if CLIENT_BITS not in offered:
+            raise BadExtension
+        said[CLIENT_BITS] = min(asked_client or 15, options.client_max_window_bits)
+    return _negotiated(said)
+
+
+def _negotiated(said: Said, client: Deflate | None = None) -> Negotiated:
+    client_bits = said.get(CLIENT_BITS) or 15
+    if client is not None:
+        # What a client asks of itself it does, whether or not the server knows.
+        client_bits = min(client_bits, client.client_max_window_bits)
+    return Negotiated(
+        _to_text(said),
+        said.get(SERVER_BITS) or 15,
+        client_bits,
+        SERVER_ALONE in said,
+        CLIENT_ALONE in said or (client is not None and client.client_no_context_takeover),
+    )
+
+
+def _to_text(said: Said) -> str:
+    return "; ".join([NAME, *(name if value is None else f"{name}={value}" for name, value in said.items())])
+
+
+def offer(options: Deflate) -> str:
+    """The client's Sec-WebSocket-Extensions field. Windows of 15 are left out, where Beast writes them."""
+    said: Said = {}
+    if options.server_max_window_bits < 15:
+        said[SERVER_BITS] = options.server_max_window_bits
+    said[CLIENT_BITS] = options.client_max_window_bits if options.client_max_window_bits < 15 else None
+    if options.server_no_context_takeover:
+        said[SERVER_ALONE] = None
+    if options.client_no_context_takeover:
+        said[CLIENT_ALONE] = None
+    return _to_text(said)
+
+
+def check_answer(values: Sequence[bytes], options: Deflate | None) -> Negotiated | None:
+    """What the server made of our `offer`; None if it declined. ``options`` is None if nothing was offered.
+
+    values: the answer's Sec-WebSocket-Extensions fields. Raises `BadExtension` for an answer that does not accept what
+    was offered (RFC 7692 §5.1, where Beast goes on without compression), and for a client's window of 8.
+    """
+    extensions = parse_extensions(values)
+    if not extensions:
+        return None
+    if options is None or len(extensions) > 1 or extensions[0].name != NAME:
+        raise BadExtension
+    said = _read_parameters(extensions[0])
+    # RFC 7692 §7.1.1.1 and §7.1.2.1: accepted by saying it, and the window no larger.
+    if options.server_no_context_takeover and SERVER_ALONE not in said:
+        raise BadExtension
+    if (said.get(SERVER_BITS) or 15) > options.server_max_window_bits:
+        raise BadExtension
+    if CLIENT_BITS in said:
+        # RFC 7692 §7.1.2.2: no larger than offered; only an offer may leave the value out.
+        client_bits = said[CLIENT_BITS]
+        if client_bits is None or not 9 <= client_bits <= options.client_max_window_bits:
+            raise BadExtension
+    return _negotiated(said, options)
+
+
+class PerMessageDeflate:
+    """Compresses and inflates one connection's messages (RFC 7692 §7.2).
+
+    What zlib needs is made at a direction's first compressed message, and freed behind each one where its context is
+    not taken over.
+
+    threshold: messages of fewer octets are not worth it.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_compressor",
+        "_inflater",
+        "_options",
+        "_receives_alone",
+        "_receives_bits",
+        "_sends_alone",
+        "_sends_bits",
+        "threshold",
+    )
+
+    def __init__(self, negotiated: Negotiated, options: Deflate, server: bool) -> None:
+        ours = (negotiated.server_max_window_bits, negotiated.server_no_context_takeover)
+        theirs = (negotiated.client_max_window_bits, negotiated.client_no_context_takeover)
+        self._sends_bits, self._sends_alone = ours if server else theirs
+        self._receives_bits, self._receives_alone = theirs if server else ours
+        self._options = options
+        self.threshold = options.threshold
+        self._compressor: zlib._Compress | None = None
+        self._inflater: zlib._Decompress | None = None
+        self._begun = False
+
+    def compress(self, payload: bytes) -> bytes:
+        """A whole message, compressed."""
+        # RFC 7692 §7.2.3.6; zlib flushes nothing where nothing came since the last flush.
+        if not payload:
+            return b"\0"
+        compressor = self._compressor
+        if compressor is None:
+            options = self._options
+            compressor = zlib.compressobj(options.level, zlib.DEFLATED, -self._sends_bits, options.mem_level)
+            if not self._sends_alone:
+                self._compressor = compressor
+        return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+    def forget_sent(self) -> None:
+        """The next message refers to none before it: for when the peer may not get one, or gets one made elsewhere."""
+        self._compressor = None
+
+    def inflate(self, part: bytes, final: bool, room: int) -> Iterator[tuple[bytes, bool]]:
+        """Inflate the next part of a message; ``final`` if it is the last.
+
+        Yields pieces of at most 64 KiB, each inflated when it is asked for, with whether it ends the message. Raises
+        `BadDeflate`, and `MessageTooBig` beyond ``room`` octets, of which it inflates one.
+        """
+        self._begun = self._begun or bool(part)
+        if final and self._begun:
+            # An empty payload is no DEFLATE data; as in Beast it is an empty message.
+            part += _TAIL
+        while True:
+            inflater = self._inflater
+            if inflater is None:
+                inflater = self._inflater = zlib.decompressobj(-max(self._receives_bits, 9))
+            size = min(room + 1, SLICE)
+            try:
+                piece = inflater.decompress(part, size)
+            except zlib.error:
+                raise BadDeflate from None
+            if len(piece) > room:
+                raise MessageTooBig
+            room -= len(piece)
+            part = inflater.unconsumed_tail
+            more = bool(part) or len(piece) == size
+            if inflater.eof:
+                # RFC 7692 §7.2.3.4: a block may be its stream's last; what follows is a new one.
+                self._inflater = None
+                part = inflater.unused_data
+                more = bool(part) and not (final and part == _TAIL)
+            ended = final and not more
+            if ended:
+                self._begun = False
+                if self._receives_alone:
+                    self._inflater = None
+            if piece or ended:
+                yield piece, ended
+            if not more:
+                return
