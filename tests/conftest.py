@@ -1,17 +1,24 @@
-"""Where CI is set a skipped test fails, so that nothing CI is to show can be left out unseen."""
+"""What the whole suite shares: connections in memory, the log, and that CI skips nothing."""
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Generator
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, TypeVar
 
 import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import LogLevel, globalLogBeginner, globalLogPublisher
+from twisted.python.failure import Failure
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
 def fail_if_skipped(report: Report) -> Report:
+    """Where CI is set a skipped test fails, so that nothing CI is to show can be left out unseen."""
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") not in (None, "", "false"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
@@ -27,3 +34,125 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     return fail_if_skipped((yield))
+
+
+class Transport(StringTransport):
+    """A transport that keeps each write apart and stalls when it is told to, as one whose peer does not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.stalled = False
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.writes.append(data)
+        if self.stalled and self.producer is not None:
+            self.producer.pauseProducing()
+
+    def stall(self) -> None:
+        self.stalled = True
+
+    def flow(self) -> None:
+        self.stalled = False
+        self.producer.resumeProducing()
+
+
+class Peer:
+    """The client's end of a connection in memory: what it sends, what it reads, how it leaves."""
+
+    HEAD = (
+        b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    KEY = b"\x11\x92\xa3\x04"
+
+    def __init__(self, protocol: Any, clock: Any, transport: Any = None) -> None:
+        self.protocol = protocol
+        self.clock = clock
+        self.transport = Transport() if transport is None else transport
+        protocol.makeConnection(self.transport)
+
+    def sends(self, *parts: bytes) -> None:
+        for part in parts:
+            self.protocol.dataReceived(part)
+
+    def reads(self) -> bytes:
+        read: bytes = self.transport.value()
+        self.transport.clear()
+        self.transport.writes.clear()
+        return read
+
+    def leaves(self, reason: Exception | None = None) -> None:
+        self.protocol.connectionLost(Failure(reason or ConnectionDone()))
+
+    @classmethod
+    def frame(cls, first: int, payload: bytes = b"") -> bytes:
+        """A masked frame whose first octet is ``first``."""
+        size = len(payload)
+        if size < 126:
+            header = bytes((first, 0x80 | size))
+        elif size < 1 << 16:
+            header = bytes((first, 0xFE)) + size.to_bytes(2, "big")
+        else:
+            header = bytes((first, 0xFF)) + size.to_bytes(8, "big")
+        return header + cls.KEY + bytes(octet ^ cls.KEY[at & 3] for at, octet in enumerate(payload))
+
+    @classmethod
+    def text(cls, text: str) -> bytes:
+        return cls.frame(0x81, text.encode())
+
+    @classmethod
+    def close(cls, code: int | None = 1000, reason: bytes = b"") -> bytes:
+        return cls.frame(0x88, b"" if code is None else code.to_bytes(2, "big") + reason)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def connect(clock: Clock) -> Callable[..., Peer]:
+    """``connect(protocol or coroutine, **factory options)``: a connection in memory, opened unless opened=False."""
+
+    def connect(protocol: Any = None, *, opened: bool = True, factory: Any = None, **options: Any) -> Peer:
+        from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
+
+        if factory is None:
+            factory = WebSocketServerFactory(protocol or WebSocketProtocol, clock=clock, **options)
+        peer = Peer(factory.buildProtocol(None), clock)
+        if opened:
+            peer.sends(peer.HEAD)
+            assert peer.reads().startswith(b"HTTP/1.1 101 ")
+        return peer
+
+    return connect
+
+
+@pytest.fixture(scope="session")
+def logging() -> None:
+    # Until logging begins Twisted keeps every event, and with it what the event speaks of.
+    globalLogBeginner.beginLoggingTo([lambda event: None], discardBuffer=True, redirectStandardIO=False)
+
+
+@pytest.fixture
+def logged(logging: None) -> Iterator[Callable[..., list[Any]]]:
+    """``logged(type)``: the failures of that type logged so far, which it takes. What nobody took fails the test."""
+    events: list[Any] = []
+
+    def observe(event: Any) -> None:
+        if event["log_level"] >= LogLevel.warn:
+            events.append((event["log_failure"].value if "log_failure" in event else None, event["log_format"]))
+
+    def take(kind: type[BaseException]) -> list[Any]:
+        gc.collect()
+        taken = [value for value, _ in events if isinstance(value, kind)]
+        events[:] = [event for event in events if not isinstance(event[0], kind)]
+        return taken
+
+    globalLogPublisher.addObserver(observe)
+    yield take
+    gc.collect()
+    globalLogPublisher.removeObserver(observe)
+    assert events == []

@@ -351,12 +351,22 @@ class TestTalk:
     def test_fetches_nothing_beside_itself(self, tab: Tab) -> None:
         assert tab.run("return performance.getEntriesByType('resource').map(entry => entry.name)") == []
 
+    def test_the_policy_lets_no_other_script_run(self, browser: Any, puppet: Puppet) -> None:
+        injected = (
+            "const e = document.createElement('script'); e.textContent = 'window.injected = 1'; document.body.append(e)"
+        )
+        puppet.run(injected)
+        assert puppet.run("return window.injected") is None
+        assert "Content Security Policy" in browser.get_log("browser")[0]["message"]
+
     def test_talks_to_the_path_it_was_given_on_its_own_host(self, server: Server, puppet: Puppet) -> None:
         assert puppet.run("return sockets.map(s => s.address)") == [f"ws://127.0.0.1:{server.port}/chat"]
 
     def test_counts_in_its_title_what_came_unseen(self, server: Server, puppet: Puppet) -> None:
         puppet.run("Object.defineProperty(document, 'hidden', {get: () => window.unseen})")
         puppet.open()
+        puppet.run("sockets[0].onmessage({data: 'seen'})")
+        assert puppet.run("return document.title") == "Chat"
         puppet.run("window.unseen = true; for (const data of 'ab') sockets[0].onmessage({data})")
         assert puppet.run("return document.title") == "(2) Chat"
         puppet.run("window.unseen = false; document.dispatchEvent(new Event('visibilitychange'))")

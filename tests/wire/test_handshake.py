@@ -521,13 +521,9 @@ class TestDecorated:
 
     @pytest.mark.parametrize("name", ["Upgrade", "Connection", "Sec-WebSocket-Accept"])
     def test_changed(self, name: str) -> None:
-        for change in (
-            lambda headers: headers.removeHeader(name),
-            lambda headers: headers.addRawHeader(name, "x"),
-            lambda headers: headers.setRawHeaders(name, ["x"]),
-        ):
+        for values in ([], ["x"], ["websocket", "x"], ["Upgrade", "x"], [ACCEPT, "x"]):
             response = success(parse_request(head()))
-            change(response.headers)
+            response.headers.setRawHeaders(name, values)
             with pytest.raises(errors.DecoratorError, match=name):
                 check_decorated(response, ACCEPT)
             response.status = 403

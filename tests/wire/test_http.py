@@ -326,6 +326,8 @@ class TestResponse:
         with pytest.raises(ValueError):
             Response(200, "OK\0").to_bytes()
         with pytest.raises(ValueError):
+            Response(200, "OK\rX: y").to_bytes()
+        with pytest.raises(ValueError):
             Response(200, version="1.1 200 OK\r\nX: y\r\n").to_bytes()
         with pytest.raises(ValueError):
             Response(200, headers=TwistedHeaders({b"X": [b"a\0b"]}))
@@ -449,6 +451,21 @@ class TestHeadBuffer:
         assert run(chunked(data, cuts)) == whole
         assert run([data[at : at + 1] for at in range(len(data))]) == whole
 
+    @pytest.mark.parametrize(
+        ("data", "error"),
+        [
+            (request(*[b"A: 1"] * 9)[:-2] + b"\n\0", HeadTooLarge),
+            (b"G\0" + request(*[b"A: 1"] * 9), BadRequest),
+            (b"\x16" + request(*[b"A: 1"] * 9)[:-2] + b"\n", BadRequest),
+            (b"x" * 199 + b"\n", BadRequest),
+            (b"x" * 200 + b"\n", HeadTooLarge),
+        ],
+    )
+    @pytest.mark.parametrize("step", [1, 7, 10_000])
+    def test_first_fault_decides(self, data: bytes, error: type[HandshakeError], step: int) -> None:
+        _, end = run([data[at : at + step] for at in range(0, len(data), step)])
+        assert isinstance(end, tuple) and end[0] is error
+
     @pytest.mark.parametrize("step", [1, 7, 10_000])
     def test_limit_of_octets(self, step: int) -> None:
         head = request(b"X: " + b"v" * 50)
@@ -540,4 +557,4 @@ class TestHeadBuffer:
             return best
 
         # 16 times the octets: 16 times the time if linear, 256 times if not.
-        assert cost(1 << 20) < 80 * cost(1 << 16)
+        assert cost(1 << 18) < 80 * cost(1 << 14)

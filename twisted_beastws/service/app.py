@@ -70,10 +70,10 @@ def _check_kind(found: object) -> Served | WebSocketServerFactory:
         return found
     if isclass(found) and issubclass(found, WebSocketProtocol):
         return found
-    kind = "a class" if isclass(found) else f"a {type(found).__name__}"
+    kind = "another class" if isclass(found) else f"of type {type(found).__name__}"
     raise AppError(
-        f"it is {kind}: a subclass of WebSocketProtocol, a coroutine function (async def) or a WebSocketServerFactory "
-        "can be served"
+        "only a subclass of WebSocketProtocol, a coroutine function (async def) or a WebSocketServerFactory can be "
+        f"served; it is {kind}"
     )
 
 

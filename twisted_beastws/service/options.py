@@ -139,6 +139,11 @@ class Options(TwistedOptions):
         print(f"twisted_beastws {__version__}")
         raise SystemExit(0)
 
+    def parseArgs(self, *arguments: str) -> None:
+        """There are none. Raises ``UsageError``."""
+        if arguments:
+            raise UsageError(f"{arguments[0]}: beastws takes options only")
+
     def postOptions(self) -> None:
         """Resolve what the options name. Raises ``UsageError``."""
         if not self["listen"]:
@@ -175,6 +180,8 @@ class Options(TwistedOptions):
             handshake=self["handshake-timeout"] or None,
             idle=self["idle-timeout"] or None,
             ping_interval=self["ping-interval"] or None,
+            # A container's engine kills what is not gone in 10 s.
+            close=5.0,
         )
 
     @property
@@ -197,6 +204,8 @@ def _endpoint(description: str) -> IStreamServerEndpoint:
 
     try:
         return cast("IStreamServerEndpoint", serverFromString(reactor, description))
+    except OSError as error:
+        raise UsageError(f"--listen={description}: {error.filename}: {error.strerror}") from error
     except Exception as error:
         why = " ".join(str(error).split())
-        raise UsageError(f"--listen={description}: {why}; give an endpoint string such as tcp:1984") from error
+        raise UsageError(f"--listen={description}: not an endpoint string, such as tcp:1984: {why}") from error

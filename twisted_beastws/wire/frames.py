@@ -81,7 +81,7 @@ class MaskKeys:
                 return key
 
 
-_mask_keys = MaskKeys()
+mask_keys = MaskKeys()
 
 
 def apply_mask(data: bytes, key: bytes) -> bytes:
@@ -315,6 +315,9 @@ class FrameCodec:
 
     def _deliver(self, first: int, payload: bytes) -> None:
         if first == FIN_TEXT:
+            # Refused by its header, as one that comes in parts is: before its text is judged.
+            if self.on_text is None:
+                raise UnacceptableData
             try:
                 text = payload.decode()
             except UnicodeDecodeError:
@@ -375,7 +378,7 @@ class FrameCodec:
 
     def emit(self, first: int, payload: bytes) -> None:
         """Write a frame, or gather it while a chunk is being fed and nothing waits in the sink."""
-        frame = encode_frame(first, payload, None if self.server else _mask_keys.next())
+        frame = encode_frame(first, payload, None if self.server else mask_keys.next())
         if self._gathering and self.sink.free and len(frame) < GATHER_LIMIT:
             self._gathered.append(frame)
             self._waiting += len(frame)

@@ -154,7 +154,7 @@ def _parse_origin(text: str) -> _Origin | None:
 
 @lru_cache(maxsize=64)
 def _parse_allowed(allowed: tuple[str, ...]) -> frozenset[_Origin | None]:
-    return frozenset(map(_parse_origin, allowed)) - {None}
+    return frozenset(map(_parse_origin, allowed))
 
 
 def check_origin(request: Request, origins: Origins) -> None:

@@ -22,6 +22,7 @@ from twisted_beastws.errors import (
 )
 from twisted_beastws.options import Limits
 from twisted_beastws.wire.closing import Close, CloseCode, CloseReason, close_payload, parse_close
+from twisted_beastws.wire.codec import FrameCodec
 from twisted_beastws.wire.deflate import PerMessageDeflate
 from twisted_beastws.wire.frames import (
     FIN,
@@ -31,7 +32,6 @@ from twisted_beastws.wire.frames import (
     RSV1,
     RUNNING,
     STOPPED,
-    FrameCodec,
     Opcode,
     Sink,
 )
@@ -144,10 +144,14 @@ class Session(FrameCodec):
         if self._decoder is None:
             return ""
         try:
-            return self._decoder.decode(part, final)
+            text = self._decoder.decode(part, final)
         except UnicodeDecodeError:
             # RFC 6455 §8.1: at the first bad octet, not at the message's end.
             raise BadFramePayload from None
+        # Python waits for a surrogate's third octet, though its second is bad.
+        if b"\xed\xa0" <= self._decoder.getstate()[0] < b"\xee":
+            raise BadFramePayload
+        return text
 
     def _deliver_fragment(self, part: bytes, final: bool) -> None:
         if part or final:
@@ -223,7 +227,9 @@ class Session(FrameCodec):
         """Fail the connection (RFC 6455 §7.1.7): tell the peer why by a close frame and end the session."""
         if self.halted == STOPPED:
             return
-        self.error = error
+        # A close frame of a paused session lets it read on, and find more that is wrong.
+        if self.error is None:
+            self.error = error
         if self.sent is None:
             self.began = "local"
             if code is None:

@@ -1,0 +1,399 @@
+# cython: language_level=3, boundscheck=True, wraparound=False, initializedcheck=True
+"""The compiled twin of `twisted_beastws.wire.frames.FrameCodec`: the same interface, the same results.
+
+Raw memory is touched in four functions alone (`_unmask`, `_masked`, `_decoded`, `_framed`), each given its size.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from twisted_beastws import errors
+from twisted_beastws.wire.frames import GATHER_LIMIT, mask_keys
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+
+cdef enum:
+    RUNNING = 0
+    PAUSED = 1
+    STOPPED = 2
+    FIN = 0x80
+    RESERVED = 0x70
+    RSV1 = 0x40
+    FIN_TEXT = 0x81
+    FIN_BINARY = 0x82
+    SCRATCH = 4096
+
+cdef Py_ssize_t _GATHER_LIMIT = GATHER_LIMIT
+cdef uint64_t _MOST = (<uint64_t>1) << 63
+
+cdef object _BadContinuation = errors.BadContinuation
+cdef object _BadControlFragment = errors.BadControlFragment
+cdef object _BadControlSize = errors.BadControlSize
+cdef object _BadDataFrame = errors.BadDataFrame
+cdef object _BadFramePayload = errors.BadFramePayload
+cdef object _BadMaskedFrame = errors.BadMaskedFrame
+cdef object _BadOpcode = errors.BadOpcode
+cdef object _BadReservedBits = errors.BadReservedBits
+cdef object _BadSize = errors.BadSize
+cdef object _BadUnmaskedFrame = errors.BadUnmaskedFrame
+cdef object _MessageTooBig = errors.MessageTooBig
+cdef object _ProtocolError = errors.ProtocolError
+cdef object _UnacceptableData = errors.UnacceptableData
+
+
+cdef void _unmask(uint8_t *target, const uint8_t *source, Py_ssize_t size, const uint8_t *key) noexcept nogil:
+    # RFC 6455 §5.3, eight octets at a time; memcpy keeps unaligned access defined.
+    cdef uint32_t narrow
+    cdef uint64_t wide, word
+    cdef Py_ssize_t at = 0
+    memcpy(&narrow, key, 4)
+    wide = (<uint64_t>narrow << 32) | narrow
+    while size - at >= 8:
+        memcpy(&word, source + at, 8)
+        word ^= wide
+        memcpy(target + at, &word, 8)
+        at += 8
+    while at < size:
+        target[at] = source[at] ^ key[at & 3]
+        at += 1
+
+
+cdef bytes _masked(const uint8_t *source, Py_ssize_t size, const uint8_t *key):
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, size)
+    _unmask(<uint8_t *>PyBytes_AS_STRING(result), source, size, key)
+    return result
+
+
+cdef object _decoded(const uint8_t *source, Py_ssize_t size, const uint8_t *key, bint masked):
+    cdef uint8_t scratch[SCRATCH]
+    cdef bytes copy
+    if not masked:
+        return PyUnicode_DecodeUTF8(<const char *>source, size, NULL)
+    if size <= SCRATCH:
+        _unmask(scratch, source, size, key)
+        return PyUnicode_DecodeUTF8(<const char *>scratch, size, NULL)
+    copy = _masked(source, size, key)
+    return PyUnicode_DecodeUTF8(PyBytes_AS_STRING(copy), size, NULL)
+
+
+cdef bytes _framed(int first, const uint8_t *payload, Py_ssize_t size, bytes key):
+    cdef uint8_t header[14]
+    cdef Py_ssize_t length = 2
+    cdef int mask_bit = 0 if key is None else 0x80
+    cdef int octet
+    cdef bytes frame
+    cdef uint8_t *target
+    header[0] = <uint8_t>first
+    # RFC 6455 §5.2: the length in its shortest form.
+    if size < 126:
+        header[1] = <uint8_t>(mask_bit | size)
+    elif size < 1 << 16:
+        header[1] = <uint8_t>(mask_bit | 126)
+        header[2] = <uint8_t>(size >> 8)
+        header[3] = <uint8_t>(size & 0xFF)
+        length = 4
+    else:
+        header[1] = <uint8_t>(mask_bit | 127)
+        for octet in range(8):
+            header[2 + octet] = <uint8_t>((<uint64_t>size >> (56 - 8 * octet)) & 0xFF)
+        length = 10
+    if key is not None:
+        if PyBytes_GET_SIZE(key) != 4:
+            raise ValueError("a mask key has four octets")
+        memcpy(&header[length], PyBytes_AS_STRING(key), 4)
+        length += 4
+    frame = PyBytes_FromStringAndSize(NULL, length + size)
+    target = <uint8_t *>PyBytes_AS_STRING(frame)
+    memcpy(target, header, length)
+    if key is None:
+        memcpy(target + length, payload, size)
+    else:
+        _unmask(target + length, payload, size, <const uint8_t *>PyBytes_AS_STRING(key))
+    return frame
+
+
+def apply_mask(bytes data not None, bytes key not None):
+    """Mask or unmask ``data`` (RFC 6455 §5.3)."""
+    if PyBytes_GET_SIZE(key) != 4:
+        raise ValueError("a mask key has four octets")
+    return _masked(
+        <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), <const uint8_t *>PyBytes_AS_STRING(key)
+    )
+
+
+def encode_frame(int first, bytes payload not None, bytes key=None):
+    """A whole frame; ``first`` is its first octet (FIN, RSV and opcode), ``key`` masks it."""
+    return _framed(first, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), key)
+
+
+cdef class FrameCodec:
+    """See `twisted_beastws.wire.frames.FrameCodec`."""
+
+    cdef public object on_text, on_binary, now, sink
+    cdef public double received_at
+    cdef public bint server, accepts_rsv1, sendable, whole, compressed
+    cdef public int halted, message_opcode
+    cdef public uint64_t max_frame_size, max_message_size, message_size
+    cdef public bytes _partial
+    cdef readonly uint64_t _remaining
+    cdef uint8_t _key[4]
+    cdef bint _gathering
+    cdef list _gathered
+    cdef Py_ssize_t _waiting
+
+    def __init__(self, bint server, sink, now, max_message_size, max_frame_size):
+        self.server = server
+        self.sink = sink
+        self.now = now
+        self.max_message_size = _MOST if max_message_size is None else max_message_size
+        self.max_frame_size = _MOST if max_frame_size is None else max_frame_size
+        self.received_at = now()
+        self.sendable = True
+        self.halted = RUNNING
+        self.whole = True
+        self._partial = b""
+        self._gathered = []
+
+    def feed(self, bytes data not None):
+        """Take a chunk as it was received. Never raises for what the peer or a hook did."""
+        self.received_at = self.now()
+        self._run(data)
+
+    def resume(self):
+        """Go on after ``halted`` was `PAUSED`, with what was kept meanwhile."""
+        if self.halted == PAUSED:
+            self.halted = RUNNING
+            if not self._gathering:
+                self._run(b"")
+
+    cdef _run(self, bytes data):
+        self._gathering = True
+        try:
+            self._parse(data)
+        except _ProtocolError as error:
+            self.fail(error)
+        finally:
+            self._gathering = False
+            if self._gathered:
+                self.flush()
+
+    def _parse(self, bytes data not None):
+        cdef const uint8_t *octets
+        cdef const uint8_t *key
+        cdef Py_ssize_t position = 0, end, start, at
+        cdef uint64_t length, least
+        cdef int first, second
+        cdef bint simple
+        if self._partial:
+            data = self._partial + data
+            self._partial = b""
+        octets = <const uint8_t *>PyBytes_AS_STRING(data)
+        end = PyBytes_GET_SIZE(data)
+        while self.halted == RUNNING:
+            if self._remaining:
+                if position == end:
+                    return
+                position = self._continue_payload(octets, position, end)
+                continue
+            if end - position < 2:
+                break
+            first = octets[position]
+            second = octets[position + 1]
+            length = second & 0x7F
+            simple = self.whole and (first == FIN_TEXT or first == FIN_BINARY)
+            if not simple:
+                self._check_first(first, length)
+            # RFC 6455 §5.1: a client masks every frame, a server none.
+            if self.server:
+                if second < 0x80:
+                    raise _BadUnmaskedFrame()
+            elif second >= 0x80:
+                raise _BadMaskedFrame()
+            start = position + 2
+            if length > 125:
+                least = 126 if length == 126 else 1 << 16
+                start += 2 if length == 126 else 8
+                if start > end:
+                    break
+                length = 0
+                for at in range(position + 2, start):
+                    length = length << 8 | octets[at]
+                # RFC 6455 §5.2: the shortest form, and the most significant bit is 0.
+                if length < least or length >= _MOST:
+                    raise _BadSize()
+            key = octets + start
+            if self.server:
+                start += 4
+                if start > end:
+                    break
+            if simple and length <= <uint64_t>(end - start):
+                if length > self.max_message_size or length > self.max_frame_size:
+                    raise self.too_big()
+                position = start + <Py_ssize_t>length
+                self._deliver(first, octets + start, <Py_ssize_t>length, key)
+            elif first & 0x08:
+                if length > <uint64_t>(end - start):
+                    break
+                position = start + <Py_ssize_t>length
+                self.control_received(first & 0x0F, self._payload(octets + start, <Py_ssize_t>length, key))
+            else:
+                position = start
+                self._begin(first, length, key)
+        if position < end and self.halted != STOPPED:
+            self._partial = data[position:]
+
+    cdef _check_first(self, int first, uint64_t length):
+        cdef int opcode = first & 0x0F
+        if opcode & 0x08:
+            # RFC 6455 §5.5: control frames are short and never fragmented.
+            if opcode > 0xA:
+                raise _BadOpcode()
+            if not first & FIN:
+                raise _BadControlFragment()
+            if length > 125:
+                raise _BadControlSize()
+            if first & RESERVED:
+                raise _BadReservedBits()
+        elif opcode == 0:
+            # RFC 6455 §5.4; RFC 7692 §6: RSV1 stands on a message's first frame alone.
+            if not self.message_opcode:
+                raise _BadContinuation()
+            if first & RESERVED:
+                raise _BadReservedBits()
+        else:
+            if opcode > 2:
+                raise _BadOpcode()
+            if self.message_opcode:
+                raise _BadDataFrame()
+            if first & (RESERVED ^ RSV1) or (first & RSV1 and not self.accepts_rsv1):
+                raise _BadReservedBits()
+
+    def too_big(self):
+        """The error that names the limits."""
+        return _MessageTooBig(
+            f"message too big: Limits.max_message_size is {self.max_message_size}, "
+            f"max_frame_size {self.max_frame_size}"
+        )
+
+    cdef bytes _payload(self, const uint8_t *source, Py_ssize_t size, const uint8_t *key):
+        if self.server:
+            return _masked(source, size, key)
+        return PyBytes_FromStringAndSize(<const char *>source, size)
+
+    cdef _deliver(self, int first, const uint8_t *source, Py_ssize_t size, const uint8_t *key):
+        if first == FIN_BINARY:
+            self.call_hook(self.on_binary, self._payload(source, size, key))
+            return
+        try:
+            text = _decoded(source, size, key, self.server)
+        except UnicodeDecodeError:
+            # RFC 6455 §8.1.
+            raise _BadFramePayload() from None
+        self.call_hook(self.on_text, text)
+
+    cpdef call_hook(self, hook, message):
+        """Give a message to the application; what it does wrong is `hook_failed`'s."""
+        if hook is None:
+            raise _UnacceptableData()
+        try:
+            result = hook(message)
+            if result is not None:
+                self.hook_returned(result)
+        except Exception:
+            self.hook_failed()
+
+    cdef _begin(self, int first, uint64_t length, const uint8_t *key):
+        # Judged by the header, before anything is kept (Beast does so too); a compressed length says nothing yet.
+        if first & 0x0F:
+            self.compressed = first & RSV1
+        if length > self.max_frame_size or (
+            not self.compressed
+            and (self.message_size > self.max_message_size or length > self.max_message_size - self.message_size)
+        ):
+            raise self.too_big()
+        # Before the subclass is called, which may let go of what `key` points to.
+        if self.server:
+            memcpy(self._key, key, 4)
+        self.begin_frame(first, length)
+        self._remaining = length
+        if not length:
+            self.payload_received(b"", True)
+
+    cdef Py_ssize_t _continue_payload(self, const uint8_t *octets, Py_ssize_t position, Py_ssize_t end) except -1:
+        cdef Py_ssize_t size = end - position
+        cdef uint8_t turned[4]
+        cdef int at
+        if <uint64_t>size > self._remaining:
+            size = <Py_ssize_t>self._remaining
+        part = self._payload(octets + position, size, self._key)
+        self._remaining -= <uint64_t>size
+        for at in range(4):
+            turned[at] = self._key[(at + size) & 3]
+        memcpy(self._key, turned, 4)
+        self.payload_received(part, not self._remaining)
+        return position + size
+
+    def send_text(self, str text not None):
+        """Send a text message in one frame."""
+        cdef Py_ssize_t size = 0
+        cdef const char *encoded = PyUnicode_AsUTF8AndSize(text, &size)
+        if self.sendable:
+            self._emit(FIN_TEXT, _framed(FIN_TEXT, <const uint8_t *>encoded, size, self._next_key()))
+        else:
+            self.send_held(FIN_TEXT, text.encode())
+
+    def send_binary(self, data):
+        """Send a binary message in one frame."""
+        self.send_frame(FIN_BINARY, data)
+
+    cpdef send_frame(self, int first, payload):
+        """Send a data frame whose first octet is ``first``; `send_held` takes it where it may not leave now."""
+        if self.sendable:
+            self.emit(first, payload)
+        else:
+            self.send_held(first, payload)
+
+    cpdef emit(self, int first, payload):
+        """Write a frame, or gather it while a chunk is being fed and nothing waits in the sink."""
+        cdef const uint8_t[::1] view
+        if isinstance(payload, bytes):
+            frame = _framed(
+                first, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), self._next_key()
+            )
+        else:
+            view = payload
+            frame = _framed(first, &view[0] if view.shape[0] else NULL, view.shape[0], self._next_key())
+        self._emit(first, frame)
+
+    cdef bytes _next_key(self):
+        return None if self.server else mask_keys.next()
+
+    cdef _emit(self, int first, bytes frame):
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+        if self._gathering and size < _GATHER_LIMIT and self.sink.free:
+            self._gathered.append(frame)
+            self._waiting += size
+            if self._waiting >= _GATHER_LIMIT:
+                self.flush()
+            return
+        if self._gathered:
+            self.flush()
+        if first & 0x08:
+            self.sink.write_control(first & 0x0F, frame)
+        else:
+            self.sink.write(frame)
+
+    @property
+    def gathered_size(self):
+        """Octets gathered and not yet written."""
+        return self._waiting
+
+    def flush(self):
+        """Write what was gathered."""
+        cdef list gathered = self._gathered
+        self._gathered = []
+        self._waiting = 0
+        self.sink.write(gathered[0] if len(gathered) == 1 else b"".join(gathered))
