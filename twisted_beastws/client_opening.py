@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from twisted_beastws.errors import BadRequest, DecoratorError, UpgradeDeclined
-from twisted_beastws.operation import Operation, settled
+from twisted_beastws.operation import Operation
 from twisted_beastws.options import Decorator
 from twisted_beastws.wire import handshake
 from twisted_beastws.wire.http import Request, Response, parse_response
@@ -69,7 +69,7 @@ class ClientOpening(Operation):
         request = handshake.client_request(host, target, key, subprotocols)
         decorator = decorator or protocol.settings.decorator
         if decorator is not None:
-            await settled(decorator(request))
+            await self.settled(decorator(request))
             _check_decorated(request, key)
         protocol.request = request
         protocol.expect_handshake()

@@ -150,7 +150,9 @@ class UpgradeDeclined(HandshakeError):
     """The answer's status is not 101 (Beast: ``upgrade_declined``). ``response`` is the whole answer, with its body."""
 
     def __init__(self, response: Response) -> None:
-        super().__init__(f"The WebSocket handshake was declined: {response.status} {response.reason}")
+        # The phrase is the peer's: a log line must not be of its making.
+        reason = ascii(response.reason[:80])[1:-1]
+        super().__init__(f"The WebSocket handshake was declined: {response.status} {reason}")
         self.response = response
         self.status = response.status
 

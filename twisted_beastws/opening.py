@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from twisted_beastws.errors import BadRequest, HandshakeError, HeadTooLarge, HookFailed, LocalError, UpgradeDeclined
-from twisted_beastws.operation import Operation, settled
+from twisted_beastws.operation import Operation
 from twisted_beastws.options import Decorator
 from twisted_beastws.wire import handshake
 from twisted_beastws.wire.deflate import Negotiated, accept_offer
@@ -45,7 +45,8 @@ class ServerOpening(Operation):
         return self.operate(self._accept(request, buffered, decorator, subprotocols))
 
     async def _read_request(self) -> Request:
-        self._request = None
+        if self._request is not None:
+            raise LocalError("the request read before is not answered: accept(request) it, or respond()")
         self._protocol.expect_handshake()
         try:
             self._request = parse_request(await self.next_head())
@@ -64,7 +65,8 @@ class ServerOpening(Operation):
         self, request: Request | None, buffered: bytes, decorator: Decorator | None, subprotocols: Sequence[str]
     ) -> Request:
         if buffered:
-            self._head.feed(buffered)
+            # They were read before all that the transport has given since.
+            self._head.feed(bytes(buffered) + self._head.rest())
         if request is None:
             request = await self._read_request()
         self._request = request
@@ -110,11 +112,13 @@ class ServerOpening(Operation):
 
     async def _ask(self, hook: Callable[[Request], Any], request: Request) -> Response | None:
         try:
-            answer = await settled(hook(request))
+            answer = await self.settled(hook(request))
             if answer is not None and (not isinstance(answer, Response) or answer.status == 101):
                 raise TypeError(
                     f"{hook.__qualname__} returned {answer!r}: it may return None or a Response other than 101"
                 )
+            if answer is not None:
+                answer.to_bytes()
         except Exception as error:
             if self.abandoned:
                 raise
@@ -129,8 +133,10 @@ class ServerOpening(Operation):
         accept = response.field("Sec-WebSocket-Accept") if response.status == 101 else None
         extensions = response.field("Sec-WebSocket-Extensions")
         try:
-            await settled(decorator(response))
+            await self.settled(decorator(response))
             handshake.check_decorated(response, accept, extensions)
+            # What cannot be written is the decorator's mistake, too.
+            response.to_bytes()
         except Exception as error:
             if self.abandoned:
                 raise
@@ -144,12 +150,14 @@ class ServerOpening(Operation):
     async def _send(self, response: Response, decorator: Decorator | None) -> None:
         """Send an answer that does not upgrade; close behind it where HTTP does not keep the connection."""
         response = await self._decorate(response, decorator)
-        request, self._request = self._request, None
+        request = self._request
         # RFC 9112 §9.3: kept unless either side says otherwise; behind a body, unread, nothing could be found.
         keep = request is not None and request.keep_alive and not request.has_body and response.keep_alive
         if not keep:
             response.headers.setRawHeaders("Connection", ["close"])
-        self._protocol.outgoing.write(response.to_bytes())
+        answer = response.to_bytes()
+        self._request = None
+        self._protocol.outgoing.write(answer)
         if not keep:
             self._protocol.tear_down()
             return

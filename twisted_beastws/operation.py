@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from twisted_beastws.errors import LocalError
@@ -69,11 +69,15 @@ class Operation:
         if self._operation is not None:
             coroutine.close()
             raise LocalError("one operation of the opening handshake at a time: another is not done")
-        operation: Deferred[T] = Deferred(lambda _: self._protocol.abort())
+        operation: Deferred[T] = Deferred(self._cancelled)
         self._operation = operation
         running = self._coroutine = Deferred.fromCoroutine(coroutine)
         running.addBoth(self._operated, operation)
         return operation
+
+    def _cancelled(self, operation: Deferred[Any]) -> None:
+        self.lost(Failure(CancelledError()))
+        self._protocol.abort()
 
     def _operated(self, result: Any, operation: Deferred[Any]) -> None:
         if self._operation is operation:
@@ -88,6 +92,13 @@ class Operation:
     def abandoned(self) -> bool:
         """Nobody waits for the operation any more: the connection is gone, and what was under way is cancelled."""
         return self._operation is None
+
+    async def settled(self, result: T | Awaitable[T]) -> T:
+        """What a hook returned, when it is there; raises ``CancelledError`` if nobody waits for it any more."""
+        settled_result = await settled(result)
+        if self.abandoned:
+            raise CancelledError
+        return settled_result
 
     async def next_head(self) -> bytes:
         """The next head; raises what `HeadBuffer.take` raises."""

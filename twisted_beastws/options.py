@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -9,6 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
+
+
+# RFC 6454 §6.2: a scheme, a host, perhaps a port; no path, not even "/".
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]+")
 
 
 class Role(Enum):
@@ -78,6 +83,8 @@ class Limits:
     max_buffered: octets waiting for a slow reader, hard. 4 MiB.
     slow_reader: what happens at max_buffered: ``close`` (with 1013), ``drop`` (whole messages, counted) or ``pause``
         (`BufferFull` is raised).
+    fragment_size: longer messages are sent in frames of so many octets, so that pings and pongs can go in between; None
+        sends each in one frame. 256 KiB (Beast's ``auto_fragment``, at 4 KiB).
     max_queued, max_queued_size: messages, and octets of them, received but not yet taken; above either the transport is
         paused. 16 (websockets' ``max_queue``) and 1 MiB.
     max_connections, max_connections_per_peer: of one factory, answered with 503 beyond; ``None`` is unlimited.
@@ -92,6 +99,7 @@ class Limits:
     low_water: int = 1 << 14
     max_buffered: int = 1 << 22
     slow_reader: Literal["close", "drop", "pause"] = "close"
+    fragment_size: int | None = 1 << 18
     max_queued: int = 16
     max_queued_size: int = 1 << 20
     max_connections: int | None = None
@@ -117,6 +125,15 @@ class Origins:
     allowed: tuple[str, ...] = ()
     same_site: bool = True
     allow_any_origin_dangerously: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.allowed, str):
+            raise TypeError(f"Origins(allowed={self.allowed!r}): must be a sequence of origins, not one string")
+        for origin in self.allowed:
+            if origin != "null" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"Origins(allowed=...): {origin!r} is not of the form https://host or https://host:port"
+                )
 
 
 @dataclass(frozen=True)

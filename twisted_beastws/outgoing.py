@@ -112,6 +112,14 @@ class Outgoing:
             )
         return self._overflow()
 
+    def admits_part(self, size: int) -> None:
+        """The same for a part of a message, which cannot be dropped; raises `BufferFull` unless the policy closes."""
+        if self.size + size > self._limits.max_buffered:
+            if self._limits.slow_reader == "close" and self._owner is not None:
+                self._owner.overflowed()
+            else:
+                raise BufferFull(self._full())
+
     def write_admitted(self, data: bytes) -> None:
         """Send whole frames that `admits` let in."""
         if self.free:
@@ -185,13 +193,14 @@ class Outgoing:
 
     def _overflow(self) -> bool:
         if self._limits.slow_reader == "pause":
-            raise BufferFull(
-                f"{self.size} octets wait for a slow reader: Limits.max_buffered is {self._limits.max_buffered}"
-            )
+            raise BufferFull(self._full())
         self.dropped += 1
         if self._limits.slow_reader == "close" and self._owner is not None:
             self._owner.overflowed()
         return False
+
+    def _full(self) -> str:
+        return f"{self.size} octets wait for a slow reader: Limits.max_buffered is {self._limits.max_buffered}"
 
     def _keep(self, data: bytes, first: bool = False) -> None:
         if self._queue is None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -46,6 +47,19 @@ class State(Enum):
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
+
+
+class MessageWriter:
+    """An open streamed message, from `WebSocketProtocol.message`."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def write(self, part: str | bytes) -> None:
+        """Send a part; ``bytes`` of a text may end inside a character. Raises `ConnectionClosed`, `BufferFull`."""
+        self._session.write_part(part.encode() if isinstance(part, str) else part)
 
 
 class ApplicationTransport:
@@ -158,6 +172,7 @@ class WebSocketProtocol(Protocol):
         """The peer ended its side of TCP: end ours behind what is queued (`IHalfCloseableProtocol`)."""
         self._peer_finished = True
         if self._opening is not None and self._session is None:
+            self._closing()
             self._opening.lost(connectionDone)
         elif self._session is not None and not self._session.ended:
             self._session.lost(connectionDone.value)
@@ -178,9 +193,9 @@ class WebSocketProtocol(Protocol):
         self._ended = self.close_reason
         closed = Failure(ConnectionClosed(self._ended))
         self._liveness.lost(closed)
-        self.outgoing.lost(closed)
         if opening is not None:
             opening.lost(reason)
+        self.outgoing.lost(closed)
         if self._inbox is not None:
             self._inbox.detach()
         if self.server is not None:
@@ -212,12 +227,16 @@ class WebSocketProtocol(Protocol):
 
         Override it to drive `read_request`, `accept` and `respond` by hand.
         """
-        self.accept().addErrback(self._served)
+        Deferred.fromCoroutine(self._serve())
 
-    def _served(self, failure: Failure) -> None:
-        self.log.debug("no WebSocket for {peer}: {error}", peer=self.peer, error=failure.value)
-        if self.state is State.CONNECTING and failure.check(HandshakeError):
-            self.serve()
+    async def _serve(self) -> None:
+        while self.state is State.CONNECTING:
+            try:
+                await self.accept()
+            except Exception as error:
+                self.log.debug("no WebSocket for {peer}: {error}", peer=self.peer, error=error)
+                if not isinstance(error, HandshakeError):
+                    return
 
     def read_request(self) -> Deferred[Request]:
         """Read the next HTTP request's head.
@@ -359,6 +378,32 @@ class WebSocketProtocol(Protocol):
             self._require_session().send_binary(data)
         else:
             self._require_session().send_message(FIN_BINARY, data, compress)
+
+    @contextmanager
+    def message(self, opcode: int = Opcode.TEXT, *, compress: bool | None = None) -> Iterator[MessageWriter]:
+        """Stream a message out: ``with ws.message() as m: m.write(part)``; each part leaves as a frame.
+
+        What is sent meanwhile leaves behind it, control frames in between. Leaving the block by an exception closes
+        with 1011, for the peer must not take what it got for the whole. Raises `ConnectionClosed` once closing,
+        `LocalError` while another is open.
+        """
+        session = self._require_session()
+        session.begin_message(opcode, compress)
+        try:
+            yield MessageWriter(session)
+        except BaseException as error:
+            session.fail(error, CloseCode.INTERNAL_ERROR)
+            raise
+        session.end_message()
+
+    async def send_stream(
+        self, parts: Iterable[str | bytes] | AsyncIterable[str | bytes], opcode: int = Opcode.TEXT
+    ) -> None:
+        """Send a message whose parts come from an iterable, plain or asynchronous, at the pace of `drain`."""
+        with self.message(opcode) as message:
+            async for part in _each(parts):
+                message.write(part)
+                await self.drain()
 
     def drain(self) -> Deferred[None]:
         """Fires when at most ``Limits.low_water`` octets wait to be sent; fails with `ConnectionClosed`.
@@ -520,7 +565,8 @@ class WebSocketProtocol(Protocol):
 
     def hold_reading(self, hold: bool) -> None:
         """Pause the transport's reading, or let it go on."""
-        if hold != self.reading_paused and self._ended is None:
+        # What comes while we close is read and thrown away, so that the peer's end is seen.
+        if hold != self.reading_paused and self._ended is None and not (hold and self.state is State.CLOSING):
             self.reading_paused = hold
             if hold:
                 self._liveness.paused()
@@ -598,8 +644,6 @@ class WebSocketProtocol(Protocol):
         if self._held or self._session is None:
             return
         session = self._session
-        # The time in which we ourselves did not read is not the peer's silence.
-        session.received_at = self._clock.seconds()
         session.resume()
         self.hold_reading(session.paused)
 
@@ -700,6 +744,7 @@ class WebSocketProtocol(Protocol):
         if self.state is State.OPEN:
             self.close(CloseCode.GOING_AWAY, "the connection has reached its maximum lifetime")
         elif self.state is State.CONNECTING and self._opening is not None:
+            self._closing()
             self._opening.lost(Failure(HandshakeTimeout()))
             self.tear_down()
         else:
@@ -708,7 +753,7 @@ class WebSocketProtocol(Protocol):
     # Closing.
 
     def _closing(self) -> None:
-        if self.state is State.OPEN:
+        if self.state in (State.CONNECTING, State.OPEN):
             self.state = State.CLOSING
             self._liveness.closing()
             self.hold_reading(False)
@@ -721,10 +766,8 @@ class WebSocketProtocol(Protocol):
         """
         if self._ended is not None:
             return
-        self.state = State.CLOSING
+        self._closing()
         self.dataReceived = _discard  # type: ignore[method-assign]
-        self._liveness.closing()
-        self.hold_reading(False)
         server_closes = self.role is Role.CLIENT and self.close_reason.clean and not self._peer_finished
         # RFC 6455 §7.1.1: after the closing handshake a client waits for the server to end TCP.
         if not server_closes:
@@ -745,6 +788,15 @@ def _deferred(result: Any) -> Deferred[Any] | None:
     if hasattr(result, "__await__"):
         return Deferred.fromCoroutine(settled(result))
     return None
+
+
+async def _each(parts: Iterable[str | bytes] | AsyncIterable[str | bytes]) -> AsyncIterator[str | bytes]:
+    if isinstance(parts, AsyncIterable):
+        async for part in parts:
+            yield part
+    else:
+        for part in parts:
+            yield part
 
 
 def _discard(data: bytes) -> None:

@@ -42,7 +42,7 @@ def find_app(name: str) -> Served | WebSocketServerFactory:
 def _import(module_name: str) -> ModuleType:
     # What starts twistd has its own directory there, not the one it is started in.
     here = os.getcwd()
-    if here not in sys.path:
+    if sys.path[:1] != [here]:
         sys.path.insert(0, here)
     try:
         return import_module(module_name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from twisted.python.usage import Options as TwistedOptions
 from twisted.python.usage import UsageError
@@ -24,7 +24,7 @@ _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#@\s]+")
 
 # The port and the path of restbed's example, and its pings. The idle timeout is nginx's proxy_read_timeout, and twelve
 # pings: a phone changes networks within it, and what does not answer in a minute will not.
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "path": "/chat",
     "ping-interval": 5.0,
     "idle-timeout": 60.0,
@@ -74,21 +74,22 @@ class Options(TwistedOptions):
         "too. With --app it serves your own application, on every path and without the page. SIGTERM closes every "
         "connection with code 1001."
     )
-    # The defaults are filled in later: a given option can be told from one that is not.
-    optParameters = [  # noqa: RUF012
-        ["path", None, None, "Path of the chat. [default: /chat]", _path],
+    # The defaults are filled in later, so that it shows which options were given.
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["path", None, None, f"Path of the chat. [default: {DEFAULTS['path']}]", _path],
         [
             "ping-interval",
             None,
             None,
-            "Seconds between two pings to a connection; 0 is never. [default: 5]",
+            f"Seconds between two pings to a connection; 0 is never. [default: {DEFAULTS['ping-interval']:g}]",
             _seconds("ping-interval"),
         ],
         [
             "idle-timeout",
             None,
             None,
-            "Seconds of silence, not even a pong, after which a connection is closed; 0 is never. [default: 60]",
+            "Seconds of silence, not even a pong, after which a connection is closed; 0 is never. "
+            f"[default: {DEFAULTS['idle-timeout']:g}]",
             _seconds("idle-timeout"),
         ],
         [
@@ -96,14 +97,15 @@ class Options(TwistedOptions):
             None,
             None,
             "Seconds that a client has for an HTTP request, from connecting or from the last answer on; 0 is no limit. "
-            "[default: 30]",
+            f"[default: {DEFAULTS['handshake-timeout']:g}]",
             _seconds("handshake-timeout"),
         ],
         [
             "max-message",
             None,
             None,
-            "Octets that a message may have; a longer one is refused with close code 1009. [default: 1048576, 1 MiB]",
+            "Octets that a message may have; a longer one is refused with close code 1009. "
+            f"[default: {DEFAULTS['max-message']}]",
             _octets("max-message"),
         ],
         [
@@ -169,7 +171,7 @@ class Options(TwistedOptions):
             raise UsageError("--path is where the chat is: an --app is served on every path")
         if isinstance(app, WebSocketServerFactory):
             for option in (*DEFAULTS, "origin"):
-                if self[option]:
+                if self[option] not in (None, []):
                     raise UsageError(f"--{option} does not reach a WebSocketServerFactory: {self['app']} has its own")
         return app
 

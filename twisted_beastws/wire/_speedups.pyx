@@ -136,7 +136,7 @@ cdef class FrameCodec:
     cdef public double received_at
     cdef public bint server, accepts_rsv1, sendable, whole, compressed
     cdef public int halted, message_opcode
-    cdef public uint64_t max_frame_size, max_message_size, message_size
+    cdef public uint64_t max_frame_size, max_message_size, message_size, fragment_size
     cdef public bytes _partial
     cdef readonly uint64_t _remaining
     cdef uint8_t _key[4]
@@ -150,6 +150,7 @@ cdef class FrameCodec:
         self.now = now
         self.max_message_size = _MOST if max_message_size is None else max_message_size
         self.max_frame_size = _MOST if max_frame_size is None else max_frame_size
+        self.fragment_size = _MOST
         self.received_at = now()
         self.sendable = True
         self.halted = RUNNING
@@ -340,10 +341,10 @@ cdef class FrameCodec:
         """Send a text message in one frame."""
         cdef Py_ssize_t size = 0
         cdef const char *encoded = PyUnicode_AsUTF8AndSize(text, &size)
-        if self.sendable:
+        if self.sendable and <uint64_t>size <= self.fragment_size:
             self._emit(FIN_TEXT, _framed(FIN_TEXT, <const uint8_t *>encoded, size, self._next_key()))
         else:
-            self.send_held(FIN_TEXT, text.encode())
+            self.send_frame(FIN_TEXT, text.encode())
 
     def send_binary(self, data):
         """Send a binary message in one frame."""
@@ -359,6 +360,9 @@ cdef class FrameCodec:
     cpdef emit(self, int first, payload):
         """Write a frame, or gather it while a chunk is being fed and nothing waits in the sink."""
         cdef const uint8_t[::1] view
+        if <uint64_t>len(payload) > self.fragment_size:
+            self.emit_fragments(first, payload)
+            return
         if isinstance(payload, bytes):
             frame = _framed(
                 first, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), self._next_key()

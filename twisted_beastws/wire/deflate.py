@@ -210,6 +210,7 @@ class PerMessageDeflate:
         "_compressor",
         "_inflater",
         "_options",
+        "_parted",
         "_receives_alone",
         "_receives_bits",
         "_sends_alone",
@@ -227,19 +228,39 @@ class PerMessageDeflate:
         self._compressor: zlib._Compress | None = None
         self._inflater: zlib._Decompress | None = None
         self._begun = False
+        self._parted = False
 
     def compress(self, payload: bytes) -> bytes:
         """A whole message, compressed."""
         # RFC 7692 §7.2.3.6; zlib flushes nothing where nothing came since the last flush.
         if not payload:
             return b"\0"
-        compressor = self._compressor
-        if compressor is None:
+        compressor = self._need_compressor()
+        compressed = (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        if self._sends_alone:
+            self._compressor = None
+        return compressed
+
+    def compress_part(self, part: bytes) -> bytes:
+        """A part of a message, as far as zlib gives it out yet; `finish_parts` gives the rest."""
+        self._parted = self._parted or bool(part)
+        return self._need_compressor().compress(part)
+
+    def finish_parts(self) -> bytes:
+        """What ends a message whose parts went through `compress_part`."""
+        if not self._parted:
+            return b"\0"
+        self._parted = False
+        rest = self._need_compressor().flush(zlib.Z_SYNC_FLUSH)[:-4]
+        if self._sends_alone:
+            self._compressor = None
+        return rest
+
+    def _need_compressor(self) -> zlib._Compress:
+        if self._compressor is None:
             options = self._options
-            compressor = zlib.compressobj(options.level, zlib.DEFLATED, -self._sends_bits, options.mem_level)
-            if not self._sends_alone:
-                self._compressor = compressor
-        return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+            self._compressor = zlib.compressobj(options.level, zlib.DEFLATED, -self._sends_bits, options.mem_level)
+        return self._compressor
 
     def forget_sent(self) -> None:
         """The next message refers to none before it: for when the peer may not get one, or gets one made elsewhere."""
@@ -253,7 +274,7 @@ class PerMessageDeflate:
         """
         self._begun = self._begun or bool(part)
         if final and self._begun:
-            # An empty payload is no DEFLATE data; as in Beast it is an empty message.
+            # Not behind nothing: an empty payload is an empty message, as in Beast.
             part += _TAIL
         while True:
             inflater = self._inflater
@@ -273,7 +294,7 @@ class PerMessageDeflate:
                 # RFC 7692 §7.2.3.4: a block may be its stream's last; what follows is a new one.
                 self._inflater = None
                 part = inflater.unused_data
-                more = bool(part) and not (final and part == _TAIL)
+                self._begun = more = bool(part) and not (final and part == _TAIL)
             ended = final and not more
             if ended:
                 self._begun = False

@@ -56,6 +56,15 @@ class Sink(Protocol):
     def write(self, data: bytes) -> None:
         """Take data frames; a full sink may refuse them by its policy."""
 
+    def admits(self, size: int) -> bool:
+        """Whether ``size`` octets of data frames may be written; if not, the policy was carried out, or raises."""
+
+    def admits_part(self, size: int) -> None:
+        """The same for a part of a message that is begun already; raises `BufferFull` where it may not be written."""
+
+    def write_admitted(self, data: bytes) -> None:
+        """Take data frames that were admitted."""
+
     def write_control(self, opcode: int, frame: bytes) -> None:
         """Take a control frame, always: a close behind all that waits, a ping or pong before it."""
 
@@ -115,6 +124,7 @@ class FrameCodec:
 
     on_text, on_binary: called with each message of their kind. None: the kind is refused with 1003. What they return,
         if it is not None, goes to `hook_returned`; what they raise to `hook_failed`.
+    fragment_size: a frame's payload to send, at most; what is longer goes to `emit_fragments`.
     now: gives the time; it is asked once a chunk, and ``received_at`` keeps what it said.
     """
 
@@ -127,6 +137,7 @@ class FrameCodec:
         "_waiting",
         "accepts_rsv1",
         "compressed",
+        "fragment_size",
         "halted",
         "max_frame_size",
         "max_message_size",
@@ -156,6 +167,7 @@ class FrameCodec:
         unlimited = 1 << 63
         self.max_message_size = unlimited if max_message_size is None else max_message_size
         self.max_frame_size = unlimited if max_frame_size is None else max_frame_size
+        self.fragment_size = unlimited
         self.on_text: Callable[[str], Any] | None = None
         self.on_binary: Callable[[bytes], Any] | None = None
         self.received_at = now()
@@ -193,6 +205,9 @@ class FrameCodec:
         raise NotImplementedError
 
     def send_held(self, first: int, payload: bytes) -> None:
+        raise NotImplementedError
+
+    def emit_fragments(self, first: int, payload: bytes) -> None:
         raise NotImplementedError
 
     def feed(self, data: bytes) -> None:
@@ -378,6 +393,9 @@ class FrameCodec:
 
     def emit(self, first: int, payload: bytes) -> None:
         """Write a frame, or gather it while a chunk is being fed and nothing waits in the sink."""
+        if len(payload) > self.fragment_size:
+            self.emit_fragments(first, payload)
+            return
         frame = encode_frame(first, payload, None if self.server else mask_keys.next())
         if self._gathering and self.sink.free and len(frame) < GATHER_LIMIT:
             self._gathered.append(frame)

@@ -34,6 +34,8 @@ from twisted_beastws.wire.frames import (
     STOPPED,
     Opcode,
     Sink,
+    encode_frame,
+    mask_keys,
 )
 
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
@@ -66,7 +68,10 @@ class Session(FrameCodec):
         "_decoder",
         "_final",
         "_fragments",
+        "_held",
+        "_held_size",
         "_message",
+        "_next_first",
         "began",
         "error",
         "handler",
@@ -79,6 +84,8 @@ class Session(FrameCodec):
 
     def __init__(self, server: bool, handler: Handler, sink: Sink, now: Callable[[], float], limits: Limits) -> None:
         super().__init__(server, sink, now, limits.max_message_size, limits.max_frame_size)
+        if limits.fragment_size is not None:
+            self.fragment_size = limits.fragment_size
         self.handler = handler
         self.max_fragments = limits.max_fragments
         self.on_fragment: Callable[[bytes, Opcode, bool], Any] | None = None
@@ -91,6 +98,10 @@ class Session(FrameCodec):
         self._decoder: codecs.IncrementalDecoder | None = None
         self._fragments = 0
         self._final = False
+        # The first octet of an open streamed message's next frame; None where none is open.
+        self._next_first: int | None = None
+        self._held: list[tuple[int, bytes, bool | None]] = []
+        self._held_size = 0
 
     # Receiving.
 
@@ -193,8 +204,61 @@ class Session(FrameCodec):
     # Sending.
 
     def send_message(self, first: int, payload: bytes, compress: bool | None = None) -> None:
-        """Send a message in one frame whose first octet is ``first``. Without compression agreed on there is none."""
+        """Send a message whose frame begins with the octet ``first``. Without compression agreed on there is none."""
         self.send_frame(first, payload)
+
+    def begin_message(self, opcode: int, compress: bool | None = None) -> None:
+        """Begin to stream a message out; what is sent meanwhile leaves behind it, but for control frames.
+
+        Raises `ConnectionClosed` once closing, `LocalError` while another is open.
+        """
+        if self._next_first is not None:
+            raise LocalError("a streamed message is open: it has to end before another begins")
+        if not self.sendable:
+            raise ConnectionClosed(self.reason())
+        self.sendable = False
+        self._next_first = int(opcode)
+
+    def write_part(self, part: bytes) -> None:
+        """Send a part of the message, in a frame of its own. Raises `BufferFull` with nothing of it sent."""
+        self._write_frames(part, 0)
+
+    def end_message(self) -> None:
+        """End the streamed message, and send what was held behind it."""
+        self._write_frames(b"", FIN)
+        self._next_first = None
+        self.sendable = True
+        held, self._held = self._held, []
+        self._held_size = 0
+        for first, payload, compress in held:
+            self.send_message(first, payload, compress)
+
+    def _write_frames(self, part: bytes, fin: int) -> None:
+        first = self._next_first
+        if first is None or self.sent is not None:
+            raise ConnectionClosed(self.reason())
+        self.sink.admits_part(len(part))
+        if self.sent is not None:
+            raise ConnectionClosed(self.reason())
+        self._next_first = Opcode.CONTINUATION
+        self._emit_pieces(first | fin, part)
+
+    def emit_fragments(self, first: int, payload: bytes) -> None:
+        """Send a long message in frames of ``fragment_size``: control frames can go in between (RFC 6455 §5.4)."""
+        if self.sink.admits(len(payload)):
+            self._emit_pieces(first, payload)
+
+    def _emit_pieces(self, first: int, payload: bytes) -> None:
+        if self.gathered_size:
+            self.flush()
+        fin, opcode = first & FIN, first & ~FIN
+        end = len(payload)
+        for at in range(0, end or 1, self.fragment_size):
+            piece = payload[at : at + self.fragment_size]
+            last = fin if at + len(piece) == end else 0
+            key = None if self.server else mask_keys.next()
+            self.sink.write_admitted(encode_frame(opcode | last, piece, key))
+            opcode = Opcode.CONTINUATION
 
     def ping(self, payload: bytes = b"") -> None:
         """Send a ping of at most 125 octets; raises `LocalError` beyond, `ConnectionClosed` after a close."""
@@ -211,8 +275,13 @@ class Session(FrameCodec):
             raise ConnectionClosed(self.reason())
         self.emit(FIN | opcode, payload)
 
-    def send_held(self, first: int, payload: bytes) -> None:
-        raise ConnectionClosed(self.reason())
+    def send_held(self, first: int, payload: bytes, compress: bool | None = None) -> None:
+        """Keep a message behind the streamed one, under the sink's policy; raises `ConnectionClosed` where none is."""
+        if self._next_first is None or self.sent is not None or self.halted == STOPPED:
+            raise ConnectionClosed(self.reason())
+        if self.sink.admits(self._held_size + len(payload)):
+            self._held.append((first, payload, compress))
+            self._held_size += len(payload)
 
     # Closing.
 
@@ -300,7 +369,7 @@ class Session(FrameCodec):
 class DeflateSession(Session):
     """One end of an open connection whose messages may be compressed (RFC 7692 §6)."""
 
-    __slots__ = ("_may_drop", "_pieces", "deflate")
+    __slots__ = ("_compressing", "_may_drop", "_pieces", "deflate")
 
     def __init__(
         self,
@@ -314,6 +383,7 @@ class DeflateSession(Session):
         super().__init__(server, handler, sink, now, limits)
         self.deflate = deflate
         self.accepts_rsv1 = True
+        self._compressing = False
         self._may_drop = limits.slow_reader == "drop"
         self._pieces: Iterator[tuple[bytes, bool]] | None = None
 
@@ -357,10 +427,30 @@ class DeflateSession(Session):
         """Send a message in one frame whose first octet is ``first``; ``compress`` overrules the threshold."""
         if compress is None:
             compress = len(payload) >= self.deflate.threshold
-        if compress and self.sendable:
+        if not self.sendable:
+            self.send_held(first, payload, compress)
+        elif compress:
             self._send_compressed(first, payload)
         else:
             self.send_frame(first, payload)
+
+    def begin_message(self, opcode: int, compress: bool | None = None) -> None:
+        super().begin_message(opcode, compress)
+        self._compressing = compress is not False
+        if self._compressing:
+            self._next_first = opcode | RSV1
+
+    def write_part(self, part: bytes) -> None:
+        if not self._compressing:
+            super().write_part(part)
+        elif compressed := self.deflate.compress_part(part):
+            super().write_part(compressed)
+
+    def end_message(self) -> None:
+        if self._compressing:
+            self._compressing = False
+            super().write_part(self.deflate.finish_parts())
+        super().end_message()
 
     def _send_compressed(self, first: int, payload: bytes) -> None:
         # What waits may be dropped yet: what comes behind it must not refer to it.

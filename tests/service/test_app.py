@@ -1,0 +1,142 @@
+"""What --app finds, and how it says that it did not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws.service.app import AppError, find_app
+
+GOOD = """
+from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
+
+class Echo(WebSocketProtocol):
+    inner = None
+
+async def echo(ws):
+    pass
+
+class Holder:
+    echo = echo
+
+factory = WebSocketServerFactory(echo)
+number = 3
+def plain(ws):
+    pass
+class Other:
+    pass
+async def generator(ws):
+    yield
+instance = Echo()
+"""
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, which is not on sys.path; what is imported from it is forgotten."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path and Path(path) != Path.cwd()])
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "good.py").write_text(GOOD)
+    return tmp_path
+
+
+def failure(name: str) -> str:
+    with pytest.raises(AppError) as caught:
+        find_app(name)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+class TestFound:
+    def test_a_protocol_class(self) -> None:
+        found = find_app("good:Echo")
+        assert isinstance(found, type) and issubclass(found, WebSocketProtocol)
+
+    def test_a_coroutine_function(self) -> None:
+        assert find_app("good:echo") is sys.modules["good"].echo
+
+    def test_a_factory(self) -> None:
+        assert isinstance(find_app("good:factory"), WebSocketServerFactory)
+
+    def test_something_inside_something(self) -> None:
+        assert find_app("good:Holder.echo") is sys.modules["good"].echo
+
+    def test_a_module_of_a_package(self, directory: Path) -> None:
+        (directory / "package").mkdir()
+        (directory / "package" / "__init__.py").write_text("")
+        (directory / "package" / "module.py").write_text("async def app(ws): pass")
+        assert find_app("package.module:app") is sys.modules["package.module"].app
+
+    def test_the_current_directory_comes_first_and_once(self, directory: Path) -> None:
+        find_app("good:echo")
+        find_app("good:Echo")
+        assert sys.path.count(str(directory)) == 1
+        assert sys.path[0] == str(directory)
+
+
+class TestNotFound:
+    @pytest.mark.parametrize("name", ["", "good", "good:", ":echo", "good:echo()", "a b:c", "good.:x", "./good.py:echo", "good:a:b"])
+    def test_another_form(self, name: str) -> None:
+        assert failure(name) == "give it as package.module:name"
+
+    def test_no_module(self, directory: Path) -> None:
+        assert failure("nope:x") == f"there is no module nope, neither in {directory} nor where Python looks"
+        assert failure("good.sub:x").startswith("there is no module good.sub, neither in ")
+        assert failure("nope.sub:x").startswith("there is no module nope, neither in ")
+
+    def test_no_such_name(self, directory: Path) -> None:
+        assert failure("good:nope") == f"the module good ({directory / 'good.py'}) has no nope"
+        assert failure("good:Echo.nope") == f"the module good ({directory / 'good.py'}) has no Echo.nope"
+
+    @pytest.mark.parametrize(
+        ("name", "kind"),
+        [
+            ("number", "of type int"),
+            ("plain", "of type function"),
+            ("generator", "of type function"),
+            ("instance", "of type Echo"),
+            ("Echo.inner", "of type NoneType"),
+            ("Other", "another class"),
+            ("WebSocketServerFactory", "another class"),
+        ],
+    )
+    def test_another_kind(self, name: str, kind: str) -> None:
+        assert failure(f"good:{name}") == (
+            "only a subclass of WebSocketProtocol, a coroutine function (async def) or a WebSocketServerFactory can be "
+            f"served; it is {kind}"
+        )
+
+
+class TestImportFails:
+    @pytest.mark.parametrize(
+        ("source", "what", "line"),
+        [
+            ("import no_such_thing", "ModuleNotFoundError: No module named 'no_such_thing'", 1),
+            ("\nraise RuntimeError('two\\n lines')", "RuntimeError: two lines", 2),
+            ("x = 1\nx = (", "SyntaxError: '(' was never closed", 2),
+            ("import sys\nsys.exit(3)", "SystemExit: 3", 2),
+            ("from twisted_beastws import no_such_name", "ImportError: cannot import name 'no_such_name'", 1),
+            ("import json\njson.loads('{')", "json.decoder.JSONDecodeError: Expecting property name", None),
+        ],
+    )
+    def test_says_what_and_where(self, directory: Path, source: str, what: str, line: int | None) -> None:
+        (directory / "bad.py").write_text(source)
+        message = failure("bad:x")
+        assert message.startswith(f"importing bad failed: {what}")
+        if line is not None:
+            assert message.endswith(f"({directory / 'bad.py'}, line {line})")
+
+    def test_octets_that_are_not_source(self, directory: Path) -> None:
+        (directory / "bad.py").write_bytes(b"\xff\xfe\n")
+        assert failure("bad:x").startswith("importing bad failed: SyntaxError: ")
+
+    def test_an_interrupt_is_no_failure_of_the_module(self, directory: Path) -> None:
+        (directory / "bad.py").write_text("raise KeyboardInterrupt")
+        with pytest.raises(KeyboardInterrupt):
+            find_app("bad:x")

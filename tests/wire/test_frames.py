@@ -1,0 +1,909 @@
+"""Tests of `twisted_beastws.wire.frames`, by way of the session that uses it."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twisted_beastws import errors
+from twisted_beastws.options import Limits
+from twisted_beastws.wire import frames
+from twisted_beastws.wire.frames import (
+    FIN,
+    FIN_BINARY,
+    FIN_TEXT,
+    GATHER_LIMIT,
+    MaskKeys,
+    Opcode,
+    apply_mask,
+    encode_frame,
+)
+
+from .peer import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    KEY,
+    PING,
+    PONG,
+    TEXT,
+    Event,
+    Frame,
+    Recorder,
+    cut,
+    decode,
+    encode,
+    first_bad_octet,
+    header,
+    judge,
+    octets,
+    to,
+    xor,
+)
+
+# RFC 6455 §5.2: the octets of the length, each form at its ends.
+LENGTHS = {
+    0: "00",
+    1: "01",
+    125: "7d",
+    126: "7e 007e",
+    127: "7e 007f",
+    4096: "7e 1000",
+    4097: "7e 1001",
+    10000: "7e 2710",
+    65535: "7e ffff",
+    65536: "7f 0000000000010000",
+    100000: "7f 00000000000186a0",
+}
+UNLIMITED = Limits(max_message_size=None, max_fragments=None)
+
+
+def pattern(size: int) -> bytes:
+    """Octets that show it when one of them is elsewhere."""
+    return (bytes(range(251)) * (size // 251 + 1))[:size]
+
+
+class TestEncodeFrame:
+    @pytest.mark.parametrize(("size", "length"), LENGTHS.items())
+    def test_unmasked(self, size, length):
+        assert encode_frame(FIN_BINARY, pattern(size)) == bytes.fromhex("82" + length) + pattern(size)
+
+    @pytest.mark.parametrize(("size", "length"), LENGTHS.items())
+    def test_masked(self, size, length):
+        start = bytearray.fromhex("81" + length)
+        start[1] |= 0x80
+        assert encode_frame(FIN_TEXT, pattern(size), KEY) == bytes(start) + KEY + xor(pattern(size), KEY)
+
+    @pytest.mark.parametrize(
+        ("first", "payload", "key", "wire"),
+        [
+            (FIN_TEXT, b"Hello", None, "81 05 48 65 6c 6c 6f"),
+            (FIN_TEXT, b"Hello", KEY, "81 85 37 fa 21 3d 7f 9f 4d 51 58"),
+            (Opcode.TEXT, b"Hel", None, "01 03 48 65 6c"),
+            (FIN | Opcode.CONTINUATION, b"lo", None, "80 02 6c 6f"),
+            (FIN | Opcode.PING, b"Hello", None, "89 05 48 65 6c 6c 6f"),
+            (FIN | Opcode.PONG, b"Hello", KEY, "8a 85 37 fa 21 3d 7f 9f 4d 51 58"),
+        ],
+    )
+    def test_examples_of_the_rfc(self, first, payload, key, wire):
+        """RFC 6455 §5.7"""
+        assert encode_frame(first, payload, key) == bytes.fromhex(wire)
+
+    @given(st.integers(0, 255), st.binary(max_size=300), st.none() | st.binary(min_size=4, max_size=4))
+    def test_reads_back(self, first, payload, key):
+        frame = Frame(first & 15, payload, first >= 128, first >> 4 & 7)
+        assert decode(encode_frame(first, payload, key), key is not None) == [frame]
+
+
+class TestMask:
+    @given(st.binary(max_size=100), st.binary(min_size=4, max_size=4))
+    def test_is_xor(self, data, key):
+        assert apply_mask(data, key) == xor(data, key)
+
+    @pytest.mark.parametrize("size", range(12))
+    def test_any_remainder(self, size):
+        assert apply_mask(b"\xff" * size, b"\x01\x02\x04\x08") == (b"\xfe\xfd\xfb\xf7" * 3)[:size]
+
+
+class TestMaskKeys:
+    def test_come_from_the_system_in_their_order(self, monkeypatch):
+        blocks = [bytes(range(1, 9)), bytes(range(101, 105))]
+        monkeypatch.setattr(frames.os, "urandom", lambda size: blocks.pop(0))
+        keys = MaskKeys()
+        assert [keys.next() for _ in range(3)] == [b"\1\2\3\4", b"\5\6\7\x08", b"efgh"]
+
+    def test_a_zero_key_is_passed_over(self, monkeypatch):
+        blocks = [b"\0\0\0\0", b"\0\0\0\0\0\0\0\1\0\0\0\0"]
+        monkeypatch.setattr(frames.os, "urandom", lambda size: blocks.pop(0) if blocks else b"\2\2\2\2")
+        keys = MaskKeys()
+        assert [keys.next() for _ in range(2)] == [b"\0\0\0\1", b"\2\2\2\2"]
+
+    def test_are_fresh(self):
+        keys = MaskKeys()
+        assert len({keys.next() for _ in range(3000)}) > 2990
+
+
+class TestSend:
+    """What one role sends, the reference decoder reads; `TestGather` has how it leaves."""
+
+    @pytest.mark.parametrize("size", LENGTHS)
+    def test_binary(self, server, size):
+        recorder = Recorder(server)
+        recorder.session.send_binary(pattern(size))
+        assert recorder.sent == [Frame(BINARY, pattern(size))]
+
+    def test_text(self, server):
+        recorder = Recorder(server)
+        recorder.session.send_text("h\u00e9\u20ac\U0001f600\0\r\n")
+        assert recorder.sent == [Frame(TEXT, b"h\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\0\r\n")]
+
+    def test_text_that_utf8_has_no_octets_for(self, server):
+        recorder = Recorder(server)
+        with pytest.raises(UnicodeEncodeError):
+            recorder.session.send_text("\ud800")
+        assert recorder.writes == []
+
+    def test_frame(self, server):
+        recorder = Recorder(server)
+        recorder.session.send_frame(Opcode.TEXT, b"h")
+        recorder.session.send_frame(Opcode.CONTINUATION, b"")
+        recorder.session.send_frame(FIN | Opcode.CONTINUATION, b"i")
+        assert recorder.sent == [Frame(TEXT, b"h", False), Frame(CONTINUATION, b"", False), Frame(CONTINUATION, b"i")]
+
+    def test_a_client_masks_each_frame_with_another_key(self):
+        """RFC 6455 §5.3"""
+        recorder = Recorder(server=False)
+        for _ in range(100):
+            recorder.session.send_binary(b"")
+        keys = [data[2:6] for _, data in recorder.writes]
+        assert len(set(keys)) > 95
+        assert bytes(4) not in keys
+
+
+class TestGather:
+    """What hooks send during a chunk leaves in one write."""
+
+    @staticmethod
+    def echo(recorder: Recorder, event: Event) -> None:
+        if event[0] == "text":
+            recorder.session.send_text(event[1])
+        elif event[0] == "binary":
+            recorder.session.send_binary(event[1])
+
+    def test_one_write_a_chunk(self, server):
+        recorder = Recorder(server, react=self.echo)
+        recorder.receive((TEXT, b"one"), (BINARY, b"two"), (PING, b"p"), (TEXT, b"thr", False), (CONTINUATION, b"ee"))
+        assert [opcode for opcode, _ in recorder.writes] == [0]
+        assert recorder.sent == [Frame(TEXT, b"one"), Frame(BINARY, b"two"), Frame(PONG, b"p"), Frame(TEXT, b"three")]
+        recorder.receive((TEXT, b"four"))
+        assert len(recorder.writes) == 2
+
+    def test_nothing_to_send_is_no_write(self, server):
+        recorder = Recorder(server).receive((TEXT, b"one"), (PONG, b""))
+        assert recorder.writes == []
+
+    def test_a_close_leaves_with_it_before_the_end_is_told(self, server):
+        written_at_the_end = []
+
+        class Watcher(Recorder):
+            def session_ended(self):
+                super().session_ended()
+                written_at_the_end.extend(self.sent)
+
+        recorder = Watcher(server, react=self.echo).receive((TEXT, b"one"), (PING, b"p"), (CLOSE, b"\x03\xe9"))
+        assert written_at_the_end == [Frame(TEXT, b"one"), Frame(PONG, b"p"), Frame(CLOSE, b"\x03\xe9")]
+        assert len(recorder.writes) == 1
+
+    def test_what_was_sent_before_a_fault_leaves(self, server):
+        recorder = Recorder(server, react=self.echo).receive((TEXT, b"one"), (3, b""))
+        assert recorder.sent == [Frame(TEXT, b"one"), Frame(CLOSE, b"\x03\xea")]
+        assert len(recorder.writes) == 1
+
+    def test_what_was_sent_before_a_hook_raised_leaves(self, server):
+        def send_and_raise(recorder: Recorder, event: Event) -> None:
+            recorder.session.send_text("sent")
+            raise KeyError
+
+        recorder = Recorder(server, react=send_and_raise).receive((TEXT, b"one"), (TEXT, b"two"))
+        assert recorder.sent == [Frame(TEXT, b"sent"), Frame(CLOSE, b"\x03\xf3")]
+        assert len(recorder.writes) == 1
+
+    def test_what_a_resumed_session_sends(self, server):
+        def react(recorder: Recorder, event: Event) -> None:
+            recorder.session.send_text(event[1])
+            if event[1] == "one":
+                recorder.session.pause()
+
+        recorder = Recorder(server, react=react).receive((TEXT, b"one"), (TEXT, b"two"), (TEXT, b"three"))
+        assert len(recorder.writes) == 1
+        recorder.session.resume()
+        assert recorder.sent == [Frame(TEXT, b"one"), Frame(TEXT, b"two"), Frame(TEXT, b"three")]
+        assert len(recorder.writes) == 2
+
+    def test_nothing_is_gathered_outside_a_chunk(self, server):
+        recorder = Recorder(server)
+        recorder.session.send_text("one")
+        recorder.session.ping(b"two")
+        recorder.session.pong(b"three")
+        recorder.session.send_binary(b"four")
+        recorder.session.close()
+        assert [opcode for opcode, _ in recorder.writes] == [0, PING, PONG, 0, CLOSE]
+        assert [frame.opcode for frame in recorder.sent] == [TEXT, PING, PONG, BINARY, CLOSE]
+        assert recorder.session.gathered_size == 0
+
+    def test_nothing_is_gathered_for_a_sink_that_is_not_free(self, server):
+        recorder = Recorder(server, react=self.echo)
+        recorder.free = False
+        recorder.receive((TEXT, b"one"), (PING, b"p"), (BINARY, b"two"), (CLOSE, b""))
+        assert [opcode for opcode, _ in recorder.writes] == [0, PONG, 0, CLOSE]
+        assert [frame.payload for frame in recorder.sent] == [b"one", b"p", b"two", b"\x03\xe8"]
+
+    def test_a_sink_that_fills_gets_first_what_was_gathered(self, server):
+        def react(recorder: Recorder, event: Event) -> None:
+            recorder.free = event[1] != "two"
+            self.echo(recorder, event)
+
+        recorder = Recorder(server, react=react).receive((TEXT, b"one"), (TEXT, b"two"), (TEXT, b"three"))
+        assert len(recorder.writes) == 3
+        assert [frame.payload for frame in recorder.sent] == [b"one", b"two", b"three"]
+
+    def test_gathered_size(self):
+        sizes = []
+
+        def react(recorder: Recorder, event: Event) -> None:
+            self.echo(recorder, event)
+            sizes.append(recorder.session.gathered_size)
+
+        recorder = Recorder(react=react).receive((TEXT, b"one"), (BINARY, pattern(200)))
+        assert sizes == [5, 5 + 204]
+        assert recorder.session.gathered_size == 0
+
+    def test_64_kib_are_written_at_once(self, server):
+        """Whatever is gathered beyond 64 KiB would only wait."""
+        counts = []
+
+        def react(recorder: Recorder, event: Event) -> None:
+            self.echo(recorder, event)
+            counts.append(len(recorder.writes))
+
+        # Headers: 4 octets from a server, 8 from a client.
+        size = GATHER_LIMIT // 4 - (4 if server else 8)
+        recorder = Recorder(server, react=react)
+        recorder.receive(*[(BINARY, pattern(size))] * 3, (BINARY, pattern(size - 1)), (BINARY, b""), (BINARY, b""))
+        assert counts == [0, 0, 0, 0, 1, 1]
+        assert len(recorder.writes) == 2
+        assert [len(frame.payload) for frame in recorder.sent] == [size, size, size, size - 1, 0, 0]
+
+    def test_64_kib_exactly_are_written_at_once(self, server):
+        counts = []
+
+        def react(recorder: Recorder, event: Event) -> None:
+            self.echo(recorder, event)
+            counts.append(len(recorder.writes))
+
+        size = GATHER_LIMIT // 2 - (4 if server else 8)
+        Recorder(server, react=react).receive((BINARY, pattern(size)), (BINARY, pattern(size)), (BINARY, b""))
+        assert counts == [0, 1, 1]
+
+    def test_a_frame_of_64_kib_goes_behind_what_was_gathered(self, server):
+        size = GATHER_LIMIT - (4 if server else 8)
+        recorder = Recorder(server, react=self.echo)
+        recorder.receive((TEXT, b"one"), (BINARY, pattern(size)), (TEXT, b"two"))
+        assert [len(data) for _, data in recorder.writes] == [5 if server else 9, GATHER_LIMIT, 5 if server else 9]
+        assert [frame.payload for frame in recorder.sent] == [b"one", pattern(size), b"two"]
+
+    def test_a_thousand_echoes(self, server):
+        recorder = Recorder(server, react=self.echo).receive(*[(TEXT, b"hello")] * 1000)
+        assert len(recorder.writes) == 1
+        assert recorder.sent == [Frame(TEXT, b"hello")] * 1000
+
+
+class TestReceive:
+    @pytest.mark.parametrize("size", LENGTHS)
+    def test_sizes(self, server, size):
+        wire = to(server, (BINARY, pattern(size)))
+        start = len(wire) - size
+        ways = [[wire], cut(wire, range(start + 1)), cut(wire, [start + size // 2]), cut(wire, [start - 1, start + 1])]
+        for chunks in ways:
+            assert Recorder(server).feed(*chunks).events == [("binary", pattern(size))]
+
+    @pytest.mark.parametrize("size", LENGTHS)
+    def test_sizes_behind_one_another(self, server, size):
+        recorder = Recorder(server).receive((BINARY, pattern(size)), (BINARY, b""), (BINARY, pattern(size)))
+        assert recorder.events == [("binary", pattern(size)), ("binary", b""), ("binary", pattern(size))]
+
+    @pytest.mark.parametrize("chunk", [1, 2, 3, 4, 5, 7, 64])
+    def test_the_mask_goes_on_over_chunks(self, chunk):
+        wire = to(True, (BINARY, pattern(100)))
+        recorder = Recorder().feed(*cut(wire, range(chunk, len(wire), chunk)))
+        assert recorder.events == [("binary", pattern(100))]
+
+    def test_each_frame_has_its_own_key(self):
+        one, two = encode(Frame(BINARY, b"one", False), b"\1\2\3\4"), encode(Frame(CONTINUATION, b"two"), b"\xff\0\0\0")
+        assert Recorder().feed(one + two).events == [("binary", b"onetwo")]
+        assert Recorder().feed(*octets(one + two)).events == [("binary", b"onetwo")]
+
+    @pytest.mark.parametrize(
+        ("server", "wire", "event"),
+        [
+            (False, "81 05 48 65 6c 6c 6f", ("text", "Hello")),
+            (True, "81 85 37 fa 21 3d 7f 9f 4d 51 58", ("text", "Hello")),
+            (False, "01 03 48 65 6c 80 02 6c 6f", ("text", "Hello")),
+            (False, "89 05 48 65 6c 6c 6f", ("ping", b"Hello")),
+            (True, "8a 85 37 fa 21 3d 7f 9f 4d 51 58", ("pong", b"Hello")),
+        ],
+    )
+    def test_examples_of_the_rfc(self, server, wire, event):
+        """RFC 6455 §5.7"""
+        assert Recorder(server).feed(bytes.fromhex(wire)).events == [event]
+
+    def test_an_empty_chunk(self, server):
+        wire = to(server, (TEXT, b"hi"))
+        for places in range(len(wire)):
+            recorder = Recorder(server).feed(b"", *[part for chunk in cut(wire, [places]) for part in (chunk, b"")])
+            assert recorder.events == [("text", "hi")]
+
+    def test_the_clock_is_asked_once_a_chunk(self, server):
+        recorder = Recorder(server)
+        asked = recorder.times_asked
+        recorder.time = 7.5
+        recorder.receive((TEXT, b"one"), (PING, b""), (TEXT, b"two"))
+        assert recorder.times_asked == asked + 1
+        assert recorder.session.received_at == 7.5
+        recorder.time = 9.0
+        recorder.feed(b"\x81")
+        assert recorder.session.received_at == 9.0
+
+
+def frame(opcode: int, payload: bytes = b"", fin: bool = True, rsv: int = 0) -> Callable[[bool], bytes]:
+    return lambda server: to(server, (opcode, payload, fin, rsv))
+
+
+def long_form(form: int, size: int) -> Callable[[bool], bytes]:
+    return lambda server: encode(Frame(TEXT, b"x" * size), KEY if server else None, form)
+
+
+def claim(length: int, form: int = 64) -> Callable[[bool], bytes]:
+    return lambda server: header(Frame(BINARY), server, form, length) + (KEY if server else b"")
+
+
+def mask_of_the_other_role(opcode: int, payload: bytes) -> Callable[[bool], bytes]:
+    return lambda server: to(not server, (opcode, payload))
+
+
+def joined(*parts: Callable[[bool], bytes]) -> Callable[[bool], bytes]:
+    return lambda server: b"".join(part(server) for part in parts)
+
+
+BEAST_LIMITS = Limits(max_message_size=1 << 24)
+
+# Beast's cases; a length with the high bit set is `bad_size` since Boost 1.92.
+FAULTS: dict[str, tuple[Callable[[bool], bytes], type[errors.ProtocolError]]] = {
+    "text masked as the other role": (mask_of_the_other_role(TEXT, b"hi"), errors.BadMaskedFrame),
+    "ping masked as the other role": (mask_of_the_other_role(PING, b""), errors.BadMaskedFrame),
+    "close masked as the other role": (mask_of_the_other_role(CLOSE, b"\x03\xe8"), errors.BadMaskedFrame),
+    "continuation masked as the other role": (
+        joined(frame(TEXT, b"a", fin=False), mask_of_the_other_role(CONTINUATION, b"b")),
+        errors.BadMaskedFrame,
+    ),
+    "rsv1 without deflate": (frame(TEXT, b"hi", rsv=4), errors.BadReservedBits),
+    "rsv1 without deflate on a first frame": (frame(TEXT, b"hi", fin=False, rsv=4), errors.BadReservedBits),
+    "rsv2": (frame(TEXT, b"hi", rsv=2), errors.BadReservedBits),
+    "rsv3": (frame(BINARY, b"hi", rsv=1), errors.BadReservedBits),
+    "all rsv on a close": (frame(CLOSE, b"", rsv=7), errors.BadReservedBits),
+    "rsv1 on a pong": (frame(PONG, b"", rsv=4), errors.BadReservedBits),
+    "rsv3 on a ping": (frame(PING, b"", rsv=1), errors.BadReservedBits),
+    "rsv1 on a continuation": (
+        joined(frame(TEXT, b"h", fin=False), frame(CONTINUATION, b"i", rsv=4)),
+        errors.BadReservedBits,
+    ),
+    **{f"opcode {opcode:#x}": (frame(opcode), errors.BadOpcode) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)},
+    "opcode 3, not final": (frame(3, fin=False), errors.BadOpcode),
+    "opcode 7 inside a message": (joined(frame(TEXT, fin=False), frame(7)), errors.BadOpcode),
+    "continuation without a message": (frame(CONTINUATION, b"hi"), errors.BadContinuation),
+    "first continuation, not final": (frame(CONTINUATION, b"hi", fin=False), errors.BadContinuation),
+    "text inside a fragmented message": (
+        joined(frame(TEXT, b"h", fin=False), frame(TEXT, b"i")),
+        errors.BadDataFrame,
+    ),
+    "binary inside a fragmented text": (
+        joined(frame(TEXT, b"h", fin=False), frame(BINARY, b"i", fin=False)),
+        errors.BadDataFrame,
+    ),
+    "fragmented ping": (frame(PING, b"p", fin=False), errors.BadControlFragment),
+    "fragmented pong": (frame(PONG, b"p", fin=False), errors.BadControlFragment),
+    "fragmented close": (frame(CLOSE, b"\x03\xe8", fin=False), errors.BadControlFragment),
+    "ping of 126 octets": (frame(PING, b"p" * 126), errors.BadControlSize),
+    "pong of 126 octets": (frame(PONG, b"p" * 126), errors.BadControlSize),
+    "close of 126 octets": (frame(CLOSE, b"\x03\xe8" + b"r" * 124), errors.BadControlSize),
+    "ping of 65536 octets": (frame(PING, b"p" * 65536), errors.BadControlSize),
+    "16-bit length for 0 octets": (long_form(16, 0), errors.BadSize),
+    "16-bit length for 5 octets": (long_form(16, 5), errors.BadSize),
+    "16-bit length for 125 octets": (long_form(16, 125), errors.BadSize),
+    "64-bit length for 5 octets": (long_form(64, 5), errors.BadSize),
+    "64-bit length for 126 octets": (long_form(64, 126), errors.BadSize),
+    "64-bit length for 65535 octets": (long_form(64, 65535), errors.BadSize),
+    "64-bit length with the high bit set": (claim(1 << 63), errors.BadSize),
+    "64-bit length with all bits set": (claim((1 << 64) - 1), errors.BadSize),
+    "64-bit length 2^63 - 1": (claim((1 << 63) - 1), errors.MessageTooBig),
+    "64-bit length 2^62": (claim(1 << 62), errors.MessageTooBig),
+    "frame of 16 MiB + 1 claimed": (claim((1 << 24) + 1), errors.MessageTooBig),
+    "text with 0xff": (frame(TEXT, b"\xff"), errors.BadFramePayload),
+    "text with a surrogate": (frame(TEXT, b"a\xed\xa0\x80b"), errors.BadFramePayload),
+    "text with a pair of surrogates": (frame(TEXT, b"\xed\xa0\xbd\xed\xb8\x80"), errors.BadFramePayload),
+    "text with overlong NUL": (frame(TEXT, b"\xc0\x80"), errors.BadFramePayload),
+    "text with an overlong euro sign": (frame(TEXT, b"\xf0\x82\x82\xac"), errors.BadFramePayload),
+    "text above U+10FFFF": (frame(TEXT, b"\xf4\x90\x80\x80"), errors.BadFramePayload),
+    "text ending inside a sequence": (frame(TEXT, b"\xe2\x82"), errors.BadFramePayload),
+    "text of two frames ending inside a sequence": (
+        joined(frame(TEXT, b"\xe2", fin=False), frame(CONTINUATION, b"\x82")),
+        errors.BadFramePayload,
+    ),
+    "text with an empty last frame inside a sequence": (
+        joined(frame(TEXT, b"\xe2\x82", fin=False), frame(CONTINUATION)),
+        errors.BadFramePayload,
+    ),
+    "bad UTF-8 in the first of two frames": (frame(TEXT, b"\xff", fin=False), errors.BadFramePayload),
+    "bad UTF-8 in the second of two frames": (
+        joined(frame(TEXT, b"\xe2", fin=False), frame(CONTINUATION, b"\xe2", fin=False)),
+        errors.BadFramePayload,
+    ),
+}
+CLOSE_SENT = {1002: "88 02 03 ea", 1007: "88 02 03 ef", 1009: "88 02 03 f1"}
+
+
+class TestFaults:
+    """A broken rule fails the connection: the peer is told why by a close frame, and nothing more is read."""
+
+    @pytest.mark.parametrize("name", FAULTS)
+    @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
+    def test_fault(self, server, name, split):
+        make, error = FAULTS[name]
+        if error is errors.BadMaskedFrame and server:
+            error = errors.BadUnmaskedFrame
+        wire = to(server, (TEXT, b"before")) + make(server) + to(server, (TEXT, b"behind"), (CLOSE, b"\x03\xe8"))
+        recorder = Recorder(server, BEAST_LIMITS).feed(*split(wire))
+        assert recorder.events == [("text", "before"), ("ended",)]
+        assert recorder.error is error
+        if server:
+            assert recorder.wire == bytes.fromhex(CLOSE_SENT[error.close_code])
+        assert recorder.sent == [Frame(CLOSE, error.close_code.to_bytes(2, "big"))]
+        reason = recorder.session.reason()
+        assert (reason.code, reason.clean, reason.began, reason.received) == (1006, False, "local", None)
+        assert (reason.sent, type(reason.error)) == ((error.close_code, ""), error)
+
+    def test_a_message_that_is_finished_is_not_continued(self, server):
+        recorder = Recorder(server).receive((TEXT, b"a", False), (CONTINUATION, b"b"), (CONTINUATION, b"c"))
+        assert recorder.events == [("text", "ab"), ("ended",)]
+        assert recorder.error is errors.BadContinuation
+
+    @pytest.mark.parametrize(
+        ("opcode", "error"),
+        [(3, errors.BadOpcode), (CONTINUATION, errors.BadContinuation), (TEXT | 0x20, errors.BadReservedBits)],
+    )
+    def test_two_octets_are_enough_to_see(self, server, opcode, error):
+        recorder = Recorder(server).feed(bytes([0x80 | opcode, 0x8A if server else 0x0A]))
+        assert recorder.error is error
+
+    def test_a_wrong_mask_bit_is_seen_at_once(self, server):
+        recorder = Recorder(server).feed(b"\x81" + (b"\x0a" if server else b"\x8a"))
+        assert recorder.error is (errors.BadUnmaskedFrame if server else errors.BadMaskedFrame)
+
+    def test_a_bad_length_is_seen_at_its_last_octet(self, server):
+        chunks = octets(header(Frame(BINARY), server, 64, 65535))
+        recorder = Recorder(server).feed(*chunks[:-1])
+        assert not recorder.session.ended
+        assert recorder.feed(chunks[-1]).error is errors.BadSize
+
+    def test_a_size_is_refused_by_the_header_alone(self, server):
+        recorder = Recorder(server).feed(claim(1 << 40)(server))
+        assert recorder.error is errors.MessageTooBig
+
+
+# Each continues what is right so far; the last octet is the one that cannot be.
+BAD_TEXTS = """
+80 bf c0 c1 f5 f8 fe ff 4180 c241 c2c2 c2ff e041 e080 e09f e0a041 e0a0ff e18041 ed41 eda0 edbf ed9f41 ed80c0 ee80ee f041
+f08f f080 f09041 f0908041 f0908080ff f180e2 f18080f0 f490 f4bf f48f41 f48fbf41 c3a9e282acff
+"""
+BAD_TEXTS = [bytes.fromhex(text) for text in BAD_TEXTS.split()]
+
+
+class TestFailFast:
+    """RFC 6455 §8.1, at the first octet that no UTF-8 has there."""
+
+    @pytest.mark.parametrize("text", BAD_TEXTS, ids=bytes.hex)
+    def test_the_texts_are_bad_in_their_last_octet(self, text):
+        assert first_bad_octet(text) == len(text) - 1
+
+    @pytest.mark.parametrize("text", BAD_TEXTS, ids=bytes.hex)
+    def test_inside_a_frame(self, server, text):
+        wire = to(server, (TEXT, text + b"and more"))[: -len(b"and more")]
+        for chunks in ([wire[:-1], wire[-1:]], octets(wire)):
+            recorder = Recorder(server).feed(*chunks[:-1])
+            assert not recorder.session.ended
+            recorder.feed(chunks[-1])
+            assert (recorder.error, recorder.sent) == (errors.BadFramePayload, [Frame(CLOSE, b"\x03\xef")])
+        assert Recorder(server).feed(wire).error is errors.BadFramePayload
+
+    @pytest.mark.parametrize("text", BAD_TEXTS, ids=bytes.hex)
+    def test_over_frames(self, server, text):
+        first, *more = octets(text)
+        parts = [(TEXT, first, False), *((CONTINUATION, part, False) for part in more)]
+        recorder = Recorder(server)
+        for part in parts[:-1]:
+            recorder.receive(part, (PING, b""), (CONTINUATION, b"", False))
+            assert not recorder.session.ended
+        recorder.receive(parts[-1])
+        assert recorder.error is errors.BadFramePayload
+
+    @pytest.mark.parametrize("text", BAD_TEXTS, ids=bytes.hex)
+    def test_as_a_stream(self, server, text):
+        chunks = octets(to(server, (TEXT, text, False)))
+        recorder = Recorder(server, streaming=True).feed(*chunks[:-1])
+        assert not recorder.session.ended
+        recorder.feed(chunks[-1])
+        assert recorder.error is errors.BadFramePayload
+        assert b"".join(event[1] for event in recorder.events if event[0] == "piece") == text[:-1]
+
+    @given(st.binary(max_size=12), st.sets(st.integers(1, 11)))
+    def test_anything(self, text, places):
+        recorder = Recorder()
+        bad = first_bad_octet(text)
+        parts = cut(text, places)
+        for number, part in enumerate(parts):
+            recorder.receive((CONTINUATION if number else TEXT, part, False))
+            seen = sum(map(len, parts[: number + 1]))
+            assert recorder.session.ended == (bad is not None and bad < seen)
+            if recorder.session.ended:
+                return
+        recorder.receive((CONTINUATION, b""))
+        assert recorder.session.ended == (bad is not None)
+        assert bad is not None or recorder.events == [("text", text.decode())]
+
+    def test_every_character_byte_by_byte(self):
+        """Each first and last of a row of the table, and what stands beside them."""
+        text = "\0\x7f\x80\u07ff\u0800\u0fff\u1000\ud7ff\ue000\uffff\U00010000\U0003ffff\U00040000\U0010ffff"
+        assert Recorder().feed(*octets(to(True, (TEXT, text.encode())))).events == [("text", text)]
+
+
+MASKS = st.binary(min_size=4, max_size=4)
+TEXTS = st.text(max_size=12) | st.sampled_from(["", "\ufeff", "\r\n", "\r", "\n", "\0", "\u20ac" * 50, "x" * 130])
+PAYLOADS = st.one_of(
+    st.binary(max_size=20),
+    TEXTS.map(str.encode),
+    st.builds(bytes.__add__, TEXTS.map(str.encode), st.sampled_from(BAD_TEXTS)),
+    st.integers(120, 135).map(pattern),
+)
+CLOSES = st.one_of(
+    st.binary(max_size=5),
+    st.builds(
+        lambda code, reason: code.to_bytes(2, "big") + reason.encode()[:123],
+        st.integers(990, 1020) | st.sampled_from([0, 2999, 3000, 4999, 5000, 65535]),
+        st.text(max_size=20),
+    ),
+)
+CONTROLS = st.tuples(st.sampled_from([PING, PONG]), st.binary(max_size=8) | st.just(pattern(125)))
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> list[Frame]:
+    """One message in any number of frames, with control frames between."""
+    if draw(st.booleans()):
+        opcode, payload = TEXT, draw(TEXTS).encode()
+    else:
+        opcode, payload = BINARY, draw(PAYLOADS)
+    parts = [payload]
+    for place in draw(st.lists(st.integers(0, len(payload)), max_size=4).map(sorted)):
+        last = parts.pop()
+        gone = len(payload) - len(last)
+        parts += [last[: place - gone], last[place - gone :]]
+    made = []
+    for number, part in enumerate(parts):
+        if number:
+            made += [Frame(*control) for control in draw(st.lists(CONTROLS, max_size=2))]
+        made.append(Frame(CONTINUATION if number else opcode, part, number == len(parts) - 1))
+    return made
+
+
+@st.composite
+def valid_streams(draw: st.DrawFn, server: bool) -> bytes:
+    sequence = [frame for message in draw(st.lists(messages(), max_size=5)) for frame in message]
+    if draw(st.booleans()):
+        sequence.append(Frame(CLOSE, draw(CLOSES)))
+    return b"".join(encode(frame, draw(MASKS) if server else None) for frame in sequence)
+
+
+@st.composite
+def odd_frames(draw: st.DrawFn, server: bool) -> bytes:
+    """A frame in which anything may be wrong, though most is right."""
+    usual = st.sampled_from([CONTINUATION, CONTINUATION, TEXT, BINARY, PING, PONG])
+    frame = Frame(
+        draw(usual | st.integers(0, 15)),
+        draw(PAYLOADS),
+        draw(st.booleans()),
+        draw(st.sampled_from([0] * 9 + [1, 2, 4])),
+    )
+    masked = server if draw(st.integers(0, 15)) else not server
+    key = draw(MASKS) if masked else None
+    size = len(frame.payload)
+    forms = [form for form, most in ((7, 125), (16, 65535), (64, 1 << 63)) if size <= most]
+    form = forms[0] if draw(st.integers(0, 7)) else draw(st.sampled_from(forms))
+    length = None
+    if form == 64 and draw(st.booleans()):
+        length = draw(st.integers(0, 1 << 17) | st.integers((1 << 63) - 1, 1 << 63))
+    return encode(frame, key, form, length)
+
+
+@st.composite
+def streams(draw: st.DrawFn, server: bool) -> bytes:
+    """Octets in all degrees of right: valid, changed somewhere, odd, and noise."""
+    wire = draw(
+        valid_streams(server)
+        | st.builds(
+            lambda start, odd, rest: start + b"".join(odd) + rest,
+            valid_streams(server),
+            st.lists(odd_frames(server), max_size=5),
+            valid_streams(server),
+        )
+    )
+    for _ in range(draw(st.integers(0, 2))):
+        at, kind = draw(st.integers(0, min(len(wire), 200))), draw(st.integers(0, 4))
+        if kind == 0:
+            wire = wire[:at] + draw(st.binary(max_size=3)) + wire[at + 1 :]
+        elif kind == 1:
+            wire = wire[:at]
+        elif kind == 2:
+            wire += draw(st.binary(max_size=30))
+    return wire
+
+
+LIMITS = st.builds(
+    Limits,
+    max_message_size=st.sampled_from([None, 1 << 20, 10, 40, 130]),
+    max_frame_size=st.sampled_from([None, None, 8, 126]),
+    max_fragments=st.sampled_from([None, 4096, 1, 2, 4]),
+)
+PLACES = st.lists(st.integers(1, 300) | st.integers(1, 1 << 17), max_size=12)
+ROLES = st.booleans()
+STEPS = st.sampled_from(["", "", "send", "pause", "stop", "close", "raise", "fail"])
+
+
+class TestAnyChunking:
+    """However the same octets are cut into chunks, the same comes of them."""
+
+    @settings(deadline=None, max_examples=150)
+    @given(st.data(), ROLES, LIMITS, st.booleans(), st.booleans(), st.booleans())
+    def test_streams(self, data, server, limits, text, binary, streaming):
+        wire = data.draw(streams(server))
+
+        def outcome(chunks: list[bytes]) -> tuple:
+            recorder = Recorder(server, limits, text=text, binary=binary, streaming=streaming).feed(*chunks)
+            events, *rest = recorder.outcome
+            return gather_pieces(events, recorder.error), *rest
+
+        whole = outcome([wire])
+        assert outcome(cut(wire, data.draw(PLACES))) == whole
+        if len(wire) < 2000:
+            assert outcome(octets(wire)) == whole
+
+    @settings(deadline=None, max_examples=300)
+    @given(st.data(), ROLES, LIMITS, st.booleans(), st.booleans())
+    def test_as_the_rfc_has_it(self, data, server, limits, text, binary):
+        wire = data.draw(streams(server))
+        verdict = judge(wire, server, limits, text, binary)
+        for chunks in ([wire], cut(wire, data.draw(PLACES))):
+            recorder = Recorder(server, limits, text=text, binary=binary).feed(*chunks)
+            assert recorder.events == verdict.events
+            assert recorder.sent == verdict.sent
+            assert recorder.error in (verdict.errors or {None})
+
+    @settings(deadline=None, max_examples=300)
+    @given(st.lists(st.binary(max_size=40), max_size=10), ROLES, st.booleans())
+    def test_noise(self, chunks, server, streaming):
+        wire = b"".join(chunks)
+        recorder = Recorder(server, streaming=streaming).feed(*chunks)
+        verdict = judge(wire, server, Limits())
+        assert recorder.sent == verdict.sent
+        assert recorder.error in (verdict.errors or {None})
+        assert streaming or recorder.events == verdict.events
+
+    @settings(deadline=None, max_examples=200)
+    @given(st.data(), ROLES)
+    def test_hooks_that_do_things(self, data, server):
+        """Send, close, fail, pause or raise at some events: all happens at the same place of the stream."""
+        wire = data.draw(valid_streams(server)) + data.draw(streams(server))
+        script = data.draw(st.lists(STEPS, max_size=8))
+
+        def outcome(chunks: list[bytes]) -> tuple:
+            recorder = Recorder(server, react=follow(script))
+            for chunk in chunks:
+                recorder.feed(chunk)
+                while recorder.session.paused and "pause" in script:
+                    recorder.session.resume()
+            events, *rest = recorder.outcome
+            return [(event[0], *map(repr, event[1:])) for event in events], *rest
+
+        whole = outcome([wire])
+        assert outcome(cut(wire, data.draw(PLACES))) == whole
+        if len(wire) < 2000:
+            assert outcome(octets(wire)) == whole
+
+
+def gather_pieces(events: list[Event], error: type[BaseException] | None) -> list[Event]:
+    """Streamed messages in one piece each: only the pieces may depend on the chunks.
+
+    Of a text that fails as it arrives, what comes before the bad octet is delivered or not.
+    """
+    gathered: list[Event] = []
+    for event in events:
+        if event[0] != "piece":
+            gathered.append(event)
+            continue
+        at = next((n for n, (kind, *more) in enumerate(gathered) if kind == "piece" and not more[2]), None)
+        if at is None:
+            gathered.append(event)
+        else:
+            _, data, opcode, final = gathered[at]
+            assert (opcode, final) == (event[2], False)
+            gathered[at] = ("piece", data + event[1], opcode, event[3])
+    if error is errors.BadFramePayload:
+        gathered = [event for event in gathered if event[0] != "piece" or event[3]]
+    return gathered
+
+
+def follow(script: list[str]) -> Callable[[Recorder, Event], object]:
+    steps = iter(script)
+
+    def react(recorder: Recorder, event: Event) -> object:
+        session = recorder.session
+        match next(steps, ""):
+            case "send" if session.sendable:
+                session.send_text("sent in a hook")
+            case "pause":
+                session.pause()
+            case "stop":
+                session.pause()
+                session.resume()
+            case "close":
+                session.close(1001, "from a hook")
+            case "raise" if event[0] in ("text", "binary"):
+                raise KeyError("from a hook")
+            case "fail":
+                session.fail(TimeoutError("from a hook"))
+        return None
+
+    return react
+
+
+class TestRoundTrip:
+    @settings(deadline=None)
+    @given(ROLES, st.lists(TEXTS | PAYLOADS | st.just(pattern(65536)), max_size=6), PLACES)
+    def test_one_role_reads_what_the_other_writes(self, server, sent, places):
+        writer, reader = Recorder(server), Recorder(not server)
+        for message in sent:
+            if isinstance(message, str):
+                writer.session.send_text(message)
+            else:
+                writer.session.send_binary(message)
+            writer.session.ping(b"between")
+        writer.session.close(4000, "done")
+        reader.feed(*cut(writer.wire, places))
+        expected: list[Event] = []
+        for message in sent:
+            expected += [("text" if isinstance(message, str) else "binary", message), ("ping", b"between")]
+        assert reader.events == [*expected, ("ended",)]
+        writer.feed(reader.wire)
+        assert writer.events == [("pong", b"between")] * len(sent) + [("ended",)]
+        assert writer.session.reason().clean
+        assert reader.session.reason().clean
+
+    @settings(deadline=None)
+    @given(ROLES, st.lists(messages(), max_size=5), PLACES)
+    def test_any_fragmentation(self, server, sequences, places):
+        wire = b"".join(to(server, *sequence) for sequence in sequences)
+        expected: list[Event] = []
+        for sequence in sequences:
+            for frame in sequence:
+                if frame.opcode in (PING, PONG):
+                    expected.append(("ping" if frame.opcode == PING else "pong", frame.payload))
+            payload = b"".join(frame.payload for frame in sequence if frame.opcode < CLOSE)
+            expected.append(("text", payload.decode()) if sequence[0].opcode == TEXT else ("binary", payload))
+        assert Recorder(server).feed(*cut(wire, places)).events == expected
+
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def cpu_time(chunks: list[bytes], rounds: int = 3) -> float:
+    """Seconds of CPU time that a server takes for ``chunks``: the best of several rounds."""
+    best = float("inf")
+    for _ in range(rounds):
+        messages: list[str | bytes] = []
+        recorder = Recorder(limits=UNLIMITED)
+        recorder.session.on_text = recorder.session.on_binary = messages.append
+        start = time.process_time()
+        recorder.feed(*chunks)
+        best = min(best, time.process_time() - start)
+        assert messages
+    return best
+
+
+def fragments(opcode: int, count: int, size: int) -> list[bytes]:
+    first, middle, last = (
+        encode(Frame(kind, b"a" * size, fin), KEY)
+        for kind, fin in ((opcode, False), (CONTINUATION, False), (CONTINUATION, True))
+    )
+    return [first, *[middle] * (count - 2), last]
+
+
+def slices(wire: bytes, size: int) -> list[bytes]:
+    return [wire[at : at + size] for at in range(0, len(wire), size)]
+
+
+class TestLinearCost:
+    """Ten times the octets are ten times the work, however they come: quadratic cost would be far beyond each bound."""
+
+    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
+    def test_20000_fragments(self, opcode):
+        chunks = fragments(opcode, 20_000, KIB)
+        least = cpu_time([encode_frame(FIN | opcode, b"a" * 20_000 * KIB, KEY)])
+        assert cpu_time(slices(b"".join(chunks), 64 * KIB), 2) < 6 * least
+        assert cpu_time(chunks, 2) < 8 * least
+
+    def test_a_frame_of_64_mib(self):
+        wire = encode_frame(FIN_BINARY, bytes(64 * MIB), KEY)
+        assert cpu_time(slices(wire, 64 * KIB), 2) < 4 * cpu_time([wire], 1)
+
+    def test_a_text_of_16_mib(self):
+        wire = encode_frame(FIN_TEXT, bytes(16 * MIB), KEY)
+        assert cpu_time(slices(wire, 64 * KIB), 2) < 4 * cpu_time([wire])
+
+    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
+    def test_tiny_fragments(self, opcode):
+        few, many = (slices(b"".join(fragments(opcode, count, 1)), 64 * KIB) for count in (5_000, 50_000))
+        assert cpu_time(many, 2) < 30 * cpu_time(few)
+
+    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
+    def test_octet_by_octet(self, opcode):
+        few, many = (octets(encode_frame(FIN | opcode, b"a" * size, KEY)) for size in (10_000, 100_000))
+        assert cpu_time(many, 2) < 30 * cpu_time(few)
+
+    def test_many_messages_in_a_chunk(self):
+        few, many = ([encode_frame(FIN_TEXT, b"a", KEY) * count] for count in (3_000, 30_000))
+        assert cpu_time(many, 2) < 30 * cpu_time(few)
+
+    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
+    @pytest.mark.parametrize("chunk", [KIB, 64 * KIB])
+    @pytest.mark.parametrize("size", [KIB, 4 * MIB])
+    def test_memory(self, opcode, chunk, size):
+        """A message takes its own size once while it comes, in small frames or one, and once more when it is given."""
+        wire = (
+            b"".join(fragments(opcode, 4 * MIB // size, size))
+            if size < 4 * MIB
+            else encode_frame(FIN | opcode, bytes(size), KEY)
+        )
+        chunks = slices(wire, chunk)
+        recorder = Recorder(limits=UNLIMITED)
+        tracemalloc.start()
+        try:
+            recorder.feed(*chunks)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert len(recorder.events[0][1]) == 4 * MIB
+        assert peak < 2.5 * 4 * MIB
+
+    def test_a_claimed_size_takes_no_memory(self):
+        recorder = Recorder(limits=UNLIMITED)
+        tracemalloc.start()
+        try:
+            recorder.feed(claim(1 << 40)(True) + b"some of it")
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 64 * KIB
