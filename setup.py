@@ -1,9 +1,25 @@
-from setuptools import find_packages, setup
+"""What pyproject.toml cannot say: the plugin directory, and the optional extension."""
+
+from setuptools import Extension, find_packages, setup
+
+try:
+    from Cython.Build import cythonize
+except ImportError:
+    extensions = []
+else:
+    # Optional: where it cannot be built, the pure Python codec serves.
+    speedups = Extension("twisted_beastws.wire._speedups", ["twisted_beastws/wire/_speedups.pyx"], optional=True)
+    extensions = cythonize([speedups], build_dir="build")
 
 setup(
     # find_packages() does not see a plugin directory, which must stay without an __init__.py.
     packages=[*find_packages(include=["twisted_beastws", "twisted_beastws.*"]), "twisted.plugins"],
     # Named, so that an editable install puts the checkout on sys.path: an import hook would hide twisted/plugins.
     package_dir={"": "."},
-    package_data={"twisted_beastws": ["py.typed"], "twisted_beastws.service": ["*.html"]},
+    package_data={
+        "twisted_beastws": ["py.typed"],
+        "twisted_beastws.service": ["*.html"],
+        "twisted_beastws.wire": ["*.pyx", "*.pyi"],
+    },
+    ext_modules=extensions,
 )

@@ -510,13 +510,15 @@ class WebSocketProtocol(Protocol):
         """
         if self._ended is not None:
             return succeed(self._ended)
-        closer: Deferred[CloseReason] = Deferred()
         if self._session is None:
             self.abort()
             return succeed(self.close_reason)
-        self._closers = [*(self._closers or ()), closer]
         self._session.close(code, reason)
         self._closing()
+        if self._ended is not None:
+            return succeed(self._ended)
+        closer: Deferred[CloseReason] = Deferred()
+        self._closers = [*(self._closers or ()), closer]
         return closer
 
     def abort(self) -> None:

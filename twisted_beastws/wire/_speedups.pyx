@@ -288,6 +288,9 @@ cdef class FrameCodec:
         if first == FIN_BINARY:
             self.call_hook(self.on_binary, self._payload(source, size, key))
             return
+        # Refused by its header, as one that comes in parts is: before its text is judged.
+        if self.on_text is None:
+            raise _UnacceptableData()
         try:
             text = _decoded(source, size, key, self.server)
         except UnicodeDecodeError:

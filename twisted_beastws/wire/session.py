@@ -221,11 +221,12 @@ class Session(FrameCodec):
 
     def write_part(self, part: bytes) -> None:
         """Send a part of the message, in a frame of its own. Raises `BufferFull` with nothing of it sent."""
+        self._admit_part(len(part))
         self._write_frames(part, 0)
 
-    def end_message(self) -> None:
-        """End the streamed message, and send what was held behind it."""
-        self._write_frames(b"", FIN)
+    def end_message(self, rest: bytes = b"") -> None:
+        """End the streamed message with ``rest``, and send what was held behind it."""
+        self._write_frames(rest, FIN)
         self._next_first = None
         self.sendable = True
         held, self._held = self._held, []
@@ -233,13 +234,18 @@ class Session(FrameCodec):
         for first, payload, compress in held:
             self.send_message(first, payload, compress)
 
+    def _admit_part(self, size: int) -> None:
+        self._require_message()
+        self.sink.admits_part(size)
+        self._require_message()
+
+    def _require_message(self) -> int:
+        if self._next_first is None or self.sent is not None:
+            raise ConnectionClosed(self.reason())
+        return self._next_first
+
     def _write_frames(self, part: bytes, fin: int) -> None:
-        first = self._next_first
-        if first is None or self.sent is not None:
-            raise ConnectionClosed(self.reason())
-        self.sink.admits_part(len(part))
-        if self.sent is not None:
-            raise ConnectionClosed(self.reason())
+        first = self._require_message()
         self._next_first = Opcode.CONTINUATION
         self._emit_pieces(first | fin, part)
 
@@ -443,14 +449,17 @@ class DeflateSession(Session):
     def write_part(self, part: bytes) -> None:
         if not self._compressing:
             super().write_part(part)
-        elif compressed := self.deflate.compress_part(part):
-            super().write_part(compressed)
+            return
+        # Before zlib has taken the part: what is refused can be tried again.
+        self._admit_part(len(part))
+        if compressed := self.deflate.compress_part(part):
+            self._write_frames(compressed, 0)
 
-    def end_message(self) -> None:
+    def end_message(self, rest: bytes = b"") -> None:
         if self._compressing:
             self._compressing = False
-            super().write_part(self.deflate.finish_parts())
-        super().end_message()
+            rest = self.deflate.finish_parts()
+        super().end_message(rest)
 
     def _send_compressed(self, first: int, payload: bytes) -> None:
         # What waits may be dropped yet: what comes behind it must not refer to it.

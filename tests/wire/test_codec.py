@@ -1,0 +1,132 @@
+"""The compiled codec and the pure Python one: which is in use, and that both do the same with the same octets."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import twisted_beastws
+from twisted_beastws.options import Limits
+from twisted_beastws.wire import codec, frames
+
+from . import peer
+
+KEY = b"\x01\x82\x43\xc4"
+
+
+def session_on(frame_codec: type) -> Any:
+    """A Session class that stands on ``frame_codec``, whichever codec is in use here."""
+    spec = importlib.util.find_spec("twisted_beastws.wire.session")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "FrameCodec", frame_codec)
+        spec.loader.exec_module(module)
+    return module.Session
+
+
+@pytest.fixture(scope="module")
+def sessions() -> list[Any]:
+    if not codec.ACCELERATED and os.environ.get(codec.PURE_VARIABLE, "0") in ("", "0"):
+        pytest.skip("THE COMPILED CODEC IS NOT TESTED: it was not built")
+    from twisted_beastws.wire._speedups import FrameCodec
+
+    return [session_on(FrameCodec), session_on(frames.FrameCodec)]
+
+
+def outcome(session: Any, server: bool, chunks: list[bytes], limits: Limits, react: Any) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peer, "Session", session)
+        patch.setattr(frames.MaskKeys, "next", lambda self: KEY)
+        recorder = peer.Recorder(server, limits, react).feed(*chunks)
+    events = [(event[0], *map(str, event[1:])) for event in recorder.events]
+    return events, recorder.writes, repr(recorder.session.error), recorder.session.reason().code
+
+
+FRAMES = st.builds(
+    peer.Frame,
+    st.sampled_from([0, 0, 1, 1, 1, 2, 2, 8, 9, 10, 3, 11]),
+    st.one_of(
+        st.binary(max_size=200),
+        st.text(max_size=80).map(str.encode),
+        st.sampled_from([b"\x03\xe8", b"\x03\xe8bye", b"x" * 70000, b"\xf0\x9f\x98"]),
+    ),
+    st.sampled_from([True, True, True, False]),
+    st.sampled_from([0, 0, 0, 0, 0, 4, 1]),
+)
+
+
+class TestSameResults:
+    @given(st.data())
+    @settings(max_examples=400, deadline=None)
+    def test_for_any_octets_in_any_chunks(self, sessions: list[Any], data: st.DataObject) -> None:
+        server = data.draw(st.booleans())
+        wire = peer.to(server, *data.draw(st.lists(FRAMES, max_size=8))) + data.draw(st.binary(max_size=20))
+        chunks = peer.cut(wire, data.draw(st.lists(st.integers(0, max(len(wire), 1)), max_size=12)))
+        limits = Limits(max_message_size=data.draw(st.sampled_from([150, 1 << 20])), max_fragments=4, fragment_size=100)
+        script = data.draw(st.lists(st.sampled_from(["echo", "pause", "raise", "close", "return", None]), max_size=6))
+
+        def reaction() -> Any:
+            steps = iter(script)
+
+            def react(recorder: peer.Recorder, event: peer.Event) -> Any:
+                step = next(steps, None)
+                session = recorder.session
+                if step == "echo" and event[0] == "text":
+                    session.send_text(event[1])
+                elif step == "echo" and event[0] == "binary":
+                    session.send_binary(event[1])
+                elif step == "pause":
+                    session.pause()
+                elif step == "raise" and event[0] in ("text", "binary"):
+                    raise RuntimeError("a hook")
+                elif step == "close":
+                    session.close(4000, "enough")
+                return "something" if step == "return" else None
+
+            return react
+
+        compiled, pure = (outcome(session, server, chunks, limits, reaction()) for session in sessions)
+        assert compiled == pure
+
+    @given(st.integers(0, 255), st.binary(max_size=300), st.one_of(st.none(), st.binary(min_size=4, max_size=4)))
+    def test_of_encode_frame(self, sessions: list[Any], first: int, payload: bytes, key: bytes | None) -> None:
+        from twisted_beastws.wire import _speedups
+
+        assert _speedups.encode_frame(first, payload, key) == frames.encode_frame(first, payload, key)
+
+    @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 125, 126, 65535, 65536, 100001])
+    def test_of_sizes(self, sessions: list[Any], size: int) -> None:
+        from twisted_beastws.wire import _speedups
+
+        payload = bytes(range(256)) * (size // 256 + 1)
+        assert _speedups.apply_mask(payload[:size], KEY) == frames.apply_mask(payload[:size], KEY)
+        assert _speedups.encode_frame(0x82, payload[:size], KEY) == frames.encode_frame(0x82, payload[:size], KEY)
+
+    def test_a_key_of_another_size_is_refused(self, sessions: list[Any]) -> None:
+        from twisted_beastws.wire import _speedups
+
+        for key in (b"", b"abc", b"abcde"):
+            with pytest.raises(ValueError, match="four octets"):
+                _speedups.encode_frame(0x82, b"x", key)
+
+
+class TestChoice:
+    @pytest.mark.parametrize(("value", "pure"), [(None, False), ("", False), ("0", False), ("1", True)])
+    def test_is_the_environment_s(self, sessions: list[Any], value: str | None, pure: bool) -> None:
+        environment = {name: text for name, text in os.environ.items() if name != codec.PURE_VARIABLE}
+        if value is not None:
+            environment[codec.PURE_VARIABLE] = value
+        asked = "import twisted_beastws; print(twisted_beastws.ACCELERATED)"
+        told = subprocess.run([sys.executable, "-c", asked], env=environment, capture_output=True, text=True, timeout=60)
+        assert told.stdout.strip() == str(not pure), told.stderr
+
+    def test_is_told(self) -> None:
+        assert twisted_beastws.ACCELERATED is codec.ACCELERATED
