@@ -1,4 +1,7 @@
-"""An echo server: ``python echo.py [--listen tcp:9000]``."""
+"""An echo server, a protocol class: ``python echo.py [--listen tcp:9000]``.
+
+Every message comes back as it went, up to 64 MiB.
+"""
 
 from __future__ import annotations
 

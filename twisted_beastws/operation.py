@@ -87,6 +87,9 @@ class Operation:
             else:
                 operation.callback(result)
             self._protocol.opening_settled()
+        elif isinstance(result, Failure):
+            # Its traceback's frames would keep the connection alive.
+            result.cleanFailure()
 
     @property
     def abandoned(self) -> bool:

@@ -69,7 +69,9 @@ class Outgoing:
         self._limits = limits
         self._owner: Owner | None = owner
         direct = isinstance(transport, FileDescriptor) and not getattr(transport, "TLS", False)
-        self._write_some: Callable[[bytes], int | Exception] | None = transport.writeSomeData if direct else None
+        self._write_some: Callable[[bytes | memoryview], int | Exception] | None = (
+            transport.writeSomeData if direct else None
+        )
         self._queue: deque[bytes] | None = None
         self._pong: bytes | None = None
         self._drains: list[Deferred[None]] | None = None
@@ -217,17 +219,19 @@ class Outgoing:
             if not self.free:
                 self._handed = len(data)
             return
-        while data:
-            sent = self._write_some(data)
-            if sent == len(data):
+        sent = self._write_some(data)
+        if sent == len(data):
+            return
+        rest = memoryview(data)
+        while sent and not isinstance(sent, Exception):
+            rest = rest[sent:]
+            if not rest:
                 return
-            if not sent or isinstance(sent, Exception):
-                # The buffer is full, or the connection broken: `write` meets the same and does as Twisted does.
-                self.free = False
-                self._handed = len(data)
-                self._transport.write(data)
-                return
-            data = data[sent:]
+            sent = self._write_some(rest)
+        # The buffer is full, or the connection broken: `write` meets the same and does as Twisted does.
+        self.free = False
+        self._handed = len(rest)
+        self._transport.write(bytes(rest))
 
     def _flush(self) -> None:
         if self._pong is not None:

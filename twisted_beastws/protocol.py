@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IConsumer, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -173,9 +174,9 @@ class WebSocketProtocol(Protocol):
         self._peer_finished = True
         if self._opening is not None and self._session is None:
             self._closing()
-            self._opening.lost(connectionDone)
+            self._opening.lost(Failure(ConnectionDone()))
         elif self._session is not None and not self._session.ended:
-            self._session.lost(connectionDone.value)
+            self._session.lost(ConnectionDone())
         if self.outgoing.finished:
             self._transport.loseConnection()
         else:
@@ -196,6 +197,10 @@ class WebSocketProtocol(Protocol):
         if opening is not None:
             opening.lost(reason)
         self.outgoing.lost(closed)
+        # A traceback's frames would keep us alive, for ever in an error that Twisted shares.
+        for error in (reason.value, self._ended.error):
+            if error is not None:
+                error.__traceback__ = None
         if self._inbox is not None:
             self._inbox.detach()
         if self.server is not None:
@@ -205,10 +210,9 @@ class WebSocketProtocol(Protocol):
             self._settle(closed)
 
     def _settle(self, closed: Failure) -> None:
-        receivers, self._receivers = self._receivers, None
+        while self._receivers:
+            self._receivers.popleft().errback(closed)
         closers, self._closers = self._closers, None
-        for receiver in receivers or ():
-            receiver.errback(closed)
         for closer in closers or ():
             closer.callback(self.close_reason)
         # The hooks of messages that came before go first, however long they take.
@@ -324,7 +328,7 @@ class WebSocketProtocol(Protocol):
         declines. May set ``self.subprotocol`` and ``self.user``."""
 
     def opened(self) -> Any:
-        """The connection is open."""
+        """The connection is open. Where hooks take the messages, they wait for what it returns."""
 
     def text_received(self, text: str) -> Any:
         """A text message."""
@@ -585,7 +589,10 @@ class WebSocketProtocol(Protocol):
         self._direct_messages(session)
         self.state = State.OPEN
         self._liveness.opened(session)
-        self._run_hook(self.opened)
+        if self._in_hook_mode:
+            session.call_hook(lambda _: self.opened(), None)
+        else:
+            self._run_hook(self.opened)
 
     def _make_session(self) -> Session:
         server, now, settings = self.role is Role.SERVER, self._clock.seconds, self.settings
@@ -688,10 +695,13 @@ class WebSocketProtocol(Protocol):
 
     def _application_failed(self, failure: Failure) -> None:
         if failure.check(ConnectionClosed):
+            failure.cleanFailure()
             return
         self.log.failure(
             "the application failed on a connection of {peer}, which is closed with 1011", failure, peer=self.peer
         )
+        # Its traceback's frames would keep us alive.
+        failure.cleanFailure()
         if self._session is not None:
             self._session.fail(cast(BaseException, failure.value), CloseCode.INTERNAL_ERROR)
 

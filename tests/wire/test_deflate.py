@@ -76,7 +76,7 @@ def codec(options: Deflate = DEFAULTS, server: bool = True) -> PerMessageDeflate
 def inflate(codec: PerMessageDeflate, *parts: bytes, room: int = 1 << 62) -> bytes:
     """A message in parts; checks that its end is told once, and no piece is larger than allowed."""
     message = b""
-    ends = []
+    ends: list[bool] = []
     for at, part in enumerate(parts):
         final = at == len(parts) - 1
         for piece, ended in codec.inflate(part, final, room):
@@ -1021,6 +1021,91 @@ class TestSending:
                 receiver = codec(server=not server)
                 left = [frame for at, frame in enumerate(recorder.sent) if at not in gone]
                 assert [inflate(receiver, frame.payload) for frame in left] == [b"hello"] * len(left)
+
+
+class TestStreamingOut:
+    """A message written in parts (RFC 7692 §7.2.1: its frames are one compressed whole)."""
+
+    def test_small_parts_leave_as_one_frame(self, server: bool) -> None:
+        recorder = Recorder(server)
+        recorder.session.begin_message(TEXT)
+        for part in (b"hel", b"", b"lo"):
+            recorder.session.write_part(part)
+        assert recorder.sent == []
+        recorder.session.end_message()
+        # As Beast, of which nothing leaves before the end either.
+        assert recorder.sent == [compressed(HELLO)]
+        recorder.session.send_text("hello")
+        assert recorder.sent[1:] == [compressed(HELLO_AGAIN)]
+
+    def test_empty(self, server: bool) -> None:
+        recorder = Recorder(server)
+        for parts in ([], [b""]):
+            recorder.session.begin_message(BINARY)
+            for part in parts:
+                recorder.session.write_part(part)
+            recorder.session.end_message()
+        assert recorder.sent == [compressed(b"\0", BINARY)] * 2
+
+    @pytest.mark.parametrize("compress", [None, True, False])
+    def test_long_parts(self, compress: bool | None, server: bool) -> None:
+        recorder = Recorder(server)
+        recorder.session.begin_message(BINARY, compress)
+        parts = [noise(size) for size in (100_000, 1, 70_000)]
+        for part in parts:
+            recorder.session.write_part(part)
+            recorder.session.ping(b"between")
+        recorder.session.send_text("behind")
+        recorder.session.end_message()
+        frames = [frame for frame in recorder.sent if frame.opcode != PING]
+        assert [frame.rsv for frame in frames] == [0 if compress is False else 4] + [0] * (len(frames) - 2) + [4]
+        assert [frame.fin for frame in frames] == [False] * (len(frames) - 2) + [True, True]
+        receiver = Recorder(not server).receive(*recorder.sent)
+        messages = [event for event in receiver.events if event[0] != "ping"]
+        assert messages == [("binary", b"".join(parts)), ("text", "behind")]
+
+    def test_a_refused_part_can_be_tried_again(self, server: bool) -> None:
+        recorder = Recorder(server)
+        admit = recorder.admits_part
+
+        def refuse(size: int) -> None:
+            raise errors.BufferFull("full")
+
+        first, second = noise(5000), noise(5001)
+        recorder.session.begin_message(BINARY)
+        recorder.session.write_part(first)
+        recorder.admits_part = refuse  # type: ignore[method-assign]
+        for _ in range(3):
+            with pytest.raises(errors.BufferFull):
+                recorder.session.write_part(second)
+        recorder.admits_part = admit  # type: ignore[method-assign]
+        recorder.session.write_part(second)
+        recorder.admits_part = refuse  # type: ignore[method-assign]
+        # What zlib holds back is not refused: the message would be lost.
+        recorder.session.end_message()
+        receiver = Recorder(not server).receive(*recorder.sent)
+        assert receiver.events == [("binary", first + second)]
+
+    def test_closing_inside_it(self, server: bool) -> None:
+        recorder = Recorder(server)
+        recorder.session.begin_message(TEXT)
+        recorder.session.write_part(b"hel")
+        recorder.session.close(1000)
+        for more in (lambda: recorder.session.write_part(b"l"), recorder.session.end_message):
+            with pytest.raises(errors.ConnectionClosed):
+                more()
+        assert recorder.sent == close(1000)
+
+    @given(st.booleans(), OPTIONS, st.lists(st.lists(st.binary(max_size=50) | st.builds(bytes, st.just(SLICE)))))
+    def test_any_parts(self, server: bool, options: Deflate, messages: list[list[bytes]]) -> None:
+        sender, receiver = Recorder(server, options=options), Recorder(not server, options=options)
+        for parts in messages:
+            sender.session.begin_message(BINARY)
+            for part in parts:
+                sender.session.write_part(part)
+            sender.session.end_message()
+        receiver.feed(sender.wire)
+        assert receiver.events == [("binary", b"".join(parts)) for parts in messages]
 
 
 # Everything at once: two sessions that speak with each other.

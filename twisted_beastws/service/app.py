@@ -60,8 +60,8 @@ def _import_failed(module_name: str, error: BaseException) -> AppError:
     if isinstance(error, SyntaxError):
         file, line = error.filename, error.lineno
     else:
-        frames = traceback.extract_tb(error.__traceback__)
-        file, line = [(frame.filename, frame.lineno) for frame in frames if not frame.filename.startswith("<")][-1]
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        file, line = last.filename, last.lineno
     return AppError(f"importing {module_name} failed: {what} ({file}, line {line})")
 
 

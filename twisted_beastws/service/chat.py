@@ -58,15 +58,12 @@ class Chat(WebSocketProtocol):
     def __init__(self, room: Room, site: Site) -> None:
         self._room = room
         self._site = site
-        self._name = ""
 
     def http_requested(self, request: Request) -> Response | None:
         return self._site.answer(request)
 
     def opened(self) -> None:
-        # The address is gone with the transport, and `closed` names it again.
-        self._name = _name_of(self.peer)
-        self.log.info("{name} connected", name=self._name)
+        self.log.info("{name} connected", name=_name_of(self.peer))
         self.send(WELCOME)
         self._room.join(self)
 
@@ -75,7 +72,7 @@ class Chat(WebSocketProtocol):
 
     def closed(self, reason: CloseReason) -> None:
         self._room.leave(self)
-        self.log.info("{name} disconnected: {reason}", name=self._name, reason=reason)
+        self.log.info("{name} disconnected: {reason}", name=_name_of(self.peer), reason=reason)
 
 
 def _name_of(peer: object) -> str:

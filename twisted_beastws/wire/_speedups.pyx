@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, initializedcheck=True
 """The compiled twin of `twisted_beastws.wire.frames.FrameCodec`: the same interface, the same results.
 
-Raw memory is touched in four functions alone (`_unmask`, `_masked`, `_decoded`, `_framed`), each given its size.
+Raw memory is touched in small functions alone, each given its size; every size is checked before it is reckoned with.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -27,6 +27,8 @@ cdef enum:
     SCRATCH = 4096
 
 cdef Py_ssize_t _GATHER_LIMIT = GATHER_LIMIT
+# Octets made room for on a frame header's word alone, which touches no memory yet: 64 MiB.
+cdef uint64_t SOLO_LIMIT = 1 << 26
 cdef uint64_t _MOST = (<uint64_t>1) << 63
 
 cdef object _BadContinuation = errors.BadContinuation
@@ -77,6 +79,44 @@ cdef object _decoded(const uint8_t *source, Py_ssize_t size, const uint8_t *key,
         return PyUnicode_DecodeUTF8(<const char *>scratch, size, NULL)
     copy = _masked(source, size, key)
     return PyUnicode_DecodeUTF8(PyBytes_AS_STRING(copy), size, NULL)
+
+
+cdef struct Utf8:
+    # The continuation octets that a character still needs, and the range of the next.
+    uint8_t needed, low, high
+
+
+cdef bint _is_utf8(Utf8 *state, const uint8_t *octets, Py_ssize_t size) noexcept nogil:
+    # RFC 3629 §4, a part of a text at a time.
+    cdef Py_ssize_t at = 0
+    cdef uint64_t word
+    cdef uint8_t octet
+    while at < size:
+        if not state.needed:
+            while size - at >= 8:
+                memcpy(&word, octets + at, 8)
+                if word & <uint64_t>0x8080808080808080:
+                    break
+                at += 8
+            if at == size:
+                break
+        octet = octets[at]
+        at += 1
+        if state.needed:
+            if octet < state.low or octet > state.high:
+                return False
+            state.needed -= 1
+        elif octet < 0x80:
+            continue
+        elif octet < 0xC2 or octet > 0xF4:
+            return False
+        else:
+            state.needed = 1 if octet < 0xE0 else 2 if octet < 0xF0 else 3
+            state.low = 0xA0 if octet == 0xE0 else 0x90 if octet == 0xF0 else 0x80
+            state.high = 0x9F if octet == 0xED else 0x8F if octet == 0xF4 else 0xBF
+            continue
+        state.low, state.high = 0x80, 0xBF
+    return True
 
 
 cdef bytes _framed(int first, const uint8_t *payload, Py_ssize_t size, bytes key):
@@ -137,12 +177,18 @@ cdef class FrameCodec:
     cdef public bint server, accepts_rsv1, sendable, whole, compressed
     cdef public int halted, message_opcode
     cdef public uint64_t max_frame_size, max_message_size, message_size, fragment_size
+    cdef public object message_began_at
     cdef public bytes _partial
     cdef readonly uint64_t _remaining
     cdef uint8_t _key[4]
     cdef bint _gathering
     cdef list _gathered
     cdef Py_ssize_t _waiting
+    # A message that is one frame but comes in several chunks, received into the place it is delivered from.
+    cdef bytes _solo
+    cdef Py_ssize_t _solo_at
+    cdef int _solo_first
+    cdef Utf8 _utf8
 
     def __init__(self, bint server, sink, now, max_message_size, max_frame_size):
         self.server = server
@@ -197,7 +243,10 @@ cdef class FrameCodec:
             if self._remaining:
                 if position == end:
                     return
-                position = self._continue_payload(octets, position, end)
+                if self._solo is not None:
+                    position = self._continue_solo(octets, position, end)
+                else:
+                    position = self._continue_payload(octets, position, end)
                 continue
             if end - position < 2:
                 break
@@ -240,6 +289,9 @@ cdef class FrameCodec:
                     break
                 position = start + <Py_ssize_t>length
                 self.control_received(first & 0x0F, self._payload(octets + start, <Py_ssize_t>length, key))
+            elif simple and length <= SOLO_LIMIT:
+                position = start
+                self._begin_solo(first, length, key)
             else:
                 position = start
                 self._begin(first, length, key)
@@ -326,17 +378,70 @@ cdef class FrameCodec:
         if not length:
             self.payload_received(b"", True)
 
-    cdef Py_ssize_t _continue_payload(self, const uint8_t *octets, Py_ssize_t position, Py_ssize_t end) except -1:
+    cdef _begin_solo(self, int first, uint64_t length, const uint8_t *key):
+        if length > self.max_message_size or length > self.max_frame_size:
+            raise self.too_big()
+        if (self.on_text if first == FIN_TEXT else self.on_binary) is None:
+            raise _UnacceptableData()
+        if self.server:
+            memcpy(self._key, key, 4)
+        self._solo = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>length)
+        self._solo_at = 0
+        self._solo_first = first
+        self._utf8.needed = 0
+        self._remaining = length
+        self.message_began_at = self.received_at
+
+    cdef Py_ssize_t _continue_solo(self, const uint8_t *octets, Py_ssize_t position, Py_ssize_t end) except -1:
         cdef Py_ssize_t size = end - position
+        cdef uint8_t *target
+        if <uint64_t>size > self._remaining:
+            size = <Py_ssize_t>self._remaining
+        if size > PyBytes_GET_SIZE(self._solo) - self._solo_at:
+            raise RuntimeError("more octets than the frame has")
+        target = <uint8_t *>PyBytes_AS_STRING(self._solo) + self._solo_at
+        if self.server:
+            _unmask(target, octets + position, size, self._key)
+            self._turn_key(size)
+        else:
+            memcpy(target, octets + position, size)
+        # RFC 6455 §8.1: at the first bad octet, not at the message's end.
+        if self._solo_first == FIN_TEXT and self.whole and not _is_utf8(&self._utf8, target, size):
+            raise _BadFramePayload()
+        self._solo_at += size
+        self._remaining -= <uint64_t>size
+        if not self._remaining:
+            self._end_solo()
+        return position + size
+
+    cdef _end_solo(self):
+        cdef bytes message = self._solo
+        self._solo = None
+        self.message_began_at = None
+        # A close was sent meanwhile: what comes before the peer's is thrown away.
+        if not self.whole:
+            return
+        if self._solo_first == FIN_BINARY:
+            self.call_hook(self.on_binary, message)
+        elif self._utf8.needed:
+            raise _BadFramePayload()
+        else:
+            self.call_hook(self.on_text, PyUnicode_DecodeUTF8(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), NULL))
+
+    cdef void _turn_key(self, Py_ssize_t size) noexcept:
         cdef uint8_t turned[4]
         cdef int at
+        for at in range(4):
+            turned[at] = self._key[(at + size) & 3]
+        memcpy(self._key, turned, 4)
+
+    cdef Py_ssize_t _continue_payload(self, const uint8_t *octets, Py_ssize_t position, Py_ssize_t end) except -1:
+        cdef Py_ssize_t size = end - position
         if <uint64_t>size > self._remaining:
             size = <Py_ssize_t>self._remaining
         part = self._payload(octets + position, size, self._key)
         self._remaining -= <uint64_t>size
-        for at in range(4):
-            turned[at] = self._key[(at + size) & 3]
-        memcpy(self._key, turned, 4)
+        self._turn_key(size)
         self.payload_received(part, not self._remaining)
         return position + size
 
@@ -375,6 +480,24 @@ cdef class FrameCodec:
             frame = _framed(first, &view[0] if view.shape[0] else NULL, view.shape[0], self._next_key())
         self._emit(first, frame)
 
+    def emit_pieces(self, int first, bytes payload not None):
+        """Write a payload, admitted already, in frames of ``fragment_size``; FIN, if ``first`` has it, on the last."""
+        cdef const uint8_t *octets = <const uint8_t *>PyBytes_AS_STRING(payload)
+        cdef Py_ssize_t end = PyBytes_GET_SIZE(payload), at = 0, size
+        cdef int fin = first & FIN, opcode = first & ~FIN
+        if self._gathered:
+            self.flush()
+        while True:
+            size = end - at
+            if <uint64_t>size > self.fragment_size:
+                size = <Py_ssize_t>self.fragment_size
+            frame = _framed(opcode | (fin if at + size == end else 0), octets + at, size, self._next_key())
+            self.sink.write_admitted(frame)
+            opcode = 0
+            at += size
+            if at >= end:
+                return
+
     cdef bytes _next_key(self):
         return None if self.server else mask_keys.next()
 
@@ -403,4 +526,5 @@ cdef class FrameCodec:
         cdef list gathered = self._gathered
         self._gathered = []
         self._waiting = 0
-        self.sink.write(gathered[0] if len(gathered) == 1 else b"".join(gathered))
+        # Nothing waited in the sink, and each frame may be written alone.
+        self.sink.write_admitted(gathered[0] if len(gathered) == 1 else b"".join(gathered))

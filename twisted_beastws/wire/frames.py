@@ -141,6 +141,7 @@ class FrameCodec:
         "halted",
         "max_frame_size",
         "max_message_size",
+        "message_began_at",
         "message_opcode",
         "message_size",
         "now",
@@ -176,6 +177,7 @@ class FrameCodec:
         self.halted = RUNNING
         # Messages may be delivered whole: none is in progress, nobody wants their pieces, none is to be thrown away.
         self.whole = True
+        self.message_began_at: float | None = None
         self.message_opcode = 0
         self.message_size = 0
         self.compressed = False
@@ -410,6 +412,18 @@ class FrameCodec:
         else:
             self.sink.write(frame)
 
+    def emit_pieces(self, first: int, payload: bytes) -> None:
+        """Write a payload, admitted already, in frames of ``fragment_size``; FIN, if ``first`` has it, on the last."""
+        if self._gathered:
+            self.flush()
+        fin, opcode = first & FIN, first & ~FIN
+        end = len(payload)
+        for at in range(0, end or 1, self.fragment_size):
+            piece = payload[at : at + self.fragment_size]
+            last = fin if at + len(piece) == end else 0
+            self.sink.write_admitted(encode_frame(opcode | last, piece, None if self.server else mask_keys.next()))
+            opcode = Opcode.CONTINUATION
+
     @property
     def gathered_size(self) -> int:
         """Octets gathered and not yet written."""
@@ -420,4 +434,5 @@ class FrameCodec:
         gathered = b"".join(self._gathered)
         self._gathered.clear()
         self._waiting = 0
-        self.sink.write(gathered)
+        # Nothing waited in the sink, and each frame may be written alone.
+        self.sink.write_admitted(gathered)

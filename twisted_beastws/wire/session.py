@@ -34,8 +34,6 @@ from twisted_beastws.wire.frames import (
     STOPPED,
     Opcode,
     Sink,
-    encode_frame,
-    mask_keys,
 )
 
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
@@ -76,7 +74,6 @@ class Session(FrameCodec):
         "error",
         "handler",
         "max_fragments",
-        "message_began_at",
         "on_fragment",
         "received",
         "sent",
@@ -93,7 +90,6 @@ class Session(FrameCodec):
         self.received: Close | None = None
         self.began: Literal["local", "peer", "transport"] = "transport"
         self.error: BaseException | None = None
-        self.message_began_at: float | None = None
         self._message: io.StringIO | bytearray | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
         self._fragments = 0
@@ -247,24 +243,12 @@ class Session(FrameCodec):
     def _write_frames(self, part: bytes, fin: int) -> None:
         first = self._require_message()
         self._next_first = Opcode.CONTINUATION
-        self._emit_pieces(first | fin, part)
+        self.emit_pieces(first | fin, part)
 
     def emit_fragments(self, first: int, payload: bytes) -> None:
         """Send a long message in frames of ``fragment_size``: control frames can go in between (RFC 6455 §5.4)."""
         if self.sink.admits(len(payload)):
-            self._emit_pieces(first, payload)
-
-    def _emit_pieces(self, first: int, payload: bytes) -> None:
-        if self.gathered_size:
-            self.flush()
-        fin, opcode = first & FIN, first & ~FIN
-        end = len(payload)
-        for at in range(0, end or 1, self.fragment_size):
-            piece = payload[at : at + self.fragment_size]
-            last = fin if at + len(piece) == end else 0
-            key = None if self.server else mask_keys.next()
-            self.sink.write_admitted(encode_frame(opcode | last, piece, key))
-            opcode = Opcode.CONTINUATION
+            self.emit_pieces(first, payload)
 
     def ping(self, payload: bytes = b"") -> None:
         """Send a ping of at most 125 octets; raises `LocalError` beyond, `ConnectionClosed` after a close."""
