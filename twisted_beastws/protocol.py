@@ -152,6 +152,10 @@ class WebSocketProtocol(Protocol):
         self._opening = ServerOpening(self) if self.role is Role.SERVER else ClientOpening(self)
         self.dataReceived = self._opening.data_received  # type: ignore[method-assign]
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
+        self.expect_handshake()
+        # Not in connectionMade, which a subclass may override without calling ours.
+        if self.role is Role.SERVER:
+            self.serve()
 
     @property
     def transport(self) -> ITransport | None:
@@ -163,11 +167,6 @@ class WebSocketProtocol(Protocol):
     @transport.setter
     def transport(self, transport: Any) -> None:
         self._transport = transport
-
-    def connectionMade(self) -> None:
-        self.expect_handshake()
-        if self.role is Role.SERVER:
-            self.serve()
 
     def readConnectionLost(self) -> None:
         """The peer ended its side of TCP: end ours behind what is queued (`IHalfCloseableProtocol`)."""
