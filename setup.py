@@ -7,9 +7,11 @@ try:
 except ImportError:
     extensions = []
 else:
-    # Optional: where it cannot be built, the pure Python codec serves.
-    speedups = Extension("twisted_beastws.wire._speedups", ["twisted_beastws/wire/_speedups.pyx"], optional=True)
+    speedups = Extension("twisted_beastws.wire._speedups", ["twisted_beastws/wire/_speedups.pyx"])
     extensions = cythonize([speedups], build_dir="build")
+    for extension in extensions:
+        # Where it cannot be built, the pure Python codec serves. cythonize() loses an "optional" given above.
+        extension.optional = True
 
 setup(
     # find_packages() does not see a plugin directory, which must stay without an __init__.py.

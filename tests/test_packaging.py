@@ -21,18 +21,22 @@ import twisted_beastws
 from twisted_beastws._version import __version__
 
 CHECKOUT = Path(__file__).parents[1]
-NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "venv", "*.egg-info", "*.pyc", "dropin.cache")
+NOT_SOURCE = shutil.ignore_patterns(
+    ".*", "__pycache__", "build", "dist", "venv", "*.egg-info", "*.pyc", "*.so", "dropin.cache"
+)
 OURS = {"twisted_beastws.py", "dropin.cache", "__pycache__"}
+NO_COMPILER = {"CC": "/no/such/compiler"}
 
 
-def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    # PYTHONPATH would let the checkout stand in for what is installed.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+def run(*command: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    # PYTHONPATH would let the checkout stand in for what is installed; TWISTED_BEASTWS_PURE chooses among what is.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TWISTED"))}
+    environment = {**inherited, **variables}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def checked(*command: str | Path, cwd: Path) -> str:
-    done = run(*command, cwd=cwd)
+def checked(*command: str | Path, cwd: Path, **variables: str) -> str:
+    done = run(*command, cwd=cwd, **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -52,7 +56,8 @@ def is_ours(name: str) -> bool:
 class Environment:
     """A virtual environment with every package of the running one but ours, linked, so that nothing is fetched."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, kind: str, home: Path) -> None:
+        self.kind = kind
         venv.create(home, with_pip=False, symlinks=True)
         self.python = home / "bin" / "python"
         (self.site,) = home.glob("lib/python*/site-packages")
@@ -69,39 +74,47 @@ class Environment:
         link_entries(package, self.site / "twisted", {"plugins", "__pycache__"}.__contains__)
         link_entries(package / "plugins", self.site / "twisted" / "plugins", OURS.__contains__)
 
-    def install(self, *what: str | Path) -> None:
+    def install(self, *what: str | Path, **variables: str) -> None:
         pip = (sys.executable, "-m", "pip", "--python", self.python, "install")
-        checked(*pip, "--no-index", "--no-deps", "--no-build-isolation", *what, cwd=self.site)
+        checked(*pip, "--no-index", "--no-deps", "--no-build-isolation", *what, cwd=self.site, **variables)
 
     def evaluate(self, statements: str, cwd: Path) -> object:
         return json.loads(checked(self.python, "-c", f"import json, sys\n{statements}", cwd=cwd))
 
 
+def copied(checkout: Path, target: Path) -> Path:
+    """A copy to build in: a build leaves files behind, and takes up what an earlier one left."""
+    return Path(shutil.copytree(checkout, target, ignore=NOT_SOURCE))
+
+
+def build(source: Path, kind: str, **variables: str) -> Path:
+    hook = f"from setuptools import build_meta; print(build_meta.build_{kind}('dist'))"
+    return source / "dist" / checked(sys.executable, "-c", hook, cwd=source, **variables).splitlines()[-1]
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout: a build leaves files behind, and takes up what an earlier one left."""
-    return Path(shutil.copytree(CHECKOUT, tmp_path_factory.mktemp("source") / "checkout", ignore=NOT_SOURCE))
-
-
-def build(source: Path, kind: str) -> Path:
-    hook = f"from setuptools import build_meta; print(build_meta.build_{kind}('dist'))"
-    return source / "dist" / checked(sys.executable, "-c", hook, cwd=source).splitlines()[-1]
+    return copied(CHECKOUT, tmp_path_factory.mktemp("source") / "checkout")
 
 
 @pytest.fixture(scope="module")
-def wheel(source: Path) -> Path:
-    return build(source, "wheel")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("cc") is None:
+        pytest.skip("NO COMPILED WHEEL IS TESTED: there is no C compiler (apt-get install gcc libc6-dev python3-dev)")
+    return build(copied(source, tmp_path_factory.mktemp("wheel") / "checkout"), "wheel", CFLAGS="-O0")
 
 
 @pytest.fixture(scope="module")
-def sdist(source: Path) -> Path:
-    return build(source, "sdist")
+def sdist(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(copied(source, tmp_path_factory.mktemp("sdist") / "checkout"), "sdist")
 
 
 @pytest.fixture(scope="module", params=["wheel", "sdist", "editable"])
 def installed(request: pytest.FixtureRequest, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    environment = Environment(tmp_path_factory.mktemp(request.param) / "venv")
-    environment.install(*(["-e", source] if request.param == "editable" else [request.getfixturevalue(request.param)]))
+    """Installed from a wheel built with a C compiler; from an sdist and from the checkout without one."""
+    environment = Environment(request.param, tmp_path_factory.mktemp(request.param) / "venv")
+    what = ["-e", source] if request.param == "editable" else [request.getfixturevalue(request.param)]
+    environment.install(*what, **NO_COMPILER)
     return environment
 
 
@@ -111,8 +124,9 @@ def files_below(folder: Path, *names: str) -> set[str]:
 
 def test_the_wheel_holds_every_file_of_the_package_and_no_other(source: Path, wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    expected = files_below(source, "twisted_beastws", "twisted")
-    assert names == expected
+    (compiled,) = names - files_below(source, "twisted_beastws", "twisted")
+    assert compiled.startswith("twisted_beastws/wire/_speedups.") and compiled.endswith(".so")
+    assert files_below(source, "twisted_beastws", "twisted") < names
     assert {"twisted_beastws/py.typed", "twisted/plugins/twisted_beastws.py"} <= names
     assert any(name.startswith("twisted_beastws/service/") and name.endswith(".html") for name in names)
     assert not {"twisted/__init__.py", "twisted/plugins/__init__.py"} & names
@@ -151,6 +165,11 @@ print(json.dumps(sorted(set(sys.modules) - before)))"""
 def test_importing_the_package_installs_no_reactor(installed: Environment, tmp_path: Path) -> None:
     statements = "import twisted_beastws\nprint(json.dumps('twisted.internet.reactor' in sys.modules))"
     assert installed.evaluate(statements, tmp_path) is False
+
+
+def test_the_compiled_codec_is_optional(installed: Environment, tmp_path: Path) -> None:
+    statements = "import twisted_beastws\nprint(json.dumps(twisted_beastws.ACCELERATED))"
+    assert installed.evaluate(statements, tmp_path) is (installed.kind == "wheel")
 
 
 def test_this_suite_runs_on_the_installed_package() -> None:

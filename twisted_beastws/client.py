@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from twisted_beastws.errors import HandshakeTimeout, TooManyRedirects, UpgradeDeclined
 from twisted_beastws.operation import settled
-from twisted_beastws.options import Decorator, Limits, Settings, Timeouts
+from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts
 from twisted_beastws.protocol import ApplicationTransport, WebSocketProtocol
 from twisted_beastws.wire.http import Request
 from twisted_beastws.wire.url import WebSocketURL
@@ -54,8 +54,8 @@ class _ClientFactory(Factory):
 class _Attempt:
     """Stands before a protocol that wraps ours, as ``ClientService``'s does, until the WebSocket is open.
 
-    A wrapper must not hear of the end of a connection that `WebSocketClientEndpoint.connect` never gave out; and it$
-    the transport behind our back, to close it.
+    A wrapper must not hear of the end of a connection that `WebSocketClientEndpoint.connect` never gave out; and it
+    keeps the transport for itself, to close it, which is to be by the closing handshake.
     """
 
     def __init__(self, wrapper: Any, websocket: WebSocketProtocol) -> None:
@@ -84,6 +84,7 @@ class WebSocketClientEndpoint:
     proxy: an HTTP proxy to CONNECT through, as ``http://user:password@host:port``.
     max_redirects: followed at most; away from TLS never, and credentials stay in their origin. 5 (picows).
     subprotocols, timeouts, limits: as for a server.
+    deflate: the compression that is offered; None, the default, offers none.
 
     Raises ``ValueError`` for a URL that is none. last_failure: why the latest attempt failed, or None.
     """
@@ -102,6 +103,7 @@ class WebSocketClientEndpoint:
         max_redirects: int = 5,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
+        deflate: Deflate | None = None,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
@@ -117,6 +119,7 @@ class WebSocketClientEndpoint:
             subprotocols=tuple(subprotocols),
             timeouts=timeouts or Timeouts(),
             limits=limits or Limits(),
+            deflate=deflate,
             clock=reactor,
         )
         self.last_failure: Failure | None = None

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import httptools
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from twisted_beastws.errors import BadRequest, DecoratorError, UpgradeDeclined
 from twisted_beastws.operation import Operation
 from twisted_beastws.options import Decorator
-from twisted_beastws.wire import handshake
+from twisted_beastws.wire import deflate, handshake
 from twisted_beastws.wire.http import Request, Response, parse_response
 
 if TYPE_CHECKING:
@@ -32,11 +32,20 @@ class _Body:
         self.octets = bytearray()
         self.complete = False
 
+    def on_message_begin(self) -> None:
+        # RFC 9112 §9.3.2: what stands behind the answer is another one, to nothing that was asked.
+        if self.complete:
+            raise BadRequest("The server sent an answer too many")
+
     def on_body(self, part: bytes) -> None:
         self.octets += part
 
     def on_message_complete(self) -> None:
         self.complete = True
+
+    @property
+    def enough(self) -> bool:
+        return self.complete or len(self.octets) > MAX_BODY
 
 
 class ClientOpening(Operation):
@@ -57,29 +66,32 @@ class ClientOpening(Operation):
 
     def lost(self, failure: Failure) -> None:
         """End what is under way: an answer that declined is told as far as it came, else ``failure``."""
-        if self._declined is not None:
+        if self._declined is not None and not failure.check(CancelledError):
             failure = Failure(UpgradeDeclined(self._declined))
         super().lost(failure)
 
     async def _handshake(
         self, host: str, target: str, decorator: Decorator | None, subprotocols: Sequence[str]
     ) -> Response:
-        protocol = self._protocol
-        key = handshake.make_key()
-        request = handshake.client_request(host, target, key, subprotocols)
+        protocol, options = self._protocol, self._protocol.settings.deflate
+        key, extensions = handshake.make_key(), None if options is None else deflate.offer(options)
+        request = handshake.client_request(host, target, key, subprotocols, extensions)
         decorator = decorator or protocol.settings.decorator
         if decorator is not None:
             await self.settled(decorator(request))
-            _check_decorated(request, key)
-        protocol.request = request
+            _check_decorated(request, key, extensions)
+        octets = request.to_bytes()
+        protocol.request, self._keep = request, False
         protocol.expect_handshake()
-        protocol.outgoing.write(request.to_bytes())
+        protocol.outgoing.write(octets)
         try:
             head, response = await self._final_response()
             if response.status != 101:
                 await self._read_body(head, response)
                 raise UpgradeDeclined(response)
-            protocol.subprotocol = handshake.check_response(response, key, subprotocols)
+            subprotocol = handshake.check_response(response, key, _offered(request), extensions=options is not None)
+            answered = response.headers.getRawHeaders(b"Sec-WebSocket-Extensions", ())
+            protocol.subprotocol, protocol.deflate = subprotocol, deflate.check_answer(answered, options)
         except Exception:
             self._declined = None
             if not self._keep:
@@ -89,7 +101,7 @@ class ClientOpening(Operation):
         return response
 
     async def _final_response(self) -> tuple[bytes, Response]:
-        for _ in range(MAX_INTERIM):
+        for _ in range(MAX_INTERIM + 1):
             head = await self.next_head()
             response = parse_response(head)
             # RFC 9110 §15.2: interim answers may come before the final one.
@@ -99,24 +111,44 @@ class ClientOpening(Operation):
 
     async def _read_body(self, head: bytes, response: Response) -> None:
         """Read the answer's body as far as it goes; the connection is kept where HTTP keeps it and the body ended."""
-        self._declined, self._keep = response, False
+        self._declined = response
         body = _Body()
         parser: Any = httptools.HttpResponseParser(body)
         data = head
-        while not body.complete and len(body.octets) <= MAX_BODY:
+        while True:
             try:
                 parser.feed_data(data)
             except httptools.HttpParserError:
                 return
-            response.body = bytes(body.octets[:MAX_BODY])
-            if not body.complete and not len(self._head):
+            finally:
+                response.body = bytes(body.octets[:MAX_BODY])
+            if body.enough:
+                break
+            if not len(self._head):
                 await self.more()
             data = self.rest()
-        self._keep = body.complete and response.keep_alive and not data
+        self._keep = body.complete and response.keep_alive and not len(self._head)
 
 
-def _check_decorated(request: Request, key: str) -> None:
-    expected = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Key", key))
-    for name, value in (*expected, ("Sec-WebSocket-Version", "13")):
-        if request.headers.getRawHeaders(name) != [value]:
+def _check_decorated(request: Request, key: str, extensions: str | None) -> None:
+    """Raise `DecoratorError` if a decorator made of the request another than the one whose answer is judged."""
+    if (request.method, request.version) != ("GET", "1.1"):
+        raise DecoratorError("the decorator changed the request's method or version")
+    expected = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": key,
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Extensions": extensions,
+        "Content-Length": None,
+        "Transfer-Encoding": None,
+    }
+    for name, value in expected.items():
+        if request.headers.getRawHeaders(name) != (None if value is None else [value]):
             raise DecoratorError(f"the decorator changed the request's {name} field")
+
+
+def _offered(request: Request) -> list[str]:
+    """The subprotocols that the request offers, be it a decorator's doing."""
+    fields = request.headers.getRawHeaders("Sec-WebSocket-Protocol", ())
+    return [name.strip() for field in fields for name in field.split(",")]

@@ -49,12 +49,15 @@ class ServerOpening(Operation):
             raise LocalError("the request read before is not answered: accept(request) it, or respond()")
         self._protocol.expect_handshake()
         try:
-            self._request = parse_request(await self.next_head())
+            self._request = await self._next_request()
         except (BadRequest, HeadTooLarge) as error:
             # RFC 9112 §2.2 and RFC 6585 §5, where Beast sends nothing.
             await self._send(handshake.failure(error, None), self._protocol.settings.decorator)
             raise
         return self._request
+
+    async def _next_request(self) -> Request:
+        return parse_request(await self.next_head())
 
     async def _respond(self, response: Response) -> None:
         if self._request is None:
@@ -79,14 +82,17 @@ class ServerOpening(Operation):
         if response.status == 101:
             response = await self._decorate(response, decorator)
             if response.status == 101:
-                self._protocol.outgoing.write(response.to_bytes())
-                self._protocol.upgraded(request, response)
+                self._upgrade(request, response)
                 return request
             decorator = None
             for name in ("Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Extensions"):
                 response.headers.removeHeader(name)
         await self._send(response, decorator)
         raise UpgradeDeclined(response)
+
+    def _upgrade(self, request: Request, response: Response) -> None:
+        self._protocol.outgoing.write_admitted(response.to_bytes())
+        self._protocol.upgraded(request, response)
 
     async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Response:
         protocol = self._protocol
@@ -148,8 +154,11 @@ class ServerOpening(Operation):
         return response
 
     async def _send(self, response: Response, decorator: Decorator | None) -> None:
-        """Send an answer that does not upgrade; close behind it where HTTP does not keep the connection."""
-        response = await self._decorate(response, decorator)
+        """Send an answer that does not upgrade."""
+        await self._write(await self._decorate(response, decorator))
+
+    async def _write(self, response: Response) -> None:
+        """Send an answer as it is; close behind it where HTTP does not keep the connection."""
         request = self._request
         # RFC 9112 §9.3: kept unless either side says otherwise; behind a body, unread, nothing could be found.
         keep = request is not None and request.keep_alive and not request.has_body and response.keep_alive
@@ -157,7 +166,8 @@ class ServerOpening(Operation):
             response.headers.setRawHeaders("Connection", ["close"])
         answer = response.to_bytes()
         self._request = None
-        self._protocol.outgoing.write(answer)
+        self._protocol.dismiss()
+        self._protocol.outgoing.write_admitted(answer)
         if not keep:
             self._protocol.tear_down()
             return

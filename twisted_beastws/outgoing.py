@@ -156,12 +156,12 @@ class Outgoing:
             producer.stopProducing()
             return
         self._producer = producer
-        self._producer_paused = False
         self._pace(producer)
 
     def unregister(self) -> Any:
         """Pause and resume nobody any more; returns the producer."""
         producer, self._producer = self._producer, None
+        self._producer_paused = False
         return producer
 
     def finish(self, finished: Callable[[], None]) -> None:
@@ -178,6 +178,9 @@ class Outgoing:
         self._finish = self._write_some = self._owner = self._transport = None
         while self._drains:
             self._drains.pop(0).errback(reason)
+        producer = self.unregister()
+        if producer is not None:
+            producer.stopProducing()
 
     def drain(self) -> Deferred[None]:
         """Fires when at most ``Limits.low_water`` octets wait; cancelling it does no harm."""
@@ -241,8 +244,7 @@ class Outgoing:
             self._hand_over(self._next(self._queue))
         if self._queue is not None and not self._queue:
             self._queue = None
-        while self._drains and self.buffered <= self._limits.low_water:
-            self._drains.pop(0).callback(None)
+        self._call_for_more()
         self._check_finished()
 
     def _pace(self, producer: Any) -> None:
@@ -251,10 +253,9 @@ class Outgoing:
             producer.pauseProducing()
 
     def _call_for_more(self) -> None:
-        drains, self._drains = self._drains, None
-        for waiting in drains or ():
-            waiting.callback(None)
-        if self._producer is not None and self._producer_paused:
+        while self._drains and self.buffered <= self._limits.low_water:
+            self._drains.pop(0).callback(None)
+        if self._producer_paused and self.buffered <= self._limits.low_water:
             self._producer_paused = False
             self._producer.resumeProducing()
 

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
+TURN = 1e-8
+"""Seconds from one turn to the next, as Twisted's ``Cooperator`` has it: a ``Clock`` would never leave off at 0."""
+
+
 @implementer(IPushProducer)
 class PulledProducer:
     """Asks ``producer`` for more once a turn of the reactor, unless it is paused."""
@@ -21,13 +25,13 @@ class PulledProducer:
         self._call: IDelayedCall | None = None
 
     def _pull(self) -> None:
-        self._call = self._clock.callLater(0, self._pull)
+        self._call = self._clock.callLater(TURN, self._pull)
         self._producer.resumeProducing()
 
     def resumeProducing(self) -> None:
         """Begin to ask, or again."""
         if self._call is None:
-            self._call = self._clock.callLater(0, self._pull)
+            self._call = self._clock.callLater(TURN, self._pull)
 
     def pauseProducing(self) -> None:
         """Ask no more."""

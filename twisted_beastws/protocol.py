@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IConsumer, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -25,6 +25,7 @@ from twisted_beastws.operation import settled
 from twisted_beastws.options import Decorator, Role, Settings
 from twisted_beastws.outgoing import Outgoing
 from twisted_beastws.producers import PulledProducer
+from twisted_beastws.takeover import RequestOpening, WebConnection
 from twisted_beastws.wire.closing import CloseCode, CloseReason
 from twisted_beastws.wire.deflate import Negotiated, PerMessageDeflate
 from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT, Opcode
@@ -33,6 +34,7 @@ from twisted_beastws.wire.session import DeflateSession, Session
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, ITransport
+    from twisted.web.http import Request as TwistedRequest
 
     from twisted_beastws.server import WebSocketServerFactory
 
@@ -141,6 +143,19 @@ class WebSocketProtocol(Protocol):
     def makeConnection(self, transport: Any) -> None:
         if isinstance(transport, ApplicationTransport):
             transport = transport.below
+        opening: ServerOpening | ClientOpening
+        if self.role is Role.CLIENT:
+            opening = ClientOpening(self)
+        elif isinstance(transport, WebConnection):
+            opening = RequestOpening(self, transport)
+        else:
+            opening = ServerOpening(self)
+        self._connect(transport, opening)
+        # Not in connectionMade, which a subclass may override without calling ours.
+        if self.role is Role.SERVER:
+            self.serve()
+
+    def _connect(self, transport: Any, opening: ServerOpening | ClientOpening) -> None:
         clock = self.settings.clock
         if clock is None:
             from twisted.internet import reactor
@@ -149,13 +164,10 @@ class WebSocketProtocol(Protocol):
         self._clock = clock
         self._liveness = Liveness(self, clock, self.settings.timeouts)
         self.outgoing = Outgoing(transport, self.settings.limits, self)
-        self._opening = ServerOpening(self) if self.role is Role.SERVER else ClientOpening(self)
-        self.dataReceived = self._opening.data_received  # type: ignore[method-assign]
+        self._opening = opening
+        self.dataReceived = opening.data_received  # type: ignore[method-assign]
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
         self.expect_handshake()
-        # Not in connectionMade, which a subclass may override without calling ours.
-        if self.role is Role.SERVER:
-            self.serve()
 
     @property
     def transport(self) -> ITransport | None:
@@ -196,10 +208,8 @@ class WebSocketProtocol(Protocol):
         if opening is not None:
             opening.lost(reason)
         self.outgoing.lost(closed)
-        # A traceback's frames would keep us alive, for ever in an error that Twisted shares.
-        for error in (reason.value, self._ended.error):
-            if error is not None:
-                error.__traceback__ = None
+        _forget_frames(reason.value)
+        _forget_frames(self._ended.error)
         if self._inbox is not None:
             self._inbox.detach()
         if self.server is not None:
@@ -251,7 +261,7 @@ class WebSocketProtocol(Protocol):
 
     def accept(
         self,
-        request: Request | None = None,
+        request: Request | TwistedRequest | None = None,
         buffered: bytes = b"",
         *,
         decorator: Decorator | None = None,
@@ -259,7 +269,9 @@ class WebSocketProtocol(Protocol):
     ) -> Deferred[Request]:
         """Perform the server's opening handshake (Beast: ``async_accept``, RFC 6455 §4.2).
 
-        request: the request to answer, from `read_request`; None reads the next one.
+        request: the request to answer, from `read_request`; None reads the next one. On a protocol that has no
+            connection, one of twisted.web, whose ``render`` returns ``NOT_DONE_YET``: a 101 takes its connection over;
+            any other answer leaves through twisted.web, which keeps the connection, and `state` is ``CLOSED``.
         buffered: octets read off the wire already; they may hold the request, what is behind it, or parts of either.
         decorator: gets the `Response` before it is sent, failures too; may be a coroutine function; default: the
             factory's.
@@ -268,10 +280,24 @@ class WebSocketProtocol(Protocol):
         Fires with the request when the connection is open. Fails with a `HandshakeError` when the request was answered
         otherwise: while `state` is still ``CONNECTING``, HTTP keeps the connection and you may accept again. Fails with
         `DecoratorError`, `HandshakeTimeout` or the transport's failure, too. Cancelling aborts the connection.
-        `LocalError` is raised while another operation runs.
+        `LocalError` is raised while another operation runs, and for a request of twisted.web whose answer has begun.
         """
+        if request is not None and not isinstance(request, Request) and self.role is Role.SERVER:
+            request = self._connect_by(request)
+            if self._ended is not None:
+                return fail(ConnectionLost("the client left before its request was accepted"))
         opening = self._require_opening(Role.SERVER)
         return cast("Deferred[Request]", opening.accept(request, buffered, decorator, subprotocols))
+
+    def _connect_by(self, http_request: TwistedRequest) -> Request:
+        """Be connected as the request of twisted.web is."""
+        if self._transport is not None:
+            raise LocalError("a twisted.web request brings its connection, and this protocol has one")
+        connection = WebConnection(http_request)
+        self._connect(connection, RequestOpening(self, connection))
+        if connection.lost:
+            self.connectionLost(Failure(ConnectionLost()))
+        return connection.request
 
     def respond(self, response: Response) -> Deferred[None]:
         """Answer the request that `read_request` gave by any response; fires when it left, or waits behind little.
@@ -568,6 +594,22 @@ class WebSocketProtocol(Protocol):
         if self.server is not None:
             self.server.admit(self)
 
+    def dismiss(self) -> None:
+        """Give the place back: the connection did not open."""
+        if self.server is not None:
+            self.server.dismiss(self)
+
+    def move_to(self, transport: Any) -> Outgoing:
+        """Leave the transport of the handshake for ``transport``; returns the write buffer before it."""
+        self._transport = transport
+        self.outgoing = Outgoing(transport, self.settings.limits, self)
+        return self.outgoing
+
+    def let_go(self) -> None:
+        """The request is answered, and the connection was never ours."""
+        self._opening = None
+        self.connectionLost(Failure(ConnectionDone()))
+
     def hold_reading(self, hold: bool) -> None:
         """Pause the transport's reading, or let it go on."""
         # What comes while we close is read and thrown away, so that the peer's end is seen.
@@ -737,7 +779,7 @@ class WebSocketProtocol(Protocol):
     def overflowed(self) -> None:
         """The peer reads too slowly (``Limits.slow_reader``): forget what waits, close with 1013."""
         session = self._session
-        if session is not None and session.sendable:
+        if session is not None and session.sent is None:
             self.outgoing.discard()
             session.close(CloseCode.TRY_AGAIN_LATER, "too slow a reader")
             self._closing()
@@ -808,6 +850,13 @@ async def _each(parts: Iterable[str | bytes] | AsyncIterable[str | bytes]) -> As
     else:
         for part in parts:
             yield part
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Take the tracebacks off: their frames keep alive what they knew, for ever where Twisted shares the error."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _discard(data: bytes) -> None:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Factory
 
-from twisted_beastws.errors import TooManyConnections
+from twisted_beastws.errors import ConnectionClosed, TooManyConnections
 from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Settings, Timeouts
 from twisted_beastws.protocol import State, WebSocketProtocol
 from twisted_beastws.wire.closing import CloseCode
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IReactorTime
+    from twisted.python.failure import Failure
 
 Handler = Callable[[WebSocketProtocol], Coroutine[Any, Any, Any]]
 
@@ -27,7 +28,13 @@ class HandlerProtocol(WebSocketProtocol):
     handler: Handler
 
     def opened(self) -> Deferred[Any]:
-        return Deferred.fromCoroutine(self.handler(self)).addCallback(self._handler_returned)
+        running = Deferred.fromCoroutine(self.handler(self))
+        return running.addErrback(self._handler_stopped).addCallback(self._handler_returned)
+
+    def _handler_stopped(self, failure: Failure) -> None:
+        # Another connection's end, too, which the handler did not mind, ends its work here.
+        failure.trap(ConnectionClosed)
+        failure.cleanFailure()
 
     def _handler_returned(self, result: object) -> None:
         if self.state is State.OPEN:
@@ -77,6 +84,7 @@ class WebSocketServerFactory(Factory):
         self._peers: Counter[str] = Counter()
         self._peer_of: dict[WebSocketProtocol, str] = {}
         self._draining: Deferred[None] | None = None
+        self._leaving: set[WebSocketProtocol] = set()
 
     def buildProtocol(self, addr: IAddress | None) -> WebSocketProtocol:
         protocol = self._make()
@@ -95,33 +103,42 @@ class WebSocketServerFactory(Factory):
             raise TooManyConnections("The server is shutting down")
         if limits.max_connections is not None and len(self._peer_of) >= limits.max_connections:
             raise TooManyConnections
-        if limits.max_connections_per_peer is not None and self._peers[peer] >= limits.max_connections_per_peer:
+        per_peer = limits.max_connections_per_peer
+        # Those of a UNIX socket have no address, and may be anybody.
+        if peer and per_peer is not None and self._peers[peer] >= per_peer:
             raise TooManyConnections("The server has too many connections from this address; try again later")
         self._peer_of[protocol] = peer
         self._peers[peer] += 1
 
-    def forget(self, protocol: WebSocketProtocol) -> None:
-        """A connection is gone."""
-        self.connections.discard(protocol)
+    def dismiss(self, protocol: WebSocketProtocol) -> None:
+        """A connection does not count any more: it did not open, or is gone."""
         peer = self._peer_of.pop(protocol, None)
         if peer is not None:
             self._peers[peer] -= 1
             if not self._peers[peer]:
                 del self._peers[peer]
-        if self._draining is not None and not self.connections:
+
+    def forget(self, protocol: WebSocketProtocol) -> None:
+        """A connection is gone."""
+        self.connections.discard(protocol)
+        self._leaving.discard(protocol)
+        self.dismiss(protocol)
+        if self._draining is not None and not self._leaving:
             draining, self._draining = self._draining, Deferred()
             draining.callback(None)
 
     def drain(self, code: int = CloseCode.GOING_AWAY, reason: str = "the server is shutting down") -> Deferred[None]:
         """Close every connection with ``code``; those not open yet are dropped, new ones answered 503.
 
-        Fires when all are gone, ``Timeouts.close`` bounding each. The factory serves nobody after it.
+        Fires when all that are there now are gone, ``Timeouts.close`` bounding each. The factory serves nobody after
+        it.
         """
         if self._draining is None:
             self._draining = Deferred()
+        self._leaving.update(self.connections)
         for protocol in list(self.connections):
             protocol.close(code, reason)
-        if not self.connections:
+        if not self._leaving:
             return succeed(None)
         gone: Deferred[None] = Deferred()
         self._draining.chainDeferred(gone)
@@ -135,5 +152,5 @@ def _maker(protocol_or_coroutine: Any) -> Callable[[], WebSocketProtocol]:
         if not callable(protocol_or_coroutine):
             raise TypeError(f"{protocol_or_coroutine!r} is neither a WebSocketProtocol class nor a coroutine function")
         return protocol_or_coroutine  # type: ignore[no-any-return]
-    handled = type(protocol_or_coroutine.__name__, (HandlerProtocol,), {"handler": staticmethod(protocol_or_coroutine)})
-    return handled
+    name = getattr(protocol_or_coroutine, "__name__", HandlerProtocol.__name__)
+    return type(name, (HandlerProtocol,), {"handler": staticmethod(protocol_or_coroutine)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,14 +36,16 @@ instance = Echo()
 
 
 @pytest.fixture(autouse=True)
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current directory, which is not on sys.path; what is imported from it is forgotten."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path and Path(path) != Path.cwd()])
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    before = set(sys.modules)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (tmp_path / "good.py").write_text(GOOD)
-    return tmp_path
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
 
 
 def failure(name: str) -> str:
@@ -81,7 +84,9 @@ class TestFound:
 
 
 class TestNotFound:
-    @pytest.mark.parametrize("name", ["", "good", "good:", ":echo", "good:echo()", "a b:c", "good.:x", "./good.py:echo", "good:a:b"])
+    @pytest.mark.parametrize(
+        "name", ["", "good", "good:", ":echo", "good:echo()", "a b:c", "good.:x", "./good.py:echo", "good:a:b"]
+    )
     def test_another_form(self, name: str) -> None:
         assert failure(name) == "give it as package.module:name"
 

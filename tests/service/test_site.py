@@ -15,7 +15,9 @@ from twisted_beastws.service.site import Site
 UPGRADE = {"Connection": ["Upgrade"], "Upgrade": ["websocket"]}
 
 
-def ask(target: str, method: str = "GET", *, chat: str = "/chat", fields: dict[str, list[str]] | None = None) -> Response:
+def ask(
+    target: str, method: str = "GET", *, chat: str = "/chat", fields: dict[str, list[str]] | None = None
+) -> Response:
     response = Site(chat).answer(Request(method, target, "1.1", Headers(fields or {})))
     assert response is not None
     return response
@@ -30,7 +32,9 @@ class TestPaths:
     def test_the_page_is_at_the_root(self, target: str) -> None:
         assert ask(target).status == 200
 
-    @pytest.mark.parametrize("target", ["/chat", "/chat?", "/chat?room=/", "http://example.com/chat", "ws://h:1/chat?a"])
+    @pytest.mark.parametrize(
+        "target", ["/chat", "/chat?", "/chat?room=/", "http://example.com/chat", "ws://h:1/chat?a"]
+    )
     @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
     def test_what_goes_to_the_chat_is_left_to_the_handshake(self, target: str, method: str) -> None:
         assert is_left_to_the_handshake(target, method)
@@ -82,7 +86,9 @@ class Inline(HTMLParser):
 
 class TestPage:
     def test_its_fields(self) -> None:
-        fields = {name: values for name, values in ask("/").headers.getAllRawHeaders() if name != b"Content-Security-Policy"}
+        fields = {
+            name: values for name, values in ask("/").headers.getAllRawHeaders() if name != b"Content-Security-Policy"
+        }
         assert fields == {
             b"Content-Type": [b"text/html; charset=utf-8"],
             b"X-Content-Type-Options": [b"nosniff"],
@@ -96,8 +102,10 @@ class TestPage:
         policy = response.field("Content-Security-Policy")
         assert policy is not None
         directives = {name: values for name, *values in (directive.split() for directive in policy.split("; "))}
-        hashes = {name: f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-                  for name, (text,) in inline.items()}
+        hashes = {
+            name: f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+            for name, (text,) in inline.items()
+        }
         assert directives == {
             "default-src": ["'none'"],
             "script-src": [hashes["script"]],

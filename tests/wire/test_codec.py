@@ -125,7 +125,9 @@ class TestChoice:
         if value is not None:
             environment[codec.PURE_VARIABLE] = value
         asked = "import twisted_beastws; print(twisted_beastws.ACCELERATED)"
-        told = subprocess.run([sys.executable, "-c", asked], env=environment, capture_output=True, text=True, timeout=60)
+        told = subprocess.run(
+            [sys.executable, "-c", asked], env=environment, capture_output=True, text=True, timeout=60, check=True
+        )
         assert told.stdout.strip() == str(not pure), told.stderr
 
     def test_is_told(self) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # RFC 3986 §3.3: what a path is made of; a browser would send anything else in another spelling.
 _PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*")
-_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#@\s]+")
 
 # The port and the path of restbed's example, and its pings. The idle timeout is nginx's proxy_read_timeout, and twelve
 # pings: a phone changes networks within it, and what does not answer in a minute will not.
@@ -132,8 +131,10 @@ class Options(TwistedOptions):
 
     def opt_origin(self, origin: str) -> None:
         """Web site, such as https://example.com, whose pages may connect as this host's own may; may be repeated."""
-        if not _ORIGIN.fullmatch(origin):
-            raise UsageError(f"--origin={origin}: give scheme://host or scheme://host:port, and nothing behind it")
+        try:
+            Origins(allowed=(origin,))
+        except ValueError:
+            raise UsageError(f"--origin={origin}: give https://host or https://host:port") from None
         self["origin"].append(origin)
 
     def opt_version(self) -> None:

@@ -1,0 +1,422 @@
+"""The chat, octet by octet, on transports and a clock of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+
+from twisted_beastws import CloseReason, ConnectionClosed, State, WebSocketProtocol
+from twisted_beastws.service import Options, makeService
+from twisted_beastws.service.chat import Chat, Room
+
+UPGRADE = (
+    b"GET /chat HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+WELCOME = b"\x81\x14Welcome to the chat!"
+PING, PONG = b"\x89\x00", b"\x8a\x80\0\0\0\0"
+
+
+def masked(first: int, payload: bytes) -> bytes:
+    """A client's frame of at most 125 octets, under a mask of zeros."""
+    return bytes((first, 0x80 | len(payload), 0, 0, 0, 0)) + payload
+
+
+def text(words: str) -> bytes:
+    return masked(0x81, words.encode())
+
+
+class Client:
+    """A connection to the service, of which the test is the other end."""
+
+    def __init__(self, service: Service, number: int) -> None:
+        self.transport = StringTransport(peerAddress=IPv4Address("TCP", "192.0.2.1", number))
+        self.protocol = cast(Chat, service.factory.buildProtocol(None))
+        self.protocol.makeConnection(self.transport)
+
+    def sends(self, data: bytes) -> None:
+        self.protocol.dataReceived(data)
+
+    def gets(self) -> bytes:
+        """What came since the last look."""
+        data: bytes = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def loses(self, why: Exception | None = None) -> None:
+        self.protocol.connectionLost(Failure(why or ConnectionDone()))
+
+
+class Service:
+    def __init__(self, *arguments: str) -> None:
+        options = Options()
+        options.parseOptions(list(arguments))
+        self.clock = Clock()
+        self.factory = makeService(options).factory
+        self.factory.settings = replace(self.factory.settings, clock=self.clock)
+        self.clients = 0
+
+    def connect(self) -> Client:
+        self.clients += 1
+        return Client(self, self.clients)
+
+    def join(self) -> Client:
+        client = self.connect()
+        client.sends(UPGRADE)
+        assert client.gets().endswith(b"\r\n\r\n" + WELCOME)
+        return client
+
+    def advance(self, seconds: float) -> None:
+        # Pings and deadlines are due on ticks of 1/32 s.
+        for _ in range(round(seconds * 32)):
+            self.clock.advance(1 / 32)
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def events(request: pytest.FixtureRequest) -> list[LogEvent]:
+    """What is logged meanwhile."""
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    request.addfinalizer(lambda: globalLogPublisher.removeObserver(events.append))
+    return events
+
+
+def told(events: list[LogEvent]) -> list[str]:
+    return [formatEvent(event) for event in events if event["log_level"].name == "info"]
+
+
+class TestTalk:
+    def test_the_welcome_comes_right_behind_the_answer(self, service: Service) -> None:
+        client = service.connect()
+        client.sends(UPGRADE)
+        head, _, frames = client.gets().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+        assert frames == WELCOME
+
+    def test_everyone_hears_it_its_sender_too(self, service: Service) -> None:
+        clients = [service.join() for _ in range(3)]
+        clients[1].sends(text("hello"))
+        assert [client.gets() for client in clients] == [b"\x81\x05hello"] * 3
+
+    def test_everyone_hears_all_in_one_order(self, service: Service) -> None:
+        one, other = service.join(), service.join()
+        one.sends(text("a") + text("b"))
+        other.sends(text("c"))
+        one.sends(text("d"))
+        assert one.gets() == other.gets() == b"\x81\x01a\x81\x01b\x81\x01c\x81\x01d"
+
+    @pytest.mark.parametrize("words", ["", "\u00e9", "\U0001f469\u200d\U0001f467", "\0", "x" * 125])
+    def test_it_comes_as_it_was_said(self, service: Service, words: str) -> None:
+        one, other = service.join(), service.join()
+        one.sends(text(words))
+        assert other.gets() == bytes((0x81, len(words.encode()))) + words.encode()
+
+    def test_a_message_in_fragments_goes_out_in_one_piece(self, service: Service) -> None:
+        one, other = service.join(), service.join()
+        one.sends(masked(0x01, b"he") + masked(0x89, b"?") + masked(0x80, b"llo"))
+        assert one.gets() == b"\x8a\x01?\x81\x05hello"
+        assert other.gets() == b"\x81\x05hello"
+
+    def test_a_message_right_behind_the_request_is_not_lost(self, service: Service) -> None:
+        other = service.join()
+        one = service.connect()
+        one.sends(UPGRADE + text("quick"))
+        assert one.gets().endswith(WELCOME + b"\x81\x05quick")
+        assert other.gets() == b"\x81\x05quick"
+
+    def test_nothing_is_kept_for_later(self, service: Service) -> None:
+        service.join().sends(text("early"))
+        service.join()
+
+    def test_who_is_not_open_yet_hears_nothing(self, service: Service) -> None:
+        one, opening = service.join(), service.connect()
+        opening.sends(UPGRADE[:-2])
+        one.sends(text("hello"))
+        assert opening.gets() == b""
+
+    def test_two_services_are_two_rooms(self, service: Service) -> None:
+        one, elsewhere = service.join(), Service().join()
+        one.sends(text("hello"))
+        assert elsewhere.gets() == b""
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("data", "code"),
+        [
+            (masked(0x82, b"binary"), 1003),
+            (masked(0x02, b""), 1003),
+            (masked(0x81, b"\xff\xfe"), 1007),
+            (b"\x81\x01a", 1002),
+            (masked(0xC1, b"a"), 1002),
+        ],
+    )
+    def test_the_sender_is_told_why_and_nobody_else_sees_it(self, service: Service, data: bytes, code: int) -> None:
+        one, other = service.join(), service.join()
+        one.sends(data)
+        assert one.gets() == b"\x88\x02" + code.to_bytes(2, "big")
+        other.sends(text("still here"))
+        assert one.gets() == b""
+        assert other.gets() == b"\x81\x0astill here"
+
+    @pytest.mark.parametrize(("size", "refused"), [(999, False), (1000, False), (1001, True)])
+    def test_a_message_beyond_the_limit(self, size: int, refused: bool) -> None:
+        service = Service("--max-message=1000")
+        one, other = service.join(), service.join()
+        one.sends(b"\x81\xfe" + size.to_bytes(2, "big") + bytes(4) + b"x" * size)
+        assert other.gets() == (b"" if refused else b"\x81\x7e" + size.to_bytes(2, "big") + b"x" * size)
+        assert (one.protocol.state is State.OPEN) is not refused
+
+    def test_a_foreign_page(self) -> None:
+        service = Service("--origin=https://friend.example")
+        answers = []
+        for origin in (b"https://example.com", b"https://friend.example", b"https://other.example"):
+            client = service.connect()
+            client.sends(UPGRADE[:-2] + b"Origin: " + origin + b"\r\n\r\n")
+            answers.append(client.gets()[9:12])
+        assert answers == [b"101", b"101", b"403"]
+
+    def test_plain_http_at_the_chat(self, service: Service) -> None:
+        client = service.connect()
+        client.sends(b"GET /chat HTTP/1.1\r\nHost: example.com\r\n\r\n")
+        head, _, body = client.gets().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 51\r\n")
+        assert body == b"The WebSocket handshake Connection field is missing"
+
+    def test_http_goes_on_before_and_after_it(self, service: Service) -> None:
+        client = service.connect()
+        client.sends(
+            b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\nGET /nope HTTP/1.1\r\nHost: h\r\n\r\n" + UPGRADE + text("hello")
+        )
+        answers = client.gets()
+        page, missing, upgraded = (b"HTTP/1.1 " + part for part in answers.split(b"HTTP/1.1 ")[1:])
+        assert page.startswith(b"HTTP/1.1 200 OK\r\n") and page.endswith(b"\r\n\r\n")
+        assert missing.startswith(b"HTTP/1.1 404 ") and missing.endswith(
+            b"\r\n\r\nThere is nothing here; the chat's page is at /\n"
+        )
+        assert upgraded.endswith(b"\r\n\r\n" + WELCOME + b"\x81\x05hello")
+
+
+class Stub:
+    """A member of a room that is not a connection."""
+
+    state = State.OPEN
+    peer = "stub"
+
+    def __init__(self, sending: Callable[[str], object]) -> None:
+        self.sending = sending
+        self.aborted = False
+
+    def send(self, message: str) -> None:
+        self.sending(message)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def room_of(*members: object) -> Room:
+    room = Room()
+    # A dict's keys are in order, a set's are not.
+    room.members = cast("set[WebSocketProtocol]", dict.fromkeys(members))
+    return room
+
+
+class TestOthersAreNotDisturbed:
+    @pytest.mark.parametrize("state", [State.CONNECTING, State.CLOSING, State.CLOSED])
+    def test_only_who_is_open_is_sent_to(self, state: State) -> None:
+        heard: list[str] = []
+        away = Stub(heard.append)
+        away.state = state
+        room_of(away).say("hello")
+        assert heard == []
+
+    def test_by_one_that_just_closed(self, events: list[LogEvent]) -> None:
+        def closed(message: str) -> None:
+            raise ConnectionClosed(CloseReason(1000, "", True, "peer"))
+
+        heard: list[str] = []
+        gone = Stub(closed)
+        room_of(Stub(heard.append), gone, Stub(heard.append)).say("hello")
+        assert heard == ["hello", "hello"]
+        assert not gone.aborted
+        assert events == []
+
+    def test_by_one_that_fails_which_is_logged_once_and_dropped(self, events: list[LogEvent]) -> None:
+        def failing(message: str) -> None:
+            raise RuntimeError("broken")
+
+        heard: list[str] = []
+        broken = Stub(failing)
+        room_of(Stub(heard.append), broken, Stub(heard.append)).say("hello")
+        assert heard == ["hello", "hello"]
+        assert broken.aborted
+        assert [formatEvent(event) for event in events] == ["could not send to stub, which is dropped"]
+
+    def test_by_those_who_come_and_go_meanwhile(self) -> None:
+        heard: list[str] = []
+        room = Room()
+        late = cast(WebSocketProtocol, Stub(heard.append))
+        stubs = [
+            cast(Any, Stub(lambda message: (room.leave(stubs[0]), room.leave(stubs[1]), room.join(late)))) for _ in "ab"
+        ]
+        for stub in stubs:
+            room.join(stub)
+        room.say("hello")
+        assert heard == []
+        assert room.members == {late}
+
+    def test_by_a_slow_reader_who_is_closed_with_1013(self) -> None:
+        service = Service("--max-message=1000000")
+        one, slow, other = service.join(), service.join(), service.join()
+        assert slow.transport.producer is not None
+        slow.transport.producer.pauseProducing()
+        message = b"\x81\xff" + (1_000_000).to_bytes(8, "big") + bytes(4) + b"x" * 1_000_000
+        for _ in range(5):
+            one.sends(message)
+            heard = other.gets()
+            assert one.gets() == heard
+            assert heard.count(b"x") == 1_000_000
+        assert slow.protocol.state is not State.OPEN
+        assert slow.gets() == b""
+        slow.transport.producer.resumeProducing()
+        assert slow.gets() == b"\x88\x13\x03\xf5too slow a reader"
+
+    def test_by_one_that_is_lost_in_the_middle_of_a_message(self, service: Service) -> None:
+        one, lost = service.join(), service.join()
+        lost.sends(text("never finished")[:-3])
+        lost.loses(ConnectionLost())
+        one.sends(text("hello"))
+        assert one.gets() == b"\x81\x05hello"
+
+
+class TestMembership:
+    @pytest.fixture
+    def left(self, monkeypatch: pytest.MonkeyPatch) -> list[WebSocketProtocol]:
+        left: list[WebSocketProtocol] = []
+        leave = Room.leave
+        monkeypatch.setattr(Room, "leave", lambda room, member: (left.append(member), leave(room, member)))
+        return left
+
+    @pytest.mark.parametrize(
+        "end",
+        [
+            lambda client: client.loses(ConnectionLost()),
+            lambda client: client.sends(masked(0x88, b"\x03\xe8")),
+            lambda client: client.sends(masked(0x82, b"")),
+            lambda client: client.protocol.close(),
+            lambda client: client.protocol.abort(),
+        ],
+        ids=["lost", "closed by peer", "failed", "closed", "aborted"],
+    )
+    def test_everyone_leaves_once(
+        self, service: Service, left: list[WebSocketProtocol], end: Callable[[Client], object]
+    ) -> None:
+        client, other = service.join(), service.join()
+        room = client.protocol._room
+        assert room.members == {client.protocol, other.protocol}
+        end(client)
+        client.loses()
+        assert left == [client.protocol]
+        assert room.members == {other.protocol}
+
+    def test_who_never_came_in_does_not_leave(
+        self, service: Service, left: list[WebSocketProtocol], events: list[LogEvent]
+    ) -> None:
+        client = service.connect()
+        client.sends(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        client.loses()
+        assert left == []
+        assert client.protocol._room.members == set()
+        assert told(events) == []
+
+
+class TestLiveness:
+    def test_everyone_is_pinged_every_5_seconds(self, service: Service) -> None:
+        clients = [service.join() for _ in range(3)]
+        for _ in range(4):
+            service.advance(4.5)
+            assert [client.gets() for client in clients] == [b""] * 3
+            service.advance(0.5)
+            assert [client.gets() for client in clients] == [PING] * 3
+            for client in clients:
+                client.sends(PONG)
+
+    def test_a_minute_of_silence_ends_it(self, service: Service) -> None:
+        client, other = service.join(), service.join()
+        for _ in range(11):
+            service.advance(5)
+            other.sends(PONG)
+        assert client.gets() == other.gets() == PING * 11
+        service.advance(5.0625)
+        assert client.gets() == b"\x88\x1f\x03\xf3nothing was received for 60 s"
+        assert client.protocol.state is State.CLOSING
+        assert other.gets() == PING
+
+    @pytest.mark.parametrize("sign", [PONG, masked(0x89, b""), text(""), b"\x81"])
+    def test_any_octet_is_a_sign_of_life(self, service: Service, sign: bytes) -> None:
+        client = service.join()
+        service.advance(59)
+        client.sends(sign)
+        service.advance(59)
+        assert client.protocol.state is State.OPEN
+        service.advance(1.0625)
+        assert client.protocol.state is State.CLOSING
+
+    def test_half_a_request_has_30_seconds(self, service: Service) -> None:
+        client = service.connect()
+        client.sends(UPGRADE[:50])
+        service.advance(29)
+        assert not client.transport.disconnecting
+        service.advance(1.0625)
+        assert client.transport.disconnecting or client.transport.disconnected
+        assert client.gets() == b""
+
+    def test_nothing_is_left_on_the_clock(self, service: Service) -> None:
+        client = service.join()
+        client.sends(masked(0x88, b"\x03\xe8"))
+        client.loses()
+        assert service.clock.getDelayedCalls() == []
+
+
+class TestLog:
+    def test_tells_who_came_and_how_they_left(self, service: Service, events: list[LogEvent]) -> None:
+        client = service.join()
+        client.sends(masked(0x88, b"\x0f\xa0bye\xc3\xa9"))
+        client.loses()
+        assert told(events) == [
+            "192.0.2.1:1 connected",
+            "192.0.2.1:1 disconnected: begun by peer, sent 4000, received 4000 'bye\u00e9'",
+        ]
+
+    def test_a_peers_words_stay_in_one_line(self, service: Service, events: list[LogEvent]) -> None:
+        client = service.join()
+        client.sends(masked(0x88, b"\x0f\xa0a\r\nb{c}"))
+        client.loses()
+        assert told(events)[1].endswith(r"received 4000 'a\r\nb{c}'")
+
+    @pytest.mark.parametrize(
+        ("address", "name"),
+        [
+            (IPv6Address("TCP", "2001:db8::1", 5), "[2001:db8::1]:5"),
+            (UNIXAddress("/run/chat"), "UNIXAddress('/run/chat')"),
+        ],
+    )
+    def test_names_any_address(self, service: Service, events: list[LogEvent], address: object, name: str) -> None:
+        client = service.connect()
+        client.transport.peerAddr = address
+        client.sends(UPGRADE)
+        assert told(events) == [f"{name} connected"]

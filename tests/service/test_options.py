@@ -1,0 +1,214 @@
+"""The command line, and the service that comes of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from twisted.python.usage import UsageError
+
+from twisted_beastws import Limits, Origins, Timeouts, WebSocketServerFactory
+from twisted_beastws._version import __version__
+from twisted_beastws.service import Options, makeService
+from twisted_beastws.service.chat import Chat
+
+APP = """
+from twisted_beastws import Timeouts, WebSocketProtocol, WebSocketServerFactory
+
+class Echo(WebSocketProtocol):
+    pass
+
+async def echo(ws):
+    pass
+
+factory = WebSocketServerFactory(Echo, timeouts=Timeouts(idle=7))
+"""
+
+
+def parse(*arguments: str) -> Options:
+    options = Options()
+    options.parseOptions(list(arguments))
+    return options
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        parse(*arguments)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module with applications in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "app_of_options.py").write_text(APP)
+    monkeypatch.delitem(sys.modules, "app_of_options", raising=False)
+    return "app_of_options"
+
+
+class TestDefaults:
+    def test_are_the_chat_that_restbed_meant(self) -> None:
+        options = parse()
+        assert [description for description, _ in options.endpoints] == ["tcp:1984"]
+        assert options.app is None
+        assert options["path"] == "/chat"
+        assert options.timeouts == Timeouts(handshake=30, idle=60, ping_interval=5, close=5)
+        assert options.limits == Limits(max_message_size=1048576)
+        assert options.origins == Origins()
+
+    def test_each_is_in_the_help(self) -> None:
+        help_text = " ".join(str(parse()).split())
+        for default in ("tcp:1984", "/chat", "5", "60", "30", "1048576"):
+            assert f"[default: {default}]" in help_text
+        for option in (
+            "listen",
+            "path",
+            "ping-interval",
+            "idle-timeout",
+            "handshake-timeout",
+            "max-message",
+            "origin",
+            "app",
+        ):
+            assert f"--{option}=" in help_text
+
+    def test_the_help_fits_a_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+        assert max(map(len, str(parse()).splitlines())) <= 80
+
+    def test_two_commands_do_not_share_lists(self) -> None:
+        assert parse("--listen=tcp:1", "--origin=http://a")["listen"] == ["tcp:1"]
+        assert parse()["listen"] == ["tcp:1984"]
+        assert parse()["origin"] == []
+
+
+class TestGiven:
+    def test_all(self) -> None:
+        options = parse(
+            *("--listen", "tcp:8080:interface=127.0.0.1", "--listen=unix:/run/chat", "--path=/a/b"),
+            *("--ping-interval=0.25", "--idle-timeout", "9", "--handshake-timeout=2", "--max-message=65536"),
+            *("--origin=https://example.com", "--origin", "http://localhost:8000"),
+        )
+        assert [description for description, _ in options.endpoints] == [
+            "tcp:8080:interface=127.0.0.1",
+            "unix:/run/chat",
+        ]
+        assert options["path"] == "/a/b"
+        assert options.timeouts == Timeouts(handshake=2, idle=9, ping_interval=0.25, close=5)
+        assert options.limits == Limits(max_message_size=65536)
+        assert options.origins == Origins(allowed=("https://example.com", "http://localhost:8000"))
+
+    def test_zero_is_never(self) -> None:
+        options = parse("--ping-interval=0", "--idle-timeout=0", "--handshake-timeout=0")
+        assert options.timeouts == Timeouts(handshake=None, idle=None, ping_interval=None, close=5)
+
+    def test_without_pings_any_idle_timeout_will_do(self) -> None:
+        assert parse("--ping-interval=0", "--idle-timeout=1").timeouts.idle == 1
+        assert parse("--ping-interval=300", "--idle-timeout=0").timeouts.ping_interval == 300
+
+    @pytest.mark.parametrize(
+        ("size", "buffered"), [(1 << 20, 1 << 22), ((1 << 20) + 1, (1 << 22) + 4), (1 << 26, 1 << 28)]
+    )
+    def test_a_message_that_may_come_in_fits_the_buffers(self, size: int, buffered: int) -> None:
+        limits = parse(f"--max-message={size}").limits
+        assert (limits.max_message_size, limits.max_buffered) == (size, buffered)
+
+    def test_the_version_is_ours(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            parse("--version")
+        assert caught.value.code == 0
+        assert capsys.readouterr().out == f"twisted_beastws {__version__}\n"
+
+
+SECONDS = "give seconds, such as 5 or 0.5; 0 is never"
+OCTETS = "give a number of octets, 1 or more"
+PATH = "give a path such as /chat: from a slash on, without a query, percent-encoded"
+ORIGIN = "give https://host or https://host:port"
+ENDPOINT = "not an endpoint string, such as tcp:1984:"
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("argument", "why"),
+        [
+            *(
+                (f"--ping-interval={text}", SECONDS)
+                for text in ("abc", "-1", "-0.001", "nan", "inf", "", "5s", "1e999")
+            ),
+            ("--idle-timeout=x", SECONDS),
+            ("--handshake-timeout=-3", SECONDS),
+            *((f"--max-message={text}", OCTETS) for text in ("0", "-1", "1k", "1.5", "", "1_000", "9" * 30)),
+            *((f"--path={text}", PATH) for text in ("chat", "", "/a?b", "/a#b", "/a b", "/ä", '/"', "ws://h/")),
+            *((f"--origin={text}", ORIGIN) for text in ("example.com", "*", "https://a/", "https://", "https://a b")),
+        ],
+    )
+    def test_a_value(self, argument: str, why: str) -> None:
+        assert refusal(argument) == f"{argument}: {why}"
+
+    @pytest.mark.parametrize("description", ["1984", "foo:1", "", "tcp", "tcp:x", "tcp:1:2:3:4", "tcp:1:colour=red"])
+    def test_what_is_no_endpoint(self, description: str) -> None:
+        assert refusal("--listen", "tcp:1", "--listen", description).startswith(f"--listen={description}: {ENDPOINT} ")
+
+    def test_a_certificate_that_is_not_there(self) -> None:
+        assert refusal("--listen=ssl:443:privateKey=/nope") == (
+            "--listen=ssl:443:privateKey=/nope: /nope: No such file or directory"
+        )
+
+    def test_an_idle_timeout_that_no_ping_comes_before(self) -> None:
+        why = "a client that has nothing to say would be closed before it is asked"
+        assert refusal("--idle-timeout=5") == f"--idle-timeout=5 is not more than --ping-interval=5: {why}"
+        assert refusal("--ping-interval=61") == f"--idle-timeout=60 is not more than --ping-interval=61: {why}"
+        parse("--idle-timeout=5.5")
+
+    def test_what_is_no_option(self) -> None:
+        assert refusal("--nope") == "option --nope not recognized"
+        assert refusal("--app") == "option --app requires argument"
+        assert refusal("tcp:1984", "x") == "tcp:1984: beastws takes options only"
+
+
+class TestApp:
+    def test_a_class_or_coroutine_takes_the_settings(self, app: str) -> None:
+        for name in ("Echo", "echo"):
+            service = makeService(parse("--app", f"{app}:{name}", "--idle-timeout=9", "--origin=https://example.com"))
+            settings = service.factory.settings
+            assert settings.timeouts == Timeouts(handshake=30, idle=9, ping_interval=5, close=5)
+            assert settings.origins.allowed == ("https://example.com",)
+            assert type(service.factory.buildProtocol(None)).__name__ == name
+
+    def test_a_factory_is_served_as_it_is(self, app: str) -> None:
+        service = makeService(parse(f"--app={app}:factory", "--listen=tcp:1"))
+        assert service.factory.settings.timeouts == Timeouts(idle=7)
+
+    @pytest.mark.parametrize(
+        "argument",
+        ["--ping-interval=0", "--idle-timeout=60", "--handshake-timeout=1", "--max-message=1", "--origin=http://a"],
+    )
+    def test_a_factory_takes_no_settings(self, app: str, argument: str) -> None:
+        option = argument.partition("=")[0]
+        assert refusal(f"--app={app}:factory", argument) == (
+            f"{option} does not reach a WebSocketServerFactory: {app}:factory has its own"
+        )
+
+    @pytest.mark.parametrize("name", ["Echo", "echo", "factory"])
+    def test_an_app_has_no_path(self, app: str, name: str) -> None:
+        assert refusal(f"--app={app}:{name}", "--path=/chat") == (
+            "--path is where the chat is: an --app is served on every path"
+        )
+
+    def test_what_is_not_found(self, app: str) -> None:
+        assert refusal("--app=nonsense") == "--app=nonsense: give it as package.module:name"
+        assert refusal(f"--app={app}:nope").startswith(f"--app={app}:nope: the module {app} (")
+
+
+def test_the_chat_has_one_room() -> None:
+    factory = makeService(parse()).factory
+    assert isinstance(factory, WebSocketServerFactory)
+    first, second = factory.buildProtocol(None), factory.buildProtocol(None)
+    assert isinstance(first, Chat) and isinstance(second, Chat)
+    assert first is not second
+    assert first._room is second._room

@@ -1,0 +1,193 @@
+"""Listening, saying where, and going home."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+
+from twisted_beastws import State, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws.service.serving import CannotListen, Serving
+
+URLS = [("http", "/"), ("ws", "/chat")]
+IN_USE = CannotListenError("", 1984, OSError(98, "Address already in use"))
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class Port:
+    """A port that listens, and takes its time to stop."""
+
+    def __init__(self, address: object) -> None:
+        self.address = address
+        self.stopped: Deferred[None] | None = None
+
+    def getHost(self) -> object:
+        return self.address
+
+    def stopListening(self) -> Deferred[None]:
+        self.stopped = Deferred()
+        return self.stopped
+
+
+class Endpoint:
+    def __init__(self, listening: Deferred[Any]) -> None:
+        self.listening = listening
+        self.factory: object = None
+
+    def listen(self, factory: object) -> Deferred[Any]:
+        self.factory = factory
+        return self.listening
+
+
+@pytest.fixture
+def factory() -> WebSocketServerFactory:
+    return WebSocketServerFactory(WebSocketProtocol, clock=Clock())
+
+
+@pytest.fixture
+def lines(request: pytest.FixtureRequest) -> list[str]:
+    """What is logged at info or above."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event["log_level"].name != "debug":
+            lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    request.addfinalizer(lambda: globalLogPublisher.removeObserver(observe))
+    return lines
+
+
+def on(address: object, description: str = "tcp:1984") -> tuple[str, Any]:
+    return description, Endpoint(succeed(Port(address)))
+
+
+def tcp(host: str, port: int) -> IPv4Address | IPv6Address:
+    return (IPv6Address if ":" in host else IPv4Address)("TCP", host, port)
+
+
+class TestStart:
+    @pytest.mark.parametrize(
+        ("address", "description", "told"),
+        [
+            (tcp("0.0.0.0", 1984), "tcp:1984", "http://localhost:1984/ and ws://localhost:1984/chat"),
+            (tcp("::", 1984), "tcp6:1984", "http://localhost:1984/ and ws://localhost:1984/chat"),
+            (tcp("127.0.0.1", 7), "tcp:0:interface=127.0.0.1", "http://127.0.0.1:7/ and ws://127.0.0.1:7/chat"),
+            (tcp("::1", 7), "tcp6:7:interface=\\:\\:1", "http://[::1]:7/ and ws://[::1]:7/chat"),
+            (tcp("0.0.0.0", 80), "tcp:80", "http://localhost/ and ws://localhost/chat"),
+            (tcp("0.0.0.0", 443), "ssl:443:privateKey=a", "https://localhost/ and wss://localhost/chat"),
+            (tcp("0.0.0.0", 80), "ssl:80:privateKey=a", "https://localhost:80/ and wss://localhost:80/chat"),
+            (tcp("0.0.0.0", 5), "systemd:domain=INET:index=0", "http://localhost:5/ and ws://localhost:5/chat"),
+            (UNIXAddress("/run/chat"), "unix:/run/chat", "on unix:/run/chat"),
+            (tcp("0.0.0.0", 5), "other:5", "on other:5"),
+        ],
+    )
+    def test_one_line_says_where(
+        self, factory: WebSocketServerFactory, lines: list[str], address: object, description: str, told: str
+    ) -> None:
+        Serving(factory, [on(address, description)], URLS).startService()
+        assert lines == [f"serving {told}"]
+
+    def test_every_endpoint_has_the_factory_and_a_line(self, factory: WebSocketServerFactory, lines: list[str]) -> None:
+        endpoints = [on(tcp("0.0.0.0", 1)), on(tcp("0.0.0.0", 2))]
+        Serving(factory, endpoints, [("ws", "/")]).startService()
+        assert [endpoint.factory for _, endpoint in endpoints] == [factory, factory]
+        assert lines == ["serving ws://localhost:1/", "serving ws://localhost:2/"]
+
+    def test_listens_once_and_with_privileges_if_there_are_any(
+        self, factory: WebSocketServerFactory, lines: list[str]
+    ) -> None:
+        service = Serving(factory, [on(tcp("0.0.0.0", 1))], URLS)
+        service.privilegedStartService()
+        assert len(lines) == 1
+        service.startService()
+        assert len(lines) == 1
+        assert service.running
+
+
+class TestCannotListen:
+    @pytest.mark.parametrize(
+        ("error", "why"),
+        [
+            (IN_USE, "Address already in use"),
+            (OverflowError("bind(): port must be 0-65535."), "bind(): port must be 0-65535."),
+            (PermissionError(13, "Permission denied"), "Permission denied"),
+        ],
+    )
+    def test_one_line_says_why(self, factory: WebSocketServerFactory, error: Exception, why: str) -> None:
+        service = Serving(factory, [("tcp:1984", Endpoint(fail(error)))], URLS)
+        with pytest.raises(CannotListen) as caught:
+            service.privilegedStartService()
+        assert str(caught.value) == caught.value.code == f"cannot listen on tcp:1984: {why} (--listen names another)"
+
+    def test_the_first_that_fails_is_told(self, factory: WebSocketServerFactory) -> None:
+        endpoints = [on(tcp("0.0.0.0", 1)), ("tcp:2", Endpoint(fail(IN_USE))), ("tcp:3", Endpoint(fail(IN_USE)))]
+        with pytest.raises(CannotListen, match="cannot listen on tcp:2:"):
+            Serving(factory, endpoints, URLS).startService()
+
+    def test_twistd_sees_an_exception_and_python_an_exit(self) -> None:
+        assert issubclass(CannotListen, Exception)
+        assert issubclass(CannotListen, SystemExit)
+
+    def test_one_that_fails_later_leaves_the_others(self, factory: WebSocketServerFactory, lines: list[str]) -> None:
+        slow: Deferred[Any] = Deferred()
+        service = Serving(factory, [("tcp:2", Endpoint(slow)), on(tcp("0.0.0.0", 1))], [("ws", "/")])
+        service.startService()
+        slow.errback(Failure(IN_USE))
+        assert lines == [
+            "serving ws://localhost:1/",
+            "cannot listen on tcp:2: Address already in use (--listen names another)",
+        ]
+
+
+class TestStop:
+    def test_waits_for_the_ports(self, factory: WebSocketServerFactory) -> None:
+        ports = [Port(tcp("0.0.0.0", 1)), Port(tcp("0.0.0.0", 2))]
+        service = Serving(factory, [("tcp:1", Endpoint(succeed(port))) for port in ports], URLS)
+        service.startService()
+        done: list[None] = []
+        service.stopService().addCallback(done.append)
+        for port in ports:
+            assert done == []
+            assert port.stopped is not None
+            port.stopped.callback(None)
+        assert done == [None]
+        assert not service.running
+
+    def test_ends_an_endpoint_that_does_not_listen_yet(self, factory: WebSocketServerFactory, lines: list[str]) -> None:
+        slow: Deferred[Any] = Deferred()
+        service = Serving(factory, [("tcp:1", Endpoint(slow))], URLS)
+        service.startService()
+        done: list[None] = []
+        service.stopService().addCallback(done.append)
+        assert slow.called
+        assert done == [None]
+        assert lines == []
+
+    def test_closes_everyone_with_1001_and_waits_for_them(
+        self, factory: WebSocketServerFactory, lines: list[str]
+    ) -> None:
+        protocol, transport = factory.buildProtocol(None), StringTransport()
+        protocol.makeConnection(transport)
+        protocol.dataReceived(UPGRADE)
+        transport.clear()
+        service = Serving(factory, [], URLS)
+        service.startService()
+        done: list[None] = []
+        service.stopService().addCallback(done.append)
+        assert transport.value() == b"\x88\x1d\x03\xe9the server is shutting down"
+        assert lines == ["connections to close: 1"]
+        assert done == []
+        protocol.connectionLost(Failure(CancelledError()))
+        assert protocol.state is State.CLOSED
+        assert done == [None]

@@ -1,0 +1,316 @@
+"""Tests of `twisted_beastws.liveness`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from twisted_beastws.liveness import Liveness
+from twisted_beastws.options import Timeouts
+
+NEVER = {"idle": None, "ping_interval": None, "message": None, "close": None}
+
+
+class Session:
+    """What a liveness knows of a session."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.received_at = clock.seconds()
+        self.message_began_at: float | None = None
+        self.pinged: list[float] = []
+        self.clock = clock
+
+    def ping(self) -> None:
+        self.pinged.append(self.clock.seconds())
+
+
+class Owner:
+    reading_paused = False
+    free = True
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.heard: list[tuple[float, str]] = []
+        self.liveness: Liveness | None = None
+
+    def deadline_passed(self) -> None:
+        self.heard.append((self.clock.seconds(), "deadline"))
+
+    def timed_out(self, what: str) -> None:
+        self.heard.append((self.clock.seconds(), what))
+        assert self.liveness is not None
+        self.liveness.closing()
+
+    def may_ping(self) -> bool:
+        return self.free
+
+
+class Life:
+    """A liveness with its owner and its session, and a reactor that calls in time."""
+
+    def __init__(self, **timeouts: Any) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000.0)
+        self.owner = Owner(self.clock)
+        self.liveness = self.owner.liveness = Liveness(self.owner, self.clock, Timeouts(**{**NEVER, **timeouts}))
+        self.session = Session(self.clock)
+
+    def open(self) -> Life:
+        self.liveness.opened(self.session)  # type: ignore[arg-type]
+        return self
+
+    def passes(self, seconds: float) -> Life:
+        until = self.clock.seconds() + seconds
+        while self.clock.calls and self.clock.calls[0].getTime() <= until:
+            self.clock.advance(max(0.0, self.clock.calls[0].getTime() - self.clock.seconds()))
+            assert len(self.clock.calls) <= 1
+        self.clock.advance(until - self.clock.seconds())
+        return self
+
+    @property
+    def heard(self) -> list[tuple[float, str]]:
+        """What the owner heard, in seconds from the start."""
+        return [(at - 1000.0, what) for at, what in self.owner.heard]
+
+
+def fired(deferred: Deferred[Any]) -> list[Any]:
+    results: list[Any] = []
+    deferred.addBoth(results.append)
+    return results
+
+
+class TestDeadline:
+    def test_passes_once(self):
+        life = Life()
+        life.liveness.expect(10.0)
+        assert life.passes(9.99).heard == []
+        assert life.passes(100).heard == [(10.0, "deadline")]
+        assert life.clock.calls == []
+
+    def test_a_new_one_takes_its_place(self):
+        life = Life()
+        life.liveness.expect(10.0)
+        life.passes(6)
+        life.liveness.expect(10.0)
+        assert life.passes(100).heard == [(16.0, "deadline")]
+
+    def test_none_is_never(self):
+        life = Life()
+        life.liveness.expect(10.0)
+        life.liveness.expect(None)
+        assert life.clock.calls == []
+        assert life.passes(100).heard == []
+
+    def test_the_connection_opens(self):
+        life = Life()
+        life.liveness.expect(10.0)
+        assert life.open().passes(100).heard == []
+        assert life.clock.calls == []
+
+    def test_a_life_ends(self):
+        assert Life(max_lifetime=3600.0).open().passes(10_000).heard == [(3600.0, "deadline")]
+
+    def test_closing_has_its_time(self):
+        life = Life(close=10.0, idle=5.0, ping_interval=1.0, message=5.0).open()
+        life.liveness.closing()
+        assert life.passes(100).heard == [(10.0, "deadline")]
+        assert life.session.pinged == []
+        assert life.clock.calls == []
+
+
+class TestSilence:
+    def test_ends_it(self):
+        life = Life(idle=60.0, close=10.0).open()
+        assert life.passes(59.99).heard == []
+        assert life.passes(0.01).heard == [(60.0, "nothing was received for 60 s")]
+        assert life.passes(100).heard[1:] == [(70.0, "deadline")]
+
+    def test_any_octet_breaks_it_and_costs_no_timer(self):
+        life = Life(idle=60.0).open()
+        call = life.clock.calls[0]
+        for _ in range(59):
+            life.passes(1)
+            life.session.received_at = life.clock.seconds()
+            assert life.clock.calls == [call]
+        assert life.passes(59.9).heard == []
+        assert life.passes(0.1).heard == [(119.0, "nothing was received for 60 s")]
+
+    def test_is_our_own_while_we_do_not_read(self):
+        life = Life(idle=60.0).open().passes(40)
+        life.owner.reading_paused = True
+        life.liveness.paused()
+        assert life.passes(1000).heard == []
+        life.owner.reading_paused = False
+        life.liveness.resumed()
+        assert life.passes(19.9).heard == []
+        assert life.passes(0.1).heard == [(1060.0, "nothing was received for 60 s")]
+
+    def test_strictly_only_a_pong_breaks_it(self):
+        life = Life(idle=60.0, strict_pong=True).open().passes(30)
+        life.session.received_at = life.clock.seconds()
+        life.liveness.pong_received(b"")
+        life.passes(30)
+        life.session.received_at = life.clock.seconds()
+        assert life.passes(29.9).heard == []
+        assert life.passes(100).heard == [(90.0, "nothing was received for 60 s")]
+
+    def test_strictly_it_is_our_own_too_while_we_do_not_read(self):
+        life = Life(idle=60.0, strict_pong=True).open().passes(59)
+        life.owner.reading_paused = True
+        life.liveness.paused()
+        life.passes(1000)
+        life.owner.reading_paused = False
+        life.liveness.resumed()
+        assert life.passes(0.9).heard == []
+        assert life.passes(0.1).heard == [(1060.0, "nothing was received for 60 s")]
+
+
+class TestSlowMessage:
+    def test_ends_it(self):
+        life = Life(message=20.0).open().passes(100)
+        life.session.message_began_at = life.clock.seconds()
+        assert life.passes(19.9).heard == []
+        # Whether a message is under way is looked at so often; a message's age is never found too early.
+        assert life.passes(20.1).heard == [(pytest.approx(120.0), "a message was not finished in 20 s")]
+
+    def test_a_finished_one_does_not(self):
+        life = Life(message=20.0).open().passes(10)
+        life.session.message_began_at = life.clock.seconds()
+        life.passes(19)
+        life.session.message_began_at = None
+        assert life.passes(1000).heard == []
+
+    def test_each_has_its_own_time(self):
+        life = Life(message=20.0).open()
+        for _ in range(10):
+            life.session.message_began_at = life.clock.seconds()
+            assert life.passes(15).heard == []
+
+    def test_our_own_slowness_is_not_the_peers(self):
+        life = Life(message=20.0).open()
+        life.session.message_began_at = life.clock.seconds()
+        life.passes(15)
+        life.owner.reading_paused = True
+        life.liveness.paused()
+        assert life.passes(1000).heard == []
+        life.owner.reading_paused = False
+        life.liveness.resumed()
+        assert life.passes(4.9).heard == []
+        assert life.passes(0.1).heard == [(1020.0, "a message was not finished in 20 s")]
+
+
+class TestPings:
+    def test_go_out_each_so_often(self):
+        life = Life(ping_interval=5.0).open().passes(21)
+        assert life.session.pinged == [1005.0, 1010.0, 1015.0, 1020.0]
+        life.session.received_at = life.clock.seconds()
+        life.passes(5)
+        assert life.session.pinged[4:] == [1025.0]
+
+    def test_do_not_wait_behind_others(self):
+        life = Life(ping_interval=5.0).open()
+        life.owner.free = False
+        life.passes(11)
+        life.owner.free = True
+        life.passes(5)
+        assert life.session.pinged == [1015.0]
+
+    def test_tell_the_latency(self):
+        life = Life(ping_interval=5.0).open().passes(5)
+        assert life.liveness.latency is None
+        life.passes(0.5)
+        life.liveness.pong_received(b"")
+        assert life.liveness.latency == pytest.approx(0.5)
+
+    def test_a_pong_nobody_asked_for_tells_nothing(self):
+        life = Life(ping_interval=5.0).open().passes(4)
+        life.liveness.pong_received(b"")
+        assert life.liveness.latency is None
+        life.passes(1.5)
+        life.liveness.pong_received(b"other")
+        assert life.liveness.latency is None
+
+    def test_none_after_the_end(self):
+        life = Life(ping_interval=5.0).open()
+        life.liveness.lost(Failure(ConnectionLost()))
+        life.passes(100)
+        assert life.session.pinged == []
+
+
+class TestApplicationsPings:
+    def test_the_round_trip(self):
+        life = Life().open()
+        answered = fired(life.liveness.ping_sent(b"a"))
+        life.passes(0.25)
+        life.liveness.pong_received(b"a")
+        assert answered == [0.25]
+        assert life.liveness.latency == 0.25
+
+    def test_one_pong_answers_all_before_its_own(self):
+        life = Life().open()
+        answered = []
+        for payload in (b"a", b"b", b"c"):
+            answered.append(fired(life.liveness.ping_sent(payload)))
+            life.passes(1)
+        life.liveness.pong_received(b"b")
+        assert answered == [[3.0], [2.0], []]
+        assert life.liveness.latency == 2.0
+        life.liveness.pong_received(b"a")
+        assert answered[2] == []
+        life.liveness.pong_received(b"c")
+        assert answered[2] == [1.0]
+
+    def test_a_strange_pong_answers_none(self):
+        life = Life().open()
+        answered = fired(life.liveness.ping_sent(b"a"))
+        life.liveness.pong_received(b"b")
+        assert answered == []
+
+    def test_cancelling_one_leaves_the_others(self):
+        life = Life().open()
+        first, second = life.liveness.ping_sent(b"a"), life.liveness.ping_sent(b"a")
+        first.cancel()
+        assert fired(first)[0].check(CancelledError)
+        life.passes(1)
+        life.liveness.pong_received(b"a")
+        assert fired(second) == [1.0]
+
+    def test_fail_with_the_connection(self):
+        life = Life().open()
+        pings = [life.liveness.ping_sent(b"a"), life.liveness.ping_sent(b"b")]
+        # The first to hear of it gives up the second.
+        pings[0].addErrback(lambda failure: pings[1].cancel() or failure)
+        life.liveness.lost(Failure(ConnectionLost()))
+        assert fired(pings[0])[0].check(ConnectionLost)
+        assert fired(pings[1])[0].check(CancelledError)
+
+
+class TestEnd:
+    def test_nothing_is_left(self):
+        life = Life(idle=60.0, ping_interval=5.0, message=20.0, max_lifetime=3600.0).open()
+        assert len(life.clock.calls) == 1
+        life.liveness.lost(Failure(ConnectionLost()))
+        assert life.clock.calls == []
+        assert life.liveness.due is None
+
+    @pytest.mark.parametrize("when", ["deadline_passed", "timed_out"])
+    def test_the_owner_may_lose_its_connection_meanwhile(self, when):
+        life = Life(idle=60.0, max_lifetime=30.0 if when == "deadline_passed" else None, close=10.0).open()
+
+        def lose(*_: object) -> None:
+            life.liveness.closing()
+            life.liveness.lost(Failure(ConnectionLost()))
+
+        setattr(life.owner, when, lose)
+        life.passes(60)
+        assert life.clock.calls == []
+
+    def test_no_time_set_is_no_timer(self):
+        life = Life().open()
+        life.liveness.closing()
+        assert life.clock.calls == []

@@ -1,0 +1,454 @@
+"""Tests of `twisted_beastws.outgoing`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionLost
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from twisted_beastws.errors import BufferFull, LocalError
+from twisted_beastws.options import Limits
+from twisted_beastws.outgoing import HAND_OVER, Outgoing
+from twisted_beastws.wire.frames import Opcode
+
+
+class Socket(FileDescriptor):
+    """What Twisted's TCP transport is to its producer, above a socket that takes ``room`` octets more."""
+
+    connected = 1
+
+    def __init__(self, room: int = 0) -> None:
+        super().__init__(self)  # type: ignore[arg-type]
+        self.room = room
+        self.broken: Exception | None = None
+        self.writing = False
+        self.taken = b""
+        self.calls = 0
+
+    def addWriter(self, _: object) -> None:
+        self.writing = True
+
+    def removeWriter(self, _: object) -> None:
+        self.writing = False
+
+    def removeReader(self, _: object) -> None: ...
+
+    def writeSomeData(self, data: Any) -> int | BaseException:
+        if self.broken is not None:
+            return self.broken
+        self.calls += 1
+        data = bytes(data[: min(self.room, self.SEND_LIMIT)])
+        self.room -= len(data)
+        self.taken += data
+        return len(data)
+
+    def flow(self, room: int) -> None:
+        self.room += room
+        while self.writing and self.room:
+            self.doWrite()
+
+
+class Stalling(StringTransport):
+    """What TLS is to its producer: it takes what it is given, and asks to pause in between."""
+
+    stalled = False
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if self.stalled:
+            self.producer.pauseProducing()
+
+    def flow(self) -> None:
+        self.stalled = False
+        self.producer.resumeProducing()
+
+
+class Owner(list[str]):
+    """Notes what it hears."""
+
+    def overflowed(self) -> None:
+        self.append("overflowed")
+
+    def transport_leaving(self) -> None:
+        self.append("leaving")
+
+
+def make(transport: Any, owner: Owner | None = None, **limits: Any) -> Outgoing:
+    limits = {"max_buffered": 1000, "high_water": 500, "low_water": 100, **limits}
+    return Outgoing(transport, Limits(**limits), Owner() if owner is None else owner)
+
+
+def stalled(**options: Any) -> tuple[Outgoing, Stalling]:
+    """One octet given to a push transport that wants no more."""
+    transport = Stalling()
+    outgoing = make(transport, **options)
+    transport.stalled = True
+    outgoing.write(b"-")
+    transport.clear()
+    assert not outgoing.free
+    return outgoing, transport
+
+
+class TestPlainSocket:
+    def test_is_written_to_at_once(self):
+        socket = Socket(room=100)
+        outgoing = make(socket)
+        assert outgoing.direct
+        assert (socket.producer, socket.streamingProducer) == (outgoing, False)
+        outgoing.write(b"abc")
+        assert (socket.taken, socket.writing, outgoing.free, outgoing.buffered) == (b"abc", False, True, 0)
+
+    def test_keeps_what_does_not_fit(self):
+        socket = Socket(room=2)
+        outgoing = make(socket)
+        outgoing.write(b"abcde")
+        outgoing.write(b"fgh")
+        assert (socket.taken, outgoing.free, outgoing.size, outgoing.buffered) == (b"ab", False, 3, 6)
+        socket.flow(2)
+        assert (socket.taken, outgoing.free, outgoing.buffered) == (b"abcd", False, 6)
+        socket.flow(1)
+        assert (socket.taken, outgoing.free, outgoing.buffered) == (b"abcde", False, 3)
+        socket.flow(1)
+        assert (socket.taken, outgoing.free) == (b"abcdef", False)
+        socket.flow(100)
+        assert (socket.taken, outgoing.free, outgoing.buffered) == (b"abcdefgh", True, 0)
+        assert not socket.writing
+
+    def test_a_socket_exactly_filled_is_free(self):
+        socket = Socket(room=3)
+        outgoing = make(socket)
+        outgoing.write(b"abc")
+        assert outgoing.free
+        outgoing.write(b"d")
+        assert not outgoing.free
+        assert outgoing.buffered == 1
+
+    def test_more_than_one_write_takes(self):
+        socket = Socket(room=1 << 20)
+        outgoing = make(socket, max_buffered=1 << 20)
+        data = bytes(range(256)) * 2048
+        outgoing.write(data)
+        assert socket.taken == data
+        assert socket.calls == len(data) // socket.SEND_LIMIT
+        assert outgoing.free
+
+    def test_a_broken_connection_is_the_transports_affair(self):
+        socket = Socket(room=100)
+        outgoing = make(socket)
+        socket.broken = ConnectionLost()
+        outgoing.write(b"abc")
+        assert socket.writing
+        assert socket.doWrite() is socket.broken
+        socket.connectionLost(Failure(socket.broken))
+        assert not outgoing.free
+
+    def test_finishes_behind_all(self):
+        socket = Socket()
+        outgoing = make(socket)
+        finished: list[bytes] = []
+        outgoing.write(b"abc")
+        outgoing.write(b"def")
+        outgoing.finish(lambda: finished.append(socket.taken))
+        assert not finished
+        assert not outgoing.finished
+        socket.flow(3)
+        # What is left stands in the transport, which flushes it by itself.
+        assert finished == [b"abc"]
+        assert outgoing.finished
+        assert socket.producer is None
+        socket.flow(3)
+        assert socket.taken == b"abcdef"
+        assert finished == [b"abc"]
+
+
+class TestPushTransport:
+    def test_is_written_to_at_once(self):
+        transport = Stalling()
+        outgoing = make(transport)
+        assert not outgoing.direct
+        assert (transport.producer, transport.streaming) == (outgoing, True)
+        outgoing.write(b"abc")
+        assert (transport.value(), outgoing.free, outgoing.buffered) == (b"abc", True, 0)
+
+    def test_keeps_what_comes_while_it_pauses(self):
+        outgoing, transport = stalled()
+        assert outgoing.buffered == 1
+        outgoing.write(b"abc")
+        outgoing.write(b"def")
+        assert (transport.value(), outgoing.size, outgoing.buffered) == (b"", 6, 7)
+        transport.flow()
+        assert (transport.value(), outgoing.free, outgoing.buffered) == (b"abcdef", True, 0)
+
+    def test_pausing_again_stops_the_flow_between_frames(self):
+        outgoing, transport = stalled(max_buffered=1 << 20)
+        frames = [bytes((number,)) * (HAND_OVER // 2) for number in range(5)]
+        for frame in frames:
+            outgoing.write(frame)
+        transport.producer.resumeProducing()
+        assert transport.value() == frames[0] + frames[1]
+        assert (outgoing.free, outgoing.size) == (False, 3 * HAND_OVER // 2)
+        transport.clear()
+        transport.flow()
+        assert transport.value() == frames[2] + frames[3] + frames[4]
+
+    def test_a_frame_above_what_is_handed_over_goes_alone(self):
+        outgoing, transport = stalled(max_buffered=1 << 20)
+        for frame in (b"a", bytes(HAND_OVER + 1), b"b"):
+            outgoing.write(frame)
+        for expected in (b"a", bytes(HAND_OVER + 1), b"b"):
+            transport.producer.resumeProducing()
+            assert transport.value() == expected
+            transport.clear()
+
+    def test_a_pause_asked_for_from_outside(self):
+        transport = Stalling()
+        outgoing = make(transport)
+        outgoing.pauseProducing()
+        outgoing.write(b"abc")
+        assert (transport.value(), outgoing.buffered) == (b"", 3)
+        outgoing.resumeProducing()
+        assert transport.value() == b"abc"
+
+    def test_stopped_by_the_transport(self):
+        outgoing, transport = stalled()
+        outgoing.stopProducing()
+        outgoing.write(b"abc")
+        assert transport.value() == b""
+
+
+class TestLimit:
+    @pytest.mark.parametrize("size", [999, 1000, 1001])
+    @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
+    def test_what_waits(self, policy, size):
+        owner = Owner()
+        outgoing, transport = stalled(slow_reader=policy, owner=owner)
+        outgoing.write(bytes(size - 1))
+        refused = size > 1000
+        if refused and policy == "pause":
+            with pytest.raises(BufferFull, match="1000"):
+                outgoing.write(b"b")
+        else:
+            outgoing.write(b"b")
+        assert outgoing.size == size - refused
+        assert outgoing.dropped == (refused and policy != "pause")
+        assert owner == ["overflowed"] * (refused and policy == "close")
+        transport.flow()
+        assert transport.value() == bytes(size - 1) + b"b" * (not refused)
+
+    @pytest.mark.parametrize("transport", [Socket, Stalling])
+    def test_what_can_never_fit(self, transport):
+        outgoing = make(transport())
+        with pytest.raises(LocalError, match=r"1001 octets at once, where Limits\.max_buffered is 1000"):
+            outgoing.write(bytes(1001))
+        assert outgoing.free
+        assert outgoing.buffered == 0
+        outgoing.write(bytes(1000))
+
+    def test_what_can_never_fit_is_refused_while_others_wait_too(self):
+        owner = Owner()
+        outgoing, _ = stalled(owner=owner)
+        with pytest.raises(LocalError, match="1001 octets at once"):
+            outgoing.write(bytes(1001))
+        assert owner == []
+        assert outgoing.dropped == 0
+
+    def test_a_small_one_fits_where_a_large_one_was_dropped(self):
+        outgoing, transport = stalled(slow_reader="drop")
+        outgoing.write(bytes(500))
+        outgoing.write(bytes(501))
+        outgoing.write(b"a" * 500)
+        assert outgoing.dropped == 1
+        transport.flow()
+        assert transport.value() == bytes(500) + b"a" * 500
+
+
+class TestControlFrames:
+    def test_leave_at_once(self):
+        transport = Stalling()
+        outgoing = make(transport)
+        for opcode, frame in ((Opcode.PING, b"ping"), (Opcode.PONG, b"pong"), (Opcode.CLOSE, b"close")):
+            outgoing.write_control(opcode, frame)
+        assert transport.value() == b"pingpongclose"
+
+    def test_pass_what_waits_but_for_a_close(self):
+        outgoing, transport = stalled()
+        outgoing.write(b"data")
+        for opcode, frame in ((Opcode.CLOSE, b"close"), (Opcode.PING, b"ping"), (Opcode.PONG, b"pong")):
+            outgoing.write_control(opcode, frame)
+        transport.flow()
+        assert transport.value() == b"pongpingdataclose"
+
+    def test_a_flood_of_pongs_keeps_one(self):
+        outgoing, transport = stalled()
+        for number in range(100_000):
+            outgoing.write_control(Opcode.PONG, b"%d" % number)
+        assert outgoing.buffered == 1
+        transport.flow()
+        assert transport.value() == b"99999"
+
+    def test_go_out_at_the_limit(self):
+        outgoing, transport = stalled()
+        outgoing.write(bytes(1000))
+        outgoing.write_control(Opcode.PING, b"ping")
+        outgoing.write_control(Opcode.CLOSE, b"close")
+        transport.flow()
+        assert transport.value() == b"ping" + bytes(1000) + b"close"
+
+    def test_discarding_makes_a_close_the_next(self):
+        outgoing, transport = stalled()
+        outgoing.write(b"data")
+        outgoing.write_control(Opcode.PONG, b"pong")
+        outgoing.discard()
+        outgoing.write_control(Opcode.CLOSE, b"close")
+        assert outgoing.size == len(b"close")
+        transport.flow()
+        assert transport.value() == b"close"
+
+
+class TestDrain:
+    @pytest.mark.parametrize("kept", [98, 99, 100])
+    def test_fires_at_low_water(self, kept):
+        outgoing, transport = stalled()
+        outgoing.write(bytes(kept))
+        drained = outgoing.drain()
+        assert drained.called == (kept <= 99)
+        transport.flow()
+        assert drained.called
+
+    def test_is_done_where_nothing_waits(self):
+        assert make(Socket()).drain().called
+
+    def test_fires_as_soon_as_it_may(self):
+        socket = Socket()
+        outgoing = make(socket)
+        outgoing.write(bytes(500))
+        outgoing.write(bytes(100))
+        drained = outgoing.drain()
+        socket.flow(499)
+        assert not drained.called
+        socket.flow(1)
+        # Of the second write the socket took nothing.
+        assert outgoing.buffered == 100
+        assert drained.called
+
+    def test_fails_with_the_connection(self):
+        outgoing, _ = stalled()
+        outgoing.write(bytes(500))
+        waiting = [outgoing.drain(), outgoing.drain()]
+        outgoing.lost(Failure(ConnectionLost()))
+        failures: list[Failure] = []
+        for one in waiting:
+            one.addErrback(failures.append)
+        assert [failure.type for failure in failures] == [ConnectionLost] * 2
+
+    def test_cancelling_does_no_harm(self):
+        outgoing, transport = stalled()
+        outgoing.write(bytes(500))
+        stays, goes = outgoing.drain(), outgoing.drain()
+        goes.cancel()
+        failures: list[Failure] = []
+        goes.addErrback(failures.append)
+        assert failures[0].check(CancelledError)
+        transport.flow()
+        assert stays.called
+
+    @pytest.mark.parametrize("lost", [False, True])
+    def test_one_may_cancel_the_other(self, lost):
+        outgoing, transport = stalled()
+        outgoing.write(bytes(500))
+        waiting: list[Deferred[None]] = [outgoing.drain(), outgoing.drain()]
+        outcomes: list[Any] = []
+
+        def cancel_others(result: Any) -> None:
+            outcomes.append(result)
+            for one in waiting:
+                one.cancel()
+
+        for one in waiting:
+            one.addBoth(cancel_others)
+        if lost:
+            outgoing.lost(Failure(ConnectionLost()))
+        else:
+            transport.flow()
+        assert len(outcomes) == 2
+        assert outcomes[1].check(CancelledError)
+
+    def test_who_sends_on_waits_again(self):
+        outgoing, transport = stalled()
+        outgoing.write(bytes(500))
+        again: list[Deferred[None]] = []
+
+        def send_on(_: None) -> None:
+            transport.stalled = True
+            outgoing.write(b"-")
+            outgoing.write(bytes(600))
+            again.append(outgoing.drain())
+
+        outgoing.drain().addCallback(send_on)
+        transport.flow()
+        assert not again[0].called
+        transport.flow()
+        assert again[0].called
+
+
+class TestFinish:
+    def test_at_once_where_nothing_waits(self):
+        transport = Stalling()
+        outgoing = make(transport)
+        finished: list[bool] = []
+        outgoing.finish(lambda: finished.append(transport.producer is None))
+        outgoing.finish(lambda: finished.append(False))
+        assert finished == [True]
+        assert outgoing.finished
+        assert not outgoing.free
+
+    def test_waits_and_is_called_once(self):
+        outgoing, transport = stalled()
+        outgoing.write(b"abc")
+        finished: list[int] = []
+        outgoing.finish(lambda: finished.append(1))
+        outgoing.finish(lambda: finished.append(2))
+        assert not finished
+        transport.flow()
+        assert len(finished) == 1
+        assert transport.value() == b"abc"
+
+    def test_the_lost_do_not_finish(self):
+        outgoing, _ = stalled()
+        outgoing.write(b"abc")
+        finished: list[bool] = []
+        outgoing.finish(lambda: finished.append(True))
+        outgoing.lost(Failure(ConnectionLost()))
+        outgoing.resumeProducing()
+        assert not finished
+        assert outgoing.size == 0
+
+
+writes = st.one_of(st.binary(min_size=1, max_size=40), st.integers(0, 30))
+
+
+@given(st.integers(0, 30), st.lists(writes, max_size=60))
+def test_a_socket_gets_every_octet_once_in_order(room, steps):
+    """Octets are written, and a number gives the socket that much room."""
+    socket = Socket(room)
+    outgoing = make(socket, max_buffered=1 << 20)
+    written = b""
+    for step in steps:
+        if isinstance(step, bytes):
+            outgoing.write(step)
+            written += step
+        else:
+            socket.flow(step)
+        assert written.startswith(socket.taken)
+        assert outgoing.buffered >= len(written) - len(socket.taken)
+        assert outgoing.free == (len(socket.taken) == len(written))
+    socket.flow(len(written))
+    assert socket.taken == written
+    assert (outgoing.buffered, outgoing.free) == (0, True)

@@ -1,0 +1,1314 @@
+"""Tests of `twisted_beastws.protocol`: an open connection, and its end."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from importlib.util import find_spec, module_from_spec
+from typing import Any
+
+import pytest
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.python.failure import Failure
+
+from twisted_beastws import (
+    BufferFull,
+    CloseCode,
+    CloseReason,
+    ConnectionClosed,
+    Limits,
+    LocalError,
+    Opcode,
+    Response,
+    State,
+    Timeouts,
+    WebSocketProtocol,
+    errors,
+)
+from twisted_beastws.wire.closing import Close
+
+pytestmark = pytest.mark.usefixtures("logged")
+
+
+def text(content: str) -> bytes:
+    """A short text frame of the server's."""
+    encoded = content.encode()
+    assert len(encoded) < 126
+    return b"\x81" + bytes((len(encoded),)) + encoded
+
+
+def close(code: int, reason: str = "") -> bytes:
+    return b"\x88" + bytes((2 + len(reason),)) + code.to_bytes(2, "big") + reason.encode()
+
+
+NORMAL = close(1000)
+PING = b"\x89\x00"
+
+
+class Outcome(list[Any]):
+    """What a Deferred fired with; a failure as its exception."""
+
+    def __init__(self, deferred: Deferred[Any]) -> None:
+        deferred.addCallbacks(self.append, lambda failure: self.append(failure.value))
+
+    @property
+    def types(self) -> list[type]:
+        return [type(one) for one in self]
+
+
+class Noting(WebSocketProtocol):
+    """Notes what its hooks are called with, and lets the test say what they do."""
+
+    does: dict[str, Any]
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+        self.does = {}
+
+    def note(self, hook: str, *arguments: Any) -> Any:
+        self.heard.append((hook, *arguments))
+        does = self.does.get(hook)
+        return None if does is None else does(*arguments)
+
+    def opened(self) -> Any:
+        return self.note("opened")
+
+    def ping_received(self, payload: bytes) -> Any:
+        return self.note("ping", payload)
+
+    def pong_received(self, payload: bytes) -> Any:
+        return self.note("pong", payload)
+
+    def closed(self, reason: CloseReason) -> Any:
+        return self.note("closed", reason)
+
+    def names(self) -> list[str]:
+        return [hook for hook, *_ in self.heard]
+
+
+class Hooked(Noting):
+    def text_received(self, text: str) -> Any:
+        return self.note("text", text)
+
+    def binary_received(self, data: bytes) -> Any:
+        return self.note("binary", data)
+
+
+class Texts(Noting):
+    def text_received(self, text: str) -> Any:
+        return self.note("text", text)
+
+
+class Binaries(Noting):
+    def binary_received(self, data: bytes) -> Any:
+        return self.note("binary", data)
+
+
+class Streaming(Noting):
+    def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> Any:
+        return self.note("fragment", data, opcode, final)
+
+
+class Echo(WebSocketProtocol):
+    def text_received(self, text: str) -> None:
+        self.send(text)
+
+    def binary_received(self, data: bytes) -> None:
+        self.send(data)
+
+
+class TestHooks:
+    def test_each_is_called_in_order(self, connect):
+        peer = connect(Hooked)
+        frame, reads = peer.frame, peer.reads
+        peer.sends(peer.text("a") + frame(0x82, b"b") + frame(0x89, b"c") + frame(0x8A, b"d") + peer.close(1000, b"e"))
+        assert peer.protocol.heard == [
+            ("opened",),
+            ("text", "a"),
+            ("binary", b"b"),
+            ("ping", b"c"),
+            ("pong", b"d"),
+        ]
+        assert reads() == b"\x8a\x01c" + NORMAL
+        peer.leaves()
+        reason = CloseReason(1000, "e", True, "peer", Close(1000), Close(1000, "e"))
+        assert peer.protocol.heard[5:] == [("closed", reason)]
+        assert peer.protocol.close_reason == reason
+
+    def test_fragments_are_gathered(self, connect):
+        peer = connect(Hooked)
+        peer.sends(peer.frame(0x01, b"a"), peer.frame(0x89, b"!"), peer.frame(0x00, b"b"), peer.frame(0x80, b"c"))
+        assert peer.protocol.heard[1:] == [("ping", b"!"), ("text", "abc")]
+
+    def test_fragments_are_streamed(self, connect):
+        peer = connect(Streaming)
+        peer.sends(peer.frame(0x01, b"a"), peer.frame(0x80, b"b"), peer.frame(0x82, b"c"))
+        assert peer.protocol.heard[1:] == [
+            ("fragment", b"a", Opcode.TEXT, False),
+            ("fragment", b"b", Opcode.TEXT, True),
+            ("fragment", b"c", Opcode.BINARY, True),
+        ]
+
+    @pytest.mark.parametrize(("cls", "first"), [(Texts, 0x82), (Binaries, 0x81), (Texts, 0x02), (Binaries, 0x01)])
+    def test_a_kind_without_a_hook_is_refused(self, connect, cls, first):
+        peer = connect(cls)
+        peer.sends(peer.frame(first, b"a"))
+        assert peer.reads() == close(1003)
+        assert type(peer.protocol.close_reason.error) is errors.UnacceptableData
+        assert peer.protocol.names() == ["opened"]
+        peer.leaves()
+
+    def test_hooks_may_send_at_once(self, connect):
+        class Greeting(WebSocketProtocol):
+            def opened(self) -> None:
+                self.send("hello")
+                self.send(b"\x01")
+
+        peer = connect(Greeting, opened=False)
+        peer.sends(peer.HEAD)
+        assert peer.reads().partition(b"\r\n\r\n")[2] == text("hello") + b"\x82\x01\x01"
+
+    def test_closed_is_for_who_was_opened(self, connect):
+        peer = connect(Hooked, opened=False)
+        peer.sends(peer.HEAD[:50])
+        peer.leaves()
+        assert peer.protocol.heard == []
+
+    def test_the_state(self, connect):
+        states: list[State] = []
+
+        class Stating(WebSocketProtocol):
+            def opened(self) -> None:
+                states.append(self.state)
+
+            def closed(self, reason: CloseReason) -> None:
+                states.append(self.state)
+
+        peer = connect(Stating, opened=False)
+        states.append(peer.protocol.state)
+        peer.sends(peer.HEAD)
+        peer.protocol.close()
+        states.append(peer.protocol.state)
+        peer.leaves()
+        assert states == [State.CONNECTING, State.OPEN, State.CLOSING, State.CLOSED]
+        assert isinstance(peer.protocol.peer, IPv4Address)
+
+
+class TestOneWrite:
+    """What a chunk's hooks send leaves as one."""
+
+    def test_a_thousand_echoes(self, connect):
+        peer = connect(Echo)
+        peer.sends(peer.text("x" * 20) * 1000)
+        assert peer.transport.writes == [text("x" * 20) * 1000]
+
+    def test_pongs_and_echoes(self, connect):
+        peer = connect(Echo)
+        peer.sends((peer.text("a") + peer.frame(0x89, b"b")) * 10 + peer.close())
+        assert peer.transport.writes == [(text("a") + b"\x8a\x01b") * 10 + NORMAL]
+
+    def test_more_than_64_kib_is_written_as_it_grows(self, connect):
+        peer = connect(Echo)
+        peer.sends((peer.frame(0x82, bytes(1000))) * 500)
+        assert b"".join(peer.transport.writes) == (b"\x82\x7e\x03\xe8" + bytes(1000)) * 500
+        assert all((1 << 16) - 1004 <= len(write) <= (1 << 16) + 1004 for write in peer.transport.writes[:-1])
+
+    def test_what_came_behind_the_request(self, connect):
+        peer = connect(Echo, opened=False)
+        peer.sends(peer.HEAD + peer.text("a") * 10)
+        assert len(peer.transport.writes) == 2
+        assert peer.transport.writes[1] == text("a") * 10
+
+    def test_a_small_buffer_is_no_harm(self, connect):
+        """Octets that are gathered are as many writes as the limit allows, not one that it forbids."""
+        peer = connect(Echo, limits=Limits(max_buffered=1000, high_water=1000, low_water=100))
+        peer.sends(peer.text("x" * 100) * 50)
+        assert peer.reads() == text("x" * 100) * 50
+        assert peer.protocol.state is State.OPEN
+
+
+class Later:
+    """Hooks that take their time, and what ends it."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+        self.waiting: list[Deferred[Any]] = []
+
+    def __call__(self, *_: object) -> Any:
+        waiting: Deferred[Any] = Deferred()
+        self.waiting.append(waiting)
+        return waiting if self.how == "Deferred" else self.coroutine(waiting)
+
+    async def coroutine(self, waiting: Deferred[Any]) -> Any:
+        return await waiting
+
+    def done(self, result: Any = None) -> None:
+        self.waiting.pop(0).callback(result)
+
+
+@pytest.fixture(params=["Deferred", "coroutine"])
+def later(request) -> Later:
+    return Later(request.param)
+
+
+class TestSlowHooks:
+    def test_keep_the_order(self, connect, later):
+        peer = connect(Hooked)
+        peer.protocol.does["text"] = later
+        peer.sends(*(peer.text(str(number)) + peer.frame(0x82, bytes((number,))) for number in range(3)))
+        assert peer.protocol.heard[1:] == [("text", "0")]
+        later.done()
+        assert peer.protocol.heard[2:] == [("binary", b"\0"), ("text", "1")]
+        later.done()
+        later.done()
+        assert peer.protocol.heard[4:] == [("binary", b"\1"), ("text", "2"), ("binary", b"\2")]
+        peer.protocol.does.clear()
+        peer.sends(peer.text("3"))
+        assert peer.protocol.heard[-1] == ("text", "3")
+
+    def test_a_result_that_is_there_takes_no_time(self, connect):
+        peer = connect(Hooked)
+        peer.protocol.does["text"] = lambda _: succeed("ignored")
+        peer.sends(peer.text("a") * 3)
+        assert peer.protocol.names() == ["opened", "text", "text", "text"]
+
+    def test_pings_are_answered_meanwhile(self, connect, later):
+        peer = connect(Hooked)
+        peer.protocol.does["text"] = later
+        peer.sends(peer.text("a") + peer.text("b") + peer.frame(0x89, b"!"))
+        assert peer.reads() == b"\x8a\x01!"
+        assert peer.protocol.names() == ["opened", "text", "ping"]
+
+    @pytest.mark.parametrize("behind", [14, 15, 16, 17])
+    def test_reading_pauses_at_so_many_messages(self, connect, later, behind):
+        peer = connect(Hooked)
+        peer.protocol.does["text"] = later
+        peer.sends(peer.text("a"), *[peer.text("b")] * behind)
+        assert peer.transport.producerState == ("producing" if behind < 16 else "paused")
+        for _ in range(behind + 1):
+            later.done()
+        assert peer.transport.producerState == "producing"
+        assert peer.protocol.names() == ["opened"] + ["text"] * (behind + 1)
+
+    def test_reading_pauses_at_so_many_octets(self, connect, later):
+        peer = connect(Hooked, limits=Limits(max_queued_size=1000))
+        peer.protocol.does["text"] = later
+        peer.sends(peer.text("a"), peer.text("x" * 999))
+        assert peer.transport.producerState == "producing"
+        peer.sends(peer.text("y"))
+        assert peer.transport.producerState == "paused"
+        later.done()
+        assert peer.transport.producerState == "producing"
+
+    def test_what_is_behind_in_the_chunk_is_kept_in_order(self, connect, later):
+        peer = connect(Hooked)
+        peer.protocol.does["text"] = later
+        peer.sends(b"".join(peer.text(str(number)) for number in range(100)))
+        for _ in range(100):
+            later.done()
+        assert peer.protocol.heard[1:] == [("text", str(number)) for number in range(100)]
+        assert peer.transport.producerState == "producing"
+
+    def test_streaming_waits_for_each_piece(self, connect, later):
+        peer = connect(Streaming)
+        peer.protocol.does["fragment"] = later
+        peer.sends(peer.frame(0x02, b"a") + peer.frame(0x00, b"b"))
+        assert peer.transport.producerState == "paused"
+        peer.sends(peer.frame(0x80, b"c"))
+        assert peer.protocol.names() == ["opened", "fragment"]
+        later.done()
+        later.done()
+        later.done()
+        assert peer.transport.producerState == "producing"
+        assert [data for _, data, *_ in peer.protocol.heard[1:]] == [b"a", b"b", b"c"]
+
+    def test_opened_comes_before_the_messages(self, connect, later):
+        peer = connect(Hooked, opened=False)
+        peer.protocol.does["opened"] = later
+        peer.sends(peer.HEAD + peer.text("a"), peer.text("b"))
+        assert peer.reads().startswith(b"HTTP/1.1 101 ")
+        assert peer.protocol.names() == ["opened"]
+        later.done()
+        assert peer.protocol.heard[1:] == [("text", "a"), ("text", "b")]
+
+    def test_opened_does_not_keep_receive_waiting(self, connect, later):
+        peer = connect(Noting, opened=False)
+        peer.protocol.does["opened"] = later
+        peer.sends(peer.HEAD + peer.text("a"))
+        assert Outcome(peer.protocol.receive()) == ["a"]
+
+    def test_messages_before_the_peers_close_come_before_closed(self, connect, later):
+        peer = connect(Hooked)
+        peer.protocol.does["text"] = later
+        peer.sends(peer.text("a") + peer.text("b") + peer.close())
+        assert peer.reads() == NORMAL
+        peer.leaves()
+        assert peer.protocol.names() == ["opened", "text"]
+        later.done()
+        assert peer.protocol.names() == ["opened", "text", "text"]
+        later.done()
+        assert peer.protocol.names() == ["opened", "text", "text", "closed"]
+
+    def test_messages_behind_our_own_close_are_thrown_away(self, connect, later):
+        peer = connect(Hooked)
+        peer.protocol.does["text"] = later
+        peer.sends(peer.text("a") + peer.text("b"))
+        peer.protocol.close()
+        peer.leaves()
+        later.done()
+        assert peer.protocol.names() == ["opened", "text", "closed"]
+
+    def test_closing_finds_the_peers_close_behind_what_waits(self, connect, later):
+        peer = connect(Hooked)
+        peer.protocol.does["text"] = later
+        peer.sends(b"".join([peer.text("a")] * 50) + peer.close(4000))
+        assert peer.transport.producerState == "paused"
+        closed = Outcome(peer.protocol.close())
+        assert peer.reads() == NORMAL
+        assert peer.transport.disconnecting
+        peer.leaves()
+        assert (closed[0].clean, closed[0].code) == (True, 4000)
+        later.done()
+        assert peer.protocol.names() == ["opened", "text", "closed"]
+
+    def test_failing_late_is_logged_once_and_closes(self, connect, later, logged):
+        peer = connect(Hooked)
+        peer.protocol.does["text"] = later
+        peer.sends(peer.text("a") + peer.text("b"))
+        later.waiting.pop(0).errback(ZeroDivisionError())
+        assert peer.reads() == close(1011)
+        assert len(logged(ZeroDivisionError)) == 1
+        assert peer.protocol.names() == ["opened", "text"]
+        peer.leaves()
+        assert peer.protocol.names() == ["opened", "text", "closed"]
+
+    def test_failing_after_the_end_is_logged_once(self, connect, later, logged):
+        peer = connect(Hooked)
+        peer.protocol.does["text"] = later
+        peer.sends(peer.text("a") + peer.text("b"))
+        peer.leaves(ConnectionLost())
+        later.waiting.pop(0).errback(ZeroDivisionError())
+        assert len(logged(ZeroDivisionError)) == 1
+        later.done()
+        assert peer.protocol.names() == ["opened", "text", "text", "closed"]
+
+    def test_sending_after_the_end_is_quiet(self, connect, later):
+        peer = connect(Hooked)
+
+        async def echo(content: str) -> None:
+            await later()
+            peer.protocol.send(content)
+
+        peer.protocol.does["text"] = echo
+        peer.sends(peer.text("a") + peer.text("b"))
+        peer.leaves(ConnectionLost())
+        later.done()
+        later.done()
+        assert peer.protocol.names() == ["opened", "text", "text", "closed"]
+
+
+HOOKS = ["opened", "text", "binary", "ping", "pong", "closed"]
+
+
+class TestFaults:
+    @pytest.mark.parametrize("how", ["raise", "Deferred", "coroutine"])
+    @pytest.mark.parametrize("hook", [*HOOKS, "fragment"])
+    def test_are_logged_once_and_close_with_1011(self, connect, logged, hook, how):
+        async def coroutine() -> None:
+            raise ZeroDivisionError
+
+        def fault(*_: object) -> Any:
+            if how == "Deferred":
+                return fail(ZeroDivisionError())
+            if how == "coroutine":
+                return coroutine()
+            raise ZeroDivisionError
+
+        peer = connect(Streaming if hook == "fragment" else Hooked, opened=False)
+        peer.protocol.does[hook] = fault
+        peer.sends(peer.HEAD)
+        assert peer.reads().endswith(b"\r\n\r\n" + close(1011) * (hook == "opened"))
+        peer.sends(peer.frame(0x89), peer.frame(0x8A))
+        if hook in ("text", "binary", "fragment"):
+            peer.sends(peer.text("a"), peer.frame(0x82, b"b"))
+        if hook != "closed":
+            assert peer.reads().endswith(close(1011) if hook != "opened" else b"")
+            assert peer.transport.disconnecting
+            assert isinstance(peer.protocol.close_reason.error, ZeroDivisionError)
+        peer.leaves()
+        assert len(logged(ZeroDivisionError)) == 1
+        assert peer.protocol.names().count("closed") == 1
+        assert peer.protocol.names()[-1] == "closed"
+
+    @pytest.mark.parametrize("hook", HOOKS)
+    def test_a_closed_connection_is_none(self, connect, hook):
+        gone = connect(Noting)
+        gone.leaves()
+
+        def fault(*_: object) -> Any:
+            gone.protocol.send("too late")
+
+        peer = connect(Hooked, opened=False)
+        peer.protocol.does[hook] = fault
+        peer.sends(peer.HEAD)
+        peer.reads()
+        peer.sends(peer.frame(0x8A), peer.text("a"), peer.frame(0x82, b"b"), peer.frame(0x89))
+        assert peer.reads() == b"\x8a\x00"
+        assert peer.protocol.names() == ["opened", "pong", "text", "binary", "ping"]
+        peer.leaves()
+
+    @pytest.mark.parametrize(
+        ("wire", "code", "error"),
+        [
+            (b"\x81\x01a", 1002, errors.BadUnmaskedFrame),
+            (b"\x83\x80\0\0\0\0", 1002, errors.BadOpcode),
+            (b"\x88\x82\0\0\0\0\x03\xec", 1002, errors.BadCloseCode),
+            (b"\x81\x81\0\0\0\0\xff", 1007, errors.BadFramePayload),
+            (b"\x82\xfe\x03\xe9\0\0\0\0", 1009, errors.MessageTooBig),
+        ],
+    )
+    def test_of_the_peer_are_told_to_it(self, connect, wire, code, error):
+        peer = connect(Hooked, limits=Limits(max_message_size=1000))
+        peer.sends(wire + peer.text("never seen"))
+        assert peer.reads() == close(code)
+        assert peer.protocol.state is State.CLOSING
+        assert peer.transport.disconnecting
+        peer.sends(peer.text("never seen"), peer.close())
+        assert peer.reads() == b""
+        peer.leaves()
+        reason = peer.protocol.close_reason
+        assert (reason.code, reason.clean, reason.began, reason.sent) == (1006, False, "local", Close(code))
+        assert type(reason.error) is error
+        assert peer.protocol.names() == ["opened", "closed"]
+
+
+class TestReceive:
+    def test_gives_the_messages_in_order(self, connect):
+        peer = connect()
+        waiting = [Outcome(peer.protocol.receive()) for _ in range(2)]
+        peer.sends(peer.text("a") + peer.frame(0x82, b"b") + peer.text("c"))
+        assert waiting == [["a"], [b"b"]]
+        assert Outcome(peer.protocol.receive()) == ["c"]
+
+    @pytest.mark.parametrize("count", [15, 16, 17])
+    def test_what_nobody_takes_pauses_the_reading(self, connect, count):
+        peer = connect()
+        peer.sends(*[peer.text("a")] * count)
+        assert peer.protocol.reading_paused == (count >= 16)
+        assert peer.transport.producerState == ("paused" if count >= 16 else "producing")
+        for left in range(count - 1, -1, -1):
+            assert Outcome(peer.protocol.receive()) == ["a"]
+            if count == 16:
+                assert (peer.transport.producerState == "producing") == (left <= 4)
+        assert peer.transport.producerState == "producing"
+
+    def test_parsing_ahead_is_bounded_in_a_chunk_too(self, connect):
+        peer = connect()
+        peer.sends(b"".join(peer.text(str(number)) for number in range(1000)))
+        assert len(peer.protocol._inbox) == 16
+        got = [Outcome(peer.protocol.receive())[0] for _ in range(1000)]
+        assert got == [str(number) for number in range(1000)]
+        assert peer.transport.producerState == "producing"
+
+    def test_cancelling_does_no_harm(self, connect):
+        peer = connect()
+        first, second, third = (peer.protocol.receive() for _ in range(3))
+        outcomes = [Outcome(first), Outcome(second), Outcome(third)]
+        second.cancel()
+        assert outcomes[1].types == [CancelledError]
+        peer.sends(peer.text("a") + peer.text("b") + peer.text("c"))
+        assert (outcomes[0], outcomes[2]) == (["a"], ["b"])
+        assert Outcome(peer.protocol.receive()) == ["c"]
+
+    def test_what_was_queued_is_there_after_the_close(self, connect):
+        peer = connect()
+        peer.sends(peer.text("a") + peer.text("b") + peer.close(4000))
+        assert Outcome(peer.protocol.receive()) == ["a"]
+        peer.leaves()
+        assert Outcome(peer.protocol.receive()) == ["b"]
+        late = Outcome(peer.protocol.receive())
+        assert late.types == [ConnectionClosed]
+        assert late[0].reason.code == 4000
+
+    def test_fails_with_the_connection(self, connect):
+        peer = connect()
+        waiting = [Outcome(peer.protocol.receive()) for _ in range(3)]
+        peer.leaves(ConnectionLost())
+        assert [one.types for one in waiting] == [[ConnectionClosed]] * 3
+        assert waiting[0][0].reason is peer.protocol.close_reason
+        assert isinstance(waiting[0][0].reason.error, ConnectionLost)
+
+    def test_one_may_cancel_the_other(self, connect):
+        peer = connect()
+        waiting = [peer.protocol.receive() for _ in range(3)]
+        outcomes: list[type] = []
+
+        def cancel_others(failure: Any) -> None:
+            outcomes.append(failure.type)
+            for one in waiting:
+                one.cancel()
+
+        for one in waiting:
+            one.addErrback(cancel_others)
+        peer.leaves()
+        assert outcomes == [ConnectionClosed, CancelledError, CancelledError]
+
+    def test_waits_for_the_end_of_a_closing_connection(self, connect):
+        peer = connect()
+        peer.protocol.close()
+        waiting = Outcome(peer.protocol.receive())
+        peer.sends(peer.text("thrown away"))
+        assert waiting == []
+        peer.sends(peer.close())
+        peer.leaves()
+        assert waiting.types == [ConnectionClosed]
+
+    @pytest.mark.parametrize("cls", [Hooked, Texts, Binaries, Streaming])
+    def test_is_a_mistake_where_hooks_take_the_messages(self, connect, cls):
+        peer = connect(cls)
+        with pytest.raises(LocalError, match=cls.__name__):
+            peer.protocol.receive()
+
+    @pytest.mark.parametrize(
+        ("code", "ends"), [(1000, True), (1001, True), (1002, False), (4000, False), (None, False)]
+    )
+    def test_async_for(self, connect, code, ends):
+        got: list[Any] = []
+
+        async def take(ws: WebSocketProtocol) -> None:
+            try:
+                async for message in ws:
+                    got.append(message)
+                got.append("end")
+            except ConnectionClosed as error:
+                got.append(error.reason.code)
+
+        peer = connect(take)
+        peer.sends(peer.text("a"), peer.frame(0x82, b"b"), peer.close(code))
+        peer.leaves()
+        assert got == ["a", b"b", "end" if ends else code or 1005]
+
+    def test_async_for_and_a_lost_connection(self, connect):
+        got: list[Any] = []
+
+        async def take(ws: WebSocketProtocol) -> None:
+            try:
+                async for message in ws:
+                    got.append(message)
+            except ConnectionClosed as error:
+                got.append(error.reason.code)
+
+        peer = connect(take)
+        peer.sends(peer.text("a"))
+        peer.leaves(ConnectionLost())
+        assert got == ["a", 1006]
+
+
+class TestSend:
+    @pytest.mark.parametrize(
+        ("send", "wire"),
+        [
+            (lambda ws: ws.send("\N{EURO SIGN}"), b"\x81\x03\xe2\x82\xac"),
+            (lambda ws: ws.send(b"a"), b"\x82\x01a"),
+            (lambda ws: ws.send(""), b"\x81\x00"),
+            (lambda ws: ws.send_text("a"), b"\x81\x01a"),
+            (lambda ws: ws.send_text(b"a"), b"\x81\x01a"),
+            (lambda ws: ws.send_binary(b"a"), b"\x82\x01a"),
+            (lambda ws: ws.send_binary(bytes(125)), b"\x82\x7d" + bytes(125)),
+            (lambda ws: ws.send_binary(bytes(126)), b"\x82\x7e\x00\x7e" + bytes(126)),
+            (lambda ws: ws.send_binary(bytes(65535)), b"\x82\x7e\xff\xff" + bytes(65535)),
+            (lambda ws: ws.send_binary(bytes(65536)), b"\x82\x7f\0\0\0\0\0\x01\0\0" + bytes(65536)),
+            (lambda ws: ws.ping(b"a") and None, b"\x89\x01a"),
+            (lambda ws: ws.pong(b"a"), b"\x8a\x01a"),
+        ],
+    )
+    def test_is_written_at_once(self, connect, send, wire):
+        peer = connect()
+        send(peer.protocol)
+        assert peer.transport.writes == [wire]
+        assert peer.protocol.buffered_amount == 0
+
+    SENDS: tuple[Callable[[Any], Any], ...] = (
+        lambda ws: ws.send("a"),
+        lambda ws: ws.send(b"a"),
+        lambda ws: ws.send_text("a"),
+        lambda ws: ws.send_binary(b"a"),
+        lambda ws: ws.ping(),
+        lambda ws: ws.pong(),
+    )
+
+    @pytest.mark.parametrize("send", [*SENDS, lambda ws: ws.receive()])
+    def test_before_the_connection_is_open(self, connect, send):
+        for protocol in (WebSocketProtocol(), connect(opened=False).protocol):
+            with pytest.raises(LocalError, match="connecting"):
+                send(protocol)
+
+    @pytest.mark.parametrize("send", SENDS)
+    @pytest.mark.parametrize("when", ["closing", "peer closed", "failed", "lost", "lost in closed"])
+    def test_once_closing(self, connect, when, send):
+        caught: list[BaseException] = []
+
+        class Late(Noting):
+            def closed(self, reason: CloseReason) -> None:
+                if when == "lost in closed":
+                    with pytest.raises(ConnectionClosed) as error:
+                        send(self)
+                    caught.append(error.value)
+
+        peer = connect(Late)
+        if when == "closing":
+            peer.protocol.close()
+        elif when == "peer closed":
+            peer.sends(peer.close())
+        elif when == "failed":
+            peer.sends(b"\xff\xff")
+        else:
+            peer.leaves()
+        peer.reads()
+        with pytest.raises(ConnectionClosed) as error:
+            send(peer.protocol)
+        assert error.value.reason.sent == peer.protocol.close_reason.sent
+        assert peer.reads() == b""
+        assert len(caught) == (when == "lost in closed")
+
+    def test_lone_surrogates(self, connect):
+        peer = connect()
+        with pytest.raises(UnicodeEncodeError):
+            peer.protocol.send("\ud800")
+        assert peer.reads() == b""
+        assert peer.protocol.state is State.OPEN
+
+    def test_too_long_a_ping(self, connect):
+        peer = connect()
+        with pytest.raises(LocalError, match="126 octets"):
+            peer.protocol.ping(bytes(126))
+        with pytest.raises(LocalError, match="126 octets"):
+            peer.protocol.pong(bytes(126))
+        assert peer.reads() == b""
+
+
+LIMITS = {"max_buffered": 1000, "high_water": 500, "low_water": 100}
+
+
+def stall(peer: Any) -> None:
+    """The transport takes one more frame, and wants no others."""
+    peer.transport.stall()
+    peer.protocol.send("-")
+    assert peer.reads() == text("-")
+
+
+class TestSlowReader:
+    @pytest.mark.parametrize("size", [999, 1000, 1001])
+    def test_close(self, connect, clock, size):
+        peer = connect(Noting, limits=Limits(**LIMITS))
+        stall(peer)
+        peer.protocol.send(bytes(size - 504))
+        peer.protocol.send(bytes(496))
+        if size <= 1000:
+            assert peer.protocol.buffered_amount == size + 3
+            assert peer.protocol.state is State.OPEN
+            peer.transport.flow()
+            assert len(peer.reads()) == size
+            return
+        # What waited is forgotten: the close frame is what a slow reader needs to read.
+        assert peer.protocol.state is State.CLOSING
+        assert peer.protocol.close_reason.sent == Close(1013, "too slow a reader")
+        with pytest.raises(ConnectionClosed):
+            peer.protocol.send("a")
+        peer.transport.flow()
+        assert peer.reads() == close(1013, "too slow a reader")
+        peer.sends(peer.close(1013))
+        assert peer.transport.disconnecting
+        peer.leaves()
+        assert peer.protocol.close_reason.clean
+        assert clock.calls == []
+
+    def test_close_of_who_never_reads(self, connect, clock):
+        peer = connect(Noting, limits=Limits(**LIMITS), timeouts=Timeouts(close=5.0))
+        stall(peer)
+        for _ in range(3):
+            peer.protocol.send(bytes(400))
+        clock.advance(5.1)
+        assert peer.transport.disconnected
+        peer.leaves(ConnectionAborted())
+        assert clock.calls == []
+        assert peer.protocol.names() == ["opened", "closed"]
+
+    def test_drop(self, connect):
+        peer = connect(limits=Limits(slow_reader="drop", **LIMITS))
+        stall(peer)
+        for size in (900, 95, 1, 90, 50):
+            peer.protocol.send(bytes(size))
+        assert peer.protocol.outgoing.dropped == 2
+        assert peer.protocol.state is State.OPEN
+        peer.transport.flow()
+        read = peer.reads()
+        assert read == b"\x82\x7e\x03\x84" + bytes(900) + b"\x82\x01\x00" + b"\x82\x5a" + bytes(90)
+
+    def test_pause(self, connect):
+        peer = connect(limits=Limits(slow_reader="pause", **LIMITS))
+        stall(peer)
+        peer.protocol.send(bytes(900))
+        with pytest.raises(BufferFull, match="1000"):
+            peer.protocol.send(bytes(100))
+        peer.protocol.send(bytes(94))
+        assert peer.protocol.state is State.OPEN
+        drained = Outcome(peer.protocol.drain())
+        assert drained == []
+        peer.transport.flow()
+        assert drained == [None]
+        assert len(peer.reads()) == 904 + 96
+        peer.protocol.send(bytes(900))
+
+    @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
+    def test_what_can_never_fit_is_a_mistake(self, connect, policy):
+        peer = connect(limits=Limits(slow_reader=policy, **LIMITS))
+        peer.protocol.send(bytes(996))
+        with pytest.raises(LocalError, match="1001 octets"):
+            peer.protocol.send(bytes(997))
+        assert peer.protocol.state is State.OPEN
+        assert len(peer.reads()) == 1000
+
+    def test_a_flood_of_pings_by_who_does_not_read(self, connect):
+        peer = connect(limits=Limits(**LIMITS))
+        stall(peer)
+        for number in range(10_000):
+            peer.sends(peer.frame(0x89, b"%d" % number))
+        assert peer.protocol.buffered_amount <= 1000
+        assert peer.reads() == b""
+        peer.transport.flow()
+        assert peer.reads() == b"\x8a\x049999"
+
+    def test_a_flood_in_chunks(self, connect):
+        peer = connect(limits=Limits(**LIMITS))
+        peer.transport.stall()
+        flood = peer.frame(0x89, bytes(125)) * 500
+        for _ in range(100):
+            peer.sends(flood)
+        assert len(peer.reads()) < 2 << 16
+        assert peer.protocol.buffered_amount < 2 << 16
+
+    def test_echoes_of_a_chunk_to_who_does_not_read(self, connect):
+        for policy in ("close", "drop", "pause"):
+            peer = connect(Echo, limits=Limits(slow_reader=policy, **LIMITS))
+            stall(peer)
+            if policy == "pause":
+                continue
+            peer.sends(peer.frame(0x82, bytes(100)) * 100)
+            assert peer.protocol.buffered_amount <= 1003 + 25
+            assert (peer.protocol.state is State.OPEN) == (policy == "drop")
+
+    def test_control_frames_pass(self, connect):
+        peer = connect(limits=Limits(**LIMITS))
+        stall(peer)
+        peer.protocol.send(bytes(996))
+        peer.protocol.pong(b"pong")
+        Outcome(peer.protocol.ping(b"ping"))
+        peer.protocol.close()
+        peer.transport.flow()
+        read = peer.reads()
+        assert read.startswith(b"\x8a\x04pong\x89\x04ping\x82\x7e")
+        assert read.endswith(NORMAL)
+        peer.leaves()
+
+
+class TestDrain:
+    def test_is_done_where_nothing_waits(self, connect):
+        peer = connect()
+        peer.protocol.send(bytes(10_000))
+        assert Outcome(peer.protocol.drain()) == [None]
+
+    def test_fails_with_the_connection(self, connect):
+        peer = connect(limits=Limits(**LIMITS))
+        stall(peer)
+        peer.protocol.send(bytes(500))
+        waiting = Outcome(peer.protocol.drain())
+        peer.leaves()
+        assert waiting.types == [ConnectionClosed]
+        assert Outcome(peer.protocol.drain()).types == [ConnectionClosed]
+
+    def test_cancelling_does_no_harm(self, connect):
+        peer = connect(limits=Limits(**LIMITS))
+        stall(peer)
+        peer.protocol.send(bytes(500))
+        waiting = peer.protocol.drain()
+        outcome = Outcome(waiting)
+        waiting.cancel()
+        assert outcome.types == [CancelledError]
+        peer.transport.flow()
+        assert peer.protocol.state is State.OPEN
+
+
+class TestPing:
+    def test_the_round_trip(self, connect, clock):
+        peer = connect()
+        answered = Outcome(peer.protocol.ping(b"a"))
+        assert peer.reads() == b"\x89\x01a"
+        clock.advance(0.25)
+        peer.sends(peer.frame(0x8A, b"a"))
+        assert answered == [0.25]
+        assert peer.protocol.latency == 0.25
+
+    def test_one_pong_for_several(self, connect, clock):
+        peer = connect()
+        answered = [Outcome(peer.protocol.ping(payload)) for payload in (b"a", b"b", b"c")]
+        clock.advance(1)
+        peer.sends(peer.frame(0x8A, b"b"))
+        assert answered == [[1.0], [1.0], []]
+
+    def test_cancelling_does_no_harm(self, connect, clock):
+        peer = connect()
+        first, second = peer.protocol.ping(b"a"), peer.protocol.ping(b"b")
+        outcomes = [Outcome(first), Outcome(second)]
+        first.cancel()
+        peer.sends(peer.frame(0x8A, b"a"))
+        assert outcomes[0].types == [CancelledError]
+        peer.sends(peer.frame(0x8A, b"b"))
+        assert outcomes[1] == [0.0]
+
+    def test_fails_with_the_connection(self, connect):
+        peer = connect()
+        answered = Outcome(peer.protocol.ping())
+        peer.leaves()
+        assert answered.types == [ConnectionClosed]
+
+
+class TestClose:
+    def test_waits_for_the_peers(self, connect, clock):
+        peer = connect(Noting)
+        closed = Outcome(peer.protocol.close(4001, "why"))
+        assert peer.reads() == close(4001, "why")
+        assert peer.protocol.state is State.CLOSING
+        assert not peer.transport.disconnecting
+        peer.sends(peer.text("thrown away"), peer.frame(0x89))
+        assert peer.reads() == b""
+        peer.sends(peer.close(4001, b"so"))
+        assert peer.transport.disconnecting
+        assert closed == []
+        peer.leaves()
+        expected = CloseReason(4001, "so", True, "local", Close(4001, "why"), Close(4001, "so"))
+        assert closed == [expected]
+        assert peer.protocol.heard == [("opened",), ("ping", b""), ("closed", expected)] or peer.protocol.heard == [
+            ("opened",),
+            ("closed", expected),
+        ]
+        assert clock.calls == []
+
+    def test_again_changes_nothing(self, connect):
+        peer = connect(Noting)
+        closed = [Outcome(peer.protocol.close(4001)), Outcome(peer.protocol.close(4002))]
+        assert peer.reads() == close(4001)
+        peer.sends(peer.close(4001))
+        closed.append(Outcome(peer.protocol.close(4003)))
+        peer.leaves()
+        closed.append(Outcome(peer.protocol.close(4004)))
+        assert peer.reads() == b""
+        assert [one[0].sent for one in closed] == [Close(4001)] * 4
+        assert peer.protocol.names() == ["opened", "closed"]
+
+    @pytest.mark.parametrize("answers_at", [None, 9.0])
+    def test_is_bounded_to_the_end_of_tcp(self, connect, clock, answers_at):
+        """The time runs from the close frame; the peer's answer does not give it more."""
+        peer = connect(Noting, timeouts=Timeouts(close=10.0))
+        closed = Outcome(peer.protocol.close())
+        clock.advance(9.0)
+        if answers_at is not None:
+            peer.sends(peer.close())
+        clock.advance(0.9)
+        assert not peer.transport.disconnected
+        clock.advance(0.2)
+        assert peer.transport.disconnected
+        peer.leaves(ConnectionAborted())
+        assert closed[0].clean == (answers_at is not None)
+        assert closed[0].code == (1006 if answers_at is None else 1000)
+        assert clock.calls == []
+
+    def test_of_both_at_once(self, connect):
+        peer = connect(Noting)
+        closed = Outcome(peer.protocol.close(4001))
+        peer.sends(peer.close(4002))
+        assert peer.reads() == close(4001)
+        assert peer.transport.disconnecting
+        peer.leaves()
+        assert closed == [CloseReason(4002, "", True, "local", Close(4001), Close(4002))]
+
+    @pytest.mark.parametrize(
+        ("code", "reason", "answer", "told"),
+        [
+            (1000, b"", NORMAL, 1000),
+            (1001, b"bye", close(1001), 1001),
+            (None, b"", NORMAL, 1005),
+            (4999, b"", close(4999), 4999),
+        ],
+    )
+    def test_of_the_peer_is_answered(self, connect, code, reason, answer, told):
+        peer = connect(Noting)
+        peer.sends(peer.close(code, reason) + peer.text("too late"))
+        assert peer.reads() == answer
+        assert peer.transport.disconnecting
+        peer.leaves()
+        end = peer.protocol.close_reason
+        assert (end.code, end.reason, end.clean, end.began) == (told, reason.decode(), True, "peer")
+
+    def test_by_tcp_alone(self, connect):
+        peer = connect(Noting)
+        peer.leaves(ConnectionDone())
+        reason = peer.protocol.close_reason
+        assert (reason.code, reason.clean, reason.began, reason.sent) == (1006, False, "transport", None)
+        assert type(reason.error) is ConnectionDone
+        assert peer.protocol.heard == [("opened",), ("closed", reason)]
+
+    def test_half_by_tcp_alone(self, connect):
+        peer = connect(Noting)
+        peer.protocol.readConnectionLost()
+        assert peer.transport.disconnecting
+        peer.leaves()
+        reason = peer.protocol.close_reason
+        assert (reason.code, reason.clean, reason.began) == (1006, False, "transport")
+
+    def test_half_by_tcp_behind_the_closing_handshake(self, connect):
+        peer = connect(Noting)
+        closed = Outcome(peer.protocol.close())
+        peer.sends(peer.close())
+        peer.protocol.readConnectionLost()
+        peer.leaves()
+        assert closed[0].clean
+
+    def test_with_a_code_that_may_not_be_sent(self, connect):
+        peer = connect(Noting)
+        for code in (0, 999, 1004, 1006, 1015, 2999, 5000):
+            with pytest.raises(LocalError, match=str(code)):
+                peer.protocol.close(code)
+        assert peer.reads() == b""
+        assert peer.protocol.state is State.OPEN
+
+    def test_without_a_code(self, connect):
+        peer = connect(Noting)
+        peer.protocol.close(CloseCode.NO_STATUS)
+        assert peer.reads() == b"\x88\x00"
+
+    def test_before_it_is_open_drops_it(self, connect):
+        peer = connect(Noting, opened=False)
+        closed = Outcome(peer.protocol.close())
+        assert peer.transport.disconnected
+        assert closed[0].code == 1006
+        peer.leaves(ConnectionAborted())
+        assert peer.protocol.heard == []
+
+    @pytest.mark.parametrize("hook", ["opened", "text", "ping"])
+    def test_in_a_hook(self, connect, hook):
+        peer = connect(Hooked, opened=False)
+        closed: list[Outcome] = []
+        peer.protocol.does[hook] = lambda *_: closed.append(Outcome(peer.protocol.close(4000)))
+        peer.sends(peer.HEAD + peer.frame(0x89) + peer.text("a") + peer.text("b"))
+        assert peer.reads().endswith(close(4000))
+        peer.sends(peer.close(4000))
+        peer.leaves()
+        assert closed[0][0].clean
+        assert "b" not in [one[1:] for one in peer.protocol.heard]
+        assert peer.protocol.names()[-1] == "closed"
+
+    def test_and_what_was_sent_before_it(self, connect):
+        peer = connect(Noting)
+        stall(peer)
+        peer.protocol.send("a")
+        peer.protocol.close()
+        peer.sends(peer.close())
+        assert not peer.transport.disconnecting
+        peer.transport.flow()
+        assert peer.reads() == text("a") + NORMAL
+        assert peer.transport.disconnecting
+
+    def test_cancelling_its_deferred_does_no_harm(self, connect):
+        peer = connect(Noting)
+        closed = peer.protocol.close()
+        outcome = Outcome(closed)
+        closed.cancel()
+        peer.sends(peer.close())
+        peer.leaves()
+        assert outcome.types == [CancelledError]
+        assert peer.protocol.close_reason.clean
+
+    def test_abort(self, connect):
+        peer = connect(Noting)
+        peer.protocol.abort()
+        assert peer.transport.disconnected
+        assert peer.reads() == b""
+        peer.leaves(ConnectionAborted())
+        peer.protocol.abort()
+        assert peer.protocol.close_reason.code == 1006
+
+    def test_by_the_transport_as_the_application_sees_it(self, connect):
+        peer = connect(Noting)
+        peer.protocol.transport.loseConnection()
+        assert peer.reads() == NORMAL
+        assert not peer.transport.disconnecting
+
+
+class TestLiveness:
+    def test_pings(self, connect, clock):
+        peer = connect(Noting, timeouts=Timeouts(ping_interval=5.0))
+        for _ in range(3):
+            clock.pump([1.0] * 5)
+            assert peer.reads() == PING
+            clock.advance(0.5)
+            peer.sends(peer.frame(0x8A))
+            assert peer.protocol.latency == 0.5
+            clock.advance(-0.5)
+
+    def test_pings_do_not_wait_behind_others(self, connect, clock):
+        peer = connect(Noting, timeouts=Timeouts(ping_interval=5.0))
+        stall(peer)
+        clock.pump([1.0] * 20)
+        assert peer.protocol.buffered_amount == 3
+        peer.transport.flow()
+        assert peer.reads() == b""
+
+    def test_silence(self, connect, clock):
+        peer = connect(Noting, timeouts=Timeouts(idle=10.0, ping_interval=None))
+        clock.advance(9.9)
+        peer.sends(b"\x8a")
+        clock.advance(9.9)
+        assert peer.protocol.state is State.OPEN
+        clock.advance(0.15)
+        assert peer.reads() == close(1011, "nothing was received for 10 s")
+        assert peer.transport.disconnecting
+        peer.leaves()
+        assert isinstance(peer.protocol.close_reason.error, TimeoutError)
+        assert clock.calls == []
+
+    def test_silence_while_we_do_not_read(self, connect, clock):
+        peer = connect(Noting, timeouts=Timeouts(idle=10.0, ping_interval=None))
+        peer.sends(peer.text("a") * 20)
+        clock.pump([1.0] * 100)
+        assert peer.protocol.state is State.OPEN
+        for _ in range(20):
+            peer.protocol.receive()
+        clock.pump([1.0] * 9)
+        assert peer.protocol.state is State.OPEN
+        clock.pump([1.0] * 2)
+        assert peer.protocol.state is State.CLOSING
+
+    def test_strictly_only_pongs_count(self, connect, clock):
+        peer = connect(Noting, timeouts=Timeouts(idle=10.0, ping_interval=None, strict_pong=True))
+        clock.advance(5.0)
+        peer.sends(peer.frame(0x8A))
+        clock.advance(9.0)
+        peer.sends(peer.text("a"))
+        assert peer.protocol.state is State.OPEN
+        clock.advance(1.1)
+        assert peer.protocol.state is State.CLOSING
+
+    @pytest.mark.parametrize("strict", [False, True])
+    def test_the_time_in_which_we_did_not_read_is_no_silence(self, connect, clock, strict):
+        peer = connect(Noting, timeouts=Timeouts(idle=10.0, ping_interval=None, strict_pong=strict))
+        clock.pump([1.0] * 4)
+        peer.sends(*[peer.text("a")] * 16)
+        clock.pump([0.5] * 95)
+        for _ in range(16):
+            peer.protocol.receive()
+        clock.pump([0.5] * 11)
+        assert peer.protocol.state is State.OPEN
+        clock.pump([0.5] * 9)
+        assert peer.protocol.state is State.CLOSING
+
+    def test_a_message_that_is_not_finished(self, connect, clock):
+        peer = connect(Noting, timeouts=Timeouts(message=10.0, ping_interval=None))
+        peer.sends(peer.frame(0x01, b"a"))
+        for _ in range(4):
+            clock.advance(3.0)
+            peer.sends(peer.frame(0x00, b"b"))
+        assert peer.reads() == close(1011, "a message was not finished in 10 s")
+        peer.leaves()
+
+    def test_a_message_that_we_do_not_read(self, connect, clock):
+        waiting: Deferred[None] = Deferred()
+        peer = connect(Streaming, timeouts=Timeouts(message=10.0, ping_interval=None, idle=None))
+        peer.protocol.does["fragment"] = lambda *_: waiting
+        peer.sends(peer.frame(0x01, b"a"))
+        clock.pump([1.0] * 100)
+        assert peer.protocol.state is State.OPEN
+        peer.protocol.does.clear()
+        waiting.callback(None)
+        clock.pump([1.0] * 9)
+        assert peer.protocol.state is State.OPEN
+        clock.pump([1.0] * 2)
+        assert peer.protocol.state is State.CLOSING
+
+    def test_old_age(self, connect, clock):
+        peer = connect(Noting, timeouts=Timeouts(max_lifetime=60.0, ping_interval=None))
+        for _ in range(59):
+            clock.advance(1.0)
+            peer.sends(peer.text("a"))
+        assert peer.reads() == b""
+        clock.advance(1.0)
+        assert peer.reads() == close(1001, "the connection has reached its maximum lifetime")
+        assert not peer.transport.disconnecting
+        peer.sends(peer.close(1001))
+        peer.leaves()
+        assert peer.protocol.close_reason.clean
+
+    def test_a_peer_that_does_not_leave_is_aborted(self, connect, clock):
+        peer = connect(Noting, timeouts=Timeouts(idle=10.0, close=5.0))
+        clock.advance(10.1)
+        clock.advance(4.9)
+        assert not peer.transport.disconnected
+        clock.advance(0.2)
+        assert peer.transport.disconnected
+
+    def test_one_timer_for_many(self, connect, clock):
+        peers = [connect(Noting) for _ in range(50)]
+        assert len(clock.calls) == 1
+        for peer in peers:
+            peer.leaves()
+        assert clock.calls == []
+
+
+def reads_little(peer: Any) -> None:
+    stall(peer)
+    for _ in range(3):
+        peer.protocol.send(bytes(400))
+
+
+def fails_a_hook(peer: Any) -> None:
+    peer.protocol.does["text"] = lambda *_: 1 // 0
+    peer.sends(peer.text("a"))
+
+
+def waits_in_a_hook(peer: Any) -> None:
+    waiting: Deferred[None] = Deferred()
+    peer.protocol.does["text"] = lambda *_: waiting
+    peer.sends(peer.text("a") + peer.text("b"))
+    peer.leaves()
+    peer.protocol.does.clear()
+    waiting.callback(None)
+
+
+ENDS: dict[str, Callable[[Any], Any]] = {
+    "lost before a request": lambda peer: None,
+    "lost in a request": lambda peer: peer.sends(peer.HEAD[:40]),
+    "refused": lambda peer: peer.sends(peer.HEAD.replace(b"GET", b"PUT")),
+    "not HTTP": lambda peer: peer.sends(b"\0"),
+    "too large a head": lambda peer: peer.sends(b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000),
+    "handshake timeout": lambda peer: (peer.sends(peer.HEAD[:40]), peer.clock.advance(31.0)),
+    "handshake aborted": lambda peer: (peer.sends(peer.HEAD[:40]), peer.clock.advance(31.0), peer.clock.advance(11.0)),
+    "lost while http_requested thinks": lambda peer: (
+        setattr(peer.protocol, "http_requested", lambda request: Deferred()),
+        peer.sends(peer.HEAD),
+    ),
+    "half closed before a request": lambda peer: peer.protocol.readConnectionLost(),
+    "open: lost": lambda peer: None,
+    "open: half closed": lambda peer: peer.protocol.readConnectionLost(),
+    "open: peer closes": lambda peer: peer.sends(peer.close()),
+    "open: we close": lambda peer: (peer.protocol.close(), peer.sends(peer.close())),
+    "open: we close, no answer": lambda peer: (peer.protocol.close(), peer.clock.advance(11.0)),
+    "open: abort": lambda peer: peer.protocol.abort(),
+    "open: protocol error": lambda peer: peer.sends(b"\xff\xff\xff\xff\xff\xff"),
+    "open: not UTF-8": lambda peer: peer.sends(peer.frame(0x81, b"\xff")),
+    "open: not UTF-8 in fragments": lambda peer: peer.sends(peer.frame(0x01, b"\xff")),
+    "open: too big": lambda peer: peer.sends(b"\x82\xff\0\0\0\0\xff\0\0\0\0\0\0\0"),
+    "open: a hook fails": fails_a_hook,
+    "open: a hook is slow": waits_in_a_hook,
+    "open: idle": lambda peer: peer.clock.pump([100.0] * 4),
+    "open: slow reader": reads_little,
+    "open: ping and drain wait": lambda peer: (
+        stall(peer),
+        peer.protocol.send(bytes(500)),
+        Outcome(peer.protocol.ping()),
+        Outcome(peer.protocol.drain()),
+    ),
+    "open: in a message": lambda peer: peer.sends(peer.frame(0x01, b"a"), peer.frame(0x00, b"b")[:3]),
+}
+
+
+@pytest.fixture
+def failures_as_they_are(monkeypatch):
+    """pytest-twisted takes `Failure.cleanFailure` away, which lets go of what a traceback's frames know."""
+    spec = find_spec("twisted.python.failure")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(Failure, "cleanFailure", module.Failure.cleanFailure)
+
+
+@pytest.mark.usefixtures("failures_as_they_are")
+class TestEnds:
+    """Of each way out nothing is left: no timer, no object, no entry in the factory."""
+
+    @pytest.mark.parametrize("end", ENDS)
+    def test_nothing_is_left(self, connect, clock, logged, end):
+        peer = connect(Hooked, opened=end.startswith("open: "), limits=Limits(**LIMITS))
+        factory = peer.protocol.factory
+        assert factory.connections == {peer.protocol}
+        gc.collect()
+        gc.disable()
+        try:
+            ENDS[end](peer)
+            if peer.protocol.state is not State.CLOSED:
+                peer.leaves()
+            opened = end.startswith("open: ")
+            assert peer.protocol.names().count("closed") == opened
+            assert peer.protocol.names()[-1:] == ["closed"] * opened
+            assert clock.calls == []
+            assert factory.connections == set()
+            reason = peer.protocol.close_reason
+            gone = weakref.ref(peer.protocol)
+            del peer
+            assert gone() is None
+            assert str(reason)
+        finally:
+            gc.enable()
+        if end == "open: a hook fails":
+            assert len(logged(ZeroDivisionError)) == 1
+
+    @pytest.mark.parametrize("end", ["returns", "raises", "lost", "closed by us"])
+    def test_nothing_is_left_of_a_coroutine(self, connect, clock, logged, end):
+        async def handler(ws: WebSocketProtocol) -> None:
+            async for message in ws:
+                if end == "returns":
+                    return
+                if end == "raises":
+                    raise ZeroDivisionError(message)
+                if end == "closed by us":
+                    ws.close()
+
+        peer = connect(handler)
+        gc.collect()
+        gc.disable()
+        try:
+            if end != "lost":
+                peer.sends(peer.text("a"))
+                peer.sends(peer.close())
+            peer.leaves()
+            gone = weakref.ref(peer.protocol)
+            del peer
+            assert clock.calls == []
+            assert gone() is None
+        finally:
+            gc.enable()
+        if end == "raises":
+            assert len(logged(ZeroDivisionError)) == 1
+
+    def test_an_idle_connection_keeps_no_buffers(self, connect):
+        peer = connect(Hooked)
+        peer.sends(peer.text("a") * 1000)
+        peer.transport.stall()
+        peer.protocol.send("a")
+        peer.protocol.send("b")
+        peer.transport.flow()
+        assert peer.protocol.outgoing._queue is None
+        assert peer.protocol.buffered_amount == 0
+
+    def test_a_response_is_no_end(self, connect):
+        class Page(Noting):
+            def http_requested(self, request: Any) -> Response:
+                return Response(200)
+
+        peer = connect(Page, opened=False)
+        for _ in range(3):
+            peer.sends(peer.HEAD)
+            assert peer.reads().startswith(b"HTTP/1.1 200 OK\r\n")
+        peer.leaves()
+        assert peer.protocol.heard == []

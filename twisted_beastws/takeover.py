@@ -1,0 +1,251 @@
+"""The take-over of a connection from twisted.web, which has read the request that asks for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides
+
+from twisted_beastws.errors import BadHttpVersion, LocalError
+from twisted_beastws.opening import ServerOpening
+from twisted_beastws.wire.closing import CloseCode
+from twisted_beastws.wire.http import Request, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted_beastws.protocol import WebSocketProtocol
+
+# Fields that speak of a body, where a 101 has none; `Response.to_bytes` leaves out the body's length itself.
+_OF_A_BODY = frozenset((b"Content-Encoding", b"Content-Type"))
+# RFC 9113 §8.2.2: these must not be sent in HTTP/2.
+_OF_A_CONNECTION = frozenset((b"Connection", b"Keep-Alive", b"Proxy-Connection", b"Transfer-Encoding", b"Upgrade"))
+
+
+class WebConnection:
+    """A twisted.web ``Request`` and the connection under it: a transport, until the real one is taken over.
+
+    While the request is judged twisted.web reads the connection and is the transport's producer. A request is answered
+    through twisted.web, which keeps the connection then, or `take_over` makes the channel give all that it receives to
+    the WebSocket; the request ends with the connection.
+
+    Raises `LocalError` for a request whose answer has begun.
+
+    request: the request as ours.
+    """
+
+    def __init__(self, http_request: Any) -> None:
+        if http_request.startedWriting or http_request.finished:
+            raise LocalError(f"the answer to {http_request!r} has begun: no WebSocket can come of it")
+        self.request = Request.from_twisted(http_request)
+        self._http_request = http_request
+        self._channel = http_request.channel
+        self._protocol: WebSocketProtocol | None = None
+
+    def belong_to(self, protocol: WebSocketProtocol) -> None:
+        """Tell ``protocol`` when the connection is lost."""
+        self._protocol = protocol
+        self._http_request.notifyFinish().addBoth(self._request_ended)
+
+    @property
+    def lost(self) -> bool:
+        """The client left before the request came here."""
+        return self._channel is None
+
+    @property
+    def over_http2(self) -> bool:
+        """The request has a stream, not a connection."""
+        return self.request.version == "2"
+
+    # The transport's part, while twisted.web has it.
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """twisted.web is the transport's producer."""
+
+    def unregisterProducer(self) -> None:
+        """As `registerProducer`."""
+
+    def getPeer(self) -> Any:
+        return self._http_request.getClientAddress()
+
+    def getHost(self) -> Any:
+        return self._http_request.getHost()
+
+    def loseConnection(self) -> None:
+        if self.over_http2:
+            self.abortConnection()
+        elif self._channel is not None:
+            self._channel.loseConnection()
+
+    def abortConnection(self) -> None:
+        channel = self._channel
+        if channel is None:
+            return
+        if self.over_http2:
+            # The stream is reset; nobody tells the request of it.
+            channel.abortConnection()
+            self._http_request.connectionLost(Failure(ConnectionAborted()))
+        else:
+            channel.transport.abortConnection()
+
+    def __getattr__(self, name: str) -> Any:
+        # Whatever else a transport knows, as of TLS the peer's certificate; a stream has none.
+        return getattr(None if self._channel is None else self._channel.transport, name)
+
+    def _request_ended(self, result: object) -> None:
+        """The request ended by other hands than ours."""
+        protocol = self._release()
+        if protocol is not None:
+            protocol.connectionLost(result if isinstance(result, Failure) else Failure(ConnectionDone()))
+
+    def _release(self) -> WebSocketProtocol | None:
+        protocol, self._protocol, self._channel = self._protocol, None, None
+        return protocol
+
+    # Answers.
+
+    def answer(self, response: Response) -> None:
+        """Send an answer other than 101 through twisted.web, with what the site and the application set before."""
+        request, headers = self._http_request, response.headers
+        if not self.over_http2:
+            # RFC 9112 §9.6: twisted.web looks at the request's Connection field, not at the answer's.
+            self._channel.persistent = self._channel.persistent and response.keep_alive
+            if not self._channel.persistent:
+                headers.setRawHeaders(b"Connection", [b"close"])
+        self._release()
+        request.setResponseCode(response.status, response.reason.encode("latin-1", "replace"))
+        # RFC 9110 §8.3: no Content-Type stands for unknown; twisted.web's default would be HTML.
+        request.defaultContentType = None
+        request.responseHeaders.removeHeader(b"Content-Length")
+        for name, values in headers.getAllRawHeaders():
+            if name == b"Set-Cookie":
+                request.cookies.extend(values)
+            elif name not in (b"Content-Length", b"Transfer-Encoding") and not (
+                self.over_http2 and name in _OF_A_CONNECTION
+            ):
+                request.responseHeaders.setRawHeaders(name, values)
+        # RFC 9110 §8.6: these have no body, and no length.
+        if response.status not in (204, 304):
+            request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(response.body)])
+        request.write(response.body)
+        request.finish()
+
+    def add_fields(self, response: Response) -> None:
+        """Add to a 101 what the site and the application set on the request: cookies, Server and Date."""
+        headers = response.headers
+        for name, values in self._http_request.responseHeaders.getAllRawHeaders():
+            if name not in _OF_A_BODY and not headers.hasHeader(name):
+                headers.setRawHeaders(name, values)
+        for cookie in self._http_request.cookies:
+            headers.addRawHeader(b"Set-Cookie", cookie)
+
+    # The take-over.
+
+    def take_over(self) -> tuple[Any, bytes]:
+        """End HTTP on the connection; returns the transport, without a producer, and the octets behind the request."""
+        request, channel = self._http_request, self._channel
+        transport = channel.transport
+        octets: list[bytes] = []
+        tail = channel.clearLineBuffer()
+        # Once the request is done the channel reads again, and plays back what came meanwhile; if it may live on.
+        channel.dataReceived = octets.append
+        channel.persistent = True
+        channel.requestDone(request)
+        channel.setTimeout(None)
+        octets.append(tail)
+        # All that wraps the channel, be it TLS or a proxy's header, goes on as it is: twisted.web's own way, too.
+        channel.dataReceived = self._data_received
+        channel.connectionLost = self._connection_lost
+        transport.unregisterProducer()
+        transport.resumeProducing()
+        request.setResponseCode(101)
+        request.startedWriting = 1
+        request.write = _ignore
+        request.finish = self._finished
+        return transport, b"".join(octets)
+
+    def allow_half_close(self, transport: Any) -> None:
+        """Let the protocol know when the peer ended its side of a plain TCP or UNIX transport."""
+        outermost, protocol = transport.protocol, self._protocol
+        assert protocol is not None
+        outermost.readConnectionLost = protocol.readConnectionLost
+        outermost.writeConnectionLost = protocol.writeConnectionLost
+        alsoProvides(outermost, IHalfCloseableProtocol)
+
+    def _data_received(self, data: bytes) -> None:
+        assert self._protocol is not None
+        self._protocol.dataReceived(data)
+
+    def _finished(self) -> None:
+        """The application, or twisted.web when ``render`` raised, finished the request."""
+        if self._protocol is not None:
+            failed = self._http_request.code != 101
+            self._protocol.close(CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL)
+
+    def _connection_lost(self, reason: Failure) -> None:
+        request, channel, protocol = self._http_request, self._channel, self._release()
+        assert protocol is not None
+        try:
+            protocol.connectionLost(reason)
+        finally:
+            for changed, names in ((channel, ("dataReceived", "connectionLost")), (request, ("write", "finish"))):
+                for name in names:
+                    changed.__dict__.pop(name, None)
+            channel.connectionLost(reason)
+            if channel.factory is not None:
+                channel.factory.log(request)
+            if protocol.close_reason.clean:
+                # A request that ended well tells so, one that was interrupted tells why.
+                notifications, request.notifications = request.notifications, []
+                for notification in notifications:
+                    notification.callback(None)
+            request.connectionLost(reason)
+
+
+class RequestOpening(ServerOpening):
+    """The opening handshake of the one request that twisted.web read."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, protocol: WebSocketProtocol, connection: WebConnection) -> None:
+        super().__init__(protocol)
+        self._connection = connection
+        connection.belong_to(protocol)
+
+    async def _next_request(self) -> Request:
+        return self._connection.request
+
+    async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Response:
+        try:
+            return await super()._judge(request, subprotocols)
+        except BadHttpVersion as error:
+            if self._connection.over_http2:
+                # RFC 9113 §8.6: HTTP/2 has no 101; what RFC 8441 has in its place twisted.web does not do.
+                error.status = 501
+            raise
+
+    def _upgrade(self, request: Request, response: Response) -> None:
+        protocol, connection = self._protocol, self._connection
+        connection.add_fields(response)
+        answer = response.to_bytes()
+        transport, octets = connection.take_over()
+        outgoing = protocol.move_to(transport)
+        if outgoing.direct:
+            # What twisted.web wrote may wait in the transport: nothing may leave directly before it did.
+            outgoing.pauseProducing()
+            connection.allow_half_close(transport)
+        transport.write(answer)
+        self._head.feed(octets)
+        protocol.upgraded(request, response)
+
+    async def _write(self, response: Response) -> None:
+        self._request = None
+        self._connection.answer(response)
+        self._protocol.let_go()
+
+
+def _ignore(data: bytes) -> None:
+    """What is written to a request whose connection is a WebSocket: it would be read as a frame."""
