@@ -412,6 +412,15 @@ class TestRespond:
         peer.sends(GOOD)
         assert len(accepted) == 1
 
+    @pytest.mark.parametrize("status", [100, 101, 199])
+    def test_an_interim_status_is_no_answer(self, connect, status):
+        peer = connect(Manual, opened=False)
+        peer.protocol.read_request()
+        peer.sends(PLAIN)
+        (refused,) = Outcome(peer.protocol.respond(Response(status)))
+        assert isinstance(refused, errors.LocalError) and peer.reads() == b""
+        assert Outcome(peer.protocol.respond(Response(404))) == [None]
+
     @pytest.mark.parametrize("status", [200, 204, 304])
     def test_head_gets_no_body(self, connect, status):
         peer = connect(Manual, opened=False)
@@ -803,7 +812,7 @@ class TestHooks:
         peer.sends(GOOD)
         assert peer.reads() == SWITCHING
 
-    @pytest.mark.parametrize("answer", ["text", 200, Response(101)])
+    @pytest.mark.parametrize("answer", ["text", 200, Response(100), Response(101), Response(199)])
     @pytest.mark.parametrize("hook", ["http", "upgrade"])
     def test_what_is_no_answer(self, connect, logged, hook, answer):
         peer = connect(Hooked, opened=False)
@@ -814,7 +823,7 @@ class TestHooks:
 
     def test_a_response_that_cannot_be_written_is_answered_500(self, connect, logged):
         peer = connect(Hooked, opened=False)
-        peer.protocol.http = Response(99)
+        peer.protocol.http = Response(1000)
         peer.sends(GOOD)
         assert peer.reads() == FAILED
         assert len(logged(ValueError)) == 1

@@ -62,6 +62,8 @@ class ServerOpening(Operation):
     async def _respond(self, response: Response) -> None:
         if self._request is None:
             raise LocalError("respond() answers a request: there is none, or it is answered")
+        if response.status < 200:
+            raise LocalError(f"a {response.status} is no answer: accept() switches protocols, and nothing comes before")
         await self._send(response, self._protocol.settings.decorator)
 
     async def _accept(
@@ -119,10 +121,8 @@ class ServerOpening(Operation):
     async def _ask(self, hook: Callable[[Request], Any], request: Request) -> Response | None:
         try:
             answer = await self.settled(hook(request))
-            if answer is not None and (not isinstance(answer, Response) or answer.status == 101):
-                raise TypeError(
-                    f"{hook.__qualname__} returned {answer!r}: it may return None or a Response other than 101"
-                )
+            if answer is not None and (not isinstance(answer, Response) or answer.status < 200):
+                raise TypeError(f"{hook.__qualname__} returned {answer!r}: it may return None or a final Response")
             if answer is not None:
                 answer.to_bytes()
         except Exception as error:

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_beastws.client_opening import ClientOpening
-from twisted_beastws.errors import ConnectionClosed, HandshakeError, HandshakeTimeout, LocalError
+from twisted_beastws.errors import ConnectionClosed, HandshakeError, HandshakeTimeout, LocalError, UpgradeDeclined
 from twisted_beastws.inbox import Inbox
 from twisted_beastws.liveness import Liveness
 from twisted_beastws.opening import ServerOpening
@@ -246,6 +246,8 @@ class WebSocketProtocol(Protocol):
         while self.state is State.CONNECTING:
             try:
                 await self.accept()
+            except UpgradeDeclined:
+                continue
             except Exception as error:
                 self.log.debug("no WebSocket for {peer}: {error}", peer=self.peer, error=error)
                 if not isinstance(error, HandshakeError):
@@ -303,7 +305,8 @@ class WebSocketProtocol(Protocol):
         """Answer the request that `read_request` gave by any response; fires when it left, or waits behind little.
 
         HTTP decides whether the connection is kept (RFC 9112 §9.3): while `state` is ``CONNECTING`` the next request
-        can be read. Cancelling aborts the connection. Raises `LocalError` while another operation runs.
+        can be read. Cancelling aborts the connection. Fails with `LocalError` where no request waits for an answer, and
+        for a status below 200; `LocalError` is raised while another operation runs.
         """
         return cast("Deferred[None]", self._require_opening(Role.SERVER).respond(response))
 
@@ -799,7 +802,9 @@ class WebSocketProtocol(Protocol):
         elif self.state is State.CONNECTING and self._opening is not None:
             self._closing()
             self._opening.lost(Failure(HandshakeTimeout()))
-            self.tear_down()
+            # What was answered before had its time to be read: there is no end of the peer's to wait for.
+            self.dataReceived = _discard  # type: ignore[method-assign]
+            self.outgoing.finish(self._transport.loseConnection)
         else:
             self.abort()
 

@@ -542,6 +542,12 @@ class TestDecorated:
         with pytest.raises(errors.DecoratorError):
             check_decorated(response, None)
 
+    @pytest.mark.parametrize("status", [100, 102, 103, 199])
+    @pytest.mark.parametrize("accept", [ACCEPT, None])
+    def test_made_an_interim_answer(self, status: int, accept: str | None) -> None:
+        with pytest.raises(errors.DecoratorError, match=str(status)):
+            check_decorated(Response(status), accept)
+
     def test_declining_101_is_a_whole_answer(self) -> None:
         response = success(parse_request(head()))
         response.status = 403

@@ -245,6 +245,9 @@ def check_decorated(response: Response, accept: str | None, extensions: str | No
     extensions: the Sec-WebSocket-Extensions that must be there, or None for none: the session does as it says.
     """
     if response.status != 101:
+        # RFC 9110 §15.2: a status below 200 is not the answer, and the client would wait for one.
+        if response.status < 200:
+            raise DecoratorError(f"a decorator made the answer a {response.status}, which is none")
         return
     if accept is None:
         raise DecoratorError("a decorator turned the answer to a failed handshake into a 101")
