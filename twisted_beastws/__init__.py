@@ -1,5 +1,10 @@
 """WebSocket for Twisted, shaped after Boost.Beast's ``websocket::stream`` and restbed's chat service."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from twisted_beastws._version import __version__
 from twisted_beastws.errors import (
     BufferFull,
@@ -20,6 +25,11 @@ from twisted_beastws.wire.codec import ACCELERATED
 from twisted_beastws.wire.frames import Opcode
 from twisted_beastws.wire.handshake import is_upgrade
 from twisted_beastws.wire.http import Headers, Request, Response
+
+if TYPE_CHECKING:
+    from twisted_beastws.client import WebSocketClientEndpoint, connect
+    from twisted_beastws.reconnecting import is_retryable, reconnecting
+    from twisted_beastws.resource import WebSocketResource
 
 __all__ = [
     "ACCELERATED",
@@ -43,9 +53,29 @@ __all__ = [
     "State",
     "Timeouts",
     "UpgradeDeclined",
+    "WebSocketClientEndpoint",
     "WebSocketError",
     "WebSocketProtocol",
+    "WebSocketResource",
     "WebSocketServerFactory",
     "__version__",
+    "connect",
+    "is_retryable",
     "is_upgrade",
+    "reconnecting",
 ]
+
+# Imported when asked for: they bring twisted.web's server and twisted.application with them.
+_LATER = {
+    "WebSocketClientEndpoint": "client",
+    "WebSocketResource": "resource",
+    "connect": "client",
+    "is_retryable": "reconnecting",
+    "reconnecting": "reconnecting",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
