@@ -60,6 +60,9 @@ class Greeter:
         ws.send(str(self.count))
         await ws.receive()
 
+    async def __call__(self, ws: WebSocketProtocol) -> None:
+        await self.serve(ws)
+
 
 class TestFactory:
     def test_is_one(self, clock):
@@ -116,8 +119,8 @@ class TestCoroutine:
 
     @pytest.mark.parametrize(
         ("handler", "sent"),
-        [(partial(greet, greeting="hi"), b"\x81\x02hi"), (Greeter().serve, b"\x81\x011")],
-        ids=["partial", "method"],
+        [(partial(greet, greeting="hi"), b"\x81\x02hi"), (Greeter().serve, b"\x81\x011"), (Greeter(), b"\x81\x011")],
+        ids=["partial", "method", "object"],
     )
     def test_of_any_kind(self, connect, handler, sent):
         peer = connect(handler, opened=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from inspect import isclass
+from inspect import isclass, iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -146,11 +146,13 @@ class WebSocketServerFactory(Factory):
 
 
 def _maker(protocol_or_coroutine: Any) -> Callable[[], WebSocketProtocol]:
-    from inspect import iscoroutinefunction
-
-    if isclass(protocol_or_coroutine) or not iscoroutinefunction(protocol_or_coroutine):
-        if not callable(protocol_or_coroutine):
-            raise TypeError(f"{protocol_or_coroutine!r} is neither a WebSocketProtocol class nor a coroutine function")
-        return protocol_or_coroutine  # type: ignore[no-any-return]
+    if not callable(protocol_or_coroutine):
+        raise TypeError(f"{protocol_or_coroutine!r} is neither a WebSocketProtocol class nor a coroutine function")
+    if isclass(protocol_or_coroutine) or not _is_coroutine_function(protocol_or_coroutine):
+        return protocol_or_coroutine
     name = getattr(protocol_or_coroutine, "__name__", HandlerProtocol.__name__)
     return type(name, (HandlerProtocol,), {"handler": staticmethod(protocol_or_coroutine)})
+
+
+def _is_coroutine_function(function: Any) -> bool:
+    return iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
