@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import gc
+import socket
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta, timezone
-from functools import cache
+from functools import cache, partial, wraps
 from hashlib import sha1
 from importlib.util import find_spec, module_from_spec
 from typing import Any, ClassVar
 from weakref import WeakSet
 
+import pytest_twisted
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from twisted.application.internet import ClientService
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
@@ -27,7 +30,7 @@ from twisted.python.failure import Failure
 
 from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
 
-PATIENCE = 5.0
+PATIENCE = 10.0
 """Seconds; what takes longer has failed."""
 
 
@@ -122,6 +125,14 @@ class Scripted(Protocol):
         self.transport.loseConnection()  # type: ignore[union-attr]
 
 
+def unused_port() -> int:
+    """A port of the loopback interface on which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
+
+
 class Script(Factory):
     """Calls ``answer(connection, head)`` for each request; bytes stand for what is sent to each, None for silence."""
 
@@ -166,7 +177,19 @@ def switching(head: bytes, *fields: bytes) -> bytes:
     return b"\r\n".join((*lines, b"Sec-WebSocket-Accept: " + accept, b"", b""))
 
 
-# That nothing is left
+# What comes of it, and that nothing is left
+
+
+async def failure_of(connecting: Deferred[Any]) -> BaseException:
+    """What ``connecting`` fails with; that it fires more than once fails the test."""
+    calls: list[Any] = []
+    connecting.addBoth(calls.append)
+    await until(lambda: calls)
+    await turn(0.01)
+    (outcome,) = calls
+    assert isinstance(outcome, Failure), "it connected"
+    outcome.cleanFailure()
+    return outcome.value
 
 
 class Noting(WebSocketProtocol):
@@ -202,6 +225,13 @@ async def until(condition: Callable[[], object]) -> None:
         await turn(0.005)
 
 
+async def connected(service: ClientService) -> Any:
+    """The protocol of a ``ClientService``, as soon as that takes orders again: it fires in the midst of a step."""
+    protocol = await service.whenConnected()
+    await turn()
+    return protocol
+
+
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Without the collection of garbage: what is in a cycle stays."""
@@ -221,12 +251,35 @@ def uncollected() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def nothing_left() -> AsyncIterator[None]:
-    """At the end no `Noting` is alive and no call is delayed that was not before."""
+async def nothing_left(cycles: bool = False) -> AsyncIterator[None]:
+    """At the end no `Noting` is alive, no call is delayed and nothing is read that was not before.
+
+    cycles: what is in one may wait for the collector, as a ``ClientService`` does by its own make.
+    """
     Noting.closings.clear()
-    assert not Noting.alive
-    before = set(reactor.getDelayedCalls())
+    Noting.alive.clear()
+    calls, readers = set(reactor.getDelayedCalls()), set(reactor.getReaders())
+
+    def gone() -> bool:
+        if cycles:
+            gc.collect()
+        return not Noting.alive
+
     with uncollected():
         yield
-        await until(lambda: not Noting.alive)
-    await until(lambda: set(reactor.getDelayedCalls()) <= before)
+        await until(gone)
+    await until(lambda: set(reactor.getDelayedCalls()) <= calls and set(reactor.getReaders()) <= readers)
+
+
+def leaving_nothing(test: Callable[..., Any], cycles: bool = False) -> Any:
+    """Run a test that is a coroutine function, whose own variables are gone when `nothing_left` looks."""
+
+    @wraps(test)
+    async def run(*arguments: Any, **fixtures: Any) -> None:
+        async with nothing_left(cycles):
+            await Deferred.fromCoroutine(test(*arguments, **fixtures)).addTimeout(2 * PATIENCE, reactor)
+
+    return pytest_twisted.ensureDeferred(run)
+
+
+leaving_cycles = partial(leaving_nothing, cycles=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import NoProtocol
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -14,8 +15,8 @@ from zope.interface import implementer
 from twisted_beastws.errors import HandshakeTimeout, TooManyRedirects, UpgradeDeclined
 from twisted_beastws.operation import settled
 from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts
-from twisted_beastws.protocol import ApplicationTransport, WebSocketProtocol
-from twisted_beastws.wire.http import Request
+from twisted_beastws.protocol import ApplicationTransport, WebSocketProtocol, _forget_frames
+from twisted_beastws.wire.http import Request, Response
 from twisted_beastws.wire.url import WebSocketURL
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 P = TypeVar("P", bound=WebSocketProtocol)
 
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
-CREDENTIALS = ("Authorization", "Cookie")
+CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization")
 """The caller's fields that do not go to another origin behind a redirect."""
 
 
@@ -46,7 +47,8 @@ class _ClientFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         protocol: Any = self._factory.buildProtocol(cast("IAddress", addr))
         if protocol is None:
-            return None
+            # Not all that stand between, as TLS does, know what to make of None.
+            raise NoProtocol
         websocket = protocol.as_client(self._settings)
         return protocol if protocol is websocket else _Attempt(protocol, websocket)
 
@@ -128,36 +130,39 @@ class WebSocketClientEndpoint:
         """Connect, and perform the opening handshake.
 
         Fires with the factory's protocol when its WebSocket is open. Fails with a `HandshakeError`, or with what the
-        endpoint below failed with; ``Timeouts.handshake`` bounds both steps. Cancelling drops everything.
+        endpoint below failed with; ``Timeouts.handshake`` bounds each of the two steps, of each redirect's, too.
+        Cancelling drops everything, and fails with ``CancelledError``.
         """
         self.last_failure = None
-        return Deferred.fromCoroutine(self._connect(protocolFactory)).addErrback(self._failed)
+        connecting = Deferred.fromCoroutine(self._connect(protocolFactory))
 
-    def _failed(self, failure: Failure) -> Failure:
-        self.last_failure = failure
-        return failure
+        def cancel(outcome: Deferred[IProtocol]) -> None:
+            # What endpoints fail with when they are cancelled differs from one to the next.
+            outcome.errback(CancelledError())
+            connecting.cancel()
+
+        outcome: Deferred[IProtocol] = Deferred(cancel)
+        connecting.addBoth(self._connected, outcome)
+        return outcome
+
+    def _connected(self, result: IProtocol | Failure, outcome: Deferred[IProtocol]) -> None:
+        if isinstance(result, Failure):
+            self.last_failure = _without_frames(result)
+        if not outcome.called:
+            outcome.callback(result)
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
-        url = self._url
-        for _ in range(self._max_redirects + 1):
+        url, redirects = self._url, self._max_redirects
+        while True:
             try:
                 return await self._attempt(url, factory)
             except UpgradeDeclined as error:
-                url = self._redirected(url, error)
-                declined = error
-        raise TooManyRedirects(declined.response)
-
-    def _redirected(self, url: WebSocketURL, error: UpgradeDeclined) -> WebSocketURL:
-        location = error.response.field("Location")
-        if error.response.status not in REDIRECTS or location is None or not self._max_redirects:
-            raise error
-        try:
-            target = url.join(location)
-        except ValueError:
-            raise error from None
-        if url.secure and not target.secure:
-            raise TooManyRedirects(error.response) from error
-        return target
+                target = _redirected(url, error.response) if self._max_redirects else None
+                if target is None:
+                    raise
+                if not redirects or (url.secure and not target.secure):
+                    raise TooManyRedirects(error.response) from None
+            url, redirects = target, redirects - 1
 
     async def _attempt(self, url: WebSocketURL, factory: IProtocolFactory) -> IProtocol:
         connecting = self._endpoint_for(url).connect(_ClientFactory(factory, self._settings))
@@ -165,7 +170,8 @@ class WebSocketClientEndpoint:
             connecting.addTimeout(self._settings.timeouts.handshake, self.reactor, _timed_out)
         protocol: Any = await connecting
         try:
-            await protocol.handshake(url.host_field, url.target, decorator=self._decorating(url))
+            opening = protocol.handshake(url.host_field, url.target, decorator=self._decorating(url))
+            await opening.addErrback(_without_frames)
         except BaseException:
             # A declined handshake may have left the connection open; the next attempt makes its own.
             protocol.abort()
@@ -206,6 +212,24 @@ class WebSocketClientEndpoint:
         if not url.secure:
             return endpoint
         return wrapClientTLS(self._tls or _verifying(url.host), endpoint)
+
+
+def _redirected(url: WebSocketURL, response: Response) -> WebSocketURL | None:
+    """Where an answer redirects to, or None where it does not."""
+    location = response.field("Location")
+    if response.status not in REDIRECTS or location is None:
+        return None
+    try:
+        return url.join(location)
+    except ValueError:
+        return None
+
+
+def _without_frames(failure: Failure) -> Failure:
+    # They would keep the connection for as long as the failure is remembered; its traceback stays as text.
+    failure.cleanFailure()
+    _forget_frames(failure.value)
+    return failure
 
 
 def _timed_out(result: object, seconds: float) -> Failure:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import NoProtocol
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_beastws.errors import HandshakeError, ProxyDeclined
+from twisted_beastws.errors import BadRequest, ProxyDeclined
 from twisted_beastws.options import Limits
 from twisted_beastws.wire.http import HeadBuffer, Headers, Request, parse_response
 
@@ -34,33 +35,46 @@ class Tunnel(Protocol):
         self._write(self._request.to_bytes())
 
     def dataReceived(self, data: bytes) -> None:
-        self._head.feed(data)
+        # Looked up each time: a protocol may change its own in the course of its life, as ours does.
+        if self._inner is not None:
+            self._inner.dataReceived(data)
+        elif not self.opened.called:
+            self._head.feed(data)
+            self._read_head()
+
+    def _read_head(self) -> None:
         try:
             head = self._head.take()
             if head is None:
                 return
-            response = parse_response(head)
-            if not 200 <= response.status < 300:
-                raise ProxyDeclined(response)
-        except HandshakeError:
-            opened, self.opened = self.opened, Deferred()
+            inner = self._judged(head)
+        except Exception:
             self._abort()
-            opened.errback(Failure())
+            self.opened.errback()
             return
-        self._begin()
-
-    def _begin(self) -> None:
-        inner = self._inner = cast(IProtocol, self._factory.buildProtocol(self._address))
-        self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
+        self._inner = inner
         inner.makeConnection(cast(Any, self.transport))
         self.opened.callback(inner)
         rest = self._head.rest()
         if rest:
             inner.dataReceived(rest)
 
+    def _judged(self, head: bytes) -> IProtocol:
+        """The protocol for the tunnel that the proxy's answer opens; raises why there is none."""
+        try:
+            response = parse_response(head)
+        except BadRequest:
+            raise BadRequest("The proxy's response is not valid HTTP") from None
+        # RFC 9110 §9.3.6: any 2xx opens the tunnel, and has no body.
+        if not 200 <= response.status < 300:
+            raise ProxyDeclined(response)
+        inner = self._factory.buildProtocol(self._address)
+        if inner is None:
+            raise NoProtocol
+        return inner
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         inner, self._inner = self._inner, None
-        self.__dict__.pop("dataReceived", None)
         if inner is not None:
             inner.connectionLost(reason)
         elif not self.opened.called:

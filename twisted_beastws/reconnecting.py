@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -61,17 +62,22 @@ class ReconnectingService(ClientService):
     def _delay(self, attempts: int) -> float:
         failure = self._reconnecting.last_failure
         if failure is None:
-            return _backoff(0)
+            return _backoff(1)
         if not is_retryable(failure):
             self.given_up = failure
             # Not from within the service's own step: it stops in the reactor's next turn.
-            self._reactor.callLater(0, self.stopService)
+            self._reactor.callLater(0, self._give_up)
             return MOST_DELAY
         return max(_backoff(attempts), _retry_after(failure, self._reactor.seconds()))
 
+    def _give_up(self) -> None:
+        if self.given_up is not None:
+            self.stopService()
+
 
 def _backoff(attempts: int) -> float:
-    delay: float = min(MOST_DELAY, FIRST_DELAY * GROWTH ** min(attempts, 64))
+    """The delay before the next attempt, after ``attempts`` in a row that failed; at least one."""
+    delay: float = min(MOST_DELAY, FIRST_DELAY * GROWTH ** min(attempts - 1, 64))
     return random.uniform(delay / 2, delay)
 
 
@@ -83,9 +89,12 @@ def _retry_after(failure: Failure, now: float) -> float:
     if value.isdecimal():
         return min(float(value), MOST_RETRY_AFTER)
     try:
-        return min(max(parsedate_to_datetime(value).timestamp() - now, 0.0), MOST_RETRY_AFTER)
+        when = parsedate_to_datetime(value)
     except (TypeError, ValueError):
         return 0.0
+    # RFC 9110 §5.6.7: a date that names no zone is in UTC.
+    when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+    return min(max(when.timestamp() - now, 0.0), MOST_RETRY_AFTER)
 
 
 def reconnecting(endpoint: WebSocketClientEndpoint, factory: IProtocolFactory) -> ReconnectingService:

@@ -149,7 +149,7 @@ def _maker(protocol_or_coroutine: Any) -> Callable[[], WebSocketProtocol]:
     if not callable(protocol_or_coroutine):
         raise TypeError(f"{protocol_or_coroutine!r} is neither a WebSocketProtocol class nor a coroutine function")
     if isclass(protocol_or_coroutine) or not _is_coroutine_function(protocol_or_coroutine):
-        return protocol_or_coroutine
+        return protocol_or_coroutine  # type: ignore[no-any-return]
     name = getattr(protocol_or_coroutine, "__name__", HandlerProtocol.__name__)
     return type(name, (HandlerProtocol,), {"handler": staticmethod(protocol_or_coroutine)})
 

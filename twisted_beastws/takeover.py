@@ -12,6 +12,7 @@ from zope.interface import alsoProvides
 from twisted_beastws.errors import BadHttpVersion, LocalError
 from twisted_beastws.opening import ServerOpening
 from twisted_beastws.wire.closing import CloseCode
+from twisted_beastws.wire.handshake import is_upgrade
 from twisted_beastws.wire.http import Request, Response
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class WebConnection:
         if http_request.startedWriting or http_request.finished:
             raise LocalError(f"the answer to {http_request!r} has begun: no WebSocket can come of it")
         self.request = Request.from_twisted(http_request)
+        # Whatever stands before twisted.web may not have read the body of an upgrade: it is refused as if unread.
+        self.request.body_read = not is_upgrade(self.request)
         self._http_request = http_request
         self._channel = http_request.channel
         self._protocol: WebSocketProtocol | None = None
@@ -113,8 +116,6 @@ class WebConnection:
         if not self.over_http2:
             # RFC 9112 §9.6: twisted.web looks at the request's Connection field, not at the answer's.
             self._channel.persistent = self._channel.persistent and response.keep_alive
-            if not self._channel.persistent:
-                headers.setRawHeaders(b"Connection", [b"close"])
         self._release()
         request.setResponseCode(response.status, response.reason.encode("latin-1", "replace"))
         # RFC 9110 §8.3: no Content-Type stands for unknown; twisted.web's default would be HTML.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -10,6 +11,9 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 # RFC 3986 §3.3 and §3.4: what may stand in a path or query unquoted; "%" lets in what is quoted already.
 _UNQUOTED = "/?:@!$&'()*+,;=-._~%"
+
+# Names (RFC 952, and the underscores of local networks), and IPv6 literals without a zone.
+_HOST = re.compile(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ class WebSocketURL:
             parts = urlsplit(text.strip())
             host, port = parts.hostname, parts.port
             ascii_host = host if host is None or ":" in host else host.encode("idna").decode("ascii")
+            if ascii_host and not _HOST.fullmatch(ascii_host):
+                raise ValueError("the host has characters that none may have")
         except (ValueError, UnicodeError) as error:
             raise ValueError(f"not a WebSocket URL: {text!r}: {error}") from None
         scheme = _SCHEMES.get(parts.scheme)
