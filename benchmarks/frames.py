@@ -1,0 +1,77 @@
+"""A client's side of the wire, as little as it takes: masked frames to send, and the octets of an answer."""
+
+from __future__ import annotations
+
+import socket
+import zlib
+
+TEXT, BINARY = 1, 2
+FIN, RSV1 = 0x80, 0x40
+KEY = b"\x1c\xa5\x36\xdb"
+CLOSE = b"\x88\x82" + KEY + bytes(octet ^ mask for octet, mask in zip((1000).to_bytes(2, "big"), KEY, strict=False))
+
+OFFER = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+
+
+def mask(payload: bytes) -> bytes:
+    """Mask or unmask (RFC 6455 §5.3)."""
+    size = len(payload)
+    key = (KEY * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
+
+
+def frame(opcode: int, payload: bytes, compressed: bool = False) -> bytes:
+    """A masked frame that is a whole message."""
+    if compressed:
+        payload = deflate(payload)
+    first = FIN | opcode | (RSV1 if compressed else 0)
+    size = len(payload)
+    if size < 126:
+        header = bytes((first, 0x80 | size))
+    elif size < 1 << 16:
+        header = bytes((first, 0x80 | 126)) + size.to_bytes(2, "big")
+    else:
+        header = bytes((first, 0x80 | 127)) + size.to_bytes(8, "big")
+    return header + KEY + mask(payload)
+
+
+def deflate(payload: bytes) -> bytes:
+    """Compress a message by itself (RFC 7692 §7.2.1)."""
+    codec = zlib.compressobj(wbits=-15)
+    return (codec.compress(payload) + codec.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def read_message(connection: socket.socket) -> tuple[bytes, int]:
+    """A whole message from a blocking socket, inflated, and the octets it took on the wire."""
+    payload, taken, compressed = b"", 0, False
+    while True:
+        first, second = _read(connection, 2)
+        compressed |= bool(first & RSV1)
+        header = 2
+        size = second & 0x7F
+        if size > 125:
+            extended = 2 if size == 126 else 8
+            size = int.from_bytes(_read(connection, extended), "big")
+            header += extended
+        # A server masks nothing, but for the one that knows no frames and sends ours back.
+        masked = second & 0x80
+        if masked:
+            header += len(_read(connection, 4))
+        part = _read(connection, size)
+        payload += mask(part) if masked else part
+        taken += header + size
+        if first & FIN:
+            break
+    if compressed:
+        payload = zlib.decompressobj(wbits=-15).decompress(payload + b"\0\0\xff\xff")
+    return payload, taken
+
+
+def _read(connection: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        part = connection.recv(size - len(data))
+        if not part:
+            raise ConnectionError(f"the server ended the connection: {size} octets awaited, {len(data)} came")
+        data += part
+    return bytes(data)

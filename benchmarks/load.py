@@ -1,0 +1,245 @@
+"""The load generator: one thread on epoll that writes frames built beforehand and counts the octets that come back.
+
+It reads no frame: a first message tells how many octets its answer has, and is compared with what was sent. One
+`readv` and one `write` for each window of messages are all it does between two polls.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from contextlib import suppress
+from time import perf_counter
+
+from benchmarks import frames
+from benchmarks.workloads import Workload
+
+HOST = "127.0.0.1"
+PATIENCE = 10.0
+"""Seconds without an octet after which a server has stalled."""
+
+
+class StalledError(Exception):
+    """The server did not answer."""
+
+
+class Load:
+    """What drives a server: called for the time to warm up first, then for the measured time, without a gap."""
+
+    def __init__(self, port: int, workload: Workload) -> None:
+        self.port = port
+        self.workload = workload
+        self.round_trips: list[float] = []
+        self._connections: dict[int, socket.socket] = {}
+        self._epoll = select.epoll()
+
+    def drive(self, seconds: float) -> int:
+        """Go on for so long; returns how many units of the workload were done."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Drop every connection."""
+        for connection in self._connections.values():
+            connection.close()
+        self._epoll.close()
+
+    def _poll(self) -> list[tuple[int, int]]:
+        events = self._epoll.poll(PATIENCE)
+        if not events:
+            raise StalledError(f"nothing came in {PATIENCE:g} s")
+        return events
+
+    def _connect(self) -> socket.socket:
+        connection = socket.create_connection((HOST, self.port), PATIENCE)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connections[connection.fileno()] = connection
+        return connection
+
+    def _open(self) -> socket.socket:
+        connection = self._connect()
+        connection.sendall(self._request())
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            # A server may send its first frame at once: nothing behind the head is to be taken.
+            part = connection.recv(1)
+            if not part:
+                raise ConnectionError(f"no handshake: {head!r}")
+            head += part
+        if not head.startswith(b"HTTP/1.1 101 "):
+            raise ConnectionError(f"no handshake: {head!r}")
+        if self.workload.compressed and b"permessage-deflate" not in head.lower():
+            raise ConnectionError(f"no compression: {head!r}")
+        return connection
+
+    def _request(self) -> bytes:
+        fields = [
+            "GET / HTTP/1.1",
+            f"Host: {HOST}:{self.port}",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Version: 13",
+        ]
+        if self.workload.compressed:
+            fields.append(f"Sec-WebSocket-Extensions: {frames.OFFER}")
+        return "\r\n".join([*fields, "", ""]).encode()
+
+    def _watch(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._epoll.register(connection, select.EPOLLIN)
+
+
+class Echo(Load):
+    """A window of messages on each connection: the next one is written when all of it has come back."""
+
+    def __init__(self, port: int, workload: Workload) -> None:
+        super().__init__(port, workload)
+        message = frames.frame(workload.opcode, workload.payload, workload.compressed)
+        self._window = message * workload.in_flight
+        self._unsent: dict[int, memoryview] = {}
+        opened = [self._open() for _ in range(workload.connections)]
+        self._awaited = self._answer_size(opened[0], message) * workload.in_flight
+        self._left = dict.fromkeys(self._connections, self._awaited)
+        for connection in opened:
+            self._watch(connection)
+        self._sent_at = dict.fromkeys(self._connections, perf_counter())
+        for fd in self._connections:
+            self._send(fd, memoryview(self._window))
+
+    def _answer_size(self, connection: socket.socket, message: bytes) -> int:
+        connection.sendall(message)
+        payload, size = frames.read_message(connection)
+        if payload != self.workload.payload:
+            raise ConnectionError("the answer is not what was sent")
+        return size
+
+    def drive(self, seconds: float) -> int:
+        poll, readv, write = self._poll, os.readv, os.write
+        window, awaited, left, sent_at = self._window, self._awaited, self._left, self._sent_at
+        whole = len(window)
+        room = [bytearray(min(awaited, 1 << 18))]
+        round_trips: list[float] = []
+        now = perf_counter()
+        until = now + seconds
+        while now < until:
+            for fd, event in poll():
+                if event & select.EPOLLOUT:
+                    self._send(fd, self._unsent.pop(fd))
+                    continue
+                size = readv(fd, room)
+                if not size:
+                    raise ConnectionError("the server ended the connection")
+                rest = left[fd] - size
+                if rest:
+                    left[fd] = rest
+                    continue
+                left[fd] = awaited
+                now = perf_counter()
+                round_trips.append(now - sent_at[fd])
+                sent_at[fd] = now
+                sent = write(fd, window)
+                if sent != whole:
+                    self._send(fd, memoryview(window)[sent:])
+            now = perf_counter()
+        self.round_trips = round_trips
+        return len(round_trips) * self.workload.in_flight
+
+    def _send(self, fd: int, data: memoryview) -> None:
+        with suppress(BlockingIOError):
+            data = data[os.write(fd, data) :]
+        if data:
+            self._unsent[fd] = data
+        self._epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT if data else select.EPOLLIN)
+
+
+class FanOut(Load):
+    """One connection says something, and all of them get it; two rounds are always on their way."""
+
+    def __init__(self, port: int, workload: Workload) -> None:
+        super().__init__(port, workload)
+        opened = [self._open() for _ in range(workload.connections)]
+        self._speaker = opened[0].fileno()
+        self._message = frames.frame(workload.opcode, workload.payload)
+        opened[0].sendall(self._message)
+        sizes = set()
+        for connection in opened:
+            payload, size = frames.read_message(connection)
+            if payload != workload.payload:
+                raise ConnectionError("what came is not what was sent")
+            sizes.add(size)
+        (self._size,) = sizes
+        self._received = 0
+        for connection in opened:
+            self._watch(connection)
+        opened[0].sendall(self._message * 2)
+
+    def drive(self, seconds: float) -> int:
+        poll, readv, message = self._poll, os.readv, self._message
+        room = [bytearray(1 << 12)]
+        of_a_round = self._size * self.workload.connections
+        received, delivered = self._received, 0
+        until = perf_counter() + seconds
+        while perf_counter() < until:
+            for fd, _ in poll():
+                size = readv(fd, room)
+                if not size:
+                    raise ConnectionError("the server ended the connection")
+                received += size
+                if received >= of_a_round:
+                    received -= of_a_round
+                    delivered += self.workload.connections
+                    os.write(self._speaker, message)
+        self._received = received
+        return delivered
+
+
+class Handshakes(Load):
+    """Connect, upgrade, close by the closing handshake, to the server's end of TCP; so many at a time."""
+
+    def __init__(self, port: int, workload: Workload) -> None:
+        super().__init__(port, workload)
+        self._heads: dict[int, bytes] = {}
+        self._opening = self._request()
+        for _ in range(workload.connections):
+            self._begin()
+
+    def _begin(self) -> None:
+        connection = self._connect()
+        connection.sendall(self._opening)
+        self._heads[connection.fileno()] = b""
+        self._watch(connection)
+
+    def drive(self, seconds: float) -> int:
+        done = 0
+        until = perf_counter() + seconds
+        while perf_counter() < until:
+            for fd, _ in self._poll():
+                data = os.read(fd, 1 << 12)
+                if not data:
+                    if fd in self._heads:
+                        raise ConnectionError("the server ended the connection in the handshake")
+                    self._connections.pop(fd).close()
+                    self._begin()
+                    done += 1
+                elif fd in self._heads:
+                    self._read_head(fd, data)
+        return done
+
+    def _read_head(self, fd: int, data: bytes) -> None:
+        head = self._heads[fd] + data
+        self._heads[fd] = head
+        if b"\r\n\r\n" in head:
+            if not head.startswith(b"HTTP/1.1 101 "):
+                raise ConnectionError(f"no handshake: {head!r}")
+            del self._heads[fd]
+            os.write(fd, frames.CLOSE)
+
+
+class Idle(Load):
+    """Connections that say nothing."""
+
+    def open(self, number: int) -> None:
+        """Open so many more."""
+        for _ in range(number):
+            self._open()

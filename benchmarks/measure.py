@@ -1,0 +1,95 @@
+"""One server under one workload: what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter, sleep
+
+from benchmarks.load import Echo, FanOut, Handshakes, Idle, Load
+from benchmarks.peers import Server
+from benchmarks.process import ServerProcess
+from benchmarks.workloads import Workload
+
+LOADS: dict[str, type[Load]] = {"echo": Echo, "handshakes": Handshakes, "fanout": FanOut}
+
+FIRST = 100
+"""Idle connections opened before memory is measured, so that what the first of them load is not counted."""
+
+SETTLING = 0.5
+"""Seconds for a server to be done with connections just opened."""
+
+
+class MeasureError(Exception):
+    """A server failed, or did nothing."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What one run measured.
+
+    cost: the server's CPU time for a unit, in microseconds, or its memory for a connection, in KiB.
+    rate: units a second. busy: the part of its core that the server used. p50, p99: round trips in microseconds, where
+    one message is in flight on each connection.
+    """
+
+    cost: float
+    rate: float | None = None
+    busy: float | None = None
+    p50: float | None = None
+    p99: float | None = None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a run warms up and is measured, in seconds, and how many rounds there are."""
+
+    warm_up: float
+    seconds: float
+    rounds: int
+
+
+def measure(python: Path, server: Server, workload: Workload, core: int, pace: Pace) -> Figure:
+    """Run the server on ``core`` under the workload; raises `UnavailableError` if it has nothing like it,
+    `MeasureError` if it fails."""
+    try:
+        with ServerProcess(python, server, workload.mode, core) as process:
+            try:
+                if workload.kind == "idle":
+                    return _measure_memory(process, workload)
+                return _measure_cpu(process, workload, pace)
+            except Exception as error:
+                raise RuntimeError(f"{error!r}; {process.errors()}") from error
+    except (OSError, RuntimeError) as error:
+        raise MeasureError(f"{server.name}, {workload.name}: {error}") from error
+
+
+def _measure_cpu(process: ServerProcess, workload: Workload, pace: Pace) -> Figure:
+    load = LOADS[workload.kind](process.port, workload)
+    try:
+        load.drive(pace.warm_up)
+        cpu, begun = process.cpu(), perf_counter()
+        done = load.drive(pace.seconds)
+        cpu, elapsed = process.cpu() - cpu, perf_counter() - begun
+    finally:
+        load.close()
+    if not done:
+        raise RuntimeError("nothing was done in the time measured")
+    p50 = p99 = None
+    if workload.kind == "echo" and workload.in_flight == 1:
+        round_trips = sorted(load.round_trips)
+        p50, p99 = (1e6 * round_trips[len(round_trips) * part // 100] for part in (50, 99))
+    return Figure(1e6 * cpu / done, done / elapsed, cpu / elapsed, p50, p99)
+
+
+def _measure_memory(process: ServerProcess, workload: Workload) -> Figure:
+    load = Idle(process.port, workload)
+    try:
+        load.open(FIRST)
+        sleep(SETTLING)
+        before = process.memory()
+        load.open(workload.connections)
+        sleep(SETTLING)
+        return Figure((process.memory() - before) / workload.connections / 1024)
+    finally:
+        load.close()

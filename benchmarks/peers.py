@@ -1,0 +1,30 @@
+"""Who is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Server:
+    """A column of the table: a program in `servers`, and the environment variables it is started with."""
+
+    name: str
+    title: str
+    program: str
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+SERVERS = (
+    Server("ours", "twisted_beastws", "ours.py"),
+    Server("pure", "twisted_beastws, pure Python", "ours.py", {"TWISTED_BEASTWS_PURE": "1"}),
+    Server("bare", "bare Twisted protocol", "bare_twisted.py"),
+    Server("autobahn", "autobahn", "autobahn_twisted.py"),
+    Server("twisted.web", "twisted.web.websocket", "twisted_web.py"),
+    Server("websockets", "websockets + uvloop", "websockets_uvloop.py"),
+    Server("aiohttp", "aiohttp + uvloop", "aiohttp_uvloop.py"),
+    Server("picows", "picows + uvloop", "picows_uvloop.py"),
+)
+
+REQUIREMENTS = ("autobahn[twisted]", "twisted[tls,websocket]", "websockets", "aiohttp", "picows", "uvloop")
+"""What is installed beside this project, the newest of each."""

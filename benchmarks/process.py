@@ -1,0 +1,83 @@
+"""A server's process: started on a core of its own, its CPU time and memory read from ``/proc``, ended."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks.peers import Server
+
+PROGRAMS = Path(__file__).parent / "servers"
+PATIENCE = 20.0
+"""Seconds for a server to listen."""
+
+_TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class UnavailableError(Exception):
+    """The server has nothing like the workload."""
+
+
+class ServerProcess:
+    """A running server, as a context manager; ``port`` is where it listens."""
+
+    def __init__(self, python: Path, server: Server, mode: str, core: int) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TWISTED_"))}
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [python, PROGRAMS / server.program, mode],
+            env=inherited | server.variables,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+        try:
+            os.sched_setaffinity(self._process.pid, {core})
+            self.port = self._read_port()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _read_port(self) -> int:
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], PATIENCE)
+        line = self._process.stdout.readline() if ready else b""
+        if line:
+            return int(line)
+        if ready and self._process.wait(PATIENCE) == os.EX_UNAVAILABLE:
+            raise UnavailableError
+        raise RuntimeError(f"the server did not start: {self.errors()}")
+
+    def errors(self) -> str:
+        """The end of what it wrote to its standard error."""
+        self._errors.seek(0)
+        return self._errors.read().decode(errors="replace")[-2000:]
+
+    def cpu(self) -> float:
+        """Seconds of CPU time that it used, its threads' included, in the kernel's ticks."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICK
+
+    def memory(self) -> int:
+        """Octets of its memory that are resident."""
+        return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * _PAGE
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._errors.close()
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()

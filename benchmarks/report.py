@@ -1,0 +1,94 @@
+"""The table, in Markdown."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from benchmarks.measure import Figure
+from benchmarks.peers import SERVERS, Server
+from benchmarks.workloads import Workload
+
+Results = dict[tuple[str, str], list[Figure]]
+"""The figures of every round, by the workload's name and the server's."""
+
+
+def best(results: Results, workload: Workload, server: Server) -> Figure | None:
+    """The round that cost least, or None where nothing was measured."""
+    return min(results.get((workload.name, server.name), ()), key=lambda figure: figure.cost, default=None)
+
+
+def advantage(results: Results, workload: Workload) -> float | None:
+    """How many times cheaper this project is than the better of the two that a Twisted user has besides."""
+    ours, autobahn, web = (best(results, workload, named(name)) for name in ("ours", "autobahn", "twisted.web"))
+    costs = [figure.cost for figure in (autobahn, web) if figure is not None]
+    return min(costs) / ours.cost if ours is not None and costs else None
+
+
+def named(name: str) -> Server:
+    """The server of that name."""
+    return next(server for server in SERVERS if server.name == name)
+
+
+def number(value: float) -> str:
+    """Three significant digits at least, and no exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def table(results: Results, workloads: Sequence[Workload], servers: Sequence[Server]) -> str:
+    """What each unit costs, a row a workload and a column a server."""
+    rows = [["", *(server.title for server in servers), "times cheaper than the better of autobahn and twisted.web"]]
+    for workload in workloads:
+        figures = [best(results, workload, server) for server in servers]
+        costs = ["" if figure is None else number(figure.cost) for figure in figures]
+        times = advantage(results, workload)
+        rows.append([f"{workload.title}; {workload.unit}", *costs, "" if times is None else number(times)])
+    return _markdown(rows)
+
+
+def details(results: Results, workloads: Sequence[Workload], servers: Sequence[Server]) -> str:
+    """How each of those came about: rate, round trips, how busy the server was, how far the rounds lie apart."""
+    rows = [["workload", "server", "cost", "spread", "a second", "p50 µs", "p99 µs", "core busy"]]
+    for workload in workloads:
+        for server in servers:
+            figure = best(results, workload, server)
+            if figure is None:
+                continue
+            costs = [each.cost for each in results[workload.name, server.name]]
+            rows.append(
+                [
+                    workload.name,
+                    server.title,
+                    number(figure.cost),
+                    f"{max(costs) / min(costs) - 1:.0%}",
+                    *("" if value is None else number(value) for value in (figure.rate, figure.p50, figure.p99)),
+                    "" if figure.busy is None else f"{figure.busy:.0%}",
+                ]
+            )
+    return _markdown(rows)
+
+
+def _markdown(rows: Iterable[Sequence[str]]) -> str:
+    head, *body = ("| " + " | ".join(row) + " |" for row in rows)
+    columns = head.count("|") - 1
+    return "\n".join([head, "|---" + "|---:" * (columns - 1) + "|", *body])
+
+
+def circumstances(versions: dict[str, str], rounds: int, seconds: float, others: float) -> str:
+    """Where and when it was measured, and with what; ``others`` is the load average before."""
+    day = datetime.now(timezone.utc).date().isoformat()
+    having = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return (
+        f"Measured {day} on {_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}; "
+        f"the best of {rounds} rounds of {seconds:g} s. The load average before was {others:.1f}. {having}."
+    )
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return " ".join(line.partition(":")[2].split())
+    return platform.machine()

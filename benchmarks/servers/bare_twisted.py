@@ -1,0 +1,41 @@
+"""The floor: a Twisted protocol that knows nothing of WebSocket and sends back the octets it gets."""
+
+from __future__ import annotations
+
+import serving
+from twisted.internet.protocol import Factory, Protocol
+
+ANSWER = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+
+
+class Answering(Protocol):
+    """Gives the first chunk the end of a handshake, whatever it says."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(ANSWER)
+        self.dataReceived = self.received
+        self.factory.connections.append(self)
+
+
+class Echo(Answering):
+    def received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class Closing(Answering):
+    def received(self, data: bytes) -> None:
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason: object) -> None:
+        self.factory.connections.remove(self)
+
+
+class FanOut(Answering):
+    def received(self, data: bytes) -> None:
+        for connection in self.factory.connections:
+            connection.transport.write(data)
+
+
+factory = Factory.forProtocol(serving.choose({"echo": Echo, "handshake": Closing, "fanout": FanOut}))
+factory.connections = []
+serving.run_twisted(factory)

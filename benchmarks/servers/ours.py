@@ -1,0 +1,42 @@
+"""twisted_beastws: a protocol class with hooks."""
+
+from __future__ import annotations
+
+import serving
+
+import twisted_beastws
+from twisted_beastws import Deflate, WebSocketProtocol, WebSocketServerFactory
+
+
+class Echo(WebSocketProtocol):
+    def text_received(self, text: str) -> None:
+        self.send(text)
+
+    def binary_received(self, data: bytes) -> None:
+        self.send(data)
+
+
+class FanOut(WebSocketProtocol):
+    def text_received(self, text: str) -> None:
+        for connection in self.server.connections:
+            connection.send(text)
+
+
+class Prepared(WebSocketProtocol):
+    def text_received(self, text: str) -> None:
+        message = twisted_beastws.prepare(text)
+        for connection in self.server.connections:
+            connection.send(message)
+
+
+modes = {
+    "echo": (Echo, None),
+    "deflate": (Echo, Deflate()),
+    "handshake": (Echo, None),
+    "fanout": (FanOut, None),
+}
+if hasattr(twisted_beastws, "prepare"):
+    modes["prepared"] = (Prepared, None)
+
+protocol, deflate = serving.choose(modes)
+serving.run_twisted(WebSocketServerFactory(protocol, deflate=deflate))

@@ -1,0 +1,49 @@
+"""What every server here does: choose what to be by its argument, listen on a free port, and print it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+HOST = "127.0.0.1"
+BACKLOG = 1024
+
+LIFETIME = 300
+"""Seconds after which the kernel ends a server that nobody ended."""
+
+
+def choose(modes: dict[str, Any]) -> Any:
+    """The entry of the mode that the command line names; ends the process with ``EX_UNAVAILABLE`` if there is none."""
+    signal.alarm(LIFETIME)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        return modes[sys.argv[1]]
+    except KeyError:
+        sys.exit(os.EX_UNAVAILABLE)
+
+
+def run_twisted(factory: Any) -> None:
+    """Serve a factory on Twisted's default reactor."""
+    from twisted.internet import reactor
+
+    port = reactor.listenTCP(0, factory, backlog=BACKLOG, interface=HOST)
+    print(port.getHost().port, flush=True)
+    reactor.run()
+
+
+def run_uvloop(start: Callable[[], Coroutine[Any, Any, int]]) -> None:
+    """Serve on uvloop; ``start`` begins to listen, and returns the port."""
+    import asyncio
+
+    import uvloop
+
+    async def main() -> None:
+        print(await start(), flush=True)
+        await asyncio.Event().wait()
+
+    uvloop.run(main())

@@ -1,0 +1,65 @@
+"""What is measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmarks.frames import BINARY, TEXT
+
+Kind = Literal["echo", "handshakes", "fanout", "idle"]
+
+JSON = json.dumps(
+    [
+        {"id": 7919 * n % 10007, "user": f"user{n}", "text": f"message {n * n} of {n}", "read": n % 3 == 0}
+        for n in range(20)
+    ]
+)[:1000].encode()
+"""1000 octets that compress as an application's messages do."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One row of the table.
+
+    mode: what the server is started as. connections: at the same time. in_flight: messages on each.
+    unit: what the cost is of, and in.
+    """
+
+    name: str
+    title: str
+    mode: str
+    kind: Kind
+    connections: int
+    in_flight: int = 1
+    opcode: int = TEXT
+    payload: bytes = b"x" * 64
+    compressed: bool = False
+    unit: str = "µs a message"
+
+
+WORKLOADS = (
+    Workload("ping-pong", "ping-pong of 64 octets, 64 connections, 1 in flight", "echo", "echo", 64),
+    Workload("pipelined", "64 octets, 16 connections, 64 in flight", "echo", "echo", 16, 64),
+    Workload("4k", "ping-pong of 4 KiB, 64 connections, 1 in flight", "echo", "echo", 64, payload=b"x" * 4096),
+    Workload(
+        "1m", "1 MiB, 2 connections, 2 in flight", "echo", "echo", 2, 2, opcode=BINARY, payload=bytes(range(256)) * 4096
+    ),
+    Workload(
+        "deflate",
+        "deflate, 1000 octets of JSON, 16 connections, 8 in flight, no context takeover",
+        "deflate",
+        "echo",
+        16,
+        8,
+        payload=JSON,
+        compressed=True,
+    ),
+    Workload("handshakes", "connect, upgrade, close; 16 at a time", "handshake", "handshakes", 16, unit="µs each"),
+    Workload("fan-out", "64 octets to 1000 connections", "fanout", "fanout", 1000, unit="µs a delivery"),
+    Workload(
+        "prepared", "64 octets to 1000 connections, prepared once", "prepared", "fanout", 1000, unit="µs a delivery"
+    ),
+    Workload("idle", "memory of an idle connection", "echo", "idle", 2000, unit="KiB a connection"),
+)
