@@ -47,7 +47,6 @@ class ServerOpening(Operation):
     async def _read_request(self) -> Request:
         if self._request is not None:
             raise LocalError("the request read before is not answered: accept(request) it, or respond()")
-        self._protocol.expect_handshake()
         try:
             self._request = await self._next_request()
         except (BadRequest, HeadTooLarge) as error:
@@ -120,7 +119,10 @@ class ServerOpening(Operation):
 
     async def _ask(self, hook: Callable[[Request], Any], request: Request) -> Response | None:
         try:
-            answer = await self.settled(hook(request))
+            answer = hook(request)
+            if answer is None:
+                return None
+            answer = await self.settled(answer)
             if answer is not None and (not isinstance(answer, Response) or answer.status < 200):
                 raise TypeError(f"{hook.__qualname__} returned {answer!r}: it may return None or a final Response")
             if answer is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.abstract import FileDescriptor
@@ -84,6 +85,9 @@ class Outgoing:
         self.dropped = 0
         self.finished = False
         transport.registerProducer(self, not direct)
+        # By Nagle's algorithm a long message's end would wait for the peer's delayed acknowledgement. UNIX has none.
+        with suppress(AttributeError, OSError):
+            transport.setTcpNoDelay(True)
 
     @property
     def direct(self) -> bool:
@@ -100,12 +104,17 @@ class Outgoing:
 
         Raises `LocalError` for data that can never fit.
         """
-        if self.admits(len(data)):
+        if self.free and self._producer is None and len(data) <= self._limits.max_buffered:
+            self._hand_over(data)
+        elif self.admits(len(data)):
             self.write_admitted(data)
 
-    def admits(self, size: int) -> bool:
-        """Whether ``size`` more octets may be written; where they may not, the policy was carried out, or raises."""
-        if self.size + size <= self._limits.max_buffered:
+    def admits(self, size: int, held: int = 0) -> bool:
+        """Whether ``size`` more octets may be written; where they may not, the policy was carried out, or raises.
+
+        held: octets that were let in and are not written yet.
+        """
+        if self.size + held + size <= self._limits.max_buffered:
             return True
         if size > self._limits.max_buffered:
             raise LocalError(

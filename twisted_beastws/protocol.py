@@ -388,13 +388,14 @@ class WebSocketProtocol(Protocol):
         connection is open or for more than ``Limits.max_buffered``. Text with lone surrogates raises
         UnicodeEncodeError.
         """
+        session = self._session or self._require_session()
         if compress is not None:
             first, payload = (FIN_TEXT, message.encode()) if isinstance(message, str) else (FIN_BINARY, message)
-            self._require_session().send_message(first, payload, compress)
+            session.send_message(first, payload, compress)
         elif isinstance(message, str):
-            self._require_session().send_text(message)
+            session.send_text(message)
         else:
-            self._require_session().send_binary(message)
+            session.send_binary(message)
 
     def send_text(self, text: str | bytes, *, compress: bool | None = None) -> None:
         """Send a text message; ``bytes`` must be UTF-8 already, and are not checked. As `send` otherwise."""
@@ -819,8 +820,9 @@ class WebSocketProtocol(Protocol):
     def tear_down(self) -> None:
         """End TCP behind what is queued, so that the peer can read it all (RFC 6455 §7.1.1, RFC 9112 §9.6).
 
-        We end our side and throw away what comes until the peer ends its own, or ``Timeouts.close`` has passed: closing
-        at once could reset the connection, and take our last octets from the peer.
+        After the closing handshake a server closes. Otherwise we end our side and throw away what comes until the peer
+        ends its own, or ``Timeouts.close`` has passed: closing at once could reset the connection, and take our last
+        octets from the peer.
         """
         if self._ended is not None:
             return
@@ -832,8 +834,9 @@ class WebSocketProtocol(Protocol):
             self.outgoing.finish(self._end_writing)
 
     def _end_writing(self) -> None:
-        # TLS has no half-close; its shutdown waits for the peer's just so.
-        if self.outgoing.direct and not self._peer_finished:
+        # TLS has no half-close; its shutdown waits for the peer's just so. Behind both close frames nothing comes that
+        # could reset the connection.
+        if self.outgoing.direct and not self._peer_finished and not self.close_reason.clean:
             self._transport.loseWriteConnection()
         else:
             self._transport.loseConnection()

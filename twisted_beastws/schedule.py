@@ -75,6 +75,8 @@ class PingScheduler:
             del self._ticks[heappop(self._heap)]
 
     def _arm(self) -> None:
+        if self._call is not None and self._heap[0] == self._call_tick and self._ticks[self._call_tick]:
+            return
         self._prune()
         tick = self._heap[0] if self._heap else None
         if self._call is not None:

@@ -57,6 +57,7 @@ _RFC_NAMES = {
 
 # Twisted's own cache of names keeps ten thousand of any length for ever: a peer's names must not get there.
 @lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def _canonical_name(name: bytes) -> bytes:
     capitalised = b"-".join([word.capitalize() for word in name.split(b"-")])
     return _TWISTED_NAMES.get(capitalised, capitalised)
