@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import operator
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import pytest
+
 from twisted_beastws import errors
 from twisted_beastws.options import Limits
+from twisted_beastws.wire import codec
 from twisted_beastws.wire.session import Session
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -114,6 +119,26 @@ def first_bad_octet(text: bytes) -> int | None:
 Event = tuple[Any, ...]
 
 
+def session_module(frame_codec: type) -> Any:
+    """`twisted_beastws.wire.session` as it stands on ``frame_codec``, whichever codec is in use here."""
+    spec = importlib.util.find_spec("twisted_beastws.wire.session")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "FrameCodec", frame_codec)
+        spec.loader.exec_module(module)
+    return module
+
+
+def compiled_codec() -> type:
+    """The compiled codec, even where the pure one was chosen; where it was not built, the test is skipped."""
+    if not codec.ACCELERATED and os.environ.get(codec.PURE_VARIABLE, "0") in ("", "0"):
+        pytest.skip("THE COMPILED CODEC IS NOT TESTED: it was not built")
+    from twisted_beastws.wire._speedups import FrameCodec
+
+    return FrameCodec
+
+
 class Recorder:
     """A session with a handler, a sink and a clock that record, in order, all that it does.
 
@@ -164,7 +189,7 @@ class Recorder:
     def write(self, data: bytes) -> None:
         self.writes.append((0, data))
 
-    def admits(self, size: int) -> bool:
+    def admits(self, size: int, held: int = 0) -> bool:
         return True
 
     def admits_part(self, size: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -22,24 +21,9 @@ from . import peer
 KEY = b"\x01\x82\x43\xc4"
 
 
-def session_on(frame_codec: type) -> Any:
-    """A Session class that stands on ``frame_codec``, whichever codec is in use here."""
-    spec = importlib.util.find_spec("twisted_beastws.wire.session")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codec, "FrameCodec", frame_codec)
-        spec.loader.exec_module(module)
-    return module.Session
-
-
 @pytest.fixture(scope="module")
 def sessions() -> list[Any]:
-    if not codec.ACCELERATED and os.environ.get(codec.PURE_VARIABLE, "0") in ("", "0"):
-        pytest.skip("THE COMPILED CODEC IS NOT TESTED: it was not built")
-    from twisted_beastws.wire._speedups import FrameCodec
-
-    return [session_on(FrameCodec), session_on(frames.FrameCodec)]
+    return [peer.session_module(kind).Session for kind in (peer.compiled_codec(), frames.FrameCodec)]
 
 
 def outcome(session: Any, server: bool, chunks: list[bytes], limits: Limits, react: Any) -> Any:

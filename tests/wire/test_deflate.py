@@ -775,6 +775,12 @@ class TestReceiving:
         recorder = Recorder(server).feed(wire[:-50])
         assert recorder.error is errors.BadFramePayload
 
+    def test_what_fits_is_judged_before_the_limit(self, server: bool) -> None:
+        wire = to(server, compressed(deflated(b"\xff" + noise(100))[0]))
+        for chunks in ([wire], octets(wire)):
+            recorder = Recorder(server, Limits(max_message_size=16)).feed(*chunks)
+            assert recorder.error is errors.BadFramePayload
+
     def test_characters_cut_by_pieces(self, server: bool) -> None:
         text = "a" + "€" * SLICE
         recorder = Recorder(server).receive(compressed(deflated(text.encode())[0]))
@@ -1023,6 +1029,9 @@ class TestSending:
                 assert [inflate(receiver, frame.payload) for frame in left] == [b"hello"] * len(left)
 
 
+PARTS = st.binary(max_size=50) | st.sampled_from([bytes(SLICE), noise(SLICE)])
+
+
 class TestStreamingOut:
     """A message written in parts (RFC 7692 §7.2.1: its frames are one compressed whole)."""
 
@@ -1086,6 +1095,51 @@ class TestStreamingOut:
         receiver = Recorder(not server).receive(*recorder.sent)
         assert receiver.events == [("binary", first + second)]
 
+    def test_the_rest_goes_behind_the_parts(self, server: bool) -> None:
+        recorder = Recorder(server)
+        for parts, rest in (([b"hel"], b"lo"), ([], b"hello"), ([b"hello"], b"")):
+            recorder.session.begin_message(TEXT)
+            for part in parts:
+                recorder.session.write_part(part)
+            recorder.session.end_message(rest)
+        assert Recorder(not server).feed(recorder.wire).events == HELLO_TEXT * 3
+
+    @pytest.mark.parametrize("policy", ["drop", "close"])
+    def test_what_was_held_may_be_dropped_yet(self, policy: Any, server: bool) -> None:
+        recorder = Recorder(server, Limits(slow_reader=policy))
+        recorder.session.begin_message(TEXT, False)
+        recorder.session.send_text("hello")
+        recorder.session.send_text("hello")
+        recorder.free = False
+        recorder.session.end_message()
+        assert [len(frame.payload) for frame in recorder.sent] == ([0, 7, 7] if policy == "drop" else [0, 7, 5])
+
+    # Gathered, written alone, and in fragments.
+    @pytest.mark.parametrize("size", [10, 100_000, 1 << 19])
+    def test_a_message_sent_while_another_is_written(self, size: int, server: bool) -> None:
+        """It refers to the other, and goes behind it."""
+        messages = [noise(size), b"gathered", noise(size + 1), noise(size + 1)[-1000:], noise(size) + b"last"]
+
+        class Reentrant(Recorder):
+            def write(self, data: bytes) -> None:
+                super().write(data)
+                if inner:
+                    self.free = False
+                    self.session.send_binary(inner.pop())
+
+        def react(recorder: peer.Recorder, event: Event) -> None:
+            for message in messages[1:3]:
+                recorder.session.send_binary(message)
+
+        inner: list[bytes] = []
+        recorder = Reentrant(server, react=react)
+        recorder.session.send_binary(messages[0])
+        inner.append(messages[3])
+        recorder.receive(Frame(TEXT))
+        recorder.session.send_binary(messages[4])
+        received = Recorder(not server).feed(recorder.wire).events
+        assert sorted(received) == sorted(("binary", message) for message in messages)
+
     def test_closing_inside_it(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.begin_message(TEXT)
@@ -1096,7 +1150,8 @@ class TestStreamingOut:
                 more()
         assert recorder.sent == close(1000)
 
-    @given(st.booleans(), OPTIONS, st.lists(st.lists(st.binary(max_size=50) | st.builds(bytes, st.just(SLICE)))))
+    @settings(deadline=None)
+    @given(st.booleans(), OPTIONS, st.lists(st.lists(PARTS, max_size=5), max_size=4))
     def test_any_parts(self, server: bool, options: Deflate, messages: list[list[bytes]]) -> None:
         sender, receiver = Recorder(server, options=options), Recorder(not server, options=options)
         for parts in messages:

@@ -932,6 +932,357 @@ class TestLost:
         assert recorder.session.reason() == CloseReason(1006, "", False, "transport")
 
 
+class Refusing(Recorder):
+    """A recorder whose sink lets in no more than ``room`` octets of payload at once."""
+
+    room = 10
+
+    def admits(self, size: int, held: int = 0) -> bool:
+        self.events.append(("asked", size, held))
+        return size + held <= self.room
+
+    def admits_part(self, size: int) -> None:
+        if size > self.room:
+            raise errors.BufferFull
+
+
+class TestSendLong:
+    @pytest.mark.parametrize(
+        ("size", "sizes"),
+        [(0, [0]), (9, [9]), (10, [10]), (11, [10, 1]), (20, [10, 10]), (25, [10, 10, 5])],
+    )
+    @pytest.mark.parametrize("kind", [TEXT, BINARY])
+    def test_frames(self, server, kind, size, sizes):
+        recorder = Recorder(server, Limits(fragment_size=10))
+        if kind == TEXT:
+            recorder.session.send_text("x" * size)
+        else:
+            recorder.session.send_binary(b"x" * size)
+        assert recorder.sent == [
+            Frame(CONTINUATION if number else kind, b"x" * part, number == len(sizes) - 1)
+            for number, part in enumerate(sizes)
+        ]
+
+    def test_a_character_may_be_cut(self, server):
+        recorder = Recorder(server, Limits(fragment_size=2))
+        recorder.session.send_text("\u20ac")
+        assert recorder.sent == [Frame(TEXT, b"\xe2\x82", False), Frame(CONTINUATION, b"\xac")]
+
+    def test_a_frame_that_is_not_the_last(self, server):
+        recorder = Recorder(server, Limits(fragment_size=2))
+        recorder.session.send_frame(BINARY, b"123")
+        recorder.session.send_frame(0x80, b"456")
+        assert recorder.sent == [
+            Frame(BINARY, b"12", False),
+            Frame(CONTINUATION, b"3", False),
+            Frame(CONTINUATION, b"45", False),
+            Frame(CONTINUATION, b"6"),
+        ]
+
+    @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+    def test_of_any_octets(self, server, kind):
+        recorder = Recorder(server, Limits(fragment_size=2))
+        for payload in (b"", b"12", b"345"):
+            recorder.session.send_binary(kind(payload))
+        assert [frame.payload for frame in recorder.sent] == [b"", b"12", b"34", b"5"]
+
+    def test_of_a_kind_of_text(self, server):
+        class Text(str):
+            pass
+
+        recorder = Recorder(server, Limits(fragment_size=2))
+        recorder.session.send_text(Text("1"))
+        recorder.session.send_text(Text("234"))
+        assert [frame.payload for frame in recorder.sent] == [b"1", b"23", b"4"]
+
+    def test_the_default(self, server):
+        recorder = Recorder(server)
+        recorder.session.send_binary(bytes(1 << 18))
+        recorder.session.send_binary(bytes((1 << 18) + 1))
+        assert [len(frame.payload) for frame in recorder.sent] == [1 << 18, 1 << 18, 1]
+
+    def test_none_is_one_frame(self, server):
+        recorder = Recorder(server, Limits(fragment_size=None))
+        recorder.session.send_binary(bytes((1 << 18) + 1))
+        assert [len(frame.payload) for frame in recorder.sent] == [(1 << 18) + 1]
+
+    def test_control_frames_stay_whole(self, server):
+        """RFC 6455 §5.5"""
+
+        def react(recorder: Recorder, event: Event) -> None:
+            if event[0] == "text":
+                recorder.session.send_text("1")
+
+        recorder = Recorder(server, Limits(fragment_size=10), react)
+        recorder.session.ping(b"p" * 125)
+        recorder.receive((TEXT, b"1"), (PING, b"q" * 11), (TEXT, b"2"), (PING, b"r" * 10))
+        recorder.session.close(1000, "because of this")
+        assert recorder.sent == [
+            Frame(PING, b"p" * 125),
+            Frame(TEXT, b"1"),
+            Frame(PONG, b"q" * 11),
+            Frame(TEXT, b"1"),
+            Frame(PONG, b"r" * 10),
+            closed(1000, b"because of this"),
+        ]
+
+    def test_in_a_hook_it_goes_behind_what_was_gathered(self, server):
+        def react(recorder: Recorder, event: Event) -> None:
+            if event[0] == "text":
+                recorder.session.send_text(event[1])
+
+        recorder = Recorder(server, Limits(fragment_size=3), react)
+        recorder.receive((TEXT, b"1"), (PING, b""), (TEXT, b"2345"), (TEXT, b"6"), (TEXT, b"7"))
+        assert [frame.payload for frame in recorder.sent] == [b"1", b"", b"234", b"5", b"6", b"7"]
+        assert [len(data) for _, data in recorder.writes] == ([5, 5, 3, 6] if server else [13, 9, 7, 14])
+
+    def test_all_of_it_or_nothing(self, server):
+        recorder = Refusing(server, Limits(fragment_size=4))
+        recorder.session.send_binary(bytes(11))
+        assert recorder.writes == []
+        recorder.session.send_binary(bytes(10))
+        assert recorder.events == [("asked", 11, 0), ("asked", 10, 0)]
+        assert [len(frame.payload) for frame in recorder.sent] == [4, 4, 2]
+
+
+class TestStreamOut:
+    @pytest.mark.parametrize("kind", [TEXT, BINARY])
+    def test_frames(self, server, kind):
+        recorder = Recorder(server)
+        session = recorder.session
+        session.begin_message(kind)
+        assert recorder.writes == []
+        session.write_part(b"1")
+        session.write_part(b"")
+        session.write_part(b"2")
+        session.end_message()
+        assert recorder.sent == [
+            Frame(kind, b"1", False),
+            Frame(CONTINUATION, b"", False),
+            Frame(CONTINUATION, b"2", False),
+            Frame(CONTINUATION, b""),
+        ]
+
+    def test_the_rest_goes_in_the_last_frame(self, server):
+        recorder = Recorder(server)
+        recorder.session.begin_message(TEXT)
+        recorder.session.end_message(b"all")
+        recorder.session.begin_message(BINARY)
+        recorder.session.end_message()
+        assert recorder.sent == [Frame(TEXT, b"all"), Frame(BINARY, b"")]
+
+    def test_long_parts(self, server):
+        recorder = Recorder(server, Limits(fragment_size=2))
+        recorder.session.begin_message(TEXT)
+        recorder.session.write_part(b"123")
+        recorder.session.end_message(b"456")
+        assert [(frame.opcode, frame.payload, frame.fin) for frame in recorder.sent] == [
+            (TEXT, b"12", False),
+            (CONTINUATION, b"3", False),
+            (CONTINUATION, b"45", False),
+            (CONTINUATION, b"6", True),
+        ]
+
+    def test_what_is_sent_meanwhile_goes_behind_it(self, server):
+        """But for control frames (RFC 6455 §5.4)."""
+        recorder = Recorder(server, Limits(fragment_size=2))
+        session = recorder.session
+        session.begin_message(TEXT)
+        session.write_part(b"1")
+        session.send_text("text")
+        session.ping(b"p")
+        recorder.receive((PING, b"q"))
+        session.send_binary(b"b")
+        session.end_message(b"2")
+        session.send_text("3")
+        assert recorder.sent == [
+            Frame(TEXT, b"1", False),
+            Frame(PING, b"p"),
+            Frame(PONG, b"q"),
+            Frame(CONTINUATION, b"2"),
+            Frame(TEXT, b"te", False),
+            Frame(CONTINUATION, b"xt"),
+            Frame(BINARY, b"b"),
+            Frame(TEXT, b"3"),
+        ]
+
+    def test_in_a_hook(self, server):
+        def react(recorder: Recorder, event: Event) -> None:
+            recorder.session.send_text("before")
+            recorder.session.begin_message(TEXT)
+            recorder.session.write_part(b"1")
+            recorder.session.send_text("meanwhile")
+            recorder.session.end_message(b"2")
+
+        recorder = Recorder(server, react=react).receive((TEXT, b""), (PONG, b""))
+        assert [frame.payload for frame in recorder.sent] == [b"before", b"1", b"2", b"meanwhile"] * 2
+
+    def test_one_at_a_time(self, server):
+        recorder = Recorder(server)
+        recorder.session.begin_message(TEXT)
+        with pytest.raises(LocalError, match="a streamed message is open"):
+            recorder.session.begin_message(TEXT)
+        recorder.session.end_message(b"1")
+        recorder.session.begin_message(BINARY)
+        recorder.session.end_message(b"2")
+        assert recorder.sent == [Frame(TEXT, b"1"), Frame(BINARY, b"2")]
+
+    def test_a_part_that_is_refused_can_be_sent_again(self, server):
+        recorder = Refusing(server)
+        recorder.session.begin_message(BINARY)
+        with pytest.raises(errors.BufferFull):
+            recorder.session.write_part(b"1" * 11)
+        recorder.session.write_part(b"1" * 10)
+        recorder.session.end_message()
+        assert recorder.sent == [Frame(BINARY, b"1" * 10, False), Frame(CONTINUATION)]
+
+    def test_what_is_held_is_bounded(self, server):
+        recorder = Refusing(server)
+        recorder.session.begin_message(BINARY)
+        for payload in (b"1" * 6, b"2" * 3, b"", b"3"):
+            recorder.session.send_binary(payload)
+        recorder.session.end_message()
+        # Each counts its payload and a header: empty ones are bounded, too.
+        assert recorder.events == [("asked", 6, 0), ("asked", 3, 8), ("asked", 0, 8), ("asked", 1, 10)]
+        assert recorder.sent == [Frame(BINARY), Frame(BINARY, b"1" * 6), Frame(BINARY)]
+        recorder.session.begin_message(BINARY)
+        recorder.session.send_binary(b"4" * 10)
+        assert recorder.events[4:] == [("asked", 10, 0)]
+
+    def test_what_is_held_was_let_in(self, server):
+        """Nothing that happens meanwhile takes it back."""
+        recorder = Refusing(server)
+        recorder.session.begin_message(BINARY)
+        recorder.session.send_binary(b"1" * 10)
+        recorder.room = 0
+        recorder.session.end_message()
+        assert recorder.sent == [Frame(BINARY), Frame(BINARY, b"1" * 10)]
+
+    def test_what_is_held_is_a_copy(self, server):
+        recorder = Recorder(server)
+        payload = bytearray(b"before")
+        recorder.session.begin_message(BINARY)
+        recorder.session.send_binary(payload)
+        payload[:] = b"after"
+        recorder.session.end_message()
+        assert recorder.sent == [Frame(BINARY), Frame(BINARY, b"before")]
+
+    @pytest.mark.parametrize("end", ["close", "fail", "peer", "lost"])
+    def test_the_connection_ends_meanwhile(self, server, end):
+        recorder = Recorder(server)
+        session = recorder.session
+        session.begin_message(TEXT)
+        session.write_part(b"1")
+        session.send_text("held")
+        if end == "close":
+            session.close(1001)
+        elif end == "fail":
+            session.fail(KeyError(), 1001)
+        elif end == "peer":
+            recorder.receive((CLOSE, b"\x03\xe9"))
+        else:
+            session.lost()
+        sent = [Frame(TEXT, b"1", False), closed(1001)][: 1 if end == "lost" else 2]
+        for late in (
+            lambda: session.write_part(b"2"),
+            lambda: session.end_message(b"3"),
+            lambda: session.send_text("4"),
+        ):
+            with pytest.raises(ConnectionClosed) as raised:
+                late()
+            assert raised.value.reason == session.reason()
+        assert recorder.sent == sent
+
+    def test_after_the_end(self, server):
+        recorder = Recorder(server)
+        recorder.session.close()
+        with pytest.raises(ConnectionClosed):
+            recorder.session.begin_message(TEXT)
+        assert recorder.sent == [closed(1000)]
+
+    def test_nothing_without_a_beginning(self, server):
+        recorder = Recorder(server)
+        for late in (lambda: recorder.session.write_part(b"1"), lambda: recorder.session.end_message(b"1")):
+            with pytest.raises(LocalError, match="no streamed message is open"):
+                late()
+        assert recorder.writes == []
+
+
+class Reentrant(Recorder):
+    """A recorder for whom writing has consequences, as a producer that is paused has: ``on_write`` is called once."""
+
+    on_write: Any = None
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        on_write, self.on_write = self.on_write, None
+        if on_write is not None:
+            on_write()
+
+
+class TestSendWhileSending:
+    def test_a_message_goes_behind_the_fragments(self, server):
+        recorder = Reentrant(server, Limits(fragment_size=2))
+        session = recorder.session
+        recorder.on_write = lambda: (session.send_text("345"), session.ping(b"p"))
+        session.send_text("12_")
+        session.send_text("6")
+        assert [frame.payload for frame in recorder.sent] == [b"12", b"p", b"_", b"34", b"5", b"6"]
+
+    def test_no_other_message_begins(self, server):
+        recorder = Reentrant(server, Limits(fragment_size=2))
+        raised = []
+
+        def begin() -> None:
+            with pytest.raises(LocalError):
+                recorder.session.begin_message(TEXT)
+            raised.append(True)
+
+        recorder.on_write = begin
+        recorder.session.send_text("123")
+        assert raised and [frame.payload for frame in recorder.sent] == [b"12", b"3"]
+
+    def test_a_message_goes_behind_those_held(self, server):
+        recorder = Reentrant(server)
+        session = recorder.session
+        session.begin_message(BINARY)
+        session.send_text("2")
+        session.send_text("3")
+        recorder.on_write = lambda: session.send_text("4")
+        session.end_message(b"1")
+        assert [frame.payload for frame in recorder.sent] == [b"1", b"2", b"3", b"4"]
+
+    def test_a_part_behind_the_last_is_refused(self, server):
+        recorder = Reentrant(server)
+        session = recorder.session
+        session.begin_message(BINARY)
+        raised = []
+
+        def write() -> None:
+            with pytest.raises(LocalError):
+                session.write_part(b"2")
+            raised.append(True)
+
+        recorder.on_write = write
+        session.end_message(b"1")
+        assert raised and recorder.sent == [Frame(BINARY, b"1")]
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_a_close_is_the_last_frame(self, server, streamed):
+        recorder = Reentrant(server, Limits(fragment_size=2))
+        session = recorder.session
+        recorder.on_write = lambda: session.close(1001)
+        if streamed:
+            session.begin_message(TEXT)
+            session.send_text("held")
+            session.end_message(b"123")
+        else:
+            session.send_text("123")
+        assert recorder.sent == [Frame(TEXT, b"12", False), closed(1001)]
+        with pytest.raises(ConnectionClosed):
+            session.send_text("4")
+
+
 def test_an_open_session_tells_no_lie(server):
     recorder = Recorder(server).receive((TEXT, b"1"))
     session = recorder.session

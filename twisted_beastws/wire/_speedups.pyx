@@ -148,6 +148,8 @@ cdef bytes _framed(int first, const uint8_t *payload, Py_ssize_t size, bytes key
     frame = PyBytes_FromStringAndSize(NULL, length + size)
     target = <uint8_t *>PyBytes_AS_STRING(frame)
     memcpy(target, header, length)
+    if not size:
+        return frame
     if key is None:
         memcpy(target + length, payload, size)
     else:
@@ -174,7 +176,7 @@ cdef class FrameCodec:
 
     cdef public object on_text, on_binary, now, sink
     cdef public double received_at
-    cdef public bint server, accepts_rsv1, sendable, whole, compressed
+    cdef public bint server, accepts_rsv1, sendable, closed, whole, compressed
     cdef public int halted, message_opcode
     cdef public uint64_t max_frame_size, max_message_size, message_size, fragment_size
     cdef public object message_began_at
@@ -445,7 +447,7 @@ cdef class FrameCodec:
         self.payload_received(part, not self._remaining)
         return position + size
 
-    def send_text(self, str text not None):
+    def send_text(self, text):
         """Send a text message in one frame."""
         cdef Py_ssize_t size = 0
         cdef const char *encoded = PyUnicode_AsUTF8AndSize(text, &size)
@@ -468,7 +470,8 @@ cdef class FrameCodec:
     cpdef emit(self, int first, payload):
         """Write a frame, or gather it while a chunk is being fed and nothing waits in the sink."""
         cdef const uint8_t[::1] view
-        if <uint64_t>len(payload) > self.fragment_size:
+        # RFC 6455 §5.5: a control frame stays whole.
+        if <uint64_t>len(payload) > self.fragment_size and not first & 0x08:
             self.emit_fragments(first, payload)
             return
         if isinstance(payload, bytes):
@@ -480,14 +483,19 @@ cdef class FrameCodec:
             frame = _framed(first, &view[0] if view.shape[0] else NULL, view.shape[0], self._next_key())
         self._emit(first, frame)
 
-    def emit_pieces(self, int first, bytes payload not None):
-        """Write a payload, admitted already, in frames of ``fragment_size``; FIN, if ``first`` has it, on the last."""
-        cdef const uint8_t *octets = <const uint8_t *>PyBytes_AS_STRING(payload)
-        cdef Py_ssize_t end = PyBytes_GET_SIZE(payload), at = 0, size
+    def emit_pieces(self, int first, payload):
+        """Write a payload, admitted already, in frames of ``fragment_size``; FIN, if ``first`` has it, on the last.
+
+        It stops where a close frame comes in between.
+        """
+        cdef const uint8_t[::1] view = payload
+        cdef const uint8_t *octets = &view[0] if view.shape[0] else NULL
+        cdef Py_ssize_t end = view.shape[0], at = 0, size
         cdef int fin = first & FIN, opcode = first & ~FIN
         if self._gathered:
             self.flush()
-        while True:
+        # RFC 6455 §5.5.1: no data frame follows a close frame.
+        while not self.closed:
             size = end - at
             if <uint64_t>size > self.fragment_size:
                 size = <Py_ssize_t>self.fragment_size

@@ -286,6 +286,9 @@ class PerMessageDeflate:
             except zlib.error:
                 raise BadDeflate from None
             if len(piece) > room:
+                # What fits is judged first, so that the cutting into chunks does not decide which fault is found.
+                if room:
+                    yield piece[:room], False
                 raise MessageTooBig
             room -= len(piece)
             part = inflater.unconsumed_tail

@@ -56,8 +56,11 @@ class Sink(Protocol):
     def write(self, data: bytes) -> None:
         """Take data frames; a full sink may refuse them by its policy."""
 
-    def admits(self, size: int) -> bool:
-        """Whether ``size`` octets of data frames may be written; if not, the policy was carried out, or raises."""
+    def admits(self, size: int, held: int = 0) -> bool:
+        """Whether ``size`` octets of data frames may be written; if not, the policy was carried out, or raises.
+
+        held: octets that were let in and are not written yet. Raises `LocalError` only if ``size`` can never fit.
+        """
 
     def admits_part(self, size: int) -> None:
         """The same for a part of a message that is begun already; raises `BufferFull` where it may not be written."""
@@ -136,6 +139,7 @@ class FrameCodec:
         "_remaining",
         "_waiting",
         "accepts_rsv1",
+        "closed",
         "compressed",
         "fragment_size",
         "halted",
@@ -174,6 +178,8 @@ class FrameCodec:
         self.received_at = now()
         self.accepts_rsv1 = False
         self.sendable = True
+        # A close frame was sent, or nothing will be: no frame follows.
+        self.closed = False
         self.halted = RUNNING
         # Messages may be delivered whole: none is in progress, nobody wants their pieces, none is to be thrown away.
         self.whole = True
@@ -395,7 +401,8 @@ class FrameCodec:
 
     def emit(self, first: int, payload: bytes) -> None:
         """Write a frame, or gather it while a chunk is being fed and nothing waits in the sink."""
-        if len(payload) > self.fragment_size:
+        # RFC 6455 §5.5: a control frame stays whole.
+        if len(payload) > self.fragment_size and not first & 0x08:
             self.emit_fragments(first, payload)
             return
         frame = encode_frame(first, payload, None if self.server else mask_keys.next())
@@ -413,12 +420,18 @@ class FrameCodec:
             self.sink.write(frame)
 
     def emit_pieces(self, first: int, payload: bytes) -> None:
-        """Write a payload, admitted already, in frames of ``fragment_size``; FIN, if ``first`` has it, on the last."""
+        """Write a payload, admitted already, in frames of ``fragment_size``; FIN, if ``first`` has it, on the last.
+
+        It stops where a close frame comes in between.
+        """
         if self._gathered:
             self.flush()
         fin, opcode = first & FIN, first & ~FIN
         end = len(payload)
         for at in range(0, end or 1, self.fragment_size):
+            # RFC 6455 §5.5.1: no data frame follows a close frame.
+            if self.closed:
+                return
             piece = payload[at : at + self.fragment_size]
             last = fin if at + len(piece) == end else 0
             self.sink.write_admitted(encode_frame(opcode | last, piece, None if self.server else mask_keys.next()))

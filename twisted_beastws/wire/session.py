@@ -36,6 +36,9 @@ from twisted_beastws.wire.frames import (
     Sink,
 )
 
+LEAST_HEADER = 2
+"""Octets that a held message counts beyond its payload, so that empty ones are bounded, too."""
+
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 
@@ -208,47 +211,64 @@ class Session(FrameCodec):
 
         Raises `ConnectionClosed` once closing, `LocalError` while another is open.
         """
-        if self._next_first is not None:
-            raise LocalError("a streamed message is open: it has to end before another begins")
         if not self.sendable:
-            raise ConnectionClosed(self.reason())
+            self._require_open()
+            raise LocalError("a streamed message is open: it has to end before another begins")
         self.sendable = False
         self._next_first = int(opcode)
 
     def write_part(self, part: bytes) -> None:
-        """Send a part of the message, in a frame of its own. Raises `BufferFull` with nothing of it sent."""
+        """Send a part of the message, in a frame of its own. Raises `BufferFull` with nothing of it sent.
+
+        Raises `ConnectionClosed` once closing, `LocalError` where no message is open; so does `end_message`.
+        """
         self._admit_part(len(part))
         self._write_frames(part, 0)
 
     def end_message(self, rest: bytes = b"") -> None:
         """End the streamed message with ``rest``, and send what was held behind it."""
         self._write_frames(rest, FIN)
-        self._next_first = None
-        self.sendable = True
-        held, self._held = self._held, []
+        self._release_held()
+
+    def _release_held(self) -> None:
+        # It grows if the sink's writing makes somebody send, and a close empties it.
+        for first, payload, compress in self._held:
+            self._held_size -= len(payload) + LEAST_HEADER
+            self._send_admitted(first, payload, compress)
+        self._held.clear()
         self._held_size = 0
-        for first, payload, compress in held:
-            self.send_message(first, payload, compress)
+        self.sendable = not self.closed
+
+    def _send_admitted(self, first: int, payload: bytes, compress: bool | None) -> None:
+        self.emit_pieces(first, payload)
 
     def _admit_part(self, size: int) -> None:
         self._require_message()
         self.sink.admits_part(size)
         self._require_message()
 
-    def _require_message(self) -> int:
-        if self._next_first is None or self.sent is not None:
+    def _require_open(self) -> None:
+        if self.closed:
             raise ConnectionClosed(self.reason())
+
+    def _require_message(self) -> int:
+        self._require_open()
+        if self._next_first is None:
+            raise LocalError("no streamed message is open")
         return self._next_first
 
     def _write_frames(self, part: bytes, fin: int) -> None:
         first = self._require_message()
-        self._next_first = Opcode.CONTINUATION
+        self._next_first = None if fin else Opcode.CONTINUATION
         self.emit_pieces(first | fin, part)
 
     def emit_fragments(self, first: int, payload: bytes) -> None:
         """Send a long message in frames of ``fragment_size``: control frames can go in between (RFC 6455 §5.4)."""
         if self.sink.admits(len(payload)):
+            # What the sink's writing makes somebody send goes behind it.
+            self.sendable = False
             self.emit_pieces(first, payload)
+            self._release_held()
 
     def ping(self, payload: bytes = b"") -> None:
         """Send a ping of at most 125 octets; raises `LocalError` beyond, `ConnectionClosed` after a close."""
@@ -261,17 +281,16 @@ class Session(FrameCodec):
     def _send_control(self, opcode: Opcode, payload: bytes) -> None:
         if len(payload) > 125:
             raise LocalError(f"{opcode.name.lower()} of {len(payload)} octets: at most 125 fit (RFC 6455 §5.5)")
-        if self.sent is not None or self.halted == STOPPED:
-            raise ConnectionClosed(self.reason())
+        self._require_open()
         self.emit(FIN | opcode, payload)
 
     def send_held(self, first: int, payload: bytes, compress: bool | None = None) -> None:
-        """Keep a message behind the streamed one, under the sink's policy; raises `ConnectionClosed` where none is."""
-        if self._next_first is None or self.sent is not None or self.halted == STOPPED:
-            raise ConnectionClosed(self.reason())
-        if self.sink.admits(self._held_size + len(payload)):
-            self._held.append((first, payload, compress))
-            self._held_size += len(payload)
+        """Keep a message behind the one on its way, under the sink's policy; raises `ConnectionClosed` once closing."""
+        self._require_open()
+        if self.sink.admits(len(payload), self._held_size):
+            # A copy of what may change.
+            self._held.append((first, bytes(payload), compress))
+            self._held_size += len(payload) + LEAST_HEADER
 
     # Closing.
 
@@ -317,10 +336,12 @@ class Session(FrameCodec):
 
     def _emit_close(self, code: int, payload: bytes) -> None:
         self.sendable = False
+        self.closed = True
         self.whole = False
         self._message = self._decoder = None
-        self.emit(FIN | Opcode.CLOSE, payload)
+        self._held.clear()
         self.sent = Close(int(code), payload[2:].decode())
+        self.emit(FIN | Opcode.CLOSE, payload)
         # What the peer sends now is thrown away, so that its close frame is found however little the application takes.
         self.resume()
 
@@ -328,7 +349,9 @@ class Session(FrameCodec):
         if self.halted != STOPPED:
             self.halted = STOPPED
             self.sendable = False
+            self.closed = True
             self._message = self._decoder = None
+            self._held.clear()
             self._partial = b""
             if self.gathered_size:
                 self.flush()
@@ -442,12 +465,27 @@ class DeflateSession(Session):
     def end_message(self, rest: bytes = b"") -> None:
         if self._compressing:
             self._compressing = False
-            rest = self.deflate.finish_parts()
+            rest = (self.deflate.compress_part(rest) if rest else b"") + self.deflate.finish_parts()
         super().end_message(rest)
 
-    def _send_compressed(self, first: int, payload: bytes) -> None:
+    def _send_admitted(self, first: int, payload: bytes, compress: bool | None) -> None:
+        if not compress:
+            self.emit_pieces(first, payload)
+            return
+        leaves = self._leaves
+        self.emit_pieces(first | RSV1, self.deflate.compress(payload))
+        if not leaves:
+            self.deflate.forget_sent()
+
+    @property
+    def _leaves(self) -> bool:
         # What waits may be dropped yet: what comes behind it must not refer to it.
-        leaves = self.sink.free or not self._may_drop
+        return self.sink.free or not self._may_drop
+
+    def _send_compressed(self, first: int, payload: bytes) -> None:
+        leaves = self._leaves
+        # What the sink's writing makes somebody send refers to it, and goes behind it.
+        self.sendable = False
         sent = False
         try:
             self.emit(first | RSV1, self.deflate.compress(payload))
@@ -455,3 +493,4 @@ class DeflateSession(Session):
         finally:
             if not sent:
                 self.deflate.forget_sent()
+            self._release_held()

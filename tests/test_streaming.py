@@ -1,0 +1,276 @@
+"""Messages streamed out and in, and long ones in fragments."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from twisted_beastws import (
+    BufferFull,
+    ConnectionClosed,
+    Deflate,
+    Limits,
+    LocalError,
+    Opcode,
+    State,
+    WebSocketProtocol,
+)
+
+pytestmark = pytest.mark.usefixtures("logged")
+
+
+def frames(wire: bytes) -> list[tuple[int, bytes]]:
+    """The server's frames: first octet and payload."""
+    found = []
+    while wire:
+        size, at = wire[1], 2
+        if size > 125:
+            at = 4 if size == 126 else 10
+            size = int.from_bytes(wire[2:at], "big")
+        found.append((wire[0], wire[at : at + size]))
+        wire = wire[at + size :]
+    return found
+
+
+def offering(peer: Any, offer: bytes) -> Any:
+    peer.sends(peer.HEAD[:-2] + b"Sec-WebSocket-Extensions: " + offer + b"\r\n\r\n")
+    assert b"permessage-deflate" in peer.reads()
+    return peer
+
+
+class TestMessage:
+    def test_parts_are_frames(self, connect):
+        peer = connect()
+        with peer.protocol.message() as message:
+            message.write("né")
+            assert peer.reads() == b"\x01\x03n\xc3\xa9"
+            message.write(b"b")
+        assert frames(peer.reads()) == [(0x00, b"b"), (0x80, b"")]
+
+    def test_of_binary(self, connect):
+        peer = connect()
+        with peer.protocol.message(Opcode.BINARY) as message:
+            message.write(b"\xff")
+        assert frames(peer.reads()) == [(0x02, b"\xff"), (0x80, b"")]
+
+    def test_without_parts_is_an_empty_message(self, connect):
+        peer = connect()
+        with peer.protocol.message():
+            pass
+        assert frames(peer.reads()) == [(0x81, b"")]
+
+    def test_what_is_sent_meanwhile_goes_out_behind_it_and_control_frames_in_between(self, connect):
+        peer = connect()
+        with peer.protocol.message() as message:
+            message.write("a")
+            peer.protocol.send("behind")
+            peer.protocol.send(b"it")
+            peer.protocol.ping(b"p")
+            message.write("b")
+        sent = [(0x01, b"a"), (0x89, b"p"), (0x00, b"b"), (0x80, b""), (0x81, b"behind"), (0x82, b"it")]
+        assert frames(peer.reads()) == sent
+
+    def test_what_is_held_counts_towards_max_buffered(self, connect):
+        limits = Limits(max_buffered=100, high_water=50, low_water=10, slow_reader="pause")
+        peer = connect(limits=limits)
+        with peer.protocol.message() as message:
+            peer.protocol.send(b"x" * 100)
+            with pytest.raises(BufferFull):
+                peer.protocol.send(b"y")
+            message.write("a")
+        assert frames(peer.reads()) == [(0x01, b"a"), (0x80, b""), (0x82, b"x" * 100)]
+
+    def test_one_at_a_time(self, connect):
+        peer = connect()
+        with peer.protocol.message() as message:
+            with pytest.raises(LocalError), peer.protocol.message():
+                pass
+            message.write("a")
+        assert frames(peer.reads()) == [(0x01, b"a"), (0x80, b"")]
+
+    def test_left_by_an_exception_it_is_not_taken_for_whole(self, connect):
+        peer = connect()
+        with pytest.raises(ZeroDivisionError), peer.protocol.message() as message:
+            message.write("a")
+            1 / 0  # noqa: B018
+        assert frames(peer.reads()) == [(0x01, b"a"), (0x88, b"\x03\xf3")]
+        assert peer.protocol.close_reason.sent.code == 1011
+
+    def test_a_close_meanwhile_ends_it(self, connect):
+        peer = connect()
+        with pytest.raises(ConnectionClosed), peer.protocol.message() as message:
+            message.write("a")
+            peer.sends(peer.close())
+            message.write("b")
+        assert frames(peer.reads()) == [(0x01, b"a"), (0x88, b"\x03\xe8")]
+
+    def test_after_a_close_there_is_none(self, connect):
+        peer = connect()
+        peer.protocol.close()
+        with pytest.raises(ConnectionClosed), peer.protocol.message():
+            pass
+
+    @pytest.mark.parametrize("policy", ["pause", "drop"])
+    def test_a_part_too_much_is_refused_whole(self, connect, policy):
+        peer = connect(limits=Limits(max_buffered=100, high_water=50, low_water=10, slow_reader=policy))
+        peer.transport.stall()
+        with peer.protocol.message() as message:
+            message.write("a" * 90)
+            message.write("b" * 90)
+            with pytest.raises(BufferFull):
+                message.write("c" * 90)
+            peer.transport.flow()
+            message.write("d")
+        assert frames(peer.reads()) == [(0x01, b"a" * 90), (0x00, b"b" * 90), (0x00, b"d"), (0x80, b"")]
+
+    def test_a_part_too_much_closes_with_1013(self, connect):
+        peer = connect(limits=Limits(max_buffered=100, high_water=50, low_water=10))
+        peer.transport.stall()
+        with pytest.raises(ConnectionClosed), peer.protocol.message() as message:
+            for _ in range(4):
+                message.write("a" * 90)
+        assert peer.protocol.close_reason.sent.code == 1013
+
+    @pytest.mark.parametrize("parts", [["hello ", "hello ", "hello"], [], [""], ["", "x"]])
+    @pytest.mark.parametrize("alone", [True, False])
+    def test_compressed_it_is_one_message(self, connect, parts, alone):
+        options = Deflate(server_no_context_takeover=alone)
+        peer = offering(connect(opened=False, deflate=options), b"permessage-deflate")
+        inflater = zlib.decompressobj(-15)
+        for _ in range(2):
+            with peer.protocol.message() as message:
+                for part in parts:
+                    message.write(part)
+            found = frames(peer.reads())
+            assert found[0][0] & 0x7F == 0x41 and found[-1][0] & 0x80
+            if alone:
+                inflater = zlib.decompressobj(-15)
+            payload = b"".join(piece for _, piece in found)
+            assert inflater.decompress(payload + b"\0\0\xff\xff") == "".join(parts).encode()
+
+    def test_compress_false_leaves_it_as_it_is(self, connect):
+        peer = offering(connect(opened=False, deflate=Deflate()), b"permessage-deflate")
+        with peer.protocol.message(compress=False) as message:
+            message.write("hello")
+        assert frames(peer.reads()) == [(0x01, b"hello"), (0x80, b"")]
+
+
+class TestSendStream:
+    def test_of_an_iterable(self, connect):
+        peer = connect()
+        done = Deferred.fromCoroutine(peer.protocol.send_stream(iter(["a", "b"])))
+        assert done.called
+        assert frames(peer.reads()) == [(0x01, b"a"), (0x00, b"b"), (0x80, b"")]
+
+    def test_of_an_asynchronous_one_at_the_reader_s_pace(self, connect):
+        asked: list[int] = []
+
+        async def parts() -> AsyncIterator[bytes]:
+            for number in range(4):
+                asked.append(number)
+                yield bytes([number]) * 60
+
+        peer = connect(limits=Limits(high_water=50, low_water=10))
+        peer.transport.stall()
+        done = Deferred.fromCoroutine(peer.protocol.send_stream(parts(), Opcode.BINARY))
+        assert asked == [0] and not done.called
+        peer.transport.flow()
+        assert asked == [0, 1, 2, 3] and done.called
+        assert [first for first, _ in frames(peer.reads())] == [0x02, 0, 0, 0, 0x80]
+
+
+class TestFragmentSize:
+    @pytest.mark.parametrize(
+        ("size", "sizes"), [(0, [0]), (9, [9]), (10, [10]), (11, [10, 1]), (20, [10, 10]), (21, [10, 10, 1])]
+    )
+    @pytest.mark.parametrize("kind", [str, bytes])
+    def test_is_a_frame_s_at_most(self, connect, size, sizes, kind):
+        peer = connect(limits=Limits(fragment_size=10))
+        peer.protocol.send("x" * size if kind is str else b"x" * size)
+        found = frames(peer.reads())
+        assert [len(payload) for _, payload in found] == sizes
+        opcode = 1 if kind is str else 2
+        assert [first & 0x7F for first, _ in found] == [opcode] + [0] * (len(sizes) - 1)
+        assert [first >> 7 for first, _ in found] == [0] * (len(sizes) - 1) + [1]
+
+    def test_none_is_one_frame(self, connect):
+        peer = connect(limits=Limits(fragment_size=None))
+        peer.protocol.send(b"x" * (1 << 19))
+        assert [len(payload) for _, payload in frames(peer.reads())] == [1 << 19]
+
+    def test_of_a_compressed_message(self, connect):
+        limits = Limits(fragment_size=4)
+        peer = offering(connect(opened=False, deflate=Deflate(), limits=limits), b"permessage-deflate")
+        peer.protocol.send("hello")
+        found = frames(peer.reads())
+        assert [first for first, _ in found] == [0x41, 0x80]
+        compressed = b"".join(piece for _, piece in found) + b"\0\0\xff\xff"
+        assert zlib.decompressobj(-15).decompress(compressed) == b"hello"
+
+    def test_lets_a_pong_in_between(self, connect):
+        peer = connect(limits=Limits(fragment_size=1 << 17, max_buffered=1 << 20))
+        peer.transport.stall()
+        peer.protocol.send(b"x" * (1 << 19))
+        peer.sends(peer.frame(0x89, b"now"))
+        peer.transport.flow()
+        found = [first for first, _ in frames(peer.reads())]
+        assert found == [0x02, 0x8A, 0x00, 0x00, 0x80]
+
+    def test_order_with_what_a_chunk_s_hooks_gathered(self, connect):
+        class Echo(WebSocketProtocol):
+            def text_received(self, text: str) -> None:
+                self.send(text)
+
+        peer = connect(Echo, limits=Limits(fragment_size=10))
+        peer.sends(peer.text("a") + peer.text("b" * 15) + peer.text("c"))
+        assert frames(peer.reads()) == [(0x81, b"a"), (0x01, b"b" * 10), (0x80, b"b" * 5), (0x81, b"c")]
+
+    def test_a_message_is_let_in_whole_or_not(self, connect):
+        limits = Limits(fragment_size=10, max_buffered=150, high_water=50, low_water=10, slow_reader="drop")
+        peer = connect(limits=limits)
+        peer.transport.stall()
+        for letter in (b"a", b"b", b"c"):
+            peer.protocol.send(letter * 60)
+        peer.transport.flow()
+        assert b"".join(payload for _, payload in frames(peer.reads())) == b"a" * 60 + b"b" * 60
+        assert peer.protocol.outgoing.dropped == 1
+
+
+class TestStreamedIn:
+    def test_pieces_are_not_gathered(self, connect):
+        class Streaming(WebSocketProtocol):
+            pieces: list[Any]
+
+            def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> None:
+                self.pieces.append((data, opcode, final))
+
+        peer = connect(Streaming)
+        peer.protocol.pieces = []
+        wire = peer.frame(0x02, b"ab") + peer.frame(0x80, b"cd")
+        for at in range(len(wire)):
+            peer.sends(wire[at : at + 1])
+        assert b"".join(data for data, _, _ in peer.protocol.pieces) == b"abcd"
+        assert [final for _, _, final in peer.protocol.pieces] == [False, False, False, True]
+
+    def test_a_slow_one_holds_the_rest_back(self, connect):
+        class Streaming(WebSocketProtocol):
+            pieces: list[bytes]
+            waits: Deferred[None]
+
+            def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> Deferred[None]:
+                self.pieces.append(data)
+                self.waits = Deferred()
+                return self.waits
+
+        peer = connect(Streaming)
+        peer.protocol.pieces = []
+        peer.sends(peer.frame(0x02, b"a") + peer.frame(0x80, b"b"))
+        assert peer.protocol.pieces == [b"a"] and peer.transport.producerState == "paused"
+        peer.protocol.waits.callback(None)
+        assert peer.protocol.pieces == [b"a", b"b"]
+        peer.protocol.waits.callback(None)
+        assert peer.transport.producerState == "producing" and peer.protocol.state is State.OPEN

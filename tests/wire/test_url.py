@@ -1,0 +1,170 @@
+"""Tests of `twisted_beastws.wire.url`."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twisted_beastws.wire.url import WebSocketURL, basic_credentials
+
+parse = WebSocketURL.parse
+
+
+class TestParse:
+    @pytest.mark.parametrize(
+        ("text", "parts"),
+        [
+            ("ws://host/chat", ("ws", "host", 80, "/chat")),
+            ("wss://host/chat", ("wss", "host", 443, "/chat")),
+            ("http://host/chat", ("ws", "host", 80, "/chat")),
+            ("https://host/chat", ("wss", "host", 443, "/chat")),
+            ("WS://HOST/Chat", ("ws", "host", 80, "/Chat")),
+            ("ws://host", ("ws", "host", 80, "/")),
+            ("ws://host:1984", ("ws", "host", 1984, "/")),
+            ("ws://host:", ("ws", "host", 80, "/")),
+            ("ws://host?a=b", ("ws", "host", 80, "/?a=b")),
+            ("ws://host/?", ("ws", "host", 80, "/")),
+            (" ws://host/ ", ("ws", "host", 80, "/")),
+            ("ws://[::1]/", ("ws", "::1", 80, "/")),
+            ("wss://[2001:DB8::1]:8443/x", ("wss", "2001:db8::1", 8443, "/x")),
+            ("ws://127.0.0.1:1/", ("ws", "127.0.0.1", 1, "/")),
+            ("ws://my_service/", ("ws", "my_service", 80, "/")),
+            ("ws://münchen.example/", ("ws", "xn--mnchen-3ya.example", 80, "/")),
+            ("ws://host/a b", ("ws", "host", 80, "/a%20b")),
+            ("ws://host/%2F?%20", ("ws", "host", 80, "/%2F?%20")),
+            ("ws://host/ü?ü", ("ws", "host", 80, "/%C3%BC?%C3%BC")),
+            ("ws://host/\r\nX: y", ("ws", "host", 80, "/X:%20y")),
+        ],
+    )
+    def test_parts(self, text, parts):
+        url = parse(text)
+        assert (url.scheme, url.host, url.port, url.target) == parts
+        assert (url.user, url.password) == ("", "")
+        assert url.secure == (parts[0] == "wss")
+        assert url.origin == parts[:3]
+
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            ("", "does not begin with"),
+            ("host:80", "does not begin with"),
+            ("/chat", "does not begin with"),
+            ("ftp://host/", "does not begin with"),
+            ("ws:///chat", "names no host"),
+            ("ws://:80/", "names no host"),
+            ("ws://host/#", None),
+            ("ws://host/#fragment", "has a fragment, which RFC 6455 §3 forbids"),
+            ("ws://host:port/", "[Pp]ort"),
+            ("ws://host:65536/", "[Pp]ort"),
+            ("ws://host:-1/", "[Pp]ort"),
+            ("ws://[::1/", "Invalid IPv6 URL"),
+            ("ws://[fe80::1%25eth0]/", "characters"),
+            ("ws://a b/", "characters"),
+            ("ws://a%41/", "characters"),
+            ("ws://a\\b/", "characters"),
+            ("ws://a..b/", "label"),
+            (f"ws://{'a' * 64}/", "label"),
+        ],
+    )
+    def test_what_is_none(self, text, why):
+        if why is None:
+            assert parse(text).target == "/"
+            return
+        with pytest.raises(ValueError, match=f"^not a WebSocket URL: .*{why}"):
+            parse(text)
+
+    @given(st.text())
+    def test_any_text_is_one_or_a_value_error(self, text):
+        for whole in (text, "ws://" + text, "ws://host/" + text, "wss://[" + text):
+            try:
+                url = parse(whole)
+            except ValueError:
+                continue
+            line = f"{url.host_field} {url.target}"
+            assert line.isascii() and line.isprintable()
+            assert line.count(" ") == 1
+
+
+class TestHostField:
+    @pytest.mark.parametrize(
+        ("text", "field"),
+        [
+            ("ws://host:80/", "host"),
+            ("ws://host:443/", "host:443"),
+            ("wss://host:443/", "host"),
+            ("wss://host:80/", "host:80"),
+            ("ws://[::1]/", "[::1]"),
+            ("ws://[::1]:81/", "[::1]:81"),
+            ("ws://user:pass@host/", "host"),
+        ],
+    )
+    def test_has_the_port_where_it_is_not_the_schemes(self, text, field):
+        assert parse(text).host_field == field
+
+
+class TestUserinfo:
+    @pytest.mark.parametrize(
+        ("userinfo", "user", "password"),
+        [
+            ("user:pass", "user", "pass"),
+            ("user", "user", ""),
+            (":pass", "", "pass"),
+            ("a%40b:%3A%2F", "a@b", ":/"),
+            ("%C3%BC:x", "ü", "x"),
+            ("user:a:b", "user", "a:b"),
+        ],
+    )
+    def test_is_unquoted(self, userinfo, user, password):
+        url = parse(f"ws://{userinfo}@host/")
+        assert (url.user, url.password, url.host) == (user, password, "host")
+        assert url.authorization == basic_credentials(user, password)
+
+    @pytest.mark.parametrize("userinfo", ["", "@", ":@"])
+    def test_none(self, userinfo):
+        assert parse(f"ws://{userinfo}host/").authorization is None
+
+    def test_credentials(self):
+        assert basic_credentials("Aladdin", "open sesame") == "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+        assert basic_credentials("test", "123£") == "Basic dGVzdDoxMjPCow=="
+
+
+class TestJoin:
+    @pytest.mark.parametrize(
+        ("location", "joined"),
+        [
+            ("x", "wss://host:1/a/x"),
+            ("../x", "wss://host:1/x"),
+            ("/x?y", "wss://host:1/x?y"),
+            ("?y", "wss://host:1/a/b?y"),
+            ("", "wss://host:1/a/b?c"),
+            ("#f", "wss://host:1/a/b?c"),
+            ("/x#f", "wss://host:1/x"),
+            ("//other/x", "wss://other/x"),
+            ("wss://other/x", "wss://other/x"),
+            ("https://other/x", "wss://other/x"),
+            ("ws://other/x", "ws://other/x"),
+            ("http://other:2/x", "ws://other:2/x"),
+        ],
+    )
+    def test_leads(self, location, joined):
+        assert parse("wss://host:1/a/b?c").join(location) == parse(joined)
+
+    @pytest.mark.parametrize(
+        ("location", "authorization"),
+        [
+            ("/x", basic_credentials("u", "p")),
+            ("ws://host:80/x", basic_credentials("u", "p")),
+            ("ws://new@host/x", basic_credentials("new", "")),
+            ("wss://host/x", None),
+            ("ws://host:81/x", None),
+            ("ws://other/x", None),
+        ],
+    )
+    def test_userinfo_stays_within_the_origin(self, location, authorization):
+        assert parse("ws://u:p@host/").join(location).authorization == authorization
+
+    @pytest.mark.parametrize("location", ["mailto:a@b", "ftp://h/", "ws://", "http://[", "http://h:x/", "http://a b/"])
+    def test_nowhere(self, location):
+        with pytest.raises(ValueError):
+            parse("ws://host/").join(location)
