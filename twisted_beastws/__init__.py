@@ -25,6 +25,7 @@ from twisted_beastws.wire.codec import ACCELERATED
 from twisted_beastws.wire.frames import Opcode
 from twisted_beastws.wire.handshake import is_upgrade
 from twisted_beastws.wire.http import Headers, Request, Response
+from twisted_beastws.wire.prepared import Prepared, prepare
 
 if TYPE_CHECKING:
     from twisted_beastws.client import WebSocketClientEndpoint, connect
@@ -46,6 +47,7 @@ __all__ = [
     "Opcode",
     "Origins",
     "PingScheduler",
+    "Prepared",
     "ProtocolError",
     "Request",
     "Response",
@@ -62,6 +64,7 @@ __all__ = [
     "connect",
     "is_retryable",
     "is_upgrade",
+    "prepare",
     "reconnecting",
 ]
 

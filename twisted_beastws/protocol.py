@@ -30,6 +30,7 @@ from twisted_beastws.wire.closing import CloseCode, CloseReason
 from twisted_beastws.wire.deflate import Negotiated, PerMessageDeflate
 from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT, Opcode
 from twisted_beastws.wire.http import Request, Response
+from twisted_beastws.wire.prepared import Prepared
 from twisted_beastws.wire.session import DeflateSession, Session
 
 if TYPE_CHECKING:
@@ -379,17 +380,22 @@ class WebSocketProtocol(Protocol):
 
     # Messages.
 
-    def send(self, message: str | bytes, *, compress: bool | None = None) -> None:
-        """Send a message: ``str`` as text, ``bytes`` as binary. It is queued at once, like ``transport.write``.
+    def send(self, message: str | bytes | Prepared, *, compress: bool | None = None) -> None:
+        """Send a message: ``str`` as text, ``bytes`` as binary, or what `prepare` made, for many receivers.
 
-        compress: whether to, where `deflate` was agreed on; None compresses from ``Deflate.threshold`` octets on.
+        It is queued at once, like ``transport.write``.
+
+        compress: whether to, where `deflate` was agreed on; None compresses from ``Deflate.threshold`` octets on. A
+            prepared message has its own choice.
 
         Raises `ConnectionClosed` once closing, `BufferFull` under the policy ``pause``, `LocalError` before the
         connection is open or for more than ``Limits.max_buffered``. Text with lone surrogates raises
         UnicodeEncodeError.
         """
         session = self._session or self._require_session()
-        if compress is not None:
+        if isinstance(message, Prepared):
+            session.send_prepared(message)
+        elif compress is not None:
             first, payload = (FIN_TEXT, message.encode()) if isinstance(message, str) else (FIN_BINARY, message)
             session.send_message(first, payload, compress)
         elif isinstance(message, str):

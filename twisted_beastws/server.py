@@ -8,7 +8,9 @@ from inspect import isclass, iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory
+from zope.interface import implementer
 
 from twisted_beastws.errors import ConnectionClosed, TooManyConnections
 from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Settings, Timeouts
@@ -41,6 +43,7 @@ class HandlerProtocol(WebSocketProtocol):
             self.close()
 
 
+@implementer(IProtocolNegotiationFactory)
 class WebSocketServerFactory(Factory):
     """Makes the protocols of a server.
 
@@ -85,6 +88,11 @@ class WebSocketServerFactory(Factory):
         self._peer_of: dict[WebSocketProtocol, str] = {}
         self._draining: Deferred[None] | None = None
         self._leaving: set[WebSocketProtocol] = set()
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What TLS may agree on (``IProtocolNegotiationFactory``)."""
+        # RFC 7301 §3.2: no protocol in common ends the handshake, and browsers offer this one.
+        return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> WebSocketProtocol:
         protocol = self._make()

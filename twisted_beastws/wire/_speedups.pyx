@@ -509,6 +509,10 @@ cdef class FrameCodec:
     cdef bytes _next_key(self):
         return None if self.server else mask_keys.next()
 
+    def emit_frame(self, int first, bytes frame not None):
+        """Write a whole frame, or gather it, as `emit` does; ``first`` is its first octet."""
+        self._emit(first, frame)
+
     cdef _emit(self, int first, bytes frame):
         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
         if self._gathering and size < _GATHER_LIMIT and self.sink.free:

@@ -230,6 +230,11 @@ class PerMessageDeflate:
         self._begun = False
         self._parted = False
 
+    @property
+    def parameters(self) -> tuple[int, int, int]:
+        """The window bits, level and memory level that we compress with."""
+        return self._sends_bits, self._options.level, self._options.mem_level
+
     def compress(self, payload: bytes) -> bytes:
         """A whole message, compressed."""
         # RFC 7692 §7.2.3.6; zlib flushes nothing where nothing came since the last flush.

@@ -405,7 +405,10 @@ class FrameCodec:
         if len(payload) > self.fragment_size and not first & 0x08:
             self.emit_fragments(first, payload)
             return
-        frame = encode_frame(first, payload, None if self.server else mask_keys.next())
+        self.emit_frame(first, encode_frame(first, payload, None if self.server else mask_keys.next()))
+
+    def emit_frame(self, first: int, frame: bytes) -> None:
+        """Write a whole frame, or gather it, as `emit` does; ``first`` is its first octet."""
         if self._gathering and self.sink.free and len(frame) < GATHER_LIMIT:
             self._gathered.append(frame)
             self._waiting += len(frame)

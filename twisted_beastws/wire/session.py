@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import io
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from twisted_beastws.errors import (
     BadFramePayload,
@@ -35,6 +35,9 @@ from twisted_beastws.wire.frames import (
     Opcode,
     Sink,
 )
+
+if TYPE_CHECKING:
+    from twisted_beastws.wire.prepared import Framed, Prepared
 
 LEAST_HEADER = 2
 """Octets that a held message counts beyond its payload, so that empty ones are bounded, too."""
@@ -205,6 +208,17 @@ class Session(FrameCodec):
     def send_message(self, first: int, payload: bytes, compress: bool | None = None) -> None:
         """Send a message whose frame begins with the octet ``first``. Without compression agreed on there is none."""
         self.send_frame(first, payload)
+
+    def send_prepared(self, message: Prepared) -> None:
+        """Send a message that was put into a frame beforehand."""
+        self._send_framed(message.plain, message.plain, False)
+
+    def _send_framed(self, framed: Framed, plain: Framed, compress: bool) -> None:
+        # RFC 6455 §5.3: a client masks each frame by a key of its own.
+        if self.sendable and self.server and len(framed.payload) <= self.fragment_size:
+            self.emit_frame(framed.first, framed.frame)
+        else:
+            self.send_message(plain.first, plain.payload, compress)
 
     def begin_message(self, opcode: int, compress: bool | None = None) -> None:
         """Begin to stream a message out; what is sent meanwhile leaves behind it, but for control frames.
@@ -446,6 +460,17 @@ class DeflateSession(Session):
             self._send_compressed(first, payload)
         else:
             self.send_frame(first, payload)
+
+    def send_prepared(self, message: Prepared) -> None:
+        compress = message.compress
+        if compress is None:
+            compress = len(message.plain.payload) >= self.deflate.threshold
+        if not compress:
+            super().send_prepared(message)
+            return
+        # The peer inflates it, we did not compress it: what comes behind must not refer to what came before.
+        self.deflate.forget_sent()
+        self._send_framed(message.compressed(self.deflate.parameters), message.plain, True)
 
     def begin_message(self, opcode: int, compress: bool | None = None) -> None:
         super().begin_message(opcode, compress)

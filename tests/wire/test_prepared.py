@@ -1,0 +1,121 @@
+"""Tests of `twisted_beastws.wire.prepared`, and of sessions that send such messages."""
+
+from __future__ import annotations
+
+import zlib
+
+import pytest
+
+from twisted_beastws import Deflate, Limits, WebSocketProtocol, prepare
+from twisted_beastws.errors import ConnectionClosed
+from twisted_beastws.options import Settings
+from twisted_beastws.testing import connected_pair
+from twisted_beastws.wire.frames import RSV1
+
+from .peer import Frame, Recorder
+
+TEXT, BINARY = 1, 2
+
+
+def inflated(payload: bytes) -> bytes:
+    return zlib.decompressobj(-15).decompress(payload + b"\0\0\xff\xff")
+
+
+class TestPrepare:
+    @pytest.mark.parametrize(
+        ("message", "frame"),
+        [("h\u00e9", b"\x81\x03h\xc3\xa9"), (b"\xff", b"\x82\x01\xff"), ("", b"\x81\x00"), (b"", b"\x82\x00")],
+    )
+    def test_a_frame(self, message, frame):
+        assert prepare(message).plain.frame == frame
+
+    def test_lone_surrogates_are_refused(self):
+        with pytest.raises(UnicodeEncodeError):
+            prepare("\ud800")
+
+    @pytest.mark.parametrize("message", [b"", b"x", b"hello " * 1000])
+    def test_compressed_once_for_each_set_of_parameters(self, message):
+        prepared = prepare(message)
+        first, payload, frame = prepared.compressed((15, 8, 4))
+        assert first == 0x80 | RSV1 | BINARY
+        assert frame[0] == first and frame.endswith(payload)
+        assert inflated(payload) == message
+        assert prepared.compressed((15, 8, 4)).frame is frame
+        assert prepared.compressed((9, 1, 1)).frame is not frame
+
+
+class TestSession:
+    @pytest.mark.parametrize("message", ["hello", b"hello", "", b"x" * 70_000])
+    @pytest.mark.parametrize("fragment_size", [None, 7])
+    def test_the_same_as_send(self, server, message, fragment_size):
+        sent = []
+        for prepared in (True, False):
+            recorder = Recorder(server, Limits(fragment_size=fragment_size))
+            if prepared:
+                recorder.session.send_prepared(prepare(message))
+            elif isinstance(message, str):
+                recorder.session.send_text(message)
+            else:
+                recorder.session.send_binary(message)
+            sent.append(recorder.sent)
+        assert sent[0] == sent[1]
+
+    def test_a_server_writes_the_one_frame(self):
+        prepared = prepare("hello")
+        recorders = [Recorder(True) for _ in range(2)]
+        for recorder in recorders:
+            recorder.session.send_prepared(prepared)
+        assert [recorder.writes[0][1] is prepared.plain.frame for recorder in recorders] == [True, True]
+
+    def test_a_client_masks_each_by_another_key(self):
+        recorder = Recorder(False)
+        for _ in range(2):
+            recorder.session.send_prepared(prepare("hello"))
+        assert recorder.writes[0] != recorder.writes[1]
+
+    def test_gathered_with_what_a_chunk_s_hooks_send(self, server):
+        prepared = prepare("x")
+        recorder = Recorder(server, react=lambda recorder, event: recorder.session.send_prepared(prepared))
+        recorder.receive(*[Frame(TEXT, b"a")] * 3)
+        assert recorder.sent == [Frame(TEXT, b"x")] * 3 and len(recorder.writes) == 1
+
+    def test_behind_a_streamed_message(self, server):
+        recorder = Recorder(server)
+        recorder.session.begin_message(TEXT)
+        recorder.session.send_prepared(prepare(b"later"))
+        recorder.session.end_message(b"first")
+        assert recorder.sent == [Frame(TEXT, b"first"), Frame(BINARY, b"later")]
+
+    def test_once_closing(self, server):
+        recorder = Recorder(server)
+        recorder.session.close()
+        with pytest.raises(ConnectionClosed):
+            recorder.session.send_prepared(prepare("x"))
+
+
+class TestCompressed:
+    @pytest.mark.parametrize("alone", [False, True])
+    @pytest.mark.parametrize("fragment_size", [None, 20])
+    def test_between_messages_of_a_connection_s_own_context(self, alone, fragment_size):
+        options = Deflate(server_no_context_takeover=alone, client_no_context_takeover=alone, threshold=10)
+        limits = Limits(fragment_size=fragment_size)
+        settings = Settings(deflate=options, limits=limits)
+        pair = connected_pair(WebSocketProtocol, settings=settings, deflate=options, limits=limits)
+        assert pair.client.deflate
+        messages = ["a text of some length, " * count for count in (1, 2, 3)] + ["short", "", b"octets " * 20]
+        for sender, receiver in ((pair.server, pair.client), (pair.client, pair.server)):
+            for message in messages * 2:
+                for sent in (message, prepare(message), message, prepare(message, compress=True)):
+                    sender.send(sent)
+                    pair.flush()
+                    assert receiver.receive().result == message
+
+    def test_compressed_by_the_threshold_unless_it_is_told(self):
+        options = Deflate(threshold=100)
+        pair = connected_pair(WebSocketProtocol, settings=Settings(deflate=options), deflate=options)
+        sent = []
+        for size, compress in ((99, None), (100, None), (50, True), (200, False)):
+            pair.server.send(prepare(b"x" * size, compress=compress))
+            sent.append(pair.server_transport.buffered < size)
+            pair.flush()
+        assert sent == [False, True, True, False]

@@ -1,0 +1,58 @@
+"""Messages put into frames once, for any number of receivers."""
+
+from __future__ import annotations
+
+import zlib
+from typing import NamedTuple
+
+from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT, RSV1, encode_frame
+
+
+class Framed(NamedTuple):
+    """A message as a server sends it: in one frame, not masked."""
+
+    first: int
+    payload: bytes
+    frame: bytes
+
+
+class Prepared:
+    """A message from `prepare`."""
+
+    __slots__ = ("_compressed", "compress", "plain")
+
+    def __init__(self, first: int, payload: bytes, compress: bool | None) -> None:
+        self.plain = Framed(first, payload, encode_frame(first, payload))
+        self.compress = compress
+        self._compressed: dict[tuple[int, int, int], Framed] = {}
+
+    def compressed(self, parameters: tuple[int, int, int]) -> Framed:
+        """It compressed with these window bits, level and memory level, referring to no message before."""
+        found = self._compressed.get(parameters)
+        if found is None:
+            found = self._compressed[parameters] = self._compress(*parameters)
+        return found
+
+    def _compress(self, bits: int, level: int, mem_level: int) -> Framed:
+        first, payload = self.plain.first | RSV1, b"\0"
+        # RFC 7692 §7.2.3.6: what an empty message is made of.
+        if self.plain.payload:
+            compressor = zlib.compressobj(level, zlib.DEFLATED, -bits, mem_level)
+            payload = (compressor.compress(self.plain.payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        return Framed(first, payload, encode_frame(first, payload))
+
+
+def prepare(message: str | bytes, *, compress: bool | None = None) -> Prepared:
+    """A message to `send` to many connections: framed once, and compressed once for each set of parameters.
+
+    message: ``str`` as text, ``bytes`` as binary. compress: as for `send`.
+
+    A connection whose compressor keeps its context begins a new one behind a prepared message that was compressed, so
+    that for one receiver, or where the messages between are many, `send` itself compresses better. A client, which
+    masks each frame by a key of its own, and a message beyond ``Limits.fragment_size`` gain nothing by it.
+
+    Text with lone surrogates raises UnicodeEncodeError.
+    """
+    if isinstance(message, str):
+        return Prepared(FIN_TEXT, message.encode(), compress)
+    return Prepared(FIN_BINARY, message, compress)
