@@ -14,7 +14,16 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 
+# Expectations are octets, and zlib's; tests of ISA-L choose it themselves.
+os.environ["TWISTED_BEASTWS_ZLIB"] = "1"
+
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-cases", action="store_true", help="run all 517 cases of the conformance suite, about an hour"
+    )
 
 
 def fail_if_skipped(report: Report) -> Report:

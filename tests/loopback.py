@@ -235,19 +235,23 @@ async def connected(service: ClientService) -> Any:
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Without the collection of garbage: what is in a cycle stays."""
-    # pytest-twisted takes `Failure.cleanFailure` away, which lets go of what a traceback's frames know.
+    # pytest-twisted takes `cleanFailure` away, which lets go of what a traceback's frames know; and with Twisted before
+    # 25 pytest's own `__init__` gives each failure the traceback of whatever is being handled.
     spec = find_spec("twisted.python.failure")
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    taken, Failure.cleanFailure = Failure.cleanFailure, module.Failure.cleanFailure  # type: ignore[method-assign]
+    taken = {name: getattr(Failure, name) for name in ("__init__", "cleanFailure")}
+    for name in taken:
+        setattr(Failure, name, getattr(module.Failure, name))
     gc.collect()
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-        Failure.cleanFailure = taken  # type: ignore[method-assign]
+        for name, changed in taken.items():
+            setattr(Failure, name, changed)
 
 
 @asynccontextmanager

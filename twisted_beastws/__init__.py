@@ -29,7 +29,7 @@ from twisted_beastws.wire.prepared import Prepared, prepare
 
 if TYPE_CHECKING:
     from twisted_beastws.client import WebSocketClientEndpoint, connect
-    from twisted_beastws.reconnecting import is_retryable, reconnecting
+    from twisted_beastws.reconnection import is_retryable, reconnecting
     from twisted_beastws.resource import WebSocketResource
 
 __all__ = [
@@ -73,8 +73,8 @@ _LATER = {
     "WebSocketClientEndpoint": "client",
     "WebSocketResource": "resource",
     "connect": "client",
-    "is_retryable": "reconnecting",
-    "reconnecting": "reconnecting",
+    "is_retryable": "reconnection",
+    "reconnecting": "reconnection",
 }
 
 

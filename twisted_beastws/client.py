@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_beastws.errors import HandshakeTimeout, TooManyRedirects, UpgradeDeclined
-from twisted_beastws.operation import settled
+from twisted_beastws.operation import forget_frames, settled
 from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts
-from twisted_beastws.protocol import ApplicationTransport, WebSocketProtocol, _forget_frames
+from twisted_beastws.protocol import ApplicationTransport, WebSocketProtocol
 from twisted_beastws.wire.http import Request, Response
 from twisted_beastws.wire.url import WebSocketURL
 
@@ -228,7 +228,7 @@ def _redirected(url: WebSocketURL, response: Response) -> WebSocketURL | None:
 def _without_frames(failure: Failure) -> Failure:
     # They would keep the connection for as long as the failure is remembered; its traceback stays as text.
     failure.cleanFailure()
-    _forget_frames(failure.value)
+    forget_frames(failure.value)
     return failure
 
 

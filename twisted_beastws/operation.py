@@ -24,6 +24,13 @@ async def settled(result: T | Awaitable[T]) -> T:
     return result
 
 
+def forget_frames(error: BaseException | None) -> None:
+    """Take the tracebacks off: their frames keep alive what they knew, for ever where Twisted shares the error."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 class Operation:
     """Reads heads from the connection for one operation at a time, whose Deferred fires once, whatever happens.
 

@@ -21,7 +21,7 @@ from twisted_beastws.errors import ConnectionClosed, HandshakeError, HandshakeTi
 from twisted_beastws.inbox import Inbox
 from twisted_beastws.liveness import Liveness
 from twisted_beastws.opening import ServerOpening
-from twisted_beastws.operation import settled
+from twisted_beastws.operation import forget_frames, settled
 from twisted_beastws.options import Decorator, Role, Settings
 from twisted_beastws.outgoing import Outgoing
 from twisted_beastws.producers import PulledProducer
@@ -209,8 +209,8 @@ class WebSocketProtocol(Protocol):
         if opening is not None:
             opening.lost(reason)
         self.outgoing.lost(closed)
-        _forget_frames(reason.value)
-        _forget_frames(self._ended.error)
+        forget_frames(reason.value)
+        forget_frames(self._ended.error)
         if self._inbox is not None:
             self._inbox.detach()
         if self.server is not None:
@@ -864,13 +864,6 @@ async def _each(parts: Iterable[str | bytes] | AsyncIterable[str | bytes]) -> As
     else:
         for part in parts:
             yield part
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    """Take the tracebacks off: their frames keep alive what they knew, for ever where Twisted shares the error."""
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
 
 
 def _discard(data: bytes) -> None:

@@ -104,6 +104,7 @@ class MemoryTransport:
     """
 
     buffer_size = 1 << 16
+    _other: MemoryTransport
 
     def __init__(self, protocol: Any, host: IPv4Address, peer: IPv4Address) -> None:
         self.protocol = protocol
@@ -113,7 +114,6 @@ class MemoryTransport:
         self.producer: Any = None
         self._host = host
         self._peer = peer
-        self._other = self
         self._buffer = bytearray()
         self._break_after: int | None = None
         self._streaming = False

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from twisted_beastws import errors
 from twisted_beastws.options import Deflate, Limits
-from twisted_beastws.wire import deflate
+from twisted_beastws.wire import compressor, deflate
 from twisted_beastws.wire.deflate import (
     SLICE,
     Extension,
@@ -171,13 +171,13 @@ class TestParsing:
 
     @pytest.mark.parametrize("unit", [b" ", b",", b"a ", b"a;", b"a,", b"a;x=1", b';x="\\"', b'a;x="\\a'])
     def test_takes_linear_time(self, unit: bytes) -> None:
-        began = time.perf_counter()
+        began = time.process_time()
         for value in (unit * (1 << 14), b"a" + unit * (1 << 14), b"a; x" + unit * (1 << 14) + b"\xff"):
             try:
                 parse_extensions([value])
             except errors.BadExtension as error:
                 assert "malformed" in str(error)
-        assert time.perf_counter() - began < 1
+        assert time.process_time() - began < 1
 
     @given(st.lists(st.text(max_size=20), max_size=3))
     def test_whatever_comes(self, values: list[str]) -> None:
@@ -468,6 +468,7 @@ class TestCompressing:
                 return getattr(zlib, name)
 
         monkeypatch.setattr(deflate, "zlib", Counting())
+        monkeypatch.setattr(compressor, "zlib", Counting())
         kept, alone = codec(), codec(BOTH_ALONE)
         assert made == []
         for _ in range(3):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from twisted_beastws.errors import BadDeflate, BadExtension, MessageTooBig
 from twisted_beastws.options import Deflate
+from twisted_beastws.wire.compressor import Compressor, new_compressor
 
 NAME = "permessage-deflate"
 SERVER_BITS, CLIENT_BITS = "server_max_window_bits", "client_max_window_bits"
@@ -225,7 +226,7 @@ class PerMessageDeflate:
         self._receives_bits, self._receives_alone = theirs if server else ours
         self._options = options
         self.threshold = options.threshold
-        self._compressor: zlib._Compress | None = None
+        self._compressor: Compressor | None = None
         self._inflater: zlib._Decompress | None = None
         self._begun = False
         self._parted = False
@@ -261,10 +262,9 @@ class PerMessageDeflate:
             self._compressor = None
         return rest
 
-    def _need_compressor(self) -> zlib._Compress:
+    def _need_compressor(self) -> Compressor:
         if self._compressor is None:
-            options = self._options
-            self._compressor = zlib.compressobj(options.level, zlib.DEFLATED, -self._sends_bits, options.mem_level)
+            self._compressor = new_compressor(self._options.level, self._sends_bits, self._options.mem_level)
         return self._compressor
 
     def forget_sent(self) -> None:

@@ -1,0 +1,79 @@
+"""Tests of `twisted_beastws.wire.compressor`: whichever compresses, zlib inflates it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twisted_beastws import Deflate, prepare
+from twisted_beastws.wire import compressor
+from twisted_beastws.wire.compressor import new_compressor
+from twisted_beastws.wire.deflate import Negotiated, PerMessageDeflate
+
+MESSAGES = st.lists(
+    st.one_of(
+        st.binary(max_size=300),
+        st.builds(lambda unit, count: unit * count, st.binary(max_size=40), st.integers(0, 900)),
+    )
+)
+
+
+if not hasattr(compressor, "isal_zlib"):
+    pytest.skip("ISA-L IS NOT TESTED: it is not installed (pip install isal)", allow_module_level=True)
+
+
+@pytest.fixture(params=[True, False], ids=["isal", "zlib"])
+def isal(request, monkeypatch):
+    monkeypatch.setattr(compressor, "ISAL", request.param)
+    return request.param
+
+
+@given(st.booleans(), st.integers(0, 9), st.integers(9, 15), st.integers(1, 9), st.booleans(), MESSAGES)
+def test_round_trip(isal, level, bits, mem_level, alone, messages):
+    options = Deflate(level=level, mem_level=mem_level)
+    agreed = Negotiated("", bits, bits, alone, alone)
+    ours, theirs = PerMessageDeflate(agreed, options, True), PerMessageDeflate(agreed, options, False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compressor, "ISAL", isal)
+        for message in messages:
+            pieces = theirs.inflate(ours.compress(message), True, len(message))
+            assert b"".join(piece for piece, _ in pieces) == message
+
+
+@pytest.mark.parametrize("bits", range(9, 16))
+def test_the_window_is_kept(isal, bits):
+    unit = os.urandom(700)
+    compressed = new_compressor(8, bits, 4)
+    octets = compressed.compress(unit + os.urandom(40_000) + unit) + compressed.flush(zlib.Z_SYNC_FLUSH)
+    assert zlib.decompressobj(-bits).decompress(octets)[-700:] == unit
+
+
+def test_level_0_stores(isal):
+    stored = new_compressor(0, 15, 4)
+    assert len(stored.compress(b"a" * 1000) + stored.flush(zlib.Z_SYNC_FLUSH)) > 1000
+
+
+def test_it_is_isal_s(isal):
+    octets = prepare(b"a text of some length, " * 100).compressed((15, 8, 4)).payload
+    made = zlib.compressobj(8, zlib.DEFLATED, -15, 4)
+    same = octets == (made.compress(b"a text of some length, " * 100) + made.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    assert same is not isal
+
+
+@pytest.mark.parametrize(("value", "chosen"), [(None, True), ("", True), ("0", True), ("1", False)])
+def test_the_environment_chooses(value, chosen, tmp_path: Path):
+    environment = {name: text for name, text in os.environ.items() if name != compressor.ZLIB_VARIABLE}
+    if value is not None:
+        environment[compressor.ZLIB_VARIABLE] = value
+    asked = "from twisted_beastws.wire import compressor; print(compressor.ISAL)"
+    told = subprocess.run(
+        [sys.executable, "-c", asked], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, timeout=60
+    )
+    assert told.stdout.strip() == str(chosen)

@@ -1,0 +1,37 @@
+"""What compresses: ISA-L where the extra ``isal`` is installed, Python's zlib otherwise or on request."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from typing import Protocol
+
+ZLIB_VARIABLE = "TWISTED_BEASTWS_ZLIB"
+"""Set to anything but 0 or nothing, this environment variable chooses Python's zlib."""
+
+try:
+    from isal import isal_zlib
+
+    ISAL = os.environ.get(ZLIB_VARIABLE, "0") in ("", "0")
+    """ISA-L compresses. Python's zlib inflates in any case: it is no slower, and stops exactly where it is told."""
+except ImportError:
+    ISAL = False
+
+# zlib's levels in ISA-L's. A connection's compressor takes 34 KiB at level 1, 82 at 2, 89 at 3; zlib's about 30 at 8.
+_LEVELS = (0, 1, 1, 1, 1, 1, 1, 2, 2, 3)
+
+
+class Compressor(Protocol):
+    """A raw deflate stream (``zlib.compressobj``)."""
+
+    def compress(self, data: bytes, /) -> bytes: ...
+
+    def flush(self, mode: int, /) -> bytes: ...
+
+
+def new_compressor(level: int, window_bits: int, mem_level: int) -> Compressor:
+    """A compressor of ``level`` 0-9, window bits 9-15 and memory level 1-9."""
+    # ISA-L's level 0 compresses, zlib's does not.
+    if ISAL and level:
+        return isal_zlib.compressobj(_LEVELS[level], zlib.DEFLATED, -window_bits, mem_level)
+    return zlib.compressobj(level, zlib.DEFLATED, -window_bits, mem_level)
