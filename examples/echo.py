@@ -1,6 +1,7 @@
 """An echo server, a protocol class: ``python echo.py [--listen tcp:9000]``.
 
-Every message comes back as it went, up to 64 MiB.
+Every message comes back as it went, up to 16 MiB in any number of fragments, compressed if the client can: what the
+fuzzing client of a conformance suite asks for.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import react
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
-from twisted_beastws import Limits, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws import Deflate, Limits, Timeouts, WebSocketProtocol, WebSocketServerFactory
+
+LIMITS = Limits(max_message_size=16 << 20, max_fragments=None, max_buffered=64 << 20)
+# A suite takes a ping that it did not ask for as a fault.
+TIMEOUTS = Timeouts(ping_interval=None)
 
 
 class Echo(WebSocketProtocol):
@@ -26,7 +31,7 @@ class Echo(WebSocketProtocol):
 
 
 async def main(reactor: object, listen: str) -> None:
-    factory = WebSocketServerFactory(Echo, limits=Limits(max_message_size=64 << 20, max_buffered=128 << 20))
+    factory = WebSocketServerFactory(Echo, limits=LIMITS, timeouts=TIMEOUTS, deflate=Deflate())
     port: IListeningPort = await serverFromString(reactor, listen).listen(factory)
     print("listening on", port.getHost(), flush=True)
     await Deferred()

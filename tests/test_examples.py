@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+from websockets.sync.server import ServerConnection, serve
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PATIENCE = 20.0  # seconds, for anything awaited here
@@ -80,23 +82,59 @@ def joined(example: Example) -> Iterator[ClientConnection]:
 
 
 def test_every_example_is_tested_here() -> None:
-    tested = re.findall(r'Example\("(\w+)"', Path(__file__).read_text())
+    tested = re.findall(r'(?:Example\(|EXAMPLES / )"(\w+)', Path(__file__).read_text())
     assert set(tested) == {path.stem for path in EXAMPLES.glob("*.py")}
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_each_says_how_to_run_it_and_stands_alone(path: Path) -> None:
     tree = ast.parse(path.read_text())
-    assert f"``python {path.name} [--listen tcp:" in (ast.get_docstring(tree) or "")
+    option = "--url ws:" if path.stem == "echo_client" else "--listen tcp:"
+    assert f"``python {path.name} [{option}" in (ast.get_docstring(tree) or "")
     imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name for name in imported if name.startswith("twisted_beastws")} == {"twisted_beastws"}
 
 
 def test_echo(tmp_path: Path) -> None:
     with Example("echo", tmp_path) as example, example.connect("/any?path") as client:
-        for message in ("", "text", b"", b"binary", "x" * (5 << 20)):
+        assert client.response is not None
+        assert client.response.headers["Sec-WebSocket-Extensions"] == "permessage-deflate"
+        for message in ("", "text", b"", b"binary", "x" * (16 << 20)):
             client.send(message)
             assert client.recv(PATIENCE) == message
+
+
+class Suite:
+    """A fuzzing server of three cases, each an exchange with the client."""
+
+    def __init__(self) -> None:
+        self.targets: list[str] = []
+        self.answers: list[str | bytes] = []
+
+    def handle(self, ws: ServerConnection) -> None:
+        assert ws.request is not None
+        self.targets.append(ws.request.path)
+        if ws.request.path == "/getCaseCount":
+            ws.send("3")
+        elif ws.request.path.startswith("/runCase?case=2&"):
+            ws.close(4000)
+        elif ws.request.path.startswith("/runCase?"):
+            for message in ("text", b"binary"):
+                ws.send(message)
+                self.answers.append(ws.recv(PATIENCE))
+
+
+def test_echo_client(tmp_path: Path) -> None:
+    suite = Suite()
+    with serve(suite.handle, "127.0.0.1", 0) as server:
+        Thread(target=server.serve_forever).start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        command = [sys.executable, str(EXAMPLES / "echo_client.py"), "--url", url]
+        done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout) == (0, "echoed in 3 cases\n"), done.stderr
+    cases = [f"/runCase?case={case}&agent=twisted_beastws" for case in (1, 2, 3)]
+    assert suite.targets == ["/getCaseCount", *cases, "/updateReports?agent=twisted_beastws"]
+    assert suite.answers == ["text", b"binary"] * 2
 
 
 class TestChat:
@@ -172,3 +210,39 @@ class TestBeastStyle:
             http.close()
             client.send("still here")
             assert client.recv(PATIENCE) == "still here"
+
+
+class TestUnderTwistedWeb:
+    def test_the_page_and_what_it_talks_to(self, tmp_path: Path) -> None:
+        with Example("under_twisted_web", tmp_path) as example, example.connect("/echo") as client:
+            response, page = fetch(example, "/")
+            assert (response.status, response.headers["Content-Type"]) == (200, "text/html")
+            assert '.replace("http", "ws") + "/echo"' in page
+            client.send("text")
+            assert client.recv(PATIENCE) == "text"
+
+    def test_a_resource_that_is_both(self, tmp_path: Path) -> None:
+        with Example("under_twisted_web", tmp_path) as example, example.connect("/greet") as client:
+            client.send("Ada")
+            assert client.recv(PATIENCE) == "Hello, Ada! You are 127.0.0.1."
+            response, page = fetch(example, "/greet")
+            assert (response.status, page) == (200, "Send your name to this WebSocket.\n")
+
+    def test_one_it_refuses(self, tmp_path: Path) -> None:
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "short"}
+        with Example("under_twisted_web", tmp_path) as example:
+            for path in ("/echo", "/greet"):
+                assert fetch(example, path, upgrade)[0].status == 400
+            with example.connect("/greet") as client:
+                client.send("Ada")
+                assert client.recv(PATIENCE) == "Hello, Ada! You are 127.0.0.1."
+
+
+def fetch(example: Example, path: str, headers: dict[str, str] | None = None) -> tuple[HTTPResponse, str]:
+    http = HTTPConnection("127.0.0.1", example.port, timeout=PATIENCE)
+    try:
+        http.request("GET", path, headers=headers or {})
+        response = http.getresponse()
+        return response, response.read().decode()
+    finally:
+        http.close()

@@ -338,7 +338,7 @@ class TestTakeOver:
 
     def test_a_request_that_names_close_beside_upgrade(self, clock: Clock) -> None:
         peer = web(echo_class(), clock)
-        peer.sends(GET.replace(b"Connection: Upgrade", b"Connection: close, Upgrade") + text("one"))
+        peer.sends(GET.replace(b"Connection: Upgrade", b"Connection: close\r\nConnection: Upgrade") + text("one"))
         assert peer.reads().endswith(b"\r\n\r\n" + answer_to("one"))
         assert not peer.transport.disconnecting
 
@@ -615,6 +615,15 @@ class TestAnswersOtherThan101:
         peer.sends(head)
         status, headers, _ = parse(peer.reads())
         assert (status, headers.getRawHeaders("Connection")) == (400, ["close"])
+        assert peer.transport.disconnecting
+
+    @pytest.mark.parametrize("line", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"])
+    def test_nor_behind_a_hooks_answer(self, clock: Clock, line: bytes) -> None:
+        protocol = echo_class()
+        protocol.http_requested = lambda self, request: Response(200, body="page")  # type: ignore[method-assign]
+        peer = web(protocol, clock)
+        peer.sends(b"GET /ws " + line + b"\r\n")
+        assert peer.reads().endswith(b"\r\n\r\npage")
         assert peer.transport.disconnecting
 
     @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested"])

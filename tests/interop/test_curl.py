@@ -1,0 +1,78 @@
+"""`curl`, to which a WebSocket server is an HTTP server that refuses."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet.threads import deferToThread
+
+from twisted_beastws import Request, Response, WebSocketProtocol
+
+from ..loopback import PATIENCE, serving
+
+pytestmark = [
+    pytest.mark.usefixtures("logged"),
+    pytest.mark.skipif(shutil.which("curl") is None, reason="CURL IS NOT TESTED: install the Debian package curl"),
+]
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+}
+
+
+class Members(WebSocketProtocol):
+    def upgrade_requested(self, request: Request) -> Response:
+        response = Response(403, body="members only\n")
+        response.headers.setRawHeaders("Retry-After", ["60"])
+        return response
+
+
+async def curl(url: str, certificate: Path, fields: dict[str, str]) -> tuple[str, dict[str, str], str]:
+    """The status line, fields and body that ``curl --include`` prints."""
+    headers = [word for name, value in fields.items() for word in ("--header", f"{name}: {value}")]
+    command = [
+        "curl",
+        "--include",
+        "--silent",
+        "--show-error",
+        "--noproxy",
+        "*",
+        "--cacert",
+        str(certificate),
+        *headers,
+    ]
+    done = await deferToThread(lambda: subprocess.run([*command, url], capture_output=True, timeout=PATIENCE))
+    assert (done.returncode, done.stderr) == (0, b"")
+    head, _, body = done.stdout.decode().partition("\r\n\r\n")
+    status, *lines = head.split("\r\n")
+    return status, dict(line.split(": ", 1) for line in lines), body
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "field", "body"),
+    [
+        ({}, "400 Bad Request", None, "The WebSocket handshake Connection field is missing"),
+        (
+            {**UPGRADE, "Sec-WebSocket-Version": "12"},
+            "426 Upgrade Required",
+            ("Sec-WebSocket-Version", "13"),
+            "The WebSocket handshake Sec-WebSocket-Version field is invalid",
+        ),
+        (UPGRADE, "403 Forbidden", ("Retry-After", "60"), "members only\n"),
+    ],
+    ids=["page", "version", "declined"],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_rejection(fields, status, field, body, secure, certificate):
+    async with serving(Members, secure) as url:
+        line, received, text = await curl(url.replace("ws", "http", 1), certificate, fields)
+    assert (line, text) == (f"HTTP/1.1 {status}", body)
+    assert received["Content-Length"] == str(len(body))
+    assert field is None or field in received.items()

@@ -1,0 +1,175 @@
+"""What a slow peer or application costs: 200 MiB over TCP, in a process of its own whose memory is measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from twisted_beastws import Limits, WebSocketProtocol
+
+from ..loopback import PATIENCE, serving
+from .measured import COUNT, SIZE, message
+
+HEAD = (
+    b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+HEADER = b"\x82\x7f" + SIZE.to_bytes(8, "big")
+CLOSE = b"\x88\x82" + bytes(4) + b"\x03\xe8"
+MEBI = 1 << 20
+STALL = 0.5
+"""Seconds without reading."""
+SLACK = 5 * MEBI
+"""What a process may grow by beside what it keeps: allocators do not give back all they took."""
+
+pytestmark = pytest.mark.usefixtures("logged")
+linux = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="MEMORY IS NOT MEASURED: that takes Linux's /proc"
+)
+
+
+@contextmanager
+def opened(port: int) -> Iterator[socket.socket]:
+    """A connection behind the opening handshake."""
+    with socket.socket() as connection:
+        connection.settimeout(PATIENCE)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(HEAD)
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            octet = connection.recv(1)
+            assert octet
+            head += octet
+        yield connection
+
+
+class Measured:
+    """`measured.py` and a connection to it; ``outcome`` is what it printed at its end."""
+
+    def __init__(self, task: str, **limits: Any) -> None:
+        program = Path(__file__).with_name("measured.py")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self.process = subprocess.Popen(
+            [sys.executable, str(program), task, json.dumps(limits)],
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+
+    @contextmanager
+    def connected(self) -> Iterator[socket.socket]:
+        try:
+            assert self.process.stdout is not None
+            with opened(int(self.process.stdout.readline())) as connection:
+                yield connection
+            output, _ = self.process.communicate(timeout=PATIENCE)
+            self.outcome = json.loads(output)
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+
+def read_messages(connection: socket.socket) -> tuple[int, bytes]:
+    """Reads to the end: the number of whole messages, which are in order, and the close frame, which it answers."""
+    pending, count = bytearray(), 0
+    while part := connection.recv(1 << 20):
+        pending += part
+        while pending.startswith(HEADER) and len(pending) >= len(HEADER) + SIZE:
+            assert pending[len(HEADER) : len(HEADER) + SIZE] == message(count)
+            del pending[: len(HEADER) + SIZE]
+            count += 1
+        if pending[:1] == b"\x88" and len(pending) == 2 + pending[1]:
+            connection.sendall(CLOSE)
+    return count, bytes(pending)
+
+
+@linux
+class TestASlowReader:
+    @pytest.mark.parametrize("high_water", [1 << 16, 16 * MEBI])
+    def test_costs_the_high_water_mark_where_a_producer_obeys(self, high_water: int) -> None:
+        measured = Measured("produce", high_water=high_water, max_buffered=32 * MEBI)
+        with measured.connected() as connection:
+            time.sleep(STALL)
+            assert read_messages(connection) == (COUNT, b"\x88\x02\x03\xe8")
+        assert measured.outcome["done"] == COUNT
+        assert high_water // 2 - MEBI < measured.outcome["growth"] < high_water + SLACK
+
+    @pytest.mark.parametrize("max_buffered", [4 * MEBI, 24 * MEBI])
+    @pytest.mark.parametrize(
+        ("slow_reader", "stopped_by", "close"),
+        [
+            ("close", "ConnectionClosed", b"\x88\x13\x03\xf5too slow a reader"),
+            ("pause", "BufferFull", b"\x88\x02\x03\xe8"),
+        ],
+        ids=["close", "pause"],
+    )
+    def test_costs_max_buffered_where_nobody_looks(
+        self, slow_reader: str, stopped_by: str, close: bytes, max_buffered: int
+    ) -> None:
+        measured = Measured("send_all", max_buffered=max_buffered, slow_reader=slow_reader)
+        with measured.connected() as connection:
+            time.sleep(STALL)
+            count, rest = read_messages(connection)
+        assert rest == close
+        assert measured.outcome["stopped_by"] == stopped_by
+        assert 0 < count < COUNT
+        assert max_buffered // 2 < measured.outcome["growth"] < max_buffered + SLACK
+
+
+class TestASlowApplication:
+    @linux
+    def test_costs_what_may_be_queued(self) -> None:
+        """While it sleeps over the first message, those behind it wait on the wire."""
+        measured = Measured("take")
+        with measured.connected() as connection:
+            for number in range(COUNT):
+                connection.sendall(b"\x82\xff" + SIZE.to_bytes(8, "big") + bytes(4) + message(number))
+            connection.sendall(CLOSE)
+            assert connection.recv(100) == b"\x88\x02\x03\xe8"
+        assert measured.outcome["done"] == COUNT
+        assert measured.outcome["growth"] < Limits().max_queued_size + SLACK
+
+    @pytest_twisted.ensureDeferred
+    async def test_has_pings_answered_up_to_the_limit(self) -> None:
+        woken: Deferred[None] = Deferred()
+        taken: list[str | bytes] = []
+        one, ping, pong = b"\x82\x81" + bytes(4) + b"m", b"\x89\x81" + bytes(4) + b"?", b"\x8a\x01?"
+
+        async def handler(ws: WebSocketProtocol) -> None:
+            async for received in ws:
+                taken.append(received)
+                await woken
+
+        def conversation() -> None:
+            with opened(port) as connection:
+                # The first is taken, and the others wait: one fewer than the limit.
+                connection.sendall(one * 4 + ping)
+                assert connection.recv(100) == pong
+                connection.sendall(one + ping)
+                connection.settimeout(STALL)
+                with pytest.raises(TimeoutError):
+                    connection.recv(100)
+                connection.settimeout(PATIENCE)
+                assert taken == [b"m"]
+                reactor.callFromThread(woken.callback, None)
+                assert connection.recv(100) == pong
+
+        async with serving(handler, limits=Limits(max_queued=4)) as url:
+            port = urlsplit(url).port
+            await deferToThread(conversation)
+        assert taken == [b"m"] * 5

@@ -1,0 +1,732 @@
+"""A server over real TCP and TLS: the `websockets` package and raw sockets as its clients, in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakSet
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.tcp import Connection
+from twisted.internet.threads import deferToThread
+from websockets.asyncio.client import connect as connect_async
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from twisted_beastws import Limits, Request, Response, Timeouts, WebSocketProtocol, WebSocketServerFactory
+
+from ..loopback import PATIENCE, identity, listening, uncollected, until
+
+pytestmark = pytest.mark.usefixtures("logged")
+
+T = TypeVar("T")
+
+HEAD = (
+    b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+SIZES = (0, 1, 125, 126, 127, 65535, 65536, 65537, 1 << 20, 3 << 20)
+WIDE = Limits(max_message_size=8 << 20, max_buffered=16 << 20)
+
+
+def frame(first: int, payload: bytes = b"", claimed: int | None = None) -> bytes:
+    """A client's frame, masked by zeros, of the length it claims."""
+    return bytes((first, 0xFF)) + (len(payload) if claimed is None else claimed).to_bytes(8, "big") + bytes(4) + payload
+
+
+def small(first: int, payload: bytes = b"") -> bytes:
+    assert len(payload) < 126
+    return bytes((first, 0x80 | len(payload))) + bytes(4) + payload
+
+
+def close(code: int) -> bytes:
+    return b"\x88\x02" + code.to_bytes(2, "big")
+
+
+class Kept(WebSocketProtocol):
+    """Echoes; ``alive`` are those that something keeps, ``ends`` says how each ended."""
+
+    alive: ClassVar[WeakSet[WebSocketProtocol]] = WeakSet()
+    ends: list[Any]
+
+    def connectionMade(self) -> None:
+        self.alive.add(self)
+        super().connectionMade()
+
+    def text_received(self, text: str) -> None:
+        if text == "fail":
+            raise ZeroDivisionError
+        if text == "close":
+            self.close(4000)
+        elif text == "abort":
+            self.abort()
+        else:
+            self.send(text)
+
+    def binary_received(self, data: bytes) -> None:
+        self.send(data)
+
+    def closed(self, reason: Any) -> None:
+        self.factory.ends.append(reason)
+
+
+class Server:
+    """A server that listens, and what its tests ask of it."""
+
+    def __init__(self, factory: WebSocketServerFactory, port: int, secure: bool) -> None:
+        self.factory = factory
+        self.port = port
+        self.secure = secure
+
+    @property
+    def url(self) -> str:
+        return f"ws{'s' * self.secure}://localhost:{self.port}/chat"
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        if not self.secure:
+            return None
+        return ssl.create_default_context(cadata=identity().dumpPEM().decode())
+
+    @property
+    def ends(self) -> list[Any]:
+        return self.factory.ends  # type: ignore[attr-defined, no-any-return]
+
+    def talk(self, conversation: Callable[[ClientConnection], T], **options: Any) -> Deferred[T]:
+        """A conversation of the `websockets` package's client, in a thread."""
+
+        def run() -> T:
+            options.update(open_timeout=PATIENCE, close_timeout=PATIENCE, proxy=None, max_size=None)
+            with connect(self.url, ssl=self.tls, compression=None, **options) as client:
+                return conversation(client)
+
+        return deferToThread(run)
+
+    @contextmanager
+    def connected(self, receive_buffer: int | None = None) -> Iterator[Any]:
+        """A socket, with TLS if that is spoken here."""
+        with socket.socket() as plain:
+            plain.settimeout(PATIENCE)
+            if receive_buffer is not None:
+                plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            plain.connect(("127.0.0.1", self.port))
+            tls = self.tls
+            if tls is None:
+                yield plain
+                return
+            with tls.wrap_socket(plain, server_hostname="localhost") as secured:
+                yield secured
+
+    @contextmanager
+    def opened(self, receive_buffer: int | None = None) -> Iterator[Any]:
+        """A socket behind the opening handshake."""
+        with self.connected(receive_buffer) as connection:
+            connection.sendall(HEAD)
+            assert read_head(connection).startswith(b"HTTP/1.1 101 ")
+            yield connection
+
+    def by_socket(self, conversation: Callable[[Any], T], opened: bool = True, **options: Any) -> Deferred[T]:
+        """A conversation over a socket, in a thread."""
+
+        def run() -> T:
+            with (self.opened if opened else self.connected)(**options) as connection:
+                return conversation(connection)
+
+        return deferToThread(run)
+
+
+def read_head(connection: Any) -> bytes:
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        octet = connection.recv(1)
+        assert octet, head
+        head += octet
+    return head
+
+
+def read(connection: Any, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        part = connection.recv(min(1 << 16, size - len(data)))
+        assert part, f"ended after {len(data)} octets of {size}"
+        data += part
+    return bytes(data)
+
+
+def read_all(connection: Any) -> bytes:
+    """All to the end, which is no reset."""
+    data = bytearray()
+    while part := connection.recv(1 << 16):
+        data += part
+    return bytes(data)
+
+
+@asynccontextmanager
+async def serve(protocol: Any = Kept, secure: bool = False, **options: Any) -> AsyncIterator[Server]:
+    """A server; at its end nothing is left: no connection, no timer."""
+    before = set(reactor.getDelayedCalls())
+    factory = WebSocketServerFactory(protocol, **options)
+    factory.ends = []  # type: ignore[attr-defined]
+    async with listening(factory, secure) as port:
+        yield Server(factory, port, secure)
+        await until(lambda: not factory.connections)
+    # TLS and the reactor's own calls have their end a moment later.
+    await until(lambda: set(reactor.getDelayedCalls()) <= before)
+
+
+both = pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
+
+
+class TestEcho:
+    @both
+    @pytest_twisted.ensureDeferred
+    async def test_of_every_size(self, secure):
+        def conversation(client: ClientConnection) -> None:
+            for size in SIZES:
+                for message in (bytes(size), "\N{EURO SIGN}" * (size // 3) + "x" * (size % 3)):
+                    client.send(message)
+                    assert client.recv(timeout=PATIENCE) == message
+
+        async with serve(secure=secure, limits=WIDE) as server:
+            await server.talk(conversation)
+        assert server.ends[0].clean
+
+    @both
+    @pytest_twisted.ensureDeferred
+    async def test_of_fragments(self, secure):
+        def conversation(client: ClientConnection) -> None:
+            client.send(iter([b"a" * 70_000, b"", b"b", b"c" * 200_000]))
+            assert client.recv(timeout=PATIENCE) == b"a" * 70_000 + b"b" + b"c" * 200_000
+
+        async with serve(secure=secure) as server:
+            await server.talk(conversation)
+
+    @both
+    @pytest_twisted.ensureDeferred
+    async def test_of_many_at_once(self, secure):
+        """All are sent before any is read; the server keeps what its client does not read."""
+
+        def conversation(client: ClientConnection) -> None:
+            messages = [bytes((number & 0xFF,)) * (number * 37 % 5000) for number in range(500)]
+            for message in messages:
+                client.send(message)
+            for message in messages:
+                assert client.recv(timeout=PATIENCE) == message
+
+        async with serve(secure=secure, limits=WIDE) as server:
+            await server.talk(conversation)
+
+    @pytest_twisted.ensureDeferred
+    async def test_with_many_clients(self):
+        async def client(url: str, name: int) -> None:
+            async with connect_async(url, open_timeout=PATIENCE, compression=None, proxy=None) as ws:
+                for number in range(20):
+                    await ws.send(f"{name}: {number}")
+                    assert await asyncio.wait_for(ws.recv(), PATIENCE) == f"{name}: {number}"
+
+        async def clients(url: str) -> None:
+            await asyncio.gather(*(client(url, name) for name in range(50)))
+
+        async with serve() as server:
+            await deferToThread(lambda: asyncio.run(clients(server.url)))
+        assert len(server.ends) == 50
+        assert all(end.clean for end in server.ends)
+
+    @both
+    @pytest_twisted.ensureDeferred
+    async def test_by_a_coroutine(self, secure):
+        async def echo(ws: WebSocketProtocol) -> None:
+            async for message in ws:
+                ws.send(message)
+                await ws.drain()
+
+        def conversation(client: ClientConnection) -> None:
+            for size in SIZES:
+                client.send(bytes(size))
+                assert client.recv(timeout=PATIENCE) == bytes(size)
+
+        async with serve(echo, secure, limits=WIDE) as server:
+            await server.talk(conversation)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_chunks_hooks_send_leaves_as_one_write(monkeypatch):
+    calls: list[str] = []
+    received, written = Connection._dataReceived, Connection.writeSomeData
+
+    def receive(self: Any, data: bytes) -> Any:
+        calls.append("read")
+        return received(self, data)
+
+    def write(self: Any, data: bytes) -> Any:
+        calls.append("write")
+        return written(self, data)
+
+    def conversation(connection: Any) -> None:
+        calls.clear()
+        connection.sendall(small(0x81, b"x" * 20) * 1000)
+        assert read(connection, 22_000) == (b"\x81\x14" + b"x" * 20) * 1000
+        counts.append((calls.count("write"), calls.count("read")))
+
+    counts: list[tuple[int, int]] = []
+    monkeypatch.setattr(Connection, "_dataReceived", receive)
+    monkeypatch.setattr(Connection, "writeSomeData", write)
+    async with serve() as server:
+        await server.by_socket(conversation)
+    ((writes, reads),) = counts
+    assert 1 <= writes <= reads < 10
+
+
+class TestHandshake:
+    @both
+    @pytest_twisted.ensureDeferred
+    async def test_a_refusal_and_another_try(self, secure):
+        def conversation(connection: Any) -> None:
+            connection.sendall(HEAD.replace(b"GET", b"PUT") + HEAD + small(0x81, b"hi"))
+            refusal = read_head(connection)
+            assert refusal.startswith(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 42\r\n")
+            assert read(connection, 42) == b"The WebSocket handshake method was not GET"
+            assert read_head(connection).startswith(b"HTTP/1.1 101 ")
+            assert read(connection, 4) == b"\x81\x02hi"
+
+        async with serve(secure=secure) as server:
+            await server.by_socket(conversation, opened=False)
+
+    @both
+    @pytest.mark.parametrize("behind", [0, 100, 5 << 20], ids=["nothing", "little", "much"])
+    @pytest.mark.parametrize(
+        ("sent", "status"),
+        [
+            (b"\r\n", 400),
+            (b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000, 431),
+            (HEAD.replace(b"GET", b"POST")[:-2] + b"Content-Length: 10000000\r\n\r\n", 400),
+            (b"GET / HTTP/1.0\r\n\r\n", 400),
+        ],
+        ids=["garbage", "large", "body", "1.0"],
+    )
+    @pytest_twisted.ensureDeferred
+    async def test_the_answer_is_read_whatever_is_sent_behind(self, secure, sent, status, behind):
+        def conversation(connection: Any) -> bytes:
+            connection.sendall(sent + bytes(behind))
+            return read_all(connection)
+
+        async with serve(secure=secure) as server:
+            answer = await server.by_socket(conversation, opened=False)
+        assert answer.startswith(b"HTTP/1.%d %d " % (b"HTTP/1.0" not in sent, status))
+        assert b"\r\nConnection: close\r\n" in answer
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_page_for_who_ends_his_side_at_once(self):
+        class Page(Kept):
+            def http_requested(self, request: Request) -> Response:
+                return Response(200, body="x" * 100_000)
+
+        def conversation(connection: Any) -> bytes:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            connection.shutdown(socket.SHUT_WR)
+            return read_all(connection)
+
+        async with serve(Page) as server:
+            page = await server.by_socket(conversation, opened=False)
+        assert page.endswith(b"\r\n\r\n" + b"x" * 100_000)
+
+    @pytest_twisted.ensureDeferred
+    async def test_the_status_is_seen_by_a_client(self):
+        class Closed(Kept):
+            def upgrade_requested(self, request: Request) -> Response:
+                return Response(403, body="members only")
+
+        async with serve(Closed) as server:
+            with pytest.raises(InvalidStatus) as error:
+                await server.talk(lambda client: None)
+        assert (error.value.response.status_code, error.value.response.body) == (403, b"members only")
+
+    @pytest_twisted.ensureDeferred
+    async def test_the_subprotocol_is_seen_by_a_client(self):
+        async with serve(subprotocols=["b", "a"]) as server:
+            chosen = await server.talk(lambda client: client.subprotocol, subprotocols=["a", "b"])
+        assert chosen == "b"
+
+    @pytest_twisted.ensureDeferred
+    async def test_three_hundred_that_send_half_a_head(self):
+        def conversations() -> float:
+            with ExitStack() as sockets:
+                for number in range(300):
+                    one = sockets.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE))
+                    one.sendall(HEAD[: number % len(HEAD)])
+                    connected.append(one)
+                began = time.monotonic()
+                assert [one.recv(100) for one in connected] == [b""] * 300
+                return time.monotonic() - began
+
+        connected: list[socket.socket] = []
+        async with serve(timeouts=Timeouts(handshake=1.0)) as server:
+            assert 0.9 < await deferToThread(conversations) < 5
+        assert server.ends == []
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_client_that_offers_http_by_alpn(self):
+        """As browsers do (RFC 7301)."""
+
+        def conversation() -> str | None:
+            tls = server.tls
+            tls.set_alpn_protocols(["http/1.1"])
+            plain = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
+            with tls.wrap_socket(plain, server_hostname="localhost") as connection:
+                connection.sendall(HEAD)
+                assert read_head(connection).startswith(b"HTTP/1.1 101 ")
+                return connection.selected_alpn_protocol()
+
+        async with serve(secure=True) as server:
+            assert await deferToThread(conversation) == "http/1.1"
+
+    @pytest_twisted.ensureDeferred
+    async def test_plain_text_to_tls(self):
+        async with serve(secure=True) as server:
+            with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+                connection.sendall(HEAD)
+                with suppress(ConnectionResetError):
+                    assert b"HTTP" not in await deferToThread(read_all, connection)
+
+
+FAULTS = {
+    "bad opcode": (small(0x83), 1002),
+    "not UTF-8": (small(0x81, b"\xff"), 1007),
+    "too big": (frame(0x82, claimed=1 << 40), 1009),
+    "a fault of the application": (small(0x81, b"fail"), 1011),
+}
+
+
+class TestTheCloseCode:
+    """The peer reads it, whatever it does itself."""
+
+    @both
+    @pytest.mark.parametrize("behind", [0, 5 << 20], ids=["silent", "sending"])
+    @pytest.mark.parametrize("fault", FAULTS)
+    @pytest_twisted.ensureDeferred
+    async def test_of_a_failure(self, logged, secure, fault, behind):
+        sent, code = FAULTS[fault]
+
+        def conversation(connection: Any) -> bytes:
+            connection.sendall(sent)
+            connection.sendall(bytes(behind))
+            return read_all(connection)
+
+        async with serve(secure=secure) as server:
+            assert await server.by_socket(conversation) == close(code)
+        assert server.ends[0].sent.code == code
+        assert len(logged(ZeroDivisionError)) == (code == 1011)
+
+    @both
+    @pytest_twisted.ensureDeferred
+    async def test_behind_what_it_has_not_read_yet(self, logged, secure):
+        def conversation(connection: Any) -> bytes:
+            connection.sendall(frame(0x82, bytes(1 << 20)) * 3 + small(0x81, b"fail"))
+            time.sleep(0.1)
+            return read_all(connection)
+
+        async with serve(secure=secure, limits=Limits(fragment_size=None)) as server:
+            data = await server.by_socket(conversation)
+        assert data == (b"\x82\x7f\0\0\0\0\0\x10\0\0" + bytes(1 << 20)) * 3 + close(1011)
+        assert len(logged(ZeroDivisionError)) == 1
+
+    @both
+    @pytest_twisted.ensureDeferred
+    async def test_of_our_close(self, secure):
+        """RFC 6455 §7.1.1: the server ends TCP first."""
+
+        def conversation(connection: Any) -> None:
+            connection.sendall(small(0x81, b"close"))
+            assert read(connection, 4) == close(4000)
+            connection.sendall(small(0x88, b"\x0f\xa0"))
+            assert read_all(connection) == b""
+
+        async with serve(secure=secure) as server:
+            await server.by_socket(conversation)
+        assert (server.ends[0].clean, server.ends[0].began, server.ends[0].code) == (True, "local", 4000)
+
+    @both
+    @pytest_twisted.ensureDeferred
+    async def test_of_the_peers_close(self, secure):
+        def conversation(connection: Any) -> None:
+            connection.sendall(small(0x81, b"hi") + small(0x88, b"\x0f\xa0bye") + bytes(1000))
+            assert read_all(connection) == b"\x81\x02hi" + close(4000)
+
+        async with serve(secure=secure) as server:
+            await server.by_socket(conversation)
+        assert (server.ends[0].clean, server.ends[0].began, server.ends[0].reason) == (True, "peer", "bye")
+
+    @both
+    @pytest_twisted.ensureDeferred
+    async def test_as_a_client_sees_it(self, secure):
+        def conversation(client: ClientConnection) -> None:
+            client.send("close")
+            with pytest.raises(ConnectionClosed) as error:
+                client.recv(timeout=PATIENCE)
+            assert error.value.rcvd is not None
+            assert error.value.rcvd.code == 4000
+
+        async with serve(secure=secure) as server:
+            await server.talk(conversation)
+        assert server.ends[0].clean
+
+    @both
+    @pytest_twisted.ensureDeferred
+    async def test_of_who_never_stops_sending_has_its_time(self, secure):
+        def conversation(connection: Any) -> float:
+            connection.sendall(small(0x83))
+            began = time.monotonic()
+            try:
+                while True:
+                    connection.sendall(bytes(1 << 16))
+            except OSError:
+                return time.monotonic() - began
+
+        async with serve(secure=secure, timeouts=Timeouts(close=0.5)) as server:
+            assert 0.4 < await server.by_socket(conversation) < 5
+
+    @both
+    @pytest_twisted.ensureDeferred
+    async def test_of_who_never_leaves_has_its_time(self, secure):
+        def conversation(connection: Any) -> bytes:
+            connection.sendall(small(0x83))
+            assert read(connection, 4) == close(1002)
+            time.sleep(1.0)
+            return b""
+
+        async with serve(secure=secure, timeouts=Timeouts(close=0.5)) as server:
+            waiting = server.by_socket(conversation)
+            await until(lambda: server.ends)
+            assert not waiting.called
+            await waiting
+
+    @both
+    @pytest_twisted.ensureDeferred
+    async def test_of_a_drain(self, secure):
+        def conversation(client: ClientConnection) -> int:
+            with pytest.raises(ConnectionClosed) as error:
+                client.recv(timeout=PATIENCE)
+            assert error.value.rcvd is not None
+            return error.value.rcvd.code
+
+        async with serve(secure=secure) as server:
+            talks = [server.talk(conversation) for _ in range(5)]
+            await until(lambda: len([one for one in server.factory.connections if one.response is not None]) == 5)
+            await server.factory.drain().addTimeout(PATIENCE, reactor)
+            assert [await talk for talk in talks] == [1001] * 5
+
+
+class TestHalfClose:
+    @pytest_twisted.ensureDeferred
+    async def test_all_that_was_sent_is_read(self):
+        def conversation(connection: Any) -> bytes:
+            connection.sendall(frame(0x82, bytes(1 << 20)) * 3)
+            connection.shutdown(socket.SHUT_WR)
+            time.sleep(0.2)
+            return read_all(connection)
+
+        async with serve(limits=Limits(fragment_size=None)) as server:
+            assert await server.by_socket(conversation) == (b"\x82\x7f\0\0\0\0\0\x10\0\0" + bytes(1 << 20)) * 3
+        assert (server.ends[0].code, server.ends[0].began) == (1006, "transport")
+
+    @pytest_twisted.ensureDeferred
+    async def test_behind_a_close_frame(self):
+        def conversation(connection: Any) -> bytes:
+            connection.sendall(small(0x88, b"\x03\xe8"))
+            connection.shutdown(socket.SHUT_WR)
+            return read_all(connection)
+
+        async with serve() as server:
+            assert await server.by_socket(conversation) == close(1000)
+        assert server.ends[0].clean
+
+
+def reset(connection: Any) -> None:
+    """End TCP by a reset."""
+    linger = struct.pack("ii", 1, 0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    socket.socket(fileno=connection.detach()).close()
+
+
+class TestReset:
+    @both
+    @pytest.mark.parametrize("sent", [b"", HEAD[:40], b"\r\n", HEAD.replace(b"GET", b"PUT")])
+    @pytest_twisted.ensureDeferred
+    async def test_in_the_handshake(self, secure, sent):
+        def conversation(connection: Any) -> None:
+            connection.sendall(sent)
+            reset(connection)
+
+        async with serve(secure=secure) as server:
+            await server.by_socket(conversation, opened=False)
+        assert server.ends == []
+
+    @both
+    @pytest.mark.parametrize("sent", [b"", b"\x81", small(0x81, b"hi"), frame(0x82, bytes(1 << 20)) * 3, small(0x88)])
+    @pytest_twisted.ensureDeferred
+    async def test_in_the_open(self, secure, sent):
+        def conversation(connection: Any) -> None:
+            connection.sendall(sent)
+            reset(connection)
+
+        async with serve(secure=secure) as server:
+            await server.by_socket(conversation)
+            await until(lambda: server.ends)
+        assert len(server.ends) == 1
+
+
+class TestSlowReader:
+    @both
+    @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
+    @pytest_twisted.ensureDeferred
+    async def test_costs_no_more_than_its_limit(self, secure, policy):
+        """Whole messages arrive, in order, and a close frame behind them; what waits stays within its bounds."""
+        most = 0
+        message = bytes(50_000)
+
+        class Flood(Kept):
+            def opened(self) -> None:
+                nonlocal most
+                for _ in range(400):
+                    try:
+                        self.send(message)
+                    except Exception:
+                        break
+                    most = max(most, self.buffered_amount)
+                if policy != "close":
+                    self.close()
+
+        whole = b"\x82\x7e\xc3\x50" + message
+        last = close(1000) if policy != "close" else b"\x88\x13\x03\xf5too slow a reader"
+
+        def conversation(connection: Any) -> bytes:
+            time.sleep(0.2)
+            data = bytearray()
+            while not data.endswith(last):
+                part = connection.recv(1 << 16)
+                assert part, "no close frame"
+                data += part
+            connection.sendall(small(0x88, last[2:4]))
+            return bytes(data) + read_all(connection)
+
+        limits = Limits(max_buffered=1_000_000, slow_reader=policy)
+        async with serve(Flood, secure, limits=limits) as server:
+            data = await server.by_socket(conversation, receive_buffer=4096)
+        messages, rest = divmod(len(data) - len(last), len(whole))
+        assert rest == 0
+        assert data == whole * messages + last
+        assert 1 <= messages < 400
+        assert 500_000 < most <= 1_000_000 + 2 * len(whole) + (1 << 16)
+
+    @both
+    @pytest_twisted.ensureDeferred
+    async def test_one_that_pings_and_never_reads(self, secure):
+        most = 0
+
+        class Watched(Kept):
+            def ping_received(self, payload: bytes) -> None:
+                nonlocal most
+                most = max(most, self.buffered_amount)
+
+        def conversation(connection: Any) -> None:
+            for _ in range(100):
+                connection.sendall(small(0x89, bytes(125)) * 1000)
+
+        async with serve(Watched, secure) as server:
+            await server.by_socket(conversation, receive_buffer=4096)
+        assert most < 1 << 18
+
+
+class TestTimeouts:
+    @both
+    @pytest_twisted.ensureDeferred
+    async def test_pings_and_silence(self, secure):
+        def conversation(connection: Any) -> bytes:
+            return read_all(connection)
+
+        timeouts = Timeouts(ping_interval=0.2, idle=0.5, close=5.0)
+        async with serve(secure=secure, timeouts=timeouts) as server:
+            data = await server.by_socket(conversation)
+        assert data == b"\x89\x00" * 2 + b"\x88\x20\x03\xf3nothing was received for 0.5 s"
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_client_that_answers_stays(self):
+        def conversation(client: ClientConnection) -> None:
+            with pytest.raises(TimeoutError):
+                client.recv(timeout=1.2)
+            client.send("still here")
+            assert client.recv(timeout=PATIENCE) == "still here"
+
+        async with serve(timeouts=Timeouts(ping_interval=0.2, idle=0.6)) as server:
+            await server.talk(conversation)
+        assert server.ends[0].clean
+
+
+def leaves(connection: Any) -> None: ...
+
+
+def sends(*data: bytes) -> Callable[[Any], None]:
+    """Sends, and reads to the end."""
+
+    def conversation(connection: Any) -> None:
+        for part in data:
+            connection.sendall(part)
+        read_all(connection)
+
+    return conversation
+
+
+def resets(connection: Any) -> None:
+    connection.sendall(small(0x81, b"hi"))
+    reset(connection)
+
+
+def waits(connection: Any) -> None:
+    with suppress(OSError):
+        read_all(connection)
+
+
+ENDS: dict[str, tuple[bool, Callable[[Any], Any]]] = {
+    "no request": (False, leaves),
+    "half a request": (False, lambda connection: connection.sendall(HEAD[:40])),
+    "a refused request": (False, lambda connection: connection.sendall(HEAD.replace(b"GET", b"PUT"))),
+    "not HTTP": (False, sends(b"\r\n")),
+    "half a request and time": (False, sends(HEAD[:40])),
+    "lost": (True, leaves),
+    "reset": (True, resets),
+    "peer closes": (True, sends(small(0x88, b"\x03\xe8"))),
+    "we close": (True, sends(small(0x81, b"close") + small(0x88, b"\x0f\xa0"))),
+    "we close and nobody answers": (
+        True,
+        lambda connection: (connection.sendall(small(0x81, b"close")), waits(connection)),
+    ),
+    "we abort": (True, lambda connection: (connection.sendall(small(0x81, b"abort")), waits(connection))),
+    "bad opcode": (True, sends(small(0x83))),
+    "not UTF-8": (True, sends(small(0x81, b"\xff"))),
+    "silence": (True, sends()),
+}
+
+
+class TestEnds:
+    @both
+    @pytest.mark.parametrize("end", ENDS)
+    @pytest_twisted.ensureDeferred
+    async def test_nothing_is_left(self, secure, end):
+        opened, conversation = ENDS[end]
+        # Else the reactor may keep what it read last, or what a thread knew.
+        timeouts = Timeouts(handshake=0.5, idle=0.5, close=0.3)
+        with uncollected():
+            async with serve(secure=secure, timeouts=timeouts) as server:
+                await server.by_socket(conversation, opened=opened)
+            assert len(server.ends) == opened
+            del server
+            await until(lambda: not Kept.alive)
