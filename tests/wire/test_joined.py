@@ -25,6 +25,7 @@ from twisted_beastws.wire import frames
 from twisted_beastws.wire.closing import Close
 from twisted_beastws.wire.deflate import PerMessageDeflate, accept_offer, check_answer, offer
 from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT
+from twisted_beastws.wire.prepared import prepare
 
 from . import peer
 from .peer import BINARY, PING, TEXT, Event
@@ -102,13 +103,13 @@ class End(peer.Recorder):
         """It may send nothing any more."""
         return CLOSING in self.events or ENDED in self.events
 
-    def say(self, message: str | bytes, compress: bool | None = None) -> None:
+    def say(self, message: str | bytes, compress: bool | None = None, prepared: bool = False) -> None:
         if self.over:
             with pytest.raises(ConnectionClosed):
-                self._send(message, compress)
+                self._send(message, compress, prepared)
             return
         refused = self.refused
-        self._send(message, compress)
+        self._send(message, compress, prepared)
         if self.refused == refused:
             event = ("text" if isinstance(message, str) else "binary", message)
             (self.held if self.opcode else self.said).append(event)
@@ -116,8 +117,13 @@ class End(peer.Recorder):
     def say_made(self, kind: str, size: int, compress: bool | None) -> None:
         self.say(made(kind, size), compress)
 
-    def _send(self, message: str | bytes, compress: bool | None) -> None:
-        if compress is not None:
+    def say_prepared(self, kind: str, size: int, compress: bool | None) -> None:
+        self.say(made(kind, size), compress, prepared=True)
+
+    def _send(self, message: str | bytes, compress: bool | None, prepared: bool) -> None:
+        if prepared:
+            self.session.send_prepared(prepare(message, compress=compress))
+        elif compress is not None:
             first, payload = (FIN_TEXT, message.encode()) if isinstance(message, str) else (FIN_BINARY, message)
             self.session.send_message(first, payload, compress)
         elif isinstance(message, str):
@@ -168,6 +174,8 @@ class End(peer.Recorder):
                 self.part(30)
             elif step == "say":
                 self.say(f"again and again {number}", compress)
+            elif step == "prepared":
+                self.say_prepared("text", 60, compress)
             else:
                 self.control("ping", b"%d" % number)
         self.end(30)
@@ -293,7 +301,9 @@ COMPRESS = [None, True, False]
 # Few choices a step leave Hypothesis many steps.
 ACTIONS = st.one_of(
     st.sampled_from([("say", command) for command in ("?", f"?{SMILES}", "ping", "stream", "pause")]),
-    st.sampled_from([("say_made", *made) for made in product(("text", "noise", "zeros"), SIZES, COMPRESS)]),
+    st.sampled_from(
+        [*product(("say_made", "say_made", "say_prepared"), ("text", "noise", "zeros"), SIZES, COMPRESS)],
+    ),
     st.sampled_from(
         [
             *(("control", *sent) for sent in product(("ping", "pong"), (b"", b"p" * 125))),
@@ -308,7 +318,7 @@ ACTIONS = st.one_of(
         st.just("stream"),
         st.sampled_from([TEXT, BINARY]),
         st.sampled_from(COMPRESS),
-        st.lists(st.sampled_from(["part", "say", "ping"]), max_size=6),
+        st.lists(st.sampled_from(["part", "say", "prepared", "ping"]), max_size=6),
     ),
     st.tuples(st.just("lose"), st.integers(0, 100_000)),
     st.tuples(st.just("say"), st.text(max_size=20) | st.binary(max_size=20)),
@@ -434,6 +444,6 @@ def test_both_views_agree(kind: str) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=150, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+            max_examples=120, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
         ),
     )

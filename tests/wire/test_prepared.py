@@ -110,6 +110,18 @@ class TestCompressed:
                     pair.flush()
                     assert receiver.receive().result == message
 
+    def test_while_a_compressed_message_is_streamed(self):
+        options = Deflate()
+        pair = connected_pair(WebSocketProtocol, settings=Settings(deflate=options), deflate=options)
+        for sender, receiver in ((pair.server, pair.client), (pair.client, pair.server)):
+            sender.send("a text of some length")
+            with sender.message() as message:
+                message.write("a text ")
+                sender.send(prepare("a text of some length"))
+                message.write("of some length")
+            pair.flush()
+            assert [receiver.receive().result for _ in range(3)] == ["a text of some length"] * 3
+
     def test_compressed_by_the_threshold_unless_it_is_told(self):
         options = Deflate(threshold=100)
         pair = connected_pair(WebSocketProtocol, settings=Settings(deflate=options), deflate=options)

@@ -211,14 +211,15 @@ class Session(FrameCodec):
 
     def send_prepared(self, message: Prepared) -> None:
         """Send a message that was put into a frame beforehand."""
-        self._send_framed(message.plain, message.plain, False)
-
-    def _send_framed(self, framed: Framed, plain: Framed, compress: bool) -> None:
-        # RFC 6455 §5.3: a client masks each frame by a key of its own.
-        if self.sendable and self.server and len(framed.payload) <= self.fragment_size:
-            self.emit_frame(framed.first, framed.frame)
+        plain = message.plain
+        if self._may_leave_framed(plain):
+            self.emit_frame(plain.first, plain.frame)
         else:
-            self.send_message(plain.first, plain.payload, compress)
+            self.send_message(plain.first, plain.payload, False)
+
+    def _may_leave_framed(self, framed: Framed) -> bool:
+        # RFC 6455 §5.3: a client masks each frame by a key of its own.
+        return self.sendable and self.server and len(framed.payload) <= self.fragment_size
 
     def begin_message(self, opcode: int, compress: bool | None = None) -> None:
         """Begin to stream a message out; what is sent meanwhile leaves behind it, but for control frames.
@@ -468,9 +469,18 @@ class DeflateSession(Session):
         if not compress:
             super().send_prepared(message)
             return
-        # The peer inflates it, we did not compress it: what comes behind must not refer to what came before.
-        self.deflate.forget_sent()
-        self._send_framed(message.compressed(self.deflate.parameters), message.plain, True)
+        framed = message.compressed(self.deflate.parameters) if self.server else message.plain
+        if not self._may_leave_framed(framed):
+            self.send_message(message.plain.first, message.plain.payload, True)
+            return
+        # What the sink's writing makes somebody send goes behind it.
+        self.sendable = False
+        try:
+            self.emit_frame(framed.first, framed.frame)
+        finally:
+            # The peer inflates it, we did not compress it: what comes behind must not refer to what came before.
+            self.deflate.forget_sent()
+            self._release_held()
 
     def begin_message(self, opcode: int, compress: bool | None = None) -> None:
         super().begin_message(opcode, compress)
