@@ -665,6 +665,7 @@ class TestScriptedClient:
     def test_frames(self):
         peer = scripted_client(Echo)
         assert isinstance(peer.protocol, Echo)
+        assert (peer.transport.getHost().port, peer.protocol_transport.getHost().port) == (50000, 80)
         peer.send(Frame.text("one"), Frame.binary(b"two"))
         assert peer.frames() == [Frame.text("one"), Frame.binary(b"two")]
         assert peer.frames() == []
@@ -762,6 +763,7 @@ class TestScriptedServer:
     def test_frames(self):
         peer = scripted_server(Echo)
         assert peer.protocol.role is Role.CLIENT
+        assert (peer.transport.getHost().port, peer.protocol_transport.getHost().port) == (80, 50000)
         peer.send(Frame.text("one"), Frame.ping(b"two"))
         peer.expect(Frame.text("one"), Frame.pong(b"two"))
 

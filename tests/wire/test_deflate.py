@@ -579,9 +579,9 @@ class TestInflating:
             assert len(inflate(codec(), payload, room=room)) <= room
 
     def test_many_final_blocks(self) -> None:
-        began = time.perf_counter()
+        began = time.process_time()
         assert inflate(codec(), b"\x03\x00" * (1 << 15)) == b""
-        assert time.perf_counter() - began < 2
+        assert time.process_time() - began < 2
 
 
 MESSAGES = st.one_of(
