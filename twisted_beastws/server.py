@@ -106,12 +106,14 @@ class WebSocketServerFactory(Factory):
         """Count a connection that is about to open; raises `TooManyConnections` (503) beyond the limits or in a
         drain."""
         limits = self.settings.limits
-        peer = getattr(protocol.peer, "host", "")
+        per_peer = limits.max_connections_per_peer
         if self._draining is not None:
             raise TooManyConnections("The server is shutting down")
+        if limits.max_connections is None and per_peer is None:
+            return
+        peer = getattr(protocol.peer, "host", "")
         if limits.max_connections is not None and len(self._peer_of) >= limits.max_connections:
             raise TooManyConnections
-        per_peer = limits.max_connections_per_peer
         # Those of a UNIX socket have no address, and may be anybody.
         if peer and per_peer is not None and self._peers[peer] >= per_peer:
             raise TooManyConnections("The server has too many connections from this address; try again later")

@@ -1006,6 +1006,13 @@ class TestSendLong:
         recorder.session.send_binary(bytes((1 << 18) + 1))
         assert [len(frame.payload) for frame in recorder.sent] == [(1 << 18) + 1]
 
+    @pytest.mark.parametrize("size", [1 << 62, 1 << 63, 1 << 64])
+    def test_beyond_what_a_frame_can_have(self, server, size):
+        limits = Limits(max_message_size=size, max_frame_size=size, fragment_size=size)
+        recorder = Recorder(server, limits).receive((BINARY, b"1"))
+        recorder.session.send_binary(b"2")
+        assert (recorder.events, recorder.sent) == ([("binary", b"1")], [Frame(BINARY, b"2")])
+
     def test_control_frames_stay_whole(self, server):
         """RFC 6455 §5.5"""
 

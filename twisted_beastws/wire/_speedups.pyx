@@ -196,8 +196,8 @@ cdef class FrameCodec:
         self.server = server
         self.sink = sink
         self.now = now
-        self.max_message_size = _MOST if max_message_size is None else max_message_size
-        self.max_frame_size = _MOST if max_frame_size is None else max_frame_size
+        self.max_message_size = _MOST if max_message_size is None or max_message_size > _MOST else max_message_size
+        self.max_frame_size = _MOST if max_frame_size is None or max_frame_size > _MOST else max_frame_size
         self.fragment_size = _MOST
         self.received_at = now()
         self.sendable = True

@@ -30,6 +30,9 @@ from twisted_beastws.errors import (
 GATHER_LIMIT = 1 << 16
 """Octets gathered from the hooks of one chunk before they are written: 64 KiB, what a transport reads at once."""
 
+UNLIMITED = 1 << 63
+"""More octets than a frame can have (RFC 6455 §5.2)."""
+
 RUNNING, PAUSED, STOPPED = range(3)
 
 
@@ -169,10 +172,9 @@ class FrameCodec:
         self.server = server
         self.sink = sink
         self.now = now
-        unlimited = 1 << 63
-        self.max_message_size = unlimited if max_message_size is None else max_message_size
-        self.max_frame_size = unlimited if max_frame_size is None else max_frame_size
-        self.fragment_size = unlimited
+        self.max_message_size = UNLIMITED if max_message_size is None else max_message_size
+        self.max_frame_size = UNLIMITED if max_frame_size is None else max_frame_size
+        self.fragment_size = UNLIMITED
         self.on_text: Callable[[str], Any] | None = None
         self.on_binary: Callable[[bytes], Any] | None = None
         self.received_at = now()

@@ -32,6 +32,7 @@ from twisted_beastws.wire.frames import (
     RSV1,
     RUNNING,
     STOPPED,
+    UNLIMITED,
     Opcode,
     Sink,
 )
@@ -88,7 +89,7 @@ class Session(FrameCodec):
     def __init__(self, server: bool, handler: Handler, sink: Sink, now: Callable[[], float], limits: Limits) -> None:
         super().__init__(server, sink, now, limits.max_message_size, limits.max_frame_size)
         if limits.fragment_size is not None:
-            self.fragment_size = limits.fragment_size
+            self.fragment_size = min(limits.fragment_size, UNLIMITED)
         self.handler = handler
         self.max_fragments = limits.max_fragments
         self.on_fragment: Callable[[bytes, Opcode, bool], Any] | None = None

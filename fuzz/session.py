@@ -1,0 +1,265 @@
+"""Any octets in any chunks, with anything done meanwhile: both codecs do the same, and what they send is sound."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from engine import instrumented, run
+
+with instrumented():
+    from twisted_beastws.errors import BadDeflate, BadFramePayload, BufferFull, ConnectionClosed, LocalError
+    from twisted_beastws.options import Deflate, Limits
+    from twisted_beastws.wire import codec, frames
+    from twisted_beastws.wire._speedups import FrameCodec as CompiledCodec
+    from twisted_beastws.wire.deflate import Negotiated, PerMessageDeflate
+    from twisted_beastws.wire.prepared import prepare
+
+KEY = b"\x01\x82\x43\xc4"
+SIZES = (1, 16, 150, 70_000)
+BAD_TEXT, BAD_DATA = repr(BadFramePayload()), repr(BadDeflate())
+PAUSE, STALL, RAISE = 22, 29, 30
+REFUSALS = (BufferFull, ConnectionClosed, LocalError)
+
+
+def sessions_on(frame_codec: type) -> Any:
+    """The session module as it stands on ``frame_codec``, whichever codec is in use."""
+    spec = importlib.util.find_spec("twisted_beastws.wire.session")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    chosen, codec.FrameCodec = codec.FrameCodec, frame_codec  # type: ignore[assignment, misc]
+    spec.loader.exec_module(module)
+    codec.FrameCodec = chosen  # type: ignore[misc]
+    return module
+
+
+class Source:
+    """Choices made of octets; without any left, each is the first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def __bool__(self) -> bool:
+        return self._at < len(self._data)
+
+    def number(self, count: int) -> int:
+        """Below ``count``, which is at most 256."""
+        return (self.octets(1) or b"\0")[0] % count
+
+    def octets(self, size: int) -> bytes:
+        self._at += size
+        return self._data[self._at - size : self._at]
+
+
+class Plan:
+    """One run: a connection's parameters, and the steps taken on it."""
+
+    def __init__(self, data: bytes) -> None:
+        source = Source(data)
+        flags = source.number(256)
+        self.server = bool(flags & 1)
+        self.deflating = bool(flags & 2)
+        self.streaming = flags & 12 == 4
+        self.text, self.binary = flags & 48 != 16, flags & 48 != 32
+        self.alone = bool(flags & 64)
+        self.bits = 9 if flags & 128 else 15
+        sizes = source.number(64)
+        self.limits = Limits(
+            max_message_size=SIZES[sizes & 3],
+            max_fragments=1 + (sizes >> 2 & 3),
+            fragment_size=SIZES[sizes >> 4],
+            slow_reader="drop" if sizes & 32 else "close",
+        )
+        self.reactions = [source.number(32) for _ in range(source.number(8))]
+        self.steps = list(self._steps(source))
+
+    def _steps(self, source: Source) -> Iterator[tuple[int, bytes]]:
+        compressor = zlib.compressobj(wbits=-9)
+        while source:
+            step = source.number(32)
+            if step < 12:
+                step, payload = 0, source.octets(source.number(256) + 1)
+            elif step < 19:
+                # A frame that may be sound; the payload of every other one with RSV1 is compressed.
+                first, size = source.number(256), source.number(256)
+                payload = source.octets(size & 127) * (600 if size == 255 else 1)
+                if first & 0x40 and size & 1:
+                    payload = (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+                step, payload = 0, frames.encode_frame(first, payload, KEY if self.server else None)
+                cut = source.number(256)
+                if cut < len(payload):
+                    yield 0, payload[:cut]
+                    payload = payload[cut:]
+            else:
+                payload = source.octets(source.number(8))
+            yield step, payload
+
+    @property
+    def may_be_cut_elsewhere(self) -> bool:
+        """The octets alone decide what happens, not when they come."""
+        return not self.streaming and not any(step for step, _ in self.steps) and not {PAUSE, STALL} & {*self.reactions}
+
+    @property
+    def wire(self) -> bytes:
+        return b"".join(payload for step, payload in self.steps if not step)
+
+
+class Connection:
+    """A session with a handler and a sink that record all that it does."""
+
+    free = True
+    depth = 0
+
+    def __init__(self, module: Any, plan: Plan, server: bool, limits: Limits, reactions: list[int]) -> None:
+        self.events: list[Any] = []
+        self.writes: list[tuple[int, bytes]] = []
+        self.reactions = iter(reactions)
+        arguments = (server, self, self, lambda: 0.0, limits)
+        if plan.deflating:
+            agreed = Negotiated("", plan.bits, plan.bits, plan.alone, plan.alone)
+            deflate = PerMessageDeflate(agreed, Deflate(threshold=3, level=1, mem_level=1), server)
+            self.session = module.DeflateSession(*arguments, deflate)
+        else:
+            self.session = module.Session(*arguments)
+
+    def receive_as(self, plan: Plan) -> None:
+        if plan.text:
+            self.session.on_text = lambda text: self.note("text", text)
+        if plan.binary:
+            self.session.on_binary = lambda data: self.note("binary", data)
+        if plan.streaming:
+            self.session.stream_to(lambda data, opcode, final: self.note("piece", data, opcode, final))
+
+    def note(self, *event: Any) -> Any:
+        assert ("ended",) not in self.events, f"{event} behind the end"
+        self.events.append(event)
+        if self.depth < 3:
+            self.depth += 1
+            try:
+                return self.do(next(self.reactions, 0), b"hook")
+            finally:
+                self.depth -= 1
+
+    def do(self, step: int, payload: bytes) -> Any:
+        """A step that is not feeding."""
+        session = self.session
+        text = payload.decode("latin-1")
+        actions: dict[int, Callable[[], Any]] = {
+            19: lambda: session.send_prepared(prepare(text)),
+            20: lambda: session.send_text(text * 30),
+            21: lambda: session.send_binary(payload),
+            PAUSE: session.pause,
+            23: session.resume,
+            24: lambda: session.begin_message(len(payload) % 2 + 1),
+            25: lambda: session.write_part(text.encode()),
+            26: session.end_message,
+            27: lambda: session.ping(payload * 18),
+            28: lambda: session.close(1000 + len(payload), text),
+            STALL: lambda: setattr(self, "free", not self.free),
+            RAISE: lambda: session.fail(RuntimeError("a step")) if payload == b"fail" else 1 / 0,
+            31: lambda: "a result",
+        }
+        try:
+            return actions.get(step, lambda: None)()
+        except REFUSALS as error:
+            self.events.append((type(error), str(error)))
+
+    def run(self, steps: list[tuple[int, bytes]]) -> Connection:
+        for step, payload in steps:
+            if not step:
+                self.session.feed(payload)
+            elif step != RAISE or payload == b"fail":
+                self.do(step, payload)
+        return self
+
+    # Sink.
+
+    def write(self, data: bytes) -> None:
+        self.writes.append((0, data))
+
+    def admits(self, size: int, held: int = 0) -> bool:
+        return size + held < 500
+
+    def admits_part(self, size: int) -> None:
+        if size > 6:
+            raise BufferFull
+
+    def write_admitted(self, data: bytes) -> None:
+        self.write(data)
+
+    def write_control(self, opcode: int, frame: bytes) -> None:
+        self.writes.append((opcode, frame))
+
+    # Handler.
+
+    def hook_returned(self, result: Any) -> None:
+        self.events.append(("returned", result))
+
+    def hook_failed(self) -> None:
+        error = sys.exc_info()[1]
+        assert isinstance(error, ZeroDivisionError), error
+        self.events.append(("raised", str(error)))
+        self.session.fail(error, 1011)
+
+    def control_received(self, opcode: int, payload: bytes) -> None:
+        try:
+            self.note(opcode, payload)
+        except ZeroDivisionError:
+            self.hook_failed()
+
+    def session_ended(self) -> None:
+        self.events.append(("ended",))
+
+    # For the comparison.
+
+    @property
+    def wire(self) -> bytes:
+        return b"".join(data for _, data in self.writes)
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        session = self.session
+        reason = session.reason()
+        closes = (reason.code, reason.reason, reason.clean, reason.began, reason.sent, reason.received)
+        return self.events, repr(session.error), closes, session.ended, session.paused, session.sendable
+
+    @property
+    def outcome(self) -> tuple[Any, ...]:
+        """What the cutting into chunks may not change: zlib tells of bad data before what it inflated is bad text."""
+        events, error, *rest = self.state
+        return events, error.replace(BAD_TEXT, BAD_DATA), *rest
+
+
+def check(data: bytes) -> None:
+    """Run what ``data`` says on both codecs."""
+    plan = Plan(data)
+    ours, pure = (_run(module, plan, plan.steps) for module in (COMPILED, PURE))
+    assert ours.state == pure.state, (ours.state, pure.state)
+    assert ours.writes == pure.writes, (ours.writes, pure.writes)
+    if plan.may_be_cut_elsewhere:
+        for module in (COMPILED, PURE):
+            whole = _run(module, plan, [(0, plan.wire)])
+            assert (whole.outcome, whole.wire) == (ours.outcome, ours.wire), (whole.outcome, ours.outcome)
+    peer = Connection(PURE, plan, not plan.server, Limits(max_message_size=None, max_fragments=None), [])
+    peer.receive_as(Plan(b""))
+    peer.session.feed(ours.wire)
+    assert peer.session.error is None, peer.session.error
+    assert peer.session.received == ours.session.sent
+
+
+def _run(module: Any, plan: Plan, steps: list[tuple[int, bytes]]) -> Connection:
+    connection = Connection(module, plan, plan.server, plan.limits, plan.reactions)
+    connection.receive_as(plan)
+    return connection.run(steps)
+
+
+frames.MaskKeys.next = lambda self: KEY  # type: ignore[method-assign]
+with instrumented():
+    COMPILED, PURE = sessions_on(CompiledCodec), sessions_on(frames.FrameCodec)
+
+if __name__ == "__main__":
+    run(check)
