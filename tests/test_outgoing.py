@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import ISystemHandle
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from twisted_beastws.errors import BufferFull, LocalError
 from twisted_beastws.options import Limits
@@ -19,8 +21,9 @@ from twisted_beastws.outgoing import HAND_OVER, Outgoing
 from twisted_beastws.wire.frames import Opcode
 
 
+@implementer(ISystemHandle)
 class Socket(FileDescriptor):
-    """What Twisted's TCP transport is to its producer, above a socket that takes ``room`` octets more."""
+    """What Twisted's TCP transport is to its producer, with a socket that takes ``room`` octets more."""
 
     connected = 1
 
@@ -30,7 +33,7 @@ class Socket(FileDescriptor):
         self.broken: Exception | None = None
         self.writing = False
         self.taken = b""
-        self.calls = 0
+        self.given = 0
 
     def addWriter(self, _: object) -> None:
         self.writing = True
@@ -40,14 +43,30 @@ class Socket(FileDescriptor):
 
     def removeReader(self, _: object) -> None: ...
 
-    def writeSomeData(self, data: Any) -> int | BaseException:
+    def getHandle(self) -> Socket:
+        return self
+
+    def send(self, data: Any) -> int:
         if self.broken is not None:
-            return self.broken
-        self.calls += 1
-        data = bytes(data[: min(self.room, self.SEND_LIMIT)])
+            raise self.broken
+        if not self.room:
+            raise BlockingIOError
+        data = bytes(data[: self.room])
         self.room -= len(data)
         self.taken += data
         return len(data)
+
+    def write(self, data: bytes) -> None:
+        self.given += len(data)
+        super().write(data)
+
+    def writeSomeData(self, data: Any) -> int | BaseException:
+        try:
+            return self.send(data[: self.SEND_LIMIT])
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            return error
 
     def flow(self, room: int) -> None:
         self.room += room
@@ -130,23 +149,44 @@ class TestPlainSocket:
         assert not outgoing.free
         assert outgoing.buffered == 1
 
-    def test_more_than_one_write_takes(self):
-        socket = Socket(room=1 << 20)
+    def test_a_long_rest_stays_here(self):
+        """The transport copies what it is given, and gets what it takes to be called again."""
+        socket = Socket(room=10)
         outgoing = make(socket, max_buffered=1 << 20)
         data = bytes(range(256)) * 2048
         outgoing.write(data)
-        assert socket.taken == data
-        assert socket.calls == len(data) // socket.SEND_LIMIT
-        assert outgoing.free
+        outgoing.write_control(Opcode.PING, b"behind it")
+        assert (socket.taken, socket.given) == (data[:10], HAND_OVER)
+        assert (outgoing.free, outgoing.buffered) == (False, len(data) - 10 + 9)
+        socket.flow(HAND_OVER + 5)
+        assert (socket.taken, socket.given) == (data[: HAND_OVER + 15], 2 * HAND_OVER)
+        assert outgoing.buffered == len(data) - HAND_OVER - 15 + 9
+        socket.flow(1 << 20)
+        assert (socket.taken, socket.given) == (data + b"behind it", 2 * HAND_OVER)
+        assert (outgoing.free, outgoing.buffered) == (True, 0)
+
+    def test_finishes_behind_a_long_rest(self):
+        socket = Socket(room=10)
+        outgoing = make(socket, max_buffered=1 << 20)
+        finished: list[int] = []
+        outgoing.write(bytes(2 * HAND_OVER + 10))
+        outgoing.finish(lambda: finished.append(len(socket.taken)))
+        socket.flow(HAND_OVER - 1)
+        assert not finished
+        # What is left then stands in the transport.
+        socket.flow(1)
+        assert finished == [HAND_OVER + 10]
+        socket.flow(1 << 20)
+        assert socket.taken == bytes(2 * HAND_OVER + 10)
 
     def test_a_broken_connection_is_the_transports_affair(self):
         socket = Socket(room=100)
         outgoing = make(socket)
-        socket.broken = ConnectionLost()
+        socket.broken = ConnectionResetError()
         outgoing.write(b"abc")
         assert socket.writing
         assert socket.doWrite() is socket.broken
-        socket.connectionLost(Failure(socket.broken))
+        socket.connectionLost(Failure(ConnectionLost()))
         assert not outgoing.free
 
     def test_finishes_behind_all(self):

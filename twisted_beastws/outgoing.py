@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IPullProducer, IPushProducer
+from twisted.internet.interfaces import IPullProducer, IPushProducer, ISystemHandle
 from zope.interface import implementer
 
 from twisted_beastws.errors import BufferFull, LocalError
@@ -37,9 +37,10 @@ class Owner(Protocol):
 class Outgoing:
     """Gives octets to the transport while it takes them and keeps the rest, bounded, whole frames at a time.
 
-    A plain TCP or UNIX transport is written to directly while its buffer is empty: Twisted's own ``write`` would wait
-    for another turn of the reactor and change the set of watched descriptors twice. As its *pull* producer we are told
-    when its buffer has run empty. Any other transport (TLS, tests) has us as a push producer.
+    A plain TCP or UNIX socket is written to directly while its transport's buffer is empty: Twisted's own ``write``
+    would wait for another turn of the reactor and change the set of watched descriptors twice. As the transport's
+    *pull* producer we are told when its buffer has run empty. Any other transport (TLS, tests) has us as a push
+    producer.
 
     free: the transport takes octets now, and nothing waits.
     size: octets that wait here.
@@ -57,8 +58,9 @@ class Outgoing:
         "_producer",
         "_producer_paused",
         "_queue",
+        "_rest",
+        "_send",
         "_transport",
-        "_write_some",
         "dropped",
         "finished",
         "free",
@@ -69,10 +71,14 @@ class Outgoing:
         self._transport = transport
         self._limits = limits
         self._owner: Owner | None = owner
-        direct = isinstance(transport, FileDescriptor) and not getattr(transport, "TLS", False)
-        self._write_some: Callable[[bytes | memoryview], int | Exception] | None = (
-            transport.writeSomeData if direct else None
+        direct = (
+            isinstance(transport, FileDescriptor)
+            and ISystemHandle.providedBy(transport)
+            and not getattr(transport, "TLS", False)
         )
+        self._send: Callable[[bytes | memoryview], int] | None = transport.getHandle().send if direct else None
+        # What is left of data that the system has begun to take, without what the transport has of it.
+        self._rest: memoryview | None = None
         self._queue: deque[bytes] | None = None
         self._pong: bytes | None = None
         self._drains: list[Deferred[None]] | None = None
@@ -92,7 +98,7 @@ class Outgoing:
     @property
     def direct(self) -> bool:
         """The transport is plain TCP or UNIX."""
-        return self._write_some is not None
+        return self._send is not None
 
     @property
     def buffered(self) -> int:
@@ -184,7 +190,7 @@ class Outgoing:
         self.free = False
         self.discard()
         self.finished = True
-        self._finish = self._write_some = self._owner = self._transport = None
+        self._finish = self._send = self._rest = self._owner = self._transport = None
         while self._drains:
             self._drains.pop(0).errback(reason)
         producer = self.unregister()
@@ -225,28 +231,32 @@ class Outgoing:
             self._queue.append(data)
         self.size += len(data)
 
-    def _hand_over(self, data: bytes) -> None:
-        if self._write_some is None:
+    def _hand_over(self, data: bytes | memoryview) -> None:
+        if self._send is None:
             self._transport.write(data)
             if not self.free:
                 self._handed = len(data)
             return
-        sent = self._write_some(data)
-        if sent == len(data):
-            return
-        rest = memoryview(data)
-        while sent and not isinstance(sent, Exception):
-            rest = rest[sent:]
-            if not rest:
-                return
-            sent = self._write_some(rest)
-        # The buffer is full, or the connection broken: `write` meets the same and does as Twisted does.
+        try:
+            sent = self._send(data)
+        except OSError:
+            sent = 0
+        if sent != len(data):
+            self._wait(memoryview(data)[sent:])
+
+    def _wait(self, rest: memoryview) -> None:
+        # The system's buffer is full, or the connection broken: `write` meets the same and does as Twisted does. It
+        # gets no more than it takes to call us again, for it copies what it gets.
         self.free = False
         self._handed = len(rest)
-        self._transport.write(bytes(rest))
+        self._rest = rest[HAND_OVER:] if len(rest) > HAND_OVER else None
+        self._transport.write(bytes(rest[:HAND_OVER]))
 
     def _flush(self) -> None:
-        if self._pong is not None:
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            self._hand_over(rest)
+        if self.free and self._pong is not None:
             pong, self._pong = self._pong, None
             self._hand_over(pong)
         while self.free and self._queue:
@@ -278,7 +288,7 @@ class Outgoing:
         return b"".join(frames)
 
     def _check_finished(self) -> None:
-        if self._finish is not None and not self._queue:
+        if self._finish is not None and not self._queue and self._rest is None:
             finish, self._finish = self._finish, None
             self.finished = True
             self.free = False

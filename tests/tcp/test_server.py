@@ -261,15 +261,19 @@ class TestEcho:
 @pytest_twisted.ensureDeferred
 async def test_what_a_chunks_hooks_send_leaves_as_one_write(monkeypatch):
     calls: list[str] = []
-    received, written = Connection._dataReceived, Connection.writeSomeData
+    received, handle = Connection._dataReceived, Connection.getHandle
 
     def receive(self: Any, data: bytes) -> Any:
         calls.append("read")
         return received(self, data)
 
-    def write(self: Any, data: bytes) -> Any:
-        calls.append("write")
-        return written(self, data)
+    class Handle:
+        def __init__(self, connection: Any) -> None:
+            self.socket = handle(connection)
+
+        def send(self, data: bytes) -> int:
+            calls.append("write")
+            return self.socket.send(data)
 
     def conversation(connection: Any) -> None:
         calls.clear()
@@ -279,7 +283,7 @@ async def test_what_a_chunks_hooks_send_leaves_as_one_write(monkeypatch):
 
     counts: list[tuple[int, int]] = []
     monkeypatch.setattr(Connection, "_dataReceived", receive)
-    monkeypatch.setattr(Connection, "writeSomeData", write)
+    monkeypatch.setattr(Connection, "getHandle", lambda self: Handle(self))
     async with serve() as server:
         await server.by_socket(conversation)
     ((writes, reads),) = counts
