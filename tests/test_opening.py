@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
-from twisted_beastws import Limits, Origins, Request, Response, State, Timeouts, WebSocketProtocol, errors, is_upgrade
+from twisted_beastws import (
+    Deflate,
+    Limits,
+    Origins,
+    Request,
+    Response,
+    State,
+    Timeouts,
+    WebSocketProtocol,
+    errors,
+    is_upgrade,
+)
 from twisted_beastws.wire.http import SERVER, parse_request
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -89,6 +100,33 @@ class TestServe:
         assert (peer.protocol.request.target, peer.protocol.response.status) == ("/chat", 101)
         peer.sends(peer.text("hello"))
         assert peer.protocol.heard == ["opened", "hello"]
+
+    def test_the_response_is_what_was_sent(self, connect):
+        """Nobody changes it, so it is made again where somebody asks for it, and while nobody does, costs nothing."""
+        peer = connect(Served, opened=False, deflate=Deflate(), subprotocols=["chat"])
+        assert (peer.protocol.response, peer.protocol.extensions) == (None, None)
+        peer.sends(GOOD[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Protocol: chat\r\n\r\n")
+        assert peer.protocol.response.to_bytes() == peer.reads()
+        assert peer.protocol.extensions == peer.protocol.response.field("Sec-WebSocket-Extensions")
+        assert peer.protocol.extensions.startswith("permessage-deflate")
+
+    def test_a_declined_upgrade_has_no_response(self, connect):
+        peer = connect(Served, opened=False)
+        peer.sends(BAD)
+        assert peer.reads()
+        assert (peer.protocol.request.method, peer.protocol.response) == ("POST", None)
+
+    def test_one_operation_at_a_time(self, connect):
+        peer = connect(Served, opened=False)
+        with pytest.raises(errors.LocalError, match="one operation"):
+            peer.protocol.accept()
+        peer.sends(GOOD)
+        assert peer.reads() == SWITCHING
+
+    def test_many_requests_at_once(self, connect):
+        peer = connect(Served, opened=False, limits=Limits(max_head_size=1 << 20))
+        peer.sends(PLAIN * 2000 + GOOD)
+        assert peer.reads() == NO_CONNECTION * 2000 + SWITCHING
 
     @pytest.mark.parametrize(
         ("head", "answer"),

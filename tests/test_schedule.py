@@ -55,10 +55,22 @@ def test_one_call_for_all_and_none_for_nobody(clock):
     for one in watched[1:]:
         scheduler.watch(one, None)
         assert len(clock.calls) == 1
-    assert clock.calls[0].getTime() == 100.0
     scheduler.watch(watched[0], None)
     assert clock.calls == []
     assert all(one.due is None and not one.seen for one in watched)
+
+
+def test_a_call_that_comes_too_early_looks_at_nobody(clock):
+    scheduler = PingScheduler(clock)
+    first, second = Watched(), Watched()
+    scheduler.watch(first, 1.0)
+    scheduler.watch(second, 100.0)
+    scheduler.watch(first, None)
+    clock.advance(1.0)
+    assert not first.seen and not second.seen
+    assert [call.getTime() for call in clock.calls] == [100.0]
+    clock.advance(99.0)
+    assert second.seen == [100.0]
 
 
 def test_what_shares_a_tick_shares_a_wake_up(clock):

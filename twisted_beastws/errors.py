@@ -313,7 +313,7 @@ class ConnectionClosed(WebSocketError):
     """The connection is closing or closed. ``reason`` is its `CloseReason`."""
 
     def __init__(self, reason: CloseReason) -> None:
-        super().__init__(str(reason))
+        super().__init__(reason)
         self.reason = reason
 
 

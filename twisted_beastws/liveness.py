@@ -161,9 +161,10 @@ class Liveness:
                 session.ping()
 
     def _next_look(self, now: float) -> float | None:
-        times = [self._deadline]
-        if self._session is not None:
-            times += [self._ping_due, self._silent_at(self._session, now), self._slow_at(self._session, now)]
+        session = self._session
+        if session is None:
+            return self._deadline
+        times = (self._deadline, self._ping_due, self._silent_at(session, now), self._slow_at(session, now))
         return min((time for time in times if time is not None), default=None)
 
     def _silent_at(self, session: Session, now: float) -> float | None:

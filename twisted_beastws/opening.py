@@ -80,8 +80,11 @@ class ServerOpening(Operation):
         except HandshakeError as error:
             await self._send(handshake.failure(error, request), decorator)
             raise
-        if response.status == 101:
-            response = await self._decorate(response, decorator)
+        if response is None and decorator is None:
+            self._upgrade(request, None)
+            return request
+        if response is None:
+            response = await self._decorate(self._success(request), decorator)
             if response.status == 101:
                 self._upgrade(request, response)
                 return request
@@ -91,11 +94,21 @@ class ServerOpening(Operation):
         await self._send(response, decorator)
         raise UpgradeDeclined(response)
 
-    def _upgrade(self, request: Request, response: Response) -> None:
-        self._protocol.outgoing.write_admitted(response.to_bytes())
-        self._protocol.upgraded(request, response)
+    def _upgrade(self, request: Request, response: Response | None) -> None:
+        """Become a session; no ``response`` is the answer as it is without a decorator."""
+        protocol = self._protocol
+        if response is None:
+            answer = handshake.success_octets(request, protocol.subprotocol, protocol.extensions)
+        else:
+            answer = response.to_bytes()
+        protocol.outgoing.write_admitted(answer)
+        protocol.upgraded(request, response)
 
-    async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Response:
+    def _success(self, request: Request) -> Response:
+        return handshake.success(request, self._protocol.subprotocol, self._protocol.extensions)
+
+    async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Response | None:
+        """The answer to a request, or None for its upgrade; raises a `HandshakeError`."""
         protocol = self._protocol
         protocol.request = request
         answer = await self._ask(protocol.http_requested, request)
@@ -108,8 +121,8 @@ class ServerOpening(Operation):
         answer = await self._ask(protocol.upgrade_requested, request)
         if answer is not None:
             return answer
-        deflate = protocol.deflate = self._accept_deflate(request)
-        return handshake.success(request, protocol.subprotocol, None if deflate is None else deflate.answer)
+        protocol.deflate = self._accept_deflate(request)
+        return None
 
     def _accept_deflate(self, request: Request) -> Negotiated | None:
         options = self._protocol.settings.deflate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -38,13 +38,14 @@ class Operation:
     of them the transport is paused.
     """
 
-    __slots__ = ("_coroutine", "_head", "_operation", "_paused", "_protocol", "_reader")
+    __slots__ = ("_coroutine", "_head", "_idle", "_operation", "_paused", "_protocol", "_reader")
 
     def __init__(self, protocol: WebSocketProtocol, subject: str) -> None:
         limits = protocol.settings.limits
         self._protocol = protocol
         self._head = HeadBuffer(limits.max_head_size, limits.max_head_lines, subject)
         self._reader: Deferred[None] | None = None
+        self._idle: Callable[[], None] | None = None
         self._operation: Deferred[Any] | None = None
         self._coroutine: Deferred[Any] | None = None
         self._paused = False
@@ -52,10 +53,17 @@ class Operation:
     def data_received(self, data: bytes) -> None:
         """Take octets from the transport."""
         self._head.feed(data)
+        idle, self._idle = self._idle, None
+        if idle is not None:
+            idle()
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.callback(None)
         self._hold_back()
+
+    def when_octets_come(self, begin: Callable[[], None]) -> None:
+        """Call ``begin``, which begins an operation, at the first octets: until then a connection costs little."""
+        self._idle = begin
 
     def rest(self) -> bytes:
         """The octets behind the last head, which leave."""
@@ -65,7 +73,7 @@ class Operation:
         """End what is under way with ``failure``."""
         operation, self._operation = self._operation, None
         coroutine, self._coroutine = self._coroutine, None
-        self._reader = None
+        self._idle = self._reader = None
         if operation is not None and not operation.called:
             operation.errback(failure)
         if coroutine is not None:
@@ -73,7 +81,7 @@ class Operation:
 
     def operate(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         """Run ``coroutine``; raises `LocalError` while another runs. Cancelling it aborts the connection."""
-        if self._operation is not None:
+        if self._operation is not None or self._idle is not None:
             coroutine.close()
             raise LocalError("one operation of the opening handshake at a time: another is not done")
         operation: Deferred[T] = Deferred(self._cancelled)

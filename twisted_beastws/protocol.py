@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
+from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -29,6 +30,7 @@ from twisted_beastws.takeover import RequestOpening, WebConnection
 from twisted_beastws.wire.closing import CloseCode, CloseReason
 from twisted_beastws.wire.deflate import Negotiated, PerMessageDeflate
 from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT, Opcode
+from twisted_beastws.wire.handshake import success
 from twisted_beastws.wire.http import Request, Response
 from twisted_beastws.wire.prepared import Prepared
 from twisted_beastws.wire.session import DeflateSession, Session
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
     from twisted_beastws.server import WebSocketServerFactory
 
+
+_connection_ids = count(1)
 
 INBOX, HOOK, APPLICATION = 1, 2, 4
 """Why nothing is read for now: messages wait to be taken, a hook takes its time, the application said so."""
@@ -99,7 +103,7 @@ class WebSocketProtocol(Protocol):
     waits for it. An exception in a hook is logged once and closes the connection with 1011.
 
     role: which end this is. settings: what the factory's connections share. server: the factory, if it is ours.
-    request, response: the opening handshake's, None before.
+    request: the opening handshake's, None before.
     subprotocol: what was agreed on, or None. user: yours to set, in `upgrade_requested`.
     deflate: the compression that was agreed on (`Negotiated`), or None.
     state: a `State`. outgoing: the write buffer. reading_paused: nothing is read from the peer for now.
@@ -110,7 +114,6 @@ class WebSocketProtocol(Protocol):
     settings: Settings = Settings()
     server: WebSocketServerFactory | None = None
     request: Request | None = None
-    response: Response | None = None
     subprotocol: str | None = None
     deflate: Negotiated | None = None
     user: Any = None
@@ -119,7 +122,11 @@ class WebSocketProtocol(Protocol):
     outgoing: Outgoing
 
     _transport: Any = None
+    _response: Response | None = None
+    _undecorated: bool = False
+    _connection_id: int | None = None
     _in_hook_mode: ClassVar[bool] = False
+    _session_types: ClassVar[tuple[type[Session], type[DeflateSession]]] = (Session, DeflateSession)
     _liveness: Liveness
     _opening: ServerOpening | ClientOpening | None = None
     _session: Session | None = None
@@ -241,18 +248,33 @@ class WebSocketProtocol(Protocol):
 
         Override it to drive `read_request`, `accept` and `respond` by hand.
         """
-        Deferred.fromCoroutine(self._serve())
+        self._require_opening(Role.SERVER).when_octets_come(self._serve)
 
-    async def _serve(self) -> None:
-        while self.state is State.CONNECTING:
-            try:
-                await self.accept()
-            except UpgradeDeclined:
-                continue
-            except Exception as error:
-                self.log.debug("no WebSocket for {peer}: {error}", peer=self.peer, error=error)
-                if not isinstance(error, HandshakeError):
-                    return
+    def _serve(self) -> None:
+        self.accept().addErrback(self._not_accepted).addCallback(self._serve_on)
+
+    def _serve_on(self, again: object) -> None:
+        # A coroutine, for many requests that came together would be a deep recursion.
+        if again and self.state is State.CONNECTING:
+            Deferred.fromCoroutine(self._accept_on())
+
+    async def _accept_on(self) -> None:
+        again: object = True
+        while again and self.state is State.CONNECTING:
+            again = await self.accept().addErrback(self._not_accepted)
+
+    def _not_accepted(self, failure: Failure) -> bool:
+        """Whether to accept again."""
+        # What is logged may be kept, and must not keep us alive.
+        failure.cleanFailure()
+        if not failure.check(UpgradeDeclined):
+            self.log.debug(
+                "no WebSocket on connection {connection} of {peer}: {error}",
+                connection=self.connection_id,
+                peer=self.peer,
+                error=failure.value,
+            )
+        return failure.check(HandshakeError) is not None
 
     def read_request(self) -> Deferred[Request]:
         """Read the next HTTP request's head.
@@ -554,8 +576,16 @@ class WebSocketProtocol(Protocol):
             return succeed(self.close_reason)
         self._session.close(code, reason)
         self._closing()
+        return self.when_closed()
+
+    def when_closed(self) -> Deferred[CloseReason]:
+        """Fires with the `CloseReason` when the connection, which was open, is gone, however it ended.
+
+        It fires before `closed` is called. Raises `LocalError` before the connection is open.
+        """
         if self._ended is not None:
             return succeed(self._ended)
+        self._require_session()
         closer: Deferred[CloseReason] = Deferred()
         self._closers = [*(self._closers or ()), closer]
         return closer
@@ -564,6 +594,19 @@ class WebSocketProtocol(Protocol):
         """Drop the connection now, with nothing sent."""
         if self._ended is None and self._transport is not None:
             self._transport.abortConnection()
+
+    @property
+    def response(self) -> Response | None:
+        """The opening handshake's 101, None before."""
+        if self._undecorated and self.request is not None:
+            # Made when it is asked for: its fields are a good part of what an idle connection would cost.
+            return success(self.request, self.subprotocol, self.extensions)
+        return self._response
+
+    @property
+    def extensions(self) -> str | None:
+        """The extensions in use, in the words of Sec-WebSocket-Extensions (the browsers' ``extensions``), or None."""
+        return None if self.deflate is None else self.deflate.answer
 
     @property
     def close_reason(self) -> CloseReason:
@@ -578,6 +621,13 @@ class WebSocketProtocol(Protocol):
     def latency(self) -> float | None:
         """Seconds that the latest ping took to be answered, or None."""
         return self._liveness.latency
+
+    @property
+    def connection_id(self) -> int:
+        """A number that no other connection of this process has, for logs."""
+        if self._connection_id is None:
+            self._connection_id = next(_connection_ids)
+        return self._connection_id
 
     @property
     def peer(self) -> IAddress | None:
@@ -632,9 +682,13 @@ class WebSocketProtocol(Protocol):
                 self._liveness.resumed()
                 self._transport.resumeProducing()
 
-    def upgraded(self, request: Request, response: Response) -> None:
-        """The handshake succeeded: become a session."""
-        self.request, self.response = request, response
+    def upgraded(self, request: Request, response: Response | None) -> None:
+        """The handshake succeeded: become a session. No ``response`` is the plain 101 that ``request`` gets."""
+        self.request = request
+        if response is None:
+            self._undecorated = True
+        else:
+            self._response = response
         session = self._make_session()
         self._session = session
         self._direct_messages(session)
@@ -648,9 +702,9 @@ class WebSocketProtocol(Protocol):
     def _make_session(self) -> Session:
         server, now, settings = self.role is Role.SERVER, self._clock.seconds, self.settings
         if self.deflate is None or settings.deflate is None:
-            return Session(server, self, self.outgoing, now, settings.limits)
+            return self._session_types[0](server, self, self.outgoing, now, settings.limits)
         deflate = PerMessageDeflate(self.deflate, settings.deflate, server)
-        return DeflateSession(server, self, self.outgoing, now, settings.limits, deflate)
+        return self._session_types[1](server, self, self.outgoing, now, settings.limits, deflate)
 
     def opening_settled(self) -> None:
         """An operation of the opening handshake is done; if it opened the connection, feed it what came behind."""
@@ -749,7 +803,10 @@ class WebSocketProtocol(Protocol):
             failure.cleanFailure()
             return
         self.log.failure(
-            "the application failed on a connection of {peer}, which is closed with 1011", failure, peer=self.peer
+            "the application failed on connection {connection} of {peer}, which is closed with 1011",
+            failure,
+            connection=self.connection_id,
+            peer=self.peer,
         )
         # Its traceback's frames would keep us alive.
         failure.cleanFailure()
@@ -834,15 +891,19 @@ class WebSocketProtocol(Protocol):
             return
         self._closing()
         self.dataReceived = _discard  # type: ignore[method-assign]
-        server_closes = self.role is Role.CLIENT and self.close_reason.clean and not self._peer_finished
+        server_closes = self.role is Role.CLIENT and self._closed_cleanly and not self._peer_finished
         # RFC 6455 §7.1.1: after the closing handshake a client waits for the server to end TCP.
         if not server_closes:
             self.outgoing.finish(self._end_writing)
 
+    @property
+    def _closed_cleanly(self) -> bool:
+        return self._session is not None and self._session.clean
+
     def _end_writing(self) -> None:
         # TLS has no half-close; its shutdown waits for the peer's just so. Behind both close frames nothing comes that
         # could reset the connection.
-        if self.outgoing.direct and not self._peer_finished and not self.close_reason.clean:
+        if self.outgoing.direct and not self._peer_finished and not self._closed_cleanly:
             self._transport.loseWriteConnection()
         else:
             self._transport.loseConnection()

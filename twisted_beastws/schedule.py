@@ -75,17 +75,15 @@ class PingScheduler:
             del self._ticks[heappop(self._heap)]
 
     def _arm(self) -> None:
-        if self._call is not None and self._heap[0] == self._call_tick and self._ticks[self._call_tick]:
-            return
         self._prune()
-        tick = self._heap[0] if self._heap else None
         if self._call is not None:
-            if tick == self._call_tick:
+            # A call that comes too early does no harm, and is cheaper than another.
+            if self._heap and self._call_tick <= self._heap[0]:
                 return
             self._call.cancel()
             self._call = None
-        if tick is not None:
-            self._call_tick = tick
+        if self._heap:
+            tick = self._call_tick = self._heap[0]
             self._call = self._clock.callLater(max(0.0, tick / RESOLUTION - self._clock.seconds()), self._wake)
 
     def _wake(self) -> None:

@@ -16,7 +16,7 @@ from twisted_beastws.wire.handshake import is_upgrade
 from twisted_beastws.wire.http import Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from twisted_beastws.protocol import WebSocketProtocol
 
@@ -216,10 +216,13 @@ class RequestOpening(ServerOpening):
         self._connection = connection
         connection.belong_to(protocol)
 
+    def when_octets_come(self, begin: Callable[[], None]) -> None:
+        begin()
+
     async def _next_request(self) -> Request:
         return self._connection.request
 
-    async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Response:
+    async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Response | None:
         try:
             return await super()._judge(request, subprotocols)
         except BadHttpVersion as error:
@@ -228,8 +231,9 @@ class RequestOpening(ServerOpening):
                 error.status = 501
             raise
 
-    def _upgrade(self, request: Request, response: Response) -> None:
+    def _upgrade(self, request: Request, response: Response | None) -> None:
         protocol, connection = self._protocol, self._connection
+        response = response or self._success(request)
         connection.add_fields(response)
         answer = response.to_bytes()
         transport, octets = connection.take_over()

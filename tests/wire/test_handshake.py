@@ -26,6 +26,7 @@ from twisted_beastws.wire.handshake import (
     make_key,
     select_subprotocol,
     success,
+    success_octets,
 )
 from twisted_beastws.wire.http import SERVER, HeadBuffer, Headers, Request, Response, parse_request, parse_response
 
@@ -244,6 +245,13 @@ class TestServer:
             b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n"
             b"Server: twisted_beastws/0.1.0\r\n\r\n"
         )
+
+    @pytest.mark.parametrize("subprotocol", [None, "chat"])
+    @pytest.mark.parametrize("extensions", [None, "permessage-deflate; server_no_context_takeover"])
+    def test_the_octets_of_a_success(self, subprotocol: str | None, extensions: str | None) -> None:
+        request = parse_request(head())
+        octets = success_octets(request, subprotocol, extensions)
+        assert octets == success(request, subprotocol, extensions).to_bytes()
 
     def test_each_success_has_headers_of_its_own(self) -> None:
         request = parse_request(head())

@@ -34,7 +34,7 @@ from twisted_beastws.errors import (
     UnexpectedBody,
     UpgradeDeclined,
 )
-from twisted_beastws.wire.http import Headers, Request, Response, has_token
+from twisted_beastws.wire.http import SERVER, Headers, Request, Response, has_token, raw_values
 
 if TYPE_CHECKING:
     from twisted_beastws.options import Origins
@@ -70,8 +70,8 @@ def is_upgrade(request: Any) -> bool:
     return (
         request.version == "1.1"
         and request.method == "GET"
-        and has_token(headers.getRawHeaders(b"Connection", ()), b"upgrade")
-        and _lists_websocket(headers.getRawHeaders(b"Upgrade", ()))
+        and has_token(raw_values(headers, b"Connection") or (), b"upgrade")
+        and _lists_websocket(raw_values(headers, b"Upgrade") or ())
     )
 
 
@@ -90,35 +90,35 @@ def check_request(request: Request) -> None:
     Stricter than Beast: the key is 16 octets in Base64, what may stand once stands once, Host is well-formed, lists are
     read over repeated fields, and no body follows.
     """
-    get = request.headers.getRawHeaders
+    headers = request.headers
     if request.version != "1.1":
         raise BadHttpVersion
     if request.method != "GET":
         raise BadMethod
-    host = _single(get(b"Host"), "Host", NoHost)
+    host = _single(raw_values(headers, b"Host"), "Host", NoHost)
     # RFC 9112 §3.2: an invalid Host is answered with 400.
     if not _HOST.fullmatch(host.decode("latin-1")):
         raise BadRequest("The WebSocket handshake Host field is invalid")
-    _check_upgrade(request.headers)
+    _check_upgrade(headers)
     if request.has_body:
         raise UnexpectedBody
     # RFC 6455 §4.2.1: "a base64-encoded value that, when decoded, is 16 bytes in length".
-    if not _KEY.fullmatch(_single(get(b"Sec-WebSocket-Key"), "Sec-WebSocket-Key", NoSecKey)):
+    if not _KEY.fullmatch(_single(raw_values(headers, b"Sec-Websocket-Key"), "Sec-WebSocket-Key", NoSecKey)):
         raise BadSecKey
-    if _single(get(b"Sec-WebSocket-Version"), "Sec-WebSocket-Version", NoSecVersion) != b"13":
+    if _single(raw_values(headers, b"Sec-Websocket-Version"), "Sec-WebSocket-Version", NoSecVersion) != b"13":
         raise BadSecVersion
-    origins = get(b"Origin")
+    origins = raw_values(headers, b"Origin")
     if origins is not None and len(origins) > 1:
         raise _duplicate("Origin")
 
 
 def _check_upgrade(headers: Headers) -> None:
-    connection = headers.getRawHeaders(b"Connection")
+    connection = raw_values(headers, b"Connection")
     if connection is None:
         raise NoConnection
     if not has_token(connection, b"upgrade"):
         raise NoConnectionUpgrade
-    upgrade = headers.getRawHeaders(b"Upgrade")
+    upgrade = raw_values(headers, b"Upgrade")
     if upgrade is None:
         raise NoUpgrade
     if not _lists_websocket(upgrade):
@@ -217,6 +217,21 @@ def success(request: Request, subprotocol: str | None = None, extensions: str | 
     if extensions is not None:
         response.headers.setRawHeaders(b"Sec-WebSocket-Extensions", [extensions])
     return response
+
+
+_SUCCESS = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n"
+    b"%bServer: " + SERVER.encode("ascii") + b"\r\n\r\n"
+)
+
+
+def success_octets(request: Request, subprotocol: str | None = None, extensions: str | None = None) -> bytes:
+    """The octets of `success`, for an answer that nobody changes."""
+    if subprotocol is not None:
+        return success(request, subprotocol, extensions).to_bytes()
+    key = raw_values(request.headers, b"Sec-Websocket-Key")
+    agreed = "" if extensions is None else f"Sec-WebSocket-Extensions: {extensions}\r\n"
+    return _SUCCESS % (accept_key(key[0] if key else b"").encode("ascii"), agreed.encode("ascii"))
 
 
 def failure(error: HandshakeError, request: Request | None) -> Response:
