@@ -18,6 +18,7 @@ from twisted_beastws.wire.frames import (
     FIN_BINARY,
     FIN_TEXT,
     GATHER_LIMIT,
+    STRIDED,
     MaskKeys,
     Opcode,
     apply_mask,
@@ -104,6 +105,11 @@ class TestMask:
     @given(st.binary(max_size=100), st.binary(min_size=4, max_size=4))
     def test_is_xor(self, data, key):
         assert apply_mask(data, key) == xor(data, key)
+
+    @pytest.mark.parametrize("size", range(STRIDED - 1, STRIDED + 5))
+    def test_of_much(self, size):
+        data = bytes(number * number & 0xFF for number in range(size))
+        assert apply_mask(data, b"\x01\xf2\x80\x7f") == xor(data, b"\x01\xf2\x80\x7f")
 
     @pytest.mark.parametrize("size", range(12))
     def test_any_remainder(self, size):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, Protocol
 
 from twisted_beastws.errors import (
@@ -99,9 +100,23 @@ class MaskKeys:
 mask_keys = MaskKeys()
 
 
+STRIDED = 1024
+"""Octets from which on four translations of every fourth octet are faster than one of a big integer: measured."""
+
+
+@lru_cache(maxsize=256)
+def _xor_table(octet: int) -> bytes:
+    return bytes(octet ^ other for other in range(256))
+
+
 def apply_mask(data: bytes, key: bytes) -> bytes:
-    """Mask or unmask ``data`` (RFC 6455 §5.3), at the speed of big integers."""
+    """Mask or unmask ``data`` (RFC 6455 §5.3), at the speed of big integers or, where that is greater, of tables."""
     size = len(data)
+    if size >= STRIDED:
+        masked = bytearray(data)
+        for lane in range(4):
+            masked[lane::4] = masked[lane::4].translate(_xor_table(key[lane]))
+        return bytes(masked)
     stream = (key * (size + 3 >> 2))[:size]
     return (int.from_bytes(data, "little") ^ int.from_bytes(stream, "little")).to_bytes(size, "little")
 
