@@ -415,15 +415,17 @@ class WebSocketProtocol(Protocol):
         UnicodeEncodeError.
         """
         session = self._session or self._require_session()
-        if isinstance(message, Prepared):
+        if isinstance(message, str):
+            if compress is None:
+                session.send_text(message)
+            else:
+                session.send_message(FIN_TEXT, message.encode(), compress)
+        elif isinstance(message, Prepared):
             session.send_prepared(message)
-        elif compress is not None:
-            first, payload = (FIN_TEXT, message.encode()) if isinstance(message, str) else (FIN_BINARY, message)
-            session.send_message(first, payload, compress)
-        elif isinstance(message, str):
-            session.send_text(message)
-        else:
+        elif compress is None:
             session.send_binary(message)
+        else:
+            session.send_message(FIN_BINARY, message, compress)
 
     def send_text(self, text: str | bytes, *, compress: bool | None = None) -> None:
         """Send a text message; ``bytes`` must be UTF-8 already, and are not checked. As `send` otherwise."""
