@@ -72,6 +72,9 @@ class Life:
         self.clock.advance(until - self.clock.seconds())
         return self
 
+    def pings(self, payload: bytes) -> Deferred[float]:
+        return self.liveness.ping_sent(payload, self.clock.seconds())
+
     @property
     def heard(self) -> list[tuple[float, str]]:
         """What the owner heard, in seconds from the start."""
@@ -245,7 +248,7 @@ class TestPings:
 class TestApplicationsPings:
     def test_the_round_trip(self):
         life = Life().open()
-        answered = fired(life.liveness.ping_sent(b"a"))
+        answered = fired(life.pings(b"a"))
         life.passes(0.25)
         life.liveness.pong_received(b"a")
         assert answered == [0.25]
@@ -255,7 +258,7 @@ class TestApplicationsPings:
         life = Life().open()
         answered = []
         for payload in (b"a", b"b", b"c"):
-            answered.append(fired(life.liveness.ping_sent(payload)))
+            answered.append(fired(life.pings(payload)))
             life.passes(1)
         life.liveness.pong_received(b"b")
         assert answered == [[3.0], [2.0], []]
@@ -267,13 +270,13 @@ class TestApplicationsPings:
 
     def test_a_strange_pong_answers_none(self):
         life = Life().open()
-        answered = fired(life.liveness.ping_sent(b"a"))
+        answered = fired(life.pings(b"a"))
         life.liveness.pong_received(b"b")
         assert answered == []
 
     def test_cancelling_one_leaves_the_others(self):
         life = Life().open()
-        first, second = life.liveness.ping_sent(b"a"), life.liveness.ping_sent(b"a")
+        first, second = life.pings(b"a"), life.pings(b"a")
         first.cancel()
         assert fired(first)[0].check(CancelledError)
         life.passes(1)
@@ -282,7 +285,7 @@ class TestApplicationsPings:
 
     def test_fail_with_the_connection(self):
         life = Life().open()
-        pings = [life.liveness.ping_sent(b"a"), life.liveness.ping_sent(b"b")]
+        pings = [life.pings(b"a"), life.pings(b"b")]
         # The first to hear of it gives up the second.
         pings[0].addErrback(lambda failure: pings[1].cancel() or failure)
         life.liveness.lost(Failure(ConnectionLost()))

@@ -161,6 +161,12 @@ class TestAsAProducer:
         peer.protocol.resumeProducing()
         assert peer.protocol.heard == ["a", "stop", "b", "c"] and peer.transport.producerState == "producing"
 
+    def test_pausing_what_is_gone_does_nothing(self, connect):
+        peer = connect(opened=True)
+        peer.leaves()
+        peer.protocol.pauseProducing()
+        peer.protocol.resumeProducing()
+
     def test_while_paused_silence_is_not_the_peer_s(self, connect, clock):
         peer = connect(self.Texts)
         peer.protocol.pauseProducing()

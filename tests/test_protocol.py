@@ -28,6 +28,7 @@ from twisted_beastws import (
     WebSocketProtocol,
     errors,
 )
+from twisted_beastws.outgoing import Outgoing
 from twisted_beastws.wire.closing import Close
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -843,6 +844,14 @@ class TestDrain:
 
 
 class TestPing:
+    def test_the_round_trip_has_the_time_that_sending_takes(self, connect, clock, monkeypatch):
+        peer = connect()
+        emit = peer.protocol.outgoing.write_control
+        monkeypatch.setattr(Outgoing, "write_control", lambda _, *frame: (clock.advance(0.5), emit(*frame)))
+        answered = Outcome(peer.protocol.ping(b"a"))
+        peer.sends(peer.frame(0x8A, b"a"))
+        assert answered == [0.5]
+
     def test_the_round_trip(self, connect, clock):
         peer = connect()
         answered = Outcome(peer.protocol.ping(b"a"))
@@ -896,6 +905,18 @@ class TestClose:
             ("closed", expected),
         ]
         assert clock.calls == []
+
+    def test_whoever_waits_for_it_is_told_before_the_hook_and_later_too(self, connect):
+        peer = connect(opened=False)
+        with pytest.raises(LocalError):
+            peer.protocol.when_closed()
+        peer = connect(Noting)
+        told = []
+        peer.protocol.when_closed().addCallback(lambda reason: told.append((reason.code, *peer.protocol.names())))
+        peer.leaves(ConnectionLost())
+        assert told == [(1006, "opened")]
+        assert peer.protocol.names() == ["opened", "closed"]
+        assert Outcome(peer.protocol.when_closed())[0].code == 1006
 
     def test_again_changes_nothing(self, connect):
         peer = connect(Noting)

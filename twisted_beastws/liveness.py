@@ -111,13 +111,13 @@ class Liveness:
         while self._pings:
             self._pings.popleft()[2].errback(failure)
 
-    def ping_sent(self, payload: bytes) -> Deferred[float]:
-        """The application sent a ping; fires with the seconds to its pong."""
+    def ping_sent(self, payload: bytes, at: float) -> Deferred[float]:
+        """The application sent a ping at that time; fires with the seconds to its pong."""
         if self._pings is None:
             self._pings = deque()
         pings = self._pings
         answered: Deferred[float] = Deferred(lambda _: pings.remove(ping))
-        ping = (payload, self._clock.seconds(), answered)
+        ping = (payload, at, answered)
         pings.append(ping)
         return answered
 

@@ -143,7 +143,11 @@ class ServerOpening(Operation):
         except Exception as error:
             if self.abandoned:
                 raise
-            log.failure("{hook} failed; the handshake is answered 500", hook=hook.__qualname__)
+            log.failure(
+                "{hook} failed; the handshake on connection {connection} is answered 500",
+                hook=hook.__qualname__,
+                connection=self._protocol.connection_id,
+            )
             raise HookFailed from error
         return answer
 
@@ -161,7 +165,10 @@ class ServerOpening(Operation):
         except Exception as error:
             if self.abandoned:
                 raise
-            log.failure("the decorator failed; the handshake is answered 500")
+            log.failure(
+                "the decorator failed; the handshake on connection {connection} is answered 500",
+                connection=self._protocol.connection_id,
+            )
             await self._send(handshake.failure(HookFailed(), self._request), None)
             if isinstance(error, LocalError):
                 raise

@@ -537,8 +537,12 @@ class WebSocketProtocol(Protocol):
             producer.pauseProducing()
 
     def pauseProducing(self) -> None:
-        """Deliver no message until `resumeProducing`, and read no more (``IPushProducer``); pings wait as well."""
-        self._hold(APPLICATION)
+        """Deliver no message until `resumeProducing`, and read no more (``IPushProducer``); pings wait as well.
+
+        Once the connection is gone it does nothing. Raises `LocalError` before it is open.
+        """
+        if self._ended is None:
+            self._hold(APPLICATION)
 
     def resumeProducing(self) -> None:
         """Deliver messages again (``IPushProducer``)."""
@@ -556,8 +560,11 @@ class WebSocketProtocol(Protocol):
         Fails with `ConnectionClosed` when the connection ends first. Cancelling does no harm. Raises `LocalError` for a
         longer payload and before the connection is open, `ConnectionClosed` once closing.
         """
-        self._require_session().ping(payload)
-        return self._liveness.ping_sent(payload)
+        session = self._require_session()
+        # Before the system is called to send it, which takes its time.
+        now = self._clock.seconds()
+        session.ping(payload)
+        return self._liveness.ping_sent(payload, now)
 
     def pong(self, payload: bytes = b"") -> None:
         """Send a pong that nobody asked for (RFC 6455 §5.5.3). Raises as `ping`."""
