@@ -29,6 +29,7 @@ from twisted_beastws.wire.prepared import Prepared, prepare
 
 if TYPE_CHECKING:
     from twisted_beastws.client import WebSocketClientEndpoint, connect
+    from twisted_beastws.hub import Hub
     from twisted_beastws.reconnection import is_retryable, reconnecting
     from twisted_beastws.resource import WebSocketResource
 
@@ -42,6 +43,7 @@ __all__ = [
     "Deflate",
     "HandshakeError",
     "Headers",
+    "Hub",
     "Limits",
     "LocalError",
     "Opcode",
@@ -70,6 +72,7 @@ __all__ = [
 
 # Imported when asked for: they bring twisted.web's server and twisted.application with them.
 _LATER = {
+    "Hub": "hub",
     "WebSocketClientEndpoint": "client",
     "WebSocketResource": "resource",
     "connect": "client",

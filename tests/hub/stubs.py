@@ -1,0 +1,61 @@
+"""What the hub's tests share: a member that is no connection, and a backplane that does as it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred, succeed
+
+from twisted_beastws import CloseReason, Prepared, State, WebSocketProtocol
+
+
+class Stub:
+    """A member of a room. heard: what it was sent. sending: called with each message, before that."""
+
+    peer = "stub"
+
+    def __init__(self, sending: Callable[[str | bytes], object] = lambda message: None) -> None:
+        self.sending = sending
+        self.heard: list[str | bytes] = []
+        self.frames: list[bytes] = []
+        self.state = State.OPEN
+        self.aborted = self.overflowed_at = False
+        self.buffered_amount = 0
+        self.close_reason = CloseReason(1006, "", False, "transport")
+        self.ended: Deferred[CloseReason] = Deferred()
+        self.draining: Deferred[None] = succeed(None)
+
+    def send(self, message: Prepared) -> None:
+        frame = message.plain
+        said = frame.payload.decode() if frame.first & 1 else frame.payload
+        self.sending(said)
+        self.heard.append(said)
+        self.frames.append(frame.frame)
+
+    def when_closed(self) -> Deferred[CloseReason]:
+        return self.ended
+
+    def drain(self) -> Deferred[None]:
+        return self.draining
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def overflowed(self) -> None:
+        self.overflowed_at = True
+
+    def ends(self) -> None:
+        self.state = State.CLOSED
+        self.ended.callback(self.close_reason)
+
+    @property
+    def connection(self) -> WebSocketProtocol:
+        return cast(WebSocketProtocol, self)
+
+
+def outcome(deferred: Deferred[Any]) -> Any:
+    """What it fired with; an exception that it failed with is returned, and None while it has not fired."""
+    results: list[Any] = []
+    deferred.addCallbacks(results.append, lambda failure: results.append(failure.value))
+    return results[0] if results else None

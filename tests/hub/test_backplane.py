@@ -1,0 +1,140 @@
+"""The backplane of one hub alone, and what all have in common."""
+
+from __future__ import annotations
+
+import pytest
+
+from twisted_beastws.hub import LocalBackplane, Message
+from twisted_beastws.hub.backplane import CHUNK, CHUNK_SIZE, BackplaneState, order_of
+
+from .stubs import outcome
+
+
+class TestIds:
+    def test_are_in_the_order_of_their_numbers(self) -> None:
+        ids = ["0-0", "9-10", "10-2", "10-10", "1700000000000-0"]
+        assert sorted(ids, key=order_of) == ids
+
+    @pytest.mark.parametrize("text", ["", "5", "5-", "-5", "5-5-5", "a-b", "5-5\n", "+", "\u0665-1", "1" * 20 + "-1"])
+    def test_anything_else_is_refused(self, text: str) -> None:
+        with pytest.raises(ValueError, match="no message's id"):
+            order_of(text)
+
+
+class Local:
+    def __init__(self, **options: int) -> None:
+        self.time = 5.0
+        self.backplane = LocalBackplane(now=lambda: self.time, **options)
+        self.delivered: list[tuple[Message, object]] = []
+        self.backplane.start(lambda *delivery: self.delivered.append(delivery))
+
+    def publish(self, room: str, data: str) -> str:
+        published: str = outcome(self.backplane.publish(room, data, True, None))
+        return published
+
+    def history(self, room: str, after: str = "0-0") -> list[str | bytes]:
+        return [message.data for message in outcome(self.backplane.history(room, after)).messages]
+
+
+class TestPublish:
+    def test_is_delivered_at_once(self) -> None:
+        local, somebody = Local(), object()
+        published = local.backplane.publish("a", "hello", True, somebody)
+        assert local.delivered == [(Message("a", "hello", "5000-0"), somebody)]
+        assert outcome(published) == "5000-0"
+
+    def test_ids_rise_even_where_the_clock_does_not(self) -> None:
+        local = Local()
+        ids = [local.publish("a", "1"), local.publish("b", "2")]
+        local.time = 4.0
+        ids.append(local.publish("a", "3"))
+        local.time = 5.001
+        ids.append(local.publish("a", "4"))
+        assert ids == ["5000-0", "5000-1", "5000-2", "5001-0"]
+
+    @pytest.mark.parametrize(("room", "keep", "history"), [(None, True, 100), ("a", False, 100), ("a", True, 0)])
+    def test_what_is_not_kept_has_no_id(self, room: str | None, keep: bool, history: int) -> None:
+        local = Local(history=history)
+        local.backplane.publish(room, "hello", keep, None)
+        assert local.delivered[0][0].id is None
+        assert local.backplane.history_size == 0
+
+    def test_states(self) -> None:
+        backplane = LocalBackplane()
+        assert backplane.state is BackplaneState.STOPPED
+        backplane.start(lambda *delivery: None)
+        assert backplane.state is BackplaneState.CONNECTED
+        backplane.stop()
+        assert backplane.state is BackplaneState.STOPPED
+
+
+class TestHistory:
+    def test_is_each_rooms_own(self) -> None:
+        local = Local()
+        local.publish("a", "1")
+        second = local.publish("b", "2")
+        local.publish("b", "3")
+        assert [local.history("a"), local.history("b"), local.history("c")] == [["1"], ["2", "3"], []]
+        assert local.history("b", second) == ["3"]
+
+    @pytest.mark.parametrize("published", [2, 3, 4])
+    def test_has_so_many_messages_at_most(self, published: int) -> None:
+        local = Local(history=3)
+        for number in range(published):
+            local.publish("a", str(number))
+        assert local.history("a") == [str(number) for number in range(published)][-3:]
+
+    def test_is_complete_while_the_message_asked_from_is_there(self) -> None:
+        local = Local(history=2)
+        ids = [local.publish("a", str(number)) for number in range(3)]
+        assert [outcome(local.backplane.history("a", each)).complete for each in ids] == [False, True, True]
+
+    def test_comes_in_parts(self) -> None:
+        local = Local(history=CHUNK + 1)
+        ids = [local.publish("a", str(number)) for number in range(CHUNK + 1)]
+        first = outcome(local.backplane.history("a", "0-0"))
+        assert (len(first.messages), first.more) == (CHUNK, True)
+        last = outcome(local.backplane.history("a", ids[-2]))
+        assert (len(last.messages), last.more) == (1, False)
+
+    @pytest.mark.parametrize(("size", "parts"), [(CHUNK_SIZE // 2, 2), (CHUNK_SIZE // 2 + 1, 1), (CHUNK_SIZE * 2, 1)])
+    def test_of_long_messages_few_are_a_part(self, size: int, parts: int) -> None:
+        local = Local()
+        for _ in range(3):
+            local.publish("a", "x" * size)
+        found = outcome(local.backplane.history("a", "0-0"))
+        assert (len(found.messages), found.more) == (parts, True)
+
+    def test_all_rooms_together_are_bounded_and_the_room_longest_silent_gives_way(self) -> None:
+        local = Local()
+        local.publish("a", "x" * 1000)
+        size = local.backplane.history_size
+        assert 1000 < size < 1500
+        local = Local(max_history=3 * size)
+        for room in ("a", "b", "a"):
+            local.publish(room, "x" * 1000)
+        assert local.backplane.history_size == 3 * size
+        local.publish("c", "x" * 1000)
+        assert local.backplane.history_size == 3 * size
+        assert [len(local.history(room)) for room in "abc"] == [2, 0, 1]
+        local.publish("c", "x" * 1001)
+        assert [len(local.history(room)) for room in "abc"] == [0, 0, 2]
+
+    def test_one_too_long_for_it_is_not_kept(self) -> None:
+        local = Local(max_history=1000)
+        local.publish("a", "x" * 2000)
+        assert local.backplane.history_size == 0
+        assert local.history("a") == []
+
+
+class TestNames:
+    def test_of_a_room_that_is_empty_nothing_is_left(self) -> None:
+        backplane = LocalBackplane()
+        backplane.enter("a", "1", "ann")
+        backplane.enter("a", "2", "ann")
+        assert outcome(backplane.who("a")) == ["ann", "ann"]
+        backplane.exit("a", "1")
+        backplane.exit("a", "2")
+        backplane.exit("a", "3")
+        assert outcome(backplane.who("a")) == []
+        assert backplane._names == {}

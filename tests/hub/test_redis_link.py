@@ -1,0 +1,381 @@
+"""The backplane on a real Redis."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from twisted.internet.defer import gatherResults
+
+from twisted_beastws.hub import Hub, PublishError
+from twisted_beastws.hub.backplane import BackplaneState
+from twisted_beastws.hub.redis import RedisBackplane
+
+from ..loopback import identity, until
+from ..redis_server import RedisServer, redis_running
+from .stubs import Stub
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(shared: RedisServer) -> RedisServer:
+    shared.ask("FLUSHALL")
+    return shared
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """One to be killed."""
+    with redis_running(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def node() -> Iterator[Callable[..., Node]]:
+    """``node(url)``: a hub on that Redis."""
+    nodes: list[Node] = []
+
+    def node(url: str, **options: Any) -> Node:
+        nodes.append(Node(url, **options))
+        return nodes[-1]
+
+    yield node
+    pytest_twisted.blockon(gatherResults([each.hub.stop() for each in nodes]))
+
+
+class Node:
+    def __init__(self, url: str, **options: Any) -> None:
+        self.backplane = RedisBackplane(url, **options)
+        self.hub = Hub(self.backplane)
+        self.hub.start()
+
+    def is_connected(self) -> bool:
+        return self.backplane.state is BackplaneState.CONNECTED
+
+    async def joins(self, room: str = "a", **options: Any) -> Stub:
+        await until(self.is_connected)
+        stub = Stub()
+        await self.hub.join(stub.connection, room, **options)
+        return stub
+
+
+async def refusal(hub: Hub, said: str) -> PublishError:
+    with pytest.raises(PublishError) as caught:
+        await hub.publish("a", said)
+    return caught.value
+
+
+class TestPublish:
+    @pytest_twisted.ensureDeferred
+    async def test_each_once_and_in_one_order(self, redis: RedisServer, node: Callable[..., Node]) -> None:
+        one, two = node(redis.url), node(f"redis://127.0.0.1:{redis.port}")
+        members = [await one.joins(), await two.joins(), await one.joins()]
+        said = [f"{number % 2}:{number}" for number in range(300)]
+        ids = await gatherResults([(one, two)[number % 2].hub.publish("a", text) for number, text in enumerate(said)])
+        await until(lambda: all(len(member.heard) == 300 for member in members))
+        assert members[0].heard == members[1].heard == members[2].heard
+        for publisher in "01":
+            assert [text for text in members[0].heard if text[0] == publisher] == said[int(publisher) :: 2]  # type: ignore[index]
+        assert len(set(ids)) == 300
+
+    @pytest_twisted.ensureDeferred
+    async def test_arrives_as_it_was(self, redis: RedisServer, node: Callable[..., Node]) -> None:
+        one, two = node(redis.url), node(redis.url)
+        member = await two.joins("r\u00f6om {x}")
+        await until(one.is_connected)
+        said = ["007", "1.5", "", "\u00e9\r\n$5\r\n", b"", b"007", bytes(range(256)), "x" * (1 << 20)]
+        for each in said:
+            await one.hub.publish("r\u00f6om {x}", each)
+        await until(lambda: len(member.heard) == len(said))
+        assert member.heard == said
+        back = await one.joins("r\u00f6om {x}", after="0-0")
+        assert back.heard == said
+
+    @pytest_twisted.ensureDeferred
+    async def test_all_but_one_and_everybody(self, redis: RedisServer, node: Callable[..., Node]) -> None:
+        one, two = node(redis.url), node(redis.url)
+        publisher, other = await one.joins("a"), await two.joins("b")
+        await one.hub.publish("a", "not to me", exclude=publisher.connection)
+        await one.hub.publish_to_all("to all")
+        await until(lambda: other.heard and publisher.heard)
+        assert publisher.heard == other.heard == ["to all"]
+
+    @pytest_twisted.ensureDeferred
+    async def test_databases_are_apart(self, redis: RedisServer, node: Callable[..., Node]) -> None:
+        one, two = node(f"{redis.url}?db=1"), node(f"{redis.url}?db=2")
+        members = [await one.joins(name="ann"), await two.joins()]
+        await one.hub.publish("a", "one")
+        await two.hub.publish("a", "two")
+        await until(lambda: all(member.heard for member in members))
+        assert [member.heard for member in members] == [["one"], ["two"]]
+        assert await two.hub.who("a") == []
+
+    @pytest_twisted.ensureDeferred
+    async def test_only_rooms_with_members_here_are_subscribed(
+        self, redis: RedisServer, node: Callable[..., Node]
+    ) -> None:
+        one, two = node(redis.url), node(redis.url)
+        member = await one.joins("a")
+        await two.joins("b")
+        await one.hub.publish("c", "nobody is there")
+        channels = "PUBSUB NUMSUB beastws:0:room:a beastws:0:room:b beastws:0:room:c beastws:0:all:"
+        assert [line for line in redis.ask(channels).splitlines() if line[0] == ":"] == [":1", ":1", ":0", ":2"]
+        member.ends()
+        await until(lambda: ":0" in redis.ask("PUBSUB NUMSUB beastws:0:room:a"))
+        # What is published while nobody is there is history, and the next one there hears again.
+        again = await one.joins("a")
+        await two.hub.publish("a", "hello")
+        await until(lambda: again.heard)
+
+
+class TestHistory:
+    @pytest_twisted.ensureDeferred
+    async def test_the_last_messages_are_kept_for_a_day(self, redis: RedisServer, node: Callable[..., Node]) -> None:
+        one = node(redis.url, history=50)
+        await until(one.is_connected)
+        ids = await gatherResults([one.hub.publish("a", str(number)) for number in range(80)])
+        assert redis.ask("XLEN beastws:0:history:a") == ":50\r\n"
+        assert redis.ask("TTL beastws:0:history:a") in (":86400\r\n", ":86399\r\n", ":86398\r\n")
+        back = Stub()
+        assert await one.hub.join(back.connection, "a", after=ids[35]) is True
+        assert back.heard == [str(number) for number in range(36, 80)]
+        late = Stub()
+        assert await one.hub.join(late.connection, "a", after=ids[10]) is False
+        assert late.heard == [str(number) for number in range(30, 80)]
+
+    @pytest_twisted.ensureDeferred
+    async def test_long_messages_come_in_parts(self, redis: RedisServer, node: Callable[..., Node]) -> None:
+        one = node(redis.url)
+        await until(one.is_connected)
+        for number in range(5):
+            await one.hub.publish("a", str(number) * 200_000)
+        found = await one.backplane.history("a", "0-0")
+        assert [len(message.data) for message in found.messages] == [200_000]
+        assert found.more
+        back = await one.joins(after="0-0")
+        assert [said[:1] for said in back.heard] == ["0", "1", "2", "3", "4"]
+
+    @pytest_twisted.ensureDeferred
+    async def test_none_is_kept_where_there_is_to_be_none(self, redis: RedisServer, node: Callable[..., Node]) -> None:
+        one = node(redis.url, history=0)
+        member = await one.joins()
+        assert await one.hub.publish("a", "hello") is None
+        await until(lambda: member.heard)
+        assert redis.ask("KEYS beastws:0:history:*") == "*0\r\n"
+
+
+class TestNames:
+    @pytest_twisted.ensureDeferred
+    async def test_are_those_of_all_hubs_until_they_stop(self, redis: RedisServer, node: Callable[..., Node]) -> None:
+        one, two = node(redis.url), Node(redis.url)
+        ann, bob = await one.joins(name="ann"), await two.joins(name="b\u00f6b 007")
+        for each in (one, two):
+            assert sorted(await each.hub.who("a")) == ["ann", "b\u00f6b 007"]
+        ann.ends()
+        for each in (one, two):
+            assert await each.hub.who("a") == ["b\u00f6b 007"]
+        # The members stay, and are listed no more.
+        await two.hub.stop()
+        assert bob.state is bob.state.OPEN
+        assert await one.hub.who("a") == []
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_hub_without_a_sign_of_life_has_none(
+        self, redis: RedisServer, node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from twisted_beastws.hub import redis_link
+
+        monkeypatch.setattr(redis_link, "BEAT", 0.1)
+        monkeypatch.setattr(redis_link, "LEASE", 1)
+        one, two = node(redis.url), node(redis.url)
+        await one.joins(name="ann")
+        await two.joins(name="bob")
+        assert redis.ask("TTL beastws:0:here:a") in (":1\r\n", ":2\r\n")
+        two.backplane._link._beating.stop()  # type: ignore[union-attr]
+        await until(lambda: redis.ask("KEYS beastws:0:hub:*").startswith("*1\r\n"))
+        assert await one.hub.who("a") == ["ann"]
+        # What was forgotten is told again with the next sign of life.
+        two.backplane._link._beating.start(0.1)  # type: ignore[union-attr]
+        await until(lambda: redis.ask("HLEN beastws:0:here:a") == ":2\r\n")
+        assert sorted(await one.hub.who("a")) == ["ann", "bob"]
+
+
+class TestLoss:
+    @pytest_twisted.ensureDeferred
+    async def test_killed_and_started_again(
+        self, own_redis: RedisServer, node: Callable[..., Node], logged: Callable[..., Any]
+    ) -> None:
+        one, two = node(own_redis.url), node(own_redis.url)
+        members = [await one.joins(name="ann"), await two.joins()]
+        before = await one.hub.publish("a", "before")
+        await until(lambda: all(member.heard for member in members))
+        own_redis.kill()
+        assert (await refusal(one.hub, "down")).delivered_here
+        await until(lambda: one.backplane.losses and two.backplane.losses)
+        await refusal(two.hub, "down too")
+        assert [member.heard for member in members] == [["before", "down"], ["before", "down too"]]
+        assert await two.hub.who("a") == []
+        own_redis.start()
+        await until(lambda: one.is_connected() and two.is_connected())
+        assert await two.hub.who("a") == ["ann"]
+        await two.hub.publish("a", "after")
+        await until(lambda: all(member.heard[-1] == "after" for member in members))
+        # Only what Redis took is history.
+        assert (await two.joins(after=before)).heard == ["after"]
+        assert len(logged(type(None))) == 2
+
+    @pytest_twisted.ensureDeferred
+    async def test_what_one_hub_missed_comes_from_the_history(
+        self, redis: RedisServer, node: Callable[..., Node], logged: Callable[..., Any]
+    ) -> None:
+        one, two = node(redis.url), node(redis.url)
+        members = [await one.joins(), await two.joins()]
+        await one.hub.publish("a", "before")
+        await until(lambda: all(member.heard for member in members))
+        two.backplane._link._subscriber.drop()  # type: ignore[union-attr]
+        for number in range(100):
+            await one.hub.publish("a", str(number))
+        await until(lambda: len(members[1].heard) == 101)
+        await one.hub.publish("a", "after")
+        await until(lambda: len(members[1].heard) == 102)
+        assert members[0].heard == members[1].heard == ["before", *map(str, range(100)), "after"]
+        assert two.backplane.losses == 1
+        assert logged(type(None))
+
+    @pytest_twisted.ensureDeferred
+    async def test_one_that_does_not_answer_is_left(
+        self,
+        own_redis: RedisServer,
+        node: Callable[..., Node],
+        logged: Callable[..., Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        from twisted_beastws.hub import redis_link
+
+        monkeypatch.setattr(redis_link, "REPLY_TIMEOUT", 0.3)
+        one = node(own_redis.url)
+        member = await one.joins()
+        own_redis.stop()
+        published = [one.hub.publish("a", str(number)).addErrback(lambda failure: failure.value) for number in range(3)]
+        assert [type(each) for each in await gatherResults(published)] == [PublishError] * 3
+        assert member.heard == ["0", "1", "2"]
+        await until(lambda: not one.is_connected())
+        own_redis.go_on()
+        await until(one.is_connected)
+        await one.hub.publish("a", "3")
+        await until(lambda: len(member.heard) == 4)
+        assert member.heard == ["0", "1", "2", "3"]
+        assert logged(type(None))
+
+    @pytest_twisted.ensureDeferred
+    async def test_one_that_is_not_there_is_told_of_once(
+        self, tmp_path: Path, node: Callable[..., Node], logged: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
+        from twisted_beastws.hub import redis_link
+
+        tries: list[int] = []
+        monkeypatch.setattr(redis_link, "backoff", lambda failures: tries.append(failures) or 0.01)
+        node(f"unix://{tmp_path}/nothing")
+        await until(lambda: len(tries) > 3)
+        assert tries[:4] == [1, 2, 3, 4]
+        assert len(logged(type(None))) == 1
+
+    @pytest_twisted.ensureDeferred
+    async def test_stopping_in_any_state_is_the_end_of_it(self, redis: RedisServer, tmp_path: Path) -> None:
+        for url in (redis.url, f"redis://127.0.0.1:{redis.port}"):
+            at_once, connected = Node(url), Node(url)
+            await at_once.hub.stop()
+            await connected.joins()
+            await connected.hub.stop()
+            await refusal(connected.hub, "late")
+            assert connected.backplane.state is BackplaneState.STOPPED
+        await until(lambda: redis.ask("CLIENT LIST").count("id=") == 1)
+
+    def test_the_waits_between_tries_grow_to_ten_seconds(self) -> None:
+        pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
+        from twisted_beastws.hub.redis_link import backoff
+
+        assert 0.2 <= backoff(1) <= 0.3
+        assert 0.34 <= backoff(2) <= 0.51
+        assert 8 <= backoff(10) <= 12
+        assert 8 <= backoff(100_000) <= 12
+
+
+class TestAccess:
+    @pytest_twisted.ensureDeferred
+    async def test_by_a_password_or_a_user_and_not_without(
+        self, tmp_path: Path, node: Callable[..., Node], logged: Callable[..., Any]
+    ) -> None:
+        with redis_running(tmp_path) as redis:
+            redis.ask("ACL SETUSER chat on >p@ss ~beastws:* &beastws:* +@all")
+            redis.ask("CONFIG SET requirepass secret")
+            outside = [node(redis.url), node(f"unix://:wrong@{redis.path}")]
+            one, two = node(f"unix://:secret@{redis.path}"), node(f"redis://chat:p%40ss@127.0.0.1:{redis.port}/1")
+            member = await one.joins()
+            await one.hub.publish("a", "hello")
+            await until(lambda: member.heard)
+            member = await two.joins()
+            await two.hub.publish("a", "hello")
+            await until(lambda: member.heard)
+            assert not any(each.is_connected() for each in outside)
+            await gatherResults([each.hub.stop() for each in (one, two)])
+            assert logged(type(None))
+
+    @pytest_twisted.ensureDeferred
+    async def test_over_tls_the_certificate_is_verified(
+        self,
+        tmp_path: Path,
+        node: Callable[..., Node],
+        logged: Callable[..., Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
+        from twisted_beastws.hub import redis_link
+
+        tries: list[int] = []
+        monkeypatch.setattr(redis_link, "backoff", lambda failures: tries.append(failures) or 0.05)
+        key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+        private = identity().privateKey.original.to_cryptography_key()
+        key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        certificate.write_bytes(identity().dumpPEM())
+        files = (
+            "--tls-cert-file",
+            str(certificate),
+            "--tls-key-file",
+            str(key),
+            "--tls-ca-cert-file",
+            str(certificate),
+        )
+        with redis_running(tmp_path, *files, "--tls-auth-clients", "no", "--tls-port", "0") as plain:
+            plain.ask(f"CONFIG SET port 0 tls-port {plain.port}")
+            one = node(f"rediss://localhost:{plain.port}")
+            await until(lambda: len(tries) > 1)
+            assert not one.is_connected()
+            monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+            member = await one.joins()
+            await one.hub.publish("a", "hello")
+            await until(lambda: member.heard)
+            await one.hub.stop()
+            assert logged(type(None))
+
+
+def test_nothing_imports_the_reactor_before_it_starts() -> None:
+    """txredisapi does when it is imported, and whoever chooses a reactor has to come first."""
+    statements = (
+        "import sys, twisted_beastws.hub.redis as it; it.RedisBackplane('redis://localhost');"
+        "print('twisted.internet.reactor' in sys.modules, 'txredisapi' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", statements], capture_output=True, check=True, text=True, timeout=60)
+    assert done.stdout == "False False\n"

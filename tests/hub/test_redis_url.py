@@ -1,0 +1,61 @@
+"""Where a Redis is."""
+
+from __future__ import annotations
+
+import pytest
+
+from twisted_beastws.hub.redis_url import RedisURL
+
+
+@pytest.mark.parametrize(
+    ("url", "expected", "shown"),
+    [
+        ("redis://localhost", RedisURL("localhost"), "redis://localhost:6379/0"),
+        ("redis://localhost/", RedisURL("localhost"), "redis://localhost:6379/0"),
+        ("redis://10.0.0.1:7000/3", RedisURL("10.0.0.1", 7000, database=3), "redis://10.0.0.1:7000/3"),
+        ("redis://[::1]:7000", RedisURL("::1", 7000), "redis://[::1]:7000/0"),
+        ("redis://:pass%40word@h", RedisURL("h", password="pass@word"), "redis://h:6379/0"),
+        ("redis://me:secret@h/1", RedisURL("h", database=1, username="me", password="secret"), "redis://h:6379/1"),
+        ("rediss://h", RedisURL("h", tls=True), "rediss://h:6379/0"),
+        ("unix:///run/redis.sock", RedisURL(path="/run/redis.sock"), "unix:///run/redis.sock?db=0"),
+        ("unix:///run/a%20b?db=2", RedisURL(path="/run/a b", database=2), "unix:///run/a b?db=2"),
+        ("unix://me:s@/run/r", RedisURL(path="/run/r", username="me", password="s"), "unix:///run/r?db=0"),
+    ],
+)
+def test_is_read_and_shown_without_the_password(url: str, expected: RedisURL, shown: str) -> None:
+    parsed = RedisURL.parse(url)
+    assert parsed == expected
+    assert str(parsed) == shown
+    assert "secret" not in repr(parsed)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost",
+        "http://localhost",
+        "redis://",
+        "redis:///1",
+        "redis://h:port",
+        "redis://h:70000",
+        "redis://h/one",
+        "redis://h/-1",
+        "redis://h/1/2",
+        "redis://h?db=1",
+        "redis://h/1#x",
+        "redis://me@h",
+        "redis://[::1",
+        "unix://",
+        "unix:///",
+        "unix://host/path",
+        "unix:///path?db=x",
+        "unix:///path?database=1",
+    ],
+)
+def test_anything_else_is_refused_in_one_line(url: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        RedisURL.parse(url.replace("//", "//:secret@", 1) if url.startswith("redis://h") else url)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "the URL" in str(caught.value)

@@ -1,0 +1,85 @@
+"""A redis-server of the tests' own, on a UNIX socket and a loopback port, which they may kill and start again."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+PATIENCE = 20.0
+"""Seconds for it to start."""
+
+
+class RedisServer:
+    """A running redis-server, which writes each command to its file before it answers.
+
+    directory: for its files, of which the socket is one. options: as on its command line.
+    """
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.path = directory / "redis"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self._command = [
+            *("redis-server", "--unixsocket", str(self.path), "--bind", "127.0.0.1", "--port", str(self.port)),
+            *("--dir", str(directory), "--appendonly", "yes", "--save", "", "--daemonize", "no", *options),
+        ]
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.path}"
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + PATIENCE
+        # It listens before it has read its file.
+        while b"LOADING" in (said := self._try("PING")) or not said:
+            assert time.monotonic() < deadline and self.process.poll() is None, "redis-server does not start"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def ask(self, command: str) -> str:
+        """The reply to a command of which no argument has a space, as it is on the wire."""
+        return self._try(command).decode()
+
+    def _try(self, command: str) -> bytes:
+        said = b""
+        with socket.socket(socket.AF_UNIX) as asking, suppress(OSError):
+            asking.settimeout(PATIENCE)
+            asking.connect(str(self.path))
+            asking.sendall(f"{command}\r\nQUIT\r\n".encode())
+            while part := asking.recv(1 << 16):
+                said += part
+        return said.removesuffix(b"+OK\r\n")
+
+
+@contextmanager
+def redis_running(directory: Path, *options: str) -> Iterator[RedisServer]:
+    """A redis-server; the test is skipped where it or its client is missing."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("there is no redis-server (Debian: redis-server)")
+    if find_spec("txredisapi") is None:
+        pytest.skip("there is no txredisapi (the extra: redis)")
+    server = RedisServer(directory, *options)
+    try:
+        yield server
+    finally:
+        server.kill()

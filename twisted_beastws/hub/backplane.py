@@ -1,0 +1,215 @@
+"""What joins hubs: the interface, and the implementation for a hub that is alone."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from enum import Enum
+from sys import getsizeof
+from typing import NamedTuple, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+
+from twisted_beastws.errors import WebSocketError
+
+_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
+
+CHUNK = 32
+"""Messages of a room's history that are asked for at once."""
+
+CHUNK_SIZE = 1 << 18
+"""Octets of them, beyond which no more are put into one answer. 256 KiB."""
+
+
+class Message(NamedTuple):
+    """What was published.
+
+    room: where, or None for everybody. data: ``str`` goes out as text, ``bytes`` as binary.
+    id: its place in the room's history, as ``MILLISECONDS-NUMBER`` with the time since 1970; None if it is not there.
+    sender, number: the hub that published it, and its count there.
+    """
+
+    room: str | None
+    data: str | bytes
+    id: str | None = None
+    sender: str = ""
+    number: int = 0
+
+
+class History(NamedTuple):
+    """A part of a room's history, the oldest message first.
+
+    complete: nothing is known to be missing before the first. more: there are later ones.
+    """
+
+    messages: list[Message]
+    complete: bool
+    more: bool
+
+
+class PublishError(WebSocketError):
+    """The backplane did not confirm that it took a message.
+
+    It may be in the history and reach members elsewhere, if only the answer was lost. delivered_here: the members on
+    this hub got it.
+    """
+
+    def __init__(self, reason: str, delivered_here: bool) -> None:
+        super().__init__(reason)
+        self.delivered_here = delivered_here
+
+
+class BackplaneState(Enum):
+    """Whether a backplane takes messages."""
+
+    STOPPED = "stopped"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+
+
+Deliver = Callable[[Message, object], None]
+"""Gets each message for the members here, and whom to leave out."""
+
+
+class Backplane(Protocol):
+    """Carries messages from one hub to others, itself included, and keeps the rooms' history.
+
+    No Deferred but that of `publish` and `history` ever fails.
+    """
+
+    state: BackplaneState
+
+    def start(self, deliver: Deliver) -> None:
+        """Connect, and stay so."""
+
+    def stop(self) -> Deferred[None]:
+        """Let go of everything."""
+
+    def subscribe(self, room: str) -> Deferred[None]:
+        """Deliver the messages of ``room``; fires when that is so, or has to wait for the backplane's return."""
+
+    def unsubscribe(self, room: str) -> None:
+        """Deliver them no more."""
+
+    def publish(self, room: str | None, data: str | bytes, keep: bool, exclude: object) -> Deferred[str | None]:
+        """Deliver to all hubs; fires with the message's id, fails with `PublishError`."""
+
+    def history(self, room: str, after: str) -> Deferred[History]:
+        """What was published behind the message of id ``after``, or the first part of it."""
+
+    def enter(self, room: str, member: str, name: str) -> None:
+        """A member with a name is in ``room``; ``member`` is its key, unique on this hub."""
+
+    def exit(self, room: str, member: str) -> None:
+        """It left."""
+
+    def who(self, room: str) -> Deferred[list[str]]:
+        """The names of the room's members on all hubs; while the backplane is away, those here."""
+
+
+def order_of(message_id: str) -> tuple[int, int]:
+    """By which the ids of one room are in order. Raises ``ValueError`` for what is none."""
+    if not _ID.fullmatch(message_id):
+        raise ValueError(f"{message_id!r} is no message's id, such as 1700000000000-0")
+    milliseconds, _, number = message_id.partition("-")
+    return int(milliseconds), int(number)
+
+
+class LocalBackplane:
+    """For one hub alone. Messages are delivered before `publish` returns.
+
+    history: messages of each room that are kept; 0 keeps none. 100.
+    max_history: octets that all rooms' history may have together, with 256 for each message; beyond it the oldest
+        messages go of the room whose latest one is the oldest. 64 MiB.
+    now: the seconds since 1970.
+    """
+
+    OVERHEAD = 256
+
+    def __init__(self, *, history: int = 100, max_history: int = 1 << 26, now: Callable[[], float] = time.time) -> None:
+        self.state = BackplaneState.STOPPED
+        self.history_size = 0
+        self._history = history
+        self._max_history = max_history
+        self._now = now
+        self._last = (0, 0)
+        self._kept: OrderedDict[str, deque[Message]] = OrderedDict()
+        self._names: dict[str, dict[str, str]] = {}
+        self._deliver: Deliver = _nobody
+
+    def start(self, deliver: Deliver) -> None:
+        self._deliver = deliver
+        self.state = BackplaneState.CONNECTED
+
+    def stop(self) -> Deferred[None]:
+        self._deliver = _nobody
+        self.state = BackplaneState.STOPPED
+        return succeed(None)
+
+    def subscribe(self, room: str) -> Deferred[None]:
+        return succeed(None)
+
+    def unsubscribe(self, room: str) -> None:
+        pass
+
+    def publish(self, room: str | None, data: str | bytes, keep: bool, exclude: object) -> Deferred[str | None]:
+        message = Message(room, data)
+        if keep and room is not None and self._history:
+            message = message._replace(id=self._next_id())
+            self._keep(room, message)
+        self._deliver(message, exclude)
+        return succeed(message.id)
+
+    def history(self, room: str, after: str) -> Deferred[History]:
+        kept, place = self._kept.get(room, ()), order_of(after)
+        later = [message for message in kept if order_of(message.id or "") > place]
+        part: list[Message] = []
+        size = 0
+        for message in later[:CHUNK]:
+            if part and size + len(message.data) > CHUNK_SIZE:
+                break
+            part.append(message)
+            size += len(message.data)
+        complete = any(message.id == after for message in kept)
+        return succeed(History(part, complete, len(part) < len(later)))
+
+    def enter(self, room: str, member: str, name: str) -> None:
+        self._names.setdefault(room, {})[member] = name
+
+    def exit(self, room: str, member: str) -> None:
+        names = self._names.get(room, {})
+        names.pop(member, None)
+        if not names:
+            self._names.pop(room, None)
+
+    def who(self, room: str) -> Deferred[list[str]]:
+        return succeed(list(self._names.get(room, {}).values()))
+
+    def _next_id(self) -> str:
+        milliseconds, number = self._last
+        # As Redis does it: a clock that goes back does not take the ids with it.
+        now = int(self._now() * 1000)
+        self._last = (now, 0) if now > milliseconds else (milliseconds, number + 1)
+        return "{}-{}".format(*self._last)
+
+    def _keep(self, room: str, message: Message) -> None:
+        kept = self._kept.setdefault(room, deque())
+        self._kept.move_to_end(room)
+        kept.append(message)
+        self.history_size += self._size_of(message)
+        if len(kept) > self._history:
+            self.history_size -= self._size_of(kept.popleft())
+        while self.history_size > self._max_history:
+            oldest = next(iter(self._kept))
+            self.history_size -= self._size_of(self._kept[oldest].popleft())
+            if not self._kept[oldest]:
+                del self._kept[oldest]
+
+    def _size_of(self, message: Message) -> int:
+        return getsizeof(message.data) + self.OVERHEAD
+
+
+def _nobody(message: Message, exclude: object) -> None:
+    """Before the start and after the end."""
