@@ -1,0 +1,309 @@
+"""The client as its users start it, in a process of its own; and servers of another make for it to talk to."""
+
+from __future__ import annotations
+
+import codecs
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection, serve
+
+from ..loopback import identity, switching
+
+PATIENCE = 20.0
+"""Seconds, for anything awaited here."""
+
+COMMAND = [sys.executable, "-m", "twisted_beastws"]
+# A session's leader has no terminal until it takes one: then Ctrl-C and hanging up are the terminal's to signal.
+ON_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "os.execv(sys.executable, [sys.executable, '-m', 'twisted_beastws', *sys.argv[1:]])"
+)
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")},
+    # What these tests import is what runs, from whatever directory.
+    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    "PYTHONWARNINGS": "error::ResourceWarning",
+    "TERM": "xterm",
+    "LC_ALL": "C.UTF-8",
+}
+
+Handler = Callable[[ServerConnection], None]
+
+
+def await_that(what: str, happened: Callable[[], Any]) -> Any:
+    """Poll until `happened` gives something true, which is returned."""
+    deadline = time.monotonic() + PATIENCE
+    while not (value := happened()):
+        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
+        time.sleep(0.01)
+    return value
+
+
+# Servers
+
+
+def echo(ws: ServerConnection) -> None:
+    for message in ws:
+        ws.send(message)
+
+
+class Heard:
+    """Notes what a client says; ``closed`` is its close frame's code and reason."""
+
+    def __init__(self) -> None:
+        self.messages: list[str | bytes] = []
+        self.closed: tuple[int, str] | None = None
+        self.ws: Any = None
+
+    def __call__(self, ws: ServerConnection) -> None:
+        self.ws = ws
+        with suppress(ConnectionClosed):
+            for message in ws:
+                self.messages.append(message)
+        received = ws.protocol.close_rcvd
+        self.closed = (1006, "") if received is None else (received.code, received.reason)
+
+
+def server_context(directory: Path) -> ssl.SSLContext:
+    """TLS with the certificate that nobody trusts."""
+    certificate: Any = identity()
+    key = certificate.privateKey.original.to_cryptography_key()
+    file = directory / "identity.pem"
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(pem + certificate.dumpPEM())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+@contextmanager
+def serving(handler: Handler, **options: Any) -> Iterator[str]:
+    """A server, at the URL that it yields; it closes with 1001 at the end."""
+    with serve(handler, "127.0.0.1", 0, **{"compression": None, **options}) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            scheme = "wss" if "ssl" in options else "ws"
+            yield f"{scheme}://localhost:{server.socket.getsockname()[1]}/"
+        finally:
+            server.shutdown()
+            thread.join(PATIENCE)
+
+
+def deaf(connection: socket.socket) -> None:
+    """Open a WebSocket, and then not answer anything until the client leaves."""
+    connection.sendall(switching(connection.recv(1 << 16)))
+    while connection.recv(1 << 16):
+        pass
+
+
+@contextmanager
+def answering(answer: bytes | Callable[[socket.socket], None]) -> Iterator[int]:
+    """A port of the loopback interface whose connections are answered by ``answer``, and closed."""
+
+    def respond(connection: socket.socket) -> None:
+        if callable(answer):
+            answer(connection)
+        else:
+            connection.recv(1 << 16)
+            connection.sendall(answer)
+
+    def run() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connection.settimeout(PATIENCE)
+            with connection, suppress(OSError):
+                respond(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = Thread(target=run)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE)
+
+
+# The client with pipes
+
+
+def run(*arguments: str, stdin: str | bytes = b"") -> tuple[int, str, str]:
+    """Run the client to its end: its status, standard output and standard error."""
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    done = subprocess.run([*COMMAND, *arguments], input=data, capture_output=True, env=ENVIRONMENT, timeout=PATIENCE)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+@contextmanager
+def piped(*arguments: str, stdin: Any = subprocess.PIPE) -> Iterator[Any]:
+    """A running client, a ``Popen`` with pipes; whatever happens, it is gone at the end."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, stdin=stdin, stdout=pipe, stderr=pipe) as client:
+        try:
+            yield client
+        finally:
+            client.kill()
+
+
+# The client on a terminal
+
+
+class Screen:
+    """A terminal that knows the sequences which the client itself uses; any other control character fails the test."""
+
+    KNOWN = re.compile(r"\x1b\[(\d*)([KCJHm])|\x1b\[\d+;\d+(m)")
+
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
+        self.rows = [""]
+        self.column = 0
+
+    @property
+    def row(self) -> str:
+        """The last one, where one types."""
+        return self.rows[-1].rstrip()
+
+    def __contains__(self, text: str) -> bool:
+        return text in self.rows
+
+    def write(self, text: str) -> None:
+        at = 0
+        while at < len(text):
+            sequence = self.KNOWN.match(text, at)
+            if sequence:
+                self._obey(sequence[2] or "m", sequence[1])
+                at = sequence.end()
+            else:
+                self._put(text[at])
+                at += 1
+
+    def _obey(self, action: str, number: str) -> None:
+        if action == "K":
+            self.rows[-1] = self.rows[-1][: self.column]
+        elif action == "C":
+            self.column = min(self.column + int(number), self.columns - 1)
+        elif action == "J":
+            self.rows = [""]
+        elif action == "H":
+            self.column = 0
+
+    def _put(self, character: str) -> None:
+        if character == "\r":
+            self.column = 0
+        elif character == "\n":
+            self.rows.append(" " * self.column)
+        else:
+            assert character.isprintable(), f"{character!r} reached the terminal"
+            if self.column == self.columns:
+                self.rows.append("")
+                self.column = 0
+            row = self.rows[-1].ljust(self.column)
+            self.rows[-1] = row[: self.column] + character + row[self.column + 1 :]
+            self.column += 1
+
+
+class Console:
+    """A client on a terminal of ours."""
+
+    def __init__(self, *arguments: str, columns: int = 100, **environment: str) -> None:
+        self.master, slave = pty.openpty()
+        self.screen = Screen(columns)
+        self.resize(columns)
+        self.mode = termios.tcgetattr(slave)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", ON_TERMINAL, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**ENVIRONMENT, **environment},
+            start_new_session=True,
+        )
+        self.slave = slave
+        self.octets = b""
+        self._unfinished = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def types(self, keys: str | bytes) -> None:
+        os.write(self.master, keys.encode() if isinstance(keys, str) else keys)
+
+    def shows(self, what: str) -> None:
+        """Wait for a row that is ``what``."""
+        self.until(repr(what), lambda screen: what in screen)
+
+    def until(self, what: str, condition: Callable[[Screen], object]) -> None:
+        def happened() -> object:
+            self._read()
+            return condition(self.screen)
+
+        try:
+            await_that(what, happened)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n" + "\n".join(self.screen.rows)) from None
+
+    def signal(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    def hangs_up(self) -> None:
+        """The terminal's window is closed."""
+        os.close(self.slave)
+        os.close(self.master)
+        self.slave = self.master = -1
+
+    def ends(self) -> int:
+        """Wait for the end; the exit status."""
+        # What it writes has to be read for it to end.
+        self.until("the client ends", lambda _: self.process.poll() is not None)
+        self._read()
+        return self.process.returncode
+
+    def _read(self) -> None:
+        while self.master >= 0 and select.select([self.master], [], [], 0)[0]:
+            data = os.read(self.master, 1 << 16)
+            self.octets += data
+            self._unfinished += self._decoder.decode(data)
+            # A sequence that is cut in the middle waits for its rest.
+            cut = re.search(r"(\x1b(\[[\d;]*)?)?\Z", self._unfinished)
+            assert cut
+            self.screen.write(self._unfinished[: cut.start()])
+            self._unfinished = cut[0]
+
+
+@contextmanager
+def console(*arguments: str, **options: Any) -> Iterator[Console]:
+    """A client on a terminal; whatever happens, it is gone at the end."""
+    client = Console(*arguments, **options)
+    try:
+        yield client
+    finally:
+        if client.process.poll() is None:
+            client.process.send_signal(signal.SIGKILL)
+        client.process.wait(PATIENCE)
+        if client.master >= 0:
+            os.close(client.slave)
+            os.close(client.master)

@@ -1,0 +1,313 @@
+"""In pipes: for scripts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from websockets.sync.server import ServerConnection
+
+from ..loopback import switching, unused_port
+from .processes import (
+    COMMAND,
+    ENVIRONMENT,
+    PATIENCE,
+    Heard,
+    answering,
+    await_that,
+    echo,
+    piped,
+    run,
+    server_context,
+    serving,
+)
+
+
+def after(seconds: float, value: Callable[[], int]) -> int:
+    time.sleep(seconds)
+    return value()
+
+
+class TestMessages:
+    def test_what_is_said_and_heard(self) -> None:
+        with serving(echo) as url:
+            status, out, err = run(url, "--exec", "hello", "-x", "/binary 00ff", "-x", "//x", "-x", "/ping", "-w0.5")
+        assert (status, out) == (0, "hello\n00ff\n/x\n")
+        connected, pong, closed = err.splitlines()
+        assert connected.startswith(f"connected to {url} in ")
+        assert pong.startswith("pong after ")
+        assert closed.startswith("closed: 1000 (normal); the latest round trip took ")
+        assert "\x1b" not in err
+
+    def test_each_line_of_the_input_is_a_text(self) -> None:
+        heard = Heard()
+        with serving(heard) as url:
+            status, out, _ = run(url, "-w0", stdin="one\r\n/close 4000\n\n grüß\nlast")
+        assert (status, out) == (0, "")
+        assert heard.messages == ["one", "/close 4000", "", " grüß", "last"]
+
+    def test_texts_come_as_they_are(self) -> None:
+        def say(ws: ServerConnection) -> None:
+            ws.send("\x1b[2J\u202e{\n}")
+
+        with serving(say) as url:
+            assert run(url, "--wait=5")[1] == "\x1b[2J\u202e{\n}\n"
+
+    def test_many(self) -> None:
+        lines = "".join(f"line {number}\n" for number in range(20_000))
+        with serving(echo) as url:
+            status, out, _ = run(url, stdin=lines)
+        assert status == 0
+        assert out == lines
+
+    def test_late_input_and_late_answers(self) -> None:
+        def answer(ws: ServerConnection) -> None:
+            for message in ws:
+                time.sleep(0.3)
+                ws.send(message)
+
+        with serving(answer) as url, piped(url) as client:
+            time.sleep(0.5)
+            assert client.communicate(b"late\n", PATIENCE)[0] == b"late\n"
+            assert client.returncode == 0
+
+    def test_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "data").write_bytes(b"\xff" * 300_000)
+        (tmp_path / "text").write_text("grüß\n", encoding="utf-8")
+        heard = Heard()
+        with serving(heard) as url:
+            assert run(url, "-w0", "-x", f"/send {tmp_path}/data", "-x", f"/send-text {tmp_path}/text")[0] == 0
+        assert heard.messages == [b"\xff" * 300_000, "grüß\n"]
+
+    def test_headers_and_subprotocols(self) -> None:
+        seen = []
+
+        def look(ws: ServerConnection) -> None:
+            seen.append(ws.request.headers.get_all("X-Token"))  # type: ignore[union-attr]
+
+        with serving(look, subprotocols=["chat.v2"]) as url:
+            arguments = ("-H", "X-Token: a", "-H", "x-token: b", "-s", "chat.v1", "-s", "chat.v2")
+            err = run(url, *arguments)[2]
+        assert seen == [["a", "b"]]
+        assert ", subprotocol chat.v2\n" in err
+
+    def test_redirects_are_followed(self) -> None:
+        with serving(echo) as url:
+            answer = f"HTTP/1.1 302 Found\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n"
+            with answering(answer.encode()) as port:
+                status, out, _ = run(f"ws://localhost:{port}/", "-x", "hello")
+        assert (status, out) == (0, "hello\n")
+
+    def test_credentials_are_not_shown(self) -> None:
+        with serving(echo) as url:
+            err = run(url.replace("://", "://user:secret@"), "-w0", "-x", "1")[2]
+        assert "connected to ws://localhost:" in err and "secret" not in err
+
+
+class TestStatus:
+    def test_a_clean_close_before_everything_was_sent(self) -> None:
+        with serving(lambda ws: None) as url, piped(url) as client:
+            assert client.wait(PATIENCE) == 3
+            assert client.stderr.read().endswith(b"closed by the server: 1000 (normal)\n")
+
+    def test_input_that_is_not_utf_8(self) -> None:
+        heard = Heard()
+        with serving(heard) as url:
+            status, _, err = run(url, "-w0", stdin=b"one\n\xff\nthree\n")
+        assert status == 3
+        assert "line 2 of the input is not UTF-8, which a text message is\n" in err
+        assert heard.messages == ["one"]
+
+    def test_a_line_that_is_too_long(self) -> None:
+        heard = Heard()
+        with serving(heard) as url:
+            status, _, err = run(url, "-w0", stdin=b"one\n" + b"x" * (18 << 20))
+        assert status == 3
+        assert "line 2 of the input is longer than 16777216 octets\n" in err
+        assert heard.messages == ["one"]
+
+    def test_a_file_that_is_not_there(self) -> None:
+        with serving(echo) as url:
+            status, _, err = run(url, "-w0", "-x", "/send /nope")
+        assert status == 3
+        assert "/nope: No such file or directory\n" in err
+
+    def test_usage(self) -> None:
+        status, out, err = run("localhost:1984")
+        assert (status, out) == (2, "")
+        assert err == (
+            "not a WebSocket URL: 'localhost:1984' does not begin with ws:// or wss://\n"
+            "Try python -m twisted_beastws --help.\n"
+        )
+
+    def test_the_server_breaks_the_protocol(self) -> None:
+        def speak(ws: ServerConnection) -> None:
+            ws.socket.sendall(b"\x83\x00")
+            ws.recv()
+
+        with serving(speak) as url:
+            status, _, err = run(url, "-w", "5")
+        assert status == 3
+        assert "the server broke the protocol: reserved opcode; closed with 1002 (protocol error)" in err
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_signals_close_properly(self, number: int) -> None:
+        heard = Heard()
+        with serving(heard) as url, piped(url, "--wait=forever", stdin=subprocess.DEVNULL) as client:
+            client.stderr.readline()
+            await_that("it is connected", lambda: heard.ws)
+            client.send_signal(number)
+            # Before or after the end of the input was seen.
+            assert client.wait(PATIENCE) in (0, 3)
+            await_that("the server hears it", lambda: heard.closed == (1000, ""))
+
+    def test_an_interrupt_while_connecting(self) -> None:
+        def silent(connection: socket.socket) -> None:
+            connection.recv(1 << 16)
+            client.send_signal(signal.SIGINT)
+            client.wait(PATIENCE)
+
+        with answering(silent) as port, piped(f"ws://localhost:{port}/") as client:
+            assert client.wait(PATIENCE) == 130
+            assert client.stderr.read() == b""
+
+
+class TestNoConnection:
+    def told(self, *arguments: str) -> str:
+        status, out, err = run(*arguments, "-x", "hello")
+        assert (status, out) == (1, "")
+        (line,) = err.splitlines()
+        return line
+
+    def test_refused(self) -> None:
+        port = unused_port()
+        assert self.told(f"ws://localhost:{port}/") == f"localhost:{port} refuses connections: nothing listens there"
+
+    def test_not_found(self) -> None:
+        body = b"No chat here\nmore"
+        answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        with answering(answer) as port:
+            told = self.told(f"ws://localhost:{port}/nope")
+        assert told == f"localhost:{port} answered 404 Not Found: No chat here; is the path right?"
+
+    def test_another_protocol(self) -> None:
+        with answering(b"220 mail.example ESMTP\r\n\r\n") as port:
+            told = self.told(f"ws://localhost:{port}/")
+        assert told == f"localhost:{port} does not speak HTTP; if it speaks TLS, the URL begins with wss://"
+
+    def test_no_answer(self) -> None:
+        with answering(b"") as port:
+            told = self.told(f"ws://localhost:{port}/")
+        assert told == (
+            f"localhost:{port} closed the connection without an HTTP answer; if it speaks TLS, the URL begins with wss://"
+        )
+
+    def test_a_server_of_tls(self, tmp_path: Path) -> None:
+        with serving(echo, ssl=server_context(tmp_path)) as url:
+            told = self.told(url.replace("wss:", "ws:"))
+        assert told.endswith("if it speaks TLS, the URL begins with wss://")
+
+    def test_a_server_without_tls(self) -> None:
+        with serving(echo) as url:
+            told = self.told(url.replace("ws:", "wss:"))
+        assert told.endswith(" the URL begins with ws://")
+
+    def test_a_certificate_that_nobody_trusts(self, tmp_path: Path) -> None:
+        context, names = server_context(tmp_path), []
+        context.sni_callback = lambda _, name, __: names.append(name)
+        with serving(echo, ssl=context) as url:
+            told = self.told(url)
+            assert told.startswith("the certificate of localhost:")
+            assert told.endswith(" is not trusted here; --insecure connects all the same")
+            assert run(url, "--insecure", "-x", "hello")[:2] == (0, "hello\n")
+            # An address is no name that a server could be asked for.
+            assert run(url.replace("localhost", "127.0.0.1"), "-k", "-x", "hello")[:2] == (0, "hello\n")
+        assert names == ["localhost", "localhost", None]
+
+
+class TestPipes:
+    def test_a_script_leaves_the_input_alone(self) -> None:
+        reading, writing = os.pipe()
+        os.write(writing, b"for somebody else\n")
+        with serving(echo) as url:
+            subprocess.run(
+                [*COMMAND, url, "-w0", "-x", "1"], env=ENVIRONMENT, stdin=reading, timeout=PATIENCE, check=True
+            )
+        assert os.read(reading, 100) == b"for somebody else\n"
+        os.close(reading)
+        os.close(writing)
+
+    def test_what_it_shares_blocks_as_before(self) -> None:
+        reading, writing = os.pipe()
+        with serving(echo) as url, piped(url, "-w0", stdin=reading) as client:
+            await_that("it reads", lambda: not os.get_blocking(reading))
+            os.close(writing)
+            assert client.wait(PATIENCE) == 0
+        assert os.get_blocking(reading)
+        os.close(reading)
+
+    def test_who_reads_its_output_leaves(self) -> None:
+        heard = Heard()
+        with serving(heard) as url, piped(url, "--wait=forever", "-x", "1") as client:
+            await_that("it is connected", lambda: heard.messages)
+            client.stdout.close()
+            heard.ws.send("for nobody")
+            assert client.wait(PATIENCE) == 0
+            assert b"Traceback" not in client.stderr.read()
+            await_that("the server hears it", lambda: heard.closed == (1001, ""))
+
+    @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+    def test_descriptors_that_are_closed(self, closed: str) -> None:
+        heard = Heard()
+        with serving(heard) as url:
+            command = " ".join([*COMMAND, url, "-w0", "-x", "hello", closed])
+            done = subprocess.run(command, shell=True, env=ENVIRONMENT, capture_output=True, timeout=PATIENCE)
+        assert done.returncode == 0
+        assert b"Traceback" not in done.stderr
+        assert heard.messages == ["hello"]
+
+    def test_a_server_that_does_not_read_stops_the_input(self) -> None:
+        def unreading(connection: socket.socket) -> None:
+            connection.sendall(switching(connection.recv(1 << 16)))
+            client.wait(PATIENCE)
+
+        def filled() -> bool:
+            """What can be written is written, for a second."""
+            deadline = time.monotonic() + 1
+            while time.monotonic() < deadline:
+                try:
+                    os.write(client.stdin.fileno(), (b"x" * 1023 + b"\n") * 64)
+                except BlockingIOError:
+                    time.sleep(0.01)
+                else:
+                    return False
+            return True
+
+        with answering(unreading) as port, piped(f"ws://localhost:{port}/") as client:
+            os.set_blocking(client.stdin.fileno(), False)
+            assert client.stderr.readline().startswith(b"connected")
+            await_that("it reads no more", filled)
+            client.kill()
+            # Not because its buffer is full.
+            assert client.stderr.read() == b""
+
+    def test_an_output_that_is_not_read_stops_the_server(self) -> None:
+        sent = 0
+
+        def flood(ws: ServerConnection) -> None:
+            nonlocal sent
+            while True:
+                ws.send("x" * (1 << 16))
+                sent += 1 << 16
+
+        with serving(flood) as url, piped(url, "--wait=forever", "-x", "1") as client:
+            await_that("it begins", lambda: sent)
+            await_that("it stops", lambda: sent == after(1.0, lambda: sent))
+            client.kill()
+        assert sent < 32 << 20

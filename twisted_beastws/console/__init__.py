@@ -1,0 +1,1 @@
+"""``python -m twisted_beastws URL``: an interactive client, a client for scripts, and a first load figure."""

@@ -1,0 +1,137 @@
+"""Why there is no connection, and how one ended: in one line for people, and in the exit status for scripts."""
+
+from __future__ import annotations
+
+import os
+from enum import IntEnum
+
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+    DNSLookupError,
+    TimeoutError,
+)
+
+from twisted_beastws.console.text import escape, first_line
+from twisted_beastws.errors import (
+    BadRequest,
+    HandshakeError,
+    HandshakeTimeout,
+    ProtocolError,
+    TooManyRedirects,
+    UpgradeDeclined,
+)
+from twisted_beastws.wire.closing import Close, CloseCode, CloseReason
+from twisted_beastws.wire.url import WebSocketURL
+
+
+class Status(IntEnum):
+    """The exit status."""
+
+    CLEAN = 0
+    NOT_CONNECTED = 1
+    USAGE = 2
+    BROKEN = 3
+    INTERRUPTED = 130
+
+
+_HINTS = {
+    200: "; there is a web page, and no WebSocket",
+    401: "; credentials go into the URL, or into --header='Authorization: ...'",
+    403: "; a browser would send an Origin: try --header='Origin: https://...'",
+    404: "; is the path right?",
+    407: "; the proxy wants credentials",
+}
+
+
+def why_not(error: BaseException, url: WebSocketURL) -> str:
+    """Why a connection to ``url`` did not come about."""
+    server = f"{url.host}:{url.port}"
+    if isinstance(error, ConnectionRefusedError):
+        return f"{server} refuses connections: nothing listens there"
+    if isinstance(error, DNSLookupError):
+        return f"{url.host} is not known: there is no such host, or no name server to ask"
+    if isinstance(error, (HandshakeTimeout, TimeoutError)):
+        return f"{server} did not answer in time"
+    if isinstance(error, HandshakeError):
+        return _why_no_handshake(error, server)
+    if (trouble := _tls_trouble(error)) is not None:
+        return _why_no_tls(trouble, server)
+    if isinstance(error, (ConnectionDone, ConnectionLost)):
+        hint = "no TLS, the URL begins with ws://" if url.secure else "TLS, the URL begins with wss://"
+        return f"{server} closed the connection without an HTTP answer; if it speaks {hint}"
+    if isinstance(error, (ConnectError, OSError)):
+        return f"{server} cannot be reached: {_system_says(error)}"
+    return f"{server}: {type(error).__name__}: {escape(str(error))}"
+
+
+def _why_no_handshake(error: HandshakeError, server: str) -> str:
+    if isinstance(error, UpgradeDeclined):
+        response = error.response
+        what = f"{server} answered {response.status} {escape(response.reason[:80])}".rstrip()
+        if isinstance(error, TooManyRedirects):
+            return f"{what}, a redirect too many, or one away from TLS"
+        body = first_line(response.body)
+        return f"{what}{': ' if body else ''}{body}{_HINTS.get(response.status, '')}"
+    if isinstance(error, BadRequest):
+        return f"{server} does not speak HTTP; if it speaks TLS, the URL begins with wss://"
+    return f"{server} is no WebSocket server as RFC 6455 has it: {error}"
+
+
+def _tls_trouble(error: BaseException) -> str | None:
+    """What went wrong with TLS, or None if it was something else."""
+    # Only a wss: URL brings these modules with it.
+    module = type(error).__module__.partition(".")[0]
+    if module == "OpenSSL":
+        reasons = error.args[0] if error.args else ()
+        return " ".join(str(reason[-1]) for reason in reasons if reason) or "the connection was lost"
+    return "name mismatch" if module == "service_identity" else None
+
+
+def _why_no_tls(trouble: str, server: str) -> str:
+    if trouble == "name mismatch":
+        return f"the certificate of {server} is another host's; --insecure connects all the same"
+    if "certificate verify failed" in trouble:
+        return f"the certificate of {server} is not trusted here; --insecure connects all the same"
+    if any(said in trouble for said in ("wrong version number", "http request", "record layer", "packet length")):
+        return f"{server} does not speak TLS; without it the URL begins with ws://"
+    return f"{server}: TLS failed: {escape(trouble)}"
+
+
+def _system_says(error: ConnectError | OSError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return os.strerror(error.osError) if isinstance(error.osError, int) else escape(str(error))
+
+
+def how_it_ended(reason: CloseReason) -> str:
+    """How a connection ended, with the close code."""
+    if isinstance(reason.error, ProtocolError):
+        return f"the server broke the protocol: {reason.error}; closed with {_told(reason.sent)}"
+    if reason.began == "peer":
+        return f"closed by the server: {_told(reason.received)}"
+    if reason.began == "transport":
+        return "the connection was lost without a close frame (1006)"
+    if not reason.clean:
+        return f"closed with {_told(reason.sent)}, and without an answer to it (1006)"
+    same = reason.sent is not None and reason.received is not None and reason.sent.code == reason.received.code
+    return f"closed: {_told(reason.sent)}{'' if same else f', answered with {_told(reason.received)}'}"
+
+
+def status_of(reason: CloseReason) -> Status:
+    """0 for a clean close that either we wanted or the server gave no other reason for than to end."""
+    ordinary = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
+    wanted = reason.began == "local" or reason.code in ordinary
+    return Status.CLEAN if reason.clean and wanted and reason.error is None else Status.BROKEN
+
+
+def _told(close: Close | None) -> str:
+    if close is None:
+        return "nothing"
+    try:
+        name = CloseCode(close.code).name.replace("_", " ").lower()
+    except ValueError:
+        name = ""
+    return f"{close.code}{f' ({name})' if name else ''}{f': {escape(close.reason)}' if close.reason else ''}"

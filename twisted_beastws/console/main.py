@@ -1,0 +1,172 @@
+"""From the command line to the exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater, react
+from twisted.python.usage import UsageError
+
+from twisted_beastws.client import connect
+from twisted_beastws.console.bench import TIMEOUTS, Bench, BenchError, Load
+from twisted_beastws.console.failures import Status, how_it_ended, status_of, why_not
+from twisted_beastws.console.front import Front
+from twisted_beastws.console.options import Options
+from twisted_beastws.console.pipes import Pipes
+from twisted_beastws.console.progress import Progress
+from twisted_beastws.console.session import LIMITS, MAX_MESSAGE, Session
+from twisted_beastws.console.style import Style
+from twisted_beastws.console.text import milliseconds
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Do what the command line asks for; raises ``SystemExit`` with a `Status`."""
+    _open_closed_descriptors()
+    options = Options()
+    try:
+        options.parseOptions(arguments)
+        if os.isatty(0) and options.script is None and not options["bench"] and find_spec("termios") is None:
+            raise UsageError("there is no prompt on this system: give --exec, or pipe the messages in")
+    except UsageError as error:
+        print(f"{error}\nTry python -m twisted_beastws --help.", file=sys.stderr)
+        raise SystemExit(Status.USAGE) from None
+    react(_run, [options])
+
+
+async def _run(reactor: Any, options: Options) -> None:
+    # The reactor takes the signals for itself when it begins to run.
+    await deferLater(reactor, 0)
+    with Interrupt(reactor) as interrupt, _descriptors_as_before():
+        status = await (_bench if options["bench"] else _talk)(reactor, options, interrupt)
+    raise SystemExit(status)
+
+
+class Interrupt:
+    """Calls ``action`` in a turn of the reactor when the process is asked to end."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.action: Callable[[], object] = lambda: None
+        self._reactor = reactor
+
+    def __enter__(self) -> Interrupt:
+        self._handlers = [(number, signal.signal(number, self._signalled)) for number in SIGNALS]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers:
+            signal.signal(number, handler)
+
+    def _signalled(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(lambda: self.action())
+
+
+async def _talk(reactor: Any, options: Options, interrupt: Interrupt) -> Status:
+    prompted, front = _front(reactor, options)
+    url = options.url
+    name = f"{url.scheme}://{url.host_field}{url.target}"
+    wait = None if prompted else options["wait"]
+    # A redirect makes another.
+    make_session = partial(Session, front, reactor, name, options.script, wait)
+    connecting = _connect(reactor, options, make_session, limits=LIMITS)
+    interrupt.action = connecting.cancel
+    try:
+        session: Session = await connecting
+    except CancelledError:
+        return Status.INTERRUPTED
+    except Exception as error:
+        return _not_connected(options, error)
+    interrupt.action = session.interrupt
+    reason = await session.over
+    status = status_of(reason)
+    if status is Status.CLEAN and not (prompted or session.complete):
+        status = Status.BROKEN
+    told = how_it_ended(reason)
+    if session.latency is not None:
+        told += f"; the latest round trip took {milliseconds(session.latency)}"
+    (front.fault if status else front.note)(told)
+    stopping = front.stop()
+    interrupt.action = stopping.cancel
+    try:
+        await stopping
+    except CancelledError:
+        # Who reads our output does not.
+        return Status.INTERRUPTED
+    return status
+
+
+async def _bench(reactor: Any, options: Options, interrupt: Interrupt) -> Status:
+    load = Load(options["connections"], options["messages"], options["size"])
+    bench = Bench(load, lambda protocol: _connect(reactor, options, protocol, timeouts=TIMEOUTS), reactor)
+    running = Deferred.fromCoroutine(bench.run(Progress(sys.stderr)))
+    interrupt.action = running.cancel
+    try:
+        figures = await running
+    except CancelledError:
+        return Status.INTERRUPTED
+    except BenchError as error:
+        print(error, file=sys.stderr)
+        return Status.BROKEN
+    except Exception as error:
+        return _not_connected(options, error)
+    print(figures, flush=True)
+    return Status.CLEAN
+
+
+def _not_connected(options: Options, error: Exception) -> Status:
+    print(why_not(error, options.url), file=sys.stderr)
+    return Status.NOT_CONNECTED
+
+
+def _front(reactor: Any, options: Options) -> tuple[bool, Front]:
+    """The front, and whether it is one with a prompt."""
+    style = Style.wanted()
+    reads = options.script is None
+    if reads and os.isatty(0) and os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb":
+        from twisted_beastws.console.terminal import Terminal
+
+        return True, Terminal(style, reactor.callFromThread)
+    return False, Pipes(reads, style if os.isatty(1) else None, MAX_MESSAGE)
+
+
+def _connect(reactor: Any, options: Options, protocol: Callable[[], Any], **settings: Any) -> Deferred[Any]:
+    if options["insecure"] and options.url.secure:
+        from twisted_beastws.console.tls import UnverifiedTLS
+
+        settings["tls"] = UnverifiedTLS(options.url.host)
+    return connect(
+        options["url"],
+        reactor=reactor,
+        protocol=protocol,
+        headers=options["header"],
+        subprotocols=options["subprotocol"],
+        **settings,
+    )
+
+
+@contextmanager
+def _descriptors_as_before() -> Iterator[None]:
+    """Twisted makes what it reads and writes non-blocking, for everyone who shares it with us."""
+    # Windows has no such flag.
+    before = [os.get_blocking(descriptor) for descriptor in (0, 1, 2)] if os.name == "posix" else []
+    try:
+        yield
+    finally:
+        for descriptor, blocking in enumerate(before):
+            os.set_blocking(descriptor, blocking)
+
+
+def _open_closed_descriptors() -> None:
+    """See that 0, 1 and 2 are there: else the next file or connection opened would be one of them."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)

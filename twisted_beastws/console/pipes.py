@@ -1,0 +1,126 @@
+"""A script's front: messages on the standard output, one a line; everything else on the standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.stdio import StandardIO
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_beastws.console.commands import Message
+from twisted_beastws.console.front import User
+from twisted_beastws.console.style import Style
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class Pipes(Protocol):
+    """Reads lines, each of them a text message; shows messages as they are, binary ones in hexadecimal.
+
+    reads: the input is ours; without it, it is left alone. style: of messages, where the output is a terminal.
+    max_line: octets that a line may have.
+    """
+
+    def __init__(self, reads: bool, style: Style | None, max_line: int) -> None:
+        self._reads = reads
+        self._style = style
+        self._max_line = max_line
+        self._rest = bytearray()
+        self._lines = 0
+        self._output: Deferred[None] = Deferred()
+        self._stdio: Any = None
+        self._user: User | None = None
+
+    def start(self, user: User) -> None:
+        self._user = user
+        # Whoever shares the input with us would find it empty.
+        stdin = 0 if self._reads else os.open(os.devnull, os.O_RDONLY)
+        self._stdio = StandardIO(self, stdin)
+        if not self._reads:
+            self._stdio.pauseProducing()
+        self._stdio.registerProducer(user, True)
+
+    def message(self, message: str | bytes) -> None:
+        if self._style is not None:
+            line = self._style.received(message)
+        else:
+            line = message if isinstance(message, str) else message.hex()
+        self._stdio.write(f"{line}\n".encode(errors="replace"))
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def fault(self, text: str) -> None:
+        self.note(text)
+
+    def stop(self) -> Deferred[None]:
+        self._user = None
+        self._stdio.unregisterProducer()
+        self._stdio.loseConnection()
+        return self._output
+
+    def pauseProducing(self) -> None:
+        if self._reads:
+            self._stdio.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        if self._reads:
+            self._stdio.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self.pauseProducing()
+
+    # Twisted calls these.
+
+    def dataReceived(self, data: bytes) -> None:
+        self._rest += data
+        # Searched once: a long line comes in many pieces.
+        if b"\n" in data:
+            *lines, self._rest = self._rest.split(b"\n")
+            for line in lines:
+                self._line(line)
+        if len(self._rest) > self._max_line:
+            self._lines += 1
+            self._refuse(f"longer than {self._max_line} octets")
+
+    def readConnectionLost(self) -> None:
+        if self._rest:
+            self._line(self._rest)
+        self._end(True)
+
+    def writeConnectionLost(self) -> None:
+        """Who read our output is gone; the producer of it has been stopped."""
+        self._done()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._done()
+
+    def _line(self, line: bytearray) -> None:
+        self._lines += 1
+        if self._user is None:
+            return
+        try:
+            text = line.removesuffix(b"\r").decode()
+        except UnicodeDecodeError:
+            self._refuse("not UTF-8, which a text message is")
+        else:
+            self._user.command(Message(text))
+
+    def _refuse(self, why: str) -> None:
+        self.fault(f"line {self._lines} of the input is {why}")
+        self._stdio.pauseProducing()
+        self._end(False)
+
+    def _end(self, complete: bool) -> None:
+        user, self._user = self._user, None
+        if user is not None:
+            user.input_ended(complete)
+
+    def _done(self) -> None:
+        if not self._output.called:
+            self._output.callback(None)

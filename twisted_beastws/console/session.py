@@ -1,0 +1,141 @@
+"""The connection of the console: what comes is shown, what is typed is done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.task import deferLater
+
+from twisted_beastws.console.commands import Command, CommandError
+from twisted_beastws.console.front import Front
+from twisted_beastws.console.text import escape, milliseconds
+from twisted_beastws.errors import ConnectionClosed, LocalError
+from twisted_beastws.options import Limits
+from twisted_beastws.protocol import State, WebSocketProtocol
+from twisted_beastws.wire.closing import CloseReason
+
+MAX_MESSAGE = 1 << 24
+"""Octets of a message in either direction, 16 MiB; people look at them."""
+
+LIMITS = Limits(max_message_size=MAX_MESSAGE, max_buffered=4 * MAX_MESSAGE, slow_reader="pause")
+
+
+class Session(WebSocketProtocol):
+    """Shows on ``front`` what happens, and does what the input asks for.
+
+    name: of the server, for people. script: what to do in place of what is typed, one after the other. wait: seconds to
+    listen on when the input has ended, or None for a person, who closes when it is time. over: fires with the
+    `CloseReason`. complete: the input ended, and everything that it asked for was done.
+    """
+
+    def __init__(
+        self, front: Front, reactor: Any, name: str, script: Sequence[Command] | None = None, wait: float | None = None
+    ) -> None:
+        self.over: Deferred[CloseReason] = Deferred()
+        self.complete = False
+        self._front = front
+        self._reactor = reactor
+        self._name = name
+        self._began = reactor.seconds()
+        self._script = script
+        self._wait = wait
+        self._failed = False
+        self._interrupted = False
+        self._running: set[Deferred[Any]] = set()
+        self._listening: Deferred[None] | None = None
+
+    # Hooks.
+
+    def opened(self) -> None:
+        self._front.start(self)
+        self.registerProducer(self._front, True)
+        self._front.note(self._welcome())
+        if self._script is not None:
+            self._begin(self._run(self._script))
+
+    def text_received(self, text: str) -> None:
+        self._front.message(text)
+
+    def binary_received(self, data: bytes) -> None:
+        self._front.message(data)
+
+    def closed(self, reason: CloseReason) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+        self.over.callback(reason)
+
+    # What the front calls.
+
+    def command(self, command: Command) -> None:
+        """Do it; what goes wrong is shown."""
+        self._begin(self._do(command))
+
+    def input_ended(self, complete: bool = True) -> None:
+        """Close, behind what runs still; a script's server has had its time to answer then."""
+        self.complete = complete and not self._failed and self.state is State.OPEN
+        self._begin_to_close()
+
+    def interrupt(self) -> None:
+        """Close now; the second time, drop the connection."""
+        if self._interrupted:
+            self.abort()
+        self._interrupted = True
+        self.close()
+
+    def _welcome(self) -> str:
+        text = f"connected to {self._name} in {milliseconds(self._reactor.seconds() - self._began)}"
+        if self.subprotocol is not None:
+            text += f", subprotocol {self.subprotocol}"
+        return text + ("; /help lists the commands, Ctrl-D closes" if self._wait is None else "")
+
+    def _begin(self, doing: Coroutine[Any, Any, None]) -> None:
+        running = Deferred.fromCoroutine(doing)
+        if not running.called:
+            self._running.add(running)
+            running.addBoth(lambda _: self._running.discard(running))
+
+    async def _run(self, script: Sequence[Command]) -> None:
+        for command in script:
+            await self._do(command)
+            if self._failed:
+                break
+        self.complete = not self._failed
+        # What runs here is no part of what the end is behind.
+        self._reactor.callLater(0, self._begin_to_close)
+
+    async def _do(self, command: Command) -> None:
+        try:
+            await command.run(self, self._front.note)
+        except ConnectionClosed:
+            self._failed = True
+        except (CommandError, LocalError) as error:
+            self._fail(str(error))
+        except UnicodeEncodeError:
+            self._fail("the text has half of a surrogate pair in it, which UTF-8 cannot say")
+        except OSError as error:
+            self._fail(escape(str(error)))
+
+    def _fail(self, why: str) -> None:
+        self._failed = True
+        self._front.fault(why)
+
+    def _begin_to_close(self) -> None:
+        Deferred.fromCoroutine(self._close_behind())
+
+    async def _close_behind(self) -> None:
+        await DeferredList(list(self._running))
+        try:
+            if self._wait is not None:
+                await self._listen(self._wait)
+        except (ConnectionClosed, CancelledError):
+            return
+        self.close()
+
+    async def _listen(self, seconds: float) -> None:
+        # The pong says that the server has read everything before the ping.
+        await self.ping()
+        self._listening = Deferred() if seconds == math.inf else deferLater(self._reactor, seconds)
+        await self._listening

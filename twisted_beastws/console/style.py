@@ -1,0 +1,47 @@
+"""What lines on a terminal look like."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from twisted_beastws.console.text import hexadecimal, paragraph
+
+_GREEN, _CYAN, _RED, _DIM = "32", "36", "31", "2"
+
+
+@dataclass(frozen=True)
+class Style:
+    """Makes lines; ``colours`` of the mark before each."""
+
+    colours: bool
+
+    @classmethod
+    def wanted(cls) -> Style:
+        """As the environment has it (https://no-color.org)."""
+        return cls(not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb")
+
+    @property
+    def prompt(self) -> str:
+        """Two columns before what is typed."""
+        return self._marked(">", _CYAN, "")
+
+    def received(self, message: str | bytes) -> str:
+        if isinstance(message, str):
+            return self._marked("<", _GREEN, paragraph(message))
+        return self._marked("<", _GREEN, f"binary, {hexadecimal(message)}")
+
+    def sent(self, line: str) -> str:
+        return self._marked(">", _CYAN, paragraph(line))
+
+    def note(self, text: str) -> str:
+        return self._coloured(f"* {text}", _DIM)
+
+    def fault(self, text: str) -> str:
+        return self._marked("!", _RED, text)
+
+    def _marked(self, mark: str, colour: str, text: str) -> str:
+        return f"{self._coloured(mark, colour)} {text}"
+
+    def _coloured(self, text: str, colour: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self.colours else text
