@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from inspect import isclass, iscoroutinefunction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
+from twisted_beastws.draining import Drain
 from twisted_beastws.errors import ConnectionClosed, TooManyConnections
 from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Settings, Timeouts
 from twisted_beastws.protocol import State, WebSocketProtocol
@@ -57,6 +58,7 @@ class WebSocketServerFactory(Factory):
     clock: an ``IReactorTime``; None is the installed reactor.
 
     connections: the live connections, open or not yet.
+    make: what makes each protocol; another may be put in its place before the first connection.
     """
 
     noisy = False
@@ -73,7 +75,7 @@ class WebSocketServerFactory(Factory):
         deflate: Deflate | None = None,
         clock: IReactorTime | None = None,
     ) -> None:
-        self._make = _maker(protocol_or_coroutine)
+        self.make = _maker(protocol_or_coroutine)
         self.settings = Settings(
             decorator=decorator,
             subprotocols=tuple(subprotocols),
@@ -86,8 +88,7 @@ class WebSocketServerFactory(Factory):
         self.connections: set[WebSocketProtocol] = set()
         self._peers: Counter[str] = Counter()
         self._peer_of: dict[WebSocketProtocol, str] = {}
-        self._draining: Deferred[None] | None = None
-        self._leaving: set[WebSocketProtocol] = set()
+        self._drain: Drain | None = None
 
     def acceptableProtocols(self) -> list[bytes]:
         """What TLS may agree on (``IProtocolNegotiationFactory``)."""
@@ -95,7 +96,7 @@ class WebSocketServerFactory(Factory):
         return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> WebSocketProtocol:
-        protocol = self._make()
+        protocol = self.make()
         protocol.factory = self
         protocol.server = self
         protocol.settings = self.settings
@@ -107,7 +108,7 @@ class WebSocketServerFactory(Factory):
         drain."""
         limits = self.settings.limits
         per_peer = limits.max_connections_per_peer
-        if self._draining is not None:
+        if self._drain is not None:
             raise TooManyConnections("The server is shutting down")
         if limits.max_connections is None and per_peer is None:
             return
@@ -131,28 +132,41 @@ class WebSocketServerFactory(Factory):
     def forget(self, protocol: WebSocketProtocol) -> None:
         """A connection is gone."""
         self.connections.discard(protocol)
-        self._leaving.discard(protocol)
         self.dismiss(protocol)
-        if self._draining is not None and not self._leaving:
-            draining, self._draining = self._draining, Deferred()
-            draining.callback(None)
+        if self._drain is not None:
+            self._drain.forget(protocol)
 
-    def drain(self, code: int = CloseCode.GOING_AWAY, reason: str = "the server is shutting down") -> Deferred[None]:
-        """Close every connection with ``code``; those not open yet are dropped, new ones answered 503.
+    def drain(
+        self,
+        code: int = CloseCode.GOING_AWAY,
+        reason: str = "the server is shutting down",
+        *,
+        seconds: float | None = None,
+    ) -> Deferred[None]:
+        """Close every connection with ``code``; those not open yet are dropped, new handshakes answered 503.
 
-        Fires when all that are there now are gone, ``Timeouts.close`` bounding each. The factory serves nobody after
-        it.
+        seconds: until all are gone. The open ones are told one after the other over the first half, no more than 10 ms
+            between two; those without a WebSocket are dropped behind them, half a second from now at the earliest; what
+            is left at the end is aborted. None tells all at once, and ``Timeouts.close`` bounds each.
+
+        Fires when all that are there now are gone; cancelling it does no harm. Called again it begins anew with those
+        that are left. The factory serves nobody after it.
         """
-        if self._draining is None:
-            self._draining = Deferred()
-        self._leaving.update(self.connections)
+        if self._drain is None:
+            self._drain = Drain(self._clock())
+        return self._drain.begin(self.connections, code, reason, seconds)
+
+    def abort(self) -> None:
+        """Drop every connection now, with nothing sent."""
         for protocol in list(self.connections):
-            protocol.close(code, reason)
-        if not self._leaving:
-            return succeed(None)
-        gone: Deferred[None] = Deferred()
-        self._draining.chainDeferred(gone)
-        return gone
+            protocol.abort()
+
+    def _clock(self) -> IReactorTime:
+        if self.settings.clock is not None:
+            return self.settings.clock
+        from twisted.internet import reactor
+
+        return cast("IReactorTime", reactor)
 
 
 def _maker(protocol_or_coroutine: Any) -> Callable[[], WebSocketProtocol]:

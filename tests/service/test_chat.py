@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -14,15 +18,17 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
-from twisted_beastws import CloseReason, ConnectionClosed, State, WebSocketProtocol
+from twisted_beastws import Hub, State, WebSocketProtocol
+from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.service import Options, makeService
-from twisted_beastws.service.chat import Chat, Room
+from twisted_beastws.service.chat import Chat
 
 UPGRADE = (
     b"GET /chat HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 WELCOME = b"\x81\x14Welcome to the chat!"
+JSON = b"chat.v1+json"
 PING, PONG = b"\x89\x00", b"\x8a\x80\0\0\0\0"
 
 
@@ -63,7 +69,11 @@ class Service:
         self.clock = Clock()
         self.factory = makeService(options).factory
         self.factory.settings = replace(self.factory.settings, clock=self.clock)
+        self.hub: Hub = cast(Chat, self.factory.make())._hub
         self.clients = 0
+
+    def members(self, room: str = "") -> set[WebSocketProtocol]:
+        return set(self.hub.members(room))
 
     def connect(self) -> Client:
         self.clients += 1
@@ -211,74 +221,7 @@ class TestRefused:
         assert upgraded.endswith(b"\r\n\r\n" + WELCOME + b"\x81\x05hello")
 
 
-class Stub:
-    """A member of a room that is not a connection."""
-
-    state = State.OPEN
-    peer = "stub"
-
-    def __init__(self, sending: Callable[[str], object]) -> None:
-        self.sending = sending
-        self.aborted = False
-
-    def send(self, message: str) -> None:
-        self.sending(message)
-
-    def abort(self) -> None:
-        self.aborted = True
-
-
-def room_of(*members: object) -> Room:
-    room = Room()
-    # A dict's keys are in order, a set's are not.
-    room.members = cast("set[WebSocketProtocol]", dict.fromkeys(members))
-    return room
-
-
 class TestOthersAreNotDisturbed:
-    @pytest.mark.parametrize("state", [State.CONNECTING, State.CLOSING, State.CLOSED])
-    def test_only_who_is_open_is_sent_to(self, state: State) -> None:
-        heard: list[str] = []
-        away = Stub(heard.append)
-        away.state = state
-        room_of(away).say("hello")
-        assert heard == []
-
-    def test_by_one_that_just_closed(self, events: list[LogEvent]) -> None:
-        def closed(message: str) -> None:
-            raise ConnectionClosed(CloseReason(1000, "", True, "peer"))
-
-        heard: list[str] = []
-        gone = Stub(closed)
-        room_of(Stub(heard.append), gone, Stub(heard.append)).say("hello")
-        assert heard == ["hello", "hello"]
-        assert not gone.aborted
-        assert events == []
-
-    def test_by_one_that_fails_which_is_logged_once_and_dropped(self, events: list[LogEvent]) -> None:
-        def failing(message: str) -> None:
-            raise RuntimeError("broken")
-
-        heard: list[str] = []
-        broken = Stub(failing)
-        room_of(Stub(heard.append), broken, Stub(heard.append)).say("hello")
-        assert heard == ["hello", "hello"]
-        assert broken.aborted
-        assert [formatEvent(event) for event in events] == ["could not send to stub, which is dropped"]
-
-    def test_by_those_who_come_and_go_meanwhile(self) -> None:
-        heard: list[str] = []
-        room = Room()
-        late = cast(WebSocketProtocol, Stub(heard.append))
-        stubs = [
-            cast(Any, Stub(lambda message: (room.leave(stubs[0]), room.leave(stubs[1]), room.join(late)))) for _ in "ab"
-        ]
-        for stub in stubs:
-            room.join(stub)
-        room.say("hello")
-        assert heard == []
-        assert room.members == {late}
-
     def test_by_a_slow_reader_who_is_closed_with_1013(self) -> None:
         service = Service("--max-message=1000000")
         one, slow, other = service.join(), service.join(), service.join()
@@ -304,13 +247,6 @@ class TestOthersAreNotDisturbed:
 
 
 class TestMembership:
-    @pytest.fixture
-    def left(self, monkeypatch: pytest.MonkeyPatch) -> list[WebSocketProtocol]:
-        left: list[WebSocketProtocol] = []
-        leave = Room.leave
-        monkeypatch.setattr(Room, "leave", lambda room, member: (left.append(member), leave(room, member)))
-        return left
-
     @pytest.mark.parametrize(
         "end",
         [
@@ -322,26 +258,221 @@ class TestMembership:
         ],
         ids=["lost", "closed by peer", "failed", "closed", "aborted"],
     )
-    def test_everyone_leaves_once(
-        self, service: Service, left: list[WebSocketProtocol], end: Callable[[Client], object]
-    ) -> None:
+    def test_everyone_leaves(self, service: Service, end: Callable[[Client], object]) -> None:
         client, other = service.join(), service.join()
-        room = client.protocol._room
-        assert room.members == {client.protocol, other.protocol}
+        assert service.members() == {client.protocol, other.protocol}
         end(client)
         client.loses()
-        assert left == [client.protocol]
-        assert room.members == {other.protocol}
+        assert service.members() == {other.protocol}
+        assert service.hub.connections == 1
 
-    def test_who_never_came_in_does_not_leave(
-        self, service: Service, left: list[WebSocketProtocol], events: list[LogEvent]
-    ) -> None:
+    def test_who_never_came_in_is_no_member(self, service: Service, events: list[LogEvent]) -> None:
         client = service.connect()
         client.sends(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert service.members() == set()
         client.loses()
-        assert left == []
-        assert client.protocol._room.members == set()
         assert told(events) == []
+
+
+def upgrade(target: bytes = b"/chat", protocols: bytes | None = JSON) -> bytes:
+    field = b"" if protocols is None else b"Sec-WebSocket-Protocol: " + protocols + b"\r\n"
+    return UPGRADE.replace(b"/chat", target)[:-2] + field + b"\r\n"
+
+
+class Speaker:
+    """A client that speaks ``chat.v1+json``."""
+
+    def __init__(self, service: Service, target: str = "/chat") -> None:
+        self.client = service.connect()
+        self.client.sends(upgrade(target.encode()))
+        head, _, frames = self.client.gets().partition(b"\r\n\r\n")
+        assert b"\r\nSec-WebSocket-Protocol: chat.v1+json\r\n" in head
+        self.events = self.read(frames)
+
+    def read(self, frames: bytes) -> list[dict[str, Any]]:
+        events = []
+        while frames:
+            assert frames[0] == 0x81
+            size, at = (frames[1], 2) if frames[1] < 126 else (int.from_bytes(frames[2:4], "big"), 4)
+            events.append(json.loads(frames[at : at + size]))
+            frames = frames[at + size :]
+        return events
+
+    def says(self, **request: Any) -> None:
+        self.client.sends(text(json.dumps(request)))
+
+    def gets(self) -> list[dict[str, Any]]:
+        return self.read(self.client.gets())
+
+    def leaves(self) -> None:
+        self.client.loses()
+
+
+def plain(service: Service, target: bytes = b"/chat") -> Client:
+    client = service.connect()
+    client.sends(upgrade(target, None))
+    assert client.gets().endswith(WELCOME)
+    return client
+
+
+class TestRooms:
+    def test_are_apart_from_each_other_and_the_common_one(self, service: Service) -> None:
+        common, one, same, other = (plain(service, at) for at in (b"/chat", b"/chat/a", b"/chat/%61?x", b"/chat/b"))
+        one.sends(text("hello"))
+        assert [each.gets() for each in (common, one, same, other)] == [b"", *[b"\x81\x05hello"] * 2, b""]
+        assert service.hub.rooms == {"": 1, "a": 2, "b": 1}
+
+    @pytest.mark.parametrize("target", [b"/chat/", b"/chat/a/b", b"/chat/%00", b"/chatter", b"/room"])
+    def test_what_can_be_none_is_not_found(self, service: Service, target: bytes) -> None:
+        client = service.connect()
+        client.sends(upgrade(target))
+        assert client.gets().startswith(b"HTTP/1.1 404 ")
+
+    def test_plain_http_there_is_the_handshakes_to_answer(self, service: Service) -> None:
+        client = service.connect()
+        client.sends(b"GET /chat/a HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert client.gets().startswith(b"HTTP/1.1 400 ")
+
+    def test_below_a_chat_at_the_root(self) -> None:
+        service = Service("--path=/")
+        one = plain(service, b"/a")
+        one.sends(text("hello"))
+        assert one.gets() == b"\x81\x05hello"
+        client = service.connect()
+        client.sends(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert [answer[:3] for answer in client.gets().split(b"HTTP/1.1 ")[1:]] == [b"404", b"200"]
+
+    def test_a_refusal_before_leaves_nothing_behind(self, service: Service) -> None:
+        client = service.connect()
+        client.sends(b"GET /chat/a HTTP/1.1\r\nHost: h\r\n\r\n")
+        client.gets()
+        client.sends(upgrade(b"/chat?name=ann"))
+        assert service.hub.rooms == {"": 1}
+
+
+class TestJson:
+    def test_two_of_them_talk(self, service: Service) -> None:
+        ann = Speaker(service, "/chat/a?name=ann")
+        assert ann.events == [{"type": "welcome", "room": "a", "name": "ann"}]
+        bob = Speaker(service, "/chat/a?name=bob")
+        assert ann.gets() == [{"type": "join", "name": "bob"}]
+        assert bob.gets() == []
+        bob.says(type="message", text="h\u00e9llo")
+        heard, said = ann.gets(), bob.gets()
+        assert heard == said == [{"id": heard[0]["id"], "type": "message", "name": "bob", "text": "h\u00e9llo"}]
+        bob.leaves()
+        assert ann.gets() == [{"type": "leave", "name": "bob"}]
+
+    def test_with_clients_that_do_not_speak_it(self, service: Service) -> None:
+        ann, other = Speaker(service, "/chat?name=ann"), plain(service)
+        other.sends(text("plain"))
+        ann.says(type="message", text="json")
+        ann.leaves()
+        assert other.gets() == b"\x81\x05plain\x81\x04json"
+        assert [(event.get("name"), event["text"]) for event in ann.gets()] == [(None, "plain"), ("ann", "json")]
+
+    def test_without_a_name_there_are_no_notices(self, service: Service) -> None:
+        ann, nobody = Speaker(service, "/chat?name=ann"), Speaker(service)
+        assert nobody.events == [{"type": "welcome", "room": "", "name": None}]
+        nobody.says(type="message", text="hello")
+        nobody.leaves()
+        assert [(event["type"], event["name"]) for event in ann.gets()] == [("message", None)]
+
+    def test_who_is_here(self, service: Service) -> None:
+        ann, bob = Speaker(service, "/chat?name=ann"), Speaker(service, "/chat?name=bob")
+        plain(service), Speaker(service), Speaker(service, "/chat/a?name=eve")
+        bob.gets()
+        bob.says(type="who", ref="7")
+        assert bob.gets() == [{"type": "here", "names": ["ann", "bob"], "count": 2, "ref": "7"}]
+        ann.leaves()
+        bob.says(type="who")
+        assert bob.gets()[1:] == [{"type": "here", "names": ["bob"], "count": 1}]
+
+    def test_what_is_referred_to_is_confirmed_to_its_sender(self, service: Service) -> None:
+        ann, bob = Speaker(service, "/chat?name=ann"), Speaker(service)
+        ann.says(type="message", text="hello", ref="7")
+        said, sent = ann.gets()
+        assert sent == {"type": "sent", "id": said["id"], "ref": "7"}
+        assert [event["type"] for event in bob.gets()] == ["message"]
+
+    @pytest.mark.parametrize("request_", ["hello", "[]", '{"type":"dance"}', '{"type":"message","text":"\\ud800"}'])
+    def test_what_it_is_not_is_told_to_its_sender(self, service: Service, request_: str) -> None:
+        ann, bob = Speaker(service), Speaker(service)
+        ann.client.sends(text(request_))
+        (told,) = ann.gets()
+        assert told["type"] == "error" and told["reason"]
+        assert bob.gets() == []
+        ann.says(type="message", text="still here")
+        assert [event["text"] for event in bob.gets()] == ["still here"]
+
+    def test_who_comes_back_has_what_was_missed(self, service: Service) -> None:
+        ann, bob = Speaker(service, "/chat?name=ann"), Speaker(service, "/chat?name=bob")
+        for words in ("1", "2", "3"):
+            ann.says(type="message", text=words)
+        first = bob.gets()[0]["id"]
+        bob.leaves()
+        ann.says(type="message", text="4")
+        back = Speaker(service, f"/chat?name=bob&after={first}")
+        assert [event["type"] for event in back.events] == ["welcome", "message", "message", "message", "history"]
+        assert [event["text"] for event in back.events[1:4]] == ["2", "3", "4"]
+        assert back.events[4] == {"type": "history", "complete": True}
+        assert Speaker(service, "/chat?after=0-0").events[-1] == {"type": "history", "complete": False}
+
+    @pytest.mark.parametrize(("history", "kept"), [("0", 0), ("2", 2), ("100", 3)])
+    def test_so_many_messages_are_kept(self, history: str, kept: int) -> None:
+        service = Service(f"--history={history}")
+        ann = Speaker(service)
+        for words in ("1", "2", "3"):
+            ann.says(type="message", text=words)
+        back = Speaker(service, "/chat?after=0-0")
+        assert [event["text"] for event in back.events if event["type"] == "message"] == ["1", "2", "3"][3 - kept :]
+
+    @pytest.mark.parametrize("query", ["name=", "name=%FF", "after=7"])
+    def test_a_bad_address_is_declined(self, service: Service, query: str) -> None:
+        client = service.connect()
+        client.sends(upgrade(b"/chat?" + query.encode()))
+        head, _, body = client.gets().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert body.count(b"\n") == 1
+        assert service.members() == set()
+
+    def test_and_means_nothing_to_those_who_do_not_speak_it(self, service: Service) -> None:
+        plain(service, b"/chat?name=&after=7")
+
+    @pytest.mark.parametrize("protocols", [b"other", b"chat.v2+json, other"])
+    def test_other_subprotocols_are_the_plain_chat(self, service: Service, protocols: bytes) -> None:
+        client = service.connect()
+        client.sends(upgrade(protocols=protocols))
+        answer = client.gets()
+        assert answer.endswith(WELCOME) and b"Sec-WebSocket-Protocol" not in answer
+
+    def test_a_name_by_which_one_was_let_in_is_theirs(self, tmp_path: Path) -> None:
+        (tmp_path / "passwords").write_text("ann:secret\n")
+        service = Service(f"--auth=file:{tmp_path}/passwords")
+        client = service.connect()
+        login = b"Authorization: Basic " + b64encode(b"ann:secret") + b"\r\n\r\n"
+        client.sends(upgrade(b"/chat?name=bob")[:-2] + login)
+        assert client.gets().endswith(b'{"type":"welcome","room":"","name":"ann"}')
+
+    def test_what_the_backplane_does_not_take_is_told_to_its_sender(self) -> None:
+        service = Service("--backplane=unix:///nowhere") if find_spec("txredisapi") else None
+        if service is None:
+            pytest.skip("there is no txredisapi (the extra: redis)")
+        backplane = cast(RedisBackplane, service.hub.backplane)
+        backplane._make_link = NoLink  # type: ignore[method-assign]
+        ann, other = Speaker(service, "/chat?name=ann"), plain(service)
+        ann.says(type="message", text="hello", ref="7")
+        other.sends(text("plain"))
+        assert other.gets() == b"\x81\x05hello\x81\x05plain"
+        error = {"type": "error", "reason": "the backplane is away: only the members here have the message", "ref": "7"}
+        assert [event.get("text") or event for event in ann.gets()] == ["hello", error, "plain"]
+
+
+class NoLink:
+    """To a Redis that never comes."""
+
+    def start(self) -> None:
+        pass
 
 
 class TestLiveness:

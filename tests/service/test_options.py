@@ -12,6 +12,7 @@ from twisted_beastws import Limits, Origins, Timeouts, WebSocketServerFactory
 from twisted_beastws._version import __version__
 from twisted_beastws.service import Options, makeService
 from twisted_beastws.service.chat import Chat
+from twisted_beastws.service.serving import Farewell
 
 APP = """
 from twisted_beastws import Timeouts, WebSocketProtocol, WebSocketServerFactory
@@ -60,10 +61,12 @@ class TestDefaults:
         assert options.timeouts == Timeouts(handshake=30, idle=60, ping_interval=5, close=5)
         assert options.limits == Limits(max_message_size=1048576)
         assert options.origins == Origins()
+        assert options.farewell == Farewell(1001, "the server is shutting down", 8.0)
+        assert (options.admin, options.access_log, options.checkers) == (None, None, None)
 
     def test_each_is_in_the_help(self) -> None:
         help_text = " ".join(str(parse()).split())
-        for default in ("tcp:1984", "/chat", "5", "60", "30", "1048576"):
+        for default in ("tcp:1984", "/chat", "5", "60", "30", "1048576", "8", "1001", "text"):
             assert f"[default: {default}]" in help_text
         for option in (
             "listen",
@@ -73,9 +76,24 @@ class TestDefaults:
             "handshake-timeout",
             "max-message",
             "origin",
+            "auth",
+            "drain-time",
+            "drain-code",
+            "admin",
+            "access-log",
+            "access-log-format",
+            "config",
             "app",
         ):
             assert f"--{option}=" in help_text
+        assert "--allow-any-origin-dangerously " in help_text
+
+    def test_the_help_has_groups(self) -> None:
+        lines = str(parse()).splitlines()
+        titles = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+        assert titles[0] == "What is served:" and titles[-1] == "Other:"
+        assert len(titles) == len(set(titles)) >= 6
+        assert lines.index("Other:") < next(at for at, line in enumerate(lines) if line.startswith("  --version"))
 
     def test_the_help_fits_a_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("COLUMNS", raising=False)
@@ -111,6 +129,17 @@ class TestGiven:
         assert parse("--ping-interval=0", "--idle-timeout=1").timeouts.idle == 1
         assert parse("--ping-interval=300", "--idle-timeout=0").timeouts.ping_interval == 300
 
+    def test_any_origin_by_an_ugly_name(self) -> None:
+        assert parse("--allow-any-origin-dangerously").origins == Origins(allow_any_origin_dangerously=True)
+
+    def test_the_end(self) -> None:
+        assert parse("--drain-time=0", "--drain-code=1012").farewell == Farewell(1012, "the server is restarting", 0.0)
+
+    def test_who_may_come_in(self) -> None:
+        options = parse("--auth=memory:ann:secret", "--auth", "memory:bob:123")
+        assert len(options["auth"]) == 2
+        assert options.checkers is not None
+
     @pytest.mark.parametrize(
         ("size", "buffered"), [(1 << 20, 1 << 22), ((1 << 20) + 1, (1 << 22) + 4), (1 << 26, 1 << 28)]
     )
@@ -127,6 +156,8 @@ class TestGiven:
 
 SECONDS = "give seconds, such as 5 or 0.5; 0 is never"
 OCTETS = "give a number of octets, 1 or more"
+DRAIN = "give seconds, such as 8 or 0.5; 0 drops everyone"
+CODE = "give 1001, the server goes away, or 1012, it comes back at once"
 PATH = "give a path such as /chat: from a slash on, without a query, percent-encoded"
 ORIGIN = "give https://host or https://host:port"
 ENDPOINT = "not an endpoint string, such as tcp:1984:"
@@ -143,6 +174,10 @@ class TestRefused:
             ("--idle-timeout=x", SECONDS),
             ("--handshake-timeout=-3", SECONDS),
             *((f"--max-message={text}", OCTETS) for text in ("0", "-1", "1k", "1.5", "", "1_000", "9" * 30)),
+            *((f"--drain-time={text}", DRAIN) for text in ("-1", "x", "")),
+            *((f"--drain-code={text}", CODE) for text in ("1000", "01001", "x", "")),
+            ("--access-log-format=xml", "give text or json"),
+            ("--auth=nope", "give one of file, memory, unix, and what it needs, as in file:passwords"),
             *((f"--path={text}", PATH) for text in ("chat", "", "/a?b", "/a#b", "/a b", "/ä", '/"', "ws://h/")),
             *((f"--origin={text}", ORIGIN) for text in ("example.com", "*", "https://a/", "https://", "https://a b")),
         ],
@@ -153,6 +188,12 @@ class TestRefused:
     @pytest.mark.parametrize("description", ["1984", "foo:1", "", "tcp", "tcp:x", "tcp:1:2:3:4", "tcp:1:colour=red"])
     def test_what_is_no_endpoint(self, description: str) -> None:
         assert refusal("--listen", "tcp:1", "--listen", description).startswith(f"--listen={description}: {ENDPOINT} ")
+
+    def test_a_password_is_not_repeated(self) -> None:
+        assert refusal("--auth=memory:ann:secret:bob") == "--auth=memory: argstring must be in format U:P:..."
+
+    def test_where_the_admin_cannot_be(self) -> None:
+        assert refusal("--admin=foo:1").startswith("--admin=foo:1: not an endpoint string, such as tcp:1984: ")
 
     def test_a_certificate_that_is_not_there(self) -> None:
         assert refusal("--listen=ssl:443:privateKey=/nope") == (
@@ -184,9 +225,24 @@ class TestApp:
         service = makeService(parse(f"--app={app}:factory", "--listen=tcp:1"))
         assert service.factory.settings.timeouts == Timeouts(idle=7)
 
+    def test_a_factory_takes_what_an_operator_needs(self, app: str, tmp_path: Path) -> None:
+        log = tmp_path / "access.log"
+        service = makeService(
+            parse(f"--app={app}:factory", "--auth=memory:a:b", f"--access-log={log}", "--admin=tcp:1")
+        )
+        bases = [base.__name__ for base in type(service.factory.buildProtocol(None)).__mro__]
+        assert bases[:5] == ["Echo", "Metered", "Echo", "Authenticated", "Echo"]
+
     @pytest.mark.parametrize(
         "argument",
-        ["--ping-interval=0", "--idle-timeout=60", "--handshake-timeout=1", "--max-message=1", "--origin=http://a"],
+        [
+            "--allow-any-origin-dangerously",
+            "--ping-interval=0",
+            "--idle-timeout=60",
+            "--handshake-timeout=1",
+            "--max-message=1",
+            "--origin=http://a",
+        ],
     )
     def test_a_factory_takes_no_settings(self, app: str, argument: str) -> None:
         option = argument.partition("=")[0]

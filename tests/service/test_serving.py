@@ -14,7 +14,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from twisted_beastws import State, WebSocketProtocol, WebSocketServerFactory
-from twisted_beastws.service.serving import CannotListen, Serving
+from twisted_beastws.service.serving import CannotListen, Farewell, Serving
 
 URLS = [("http", "/"), ("ws", "/chat")]
 IN_USE = CannotListenError("", 1984, OSError(98, "Address already in use"))
@@ -130,6 +130,11 @@ class TestCannotListen:
             service.privilegedStartService()
         assert str(caught.value) == caught.value.code == f"cannot listen on tcp:1984: {why} (--listen names another)"
 
+    def test_the_line_names_the_option(self, factory: WebSocketServerFactory) -> None:
+        service = Serving(factory, [("tcp:1", Endpoint(fail(IN_USE)))], URLS, option="admin")
+        with pytest.raises(CannotListen, match=r"Address already in use \(--admin names another\)$"):
+            service.startService()
+
     def test_the_first_that_fails_is_told(self, factory: WebSocketServerFactory) -> None:
         endpoints = [on(tcp("0.0.0.0", 1)), ("tcp:2", Endpoint(fail(IN_USE))), ("tcp:3", Endpoint(fail(IN_USE)))]
         with pytest.raises(CannotListen, match="cannot listen on tcp:2:"):
@@ -148,6 +153,26 @@ class TestCannotListen:
             "serving ws://localhost:1/",
             "cannot listen on tcp:2: Address already in use (--listen names another)",
         ]
+
+
+class TestReady:
+    def test_when_all_listen_until_it_stops(self, factory: WebSocketServerFactory) -> None:
+        slow: Deferred[Any] = Deferred()
+        service = Serving(factory, [on(tcp("0.0.0.0", 1)), ("tcp:2", Endpoint(slow))], URLS)
+        assert not service.ready
+        service.startService()
+        assert not service.ready
+        slow.callback(Port(tcp("0.0.0.0", 2)))
+        assert service.ready
+        service.stopService()
+        assert not service.ready
+
+    def test_never_if_one_cannot(self, factory: WebSocketServerFactory) -> None:
+        slow: Deferred[Any] = Deferred()
+        service = Serving(factory, [("tcp:2", Endpoint(slow))], URLS)
+        service.startService()
+        slow.errback(Failure(IN_USE))
+        assert not service.ready
 
 
 class TestStop:
@@ -191,3 +216,17 @@ class TestStop:
         protocol.connectionLost(Failure(CancelledError()))
         assert protocol.state is State.CLOSED
         assert done == [None]
+
+    def test_as_it_is_told(self, factory: WebSocketServerFactory) -> None:
+        protocol, transport = factory.buildProtocol(None), StringTransport()
+        protocol.makeConnection(transport)
+        protocol.dataReceived(UPGRADE)
+        transport.clear()
+        service = Serving(factory, [], URLS, Farewell(1012, "back soon", 2.0))
+        service.startService()
+        service.stopService()
+        assert transport.value() == b"\x88\x0b\x03\xf4back soon"
+        clock = factory.settings.clock
+        assert isinstance(clock, Clock)
+        clock.advance(2.0)
+        assert transport.disconnected

@@ -5,19 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime, timedelta, timezone
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from websockets.asyncio.client import ClientConnection as ClientAsync
 from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -33,6 +41,8 @@ UPGRADE = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
+HEAD = b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n"
+
 
 def await_that(what: str, happened: Callable[[], Any]) -> Any:
     """Poll until `happened` gives something true, which is returned."""
@@ -44,12 +54,13 @@ def await_that(what: str, happened: Callable[[], Any]) -> Any:
 
 
 class Service:
-    """A running ``twistd -n beastws``."""
+    """A running ``twistd -n beastws``; logging is twistd's own option for it, other than to write to the terminal."""
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    def __init__(self, directory: Path, *arguments: str, listen: str = LISTEN, logging: str | None = None) -> None:
         self.log_file = directory / "service.log"
-        command = [str(TWISTD), "-n", "--pidfile=", "beastws", "--listen", LISTEN, *arguments]
-        with self.log_file.open("wb") as output:
+        options = ["-n", "--pidfile=", *([] if logging is None else [logging])]
+        command = [str(TWISTD), *options, "beastws", "--listen", listen, *arguments]
+        with (self.log_file if logging is None else Path(os.devnull)).open("wb") as output:
             self.process = subprocess.Popen(
                 command, cwd=directory, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT
             )
@@ -62,7 +73,9 @@ class Service:
 
     def _port(self) -> re.Match[str] | None:
         assert self.process.poll() is None, f"the service ended at once:\n{self.log}"
-        return re.search(r"serving \w+://127\.0\.0\.1:(\d+)/", self.log)
+        if not self.log_file.exists():
+            return None
+        return re.search(r"serving \w+://127\.0\.0\.1:(\d+)/(?!metrics)", self.log)
 
     @property
     def log(self) -> str:
@@ -72,11 +85,21 @@ class Service:
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/chat"
 
+    def ask_admin(self, path: str) -> tuple[int, str]:
+        """The status and the body of what the admin's listener answers."""
+        (port,) = re.findall(r"serving http://127\.0\.0\.1:(\d+)/metrics\n", self.log)
+        http = HTTPConnection("127.0.0.1", int(port), timeout=PATIENCE)
+        http.request("GET", path)
+        response = http.getresponse()
+        body = response.read().decode()
+        http.close()
+        return response.status, body
+
     def open_files(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
-    def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
+    def terminate(self, by: signal.Signals = signal.SIGTERM) -> None:
+        self.process.send_signal(by)
 
     def ended(self) -> int:
         """Wait for the end; the exit status."""
@@ -84,15 +107,14 @@ class Service:
 
 
 @contextmanager
-def running(directory: Path, *arguments: str) -> Iterator[Service]:
+def running(directory: Path, *arguments: str, **settings: Any) -> Iterator[Service]:
     """A service that must not have had a fault when it is stopped."""
-    service = Service(directory, *arguments)
+    service = Service(directory, *arguments, **settings)
     try:
         yield service
         if service.process.poll() is None:
             service.terminate()
-        # twistd ends by the signal that it was sent.
-        assert service.ended() == -signal.SIGTERM
+        assert service.ended() == 0
     finally:
         service.process.kill()
         service.process.wait()
@@ -104,6 +126,18 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A chat that pings four times a second."""
     with running(tmp_path_factory.mktemp("service"), "--ping-interval=0.25", "--idle-timeout=2") as service:
         yield service
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Files for a thousand connections, here and in what is started here."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"A THOUSAND CLIENTS ARE NOT TESTED: no more than {hard} files may be open (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @contextmanager
@@ -276,27 +310,90 @@ class TestHttp:
         assert answer.count(b"HTTP/1.1") == 1
 
 
-class TestTermination:
-    def test_fifty_clients_are_told_1001(self, tmp_path: Path) -> None:
-        async def talk(service: Service) -> list[tuple[int | None, str | None]]:
-            clients = await asyncio.gather(*(connect_async(service.url, proxy=None) for _ in range(50)))
-            assert [await client.recv() for client in clients] == [WELCOME] * 50
-            service.terminate()
-            await asyncio.gather(*(client.wait_closed() for client in clients))
-            return [(client.close_code, client.close_reason) for client in clients]
+End = tuple[float, int | None, str | None]
+"""Seconds from the signal to the end, the close code and the reason."""
 
+
+async def ends_by(service: Service, by: signal.Signals, count: int) -> list[End]:
+    """What as many clients see of the end that comes when the service gets a signal; the quickest first."""
+    turn = asyncio.Semaphore(50)
+
+    async def join() -> ClientAsync:
+        async with turn:
+            client = await connect_async(service.url, proxy=None)
+            assert await client.recv() == WELCOME
+            return client
+
+    async def end(client: ClientAsync) -> End:
+        await client.wait_closed()
+        return time.monotonic() - began, client.close_code, client.close_reason
+
+    clients = await asyncio.gather(*(join() for _ in range(count)))
+    began = time.monotonic()
+    service.terminate(by)
+    return sorted(await asyncio.gather(*map(end, clients)))
+
+
+class TestTermination:
+    @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+    def test_fifty_clients_are_told_1001(self, tmp_path: Path, by: signal.Signals) -> None:
         with running(tmp_path) as service:
-            ends = asyncio.run(asyncio.wait_for(talk(service), PATIENCE))
-            assert ends == [(1001, "the server is shutting down")] * 50
-            assert service.ended() == -signal.SIGTERM
+            ends = asyncio.run(asyncio.wait_for(ends_by(service, by, 50), PATIENCE))
+            assert [end[1:] for end in ends] == [(1001, "the server is shutting down")] * 50
+            assert service.ended() == 0
+        assert f"{by.name}: stopping" in service.log
         assert "connections to close: 50" in service.log
         assert service.log.count("disconnected: begun by local, sent 1001") == 50
+
+    def test_a_thousand_clients_are_told_within_the_drain_time(self, tmp_path: Path, many_files: None) -> None:
+        with running(tmp_path, "--drain-time=6") as service:
+            ends = asyncio.run(asyncio.wait_for(ends_by(service, signal.SIGTERM, 1000), 3 * PATIENCE))
+            assert [end[1:] for end in ends] == [(1001, "the server is shutting down")] * 1000
+            assert service.ended() == 0
+        assert ends[0][0] < 1
+        # They are spread over half of it.
+        assert 1 < ends[500][0] < 3
+        assert ends[-1][0] < 6
+
+    def test_with_a_code_that_says_it_comes_back(self, tmp_path: Path) -> None:
+        with running(tmp_path, "--drain-code=1012") as service:
+            ends = asyncio.run(asyncio.wait_for(ends_by(service, signal.SIGTERM, 1), PATIENCE))
+            assert [end[1:] for end in ends] == [(1012, "the server is restarting")]
+
+    def test_who_is_connected_and_asks_now_gets_503(self, tmp_path: Path) -> None:
+        with running(tmp_path) as service, RawClient(service).join() as deaf, RawClient(service, HEAD) as late:
+            assert late.read_head().startswith(b"HTTP/1.1 200 ")
+            service.terminate()
+            assert deaf.read(4) == b"\x88\x1d\x03\xe9"
+            late.socket.sendall(UPGRADE)
+            assert late.read_head().startswith(b"HTTP/1.1 503 ")
+            with pytest.raises(ConnectionRefusedError):
+                RawClient(service)
+            deaf.socket.close()
+
+    def test_what_is_left_at_the_deadline_is_dropped(self, tmp_path: Path) -> None:
+        with running(tmp_path, "--drain-time=1") as service, RawClient(service).join():
+            began = time.monotonic()
+            service.terminate()
+            assert service.ended() == 0
+            assert 0.9 < time.monotonic() - began < 4
+
+    @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+    def test_the_second_signal_drops_everyone_at_once(self, tmp_path: Path, by: signal.Signals) -> None:
+        with running(tmp_path) as service, RawClient(service).join() as deaf, RawClient(service).join():
+            service.terminate()
+            assert deaf.read(4) == b"\x88\x1d\x03\xe9"
+            began = time.monotonic()
+            service.terminate(by)
+            assert service.ended() == 0
+            assert time.monotonic() - began < 3
+        assert f"{by.name} again: connections to drop: 2" in service.log
 
     def test_who_does_not_answer_is_not_waited_for_long(self, tmp_path: Path) -> None:
         with running(tmp_path) as service, RawClient(service).join() as deaf, RawClient(service, b"GET /") as half:
             began = time.monotonic()
             service.terminate()
-            assert service.ended() == -signal.SIGTERM
+            assert service.ended() == 0
             assert 4.5 < time.monotonic() - began < 10
             assert deaf.read(4) == b"\x88\x1d\x03\xe9"
             with suppress(ConnectionResetError):
@@ -309,6 +406,106 @@ class TestTermination:
             service.ended()
             assert time.monotonic() - began < 4
         assert "connections to close" not in service.log
+
+
+class TestOperation:
+    def test_what_is_to_be_seen_while_it_runs_and_while_it_stops(self, tmp_path: Path) -> None:
+        pytest.importorskip("prometheus_client", reason="NO METRICS ARE TESTED: pip install .[metrics]")
+        with running(tmp_path, "--admin=tcp:0:interface=127.0.0.1", "--access-log=access.log") as service:
+            log = tmp_path / "access.log"
+            with joined(service) as one:
+                one.send("hello")
+                assert one.recv(PATIENCE) == "hello"
+                status, metrics = service.ask_admin("/metrics")
+                assert status == 200
+                assert 'beastws_connections{state="open"} 1.0\n' in metrics
+                assert 'beastws_messages_total{direction="received",type="text"} 1.0\n' in metrics
+                assert "beastws_rooms 1.0\n" in metrics
+            await_that("the connection is told of", lambda: "code=1000 began=peer" in log.read_text())
+            old = log.rename(tmp_path / "access.log.old")
+            service.terminate(signal.SIGHUP)
+            await_that("there is a new log", log.exists)
+            with RawClient(service).join() as deaf:
+                assert (service.ask_admin("/healthz"), service.ask_admin("/readyz")) == ((200, "ok\n"),) * 2
+                service.terminate()
+                assert deaf.read(4) == b"\x88\x1d\x03\xe9"
+                assert service.ask_admin("/healthz") == (200, "ok\n")
+                assert service.ask_admin("/readyz") == (503, "not ready\n")
+                assert 'beastws_connections{state="closing"} 1.0\n' in service.ask_admin("/metrics")[1]
+            assert service.ended() == 0
+        assert len(old.read_text().splitlines()) == len(log.read_text().splitlines()) == 1
+        assert "code=1001 began=local" in log.read_text()
+
+    def test_nothing_of_it_is_where_the_chat_is(self, service: Service) -> None:
+        for path in ("/metrics", "/healthz", "/readyz"):
+            request = f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+            with RawClient(service, request) as client:
+                assert client.read_head().startswith(b"HTTP/1.1 404 ")
+
+    def test_names_and_passwords_from_a_file_of_options(self, tmp_path: Path) -> None:
+        (tmp_path / "passwords").write_text("ann:secret\n")
+        (tmp_path / "beastws.toml").write_text('auth = "file:passwords"\naccess-log = "access.log"\n')
+        with running(tmp_path, "--config=beastws.toml") as service:
+            for request in (UPGRADE, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"):
+                with RawClient(service, request) as client:
+                    assert client.read_head().startswith(b"HTTP/1.1 401 ")
+            with connect(service.url.replace("//", "//ann:secret@"), proxy=None) as ann:
+                assert ann.recv(PATIENCE) == WELCOME
+            log = tmp_path / "access.log"
+            await_that(
+                "the end is told", lambda: "user=ann target=/chat origin=- subprotocol=- status=101" in log.read_text()
+            )
+            assert "user=- target=/chat origin=- subprotocol=- status=401" in log.read_text()
+
+
+class TestReload:
+    def test_the_log_file_is_opened_again_and_nobody_is_disturbed(self, tmp_path: Path) -> None:
+        with running(tmp_path, logging="--logfile=service.log") as service, joined(service) as client:
+            moved = service.log_file.rename(tmp_path / "service.log.old")
+            service.terminate(signal.SIGHUP)
+            await_that("there is a new log", service.log_file.exists)
+            client.send("hello")
+            assert client.recv(PATIENCE) == "hello"
+            with joined(service):
+                await_that("it is written to", lambda: " connected" in service.log)
+        assert "SIGHUP: reopening logs" in moved.read_text()
+        assert "Main loop terminated" in service.log
+
+    def test_certificates_are_read_again_and_nobody_is_disturbed(self, tmp_path: Path) -> None:
+        first, second = identity("first"), identity("second")
+        (tmp_path / "key.pem").write_bytes(first)
+        listen = "ssl:0:interface=127.0.0.1:privateKey=key.pem"
+        with running(tmp_path, listen=listen) as service, RawClient(service, b"") as raw:
+            tls = ssl.create_default_context()
+            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+            with tls.wrap_socket(raw.socket) as client:
+                assert name_of(client) == "first"
+                (tmp_path / "key.pem").write_bytes(second)
+                service.terminate(signal.SIGHUP)
+                await_that("it is read", lambda: f"{listen}: the certificate was read again" in service.log)
+                with tls.wrap_socket(RawClient(service, b"").socket) as other:
+                    assert name_of(other) == "second"
+                client.sendall(UPGRADE)
+                assert client.recv(12) == b"HTTP/1.1 101"
+
+
+def identity(name: str) -> bytes:
+    """A key and a certificate for it in PEM, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(timezone.utc)
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return pem + builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
+
+
+def name_of(server: ssl.SSLSocket) -> str:
+    """Whom the server's certificate names."""
+    presented = server.getpeercert(binary_form=True)
+    assert presented is not None
+    (name,) = x509.load_der_x509_certificate(presented).subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(name.value)
 
 
 def twistd(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -327,6 +524,11 @@ class TestCommand:
             (["--ping-interval=often"], "--ping-interval=often: give seconds, such as 5 or 0.5; 0 is never"),
             (["--app=nope:x"], "--app=nope:x: there is no module nope, neither in {directory} nor where Python looks"),
             (
+                ["--config=beastws.toml"],
+                "--config=beastws.toml: pnig: there is no such option",
+            ),
+            (["--access-log=/nope/log"], "cannot write the access log /nope/log: No such file or directory"),
+            (
                 ["--app=broken:x"],
                 "--app=broken:x: importing broken failed: RuntimeError: no ({directory}/broken.py, line 1)",
             ),
@@ -334,9 +536,13 @@ class TestCommand:
     )
     def test_a_bad_option_gets_one_line(self, tmp_path: Path, arguments: list[str], line: str) -> None:
         (tmp_path / "broken.py").write_text("raise RuntimeError('no')")
+        (tmp_path / "beastws.toml").write_text("pnig = 1")
         done = twistd(tmp_path, "-n", "beastws", *arguments)
         assert done.returncode == 1
-        assert done.stdout.splitlines()[-1].partition(": ")[2] == line.format(directory=tmp_path)
+        line = line.format(directory=tmp_path)
+        last = done.stdout.splitlines()[-1]
+        # twistd tells of options behind its own name, and of all else in the log.
+        assert last.endswith((f": {line}", f"] {line}"))
         assert "Traceback" not in done.stdout
         assert done.stderr == ""
 
@@ -347,11 +553,11 @@ class TestCommand:
             done = twistd(tmp_path, *foreground, "--logfile=log", "beastws", "--listen", listen)
         assert done.returncode == 1
         assert not (tmp_path / "twistd.pid").exists()
-        log = (tmp_path / "log").read_text()
+        # A daemon tells the terminal first.
+        line = f"cannot listen on {listen}: Address already in use (--listen names another)"
+        log = await_that("the log says it", lambda: line in (text := (tmp_path / "log").read_text()) and text)
+        assert log.splitlines()[-1].endswith(line)
         assert "Traceback" not in log + done.stdout + done.stderr
-        assert log.splitlines()[-1].endswith(
-            f"cannot listen on {listen}: Address already in use (--listen names another)"
-        )
         if not foreground:
             assert f"cannot listen on {listen}:" in done.stderr
 

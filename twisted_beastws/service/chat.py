@@ -1,78 +1,136 @@
-"""The chat: each text goes to everyone who is in the room, its sender too. Nothing is kept."""
+"""The chat: each text goes to everyone who is in the room, its sender too."""
 
 from __future__ import annotations
 
-from twisted.logger import Logger
+from typing import Any
 
-from twisted_beastws.errors import ConnectionClosed
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_beastws.hub import Hub, PublishError
 from twisted_beastws.protocol import State, WebSocketProtocol
+from twisted_beastws.service import subprotocol
 from twisted_beastws.service.site import Site
+from twisted_beastws.service.subprotocol import CHAT_V1, BadRequest, Entry, event
 from twisted_beastws.wire.closing import CloseReason
+from twisted_beastws.wire.handshake import is_upgrade
 from twisted_beastws.wire.http import Request, Response
 
 WELCOME = "Welcome to the chat!"
 
 
-class Room:
-    """Those who talk with each other.
+class HubService(Service):
+    """Connects a hub's backplane when it starts, and lets go of it when it stops."""
 
-    members: connections from their `join` to their `leave`; one that is closing is still among them.
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        self.hub.start()
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()  # type: ignore[no-untyped-call]
+        return self.hub.stop()
+
+
+class Chat(WebSocketProtocol):
+    """A connection to the service: a member of a room of ``hub`` once it is open, a reader of ``site`` before.
+
+    path: of the common room; ``path/NAME`` is another. Who agrees on the subprotocol ``chat.v1+json`` has names and
+    notices, as docs/chat.md says; a name by which somebody was let in is theirs. Everyone else sends and gets bare
+    texts. A binary message is refused with 1003: there is no hook for it.
     """
 
     log = Logger()
 
-    def __init__(self) -> None:
-        self.members: set[WebSocketProtocol] = set()
-
-    def join(self, member: WebSocketProtocol) -> None:
-        """Let ``member`` hear what is said from now on."""
-        self.members.add(member)
-
-    def leave(self, member: WebSocketProtocol) -> None:
-        """Forget ``member``."""
-        self.members.discard(member)
-
-    def say(self, text: str) -> None:
-        """Send ``text`` to every open member. One that cannot take it loses its connection, the others hear it."""
-        # A snapshot: a send may end a connection, whose member then leaves.
-        for member in list(self.members):
-            if member.state is State.OPEN:
-                self._tell(member, text)
-
-    def _tell(self, member: WebSocketProtocol, text: str) -> None:
-        try:
-            member.send(text)
-        except ConnectionClosed:
-            pass
-        except Exception:
-            self.log.failure("could not send to {peer}, which is dropped", peer=member.peer)
-            member.abort()
-
-
-class Chat(WebSocketProtocol):
-    """A connection to the service: a member of ``room`` once it is open, a reader of ``site`` before.
-
-    A binary message is refused with 1003: there is no hook for it.
-    """
-
-    def __init__(self, room: Room, site: Site) -> None:
-        self._room = room
+    def __init__(self, hub: Hub, path: str, site: Site) -> None:
+        self._hub = hub
+        self._path = path
         self._site = site
+        self._room = ""
+        self._entry = Entry(None, None)
+        self._present = False
 
     def http_requested(self, request: Request) -> Response | None:
-        return self._site.answer(request)
+        room = subprotocol.room_of(request.path, self._path)
+        self._room = room or ""
+        if not room:
+            return self._site.answer(request)
+        # Below a chat at / every path is a room's, but no page.
+        return None if self._path != "/" or is_upgrade(request) else self._site.answer(request)
 
-    def opened(self) -> None:
+    def upgrade_requested(self, request: Request) -> Response | None:
+        if self.subprotocol == CHAT_V1:
+            try:
+                self._entry = subprotocol.entry_of(request.query)
+            except BadRequest as error:
+                return Response(400, body=f"{error}\n")
+            if self.user is not None:
+                self._entry = self._entry._replace(name=str(self.user))
+        return None
+
+    def opened(self) -> Deferred[Any]:
         self.log.info("{name} connected", name=_name_of(self.peer))
-        self.send(WELCOME)
-        self._room.join(self)
+        if self.subprotocol != CHAT_V1:
+            self.send(WELCOME)
+            return self._hub.join(self, self._room, render=subprotocol.as_text)
+        name, after = self._entry
+        self.send(event("welcome", room=self._room, name=name))
+        joining = self._hub.join(self, self._room, name=name, render=subprotocol.with_id, after=after)
+        return joining.addCallback(self._joined)
 
-    def text_received(self, text: str) -> None:
-        self._room.say(text)
+    def text_received(self, text: str) -> Deferred[Any] | None:
+        if self.subprotocol != CHAT_V1:
+            # Whoever cannot be told has it delivered here all the same.
+            return self._say(text).addErrback(_only_here)
+        try:
+            said, ref = subprotocol.read(text)
+        except BadRequest as error:
+            self.send(event("error", reason=str(error), ref=error.ref))
+            return None
+        if said is None:
+            return self._hub.who(self._room).addCallback(self._tell_who, ref)
+        return self._say(said).addCallbacks(self._said, self._not_said, (ref,), {}, (ref,))
 
     def closed(self, reason: CloseReason) -> None:
-        self._room.leave(self)
+        if self._present:
+            self._notify("leave")
         self.log.info("{name} disconnected: {reason}", name=_name_of(self.peer), reason=reason)
+
+    def _say(self, text: str) -> Deferred[str | None]:
+        return self._hub.publish(self._room, event("message", name=self._entry.name, text=text))
+
+    def _joined(self, complete: bool) -> None:
+        if self.state is not State.OPEN:
+            return
+        self._present = True
+        if self._entry.after is not None:
+            self.send(event("history", complete=complete))
+        self._notify("join")
+
+    def _notify(self, kind: str) -> None:
+        name = self._entry.name
+        if name is not None:
+            notice = self._hub.publish(self._room, event(kind, name=name), exclude=self, keep=False)
+            notice.addErrback(_only_here)
+
+    def _tell_who(self, names: list[str], ref: str | None) -> None:
+        self.send(event("here", names=sorted(names)[: subprotocol.MAX_LISTED], count=len(names), ref=ref))
+
+    def _said(self, message_id: str | None, ref: str | None) -> None:
+        if ref is not None:
+            self.send(event("sent", id=message_id, ref=ref))
+
+    def _not_said(self, failure: Failure, ref: str | None) -> None:
+        failure.trap(PublishError)
+        self.send(event("error", reason=failure.getErrorMessage(), ref=ref))
+
+
+def _only_here(failure: Failure) -> None:
+    failure.trap(PublishError)
 
 
 def _name_of(peer: object) -> str:

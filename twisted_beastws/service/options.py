@@ -3,127 +3,210 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.python.usage import Options as TwistedOptions
 from twisted.python.usage import UsageError
 
 from twisted_beastws._version import __version__
+from twisted_beastws.hub import Hub, LocalBackplane
+from twisted_beastws.hub.redis import RedisBackplane
+from twisted_beastws.hub.redis_url import RedisURL
 from twisted_beastws.options import Limits, Origins, Timeouts
 from twisted_beastws.server import WebSocketServerFactory
+from twisted_beastws.service.access_log import FORMATS, AccessLog
 from twisted_beastws.service.app import AppError, Served, find_app
+from twisted_beastws.service.authentication import CheckerError, Checkers, make_checker
+from twisted_beastws.service.config import ConfigError, read_config
+from twisted_beastws.service.help import grouped
+from twisted_beastws.service.serving import Farewell
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IStreamServerEndpoint
+    from twisted_beastws.service.certificates import ReloadableEndpoint
 
 # RFC 3986 §3.3: what a path is made of; a browser would send anything else in another spelling.
 _PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*")
 
+ANY_ORIGIN = "allow-any-origin-dangerously"
+
+_DRAIN_REASONS = {1001: "the server is shutting down", 1012: "the server is restarting"}
+
 # The port and the path of restbed's example, and its pings. The idle timeout is nginx's proxy_read_timeout, and twelve
-# pings: a phone changes networks within it, and what does not answer in a minute will not.
+# pings: a phone changes networks within it, and what does not answer in a minute will not. A container's engine kills
+# what is not gone in 10 s.
 DEFAULTS: dict[str, Any] = {
     "path": "/chat",
     "ping-interval": 5.0,
     "idle-timeout": 60.0,
     "handshake-timeout": 30.0,
     "max-message": 1 << 20,
+    "history": 100,
+    "drain-time": 8.0,
+    "drain-code": 1001,
+    "access-log-format": "text",
+}
+
+SETTINGS = ("ping-interval", "idle-timeout", "handshake-timeout", "max-message", "origin", ANY_ORIGIN)
+"""Those that a `WebSocketServerFactory` has settings of its own for."""
+
+GROUPS: Mapping[str, Sequence[str]] = {
+    "What is served": ("listen", "path", "app"),
+    "Who may come in": ("origin", ANY_ORIGIN, "auth"),
+    "Times and sizes": ("ping-interval", "idle-timeout", "handshake-timeout", "max-message"),
+    "The chat's rooms": ("history", "backplane"),
+    "The end": ("drain-time", "drain-code"),
+    "What is to be seen": ("admin", "access-log", "access-log-format"),
 }
 
 
-def _seconds(option: str) -> Callable[[str], float]:
-    def convert(text: str) -> float:
+def _converter(option: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """``read``, whose ``ValueError`` says what to give, for a value on the command line."""
+
+    def convert(text: str) -> Any:
         try:
-            seconds = float(text)
-        except ValueError:
-            seconds = math.nan
-        if not 0 <= seconds < math.inf:
-            raise UsageError(f"--{option}={text}: give seconds, such as 5 or 0.5; 0 is never")
-        return seconds
+            return read(text)
+        except ValueError as error:
+            raise UsageError(f"--{option}={text}: {error}") from None
 
     return convert
 
 
-def _octets(option: str) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        if not re.fullmatch("0*[1-9][0-9]{0,17}", text):
-            raise UsageError(f"--{option}={text}: give a number of octets, 1 or more")
-        return int(text)
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError("give seconds, such as 5 or 0.5; 0 is never")
+    return seconds
 
-    return convert
+
+def _drain_seconds(text: str) -> float:
+    try:
+        return _seconds(text)
+    except ValueError:
+        raise ValueError("give seconds, such as 8 or 0.5; 0 drops everyone") from None
+
+
+def _octets(text: str) -> int:
+    if not re.fullmatch("0*[1-9][0-9]{0,17}", text):
+        raise ValueError("give a number of octets, 1 or more")
+    return int(text)
 
 
 def _path(text: str) -> str:
     if not _PATH.fullmatch(text):
-        raise UsageError(f"--path={text}: give a path such as /chat: from a slash on, without a query, percent-encoded")
+        raise ValueError("give a path such as /chat: from a slash on, without a query, percent-encoded")
     return text
+
+
+def _messages(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise ValueError("give a number of messages; 0 keeps none")
+    return int(text)
+
+
+def _backplane(text: str) -> str:
+    # What was given may hold a password.
+    try:
+        RedisURL.parse(text)
+    except ValueError as error:
+        raise UsageError(f"--backplane: {error}") from None
+    if find_spec("txredisapi") is None:
+        raise UsageError("--backplane needs an extra: pip install 'twisted_beastws[redis]'")
+    return text
+
+
+def _drain_code(text: str) -> int:
+    if text not in map(str, _DRAIN_REASONS):
+        raise ValueError("give 1001, the server goes away, or 1012, it comes back at once")
+    return int(text)
+
+
+def _log_format(text: str) -> str:
+    if text not in FORMATS:
+        raise ValueError(f"give {' or '.join(FORMATS)}")
+    return text
+
+
+def _parameter(option: str, doc: str, read: Callable[[str], Any] = str) -> list[Any]:
+    default = DEFAULTS.get(option)
+    if default is not None:
+        doc = f"{doc} [default: {default:g}]" if isinstance(default, float) else f"{doc} [default: {default}]"
+    # The defaults are filled in later, so that it shows which options were given.
+    return [option, None, None, doc, _converter(option, read)]
 
 
 class Options(TwistedOptions):
     """What the user asked for; a value that cannot be served raises ``UsageError``, whose text is one line.
 
     endpoints: what to listen on, each with the string that it was given as.
+    admin: the same for the metrics and the state of health; None is nowhere.
     app: what ``--app`` names, or None for the chat.
+    checkers: who ``--auth`` lets in; None is everyone. access_log: where connections are told; None is nowhere.
     """
 
     synopsis = "[options]"
     longdesc = (
-        "Serves a chat for WebSocket clients at --path and a page for it at /: each text goes to everyone, its sender "
-        "too. With --app it serves your own application, on every path and without the page. SIGTERM closes every "
-        "connection with code 1001."
+        "Serves a chat for WebSocket clients at --path and a page for it at /, or with --app your own application. "
+        "SIGTERM sends every client home, a second one drops those that are left; SIGHUP reopens logs and reads "
+        "certificates again."
     )
-    # The defaults are filled in later, so that it shows which options were given.
+    optFlags: ClassVar[list[list[Any]]] = [
+        [ANY_ORIGIN, None, "Let the pages of every web site connect, in the name of whoever looks at them."],
+    ]
     optParameters: ClassVar[list[list[Any]]] = [
-        ["path", None, None, f"Path of the chat. [default: {DEFAULTS['path']}]", _path],
-        [
-            "ping-interval",
-            None,
-            None,
-            f"Seconds between two pings to a connection; 0 is never. [default: {DEFAULTS['ping-interval']:g}]",
-            _seconds("ping-interval"),
-        ],
-        [
-            "idle-timeout",
-            None,
-            None,
-            "Seconds of silence, not even a pong, after which a connection is closed; 0 is never. "
-            f"[default: {DEFAULTS['idle-timeout']:g}]",
-            _seconds("idle-timeout"),
-        ],
-        [
-            "handshake-timeout",
-            None,
-            None,
-            "Seconds that a client has for an HTTP request, from connecting or from the last answer on; 0 is no limit. "
-            f"[default: {DEFAULTS['handshake-timeout']:g}]",
-            _seconds("handshake-timeout"),
-        ],
-        [
-            "max-message",
-            None,
-            None,
-            "Octets that a message may have; a longer one is refused with close code 1009. "
-            f"[default: {DEFAULTS['max-message']}]",
-            _octets("max-message"),
-        ],
-        [
+        _parameter("path", "Path of the chat.", _path),
+        _parameter(
             "app",
+            "What to serve in place of the chat, on every path, as package.module:name: a subclass of "
+            "WebSocketProtocol, a coroutine function, or a WebSocketServerFactory, which has its own origins, times "
+            "and sizes.",
+        ),
+        _parameter("ping-interval", "Seconds between two pings to a connection; 0 is never.", _seconds),
+        _parameter("idle-timeout", "Seconds of silence after which a connection is closed; 0 is never.", _seconds),
+        _parameter("handshake-timeout", "Seconds that a client has for an HTTP request; 0 is no limit.", _seconds),
+        _parameter("max-message", "Octets that a message may have; a longer one is refused with 1009.", _octets),
+        _parameter("history", "Messages of each room that are kept for clients that come back.", _messages),
+        [
+            "backplane",
             None,
             None,
-            "What to serve in place of the chat, as package.module:name, looked for in the current directory first: a "
-            "subclass of WebSocketProtocol, a coroutine function that gets each connection, or a "
-            "WebSocketServerFactory, which has settings of its own and takes none but --listen.",
+            "Redis that joins this chat with those of other processes and machines, as redis://host:6379/0, "
+            "rediss://user:password@host or unix:///path.",
+            _backplane,
         ],
+        _parameter("drain-time", "Seconds from SIGTERM until all connections are gone.", _drain_seconds),
+        _parameter("drain-code", "Close code at the end: 1001, or 1012 for a restart.", _drain_code),
+        _parameter(
+            "admin",
+            "Endpoint for /metrics, /healthz and /readyz, such as tcp:9090:interface=127.0.0.1; without it they are "
+            "nowhere.",
+        ),
+        _parameter("access-log", "File for a line about each WebSocket; - is the standard output."),
+        _parameter("access-log-format", "text or json.", _log_format),
+        _parameter(
+            "config", "File of options (TOML): ping-interval = 5. What is given on the command line goes before it."
+        ),
     ]
 
     app: Served | WebSocketServerFactory | None = None
-    endpoints: tuple[tuple[str, IStreamServerEndpoint], ...] = ()
+    endpoints: tuple[tuple[str, ReloadableEndpoint], ...] = ()
+    admin: tuple[str, ReloadableEndpoint] | None = None
+    checkers: Checkers | None = None
+    access_log: AccessLog | None = None
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self["listen"] = []
         self["origin"] = []
+        self["auth"] = []
+        self._from_file: set[str] = set()
 
     def opt_listen(self, description: str) -> None:
         """Endpoint to listen on, such as tcp:80 or ssl:443:privateKey=key.pem; may be repeated. [default: tcp:1984]"""
@@ -137,10 +220,30 @@ class Options(TwistedOptions):
             raise UsageError(f"--origin={origin}: give https://host or https://host:port") from None
         self["origin"].append(origin)
 
+    def opt_auth(self, description: str) -> None:
+        """Ask for a name and a password, over HTTP Basic, and let in whom one of these knows, such as
+        file:/etc/beastws.passwd with a line name:password for each; may be repeated."""
+        try:
+            self["auth"].append(make_checker(description))
+        except CheckerError as error:
+            # What is behind the colon may be a password.
+            raise UsageError(f"--auth={description.partition(':')[0]}: {error}") from None
+
     def opt_version(self) -> None:
         """Display the version and exit."""
         print(f"twisted_beastws {__version__}")
         raise SystemExit(0)
+
+    def opt_help(self) -> None:
+        """Display this and exit."""
+        print(self)
+        raise SystemExit(0)
+
+    def getUsage(self, width: int | None = None) -> str:
+        """The text of ``--help``."""
+        width = width or int(os.environ.get("COLUMNS", "80"))
+        options = grouped(GROUPS, self.longOpt, self.docs, width)
+        return "\n".join(["", *textwrap.wrap(self.longdesc, width - 1), options])
 
     def parseArgs(self, *arguments: str) -> None:
         """There are none. Raises ``UsageError``."""
@@ -149,31 +252,76 @@ class Options(TwistedOptions):
 
     def postOptions(self) -> None:
         """Resolve what the options name. Raises ``UsageError``."""
+        if self["config"] is not None:
+            self._read_file(self["config"])
         if not self["listen"]:
             self["listen"].append("tcp:1984")
-        self.endpoints = tuple((description, _endpoint(description)) for description in self["listen"])
+        self.endpoints = tuple((description, self._endpoint("listen", description)) for description in self["listen"])
+        if self["admin"] is not None:
+            self.admin = (self["admin"], self._endpoint("admin", self["admin"]))
         if self["app"] is not None:
             self.app = self._find_app()
+        if self["auth"]:
+            self.checkers = Checkers(self["auth"])
         for option, default in DEFAULTS.items():
             if self[option] is None:
                 self[option] = default
+        if self["access-log"] is not None:
+            self.access_log = AccessLog(self["access-log"], self["access-log-format"])
         if 0 < self["idle-timeout"] <= self["ping-interval"]:
             raise UsageError(
-                f"--idle-timeout={self['idle-timeout']:g} is not more than --ping-interval={self['ping-interval']:g}: "
+                f"{self._named('idle-timeout')}={self['idle-timeout']:g} is not more than "
+                f"{self._named('ping-interval')}={self['ping-interval']:g}: "
                 "a client that has nothing to say would be closed before it is asked"
             )
+
+    def _read_file(self, path: str) -> None:
+        """Fill in what the command line left out."""
+        parameters = {row[0]: row[4] for row in self.optParameters if row[0] != "config"}
+        methods = {name: getattr(self, f"opt_{name}") for name in ("listen", "origin", "auth")}
+        flags = [row[0] for row in self.optFlags]
+        try:
+            values = read_config(path, flags=flags, single=parameters, repeated=methods)
+        except ConfigError as error:
+            raise UsageError(f"--config={error}") from None
+        for key, given in values.items():
+            if self._is_given(key):
+                continue
+            self._from_file.add(key)
+            try:
+                for value in given:
+                    if key in methods:
+                        methods[key](value)
+                    else:
+                        self[key] = parameters[key](value) if key in parameters else value
+            except UsageError as error:
+                raise UsageError(f"--config={path}: {str(error).removeprefix('--')}") from None
+
+    def _is_given(self, option: str) -> bool:
+        value = self[option]
+        # A flag that is not given is 0, and so may be a number that is.
+        return bool(value) if isinstance(value, list) or option == ANY_ORIGIN else value is not None
+
+    def _named(self, option: str) -> str:
+        """The option, as whoever gave it knows it."""
+        return f"--config={self['config']}: {option}" if option in self._from_file else f"--{option}"
 
     def _find_app(self) -> Served | WebSocketServerFactory:
         try:
             app = find_app(self["app"])
         except AppError as error:
-            raise UsageError(f"--app={self['app']}: {error}") from error
+            raise UsageError(f"{self._named('app')}={self['app']}: {error}") from error
         if self["path"] is not None:
-            raise UsageError("--path is where the chat is: an --app is served on every path")
+            raise UsageError(f"{self._named('path')} is where the chat is: an --app is served on every path")
+        for option in ("history", "backplane"):
+            if self[option] is not None:
+                raise UsageError(f"{self._named(option)} is the chat's: an --app makes a Hub of its own")
         if isinstance(app, WebSocketServerFactory):
-            for option in (*DEFAULTS, "origin"):
-                if self[option] not in (None, []):
-                    raise UsageError(f"--{option} does not reach a WebSocketServerFactory: {self['app']} has its own")
+            for option in SETTINGS:
+                if self._is_given(option):
+                    raise UsageError(
+                        f"{self._named(option)} does not reach a WebSocketServerFactory: {self['app']} has its own"
+                    )
         return app
 
     @property
@@ -183,7 +331,6 @@ class Options(TwistedOptions):
             handshake=self["handshake-timeout"] or None,
             idle=self["idle-timeout"] or None,
             ping_interval=self["ping-interval"] or None,
-            # A container's engine kills what is not gone in 10 s.
             close=5.0,
         )
 
@@ -197,18 +344,31 @@ class Options(TwistedOptions):
     @property
     def origins(self) -> Origins:
         """Which web sites' pages may connect."""
-        return Origins(allowed=tuple(self["origin"]))
+        return Origins(allowed=tuple(self["origin"]), allow_any_origin_dangerously=bool(self[ANY_ORIGIN]))
 
+    @property
+    def hub(self) -> Hub:
+        """The chat's rooms."""
+        history, url = self["history"], self["backplane"]
+        return Hub(LocalBackplane(history=history) if url is None else RedisBackplane(url, history=history))
 
-def _endpoint(description: str) -> IStreamServerEndpoint:
-    # Importing the reactor installs it: not before twistd has read its own options.
-    from twisted.internet import reactor
-    from twisted.internet.endpoints import serverFromString
+    @property
+    def farewell(self) -> Farewell:
+        """How connections are sent home."""
+        code = self["drain-code"]
+        return Farewell(code, _DRAIN_REASONS[code], self["drain-time"])
 
-    try:
-        return cast("IStreamServerEndpoint", serverFromString(reactor, description))
-    except OSError as error:
-        raise UsageError(f"--listen={description}: {error.filename}: {error.strerror}") from error
-    except Exception as error:
-        why = " ".join(str(error).split())
-        raise UsageError(f"--listen={description}: not an endpoint string, such as tcp:1984: {why}") from error
+    def _endpoint(self, option: str, description: str) -> ReloadableEndpoint:
+        # Importing the reactor installs it: not before twistd has read its own options.
+        from twisted.internet import reactor
+
+        from twisted_beastws.service.certificates import ReloadableEndpoint
+
+        named = f"{self._named(option)}={description}"
+        try:
+            return ReloadableEndpoint(reactor, description)
+        except OSError as error:
+            raise UsageError(f"{named}: {error.filename}: {error.strerror}") from error
+        except Exception as error:
+            why = " ".join(str(error).split())
+            raise UsageError(f"{named}: not an endpoint string, such as tcp:1984: {why}") from error

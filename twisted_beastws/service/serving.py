@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
+
+from twisted_beastws.wire.closing import CloseCode
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
@@ -28,12 +31,24 @@ class CannotListen(SystemExit, Exception):
     """
 
 
+@dataclass(frozen=True)
+class Farewell:
+    """How connections are sent home: see `WebSocketServerFactory.drain`."""
+
+    code: int = CloseCode.GOING_AWAY
+    reason: str = "the server is shutting down"
+    seconds: float | None = None
+
+
 class Serving(Service):
     """Serves ``factory`` on ``endpoints``, each with the string that describes it.
 
     urls: what to tell the user when listening, as scheme and path: ``("http", "/")``.
+    farewell: how connections are sent home. option: what the endpoints were named by.
 
     Starting raises `CannotListen`. Stopping ends listening and drains the factory, which serves nobody after it.
+
+    ready: it listens wherever it was told to, and does not stop yet.
     """
 
     log = Logger()
@@ -43,13 +58,22 @@ class Serving(Service):
         factory: WebSocketServerFactory,
         endpoints: Sequence[tuple[str, IStreamServerEndpoint]],
         urls: Sequence[tuple[str, str]],
+        farewell: Farewell | None = None,
+        option: str = "listen",
     ) -> None:
         self.factory = factory
         self._endpoints = endpoints
         self._urls = urls
+        self._farewell = farewell or Farewell()
+        self._option = option
+        self._listening = 0
         self._ports: list[Deferred[IListeningPort | None]] = []
         self._starting = False
         self._refused: CannotListen | None = None
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.running) and self._listening == len(self._endpoints)
 
     def privilegedStartService(self) -> None:
         """Listen, while twistd still has root's privileges."""
@@ -67,7 +91,7 @@ class Serving(Service):
             self.privilegedStartService()
 
     def stopService(self) -> Deferred[None]:
-        """Fires when nothing listens and every connection is gone; those that were open were told 1001."""
+        """Fires when nothing listens and every connection is gone."""
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
@@ -80,7 +104,8 @@ class Serving(Service):
                 await maybeDeferred(port.stopListening)
         if self.factory.connections:
             self.log.info("connections to close: {count}", count=len(self.factory.connections))
-        await self.factory.drain()
+        farewell = self._farewell
+        await self.factory.drain(farewell.code, farewell.reason, seconds=farewell.seconds)
 
     def _listen(self, description: str, endpoint: IStreamServerEndpoint) -> Deferred[IListeningPort | None]:
         listening: Deferred[IListeningPort] = endpoint.listen(self.factory)
@@ -89,6 +114,7 @@ class Serving(Service):
     def _listens(self, port: IListeningPort, description: str) -> IListeningPort:
         kind = description.partition(":")[0]
         address = port.getHost()
+        self._listening += 1
         if kind in _SCHEMES and isinstance(address, (IPv4Address, IPv6Address)):
             urls = [_url(scheme, path, kind, address.host, address.port) for scheme, path in self._urls]
             self.log.info("serving {urls}", urls=" and ".join(urls))
@@ -101,7 +127,8 @@ class Serving(Service):
             return
         # Twisted's CannotListenError has the system's own words one level deeper.
         cause = getattr(failure.value, "socketError", failure.value)
-        line = f"cannot listen on {description}: {getattr(cause, 'strerror', None) or cause} (--listen names another)"
+        why = getattr(cause, "strerror", None) or cause
+        line = f"cannot listen on {description}: {why} (--{self._option} names another)"
         if self._starting:
             self._refused = self._refused or CannotListen(line)
         else:

@@ -1,0 +1,255 @@
+"""The access log: a line for each WebSocket."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+
+from twisted_beastws import Request, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws.service.access_log import AccessLog, CannotLog, as_text
+from twisted_beastws.service.extending import extended
+from twisted_beastws.service.metering import Meter, Metered
+
+pytestmark = pytest.mark.usefixtures("logging")
+
+ORIGIN = b"Origin: http://localhost\r\nSec-WebSocket-Protocol: b, a\r\n\r\n"
+
+
+class Echo(WebSocketProtocol):
+    def upgrade_requested(self, request: Request) -> None:
+        self.user = "J\u00f6rg"
+
+    def text_received(self, text: str) -> None:
+        self.send(text)
+
+
+class Server:
+    def __init__(self, connect: Callable[..., Any], clock: Clock, path: Path, format: str) -> None:
+        self.connect = connect
+        self.path = path
+        self.log = AccessLog(str(path), format)
+        self.factory = WebSocketServerFactory(Echo, subprotocols=["a"], clock=clock)
+        self.factory.make = extended(self.factory.make, Metered, meter=Meter(self.log))
+        self.log.startService()
+
+    def client(self, address: Any = None) -> Any:
+        peer = self.connect(factory=self.factory, opened=False)
+        peer.transport.peerAddr = address or IPv4Address("TCP", "192.0.2.1", 4711)
+        return peer
+
+    @property
+    def lines(self) -> list[str]:
+        return self.path.read_text("ascii").splitlines()
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines]
+
+
+@pytest.fixture
+def serve(connect: Callable[..., Any], clock: Clock, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    servers = []
+
+    def serve(format: str = "json") -> Server:
+        servers.append(Server(connect, clock, tmp_path / "access.log", format))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.log.stopService()
+
+
+@pytest.fixture
+def errors(request: pytest.FixtureRequest) -> list[str]:
+    errors: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event["log_level"].name == "error":
+            errors.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    request.addfinalizer(lambda: globalLogPublisher.removeObserver(observe))
+    return errors
+
+
+class TestEntries:
+    def test_a_websocket_is_told_when_it_ends(self, serve: Any, clock: Clock) -> None:
+        server = serve()
+        peer = server.client()
+        peer.sends(peer.HEAD[:-2] + ORIGIN, peer.text("h\u00e9"), peer.text("x"))
+        clock.advance(1.2345)
+        assert server.lines == []
+        peer.sends(peer.close(4000, b"bye"))
+        peer.leaves()
+        (entry,) = server.entries
+        time, connection = entry.pop("time"), entry.pop("connection")
+        assert time[-5] == "." and time[-1] == "Z" and len(time) == 24
+        assert connection == peer.protocol.connection_id
+        assert list(entry.items()) == [
+            ("address", "192.0.2.1"),
+            ("port", 4711),
+            ("user", "J\u00f6rg"),
+            ("target", "/chat"),
+            ("origin", "http://localhost"),
+            ("subprotocol", "a"),
+            ("status", 101),
+            ("code", 4000),
+            ("began", "peer"),
+            ("duration", 1.234),
+            ("received_messages", 2),
+            ("received_bytes", 4),
+            ("sent_messages", 2),
+            ("sent_bytes", 4),
+        ]
+
+    def test_its_fields_are_documented(self, serve: Any) -> None:
+        server = serve()
+        peer = server.client()
+        peer.sends(peer.HEAD)
+        peer.leaves()
+        documented = (Path(__file__).parents[2] / "docs" / "service.md").read_text()
+        table = documented.partition("### The access log")[2]
+        fields = [name for line in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in line.split(", ")]
+        assert fields == [f"`{name}`" for name in server.entries[0]]
+
+    def test_as_text(self, serve: Any, clock: Clock) -> None:
+        server = serve("text")
+        peer = server.client(IPv6Address("TCP", "2001:db8::1", 4711))
+        peer.sends(peer.HEAD.replace(b"/chat", b'/chat?a="b"'))
+        peer.leaves(ConnectionLost())
+        (line,) = server.lines
+        _, number, rest = line.split(" ", 2)
+        assert number == f"connection={peer.protocol.connection_id}"
+        assert rest == (
+            'address=2001:db8::1 port=4711 user="J\\u00f6rg" target="/chat?a=\\"b\\"" origin=- subprotocol=- '
+            "status=101 code=1006 began=transport duration=0.0 received_messages=0 received_bytes=0 sent_messages=0 "
+            "sent_bytes=0"
+        )
+
+    def test_a_refused_handshake_is_told_at_once(self, serve: Any) -> None:
+        server = serve()
+        peer = server.client(UNIXAddress(None))
+        peer.sends(peer.HEAD[:-2] + b"Origin: http://evil\r\n\r\n")
+        (entry,) = server.entries
+        assert (entry["status"], entry["origin"], entry["address"]) == (403, "http://evil", None)
+        assert "code" not in entry
+        peer.sends(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert server.entries[1]["status"] == 400
+
+    def test_each_connection_has_a_number_of_its_own(self, serve: Any) -> None:
+        server = serve()
+        for _ in range(3):
+            peer = server.client()
+            peer.sends(peer.HEAD)
+            peer.leaves()
+        assert len({entry["connection"] for entry in server.entries}) == 3
+
+    def test_the_code_is_ours_where_we_began(self, serve: Any) -> None:
+        server = serve()
+        peer = server.client()
+        peer.sends(peer.HEAD, b"\x81\x00")
+        peer.leaves()
+        (entry,) = server.entries
+        assert (entry["code"], entry["began"]) == (1002, "local")
+
+
+@example({"a": "-", "b": None})
+@given(st.dictionaries(st.sampled_from(["a", "b"]), st.none() | st.text() | st.integers()))
+def test_a_text_line_is_one_line_whose_values_can_be_read(values: dict[str, Any]) -> None:
+    line = as_text({"time": "now", **values})
+    assert line.isascii() and line.isprintable()
+    read = {}
+    rest = line.removeprefix("now")
+    while rest:
+        name, _, rest = rest[1:].partition("=")
+        value: Any
+        if rest.startswith('"'):
+            value, end = json.JSONDecoder().raw_decode(rest)
+        else:
+            end = (rest + " ").index(" ")
+            value = None if rest[:end] == "-" else rest[:end]
+        read[name], rest = value, rest[end:]
+    assert read == {name: None if value is None else str(value) for name, value in values.items()}
+
+
+class TestFile:
+    def test_is_appended_to(self, tmp_path: Path, serve: Any) -> None:
+        (tmp_path / "access.log").write_text("{}\n")
+        server = serve()
+        peer = server.client()
+        peer.sends(peer.HEAD)
+        peer.leaves()
+        assert len(server.lines) == 2
+
+    def test_is_opened_again_by_its_name(self, serve: Any, tmp_path: Path) -> None:
+        server = serve()
+        for _ in range(2):
+            os.rename(server.path, tmp_path / "old")
+            server.log.reopen()
+            peer = server.client()
+            peer.sends(peer.HEAD)
+            peer.leaves()
+            assert len(server.lines) == 1
+
+    def test_that_cannot_be_opened_again_is_kept(self, serve: Any, tmp_path: Path, errors: list[str]) -> None:
+        server = serve()
+        os.rename(server.path, tmp_path / "old")
+        server.path.mkdir()
+        server.log.reopen()
+        peer = server.client()
+        peer.sends(peer.HEAD)
+        peer.leaves()
+        assert len((tmp_path / "old").read_text().splitlines()) == 1
+        assert errors == [f"cannot reopen the access log {server.path}: Is a directory"]
+
+    def test_that_cannot_be_opened_ends_the_program_with_a_line(self, tmp_path: Path) -> None:
+        with pytest.raises(CannotLog) as caught:
+            AccessLog(str(tmp_path), "text").startService()
+        assert str(caught.value) == f"cannot write the access log {tmp_path}: Is a directory"
+        assert issubclass(CannotLog, SystemExit)
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a full disk at hand")
+    def test_that_is_full_is_told_once_and_hurts_nobody(self, serve: Any, errors: list[str]) -> None:
+        server = serve()
+        server.log.path = "/dev/full"
+        server.log.reopen()
+        for _ in range(2):
+            peer = server.client()
+            peer.sends(peer.HEAD)
+            peer.leaves()
+        assert errors == ["cannot write the access log /dev/full: No space left on device"]
+        assert server.factory.connections == set()
+        server.log._file = None
+
+    def test_the_working_directory_may_change(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert AccessLog("log", "text").path == str(tmp_path / "log")
+
+    def test_may_be_the_standard_output(self, capfd: pytest.CaptureFixture[str]) -> None:
+        log = AccessLog("-", "text")
+        log.startService()
+        log._write({"time": "now", "a": 1})
+        log.reopen()
+        log.stopService()
+        print("still open")
+        assert "now a=1\n" in capfd.readouterr().out
+
+    def test_after_the_end_nothing_is_written(self, serve: Any) -> None:
+        server = serve()
+        peer = server.client()
+        peer.sends(peer.HEAD)
+        server.log.stopService()
+        peer.leaves()
+        assert server.lines == []

@@ -1,0 +1,222 @@
+"""What the admin's listener answers: the metrics, and whether the service is well."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from twisted_beastws import ACCELERATED, Limits, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws._version import __version__
+from twisted_beastws.service.admin import admin_factory
+from twisted_beastws.service.extending import extended
+from twisted_beastws.service.metering import Meter, Metered
+from twisted_beastws.service.metrics import Metrics
+
+prometheus = pytest.importorskip("prometheus_client.parser", reason="NO METRICS ARE TESTED: pip install .[metrics]")
+pytestmark = pytest.mark.usefixtures("logged")
+
+
+class Echo(WebSocketProtocol):
+    def text_received(self, text: str) -> None:
+        self.send(text)
+
+
+class Served:
+    """A metered server and its admin's listener."""
+
+    def __init__(self, connect: Callable[..., Any], clock: Clock, hub: Any = None, **options: Any) -> None:
+        self._connect = connect
+        self.ready = True
+        self.meter = Meter()
+        self.factory = WebSocketServerFactory(Echo, clock=clock, **options)
+        self.factory.make = extended(self.factory.make, Metered, meter=self.meter)
+        self.admin = admin_factory(Metrics(self.factory, self.meter, hub), lambda: self.ready)
+        self.admin.settings = self.factory.settings
+
+    def client(self, **options: Any) -> Any:
+        return self._connect(factory=self.factory, **options)
+
+    def ask(self, target: str, method: str = "GET", fields: str = "") -> tuple[str, str]:
+        """The head and the body of an answer."""
+        peer = self._connect(factory=self.admin, opened=False)
+        peer.sends(f"{method} {target} HTTP/1.1\r\nHost: h\r\n{fields}\r\n".encode())
+        head, _, body = peer.reads().decode().partition("\r\n\r\n")
+        peer.leaves()
+        return head, body
+
+    def metrics(self) -> dict[str, float]:
+        """Samples by their names and, behind commas, the values of their labels, by the labels' names."""
+        head, body = self.ask("/metrics")
+        assert head.startswith("HTTP/1.1 200 OK\r\n")
+        samples = (sample for family in prometheus.text_string_to_metric_families(body) for sample in family.samples)
+        return {
+            ",".join((sample.name, *(value for _, value in sorted(sample.labels.items())))): sample.value
+            for sample in samples
+        }
+
+
+@pytest.fixture
+def served(connect: Callable[..., Any], clock: Clock) -> Served:
+    return Served(connect, clock)
+
+
+class TestHealth:
+    def test_is_well_as_long_as_it_answers(self, served: Served) -> None:
+        served.ready = False
+        head, body = served.ask("/healthz")
+        assert head.startswith("HTTP/1.1 200 OK\r\n")
+        assert "Cache-Control: no-store" in head
+        assert body == "ok\n"
+
+    def test_is_ready_when_it_is_said_to_be(self, served: Served) -> None:
+        assert served.ask("/readyz")[0].startswith("HTTP/1.1 200 ")
+        served.ready = False
+        head, body = served.ask("/readyz?verbose")
+        assert head.startswith("HTTP/1.1 503 ")
+        assert body == "not ready\n"
+
+    def test_has_nothing_else(self, served: Served) -> None:
+        for target in ("/", "/metrics/", "/chat"):
+            head, body = served.ask(target)
+            assert (head[:13], body) == ("HTTP/1.1 404 ", "There are /metrics, /healthz and /readyz\n")
+        head, _ = served.ask("/metrics", "POST")
+        assert head.startswith("HTTP/1.1 405 ") and "Allow: GET, HEAD" in head
+        head, body = served.ask("/healthz", "HEAD")
+        assert (head[:13], body) == ("HTTP/1.1 200 ", "")
+
+    def test_has_no_websocket(self, served: Served) -> None:
+        peer = served._connect(factory=served.admin, opened=False)
+        peer.sends(peer.HEAD, peer.HEAD.replace(b"/chat", b"/healthz"))
+        assert re.findall(r"HTTP/1.1 (\d+)", peer.reads().decode()) == ["404", "200"]
+        peer.leaves()
+
+    def test_is_bounded_by_itself(self) -> None:
+        settings = admin_factory(Metrics(WebSocketServerFactory(Echo), Meter()), lambda: True).settings
+        assert settings.limits.max_connections == 100
+        assert settings.timeouts.handshake == 60.0
+
+
+class TestMetrics:
+    def test_are_in_the_text_format(self, served: Served) -> None:
+        head, body = served.ask("/metrics")
+        assert "Content-Type: text/plain; version=" in head
+        assert '# TYPE beastws_connections gauge\nbeastws_connections{state="connecting"} 0.0\n' in body
+
+    def test_tell_of_connections(self, served: Served) -> None:
+        peers = [served.client() for _ in range(3)]
+        waiting = served.client(opened=False)
+        peers[0].sends(peers[0].text("hello"))
+        peers[1].protocol.close(1000)
+        peers[2].sends(peers[2].close(1001))
+        peers[2].leaves()
+        waiting.sends(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        told = served.metrics()
+        expected = {
+            "beastws_connections,connecting": 1,
+            "beastws_connections,open": 1,
+            "beastws_connections,closing": 1,
+            "beastws_handshakes_total,101": 3,
+            "beastws_handshakes_total,400": 1,
+            "beastws_messages_total,received,text": 1,
+            "beastws_messages_total,received,binary": 0,
+            "beastws_messages_total,sent,text": 1,
+            "beastws_message_bytes_total,received,text": 5,
+            "beastws_message_bytes_total,sent,text": 5,
+            "beastws_message_bytes_total,sent,binary": 0,
+            "beastws_closes_total,peer,1001": 1,
+            "beastws_buffered_bytes": 0,
+            "beastws_slow_readers_total,close": 0,
+            "beastws_slow_readers_total,drop": 0,
+        }
+        assert {name: told[name] for name in expected} == expected
+        assert told[f"beastws_info,{'compiled' if ACCELERATED else 'pure'},{__version__}"] == 1
+        assert told["process_resident_memory_bytes"] > 0 or sys.platform != "linux"
+
+    def test_tell_of_round_trips(self, served: Served, clock: Clock) -> None:
+        peer = served.client()
+        for seconds in (0.002, 0.3):
+            peer.protocol.ping(b"x")
+            clock.advance(seconds)
+            peer.sends(peer.frame(0x8A, b"x"))
+        told = served.metrics()
+        name = "beastws_ping_round_trip_seconds"
+        assert [told[f"{name}_bucket,{bound}"] for bound in ("0.001", "0.0025", "0.25", "0.5", "10.0", "+Inf")] == [
+            *(0, 1, 1),
+            *(2, 2, 2),
+        ]
+        assert told[f"{name}_count"] == 2
+        assert told[f"{name}_sum"] == pytest.approx(0.302)
+
+    def test_tell_of_slow_readers(self, connect: Callable[..., Any], clock: Clock) -> None:
+        limits = Limits(slow_reader="drop", max_buffered=1000, high_water=500, low_water=100)
+        served = Served(connect, clock, limits=limits)
+        peer = served.client()
+        peer.transport.stall()
+        for _ in range(20):
+            peer.protocol.send(bytes(200))
+        told = served.metrics()
+        assert told["beastws_buffered_bytes"] == peer.protocol.buffered_amount > 500
+        dropped = peer.protocol.outgoing.dropped
+        assert told["beastws_slow_readers_total,drop"] == dropped > 10
+        peer.leaves()
+        told = served.metrics()
+        assert told["beastws_buffered_bytes"] == 0
+        assert told["beastws_slow_readers_total,drop"] == dropped
+
+    def test_are_documented(self, connect: Callable[..., Any], clock: Clock) -> None:
+        from twisted_beastws.hub import Hub
+
+        _, body = Served(connect, clock, Hub()).ask("/metrics")
+        documented = (Path(__file__).parents[2] / "docs" / "service.md").read_text()
+        names = set(re.findall(r"^# TYPE (beastws_\w+) ", body, re.MULTILINE))
+        assert len(names) > 10
+        assert names == set(re.findall(r"`(beastws_\w+)`", documented))
+
+    def test_twice_is_no_more(self, served: Served) -> None:
+        served.client()
+        assert served.metrics()["beastws_connections,open"] == served.metrics()["beastws_connections,open"] == 1
+
+    def test_without_the_extra_say_so(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "prometheus_client", None)
+        head, body = served.ask("/metrics")
+        assert head.startswith("HTTP/1.1 501 ")
+        assert body == "The metrics need the extra metrics: pip install 'twisted_beastws[metrics]'\n"
+        assert served.ask("/healthz")[0].startswith("HTTP/1.1 200 ")
+
+
+class State(Enum):
+    UP = "up"
+    DOWN = "down"
+
+
+class TestHub:
+    def test_its_rooms_its_drops_and_its_backplane(self, connect: Callable[..., Any], clock: Clock) -> None:
+        backplane = SimpleNamespace(state=State.DOWN)
+        hub = SimpleNamespace(rooms={"": 3, "a": 2}, dropped=7, backplane=backplane)
+        told = Served(connect, clock, hub).metrics()
+        assert (told["beastws_rooms"], told["beastws_room_members"]) == (2, 5)
+        assert (told["beastws_backplane_state,up"], told["beastws_backplane_state,down"]) == (0, 1)
+        assert told["beastws_slow_readers_total,drop"] == 7
+
+    def test_the_library_s_own(self, connect: Callable[..., Any], clock: Clock) -> None:
+        from twisted_beastws.hub import Hub
+
+        hub = Hub()
+        served = Served(connect, clock, hub)
+        assert served.metrics()["beastws_backplane_state,stopped"] == 1
+        hub.join(served.client().protocol, "a")
+        told = served.metrics()
+        assert (told["beastws_rooms"], told["beastws_room_members"]) == (1, 1)
+        assert told["beastws_backplane_state,connected"] == 1
+
+    def test_what_is_no_hub_is_not_told_of(self, connect: Callable[..., Any], clock: Clock) -> None:
+        told = Served(connect, clock, object()).metrics()
+        assert not [name for name in told if "room" in name or "backplane" in name]

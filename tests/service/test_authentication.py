@@ -1,0 +1,237 @@
+"""Who may come in by a name and a password."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+
+from twisted_beastws import Request, Response, State, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws.service.authentication import (
+    Authenticated,
+    CheckerError,
+    Checkers,
+    Login,
+    make_checker,
+    parse_basic,
+)
+from twisted_beastws.service.extending import extended
+
+
+def basic(login: str | bytes) -> bytes:
+    return b"Basic " + b64encode(login.encode() if isinstance(login, str) else login)
+
+
+def authorization(login: str | bytes) -> bytes:
+    return b"Authorization: " + basic(login) + b"\r\n\r\n"
+
+
+class Served(WebSocketProtocol):
+    asked = 0
+
+    def http_requested(self, request: Request) -> Response | None:
+        type(self).asked += 1
+        return Response(200, body=f"a page for {self.user}") if request.path == "/" else None
+
+
+class TestBasic:
+    @pytest.mark.parametrize(
+        ("field", "login"),
+        [
+            # RFC 7617 §2 and §2.1.
+            (b"Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", Login(b"Aladdin", b"open sesame")),
+            (b"Basic dGVzdDoxMjPCow==", Login(b"test", "123£".encode())),
+            (b"bAsIc  QWxhZGRpbjpvcGVuIHNlc2FtZQ== ", Login(b"Aladdin", b"open sesame")),
+            (basic("a:"), Login(b"a", b"")),
+            (basic("a:b:c"), Login(b"a", b"b:c")),
+            (basic("a"), None),
+            (basic(":b"), None),
+            (basic("a\n:b"), None),
+            (basic("a:b\0"), None),
+            (b"Basic", None),
+            (b"Basic ", None),
+            (b"Basic !!!!", None),
+            (b"Basic YTp", None),
+            (b"Bearer YTpi", None),
+            (b"YTpi", None),
+        ],
+    )
+    def test_a_field(self, field: bytes, login: Login | None) -> None:
+        assert parse_basic(field) == login
+
+    @given(st.binary(max_size=40))
+    def test_any_octets(self, octets: bytes) -> None:
+        login = parse_basic(octets)
+        assert login is None or (login.username and b":" not in login.username)
+
+    @given(st.text(min_size=1).filter(lambda name: ":" not in name), st.text())
+    def test_what_a_browser_sends_is_what_it_was_given(self, name: str, password: str) -> None:
+        login = parse_basic(basic(f"{name}:{password}"))
+        if all(character >= " " and character != "\x7f" for character in name + password):
+            assert login == Login(name.encode(), password.encode())
+        else:
+            assert login is None
+
+
+class TestCheckers:
+    def test_memory(self) -> None:
+        checker = make_checker("memory:ann:secret:bob:123")
+        assert checker.users == {b"ann": b"secret", b"bob": b"123"}
+
+    def test_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "passwords").write_text("ann:secret\n")
+        monkeypatch.chdir(tmp_path)
+        assert make_checker("file:passwords").filename == str(tmp_path / "passwords")
+
+    @pytest.mark.parametrize(
+        ("description", "why"),
+        [
+            ("nope:x", "give one of file, memory, unix, and what it needs, as in file:passwords"),
+            ("anonymous", "give one of file, memory, unix, and what it needs, as in file:passwords"),
+            ("file:/nope", "/nope: there is no such file"),
+            ("file", "no name given: there is no such file"),
+            ("memory:ann", "argstring must be in format U:P:..."),
+        ],
+    )
+    def test_what_is_none(self, description: str, why: str, capfd: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(CheckerError) as caught:
+            make_checker(description)
+        assert str(caught.value) == why
+        assert capfd.readouterr() == ("", "")
+
+
+class TestLogin:
+    @pytest.mark.parametrize("right", ["pässword", "pässword".encode()])
+    def test_a_password_is_right_or_wrong(self, right: str | bytes) -> None:
+        assert Login(b"a", "pässword".encode()).checkPassword(right)
+        assert not Login(b"a", b"p").checkPassword(right)
+        assert not Login(b"a", b"").checkPassword(right)
+
+
+class Server:
+    def __init__(self, connect: Callable[..., Any], clock: Clock, *checkers: Any) -> None:
+        self._connect = connect
+        Served.asked = 0
+        self.factory = WebSocketServerFactory(Served, clock=clock)
+        self.factory.make = extended(self.factory.make, Authenticated, checkers=Checkers(checkers))
+
+    def client(self) -> Any:
+        return self._connect(factory=self.factory, opened=False)
+
+
+@pytest.fixture
+def server(connect: Callable[..., Any], clock: Clock) -> Server:
+    return Server(connect, clock, make_checker("memory:ann:secret:bob:123"), make_checker("memory:J\u00f6rg:\u00fc"))
+
+
+def status(peer: Any) -> int:
+    return int(peer.reads().split(b" ")[1])
+
+
+@pytest.mark.usefixtures("logged")
+class TestRequests:
+    def test_without_a_name_are_challenged(self, server: Server) -> None:
+        peer = server.client()
+        peer.sends(peer.HEAD)
+        head, _, body = peer.reads().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+        assert b'\r\nWWW-Authenticate: Basic realm="twisted_beastws", charset="UTF-8"\r\n' in head
+        assert body == b"Give a name and a password\n"
+        assert Served.asked == 0
+
+    @pytest.mark.parametrize(
+        ("login", "user"),
+        [
+            ("ann:secret", "ann"),
+            ("bob:123", "bob"),
+            ("J\u00f6rg:\u00fc", "J\u00f6rg"),
+            ("ann:123", None),
+            ("Ann:secret", None),
+            ("ann:", None),
+            ("eve:secret", None),
+            (b"\xff\xfe:\xff", None),
+        ],
+    )
+    def test_with_a_name(self, server: Server, login: str | bytes, user: str | None) -> None:
+        peer = server.client()
+        peer.sends(peer.HEAD[:-2] + authorization(login))
+        assert status(peer) == (401 if user is None else 101)
+        assert peer.protocol.user == user
+        assert peer.protocol.state is (State.CONNECTING if user is None else State.OPEN)
+
+    def test_may_try_again(self, server: Server) -> None:
+        peer = server.client()
+        for login, expected in (("ann:no", 401), ("ann:secret", 101)):
+            peer.sends(peer.HEAD[:-2] + authorization(login))
+            assert status(peer) == expected
+
+    def test_for_a_page_too_each_for_itself(self, server: Server) -> None:
+        peer = server.client()
+        page = b"GET / HTTP/1.1\r\nHost: h\r\n"
+        peer.sends(page + authorization("ann:secret"))
+        assert peer.reads().endswith(b"\r\n\r\na page for ann")
+        peer.sends(page + b"\r\n")
+        assert status(peer) == 401
+        peer.sends(page + authorization("bob:123"))
+        assert peer.reads().endswith(b"\r\n\r\na page for bob")
+
+    def test_with_two_names_have_none(self, server: Server) -> None:
+        peer = server.client()
+        two = authorization("ann:secret")[:-2] + authorization("bob:123")
+        peer.sends(peer.HEAD[:-2] + two)
+        assert status(peer) == 401
+
+    def test_a_foreign_page_is_refused_whoever_looks_at_it(self, server: Server) -> None:
+        peer = server.client()
+        peer.sends(peer.HEAD[:-2] + b"Origin: http://evil\r\n" + authorization("ann:secret"))
+        assert status(peer) == 403
+
+    def test_a_file_that_changes_holds_at_once(self, connect: Callable[..., Any], clock: Clock, tmp_path: Path) -> None:
+        passwords = tmp_path / "passwords"
+        passwords.write_text("ann:secret\n")
+        server = Server(connect, clock, make_checker(f"file:{passwords}"))
+        peer = server.client()
+        page = b"GET / HTTP/1.1\r\nHost: h\r\n"
+        peer.sends(page + authorization("ann:secret"))
+        assert status(peer) == 200
+        passwords.write_text("bob:123\n:\n")
+        for login, expected in (("ann:secret", 401), ("bob:123", 200), (":", 401)):
+            peer.sends(page + authorization(login))
+            assert status(peer) == expected
+
+    def test_wait_for_a_checker_that_takes_its_time(self, connect: Callable[..., Any], clock: Clock) -> None:
+        answer: Deferred[bytes] = Deferred()
+
+        class Slow:
+            def requestAvatarId(self, credentials: object) -> Deferred[bytes]:
+                return answer
+
+        peer = Server(connect, clock, Slow()).client()
+        peer.sends(peer.HEAD[:-2] + authorization("ann:x"))
+        assert peer.reads() == b""
+        answer.callback(b"ann")
+        assert status(peer) == 101
+
+    def test_a_checker_that_is_broken_lets_nobody_in(
+        self, connect: Callable[..., Any], clock: Clock, logged: Callable[..., list[Any]]
+    ) -> None:
+        class Broken:
+            def requestAvatarId(self, credentials: object) -> Deferred[bytes]:
+                raise ZeroDivisionError
+
+        class Denying:
+            def requestAvatarId(self, credentials: object) -> Deferred[bytes]:
+                return fail(UnauthorizedLogin())
+
+        peer = Server(connect, clock, Denying(), Broken()).client()
+        peer.sends(peer.HEAD[:-2] + authorization("ann:x"))
+        assert status(peer) == 500
+        assert len(logged(ZeroDivisionError)) == 1

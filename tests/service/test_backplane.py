@@ -1,0 +1,234 @@
+"""Two services, each a process of its own, and a Redis between them, with two hundred clients on each."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.python.usage import UsageError
+
+from twisted_beastws import WebSocketProtocol, connect
+from twisted_beastws.hub import LocalBackplane
+from twisted_beastws.hub.redis import RedisBackplane
+from twisted_beastws.service import options
+
+from ..redis_server import RedisServer, redis_running
+
+PATIENCE = 60.0
+"""Seconds; what takes longer has failed."""
+
+CLIENTS = 200
+SPEAKERS = 10
+MESSAGES = 10
+
+TWISTD = Path(sys.executable).with_name("twistd")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+class Client(WebSocketProtocol):
+    """A client that speaks ``chat.v1+json`` and keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.ids: list[str] = []
+        self.told: list[dict[str, Any]] = []
+
+    def text_received(self, text: str) -> None:
+        event = json.loads(text)
+        if event["type"] == "message":
+            self.heard.append(event["text"])
+            self.ids.append(event.get("id"))
+        else:
+            self.told.append(event)
+
+    def says(self, words: str) -> None:
+        self.send(json.dumps({"type": "message", "text": words}))
+
+
+class Service:
+    """A running ``twistd beastws``."""
+
+    def __init__(self, log: Path, *arguments: str) -> None:
+        self._log = log
+        listen = "tcp:0:interface=127.0.0.1:backlog=512"
+        command = [str(TWISTD), "-n", "--pidfile=", "beastws", "--listen", listen, *arguments]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command, cwd=log.parent, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def url(self) -> str:
+        (port,) = re.findall(r"serving http://127\.0\.0\.1:(\d+)/ ", self.log)
+        return f"ws://127.0.0.1:{port}/chat"
+
+    def connections(self) -> int:
+        """How often it connected to Redis."""
+        assert self.process.poll() is None, self.log
+        return self.log.count("is connected")
+
+    async def joined(self, query: str = "") -> Client:
+        client = await connect(f"{self.url}/hall{query}", protocol=Client, subprotocols=["chat.v1+json"])
+        await until(lambda: client.told)
+        return client  # type: ignore[no-any-return]
+
+
+@contextmanager
+def running(log: Path, *arguments: str) -> Iterator[Service]:
+    service = Service(log, *arguments)
+    try:
+        yield service
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(PATIENCE) == 0
+    finally:
+        service.process.kill()
+        service.process.wait()
+    assert not re.search(r"Traceback|Unhandled|#(error|critical)\b", service.log), service.log
+
+
+async def until(condition: Callable[[], object]) -> None:
+    deadline = reactor.seconds() + PATIENCE
+    while not condition():
+        assert reactor.seconds() < deadline, "it never came about"
+        await deferLater(reactor, 0.01)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_running(tmp_path) as server:
+        yield server
+
+
+async def speak(nodes: list[list[Client]], what: str, midway: Callable[[], None] = lambda: None) -> list[list[str]]:
+    """The first clients of each node say something, in turns; returns what is said on each."""
+    said: list[list[str]] = [[], []]
+    for number in range(MESSAGES):
+        if number == MESSAGES // 2:
+            midway()
+        for at, node in enumerate(nodes):
+            for speaker in range(SPEAKERS):
+                said[at].append(f"{what} {at} {speaker} {number}")
+                node[speaker].says(said[at][-1])
+        await deferLater(reactor, 0.01)
+    return said
+
+
+def in_order(heard: list[str]) -> bool:
+    """Each once, and each speaker's as they were said."""
+    latest: dict[str, int] = {}
+    for words in heard:
+        speaker, _, number = words.rpartition(" ")
+        if latest.get(speaker, -1) >= int(number):
+            return False
+        latest[speaker] = int(number)
+    return True
+
+
+class TestOption:
+    @pytest.fixture(autouse=True)
+    def extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(options, "find_spec", {"txredisapi": object()}.get)
+
+    def parse(self, *arguments: str) -> options.Options:
+        parsed = options.Options()
+        parsed.parseOptions(list(arguments))
+        return parsed
+
+    def refusal(self, *arguments: str) -> str:
+        with pytest.raises(UsageError) as caught:
+            self.parse(*arguments)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def test_names_a_redis(self) -> None:
+        backplane = self.parse("--backplane=redis://:secret@h:7/1", "--history=5").hub.backplane
+        assert isinstance(backplane, RedisBackplane)
+        assert str(backplane.url) == "redis://h:7/1"
+
+    def test_without_it_the_chat_is_alone(self) -> None:
+        assert isinstance(self.parse().hub.backplane, LocalBackplane)
+
+    @pytest.mark.parametrize("url", ["localhost", "http://:secret@h", "redis://:secret@h:x", "redis://:secret@h/x"])
+    def test_a_bad_url_gets_one_line_without_the_password(self, url: str) -> None:
+        told = self.refusal(f"--backplane={url}")
+        assert told.startswith("--backplane: the URL")
+        assert "secret" not in told
+
+    def test_so_does_the_want_of_its_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(options, "find_spec", lambda name: None)
+        told = self.refusal("--backplane=redis://h")
+        assert told == "--backplane needs an extra: pip install 'twisted_beastws[redis]'"
+
+    @pytest.mark.parametrize("value", ["", "-1", "many", "1" * 10])
+    def test_a_bad_number_of_messages(self, value: str) -> None:
+        assert self.refusal(f"--history={value}").endswith("give a number of messages; 0 keeps none")
+
+    @pytest.mark.parametrize("option", ["--backplane=redis://h", "--history=5"])
+    def test_an_app_has_a_hub_of_its_own(self, option: str) -> None:
+        told = self.refusal("--app=twisted_beastws:WebSocketProtocol", option)
+        assert told == f"{option.partition('=')[0]} is the chat's: an --app makes a Hub of its own"
+
+
+@pytest_twisted.ensureDeferred
+async def test_everyone_hears_everything_once_and_in_order_and_redis_may_go_and_come(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        services = [
+            stack.enter_context(running(tmp_path / f"{number}.log", f"--backplane={redis.url}", "--history=1000"))
+            for number in range(2)
+        ]
+        await until(lambda: all(service.connections() == 1 and "serving" in service.log for service in services))
+        nodes: list[list[Client]] = [[], []]
+        for service, node in zip(services, nodes, strict=True):
+            while len(node) < CLIENTS:
+                node += await gatherResults([Deferred.fromCoroutine(service.joined()) for _ in range(20)])
+        everyone = nodes[0] + nodes[1]
+
+        said = await speak(nodes, "first")
+        await until(lambda: all(len(client.heard) == 2 * SPEAKERS * MESSAGES for client in everyone))
+        heard = everyone[0].heard
+        assert sorted(heard) == sorted(said[0] + said[1]) and in_order(heard)
+        for client in everyone:
+            assert client.heard == heard
+            assert client.ids == everyone[0].ids and None not in client.ids
+        leaver = nodes[1].pop()
+        await leaver.close()
+        everyone.remove(leaver)
+
+        # Clients of one service hear each other all the time, and those who speak are told what Redis did not take.
+        said = await speak(nodes, "second", redis.kill)
+        for here, node in zip(said, nodes, strict=True):
+            await until(lambda here=here, node=node: all(set(here) <= set(client.heard) for client in node))
+            await until(lambda node=node: all(client.told[-1]["type"] == "error" for client in node[:SPEAKERS]))
+
+        redis.start()
+        await until(lambda: all(service.connections() == 2 for service in services))
+        said = await speak(nodes, "third")
+        await until(lambda: all(set(said[0] + said[1]) <= set(client.heard) for client in everyone))
+        assert all(in_order(client.heard) for client in everyone)
+
+        # Who was away has what Redis took meanwhile, from the other service.
+        back = await services[0].joined(f"?after={leaver.ids[-1]}")
+        await until(lambda: back.told[-1] == {"type": "history", "complete": True})
+        assert set(said[0] + said[1]) <= set(back.heard) and in_order(back.heard)
+        known = set(leaver.ids)
+        assert set(back.ids) >= {each for each in everyone[0].ids if each is not None and each not in known}
+        await gatherResults([client.close() for client in (*everyone, back)])

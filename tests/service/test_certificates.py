@@ -1,0 +1,114 @@
+"""Endpoints that read their certificates again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.interfaces import IReactorTCP, IStreamServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.testing import MemoryReactor
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from zope.interface.verify import verifyObject
+
+from twisted_beastws.service.certificates import ReloadableEndpoint
+
+from ..loopback import identity
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    path = tmp_path / "key.pem"
+    path.write_bytes(pem())
+    return path
+
+
+@pytest.fixture
+def lines(request: pytest.FixtureRequest) -> list[str]:
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    request.addfinalizer(lambda: globalLogPublisher.removeObserver(observe))
+    return lines
+
+
+def pem() -> bytes:
+    """A certificate and its key, each time new ones."""
+    whole: PrivateCertificate = identity.__wrapped__()
+    return bytes(whole.dumpPEM())
+
+
+def key_alone(both: bytes) -> bytes:
+    return both[both.index(b"-----BEGIN PRIVATE") :]
+
+
+def certificate_alone(both: bytes) -> bytes:
+    return both[: both.index(b"-----BEGIN PRIVATE")]
+
+
+def listens(reactor: MemoryReactor, description: str) -> tuple[ReloadableEndpoint, Callable[[], Any]]:
+    """The endpoint, and what gives the context of its next connection."""
+    endpoint = ReloadableEndpoint(reactor, description)
+    failures: list[Any] = []
+    endpoint.listen(Factory()).addErrback(failures.append)
+    assert failures == []
+    context_factory = reactor.sslServers[-1][2]
+    return endpoint, context_factory.getContext
+
+
+class TestReload:
+    @pytest.mark.parametrize("kind", ["ssl:8443", "haproxy:ssl:8443"])
+    def test_connections_from_then_on_have_the_new_one(self, key: Path, lines: list[str], kind: str) -> None:
+        endpoint, context = listens(MemoryReactor(), f"{kind}:privateKey={key}")
+        before = context()
+        endpoint.reload()
+        assert context() is not before
+        assert lines == [f"{kind}:privateKey={key}: the certificate was read again"]
+
+    def test_one_that_cannot_be_read_leaves_the_old_one(self, key: Path, lines: list[str]) -> None:
+        endpoint, context = listens(MemoryReactor(), f"ssl:8443:privateKey={key}")
+        before = context()
+        for broken in (b"", pem()[:-200], None):
+            if broken is None:
+                key.unlink()
+            else:
+                key.write_bytes(broken)
+            endpoint.reload()
+            assert context() is before
+        assert len(lines) == 3
+        assert all(": the certificate stays as it was: " in line for line in lines)
+
+    def test_a_key_that_does_not_fit_leaves_the_old_one(self, key: Path, lines: list[str], tmp_path: Path) -> None:
+        certificate = tmp_path / "certificate.pem"
+        certificate.write_bytes(certificate_alone(key.read_bytes()))
+        key.write_bytes(key_alone(key.read_bytes()))
+        endpoint, context = listens(MemoryReactor(), f"ssl:8443:privateKey={key}:certKey={certificate}")
+        before = context()
+        key.write_bytes(key_alone(pem()))
+        endpoint.reload()
+        assert context() is before
+        assert "the certificate stays as it was" in lines[0]
+
+    def test_without_tls_there_is_nothing_to_do(self, lines: list[str]) -> None:
+        reactor = MemoryReactor()
+        endpoint = ReloadableEndpoint(reactor, "tcp:1984")
+        endpoint.listen(Factory())
+        endpoint.reload()
+        assert len(reactor.tcpServers) == 1
+        assert lines == []
+
+
+class TestListening:
+    def test_is_an_endpoint_of_the_reactor(self) -> None:
+        reactor = MemoryReactor()
+        endpoint = ReloadableEndpoint(reactor, "tcp:1984:interface=127.0.0.1")
+        assert verifyObject(IStreamServerEndpoint, endpoint)
+        assert IReactorTCP.providedBy(endpoint._reactor)
+        endpoint.listen(Factory())
+        assert reactor.tcpServers[0][0] == 1984

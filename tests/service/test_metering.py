@@ -1,0 +1,340 @@
+"""What is counted, and that nothing is where nobody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
+
+from twisted_beastws import (
+    Deflate,
+    Limits,
+    Opcode,
+    Request,
+    Response,
+    Timeouts,
+    WebSocketProtocol,
+    WebSocketServerFactory,
+    prepare,
+)
+from twisted_beastws.service.extending import extended
+from twisted_beastws.service.metering import ROUND_TRIPS, Meter, Metered, Traffic
+from twisted_beastws.wire.session import DeflateSession, Session
+
+pytestmark = pytest.mark.usefixtures("logged")
+
+DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+
+
+class Hooked(WebSocketProtocol):
+    def text_received(self, text: str) -> None:
+        """Nothing is done with it."""
+
+    def binary_received(self, data: bytes) -> None:
+        """Nor with this."""
+
+
+class Streamed(WebSocketProtocol):
+    def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> None:
+        """Pieces."""
+
+
+class Server:
+    """A metered server, with clients in memory."""
+
+    def __init__(self, connect: Callable[..., Any], clock: Clock, served: Any = Hooked, **options: Any) -> None:
+        self.connect = connect
+        self.clock = clock
+        self.meter = Meter()
+        self.factory = WebSocketServerFactory(served, clock=clock, **options)
+        self.factory.make = extended(self.factory.make, Metered, meter=self.meter)
+
+    def client(self, *, deflate: bool = False, opened: bool = True) -> Any:
+        peer = self.connect(factory=self.factory, opened=opened and not deflate)
+        if deflate:
+            peer.sends(peer.HEAD[:-2] + DEFLATE)
+            assert b"permessage-deflate" in peer.reads()
+        return peer
+
+    @property
+    def traffic(self) -> Traffic:
+        return self.meter.traffic_with(self.factory.connections)
+
+
+@pytest.fixture
+def serve(connect: Callable[..., Any], clock: Clock) -> Callable[..., Server]:
+    return lambda *arguments, **options: Server(connect, clock, *arguments, **options)
+
+
+class TestReceived:
+    @pytest.mark.parametrize("served", [Hooked, Streamed, WebSocketProtocol])
+    @pytest.mark.parametrize("deflate", [False, True])
+    def test_whole_messages(self, serve: Any, served: Any, deflate: bool) -> None:
+        server = serve(served, deflate=Deflate())
+        peer = server.client(deflate=deflate)
+        peer.sends(peer.text("hello"), peer.text("h\u00e9"), peer.text(""), peer.frame(0x82, b"\0\1"))
+        assert server.traffic == Traffic(3, 8, 1, 2)
+
+    @pytest.mark.parametrize("served", [Hooked, Streamed, WebSocketProtocol])
+    def test_in_fragments_and_in_chunks(self, serve: Any, served: Any) -> None:
+        server = serve(served)
+        peer = server.client()
+        octets = peer.frame(0x01, b"he") + peer.frame(0x89, b"ping") + peer.frame(0x80, b"llo")
+        octets += peer.frame(0x02, b"12") + peer.frame(0x80, b"")
+        peer.sends(*(octets[at : at + 1] for at in range(len(octets))))
+        assert server.traffic == Traffic(1, 5, 1, 2)
+
+    @pytest.mark.parametrize("served", [Hooked, Streamed])
+    def test_compressed_ones_count_as_they_are_read(self, serve: Any, served: Any) -> None:
+        server = serve(served, deflate=Deflate())
+        peer = server.client(deflate=True)
+        # RFC 7692 §7.2.3.1: "Hello".
+        peer.sends(peer.frame(0xC1, bytes.fromhex("f248cdc9c90700")))
+        assert server.traffic == Traffic(1, 5)
+
+    def test_those_that_wait_for_a_slow_hook_count_once(self, serve: Any) -> None:
+        answers: list[Deferred[None]] = []
+
+        class Slow(WebSocketProtocol):
+            def text_received(self, text: str) -> Deferred[None]:
+                answers.append(Deferred())
+                return answers[-1]
+
+        server = serve(Slow)
+        peer = server.client()
+        peer.sends(*[peer.text("hello")] * 3)
+        assert server.traffic == Traffic(3, 15)
+        while answers:
+            answers.pop(0).callback(None)
+        assert server.traffic == Traffic(3, 15)
+
+    def test_the_refused_count_as_little_as_what_comes_after_a_close(self, serve: Any) -> None:
+        class Texts(WebSocketProtocol):
+            def text_received(self, text: str) -> None:
+                """No binary ones."""
+
+        server = serve(Texts)
+        peer = server.client()
+        peer.sends(peer.frame(0x82, b"no"))
+        other = server.client()
+        other.protocol.close()
+        other.sends(other.text("late"))
+        assert server.traffic == Traffic()
+
+
+class TestSent:
+    @pytest.mark.parametrize("deflate", [False, True])
+    def test_every_way_of_sending(self, serve: Any, deflate: bool) -> None:
+        server = serve(deflate=Deflate())
+        ws = server.client(deflate=deflate).protocol
+        ws.send("hello")
+        ws.send("h\u00e9")
+        ws.send(b"\0\1")
+        ws.send("x", compress=False)
+        ws.send_text(b"y")
+        ws.send_text("z")
+        ws.send_binary(b"b")
+        ws.send_binary(b"c", compress=True)
+        ws.write(b"d")
+        assert server.traffic == Traffic(sent_texts=5, sent_text_octets=11, sent_binaries=4, sent_binary_octets=5)
+
+    @pytest.mark.parametrize("compress", [None, False, True])
+    @pytest.mark.parametrize("deflate", [False, True])
+    @pytest.mark.parametrize("size", [5, 20])
+    def test_prepared_messages(self, serve: Any, deflate: bool, compress: bool | None, size: int) -> None:
+        server = serve(deflate=Deflate(), limits=Limits(fragment_size=10))
+        ws = server.client(deflate=deflate).protocol
+        ws.send(prepare("x" * size, compress=compress))
+        ws.send(prepare(b"x" * size, compress=compress))
+        ws.send("after")
+        assert server.traffic[4:] == (2, size + 5, 1, size)
+
+    @pytest.mark.parametrize("deflate", [False, True])
+    def test_streamed_ones_and_those_that_wait_behind(self, serve: Any, deflate: bool) -> None:
+        server = serve(deflate=Deflate())
+        peer = server.client(deflate=deflate)
+        with peer.protocol.message() as message:
+            message.write("hel")
+            peer.protocol.send("behind")
+            peer.protocol.send(prepare(b"too"))
+            message.write(b"lo")
+        with peer.protocol.message(Opcode.BINARY) as message:
+            message.write(b"1")
+        assert server.traffic == Traffic(sent_texts=2, sent_text_octets=11, sent_binaries=2, sent_binary_octets=4)
+
+    def test_what_is_refused_is_not_sent(self, serve: Any) -> None:
+        server = serve(limits=Limits(slow_reader="pause", max_buffered=100, high_water=50, low_water=10))
+        peer = server.client()
+        peer.transport.stall()
+        peer.protocol.send(bytes(90))
+        for message in (bytes(50), "x" * 50, prepare("x" * 50)):
+            with pytest.raises(Exception, match=r"wait for a slow reader|max_buffered"):
+                peer.protocol.send(message)
+                peer.protocol.send(message)
+        with pytest.raises(UnicodeEncodeError):
+            peer.protocol.send("\ud800")
+        assert server.traffic.sent_texts == 0
+        assert server.traffic.sent_binaries <= 2
+
+
+class TestConnections:
+    def test_of_those_that_are_gone_the_counts_stay(self, serve: Any) -> None:
+        server = serve()
+        for _ in range(2):
+            peer = server.client()
+            peer.sends(peer.text("hello"))
+            peer.leaves()
+        assert server.factory.connections == set()
+        assert server.traffic == server.meter.traffic == Traffic(2, 10)
+        assert server.meter.handshakes == {"101": 2}
+
+    @pytest.mark.parametrize(
+        ("ending", "code", "began"),
+        [
+            (lambda peer: peer.sends(peer.close(1000)), "1000", "peer"),
+            (lambda peer: peer.sends(peer.close(None)), "1005", "peer"),
+            (lambda peer: peer.sends(peer.close(3210)), "3xxx", "peer"),
+            (lambda peer: peer.sends(peer.close(4999)), "4xxx", "peer"),
+            (lambda peer: peer.sends(b"\x81\x00"), "1002", "local"),
+            (lambda peer: peer.protocol.close(1012), "1012", "local"),
+            (lambda peer: peer.protocol.close(4000), "4xxx", "local"),
+            (lambda peer: None, "1006", "transport"),
+        ],
+    )
+    def test_ends_by_code_and_who_began(self, serve: Any, ending: Any, code: str, began: str) -> None:
+        server = serve()
+        peer = server.client()
+        ending(peer)
+        peer.leaves(ConnectionLost())
+        assert server.meter.closes == {(code, began): 1}
+
+    def test_hooks_of_the_class_are_called_as_ever(self, serve: Any) -> None:
+        called = []
+
+        class Watching(WebSocketProtocol):
+            def opened(self) -> None:
+                called.append("opened")
+
+            def pong_received(self, payload: bytes) -> None:
+                called.append("pong")
+
+            def closed(self, reason: object) -> None:
+                called.append("closed")
+
+            def connectionLost(self, reason: Any = None) -> None:
+                called.append("lost")
+                super().connectionLost(reason)
+
+        peer = serve(Watching).client()
+        peer.sends(peer.frame(0x8A))
+        peer.leaves()
+        assert called == ["opened", "pong", "lost", "closed"]
+
+
+class TestHandshakes:
+    def test_by_their_answers(self, serve: Any) -> None:
+        class Choosy(WebSocketProtocol):
+            def http_requested(self, request: Request) -> Response | None:
+                return Response(200, body="page") if request.path == "/page" else None
+
+            def upgrade_requested(self, request: Request) -> Response | None:
+                return Response(403) if request.path == "/no" else None
+
+        server = serve(Choosy)
+        peer = server.client(opened=False)
+        peer.sends(b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n", b"GET /chat HTTP/1.1\r\nHost: h\r\n\r\n")
+        peer.sends(peer.HEAD.replace(b"/chat", b"/no"), peer.HEAD[:-2] + b"Origin: http://evil\r\n\r\n", peer.HEAD)
+        noise = server.client(opened=False)
+        noise.sends(b"\0\0\r\n\r\n")
+        assert server.meter.handshakes == {"400": 2, "403": 2, "101": 1}
+        assert server.meter.responses == {"200": 1}
+
+    def test_one_that_takes_too_long(self, serve: Any, clock: Clock) -> None:
+        server = serve(timeouts=Timeouts(handshake=5.0))
+        peer = server.client(opened=False)
+        peer.sends(peer.HEAD[:-2])
+        clock.advance(5.1)
+        assert server.meter.handshakes == {"timeout": 1}
+
+    def test_who_leaves_before_it_asked_is_none(self, serve: Any) -> None:
+        server = serve()
+        peer = server.client(opened=False)
+        peer.sends(peer.HEAD[:-2])
+        peer.leaves()
+        assert server.meter.handshakes == {}
+
+    def test_in_a_drain(self, serve: Any) -> None:
+        server = serve()
+        server.client()
+        late = server.client(opened=False)
+        server.factory.drain(seconds=8.0)
+        late.sends(late.HEAD)
+        assert server.meter.handshakes == {"101": 1, "503": 1}
+
+
+class TestRoundTrips:
+    def test_are_counted_by_their_length(self, serve: Any, clock: Clock) -> None:
+        server = serve(timeouts=Timeouts(ping_interval=None))
+        peer = server.client()
+        for seconds in (0.0005, 0.001, 0.3, 11.0):
+            peer.protocol.ping(b"x")
+            clock.advance(seconds)
+            peer.sends(peer.frame(0x8A, b"x"))
+        peer.sends(peer.frame(0x8A, b"nobody asked"))
+        expected = [0] * (len(ROUND_TRIPS) + 1)
+        expected[0], expected[ROUND_TRIPS.index(0.5)], expected[-1] = 2, 1, 1
+        assert server.meter.round_trips == expected
+        assert server.meter.round_trip_seconds == pytest.approx(11.3015)
+
+    def test_the_services_own_pings_are(self, serve: Any, clock: Clock) -> None:
+        server = serve(timeouts=Timeouts(ping_interval=1.0))
+        peer = server.client()
+        for _ in range(33):
+            clock.advance(1 / 32)
+        assert peer.reads() == b"\x89\x00"
+        peer.sends(peer.frame(0x8A))
+        assert sum(server.meter.round_trips) == 1
+
+
+SMALL: dict[str, Any] = {"max_buffered": 1000, "high_water": 500, "low_water": 100}
+
+
+class TestSlowReaders:
+    def test_the_closed_are_counted_once(self, serve: Any) -> None:
+        server = serve(limits=Limits(slow_reader="close", **SMALL))
+        peer = server.client()
+        peer.transport.stall()
+        for _ in range(20):
+            if not peer.protocol.outgoing.dropped:
+                peer.protocol.send(bytes(200))
+        peer.protocol.overflowed()
+        peer.leaves()
+        assert (server.meter.slow_readers, server.meter.dropped) == (1, 0)
+
+    def test_the_dropped_messages_are(self, serve: Any) -> None:
+        server = serve(limits=Limits(slow_reader="drop", **SMALL))
+        peer = server.client()
+        peer.transport.stall()
+        for _ in range(20):
+            peer.protocol.send(bytes(200))
+        dropped = peer.protocol.outgoing.dropped
+        assert dropped > 10
+        peer.leaves()
+        assert (server.meter.slow_readers, server.meter.dropped) == (0, dropped)
+
+
+@pytest.fixture
+def plain(connect: Callable[..., Any]) -> Iterator[Any]:
+    """A connection that nobody counts."""
+    peer = connect(Hooked)
+    yield peer
+    peer.leaves()
+
+
+def test_without_a_meter_there_is_nothing_of_it(plain: Any) -> None:
+    assert type(plain.protocol._session) is Session
+    assert WebSocketProtocol._session_types == (Session, DeflateSession)

@@ -1,0 +1,219 @@
+"""The whole service on a reactor of the test's own: signals, and what stops when."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import FileLogObserver, LogPublisher, globalLogPublisher
+from twisted.python.logfile import LogFile
+
+from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws.service.logs import reopen_log_files
+from twisted_beastws.service.operated import Operated
+from twisted_beastws.service.serving import Serving
+from twisted_beastws.service.signals import Signals
+
+NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Reactor:
+    """It runs from the start, and does at once what it is to do from another thread."""
+
+    def __init__(self) -> None:
+        self.stops = 0
+        self.starting: list[Callable[[], None]] = []
+
+    def callWhenRunning(self, call: Callable[[], None]) -> None:
+        self.starting.append(call)
+
+    def callFromThread(self, call: Callable[[], None]) -> None:
+        call()
+
+    def stop(self) -> None:
+        self.stops += 1
+
+    def run(self) -> None:
+        while self.starting:
+            self.starting.pop(0)()
+
+
+class Helper(Service):
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+
+    def startService(self) -> None:
+        super().startService()
+        self.told.append("start")
+
+    def stopService(self) -> None:
+        self.told.append("stop")
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """The handlers of signals, put back."""
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def factory() -> WebSocketServerFactory:
+    return WebSocketServerFactory(WebSocketProtocol, clock=Clock())
+
+
+def connected(factory: WebSocketServerFactory) -> StringTransport:
+    protocol, transport = factory.buildProtocol(None), StringTransport()
+    protocol.makeConnection(transport)
+    return transport
+
+
+def started(factory: WebSocketServerFactory, *helpers: Service, reloads: Any = ()) -> tuple[Operated, Reactor]:
+    reactor = Reactor()
+    service = Operated(reactor, Serving(factory, [], []), helpers, reloads)
+    service.privilegedStartService()
+    service.startService()
+    reactor.run()
+    return service, reactor
+
+
+class TestTermination:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_the_first_signal_stops_the_reactor_once(
+        self, factory: WebSocketServerFactory, number: signal.Signals
+    ) -> None:
+        _, reactor = started(factory)
+        assert reactor.stops == 0
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        assert reactor.stops == 1
+
+    def test_the_second_drops_the_connections(self, factory: WebSocketServerFactory) -> None:
+        service, _ = started(factory)
+        transport = connected(factory)
+        signal.raise_signal(signal.SIGTERM)
+        service.stopService()
+        assert not transport.disconnected or transport.disconnecting
+        transport.disconnected = False
+        signal.raise_signal(signal.SIGINT)
+        assert transport.disconnected
+
+    def test_one_that_stops_by_itself_is_not_stopped_again(self, factory: WebSocketServerFactory) -> None:
+        service, reactor = started(factory)
+        connected(factory)
+        service.stopService()
+        signal.raise_signal(signal.SIGTERM)
+        assert reactor.stops == 0
+
+
+class TestSignals:
+    def test_are_the_reactors_until_it_runs_and_after_the_end(self, factory: WebSocketServerFactory) -> None:
+        def before(number: int, frame: object) -> None:
+            """The reactor's own handler."""
+
+        reactor = Reactor()
+        service = Operated(reactor, Serving(factory, [], []))
+        service.startService()
+        signal.signal(signal.SIGTERM, before)
+        reactor.run()
+        assert signal.getsignal(signal.SIGTERM) is not before
+        service.stopService()
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    def test_are_ignored_at_the_end_that_they_brought(self, factory: WebSocketServerFactory) -> None:
+        service, _ = started(factory)
+        signal.raise_signal(signal.SIGTERM)
+        service.stopService()
+        assert [signal.getsignal(number) for number in NUMBERS] == [signal.SIG_IGN] * 3
+
+    def test_a_service_that_ended_before_the_reactor_ran_takes_none(self, factory: WebSocketServerFactory) -> None:
+        reactor = Reactor()
+        service = Operated(reactor, Serving(factory, [], []))
+        service.startService()
+        service.stopService()
+        before = signal.getsignal(signal.SIGTERM)
+        reactor.run()
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    def test_in_another_thread_there_are_none(self) -> None:
+        signals = Signals(Reactor(), {"SIGTERM": lambda: None})  # type: ignore[arg-type]
+        before = signal.getsignal(signal.SIGTERM)
+        thread = threading.Thread(target=signals.take)
+        thread.start()
+        thread.join()
+        signals.release()
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    def test_one_that_the_system_lacks_is_left_out(self) -> None:
+        signals = Signals(Reactor(), {"SIGNOPE": lambda: None})  # type: ignore[arg-type]
+        signals.take()
+        signals.release()
+
+
+class TestHelpers:
+    def test_start_before_and_stop_when_the_connections_are_gone(self, factory: WebSocketServerFactory) -> None:
+        told: list[str] = []
+        service, _ = started(factory, Helper(told))
+        assert told == ["start"]
+        protocol, transport = factory.buildProtocol(None), StringTransport()
+        protocol.makeConnection(transport)
+        done: list[None] = []
+        service.stopService().addCallback(done.append)
+        assert (told, done) == (["start"], [])
+        protocol.connectionLost()
+        assert (told, done) == (["start", "stop"], [None])
+
+    def test_are_waited_for(self, factory: WebSocketServerFactory) -> None:
+        class Slow(Service):
+            stopping: Deferred[None] = Deferred()
+
+            def stopService(self) -> Deferred[None]:
+                return self.stopping
+
+        helper = Slow()
+        service, _ = started(factory, helper)
+        done: list[None] = []
+        service.stopService().addCallback(done.append)
+        assert done == []
+        helper.stopping.callback(None)
+        assert done == [None]
+
+
+class TestReload:
+    def test_calls_all_though_one_fails(
+        self, factory: WebSocketServerFactory, logged: Callable[..., list[Any]]
+    ) -> None:
+        called = []
+
+        def broken() -> None:
+            raise ZeroDivisionError
+
+        started(factory, reloads=[broken, lambda: called.append(True)])
+        signal.raise_signal(signal.SIGHUP)
+        assert called == [True]
+        assert len(logged(ZeroDivisionError)) == 1
+
+    def test_the_files_of_a_log_are_opened_again(self, tmp_path: Any) -> None:
+        file = LogFile.fromFullPath(str(tmp_path / "log"))
+        publisher = LogPublisher(LogPublisher(FileLogObserver(file, lambda event: event["text"])), lambda event: None)
+        publisher({"text": "one"})
+        os.rename(tmp_path / "log", tmp_path / "old")
+        publisher({"text": "two"})
+        reopen_log_files(publisher)
+        publisher({"text": "three"})
+        file.close()
+        assert (tmp_path / "old").read_text() == "onetwo"
+        assert (tmp_path / "log").read_text() == "three"
+
+    def test_without_files_there_is_nothing_to_do(self) -> None:
+        reopen_log_files(globalLogPublisher)

@@ -1,0 +1,151 @@
+"""``chat.v1+json`` as values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from twisted_beastws.hub import Message
+from twisted_beastws.service.subprotocol import (
+    BadRequest,
+    Entry,
+    Request,
+    as_text,
+    entry_of,
+    event,
+    read,
+    room_of,
+    with_id,
+)
+
+
+class TestRooms:
+    @pytest.mark.parametrize(
+        ("path", "room"),
+        [
+            ("/chat", ""),
+            ("/chat/a", "a"),
+            ("/chat/a%20b", "a b"),
+            ("/chat/caf%C3%A9", "caf\u00e9"),
+            ("/chat/" + "a" * 64, "a" * 64),
+            ("/chat/" + "a" * 65, None),
+            ("/chat/", None),
+            ("/chat/a/b", None),
+            ("/chat/a%2Fb", None),
+            ("/chat/a%0Ab", None),
+            ("/chat/%20a", None),
+            ("/chat/%FF", None),
+            ("/chat/%E2%80%AE", None),
+            ("/chatter", None),
+            ("/", None),
+        ],
+    )
+    def test_are_below_the_chat(self, path: str, room: str | None) -> None:
+        assert room_of(path, "/chat") == room
+
+    @pytest.mark.parametrize(("path", "room"), [("/", ""), ("/a", "a"), ("/a/b", None), ("//", None)])
+    def test_below_a_chat_at_the_root(self, path: str, room: str | None) -> None:
+        assert room_of(path, "/") == room
+
+
+class TestEntry:
+    @pytest.mark.parametrize(
+        ("query", "entry"),
+        [
+            ("", Entry(None, None)),
+            ("other=1&empty", Entry(None, None)),
+            ("name=ann", Entry("ann", None)),
+            ("name=Ann+B.%20%C3%A9", Entry("Ann B. \u00e9", None)),
+            ("name=" + "a" * 32, Entry("a" * 32, None)),
+            ("after=1700000000000-0&name=ann", Entry("ann", "1700000000000-0")),
+            ("name=a&name=b", Entry("b", None)),
+        ],
+    )
+    def test_is_what_the_query_says(self, query: str, entry: Entry) -> None:
+        assert entry_of(query) == entry
+
+    @pytest.mark.parametrize(
+        ("query", "reason"),
+        [
+            ("name=", "the name must be"),
+            ("name=" + "a" * 33, "the name must be"),
+            ("name=a%0A", "the name must be"),
+            ("name=+a", "the name must be"),
+            ("name=%E2%80%AEa", "the name must be"),
+            ("name=%FF", "the query is not"),
+            ("name=%ED%A0%80", "the query is not"),
+            ("&".join(["a=1"] * 17), "the query is not"),
+            ("after=", "after must be"),
+            ("after=1", "after must be"),
+        ],
+    )
+    def test_a_bad_one_is_refused(self, query: str, reason: str) -> None:
+        with pytest.raises(BadRequest, match=reason):
+            entry_of(query)
+
+
+class TestRequests:
+    @pytest.mark.parametrize(
+        ("text", "request_"),
+        [
+            ('{"type":"message","text":"hello"}', Request("hello", None)),
+            ('{"type":"message","text":"","ref":"7","more":[1]}', Request("", "7")),
+            ('{"type":"message","text":"\\u0000\\ud83d\\ude00"}', Request("\0\U0001f600", None)),
+            ('{"type":"who"}', Request(None, None)),
+            ('{"type":"who","ref":"' + "x" * 64 + '"}', Request(None, "x" * 64)),
+        ],
+    )
+    def test_are_read(self, text: str, request_: Request) -> None:
+        assert read(text) == request_
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            ("", "not JSON"),
+            ("hello", "not JSON"),
+            ("[" * 100_000, "not JSON"),
+            ("1" * 500_000, "not a JSON object"),
+            ('"message"', "not a JSON object"),
+            ("[]", "not a JSON object"),
+            ("{}", "type must be message or who"),
+            ('{"type":["who"]}', "type must be message or who"),
+            ('{"type":"message"}', "text must be"),
+            ('{"type":"message","text":7}', "text must be"),
+            ('{"type":"message","text":"\\ud83d"}', "text must be"),
+            ('{"type":"who","ref":7}', "ref must be"),
+            ('{"type":"who","ref":"' + "x" * 65 + '"}', "ref must be"),
+            ('{"type":"who","ref":"\\ud83d"}', "ref must be"),
+        ],
+    )
+    def test_a_bad_one_is_refused(self, text: str, reason: str) -> None:
+        with pytest.raises(BadRequest, match=reason):
+            read(text)
+
+    def test_a_refusal_refers_to_it(self) -> None:
+        with pytest.raises(BadRequest) as caught:
+            read('{"type":"dance","ref":"7"}')
+        assert caught.value.ref == "7"
+
+
+class TestEvents:
+    @pytest.mark.parametrize(
+        ("fields", "sent"),
+        [
+            ({"name": None, "text": "\u00e9\n"}, '{"type":"x","name":null,"text":"\u00e9\\n"}'),
+            ({"ref": None, "id": "1-0"}, '{"type":"x","id":"1-0"}'),
+            ({"names": [], "complete": False}, '{"type":"x","names":[],"complete":false}'),
+        ],
+    )
+    def test_are_written(self, fields: dict[str, Any], sent: str) -> None:
+        assert event("x", **fields) == sent
+
+    def test_have_the_id_that_they_have(self) -> None:
+        said = event("message", name="ann", text="hello")
+        assert with_id(Message("", said)) == said
+        assert json.loads(with_id(Message("", said, "1-0"))) == {"id": "1-0", **json.loads(said)}
+
+    def test_are_bare_texts_for_others(self) -> None:
+        assert as_text(Message("", event("message", name="ann", text="hello"))) == "hello"
+        assert as_text(Message("", event("join", name="ann"))) is None

@@ -1,0 +1,147 @@
+"""The access log: a line for each WebSocket, when it ends, and for each handshake that was refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TextIO
+
+from twisted.application.service import Service
+from twisted.logger import Logger
+
+if TYPE_CHECKING:
+    from twisted_beastws.service.metering import Metered, Traffic
+
+STANDARD_OUTPUT = "-"
+
+_BARE = re.compile(r"[!#-<>-\[\]-~]+")
+
+
+class CannotLog(SystemExit, Exception):
+    """The file cannot be opened. Nobody need catch it: it ends the program with one line and exit status 1."""
+
+
+def as_text(entry: dict[str, Any]) -> str:
+    """``time name=value ...``: a value with spaces, quotes or the like is a JSON string, none is ``-``."""
+    time, *fields = entry.items()
+    return " ".join([time[1], *(f"{name}={_value(value)}" for name, value in fields)])
+
+
+def as_json(entry: dict[str, Any]) -> str:
+    """A JSON object."""
+    return json.dumps(entry)
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "-"
+    text = str(value)
+    return text if _BARE.fullmatch(text) and text != "-" else json.dumps(text)
+
+
+FORMATS = {"text": as_text, "json": as_json}
+
+
+class AccessLog(Service):
+    """Appends to the file ``path``, or to the standard output if that is ``-``, in one of `FORMATS`.
+
+    It is opened when the service starts, which raises `CannotLog`.
+    """
+
+    log = Logger()
+
+    def __init__(self, path: str, format: str) -> None:
+        # The working directory may be another by then.
+        self.path = path if path == STANDARD_OUTPUT else os.path.abspath(path)
+        self._format = FORMATS[format]
+        self._file: TextIO | None = None
+        self._failing = False
+
+    def startService(self) -> None:
+        """Open the file, when twistd has shed its privileges: so it can be opened again."""
+        super().startService()  # type: ignore[no-untyped-call]
+        try:
+            self._file = self._open()
+        except OSError as error:
+            raise CannotLog(f"cannot write the access log {self.path}: {error.strerror}") from None
+
+    def stopService(self) -> None:
+        """Close it."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        file, self._file = self._file, None
+        if file is not None and file is not sys.__stdout__:
+            file.close()
+
+    def reopen(self) -> None:
+        """Go on in the file that has the name now. If it cannot be opened that is logged, and the old one kept."""
+        if self._file is None or self.path == STANDARD_OUTPUT:
+            return
+        try:
+            file = self._open()
+        except OSError as error:
+            self.log.error("cannot reopen the access log {path}: {error}", path=self.path, error=error.strerror)
+            return
+        self._file.close()
+        self._file = file
+
+    def _open(self) -> TextIO | None:
+        # twistd makes a log of sys.stdout.
+        if self.path == STANDARD_OUTPUT:
+            return sys.__stdout__
+        return open(self.path, "a", buffering=1, encoding="ascii", errors="backslashreplace")
+
+    def refused(self, protocol: Metered, status: int) -> None:
+        """A handshake was answered otherwise than by 101."""
+        self._write({**_who(protocol), "status": status})
+
+    def closed(self, protocol: Metered, traffic: Traffic) -> None:
+        """A WebSocket is gone."""
+        reason = protocol.close_reason
+        told = reason.sent if reason.began == "local" and reason.sent is not None else reason
+        self._write(
+            {
+                **_who(protocol),
+                "status": 101,
+                "code": int(told.code),
+                "began": reason.began,
+                "duration": round(protocol._clock.seconds() - protocol.opened_at, 3),
+                "received_messages": traffic.received_texts + traffic.received_binaries,
+                "received_bytes": traffic.received_text_octets + traffic.received_binary_octets,
+                "sent_messages": traffic.sent_texts + traffic.sent_binaries,
+                "sent_bytes": traffic.sent_text_octets + traffic.sent_binary_octets,
+            }
+        )
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.write(self._format(entry) + "\n")
+            self._file.flush()
+        except OSError as error:
+            # A full disk is told once, not with each connection.
+            if not self._failing:
+                self.log.error("cannot write the access log {path}: {error}", path=self.path, error=error.strerror)
+            self._failing = True
+        else:
+            self._failing = False
+
+
+def _who(protocol: Metered) -> dict[str, Any]:
+    request = protocol.request
+    peer = protocol.peer
+    now = datetime.now(timezone.utc)
+    return {
+        "time": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "connection": protocol.connection_id,
+        # A UNIX socket's client has none.
+        "address": getattr(peer, "host", None),
+        "port": getattr(peer, "port", None),
+        "user": None if protocol.user is None else str(protocol.user),
+        "target": None if request is None else request.target,
+        "origin": None if request is None else request.field("Origin"),
+        "subprotocol": protocol.subprotocol,
+    }

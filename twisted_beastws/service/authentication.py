@@ -1,0 +1,128 @@
+"""HTTP Basic authentication (RFC 7617) by the checkers of `twisted.cred`."""
+
+from __future__ import annotations
+
+import os
+import re
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from collections.abc import Sequence
+from hmac import compare_digest
+from typing import Any, NamedTuple
+
+from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import LoginFailed
+from twisted.cred.strcred import findCheckerFactories
+from twisted.internet.defer import maybeDeferred
+from zope.interface import implementer
+
+from twisted_beastws.operation import settled
+from twisted_beastws.protocol import WebSocketProtocol
+from twisted_beastws.wire.http import Headers, Request, Response
+
+UNAUTHORIZED = "Give a name and a password\n"
+CHALLENGE = 'Basic realm="twisted_beastws", charset="UTF-8"'
+
+_BASIC = re.compile(rb"basic +([A-Za-z0-9+/]+=*) *", re.IGNORECASE)
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+
+
+class CheckerError(Exception):
+    """What was described is no checker; ``str(error)`` says why in one line, without a password in it."""
+
+
+def make_checker(description: str) -> Any:
+    """The ``ICredentialsChecker`` of passwords that ``description`` says, as of `twisted.cred.strcred`.
+
+    Raises `CheckerError`.
+    """
+    kind, _, argument = description.partition(":")
+    factories = {
+        factory.authType: factory
+        for factory in findCheckerFactories()
+        if IUsernamePassword in factory.credentialInterfaces
+    }
+    if kind not in factories:
+        raise CheckerError(f"give one of {', '.join(sorted(factories))}, and what it needs, as in file:passwords")
+    if kind == "file" and not os.path.isfile(argument):
+        raise CheckerError(f"{argument or 'no name given'}: there is no such file")
+    try:
+        checker = factories[kind].generateChecker(argument)
+    except Exception as error:
+        raise CheckerError(" ".join(str(error).split())) from None
+    if isinstance(checker, FilePasswordDB):
+        # The directory may change before it is read.
+        checker.filename = os.path.abspath(checker.filename)
+    elif isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
+        # Twisted puts in text, and compares octets.
+        checker.users = {_octets(name): _octets(password) for name, password in checker.users.items()}
+    return checker
+
+
+@implementer(IUsernamePassword)
+class Login(NamedTuple):
+    """What a client says that it is."""
+
+    username: bytes
+    password: bytes
+
+    def checkPassword(self, password: bytes | str) -> bool:
+        """Whether it is this one, in time that does not tell how much of it is right."""
+        return compare_digest(self.password, _octets(password))
+
+
+def parse_basic(authorization: bytes) -> Login | None:
+    """The name and the password in an Authorization field, or None if there are none (RFC 7617 §2)."""
+    match = _BASIC.fullmatch(authorization)
+    if match is None:
+        return None
+    try:
+        decoded = a2b_base64(match[1])
+    except Base64Error:
+        return None
+    name, colon, password = decoded.partition(b":")
+    if not name or not colon or _CONTROL.search(decoded):
+        return None
+    return Login(name, password)
+
+
+class Checkers:
+    """Those who know names and passwords; it is enough that one does."""
+
+    def __init__(self, checkers: Sequence[Any]) -> None:
+        self._checkers = checkers
+
+    async def user_of(self, request: Request) -> str | None:
+        """The name of who made the request, or None for nobody known. Raises what a checker raises that is broken."""
+        fields = request.headers.getRawHeaders(b"Authorization", ())
+        login = parse_basic(fields[0]) if len(fields) == 1 else None
+        if login is None:
+            return None
+        for checker in self._checkers:
+            try:
+                name = await maybeDeferred(checker.requestAvatarId, login)
+            except LoginFailed:
+                continue
+            if name:
+                return _octets(name).decode("utf-8", "replace")
+        return None
+
+
+class Authenticated(WebSocketProtocol):
+    """A connection whose every request, whatever it is for, has to say who makes it; `user` is the name.
+
+    checkers: who knows them.
+    """
+
+    checkers: Checkers
+
+    async def http_requested(self, request: Request) -> Any:
+        self.user = await self.checkers.user_of(request)
+        if self.user is None:
+            return Response(401, headers=Headers({"WWW-Authenticate": [CHALLENGE]}), body=UNAUTHORIZED)
+        return await settled(super().http_requested(request))
+
+
+def _octets(text: bytes | str) -> bytes:
+    return text.encode() if isinstance(text, str) else text

@@ -1,0 +1,299 @@
+"""Counting what happens on connections, on those alone that are made to be counted.
+
+A metered connection's class and session are subclasses of what they would be otherwise: where nobody asks for numbers
+nothing is counted, and nothing is in the way of a message.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from twisted.python.failure import Failure
+
+from twisted_beastws.errors import HandshakeError, HandshakeTimeout, UpgradeDeclined
+from twisted_beastws.protocol import State, WebSocketProtocol
+from twisted_beastws.wire.frames import Opcode
+from twisted_beastws.wire.handshake import is_upgrade
+from twisted_beastws.wire.session import DeflateSession, Session
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from twisted_beastws.options import Limits
+    from twisted_beastws.service.access_log import AccessLog
+    from twisted_beastws.wire.closing import CloseReason
+    from twisted_beastws.wire.http import Request
+    from twisted_beastws.wire.prepared import Prepared
+
+ROUND_TRIPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds, in seconds, of the groups that round trips of pings are counted in."""
+
+
+# What ``super()`` would find, without a search for each message.
+_call_hook, _send_text, _send_binary = Session.call_hook, Session.send_text, Session.send_binary
+
+
+class Traffic(NamedTuple):
+    """Messages and the octets in them, uncompressed, by direction and type."""
+
+    received_texts: int = 0
+    received_text_octets: int = 0
+    received_binaries: int = 0
+    received_binary_octets: int = 0
+    sent_texts: int = 0
+    sent_text_octets: int = 0
+    sent_binaries: int = 0
+    sent_binary_octets: int = 0
+
+    def plus(self, other: Traffic) -> Traffic:
+        """Both together."""
+        return Traffic(*(one + more for one, more in zip(self, other, strict=True)))
+
+
+_counters: Callable[[Any], tuple[int, ...]] = attrgetter(*Traffic._fields)
+
+
+class _Counting:
+    """The counters of a session, for classes that have the slots for them."""
+
+    # Of two bases one alone may have slots.
+    if not TYPE_CHECKING:
+        __slots__ = ()
+    else:
+        received_texts: int
+        received_text_octets: int
+        received_binaries: int
+        received_binary_octets: int
+        sent_texts: int
+        sent_text_octets: int
+        sent_binaries: int
+        sent_binary_octets: int
+        on_text: Any
+        on_binary: Any
+        message_opcode: int
+        _in_prepared: bool
+        _streams_text: bool
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.received_texts = self.received_text_octets = self.received_binaries = self.received_binary_octets = 0
+        self.sent_texts = self.sent_text_octets = self.sent_binaries = self.sent_binary_octets = 0
+        self._in_prepared = self._streams_text = False
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was counted so far."""
+        return Traffic(*_counters(self))
+
+    # Received.
+
+    def call_hook(self, hook: Any, message: Any) -> None:
+        # What waited for a slow hook was counted when it came, and is called by another hook than these.
+        if hook is not None and (hook is self.on_text or hook is self.on_binary):
+            if type(message) is str:
+                self.received_texts += 1
+                self.received_text_octets += len(message) if message.isascii() else len(message.encode())
+            else:
+                self.received_binaries += 1
+                self.received_binary_octets += len(message)
+        _call_hook(self, hook, message)  # type: ignore[arg-type]
+
+    def _deliver_fragment(self, part: bytes, final: bool) -> None:
+        if self.message_opcode == Opcode.TEXT:
+            self.received_texts += final
+            self.received_text_octets += len(part)
+        else:
+            self.received_binaries += final
+            self.received_binary_octets += len(part)
+        super()._deliver_fragment(part, final)  # type: ignore[misc]
+
+    # Sent, or taken to be sent: what raises is not.
+
+    def send_message(self, first: int, payload: bytes, compress: bool | None = None) -> None:
+        super().send_message(first, payload, compress)  # type: ignore[misc]
+        if self._in_prepared:
+            self._in_prepared = False
+        else:
+            self._count_sent(bool(first & Opcode.TEXT), 1, len(payload))
+
+    def send_prepared(self, message: Prepared) -> None:
+        # It may go on by `send_message`.
+        self._in_prepared = True
+        try:
+            super().send_prepared(message)  # type: ignore[misc]
+        finally:
+            self._in_prepared = False
+        self._count_sent(bool(message.plain.first & Opcode.TEXT), 1, len(message.plain.payload))
+
+    def begin_message(self, opcode: int, compress: bool | None = None) -> None:
+        super().begin_message(opcode, compress)  # type: ignore[misc]
+        self._streams_text = opcode == Opcode.TEXT
+        self._count_sent(self._streams_text, 1, 0)
+
+    def write_part(self, part: bytes) -> None:
+        super().write_part(part)  # type: ignore[misc]
+        self._count_sent(self._streams_text, 0, len(part))
+
+    def _count_sent(self, text: bool, messages: int, octets: int) -> None:
+        if text:
+            self.sent_texts += messages
+            self.sent_text_octets += octets
+        else:
+            self.sent_binaries += messages
+            self.sent_binary_octets += octets
+
+
+class MeteredSession(_Counting, Session):
+    """A `Session` that counts its messages."""
+
+    __slots__ = (*Traffic._fields, "_in_prepared", "_streams_text")
+
+    def send_text(self, text: str) -> None:
+        _send_text(self, text)
+        self.sent_texts += 1
+        self.sent_text_octets += len(text) if text.isascii() else len(text.encode())
+
+    def send_binary(self, data: bytes) -> None:
+        _send_binary(self, data)
+        self.sent_binaries += 1
+        self.sent_binary_octets += len(data)
+
+
+class MeteredDeflateSession(_Counting, DeflateSession):
+    """A `DeflateSession` that counts its messages; all of them go by its `send_message`."""
+
+    __slots__ = (*Traffic._fields, "_in_prepared", "_streams_text")
+
+
+class Metered(WebSocketProtocol):
+    """A connection that tells ``meter`` what happens on it."""
+
+    meter: ClassVar[Meter]
+    opened_at: float = 0.0
+    _session_types = (MeteredSession, MeteredDeflateSession)
+
+    def accept(self, *arguments: Any, **options: Any) -> Deferred[Request]:
+        return super().accept(*arguments, **options).addErrback(self._count_refusal)
+
+    def _count_refusal(self, failure: Failure) -> Failure:
+        self.meter.not_opened(self, failure.value)
+        return failure
+
+    def upgraded(self, *arguments: Any) -> None:
+        self.opened_at = self._clock.seconds()
+        self.meter.opened()
+        super().upgraded(*arguments)
+
+    def control_received(self, opcode: int, payload: bytes) -> None:
+        before = self.latency
+        super().control_received(opcode, payload)
+        after = self.latency
+        # Another number, though it may be as great.
+        if after is not None and after is not before:
+            self.meter.round_trip(after)
+
+    def overflowed(self) -> None:
+        if self.state is State.OPEN:
+            self.meter.slow_readers += 1
+        super().overflowed()
+
+    def connectionLost(self, *reason: Any) -> None:
+        session = self._session
+        super().connectionLost(*reason)
+        if session is not None:
+            self.meter.closed(self, session)
+
+
+class Meter:
+    """The counts of one factory's connections.
+
+    access_log: gets a line for each; or None.
+
+    handshakes: by outcome: the answer's status, or ``timeout``. responses: answers to other requests than handshakes,
+        by status. closes: connections that were open and are gone, by close code and who began.
+    traffic: of those. round_trips: of pings, one count for each of `ROUND_TRIPS` and one beyond; round_trip_seconds:
+        all together. slow_readers: closed for it. dropped: messages that connections gone dropped under the policy
+        ``drop``.
+    """
+
+    def __init__(self, access_log: AccessLog | None = None) -> None:
+        self.access_log = access_log
+        self.handshakes: Counter[str] = Counter()
+        self.responses: Counter[str] = Counter()
+        self.closes: Counter[tuple[str, str]] = Counter()
+        self.traffic = Traffic()
+        self.round_trips = [0] * (len(ROUND_TRIPS) + 1)
+        self.round_trip_seconds = 0.0
+        self.slow_readers = 0
+        self.dropped = 0
+
+    def opened(self) -> None:
+        """A handshake succeeded."""
+        self.handshakes["101"] += 1
+
+    def not_opened(self, protocol: Metered, error: BaseException | None) -> None:
+        """One did not, or another request was answered."""
+        if isinstance(error, UpgradeDeclined):
+            status = error.response.status
+            if protocol.request is None or not is_upgrade(protocol.request):
+                self.responses[str(status)] += 1
+                return
+        elif isinstance(error, HandshakeTimeout):
+            self.handshakes["timeout"] += 1
+            return
+        elif isinstance(error, HandshakeError):
+            status = error.status
+        else:
+            return
+        self.handshakes[str(status)] += 1
+        if self.access_log is not None:
+            self.access_log.refused(protocol, status)
+
+    def round_trip(self, seconds: float) -> None:
+        """A pong came."""
+        self.round_trips[bisect_left(ROUND_TRIPS, seconds)] += 1
+        self.round_trip_seconds += seconds
+
+    def closed(self, protocol: Metered, session: Session) -> None:
+        """A connection that was open is gone."""
+        traffic = traffic_of(session)
+        self.traffic = self.traffic.plus(traffic)
+        self.dropped += dropped_by([protocol], protocol.settings.limits)
+        reason = protocol.close_reason
+        self.closes[code_told(reason), reason.began] += 1
+        if self.access_log is not None:
+            self.access_log.closed(protocol, traffic)
+
+    def traffic_with(self, connections: Iterable[WebSocketProtocol]) -> Traffic:
+        """All that was counted, on these connections too."""
+        sessions = (protocol._session for protocol in connections)
+        counted = (_counters(session) for session in sessions if isinstance(session, _Counting))
+        return Traffic(*map(sum, zip(self.traffic, *counted, strict=True)))
+
+
+def traffic_of(session: Session) -> Traffic:
+    """What was counted on a session, if it counts."""
+    return session.traffic if isinstance(session, _Counting) else Traffic()
+
+
+def dropped_by(connections: Iterable[WebSocketProtocol], limits: Limits) -> int:
+    """Messages that connections dropped under the policy ``drop``."""
+    return sum(protocol.outgoing.dropped for protocol in connections) if limits.slow_reader == "drop" else 0
+
+
+def code_told(reason: CloseReason) -> str:
+    """The code of the close frame that began the end, 1006 if none did; those that applications define as 3xxx, 4xxx.
+
+    A peer could make up two thousand of them.
+    """
+    code = int(reason.sent.code if reason.began == "local" and reason.sent is not None else reason.code)
+    return f"{code // 1000}xxx" if code >= 3000 else str(code)
+
+
+def upper_bounds() -> Sequence[str]:
+    """The names of the groups of round trips."""
+    return [*map(str, ROUND_TRIPS), "+Inf"]

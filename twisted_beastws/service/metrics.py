@@ -1,0 +1,137 @@
+"""The metrics in Prometheus' text format, of what a `Meter` has counted; it takes the extra ``metrics``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from twisted_beastws._version import __version__
+from twisted_beastws.protocol import State
+from twisted_beastws.service.metering import Meter, dropped_by, upper_bounds
+from twisted_beastws.wire.codec import ACCELERATED
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+    from twisted_beastws.server import WebSocketServerFactory
+
+NOT_INSTALLED = "The metrics need the extra metrics: pip install 'twisted_beastws[metrics]'\n"
+
+STATES = (State.CONNECTING, State.OPEN, State.CLOSING)
+
+
+class Metrics:
+    """What is to be told of ``factory``, whose connections ``meter`` counts.
+
+    hub: whose rooms are counted, too: of it are read ``rooms``, a dict of their members' numbers, ``dropped``, and its
+        ``backplane.state``; what it does not have is not told.
+    """
+
+    def __init__(self, factory: WebSocketServerFactory, meter: Meter, hub: Any = None) -> None:
+        self._factory = factory
+        self._meter = meter
+        self._hub = hub
+        self._registry: Any = None
+
+    def render(self) -> tuple[str, bytes]:
+        """The type and the octets of the page. Raises ImportError without the extra."""
+        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+
+        if self._registry is None:
+            self._registry = CollectorRegistry()
+            self._registry.register(self)
+            ProcessCollector(registry=self._registry)
+        return CONTENT_TYPE_LATEST, generate_latest(self._registry)
+
+    def describe(self) -> list[Metric]:
+        """There is nothing to tell before the first time (``prometheus_client``'s ``Collector``)."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All of it but the process's own (``prometheus_client``'s ``Collector``)."""
+        from prometheus_client.core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+            InfoMetricFamily,
+        )
+
+        def counter(name: str, help: str, labels: tuple[str, ...], counts: dict[Any, int]) -> Metric:
+            family = CounterMetricFamily(f"beastws_{name}", help, labels=labels)
+            for key, count in counts.items():
+                family.add_metric(key if isinstance(key, tuple) else (key,), count)
+            return family
+
+        def gauge(name: str, help: str, labels: tuple[str, ...], values: dict[Any, float]) -> Metric:
+            family = GaugeMetricFamily(f"beastws_{name}", help, labels=labels)
+            for key, value in values.items():
+                family.add_metric(key if isinstance(key, tuple) else (key,), value)
+            return family
+
+        meter, connections = self._meter, self._factory.connections
+        codec = "compiled" if ACCELERATED else "pure"
+        yield InfoMetricFamily("beastws", "What is running.", value={"version": __version__, "codec": codec})
+        states = [protocol.state for protocol in connections]
+        yield gauge(
+            "connections", "Connections by state.", ("state",), {state.value: states.count(state) for state in STATES}
+        )
+        yield counter("handshakes", "WebSocket handshakes by outcome.", ("outcome",), meter.handshakes)
+        yield counter("http_responses", "Answers to other requests, by status.", ("status",), meter.responses)
+        yield from self._traffic(counter)
+        yield counter("closes", "WebSockets that ended.", ("code", "began"), meter.closes)
+        yield HistogramMetricFamily(
+            "beastws_ping_round_trip_seconds",
+            "Time from a ping to its pong.",
+            buckets=[*zip(upper_bounds(), accumulate(meter.round_trips), strict=True)],
+            sum_value=meter.round_trip_seconds,
+        )
+        buffered = sum(protocol.buffered_amount for protocol in connections if protocol.state in STATES[1:])
+        yield gauge("buffered_bytes", "Octets that wait for slow readers.", (), {(): buffered})
+        yield counter("slow_readers", "What was done about slow readers.", ("action",), self._slow_readers())
+        if self._hub is not None:
+            yield from self._rooms(gauge)
+
+    def _traffic(self, counter: Any) -> Iterator[Metric]:
+        traffic = self._meter.traffic_with(self._factory.connections)
+        labels = ("direction", "type")
+        yield counter(
+            "messages",
+            "Messages.",
+            labels,
+            {
+                ("received", "text"): traffic.received_texts,
+                ("received", "binary"): traffic.received_binaries,
+                ("sent", "text"): traffic.sent_texts,
+                ("sent", "binary"): traffic.sent_binaries,
+            },
+        )
+        yield counter(
+            "message_bytes",
+            "Octets in messages, uncompressed.",
+            labels,
+            {
+                ("received", "text"): traffic.received_text_octets,
+                ("received", "binary"): traffic.received_binary_octets,
+                ("sent", "text"): traffic.sent_text_octets,
+                ("sent", "binary"): traffic.sent_binary_octets,
+            },
+        )
+
+    def _slow_readers(self) -> dict[str, int]:
+        dropped = self._meter.dropped + dropped_by(self._factory.connections, self._factory.settings.limits)
+        return {"close": self._meter.slow_readers, "drop": dropped + getattr(self._hub, "dropped", 0)}
+
+    def _rooms(self, gauge: Any) -> Iterator[Metric]:
+        rooms = getattr(self._hub, "rooms", None)
+        if rooms is not None:
+            yield gauge("rooms", "Rooms that have members here.", (), {(): len(rooms)})
+            yield gauge("room_members", "Members of all rooms here.", (), {(): sum(rooms.values())})
+        state = getattr(getattr(self._hub, "backplane", None), "state", None)
+        if state is not None:
+            yield gauge(
+                "backplane_state",
+                "1 for the state that the backplane is in.",
+                ("state",),
+                {other.value: float(other is state) for other in type(state)},
+            )

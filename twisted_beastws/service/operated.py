@@ -1,0 +1,97 @@
+"""The whole of the service as its operator sees it: what is served and what helps to run it, signals, the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+
+from twisted_beastws.service.signals import Signals
+
+if TYPE_CHECKING:
+    from twisted.application.service import IService
+
+    from twisted_beastws.service.serving import Serving
+
+
+class Operated(MultiService):
+    """``serving``, with ``helpers`` that start before it and stop when it has sent everyone home.
+
+    reactor: the one that runs it; it is told to stop by SIGTERM and SIGINT, which so are no failure: twistd ends with
+        status 0. A second of them drops the connections that are left.
+    reloads: what SIGHUP calls; one that raises is logged, and keeps none from the others.
+
+    factory: the server's.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        serving: Serving,
+        helpers: Sequence[IService] = (),
+        reloads: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.serving = serving
+        self.factory = serving.factory
+        self._reactor = reactor
+        self._reloads = reloads
+        self._stopping = False
+        self._signals = Signals(
+            reactor,
+            {
+                "SIGTERM": lambda: self._terminate("SIGTERM"),
+                "SIGINT": lambda: self._terminate("SIGINT"),
+                "SIGHUP": self._reload,
+            },
+        )
+        for service in (*helpers, serving):
+            service.setServiceParent(self)  # type: ignore[arg-type, unused-ignore]
+
+    def startService(self) -> None:
+        """Start all; the signals are ours once the reactor runs, which takes them first."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._reactor.callWhenRunning(self._take_signals)
+
+    def stopService(self) -> Deferred[None]:
+        """Fires when the connections are gone and the helpers, which see that, have stopped."""
+        self.running = 0
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        *helpers, serving = self
+        await maybeDeferred(serving.stopService)
+        for helper in reversed(helpers):
+            await maybeDeferred(helper.stopService)
+        if self._stopping:
+            # One that comes now would meet Python's own handlers, and make a failure of an orderly end.
+            self._signals.ignore()
+        else:
+            self._signals.release()
+
+    def _take_signals(self) -> None:
+        if self.running:
+            self._signals.take()
+
+    def _terminate(self, name: str) -> None:
+        if self.running and not self._stopping:
+            self._stopping = True
+            self.log.info("{signal}: stopping", signal=name)
+            self._reactor.stop()
+        elif self.factory.connections:
+            left = len(self.factory.connections)
+            self.log.info("{signal} again: connections to drop: {count}", signal=name, count=left)
+            self.factory.abort()
+
+    def _reload(self) -> None:
+        self.log.info("SIGHUP: reopening logs, reading certificates")
+        for reload in self._reloads:
+            try:
+                reload()
+            except Exception:
+                self.log.failure("{what} failed", what=reload.__qualname__)

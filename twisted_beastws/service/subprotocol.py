@@ -1,0 +1,127 @@
+"""The chat's subprotocol ``chat.v1+json``, as values: docs/chat.md says what it is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote
+
+from twisted_beastws.hub import Message
+from twisted_beastws.hub.backplane import order_of
+
+CHAT_V1 = "chat.v1+json"
+
+MAX_NAME = 32
+"""Characters of a member's name."""
+
+MAX_ROOM = 64
+"""Characters of a room's name."""
+
+MAX_REF = 64
+"""Characters by which a client refers to a request of its own."""
+
+MAX_LISTED = 1000
+"""Names in one answer to ``who``."""
+
+
+class Entry(NamedTuple):
+    """What the address of a chat says: the member's name, and the id of the last message that it saw."""
+
+    name: str | None
+    after: str | None
+
+
+class Request(NamedTuple):
+    """What a client asks for: ``text`` is None for ``who``. ref: what the answer is to carry."""
+
+    text: str | None
+    ref: str | None
+
+
+class BadRequest(ValueError):
+    """What a client asks for is nothing that there is; ``str(error)`` says why."""
+
+    def __init__(self, reason: str, ref: str | None = None) -> None:
+        super().__init__(reason)
+        self.ref = ref
+
+
+def room_of(path: str, chat_path: str) -> str | None:
+    """The room at ``path``: empty for the common one, None if there cannot be one."""
+    if path == chat_path:
+        return ""
+    prefix = chat_path.rstrip("/") + "/"
+    if not path.startswith(prefix):
+        return None
+    try:
+        room = unquote(path[len(prefix) :], errors="strict")
+    except UnicodeDecodeError:
+        return None
+    return room if "/" not in room and _is_name(room, MAX_ROOM) else None
+
+
+def entry_of(query: str) -> Entry:
+    """What ``name=NAME&after=ID`` says; other fields mean nothing. Raises `BadRequest`."""
+    try:
+        fields = parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=16)
+    except ValueError:
+        raise BadRequest("the query is not of the form name=NAME&after=ID in UTF-8") from None
+    name, after = fields.get("name", [None])[-1], fields.get("after", [None])[-1]
+    if name is not None and not _is_name(name, MAX_NAME):
+        raise BadRequest(f"the name must be 1 to {MAX_NAME} printable characters, with no space at its ends")
+    if after is not None:
+        try:
+            order_of(after)
+        except ValueError:
+            raise BadRequest("after must be a message's id, such as 1700000000000-0, or 0-0 for all") from None
+    return Entry(name, after)
+
+
+def read(text: str) -> Request:
+    """What a client's message asks for. Raises `BadRequest`."""
+    try:
+        # A number of many digits would take an int long.
+        request = json.loads(text, parse_int=float)
+    except (ValueError, RecursionError):
+        raise BadRequest("not JSON") from None
+    if not isinstance(request, dict):
+        raise BadRequest("not a JSON object")
+    ref = request.get("ref")
+    if ref is not None and (not isinstance(ref, str) or len(ref) > MAX_REF or not _is_text(ref)):
+        raise BadRequest(f"ref must be a string of at most {MAX_REF} characters")
+    kind, said = request.get("type"), request.get("text")
+    if kind == "who":
+        return Request(None, ref)
+    if kind != "message":
+        raise BadRequest("type must be message or who", ref)
+    if not isinstance(said, str) or not _is_text(said):
+        raise BadRequest("text must be a string of whole characters", ref)
+    return Request(said, ref)
+
+
+def event(kind: str, **fields: Any) -> str:
+    """An event as it is sent; fields that are None are left out, but for the name."""
+    present = {name: value for name, value in fields.items() if value is not None or name == "name"}
+    return json.dumps({"type": kind, **present}, ensure_ascii=False, separators=(",", ":"))
+
+
+def with_id(message: Message) -> str | bytes:
+    """An event from the hub for those who speak the subprotocol: with its id first, if it has one."""
+    if message.id is None or isinstance(message.data, bytes):
+        return message.data
+    return f'{{"id":"{message.id}",{message.data[1:]}'
+
+
+def as_text(message: Message) -> str | None:
+    """An event from the hub for those who do not: what was said, and nothing for any other."""
+    said = json.loads(message.data)
+    return said["text"] if said["type"] == "message" else None
+
+
+def _is_name(name: str, most: int) -> bool:
+    return 1 <= len(name) <= most and name.isprintable() and name == name.strip()
+
+
+def _is_text(text: str) -> bool:
+    # JSON's escapes can make half of a character.
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
