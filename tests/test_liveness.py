@@ -32,6 +32,7 @@ class Session:
 class Owner:
     reading_paused = False
     free = True
+    taken = 0
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -48,6 +49,9 @@ class Owner:
 
     def may_ping(self) -> bool:
         return self.free
+
+    def turns(self) -> int:
+        return self.taken
 
 
 class Life:
@@ -142,6 +146,19 @@ class TestSilence:
             assert life.clock.calls == [call]
         assert life.passes(59.9).heard == []
         assert life.passes(0.1).heard == [(119.0, "nothing was received for 60 s")]
+
+    @pytest.mark.parametrize("strict", [False, True])
+    def test_of_one_who_reads_is_none(self, strict):
+        """It is not asked while octets wait for it: the ping would not leave before them."""
+        life = Life(idle=60.0, ping_interval=20.0, strict_pong=strict).open()
+        life.owner.free = False
+        for _ in range(10):
+            life.owner.taken += 1
+            assert life.passes(50).heard == []
+        ((at, what),) = life.passes(100).heard
+        assert 500 <= at <= 580
+        assert what == "nothing was received for 60 s"
+        assert life.session.pinged == []
 
     def test_is_our_own_while_we_do_not_read(self):
         life = Life(idle=60.0).open().passes(40)

@@ -92,6 +92,21 @@ class TestPushProducer:
         assert producer.told == late.told == ["stop"]
 
 
+    @pytest.mark.parametrize("begins", [lambda peer: peer.protocol.close(), lambda peer: peer.sends(peer.close())])
+    def test_is_stopped_when_the_connection_begins_to_close(self, connect, begins):
+        peer = connect(limits=LIMITS)
+        producer, late = Producer(), Producer()
+        peer.protocol.registerProducer(producer, True)
+        peer.transport.stall()
+        peer.protocol.write(b"x" * 200)
+        begins(peer)
+        peer.protocol.registerProducer(late, True)
+        assert (producer.told, late.told) == (["pause", "stop"], ["stop"])
+        peer.transport.flow()
+        peer.leaves()
+        assert (producer.told, late.told) == (["pause", "stop"], ["stop"])
+
+
 class TestPullProducer:
     def test_is_asked_once_a_turn_until_the_reader_is_slow(self, connect, clock):
         peer = connect(limits=LIMITS)

@@ -31,6 +31,9 @@ class Owner(Protocol):
     def may_ping(self) -> bool:
         """A ping would leave now, not wait behind others."""
 
+    def turns(self) -> int:
+        """How often the peer made room for what waits; it grows."""
+
 
 class Liveness:
     """Watches over one connection on the shared `PingScheduler`.
@@ -49,7 +52,9 @@ class Liveness:
         "_ponged_at",
         "_scheduler",
         "_session",
+        "_taken_at",
         "_timeouts",
+        "_turns",
         "due",
         "latency",
     )
@@ -65,6 +70,8 @@ class Liveness:
         self._pinged_at: float | None = None
         self._ponged_at = 0.0
         self._paused_at = 0.0
+        self._taken_at = 0.0
+        self._turns = 0
         self._pings: deque[tuple[bytes, float, Deferred[float]]] | None = None
         self.latency: float | None = None
         self.due: int | None = None
@@ -79,6 +86,8 @@ class Liveness:
         """The connection is open: ping, and watch for silence, slow messages and old age."""
         now = self._ponged_at = self._paused_at = self._clock.seconds()
         self._session = session
+        self._taken_at = now
+        self._turns = 0 if self._owner is None else self._owner.turns()
         interval = self._timeouts.ping_interval
         self._ping_due = None if interval is None else now + interval
         self.expect(self._timeouts.max_lifetime)
@@ -148,6 +157,10 @@ class Liveness:
         return self._next_look(now)
 
     def _check(self, now: float, owner: Owner, session: Session) -> None:
+        # A slow reader is not asked while octets wait for it, and may have nothing to say itself; but it reads.
+        turns = owner.turns()
+        if turns != self._turns:
+            self._turns, self._taken_at = turns, now
         silent, slow = self._silent_at(session, now), self._slow_at(session, now)
         if silent is not None and now >= silent:
             owner.timed_out(f"nothing was received for {self._timeouts.idle:g} s")
@@ -174,7 +187,8 @@ class Liveness:
         # While we ourselves do not read, the peer's silence says nothing.
         if self._owner is None or self._owner.reading_paused:
             return now + idle
-        return (self._ponged_at if self._timeouts.strict_pong else session.received_at) + idle
+        heard_at = self._ponged_at if self._timeouts.strict_pong else session.received_at
+        return max(heard_at, self._taken_at) + idle
 
     def _slow_at(self, session: Session, now: float) -> float | None:
         if self._timeouts.message is None:

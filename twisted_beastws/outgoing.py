@@ -40,12 +40,14 @@ class Outgoing:
     A plain TCP or UNIX socket is written to directly while its transport's buffer is empty: Twisted's own ``write``
     would wait for another turn of the reactor and change the set of watched descriptors twice. As the transport's
     *pull* producer we are told when its buffer has run empty. Any other transport (TLS, tests) has us as a push
-    producer.
+    producer, and on `twisted_beastws.uvreactor` writes at once by itself.
 
+    direct: the transport is plain TCP or UNIX.
     free: the transport takes octets now, and nothing waits.
     size: octets that wait here.
     dropped: messages dropped under the policies ``drop`` and ``close``.
     finished: all was given to the transport, and nothing more will be.
+    turns: how often the transport, which had enough, took octets again.
     """
 
     __slots__ = (
@@ -61,22 +63,29 @@ class Outgoing:
         "_rest",
         "_send",
         "_transport",
+        "_write",
+        "direct",
         "dropped",
         "finished",
         "free",
         "size",
+        "turns",
     )
 
     def __init__(self, transport: Any, limits: Limits, owner: Owner) -> None:
         self._transport = transport
         self._limits = limits
         self._owner: Owner | None = owner
-        direct = (
+        sends = (
             isinstance(transport, FileDescriptor)
             and ISystemHandle.providedBy(transport)
             and not getattr(transport, "TLS", False)
         )
-        self._send: Callable[[bytes | memoryview], int] | None = transport.getHandle().send if direct else None
+        self._send: Callable[[bytes | memoryview], int] | None = transport.getHandle().send if sends else None
+        # Asked of the class: a TLS transport passes on whatever it is asked to the one below it.
+        ungathered = getattr(type(transport), "ungathered", None)
+        self._write: Callable[[bytes | memoryview], object] | None = ungathered(transport) if ungathered else None
+        self.direct = sends or ungathered is not None
         # What is left of data that the system has begun to take, without what the transport has of it.
         self._rest: memoryview | None = None
         self._queue: deque[bytes] | None = None
@@ -89,15 +98,16 @@ class Outgoing:
         self.free = True
         self.size = 0
         self.dropped = 0
+        self.turns = 0
         self.finished = False
-        transport.registerProducer(self, not direct)
+        transport.registerProducer(self, not sends)
         # By Nagle's algorithm a long message's end would wait for the peer's delayed acknowledgement. UNIX has none.
         with suppress(AttributeError, OSError):
             transport.setTcpNoDelay(True)
 
     @property
-    def direct(self) -> bool:
-        """The transport is plain TCP or UNIX."""
+    def pulled(self) -> bool:
+        """We write past the transport, which asks for more when it has nothing left."""
         return self._send is not None
 
     @property
@@ -190,7 +200,7 @@ class Outgoing:
         self.free = False
         self.discard()
         self.finished = True
-        self._finish = self._send = self._rest = self._owner = self._transport = None
+        self._finish = self._send = self._write = self._rest = self._owner = self._transport = None
         while self._drains:
             self._drains.pop(0).errback(reason)
         producer = self.unregister()
@@ -233,7 +243,7 @@ class Outgoing:
 
     def _hand_over(self, data: bytes | memoryview) -> None:
         if self._send is None:
-            self._transport.write(data)
+            (self._write or self._transport.write)(data)
             if not self.free:
                 self._handed = len(data)
             return
@@ -301,6 +311,7 @@ class Outgoing:
         """The transport takes octets again."""
         if self._transport is not None:
             self.free = True
+            self.turns += 1
             self._handed = 0
             self._flush()
             # Somebody ended the transport over our heads, and it waits for its producer.

@@ -239,9 +239,10 @@ class RequestOpening(ServerOpening):
         transport, octets = connection.take_over()
         outgoing = protocol.move_to(transport)
         if outgoing.direct:
+            connection.allow_half_close(transport)
+        if outgoing.pulled:
             # What twisted.web wrote may wait in the transport: nothing may leave directly before it did.
             outgoing.pauseProducing()
-            connection.allow_half_close(transport)
         transport.write(answer)
         self._head.feed(octets)
         protocol.upgraded(request, response)

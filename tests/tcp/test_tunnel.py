@@ -1,0 +1,198 @@
+"""Tunnels between programs that nobody here wrote, each a process of its own, and what much through one costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.error import ConnectionDone
+from twisted.web.client import Agent, readBody
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from ..loopback import PATIENCE
+
+MEBI = 1 << 20
+LISTEN = "beastws:tcp:0:interface=127.0.0.1"
+TWISTD = Path(sys.executable).with_name("twistd")
+# What these tests import is what is served, from whatever directory; the current one is not in it.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+pytestmark = pytest.mark.usefixtures("logged")
+
+
+@contextmanager
+def twistd(directory: Path, *arguments: str) -> Iterator[int]:
+    """A service of Twisted's own, on the port that it yields; it must not have had a fault."""
+    log = directory / "twistd.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(TWISTD), "-n", "--pidfile=", *arguments],
+            cwd=directory,
+            env=ENVIRONMENT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + 2 * PATIENCE
+        while not (found := re.search(r" \(WebSocket\) starting on (\d+)", log.read_text())):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
+        yield int(found[1])
+        process.terminate()
+        # Twisted from 25 on ends by the signal itself.
+        assert process.wait(PATIENCE) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
+        process.wait()
+    assert not re.search(r"Traceback|Unhandled|#(error|critical)\b", log.read_text()), log.read_text()
+
+
+class Always:
+    """For ``Agent``: the same endpoint whatever is asked for."""
+
+    def __init__(self, endpoint: Any) -> None:
+        self.endpoint = endpoint
+
+    def endpointForURI(self, uri: Any) -> Any:
+        return self.endpoint
+
+
+# Twisted says so of every ``Agent``.
+@pytest.mark.filterwarnings("ignore:Using readBody with a transport:DeprecationWarning")
+@pytest_twisted.ensureDeferred
+async def test_twistd_web_through_a_tunnel(tmp_path):
+    (tmp_path / "big").write_bytes(bytes(range(256)) * (5 * MEBI // 256))
+    (tmp_path / "small.txt").write_text("hello")
+    with twistd(tmp_path, "web", "--listen", f"{LISTEN}:target=/tunnel", "--path", str(tmp_path)) as port:
+        endpoint = clientFromString(reactor, f"ws:127.0.0.1:{port}:target=/tunnel")
+        agent = Agent.usingEndpointFactory(reactor, Always(endpoint))
+        for name, status in (("small.txt", 200), ("big", 200), ("none", 404)):
+            response: Any = await agent.request(b"GET", f"http://anything.example/{name}".encode())
+            body = await readBody(response)
+            assert response.code == status
+            if status == 200:
+                assert body == (tmp_path / name).read_bytes()
+
+
+class Plain(socketserver.ThreadingTCPServer):
+    """A plain TCP server of the standard library; ``talk`` gets each connection."""
+
+    daemon_threads = True
+
+    def __init__(self, talk: Any) -> None:
+        self.talk = talk
+        super().__init__(("127.0.0.1", 0), self.Handler)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.settimeout(PATIENCE)
+            self.server.talk(self.request)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def bridged(directory: Path, talk: Any) -> Iterator[str]:
+    """``twistd portforward`` before a plain server, at the URL that it yields."""
+    with Plain(talk) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            to = ["--host", "127.0.0.1", "--dest_port", str(server.server_address[1])]
+            with twistd(directory, "portforward", "--port", f"{LISTEN}:target=/tcp", *to) as port:
+                yield f"ws://127.0.0.1:{port}/tcp"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def dial(url: str) -> Any:
+    """As a browser's page would: with websockify's subprotocol."""
+    client = connect(url, subprotocols=["binary"], open_timeout=PATIENCE, close_timeout=PATIENCE, proxy=None)  # type: ignore[list-item]
+    assert client.subprotocol == "binary"
+    return client
+
+
+class TestPortforward:
+    def test_a_conversation(self, tmp_path):
+        heard: list[bytes] = []
+
+        def talk(connection: socket.socket) -> None:
+            connection.sendall(b"hello\n")
+            while data := connection.recv(100):
+                heard.append(data)
+                connection.sendall(data.upper())
+
+        with bridged(tmp_path, talk) as url:
+            with dial(url) as client:
+                assert client.recv(PATIENCE) == b"hello\n"
+                client.send(b"one")
+                assert client.recv(PATIENCE) == b"ONE"
+                # Two pages at once.
+                with dial(url) as other:
+                    assert other.recv(PATIENCE) == b"hello\n"
+            assert client.close_code == 1000
+
+    def test_the_server_hangs_up(self, tmp_path):
+        def talk(connection: socket.socket) -> None:
+            connection.sendall(bytes(MEBI))
+
+        with bridged(tmp_path, talk) as url, dial(url) as client:
+            received = b""
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    received += client.recv(PATIENCE)
+            assert len(received) == MEBI
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 1000
+
+    def test_the_page_hangs_up(self, tmp_path):
+        ended = threading.Event()
+
+        def talk(connection: socket.socket) -> None:
+            received = 0
+            while data := connection.recv(MEBI):
+                received += len(data)
+            if received == 3 * MEBI:
+                ended.set()
+
+        with bridged(tmp_path, talk) as url:
+            with dial(url) as client:
+                for _ in range(3):
+                    client.send(bytes(MEBI))
+            assert ended.wait(PATIENCE)
+
+    def test_text_is_refused(self, tmp_path):
+        with bridged(tmp_path, lambda connection: connection.recv(1)) as url, dial(url) as client:
+            client.send("text")
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(PATIENCE)
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 1003
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="MEMORY IS NOT MEASURED: that takes Linux's /proc"
+)
+def test_much_costs_little():
+    program = Path(__file__).with_name("carried.py")
+    done = subprocess.run(
+        [sys.executable, str(program), "64"], env=ENVIRONMENT, capture_output=True, text=True, timeout=6 * PATIENCE
+    )
+    assert done.stderr == ""
+    outcome = json.loads(done.stdout)
+    assert (outcome["octets"], outcome["end"]) == (64 * MEBI, ConnectionDone.__name__)
+    assert outcome["growth"] < 4 * MEBI

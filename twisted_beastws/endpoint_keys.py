@@ -1,0 +1,126 @@
+"""The keys of ``beastws:`` endpoint strings that are ours, among those of the endpoint within."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from twisted_beastws.options import Origins, Settings, Timeouts
+from twisted_beastws.wire.url import WebSocketURL
+
+# RFC 9112 §3.2.1: visible ASCII from a slash on; "#" begins a fragment, which is not sent.
+_TARGET = re.compile(r"/[!\"$-~]*")
+# RFC 6455 §4.1: a subprotocol is a token (RFC 9110 §5.6.2).
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What an endpoint string says of the WebSocket; None and nothing stand for keys that it does not have.
+
+    target: ``target=``. subprotocols: ``subprotocols=``. origins: ``origins=``. authority: ``authority=``.
+    timeouts: ``ping=`` and ``idle=``, by the names of `Timeouts`.
+    """
+
+    target: str | None = None
+    subprotocols: tuple[str, ...] | None = None
+    origins: tuple[str, ...] = ()
+    authority: str | None = None
+    timeouts: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def take(cls, prefix: str, names: Collection[str], arguments: dict[str, str]) -> Keys:
+        """Take the keys called ``names`` out of ``arguments``. Raises ``ValueError`` that names the key."""
+        found: dict[str, Any] = {}
+        timeouts: dict[str, Any] = {}
+        for name in names:
+            if name not in arguments:
+                continue
+            text = arguments.pop(name)
+            try:
+                value = _READERS[name](text)
+            except ValueError as error:
+                raise ValueError(f"{prefix}: {name}={text}: {error}") from None
+            if name in _TIMEOUTS:
+                timeouts[_TIMEOUTS[name]] = value
+            else:
+                found[name] = value
+        _check_pings(prefix, Timeouts(**timeouts))
+        return cls(**found, timeouts=timeouts)
+
+    def applied_to(self, settings: Settings) -> Settings:
+        """A server's settings with what the keys say: origins are added, all else is put in place of what was there."""
+        return replace(
+            settings,
+            subprotocols=settings.subprotocols if self.subprotocols is None else self.subprotocols,
+            origins=replace(settings.origins, allowed=(*settings.origins.allowed, *self.origins)),
+            timeouts=replace(settings.timeouts, **self.timeouts),
+        )
+
+
+def _check_pings(prefix: str, timeouts: Timeouts) -> None:
+    ping, idle = timeouts.ping_interval, timeouts.idle
+    if ping is not None and idle is not None and idle <= ping:
+        raise ValueError(
+            f"{prefix}: idle={idle:g} is not more than ping={ping:g}: a peer that has nothing to say would be cut off "
+            "before it is asked"
+        )
+
+
+def _target(text: str) -> str:
+    if not _TARGET.fullmatch(text):
+        raise ValueError("give a path such as /tunnel: from a slash on, percent-encoded")
+    return text
+
+
+def _subprotocols(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(",")) if text else ()
+    for name in names:
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"{name!r} is not a subprotocol's name: give some such as binary, with commas between")
+    return names
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(text.split(","))
+    try:
+        Origins(allowed=origins)
+    except ValueError:
+        raise ValueError(
+            "give web sites such as https\\://example.com, with commas between and a backslash before each colon"
+        ) from None
+    return origins
+
+
+def _authority(text: str) -> str:
+    try:
+        url = WebSocketURL.parse(f"ws://{text}/")
+    except ValueError:
+        url = None
+    if url is None or url.target != "/" or url.authorization or "@" in text:
+        raise ValueError("give a host such as example.com or example.com\\:8080")
+    return text
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError("give seconds, such as 20 or 0.5; 0 is never")
+    return seconds or None
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "target": _target,
+    "subprotocols": _subprotocols,
+    "origins": _origins,
+    "authority": _authority,
+    "ping": _seconds,
+    "idle": _seconds,
+}
+_TIMEOUTS = {"ping": "ping_interval", "idle": "idle"}
