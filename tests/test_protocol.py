@@ -1068,6 +1068,14 @@ class TestClose:
         assert peer.reads() == NORMAL
         assert not peer.transport.disconnecting
 
+    def test_by_the_transport_while_an_answer_waits(self, connect):
+        peer = connect(Noting, opened=False)
+        transport = peer.protocol.transport
+        peer.sends(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+        assert (peer.reads()[:12], peer.protocol.state) == (b"HTTP/1.0 400", State.CLOSING)
+        transport.loseConnection()
+        assert not peer.transport.disconnected
+
 
 class TestLiveness:
     def test_pings(self, connect, clock):

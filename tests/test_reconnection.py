@@ -267,6 +267,31 @@ def failures_of(*waiting: Deferred[Any]) -> list[type[BaseException]]:
     return caught
 
 
+class TestWhenConnected:
+    def test_is_not_a_connection_that_is_gone(self, shortest):
+        """It hears of its end before the service does, and what waits for the next is told so at once."""
+        patient = Patient(None, None)
+        first, second = [], []
+        patient.service.whenConnected().addCallback(first.append)
+        (ws,) = first
+        ws.when_closed().addCallback(lambda _: patient.service.whenConnected().addCallback(second.append))
+        patient.server.wire.drop()
+        patient.settle()
+        assert second == []
+        patient.advance()
+        assert [ws.state for ws in first + second] == [State.CLOSED, State.OPEN]
+
+    def test_fails_where_it_cannot_come_back(self, shortest):
+        patient = Patient(None, answer(404))
+        ws: Any = patient.service.whenConnected().result
+        caught: list[Any] = []
+        ws.when_closed().addCallback(lambda _: caught.append(failures_of(patient.service.whenConnected())))
+        patient.server.wire.drop()
+        patient.settle()
+        patient.advance()
+        assert caught == [[errors.UpgradeDeclined]]
+
+
 class TestGivingUp:
     @pytest.mark.parametrize("status", [401, 403, 404])
     def test_tells_those_who_wait(self, status):

@@ -11,10 +11,12 @@ from twisted.application.internet import ClientService
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from twisted_beastws.client import WebSocketClientEndpoint
 from twisted_beastws.errors import HandshakeTimeout, UpgradeDeclined
+from twisted_beastws.protocol import State
 
 RETRYABLE_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 FIRST_DELAY = 1.0
@@ -51,10 +53,18 @@ class ReconnectingService(ClientService):
         super().startService()
 
     def whenConnected(self, failAfterFailures: int | None = None) -> Deferred[IProtocol]:
-        """As ``ClientService.whenConnected``; fails with what made the service give up, too."""
+        """As ``ClientService.whenConnected``, but never a connection that is gone; fails with what made the service
+        give up, too: before the first connection, or behind one, when it cannot come back."""
         if self.given_up is not None:
             return fail(self.given_up)
-        return super().whenConnected(failAfterFailures).addErrback(self._why)
+        connected = super().whenConnected(failAfterFailures)
+        return connected.addCallbacks(self._if_live, self._why, (failAfterFailures,))
+
+    def _if_live(self, protocol: IProtocol, fail_after_failures: int | None) -> IProtocol | Deferred[IProtocol]:
+        # A connection hears of its end before ClientService does.
+        if getattr(protocol, "state", None) is not State.CLOSED:
+            return protocol
+        return deferLater(self._reactor, 0, self.whenConnected, fail_after_failures)
 
     def _why(self, failure: Failure) -> Failure:
         return self.given_up if self.given_up is not None and failure.check(CancelledError) else failure

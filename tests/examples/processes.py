@@ -1,0 +1,129 @@
+"""The examples as their users start them, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PATIENCE = 20.0
+"""Seconds, for anything awaited here."""
+
+# What these tests import is what the examples do, from whatever directory.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def await_that(what: str, happened: Callable[[], Any], otherwise: Callable[[], str] = str) -> Any:
+    """Poll until ``happened`` gives something true, which is returned."""
+    deadline = time.monotonic() + PATIENCE
+    while not (value := happened()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {PATIENCE:g} s: {what}\n{otherwise()}")
+        time.sleep(0.02)
+    return value
+
+
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def run(name: str, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run an example that ends by itself."""
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *options]
+    return subprocess.run(
+        command, cwd=directory, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
+class Program:
+    """A running example, which is to end by SIGTERM, with nothing amiss in its log."""
+
+    def __init__(self, name: str, directory: Path, *options: str, prelude: str = "") -> None:
+        script = str(EXAMPLES / f"{name}.py")
+        # What is to be different in its world is arranged before it runs.
+        start = f"import runpy, sys; sys.argv[:1] = []\n{prelude}\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+        self.log_file = directory / f"{name}.{id(self)}.log"
+        with self.log_file.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, *(["-c", start] if prelude else []), script, *options],
+                cwd=directory,
+                env=ENVIRONMENT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def await_log(self, pattern: str) -> re.Match[str]:
+        def found() -> re.Match[str] | None:
+            match = re.search(pattern, self.log, re.MULTILINE)
+            if match is None and self.process.poll() is not None:
+                pytest.fail(f"it ended without {pattern!r} in its log:\n{self.log}")
+            return match
+
+        match: re.Match[str] = await_that(f"{pattern!r} is in its log", found, lambda: self.log)
+        return match
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.terminate()
+            self.process.wait(PATIENCE)
+        finally:
+            self.kill()
+        assert not re.search(r"Traceback \(most|Unhandled|#(error|critical)\b", self.log), self.log
+
+
+class Example(Program):
+    """One that listens; ``port`` is where."""
+
+    def __init__(
+        self, name: str, directory: Path, *options: str, port: int = 0, listen: str = "tcp", prelude: str = ""
+    ) -> None:
+        listen = f"{listen}:{port}:interface=127.0.0.1"
+        super().__init__(name, directory, "--listen", listen, *options, prelude=prelude)
+
+    def __enter__(self) -> Any:
+        try:
+            self.port = int(self.await_log(r"^listening on .*\bport=(\d+)")[1])
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def connect(self, path: str = "/", **options: Any) -> ClientConnection:
+        return connect(f"ws://127.0.0.1:{self.port}{path}", proxy=None, max_size=None, **options)
+
+    def fetch(self, path: str, headers: dict[str, str] | None = None) -> tuple[HTTPResponse, str]:
+        http = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            http.request("GET", path, headers=headers or {})
+            response = http.getresponse()
+            return response, response.read().decode()
+        finally:
+            http.close()

@@ -1,0 +1,35 @@
+"""What is to be true of every example."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from .processes import EXAMPLES
+
+ALL = sorted(EXAMPLES.glob("*.py"))
+OPTIONS = {"echo_client": "--url ws:", "reconnecting_client": "--url ws:", "tunnel": "--listen ENDPOINT"}
+
+
+def test_each_is_tested_here() -> None:
+    tests = Path(__file__).parent.glob("test_*.py")
+    called = re.findall(r'(?:Example|Program|run|joined)\(\s*"(\w+)"', "".join(path.read_text() for path in tests))
+    assert set(called) == {path.stem for path in ALL}
+
+
+def test_the_index_has_each_with_its_command() -> None:
+    index = (EXAMPLES / "README.md").read_text()
+    assert re.findall(r"^\| \[(\w+)\.py\]\(\1\.py\) .* `python \1\.py\b", index, re.MULTILINE) == [
+        path.stem for path in sorted(ALL, key=lambda path: index.find(f"[{path.name}]"))
+    ]
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_each_says_how_to_run_it_and_stands_alone(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert f"``python {path.name} [{OPTIONS.get(path.stem, '--listen tcp:')}" in (ast.get_docstring(tree) or "")
+    imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name for name in imported if name.startswith("twisted_beastws")} <= {"twisted_beastws"}

@@ -1,0 +1,141 @@
+"""one_port.py"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import socket
+import ssl
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+from ..loopback import identity
+from .processes import EXAMPLES, PATIENCE, Example
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+HELLO = bytes.fromhex("8185 00000000 68656c6c6f")
+ANSWER = bytes.fromhex("8105 68656c6c6f")
+
+
+def one_port(directory: Path) -> Example:
+    pem = directory / "identity.pem"
+    pem.write_bytes(identity().dumpPEM())
+    return Example("one_port", directory, "--identity", str(pem))
+
+
+def trusting() -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=identity().dumpPEM().decode())
+    # As a browser does.
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
+
+
+def read_until(connection: socket.socket, end: bytes) -> bytes:
+    read = b""
+    while not read.endswith(end):
+        octets = connection.recv(1 << 16)
+        assert octets, read
+        read += octets
+    return read
+
+
+def plain(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def secured(port: int) -> socket.socket:
+    return trusting().wrap_socket(plain(port), server_hostname="localhost")
+
+
+BOTH = pytest.mark.parametrize("reach", [plain, secured])
+
+
+@BOTH
+def test_http(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
+    with one_port(tmp_path) as example:
+        http = HTTPConnection("localhost", timeout=PATIENCE)
+        http.sock = reach(example.port)
+        for path, status in (("/", 200), ("/elsewhere", 404), ("/", 200)):
+            http.request("GET", path)
+            response = http.getresponse()
+            assert (response.status, response.headers["Server"][:10]) == (status, "TwistedWeb")
+            assert (b"<title>One port</title>" in response.read()) is (status == 200)
+        http.close()
+
+
+@BOTH
+def test_websocket(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
+    with one_port(tmp_path) as example:
+        scheme = "ws" if reach is plain else "wss"
+        context = None if reach is plain else trusting()
+        with connect(f"{scheme}://localhost/", sock=plain(example.port), ssl=context, proxy=None) as client:
+            for message in ("text", "x" * 500_000):
+                client.send(message)
+                assert client.recv(PATIENCE) == message
+        assert client.close_code == 1000
+
+
+@BOTH
+def test_whichever_way_the_octets_come(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
+    with one_port(tmp_path) as example:
+        for size in (1, 7, 100, 1000):
+            with reach(example.port) as connection:
+                octets = HANDSHAKE + HELLO
+                for at in range(0, len(octets), size):
+                    connection.sendall(octets[at : at + size])
+                assert read_until(connection, ANSWER).startswith(b"HTTP/1.1 101 ")
+
+
+@BOTH
+def test_a_handshake_that_fails_is_answered(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
+    with one_port(tmp_path) as example, reach(example.port) as connection:
+        connection.sendall(HANDSHAKE.replace(b"dGhl", b""))
+        assert read_until(connection, b"is invalid").startswith(b"HTTP/1.1 400 ")
+        assert connection.recv(1) == b""
+
+
+def test_a_body_is_not_looked_at(tmp_path: Path) -> None:
+    body = b"\r\nUpgrade: websocket\r\n"
+    with one_port(tmp_path) as example, plain(example.port) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 405 ")
+
+
+def test_what_is_none_of_these(tmp_path: Path) -> None:
+    with one_port(tmp_path) as example, plain(example.port) as connection:
+        connection.sendall(b"x" * 20_000)
+        with suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+
+def test_without_an_identity_there_is_no_tls(tmp_path: Path) -> None:
+    with Example("one_port", tmp_path) as example:
+        assert example.fetch("/")[0].status == 200
+        with plain(example.port) as connection:
+            connection.sendall(b"\x16\x03\x01\r\n\r\n")
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.skipif(which("openssl") is None, reason="THE COMMAND OF one_port.py IS NOT TESTED: openssl is missing")
+def test_the_identity_made_as_it_says(tmp_path: Path) -> None:
+    (command,) = re.findall(r"^ +(openssl .*)$", (EXAMPLES / "one_port.py").read_text(), re.MULTILINE)
+    subprocess.run(shlex.split(command), cwd=tmp_path, check=True, timeout=PATIENCE, capture_output=True)
+    with Example("one_port", tmp_path, "--identity", "identity.pem") as example:
+        context: Any = ssl._create_unverified_context()
+        http = HTTPSConnection("127.0.0.1", example.port, timeout=PATIENCE, context=context)
+        http.request("GET", "/")
+        assert http.getresponse().status == 200
+        http.close()

@@ -1,0 +1,121 @@
+"""The examples' pages in headless Chromium."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..loopback import identity
+from .processes import PATIENCE, Example, await_that
+
+CHROMIUM = Path("/usr/bin/chromium")
+CHROMEDRIVER = Path("/usr/bin/chromedriver")
+ENTER = "\ue007"
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    if importlib.util.find_spec("selenium") is None:
+        pytest.skip("THE EXAMPLES' PAGES ARE NOT TESTED: pip install selenium")
+    if not (CHROMIUM.exists() and CHROMEDRIVER.exists()):
+        pytest.skip("THE EXAMPLES' PAGES ARE NOT TESTED: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-dev-shm-usage",
+        "disable-background-networking",
+        "ignore-certificate-errors",
+        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):
+        options.add_argument(f"--{flag}")
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(CHROMEDRIVER)))
+    driver.set_page_load_timeout(PATIENCE)
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+class Page:
+    def __init__(self, driver: Any, address: str) -> None:
+        self.driver = driver
+        driver.get(address)
+
+    def find(self, selector: str) -> Any:
+        return self.driver.find_element("css selector", selector)
+
+    def await_text(self, selector: str, text: str) -> None:
+        await_that(
+            f"{selector} says {text!r}", lambda: text in self.find(selector).text, lambda: self.find("body").text
+        )
+
+
+@pytest.fixture
+def page(driver: Any) -> Iterator[Any]:
+    yield lambda address: Page(driver, address)
+    # Nothing talks to a server that is gone.
+    driver.get("about:blank")
+
+
+def test_echo(page: Any, tmp_path: Path) -> None:
+    with Example("under_twisted_web", tmp_path) as example:
+        shown = page(f"http://127.0.0.1:{example.port}/")
+        await_that("it is connected", lambda: shown.driver.execute_script("return socket.readyState === 1"))
+        shown.find("input").send_keys("na\u00efve", ENTER)
+        shown.await_text("pre", "na\u00efve")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_one_port(page: Any, tmp_path: Path, scheme: str) -> None:
+    (tmp_path / "identity.pem").write_bytes(identity().dumpPEM())
+    with Example("one_port", tmp_path, "--identity", "identity.pem") as example:
+        shown = page(f"{scheme}://127.0.0.1:{example.port}/")
+        shown.await_text("#socket", f"answers at {scheme.replace('http', 'ws')}://127.0.0.1:{example.port}/")
+        assert shown.find("#page").text == f"{scheme}:"
+
+
+def test_live_feed(page: Any, tmp_path: Path) -> None:
+    plotted = "const c = document.querySelector('canvas'); return c.toDataURL()"
+    with Example("live_feed", tmp_path) as example:
+        port = example.port
+        shown = page(f"http://127.0.0.1:{port}/")
+        shown.await_text("#state", "live")
+        first = shown.driver.execute_script(plotted)
+        await_that("the plot goes on", lambda: shown.driver.execute_script(plotted) != first)
+        latest = await_that("the latest is told", lambda: shown.find("#latest").text)
+        await_that("another is told", lambda: shown.find("#latest").text != latest)
+    shown.await_text("#state", "lost")
+    with Example("live_feed", tmp_path, port=port):
+        shown.await_text("#state", "live")
+
+
+def test_upload(page: Any, tmp_path: Path) -> None:
+    (tmp_path / "into").mkdir()
+    file = tmp_path / "some na\u00efve name & more.bin"
+    file.write_bytes(bytes(range(256)) * 20_000)
+    with Example("upload", tmp_path, "--into", "into") as example:
+        for outcome in ("stored", "failed: there is such a file"):
+            shown = page(f"http://127.0.0.1:{example.port}/")
+            shown.find("input").send_keys(str(file))
+            shown.await_text("#state", outcome)
+            if outcome == "stored":
+                assert shown.find("progress").get_property("position") == 1
+    assert (tmp_path / "into" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_authentication(page: Any, tmp_path: Path) -> None:
+    (tmp_path / "passwords").write_text("ada:lovelace\n")
+    with Example("authentication", tmp_path) as example:
+        shown = page(f"http://ada:lovelace@127.0.0.1:{example.port}/")
+        # The browser says it again for the WebSocket.
+        shown.await_text("#answer", "Hello, ada!")

@@ -1,0 +1,63 @@
+"""reconnecting_client.py"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Thread
+
+from websockets.http11 import Request, Response
+from websockets.sync.server import ServerConnection, serve
+
+from .processes import PATIENCE, Example, Program, run, unused_port
+
+WELCOME = "^Welcome to the chat!$"
+
+
+def test_it_comes_back(tmp_path: Path) -> None:
+    port = unused_port()
+    with Program("reconnecting_client", tmp_path, "--url", f"ws://127.0.0.1:{port}/") as client:
+        # It was there before the server.
+        with Example("chat", tmp_path, port=port):
+            client.await_log(WELCOME)
+        client.await_log("^lost: .*1001")
+        with Example("chat", tmp_path, port=port):
+            client.await_log(rf"(?s){WELCOME}.*{WELCOME}")
+            client.terminate()
+            # It said goodbye, and was answered.
+            client.await_log("^lost: begun by local, sent 1000, received 1000")
+        assert client.log.count("connected to") == 2
+
+
+def test_it_can_be_stopped_while_it_waits(tmp_path: Path) -> None:
+    with Program("reconnecting_client", tmp_path, "--url", f"ws://127.0.0.1:{unused_port()}/") as client:
+        client.await_log("Scheduling retry 1 ")
+        client.terminate()
+        assert client.process.wait(PATIENCE) == 0
+
+
+def refuse(connection: ServerConnection, request: Request) -> Response:
+    return connection.respond(404, "there is nothing\n")
+
+
+def test_it_gives_up_where_that_would_not_help(tmp_path: Path) -> None:
+    with serve(lambda connection: None, "127.0.0.1", 0, process_request=refuse) as server:
+        Thread(target=server.serve_forever).start()
+        done = run("reconnecting_client", tmp_path, "--url", f"ws://127.0.0.1:{server.socket.getsockname()[1]}/")
+    assert done.returncode == 1
+    assert "gave up: " in done.stderr and "404" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_gives_up_after_it_was_connected_too(tmp_path: Path) -> None:
+    asked: list[Request] = []
+
+    def refuse_the_second(connection: ServerConnection, request: Request) -> Response | None:
+        asked.append(request)
+        return refuse(connection, request) if len(asked) > 1 else None
+
+    with serve(lambda ws: ws.close(4000), "127.0.0.1", 0, process_request=refuse_the_second) as server:
+        Thread(target=server.serve_forever).start()
+        done = run("reconnecting_client", tmp_path, "--url", f"ws://127.0.0.1:{server.socket.getsockname()[1]}/")
+    assert (done.returncode, len(asked)) == (1, 2)
+    assert "lost: " in done.stdout and "4000" in done.stdout
+    assert "gave up: " in done.stderr

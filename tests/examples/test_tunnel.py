@@ -1,0 +1,87 @@
+"""tunnel.py"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
+
+from .processes import PATIENCE, Example, unused_port
+
+
+class Echo(StreamRequestHandler):
+    """Echoes until it gets a line ``bye``, and hangs up."""
+
+    timeout = PATIENCE
+
+    def handle(self) -> None:
+        while (octets := self.connection.recv(1 << 16)) and not octets.endswith(b"bye\n"):
+            self.connection.sendall(octets)
+
+
+@contextmanager
+def echoing() -> Iterator[int]:
+    with ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+        thread = Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def far_end(directory: Path, port: int) -> Example:
+    return Example("tunnel", directory, "--to", f"tcp:127.0.0.1:{port}", listen="beastws:target=/ssh:tcp")
+
+
+def near_end(directory: Path, port: int) -> Example:
+    return Example("tunnel", directory, "--to", f"ws:127.0.0.1:{port}:target=/ssh")
+
+
+def entering(example: Example) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", example.port), PATIENCE)
+
+
+def test_octets_go_through_and_back(tmp_path: Path) -> None:
+    octets = os.urandom(8 << 20)
+    with echoing() as port, far_end(tmp_path, port) as far, near_end(tmp_path, far.port) as near:
+        with entering(near) as connection:
+            sender = Thread(target=connection.sendall, args=(octets,), daemon=True)
+            sender.start()
+            received = bytearray()
+            while len(received) < len(octets) and (piece := connection.recv(1 << 16)):
+                received += piece
+            assert received == octets
+            sender.join()
+        # Another one, and the service's end of it is seen.
+        with entering(near) as connection:
+            connection.sendall(b"hello\n")
+            assert connection.recv(1 << 16) == b"hello\n"
+            connection.sendall(b"bye\n")
+            assert connection.recv(1 << 16) == b""
+
+
+def test_in_between_is_a_websocket_of_binary_messages(tmp_path: Path) -> None:
+    with echoing() as port, far_end(tmp_path, port) as far:
+        with far.connect("/ssh", subprotocols=[Subprotocol("binary")]) as client:
+            assert client.subprotocol == "binary"
+            client.send(b"hello")
+            assert client.recv(PATIENCE) == b"hello"
+        with pytest.raises(InvalidStatus, match="404"):
+            far.connect("/elsewhere")
+
+
+def test_without_a_way_out(tmp_path: Path) -> None:
+    with near_end(tmp_path, unused_port()) as near, entering(near) as connection:
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+        near.await_log("no way out for .*127.0.0.1.*refused")

@@ -1,0 +1,128 @@
+"""upload.py"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+
+from .processes import Example, await_that
+
+# Each write waits a while, in a thread as ever.
+SLOW_DISK = """
+import time
+from twisted.internet import threads
+
+in_thread = threads.deferToThread
+
+
+def slowly(call, *arguments):
+    time.sleep(0.1)
+    return call(*arguments)
+
+
+threads.deferToThread = lambda *call: in_thread(slowly, *call)
+"""
+
+
+@pytest.fixture
+def into(tmp_path: Path) -> Path:
+    into = tmp_path / "into"
+    into.mkdir()
+    return into
+
+
+def upload(directory: Path, into: Path, prelude: str = "") -> Example:
+    return Example("upload", directory, "--into", str(into), prelude=prelude)
+
+
+def named(name: str) -> str:
+    return "/?name=" + quote(name, safe="")
+
+
+def told(client: ClientConnection) -> list[int]:
+    """The progress, up to the close."""
+    numbers = []
+    with pytest.raises(ConnectionClosed):
+        while True:
+            numbers.append(int(client.recv(20)))
+    return numbers
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 18, 3_000_000])
+def test_a_file_arrives_as_it_is(tmp_path: Path, into: Path, size: int) -> None:
+    content = os.urandom(size)
+    name = "some na\u00efve name.txt"
+    with upload(tmp_path, into) as example, example.connect(named(name)) as client:
+        client.send(content)
+        progress = told(client)
+        assert (client.close_code, client.close_reason) == (1000, "stored")
+    assert (into / name).read_bytes() == content
+    assert progress == sorted(progress) and progress[-1] == size
+    assert len(progress) >= size >> 19
+
+
+def test_in_fragments(tmp_path: Path, into: Path) -> None:
+    parts = [os.urandom(100_000) for _ in range(20)]
+    with upload(tmp_path, into) as example, example.connect(named("file")) as client:
+        client.send(parts)
+        assert told(client)[-1] == 2_000_000
+    assert (into / "file").read_bytes() == b"".join(parts)
+
+
+def test_whoever_sent_all_may_leave(tmp_path: Path, into: Path) -> None:
+    with upload(tmp_path, into, SLOW_DISK) as example, example.connect(named("file")) as client:
+        client.send(b"content")
+        client.socket.shutdown(socket.SHUT_RDWR)
+        await_that("it is written", lambda: (into / "file").exists() and (into / "file").read_text() == "content")
+    assert (into / "file").read_text() == "content"
+
+
+def test_what_is_there_stays(tmp_path: Path, into: Path) -> None:
+    (into / "file").write_text("as it was")
+    with upload(tmp_path, into) as example, example.connect(named("file")) as client:
+        assert told(client) == []
+        assert (client.close_code, client.close_reason) == (4000, "there is such a file")
+    assert (into / "file").read_text() == "as it was"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "../file", "a/b", "/tmp/file", "nul\0", "x" * 300])
+def test_what_is_no_name(tmp_path: Path, into: Path, name: str) -> None:
+    with upload(tmp_path, into) as example, example.connect(named(name)) as client:
+        assert told(client) == []
+        assert (client.close_code, client.close_reason) == (4000, "this is no name for a file")
+    assert list(into.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["vanishes", "closes"])
+def test_what_breaks_off_is_removed(tmp_path: Path, into: Path, how: str) -> None:
+    with upload(tmp_path, into) as example, example.connect(named("file")) as client:
+        client.socket.sendall(bytes.fromhex("02fe 8000 00000000") + bytes(0x8000))
+        await_that("it is being written", lambda: (into / "file").exists())
+        if how == "vanishes":
+            client.socket.shutdown(socket.SHUT_RDWR)
+        else:
+            client.close()
+        example.await_log("file of .* broke off")
+        assert list(into.iterdir()) == []
+
+
+def test_a_slow_disk_makes_the_sender_wait(tmp_path: Path, into: Path) -> None:
+    with upload(tmp_path, into, SLOW_DISK) as example, example.connect(named("file")) as client:
+        connection = client.socket
+        connection.sendall(bytes.fromhex("82ff") + (1 << 30).to_bytes(8, "big") + bytes(4))
+        connection.settimeout(1.0)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while sent < 1 << 28:
+                sent += connection.send(bytes(1 << 20))
+        written = (into / "file").stat().st_size
+        # What is neither at the disk nor in a piece that waits for it is in the buffers of both systems.
+        assert sent - written < 1 << 24
+        connection.shutdown(socket.SHUT_RDWR)
+        example.await_log("file of .* broke off")
