@@ -64,7 +64,8 @@ class ReconnectingService(ClientService):
         # A connection hears of its end before ClientService does.
         if getattr(protocol, "state", None) is not State.CLOSED:
             return protocol
-        return deferLater(self._reactor, 0, self.whenConnected, fail_after_failures)
+        later: Deferred[None] = deferLater(self._reactor, 0)
+        return later.addCallback(lambda _: self.whenConnected(fail_after_failures))
 
     def _why(self, failure: Failure) -> Failure:
         return self.given_up if self.given_up is not None and failure.check(CancelledError) else failure
