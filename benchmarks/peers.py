@@ -17,6 +17,7 @@ class Server:
 
 SERVERS = (
     Server("ours", "twisted_beastws", "ours.py"),
+    Server("ours-uvloop", "twisted_beastws on its uvloop reactor", "ours_uvloop.py"),
     Server("pure", "twisted_beastws, pure Python", "ours.py", {"TWISTED_BEASTWS_PURE": "1"}),
     Server("bare", "bare Twisted protocol", "bare_twisted.py"),
     Server("autobahn", "autobahn", "autobahn_twisted.py"),

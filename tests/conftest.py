@@ -24,6 +24,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-cases", action="store_true", help="run all 517 cases of the conformance suite, about an hour"
     )
+    parser.addoption("--uvloop", action="store_true", help="run the suite on twisted_beastws.uvreactor")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("uvloop"):
+        from twisted_beastws.uvreactor import install
+
+        install()
+        # pytest-twisted takes what is installed already for its own, if it is of the kind it was asked for.
+        config.option.reactor = "asyncio"
+        # The programs that tests start.
+        os.environ["TWISTED_BEASTWS_TEST_UVLOOP"] = "1"
 
 
 def fail_if_skipped(report: Report) -> Report:

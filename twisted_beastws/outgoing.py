@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from twisted_beastws.errors import BufferFull, LocalError
 from twisted_beastws.options import Limits
+from twisted_beastws.producers import stop
 from twisted_beastws.wire.frames import Opcode
 
 if TYPE_CHECKING:
@@ -121,7 +122,12 @@ class Outgoing:
         Raises `LocalError` for data that can never fit.
         """
         if self.free and self._producer is None and len(data) <= self._limits.max_buffered:
-            self._hand_over(data)
+            if self._write is None:
+                self._hand_over(data)
+            else:
+                self._write(data)
+                if not self.free:
+                    self._handed = len(data)
         elif self.admits(len(data)):
             self.write_admitted(data)
 
@@ -203,9 +209,7 @@ class Outgoing:
         self._finish = self._send = self._write = self._rest = self._owner = self._transport = None
         while self._drains:
             self._drains.pop(0).errback(reason)
-        producer = self.unregister()
-        if producer is not None:
-            producer.stopProducing()
+        stop(self.unregister())
 
     def drain(self) -> Deferred[None]:
         """Fires when at most ``Limits.low_water`` octets wait; cancelling it does no harm."""

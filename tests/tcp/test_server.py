@@ -261,19 +261,17 @@ class TestEcho:
 @pytest_twisted.ensureDeferred
 async def test_what_a_chunks_hooks_send_leaves_as_one_write(monkeypatch):
     calls: list[str] = []
-    received, handle = Connection._dataReceived, Connection.getHandle
 
-    def receive(self: Any, data: bytes) -> Any:
-        calls.append("read")
-        return received(self, data)
+    def noting(call: str, function: Any) -> Any:
+        def noted(*arguments: Any) -> Any:
+            calls.append(call)
+            return function(*arguments)
+
+        return noted
 
     class Handle:
         def __init__(self, connection: Any) -> None:
-            self.socket = handle(connection)
-
-        def send(self, data: bytes) -> int:
-            calls.append("write")
-            return self.socket.send(data)
+            self.send = noting("write", handle(connection).send)
 
     def conversation(connection: Any) -> None:
         calls.clear()
@@ -282,8 +280,16 @@ async def test_what_a_chunks_hooks_send_leaves_as_one_write(monkeypatch):
         counts.append((calls.count("write"), calls.count("read")))
 
     counts: list[tuple[int, int]] = []
-    monkeypatch.setattr(Connection, "_dataReceived", receive)
-    monkeypatch.setattr(Connection, "getHandle", lambda self: Handle(self))
+    if hasattr(reactor, "native"):
+        from twisted_beastws.uvreactor import transport
+
+        ungathered = transport.Connection.ungathered
+        monkeypatch.setattr(transport.Connection, "data_received", noting("read", transport.Connection.data_received))
+        monkeypatch.setattr(transport.Connection, "ungathered", lambda self: noting("write", ungathered(self)))
+    else:
+        handle = Connection.getHandle
+        monkeypatch.setattr(Connection, "_dataReceived", noting("read", Connection._dataReceived))
+        monkeypatch.setattr(Connection, "getHandle", lambda self: Handle(self))
     async with serve() as server:
         await server.by_socket(conversation)
     ((writes, reads),) = counts

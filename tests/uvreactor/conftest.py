@@ -1,0 +1,51 @@
+"""A uvloop reactor that runs beside the suite's own, in a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+import uvloop
+from twisted.internet.defer import Deferred
+
+from twisted_beastws.uvreactor.reactor import UvloopReactor
+
+PATIENCE = 10.0
+"""Seconds; what takes longer has failed."""
+
+
+class Beside:
+    """``run(coroutine function)`` runs it in the reactor's thread, with the reactor; returns or raises what it does."""
+
+    def __init__(self) -> None:
+        self.reactor = UvloopReactor(uvloop.new_event_loop())
+        # The suite's own reactor has the thread that Twisted takes for the one.
+        self.reactor._registerAsIOThread = False
+        self.thread = threading.Thread(target=self.reactor.run, kwargs={"installSignalHandlers": False}, daemon=True)
+        self.thread.start()
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        outcome: Future[Any] = Future()
+
+        def start() -> None:
+            done = Deferred.fromCoroutine(function(self.reactor, *arguments)).addTimeout(PATIENCE, self.reactor)
+            done.addCallbacks(outcome.set_result, lambda failure: outcome.set_exception(failure.value))
+
+        self.reactor.callFromThread(start)
+        return outcome.result(2 * PATIENCE)
+
+    def stop(self) -> None:
+        self.reactor.callFromThread(self.reactor.stop)
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive()
+        self.reactor.loop.close()
+
+
+@pytest.fixture
+def run() -> Iterator[Beside]:
+    beside = Beside()
+    yield beside
+    beside.stop()

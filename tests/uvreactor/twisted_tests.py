@@ -1,0 +1,90 @@
+"""Runs Twisted's own tests on a reactor, in a directory of their own, and prints as JSON how each that ran ended.
+
+``python twisted_tests.py uvloop|asyncio DIRECTORY MODULE...``: on `twisted_beastws.uvreactor`, or on the reactor of
+Twisted's that it is made from. The modules' tests of reactors build theirs; the others use the one that is installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from io import StringIO
+from typing import Any
+
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.asyncioreactor import install as install_asyncio
+from twisted.trial.reporter import Reporter
+from twisted.trial.runner import TestLoader, TestSuite, TrialRunner
+
+
+def reactor_under_test(test: Any) -> Any:
+    """A reactor on a loop of its own, for one test."""
+    loop = new_loop()
+    asyncio.set_event_loop(loop)
+
+    def close() -> None:
+        loop.close()
+        asyncio.set_event_loop(installed)
+
+    test.addCleanup(close)
+    return kind(loop)
+
+
+class Recorder(Reporter):
+    """Takes down how each test ended."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(StringIO(), *arguments[1:], **options)
+        self.ends: dict[str, str] = {}
+
+    def _note(self, test: Any, end: str, error: Any = None) -> None:
+        self.ends[test.id()] = end
+        if error is not None:
+            sys.stderr.write(f"{test.id()}\n{getattr(error, 'getTraceback', lambda: error)()}\n")
+
+    def addSuccess(self, test: Any) -> None:
+        super().addSuccess(test)
+        self.ends.setdefault(test.id(), "passed")
+
+    def addFailure(self, test: Any, fail: Any) -> None:
+        super().addFailure(test, fail)
+        self._note(test, "failed", fail)
+
+    def addError(self, test: Any, error: Any) -> None:
+        super().addError(test, error)
+        self._note(test, "failed", error)
+
+    def addSkip(self, test: Any, reason: str) -> None:
+        super().addSkip(test, reason)
+        self._note(test, "skipped")
+
+
+def main(directory: str, modules: list[str]) -> None:
+    from twisted.internet.test.reactormixins import ReactorBuilder
+
+    # The names of tests have the last part of this one in them: the same for both.
+    sys.modules["reactors"] = sys.modules["__main__"]
+    ReactorBuilder._reactors = ["reactors.reactor_under_test"]
+    loader = TestLoader()
+    suite = TestSuite([loader.loadByName(module) for module in modules])
+    result = TrialRunner(Recorder, workingDirectory=directory).run(suite)
+    print(json.dumps(result.ends))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "uvloop":
+        import uvloop
+
+        from twisted_beastws.uvreactor import install
+        from twisted_beastws.uvreactor.reactor import UvloopReactor
+
+        new_loop: Any = uvloop.new_event_loop
+        kind: Any = UvloopReactor
+        installed: Any = uvloop.new_event_loop()
+        install(installed)
+    else:
+        new_loop, kind = asyncio.new_event_loop, AsyncioSelectorReactor
+        installed = asyncio.new_event_loop()
+        install_asyncio(installed)
+    main(sys.argv[2], sys.argv[3:])

@@ -1,0 +1,49 @@
+"""What arrives on a connection that its protocol paused before uvloop began to read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from twisted_beastws.uvreactor.transport import Connection
+
+
+class Held(asyncio.Protocol):
+    """Stands in for the connection until it is resumed: keeps the one chunk that uvloop reads, or the end."""
+
+    def __init__(self, connection: Connection, transport: asyncio.Transport) -> None:
+        self._connection = connection
+        self._transport = transport
+        self._data = b""
+        self._ended = False
+
+    def data_received(self, data: bytes) -> None:
+        self._data = data
+        self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        return True
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+    def release(self) -> None:
+        """Give the connection what is held, and its place."""
+        connection = self._connection
+        if not connection.takes(self):
+            return
+        self._transport.set_protocol(connection)
+        if self._data:
+            connection.data_received(self._data)
+        if self._ended:
+            connection.eof_received()
+        else:
+            connection.go_on_reading()

@@ -1,0 +1,96 @@
+"""Accepting connections: Twisted's listening port, and uvloop's server on a duplicate of its socket."""
+
+from __future__ import annotations
+
+import socket
+from asyncio import AbstractServer
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import tcp
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.python import context, log
+from zope.interface import implementer
+
+from twisted_beastws.uvreactor import steps
+from twisted_beastws.uvreactor.transport import Connection, ip_address, log_prefix
+
+if TYPE_CHECKING:
+    from twisted_beastws.uvreactor.reactor import UvloopReactor
+
+
+@implementer(IListeningPort)
+class Port(tcp.Port):
+    """Twisted's TCP port: binding, its errors, its log lines and its end are Twisted's."""
+
+    reactor: Any
+    _server: AbstractServer | None = None
+
+    @property
+    def reading(self) -> bool:
+        """Whether it accepts connections."""
+        return self._server is not None
+
+    def startReading(self) -> None:
+        """Accept connections."""
+        if self._server is None:
+            # Closing a server closes its socket, and this port may go on later.
+            backlog = socket.SOMAXCONN if self.backlog is None else self.backlog
+            serving = self.reactor.loop.create_server(self._accept, sock=self.socket.dup(), backlog=backlog)
+            self._server = steps.result(serving)
+            self.reactor.native.add(self)
+
+    def stopReading(self) -> None:
+        """Accept no more."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self.reactor.native.discard(self)
+
+    def _accept(self) -> Connection:
+        return Connection(self.reactor, self._accepted)
+
+    def _accepted(self, connection: Connection) -> None:
+        number = self.sessionno
+        self.sessionno = number + 1
+        system = {log.ILogContext: {"system": self.logPrefix()}}  # type: ignore[no-untyped-call]
+        context.call(system, serve, connection, self.factory, number, self._realPortNumber)
+
+
+def serve(connection: Connection, factory: Any, number: int | None, port: int | None) -> None:
+    """Give an accepted connection a protocol, or end it where there is none.
+
+    number: of the connection, for the log; None for the peer's port.
+    """
+    peer = connection.peername()
+    if peer is None:
+        # It was reset before its turn came.
+        connection.refuse()
+        return
+    address = ip_address(peer)
+    try:
+        protocol = factory.buildProtocol(address)
+    except BaseException:
+        log.err()
+        protocol = None
+    if protocol is None:
+        connection.refuse()
+    else:
+        connection.sessionno = number = address.port if number is None else number
+        connection.description = f"<{type(protocol).__name__} #{number} on {port}>"
+        connection.begin(protocol, f"{log_prefix(protocol)},{number},{address.host}")
+
+
+def adopt(reactor: UvloopReactor, descriptor: int, family: int, factory: IProtocolFactory) -> Connection:
+    """Serve a connection that was accepted elsewhere, on a duplicate of its descriptor."""
+
+    def opened(connection: Connection) -> None:
+        serve(connection, factory, None, connection.sockname()[1])
+
+    connection = Connection(reactor, opened)
+    take_over(reactor, socket.fromfd(descriptor, family, socket.SOCK_STREAM), connection)
+    return connection
+
+
+def take_over(reactor: UvloopReactor, connected: socket.socket, connection: Connection) -> None:
+    """Have uvloop serve a connected socket; the connection is opened in the loop's next turn."""
+    steps.start(reactor.loop.connect_accepted_socket(lambda: connection, connected))
