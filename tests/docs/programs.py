@@ -1,0 +1,137 @@
+"""What the pages list, and running it: programs in processes of their own, on a free port of the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+DOCS = Path(__file__).parents[2] / "docs"
+PATIENCE = 20.0  # seconds, for anything awaited here
+BIN = Path(sys.executable).parent
+# What these tests import is what the listings do, from whatever directory.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def listings(page: str, language: str = "python") -> list[str]:
+    """The listings of a page in one language."""
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def defined(listing: str, **names: Any) -> dict[str, Any]:
+    """What a listing defines, with these names around it."""
+    namespace: dict[str, Any] = {"__name__": "listing", **names}
+    exec(listing, namespace)
+    return namespace
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def printed(command: str, port: int) -> list[str]:
+    """A command line as it is printed, with another port, on the loopback interface."""
+    command = re.sub(r"tcp:\d+(?!:interface)", f"tcp:{port}:interface=127.0.0.1", command)
+    command = re.sub(r"localhost:\d+", f"127.0.0.1:{port}", command)
+    program, *arguments = shlex.split(command)
+    return [str(BIN / program) if program != "python" else sys.executable, *arguments]
+
+
+def run(command: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=directory, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+    )
+
+
+def answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@contextmanager
+def running(command: list[str], directory: Path, port: int) -> Iterator[None]:
+    log = directory / "program.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=directory, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not answers(port):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        finally:
+            process.kill()
+            process.wait()
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def on_port(listing: str, port: int) -> str:
+    """A program on another port, and on the loopback interface alone."""
+    listing = re.sub(
+        r"listenTCP\(9000, (\w+(?:\(\w+\))?)\)$", r'listenTCP(9000, \1, interface="127.0.0.1")', listing, flags=re.M
+    )
+    listing = re.sub(r'"tcp:(\d+)"', r'"tcp:\1:interface=127.0.0.1"', listing)
+    return re.sub(r"\b(8000|8080|9000)\b", str(port), listing)
+
+
+@contextmanager
+def running_listing(listing: str, directory: Path, name: str = "program.py") -> Iterator[int]:
+    """A server; its port."""
+    port = free_port()
+    (directory / name).write_text(on_port(listing, port), encoding="utf-8")
+    command = [sys.executable, name] if name.endswith(".py") else [str(BIN / "twistd"), "-n", "--pidfile=", "-y", name]
+    with running(command, directory, port):
+        yield port
+
+
+def run_listing(listing: str, directory: Path, port: int) -> subprocess.CompletedProcess[str]:
+    """A program that ends by itself, which talks to ``port``."""
+    (directory / "ending.py").write_text(on_port(listing, port), encoding="utf-8")
+    return run([sys.executable, "ending.py"], directory)
+
+
+@contextmanager
+def talking(port: int, path: str = "/", **options: Any) -> Iterator[ClientConnection]:
+    with connect(f"ws://127.0.0.1:{port}{path}", proxy=None, open_timeout=PATIENCE, **options) as client:
+        yield client
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    http = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        http.request("GET", path)
+        response = http.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        http.close()
+
+
+def until(happened: Callable[[], Any]) -> Any:
+    """Try until it is true and raises nothing."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with suppress(Exception):
+            value = happened()
+            if value:
+                return value
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

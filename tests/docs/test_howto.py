@@ -1,0 +1,307 @@
+"""The listings of the how-to pages, and of others that have some."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from websockets.exceptions import ConnectionClosed
+
+from twisted_beastws import Hub, Limits, State, Timeouts, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws.testing import Frame, connected_pair, scripted_client, upgrade_request
+
+from .programs import PATIENCE, defined, get, listings, run, running_listing, talking
+
+
+def answer(server: Any, headers: dict[str, str] | None = None, target: str = "/") -> bytes:
+    """What a handshake is answered."""
+    peer = scripted_client(server, opened=False)
+    peer.send(upgrade_request(target, headers=headers or {}))
+    return peer.read_head() + peer.read()
+
+
+class Database:
+    """Answers one question after the other, when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answers: list[Deferred[str]] = []
+
+    def lookup(self, text: str) -> Deferred[str]:
+        self.asked.append(text)
+        self.answers.append(Deferred())
+        return self.answers[-1]
+
+    insert = lookup
+
+
+class TestEmbedding:
+    program, service, by_class, by_coroutine, pages, tell_all, ask, feed = listings("howto/embedding")
+
+    def test_the_program(self, tmp_path: Path) -> None:
+        with running_listing(self.program, tmp_path) as port, talking(port) as client:
+            client.send("hello")
+            assert client.recv(PATIENCE) == "hello"
+
+    def test_the_service_ends_in_order(self, tmp_path: Path) -> None:
+        with ExitStack() as stack:
+            with running_listing(self.service, tmp_path, "talk.tac") as port:
+                client = stack.enter_context(talking(port))
+                client.send("hello")
+                assert client.recv(PATIENCE) == "hello"
+            with pytest.raises(ConnectionClosed):
+                client.recv(PATIENCE)
+            assert client.close_code == 1001
+
+    @pytest.mark.parametrize("listing", [by_class, by_coroutine], ids=["class", "coroutine"])
+    def test_the_second_query_waits_for_the_first(self, listing: str) -> None:
+        database = Database()
+        pair = connected_pair(defined(listing)["factory_for"](database))
+        pair.client.send("one")
+        pair.client.send("two")
+        pair.flush()
+        assert database.asked == ["one"]
+        database.answers[0].callback("first")
+        pair.flush()
+        database.answers[1].callback("second")
+        pair.flush()
+        assert [pair.client.receive().result for _ in range(2)] == ["first", "second"]
+
+    def test_pages(self) -> None:
+        echo = defined(self.pages)["Echo"]
+        for target, status in (("/healthz", 200), ("/elsewhere", 404), ("/echo", 426)):
+            peer = scripted_client(echo, opened=False)
+            peer.send(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert peer.read_head().startswith(b"HTTP/1.1 %d " % status)
+        assert answer(echo, target="/echo").startswith(b"HTTP/1.1 101 ")
+
+    def test_all_are_told(self) -> None:
+        factory = WebSocketServerFactory(WebSocketProtocol)
+        pairs = [connected_pair(factory) for _ in range(2)]
+        waiting = scripted_client(factory, opened=False)
+        defined(self.tell_all)["tell_all"](factory, "hello")
+        for pair in pairs:
+            pair.flush()
+            assert pair.client.receive().result == "hello"
+        assert waiting.read() == b""
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_client_asks(self) -> None:
+        from twisted.internet import reactor
+
+        pages = listings("howto/authentication")[0].replace("s3cret", "abc")
+        factory = WebSocketServerFactory(defined(pages)["Private"])
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        url = f"ws://127.0.0.1:{port.getHost().port}/"
+        ask = Deferred.fromCoroutine(defined(self.ask)["ask"](reactor, url, "well?"))
+        refused = Deferred.fromCoroutine(
+            defined(self.ask.replace("Bearer abc", "Bearer no"))["ask"](reactor, url, "well?")
+        )
+        assert await ask.addTimeout(PATIENCE, reactor) == "ann: well?"
+        assert await refused.addTimeout(PATIENCE, reactor) == "401: A token, please\n"
+        await port.stopListening()
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_feed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        from twisted.internet import reactor
+
+        asked: Deferred[str] = Deferred()
+
+        class Server(WebSocketProtocol):
+            def text_received(self, text: str) -> None:
+                self.send("news")
+                self.ping().addCallback(lambda _: asked.callback(text))
+
+        factory = WebSocketServerFactory(Server)
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        service = defined(self.feed)["feed"](reactor, f"ws://127.0.0.1:{port.getHost().port}/")
+        service.startService()
+        assert await asked.addTimeout(PATIENCE, reactor) == "subscribe"
+        await service.stopService()
+        await port.stopListening()
+        assert capsys.readouterr().out == "news\n"
+
+
+class TestTwistedWeb:
+    site, resource, klein = listings("howto/twisted-web")
+
+    def test_a_site(self, tmp_path: Path) -> None:
+        (tmp_path / "public").mkdir()
+        (tmp_path / "public" / "page.txt").write_text("a page")
+        with running_listing(self.site, tmp_path) as port, talking(port, "/echo") as client:
+            client.send("hello")
+            assert client.recv(PATIENCE) == "hello"
+            assert get(port, "/page.txt") == (200, "a page")
+
+    def test_a_resource_of_ones_own(self, tmp_path: Path) -> None:
+        rest = "site = Site(Greet())\nreactor.listenTCP(9000, site)\nreactor.run()\n"
+        imports = "from twisted.internet import reactor\nfrom twisted.web.server import Site\n"
+        with running_listing(self.resource + imports + rest, tmp_path) as port, talking(port) as client:
+            client.send("Ada")
+            assert client.recv(PATIENCE) == "Hello, Ada! You are 127.0.0.1."
+            assert get(port, "/") == (200, "Send your name to this WebSocket.\n")
+
+    def test_klein(self, tmp_path: Path) -> None:
+        with running_listing(f"{self.klein}\napp.run('127.0.0.1', 9000)\n", tmp_path) as port:
+            assert get(port, "/") == (200, "The echo is at /echo.")
+            with talking(port, "/echo") as client:
+                client.send("hello")
+                assert client.recv(PATIENCE) == "hello"
+            with talking(port, "/rooms/tea") as client:
+                assert client.recv(PATIENCE) == "This is tea."
+
+
+class TestAuthentication:
+    token, first_message, tokens_anew = listings("howto/authentication")
+
+    def test_a_token(self) -> None:
+        private = defined(self.token)["Private"]
+        assert answer(private, {"Authorization": "Bearer s3cret"}).startswith(b"HTTP/1.1 101 ")
+        for field in ("Bearer wrong", "Basic s3cret", "s3cret"):
+            refused = answer(private, {"Authorization": field})
+            assert refused.startswith(b"HTTP/1.1 401 ") and b"\r\nWWW-Authenticate: Bearer\r\n" in refused
+        assert answer(private).endswith(b"\r\n\r\nA token, please\n")
+
+    def test_who_decides_too_slowly_is_dropped(self) -> None:
+        class Slow(WebSocketProtocol):
+            def upgrade_requested(self, request: object) -> Deferred[None]:
+                return Deferred()
+
+        peer = scripted_client(Slow, opened=False, timeouts=Timeouts(handshake=5))
+        peer.send(upgrade_request("/"))
+        peer.advance(4.9)
+        assert not peer.ended
+        peer.advance(0.2)
+        assert peer.ended
+
+    def test_the_first_message(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        serve = defined(self.first_message)["first_message_is_a_token"]({"s3cret": "Ann"}.get)
+        for said, code in (("wrong", 1008), (None, 1008), ("s3cret", None)):
+            pair = connected_pair(serve, opened=False)
+            monkeypatch.setitem(sys.modules, "twisted.internet.reactor", pair.clock)  # type: ignore[arg-type]
+            monkeypatch.setattr("twisted.internet.reactor", pair.clock, raising=False)
+            pair.client.handshake("localhost")
+            pair.flush()
+            if said is not None:
+                pair.client.send(said)
+            pair.flush()
+            pair.advance(4.9 if code is None else 5.1)
+            if code is None:
+                pair.advance(10)
+                pair.client.send("hello")
+                pair.flush()
+                assert pair.client.receive().result == "Ann: hello"
+            else:
+                assert pair.client.close_reason.code == code
+
+    def test_tokens_are_got_anew(self) -> None:
+        tokens = iter("ab")
+        seen = []
+
+        class Request:
+            headers = SimpleNamespace(setRawHeaders=lambda name, values: seen.append((name, values)))
+
+        endpoint = defined(self.tokens_anew)["endpoint_with_tokens"](
+            SimpleNamespace(), "ws://localhost/", lambda: succeed(next(tokens))
+        )
+        for _ in range(2):
+            Deferred.fromCoroutine(endpoint._decorator(Request))
+        assert seen == [("Authorization", ["Bearer a"]), ("Authorization", ["Bearer b"])]
+
+
+def test_behind_proxies() -> None:
+    (listing,) = listings("howto/proxies")
+    peer = scripted_client(defined(listing)["Talk"], headers={"X-Real-IP": "203.0.113.7"})
+    peer.send(Frame.text("who?"))
+    peer.expect(Frame.text("You are 203.0.113.7."))
+
+
+def test_the_proxy_protocol_tells_the_address(tmp_path: Path) -> None:
+    from twisted.internet.endpoints import serverFromString
+    from twisted.internet.testing import MemoryReactorClock, StringTransport
+
+    reactor = MemoryReactorClock()
+    factory = WebSocketServerFactory(WebSocketProtocol, clock=reactor)
+    serverFromString(reactor, "haproxy:tcp:1984:interface=127.0.0.1").listen(factory)
+    protocol = reactor.tcpServers[0][1].buildProtocol(None)
+    protocol.makeConnection(StringTransport())
+    protocol.dataReceived(b"PROXY TCP4 203.0.113.7 192.0.2.1 50000 1984\r\n" + upgrade_request("/"))
+    (websocket,) = factory.connections
+    assert websocket.state is State.OPEN and getattr(websocket.peer, "host", None) == "203.0.113.7"
+
+
+def test_scaling_out() -> None:
+    (listing,) = listings("howto/scaling")
+    assert isinstance(defined(listing)["hub"], Hub)
+
+
+def test_testing(tmp_path: Path) -> None:
+    quiz, *tests = listings("howto/testing")
+    (tmp_path / "quiz.py").write_text(quiz)
+    for number, test in enumerate(tests):
+        (tmp_path / f"test_{number}.py").write_text(test)
+    done = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], tmp_path)
+    assert done.returncode == 0 and " passed" in done.stdout and "failed" not in done.stdout, done.stdout
+
+
+class TestHub:
+    rooms, joined = listings("hub")
+
+    def test_rooms(self) -> None:
+        factory = defined(self.rooms)["factory"]
+        ann, bob, eve = (connected_pair(factory, target=target) for target in ("/tea", "/tea", "/coffee"))
+        ann.client.send("hello")
+        for pair in (ann, bob, eve):
+            pair.flush()
+        assert bob.client.receive().result == "hello"
+        assert not ann.client.receive().called and not eve.client.receive().called
+
+    def test_joined(self) -> None:
+        assert isinstance(defined(self.joined, Hub=Hub)["hub"], Hub)
+
+
+class TestBackpressure:
+    store, count, download = listings("topics/backpressure")
+
+    def test_one_insertion_at_a_time(self) -> None:
+        database = Database()
+        pair = connected_pair(lambda: defined(self.store)["Store"](database))
+        for text in ("one", "two"):
+            pair.client.send(text)
+        pair.flush()
+        assert database.asked == ["one"]
+        database.answers[0].callback("")
+        pair.flush()
+        assert database.asked == ["one", "two"] and pair.client.receive().result == "stored"
+
+    def test_counting_keeps_pace(self) -> None:
+        pair = connected_pair(defined(self.count)["factory"])
+        most = 0
+        for _ in range(50):
+            pair.flush()
+            most = max(most, pair.server.buffered_amount)
+            pair.client.receive()
+        assert most <= Limits().low_water + 10
+
+    def test_a_download(self, tmp_path: Path) -> None:
+        data = bytes(range(256)) * 4096
+        (tmp_path / "file").write_bytes(data)
+        download = defined(self.download)["Download"]
+        download.path = str(tmp_path / "file")
+        pair = connected_pair(download)
+        received = b""
+        for _ in range(1000):
+            pair.advance(0.01)
+            message = pair.client.receive()
+            message.addErrback(lambda _: None)
+            if not isinstance(getattr(message, "result", None), bytes):
+                break
+            received += message.result
+        assert received == data and pair.client.close_reason.code == 1000

@@ -1,0 +1,72 @@
+"""The tables of options and of the comparison say what is so."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import fields
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from twisted_beastws import Deflate, Limits, Origins, Timeouts, __version__
+
+from .programs import DOCS
+
+TOPICS = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "topics").glob("*.md"))
+SIZES = {1 << 14: "16 KiB", 1 << 16: "64 KiB", 1 << 18: "256 KiB", 1 << 20: "1 MiB", 1 << 22: "4 MiB"}
+
+
+def told(value: Any, unit: str) -> str:
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, str):
+        return f"`{value}`"
+    if isinstance(value, float):
+        return f"{value:g}{unit}"
+    return str(value) if isinstance(value, bool) else SIZES.get(value, str(value))
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [(kind, field.name) for kind in (Timeouts, Limits, Origins, Deflate) for field in fields(kind)]
+)
+def test_every_option_is_argued_by_its_default(options: Any, name: str) -> None:
+    rows = re.findall(rf"^\| `{options.__name__}.{name}` \| (.*?) \| .", TOPICS, re.MULTILINE)
+    assert rows == [told(getattr(options(), name), " s")]
+
+
+@pytest.fixture(scope="module")
+def comparison() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("comparison", DOCS / "comparison.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class TestComparison:
+    table = re.findall(r"^\| ([^|\n]+) \| (.*?) \| ", (DOCS / "topics" / "comparison.md").read_text(), re.MULTILINE)
+
+    def test_it_is_of_this_version_and_whole(self, comparison: ModuleType) -> None:
+        rows = dict(self.table)
+        assert f"| | twisted_beastws {__version__} |" in (DOCS / "topics" / "comparison.md").read_text()
+        assert list(rows) == list(comparison.SITUATIONS)
+
+    @pytest.mark.parametrize("situation", [row for row, _ in table if "says nothing" not in row])
+    def test_our_column(self, comparison: ModuleType, situation: str) -> None:
+        found = comparison.SITUATIONS[situation]("twisted_beastws")
+        expected = dict(self.table)[situation]
+        if expected.endswith(" MiB"):
+            assert int(found.removesuffix(" MiB")) <= 8
+        elif situation.startswith("packages"):
+            assert int(found) <= int(expected)
+        else:
+            assert found == expected
+
+    def test_the_readme_has_rows_of_it(self) -> None:
+        whole = (DOCS / "topics" / "comparison.md").read_text().splitlines()
+        readme = (DOCS.parent / "README.md").read_text()
+        rows = readme.partition("## Beside other libraries\n")[2].partition("\n## ")[0]
+        shown = [line for line in rows.splitlines() if line.startswith("|")]
+        assert len(shown) > 5 and set(shown) <= set(whole)

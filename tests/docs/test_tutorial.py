@@ -1,0 +1,100 @@
+"""The tutorial, from its first command to its last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .programs import PATIENCE, free_port, get, listings, printed, run, running, talking, until
+
+
+class TestTutorial:
+    echo, room, rooms, head, test = listings("tutorial")
+    (page,) = listings("tutorial", "html")
+    commands = "".join(listings("tutorial", "sh")).splitlines()
+    shown = listings("tutorial", "text")
+
+    @pytest.fixture
+    def serve(self, tmp_path: Path) -> Callable[[str], Any]:
+        (server,) = (command for command in self.commands if command.startswith("twistd "))
+
+        @contextmanager
+        def serve(listing: str) -> Iterator[int]:
+            (tmp_path / "talk.py").write_text(listing, encoding="utf-8")
+            (tmp_path / "talk.html").write_text(self.page, encoding="utf-8")
+            port = free_port()
+            with running(printed(server, port), tmp_path, port):
+                yield port
+
+        return serve
+
+    @property
+    def whole(self) -> str:
+        """``talk.py`` as it is in the end."""
+        return self.head + "\n" + self.rooms.partition("WebSocketProtocol):\n")[2]
+
+    def test_echo(self, serve: Callable[[str], Any], tmp_path: Path) -> None:
+        (client,) = (command for command in self.commands if command.endswith(":8000/"))
+        with serve(self.echo) as port:
+            done = run([*printed(client, port), "--exec", "hello"], tmp_path)
+        assert (done.returncode, done.stdout) == (0, "hello\n")
+
+    def test_a_room(self, serve: Callable[[str], Any]) -> None:
+        with serve(self.room) as port, talking(port) as ann, talking(port) as bob:
+            bob.send("hello")
+            assert ann.recv(PATIENCE) == bob.recv(PATIENCE) == "hello"
+
+    @pytest.mark.parametrize("whole", [False, True])
+    def test_rooms_show_what_is_printed(self, serve: Callable[[str], Any], tmp_path: Path, whole: bool) -> None:
+        clients = [command for command in self.commands if "/tea" in command]
+        with serve(self.whole if whole else self.rooms) as port:
+            nobody, ann, bob = (run(printed(command, port), tmp_path) for command in clients)
+            elsewhere = run(printed(clients[2].replace("tea", "coffee"), port), tmp_path)
+        assert nobody.returncode == 1
+        assert nobody.stderr.replace(f"127.0.0.1:{port}", "localhost:8000") == self.shown[0]
+        assert [done.stdout for done in (ann, bob)] == self.shown[1:]
+        assert elsewhere.stdout == "Bob came in\nHere are Bob\n"
+
+    def test_the_page(self, serve: Callable[[str], Any], browser: Any) -> None:
+        with serve(self.whole) as port, talking(port, "/tea?name=Bob") as bob:
+            assert get(port, "/tea") == (200, self.page)
+            browser.get(f"http://127.0.0.1:{port}/tea")
+            asked = until(lambda: browser.switch_to.alert)
+            asked.send_keys("Ann")
+            asked.accept()
+            assert [bob.recv(PATIENCE) for _ in range(2)] == ["Bob came in", "Ann came in"]
+            until(lambda: browser.find_elements("css selector", "li"))
+            browser.find_element("css selector", "input").send_keys("<b>hello</b>\ue007")
+            assert bob.recv(PATIENCE) == "Ann: <b>hello</b>"
+            until(lambda: "Ann: <b>hello</b>" in browser.find_element("css selector", "ul").text)
+
+    def test_its_test(self, tmp_path: Path) -> None:
+        (command,) = (command for command in self.commands if "pytest" in command)
+        (tmp_path / "talk.py").write_text(self.rooms)
+        (tmp_path / "test_talk.py").write_text(self.test)
+        done = run([*printed(command, 0), "-p", "no:cacheprovider"], tmp_path)
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    chromium, driver = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+    if not chromium.exists() or not driver.exists():
+        pytest.skip("the tutorial's page is not tested: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(chromium)
+    profile = tmp_path_factory.mktemp("chromium")
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", f"user-data-dir={profile}"):
+        options.add_argument(f"--{flag}")
+    browser = webdriver.Chrome(options=options, service=Service(str(driver)))
+    try:
+        yield browser
+    finally:
+        browser.quit()

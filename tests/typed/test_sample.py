@@ -1,0 +1,69 @@
+"""The annotations as a user's type checker sees them, in the installed package."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import twisted_beastws
+
+SAMPLE = (Path(__file__).parent / "sample.py").read_text()
+
+
+class Checker:
+    """mypy in a directory of its own, where no configuration and no checkout is."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.checked = 0
+
+    def check(self, program: str) -> subprocess.CompletedProcess[str]:
+        # Not one name for all: mypy takes a file of the same size and time for one that it has seen.
+        self.checked += 1
+        name = f"sample{self.checked}.py"
+        (self.directory / name).write_text(program)
+        # PYTHONPATH would let the checkout stand in for what is installed.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MYPY"))}
+        command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir=cache", name]
+        return subprocess.run(command, cwd=self.directory, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def checker(tmp_path_factory: pytest.TempPathFactory) -> Checker:
+    return Checker(tmp_path_factory.mktemp("typed"))
+
+
+def test_a_user_is_strict(checker: Checker) -> None:
+    done = checker.check(SAMPLE)
+    assert (done.returncode, done.stdout) == (0, "Success: no issues found in 1 source file\n"), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "error"),
+    [
+        ("text_received(self, text: str) -> None:", "text_received(self, text: bytes) -> None:", "override"),
+        ('slow_reader="pause"', 'slow_reader="wait"', "arg-type"),
+        ("code: int = reason.code", "code: str = reason.code", "assignment"),
+        ("own.seen", "own.unseen", "attr-defined"),
+        ("ws.send(hello)", "ws.send(1)", "arg-type"),
+        ("await ws.drain()", "await ws.drained()", "attr-defined"),
+        ("render=rendered", "render=decorate", "arg-type"),
+        ("pair.client.seen", "pair.server.seen", "attr-defined"),
+    ],
+)
+def test_a_mistake_is_seen(checker: Checker, right: str, wrong: str, error: str) -> None:
+    program = SAMPLE.replace(right, wrong)
+    assert program != SAMPLE
+    done = checker.check(program)
+    errors = re.findall(r"^sample\d+\.py:\d+: error: .*\[([a-z-]+)\]$", done.stdout, re.MULTILINE)
+    assert done.returncode == 1 and error in errors, done.stdout
+
+
+@pytest.mark.parametrize("name", twisted_beastws.__all__)
+def test_the_sample_uses_every_public_name(name: str) -> None:
+    assert len(re.findall(rf"\b{name}\b", SAMPLE)) > 1
