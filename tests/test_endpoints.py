@@ -578,6 +578,13 @@ class TestServing:
         assert configured.buildProtocol(None).settings.timeouts.idle is None
         assert ConfiguredFactory(factory, Keys()).buildProtocol(None).settings == factory.settings
 
+    def test_a_factory_may_refuse_a_connection(self):
+        class Refusing(WebSocketServerFactory):
+            def buildProtocol(self, addr):
+                return None
+
+        assert ConfiguredFactory(Refusing(WebSocketProtocol), Keys(target="/x")).buildProtocol(None) is None
+
     def test_its_own_answers_come_first_behind_the_target(self):
         class Page(WebSocketProtocol):
             def http_requested(self, request: Any) -> Any:

@@ -170,6 +170,31 @@ class TestSilence:
         assert life.passes(19.9).heard == []
         assert life.passes(0.1).heard == [(1060.0, "nothing was received for 60 s")]
 
+    def test_of_one_who_takes_nothing_is_none_of_ours(self):
+        """Else whoever sends much and reads nothing would be here for ever."""
+        life = Life(idle=10.0, ping_interval=2.0).open()
+        life.owner.reading_paused = True
+        life.liveness.paused()
+        life.passes(100.0)
+        life.owner.free = False
+        life.passes(9.0)
+        life.owner.taken += 1
+        life.passes(11.0)
+        assert life.heard == []
+        life.passes(2.0)
+        assert [what for _, what in life.heard] == ["nothing was taken for 10 s"]
+
+    def test_of_one_who_is_read_from_in_between_is_none(self):
+        life = Life(idle=10.0, ping_interval=2.0).open()
+        life.owner.free = False
+        for _ in range(5):
+            life.owner.reading_paused = True
+            life.liveness.paused()
+            life.passes(8.0)
+            life.owner.reading_paused = False
+            life.liveness.resumed()
+        assert life.heard == []
+
     def test_strictly_only_a_pong_breaks_it(self):
         life = Life(idle=60.0, strict_pong=True).open().passes(30)
         life.session.received_at = life.clock.seconds()

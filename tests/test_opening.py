@@ -123,6 +123,30 @@ class TestServe:
         peer.sends(GOOD)
         assert peer.reads() == SWITCHING
 
+    def test_begun_late_it_begins_with_what_came_before(self, connect):
+        peer = connect(Manual, opened=False)
+        peer.sends(GOOD + peer.text("hello"))
+        assert peer.reads() == b""
+        WebSocketProtocol.serve(peer.protocol)
+        assert peer.reads() == SWITCHING
+        assert peer.protocol.heard == ["opened", "hello"]
+
+    def test_behind_a_request_that_was_answered_by_hand_it_goes_on(self, connect):
+        peer = connect(Manual, opened=False)
+        peer.protocol.read_request().addCallback(lambda _: peer.protocol.respond(Response(200))).addCallback(
+            lambda _: WebSocketProtocol.serve(peer.protocol)
+        )
+        peer.sends(PLAIN + GOOD)
+        assert peer.reads().endswith(SWITCHING)
+
+    def test_it_is_an_operation_too(self, connect):
+        peer = connect(Manual, opened=False)
+        reading = Outcome(peer.protocol.read_request())
+        with pytest.raises(errors.LocalError, match="one operation"):
+            WebSocketProtocol.serve(peer.protocol)
+        peer.sends(PLAIN)
+        assert reading[0].target == "/"
+
     def test_many_requests_at_once(self, connect):
         peer = connect(Served, opened=False, limits=Limits(max_head_size=1 << 20))
         peer.sends(PLAIN * 2000 + GOOD)

@@ -35,6 +35,25 @@ class Producer:
         self.told.append("stop")
 
 
+class Broken(Producer):
+    def stopProducing(self) -> None:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_one_that_cannot_be_stopped_holds_up_no_end(connect, logged, lost):
+    peer = connect()
+    closed: list[Any] = []
+    peer.protocol.when_closed().addCallback(closed.append)
+    peer.protocol.registerProducer(Broken(), True)
+    if not lost:
+        peer.protocol.server.drain()
+        assert peer.reads()[:1] == b"\x88"
+    peer.leaves()
+    assert len(closed) == 1 and peer.protocol.server.connections == set()
+    assert len(logged(ZeroDivisionError)) == 1
+
+
 def test_interfaces(connect):
     protocol = connect().protocol
     assert verifyObject(IConsumer, protocol) and verifyObject(IPushProducer, protocol)
@@ -90,7 +109,6 @@ class TestPushProducer:
         peer.leaves()
         peer.protocol.registerProducer(late, True)
         assert producer.told == late.told == ["stop"]
-
 
     @pytest.mark.parametrize("begins", [lambda peer: peer.protocol.close(), lambda peer: peer.sends(peer.close())])
     def test_is_stopped_when_the_connection_begins_to_close(self, connect, begins):

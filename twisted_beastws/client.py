@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast, overload
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import NoProtocol
@@ -21,6 +21,7 @@ from twisted_beastws.wire.url import WebSocketURL
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
+    from typing_extensions import Unpack
 
 P = TypeVar("P", bound=WebSocketProtocol)
 
@@ -242,16 +243,33 @@ def _verifying(host: str) -> Any:
     return optionsForClientTLS(host)
 
 
-@overload
-def connect(url: str, *, protocol: Callable[[], P], reactor: Any = None, **options: Any) -> Deferred[P]: ...
+class ClientOptions(TypedDict, total=False):
+    """What `connect` takes for its `WebSocketClientEndpoint`."""
+
+    endpoint: IStreamClientEndpoint | None
+    headers: Mapping[str, str | Sequence[str]] | None
+    decorator: Decorator | None
+    subprotocols: Sequence[str]
+    tls: Any
+    proxy: str | None
+    max_redirects: int
+    timeouts: Timeouts | None
+    limits: Limits | None
+    deflate: Deflate | None
 
 
 @overload
-def connect(url: str, *, reactor: Any = None, **options: Any) -> Deferred[WebSocketProtocol]: ...
+def connect(
+    url: str, *, protocol: Callable[[], P], reactor: Any = None, **options: Unpack[ClientOptions]
+) -> Deferred[P]: ...
+
+
+@overload
+def connect(url: str, *, reactor: Any = None, **options: Unpack[ClientOptions]) -> Deferred[WebSocketProtocol]: ...
 
 
 def connect(
-    url: str, *, protocol: Callable[[], Any] = WebSocketProtocol, reactor: Any = None, **options: Any
+    url: str, *, protocol: Callable[[], Any] = WebSocketProtocol, reactor: Any = None, **options: Unpack[ClientOptions]
 ) -> Deferred[Any]:
     """Connect to ``url``; fires with an open ``protocol`` (its class, or what else makes one).
 

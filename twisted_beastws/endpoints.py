@@ -59,6 +59,8 @@ class ConfiguredFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         protocol: Any = self._factory.buildProtocol(addr)
+        if protocol is None:
+            return None
         protocol.settings = self._applied(protocol.settings)
         if self._keys.target is not None:
             protocol.http_requested = _only_at(self._keys.target, protocol)

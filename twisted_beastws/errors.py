@@ -21,13 +21,17 @@ class HandshakeError(WebSocketError):
     """The opening handshake failed.
 
     ``status`` is the HTTP status that a server answers the cause with; ``str(error)`` is the answer's one-line body.
+    ``retry_after`` is in how many seconds trying again may help, which the answer says, or None.
     """
 
     status: int = 400
     message: str = "The WebSocket handshake failed"
+    retry_after: int | None = None
 
-    def __init__(self, message: str | None = None) -> None:
+    def __init__(self, message: str | None = None, *, retry_after: int | None = None) -> None:
         super().__init__(self.message if message is None else message)
+        if retry_after is not None:
+            self.retry_after = retry_after
 
 
 class BadRequest(HandshakeError):
@@ -172,10 +176,19 @@ class OriginRefused(HandshakeError):
 
 
 class TooManyConnections(HandshakeError):
-    """``Limits.max_connections`` or ``max_connections_per_peer`` is reached."""
+    """``Limits.max_connections``, ``max_connections_per_peer`` or ``max_handshakes`` is reached."""
 
     status = 503
     message = "The server has too many connections; try again later"
+    retry_after = 10
+
+
+class TooManyRequests(HandshakeError):
+    """``Limits.max_handshakes_per_peer`` is reached (RFC 6585 §4). The connection is closed."""
+
+    status = 429
+    message = "There are too many requests; try again later"
+    retry_after = 1
 
 
 class HandshakeTimeout(HandshakeError):
@@ -300,6 +313,13 @@ class TooManyFragments(ProtocolError):
 
     close_code = 1008
     message = "too many fragments"
+
+
+class RateExceeded(ProtocolError):
+    """``Limits.max_message_rate`` or ``max_byte_rate`` is exceeded."""
+
+    close_code = 1008
+    message = "too many messages a second"
 
 
 class UnacceptableData(ProtocolError):

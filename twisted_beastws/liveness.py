@@ -52,6 +52,7 @@ class Liveness:
         "_ponged_at",
         "_scheduler",
         "_session",
+        "_stuck_at",
         "_taken_at",
         "_timeouts",
         "_turns",
@@ -71,6 +72,8 @@ class Liveness:
         self._ponged_at = 0.0
         self._paused_at = 0.0
         self._taken_at = 0.0
+        # When it was first seen that octets wait while we read nothing, and since when none were taken.
+        self._stuck_at: float | None = None
         self._turns = 0
         self._pings: deque[tuple[bytes, float, Deferred[float]]] | None = None
         self.latency: float | None = None
@@ -104,6 +107,7 @@ class Liveness:
     def resumed(self) -> None:
         """We read again: the time since `paused` was ours, not the peer's."""
         session = self._session
+        self._stuck_at = None
         if session is not None:
             now = self._clock.seconds()
             spent = now - self._paused_at
@@ -159,11 +163,17 @@ class Liveness:
     def _check(self, now: float, owner: Owner, session: Session) -> None:
         # A slow reader is not asked while octets wait for it, and may have nothing to say itself; but it reads.
         turns = owner.turns()
-        if turns != self._turns:
+        moved = turns != self._turns
+        if moved:
             self._turns, self._taken_at = turns, now
+        if moved or not owner.reading_paused or owner.may_ping():
+            self._stuck_at = None
+        elif self._stuck_at is None:
+            self._stuck_at = now
         silent, slow = self._silent_at(session, now), self._slow_at(session, now)
         if silent is not None and now >= silent:
-            owner.timed_out(f"nothing was received for {self._timeouts.idle:g} s")
+            done = "received" if self._stuck_at is None else "taken"
+            owner.timed_out(f"nothing was {done} for {self._timeouts.idle:g} s")
         elif slow is not None and now >= slow:
             owner.timed_out(f"a message was not finished in {self._timeouts.message:g} s")
         elif self._ping_due is not None and now >= self._ping_due:
@@ -184,9 +194,9 @@ class Liveness:
         idle = self._timeouts.idle
         if idle is None:
             return None
-        # While we ourselves do not read, the peer's silence says nothing.
+        # While we ourselves do not read, the peer's silence says nothing; that it takes nothing, either, does.
         if self._owner is None or self._owner.reading_paused:
-            return now + idle
+            return (now if self._stuck_at is None else self._stuck_at) + idle
         heard_at = self._ponged_at if self._timeouts.strict_pong else session.received_at
         return max(heard_at, self._taken_at) + idle
 

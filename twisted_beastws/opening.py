@@ -50,6 +50,8 @@ class ServerOpening(Operation):
         try:
             self._request = await self._next_request()
         except (BadRequest, HeadTooLarge) as error:
+            # The one before has been answered, and this is none.
+            self._protocol.request = None
             # RFC 9112 §2.2 and RFC 6585 §5, where Beast sends nothing.
             await self._send(handshake.failure(error, None), self._protocol.settings.decorator)
             raise
@@ -111,6 +113,7 @@ class ServerOpening(Operation):
         """The answer to a request, or None for its upgrade; raises a `HandshakeError`."""
         protocol = self._protocol
         protocol.request = request
+        protocol.count_request()
         answer = await self._ask(protocol.http_requested, request)
         if answer is not None:
             return answer

@@ -62,8 +62,21 @@ class Operation:
         self._hold_back()
 
     def when_octets_come(self, begin: Callable[[], None]) -> None:
-        """Call ``begin``, which begins an operation, at the first octets: until then a connection costs little."""
-        self._idle = begin
+        """Call ``begin``, which begins an operation, at the first octets: until then a connection costs little.
+
+        At once, if some wait. Raises `LocalError` while an operation runs.
+        """
+        self._require_idle()
+        if self.octets_wait:
+            begin()
+        else:
+            self._idle = begin
+            self._hold_back()
+
+    @property
+    def octets_wait(self) -> bool:
+        """Some came that nothing has read."""
+        return len(self._head) > 0
 
     def rest(self) -> bytes:
         """The octets behind the last head, which leave."""
@@ -81,14 +94,20 @@ class Operation:
 
     def operate(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         """Run ``coroutine``; raises `LocalError` while another runs. Cancelling it aborts the connection."""
-        if self._operation is not None or self._idle is not None:
+        try:
+            self._require_idle()
+        except LocalError:
             coroutine.close()
-            raise LocalError("one operation of the opening handshake at a time: another is not done")
+            raise
         operation: Deferred[T] = Deferred(self._cancelled)
         self._operation = operation
         running = self._coroutine = Deferred.fromCoroutine(coroutine)
         running.addBoth(self._operated, operation)
         return operation
+
+    def _require_idle(self) -> None:
+        if self._operation is not None or self._idle is not None:
+            raise LocalError("one operation of the opening handshake at a time: another is not done")
 
     def _cancelled(self, operation: Deferred[Any]) -> None:
         self.lost(Failure(CancelledError()))

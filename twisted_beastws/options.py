@@ -42,7 +42,8 @@ class Timeouts:
     """How long things may take, in seconds; ``None`` is never. Deadlines are kept to 1/32 s and are never early.
 
     handshake: from the connection, or the last HTTP answer, to the end of the opening handshake. 30 (Beast, suggested).
-    idle: silence from the peer, not counting while we ourselves paused reading. 300 (Beast, suggested for a server).
+    idle: silence from the peer, not counting while we ourselves paused reading, unless octets wait and it takes none.
+        300 (Beast, suggested for a server).
     ping_interval: a ping to the peer each so often. 30 (half of nginx's ``proxy_read_timeout``).
     close: from our close frame, or from a failure, to the end of TCP. 10 (websockets' ``close_timeout``).
     message: the age of an unfinished message. 300 (Node.js' ``requestTimeout``).
@@ -87,7 +88,14 @@ class Limits:
         sends each in one frame. 256 KiB (Beast's ``auto_fragment``, at 4 KiB).
     max_queued, max_queued_size: messages, and octets of them, received but not yet taken; above either the transport is
         paused. 16 (websockets' ``max_queue``) and 1 MiB.
-    max_connections, max_connections_per_peer: of one factory, answered with 503 beyond; ``None`` is unlimited.
+    max_connections, max_connections_per_peer: of one factory, answered with 503 beyond; ``None`` is unlimited. A peer
+        is an IPv4 address or an IPv6 network of 64 bits, and nobody on a UNIX socket.
+    max_opening: connections that are no WebSocket yet; for one more the oldest of them is dropped. None.
+    max_handshakes, max_handshakes_per_peer: HTTP requests a second on average, and as many at once, answered with 503
+        and 429 beyond. None.
+    max_message_rate: messages, pings and pongs that a peer may send a second on average, and as many at once; beyond it
+        the connection is closed with 1008. None.
+    max_byte_rate: the same for octets as received; a message of max_message_size may always come at once. None.
     """
 
     max_message_size: int | None = 1 << 20
@@ -104,6 +112,11 @@ class Limits:
     max_queued_size: int = 1 << 20
     max_connections: int | None = None
     max_connections_per_peer: int | None = None
+    max_opening: int | None = None
+    max_handshakes: float | None = None
+    max_handshakes_per_peer: float | None = None
+    max_message_rate: float | None = None
+    max_byte_rate: float | None = None
 
     def __post_init__(self) -> None:
         _check_positive(self, *(field.name for field in fields(self) if field.name != "slow_reader"))

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer
+from twisted.logger import Logger
 from zope.interface import implementer
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
+log = Logger()
+
 TURN = 1e-8
 """Seconds from one turn to the next, as Twisted's ``Cooperator`` has it: a ``Clock`` would never leave off at 0."""
+
+
+def stop(producer: Any) -> None:
+    """Stop ``producer``, or None. If that fails it is logged: whoever is at the end of a connection has more to do."""
+    if producer is None:
+        return
+    try:
+        producer.stopProducing()
+    except Exception:
+        log.failure("{producer} could not be stopped", producer=producer)
 
 
 @implementer(IPushProducer)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from itertools import count
@@ -25,7 +25,7 @@ from twisted_beastws.opening import ServerOpening
 from twisted_beastws.operation import forget_frames, settled
 from twisted_beastws.options import Decorator, Role, Settings
 from twisted_beastws.outgoing import Outgoing
-from twisted_beastws.producers import PulledProducer
+from twisted_beastws.producers import PulledProducer, stop
 from twisted_beastws.takeover import RequestOpening, WebConnection
 from twisted_beastws.wire.closing import CloseCode, CloseReason
 from twisted_beastws.wire.deflate import Negotiated, PerMessageDeflate
@@ -33,6 +33,7 @@ from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT, Opcode
 from twisted_beastws.wire.handshake import success
 from twisted_beastws.wire.http import Request, Response
 from twisted_beastws.wire.prepared import Prepared
+from twisted_beastws.wire.rate import rate_limited
 from twisted_beastws.wire.session import DeflateSession, Session
 
 if TYPE_CHECKING:
@@ -84,10 +85,11 @@ class ApplicationTransport:
 
     def loseConnection(self) -> None:
         """Close by the closing handshake, with 1000; before there is a WebSocket, behind the answers that wait."""
-        if self._protocol.state is State.CONNECTING:
-            self._protocol.tear_down()
-        else:
-            self._protocol.close()
+        protocol = self._protocol
+        if protocol.state is State.CONNECTING:
+            protocol.tear_down()
+        elif protocol._session is not None:
+            protocol.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.below, name)
@@ -261,6 +263,11 @@ class WebSocketProtocol(Protocol):
     async def _accept_on(self) -> None:
         again: object = True
         while again and self.state is State.CONNECTING:
+            opening = self._require_opening(Role.SERVER)
+            if not opening.octets_wait:
+                # Who has been answered and says nothing more is in no handshake that could time out.
+                opening.when_octets_come(self._serve)
+                return
             again = await self.accept().addErrback(self._not_accepted)
 
     def _not_accepted(self, failure: Failure) -> bool:
@@ -501,16 +508,9 @@ class WebSocketProtocol(Protocol):
         self._receivers.append(receiver)
         return receiver
 
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+    def __aiter__(self) -> AsyncIterator[str | bytes]:
         """The messages to the end: a close with 1000 or 1001 ends the loop, any other raises `ConnectionClosed`."""
-        while True:
-            try:
-                message = await self.receive()
-            except ConnectionClosed as error:
-                if error.reason.code in (CloseCode.NORMAL, CloseCode.GOING_AWAY):
-                    return
-                raise
-            yield message
+        return _Messages(self.receive)
 
     # Keeping pace: we are a consumer of the application's octets, and a producer of messages for it.
 
@@ -522,12 +522,15 @@ class WebSocketProtocol(Protocol):
         """Pause ``producer`` while more than ``Limits.high_water`` octets wait, until ``low_water`` (``IConsumer``).
 
         Without ``streaming`` it is asked for more once a turn of the reactor, in between. It is stopped when the
-        connection is lost. Raises RuntimeError while another is registered.
+        connection begins to close, or is lost. Raises RuntimeError while another is registered.
         """
+        if self.state in (State.CLOSING, State.CLOSED):
+            producer.stopProducing()
+            return
         if not streaming:
             producer = PulledProducer(producer, self._clock)
         self.outgoing.register(producer)
-        if not streaming and self.buffered_amount <= self.settings.limits.high_water and self._ended is None:
+        if not streaming and self.buffered_amount <= self.settings.limits.high_water:
             producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
@@ -658,6 +661,11 @@ class WebSocketProtocol(Protocol):
         """Give the handshake its time, from now."""
         self._liveness.expect(self.settings.timeouts.handshake)
 
+    def count_request(self) -> None:
+        """Raise a `HandshakeError` if the server has too many requests."""
+        if self.server is not None:
+            self.server.count_request(self)
+
     def admit(self) -> None:
         """Raise a `HandshakeError` if the server has no place for this connection."""
         if self.server is not None:
@@ -710,10 +718,18 @@ class WebSocketProtocol(Protocol):
 
     def _make_session(self) -> Session:
         server, now, settings = self.role is Role.SERVER, self._clock.seconds, self.settings
+        (plain, deflating), limits = self._session_types, settings.limits
+        limited = limits.max_message_rate is not None or limits.max_byte_rate is not None
+        if limited:
+            plain, deflating = rate_limited(plain), rate_limited(deflating)
         if self.deflate is None or settings.deflate is None:
-            return self._session_types[0](server, self, self.outgoing, now, settings.limits)
-        deflate = PerMessageDeflate(self.deflate, settings.deflate, server)
-        return self._session_types[1](server, self, self.outgoing, now, settings.limits, deflate)
+            session = plain(server, self, self.outgoing, now, limits)
+        else:
+            deflate = PerMessageDeflate(self.deflate, settings.deflate, server)
+            session = deflating(server, self, self.outgoing, now, limits, deflate)
+        if limited:
+            cast(Any, session).limit(limits, Counter() if self.server is None else self.server.refusals)
+        return session
 
     def opening_settled(self) -> None:
         """An operation of the opening handshake is done; if it opened the connection, feed it what came behind."""
@@ -864,6 +880,10 @@ class WebSocketProtocol(Protocol):
         """A ping would leave now."""
         return self.outgoing.free
 
+    def turns(self) -> int:
+        """How often the peer made room for what waits."""
+        return self.outgoing.turns
+
     def timed_out(self, what: str) -> None:
         """The peer of an open connection is silent or slow: tell it, and end."""
         self._require_session().fail(TimeoutError(what), CloseCode.INTERNAL_ERROR, what)
@@ -888,6 +908,8 @@ class WebSocketProtocol(Protocol):
             self.state = State.CLOSING
             self._liveness.closing()
             self.hold_reading(False)
+            # What it would send now is too late.
+            stop(self.outgoing.unregister())
 
     def tear_down(self) -> None:
         """End TCP behind what is queued, so that the peer can read it all (RFC 6455 §7.1.1, RFC 9112 §9.6).
@@ -916,6 +938,26 @@ class WebSocketProtocol(Protocol):
             self._transport.loseWriteConnection()
         else:
             self._transport.loseConnection()
+
+
+class _Messages:
+    """What ``async for`` goes through. No generator: one left early asyncio would keep until its loop turns."""
+
+    __slots__ = ("_receive",)
+
+    def __init__(self, receive: Callable[[], Deferred[str | bytes]]) -> None:
+        self._receive = receive
+
+    def __aiter__(self) -> _Messages:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self._receive()
+        except ConnectionClosed as error:
+            if error.reason.code in (CloseCode.NORMAL, CloseCode.GOING_AWAY):
+                raise StopAsyncIteration from None
+            raise
 
 
 def _deferred(result: Any) -> Deferred[Any] | None:

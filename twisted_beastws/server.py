@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from inspect import isclass, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, cast
@@ -12,6 +11,7 @@ from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
+from twisted_beastws.admission import Admission
 from twisted_beastws.draining import Drain
 from twisted_beastws.errors import ConnectionClosed, TooManyConnections
 from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Settings, Timeouts
@@ -19,6 +19,8 @@ from twisted_beastws.protocol import State, WebSocketProtocol
 from twisted_beastws.wire.closing import CloseCode
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from twisted.internet.interfaces import IAddress, IReactorTime
     from twisted.python.failure import Failure
 
@@ -86,8 +88,7 @@ class WebSocketServerFactory(Factory):
             clock=clock,
         )
         self.connections: set[WebSocketProtocol] = set()
-        self._peers: Counter[str] = Counter()
-        self._peer_of: dict[WebSocketProtocol, str] = {}
+        self._admission = Admission(lambda: self._clock().seconds())
         self._drain: Drain | None = None
 
     def acceptableProtocols(self) -> list[bytes]:
@@ -101,38 +102,33 @@ class WebSocketServerFactory(Factory):
         protocol.server = self
         protocol.settings = self.settings
         self.connections.add(protocol)
+        self._admission.arrive(protocol, self.settings.limits)
         return protocol
+
+    @property
+    def refusals(self) -> Counter[str]:
+        """How often a limit of connections or rates was met, by its name among `Limits`."""
+        return self._admission.refusals
+
+    def count_request(self, protocol: WebSocketProtocol) -> None:
+        """Count a request; raises a `HandshakeError` (429 or 503) beyond the limits."""
+        self._admission.count_request(protocol, self.settings.limits)
 
     def admit(self, protocol: WebSocketProtocol) -> None:
         """Count a connection that is about to open; raises `TooManyConnections` (503) beyond the limits or in a
         drain."""
-        limits = self.settings.limits
-        per_peer = limits.max_connections_per_peer
         if self._drain is not None:
             raise TooManyConnections("The server is shutting down")
-        if limits.max_connections is None and per_peer is None:
-            return
-        peer = getattr(protocol.peer, "host", "")
-        if limits.max_connections is not None and len(self._peer_of) >= limits.max_connections:
-            raise TooManyConnections
-        # Those of a UNIX socket have no address, and may be anybody.
-        if peer and per_peer is not None and self._peers[peer] >= per_peer:
-            raise TooManyConnections("The server has too many connections from this address; try again later")
-        self._peer_of[protocol] = peer
-        self._peers[peer] += 1
+        self._admission.admit(protocol, self.settings.limits)
 
     def dismiss(self, protocol: WebSocketProtocol) -> None:
-        """A connection does not count any more: it did not open, or is gone."""
-        peer = self._peer_of.pop(protocol, None)
-        if peer is not None:
-            self._peers[peer] -= 1
-            if not self._peers[peer]:
-                del self._peers[peer]
+        """A connection does not count any more: it did not open."""
+        self._admission.dismiss(protocol, self.settings.limits)
 
     def forget(self, protocol: WebSocketProtocol) -> None:
         """A connection is gone."""
         self.connections.discard(protocol)
-        self.dismiss(protocol)
+        self._admission.forget(protocol)
         if self._drain is not None:
             self._drain.forget(protocol)
 

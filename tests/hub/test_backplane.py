@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import pytest
 
 from twisted_beastws.hub import LocalBackplane, Message
@@ -108,17 +111,31 @@ class TestHistory:
     def test_all_rooms_together_are_bounded_and_the_room_longest_silent_gives_way(self) -> None:
         local = Local()
         local.publish("a", "x" * 1000)
-        size = local.backplane.history_size
+        size = local.backplane.history_size - local.backplane.ROOM
         assert 1000 < size < 1500
-        local = Local(max_history=3 * size)
+        full = 3 * size + 2 * local.backplane.ROOM
+        local = Local(max_history=full)
         for room in ("a", "b", "a"):
             local.publish(room, "x" * 1000)
-        assert local.backplane.history_size == 3 * size
+        assert local.backplane.history_size == full
         local.publish("c", "x" * 1000)
-        assert local.backplane.history_size == 3 * size
+        assert local.backplane.history_size == full
         assert [len(local.history(room)) for room in "abc"] == [2, 0, 1]
         local.publish("c", "x" * 1001)
         assert [len(local.history(room)) for room in "abc"] == [0, 0, 2]
+
+    def test_many_rooms_of_few_words_are_bounded_as_well(self) -> None:
+        backplane = LocalBackplane(max_history=1 << 20)
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for number in range(3000):
+                backplane.publish(f"room {number:059}", "few words", True, None)
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert after - before < 1.25 * (1 << 20)
 
     def test_one_too_long_for_it_is_not_kept(self) -> None:
         local = Local(max_history=1000)

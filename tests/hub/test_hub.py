@@ -422,12 +422,15 @@ def test_a_hub_that_is_stopped_delivers_nothing(hub: Hub) -> None:
     assert one.heard == ["again"]
 
 
-def test_a_connection_that_is_gone_is_kept_by_nobody(hub: Hub, connect: Callable[..., Any], clock: Clock) -> None:
+@pytest.mark.parametrize("after", [None, "0-0"])
+def test_a_connection_that_is_gone_is_kept_by_nobody(
+    hub: Hub, connect: Callable[..., Any], clock: Clock, after: str | None
+) -> None:
     import gc
     from weakref import ref
 
     peer = connect()
-    hub.join(peer.protocol, "a", name="ann")
+    hub.join(peer.protocol, "a", name="ann", after=after)
     gone = ref(peer.protocol)
     peer.leaves()
     gc.disable()

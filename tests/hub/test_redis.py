@@ -293,6 +293,15 @@ class TestPublish:
         one.link.settle()
         assert here.heard == ["fine"]
         assert len(logged(type(None))) == 6
+        # Such an id could not be caught up from.
+        for message_id in ("nonsense", "1-1\x1b", "\ufffd"):
+            one.received("a", message_id, b"hub 1 t\nbad")
+        assert here.heard == ["fine"]
+        assert len(logged(type(None))) == 3
+        one.link.cut()
+        one.link.connect()
+        one.link.settle()
+        assert one.state is BackplaneState.CONNECTED
 
 
 class TestSubscriptions:

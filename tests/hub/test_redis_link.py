@@ -12,6 +12,7 @@ import pytest
 import pytest_twisted
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet.defer import gatherResults
+from twisted.internet.testing import MemoryReactorClock
 
 from twisted_beastws.hub import Hub, PublishError
 from twisted_beastws.hub.backplane import BackplaneState
@@ -302,6 +303,16 @@ class TestLoss:
             await refusal(connected.hub, "late")
             assert connected.backplane.state is BackplaneState.STOPPED
         await until(lambda: redis.ask("CLIENT LIST").count("id=") == 1)
+
+    @pytest.mark.usefixtures("logged")
+    def test_stopping_while_it_connects_leaves_nothing_and_says_nothing(self) -> None:
+        pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
+        reactor = MemoryReactorClock()
+        for url in ("unix:///nowhere", "redis://127.0.0.1"):
+            hub = Hub(RedisBackplane(url, reactor=reactor))
+            hub.start()
+            stopped = hub.stop()
+            assert stopped.called and reactor.getDelayedCalls() == []
 
     def test_the_waits_between_tries_grow_to_ten_seconds(self) -> None:
         pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")

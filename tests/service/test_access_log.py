@@ -193,6 +193,15 @@ class TestFile:
         peer.leaves()
         assert len(server.lines) == 2
 
+    def test_has_nothing_of_the_request_before_one_that_is_none(self, serve: Any) -> None:
+        server = serve()
+        peer = server.client()
+        peer.sends(peer.HEAD.replace(b"GET", b"POST"), b"noise\r\n\r\n")
+        peer.leaves()
+        first, second = server.entries
+        assert first["target"] == "/chat"
+        assert (second["status"], second["target"], second["origin"], second["user"]) == (400, None, None, None)
+
     def test_is_opened_again_by_its_name(self, serve: Any, tmp_path: Path) -> None:
         server = serve()
         for _ in range(2):
@@ -231,7 +240,12 @@ class TestFile:
             peer.leaves()
         assert errors == ["cannot write the access log /dev/full: No space left on device"]
         assert server.factory.connections == set()
-        server.log._file = None
+        server.log.reopen()
+        peer = server.client()
+        peer.sends(peer.HEAD)
+        peer.leaves()
+        server.log.stopService()
+        assert server.log._file is None
 
     def test_the_working_directory_may_change(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from twisted.internet.task import Clock
 
 from twisted_beastws import ACCELERATED, Limits, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws._version import __version__
-from twisted_beastws.service.admin import admin_factory
+from twisted_beastws.service.admin import MAX_CONNECTIONS, admin_factory
 from twisted_beastws.service.extending import extended
 from twisted_beastws.service.metering import Meter, Metered
 from twisted_beastws.service.metrics import Metrics
@@ -38,7 +39,8 @@ class Served:
         self.meter = Meter()
         self.factory = WebSocketServerFactory(Echo, clock=clock, **options)
         self.factory.make = extended(self.factory.make, Metered, meter=self.meter)
-        self.admin = admin_factory(Metrics(self.factory, self.meter, hub), lambda: self.ready)
+        self.admin_for = (Metrics(self.factory, self.meter, hub), lambda: self.ready)
+        self.admin = admin_factory(*self.admin_for)
         self.admin.settings = self.factory.settings
 
     def client(self, **options: Any) -> Any:
@@ -100,8 +102,17 @@ class TestHealth:
 
     def test_is_bounded_by_itself(self) -> None:
         settings = admin_factory(Metrics(WebSocketServerFactory(Echo), Meter()), lambda: True).settings
-        assert settings.limits.max_connections == 100
         assert settings.timeouts.handshake == 60.0
+
+    def test_has_so_many_connections_at_most(self, served: Served) -> None:
+        served.admin.settings = replace(served.admin.settings, limits=admin_factory(*served.admin_for).settings.limits)
+        peers = [served._connect(factory=served.admin, opened=False) for _ in range(MAX_CONNECTIONS)]
+        peers[1].sends(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
+        more = [served._connect(factory=served.admin, opened=False) for _ in range(2)]
+        assert [peer.transport.disconnected for peer in (*peers, *more)].count(True) == 2
+        assert peers[0].transport.disconnected and not more[1].transport.disconnected
+        for peer in (*peers, *more):
+            peer.leaves()
 
 
 class TestMetrics:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 
 from twisted_beastws import Request, Response, State, WebSocketProtocol, WebSocketServerFactory
@@ -206,6 +207,78 @@ class TestRequests:
         for login, expected in (("ann:secret", 401), ("bob:123", 200), (":", 401)):
             peer.sends(page + authorization(login))
             assert status(peer) == expected
+
+    def test_a_password_in_a_file_may_have_colons(
+        self, connect: Callable[..., Any], clock: Clock, tmp_path: Path
+    ) -> None:
+        (tmp_path / "passwords").write_text("noise\nann:x:secret \nann:again\n")
+        server = Server(connect, clock, make_checker(f"file:{tmp_path / 'passwords'}"))
+        for login, expected in (("ann:x:secret", 200), ("ann:x", 401), ("ann:again", 401), ("noise:", 401)):
+            peer = server.client()
+            peer.sends(b"GET / HTTP/1.1\r\nHost: h\r\n" + authorization(login))
+            assert status(peer) == expected
+
+    def test_a_file_that_is_gone_lets_nobody_in(
+        self, connect: Callable[..., Any], clock: Clock, tmp_path: Path, logged: Callable[..., list[Any]]
+    ) -> None:
+        passwords = tmp_path / "passwords"
+        passwords.write_text("ann:secret\n")
+        peer = Server(connect, clock, make_checker(f"file:{passwords}")).client()
+        passwords.unlink()
+        peer.sends(peer.HEAD[:-2] + authorization("ann:secret"))
+        assert status(peer) == 401
+        assert len(logged(type(None))) == 1
+
+    def test_a_checker_of_text_knows_no_other_octets(self, connect: Callable[..., Any], clock: Clock) -> None:
+        class OfText:
+            def requestAvatarId(self, credentials: Any) -> Any:
+                return credentials.username.decode()
+
+        server = Server(connect, clock, OfText())
+        for login, expected in ((b"\xff:x", 401), (b"ann:x", 101)):
+            peer = server.client()
+            peer.sends(peer.HEAD[:-2] + authorization(login))
+            assert status(peer) == expected
+
+    def test_read_by_hand_are_those_of_somebody_known(self, connect: Callable[..., Any], clock: Clock) -> None:
+        class ByHand(WebSocketProtocol):
+            def serve(self) -> None:
+                self.read_request().addCallback(
+                    lambda request: self.respond(Response(200, body=f"{request.path} for {self.user}"))
+                ).addCallback(lambda _: WebSocketProtocol.serve(self))
+
+        factory = WebSocketServerFactory(ByHand, clock=clock)
+        checkers = Checkers([make_checker("memory:ann:secret")])
+        factory.make = extended(factory.make, Authenticated, checkers=checkers)
+        peer = connect(factory=factory, opened=False)
+        page = b"GET /page HTTP/1.1\r\nHost: h\r\n"
+        for _ in range(2):
+            peer.sends(page + b"\r\n")
+            assert status(peer) == 401
+        peer.sends(page + authorization("ann:secret"))
+        assert peer.reads().endswith(b"\r\n\r\n/page for ann")
+        peer.sends(peer.HEAD)
+        assert status(peer) == 401
+        peer.sends(peer.HEAD[:-2] + authorization("ann:secret"))
+        assert status(peer) == 101
+
+    def test_read_by_hand_end_with_the_connection(self, connect: Callable[..., Any], clock: Clock) -> None:
+        ended: list[Any] = []
+
+        class Hanging:
+            def requestAvatarId(self, credentials: object) -> Deferred[bytes]:
+                return Deferred()
+
+        class ByHand(WebSocketProtocol):
+            def serve(self) -> None:
+                self.read_request().addErrback(lambda failure: ended.append(failure.type))
+
+        factory = WebSocketServerFactory(ByHand, clock=clock)
+        factory.make = extended(factory.make, Authenticated, checkers=Checkers([Hanging()]))
+        peer = connect(factory=factory, opened=False)
+        peer.sends(peer.HEAD[:-2] + authorization("ann:secret"))
+        peer.leaves()
+        assert ended == [ConnectionDone]
 
     def test_wait_for_a_checker_that_takes_its_time(self, connect: Callable[..., Any], clock: Clock) -> None:
         answer: Deferred[bytes] = Deferred()

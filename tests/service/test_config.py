@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from twisted.python.usage import UsageError
 
-from twisted_beastws import Limits, Origins, Timeouts
+from twisted_beastws import Origins, Timeouts
 from twisted_beastws.service import Options
 from twisted_beastws.service.config import ConfigError, read_config
 from twisted_beastws.service.serving import Farewell
+
+from .test_options import LIMITS
 
 KINDS = {"flags": ["f"], "single": ["ping-interval", "path"], "repeated": ["listen"]}
 
@@ -97,6 +100,8 @@ class TestOptions:
             admin = "tcp:2"
             access-log = "access.log"
             access-log-format = "json"
+            max-message-rate = 2.5
+            trust-proxy = ["127.0.0.1", "10.0.0.0/8"]
         """)
         options = parse("--config", path)
         assert [description for description, _ in options.endpoints] == ["tcp:1", "unix:/run/chat"]
@@ -104,7 +109,8 @@ class TestOptions:
         assert options.origins == Origins(("https://a.example", "https://b.example"), True, True)
         assert options.checkers is not None
         assert options.timeouts == Timeouts(handshake=2, idle=9, ping_interval=0.5, close=5)
-        assert options.limits == Limits(max_message_size=1000)
+        assert options.limits == replace(LIMITS, max_message_size=1000, max_message_rate=2.5)
+        assert options["trust-proxy"] == ["127.0.0.1", "10.0.0.0/8"]
         assert options.farewell == Farewell(1012, "the server is restarting", 3.0)
         assert options.admin is not None and options.admin[0] == "tcp:2"
         assert options.access_log is not None and options.access_log.path.endswith("/access.log")

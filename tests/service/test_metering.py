@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 
 from twisted_beastws import (
@@ -23,6 +24,7 @@ from twisted_beastws import (
 )
 from twisted_beastws.service.extending import extended
 from twisted_beastws.service.metering import ROUND_TRIPS, Meter, Metered, Traffic
+from twisted_beastws.tunnel import TunnelFactory
 from twisted_beastws.wire.session import DeflateSession, Session
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -260,6 +262,15 @@ class TestHandshakes:
         clock.advance(5.1)
         assert server.meter.handshakes == {"timeout": 1}
 
+    def test_who_was_answered_and_says_nothing_more_is_none(self, serve: Any, clock: Clock) -> None:
+        server = serve(timeouts=Timeouts(handshake=5.0))
+        peer = server.client(opened=False)
+        peer.sends(peer.HEAD.replace(b"GET", b"POST"))
+        clock.advance(5.1)
+        assert peer.transport.disconnecting
+        peer.leaves()
+        assert server.meter.handshakes == {"400": 1}
+
     def test_who_leaves_before_it_asked_is_none(self, serve: Any) -> None:
         server = serve()
         peer = server.client(opened=False)
@@ -325,6 +336,27 @@ class TestSlowReaders:
         assert dropped > 10
         peer.leaves()
         assert (server.meter.slow_readers, server.meter.dropped) == (0, dropped)
+
+
+class TestTunnels:
+    def test_can_do_what_they_can_unmetered(self, connect: Callable[..., Any], clock: Clock) -> None:
+        class Half(Protocol):
+            def connectionMade(self) -> None:
+                assert self.transport is not None
+                self.transport.write(b"octets")
+                self.transport.loseWriteConnection()
+
+        factory = TunnelFactory(Factory.forProtocol(Half), clock=clock)
+        meter = Meter()
+        factory.make = extended(factory.make, Metered, meter=meter)
+        peer = connect(factory=factory, opened=False)
+        peer.sends(peer.HEAD)
+        assert peer.reads().endswith(b"\r\n\r\n\x82\x06octets\x88\x02\x03\xe8")
+        peer.sends(peer.frame(0x82, b"four"), peer.close())
+        peer.leaves()
+        assert meter.traffic == Traffic(
+            received_binaries=1, received_binary_octets=4, sent_binaries=1, sent_binary_octets=6
+        )
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from twisted_beastws import Limits, Origins, Timeouts, WebSocketServerFactory
 from twisted_beastws._version import __version__
 from twisted_beastws.service import Options, makeService
 from twisted_beastws.service.chat import Chat
+from twisted_beastws.service.forwarded import BehindProxy
 from twisted_beastws.service.serving import Farewell
 
 APP = """
@@ -52,6 +54,16 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "app_of_options"
 
 
+LIMITS = Limits(
+    max_message_size=1048576,
+    max_head_size=16384,
+    max_connections=10000,
+    max_connections_per_peer=2000,
+    max_opening=1000,
+    max_handshakes_per_peer=1000,
+)
+
+
 class TestDefaults:
     def test_are_the_chat_that_restbed_meant(self) -> None:
         options = parse()
@@ -59,8 +71,9 @@ class TestDefaults:
         assert options.app is None
         assert options["path"] == "/chat"
         assert options.timeouts == Timeouts(handshake=30, idle=60, ping_interval=5, close=5)
-        assert options.limits == Limits(max_message_size=1048576)
+        assert options.limits == LIMITS
         assert options.origins == Origins()
+        assert options.proxies is None
         assert options.farewell == Farewell(1001, "the server is shutting down", 8.0)
         assert (options.admin, options.access_log, options.checkers) == (None, None, None)
 
@@ -118,7 +131,7 @@ class TestGiven:
         ]
         assert options["path"] == "/a/b"
         assert options.timeouts == Timeouts(handshake=2, idle=9, ping_interval=0.25, close=5)
-        assert options.limits == Limits(max_message_size=65536)
+        assert options.limits == replace(LIMITS, max_message_size=65536)
         assert options.origins == Origins(allowed=("https://example.com", "http://localhost:8000"))
 
     def test_zero_is_never(self) -> None:
@@ -134,6 +147,34 @@ class TestGiven:
 
     def test_the_end(self) -> None:
         assert parse("--drain-time=0", "--drain-code=1012").farewell == Farewell(1012, "the server is restarting", 0.0)
+
+    def test_limits(self) -> None:
+        names = [field.name for field in fields(Limits) if field.name.startswith("max_")]
+        asked = {
+            "head": "max_head_size",
+            "connections": "max_connections",
+            "connections-per-address": "max_connections_per_peer",
+            "handshakes": "max_handshakes",
+            "handshakes-per-address": "max_handshakes_per_peer",
+            "message-rate": "max_message_rate",
+            "byte-rate": "max_byte_rate",
+        }
+        given = parse(*(f"--max-{option}={number}" for number, option in enumerate(asked, 2))).limits
+        assert given == replace(LIMITS, **{name: number for number, name in enumerate(asked.values(), 2)})
+        assert set(asked.values()) < set(names)
+        rates = parse("--max-message-rate=0.5", "--max-handshakes=2.5").limits
+        assert (rates.max_message_rate, rates.max_handshakes) == (0.5, 2.5)
+
+    def test_no_limits(self) -> None:
+        options = ("connections", "connections-per-address", "handshakes", "handshakes-per-address", "byte-rate")
+        limits = parse(*(f"--max-{option}=0" for option in options)).limits
+        assert limits == Limits(max_message_size=1048576, max_opening=1000)
+
+    def test_proxies(self) -> None:
+        options = parse("--trust-proxy=10.0.0.0/8", "--trust-proxy", "unix", "--proxy-header=Forwarded")
+        assert (options["trust-proxy"], options["proxy-header"]) == (["10.0.0.0/8", "unix"], "forwarded")
+        assert options.proxies is not None
+        assert issubclass(makeService(options).factory.make.func, BehindProxy)  # type: ignore[attr-defined]
 
     def test_who_may_come_in(self) -> None:
         options = parse("--auth=memory:ann:secret", "--auth", "memory:bob:123")
@@ -154,6 +195,9 @@ class TestGiven:
         assert capsys.readouterr().out == f"twisted_beastws {__version__}\n"
 
 
+COUNT = "give a number; 0 is no limit"
+RATE = "give a number a second, such as 10 or 0.5; 0 is no limit"
+PROXY = "give an address, a network such as 10.0.0.0/8, or unix"
 SECONDS = "give seconds, such as 5 or 0.5; 0 is never"
 OCTETS = "give a number of octets, 1 or more"
 DRAIN = "give seconds, such as 8 or 0.5; 0 drops everyone"
@@ -174,6 +218,13 @@ class TestRefused:
             ("--idle-timeout=x", SECONDS),
             ("--handshake-timeout=-3", SECONDS),
             *((f"--max-message={text}", OCTETS) for text in ("0", "-1", "1k", "1.5", "", "1_000", "9" * 30)),
+            *((f"--max-head={text}", OCTETS) for text in ("0", "x")),
+            *((f"--max-connections={text}", COUNT) for text in ("-1", "1.5", "", "1e3", "9" * 10)),
+            ("--max-connections-per-address=x", COUNT),
+            *((f"--max-handshakes={text}", RATE) for text in ("-1", "x", "", "inf", "nan")),
+            *((f"--max-{option}=x", RATE) for option in ("handshakes-per-address", "message-rate", "byte-rate")),
+            *((f"--trust-proxy={text}", PROXY) for text in ("localhost", "", "10.0.0.1/8", "10.0.0.0/33", "*")),
+            *((f"--proxy-header={text}", "give x-forwarded-for or forwarded") for text in ("", "via")),
             *((f"--drain-time={text}", DRAIN) for text in ("-1", "x", "")),
             *((f"--drain-code={text}", CODE) for text in ("1000", "01001", "x", "")),
             ("--access-log-format=xml", "give text or json"),

@@ -189,6 +189,19 @@ class TestStop:
         assert done == [None]
         assert not service.running
 
+    def test_a_port_that_cannot_keeps_nobody_here(self, factory: WebSocketServerFactory, lines: list[str]) -> None:
+        port = Port(UNIXAddress(None))
+        service = Serving(factory, [("unix:/run/chat", Endpoint(succeed(port)))], URLS)
+        service.startService()
+        protocol, transport = factory.buildProtocol(None), StringTransport()
+        protocol.makeConnection(transport)
+        protocol.dataReceived(UPGRADE)
+        service.stopService()
+        assert port.stopped is not None
+        port.stopped.errback(FileNotFoundError(2, "No such file or directory"))
+        assert protocol.state is State.CLOSING
+        assert lines[-2].endswith("did not close in order: [Errno 2] No such file or directory")
+
     def test_ends_an_endpoint_that_does_not_listen_yet(self, factory: WebSocketServerFactory, lines: list[str]) -> None:
         slow: Deferred[Any] = Deferred()
         service = Serving(factory, [("tcp:1", Endpoint(slow))], URLS)

@@ -121,12 +121,13 @@ class LocalBackplane:
     """For one hub alone. Messages are delivered before `publish` returns.
 
     history: messages of each room that are kept; 0 keeps none. 100.
-    max_history: octets that all rooms' history may have together, with 256 for each message; beyond it the oldest
-        messages go of the room whose latest one is the oldest. 64 MiB.
+    max_history: octets that all rooms' history may have together, with 256 for each message and 1024 for each room;
+        beyond it the oldest messages go of the room whose latest one is the oldest. 64 MiB.
     now: the seconds since 1970.
     """
 
     OVERHEAD = 256
+    ROOM = 1024
 
     def __init__(self, *, history: int = 100, max_history: int = 1 << 26, now: Callable[[], float] = time.time) -> None:
         self.state = BackplaneState.STOPPED
@@ -195,7 +196,10 @@ class LocalBackplane:
         return "{}-{}".format(*self._last)
 
     def _keep(self, room: str, message: Message) -> None:
-        kept = self._kept.setdefault(room, deque())
+        kept = self._kept.get(room)
+        if kept is None:
+            kept = self._kept[room] = deque()
+            self.history_size += self.ROOM
         self._kept.move_to_end(room)
         kept.append(message)
         self.history_size += self._size_of(message)
@@ -206,6 +210,7 @@ class LocalBackplane:
             self.history_size -= self._size_of(self._kept[oldest].popleft())
             if not self._kept[oldest]:
                 del self._kept[oldest]
+                self.history_size -= self.ROOM
 
     def _size_of(self, message: Message) -> int:
         return getsizeof(message.data) + self.OVERHEAD

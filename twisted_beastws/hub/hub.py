@@ -159,8 +159,10 @@ class Hub:
         if member is None:
             return
         member.left = True
-        if member.catch_up is not None:
-            member.catch_up.stop()
+        # It gives to the member, which would keep itself.
+        catch_up, member.catch_up = member.catch_up, None
+        if catch_up is not None:
+            catch_up.stop()
         members = self._rooms[room]
         del members[connection]
         if member.named:

@@ -17,6 +17,7 @@ from twisted_beastws.hub.backplane import (
     History,
     Message,
     PublishError,
+    order_of,
 )
 from twisted_beastws.hub.catching_up import CatchUp
 from twisted_beastws.hub.redis_url import RedisURL
@@ -366,9 +367,11 @@ class RedisBackplane:
 
     def _decode(self, room: str | None, message_id: str | None, payload: bytes) -> Message | None:
         try:
+            if message_id is not None:
+                order_of(message_id)
             return _decode(room, message_id, payload)
         except ValueError:
-            self.log.warn("somebody else publishes where the backplane does: {room}, {id}", room=room, id=message_id)
+            self.log.warn("somebody else publishes where the backplane does: {room}, {id!r}", room=room, id=message_id)
             return None
 
 

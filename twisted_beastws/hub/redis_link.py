@@ -254,7 +254,7 @@ class RedisLink:
         message_id, _, payload = payload.partition(b"\n")
         name = channel.decode()[len(self._prefix) :]
         room = name.removeprefix("room:") if name.startswith("room:") else None
-        self._user.received(room, message_id.decode() or None, payload)
+        self._user.received(room, message_id.decode("ascii", "replace") or None, payload)
 
     # Connecting.
 
@@ -272,6 +272,9 @@ class RedisLink:
                 why = _reason(error)
             finally:
                 await self._disconnect()
+            if self._stopping:
+                # What is cancelled need not say so.
+                return
             failures += 1
             if failures == 1:
                 self.log.warn("the backplane {url} is away, which is tried again: {why}", url=self._url, why=why)

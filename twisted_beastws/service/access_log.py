@@ -6,11 +6,14 @@ import json
 import os
 import re
 import sys
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TextIO
 
 from twisted.application.service import Service
 from twisted.logger import Logger
+
+from twisted_beastws.admission import plain_host
 
 if TYPE_CHECKING:
     from twisted_beastws.service.metering import Metered, Traffic
@@ -72,8 +75,8 @@ class AccessLog(Service):
         """Close it."""
         super().stopService()  # type: ignore[no-untyped-call]
         file, self._file = self._file, None
-        if file is not None and file is not sys.__stdout__:
-            file.close()
+        if file is not sys.__stdout__:
+            _close(file)
 
     def reopen(self) -> None:
         """Go on in the file that has the name now. If it cannot be opened that is logged, and the old one kept."""
@@ -84,8 +87,8 @@ class AccessLog(Service):
         except OSError as error:
             self.log.error("cannot reopen the access log {path}: {error}", path=self.path, error=error.strerror)
             return
-        self._file.close()
-        self._file = file
+        before, self._file = self._file, file
+        _close(before)
 
     def _open(self) -> TextIO | None:
         # twistd makes a log of sys.stdout.
@@ -130,17 +133,27 @@ class AccessLog(Service):
             self._failing = False
 
 
+def _close(file: TextIO | None) -> None:
+    # What a full disk did not take is tried again, and was told of.
+    with suppress(OSError):
+        if file is not None:
+            file.close()
+
+
 def _who(protocol: Metered) -> dict[str, Any]:
     request = protocol.request
     peer = protocol.peer
+    host = getattr(peer, "host", None)
     now = datetime.now(timezone.utc)
     return {
         "time": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "connection": protocol.connection_id,
         # A UNIX socket's client has none.
-        "address": getattr(peer, "host", None),
-        "port": getattr(peer, "port", None),
-        "user": None if protocol.user is None else str(protocol.user),
+        "address": None if host is None else plain_host(host),
+        # Behind a proxy it may be untold.
+        "port": getattr(peer, "port", None) or None,
+        # Without a request it would be the user of the one before.
+        "user": None if request is None or protocol.user is None else str(protocol.user),
         "target": None if request is None else request.target,
         "origin": None if request is None else request.field("Origin"),
         "subprotocol": protocol.subprotocol,

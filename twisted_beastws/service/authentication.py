@@ -8,16 +8,18 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Sequence
 from hmac import compare_digest
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
-from twisted.cred.error import LoginFailed
+from twisted.cred.error import LoginFailed, UnauthorizedLogin
 from twisted.cred.strcred import findCheckerFactories
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_beastws.operation import settled
+from twisted_beastws.options import Role
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.wire.http import Headers, Request, Response
 
@@ -53,11 +55,30 @@ def make_checker(description: str) -> Any:
         raise CheckerError(" ".join(str(error).split())) from None
     if isinstance(checker, FilePasswordDB):
         # The directory may change before it is read.
-        checker.filename = os.path.abspath(checker.filename)
+        checker = PasswordFile(os.path.abspath(checker.filename))  # type: ignore[no-untyped-call]
     elif isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
         # Twisted puts in text, and compares octets.
         checker.users = {_octets(name): _octets(password) for name, password in checker.users.items()}
     return checker
+
+
+class PasswordFile(FilePasswordDB):
+    """A file of lines ``name:password``, read for each login. A password may have colons, where Twisted's ends."""
+
+    log = Logger()
+
+    def getUser(self, username: bytes) -> tuple[bytes, bytes]:
+        try:
+            with open(self.filename, "rb") as file:
+                lines = [line.rstrip() for line in file]
+        except OSError as error:
+            self.log.error("cannot read the passwords in {path}: {why}", path=self.filename, why=error.strerror)
+            raise UnauthorizedLogin from None
+        for line in lines:
+            name, colon, password = line.partition(b":")
+            if colon and name == username:
+                return name, password
+        raise KeyError(username)
 
 
 @implementer(IUsernamePassword)
@@ -102,7 +123,8 @@ class Checkers:
         for checker in self._checkers:
             try:
                 name = await maybeDeferred(checker.requestAvatarId, login)
-            except LoginFailed:
+            # Some want text, which what a client sends need not be.
+            except (LoginFailed, UnicodeDecodeError):
                 continue
             if name:
                 return _octets(name).decode("utf-8", "replace")
@@ -117,11 +139,28 @@ class Authenticated(WebSocketProtocol):
 
     checkers: Checkers
 
+    def read_request(self) -> Deferred[Request]:
+        """The next request of somebody known: who reads requests by hand does not hear of others."""
+        opening = self._require_opening(Role.SERVER)
+        return cast("Deferred[Request]", opening.operate(self._read_known(opening)))
+
+    async def _read_known(self, opening: Any) -> Request:
+        while True:
+            request: Request = await opening._read_request()
+            self.user = await opening.settled(self.checkers.user_of(request))
+            if self.user is not None:
+                return request
+            await opening._respond(_unauthorized())
+
     async def http_requested(self, request: Request) -> Any:
         self.user = await self.checkers.user_of(request)
         if self.user is None:
-            return Response(401, headers=Headers({"WWW-Authenticate": [CHALLENGE]}), body=UNAUTHORIZED)
+            return _unauthorized()
         return await settled(super().http_requested(request))
+
+
+def _unauthorized() -> Response:
+    return Response(401, headers=Headers({"WWW-Authenticate": [CHALLENGE]}), body=UNAUTHORIZED)
 
 
 def _octets(text: bytes | str) -> bytes:

@@ -25,7 +25,7 @@ class ChangingContext:
         return self.current.getContext()
 
 
-class _Reactor:
+class ReactorProxy:
     """``reactor``, but for what is done with the context factories that `listenSSL` gets."""
 
     def __init__(self, reactor: Any) -> None:
@@ -37,7 +37,7 @@ class _Reactor:
         return getattr(self.below, name)
 
 
-class _ListeningReactor(_Reactor):
+class _ListeningReactor(ReactorProxy):
     def listenSSL(self, port: int, factory: Any, contextFactory: Any, *arguments: Any, **options: Any) -> Any:
         if IOpenSSLContextFactory.providedBy(contextFactory):
             contextFactory = ChangingContext(contextFactory)
@@ -45,7 +45,7 @@ class _ListeningReactor(_Reactor):
         return self.below.listenSSL(port, factory, contextFactory, *arguments, **options)
 
 
-class _ReadingReactor(_Reactor):
+class _ReadingReactor(ReactorProxy):
     """It listens to nothing."""
 
     def listenSSL(self, port: int, factory: Any, contextFactory: Any, *arguments: Any, **options: Any) -> None:

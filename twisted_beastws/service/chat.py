@@ -137,4 +137,7 @@ def _name_of(peer: object) -> str:
     host, port = getattr(peer, "host", None), getattr(peer, "port", None)
     if host is None:
         return str(peer)
+    if not port:
+        # A proxy may tell none.
+        return str(host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted_beastws.hub import Hub
+from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server import WebSocketServerFactory
-from twisted_beastws.service.admin import admin_factory
+from twisted_beastws.service.admin import Ready, admin_factory
 from twisted_beastws.service.app import Served
 from twisted_beastws.service.authentication import Authenticated
 from twisted_beastws.service.chat import Chat, HubService
 from twisted_beastws.service.extending import extended
+from twisted_beastws.service.forwarded import BehindProxy
 from twisted_beastws.service.logs import reopen_log_files
 from twisted_beastws.service.metering import Meter, Metered
 from twisted_beastws.service.metrics import Metrics
@@ -21,17 +23,23 @@ from twisted_beastws.service.options import Options
 from twisted_beastws.service.serving import Serving
 from twisted_beastws.service.site import Site
 from twisted_beastws.service.subprotocol import CHAT_V1
+from twisted_beastws.service.summing import Summed
+from twisted_beastws.service.worker import Lifeline
+from twisted_beastws.service.workers import Workers
 
 if TYPE_CHECKING:
     from twisted.application.service import IService
 
     from twisted_beastws.service.certificates import ReloadableEndpoint
+    from twisted_beastws.service.sockets import HoldingReactor
 
 
 def makeService(options: Options) -> Operated:
     """The service that parsed ``options`` ask for."""
     from twisted.internet import reactor
 
+    if options.held is not None:
+        return _supervising(reactor, options, options.held)
     helpers: list[IService] = []
     reloads = [reopen_log_files, *(endpoint.reload for _, endpoint in options.endpoints)]
     hub: Any = None
@@ -45,6 +53,8 @@ def makeService(options: Options) -> Operated:
     factory = serving.factory
     if options.checkers is not None:
         factory.make = extended(factory.make, Authenticated, checkers=options.checkers)
+    if options.proxies is not None:
+        factory.make = extended(factory.make, BehindProxy, proxies=options.proxies)
     if options.access_log is not None:
         helpers.append(options.access_log)
         reloads.append(options.access_log.reopen)
@@ -55,10 +65,38 @@ def makeService(options: Options) -> Operated:
     if options.admin is not None:
         helpers.append(_serving_admin(options.admin, Metrics(factory, meter, hub), lambda: serving.ready))
         reloads.append(options.admin[1].reload)
+    if options.share is not None:
+        helpers.append(Lifeline())
     return Operated(reactor, serving, helpers, reloads)
 
 
-def _serving_admin(endpoint: tuple[str, ReloadableEndpoint], metrics: Metrics, ready: Callable[[], bool]) -> Serving:
+def _supervising(reactor: Any, options: Options, held: HoldingReactor) -> Operated:
+    """What opens the sockets, and runs the processes that serve them."""
+    twistd = [*_twistd_arguments(options), "beastws", *options.arguments]
+    workers = Workers(reactor, options["workers"], held, twistd, options["drain-time"])
+    urls = [("ws", "/")] if options.app is not None else [("http", "/"), ("ws", options["path"])]
+    serving = Serving(WebSocketServerFactory(WebSocketProtocol), options.endpoints, urls)
+    helpers: list[IService] = [workers]  # type: ignore[list-item, unused-ignore]
+    reloads = [reopen_log_files, workers.reload]
+    if options.access_log is not None:
+        # Nobody writes to it here: what is wrong with it ends the start, not each worker.
+        helpers.insert(0, options.access_log)
+    if options.admin is not None:
+        summed = Summed(reactor, workers.living, lambda: workers.replaced)
+        # Stopped after the workers, whose end it can be asked about.
+        helpers.insert(0, _serving_admin(options.admin, summed, summed.ready))
+        reloads.append(options.admin[1].reload)
+    return Operated(reactor, serving, helpers, reloads, lambda: workers.signal("TERM"))
+
+
+def _twistd_arguments(options: Options) -> list[str]:
+    """twistd's own options for a worker."""
+    chosen = getattr(options, "parent", None) or {}
+    reactor = [f"--reactor={chosen['reactor']}"] if chosen.get("reactor") not in (None, "default") else []
+    return ["--nodaemon", "--pidfile=", "--logger=twisted_beastws.service.worker.log_observer", *reactor]
+
+
+def _serving_admin(endpoint: tuple[str, ReloadableEndpoint], metrics: Metrics | Summed, ready: Ready) -> Serving:
     return Serving(admin_factory(metrics, ready), [endpoint], [("http", "/metrics")], option="admin")
 
 

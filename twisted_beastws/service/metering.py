@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -147,26 +148,28 @@ class _Counting:
             self.sent_binary_octets += octets
 
 
-class MeteredSession(_Counting, Session):
-    """A `Session` that counts its messages."""
+class _CountingPlain(_Counting):
+    """The same of a session without compression, whose messages do not all go by its `send_message`."""
 
-    __slots__ = (*Traffic._fields, "_in_prepared", "_streams_text")
+    __slots__ = ()
 
     def send_text(self, text: str) -> None:
-        _send_text(self, text)
+        _send_text(self, text)  # type: ignore[arg-type]
         self.sent_texts += 1
         self.sent_text_octets += len(text) if text.isascii() else len(text.encode())
 
     def send_binary(self, data: bytes) -> None:
-        _send_binary(self, data)
+        _send_binary(self, data)  # type: ignore[arg-type]
         self.sent_binaries += 1
         self.sent_binary_octets += len(data)
 
 
-class MeteredDeflateSession(_Counting, DeflateSession):
-    """A `DeflateSession` that counts its messages; all of them go by its `send_message`."""
-
-    __slots__ = (*Traffic._fields, "_in_prepared", "_streams_text")
+@cache
+def metered(kind: Any) -> Any:
+    """The subclass of ``kind``, a `Session`, that counts its messages."""
+    mixin = _Counting if issubclass(kind, DeflateSession) else _CountingPlain
+    slots = {"__slots__": (*Traffic._fields, "_in_prepared", "_streams_text"), "__module__": __name__}
+    return type(f"Metered{kind.__name__}", (mixin, kind), {**slots, "__doc__": kind.__doc__})
 
 
 class Metered(WebSocketProtocol):
@@ -174,7 +177,13 @@ class Metered(WebSocketProtocol):
 
     meter: ClassVar[Meter]
     opened_at: float = 0.0
-    _session_types = (MeteredSession, MeteredDeflateSession)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Those that the class would have unmetered: a tunnel's can do more.
+        kinds: tuple[Any, Any] = super()._session_types
+        plain, deflating = kinds
+        cls._session_types = (metered(plain), metered(deflating))
 
     def accept(self, *arguments: Any, **options: Any) -> Deferred[Request]:
         return super().accept(*arguments, **options).addErrback(self._count_refusal)

@@ -88,6 +88,7 @@ class Metrics:
         )
         buffered = sum(protocol.buffered_amount for protocol in connections if protocol.state in STATES[1:])
         yield gauge("buffered_bytes", "Octets that wait for slow readers.", (), {(): buffered})
+        yield counter("refusals", "Limits that were met, by their names.", ("limit",), self._factory.refusals)
         yield counter("slow_readers", "What was done about slow readers.", ("action",), self._slow_readers())
         if self._hub is not None:
             yield from self._rooms(gauge)

@@ -23,6 +23,7 @@ class Operated(MultiService):
     reactor: the one that runs it; it is told to stop by SIGTERM and SIGINT, which so are no failure: twistd ends with
         status 0. A second of them drops the connections that are left.
     reloads: what SIGHUP calls; one that raises is logged, and keeps none from the others.
+    again: what a second SIGTERM or SIGINT calls, if it does not drop the connections.
 
     factory: the server's.
     """
@@ -35,12 +36,14 @@ class Operated(MultiService):
         serving: Serving,
         helpers: Sequence[IService] = (),
         reloads: Sequence[Callable[[], None]] = (),
+        again: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.serving = serving
         self.factory = serving.factory
         self._reactor = reactor
         self._reloads = reloads
+        self._again = again
         self._stopping = False
         self._signals = Signals(
             reactor,
@@ -83,6 +86,9 @@ class Operated(MultiService):
             self._stopping = True
             self.log.info("{signal}: stopping", signal=name)
             self._reactor.stop()
+        elif self._again is not None:
+            self.log.info("{signal} again", signal=name)
+            self._again()
         elif self.factory.connections:
             left = len(self.factory.connections)
             self.log.info("{signal} again: connections to drop: {count}", signal=name, count=left)

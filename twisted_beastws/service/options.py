@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -19,15 +20,18 @@ from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.hub.redis_url import RedisURL
 from twisted_beastws.options import Limits, Origins, Timeouts
 from twisted_beastws.server import WebSocketServerFactory
+from twisted_beastws.service import worker
 from twisted_beastws.service.access_log import FORMATS, AccessLog
 from twisted_beastws.service.app import AppError, Served, find_app
 from twisted_beastws.service.authentication import CheckerError, Checkers, make_checker
 from twisted_beastws.service.config import ConfigError, read_config
+from twisted_beastws.service.forwarded import HEADERS, TrustedProxies
 from twisted_beastws.service.help import grouped
 from twisted_beastws.service.serving import Farewell
 
 if TYPE_CHECKING:
     from twisted_beastws.service.certificates import ReloadableEndpoint
+    from twisted_beastws.service.sockets import AdoptingReactor, HoldingReactor
 
 # RFC 3986 §3.3: what a path is made of; a browser would send anything else in another spelling.
 _PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*")
@@ -36,28 +40,54 @@ ANY_ORIGIN = "allow-any-origin-dangerously"
 
 _DRAIN_REASONS = {1001: "the server is shutting down", 1012: "the server is restarting"}
 
-# The port and the path of restbed's example, and its pings. The idle timeout is nginx's proxy_read_timeout, and twelve
-# pings: a phone changes networks within it, and what does not answer in a minute will not. A container's engine kills
-# what is not gone in 10 s.
+# The limits are what no fair client comes near. The port and the path are of restbed's example, and its pings. The idle
+# timeout is nginx's proxy_read_timeout, and twelve pings: a phone changes networks within it, and what does not answer
+# in a minute will not. A container's engine kills what is not gone in 10 s.
 DEFAULTS: dict[str, Any] = {
     "path": "/chat",
+    "workers": 0,
     "ping-interval": 5.0,
     "idle-timeout": 60.0,
     "handshake-timeout": 30.0,
     "max-message": 1 << 20,
+    "max-head": 1 << 14,
+    "max-connections": 10000,
+    "max-connections-per-address": 2000,
+    "max-handshakes": 0.0,
+    "max-handshakes-per-address": 1000.0,
+    "max-message-rate": 0.0,
+    "max-byte-rate": 0.0,
+    "proxy-header": HEADERS[0],
     "history": 100,
     "drain-time": 8.0,
     "drain-code": 1001,
     "access-log-format": "text",
 }
 
-SETTINGS = ("ping-interval", "idle-timeout", "handshake-timeout", "max-message", "origin", ANY_ORIGIN)
+MAX_OPENING = 1000
+"""Connections without a WebSocket, at most: with --max-head, so much memory can be had for nothing."""
+
+_LIMITS = (
+    "max-message",
+    "max-head",
+    "max-connections",
+    "max-connections-per-address",
+    "max-handshakes",
+    "max-handshakes-per-address",
+    "max-message-rate",
+    "max-byte-rate",
+)
+
+SETTINGS = ("ping-interval", "idle-timeout", "handshake-timeout", *_LIMITS, "origin", ANY_ORIGIN)
 """Those that a `WebSocketServerFactory` has settings of its own for."""
 
+REPEATED = ("listen", "origin", "auth", "trust-proxy")
+
 GROUPS: Mapping[str, Sequence[str]] = {
-    "What is served": ("listen", "path", "app"),
-    "Who may come in": ("origin", ANY_ORIGIN, "auth"),
-    "Times and sizes": ("ping-interval", "idle-timeout", "handshake-timeout", "max-message"),
+    "What is served": ("listen", "path", "app", "workers"),
+    "Who may come in": ("origin", ANY_ORIGIN, "auth", "trust-proxy", "proxy-header"),
+    "Times": ("ping-interval", "idle-timeout", "handshake-timeout"),
+    "Limits": _LIMITS,
     "The chat's rooms": ("history", "backplane"),
     "The end": ("drain-time", "drain-code"),
     "What is to be seen": ("admin", "access-log", "access-log-format"),
@@ -91,6 +121,31 @@ def _drain_seconds(text: str) -> float:
         return _seconds(text)
     except ValueError:
         raise ValueError("give seconds, such as 8 or 0.5; 0 drops everyone") from None
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise ValueError("give a number; 0 is no limit")
+    return int(text)
+
+
+def _workers(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,3}", text):
+        raise ValueError("give a number of processes, such as 4; 0 is this one alone")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        return _seconds(text)
+    except ValueError:
+        raise ValueError("give a number a second, such as 10 or 0.5; 0 is no limit") from None
+
+
+def _proxy_header(text: str) -> str:
+    if text.lower() not in HEADERS:
+        raise ValueError(f"give {' or '.join(HEADERS)}")
+    return text.lower()
 
 
 def _octets(text: str) -> int:
@@ -149,6 +204,9 @@ class Options(TwistedOptions):
     admin: the same for the metrics and the state of health; None is nowhere.
     app: what ``--app`` names, or None for the chat.
     checkers: who ``--auth`` lets in; None is everyone. access_log: where connections are told; None is nowhere.
+    proxies: who is believed when it says for whom it asks; None is nobody.
+    share: what this process has from its supervisor, if it is a worker. held: what holds the sockets of ``workers``.
+    arguments: the command line that these options were parsed from.
     """
 
     synopsis = "[options]"
@@ -168,10 +226,28 @@ class Options(TwistedOptions):
             "WebSocketProtocol, a coroutine function, or a WebSocketServerFactory, which has its own origins, times "
             "and sizes.",
         ),
+        _parameter(
+            "workers",
+            "Processes that share the sockets, one for each core; 0 is this one alone. The chat's need --backplane. "
+            "Limits are those of each.",
+            _workers,
+        ),
         _parameter("ping-interval", "Seconds between two pings to a connection; 0 is never.", _seconds),
         _parameter("idle-timeout", "Seconds of silence after which a connection is closed; 0 is never.", _seconds),
         _parameter("handshake-timeout", "Seconds that a client has for an HTTP request; 0 is no limit.", _seconds),
         _parameter("max-message", "Octets that a message may have; a longer one is refused with 1009.", _octets),
+        _parameter("max-head", "Octets that an HTTP request may have; a longer one is refused with 431.", _octets),
+        _parameter("max-connections", "WebSockets at a time; one more is refused with 503; 0 is no limit.", _count),
+        _parameter("max-connections-per-address", "The same from one address, or IPv6 network of 64 bits.", _count),
+        _parameter("max-handshakes", "HTTP requests a second; more are refused with 503; 0 is no limit.", _rate),
+        _parameter("max-handshakes-per-address", "The same from one address; more are refused with 429.", _rate),
+        _parameter(
+            "max-message-rate",
+            "Messages and pings that a client may send a second; who sends more is closed with 1008; 0 is no limit.",
+            _rate,
+        ),
+        _parameter("max-byte-rate", "The same for octets; a whole --max-message may always come at once.", _rate),
+        _parameter("proxy-header", "Field that they set: x-forwarded-for or forwarded.", _proxy_header),
         _parameter("history", "Messages of each room that are kept for clients that come back.", _messages),
         [
             "backplane",
@@ -200,13 +276,24 @@ class Options(TwistedOptions):
     admin: tuple[str, ReloadableEndpoint] | None = None
     checkers: Checkers | None = None
     access_log: AccessLog | None = None
+    proxies: TrustedProxies | None = None
+    held: HoldingReactor | None = None
+    arguments: Sequence[str] = ()
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self["listen"] = []
         self["origin"] = []
         self["auth"] = []
+        self["trust-proxy"] = []
         self._from_file: set[str] = set()
+        self.share = worker.share
+        self._adopting: AdoptingReactor | None = None
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse a command line. Raises ``UsageError``."""
+        self.arguments = [*(sys.argv[1:] if options is None else options)]
+        super().parseOptions(self.arguments)  # type: ignore[no-untyped-call]
 
     def opt_listen(self, description: str) -> None:
         """Endpoint to listen on, such as tcp:80 or ssl:443:privateKey=key.pem; may be repeated. [default: tcp:1984]"""
@@ -228,6 +315,17 @@ class Options(TwistedOptions):
         except CheckerError as error:
             # What is behind the colon may be a password.
             raise UsageError(f"--auth={description.partition(':')[0]}: {error}") from None
+
+    def opt_trust_proxy(self, network: str) -> None:
+        """Address or network of a proxy that is believed when it says for whom it asks, such as 127.0.0.1 or
+        10.0.0.0/8; or unix, for whoever comes by a UNIX socket; may be repeated."""
+        try:
+            TrustedProxies([network], HEADERS[0])
+        except ValueError:
+            raise UsageError(
+                f"--trust-proxy={network}: give an address, a network such as 10.0.0.0/8, or unix"
+            ) from None
+        self["trust-proxy"].append(network)
 
     def opt_version(self) -> None:
         """Display the version and exit."""
@@ -256,6 +354,12 @@ class Options(TwistedOptions):
             self._read_file(self["config"])
         if not self["listen"]:
             self["listen"].append("tcp:1984")
+        if self.share is not None:
+            self["workers"], self["admin"] = 0, self.share.admin
+        if self["workers"] and self["app"] is None and self["backplane"] is None:
+            raise UsageError(
+                f"{self._named('workers')}={self['workers']}: the chat's processes need --backplane, which joins them"
+            )
         self.endpoints = tuple((description, self._endpoint("listen", description)) for description in self["listen"])
         if self["admin"] is not None:
             self.admin = (self["admin"], self._endpoint("admin", self["admin"]))
@@ -266,6 +370,8 @@ class Options(TwistedOptions):
         for option, default in DEFAULTS.items():
             if self[option] is None:
                 self[option] = default
+        if self["trust-proxy"]:
+            self.proxies = TrustedProxies(self["trust-proxy"], self["proxy-header"])
         if self["access-log"] is not None:
             self.access_log = AccessLog(self["access-log"], self["access-log-format"])
         if 0 < self["idle-timeout"] <= self["ping-interval"]:
@@ -278,7 +384,7 @@ class Options(TwistedOptions):
     def _read_file(self, path: str) -> None:
         """Fill in what the command line left out."""
         parameters = {row[0]: row[4] for row in self.optParameters if row[0] != "config"}
-        methods = {name: getattr(self, f"opt_{name}") for name in ("listen", "origin", "auth")}
+        methods = {name: getattr(self, f"opt_{name.replace('-', '_')}") for name in REPEATED}
         flags = [row[0] for row in self.optFlags]
         try:
             values = read_config(path, flags=flags, single=parameters, repeated=methods)
@@ -336,10 +442,21 @@ class Options(TwistedOptions):
 
     @property
     def limits(self) -> Limits:
-        """How much a connection may hold."""
+        """How much a connection may hold, and how many there may be."""
         # What may come in may go out again, to a reader with some of it still before them.
         buffered = max(Limits.max_buffered, 4 * self["max-message"])
-        return Limits(max_message_size=self["max-message"], max_buffered=buffered)
+        return Limits(
+            max_message_size=self["max-message"],
+            max_buffered=buffered,
+            max_head_size=self["max-head"],
+            max_connections=self["max-connections"] or None,
+            max_connections_per_peer=self["max-connections-per-address"] or None,
+            max_opening=MAX_OPENING,
+            max_handshakes=self["max-handshakes"] or None,
+            max_handshakes_per_peer=self["max-handshakes-per-address"] or None,
+            max_message_rate=self["max-message-rate"] or None,
+            max_byte_rate=self["max-byte-rate"] or None,
+        )
 
     @property
     def origins(self) -> Origins:
@@ -358,12 +475,27 @@ class Options(TwistedOptions):
         code = self["drain-code"]
         return Farewell(code, _DRAIN_REASONS[code], self["drain-time"])
 
-    def _endpoint(self, option: str, description: str) -> ReloadableEndpoint:
+    def _reactor(self, option: str) -> Any:
+        """The reactor for the endpoints of an option."""
         # Importing the reactor installs it: not before twistd has read its own options.
         from twisted.internet import reactor
 
+        from twisted_beastws.service.sockets import AdoptingReactor, HoldingReactor
+
+        if option != "listen":
+            return reactor
+        if self.share is not None:
+            self._adopting = self._adopting or AdoptingReactor(reactor, self.share.sockets)
+            return self._adopting
+        if self["workers"]:
+            self.held = self.held or HoldingReactor(reactor)
+            return self.held
+        return reactor
+
+    def _endpoint(self, option: str, description: str) -> ReloadableEndpoint:
         from twisted_beastws.service.certificates import ReloadableEndpoint
 
+        reactor = self._reactor(option)
         named = f"{self._named(option)}={description}"
         try:
             return ReloadableEndpoint(reactor, description)

@@ -101,11 +101,18 @@ class Serving(Service):
             listening.cancel()
             port = await listening
             if port is not None:
-                await maybeDeferred(port.stopListening)
+                await self._stop_listening(port)
         if self.factory.connections:
             self.log.info("connections to close: {count}", count=len(self.factory.connections))
         farewell = self._farewell
         await self.factory.drain(farewell.code, farewell.reason, seconds=farewell.seconds)
+
+    async def _stop_listening(self, port: IListeningPort) -> None:
+        try:
+            await maybeDeferred(port.stopListening)
+        except OSError as error:
+            # Somebody removed a UNIX socket's file: that is no reason not to send everyone home.
+            self.log.warn("{port} did not close in order: {error}", port=port, error=error)
 
     def _listen(self, description: str, endpoint: IStreamServerEndpoint) -> Deferred[IListeningPort | None]:
         listening: Deferred[IListeningPort] = endpoint.listen(self.factory)

@@ -31,6 +31,7 @@ from twisted_beastws.errors import (
     NoUpgrade,
     NoUpgradeWebsocket,
     OriginRefused,
+    TooManyRequests,
     UnexpectedBody,
     UpgradeDeclined,
 )
@@ -238,7 +239,7 @@ def failure(error: HandshakeError, request: Request | None) -> Response:
     """Beast's answer to a failed handshake: the error's status, and its text as the body.
 
     It says ``Connection: close`` where HTTP does not keep the connection: there is no request, or it does not allow it,
-    or its body follows, which nobody will read.
+    or its body follows, which nobody will read; and where there are too many.
     """
     version = "1.0" if request is not None and request.version == "1.0" else "1.1"
     body = str(error).encode("utf-8")
@@ -247,8 +248,11 @@ def failure(error: HandshakeError, request: Request | None) -> Response:
     if error.status == 426:
         # RFC 6455 §4.2.2: the versions that the server speaks.
         headers.setRawHeaders(b"Sec-WebSocket-Version", [b"13"])
+    if error.retry_after is not None:
+        headers.setRawHeaders(b"Retry-After", [b"%d" % error.retry_after])
     headers.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
-    if request is None or isinstance(error, BadRequest) or request.has_body or not request.keep_alive:
+    closes = isinstance(error, (BadRequest, TooManyRequests))
+    if request is None or closes or request.has_body or not request.keep_alive:
         headers.setRawHeaders(b"Connection", [b"close"])
     return response
 

@@ -1,0 +1,221 @@
+"""A service under those who read nothing, and under those who mean it no good: everybody else is served as before."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .test_twistd import ENVIRONMENT, PATIENCE, UPGRADE, Service, await_that, many_files, running
+
+if sys.platform != "linux":
+    pytestmark = pytest.mark.skip(reason="ABUSE IS NOT TESTED: what is measured is in /proc, and all of 127/8 is here")
+
+__all__ = ["many_files"]
+
+pytest.importorskip("prometheus_client", reason="ABUSE IS NOT TESTED: pip install .[metrics]")
+
+BROADCAST = """
+import socket
+
+from twisted_beastws import Hub, Limits, WebSocketProtocol, WebSocketServerFactory
+
+hub = Hub()
+
+class Member(WebSocketProtocol):
+    def opened(self):
+        # What the system takes of a message has left the service: let that be little.
+        self.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        return hub.join(self, "all")
+
+    def binary_received(self, data):
+        hub.publish("all", data)
+
+factory = WebSocketServerFactory(Member, limits=Limits(max_buffered=1 << 18))
+"""
+
+CLIENTS, STALLED = 1000, 100
+MESSAGES, A_SECOND = 60, 15
+SIZE = 16 << 10
+FRAME = 4 + SIZE
+MAX_BUFFERED = 1 << 18
+
+
+def memory(pid: int) -> int:
+    """Resident octets of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+def metric(service: Service, line: str) -> float:
+    """The value that a line of /metrics begins with the name of, 0 if there is none."""
+    found = [text for text in service.ask_admin("/metrics")[1].splitlines() if text.startswith(f"{line} ")]
+    return float(found[0].split()[-1]) if found else 0.0
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[int(share * (len(values) - 1))]
+
+
+def joined(service: Service, address: str = "127.0.0.1", buffer: int | None = None) -> socket.socket:
+    """A client from ``address``, whose system keeps no more than ``buffer`` for it."""
+    client = socket.socket()
+    if buffer is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    client.settimeout(PATIENCE)
+    client.bind((address, 0))
+    client.connect(("127.0.0.1", service.port))
+    client.sendall(UPGRADE)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        octet = client.recv(1)
+        assert octet, head
+        head += octet
+    assert head.startswith(b"HTTP/1.1 101 ")
+    return client
+
+
+def flood(publisher: socket.socket, readers: list[socket.socket]) -> list[float]:
+    """Have the publisher say so much a second; the seconds that each message took to each of the readers."""
+    selector = selectors.DefaultSelector()
+    received = dict.fromkeys(readers, 0)
+    for reader in readers:
+        reader.setblocking(False)
+        selector.register(reader, selectors.EVENT_READ)
+    message = b"\x82\xfe" + SIZE.to_bytes(2, "big") + bytes(4 + SIZE)
+    sent_at: list[float] = []
+    took: list[float] = []
+    began = time.monotonic()
+    deadline = began + 3 * PATIENCE
+    while len(took) < MESSAGES * len(readers):
+        now = time.monotonic()
+        assert now < deadline, f"{len(took)} of {MESSAGES * len(readers)} messages came"
+        if len(sent_at) < MESSAGES and now >= began + len(sent_at) / A_SECOND:
+            sent_at.append(now)
+            publisher.sendall(message)
+        for key, _ in selector.select(0.01):
+            reader = key.fileobj
+            assert isinstance(reader, socket.socket)
+            data = reader.recv(1 << 18)
+            assert data, "a reader was dropped"
+            before = received[reader] // FRAME
+            received[reader] += len(data)
+            now = time.monotonic()
+            took += [now - sent_at[at] for at in range(before, received[reader] // FRAME)]
+    selector.close()
+    return took
+
+
+@pytest.fixture
+def broadcast(tmp_path: Path, many_files: None) -> Iterator[Service]:
+    (tmp_path / "broadcast_app.py").write_text(BROADCAST)
+    with running(
+        tmp_path, "--app=broadcast_app:factory", "--admin=tcp:0:interface=127.0.0.1", "--drain-time=2"
+    ) as service:
+        yield service
+
+
+def test_who_stops_reading_costs_the_others_nothing(broadcast: Service) -> None:
+    stalled = [joined(broadcast, buffer=4096) for _ in range(STALLED)]
+    readers = [joined(broadcast) for _ in range(CLIENTS - STALLED)]
+    publisher = joined(broadcast)
+    # It hears itself.
+    readers.append(publisher)
+    try:
+        with_all = flood(publisher, readers + stalled)
+        before = memory(broadcast.process.pid)
+        without = flood(publisher, readers)
+        after = memory(broadcast.process.pid)
+        print(
+            f"p99 {percentile(with_all, 0.99):.3f} s, {percentile(without, 0.99):.3f} s; {(after - before) >> 20} MiB"
+        )
+        assert percentile(without, 0.99) < 3 * percentile(with_all, 0.99) + 0.5
+        assert after - before < STALLED * MAX_BUFFERED + (32 << 20)
+        closed = metric(broadcast, 'beastws_slow_readers_total{action="close"}')
+        print(f"{closed:g} closed")
+        assert closed == STALLED
+        assert metric(broadcast, "beastws_buffered_bytes") <= STALLED * MAX_BUFFERED
+    finally:
+        for client in (*stalled, *readers):
+            client.close()
+
+
+# What one address can do: handshakes that it never ends, heads without end, frames that are none.
+FLOOD = """
+import socket, sys, time
+
+port, seconds = int(sys.argv[1]), float(sys.argv[2])
+upgrade = sys.stdin.buffer.read()
+held, done = [], 0
+end = time.monotonic() + seconds
+while time.monotonic() < end:
+    for octets in (upgrade[:-2], b"GET / HTTP/1.1\\r\\nX: " + b"x" * 50000, upgrade + b"\\xff" * 1000, b"\\0" * 100):
+        client = socket.socket()
+        client.bind(("127.0.0.2", 0))
+        try:
+            client.connect(("127.0.0.1", port))
+            client.setblocking(False)
+            client.send(octets)
+        except OSError:
+            pass
+        held.append(client)
+        done += 1
+    while len(held) > 2000:
+        held.pop(0).close()
+print(done)
+"""
+
+
+def round_trips(client: socket.socket, seconds: float) -> list[float]:
+    """Say something a hundred times a second, and hear it each time."""
+    took: list[float] = []
+    end = time.monotonic() + seconds
+    while (began := time.monotonic()) < end:
+        client.sendall(b"\x81\x85\0\0\0\0hello")
+        heard = b""
+        while len(heard) < 7:
+            heard += client.recv(7 - len(heard))
+        assert heard == b"\x81\x05hello"
+        took.append(time.monotonic() - began)
+        time.sleep(0.01)
+    return took
+
+
+def test_an_address_that_floods_harms_no_other(tmp_path: Path, many_files: None) -> None:
+    limits = ("--max-handshakes-per-address=50", "--max-connections-per-address=100", "--ping-interval=0")
+    with running(tmp_path, *limits, "--admin=tcp:0:interface=127.0.0.1", "--drain-time=2") as service:
+        client = joined(service)
+        assert client.recv(22)
+        in_peace = round_trips(client, 2.0)
+        command = [sys.executable, "-c", FLOOD, str(service.port), "6"]
+        with subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as flooding:
+            try:
+                assert flooding.stdin is not None and flooding.stdout is not None
+                flooding.stdin.write(UPGRADE)
+                flooding.stdin.close()
+                time.sleep(1.0)
+                under_flood = round_trips(client, 2.0)
+                began = time.monotonic()
+                for _ in range(5):
+                    joined(service, "127.0.0.3").close()
+                joining = time.monotonic() - began
+                count = int(flooding.stdout.read())
+            finally:
+                flooding.kill()
+        p99 = percentile(in_peace, 0.99), percentile(under_flood, 0.99)
+        print(f"p99 {p99[0]:.4f} s, {p99[1]:.4f} s; 5 came in {joining:.3f} s; {count} connections flooded")
+        assert p99[1] < 3 * p99[0] + 0.5
+        assert joining < 5.0
+        assert count > 500
+        await_that("they are refused", lambda: metric(service, 'beastws_handshakes_total{outcome="429"}'))
+        assert metric(service, 'beastws_handshakes_total{outcome="431"}') > 0
+        assert metric(service, 'beastws_refusals_total{limit="max_opening"}') > 0
+        assert metric(service, 'beastws_closes_total{began="local",code="1002"}') > 0
+        assert memory(service.process.pid) < 200 << 20
+        assert round_trips(client, 0.2)
+        client.close()

@@ -1,0 +1,269 @@
+"""The files of deploy/, as they stand but for ports and paths: nginx, HAProxy, sockets of systemd."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+from twisted_beastws.service import Options
+
+from .test_twistd import ENVIRONMENT, PATIENCE, TWISTD, UPGRADE, WELCOME, await_that, identity
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+# Debian has them where only root looks.
+SEARCHED = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+
+
+# A close frame of a client.
+CLOSE = b"\x88\x80\0\0\0\0"
+
+
+def unused_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def program(name: str) -> str:
+    found = shutil.which(name, path=SEARCHED)
+    if found is None:
+        pytest.skip(f"{name.upper()} IS NOT TESTED: apt-get install {name}")
+    return found
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def running(what: str, command: list[str], directory: Path, **settings: Any) -> Iterator[Path]:
+    """A program, and the file of what it says; it must end with status 0 when it is told to."""
+    log = directory / f"{what}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=directory, env=ENVIRONMENT, stdout=output, stderr=output, **settings)
+    try:
+        yield log
+        assert process.poll() is None, log.read_text()
+        process.terminate()
+        # HAProxy leaves SIGTERM to the system.
+        assert process.wait(PATIENCE) in ((0, -15) if what == "haproxy" else (0,)), log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert not re.search(r"Traceback|Unhandled|#(error|critical)\b", log.read_text()), log.read_text()
+
+
+class Deployed:
+    """A directory that stands for /etc/beastws and /var/log/beastws, and ports that stand for the usual ones."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.public, self.inner, self.admin = unused_ports(3)
+        pem = identity("chat.example.com")
+        for name in ("identity.pem", "certificate.pem", "key.pem"):
+            (directory / name).write_bytes(pem)
+        self.access_log = directory / "access.log"
+
+    def file(self, name: str) -> Path:
+        """One of deploy/, with these paths and ports."""
+        text = (DEPLOY / name).read_text()
+        for port, ours in ((443, self.public), (1984, self.inner), (9090, self.admin)):
+            text = re.sub(rf"\b{port}\b", str(ours), text)
+        text = re.sub(r"/(etc|var/log)/beastws\b", str(self.directory), text)
+        made = self.directory / name
+        made.write_text(text)
+        return made
+
+    def service(self, *arguments: str) -> Any:
+        command = [str(TWISTD), "-n", "--pidfile=", "beastws", "--access-log-format=json", *arguments]
+        return running("service", command, self.directory)
+
+    def await_service(self) -> None:
+        await_that("the service listens", lambda: answers(self.inner))
+
+    def entries(self) -> list[dict[str, Any]]:
+        lines = self.access_log.read_text().splitlines() if self.access_log.exists() else []
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def deployed(tmp_path: Path) -> Deployed:
+    return Deployed(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="THE PAGE BEHIND PROXIES IS NOT TESTED: no selenium")
+    if not (CHROMIUM.exists() and CHROMEDRIVER.exists()):
+        pytest.skip("THE PAGE BEHIND PROXIES IS NOT TESTED: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    options.accept_insecure_certs = True
+    profile = tmp_path_factory.mktemp("chromium")
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", f"user-data-dir={profile}"):
+        options.add_argument(f"--{flag}")
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(CHROMEDRIVER)))
+    yield driver
+    driver.quit()
+
+
+def chat_in(browser: Any, port: int) -> None:
+    """Say something on the page behind a proxy, and hear it."""
+    browser.get(f"https://[::1]:{port}/")
+    await_that("it is welcome", lambda: WELCOME in browser.page_source)
+    browser.execute_script("document.getElementById('text').value = 'h\u00e9llo there'")
+    browser.find_element("id", "send").click()
+    heard = "return [...document.querySelectorAll('#log .message span')].map(e => e.textContent)"
+    await_that("it is heard", lambda: "h\u00e9llo there" in browser.execute_script(heard))
+    browser.get("about:blank")
+
+
+def untrusting() -> ssl.SSLContext:
+    """A client's TLS that asks for no names."""
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    return tls
+
+
+def forge(port: int) -> None:
+    """Come to the chat from ::1, and say to be somebody else."""
+    said = b"X-Forwarded-For: 192.0.2.1\r\nForwarded: for=192.0.2.1\r\n\r\n"
+    with socket.create_connection(("::1", port), PATIENCE) as tcp, untrusting().wrap_socket(tcp) as client:
+        client.sendall(UPGRADE[:-2] + said)
+        assert client.recv(12) == b"HTTP/1.1 101"
+        client.sendall(CLOSE)
+        while client.recv(1000):
+            pass
+
+
+class TestNginx:
+    @contextmanager
+    def nginx(self, deployed: Deployed) -> Iterator[None]:
+        """nginx in one process, with everything else of it in the directory."""
+        paths = " ".join(
+            f"{kind}_temp_path {deployed.directory}/{kind};"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        main = deployed.directory / "main.conf"
+        main.write_text(
+            f"daemon off; master_process off; pid {deployed.directory}/nginx.pid; error_log stderr;\n"
+            f"events {{}}\nhttp {{ access_log off; {paths} include {deployed.file('nginx.conf')}; }}\n"
+        )
+        with running("nginx", [program("nginx"), "-e", "stderr", "-c", str(main)], deployed.directory):
+            await_that("nginx listens", lambda: answers(deployed.public))
+            yield
+
+    def test_a_browser_chats_and_the_log_has_its_address(self, deployed: Deployed, browser: Any) -> None:
+        config = deployed.file("beastws.toml")
+        listen = f"--listen=tcp:{deployed.inner}:interface=127.0.0.1"
+        with self.nginx(deployed), deployed.service("--config", str(config), listen):
+            deployed.await_service()
+            chat_in(browser, deployed.public)
+            (entry,) = await_that("the end is told", deployed.entries)
+            assert (entry["address"], entry["port"], entry["status"], entry["code"]) == ("::1", None, 101, 1001)
+            assert entry["origin"] == f"https://[::1]:{deployed.public}"
+            assert entry["received_messages"] == 1
+            forge(deployed.public)
+            _, forged = await_that("the end is told", lambda: len(deployed.entries()) == 2 and deployed.entries())
+            assert forged["address"] == "::1"
+
+    def test_without_trust_the_log_has_the_proxys(self, deployed: Deployed) -> None:
+        listen = f"--listen=tcp:{deployed.inner}:interface=127.0.0.1"
+        with self.nginx(deployed), deployed.service(listen, "--access-log=access.log"):
+            deployed.await_service()
+            forge(deployed.public)
+            (entry,) = await_that("the end is told", deployed.entries)
+            assert entry["address"] == "127.0.0.1"
+
+
+class TestHAProxy:
+    @contextmanager
+    def haproxy(self, deployed: Deployed) -> Iterator[None]:
+        # It asks at once whether the service is ready.
+        deployed.await_service()
+        command = [program("haproxy"), "-db", "-f", str(deployed.file("haproxy.cfg"))]
+        with running("haproxy", command, deployed.directory):
+            await_that("HAProxy listens", lambda: answers(deployed.public))
+            yield
+
+    def test_a_browser_chats_and_the_log_has_its_address(self, deployed: Deployed, browser: Any) -> None:
+        listen = f"--listen=haproxy:tcp:{deployed.inner}:interface=127.0.0.1"
+        admin = f"--admin=tcp:{deployed.admin}:interface=127.0.0.1"
+        with deployed.service(listen, admin, "--access-log=access.log"), self.haproxy(deployed):
+            chat_in(browser, deployed.public)
+            (entry,) = await_that("the end is told", deployed.entries)
+            assert (entry["address"], entry["status"], entry["code"]) == ("::1", 101, 1001)
+            assert entry["port"] not in (None, 0)
+            assert entry["origin"] == f"https://[::1]:{deployed.public}"
+            forge(deployed.public)
+            _, forged = await_that("the end is told", lambda: len(deployed.entries()) == 2 and deployed.entries())
+            assert forged["address"] == "::1"
+
+
+# The sockets from 3 on, and for whom they are.
+AS_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="beastws.socket", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class TestSystemd:
+    def test_its_socket_is_adopted(self, deployed: Deployed) -> None:
+        config = deployed.file("beastws.toml")
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+            number = listening.fileno()
+            twistd = [str(TWISTD), "-n", "--pidfile=", "beastws", "--config", str(config)]
+            command = [sys.executable, "-c", AS_SYSTEMD, str(number), *twistd]
+            with running("service", command, deployed.directory, pass_fds=[number]) as log:
+                with connect(f"ws://127.0.0.1:{port}/chat", proxy=None) as client:
+                    assert client.recv(PATIENCE) == WELCOME
+                await_that("it says where", lambda: f"serving http://127.0.0.1:{port}/" in log.read_text())
+            # It is systemd's: whoever comes now waits for the next service.
+            with socket.create_connection(("127.0.0.1", port), 1):
+                pass
+
+    def test_the_unit_starts_what_there_is(self) -> None:
+        unit = (DEPLOY / "beastws.service").read_text()
+        (command,) = re.findall(r"^ExecStart=\S+/twistd (.*)$", unit, re.MULTILINE)
+        assert command.split()[:3] == ["-n", "--pidfile=", "beastws"]
+        (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+        options = Options()
+        options.parseOptions([])
+        assert float(seconds) > options["drain-time"] + 5
+
+
+class TestContainer:
+    def test_its_command_is_understood(self) -> None:
+        text = (DEPLOY / "Containerfile").read_text()
+        words = [
+            word for line in re.findall(r"^(?:ENTRYPOINT|CMD) (.*)$", text, re.MULTILINE) for word in json.loads(line)
+        ]
+        assert words[:4] == ["twistd", "-n", "--pidfile=", "beastws"]
+        options = Options()
+        options.parseOptions(words[4:])
+        assert options.access_log is not None and options.admin is not None
+        assert f"EXPOSE {options['listen'][0][4:]} {options['admin'][4:]}\n" in text
+
+
+if sys.platform != "linux":
+    pytestmark = pytest.mark.skip(reason="DEPLOYMENT IS NOT TESTED: the files are for Linux")

@@ -1,0 +1,170 @@
+"""Whose address counts behind proxies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.task import Clock
+
+from twisted_beastws import Headers, Limits, Request, Response, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws.service.access_log import AccessLog
+from twisted_beastws.service.authentication import Authenticated, Checkers, make_checker
+from twisted_beastws.service.extending import extended
+from twisted_beastws.service.forwarded import BehindProxy, TrustedProxies
+from twisted_beastws.service.metering import Meter, Metered
+
+pytestmark = pytest.mark.usefixtures("logged")
+
+PROXY = "10.0.0.1"
+
+
+def address(host: str, port: int = 4711) -> Any:
+    return (IPv6Address if ":" in host else IPv4Address)("TCP", host, port)
+
+
+def request(field: str, *values: str) -> Request:
+    return Request("GET", "/", "1.1", Headers({field: list(values)}) if values else Headers())
+
+
+def found(peer: str, field: str, *values: str, networks: tuple[str, ...] = ("10.0.0.0/8", "fd00::/8")) -> str:
+    client: Any = TrustedProxies(networks, field).client_of(address(peer), request(field, *values))
+    return f"{client.host} {client.port}"
+
+
+class TestForwardedFor:
+    @pytest.mark.parametrize(
+        ("values", "client"),
+        [
+            (("192.0.2.1",), "192.0.2.1 0"),
+            (("192.0.2.1:80",), "192.0.2.1 80"),
+            (("2001:db8::1",), "2001:db8::1 0"),
+            (("[2001:db8::1]",), "2001:db8::1 0"),
+            (("[2001:db8::1]:443",), "2001:db8::1 443"),
+            (("::ffff:192.0.2.1",), "192.0.2.1 0"),
+            # The rightmost that is not trusted: what is left of it anybody may have said.
+            (("198.51.100.9, 192.0.2.1",), "192.0.2.1 0"),
+            (("198.51.100.9, 192.0.2.1, 10.9.9.9, fd00::1",), "192.0.2.1 0"),
+            (("198.51.100.9", "192.0.2.1 ,\t10.9.9.9"), "192.0.2.1 0"),
+            (("10.0.0.2, 10.0.0.3",), "10.0.0.2 0"),
+            # What is no address is nobody: its teller is the last that is known.
+            (("unknown",), "10.0.0.1 4711"),
+            (("192.0.2.1, unknown, 10.0.0.2",), "10.0.0.2 0"),
+            (("192.0.2.1,",), "10.0.0.1 4711"),
+            (("",), "10.0.0.1 4711"),
+            ((), "10.0.0.1 4711"),
+            *(
+                ((text,), "10.0.0.1 4711")
+                for text in ("1.2.3", "[::1", "[::1]x", "1.2.3.4:x", "1.2.3.4:123456", "\xb2")
+            ),
+        ],
+    )
+    def test_of_a_trusted_proxy(self, values: tuple[str, ...], client: str) -> None:
+        assert found(PROXY, "x-forwarded-for", *values) == client
+
+    @pytest.mark.parametrize("peer", ["192.0.2.7", "2001:db8::7", "11.0.0.1"])
+    def test_of_anybody_else_is_not_read(self, peer: str) -> None:
+        assert found(peer, "x-forwarded-for", "198.51.100.9") == f"{peer} 4711"
+
+    def test_a_socket_of_both_kinds_tells_ipv4_in_ipv6(self) -> None:
+        assert found(f"::ffff:{PROXY}", "x-forwarded-for", "192.0.2.1") == "192.0.2.1 0"
+
+    def test_of_a_unix_socket_by_name_alone(self) -> None:
+        peer, asked = UNIXAddress(None), request("x-forwarded-for", "192.0.2.1")
+        assert TrustedProxies(["10.0.0.0/8"], "x-forwarded-for").client_of(peer, asked) is peer
+        client: Any = TrustedProxies(["unix"], "x-forwarded-for").client_of(peer, asked)
+        assert client.host == "192.0.2.1"
+
+    @given(st.lists(st.sampled_from(["10.0.0.2", "192.0.2.1", "x", "", "192.0.2.2:1", "[::1]", "\xff"])), st.text())
+    def test_who_is_let_in_by_a_proxy_cannot_say_who_it_is(self, said: list[str], more: str) -> None:
+        forged = ", ".join([*said, more.encode("utf-8", "replace").decode("latin-1")])
+        forged = forged.replace("\r", "").replace("\n", "").replace("\0", "")
+        assert found(PROXY, "x-forwarded-for", f"{forged}, 203.0.113.5") == "203.0.113.5 0"
+
+
+class TestForwarded:
+    @pytest.mark.parametrize(
+        ("values", "client"),
+        [
+            (("for=192.0.2.1",), "192.0.2.1 0"),
+            (('for="192.0.2.1:80";proto=https;by=203.0.113.43',), "192.0.2.1 80"),
+            (('For="[2001:db8::1]:443"',), "2001:db8::1 443"),
+            (("proto=http; for=192.0.2.1, for=10.0.0.5",), "192.0.2.1 0"),
+            (('for=198.51.100.9;by="', "for=192.0.2.1"), "192.0.2.1 0"),
+            (('for=198.51.100.9;x=", for=192.0.2.1',), "192.0.2.1 0"),
+            (("for=_hidden",), "10.0.0.1 4711"),
+            (("for=192.0.2.1;for=198.51.100.9",), "10.0.0.1 4711"),
+            (("by=192.0.2.1",), "10.0.0.1 4711"),
+            (("192.0.2.1",), "10.0.0.1 4711"),
+        ],
+    )
+    def test_of_a_trusted_proxy(self, values: tuple[str, ...], client: str) -> None:
+        assert found(PROXY, "forwarded", *values) == client
+
+    def test_one_field_is_believed_and_the_other_not(self) -> None:
+        both = Request("GET", "/", "1.1", Headers({"Forwarded": ["for=1.1.1.1"], "X-Forwarded-For": ["2.2.2.2"]}))
+        hosts = [
+            TrustedProxies([PROXY], field).client_of(address(PROXY), both) for field in ("forwarded", "x-forwarded-for")
+        ]
+        assert [getattr(client, "host", None) for client in hosts] == ["1.1.1.1", "2.2.2.2"]
+
+
+class Site(WebSocketProtocol):
+    def http_requested(self, request: Request) -> Response | None:
+        return Response(200, body=str(self.peer)) if request.path == "/page" else None
+
+
+class TestConnections:
+    @pytest.fixture
+    def arrive(self, connect: Callable[..., Any], clock: Clock) -> Callable[..., Any]:
+        limits = Limits(max_connections_per_peer=1, max_handshakes_per_peer=3)
+        factory = WebSocketServerFactory(Site, clock=clock, limits=limits)
+        factory.make = extended(factory.make, Authenticated, checkers=Checkers([make_checker("memory:a:b")]))
+        factory.make = extended(factory.make, BehindProxy, proxies=TrustedProxies(["10.0.0.0/8"], "x-forwarded-for"))
+
+        def arrive(peer: str = PROXY) -> Any:
+            arrived = connect(factory=factory, opened=False)
+            arrived.transport.peerAddr = address(peer)
+            return arrived
+
+        return arrive
+
+    @staticmethod
+    def ask(peer: Any, client: str, target: bytes = b"/chat") -> int:
+        fields = b"X-Forwarded-For: " + client.encode() + b"\r\nAuthorization: Basic YTpi\r\n\r\n"
+        peer.sends(peer.HEAD[:-2].replace(b"/chat", target) + fields)
+        return int(peer.reads().split(b" ")[1])
+
+    def test_are_limited_by_client(self, arrive: Callable[..., Any]) -> None:
+        assert [self.ask(arrive(), f"192.0.2.{at}") for at in (1, 2, 1)] == [101, 101, 503]
+        assert [self.ask(arrive(), "192.0.2.1") for _ in range(2)] == [503, 429]
+        assert self.ask(arrive(), "192.0.2.3") == 101
+
+    def test_of_whom_a_header_is_not_believed_are_limited_by_their_own(self, arrive: Callable[..., Any]) -> None:
+        assert [self.ask(arrive("198.51.100.1"), f"192.0.2.{at}") for at in (1, 2)] == [101, 503]
+
+    def test_one_may_bring_the_requests_of_many(self, arrive: Callable[..., Any]) -> None:
+        proxy = arrive()
+        for at in range(8):
+            assert self.ask(proxy, f"192.0.2.{at}", b"/page") == 200
+        assert proxy.protocol.peer.host == "192.0.2.7"
+
+    def test_have_the_clients_address_to_the_end_and_in_the_log(
+        self, connect: Callable[..., Any], clock: Clock, tmp_path: Any
+    ) -> None:
+        factory = WebSocketServerFactory(Site, clock=clock)
+        log = AccessLog(str(tmp_path / "log"), "text")
+        log.startService()
+        factory.make = extended(factory.make, BehindProxy, proxies=TrustedProxies([PROXY], "x-forwarded-for"))
+        factory.make = extended(factory.make, Metered, meter=Meter(log))
+        peer = connect(factory=factory, opened=False)
+        peer.transport.peerAddr = address(PROXY)
+        assert peer.protocol.peer.host == PROXY
+        assert self.ask(peer, "192.0.2.1") == 101
+        peer.leaves()
+        log.stopService()
+        assert " address=192.0.2.1 port=- " in (tmp_path / "log").read_text()

@@ -1,0 +1,203 @@
+"""Token buckets, and what a peer may send a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from twisted_beastws import Deflate, Limits, Opcode, WebSocketProtocol
+from twisted_beastws.wire.rate import Bucket, rate_limited
+from twisted_beastws.wire.session import Session
+
+pytestmark = pytest.mark.usefixtures("logged")
+
+# RFC 7692 §7.2.3.1: "Hello".
+HELLO = bytes.fromhex("f248cdc9c90700")
+
+
+class TestBucket:
+    @pytest.mark.parametrize("rate", [1, 3, 7, 1000])
+    def test_a_second_of_it_at_once_and_no_more(self, rate: float) -> None:
+        bucket = Bucket(rate)
+        assert [bucket.take(1, 1e9) for _ in range(int(rate))] == [0.0] * int(rate)
+        assert bucket.take(1, 1e9) == pytest.approx(1 / rate)
+
+    def test_less_than_one_a_second_is_one_at_once(self) -> None:
+        bucket = Bucket(0.25)
+        assert bucket.take(1, 0.0) == 0.0
+        assert bucket.take(1, 0.0) == pytest.approx(4.0)
+        assert bucket.take(1, 3.9) == pytest.approx(0.1)
+        assert bucket.take(1, 4.0) == 0.0
+
+    def test_what_is_refused_costs_nothing(self) -> None:
+        bucket = Bucket(10, 5)
+        assert bucket.take(5, 0.0) == 0.0
+        for _ in range(100):
+            assert bucket.take(1, 0.05) == pytest.approx(0.05)
+        assert bucket.take(1, 0.1) == 0.0
+
+    def test_a_clock_that_is_set_back_costs_nothing(self) -> None:
+        bucket = Bucket(2)
+        assert bucket.take(1, 100.0) == 0.0
+        assert bucket.take(1, 0.0) == 0.0
+        assert bucket.take(1, 0.5) == 0.0
+
+    def test_one_that_is_full_can_be_forgotten(self) -> None:
+        bucket = Bucket(2)
+        assert bucket.full(0.0)
+        bucket.take(2, 0.0)
+        assert not bucket.full(0.9)
+        assert bucket.full(1.0)
+
+    @given(st.lists(st.tuples(st.floats(0, 3), st.integers(1, 5))), st.integers(1, 10), st.integers(1, 20))
+    def test_never_more_than_its_size_and_its_rate(
+        self, arrivals: list[tuple[float, int]], rate: int, size: int
+    ) -> None:
+        bucket, now = Bucket(rate, size), 0.0
+        taken: list[tuple[float, int]] = []
+        for pause, cost in arrivals:
+            now += pause
+            if bucket.take(cost, now) == 0.0:
+                taken.append((now, cost))
+        for first, (began, _) in enumerate(taken):
+            for last in range(first, len(taken)):
+                sent = sum(cost for _, cost in taken[first : last + 1])
+                assert sent <= size + rate * (taken[last][0] - began) + 1e-5
+
+
+class Hooked(WebSocketProtocol):
+    def text_received(self, text: str) -> None:
+        self.send(text)
+
+
+class Streamed(WebSocketProtocol):
+    def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> None:
+        if final:
+            self.send("x")
+
+
+class Queued(WebSocketProtocol):
+    pass
+
+
+class Slow(WebSocketProtocol):
+    def text_received(self, text: str) -> Deferred[None]:
+        return Deferred()
+
+
+def closed_with(octets: bytes) -> int | None:
+    """The code of the close frame at the end of what was sent."""
+    at = octets.rfind(b"\x88")
+    return None if at < 0 else int.from_bytes(octets[at + 2 : at + 4], "big")
+
+
+class TestMessages:
+    @pytest.mark.parametrize("served", [Hooked, Streamed, Queued, Slow])
+    @pytest.mark.parametrize(("sent", "code"), [(2, None), (3, None), (4, 1008)])
+    def test_so_many_at_once(self, connect: Callable[..., Any], served: Any, sent: int, code: int | None) -> None:
+        peer = connect(served, limits=Limits(max_message_rate=3))
+        peer.sends(*[peer.text("x")] * sent)
+        assert closed_with(peer.reads()) == code
+        refusals = peer.protocol.server.refusals
+        assert refusals == ({} if code is None else {"max_message_rate": 1})
+
+    def test_the_one_too_many_is_not_delivered(self, connect: Callable[..., Any]) -> None:
+        peer = connect(Hooked, limits=Limits(max_message_rate=1))
+        peer.sends(peer.text("a") + peer.text("b") + peer.text("c"))
+        assert peer.reads().startswith(b"\x81\x01a\x88")
+        assert "max_message_rate" in str(peer.protocol.close_reason.error)
+
+    def test_and_so_many_a_second(self, connect: Callable[..., Any], clock: Clock) -> None:
+        peer = connect(Hooked, limits=Limits(max_message_rate=2))
+        for _ in range(20):
+            peer.sends(peer.text("x"))
+            clock.advance(0.5)
+        assert peer.reads() == b"\x81\x01x" * 20
+        peer.sends(peer.text("x") * 2)
+        assert closed_with(peer.reads()) is None
+        clock.advance(0.4)
+        peer.sends(peer.text("x"))
+        assert closed_with(peer.reads()) == 1008
+
+    def test_a_message_in_fragments_is_one_and_a_ping_is_one(self, connect: Callable[..., Any]) -> None:
+        peer = connect(Hooked, limits=Limits(max_message_rate=3))
+        peer.sends(peer.frame(0x01, b"a"), peer.frame(0x89), peer.frame(0x00, b"b"), peer.frame(0x80, b"c"))
+        peer.sends(peer.frame(0x8A))
+        assert closed_with(peer.reads()) is None
+        peer.sends(peer.frame(0x89))
+        assert closed_with(peer.reads()) == 1008
+
+    def test_those_that_come_after_our_close_are_not_counted(self, connect: Callable[..., Any]) -> None:
+        peer = connect(Hooked, limits=Limits(max_message_rate=1))
+        peer.protocol.close(1001)
+        peer.sends(*[peer.text("x")] * 10, *[peer.frame(0x89)] * 10, peer.close(1001))
+        assert peer.protocol.close_reason.clean
+        assert peer.protocol.server.refusals == {}
+
+    def test_compressed_ones(self, connect: Callable[..., Any]) -> None:
+        peer = connect(Hooked, opened=False, limits=Limits(max_message_rate=2), deflate=Deflate())
+        peer.sends(peer.HEAD[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
+        assert peer.reads().startswith(b"HTTP/1.1 101 ")
+        peer.sends(*[peer.frame(0xC1, HELLO)] * 2)
+        assert closed_with(peer.reads()) is None
+        peer.sends(peer.frame(0xC1, HELLO))
+        assert closed_with(peer.reads()) == 1008
+
+
+class TestOctets:
+    @pytest.mark.parametrize(("octets", "code"), [(99, None), (100, None), (101, 1008)])
+    def test_so_many_at_once(self, connect: Callable[..., Any], octets: int, code: int | None) -> None:
+        peer = connect(Streamed, limits=Limits(max_byte_rate=2000, max_message_size=100))
+        peer.sends(*[peer.frame(0x89, bytes(94))] * 19)
+        assert len(peer.reads()) == 19 * 96
+        # A text's frame, and the beginning of another.
+        peer.sends(peer.text("x" * 74), bytes((0x81, 0x94, 0, 0, 0, 0, *bytes(20)))[: octets - 80])
+        assert closed_with(peer.reads()) == code
+
+    def test_a_whole_message_may_always_come_at_once(self, connect: Callable[..., Any], clock: Clock) -> None:
+        peer = connect(Hooked, limits=Limits(max_byte_rate=10, max_message_size=6000))
+        peer.sends(peer.text("x" * 6000))
+        assert closed_with(peer.reads()) is None
+        peer.sends(peer.text("x" * 6000))
+        assert closed_with(peer.reads()) == 1008
+        assert peer.protocol.server.refusals == {"max_byte_rate": 1}
+
+    def test_what_is_refused_is_not_looked_at(self, connect: Callable[..., Any]) -> None:
+        peer = connect(Hooked, limits=Limits(max_byte_rate=2000, max_message_size=100))
+        peer.sends(peer.text("x") * 1000)
+        assert peer.reads().startswith(b"\x88")
+
+    def test_one_that_keeps_to_it_goes_on(self, connect: Callable[..., Any], clock: Clock) -> None:
+        peer = connect(Hooked, limits=Limits(max_byte_rate=1200, max_message_size=100))
+        frame = peer.text("x" * 94)
+        assert len(frame) == 100
+        for _ in range(100):
+            clock.advance(1 / 12)
+            peer.sends(frame)
+        assert closed_with(peer.reads()) is None
+
+    def test_what_comes_after_our_close_is_not_counted(self, connect: Callable[..., Any]) -> None:
+        peer = connect(Hooked, limits=Limits(max_byte_rate=2000, max_message_size=100))
+        peer.protocol.close(1001)
+        peer.sends(*[peer.text("x" * 90)] * 100, peer.close(1001))
+        assert peer.protocol.close_reason.clean
+        assert peer.protocol.server.refusals == {}
+
+
+class TestCost:
+    def test_nobody_pays_who_did_not_ask(self, connect: Callable[..., Any]) -> None:
+        assert type(connect(Hooked).protocol._session) is Session
+        limited = connect(Hooked, limits=Limits(max_message_rate=1)).protocol._session
+        assert type(limited) is rate_limited(Session) and not hasattr(limited, "__dict__")
+
+    @pytest.mark.parametrize("name", ["max_message_rate", "max_byte_rate"])
+    def test_none_is_the_default_and_zero_is_a_mistake(self, name: str) -> None:
+        assert getattr(Limits(), name) is None
+        with pytest.raises(ValueError, match=name):
+            Limits(**{name: 0})
