@@ -130,6 +130,29 @@ class TestRequests:
         assert b"\r\nConnection: close\r\n" in said
         assert said.endswith(b"\r\n\r\nThere are too many requests from this address; try again later")
 
+    def test_that_are_read_by_hand(self, connect: Callable[..., Any], clock: Clock) -> None:
+        class Manual(WebSocketProtocol):
+            def serve(self) -> None:
+                self.read_request().addCallbacks(lambda _: self.respond(Response(204)), lambda _: None)
+
+        factory = WebSocketServerFactory(Manual, limits=Limits(max_handshakes=1), clock=clock)
+        said = []
+        for _ in range(2):
+            peer = connect(factory=factory, opened=False)
+            peer.sends(PAGE)
+            said.append(peer.reads()[:12])
+        assert said == [b"HTTP/1.1 204", b"HTTP/1.1 503"]
+        assert factory.refusals == {"max_handshakes": 1}
+
+    def test_that_are_read_by_hand_and_accepted_count_once(self, connect: Callable[..., Any], clock: Clock) -> None:
+        class Manual(WebSocketProtocol):
+            def serve(self) -> None:
+                self.read_request().addCallback(self.accept).addErrback(lambda _: None)
+
+        factory = WebSocketServerFactory(Manual, limits=Limits(max_handshakes=2), clock=clock)
+        peers = [connect(factory=factory, opened=False) for _ in range(3)]
+        assert [answer(peer)[0] for peer in peers] == [101, 101, 503]
+
     def test_of_a_unix_socket_are_counted_in_all_alone(self, serve: Any) -> None:
         server = serve(max_handshakes_per_peer=1, max_handshakes=3)
         assert [server.ask(None)[0] for _ in range(4)] == [101, 101, 101, 503]

@@ -626,12 +626,13 @@ class TestDecorator:
         assert decorator.seen == [(101, b"GET")]
         assert len(accepted) == 1
 
-    def test_accepts_own_comes_before_the_factorys(self, connect):
+    @pytest.mark.parametrize(("head", "seen"), [(GOOD, (101, b"GET")), (b"no head\r\n\r\n", (400, b""))])
+    def test_accepts_own_comes_before_the_factorys(self, connect, head, seen):
         mine, theirs = Decorator(), Decorator()
         peer = connect(Manual, opened=False, decorator=theirs)
-        peer.protocol.accept(decorator=mine)
-        peer.sends(GOOD)
-        assert (mine.seen, theirs.seen) == ([(101, b"GET")], [])
+        Outcome(peer.protocol.accept(decorator=mine))
+        peer.sends(head)
+        assert (mine.seen, theirs.seen) == ([seen], [])
 
     @pytest.mark.parametrize("how", HOWS)
     @pytest.mark.parametrize(

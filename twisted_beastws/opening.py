@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_beastws.errors import BadRequest, HandshakeError, HeadTooLarge, HookFailed, LocalError, UpgradeDeclined
+from twisted_beastws.errors import HandshakeError, HookFailed, LocalError, UpgradeDeclined
 from twisted_beastws.operation import Operation
 from twisted_beastws.options import Decorator
 from twisted_beastws.wire import handshake
@@ -32,7 +32,7 @@ class ServerOpening(Operation):
 
     def read_request(self) -> Deferred[Request]:
         """The next request's head."""
-        return self.operate(self._read_request())
+        return self.operate(self._read_request(self._protocol.settings.decorator))
 
     def respond(self, response: Response) -> Deferred[None]:
         """Answer the request read last."""
@@ -44,16 +44,17 @@ class ServerOpening(Operation):
         """Answer ``request``, or the next one that comes, by the WebSocket handshake."""
         return self.operate(self._accept(request, buffered, decorator, subprotocols))
 
-    async def _read_request(self) -> Request:
+    async def _read_request(self, decorator: Decorator | None) -> Request:
         if self._request is not None:
             raise LocalError("the request read before is not answered: accept(request) it, or respond()")
         try:
             self._request = await self._next_request()
-        except (BadRequest, HeadTooLarge) as error:
-            # The one before has been answered, and this is none.
-            self._protocol.request = None
+            self._protocol.count_request()
+        except HandshakeError as error:
+            # The one before has been answered.
+            self._protocol.request = self._request
             # RFC 9112 §2.2 and RFC 6585 §5, where Beast sends nothing.
-            await self._send(handshake.failure(error, None), self._protocol.settings.decorator)
+            await self._send(handshake.failure(error, self._request), decorator)
             raise
         return self._request
 
@@ -73,11 +74,14 @@ class ServerOpening(Operation):
         if buffered:
             # They were read before all that the transport has given since.
             self._head.feed(bytes(buffered) + self._head.rest())
-        if request is None:
-            request = await self._read_request()
-        self._request = request
         decorator = decorator or self._protocol.settings.decorator
+        if request is None:
+            request = await self._read_request(decorator)
+        elsewhere = request is not self._request
+        self._request = request
         try:
+            if elsewhere:
+                self._protocol.count_request()
             response = await self._judge(request, subprotocols or self._protocol.settings.subprotocols)
         except HandshakeError as error:
             await self._send(handshake.failure(error, request), decorator)
@@ -113,7 +117,6 @@ class ServerOpening(Operation):
         """The answer to a request, or None for its upgrade; raises a `HandshakeError`."""
         protocol = self._protocol
         protocol.request = request
-        protocol.count_request()
         answer = await self._ask(protocol.http_requested, request)
         if answer is not None:
             return answer

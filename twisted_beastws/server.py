@@ -117,7 +117,7 @@ class WebSocketServerFactory(Factory):
     def admit(self, protocol: WebSocketProtocol) -> None:
         """Count a connection that is about to open; raises `TooManyConnections` (503) beyond the limits or in a
         drain."""
-        if self._drain is not None:
+        if self.draining:
             raise TooManyConnections("The server is shutting down")
         self._admission.admit(protocol, self.settings.limits)
 
@@ -131,6 +131,11 @@ class WebSocketServerFactory(Factory):
         self._admission.forget(protocol)
         if self._drain is not None:
             self._drain.forget(protocol)
+
+    @property
+    def draining(self) -> bool:
+        """`drain` was called: nobody opens any more."""
+        return self._drain is not None
 
     def drain(
         self,

@@ -363,6 +363,15 @@ class TestJson:
         bob.leaves()
         assert ann.gets() == [{"type": "leave", "name": "bob"}]
 
+    def test_when_all_leave_nobody_is_told(self, service: Service) -> None:
+        ann, bob = Speaker(service, "/chat/a?name=ann"), Speaker(service, "/chat/a?name=bob")
+        ann.gets()
+        service.factory.drain(seconds=60.0)
+        bob.leaves()
+        # Whichever of them was told first.
+        ann.leaves()
+        assert b"leave" not in ann.client.gets() + bob.client.gets()
+
     def test_with_clients_that_do_not_speak_it(self, service: Service) -> None:
         ann, other = Speaker(service, "/chat?name=ann"), plain(service)
         other.sends(text("plain"))

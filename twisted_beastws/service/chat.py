@@ -96,7 +96,8 @@ class Chat(WebSocketProtocol):
         return self._say(said).addCallbacks(self._said, self._not_said, (ref,), {}, (ref,))
 
     def closed(self, reason: CloseReason) -> None:
-        if self._present:
+        # When all leave, each notice would go to all who are still there.
+        if self._present and not (self.server is not None and self.server.draining):
             self._notify("leave")
         self.log.info("{name} disconnected: {reason}", name=_name_of(self.peer), reason=reason)
 
