@@ -11,8 +11,9 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import randrange
 from typing import Any
 
 import pytest
@@ -33,11 +34,13 @@ CLOSE = b"\x88\x80\0\0\0\0"
 
 
 def unused_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Ports that nobody has, nor will be given by the system."""
+    ports: set[int] = set()
+    while len(ports) < count:
+        port = randrange(20000, 32000)
+        with suppress(OSError), socket.create_server(("", port)):
+            ports.add(port)
+    return list(ports)
 
 
 def program(name: str) -> str:
@@ -64,6 +67,9 @@ def running(what: str, command: list[str], directory: Path, **settings: Any) -> 
         process.terminate()
         # HAProxy leaves SIGTERM to the system.
         assert process.wait(PATIENCE) in ((0, -15) if what == "haproxy" else (0,)), log.read_text()
+    except BaseException:
+        print(log.read_text())
+        raise
     finally:
         process.kill()
         process.wait()

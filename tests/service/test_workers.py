@@ -16,7 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from twisted.internet.error import ProcessTerminated
+from twisted.internet.error import ConnectionDone, ProcessTerminated
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
@@ -24,6 +25,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
 from twisted_beastws.service import Options
+from twisted_beastws.service.sockets import HoldingReactor
 from twisted_beastws.service.summing import summed
 from twisted_beastws.service.workers import GRACE, LEAST_DELAY, MOST_DELAY, Workers
 
@@ -147,6 +149,35 @@ class TestSupervisor:
     def test_passes_a_signal_on(self, workers: Workers, reactor: Reactor) -> None:
         workers.reload()
         assert [process.signals for process in reactor.processes] == [["HUP"], ["HUP"]]
+
+
+class TestSockets:
+    def test_a_file_of_systemds_keeps_its_mode_and_its_place(self, tmp_path: Path) -> None:
+        from twisted.internet import reactor
+
+        path = tmp_path / "socket"
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+            path.chmod(0o640)
+            listening.listen()
+            held = HoldingReactor(reactor)
+            port = held.adoptStreamPort(listening.fileno(), socket.AF_UNIX, Factory())
+            assert held.ports == [port]
+            assert path.stat().st_mode & 0o777 == 0o640
+            port.connectionLost(Failure(ConnectionDone()))
+            assert path.exists()
+            # It is another descriptor that was closed.
+            assert listening.fileno() > 0 and listening.getsockname() == str(path)
+
+    def test_nobody_is_accepted_where_they_are_held(self) -> None:
+        from twisted.internet import reactor
+
+        held = HoldingReactor(reactor)
+        port = held.listenTCP(0, Factory(), interface="127.0.0.1")
+        assert port not in reactor.getReaders()  # type: ignore[attr-defined]
+        with socket.create_connection(("127.0.0.1", port.getHost().port), PATIENCE):
+            pass
+        port.connectionLost(Failure(ConnectionDone()))
 
 
 class TestOptions:

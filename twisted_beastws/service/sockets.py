@@ -40,7 +40,7 @@ class HoldingReactor(ReactorProxy):
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
         if addressFamily == socket.AF_UNIX:
-            return self._hold(SharedUNIXPort._fromListeningDescriptor(self, fileDescriptor, factory))  # type: ignore[no-untyped-call]
+            return self._hold(SharedUNIXPort.of(self, fileDescriptor, factory))
         return self._hold(tcp.Port._fromListeningDescriptor(self, fileDescriptor, addressFamily, factory))
 
     def _hold(self, port: Any) -> Any:
@@ -76,8 +76,7 @@ class AdoptingReactor(ReactorProxy):
         # The port has one of its own.
         with socket.socket(fileno=descriptor) as shared:
             if shared.family == socket.AF_UNIX:
-                port = SharedUNIXPort._fromListeningDescriptor(self.below, descriptor, factory)  # type: ignore[no-untyped-call]
-                port.mode = os.stat(shared.getsockname()).st_mode & 0o777
+                port = SharedUNIXPort.of(self.below, descriptor, factory)
                 port.startListening()
                 return port
             return self.below.adoptStreamPort(descriptor, shared.family, factory)
@@ -85,6 +84,16 @@ class AdoptingReactor(ReactorProxy):
 
 class SharedUNIXPort(unix.Port):
     """A port whose file in the file system is another's."""
+
+    @classmethod
+    def of(cls, reactor: Any, descriptor: int, factory: Any) -> SharedUNIXPort:
+        """The port on a socket that listens; the descriptor stays its owner's."""
+        port: SharedUNIXPort = cls._fromListeningDescriptor(reactor, descriptor, factory)  # type: ignore[no-untyped-call]
+        path = port._preexistingSocket.getsockname()
+        # When it starts it gives the file a mode: that is to be the one which it has. An abstract socket has no file.
+        if isinstance(path, str):
+            port.mode = os.stat(path).st_mode & 0o777
+        return port
 
     def connectionLost(self, reason: Any) -> None:
         # What `unix.Port` does before this is to remove the file.

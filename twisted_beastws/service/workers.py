@@ -151,7 +151,7 @@ class Workers(Service):
             "worker {number} ended after {lived:.1f} s: {reason}; another starts in {delay:g} s",
             number=number,
             lived=lived,
-            reason=reason.getErrorMessage(),
+            reason=reason.getErrorMessage().rstrip("."),
             delay=delay,
         )
         self._starting[number] = self._reactor.callLater(delay, self._start, number)
