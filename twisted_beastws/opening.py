@@ -48,11 +48,11 @@ class ServerOpening(Operation):
         if self._request is not None:
             raise LocalError("the request read before is not answered: accept(request) it, or respond()")
         try:
-            self._request = await self._next_request()
+            # The one before has been answered. This may say for whom a proxy asks, and so who is counted.
+            self._protocol.request = None
+            self._protocol.request = self._request = await self._next_request()
             self._protocol.count_request()
         except HandshakeError as error:
-            # The one before has been answered.
-            self._protocol.request = self._request
             # RFC 9112 §2.2 and RFC 6585 §5, where Beast sends nothing.
             await self._send(handshake.failure(error, self._request), decorator)
             raise
@@ -78,7 +78,7 @@ class ServerOpening(Operation):
         if request is None:
             request = await self._read_request(decorator)
         elsewhere = request is not self._request
-        self._request = request
+        self._request = self._protocol.request = request
         try:
             if elsewhere:
                 self._protocol.count_request()
@@ -116,7 +116,6 @@ class ServerOpening(Operation):
     async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Response | None:
         """The answer to a request, or None for its upgrade; raises a `HandshakeError`."""
         protocol = self._protocol
-        protocol.request = request
         answer = await self._ask(protocol.http_requested, request)
         if answer is not None:
             return answer

@@ -85,10 +85,14 @@ class Service:
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/chat"
 
+    @property
+    def admin_port(self) -> int:
+        (port,) = re.findall(r"serving http://127\.0\.0\.1:(\d+)/metrics\n", self.log)
+        return int(port)
+
     def ask_admin(self, path: str) -> tuple[int, str]:
         """The status and the body of what the admin's listener answers."""
-        (port,) = re.findall(r"serving http://127\.0\.0\.1:(\d+)/metrics\n", self.log)
-        http = HTTPConnection("127.0.0.1", int(port), timeout=PATIENCE)
+        http = HTTPConnection("127.0.0.1", self.admin_port, timeout=PATIENCE)
         http.request("GET", path)
         response = http.getresponse()
         body = response.read().decode()
@@ -377,6 +381,18 @@ class TestTermination:
             service.terminate()
             assert service.ended() == 0
             assert 0.9 < time.monotonic() - began < 4
+
+    def test_who_asked_the_admin_and_stays_is_not_waited_for_long(self, tmp_path: Path) -> None:
+        with (
+            running(tmp_path, "--drain-time=1", "--admin=tcp:0:interface=127.0.0.1") as service,
+            socket.create_connection(("127.0.0.1", service.admin_port), PATIENCE) as asking,
+        ):
+            asking.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert asking.recv(12) == b"HTTP/1.1 200"
+            began = time.monotonic()
+            service.terminate()
+            assert service.ended() == 0
+            assert time.monotonic() - began < 4
 
     @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
     def test_the_second_signal_drops_everyone_at_once(self, tmp_path: Path, by: signal.Signals) -> None:

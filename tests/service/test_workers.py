@@ -32,7 +32,7 @@ from twisted_beastws.service.workers import GRACE, LEAST_DELAY, MOST_DELAY, Work
 from ..redis_server import RedisServer
 from .test_deployment import AS_SYSTEMD, CLOSE, untrusting
 from .test_deployment import running as started
-from .test_twistd import PATIENCE, TWISTD, UPGRADE, WELCOME, Service, await_that, identity, running
+from .test_twistd import ENVIRONMENT, PATIENCE, TWISTD, UPGRADE, WELCOME, Service, await_that, identity, running
 
 if sys.platform == "win32":
     pytestmark = pytest.mark.skip(reason="WORKERS ARE NOT TESTED: sockets are shared on POSIX alone")
@@ -80,8 +80,8 @@ def workers(reactor: Reactor, logged: Any) -> Iterator[Workers]:
     yield workers
     if workers.running:
         workers.stopService()
-        for worker in list(workers.living):
-            worker.processEnded(Failure(ProcessTerminated()))
+    for worker in list(workers.living):
+        worker.processEnded(Failure(ProcessTerminated()))
 
 
 class TestSupervisor:
@@ -343,7 +343,9 @@ class TestTogether:
             for one in silent:
                 one.close()
 
-    def test_without_their_supervisor_they_end(self, app: Path) -> None:
+    def test_without_their_supervisor_they_end(self, app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Nobody removes its directory.
+        monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(app))
         service = Service(app, *SERVED)
         try:
             pids = all_asked(service)

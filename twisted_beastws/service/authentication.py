@@ -146,7 +146,7 @@ class Authenticated(WebSocketProtocol):
 
     async def _read_known(self, opening: Any) -> Request:
         while True:
-            request: Request = await opening._read_request()
+            request: Request = await opening._read_request(self.settings.decorator)
             self.user = await opening.settled(self.checkers.user_of(request))
             if self.user is not None:
                 return request

@@ -20,7 +20,7 @@ from twisted_beastws.service.metering import Meter, Metered
 from twisted_beastws.service.metrics import Metrics
 from twisted_beastws.service.operated import Operated
 from twisted_beastws.service.options import Options
-from twisted_beastws.service.serving import Serving
+from twisted_beastws.service.serving import Farewell, Serving
 from twisted_beastws.service.site import Site
 from twisted_beastws.service.subprotocol import CHAT_V1
 from twisted_beastws.service.summing import Summed
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     from twisted_beastws.service.certificates import ReloadableEndpoint
     from twisted_beastws.service.sockets import HoldingReactor
+
+ADMIN_FAREWELL = 1.0
+"""Seconds, behind the drain, that whoever asked the admin's listener last has to close."""
 
 
 def makeService(options: Options) -> Operated:
@@ -97,7 +100,8 @@ def _twistd_arguments(options: Options) -> list[str]:
 
 
 def _serving_admin(endpoint: tuple[str, ReloadableEndpoint], metrics: Metrics | Summed, ready: Ready) -> Serving:
-    return Serving(admin_factory(metrics, ready), [endpoint], [("http", "/metrics")], option="admin")
+    factory = admin_factory(metrics, ready)
+    return Serving(factory, [endpoint], [("http", "/metrics")], Farewell(seconds=ADMIN_FAREWELL), option="admin")
 
 
 def _serving_chat(options: Options, hub: Hub) -> Serving:

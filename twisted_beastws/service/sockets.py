@@ -86,9 +86,9 @@ class SharedUNIXPort(unix.Port):
     """A port whose file in the file system is another's."""
 
     @classmethod
-    def of(cls, reactor: Any, descriptor: int, factory: Any) -> SharedUNIXPort:
+    def of(cls, reactor: Any, descriptor: int, factory: Any) -> Any:
         """The port on a socket that listens; the descriptor stays its owner's."""
-        port: SharedUNIXPort = cls._fromListeningDescriptor(reactor, descriptor, factory)  # type: ignore[no-untyped-call]
+        port: Any = cls._fromListeningDescriptor(reactor, descriptor, factory)  # type: ignore[no-untyped-call]
         path = port._preexistingSocket.getsockname()
         # When it starts it gives the file a mode: that is to be the one which it has. An abstract socket has no file.
         if isinstance(path, str):
