@@ -543,7 +543,10 @@ class TestCommand:
                 ["--config=beastws.toml"],
                 "--config=beastws.toml: pnig: there is no such option",
             ),
-            (["--listen=tcp:0", "--access-log=/nope/log"], "cannot write the access log /nope/log: No such file or directory"),
+            (
+                ["--listen=tcp:0", "--access-log=/nope/log"],
+                "cannot write the access log /nope/log: No such file or directory",
+            ),
             (
                 ["--app=broken:x"],
                 "--app=broken:x: importing broken failed: RuntimeError: no ({directory}/broken.py, line 1)",
