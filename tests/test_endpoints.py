@@ -241,6 +241,7 @@ BAD_CLIENTS = {
     "ws:::1:8080": "ws:\\:\\:1:8080",
     "wss:fe80::1:443": "wss:\\:\\:1:8080",
     "ws:example.com:http": "ws: port=http: ",
+    "ws://example.com:1984/x": "ws: this is an endpoint string, not a URL: write ws:HOST:PORT:target=/PATH",
     "ws:example.com:0": "ws: port=0: ",
     "wss:example.com:port=65536": "wss: port=65536: ",
     "ws:example.com:timeout=soon": "ws: timeout=soon: ",

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.testing import StringTransport
 
 from twisted_beastws import (
     Deflate,
@@ -20,6 +21,7 @@ from twisted_beastws import (
     State,
     Timeouts,
     WebSocketProtocol,
+    WebSocketServerFactory,
     errors,
     is_upgrade,
 )
@@ -109,6 +111,25 @@ class TestServe:
         assert peer.protocol.response.to_bytes() == peer.reads()
         assert peer.protocol.extensions == peer.protocol.response.field("Sec-WebSocket-Extensions")
         assert peer.protocol.extensions.startswith("permessage-deflate")
+
+    def test_what_nobody_foresaw_drops_the_connection(self, connect, logged, monkeypatch):
+        monkeypatch.setattr("twisted_beastws.opening.accept_offer", lambda *_: 1 / 0)
+        peer = connect(Served, opened=False, deflate=Deflate())
+        peer.sends(GOOD)
+        assert peer.transport.disconnected
+        assert len(logged(ZeroDivisionError)) == 1
+
+    def test_a_connection_made_wrong_has_its_time_all_the_same(self, clock):
+        class Wrong(Served):
+            def connectionMade(self) -> None:
+                self.send("too early")
+
+        transport = StringTransport()
+        with pytest.raises(errors.LocalError, match="before opened"):
+            WebSocketServerFactory(Wrong, clock=clock).buildProtocol(None).makeConnection(transport)
+        assert not transport.disconnecting
+        clock.advance(30.0)
+        assert transport.disconnecting
 
     def test_a_declined_upgrade_has_no_response(self, connect):
         peer = connect(Served, opened=False)

@@ -843,6 +843,21 @@ class TestDrain:
         assert peer.protocol.state is State.OPEN
 
 
+class TestOfAnotherKind:
+    @pytest.mark.parametrize("message", [5, None, {}, Deferred()], ids=repr)
+    def test_is_not_sent(self, connect, message):
+        peer = connect(Noting)
+        with pytest.raises(TypeError, match=f"not {type(message).__name__}: await it"):
+            peer.protocol.send(message)
+        assert peer.reads() == b""
+
+    @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+    def test_octets_of_every_kind_are(self, connect, kind):
+        peer = connect(Noting)
+        peer.protocol.send(kind(b"abc"))
+        assert peer.reads() == b"\x82\x03abc"
+
+
 class TestPing:
     def test_the_round_trip_has_the_time_that_sending_takes(self, connect, clock, monkeypatch):
         peer = connect()

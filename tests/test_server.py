@@ -65,6 +65,20 @@ class Greeter:
 
 
 class TestFactory:
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"deflate": True}, r"deflate=True: give Deflate\(...\)"),
+            ({"origins": "https://a"}, r"origins='https://a': give Origins\(...\)"),
+            ({"limits": {"max_message_size": 1}}, r"give Limits\(...\)"),
+            ({"timeouts": 5}, r"give Timeouts\(...\)"),
+            ({"subprotocols": "chat"}, "subprotocols='chat': give a list of names"),
+        ],
+    )
+    def test_options_of_another_kind_are_refused(self, options, told):
+        with pytest.raises(TypeError, match=told):
+            WebSocketServerFactory(echo, **options)
+
     def test_is_one(self, clock):
         assert verifyObject(IProtocolFactory, WebSocketServerFactory(echo, clock=clock))
 

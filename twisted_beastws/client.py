@@ -119,7 +119,7 @@ class WebSocketClientEndpoint:
         self._tls = tls
         self._max_redirects = max_redirects
         self._settings = Settings(
-            subprotocols=tuple(subprotocols),
+            subprotocols=subprotocols,
             timeouts=timeouts or Timeouts(),
             limits=limits or Limits(),
             deflate=deflate,

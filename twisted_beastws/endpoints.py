@@ -167,6 +167,8 @@ def parse_short_client(
     scheme: str, reactor: Any, arguments: Sequence[str], keywords: Mapping[str, str]
 ) -> ClientEndpoint:
     """The endpoint of ``ws:`` or ``wss:``, which is ``scheme``, a host and perhaps a port."""
+    if any(argument.startswith("//") for argument in arguments):
+        raise ValueError(f"{scheme}: this is an endpoint string, not a URL: write {scheme}:HOST:PORT:target=/PATH")
     inner = dict(keywords)
     keys = Keys.take(scheme, CLIENT_KEYS, inner)
     host, port = _host_and_port(scheme, list(arguments), inner)

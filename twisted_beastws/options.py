@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
@@ -189,9 +189,19 @@ class Settings:
     """What all the connections of one factory share."""
 
     decorator: Decorator | None = None
-    subprotocols: tuple[str, ...] = ()
+    subprotocols: Sequence[str] = ()
     origins: Origins = Origins()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     deflate: Deflate | None = None
     clock: IReactorTime | None = None
+
+    def __post_init__(self) -> None:
+        # Taken as they are, they would fail when the first client comes.
+        if isinstance(self.subprotocols, str):
+            raise TypeError(f"subprotocols={self.subprotocols!r}: give a list of names")
+        object.__setattr__(self, "subprotocols", tuple(self.subprotocols))
+        for name, kind in (("origins", Origins), ("timeouts", Timeouts), ("limits", Limits), ("deflate", Deflate)):
+            value = getattr(self, name)
+            if not isinstance(value, kind) and (value is not None or name != "deflate"):
+                raise TypeError(f"{name}={value!r}: give {kind.__name__}(...)")

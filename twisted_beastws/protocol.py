@@ -18,7 +18,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_beastws.client_opening import ClientOpening
-from twisted_beastws.errors import ConnectionClosed, HandshakeError, HandshakeTimeout, LocalError, UpgradeDeclined
+from twisted_beastws.errors import (
+    ConnectionClosed,
+    HandshakeError,
+    HandshakeTimeout,
+    LocalError,
+    UpgradeDeclined,
+    WebSocketError,
+)
 from twisted_beastws.inbox import Inbox
 from twisted_beastws.liveness import Liveness
 from twisted_beastws.opening import ServerOpening
@@ -176,8 +183,10 @@ class WebSocketProtocol(Protocol):
         self.outgoing = Outgoing(transport, self.settings.limits, self)
         self._opening = opening
         self.dataReceived = opening.data_received  # type: ignore[method-assign]
-        super().makeConnection(transport)  # type: ignore[no-untyped-call]
+        # Before connectionMade, in which a subclass may fail: the connection must not stay for ever.
+        self._transport = transport
         self.expect_handshake()
+        super().makeConnection(transport)  # type: ignore[no-untyped-call]
 
     @property
     def transport(self) -> ITransport | None:
@@ -272,15 +281,18 @@ class WebSocketProtocol(Protocol):
 
     def _not_accepted(self, failure: Failure) -> bool:
         """Whether to accept again."""
-        # What is logged may be kept, and must not keep us alive.
-        failure.cleanFailure()
-        if not failure.check(UpgradeDeclined):
+        if self.state is State.CONNECTING and not failure.check(WebSocketError):
+            self.log.failure("the handshake of {peer} failed; the connection is dropped", failure, peer=self.peer)
+            self.abort()
+        elif not failure.check(UpgradeDeclined):
             self.log.debug(
                 "no WebSocket on connection {connection} of {peer}: {error}",
                 connection=self.connection_id,
                 peer=self.peer,
                 error=failure.value,
             )
+        # What is logged may be kept, and must not keep us alive.
+        failure.cleanFailure()
         return failure.check(HandshakeError) is not None
 
     def read_request(self) -> Deferred[Request]:
@@ -419,7 +431,7 @@ class WebSocketProtocol(Protocol):
 
         Raises `ConnectionClosed` once closing, `BufferFull` under the policy ``pause``, `LocalError` before the
         connection is open or for more than ``Limits.max_buffered``. Text with lone surrogates raises
-        UnicodeEncodeError.
+        UnicodeEncodeError, what is no message TypeError.
         """
         session = self._session or self._require_session()
         if isinstance(message, str):
@@ -429,6 +441,8 @@ class WebSocketProtocol(Protocol):
                 session.send_message(FIN_TEXT, message.encode(), compress)
         elif isinstance(message, Prepared):
             session.send_prepared(message)
+        elif not isinstance(message, (bytes, bytearray, memoryview)):
+            raise TypeError(f"send() takes str, bytes or what prepare() made, not {type(message).__name__}: await it?")
         elif compress is None:
             session.send_binary(message)
         else:
@@ -650,9 +664,7 @@ class WebSocketProtocol(Protocol):
         if self._session is None:
             if self._ended is not None:
                 raise ConnectionClosed(self._ended)
-            raise LocalError(
-                f"there is no WebSocket before the handshake is done: the connection is {self.state.value}"
-            )
+            raise LocalError(f"there is no WebSocket before opened() is called: the connection is {self.state.value}")
         return self._session
 
     # What the opening handshake calls.

@@ -80,7 +80,7 @@ class WebSocketServerFactory(Factory):
         self.make = _maker(protocol_or_coroutine)
         self.settings = Settings(
             decorator=decorator,
-            subprotocols=tuple(subprotocols),
+            subprotocols=subprotocols,
             origins=origins or Origins(),
             timeouts=timeouts or Timeouts(),
             limits=limits or Limits(),

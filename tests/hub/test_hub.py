@@ -62,6 +62,12 @@ class TestPublish:
         hub.publish("a", b"\x00\xff")
         assert one.frames == [b"\x82\x02\x00\xff"]
 
+    def test_what_is_no_message_is_refused_to_the_caller(self, hub: Hub) -> None:
+        one = joined(hub, "a")
+        with pytest.raises(TypeError, match="str or bytes, not dict"):
+            hub.publish("a", {"a": 1})  # type: ignore[arg-type]
+        assert one.heard == []
+
     def test_a_room_nobody_is_in(self, hub: Hub) -> None:
         assert outcome(hub.publish("nowhere", "hello")) is not None
         assert hub.rooms == {}

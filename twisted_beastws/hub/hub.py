@@ -295,5 +295,7 @@ class Hub:
 
 def _check(message: str | bytes) -> None:
     # Here it is the caller's mistake; later it would be everybody's trouble.
+    if not isinstance(message, (str, bytes, bytearray, memoryview)):
+        raise TypeError(f"publish() takes str or bytes, not {type(message).__name__}")
     if isinstance(message, str) and not message.isascii():
         message.encode()

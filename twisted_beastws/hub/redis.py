@@ -157,7 +157,10 @@ class RedisBackplane:
 
     def _make_link(self) -> Link:
         # txredisapi imports the reactor.
-        from twisted_beastws.hub.redis_link import RedisLink
+        try:
+            from twisted_beastws.hub.redis_link import RedisLink
+        except ModuleNotFoundError as error:
+            raise ImportError("RedisBackplane needs an extra: pip install 'twisted_beastws[redis]'") from error
 
         return RedisLink(self.url, self, self._reactor)
 
