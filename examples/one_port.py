@@ -6,7 +6,7 @@ the connection. The page, http://localhost:9004/ as well as https://localhost:90
 
 TLS needs a key and its certificate in one file. For a try:
 
-    openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -keyout identity.pem -out identity.pem
+  openssl req -x509 -nodes -subj /CN=test -addext subjectAltName=DNS:localhost -keyout identity.pem -out identity.pem
 """
 
 from __future__ import annotations

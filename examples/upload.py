@@ -105,6 +105,7 @@ class Upload(WebSocketProtocol):
 
 
 async def main(reactor: object, listen: str, into: Path) -> None:
+    into.mkdir(parents=True, exist_ok=True)
     Upload.directory = into
     factory = WebSocketServerFactory(Upload, limits=LIMITS, timeouts=TIMEOUTS)
     port: IListeningPort = await serverFromString(reactor, listen).listen(factory)
