@@ -30,14 +30,13 @@ CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization")
 """The caller's fields that do not go to another origin behind a redirect."""
 
 
-class _ClientFactory(Factory):
-    """Makes the caller's protocol a client's end."""
+class FactoryBefore(Factory):
+    """Stands before a client's ``factory``, and begins and ends with it."""
 
     noisy = False
 
-    def __init__(self, factory: IProtocolFactory, settings: Settings) -> None:
+    def __init__(self, factory: IProtocolFactory) -> None:
         self._factory = factory
-        self._settings = settings
 
     def doStart(self) -> None:
         self._factory.doStart()
@@ -45,8 +44,20 @@ class _ClientFactory(Factory):
     def doStop(self) -> None:
         self._factory.doStop()
 
+    def make(self, addr: IAddress | None) -> Any:
+        """What that factory builds."""
+        return self._factory.buildProtocol(cast("IAddress", addr))
+
+
+class _ClientFactory(FactoryBefore):
+    """Makes the caller's protocol a client's end."""
+
+    def __init__(self, factory: IProtocolFactory, settings: Settings) -> None:
+        super().__init__(factory)
+        self._settings = settings
+
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        protocol: Any = self._factory.buildProtocol(cast("IAddress", addr))
+        protocol = self.make(addr)
         if protocol is None:
             # Not all that stand between, as TLS does, know what to make of None.
             raise NoProtocol

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from twisted_beastws.amount import read_amount
 from twisted_beastws.options import Origins, Settings, Timeouts
 from twisted_beastws.wire.url import WebSocketURL
 
@@ -106,13 +106,7 @@ def _authority(text: str) -> str:
 
 
 def _seconds(text: str) -> float | None:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise ValueError("give seconds, such as 20 or 0.5; 0 is never")
-    return seconds or None
+    return read_amount(text, "give seconds, such as 20 or 0.5; 0 is never") or None
 
 
 _READERS: dict[str, Callable[[str], Any]] = {

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, ILoggingContext, IProtocolFactory
-from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
+from twisted_beastws.client import FactoryBefore
 from twisted_beastws.options import Role, Settings
 from twisted_beastws.protocol import State, WebSocketProtocol
 from twisted_beastws.server import WebSocketServerFactory
@@ -190,23 +190,15 @@ class TunnelFactory(WebSocketServerFactory):
         self.stream_factory.doStop()
 
 
-class ClientTunnelFactory(Factory):
+class ClientTunnelFactory(FactoryBefore):
     """Makes the client's end of a `Tunnel` of each protocol that is not a WebSocket's itself."""
 
-    noisy = False
-
     def __init__(self, factory: IProtocolFactory, subprotocols: Sequence[str]) -> None:
-        self._factory = factory
+        super().__init__(factory)
         self._subprotocols = subprotocols
 
-    def doStart(self) -> None:
-        self._factory.doStart()
-
-    def doStop(self) -> None:
-        self._factory.doStop()
-
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        protocol: Any = self._factory.buildProtocol(cast("IAddress", addr))
+        protocol = self.make(addr)
         if protocol is None or _is_unclaimed_websocket(protocol):
             return protocol
         return Tunnel.carrying(protocol, self._subprotocols)

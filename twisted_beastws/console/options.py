@@ -12,6 +12,7 @@ from twisted.python.usage import Options as TwistedOptions
 from twisted.python.usage import UsageError
 
 from twisted_beastws._version import __version__
+from twisted_beastws.amount import read_amount
 from twisted_beastws.console.commands import Command, CommandError, Help, parse
 from twisted_beastws.wire.url import WebSocketURL
 
@@ -50,12 +51,9 @@ def _wait(text: str) -> float:
     if text == "forever":
         return math.inf
     try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise UsageError(f"--wait={text}: give seconds, such as 5 or 0.5, or forever")
-    return seconds
+        return read_amount(text, "give seconds, such as 5 or 0.5, or forever")
+    except ValueError as error:
+        raise UsageError(f"--wait={text}: {error}") from None
 
 
 class Options(TwistedOptions):

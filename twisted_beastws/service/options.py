@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
@@ -15,6 +14,7 @@ from twisted.python.usage import Options as TwistedOptions
 from twisted.python.usage import UsageError
 
 from twisted_beastws._version import __version__
+from twisted_beastws.amount import read_amount
 from twisted_beastws.hub import Hub, LocalBackplane
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.hub.redis_url import RedisURL
@@ -107,20 +107,11 @@ def _converter(option: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise ValueError("give seconds, such as 5 or 0.5; 0 is never")
-    return seconds
+    return read_amount(text, "give seconds, such as 5 or 0.5; 0 is never")
 
 
 def _drain_seconds(text: str) -> float:
-    try:
-        return _seconds(text)
-    except ValueError:
-        raise ValueError("give seconds, such as 8 or 0.5; 0 drops everyone") from None
+    return read_amount(text, "give seconds, such as 8 or 0.5; 0 drops everyone")
 
 
 def _count(text: str) -> int:
@@ -136,10 +127,7 @@ def _workers(text: str) -> int:
 
 
 def _rate(text: str) -> float:
-    try:
-        return _seconds(text)
-    except ValueError:
-        raise ValueError("give a number a second, such as 10 or 0.5; 0 is no limit") from None
+    return read_amount(text, "give a number a second, such as 10 or 0.5; 0 is no limit")
 
 
 def _proxy_header(text: str) -> str:
