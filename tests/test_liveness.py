@@ -8,7 +8,6 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 
 from twisted_beastws.liveness import Liveness
 from twisted_beastws.options import Timeouts
@@ -282,7 +281,7 @@ class TestPings:
 
     def test_none_after_the_end(self):
         life = Life(ping_interval=5.0).open()
-        life.liveness.lost(Failure(ConnectionLost()))
+        life.liveness.lost(ConnectionLost())
         life.passes(100)
         assert life.session.pinged == []
 
@@ -330,7 +329,7 @@ class TestApplicationsPings:
         pings = [life.pings(b"a"), life.pings(b"b")]
         # The first to hear of it gives up the second.
         pings[0].addErrback(lambda failure: pings[1].cancel() or failure)
-        life.liveness.lost(Failure(ConnectionLost()))
+        life.liveness.lost(ConnectionLost())
         assert fired(pings[0])[0].check(ConnectionLost)
         assert fired(pings[1])[0].check(CancelledError)
 
@@ -339,7 +338,7 @@ class TestEnd:
     def test_nothing_is_left(self):
         life = Life(idle=60.0, ping_interval=5.0, message=20.0, max_lifetime=3600.0).open()
         assert len(life.clock.calls) == 1
-        life.liveness.lost(Failure(ConnectionLost()))
+        life.liveness.lost(ConnectionLost())
         assert life.clock.calls == []
         assert life.liveness.due is None
 
@@ -349,7 +348,7 @@ class TestEnd:
 
         def lose(*_: object) -> None:
             life.liveness.closing()
-            life.liveness.lost(Failure(ConnectionLost()))
+            life.liveness.lost(ConnectionLost())
 
         setattr(life.owner, when, lose)
         life.passes(60)

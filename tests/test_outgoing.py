@@ -382,7 +382,7 @@ class TestDrain:
         outgoing, _ = stalled()
         outgoing.write(bytes(500))
         waiting = [outgoing.drain(), outgoing.drain()]
-        outgoing.lost(Failure(ConnectionLost()))
+        outgoing.lost(ConnectionLost())
         failures: list[Failure] = []
         for one in waiting:
             one.addErrback(failures.append)
@@ -414,7 +414,7 @@ class TestDrain:
         for one in waiting:
             one.addBoth(cancel_others)
         if lost:
-            outgoing.lost(Failure(ConnectionLost()))
+            outgoing.lost(ConnectionLost())
         else:
             transport.flow()
         assert len(outcomes) == 2
@@ -465,7 +465,7 @@ class TestFinish:
         outgoing.write(b"abc")
         finished: list[bool] = []
         outgoing.finish(lambda: finished.append(True))
-        outgoing.lost(Failure(ConnectionLost()))
+        outgoing.lost(ConnectionLost())
         outgoing.resumeProducing()
         assert not finished
         assert outgoing.size == 0

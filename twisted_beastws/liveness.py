@@ -12,7 +12,6 @@ from twisted_beastws.schedule import PingScheduler
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
-    from twisted.python.failure import Failure
 
     from twisted_beastws.wire.session import Session
 
@@ -117,12 +116,12 @@ class Liveness:
                 session.message_began_at += spent
             self._scheduler.watch(self, self._next_look(now))
 
-    def lost(self, failure: Failure) -> None:
+    def lost(self, error: Exception) -> None:
         """The connection is gone: forget it, fail what waits for pongs."""
         self._session = self._owner = self._deadline = None
         self._scheduler.watch(self, None)
         while self._pings:
-            self._pings.popleft()[2].errback(failure)
+            self._pings.popleft()[2].errback(error)
 
     def ping_sent(self, payload: bytes, at: float) -> Deferred[float]:
         """The application sent a ping at that time; fires with the seconds to its pong."""

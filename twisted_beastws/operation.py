@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -29,6 +30,20 @@ def forget_frames(error: BaseException | None) -> None:
     while error is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
+
+
+def going_on(coroutine: Coroutine[Deferred[Any], Any, T], waits_for: Deferred[Any]) -> Generator[Deferred[Any], Any, T]:
+    """The rest of a coroutine that was begun, and waits."""
+    try:
+        while True:
+            try:
+                result = yield waits_for
+            except BaseException as error:
+                waits_for = coroutine.throw(error)
+            else:
+                waits_for = coroutine.send(result)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
 
 
 class Operation:
@@ -101,8 +116,18 @@ class Operation:
             raise
         operation: Deferred[T] = Deferred(self._cancelled)
         self._operation = operation
-        running = self._coroutine = Deferred.fromCoroutine(coroutine)
-        running.addBoth(self._operated, operation)
+        # Most have nothing to wait for, and need no Deferred of their own.
+        context = copy_context()
+        try:
+            waits_for = context.run(coroutine.send, None)
+        except StopIteration as done:
+            self._operated(done.value, operation)
+        except BaseException:
+            self._operated(Failure(), operation)
+        else:
+            running = context.run(Deferred.fromCoroutine, going_on(coroutine, waits_for))
+            self._coroutine = running
+            running.addBoth(self._operated, operation)
         return operation
 
     def _require_idle(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, succeed
@@ -16,9 +16,6 @@ from twisted_beastws.errors import BufferFull, LocalError
 from twisted_beastws.options import Limits
 from twisted_beastws.producers import stop
 from twisted_beastws.wire.frames import Opcode
-
-if TYPE_CHECKING:
-    from twisted.python.failure import Failure
 
 HAND_OVER = 1 << 16
 """Octets given to the transport at once from what waits: 64 KiB, Twisted's own ``bufferSize``."""
@@ -201,14 +198,14 @@ class Outgoing:
             self._finish = finished
             self._check_finished()
 
-    def lost(self, reason: Failure) -> None:
+    def lost(self, error: Exception) -> None:
         """The transport is gone: forget everything, fail what waits for `drain`."""
         self.free = False
         self.discard()
         self.finished = True
         self._finish = self._send = self._write = self._rest = self._owner = self._transport = None
         while self._drains:
-            self._drains.pop(0).errback(reason)
+            self._drains.pop(0).errback(error)
         stop(self.unregister())
 
     def drain(self) -> Deferred[None]:

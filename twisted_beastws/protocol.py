@@ -222,7 +222,7 @@ class WebSocketProtocol(Protocol):
         if session is not None:
             session.lost(reason.value)
         self._ended = self.close_reason
-        closed = Failure(ConnectionClosed(self._ended))
+        closed = ConnectionClosed(self._ended)
         self._liveness.lost(closed)
         if opening is not None:
             opening.lost(reason)
@@ -237,7 +237,7 @@ class WebSocketProtocol(Protocol):
         if session is not None:
             self._settle(closed)
 
-    def _settle(self, closed: Failure) -> None:
+    def _settle(self, closed: ConnectionClosed) -> None:
         while self._receivers:
             self._receivers.popleft().errback(closed)
         closers, self._closers = self._closers, None
@@ -262,9 +262,10 @@ class WebSocketProtocol(Protocol):
         self._require_opening(Role.SERVER).when_octets_come(self._serve)
 
     def _serve(self) -> None:
-        self.accept().addErrback(self._not_accepted).addCallback(self._serve_on)
+        self.accept().addBoth(self._accepted)
 
-    def _serve_on(self, again: object) -> None:
+    def _accepted(self, result: Request | Failure) -> None:
+        again = not isinstance(result, Failure) or self._not_accepted(result)
         # A coroutine, for many requests that came together would be a deep recursion.
         if again and self.state is State.CONNECTING:
             Deferred.fromCoroutine(self._accept_on())
@@ -974,7 +975,7 @@ class _Messages:
 
 def _deferred(result: Any) -> Deferred[Any] | None:
     """A Deferred of what a hook returned, or None if that takes no time."""
-    if isinstance(result, Deferred):
+    if result is None or isinstance(result, Deferred):
         return result
     if hasattr(result, "__await__"):
         return Deferred.fromCoroutine(settled(result))

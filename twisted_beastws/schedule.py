@@ -49,12 +49,20 @@ class PingScheduler:
     def watch(self, watched: Watched, when: float | None) -> None:
         """Look at ``watched`` at ``when``, in the clock's seconds, in place of any earlier wish; None is never."""
         tick = None if when is None else math.ceil(when * RESOLUTION)
-        if tick == watched.due:
+        before = watched.due
+        if tick == before:
             return
-        self._remove(watched)
+        emptied = False
+        if before is not None:
+            due = self._ticks[before]
+            due.discard(watched)
+            watched.due = None
+            emptied = not due
         if tick is not None:
             self._add(watched, tick)
-        self._arm()
+        # Nearly always others are due at both ticks, and sooner.
+        if emptied or self._call is None or (tick is not None and tick < self._call_tick):
+            self._arm()
 
     def _add(self, watched: Watched, tick: int) -> None:
         watched.due = tick
@@ -63,12 +71,6 @@ class PingScheduler:
             due = self._ticks[tick] = set()
             heappush(self._heap, tick)
         due.add(watched)
-
-    def _remove(self, watched: Watched) -> None:
-        if watched.due is not None:
-            due = self._ticks[watched.due]
-            due.discard(watched)
-            watched.due = None
 
     def _prune(self) -> None:
         while self._heap and not self._ticks[self._heap[0]]:

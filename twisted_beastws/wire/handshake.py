@@ -164,9 +164,10 @@ def check_origin(request: Request, origins: Origins) -> None:
     A page of this site is one of http, https, ws or wss whose host and port are those of the request's Host; a port
     that is not written is the default of the origin's scheme. ``null`` is let in only where ``allowed`` has it.
     """
-    origin = request.field("Origin")
-    if origin is None or origins.allow_any_origin_dangerously:
+    values = raw_values(request.headers, b"Origin")
+    if not values or origins.allow_any_origin_dangerously:
         return
+    origin = values[0].decode("latin-1")
     if origin == "null" and "null" in origins.allowed:
         return
     parsed, host = _parse_origin(origin), request.field("Host")
