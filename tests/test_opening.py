@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ from twisted_beastws import (
     is_upgrade,
 )
 from twisted_beastws.wire.http import SERVER, parse_request
+
+TRACE = ContextVar("TRACE", default="")
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -924,6 +927,27 @@ class TestHooks:
         peer.sends(GOOD.replace(b"/chat", b"/chat?me")[:-2] + b"Sec-WebSocket-Protocol: a\r\n\r\n")
         assert b"\r\nSec-WebSocket-Protocol: mine\r\n" in peer.reads()
         assert (peer.protocol.user, peer.protocol.subprotocol) == ("me", "mine")
+
+    def test_a_context_variable_is_the_handshakes_own(self, connect):
+        waiting: Deferred[None] = Deferred()
+        seen = []
+
+        class Tracing(Served):
+            async def http_requested(self, request: Request) -> None:
+                TRACE.set(request.target)
+                await waiting
+                seen.append(TRACE.get())
+
+            async def upgrade_requested(self, request: Request) -> None:
+                seen.append(TRACE.get())
+
+        peer = connect(Tracing, opened=False)
+        peer.sends(GOOD)
+        assert TRACE.get() == ""
+        waiting.callback(None)
+        assert seen == ["/chat", "/chat"]
+        assert peer.reads() == SWITCHING
+        assert TRACE.get() == ""
 
 
 class TestSubprotocols:

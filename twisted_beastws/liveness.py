@@ -90,9 +90,10 @@ class Liveness:
         self._session = session
         self._taken_at = now
         self._turns = 0 if self._owner is None else self._owner.turns()
-        interval = self._timeouts.ping_interval
+        interval, lifetime = self._timeouts.ping_interval, self._timeouts.max_lifetime
         self._ping_due = None if interval is None else now + interval
-        self.expect(self._timeouts.max_lifetime)
+        self._deadline = None if lifetime is None else now + lifetime
+        self._scheduler.watch(self, self._next_look(now))
 
     def closing(self) -> None:
         """The connection closes: the closing handshake, or the end of TCP, has its time."""
@@ -183,11 +184,12 @@ class Liveness:
                 session.ping()
 
     def _next_look(self, now: float) -> float | None:
-        session = self._session
-        if session is None:
-            return self._deadline
-        times = (self._deadline, self._ping_due, self._silent_at(session, now), self._slow_at(session, now))
-        return min((time for time in times if time is not None), default=None)
+        first, session = self._deadline, self._session
+        if session is not None:
+            for time in (self._ping_due, self._silent_at(session, now), self._slow_at(session, now)):
+                if time is not None and (first is None or time < first):
+                    first = time
+        return first
 
     def _silent_at(self, session: Session, now: float) -> float | None:
         idle = self._timeouts.idle

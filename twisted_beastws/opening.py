@@ -50,13 +50,16 @@ class ServerOpening(Operation):
         try:
             # The one before has been answered. This may say for whom a proxy asks, and so who is counted.
             self._protocol.request = None
-            self._protocol.request = self._request = parse_request(await self.next_head())
+            self._protocol.request = self._request = await self._next_request()
             self._protocol.count_request()
         except HandshakeError as error:
             # RFC 9112 §2.2 and RFC 6585 §5, where Beast sends nothing.
             await self._send(handshake.failure(error, self._request), decorator)
             raise
         return self._request
+
+    async def _next_request(self) -> Request:
+        return parse_request(await self.next_head())
 
     async def _respond(self, response: Response) -> None:
         if self._request is None:

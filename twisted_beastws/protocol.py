@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 _connection_ids = count(1)
 
+MESSAGE_HOOKS = ("text_received", "binary_received", "fragment_received")
+
 INBOX, HOOK, APPLICATION = 1, 2, 4
 """Why nothing is read for now: messages wait to be taken, a hook takes its time, the application said so."""
 
@@ -134,7 +136,7 @@ class WebSocketProtocol(Protocol):
     _response: Response | None = None
     _undecorated: bool = False
     _connection_id: int | None = None
-    _in_hook_mode: ClassVar[bool] = False
+    _hooks: ClassVar[frozenset[str]] = frozenset()
     _session_types: ClassVar[tuple[type[Session], type[DeflateSession]]] = (Session, DeflateSession)
     _liveness: Liveness
     _opening: ServerOpening | ClientOpening | None = None
@@ -149,11 +151,9 @@ class WebSocketProtocol(Protocol):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._in_hook_mode = any(map(cls._overrides, ("text_received", "binary_received", "fragment_received")))
-
-    @classmethod
-    def _overrides(cls, hook: str) -> bool:
-        return getattr(cls, hook) is not getattr(WebSocketProtocol, hook)
+        cls._hooks = frozenset(
+            hook for hook in MESSAGE_HOOKS if getattr(cls, hook) is not getattr(WebSocketProtocol, hook)
+        )
 
     # Twisted calls these.
 
@@ -262,7 +262,10 @@ class WebSocketProtocol(Protocol):
         self._require_opening(Role.SERVER).when_octets_come(self._serve)
 
     def _serve(self) -> None:
-        self.accept().addBoth(self._accepted)
+        accepted = self.accept()
+        # Most open at once, and there is nothing left to do.
+        if self.state is not State.OPEN:
+            accepted.addBoth(self._accepted)
 
     def _accepted(self, result: Request | Failure) -> None:
         again = not isinstance(result, Failure) or self._not_accepted(result)
@@ -510,7 +513,7 @@ class WebSocketProtocol(Protocol):
 
         Raises `LocalError` in a class that overrides a message hook, and before the connection is open.
         """
-        if self._in_hook_mode:
+        if self._hooks:
             raise LocalError(f"{type(self).__name__} overrides a message hook: its messages go there, not to receive()")
         if self._inbox:
             return succeed(self._inbox.take())
@@ -724,7 +727,7 @@ class WebSocketProtocol(Protocol):
         self._direct_messages(session)
         self.state = State.OPEN
         self._liveness.opened(session)
-        if self._in_hook_mode:
+        if self._hooks:
             session.call_hook(lambda _: self.opened(), None)
         else:
             self._run_hook(self.opened)
@@ -760,11 +763,12 @@ class WebSocketProtocol(Protocol):
     # What the session calls, and where its messages go.
 
     def _direct_messages(self, session: Session) -> None:
-        if self._overrides("fragment_received"):
+        hooks = self._hooks
+        if "fragment_received" in hooks:
             session.stream_to(self.fragment_received)
-        elif self._in_hook_mode:
-            session.on_text = self.text_received if self._overrides("text_received") else None
-            session.on_binary = self.binary_received if self._overrides("binary_received") else None
+        elif hooks:
+            session.on_text = self.text_received if "text_received" in hooks else None
+            session.on_binary = self.binary_received if "binary_received" in hooks else None
         else:
             session.on_text = session.on_binary = self._keep_message
 

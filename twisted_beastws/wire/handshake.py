@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from binascii import b2a_base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,7 +35,7 @@ from twisted_beastws.errors import (
     UnexpectedBody,
     UpgradeDeclined,
 )
-from twisted_beastws.wire.http import SERVER, Headers, Request, Response, has_token, raw_values
+from twisted_beastws.wire.http import SERVER, Headers, Request, Response, has_token, raw_fields
 
 if TYPE_CHECKING:
     from twisted_beastws.options import Origins
@@ -52,6 +52,8 @@ _ORIGIN = re.compile(rf"([A-Za-z][A-Za-z0-9+.\-]*)://({_HOST_NAME}+)(?::([0-9]{{
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _UNPRINTABLE = re.compile(r"[^ -~]|[<>&\"'\\]")
 _SHOWN = 200
+# A program's setting, twistd beastws' and an endpoint string's.
+_ALLOWING = "allow it with Origins(allowed=...), --origin or origins="
 
 
 def accept_key(key: str | bytes) -> str:
@@ -71,8 +73,8 @@ def is_upgrade(request: Any) -> bool:
     return (
         request.version == "1.1"
         and request.method == "GET"
-        and has_token(raw_values(headers, b"Connection") or (), b"upgrade")
-        and _lists_websocket(raw_values(headers, b"Upgrade") or ())
+        and has_token(raw_fields(headers).get(b"Connection") or (), b"upgrade")
+        and _lists_websocket(raw_fields(headers).get(b"Upgrade") or ())
     )
 
 
@@ -91,35 +93,35 @@ def check_request(request: Request) -> None:
     Stricter than Beast: the key is 16 octets in Base64, what may stand once stands once, Host is well-formed, lists are
     read over repeated fields, and no body follows.
     """
-    headers = request.headers
+    get = raw_fields(request.headers).get
     if request.version != "1.1":
         raise BadHttpVersion
     if request.method != "GET":
         raise BadMethod
-    host = _single(raw_values(headers, b"Host"), "Host", NoHost)
+    host = _single(get(b"Host"), "Host", NoHost)
     # RFC 9112 §3.2: an invalid Host is answered with 400.
     if not _HOST.fullmatch(host.decode("latin-1")):
         raise BadRequest("The WebSocket handshake Host field is invalid")
-    _check_upgrade(headers)
+    _check_upgrade(get)
     if request.has_body:
         raise UnexpectedBody
     # RFC 6455 §4.2.1: "a base64-encoded value that, when decoded, is 16 bytes in length".
-    if not _KEY.fullmatch(_single(raw_values(headers, b"Sec-Websocket-Key"), "Sec-WebSocket-Key", NoSecKey)):
+    if not _KEY.fullmatch(_single(get(b"Sec-Websocket-Key"), "Sec-WebSocket-Key", NoSecKey)):
         raise BadSecKey
-    if _single(raw_values(headers, b"Sec-Websocket-Version"), "Sec-WebSocket-Version", NoSecVersion) != b"13":
+    if _single(get(b"Sec-Websocket-Version"), "Sec-WebSocket-Version", NoSecVersion) != b"13":
         raise BadSecVersion
-    origins = raw_values(headers, b"Origin")
+    origins = get(b"Origin")
     if origins is not None and len(origins) > 1:
         raise _duplicate("Origin")
 
 
-def _check_upgrade(headers: Headers) -> None:
-    connection = raw_values(headers, b"Connection")
+def _check_upgrade(get: Callable[[bytes], list[bytes] | None]) -> None:
+    connection = get(b"Connection")
     if connection is None:
         raise NoConnection
     if not has_token(connection, b"upgrade"):
         raise NoConnectionUpgrade
-    upgrade = raw_values(headers, b"Upgrade")
+    upgrade = get(b"Upgrade")
     if upgrade is None:
         raise NoUpgrade
     if not _lists_websocket(upgrade):
@@ -164,7 +166,7 @@ def check_origin(request: Request, origins: Origins) -> None:
     A page of this site is one of http, https, ws or wss whose host and port are those of the request's Host; a port
     that is not written is the default of the origin's scheme. ``null`` is let in only where ``allowed`` has it.
     """
-    values = raw_values(request.headers, b"Origin")
+    values = raw_fields(request.headers).get(b"Origin")
     if not values or origins.allow_any_origin_dangerously:
         return
     origin = values[0].decode("latin-1")
@@ -177,7 +179,7 @@ def check_origin(request: Request, origins: Origins) -> None:
         if parsed in _parse_allowed(tuple(origins.allowed)):
             return
     missed = f"this site (Host: {_shown(host or '')})" if origins.same_site else "an allowed one"
-    raise OriginRefused(f"The Origin {_shown(origin)} is not {missed}; allow it with Origins(allowed=...)")
+    raise OriginRefused(f"The Origin {_shown(origin)} is not {missed}; {_ALLOWING}")
 
 
 def _is_same_site(origin: _Origin, host: str | None) -> bool:
@@ -231,7 +233,7 @@ def success_octets(request: Request, subprotocol: str | None = None, extensions:
     """The octets of `success`, for an answer that nobody changes."""
     if subprotocol is not None:
         return success(request, subprotocol, extensions).to_bytes()
-    key = raw_values(request.headers, b"Sec-Websocket-Key")
+    key = raw_fields(request.headers).get(b"Sec-Websocket-Key")
     agreed = "" if extensions is None else f"Sec-WebSocket-Extensions: {extensions}\r\n"
     return _SUCCESS % (accept_key(key[0] if key else b"").encode("ascii"), agreed.encode("ascii"))
 
@@ -320,7 +322,7 @@ def check_response(
         raise UpgradeDeclined(response)
     if response.version != "1.1":
         raise BadHttpVersion
-    _check_upgrade(response.headers)
+    _check_upgrade(raw_fields(response.headers).get)
     accept = _single(get(b"Sec-WebSocket-Accept"), "Sec-WebSocket-Accept", NoSecAccept)
     if accept != accept_key(key).encode("ascii"):
         raise BadSecAccept

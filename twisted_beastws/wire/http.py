@@ -105,9 +105,9 @@ def _check_value(name: str | bytes, value: str | bytes) -> None:
         raise ValueError(f"the value of field {name!r} contains CR, LF or NUL")
 
 
-def raw_values(headers: TwistedHeaders, name: bytes) -> list[bytes] | None:
-    """``getRawHeaders`` of a name in Twisted's own spelling, which needs no looking up."""
-    return headers._rawHeaders.get(name)
+def raw_fields(headers: TwistedHeaders) -> dict[bytes, list[bytes]]:
+    """The fields by their names in Twisted's own spelling, which need no looking up."""
+    return headers._rawHeaders
 
 
 def has_token(values: Sequence[bytes], token: bytes) -> bool:
@@ -126,7 +126,7 @@ def _first(headers: TwistedHeaders, name: str) -> str | None:
 
 def _keeps_connection(version: str, headers: TwistedHeaders) -> bool:
     # RFC 9112 §9.3; an HTTP/1.0 connection is never kept.
-    return version == "1.1" and not has_token(raw_values(headers, b"Connection") or (), b"close")
+    return version == "1.1" and not has_token(raw_fields(headers).get(b"Connection") or (), b"close")
 
 
 def _field_lines(headers: TwistedHeaders) -> list[bytes]:
@@ -203,9 +203,9 @@ class Request:
         """Whether a body follows the head on the connection (RFC 9112 §6)."""
         if self.body_read:
             return False
-        if raw_values(self.headers, b"Transfer-Encoding") is not None:
+        if raw_fields(self.headers).get(b"Transfer-Encoding") is not None:
             return True
-        lengths = raw_values(self.headers, b"Content-Length")
+        lengths = raw_fields(self.headers).get(b"Content-Length")
         return lengths is not None and any(length.strip(b"0") for length in lengths)
 
     def to_bytes(self) -> bytes:
