@@ -19,7 +19,7 @@ VERSIONS = """
 import json, platform, ssl
 from importlib.metadata import version
 import twisted_beastws
-names = "twisted_beastws Twisted autobahn websockets aiohttp picows uvloop wsproto".split()
+names = "twisted_beastws Twisted autobahn websockets aiohttp picows uvloop wsproto isal".split()
 print(json.dumps({
     "accelerated": twisted_beastws.ACCELERATED,
     "versions": {platform.python_implementation(): platform.python_version()} | {name: version(name) for name in names},

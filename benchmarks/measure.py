@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter, sleep
 
@@ -52,6 +52,7 @@ class Pace:
 def measure(python: Path, server: Server, workload: Workload, core: int, pace: Pace) -> Figure:
     """Run the server on ``core`` under the workload; raises `UnavailableError` if it has nothing like it,
     `MeasureError` if it fails."""
+    server = replace(server, variables=workload.variables | server.variables)
     try:
         with ServerProcess(python, server, workload.mode, core) as process:
             try:

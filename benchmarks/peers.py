@@ -27,5 +27,5 @@ SERVERS = (
     Server("picows", "picows + uvloop", "picows_uvloop.py"),
 )
 
-REQUIREMENTS = ("autobahn[twisted]", "twisted[tls,websocket]", "websockets", "aiohttp", "picows", "uvloop")
+REQUIREMENTS = ("autobahn[twisted]", "twisted[tls,websocket]", "websockets", "aiohttp", "picows", "uvloop", "isal")
 """What is installed beside this project, the newest of each."""

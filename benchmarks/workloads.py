@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from benchmarks.frames import BINARY, TEXT
@@ -25,6 +25,7 @@ class Workload:
 
     mode: what the server is started as. connections: at the same time. in_flight: messages on each.
     unit: what the cost is of, and in.
+    variables: environment variables that the server is started with, before its own.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Workload:
     payload: bytes = b"x" * 64
     compressed: bool = False
     unit: str = "µs a message"
+    variables: dict[str, str] = field(default_factory=lambda: {"TWISTED_BEASTWS_ZLIB": "1"})
 
 
 WORKLOADS = (
@@ -55,6 +57,27 @@ WORKLOADS = (
         8,
         payload=JSON,
         compressed=True,
+    ),
+    Workload(
+        "deflate-1",
+        "the same, all at zlib's level 1",
+        "deflate-1",
+        "echo",
+        16,
+        8,
+        payload=JSON,
+        compressed=True,
+    ),
+    Workload(
+        "deflate-isal",
+        "the same with ISA-L, its levels 1 and 0",
+        "deflate-isal",
+        "echo",
+        16,
+        8,
+        payload=JSON,
+        compressed=True,
+        variables={},
     ),
     Workload("handshakes", "connect, upgrade, close; 16 at a time", "handshake", "handshakes", 16, unit="µs each"),
     Workload("fan-out", "64 octets to 1000 connections", "fanout", "fanout", 1000, unit="µs a delivery"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import serving
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType, set_zlib_backend, web
+from isal import isal_zlib
 
 connections: list[web.WebSocketResponse] = []
 
@@ -31,7 +33,11 @@ async def fan_out(request: web.Request) -> web.WebSocketResponse:
     return connection
 
 
-handler: Any = serving.choose({"echo": echo, "deflate": echo, "handshake": echo, "fanout": fan_out})
+# Its level is always the fastest: 1, and 0 of ISA-L.
+modes = dict.fromkeys(("echo", "deflate", "deflate-1", "deflate-isal", "handshake"), echo) | {"fanout": fan_out}
+handler: Any = serving.choose(modes)
+if sys.argv[1] == "deflate-isal":
+    set_zlib_backend(isal_zlib)
 
 
 async def start() -> int:

@@ -32,6 +32,8 @@ class Prepared(WebSocketProtocol):
 modes = {
     "echo": (Echo, None),
     "deflate": (Echo, Deflate()),
+    "deflate-1": (Echo, Deflate(level=1)),
+    "deflate-isal": (Echo, Deflate(level=1)),
     "handshake": (Echo, None),
     "fanout": (FanOut, None),
 }

@@ -6,6 +6,7 @@ from typing import Any
 
 import serving
 from websockets.asyncio.server import broadcast, serve
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 
 connections: set[Any] = set()
 
@@ -28,11 +29,21 @@ async def prepared(connection: Any) -> None:
         broadcast(connections, message)
 
 
-handler = serving.choose({"echo": echo, "deflate": echo, "handshake": echo, "fanout": fan_out, "prepared": prepared})
+fastest = [ServerPerMessageDeflateFactory(compress_settings={"level": 1, "memLevel": 5})]
+handler, extensions = serving.choose(
+    {
+        "echo": (echo, None),
+        "deflate": (echo, None),
+        "deflate-1": (echo, fastest),
+        "handshake": (echo, None),
+        "fanout": (fan_out, None),
+        "prepared": (prepared, None),
+    }
+)
 
 
 async def start() -> int:
-    server = await serve(handler, serving.HOST, 0, backlog=serving.BACKLOG)
+    server = await serve(handler, serving.HOST, 0, backlog=serving.BACKLOG, extensions=extensions)
     return server.sockets[0].getsockname()[1]
 
 

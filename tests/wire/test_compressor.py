@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import zlib
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from twisted_beastws import Deflate, prepare
 from twisted_beastws.wire import compressor
-from twisted_beastws.wire.compressor import new_compressor
+from twisted_beastws.wire.compressor import compress_alone, new_compressor
 from twisted_beastws.wire.deflate import Negotiated, PerMessageDeflate
 
 MESSAGES = st.lists(
@@ -29,10 +31,19 @@ if not hasattr(compressor, "isal_zlib"):
     pytest.skip("ISA-L IS NOT TESTED: it is not installed (pip install isal)", allow_module_level=True)
 
 
+@contextmanager
+def compressing_by(isal):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compressor, "ISAL", isal)
+        compressor._for_one_message.cache_clear()
+        yield
+    compressor._for_one_message.cache_clear()
+
+
 @pytest.fixture(params=[True, False], ids=["isal", "zlib"])
-def isal(request, monkeypatch):
-    monkeypatch.setattr(compressor, "ISAL", request.param)
-    return request.param
+def isal(request):
+    with compressing_by(request.param):
+        yield request.param
 
 
 @given(st.booleans(), st.integers(0, 9), st.integers(9, 15), st.integers(1, 9), st.booleans(), MESSAGES)
@@ -40,8 +51,7 @@ def test_round_trip(isal, level, bits, mem_level, alone, messages):
     options = Deflate(level=level, mem_level=mem_level)
     agreed = Negotiated("", bits, bits, alone, alone)
     ours, theirs = PerMessageDeflate(agreed, options, True), PerMessageDeflate(agreed, options, False)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compressor, "ISAL", isal)
+    with compressing_by(isal):
         for message in messages:
             pieces = theirs.inflate(ours.compress(message), True, len(message))
             assert b"".join(piece for piece, _ in pieces) == message
@@ -53,6 +63,35 @@ def test_the_window_is_kept(isal, bits):
     compressed = new_compressor(8, bits, 4)
     octets = compressed.compress(unit + os.urandom(40_000) + unit) + compressed.flush(zlib.Z_SYNC_FLUSH)
     assert zlib.decompressobj(-bits).decompress(octets)[-700:] == unit
+
+
+@given(st.booleans(), st.integers(0, 9), st.integers(9, 15), st.integers(1, 9), MESSAGES)
+def test_what_all_share_is_as_one_of_its_own(isal, level, bits, mem_level, messages):
+    with compressing_by(isal):
+        for message in filter(None, messages):
+            own = new_compressor(level, bits, mem_level)
+            octets = own.compress(message) + own.flush(zlib.Z_SYNC_FLUSH)
+            shared = compress_alone(message, level, bits, mem_level) + b"\0\0\xff\xff"
+            assert zlib.decompressobj(-bits).decompress(shared) == message
+            assert isal or shared == octets
+
+
+def test_what_fails_half_way_is_not_used_again(isal, monkeypatch):
+    class Failing:
+        def __init__(self, *parameters):
+            self.made = new_compressor(*parameters)
+
+        def compress(self, data):
+            return self.made.compress(data)
+
+        def flush(self, mode):
+            raise MemoryError
+
+    monkeypatch.setattr(compressor, "_for_one_message", lru_cache(Failing))
+    first = compressor._for_one_message(6, 15, 8)
+    with pytest.raises(MemoryError):
+        compress_alone(b"half of it", 6, 15, 8)
+    assert compressor._for_one_message(6, 15, 8) is not first
 
 
 def test_level_0_stores(isal):

@@ -469,6 +469,7 @@ class TestCompressing:
 
         monkeypatch.setattr(deflate, "zlib", Counting())
         monkeypatch.setattr(compressor, "zlib", Counting())
+        compressor._for_one_message.cache_clear()
         kept, alone = codec(), codec(BOTH_ALONE)
         assert made == []
         for _ in range(3):
@@ -478,11 +479,12 @@ class TestCompressing:
         inflate(kept, HELLO)
         assert made == ["compressobj", "decompressobj"]
         for _ in range(2):
-            alone.compress(b"hello")
+            assert alone.compress(b"hello") == HELLO
             assert alone._compressor is None
             inflate(alone, HELLO)
             assert alone._inflater is None
-        assert made[2:] == ["compressobj", "decompressobj"] * 2
+        assert codec(BOTH_ALONE).compress(b"hello") == HELLO
+        assert made[2:] == ["compressobj", "decompressobj", "decompressobj"]
 
 
 class TestInflating:

@@ -486,7 +486,7 @@ class TestOrigin:
             check_origin(request, Origins())
         text = (
             "The Origin https://evil.example is not this site (Host: chat.example:8080); "
-            "allow it with Origins(allowed=...)"
+            "allow it with Origins(allowed=...), --origin or origins="
         )
         assert str(caught.value) == text
         assert failure(caught.value, request).to_bytes() == (

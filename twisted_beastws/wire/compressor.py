@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from functools import lru_cache
 from typing import Protocol
 
 ZLIB_VARIABLE = "TWISTED_BEASTWS_ZLIB"
@@ -35,3 +36,22 @@ def new_compressor(level: int, window_bits: int, mem_level: int) -> Compressor:
     if ISAL and level:
         return isal_zlib.compressobj(_LEVELS[level], zlib.DEFLATED, -window_bits, mem_level)
     return zlib.compressobj(level, zlib.DEFLATED, -window_bits, mem_level)
+
+
+# To make one costs as much as a message of a kilobyte. What a peer may choose is the window's 7 sizes.
+_for_one_message = lru_cache(maxsize=16)(new_compressor)
+
+
+def compress_alone(payload: bytes, level: int, window_bits: int, mem_level: int) -> bytes:
+    """A message's payload that refers to none before it, without the tail (RFC 7692 §7.2.1), of a compressor for all.
+
+    payload: at least one octet, for nothing would be flushed otherwise.
+    """
+    compressor = _for_one_message(level, window_bits, mem_level)
+    try:
+        # A full flush forgets all that came before.
+        return (compressor.compress(payload) + compressor.flush(zlib.Z_FULL_FLUSH))[:-4]
+    except BaseException:
+        # It may have taken a part.
+        _for_one_message.cache_clear()
+        raise

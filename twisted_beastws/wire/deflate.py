@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from twisted_beastws.errors import BadDeflate, BadExtension, MessageTooBig
 from twisted_beastws.options import Deflate
-from twisted_beastws.wire.compressor import Compressor, new_compressor
+from twisted_beastws.wire.compressor import Compressor, compress_alone, new_compressor
 
 NAME = "permessage-deflate"
 SERVER_BITS, CLIENT_BITS = "server_max_window_bits", "client_max_window_bits"
@@ -200,8 +200,8 @@ def check_answer(values: Sequence[bytes], options: Deflate | None) -> Negotiated
 class PerMessageDeflate:
     """Compresses and inflates one connection's messages (RFC 7692 §7.2).
 
-    What zlib needs is made at a direction's first compressed message, and freed behind each one where its context is
-    not taken over.
+    What zlib needs is made at a direction's first compressed message. Where its context is not taken over, all
+    connections share what compresses, and what inflates is freed behind each message.
 
     threshold: messages of fewer octets are not worth it.
     """
@@ -241,11 +241,10 @@ class PerMessageDeflate:
         # RFC 7692 §7.2.3.6; zlib flushes nothing where nothing came since the last flush.
         if not payload:
             return b"\0"
-        compressor = self._need_compressor()
-        compressed = (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
         if self._sends_alone:
-            self._compressor = None
-        return compressed
+            return compress_alone(payload, self._options.level, self._sends_bits, self._options.mem_level)
+        compressor = self._need_compressor()
+        return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
     def compress_part(self, part: bytes) -> bytes:
         """A part of a message, as far as zlib gives it out yet; `finish_parts` gives the rest."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import NamedTuple
 
-from twisted_beastws.wire.compressor import new_compressor
+from twisted_beastws.wire.compressor import compress_alone
 from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT, RSV1, encode_frame
 
 
@@ -38,8 +37,7 @@ class Prepared:
         first, payload = self.plain.first | RSV1, b"\0"
         # RFC 7692 §7.2.3.6: what an empty message is made of.
         if self.plain.payload:
-            compressor = new_compressor(level, bits, mem_level)
-            payload = (compressor.compress(self.plain.payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+            payload = compress_alone(self.plain.payload, level, bits, mem_level)
         return Framed(first, payload, encode_frame(first, payload))
 
 
