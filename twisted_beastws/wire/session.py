@@ -128,31 +128,52 @@ class Session(FrameCodec):
         self.message_size = 0
         self.message_began_at = self.received_at
         self._fragments = 0
-        if self.sent is not None:
-            return
-        if opcode == Opcode.TEXT:
-            self._decoder = _utf8_decoder()
-        if self.on_fragment is None:
-            if (self.on_text if opcode == Opcode.TEXT else self.on_binary) is None:
-                raise UnacceptableData
-            self._message = io.StringIO() if opcode == Opcode.TEXT else bytearray()
+        hook = self.on_text if opcode == Opcode.TEXT else self.on_binary
+        if hook is None and self.on_fragment is None and self.sent is None:
+            raise UnacceptableData
 
     def payload_received(self, part: bytes, last: bool) -> None:
         self._take(part, last and self._final)
 
     def _take(self, part: bytes, final: bool) -> None:
         # RFC 6455 §1.4: after our close frame, what comes before the peer's is thrown away (Beast does so too).
-        if self.sent is None:
-            self.message_size += len(part)
-            text = self._check_text(part, final)
-            if self.on_fragment is not None:
-                self._deliver_fragment(part, final)
-            elif isinstance(self._message, bytearray):
-                self._message += part
-            elif self._message is not None:
-                self._message.write(text)
+        if self.sent is not None:
+            if final:
+                self._end_message()
+        elif final and not self.message_size and self.on_fragment is None:
+            self._end_message(self._whole(part))
+        else:
+            self._gather(part, final)
+
+    def _whole(self, message: bytes) -> str | bytes:
+        if self.message_opcode == Opcode.BINARY:
+            return message
+        try:
+            return message.decode()
+        except UnicodeDecodeError:
+            raise BadFramePayload from None
+
+    def _gather(self, part: bytes, final: bool) -> None:
+        if not self.message_size:
+            binary = self.message_opcode == Opcode.BINARY
+            self._decoder = None if binary else _utf8_decoder()
+            if self.on_fragment is None:
+                self._message = bytearray() if binary else io.StringIO()
+        self.message_size += len(part)
+        text = self._check_text(part, final)
+        if self.on_fragment is not None:
+            self._deliver_fragment(part, final)
+        elif isinstance(self._message, bytearray):
+            self._message += part
+        elif self._message is not None:
+            self._message.write(text)
         if final:
-            self._end_message()
+            self._end_message(self._gathered_message())
+
+    def _gathered_message(self) -> str | bytes | None:
+        if isinstance(self._message, bytearray):
+            return bytes(self._message)
+        return None if self._message is None else self._message.getvalue()
 
     def _check_text(self, part: bytes, final: bool) -> str:
         if self._decoder is None:
@@ -173,19 +194,13 @@ class Session(FrameCodec):
             assert hook is not None
             self.call_hook(lambda data: hook(data, opcode, final), part)
 
-    def _end_message(self) -> None:
-        message, opcode = self._message, self.message_opcode
+    def _end_message(self, message: str | bytes | None = None) -> None:
         self._message = self._decoder = None
         self.message_opcode = self.message_size = 0
         self.message_began_at = None
         self.whole = self.on_fragment is None and self.sent is None
-        if message is None:
-            return
-        if isinstance(message, bytearray):
-            self.call_hook(self.on_binary, bytes(message))
-        else:
-            assert opcode == Opcode.TEXT
-            self.call_hook(self.on_text, message.getvalue())
+        if message is not None:
+            self.call_hook(self.on_text if isinstance(message, str) else self.on_binary, message)
 
     def control_received(self, opcode: int, payload: bytes) -> None:
         if opcode == Opcode.CLOSE:
