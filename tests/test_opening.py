@@ -26,6 +26,7 @@ from twisted_beastws import (
     errors,
     is_upgrade,
 )
+from twisted_beastws.operation import going_on
 from twisted_beastws.wire.http import SERVER, parse_request
 
 TRACE = ContextVar("TRACE", default="")
@@ -948,6 +949,28 @@ class TestHooks:
         assert seen == ["/chat", "/chat"]
         assert peer.reads() == SWITCHING
         assert TRACE.get() == ""
+
+    def test_one_that_waits_for_ever_is_closed_in_peace(self, connect):
+        closed = []
+
+        class Thinking(Served):
+            async def http_requested(self, request: Request) -> None:
+                try:
+                    await Deferred()
+                finally:
+                    closed.append("hook")
+
+        coroutine = Thinking().http_requested(parse_request(GOOD))
+        rest = going_on(coroutine, coroutine.send(None))
+        next(rest)
+        rest.close()
+        assert closed == ["hook"]
+        coroutine = Thinking().http_requested(parse_request(GOOD))
+        rest = going_on(coroutine, coroutine.send(None))
+        next(rest)
+        coroutine.close()
+        rest.close()
+        assert closed == ["hook", "hook"]
 
 
 class TestSubprotocols:

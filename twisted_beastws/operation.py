@@ -38,6 +38,10 @@ def going_on(coroutine: Coroutine[Deferred[Any], Any, T], waits_for: Deferred[An
         while True:
             try:
                 result = yield waits_for
+            except GeneratorExit:
+                # Nobody goes on with it; the coroutine may have been closed before.
+                coroutine.close()
+                raise
             except BaseException as error:
                 waits_for = coroutine.throw(error)
             else:
