@@ -95,4 +95,4 @@ if __name__ == "__main__":
     parser.add_argument("--passwords", default="passwords", help="a file (default: %(default)s)")
     options = parser.parse_args()
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
-    react(lambda reactor: Deferred.fromCoroutine(main(reactor, options.listen, options.passwords)))
+    react(main, [options.listen, options.passwords])

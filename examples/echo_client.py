@@ -76,4 +76,4 @@ if __name__ == "__main__":
     parser.add_argument("--parallel", type=int, default=1, help="cases at a time (default: %(default)s)")
     parser.add_argument("--no-context-takeover", action="store_true", help="compress each message by itself")
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
-    react(lambda reactor: Deferred.fromCoroutine(main(reactor, parser.parse_args())))
+    react(main, [parser.parse_args()])

@@ -12,7 +12,6 @@ import random
 import sys
 from collections import deque
 
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall, react
@@ -118,4 +117,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--listen", default="tcp:9006", help="an endpoint string (default: %(default)s)")
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
-    react(lambda reactor: Deferred.fromCoroutine(main(reactor, parser.parse_args().listen)))
+    react(main, [parser.parse_args().listen])

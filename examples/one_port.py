@@ -145,4 +145,4 @@ if __name__ == "__main__":
     parser.add_argument("--identity", type=Path, help="a PEM file (default: no TLS)")
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
     options = parser.parse_args()
-    react(lambda reactor: Deferred.fromCoroutine(main(reactor, options)))
+    react(main, [options])

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.application.internet import ClientService
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.protocol import Factory
 from twisted.internet.task import react
 from twisted.logger import globalLogBeginner, textFileLogObserver
@@ -47,4 +47,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default="ws://127.0.0.1:9001/", help="of the server (default: %(default)s)")
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
-    react(lambda reactor: Deferred.fromCoroutine(main(reactor, parser.parse_args().url)))
+    react(main, [parser.parse_args().url])

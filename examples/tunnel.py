@@ -64,4 +64,4 @@ if __name__ == "__main__":
     parser.add_argument("--to", default="tcp:localhost:22", help="default: %(default)s")
     options = parser.parse_args()
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
-    react(lambda reactor: Deferred.fromCoroutine(main(reactor, options.listen, options.to)))
+    react(main, [options.listen, options.to])

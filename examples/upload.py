@@ -119,4 +119,4 @@ if __name__ == "__main__":
     parser.add_argument("--into", type=Path, default=Path(), help="a directory (default: the current one)")
     options = parser.parse_args()
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
-    react(lambda reactor: Deferred.fromCoroutine(main(reactor, options.listen, options.into)))
+    react(main, [options.listen, options.into])

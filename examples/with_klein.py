@@ -78,4 +78,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--listen", default="tcp:9005", help="an endpoint string (default: %(default)s)")
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
-    react(lambda reactor: Deferred.fromCoroutine(main(reactor, parser.parse_args().listen)))
+    react(main, [parser.parse_args().listen])

@@ -1,4 +1,4 @@
-"""What the tests over real sockets share: a certificate, servers that do as they are told, and that nothing is left."""
+"""What the tests over real sockets share: servers that do as they are told, and that nothing is left."""
 
 from __future__ import annotations
 
@@ -7,52 +7,27 @@ import socket
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime, timedelta, timezone
-from functools import cache, partial, wraps
+from functools import partial, wraps
 from hashlib import sha1
 from importlib.util import find_spec, module_from_spec
 from typing import Any, ClassVar
 from weakref import WeakSet
 
 import pytest_twisted
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.application.internet import ClientService
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
 
+from .certificates import identity
+
 PATIENCE = 10.0
 """Seconds; what takes longer has failed."""
-
-
-# A certificate
-
-
-@cache
-def identity() -> PrivateCertificate:
-    """A key and a certificate for the name ``localhost``, signed by itself: nobody trusts it who is not told to."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(timezone.utc)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return PrivateCertificate.loadPEM(pem + builder.sign(key, SHA256()).public_bytes(Encoding.PEM))
-
-
-def trusting(host: str = "localhost") -> Any:
-    """The client's TLS policy that trusts `identity`."""
-    return optionsForClientTLS(host, trustRoot=Certificate.loadPEM(identity().dumpPEM()))
 
 
 # Servers

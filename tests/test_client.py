@@ -23,6 +23,7 @@ from twisted_beastws import Deflate, Limits, State, Timeouts, WebSocketProtocol,
 from twisted_beastws.client import WebSocketClientEndpoint, connect
 from twisted_beastws.wire.http import Request
 
+from .certificates import identity, trusting
 from .loopback import (
     Noting,
     Script,
@@ -30,21 +31,19 @@ from .loopback import (
     connected,
     failure_of,
     field,
-    identity,
     leaving_cycles,
     leaving_nothing,
     listening,
     serving,
     switching,
-    trusting,
     turn,
     until,
     unused_port,
 )
+from .ways import BOTH_WAYS
 
 pytestmark = pytest.mark.usefixtures("logged")
 
-BOTH_WAYS = pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
 QUICK = Timeouts(handshake=0.3, close=0.3)
 
 

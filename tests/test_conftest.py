@@ -24,21 +24,36 @@ def test_is_known_to_fail():
 def test_passes(): ...
 """
 SKIPPED_MODULE = "import pytest\npytest.importorskip('no_such_module')"
+ON_UVLOOP = """
+import os, subprocess, sys
+import pytest
+from twisted.internet import reactor
+
+@pytest.mark.parametrize("path", [{}, {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}])
+def test_reactor(path):
+    command = [sys.executable, "-c", "from twisted.internet import reactor; print(type(reactor))"]
+    done = subprocess.run(command, env={**os.environ, **path}, capture_output=True, text=True)
+    assert done.stdout == f"{type(reactor)}\\n"
+    assert "twisted_beastws.uvreactor" in done.stdout
+"""
 
 
 @pytest.fixture
 def run_pytest(tmp_path: Path):
     """Runs pytest under this suite's conftest on a file of the given source; gives its exit status and its output."""
 
-    def run(source: str, ci: str | None) -> tuple[int, str]:
+    def run(source: str, ci: str | None, *options: str) -> tuple[int, str]:
         shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+        shutil.copytree(Path(__file__).with_name("uvreactor") / "started", tmp_path / "uvreactor" / "started")
         (tmp_path / "test_it.py").write_text(source)
         environment = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_ADDOPTS")}
         environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         if ci is not None:
             environment["CI"] = ci
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rfE", "--rootdir", str(tmp_path)]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        )
         return done.returncode, done.stdout
 
     return run
@@ -63,3 +78,9 @@ def test_elsewhere_skipping_is_no_failure(run_pytest, ci):
     status, output = run_pytest(SKIPPED, ci)
     assert status == pytest.ExitCode.OK
     assert "1 passed, 2 skipped, 1 xfailed" in output
+
+
+def test_the_suite_and_the_programs_that_it_starts_are_on_uvloop_if_asked(run_pytest):
+    status, output = run_pytest(ON_UVLOOP, "true", "--uvloop")
+    assert status == pytest.ExitCode.OK, output
+    assert "2 passed" in output

@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path
 LISTED = {
     "tutorial": 5,
     "hub": 2,
-    "howto/authentication": 3,
+    "howto/authentication": 4,
     "howto/embedding": 8,
     "howto/proxies": 1,
     "howto/scaling": 1,

@@ -53,8 +53,9 @@ def test_bad_ones_are_named(text):
 
 @pytest.mark.parametrize("texts", [["idle=30"], ["ping=300"], ["ping=20", "idle=20"]])
 def test_a_silent_peer_is_asked_before_it_is_cut_off(texts):
-    with pytest.raises(ValueError, match=r"idle=.* is not more than ping="):
+    with pytest.raises(ValueError, match=r"idle=.* is not more than ping=") as caught:
         Keys.take("beastws", EVERY, dict(text.split("=") for text in texts))
+    assert str(caught.value).count(" by default") == 2 - len(texts)
 
 
 @pytest.mark.parametrize("texts", [["idle=31"], ["ping=299"], ["ping=0", "idle=1"], ["ping=9999", "idle=0"]])

@@ -35,6 +35,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import Certificate
+from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import getPlugins
 from twisted.protocols import amp
 from twisted.protocols.basic import FileSender, LineReceiver
@@ -59,16 +60,15 @@ from twisted_beastws.endpoint_keys import Keys
 from twisted_beastws.endpoints import CLIENT_KEYS, SERVER_KEYS, ConfiguredFactory, parse_server
 from twisted_beastws.tunnel import TunnelFactory
 
+from .certificates import identity, trusting
 from .loopback import (
     Noting,
     Script,
     failure_of,
     field,
-    identity,
     leaving_cycles,
     leaving_nothing,
     switching,
-    trusting,
     until,
     unused_port,
 )
@@ -571,6 +571,37 @@ class TestServing:
         assert factory.settings is before
         assert seen[0].timeouts == Timeouts(ping_interval=7)
         assert seen[0].origins.allowed == ("https://a.example",)
+
+    @pytest.mark.parametrize(
+        ("keys", "timeouts", "told"),
+        [
+            ("ping=20", Timeouts(idle=10, ping_interval=3), "idle=10 of the factory is not more than ping=20"),
+            ("idle=60", Timeouts(idle=900, ping_interval=60), "idle=60 is not more than ping=60 of the factory"),
+        ],
+    )
+    def test_its_settings_and_the_keys_are_to_go_together(self, keys, timeouts, told):
+        memory = MemoryReactorClock()
+        endpoint = serverFromString(memory, f"beastws:tcp:1984:{keys}")
+        listening = endpoint.listen(WebSocketServerFactory(WebSocketProtocol, timeouts=timeouts))
+        failures: list[Any] = []
+        listening.addErrback(failures.append)
+        (failure,) = failures
+        assert failure.type is ValueError and failure.getErrorMessage().startswith(f"beastws: {told}: ")
+        assert memory.tcpServers == []
+
+    @pytest.mark.parametrize(
+        ("keys", "timeouts"),
+        [
+            (":ping=20", Timeouts(idle=21)),
+            (":ping=20", Timeouts(idle=None)),
+            ("", Timeouts(idle=1, ping_interval=2)),
+        ],
+    )
+    def test_settings_that_may_be(self, keys, timeouts):
+        memory = MemoryReactorClock()
+        endpoint = serverFromString(memory, f"beastws:tcp:1984{keys}")
+        endpoint.listen(WebSocketServerFactory(WebSocketProtocol, timeouts=timeouts))
+        assert len(memory.tcpServers) == 1
 
     def test_its_connections_share_their_settings(self):
         factory = WebSocketServerFactory(WebSocketProtocol)

@@ -22,25 +22,24 @@ from twisted_beastws.client import WebSocketClientEndpoint, connect
 from twisted_beastws.proxy import ProxyEndpoint, Tunnel
 from twisted_beastws.wire.http import Headers, Request
 
+from .certificates import identity, trusting
 from .loopback import (
     Noting,
     Script,
     Scripted,
     failure_of,
     field,
-    identity,
     leaving_nothing,
     serving,
     switching,
-    trusting,
     turn,
     until,
     unused_port,
 )
+from .ways import BOTH_WAYS
 
 pytestmark = pytest.mark.usefixtures("logged")
 
-BOTH_WAYS = pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
 OPENED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 LOST = (error.ConnectionLost, error.ConnectionDone)
 

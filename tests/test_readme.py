@@ -3,56 +3,45 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
-import pytest_twisted
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.testing import MemoryReactorClock
 
-from twisted_beastws import WebSocketServerFactory
+from .docs.programs import PATIENCE, expect_refusal, get, run_listing, running_listing, talking
 
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", (Path(__file__).parents[1] / "README.md").read_text(), re.M | re.S)
+ECHO_CLASS, ECHO_COROUTINE, SERVER, SITE, CLIENT = BLOCKS
+SERVERS = pytest.mark.parametrize("server", [SERVER, SITE], ids=["server", "site"])
 
 
 @pytest.fixture
-def reactor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MemoryReactorClock]:
-    """The reactor that is installed; the README's first programs are the module ``hello``."""
-    memory = MemoryReactorClock()
-    monkeypatch.setattr("twisted.internet.reactor", memory, raising=False)
-    monkeypatch.setitem(sys.modules, "twisted.internet.reactor", memory)  # type: ignore[arg-type]
-    hello = ModuleType("hello")
-    exec(BLOCKS[0] + BLOCKS[1], hello.__dict__)
-    monkeypatch.setitem(sys.modules, "hello", hello)
-    yield memory
+def directory(tmp_path: Path) -> Path:
+    """The README's first programs are the module ``hello`` there."""
+    (tmp_path / "hello.py").write_text(ECHO_CLASS + ECHO_COROUTINE)
+    (tmp_path / "public").mkdir()
+    (tmp_path / "public" / "page.txt").write_text("a page")
+    return tmp_path
 
 
-@pytest.mark.parametrize(("block", "port"), [(2, 9000), (3, 8080)])
-def test_servers_listen(reactor: MemoryReactorClock, block: int, port: int) -> None:
-    exec(BLOCKS[block], {})
-    assert [server[0] for server in reactor.tcpServers] == [port]
-    assert reactor.hasRun
+def test_the_server_serves(directory: Path) -> None:
+    with running_listing(SERVER, directory) as port, talking(port) as client:
+        client.send("hello")
+        assert client.recv(PATIENCE) == "hello"
 
 
-@pytest_twisted.ensureDeferred
-async def test_the_client_talks(capsys: pytest.CaptureFixture[str]) -> None:
-    from twisted.internet import reactor
-
-    hello: dict[str, Any] = {}
-    exec(BLOCKS[1], hello)
-    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(WebSocketServerFactory(hello["echo"]))
-    client: dict[str, Any] = {"__name__": "client"}
-    exec(BLOCKS[4].replace("localhost:9000", f"127.0.0.1:{port.getHost().port}"), client)
-    running = Deferred.fromCoroutine(client["main"](reactor))
-    await running.addTimeout(10, reactor)
-    await port.stopListening()
-    assert capsys.readouterr().out == "hello\n"
+def test_the_site_serves(directory: Path) -> None:
+    with running_listing(SITE, directory) as port, talking(port, "/ws") as client:
+        client.send("hello")
+        assert client.recv(PATIENCE) == "hello"
+        assert get(port, "/page.txt") == (200, "a page")
 
 
-def test_there_are_no_others() -> None:
-    assert len(BLOCKS) == 5
+@SERVERS
+def test_a_server_that_cannot_listen_ends(server: str, directory: Path) -> None:
+    expect_refusal(server, directory)
+
+
+def test_the_client_talks_to_the_coroutine(directory: Path) -> None:
+    with running_listing(SERVER.replace("Echo", "echo"), directory) as port:
+        done = run_listing(CLIENT, directory, port)
+    assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import re
+from functools import partial, wraps
 from typing import Any
 
 import pytest
@@ -104,6 +105,29 @@ class TestFactory:
     def test_of_something_else_it_says_so(self, what):
         with pytest.raises(TypeError, match=repr(what)):
             WebSocketServerFactory(what)
+
+    def test_of_what_needs_arguments_it_says_so(self):
+        class Mine(WebSocketProtocol):
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+        def handler(ws: WebSocketProtocol) -> None: ...
+
+        for what in (handler, Mine, Mine("a").send, partial(handler), lambda *, name: Mine(name)):
+            with pytest.raises(TypeError, match=f"^{re.escape(repr(what))} cannot be called without arguments: give "):
+                WebSocketServerFactory(what)
+
+    def test_of_what_may_need_none_it_is_one(self, clock):
+        class Mine(WebSocketProtocol):
+            def __init__(self, name: str = "a", *rest: str, **more: str) -> None:
+                self.name = name
+
+        @wraps(WebSocketProtocol.send)
+        def wrapping() -> Mine:
+            return Mine()
+
+        for make in (Mine, wrapping, lambda *names, **more: Mine(*names, **more), partial(next, iter([Mine()]))):
+            assert WebSocketServerFactory(make, clock=clock).buildProtocol(None).name == "a"
 
     def test_shares_the_settings(self, clock):
         factory = WebSocketServerFactory(echo, subprotocols=["a"], timeouts=Timeouts(close=1.0), clock=clock)

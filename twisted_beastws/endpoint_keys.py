@@ -48,8 +48,13 @@ class Keys:
                 timeouts[_TIMEOUTS[name]] = value
             else:
                 found[name] = value
-        _check_pings(prefix, Timeouts(**timeouts))
+        _check_pings(prefix, Timeouts(**timeouts), timeouts, "by default")
         return cls(**found, timeouts=timeouts)
+
+    def check_with(self, settings: Settings) -> None:
+        """Raises ``ValueError`` that names a key which cannot be with the other settings of a server."""
+        if self.timeouts:
+            _check_pings("beastws", self.applied_to(settings).timeouts, self.timeouts, "of the factory")
 
     def applied_to(self, settings: Settings) -> Settings:
         """A server's settings with what the keys say: origins are added, all else is put in place of what was there."""
@@ -61,12 +66,14 @@ class Keys:
         )
 
 
-def _check_pings(prefix: str, timeouts: Timeouts) -> None:
+def _check_pings(prefix: str, timeouts: Timeouts, keys: Collection[str], others: str) -> None:
     ping, idle = timeouts.ping_interval, timeouts.idle
     if ping is not None and idle is not None and idle <= ping:
+        pinged = f"ping={ping:g}" + ("" if "ping_interval" in keys else f" {others}")
+        idled = f"idle={idle:g}" + ("" if "idle" in keys else f" {others}")
         raise ValueError(
-            f"{prefix}: idle={idle:g} is not more than ping={ping:g}: a peer that has nothing to say would be cut off "
-            "before it is asked"
+            f"{prefix}: {idled} is not more than {pinged}: a peer that has nothing to say would be cut off before it "
+            "is asked"
         )
 
 

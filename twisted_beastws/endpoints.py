@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakMethod
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, clientFromString, quoteStringArgument, serverFromString
 from twisted.internet.interfaces import IProtocolNegotiationFactory, IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
@@ -95,10 +95,15 @@ class ServerEndpoint:
         self._keys = keys
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Fires with the port that ``endpoint`` listens on."""
+        """Fires with the port that ``endpoint`` listens on; fails with ``ValueError`` where the factory's settings do
+        not go with the keys."""
         factory: Any = protocolFactory
         if not isinstance(factory, WebSocketServerFactory):
             factory = TunnelFactory(protocolFactory, clock=self._reactor)
+        try:
+            self._keys.check_with(factory.settings)
+        except ValueError:
+            return fail()
         return self._endpoint.listen(ConfiguredFactory(factory, self._keys))
 
 

@@ -23,18 +23,29 @@ class Role(Enum):
     CLIENT = "client"
 
 
-def _check_positive(value: object, *names: str) -> None:
+def _check(value: object, name: str, good: Callable[[Any], bool], wanted: str) -> None:
+    number = getattr(value, name)
+    told = f"{type(value).__name__}({name}={number!r}): must be {wanted}"
+    try:
+        fits = good(number)
+    except TypeError:
+        raise TypeError(told) from None
+    if not fits:
+        raise ValueError(told)
+
+
+def _check_positive(value: Any, *names: str) -> None:
+    may_be_none = {field.name for field in fields(value) if "None" in str(field.type)}
     for name in names:
-        number = getattr(value, name)
-        if number is not None and not number > 0:
-            raise ValueError(f"{type(value).__name__}({name}={number!r}): must be greater than 0, or None for never")
+        if name not in may_be_none:
+            _check(value, name, lambda number: number > 0, "a number greater than 0")
+        elif getattr(value, name) is not None:
+            _check(value, name, lambda number: number > 0, "a number greater than 0, or None")
 
 
 def _check_range(value: object, least: int, most: int, *names: str) -> None:
     for name in names:
-        number = getattr(value, name)
-        if not least <= number <= most:
-            raise ValueError(f"{type(value).__name__}({name}={number!r}): must be {least}-{most}")
+        _check(value, name, lambda number: least <= number <= most, f"a number, {least}-{most}")
 
 
 @dataclass(frozen=True)
@@ -176,8 +187,7 @@ class Deflate:
         _check_range(self, 9, 15, "server_max_window_bits", "client_max_window_bits")
         _check_range(self, 0, 9, "level")
         _check_range(self, 1, 9, "mem_level")
-        if self.threshold < 0:
-            raise ValueError(f"Deflate(threshold={self.threshold!r}): must be 0 or greater")
+        _check(self, "threshold", lambda number: number >= 0, "a number, 0 or greater")
 
 
 Decorator = Callable[[Any], Any]

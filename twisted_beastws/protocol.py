@@ -110,8 +110,9 @@ class WebSocketProtocol(Protocol):
 
     There are two ways to receive. A class that overrides `text_received`, `binary_received` or `fragment_received` gets
     its messages there; a message of a kind it has no hook for is refused with 1003. A class that overrides none takes
-    them by `receive` or ``async for message in ws``. A hook may return a Deferred or be a coroutine: the next message
-    waits for it. An exception in a hook is logged once and closes the connection with 1011.
+    them by `receive` or ``async for message in ws``; one that does not stops its peer after ``Limits.max_queued``
+    messages. A hook may return a Deferred or be a coroutine: the next message waits for it. An exception in a hook is
+    logged once and closes the connection with 1011.
 
     role: which end this is. settings: what the factory's connections share. server: the factory, if it is ours.
     request: the opening handshake's, None before.

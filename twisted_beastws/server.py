@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from inspect import isclass, iscoroutinefunction
+from inspect import isclass, iscoroutinefunction, signature
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred
@@ -174,9 +174,27 @@ def _maker(protocol_or_coroutine: Any) -> Callable[[], WebSocketProtocol]:
     if not callable(protocol_or_coroutine):
         raise TypeError(f"{protocol_or_coroutine!r} is neither a WebSocketProtocol class nor a coroutine function")
     if isclass(protocol_or_coroutine) or not _is_coroutine_function(protocol_or_coroutine):
+        if _needs_arguments(protocol_or_coroutine):
+            raise TypeError(
+                f"{protocol_or_coroutine!r} cannot be called without arguments: give a WebSocketProtocol class, a "
+                "partial of one, or a coroutine function (async def)"
+            )
         return protocol_or_coroutine  # type: ignore[no-any-return]
     name = getattr(protocol_or_coroutine, "__name__", HandlerProtocol.__name__)
     return type(name, (HandlerProtocol,), {"handler": staticmethod(protocol_or_coroutine)})
+
+
+def _needs_arguments(make: Callable[..., Any]) -> bool:
+    """It has parameters without defaults, as far as that can be known."""
+    try:
+        # What a decorator has wrapped may well get its arguments from that.
+        parameters = signature(make, follow_wrapped=False).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(
+        parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        for parameter in parameters
+    )
 
 
 def _is_coroutine_function(function: Any) -> bool:

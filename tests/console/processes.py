@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from ..loopback import identity, switching
+from ..certificates import identity
+from ..loopback import switching
 
 PATIENCE = 20.0
 """Seconds, for anything awaited here."""

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
-from twisted.python.usage import UsageError
 
 from twisted_beastws import __version__
 from twisted_beastws.console.commands import HELP, Close, Message, Ping
 from twisted_beastws.console.failures import Status
 from twisted_beastws.console.options import DEFAULTS, Options
 
+from .. import command_line
+
 URL = "ws://localhost:1984/chat"
 
 
-def parse(*arguments: str) -> Options:
-    options = Options()
-    options.parseOptions(list(arguments))
-    return options
-
-
-def refusal(*arguments: str) -> str:
-    with pytest.raises(UsageError) as caught:
-        parse(*arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+parse = partial(command_line.parse, Options)
+refusal = partial(command_line.refusal, Options)
 
 
 class TestGiven:

@@ -97,10 +97,23 @@ def on_port(listing: str, port: int) -> str:
 def running_listing(listing: str, directory: Path, name: str = "program.py") -> Iterator[int]:
     """A server; its port."""
     port = free_port()
-    (directory / name).write_text(on_port(listing, port), encoding="utf-8")
-    command = [sys.executable, name] if name.endswith(".py") else [str(BIN / "twistd"), "-n", "--pidfile=", "-y", name]
-    with running(command, directory, port):
+    with running(_server(listing, directory, port, name), directory, port):
         yield port
+
+
+def expect_refusal(listing: str, directory: Path, name: str = "program.py") -> None:
+    """A server whose port somebody has says so and ends."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run(_server(listing, directory, port, name), directory)
+    said = (done.stdout + done.stderr).strip()
+    assert done.returncode == 1, said
+    assert f"Couldn't listen on 127.0.0.1:{port}: " in said.splitlines()[-1]
+
+
+def _server(listing: str, directory: Path, port: int, name: str) -> list[str]:
+    (directory / name).write_text(on_port(listing, port), encoding="utf-8")
+    return [sys.executable, name] if name.endswith(".py") else [str(BIN / "twistd"), "-n", "--pidfile=", "-y", name]
 
 
 def run_listing(listing: str, directory: Path, port: int) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from .programs import listings, run_listing, running_listing, talking
+from .programs import expect_refusal, listings, run_listing, running_listing, talking
 
 PAGES = ("autobahn", "twisted-web-websocket", "websockets")
 EITHER = pytest.mark.parametrize("which", [0, 1], ids=["theirs", "ours"])
@@ -21,6 +21,11 @@ def test_servers_echo(page: str, which: int, tmp_path: Path) -> None:
         for message in ("text", b"binary"):
             client.send(message)
             assert client.recv(PATIENCE) == message
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_servers_without_their_port_end(page: str, tmp_path: Path) -> None:
+    expect_refusal(listings(f"coming-from/{page}")[1], tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES)

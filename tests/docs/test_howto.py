@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.ssl import Certificate, optionsForClientTLS
 from websockets.exceptions import ConnectionClosed
 
-from twisted_beastws import Hub, Limits, State, Timeouts, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws import Hub, Limits, State, Timeouts, WebSocketProtocol, WebSocketServerFactory, connect
 from twisted_beastws.testing import Frame, connected_pair, scripted_client, upgrade_request
 
-from .programs import PATIENCE, defined, get, listings, run, running_listing, talking
+from ..certificates import identity, trusting
+from .programs import PATIENCE, defined, expect_refusal, get, listings, run, running_listing, talking
 
 
 def answer(server: Any, headers: dict[str, str] | None = None, target: str = "/") -> bytes:
@@ -59,6 +62,10 @@ class TestEmbedding:
             with pytest.raises(ConnectionClosed):
                 client.recv(PATIENCE)
             assert client.close_code == 1001
+
+    @pytest.mark.parametrize(("listing", "name"), [(program, "program.py"), (service, "talk.tac")])
+    def test_without_its_port_it_ends(self, listing: str, name: str, tmp_path: Path) -> None:
+        expect_refusal(listing, tmp_path, name)
 
     @pytest.mark.parametrize("listing", [by_class, by_coroutine], ids=["class", "coroutine"])
     def test_the_second_query_waits_for_the_first(self, listing: str) -> None:
@@ -140,6 +147,9 @@ class TestTwistedWeb:
             assert client.recv(PATIENCE) == "hello"
             assert get(port, "/page.txt") == (200, "a page")
 
+    def test_a_site_without_its_port_ends(self, tmp_path: Path) -> None:
+        expect_refusal(self.site, tmp_path)
+
     def test_a_resource_of_ones_own(self, tmp_path: Path) -> None:
         rest = "site = Site(Greet())\nreactor.listenTCP(9000, site)\nreactor.run()\n"
         imports = "from twisted.internet import reactor\nfrom twisted.web.server import Site\n"
@@ -159,7 +169,7 @@ class TestTwistedWeb:
 
 
 class TestAuthentication:
-    token, first_message, tokens_anew = listings("howto/authentication")
+    token, first_message, certificates, tokens_anew = listings("howto/authentication")
 
     def test_a_token(self) -> None:
         private = defined(self.token)["Private"]
@@ -200,6 +210,24 @@ class TestAuthentication:
                 assert pair.client.receive().result == "Ann: hello"
             else:
                 assert pair.client.close_reason.code == code
+
+    @pytest_twisted.ensureDeferred
+    async def test_certificates(self) -> None:
+        from twisted.internet import reactor
+
+        served = defined(self.certificates)
+        pem = identity().dumpPEM()
+        endpoint = served["endpoint_for_certified"](reactor, 0, pem, pem)
+        port = await endpoint.listen(WebSocketServerFactory(served["Certified"]))
+        url = f"wss://localhost:{port.getHost().port}/"
+        tls = optionsForClientTLS("localhost", Certificate.loadPEM(pem), identity())
+        ws = await connect(url, reactor=reactor, tls=tls).addTimeout(PATIENCE, reactor)
+        ws.send("hello")
+        assert await ws.receive().addTimeout(PATIENCE, reactor) == "localhost: hello"
+        await ws.close()
+        with pytest.raises(SSL.Error):
+            await connect(url, reactor=reactor, tls=trusting()).addTimeout(PATIENCE, reactor)
+        await port.stopListening()
 
     def test_tokens_are_got_anew(self) -> None:
         tokens = iter("ab")

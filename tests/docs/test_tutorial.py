@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ..browser import chromium
 from .programs import PATIENCE, free_port, get, listings, printed, run, running, talking, until
 
 
@@ -82,19 +83,5 @@ class TestTutorial:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    chromium, driver = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-    if not chromium.exists() or not driver.exists():
-        pytest.skip("the tutorial's page is not tested: apt-get install chromium chromium-driver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(chromium)
-    profile = tmp_path_factory.mktemp("chromium")
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", f"user-data-dir={profile}"):
-        options.add_argument(f"--{flag}")
-    browser = webdriver.Chrome(options=options, service=Service(str(driver)))
-    try:
+    with chromium(tmp_path_factory.mktemp("chromium"), "THE TUTORIAL'S PAGE IS") as browser:
         yield browser
-    finally:
-        browser.quit()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+import socket
 from pathlib import Path
 
 import pytest
 
-from .processes import EXAMPLES
+from .processes import EXAMPLES, run
 
 ALL = sorted(EXAMPLES.glob("*.py"))
 OPTIONS = {"echo_client": "--url ws:", "reconnecting_client": "--url ws:", "tunnel": "--listen ENDPOINT"}
@@ -33,3 +34,12 @@ def test_each_says_how_to_run_it_and_stands_alone(path: Path) -> None:
     assert f"``python {path.name} [{OPTIONS.get(path.stem, '--listen tcp:')}" in (ast.get_docstring(tree) or "")
     imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name for name in imported if name.startswith("twisted_beastws")} <= {"twisted_beastws"}
+
+
+@pytest.mark.parametrize("name", [path.stem for path in ALL if '"--listen"' in path.read_text()])
+def test_one_that_cannot_listen_ends(name: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run(name, tmp_path, "--listen", f"tcp:{port}:interface=127.0.0.1")
+    assert done.returncode == 1
+    assert f"CannotListenError: Couldn't listen on 127.0.0.1:{port}: " in done.stderr

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from ..loopback import identity
+from ..certificates import identity
 from .processes import EXAMPLES, PATIENCE, Example
 
 HANDSHAKE = (

@@ -2,48 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ..loopback import identity
-from .processes import PATIENCE, Example, await_that
+from ..browser import chromium
+from ..certificates import identity
+from .processes import Example, await_that
 
-CHROMIUM = Path("/usr/bin/chromium")
-CHROMEDRIVER = Path("/usr/bin/chromedriver")
 ENTER = "\ue007"
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    if importlib.util.find_spec("selenium") is None:
-        pytest.skip("THE EXAMPLES' PAGES ARE NOT TESTED: pip install selenium")
-    if not (CHROMIUM.exists() and CHROMEDRIVER.exists()):
-        pytest.skip("THE EXAMPLES' PAGES ARE NOT TESTED: apt-get install chromium chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-dev-shm-usage",
-        "disable-background-networking",
-        "ignore-certificate-errors",
-        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(f"--{flag}")
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(CHROMEDRIVER)))
-    driver.set_page_load_timeout(PATIENCE)
-    try:
+    with chromium(tmp_path_factory.mktemp("chromium"), "THE EXAMPLES' PAGES ARE") as driver:
         yield driver
-    finally:
-        driver.quit()
 
 
 class Page:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,20 +14,22 @@ from websockets.sync.client import ClientConnection
 
 from .processes import Example, await_that
 
-# Each write waits a while, in a thread as ever.
-SLOW_DISK = """
+# Each write waits until the disk is said to go, in a thread as ever.
+STANDING_DISK = """
 import time
+from pathlib import Path
 from twisted.internet import threads
 
 in_thread = threads.deferToThread
 
 
-def slowly(call, *arguments):
-    time.sleep(0.1)
+def waiting(call, *arguments):
+    while not Path("go").exists():
+        time.sleep(0.02)
     return call(*arguments)
 
 
-threads.deferToThread = lambda *call: in_thread(slowly, *call)
+threads.deferToThread = lambda *call: in_thread(waiting, *call)
 """
 
 
@@ -76,9 +79,11 @@ def test_in_fragments(tmp_path: Path, into: Path) -> None:
 
 
 def test_whoever_sent_all_may_leave(tmp_path: Path, into: Path) -> None:
-    with upload(tmp_path, into, SLOW_DISK) as example, example.connect(named("file")) as client:
+    with upload(tmp_path, into, STANDING_DISK) as example, example.connect(named("file")) as client:
         client.send(b"content")
         client.socket.shutdown(socket.SHUT_RDWR)
+        time.sleep(0.1)
+        (tmp_path / "go").touch()
         await_that("it is written", lambda: (into / "file").exists() and (into / "file").read_text() == "content")
     assert (into / "file").read_text() == "content"
 
@@ -112,11 +117,11 @@ def test_what_breaks_off_is_removed(tmp_path: Path, into: Path, how: str) -> Non
         assert list(into.iterdir()) == []
 
 
-def test_a_slow_disk_makes_the_sender_wait(tmp_path: Path, into: Path) -> None:
-    with upload(tmp_path, into, SLOW_DISK) as example, example.connect(named("file")) as client:
+def test_a_disk_that_stands_makes_the_sender_wait(tmp_path: Path, into: Path) -> None:
+    with upload(tmp_path, into, STANDING_DISK) as example, example.connect(named("file")) as client:
         connection = client.socket
         connection.sendall(bytes.fromhex("82ff") + (1 << 30).to_bytes(8, "big") + bytes(4))
-        connection.settimeout(1.0)
+        connection.settimeout(0.5)
         sent = 0
         with pytest.raises(TimeoutError):
             while sent < 1 << 28:
@@ -124,5 +129,6 @@ def test_a_slow_disk_makes_the_sender_wait(tmp_path: Path, into: Path) -> None:
         written = (into / "file").stat().st_size
         # What is neither at the disk nor in a piece that waits for it is in the buffers of both systems.
         assert sent - written < 1 << 24
+        (tmp_path / "go").touch()
         connection.shutdown(socket.SHUT_RDWR)
         example.await_log("file of .* broke off")

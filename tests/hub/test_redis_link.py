@@ -18,7 +18,8 @@ from twisted_beastws.hub import Hub, PublishError
 from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.hub.redis import RedisBackplane
 
-from ..loopback import identity, until
+from ..certificates import identity
+from ..loopback import until
 from ..redis_server import RedisServer, redis_running
 from .stubs import Stub
 

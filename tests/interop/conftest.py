@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from twisted_beastws import Deflate
 
-from ..loopback import identity
+from ..certificates import identity
 
 
 @pytest.fixture(params=[None, Deflate()], ids=["plain", "deflate"])

@@ -19,7 +19,8 @@ from twisted.internet.threads import deferToThread
 
 from twisted_beastws import CloseReason, ConnectionClosed, Deflate, Limits, WebSocketProtocol, connect
 
-from ..loopback import PATIENCE, serving, trusting
+from ..certificates import trusting
+from ..loopback import PATIENCE, serving
 
 T = TypeVar("T")
 

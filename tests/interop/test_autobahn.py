@@ -23,7 +23,8 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 
 from twisted_beastws import Deflate
 
-from ..loopback import listening, trusting
+from ..certificates import trusting
+from ..loopback import listening
 from .conversation import (
     FRAGMENTED,
     MESSAGES,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
-from twisted.python.usage import UsageError
 
 from twisted_beastws import WebSocketProtocol, connect
 from twisted_beastws.hub import LocalBackplane
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.service import options
 
+from .. import command_line
 from ..redis_server import RedisServer, redis_running
 
 PATIENCE = 60.0
@@ -141,50 +142,43 @@ def in_order(heard: list[str]) -> bool:
     return True
 
 
+parse = partial(command_line.parse, options.Options)
+refusal = partial(command_line.refusal, options.Options)
+
+
 class TestOption:
     @pytest.fixture(autouse=True)
     def extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(options, "find_spec", {"txredisapi": object()}.get)
 
-    def parse(self, *arguments: str) -> options.Options:
-        parsed = options.Options()
-        parsed.parseOptions(list(arguments))
-        return parsed
-
-    def refusal(self, *arguments: str) -> str:
-        with pytest.raises(UsageError) as caught:
-            self.parse(*arguments)
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
-
     def test_names_a_redis(self) -> None:
-        backplane = self.parse("--backplane=redis://:secret@h:7/1", "--history=5").hub.backplane
+        backplane = parse("--backplane=redis://:secret@h:7/1", "--history=5").hub.backplane
         assert isinstance(backplane, RedisBackplane)
         assert str(backplane.url) == "redis://h:7/1"
 
     def test_without_it_the_chat_is_alone(self) -> None:
-        assert isinstance(self.parse().hub.backplane, LocalBackplane)
+        assert isinstance(parse().hub.backplane, LocalBackplane)
 
     @pytest.mark.parametrize("url", ["localhost", "http://:secret@h", "redis://:secret@h:x", "redis://:secret@h/x"])
     def test_a_bad_url_gets_one_line_without_the_password(self, url: str) -> None:
-        told = self.refusal(f"--backplane={url}")
+        told = refusal(f"--backplane={url}")
         assert told.startswith("--backplane: the URL")
         assert "secret" not in told
 
     def test_so_does_the_want_of_its_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(options, "find_spec", lambda name: None)
-        told = self.refusal("--backplane=redis://h")
+        told = refusal("--backplane=redis://h")
         assert told == "--backplane needs an extra: pip install 'twisted_beastws[redis]'"
 
     @pytest.mark.parametrize("value", ["", "-1", "many", "1" * 10])
     def test_a_bad_number_of_messages(self, value: str) -> None:
-        assert self.refusal(f"--history={value}").endswith("give a number of messages; 0 keeps none")
+        assert refusal(f"--history={value}").endswith("give a number of messages; 0 keeps none")
 
     @pytest.mark.parametrize("option", ["--backplane=redis://h", "--history=5"])
     def test_an_app_has_a_hub_of_its_own(self, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
         # Where an application is looked for stays there.
         monkeypatch.setattr(sys, "path", list(sys.path))
-        told = self.refusal("--app=twisted_beastws:WebSocketProtocol", option)
+        told = refusal("--app=twisted_beastws:WebSocketProtocol", option)
         assert told == f"{option.partition('=')[0]} is the chat's: an --app makes a Hub of its own"
 
 

@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 
 from twisted_beastws.service.certificates import ReloadableEndpoint
 
-from ..loopback import identity
+from ..certificates import identity
 
 
 @pytest.fixture

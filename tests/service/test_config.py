@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from twisted_beastws.service import Options
 from twisted_beastws.service.config import ConfigError, read_config
 from twisted_beastws.service.serving import Farewell
 
+from .. import command_line
 from .test_options import LIMITS
 
 KINDS = {"flags": ["f"], "single": ["ping-interval", "path"], "repeated": ["listen"]}
@@ -31,10 +33,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], st
     return write
 
 
-def parse(*arguments: str) -> Options:
-    options = Options()
-    options.parseOptions(list(arguments))
-    return options
+parse = partial(command_line.parse, Options)
 
 
 class TestFile:

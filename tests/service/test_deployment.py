@@ -21,10 +21,10 @@ from websockets.sync.client import connect
 
 from twisted_beastws.service import Options
 
+from ..browser import chromium
 from .test_twistd import ENVIRONMENT, PATIENCE, TWISTD, UPGRADE, WELCOME, await_that, identity
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 # Debian has them where only root looks.
 SEARCHED = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 
@@ -116,18 +116,8 @@ def deployed(tmp_path: Path) -> Deployed:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="THE PAGE BEHIND PROXIES IS NOT TESTED: no selenium")
-    if not (CHROMIUM.exists() and CHROMEDRIVER.exists()):
-        pytest.skip("THE PAGE BEHIND PROXIES IS NOT TESTED: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    options.accept_insecure_certs = True
-    profile = tmp_path_factory.mktemp("chromium")
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", f"user-data-dir={profile}"):
-        options.add_argument(f"--{flag}")
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(CHROMEDRIVER)))
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("chromium"), "THE PAGE BEHIND PROXIES IS") as browser:
+        yield browser
 
 
 def chat_in(browser: Any, port: int) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
-from twisted.python.usage import UsageError
 
 from twisted_beastws import Limits, Origins, Timeouts, WebSocketServerFactory
 from twisted_beastws._version import __version__
@@ -15,6 +15,9 @@ from twisted_beastws.service import Options, makeService
 from twisted_beastws.service.chat import Chat
 from twisted_beastws.service.forwarded import BehindProxy
 from twisted_beastws.service.serving import Farewell
+
+from .. import command_line
+from ..certificates import identity
 
 APP = """
 from twisted_beastws import Timeouts, WebSocketProtocol, WebSocketServerFactory
@@ -29,18 +32,8 @@ factory = WebSocketServerFactory(Echo, timeouts=Timeouts(idle=7))
 """
 
 
-def parse(*arguments: str) -> Options:
-    options = Options()
-    options.parseOptions(list(arguments))
-    return options
-
-
-def refusal(*arguments: str) -> str:
-    with pytest.raises(UsageError) as caught:
-        parse(*arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+parse = partial(command_line.parse, Options)
+refusal = partial(command_line.refusal, Options)
 
 
 @pytest.fixture
@@ -90,6 +83,7 @@ class TestDefaults:
             "max-message",
             "origin",
             "auth",
+            "client-ca",
             "drain-time",
             "drain-code",
             "admin",
@@ -181,6 +175,18 @@ class TestGiven:
         assert len(options["auth"]) == 2
         assert options.checkers is not None
 
+    def test_whose_certificates_let_somebody_in(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "ca.pem").write_bytes(identity().dumpPEM())
+        assert parse("--client-ca=ca.pem", "--listen=ssl:1984:privateKey=ca.pem")["client-ca"] == f"{tmp_path}/ca.pem"
+        assert refusal("--client-ca=none.pem") == "--client-ca=none.pem: No such file or directory"
+        for text, why in (
+            ("", "there is no certificate in it (PEM)"),
+            (f"{_BEGIN}\nx\n{_END}\n", "a certificate in it cannot be read"),
+        ):
+            (tmp_path / "ca.pem").write_text(text)
+            assert refusal("--client-ca=ca.pem") == f"--client-ca=ca.pem: {why}"
+
     @pytest.mark.parametrize(
         ("size", "buffered"), [(1 << 20, 1 << 22), ((1 << 20) + 1, (1 << 22) + 4), (1 << 26, 1 << 28)]
     )
@@ -195,6 +201,7 @@ class TestGiven:
         assert capsys.readouterr().out == f"twisted_beastws {__version__}\n"
 
 
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 COUNT = "give a number; 0 is no limit"
 RATE = "give a number a second, such as 10 or 0.5; 0 is no limit"
 PROXY = "give an address, a network such as 10.0.0.0/8, or unix"

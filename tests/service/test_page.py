@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import signal
 import socket
@@ -19,8 +18,8 @@ from typing import IO, Any
 import pytest
 from websockets.sync.client import connect
 
-CHROMIUM = Path("/usr/bin/chromium")
-CHROMEDRIVER = Path("/usr/bin/chromedriver")
+from ..browser import chromium
+
 PATIENCE = 20.0  # seconds, for anything awaited here
 LINES_KEPT = 500
 WELCOME = "Welcome to the chat!"
@@ -149,46 +148,10 @@ def server(service: Server) -> Iterator[Server]:
     assert "Traceback" not in log and "Unhandled" not in log, log
 
 
-def missing() -> str:
-    needed = {
-        str(CHROMIUM): CHROMIUM.exists(),
-        str(CHROMEDRIVER): CHROMEDRIVER.exists(),
-        "the package selenium": importlib.util.find_spec("selenium") is not None,
-    }
-    return ", ".join(name for name, there in needed.items() if not there)
-
-
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    if missing():
-        pytest.skip(f"THE PAGE IS NOT TESTED: {missing()} missing (apt-get install chromium chromium-driver)")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-dev-shm-usage",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(CHROMEDRIVER)))
-    driver.set_page_load_timeout(PATIENCE)
-    driver.set_script_timeout(PATIENCE)
-    try:
+    with chromium(tmp_path_factory.mktemp("chromium"), "THE PAGE IS") as driver:
         yield driver
-    finally:
-        driver.quit()
 
 
 class Tab:

@@ -323,7 +323,7 @@ class TestTogether:
                     client.recv(PATIENCE)
                 assert caught.value.rcvd is not None and caught.value.rcvd.code == 1001
             assert service.ended() == 0
-        assert "Main loop terminated" in service.log
+        assert "Server Shut Down" in service.log
         assert "did not close in order" not in service.log
 
     def test_a_second_signal_drops_those_that_are_left(self, app: Path) -> None:

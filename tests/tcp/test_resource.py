@@ -23,7 +23,9 @@ from websockets.sync.client import connect
 from twisted_beastws import Deflate, Limits, Response, Timeouts, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.resource import WebSocketResource
 
-from ..loopback import PATIENCE, listening, trusting, turn, uncollected, until
+from ..certificates import trusting
+from ..loopback import PATIENCE, listening, turn, uncollected, until
+from ..ways import BOTH_WAYS
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -170,10 +172,7 @@ def echo(protocol: Any = Echo, **options: Any) -> WebSocketResource:
     return WebSocketResource(WebSocketServerFactory(protocol, **options))
 
 
-both = pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
-
-
-@both
+@BOTH_WAYS
 @pytest.mark.parametrize("size", [0, 100, 40_000])
 @pytest_twisted.ensureDeferred
 async def test_octets_in_the_heads_segment_are_kept(serve, secure, size):
@@ -187,7 +186,7 @@ async def test_octets_in_the_heads_segment_are_kept(serve, secure, size):
         await until(lambda: client.lost)
 
 
-@both
+@BOTH_WAYS
 @pytest_twisted.ensureDeferred
 async def test_octets_behind_the_head_wait_for_a_hook(serve, secure):
     decision: Deferred[None] = Deferred()
@@ -210,7 +209,7 @@ async def test_octets_behind_the_head_wait_for_a_hook(serve, secure):
         await until(lambda: client.lost)
 
 
-@both
+@BOTH_WAYS
 @pytest_twisted.ensureDeferred
 async def test_the_request_ends_with_the_connection(serve, secure):
     resource = Noting(WebSocketServerFactory(Echo))
@@ -257,7 +256,7 @@ async def violates(client: Client) -> None:
     client.send(b"\xff\xff")
 
 
-@both
+@BOTH_WAYS
 @pytest.mark.parametrize(
     ("ends", "clean", "failure"),
     [
@@ -291,7 +290,7 @@ async def test_nothing_is_left_however_it_ends(serve, logged, secure, ends, clea
         assert len(web.log) == 1
 
 
-@both
+@BOTH_WAYS
 @pytest_twisted.ensureDeferred
 async def test_a_rejection_keeps_the_connection_for_http(serve, secure):
     class Picky(Echo):
@@ -309,7 +308,7 @@ async def test_a_rejection_keeps_the_connection_for_http(serve, secure):
         await leaves(client)
 
 
-@both
+@BOTH_WAYS
 @pytest_twisted.ensureDeferred
 async def test_the_sites_timeout_does_not_end_it(serve, secure):
     async with serve(echo(), secure, timeout=0.1) as web:
@@ -321,7 +320,7 @@ async def test_the_sites_timeout_does_not_end_it(serve, secure):
         await until(lambda: client.lost)
 
 
-@both
+@BOTH_WAYS
 @pytest_twisted.ensureDeferred
 async def test_producers_keep_pace_with_a_slow_reader(serve, secure):
     class Producing(Echo):

@@ -24,7 +24,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from twisted_beastws import Limits, Request, Response, Timeouts, WebSocketProtocol, WebSocketServerFactory
 
-from ..loopback import PATIENCE, identity, listening, uncollected, until
+from ..certificates import identity
+from ..loopback import PATIENCE, listening, uncollected, until
+from ..ways import BOTH_WAYS
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -183,11 +185,8 @@ async def serve(protocol: Any = Kept, secure: bool = False, **options: Any) -> A
     await until(lambda: set(reactor.getDelayedCalls()) <= before)
 
 
-both = pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
-
-
 class TestEcho:
-    @both
+    @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_of_every_size(self, secure):
         def conversation(client: ClientConnection) -> None:
@@ -200,7 +199,7 @@ class TestEcho:
             await server.talk(conversation)
         assert server.ends[0].clean
 
-    @both
+    @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_of_fragments(self, secure):
         def conversation(client: ClientConnection) -> None:
@@ -210,7 +209,7 @@ class TestEcho:
         async with serve(secure=secure) as server:
             await server.talk(conversation)
 
-    @both
+    @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_of_many_at_once(self, secure):
         """All are sent before any is read; the server keeps what its client does not read."""
@@ -241,7 +240,7 @@ class TestEcho:
         assert len(server.ends) == 50
         assert all(end.clean for end in server.ends)
 
-    @both
+    @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_by_a_coroutine(self, secure):
         async def echo(ws: WebSocketProtocol) -> None:
@@ -297,7 +296,7 @@ async def test_what_a_chunks_hooks_send_leaves_as_one_write(monkeypatch):
 
 
 class TestHandshake:
-    @both
+    @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_a_refusal_and_another_try(self, secure):
         def conversation(connection: Any) -> None:
@@ -311,7 +310,7 @@ class TestHandshake:
         async with serve(secure=secure) as server:
             await server.by_socket(conversation, opened=False)
 
-    @both
+    @BOTH_WAYS
     @pytest.mark.parametrize("behind", [0, 100, 5 << 20], ids=["nothing", "little", "much"])
     @pytest.mark.parametrize(
         ("sent", "status"),
@@ -419,7 +418,7 @@ FAULTS = {
 class TestTheCloseCode:
     """The peer reads it, whatever it does itself."""
 
-    @both
+    @BOTH_WAYS
     @pytest.mark.parametrize("behind", [0, 5 << 20], ids=["silent", "sending"])
     @pytest.mark.parametrize("fault", FAULTS)
     @pytest_twisted.ensureDeferred
@@ -436,7 +435,7 @@ class TestTheCloseCode:
         assert server.ends[0].sent.code == code
         assert len(logged(ZeroDivisionError)) == (code == 1011)
 
-    @both
+    @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_behind_what_it_has_not_read_yet(self, logged, secure):
         def conversation(connection: Any) -> bytes:
@@ -449,7 +448,7 @@ class TestTheCloseCode:
         assert data == (b"\x82\x7f\0\0\0\0\0\x10\0\0" + bytes(1 << 20)) * 3 + close(1011)
         assert len(logged(ZeroDivisionError)) == 1
 
-    @both
+    @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_of_our_close(self, secure):
         """RFC 6455 §7.1.1: the server ends TCP first."""
@@ -464,7 +463,7 @@ class TestTheCloseCode:
             await server.by_socket(conversation)
         assert (server.ends[0].clean, server.ends[0].began, server.ends[0].code) == (True, "local", 4000)
 
-    @both
+    @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_of_the_peers_close(self, secure):
         def conversation(connection: Any) -> None:
@@ -475,7 +474,7 @@ class TestTheCloseCode:
             await server.by_socket(conversation)
         assert (server.ends[0].clean, server.ends[0].began, server.ends[0].reason) == (True, "peer", "bye")
 
-    @both
+    @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_as_a_client_sees_it(self, secure):
         def conversation(client: ClientConnection) -> None:
@@ -489,7 +488,7 @@ class TestTheCloseCode:
             await server.talk(conversation)
         assert server.ends[0].clean
 
-    @both
+    @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_of_who_never_stops_sending_has_its_time(self, secure):
         def conversation(connection: Any) -> float:
@@ -504,7 +503,7 @@ class TestTheCloseCode:
         async with serve(secure=secure, timeouts=Timeouts(close=0.5)) as server:
             assert 0.4 < await server.by_socket(conversation) < 5
 
-    @both
+    @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_of_who_never_leaves_has_its_time(self, secure):
         def conversation(connection: Any) -> bytes:
@@ -519,7 +518,7 @@ class TestTheCloseCode:
             assert not waiting.called
             await waiting
 
-    @both
+    @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_of_a_drain(self, secure):
         def conversation(client: ClientConnection) -> int:
@@ -568,7 +567,7 @@ def reset(connection: Any) -> None:
 
 
 class TestReset:
-    @both
+    @BOTH_WAYS
     @pytest.mark.parametrize("sent", [b"", HEAD[:40], b"\r\n", HEAD.replace(b"GET", b"PUT")])
     @pytest_twisted.ensureDeferred
     async def test_in_the_handshake(self, secure, sent):
@@ -580,7 +579,7 @@ class TestReset:
             await server.by_socket(conversation, opened=False)
         assert server.ends == []
 
-    @both
+    @BOTH_WAYS
     @pytest.mark.parametrize("sent", [b"", b"\x81", small(0x81, b"hi"), frame(0x82, bytes(1 << 20)) * 3, small(0x88)])
     @pytest_twisted.ensureDeferred
     async def test_in_the_open(self, secure, sent):
@@ -595,7 +594,7 @@ class TestReset:
 
 
 class TestSlowReader:
-    @both
+    @BOTH_WAYS
     @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
     @pytest_twisted.ensureDeferred
     async def test_costs_no_more_than_its_limit(self, secure, policy):
@@ -637,7 +636,7 @@ class TestSlowReader:
         assert 1 <= messages < 400
         assert 500_000 < most <= 1_000_000 + 2 * len(whole) + (1 << 16)
 
-    @both
+    @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_one_that_pings_and_never_reads(self, secure):
         most = 0
@@ -657,7 +656,7 @@ class TestSlowReader:
 
 
 class TestTimeouts:
-    @both
+    @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_pings_and_silence(self, secure):
         def conversation(connection: Any) -> bytes:
@@ -727,7 +726,7 @@ ENDS: dict[str, tuple[bool, Callable[[Any], Any]]] = {
 
 
 class TestEnds:
-    @both
+    @BOTH_WAYS
     @pytest.mark.parametrize("end", ENDS)
     @pytest_twisted.ensureDeferred
     async def test_nothing_is_left(self, secure, end):

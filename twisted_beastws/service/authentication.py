@@ -1,4 +1,4 @@
-"""HTTP Basic authentication (RFC 7617) by the checkers of `twisted.cred`."""
+"""Who a client is: by HTTP Basic (RFC 7617) and the checkers of `twisted.cred`, or by its TLS certificate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from hmac import compare_digest
 from typing import Any, NamedTuple, cast
 
+from cryptography.x509.oid import NameOID
 from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import LoginFailed, UnauthorizedLogin
@@ -24,6 +25,7 @@ from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.wire.http import Headers, Request, Response
 
 UNAUTHORIZED = "Give a name and a password\n"
+NAMELESS = "The certificate does not have one common name\n"
 CHALLENGE = 'Basic realm="twisted_beastws", charset="UTF-8"'
 
 _BASIC = re.compile(rb"basic +([A-Za-z0-9+/]+=*) *", re.IGNORECASE)
@@ -114,7 +116,7 @@ class Checkers:
     def __init__(self, checkers: Sequence[Any]) -> None:
         self._checkers = checkers
 
-    async def user_of(self, request: Request) -> str | None:
+    async def user_of(self, request: Request, transport: object) -> str | None:
         """The name of who made the request, or None for nobody known. Raises what a checker raises that is broken."""
         fields = request.headers.getRawHeaders(b"Authorization", ())
         login = parse_basic(fields[0]) if len(fields) == 1 else None
@@ -130,6 +132,24 @@ class Checkers:
                 return _octets(name).decode("utf-8", "replace")
         return None
 
+    def refusal(self) -> Response:
+        """The answer to those whom nobody knows."""
+        return Response(401, headers=Headers({"WWW-Authenticate": [CHALLENGE]}), body=UNAUTHORIZED)
+
+
+class Certificates:
+    """Who a client is by its certificate, which TLS has asked for and checked: the common name in it."""
+
+    def user_of(self, request: Request, transport: Any) -> str | None:
+        """The name, or None where there is not just one."""
+        certificate = transport.getPeerCertificate().to_cryptography()
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(names[0].value) if len(names) == 1 else None
+
+    def refusal(self) -> Response:
+        """The answer to those who have no name."""
+        return Response(403, body=NAMELESS)
+
 
 class Authenticated(WebSocketProtocol):
     """A connection whose every request, whatever it is for, has to say who makes it; `user` is the name.
@@ -137,7 +157,7 @@ class Authenticated(WebSocketProtocol):
     checkers: who knows them.
     """
 
-    checkers: Checkers
+    checkers: Checkers | Certificates
 
     def read_request(self) -> Deferred[Request]:
         """The next request of somebody known: who reads requests by hand does not hear of others."""
@@ -147,20 +167,16 @@ class Authenticated(WebSocketProtocol):
     async def _read_known(self, opening: Any) -> Request:
         while True:
             request: Request = await opening._read_request(self.settings.decorator)
-            self.user = await opening.settled(self.checkers.user_of(request))
+            self.user = await opening.settled(self.checkers.user_of(request, self.transport))
             if self.user is not None:
                 return request
-            await opening._respond(_unauthorized())
+            await opening._respond(self.checkers.refusal())
 
     async def http_requested(self, request: Request) -> Any:
-        self.user = await self.checkers.user_of(request)
+        self.user = await settled(self.checkers.user_of(request, self.transport))
         if self.user is None:
-            return _unauthorized()
+            return self.checkers.refusal()
         return await settled(super().http_requested(request))
-
-
-def _unauthorized() -> Response:
-    return Response(401, headers=Headers({"WWW-Authenticate": [CHALLENGE]}), body=UNAUTHORIZED)
 
 
 def _octets(text: bytes | str) -> bytes:

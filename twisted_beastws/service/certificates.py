@@ -1,17 +1,34 @@
-"""Endpoints whose certificates can be read anew while they listen."""
+"""Endpoints whose certificates can be read anew while they listen, and which may ask clients for theirs."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory, IStreamServerEndpoint
+from twisted.internet.ssl import Certificate, CertificateOptions, trustRootFromCertificates
 from twisted.logger import Logger
 from zope.interface import directlyProvides, implementer, providedBy
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IProtocolFactory
+
+
+_CERTIFICATE = re.compile(b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def read_authorities(path: str) -> Any:
+    """The certificates in a PEM file, as what they have signed is trusted by. Raises ``OSError``, ``ValueError``."""
+    certificates = _CERTIFICATE.findall(Path(path).read_bytes())
+    if not certificates:
+        raise ValueError("there is no certificate in it (PEM)")
+    try:
+        return trustRootFromCertificates([Certificate.loadPEM(pem) for pem in certificates])
+    except Exception as error:
+        raise ValueError("a certificate in it cannot be read") from error
 
 
 @implementer(IOpenSSLContextFactory)
@@ -37,18 +54,45 @@ class ReactorProxy:
         return getattr(self.below, name)
 
 
-class _ListeningReactor(ReactorProxy):
+class _AskingReactor(ReactorProxy):
+    """client_ca: whoever comes by `listenSSL` is to have a certificate which one in that file has signed."""
+
+    def __init__(self, reactor: Any, client_ca: str | None) -> None:
+        super().__init__(reactor)
+        self._client_ca = client_ca
+
+    def _ask(self, contextFactory: Any) -> None:
+        if self._client_ca is not None:
+            if not isinstance(contextFactory, CertificateOptions):
+                _refuse()
+            contextFactory.trustRoot = read_authorities(self._client_ca)
+            contextFactory.verify = contextFactory.requireCertificate = True
+
+
+def _refuse(*_: Any, **__: Any) -> Any:
+    raise ValueError("--client-ca is for ssl: alone")
+
+
+class _ListeningReactor(_AskingReactor):
+    def __init__(self, reactor: Any, client_ca: str | None) -> None:
+        super().__init__(reactor, client_ca)
+        if client_ca is not None:
+            # Nobody comes in at another door.
+            self.listenTCP = self.listenUNIX = self.adoptStreamPort = _refuse
+
     def listenSSL(self, port: int, factory: Any, contextFactory: Any, *arguments: Any, **options: Any) -> Any:
+        self._ask(contextFactory)
         if IOpenSSLContextFactory.providedBy(contextFactory):
             contextFactory = ChangingContext(contextFactory)
             self.contexts.append(contextFactory)
         return self.below.listenSSL(port, factory, contextFactory, *arguments, **options)
 
 
-class _ReadingReactor(ReactorProxy):
+class _ReadingReactor(_AskingReactor):
     """It listens to nothing."""
 
     def listenSSL(self, port: int, factory: Any, contextFactory: Any, *arguments: Any, **options: Any) -> None:
+        self._ask(contextFactory)
         if IOpenSSLContextFactory.providedBy(contextFactory):
             # What would fail each connection fails here.
             contextFactory.getContext()
@@ -60,13 +104,17 @@ class ReloadableEndpoint:
     """The endpoint that ``description`` says, as of `serverFromString`, which raises what that raises.
 
     What of it listens by the reactor's ``listenSSL``, as ``ssl:`` does, also behind ``haproxy:``, can be reloaded.
+
+    client_ca: a file of certificates; nobody comes in without one of their own that one of these has signed, and what
+    is not ``ssl:`` does not listen: ``ValueError``.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: Any, description: str) -> None:
+    def __init__(self, reactor: Any, description: str, client_ca: str | None = None) -> None:
         self._description = description
-        self._reactor = _ListeningReactor(reactor)
+        self._client_ca = client_ca
+        self._reactor = _ListeningReactor(reactor, client_ca)
         self._endpoint = serverFromString(self._reactor, description)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
@@ -89,7 +137,7 @@ class ReloadableEndpoint:
         self.log.info("{endpoint}: the certificate was read again", endpoint=self._description)
 
     def _read(self) -> list[Any]:
-        reading = _ReadingReactor(self._reactor.below)
+        reading = _ReadingReactor(self._reactor.below, self._client_ca)
         failures: list[Any] = []
         listening = serverFromString(reading, self._description).listen(None)
         listening.addErrback(failures.append)

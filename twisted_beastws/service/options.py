@@ -23,7 +23,7 @@ from twisted_beastws.server import WebSocketServerFactory
 from twisted_beastws.service import worker
 from twisted_beastws.service.access_log import FORMATS, AccessLog
 from twisted_beastws.service.app import AppError, Served, find_app
-from twisted_beastws.service.authentication import CheckerError, Checkers, make_checker
+from twisted_beastws.service.authentication import Certificates, CheckerError, Checkers, make_checker
 from twisted_beastws.service.config import ConfigError, read_config
 from twisted_beastws.service.forwarded import HEADERS, TrustedProxies
 from twisted_beastws.service.help import grouped
@@ -85,7 +85,7 @@ REPEATED = ("listen", "origin", "auth", "trust-proxy")
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "What is served": ("listen", "path", "app", "workers"),
-    "Who may come in": ("origin", ANY_ORIGIN, "auth", "trust-proxy", "proxy-header"),
+    "Who may come in": ("origin", ANY_ORIGIN, "auth", "client-ca", "trust-proxy", "proxy-header"),
     "Times": ("ping-interval", "idle-timeout", "handshake-timeout"),
     "Limits": _LIMITS,
     "The chat's rooms": ("history", "backplane"),
@@ -165,6 +165,17 @@ def _backplane(text: str) -> str:
     return text
 
 
+def _authorities(text: str) -> str:
+    from twisted_beastws.service.certificates import read_authorities
+
+    try:
+        read_authorities(text)
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+    # The directory may change before it is read again.
+    return os.path.abspath(text)
+
+
 def _drain_code(text: str) -> int:
     if text not in map(str, _DRAIN_REASONS):
         raise ValueError("give 1001, the server goes away, or 1012, it comes back at once")
@@ -191,7 +202,8 @@ class Options(TwistedOptions):
     endpoints: what to listen on, each with the string that it was given as.
     admin: the same for the metrics and the state of health; None is nowhere.
     app: what ``--app`` names, or None for the chat.
-    checkers: who ``--auth`` lets in; None is everyone. access_log: where connections are told; None is nowhere.
+    checkers: who ``--auth`` or ``--client-ca`` lets in; None is everyone.
+    access_log: where connections are told; None is nowhere.
     proxies: who is believed when it says for whom it asks; None is nobody.
     share: what this process has from its supervisor, if it is a worker. held: what holds the sockets of ``workers``.
     arguments: the command line that these options were parsed from.
@@ -235,6 +247,12 @@ class Options(TwistedOptions):
             _rate,
         ),
         _parameter("max-byte-rate", "The same for octets; a whole --max-message may always come at once.", _rate),
+        _parameter(
+            "client-ca",
+            "File of certificates (PEM): ask for a certificate by TLS, and let in whose one of these has signed, by "
+            "the common name in it; --listen takes ssl: alone then.",
+            _authorities,
+        ),
         _parameter("proxy-header", "Field that they set: x-forwarded-for or forwarded.", _proxy_header),
         _parameter("history", "Messages of each room that are kept for clients that come back.", _messages),
         [
@@ -262,7 +280,7 @@ class Options(TwistedOptions):
     app: Served | WebSocketServerFactory | None = None
     endpoints: tuple[tuple[str, ReloadableEndpoint], ...] = ()
     admin: tuple[str, ReloadableEndpoint] | None = None
-    checkers: Checkers | None = None
+    checkers: Checkers | Certificates | None = None
     access_log: AccessLog | None = None
     proxies: TrustedProxies | None = None
     held: HoldingReactor | None = None
@@ -355,6 +373,8 @@ class Options(TwistedOptions):
             self.app = self._find_app()
         if self["auth"]:
             self.checkers = Checkers(self["auth"])
+        elif self["client-ca"] is not None:
+            self.checkers = Certificates()
         for option, default in DEFAULTS.items():
             if self[option] is None:
                 self[option] = default
@@ -486,7 +506,7 @@ class Options(TwistedOptions):
         reactor = self._reactor(option)
         named = f"{self._named(option)}={description}"
         try:
-            return ReloadableEndpoint(reactor, description)
+            return ReloadableEndpoint(reactor, description, self["client-ca"] if option == "listen" else None)
         except OSError as error:
             raise UsageError(f"{named}: {error.filename}: {error.strerror}") from error
         except Exception as error:

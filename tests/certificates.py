@@ -1,0 +1,31 @@
+"""The certificate that the tests over TLS share. No reactor is imported here: a conftest may use it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from functools import cache
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
+
+
+@cache
+def identity() -> PrivateCertificate:
+    """A key and a certificate for the name ``localhost``, signed by itself: nobody trusts it who is not told to."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(timezone.utc)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return PrivateCertificate.loadPEM(pem + builder.sign(key, SHA256()).public_bytes(Encoding.PEM))
+
+
+def trusting(host: str = "localhost") -> Any:
+    """The client's TLS policy that trusts `identity`."""
+    return optionsForClientTLS(host, trustRoot=Certificate.loadPEM(identity().dumpPEM()))
