@@ -89,13 +89,13 @@ class TestPublish:
         from twisted_beastws.wire import prepared
 
         made: list[object] = []
-        new_compressor = prepared.new_compressor
+        compress_alone = prepared.new_compressor
 
-        def counted(*parameters: Any) -> Any:
+        def counted(*parameters: Any) -> bytes:
             made.append(parameters)
-            return new_compressor(*parameters)
+            return compress_alone(*parameters)
 
-        monkeypatch.setattr(prepared, "new_compressor", counted)
+        monkeypatch.setattr(prepared, "compress_alone", counted)
         peers = [connect(deflate=Deflate(), opened=False) for _ in range(3)]
         for peer in peers:
             peer.sends(peer.HEAD[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
