@@ -89,7 +89,7 @@ class TestPublish:
         from twisted_beastws.wire import prepared
 
         made: list[object] = []
-        compress_alone = prepared.new_compressor
+        compress_alone = prepared.compress_alone
 
         def counted(*parameters: Any) -> bytes:
             made.append(parameters)
