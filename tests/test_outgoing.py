@@ -18,7 +18,7 @@ from zope.interface import implementer
 from twisted_beastws.errors import BufferFull, LocalError
 from twisted_beastws.options import Limits
 from twisted_beastws.outgoing import HAND_OVER, Outgoing
-from twisted_beastws.wire.frames import Opcode
+from twisted_beastws.wire.frames import GATHER_LIMIT, Opcode
 
 
 @implementer(ISystemHandle)
@@ -123,6 +123,28 @@ class TestPlainSocket:
         assert (socket.producer, socket.streamingProducer) == (outgoing, False)
         outgoing.write(b"abc")
         assert (socket.taken, socket.writing, outgoing.free, outgoing.buffered) == (b"abc", False, True, 0)
+
+    def test_may_be_written_past_us_while_nothing_waits_and_nobody_is_paced(self):
+        socket, producer = Socket(room=1), Socket()
+        outgoing = make(socket, max_buffered=GATHER_LIMIT)
+        assert outgoing.at_once is not None and outgoing.at_once(b"ab") == 1
+        outgoing.write_rest(b"ab", 1)
+        assert (outgoing.at_once, outgoing.free, outgoing.buffered) == (None, False, 1)
+        outgoing.write(b"c")
+        socket.flow(10)
+        assert socket.taken == b"abc" and outgoing.at_once is not None
+        outgoing.register(producer)
+        assert outgoing.at_once is None
+        outgoing.unregister()
+        assert outgoing.at_once is not None
+        outgoing.lost(ConnectionLost())
+        assert outgoing.at_once is None
+
+    def test_nothing_is_written_past_close_limits(self):
+        assert make(Socket(room=1), max_buffered=GATHER_LIMIT - 1).at_once is None
+
+    def test_nothing_is_written_past_another_transport(self):
+        assert make(Stalling(), max_buffered=GATHER_LIMIT).at_once is None
 
     def test_keeps_what_does_not_fit(self):
         socket = Socket(room=2)

@@ -15,7 +15,7 @@ from zope.interface import implementer
 from twisted_beastws.errors import BufferFull, LocalError
 from twisted_beastws.options import Limits
 from twisted_beastws.producers import stop
-from twisted_beastws.wire.frames import Opcode
+from twisted_beastws.wire.frames import GATHER_LIMIT, Opcode
 
 HAND_OVER = 1 << 16
 """Octets given to the transport at once from what waits: 64 KiB, Twisted's own ``bufferSize``."""
@@ -37,11 +37,12 @@ class Outgoing:
 
     A plain TCP or UNIX socket is written to directly while its transport's buffer is empty: Twisted's own ``write``
     would wait for another turn of the reactor and change the set of watched descriptors twice. As the transport's
-    *pull* producer we are told when its buffer has run empty. Any other transport (TLS, tests) has us as a push
-    producer, and on `twisted_beastws.uvreactor` writes at once by itself.
+    *pull* producer we are told when its buffer has run empty. So on `twisted_beastws.uvreactor`. Any other transport
+    (TLS, tests) has us as a push producer.
 
-    direct: the transport is plain TCP or UNIX.
+    direct: the transport is plain TCP or UNIX, and we write past it; it asks for more when it has nothing left.
     free: the transport takes octets now, and nothing waits.
+    at_once: see `twisted_beastws.wire.frames.Sink`.
     size: octets that wait here.
     dropped: messages dropped under the policies ``drop`` and ``close``.
     finished: all was given to the transport, and nothing more will be.
@@ -61,7 +62,7 @@ class Outgoing:
         "_rest",
         "_send",
         "_transport",
-        "_write",
+        "at_once",
         "direct",
         "dropped",
         "finished",
@@ -74,16 +75,9 @@ class Outgoing:
         self._transport = transport
         self._limits = limits
         self._owner: Owner | None = owner
-        sends = (
-            isinstance(transport, FileDescriptor)
-            and ISystemHandle.providedBy(transport)
-            and not getattr(transport, "TLS", False)
-        )
-        self._send: Callable[[bytes | memoryview], int] | None = transport.getHandle().send if sends else None
-        # Asked of the class: a TLS transport passes on whatever it is asked to the one below it.
-        ungathered = getattr(type(transport), "ungathered", None)
-        self._write: Callable[[bytes | memoryview], object] | None = ungathered(transport) if ungathered else None
-        self.direct = sends or ungathered is not None
+        self._send = _plain_send(transport)
+        self.direct = self._send is not None
+        self.at_once: Callable[[bytes], int] | None = None
         # What is left of data that the system has begun to take, without what the transport has of it.
         self._rest: memoryview | None = None
         self._queue: deque[bytes] | None = None
@@ -98,15 +92,10 @@ class Outgoing:
         self.dropped = 0
         self.turns = 0
         self.finished = False
-        transport.registerProducer(self, not sends)
+        transport.registerProducer(self, not self.direct)
         # By Nagle's algorithm a long message's end would wait for the peer's delayed acknowledgement. UNIX has none.
         with suppress(AttributeError, OSError):
             transport.setTcpNoDelay(True)
-
-    @property
-    def pulled(self) -> bool:
-        """We write past the transport, which asks for more when it has nothing left."""
-        return self._send is not None
 
     @property
     def buffered(self) -> int:
@@ -119,12 +108,7 @@ class Outgoing:
         Raises `LocalError` for data that can never fit.
         """
         if self.free and self._producer is None and len(data) <= self._limits.max_buffered:
-            if self._write is None:
-                self._hand_over(data)
-            else:
-                self._write(data)
-                if not self.free:
-                    self._handed = len(data)
+            self._hand_over(data)
         elif self.admits(len(data)):
             self.write_admitted(data)
 
@@ -159,6 +143,10 @@ class Outgoing:
         if not self.free and self._producer is not None:
             self._pace(self._producer)
 
+    def write_rest(self, frame: bytes, gone: int) -> None:
+        """Send what ``at_once`` left of a frame."""
+        self._wait(memoryview(frame)[gone:])
+
     def write_control(self, opcode: int, frame: bytes) -> None:
         """Send a control frame whatever waits: a close last, a pong in place of one that waits, a ping at once."""
         if self.free:
@@ -184,12 +172,14 @@ class Outgoing:
             producer.stopProducing()
             return
         self._producer = producer
+        self._open(self.free)
         self._pace(producer)
 
     def unregister(self) -> Any:
         """Pause and resume nobody any more; returns the producer."""
         producer, self._producer = self._producer, None
         self._producer_paused = False
+        self._open(self.free)
         return producer
 
     def finish(self, finished: Callable[[], None]) -> None:
@@ -200,10 +190,10 @@ class Outgoing:
 
     def lost(self, error: Exception) -> None:
         """The transport is gone: forget everything, fail what waits for `drain`."""
-        self.free = False
+        self._open(False)
         self.discard()
         self.finished = True
-        self._finish = self._send = self._write = self._rest = self._owner = self._transport = None
+        self._finish = self._send = self._rest = self._owner = self._transport = None
         while self._drains:
             self._drains.pop(0).errback(error)
         stop(self.unregister())
@@ -221,6 +211,12 @@ class Outgoing:
     def _forget(self, waiting: Deferred[None]) -> None:
         if self._drains is not None:
             self._drains.remove(waiting)
+
+    def _open(self, free: bool) -> None:
+        self.free = free
+        # Who is paced, or bounded closely, has each frame looked at.
+        unlooked = free and self._producer is None and self._limits.max_buffered >= GATHER_LIMIT
+        self.at_once = self._send if unlooked else None
 
     def _overflow(self) -> bool:
         if self._limits.slow_reader == "pause":
@@ -244,7 +240,7 @@ class Outgoing:
 
     def _hand_over(self, data: bytes | memoryview) -> None:
         if self._send is None:
-            (self._write or self._transport.write)(data)
+            self._transport.write(data)
             if not self.free:
                 self._handed = len(data)
             return
@@ -258,7 +254,7 @@ class Outgoing:
     def _wait(self, rest: memoryview) -> None:
         # The system's buffer is full, or the connection broken: `write` meets the same and does as Twisted does. It
         # gets no more than it takes to call us again, for it copies what it gets.
-        self.free = False
+        self._open(False)
         self._handed = len(rest)
         self._rest = rest[HAND_OVER:] if len(rest) > HAND_OVER else None
         self._transport.write(bytes(rest[:HAND_OVER]))
@@ -302,7 +298,7 @@ class Outgoing:
         if self._finish is not None and not self._queue and self._rest is None:
             finish, self._finish = self._finish, None
             self.finished = True
-            self.free = False
+            self._open(False)
             self._transport.unregisterProducer()
             finish()
 
@@ -311,7 +307,7 @@ class Outgoing:
     def resumeProducing(self) -> None:
         """The transport takes octets again."""
         if self._transport is not None:
-            self.free = True
+            self._open(True)
             self.turns += 1
             self._handed = 0
             self._flush()
@@ -321,8 +317,21 @@ class Outgoing:
 
     def pauseProducing(self) -> None:
         """The transport has enough."""
-        self.free = False
+        self._open(False)
 
     def stopProducing(self) -> None:
         """The transport is gone; its protocol hears of it by connectionLost."""
-        self.free = False
+        self._open(False)
+
+
+def _plain_send(transport: Any) -> Callable[[bytes | memoryview], int] | None:
+    """The ``send`` of a transport's socket, if all that is written there leaves as it is."""
+    # Asked of the class: a TLS transport passes on whatever it is asked to the one below it.
+    ungathered = getattr(type(transport), "ungathered", None)
+    plain = isinstance(transport, FileDescriptor) and ISystemHandle.providedBy(transport)
+    send: Callable[[bytes | memoryview], int] | None = None
+    if ungathered is not None:
+        send = ungathered(transport)
+    elif plain and not getattr(transport, "TLS", False):
+        send = transport.getHandle().send
+    return send

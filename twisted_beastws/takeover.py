@@ -240,7 +240,6 @@ class RequestOpening(ServerOpening):
         outgoing = protocol.move_to(transport)
         if outgoing.direct:
             connection.allow_half_close(transport)
-        if outgoing.pulled:
             # What twisted.web wrote may wait in the transport: nothing may leave directly before it did.
             outgoing.pauseProducing()
         transport.write(answer)

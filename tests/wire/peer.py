@@ -166,6 +166,7 @@ class Recorder:
         self.events: list[Event] = []
         self.writes: list[tuple[int, bytes]] = []
         self.free = True
+        self.at_once: Callable[[bytes], int] | None = None
         self.time = 0.0
         self.times_asked = 0
         self.session = Session(server, self, self, self.now, limits or Limits())
@@ -197,6 +198,9 @@ class Recorder:
 
     def write_admitted(self, data: bytes) -> None:
         self.write(data)
+
+    def write_rest(self, frame: bytes, gone: int) -> None:
+        self.writes.append((-1, frame[gone:]))
 
     def write_control(self, opcode: int, frame: bytes) -> None:
         self.writes.append((opcode, frame))

@@ -12,13 +12,15 @@ class Handle(socket.socket):
     Who closes it, having given a duplicate to somebody else, has uvloop close it: to find its descriptor closed, or
     another's by now, would be the end of the process.
 
-    abandon: lets uvloop close it; None for a duplicate, which is its owner's.
+    abandon: lets uvloop close it; a duplicate has none, and is its owner's.
     """
 
-    abandon: Callable[[], None] | None = None
+    __slots__ = ("abandon",)
+
+    abandon: Callable[[], None]
 
     def close(self) -> None:
-        if self.abandon is None:
+        if not hasattr(self, "abandon"):
             super().close()
         else:
             self.abandon()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-from twisted.python import context, log
+from twisted.python import log
+from twisted.python.context import theContextTracker
 from zope.interface import implementer
 
 from twisted_beastws.uvreactor import steps
@@ -52,8 +53,13 @@ class Port(tcp.Port):
     def _accepted(self, connection: Connection) -> None:
         number = self.sessionno
         self.sessionno = number + 1
-        system = {log.ILogContext: {"system": self.logPrefix()}}  # type: ignore[no-untyped-call]
-        context.call(system, serve, connection, self.factory, number, self._realPortNumber)
+        # What context.call does, without its calls.
+        contexts = theContextTracker.currentContext().contexts
+        contexts.append({log.ILogContext: {"system": self.logPrefix()}})  # type: ignore[no-untyped-call]
+        try:
+            serve(connection, self.factory, number, self._realPortNumber)
+        finally:
+            contexts.pop()
 
 
 def serve(connection: Connection, factory: Any, number: int | None, port: int | None) -> None:

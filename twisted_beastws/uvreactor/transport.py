@@ -94,6 +94,7 @@ class Connection(asyncio.Protocol):
     _held: Held | None = None
     _gathered: list[bytes] | None = None
     _gathers = _reading = _nodelay = True
+    _lent = False
     _closed = _ended = _aborting = _flush_due = _flush_awaited = _writeDisconnecting = _writeDisconnected = False
     _unflushed = 0
 
@@ -145,6 +146,9 @@ class Connection(asyncio.Protocol):
         opened = self._opened
         del self._opened
         opened(self)
+        if self.reactor.timeout() == 0:
+            # As in Twisted, what was delayed by nothing comes before what is read.
+            self.reactor.runUntilCurrent()
         if self.connected and not self._reading:
             # Whatever it is told before, uvloop begins to read after this.
             self._held = Held(self, transport)
@@ -225,7 +229,7 @@ class Connection(asyncio.Protocol):
             if not self._ended:
                 # uvloop closes it in the loop's next turn, which the peer need not wait for.
                 with suppress(OSError):
-                    self.getHandle().shutdown(socket.SHUT_RDWR)
+                    self._own_socket().shutdown(socket.SHUT_RDWR)
             self._uv.abort()
         if self._handle is not None:
             self._handle.detach()
@@ -326,15 +330,15 @@ class Connection(asyncio.Protocol):
                 raise TypeError("Data must be bytes")
         self.write(b"".join(parts))
 
-    def ungathered(self) -> Callable[[bytes], None]:
-        """What writes at once from now on, also while a chunk is being given: for one who joins his writes himself.
+    def ungathered(self) -> Callable[[bytes | memoryview], int]:
+        """The socket's ``send``, for one who joins his writes himself.
 
-        It is not to be called once the connection is lost or half-closed.
+        He may call it while nothing waits here: what it leaves he gives to `write`, and as a pull producer hears when
+        that is gone. It is not to be called once the connection is lost or half-closed.
         """
         self._flush_gathered()
         self._gathers = False
-        write: Callable[[bytes], None] = self._uv.write
-        return write
+        return self._own_socket().send
 
     def _flush_gathered(self) -> None:
         gathered, self._gathered = self._gathered, None
@@ -356,8 +360,9 @@ class Connection(asyncio.Protocol):
         self._unflushed = self._uv.get_write_buffer_size()
         if not streaming:
             producer.resumeProducing()
-            # More is wanted when what was written before has left, too.
-            self._await_flush()
+            if self._unflushed or self._gathered:
+                # More is wanted when what was written before has left, too.
+                self._await_flush()
 
     def unregisterProducer(self) -> None:
         self.producer = None
@@ -463,15 +468,23 @@ class Connection(asyncio.Protocol):
         return ip_address(self.sockname())
 
     def getHandle(self) -> socket.socket:
-        if self._handle is None:
-            self._handle = Handle(fileno=self.fileno())
-            self._handle.abandon = self.abandon
-        return self._handle
+        # Starting TLS puts another in its place, which gives OpenSSL's connection.
+        return self.socket
 
     @property
     def socket(self) -> socket.socket:
         """The connection's own socket, not a copy."""
-        return self.getHandle()
+        handle = self._own_socket()
+        handle.abandon = self.abandon
+        self._lent = True
+        return handle
+
+    def _own_socket(self) -> Handle:
+        if self._handle is None:
+            # What is not said costs a system call each.
+            family = socket.AF_INET if len(self.sockname()) == 2 else socket.AF_INET6
+            self._handle = Handle(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, self.fileno())
+        return self._handle
 
     def fileno(self) -> int:
         """The descriptor; -1 once the connection is lost."""
@@ -482,8 +495,8 @@ class Connection(asyncio.Protocol):
         return bool(self._options().getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        # Most who ask for it ask for what they have.
-        if enabled != self._nodelay or self._handle is not None:
+        # Most who ask for it ask for what they have; who has the socket may have changed it.
+        if enabled != self._nodelay or self._lent:
             self._options().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, bool(enabled))
             self._nodelay = bool(enabled)
 

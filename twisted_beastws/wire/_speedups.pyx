@@ -523,10 +523,25 @@ cdef class FrameCodec:
             return
         if self._gathered:
             self.flush()
+        if size < _GATHER_LIMIT and self._left_at_once(frame, size):
+            return
         if first & 0x08:
             self.sink.write_control(first & 0x0F, frame)
         else:
             self.sink.write(frame)
+
+    cdef bint _left_at_once(self, bytes frames, Py_ssize_t size) except -1:
+        cdef Py_ssize_t gone
+        at_once = self.sink.at_once
+        if at_once is None:
+            return False
+        try:
+            gone = at_once(frames)
+        except OSError:
+            gone = 0
+        if gone != size:
+            self.sink.write_rest(frames, gone)
+        return True
 
     @property
     def gathered_size(self):
@@ -536,7 +551,9 @@ cdef class FrameCodec:
     def flush(self):
         """Write what was gathered."""
         cdef list gathered = self._gathered
+        cdef bytes frames = gathered[0] if len(gathered) == 1 else b"".join(gathered)
         self._gathered = []
         self._waiting = 0
         # Nothing waited in the sink, and each frame may be written alone.
-        self.sink.write_admitted(gathered[0] if len(gathered) == 1 else b"".join(gathered))
+        if not self._left_at_once(frames, PyBytes_GET_SIZE(frames)):
+            self.sink.write_admitted(frames)

@@ -53,9 +53,15 @@ FIN_TEXT, FIN_BINARY = FIN | Opcode.TEXT, FIN | Opcode.BINARY
 
 
 class Sink(Protocol):
-    """Where a codec's frames go. ``free``: nothing waits in it, so that frames may be gathered to be written as one."""
+    """Where a codec's frames go.
+
+    free: nothing waits in it, so that frames may be gathered to be written as one.
+    at_once: takes a frame shorter than `GATHER_LIMIT`, or gathered ones, past it, and returns how many octets are gone;
+        raises OSError where none are. None: there is no such way now.
+    """
 
     free: bool
+    at_once: Callable[[bytes], int] | None
 
     def write(self, data: bytes) -> None:
         """Take data frames; a full sink may refuse them by its policy."""
@@ -71,6 +77,9 @@ class Sink(Protocol):
 
     def write_admitted(self, data: bytes) -> None:
         """Take data frames that were admitted."""
+
+    def write_rest(self, frame: bytes, gone: int) -> None:
+        """Take what is behind the ``gone`` octets that ``at_once`` took."""
 
     def write_control(self, opcode: int, frame: bytes) -> None:
         """Take a control frame, always: a close behind all that waits, a ping or pong before it."""
@@ -434,10 +443,24 @@ class FrameCodec:
             return
         if self._gathered:
             self.flush()
+        if len(frame) < GATHER_LIMIT and self._left_at_once(frame):
+            return
         if first & 0x08:
             self.sink.write_control(first & 0x0F, frame)
         else:
             self.sink.write(frame)
+
+    def _left_at_once(self, frames: bytes) -> bool:
+        at_once = self.sink.at_once
+        if at_once is None:
+            return False
+        try:
+            gone = at_once(frames)
+        except OSError:
+            gone = 0
+        if gone != len(frames):
+            self.sink.write_rest(frames, gone)
+        return True
 
     def emit_pieces(self, first: int, payload: bytes) -> None:
         """Write a payload, admitted already, in frames of ``fragment_size``; FIN, if ``first`` has it, on the last.
@@ -468,4 +491,5 @@ class FrameCodec:
         self._gathered.clear()
         self._waiting = 0
         # Nothing waited in the sink, and each frame may be written alone.
-        self.sink.write_admitted(gathered)
+        if not self._left_at_once(gathered):
+            self.sink.write_admitted(gathered)
