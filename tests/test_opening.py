@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
@@ -123,7 +123,7 @@ class TestServe:
         assert peer.transport.disconnected
         assert len(logged(ZeroDivisionError)) == 1
 
-    def test_a_connection_made_wrong_has_its_time_all_the_same(self, clock):
+    def test_a_connection_made_wrong_is_dropped(self, clock):
         class Wrong(Served):
             def connectionMade(self) -> None:
                 self.send("too early")
@@ -131,9 +131,7 @@ class TestServe:
         transport = StringTransport()
         with pytest.raises(errors.LocalError, match="before opened"):
             WebSocketServerFactory(Wrong, clock=clock).buildProtocol(None).makeConnection(transport)
-        assert not transport.disconnecting
-        clock.advance(30.0)
-        assert transport.disconnecting
+        assert transport.disconnected
 
     def test_a_declined_upgrade_has_no_response(self, connect):
         peer = connect(Served, opened=False)
@@ -935,9 +933,11 @@ class TestHooks:
 
         class Tracing(Served):
             async def http_requested(self, request: Request) -> None:
-                TRACE.set(request.target)
+                token = TRACE.set(request.target)
                 await waiting
                 seen.append(TRACE.get())
+                TRACE.reset(token)
+                TRACE.set("for the next hook")
 
             async def upgrade_requested(self, request: Request) -> None:
                 seen.append(TRACE.get())
@@ -946,9 +946,63 @@ class TestHooks:
         peer.sends(GOOD)
         assert TRACE.get() == ""
         waiting.callback(None)
-        assert seen == ["/chat", "/chat"]
+        assert seen == ["/chat", "for the next hook"]
         assert peer.reads() == SWITCHING
         assert TRACE.get() == ""
+
+    @pytest.mark.parametrize("ending", ["abort", "loseConnection", "lost"])
+    @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested"])
+    def test_one_that_ends_the_connection_opens_nothing(self, connect, hook, ending):
+        heard = []
+
+        def end(self: Any, request: Request) -> None:
+            if ending == "abort":
+                self.abort()
+            elif ending == "loseConnection":
+                self.transport.loseConnection()
+            else:
+                peer.leaves()
+
+        class Ending(WebSocketProtocol):
+            def opened(self) -> None:
+                heard.append("opened")
+
+            def text_received(self, text: str) -> None:
+                heard.append(text)
+
+        setattr(Ending, hook, end)
+        peer = connect(Ending, opened=False)
+        peer.sends(GOOD + peer.frame(0x81, b"hello"), peer.frame(0x81, b"again"))
+        if ending == "loseConnection":
+            peer.leaves()
+        assert (heard, peer.reads()) == ([], b"")
+        assert peer.protocol.state is not State.OPEN
+        assert peer.clock.getDelayedCalls() == [] or ending == "abort"
+
+    def test_one_that_loses_the_connection_and_waits_is_cancelled(self, connect):
+        cancelled = []
+
+        def lose(self: Any, request: Request) -> Deferred[None]:
+            peer.leaves()
+            return Deferred(cancelled.append)
+
+        peer = connect(type("Losing", (WebSocketProtocol,), {"http_requested": lose}), opened=False)
+        peer.sends(GOOD)
+        assert len(cancelled) == 1
+
+    def test_what_raises_later_has_no_context_of_ours(self, connect):
+        contexts = []
+
+        class Raising(WebSocketProtocol):
+            def text_received(self, text: str) -> None:
+                try:
+                    raise ValueError
+                except ValueError as error:
+                    contexts.append(error.__context__)
+
+        peer = connect(Raising, opened=False)
+        peer.sends(GOOD + peer.frame(0x81, b"hello"))
+        assert contexts == [None]
 
     def test_one_that_waits_for_ever_is_closed_in_peace(self, connect):
         closed = []
@@ -961,12 +1015,12 @@ class TestHooks:
                     closed.append("hook")
 
         coroutine = Thinking().http_requested(parse_request(GOOD))
-        rest = going_on(coroutine, coroutine.send(None))
+        rest = going_on(coroutine, coroutine.send(None), copy_context())
         next(rest)
         rest.close()
         assert closed == ["hook"]
         coroutine = Thinking().http_requested(parse_request(GOOD))
-        rest = going_on(coroutine, coroutine.send(None))
+        rest = going_on(coroutine, coroutine.send(None), copy_context())
         next(rest)
         coroutine.close()
         rest.close()

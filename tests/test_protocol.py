@@ -12,6 +12,7 @@ import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from twisted_beastws import (
@@ -484,6 +485,69 @@ class TestFaults:
         assert (reason.code, reason.clean, reason.began, reason.sent) == (1006, False, "local", Close(code))
         assert type(reason.error) is error
         assert peer.protocol.names() == ["opened", "closed"]
+
+
+class TestConnectionLost:
+    def test_may_be_overridden_without_calling_ours(self, connect):
+        heard = []
+
+        class Losing(Noting):
+            def connectionLost(self, reason: Failure) -> None:
+                heard.append(reason.value)
+
+        class Further(Losing):
+            def connectionLost(self, reason: Failure) -> None:
+                super().connectionLost(reason)
+                heard.append(self.state)
+
+        for cls in (Losing, Further):
+            peer = connect(cls)
+            done = ConnectionDone()
+            peer.leaves(done)
+            assert heard.pop(0) is done
+            assert peer.protocol.state is State.CLOSED
+            assert peer.protocol.server.connections == set()
+        assert heard == [State.CLOSED]
+
+    def test_ours_runs_if_it_fails(self, connect):
+        class Failing(Noting):
+            def connectionLost(self, reason: Failure) -> None:
+                raise ZeroDivisionError
+
+        peer = connect(Failing)
+        with pytest.raises(ZeroDivisionError):
+            peer.leaves()
+        assert peer.protocol.state is State.CLOSED
+
+    def test_who_waits_has_no_frames_of_the_others(self, connect):
+        peer = connect()
+        told = []
+
+        async def wait() -> None:
+            try:
+                await peer.protocol.receive()
+            except ConnectionClosed as error:
+                frames, place = 0, error.__traceback__
+                while place is not None:
+                    frames, place = frames + 1, place.tb_next
+                told.append(frames)
+
+        for _ in range(5):
+            Deferred.fromCoroutine(wait())
+        peer.leaves()
+        assert len(told) == 5 and len(set(told)) == 1
+
+    def test_messages_that_nobody_takes_are_told_of_once(self, connect, request):
+        told = []
+        globalLogPublisher.addObserver(told.append)
+        request.addfinalizer(lambda: globalLogPublisher.removeObserver(told.append))
+        peer = connect()
+        peer.sends(peer.frame(0x81, b"a") * 20)
+        for _ in range(20):
+            peer.protocol.receive()
+        peer.sends(peer.frame(0x81, b"a") * 20)
+        (line,) = map(formatEvent, told)
+        assert "16 messages wait" in line and "receive()" in line
 
 
 class TestReceive:

@@ -113,7 +113,7 @@ class TestFactory:
 
         def handler(ws: WebSocketProtocol) -> None: ...
 
-        for what in (handler, Mine, Mine("a").send, partial(handler), lambda *, name: Mine(name)):
+        for what in (handler, Mine("a").send, lambda *, name: Mine(name)):
             with pytest.raises(TypeError, match=f"^{re.escape(repr(what))} cannot be called without arguments: give "):
                 WebSocketServerFactory(what)
 
@@ -126,6 +126,11 @@ class TestFactory:
         def wrapping() -> Mine:
             return Mine()
 
+        class Needing(WebSocketProtocol):
+            def __init__(self, name: str) -> None: ...
+
+        # A subclass may put in its place what makes one.
+        WebSocketServerFactory(Needing)
         for make in (Mine, wrapping, lambda *names, **more: Mine(*names, **more), partial(next, iter([Mine()]))):
             assert WebSocketServerFactory(make, clock=clock).buildProtocol(None).name == "a"
 

@@ -122,7 +122,8 @@ class Liveness:
         self._session = self._owner = self._deadline = None
         self._scheduler.watch(self, None)
         while self._pings:
-            self._pings.popleft()[2].errback(error)
+            # Not with the frames of those that were told before.
+            self._pings.popleft()[2].errback(error.with_traceback(None))
 
     def ping_sent(self, payload: bytes, at: float) -> Deferred[float]:
         """The application sent a ping at that time; fires with the seconds to its pong."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from twisted_beastws.errors import HandshakeError, HookFailed, LocalError, UpgradeDeclined
@@ -138,9 +138,13 @@ class ServerOpening(Operation):
     async def _ask(self, hook: Callable[[Request], Any], request: Request) -> Response | None:
         try:
             answer = hook(request)
+            if answer is not None:
+                answer = await self.settled(answer)
+            if self.abandoned:
+                # The hook ended the connection: nothing is opened on it.
+                raise CancelledError
             if answer is None:
                 return None
-            answer = await self.settled(answer)
             if answer is not None and (not isinstance(answer, Response) or answer.status < 200):
                 raise TypeError(f"{hook.__qualname__} returned {answer!r}: it may return None or a final Response")
             if answer is not None:

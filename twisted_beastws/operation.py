@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -32,20 +32,25 @@ def forget_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def going_on(coroutine: Coroutine[Deferred[Any], Any, T], waits_for: Deferred[Any]) -> Generator[Deferred[Any], Any, T]:
-    """The rest of a coroutine that was begun, and waits."""
+def going_on(
+    coroutine: Coroutine[Deferred[Any], Any, T], waits_for: Deferred[Any], context: Context
+) -> Generator[Deferred[Any], Any, T]:
+    """The rest of a coroutine that was begun in ``context``, and waits."""
     try:
         while True:
+            step: Callable[[Any], Deferred[Any]] = coroutine.send
             try:
                 result = yield waits_for
             except GeneratorExit:
                 # Nobody goes on with it; the coroutine may have been closed before.
-                coroutine.close()
+                context.run(coroutine.close)
                 raise
             except BaseException as error:
-                waits_for = coroutine.throw(error)
-            else:
-                waits_for = coroutine.send(result)
+                step, result = coroutine.throw, error
+            # Where it was begun: a context variable is reset in the context that it was set in. Behind the clause:
+            # what the coroutine raises later has nothing to do with the error.
+            waits_for = context.run(step, result)
+            del result, step
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
 
@@ -122,16 +127,25 @@ class Operation:
         self._operation = operation
         # Most have nothing to wait for, and need no Deferred of their own.
         context = copy_context()
+        waits_for: Deferred[Any] | None = None
+        result: Any = None
         try:
             waits_for = context.run(coroutine.send, None)
         except StopIteration as done:
-            self._operated(done.value, operation)
+            result = done.value
         except BaseException:
-            self._operated(Failure(), operation)
-        else:
-            running = context.run(Deferred.fromCoroutine, going_on(coroutine, waits_for))
+            result = Failure()
+        # Behind the clauses: hooks are called, whose errors have nothing to do with how the coroutine ended.
+        if waits_for is None:
+            self._operated(result, operation)
+            return operation
+        running = Deferred.fromCoroutine(going_on(coroutine, waits_for, context))
+        running.addBoth(self._operated, operation)
+        if self._operation is operation:
             self._coroutine = running
-            running.addBoth(self._operated, operation)
+        else:
+            # A hook lost the connection, and waits for what may never come.
+            running.cancel()
         return operation
 
     def _require_idle(self) -> None:
@@ -156,8 +170,8 @@ class Operation:
 
     @property
     def abandoned(self) -> bool:
-        """Nobody waits for the operation any more: the connection is gone, and what was under way is cancelled."""
-        return self._operation is None
+        """Nobody waits for the operation any more: the connection is gone or ending, by a hook perhaps."""
+        return self._operation is None or not self._protocol.connecting
 
     async def settled(self, result: T | Awaitable[T]) -> T:
         """What a hook returned, when it is there; raises ``CancelledError`` if nobody waits for it any more."""

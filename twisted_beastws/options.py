@@ -35,7 +35,12 @@ def _check(value: object, name: str, good: Callable[[Any], bool], wanted: str) -
 
 
 def _check_positive(value: Any, *names: str) -> None:
-    may_be_none = {field.name for field in fields(value) if "None" in str(field.type)}
+    # A subclass may say Optional[...], or have None for its default.
+    may_be_none = {
+        field.name
+        for field in fields(value)
+        if field.default is None or any(word in str(field.type) for word in ("None", "Optional"))
+    }
     for name in names:
         if name not in may_be_none:
             _check(value, name, lambda number: number > 0, "a number greater than 0")

@@ -195,7 +195,8 @@ class Outgoing:
         self.finished = True
         self._finish = self._send = self._rest = self._owner = self._transport = None
         while self._drains:
-            self._drains.pop(0).errback(error)
+            # Not with the frames of those that were told before.
+            self._drains.pop(0).errback(error.with_traceback(None))
         stop(self.unregister())
 
     def drain(self) -> Deferred[None]:

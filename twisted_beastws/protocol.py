@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
+from functools import wraps
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -51,8 +52,6 @@ if TYPE_CHECKING:
 
 
 _connection_ids = count(1)
-
-MESSAGE_HOOKS = ("text_received", "binary_received", "fragment_received")
 
 INBOX, HOOK, APPLICATION = 1, 2, 4
 """Why nothing is read for now: messages wait to be taken, a hook takes its time, the application said so."""
@@ -137,7 +136,7 @@ class WebSocketProtocol(Protocol):
     _response: Response | None = None
     _undecorated: bool = False
     _connection_id: int | None = None
-    _hooks: ClassVar[frozenset[str]] = frozenset()
+    _in_hook_mode: ClassVar[bool] = False
     _session_types: ClassVar[tuple[type[Session], type[DeflateSession]]] = (Session, DeflateSession)
     _liveness: Liveness
     _opening: ServerOpening | ClientOpening | None = None
@@ -152,9 +151,13 @@ class WebSocketProtocol(Protocol):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._hooks = frozenset(
-            hook for hook in MESSAGE_HOOKS if getattr(cls, hook) is not getattr(WebSocketProtocol, hook)
-        )
+        cls._in_hook_mode = any(map(cls._overrides, ("text_received", "binary_received", "fragment_received")))
+        if cls._overrides("connectionLost") and not hasattr(cls.connectionLost, "runs_ours"):
+            cls.connectionLost = _behind_which_ours_runs(cls.connectionLost)  # type: ignore[method-assign]
+
+    @classmethod
+    def _overrides(cls, hook: str) -> bool:
+        return getattr(cls, hook) is not getattr(WebSocketProtocol, hook)
 
     # Twisted calls these.
 
@@ -168,7 +171,12 @@ class WebSocketProtocol(Protocol):
             opening = RequestOpening(self, transport)
         else:
             opening = ServerOpening(self)
-        self._connect(transport, opening)
+        try:
+            self._connect(transport, opening)
+        except BaseException:
+            # A subclass's connectionMade failed, which Twisted logs; it would wait for nobody.
+            self.abort()
+            raise
         # Not in connectionMade, which a subclass may override without calling ours.
         if self.role is Role.SERVER:
             self.serve()
@@ -217,6 +225,8 @@ class WebSocketProtocol(Protocol):
         """Our side of TCP is ended (`IHalfCloseableProtocol`)."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._ended is not None:
+            return
         self.state = State.CLOSED
         session, opening = self._session, self._opening
         self._opening = None
@@ -240,7 +250,8 @@ class WebSocketProtocol(Protocol):
 
     def _settle(self, closed: ConnectionClosed) -> None:
         while self._receivers:
-            self._receivers.popleft().errback(closed)
+            # Not with the frames of those that were told before.
+            self._receivers.popleft().errback(closed.with_traceback(None))
         closers, self._closers = self._closers, None
         for closer in closers or ():
             closer.callback(self.close_reason)
@@ -514,15 +525,15 @@ class WebSocketProtocol(Protocol):
 
         Raises `LocalError` in a class that overrides a message hook, and before the connection is open.
         """
-        if self._hooks:
+        if self._in_hook_mode:
             raise LocalError(f"{type(self).__name__} overrides a message hook: its messages go there, not to receive()")
+        if self._receivers is None:
+            self._receivers = deque()
         if self._inbox:
             return succeed(self._inbox.take())
         if self._ended is not None:
             return fail(ConnectionClosed(self._ended))
         self._require_session()
-        if self._receivers is None:
-            self._receivers = deque()
         receiver: Deferred[str | bytes] = Deferred(self._receivers.remove)
         self._receivers.append(receiver)
         return receiver
@@ -624,6 +635,9 @@ class WebSocketProtocol(Protocol):
     def abort(self) -> None:
         """Drop the connection now, with nothing sent."""
         if self._ended is None and self._transport is not None:
+            if self.state is State.CONNECTING:
+                # The handshake does not go on, whichever hook this is called in.
+                self._closing()
             self._transport.abortConnection()
 
     @property
@@ -673,6 +687,11 @@ class WebSocketProtocol(Protocol):
         return self._session
 
     # What the opening handshake calls.
+
+    @property
+    def connecting(self) -> bool:
+        """The opening handshake may go on."""
+        return self.state is State.CONNECTING
 
     def expect_handshake(self) -> None:
         """Give the handshake its time, from now."""
@@ -728,7 +747,7 @@ class WebSocketProtocol(Protocol):
         self._direct_messages(session)
         self.state = State.OPEN
         self._liveness.opened(session)
-        if self._hooks:
+        if self._in_hook_mode:
             session.call_hook(lambda _: self.opened(), None)
         else:
             self._run_hook(self.opened)
@@ -764,12 +783,11 @@ class WebSocketProtocol(Protocol):
     # What the session calls, and where its messages go.
 
     def _direct_messages(self, session: Session) -> None:
-        hooks = self._hooks
-        if "fragment_received" in hooks:
+        if self._overrides("fragment_received"):
             session.stream_to(self.fragment_received)
-        elif hooks:
-            session.on_text = self.text_received if "text_received" in hooks else None
-            session.on_binary = self.binary_received if "binary_received" in hooks else None
+        elif self._in_hook_mode:
+            session.on_text = self.text_received if self._overrides("text_received") else None
+            session.on_binary = self.binary_received if self._overrides("binary_received") else None
         else:
             session.on_text = session.on_binary = self._keep_message
 
@@ -785,6 +803,16 @@ class WebSocketProtocol(Protocol):
         return self._inbox
 
     def _inbox_full(self) -> None:
+        if self._receivers is None and not self._in_hook_mode:
+            self._receivers = deque()
+            self.log.info(
+                "{count} messages wait on connection {connection} of {peer}, which cannot send more: {protocol} "
+                "overrides no message hook, and nobody has called receive()",
+                count=len(self._require_inbox()),
+                connection=self.connection_id,
+                peer=self.peer,
+                protocol=type(self).__qualname__,
+            )
         self._hold(INBOX)
 
     def _inbox_low(self) -> None:
@@ -976,6 +1004,20 @@ class _Messages:
             if error.reason.code in (CloseCode.NORMAL, CloseCode.GOING_AWAY):
                 raise StopAsyncIteration from None
             raise
+
+
+def _behind_which_ours_runs(overriding: Any) -> Any:
+    """A subclass's ``connectionLost``, which may well not call ours: nobody but us knows how the connection ends."""
+
+    @wraps(overriding)
+    def connection_lost(self: WebSocketProtocol, reason: Failure = connectionDone) -> None:
+        try:
+            overriding(self, reason)
+        finally:
+            WebSocketProtocol.connectionLost(self, reason)
+
+    connection_lost.runs_ours = True  # type: ignore[attr-defined]
+    return connection_lost
 
 
 def _deferred(result: Any) -> Deferred[Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from inspect import isclass, iscoroutinefunction, signature
+from inspect import isclass, iscoroutinefunction, isroutine, signature
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred
@@ -174,7 +174,7 @@ def _maker(protocol_or_coroutine: Any) -> Callable[[], WebSocketProtocol]:
     if not callable(protocol_or_coroutine):
         raise TypeError(f"{protocol_or_coroutine!r} is neither a WebSocketProtocol class nor a coroutine function")
     if isclass(protocol_or_coroutine) or not _is_coroutine_function(protocol_or_coroutine):
-        if _needs_arguments(protocol_or_coroutine):
+        if isroutine(protocol_or_coroutine) and _needs_arguments(protocol_or_coroutine):
             raise TypeError(
                 f"{protocol_or_coroutine!r} cannot be called without arguments: give a WebSocketProtocol class, a "
                 "partial of one, or a coroutine function (async def)"
@@ -189,7 +189,8 @@ def _needs_arguments(make: Callable[..., Any]) -> bool:
     try:
         # What a decorator has wrapped may well get its arguments from that.
         parameters = signature(make, follow_wrapped=False).parameters.values()
-    except (TypeError, ValueError):
+    except Exception:
+        # Annotations that cannot be evaluated (Python 3.14), and what stands for a callable without being one's like.
         return False
     return any(
         parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)

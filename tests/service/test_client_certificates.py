@@ -108,7 +108,7 @@ class TestService:
             await_that("they are read", lambda: f"{LISTEN}: the certificate was read again" in service.log)
             assert (answer(service, ann), answer(service, eve)) == (b"", b"HTTP/1.1 101")
 
-    @pytest.mark.parametrize("listen", ["tcp:0", "beastws:tcp:0", "unix:socket"])
+    @pytest.mark.parametrize("listen", ["tcp:0", "beastws:tcp:0", "unix:socket", "stdio:"])
     def test_listens_to_nothing_else(self, tmp_path: Path, ours: Authority, listen: str) -> None:
         done = twistd(tmp_path, "-n", "beastws", "--client-ca=ca.pem", f"--listen={listen}")
         assert done.returncode == 1
@@ -142,13 +142,24 @@ class TestNames:
         return client
 
     @pytest.mark.parametrize(
-        ("names", "status"), [(("ann",), 101), (("J\u00f6rg",), 101), ((), 403), (("a", "b"), 403)]
+        ("names", "status"),
+        [(("ann",), 101), (("J\u00f6rg",), 101), ((), 403), (("a", "b"), 403), (("ann\nadmin",), 403)],
     )
     def test_are_the_one_common_name(self, client: Callable[..., Any], names: tuple[str, ...], status: int) -> None:
         peer = client(*names)
         peer.sends(peer.HEAD)
         assert peer.reads().startswith(b"HTTP/1.1 %d " % status)
         assert peer.protocol.user == (names[0] if status == 101 else None)
+
+    def test_that_cannot_be_read_are_none(self, client: Callable[..., Any]) -> None:
+        class Unreadable:
+            def to_cryptography(self) -> Any:
+                raise ValueError
+
+        peer = client("ann")
+        peer.transport.getPeerCertificate = Unreadable
+        peer.sends(peer.HEAD)
+        assert peer.reads().startswith(b"HTTP/1.1 403 ")
 
     def test_are_there_when_a_request_is_read_by_hand(self, client: Callable[..., Any]) -> None:
         class ByHand(WebSocketProtocol):

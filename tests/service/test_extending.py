@@ -68,8 +68,8 @@ class TestExtended:
         assert Named().told() == "somebody"
 
     def test_how_messages_are_received_stays(self) -> None:
-        assert extended(Named, Polite, title="Dr")()._hooks
-        assert not extended(WebSocketProtocol, Polite, title="Dr")()._hooks
+        assert extended(Named, Polite, title="Dr")()._in_hook_mode
+        assert not extended(WebSocketProtocol, Polite, title="Dr")()._in_hook_mode
 
     def test_twice(self) -> None:
         told: Any = extended(extended(Named, Polite, title="Dr"), Loud)()

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import zlib
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -35,9 +34,9 @@ if not hasattr(compressor, "isal_zlib"):
 def compressing_by(isal):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compressor, "ISAL", isal)
-        compressor._for_one_message.cache_clear()
+        compressor._idle.clear()
         yield
-    compressor._for_one_message.cache_clear()
+    compressor._idle.clear()
 
 
 @pytest.fixture(params=[True, False], ids=["isal", "zlib"])
@@ -76,22 +75,52 @@ def test_what_all_share_is_as_one_of_its_own(isal, level, bits, mem_level, messa
             assert isal or shared == octets
 
 
-def test_what_fails_half_way_is_not_used_again(isal, monkeypatch):
-    class Failing:
-        def __init__(self, *parameters):
-            self.made = new_compressor(*parameters)
+class Meddled:
+    """A compressor in whose use ``meddle`` is called, between the message and the flush."""
 
-        def compress(self, data):
-            return self.made.compress(data)
+    def __init__(self, meddle):
+        self.made = new_compressor(6, 15, 8)
+        self.meddle = meddle
 
-        def flush(self, mode):
-            raise MemoryError
+    def compress(self, data):
+        return self.made.compress(data)
 
-    monkeypatch.setattr(compressor, "_for_one_message", lru_cache(Failing))
-    first = compressor._for_one_message(6, 15, 8)
+    def flush(self, mode):
+        self.meddle()
+        return self.made.flush(mode)
+
+
+def test_what_fails_half_way_is_not_used_again(isal):
+    def fail():
+        raise MemoryError
+
+    compressor._idle[6, 15, 8] = Meddled(fail)
     with pytest.raises(MemoryError):
-        compress_alone(b"half of it", 6, 15, 8)
-    assert compressor._for_one_message(6, 15, 8) is not first
+        compress_alone(b"the first" * 100, 6, 15, 8)
+    second = compress_alone(b"the second" * 100, 6, 15, 8) + b"\0\0\xff\xff"
+    assert zlib.decompressobj(-15).decompress(second) == b"the second" * 100
+
+
+def test_who_comes_in_between_has_another(isal):
+    between = []
+    compressor._idle[6, 15, 8] = Meddled(lambda: between.append(compress_alone(b"between" * 100, 6, 15, 8)))
+    first = compress_alone(b"the first" * 100, 6, 15, 8)
+    for octets, message in ((first, b"the first" * 100), (between[0], b"between" * 100)):
+        assert zlib.decompressobj(-15).decompress(octets + b"\0\0\xff\xff") == message
+
+
+def test_few_are_kept(isal):
+    for bits in range(9, 16):
+        for level in (1, 6, 9):
+            compress_alone(b"a message" * 100, level, bits, 8)
+    assert len(compressor._idle) <= 16
+
+
+def test_a_short_message_is_not_longer_for_isal_s_sake():
+    message = b'{"id": 12, "user": "ann", "text": "hello", "read": true}'
+    with compressing_by(True):
+        own = new_compressor(8, 15, 4)
+        assert len(compress_alone(message, 8, 15, 4)) == len(own.compress(message) + own.flush(zlib.Z_SYNC_FLUSH)) - 4
 
 
 def test_level_0_stores(isal):

@@ -8,6 +8,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import pytest
@@ -54,6 +55,7 @@ def noise(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
+@cache
 def bomb(size: int) -> bytes:
     """``size`` zeros as one compressed message, made in small steps."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -469,7 +471,7 @@ class TestCompressing:
 
         monkeypatch.setattr(deflate, "zlib", Counting())
         monkeypatch.setattr(compressor, "zlib", Counting())
-        compressor._for_one_message.cache_clear()
+        compressor._idle.clear()
         kept, alone = codec(), codec(BOTH_ALONE)
         assert made == []
         for _ in range(3):

@@ -142,9 +142,16 @@ class Certificates:
 
     def user_of(self, request: Request, transport: Any) -> str | None:
         """The name, or None where there is not just one."""
-        certificate = transport.getPeerCertificate().to_cryptography()
-        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        return str(names[0].value) if len(names) == 1 else None
+        try:
+            subject = transport.getPeerCertificate().to_cryptography().subject
+        except (TypeError, ValueError):
+            # Names of another kind than text, which an authority may sign all the same.
+            return None
+        names = [attribute.value for attribute in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        # As of a name by HTTP Basic (RFC 7617 §2): none that is empty or has control characters.
+        if len(names) != 1 or not names[0] or not isinstance(names[0], str) or not names[0].isprintable():
+            return None
+        return names[0]
 
     def refusal(self) -> Response:
         """The answer to those who have no name."""

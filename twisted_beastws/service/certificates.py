@@ -73,6 +73,13 @@ def _refuse(*_: Any, **__: Any) -> Any:
     raise ValueError("--client-ca is for ssl: alone")
 
 
+def _stop_and_refuse(listening: Any) -> Any:
+    stop = getattr(listening, "stopListening", None) or getattr(listening, "loseConnection", None)
+    if stop is not None:
+        stop()
+    return _refuse()
+
+
 class _ListeningReactor(_AskingReactor):
     def __init__(self, reactor: Any, client_ca: str | None) -> None:
         super().__init__(reactor, client_ca)
@@ -119,7 +126,11 @@ class ReloadableEndpoint:
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """See ``IStreamServerEndpoint``."""
-        return self._endpoint.listen(protocolFactory)  # type: ignore[no-any-return, unused-ignore]
+        listening: Deferred[IListeningPort] = self._endpoint.listen(protocolFactory)
+        if self._client_ca is not None and not self._reactor.contexts:
+            # It listens by itself, as stdio: does, and asks nobody.
+            listening.addCallback(_stop_and_refuse)
+        return listening
 
     def reload(self) -> None:
         """Read the key and the certificates again, for the connections from now on; if that fails they stay."""
