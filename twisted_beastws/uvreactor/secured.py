@@ -12,6 +12,8 @@ class Secured(Connection):
     """What its users write goes through Twisted's TLS, which writes on as to a `Connection`."""
 
     TLS = True
+    # Nothing goes past TLS.
+    ungathered = None  # type: ignore[assignment]
 
     def write(self, data: bytes) -> None:
         if self.connected:
