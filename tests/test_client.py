@@ -20,7 +20,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_beastws import Deflate, Limits, State, Timeouts, WebSocketProtocol, WebSocketServerFactory, errors
-from twisted_beastws.client import WebSocketClientEndpoint, connect
+from twisted_beastws.client import HANDSHAKES_OWN, WebSocketClientEndpoint, connect
 from twisted_beastws.wire.http import Request
 
 from .certificates import identity, trusting
@@ -216,13 +216,41 @@ class TestRequest:
         async with asked(headers=headers) as (_, _, requests):
             assert requests[0].endswith(b"\r\nX-One: 1\r\nX-Two: 2\r\nX-Two: 3\r\nCookie: a=b\r\n\r\n")
 
-    @leaving_nothing
-    async def test_fields_of_the_handshake_are_not_the_callers(self):
-        script = Script(None)
-        async with script.listening() as port:
-            failure = await failure_of(dial(port, headers={"Upgrade": "h2c"}))
-            assert type(failure) is errors.DecoratorError
-            assert script.requests == []
+    @pytest.mark.parametrize("field", sorted(HANDSHAKES_OWN))
+    def test_fields_of_the_handshake_are_not_the_callers(self, field):
+        name = field.title()
+        with pytest.raises(ValueError) as refused:
+            connect("ws://localhost/", headers={"X": "y", name: "websocket"})
+        assert str(refused.value) == f"headers[{name!r}]: this field is the handshake's own"
+
+    @pytest.mark.parametrize(
+        ("headers", "told"),
+        [
+            (["X: y"], 'headers: give a mapping such as {"X-User": "Ada"}, not list'),
+            ("X: y", 'headers: give a mapping such as {"X-User": "Ada"}, not str'),
+            ({"X": 1}, "headers['X']: give str or a list of str, not int"),
+            ({"X": None}, "headers['X']: give str or a list of str, not NoneType"),
+            ({"X": b"y"}, "headers['X']: give str or a list of str, not bytes"),
+            ({"X": ["y", 1]}, "headers['X']: give str or a list of str, not list"),
+            ({b"X": "y"}, "headers: b'X' is no field's name: give str"),
+        ],
+    )
+    def test_fields_of_another_type(self, headers, told):
+        with pytest.raises(TypeError) as refused:
+            connect("ws://localhost/", headers=headers)
+        assert str(refused.value) == told
+
+    @pytest.mark.parametrize("headers", [{"X y": "z"}, {"X": "y\r\nZ: z"}, {"X": ["y", "\0"]}, {"X": "\ud800"}])
+    def test_fields_that_cannot_be_sent(self, headers):
+        with pytest.raises(ValueError, match=r"^headers\['X( y)?'\]: "):
+            connect("ws://localhost/", headers=headers)
+
+    @pytest.mark.parametrize("name", ["url", "proxy"])
+    @pytest.mark.parametrize("value", [b"ws://user:secret@localhost/", 1])
+    def test_a_url_of_another_type(self, name, value):
+        with pytest.raises(TypeError) as refused:
+            connect(**{"url": "ws://localhost/", name: value})
+        assert str(refused.value) == f"{name}: give a URL as str, not {type(value).__name__}"
 
     @pytest.mark.parametrize(
         ("userinfo", "credentials"),
@@ -843,6 +871,17 @@ class TestEndpoint:
             assert heard == ["start"]
             await ws.close()
             await until(lambda: heard == ["start", "stop"])
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("ws://user:secret@localhost/a", "ws://localhost/a"),
+            ("https://h:8443", "wss://h:8443/"),
+            ("ws://[::1]:9/a?token=secret", "ws://[::1]:9/a?..."),
+        ],
+    )
+    def test_shows_where_it_leads_and_no_secret(self, url, shown):
+        assert repr(WebSocketClientEndpoint(reactor, url)) == f"<WebSocketClientEndpoint {shown}>"
 
 
 class TestClientService:

@@ -20,7 +20,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 LISTED = {
-    "tutorial": 5,
+    "tutorial": 6,
     "hub": 2,
     "howto/authentication": 4,
     "howto/embedding": 8,

@@ -36,6 +36,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import Certificate
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import Logger, LogLevel
 from twisted.plugin import getPlugins
 from twisted.protocols import amp
 from twisted.protocols.basic import FileSender, LineReceiver
@@ -58,6 +59,7 @@ from twisted_beastws import (
 )
 from twisted_beastws.endpoint_keys import Keys
 from twisted_beastws.endpoints import CLIENT_KEYS, SERVER_KEYS, ConfiguredFactory, parse_server
+from twisted_beastws.reconnection import ReconnectingService
 from twisted_beastws.tunnel import TunnelFactory
 
 from .certificates import identity, trusting
@@ -496,14 +498,21 @@ class TestConnecting:
             await service.stopService()
             assert type(await stream.lost) is ConnectionDone
 
+    def test_shows_where_it_leads(self):
+        endpoint = clientFromString(reactor, "wss:example.com:8443:target=/x?token=secret")
+        assert repr(endpoint) == "<ClientEndpoint wss://example.com:8443/x?...>"
+
     @leaving_cycles
-    async def test_reconnecting_gives_up_where_that_is_useless(self):
+    async def test_reconnecting_gives_up_where_that_is_useless(self, monkeypatch):
+        told: list[Any] = []
+        monkeypatch.setattr(ReconnectingService, "log", Logger("reconnection", observer=told.append))
         async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", Keeping(Echo)) as port:
             endpoint: Any = clientFromString(reactor, f"ws:127.0.0.1:{port}:target=/y")
             service = reconnecting(endpoint, Keeping(Stream))
             service.startService()
             assert isinstance(await failure_of(service.whenConnected()), UpgradeDeclined)
             await until(lambda: not service.running)
+            assert [(event["log_level"], event["endpoint"]) for event in told] == [(LogLevel.warn, endpoint)]
 
 
 # Serving

@@ -16,16 +16,30 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import Logger, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_beastws import Response, State, Timeouts, errors
+from twisted_beastws import Response, State, Timeouts, WebSocketProtocol, errors
 from twisted_beastws.client import WebSocketClientEndpoint
-from twisted_beastws.reconnection import is_retryable, reconnecting
+from twisted_beastws.reconnection import ReconnectingService, is_retryable, reconnecting
 
 from .loopback import Noting, Script, connected, field, leaving_cycles, switching, until
 
 pytestmark = pytest.mark.usefixtures("logged")
+
+
+@pytest.fixture(autouse=True)
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LogLevel, str]]:
+    """What the service logs."""
+    events: list[tuple[LogLevel, str]] = []
+
+    def observe(event: Any) -> None:
+        events.append((event["log_level"], formatEvent(event)))
+
+    monkeypatch.setattr(ReconnectingService, "log", Logger("reconnection", observer=observe))
+    return events
+
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
@@ -346,6 +360,75 @@ class TestGivingUp:
         assert caught == []
         patient.advance()
         assert caught == [error.ConnectionRefusedError]
+
+
+class TestTells:
+    def test_why_each_attempt_failed_and_why_it_gave_up(self, told):
+        patient = Patient(error.ConnectionRefusedError(), answer(503), None, answer(404))
+        patient.advance()
+        patient.advance()
+        assert patient.endpoint.last_failure is None
+        endpoint = "<WebSocketClientEndpoint ws://localhost/>"
+        attempts = [
+            (
+                LogLevel.info,
+                f"{endpoint}: attempt 1 failed: ConnectionRefusedError: Connection was refused by other side.",
+            ),
+            (
+                LogLevel.info,
+                f"{endpoint}: attempt 2 failed: UpgradeDeclined: The WebSocket handshake was declined: 503 No",
+            ),
+        ]
+        assert told == attempts
+        patient.server.wire.drop()
+        patient.advance()
+        assert told[2:] == [
+            (
+                LogLevel.warn,
+                f"{endpoint}: gave up, trying again would not help: "
+                "UpgradeDeclined: The WebSocket handshake was declined: 404 No",
+            )
+        ]
+
+    def test_in_one_line(self, told):
+        Patient(ValueError("a\nb {c}"))
+        ((_, line),) = told
+        assert line.endswith(": ValueError: a b {c}")
+
+    def test_nothing_where_it_was_stopped(self, told):
+        patient = Patient(ValueError(), settle=False)
+        patient.service.stopService()
+        patient.settle()
+        assert told == []
+
+
+class TestWrongArguments:
+    @pytest.mark.parametrize(
+        ("endpoint", "kind"),
+        [
+            ("ws://user:secret@localhost/", "a value of type str"),
+            (WebSocketClientEndpoint, "the class WebSocketClientE"),
+        ],
+    )
+    def test_an_endpoint(self, endpoint, kind):
+        with pytest.raises(TypeError) as refused:
+            reconnecting(endpoint, Factory.forProtocol(Noting))
+        assert str(refused.value).startswith(f"endpoint: give WebSocketClientEndpoint(reactor, url), not {kind}")
+        assert "secret" not in str(refused.value)
+
+    @pytest.mark.parametrize(
+        ("factory", "kind"),
+        [
+            (WebSocketProtocol, "the class WebSocketProtocol"),
+            (Factory, "the class Factory"),
+            (print, "a value of type builtin_function_or_method"),
+        ],
+    )
+    def test_a_factory(self, factory, kind):
+        endpoint = WebSocketClientEndpoint(Clock(), "ws://localhost/")
+        with pytest.raises(TypeError) as refused:
+            reconnecting(endpoint, factory)
+        assert str(refused.value) == f"factory: give Factory.forProtocol(YourProtocol), not {kind}"
 
 
 class TestFields:

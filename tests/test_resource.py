@@ -41,6 +41,18 @@ from .loopback import uncollected
 
 pytestmark = pytest.mark.usefixtures("logged")
 
+
+async def talk(ws: WebSocketProtocol) -> None:
+    """A coroutine for a connection."""
+
+
+@pytest.mark.parametrize("argument", [WebSocketProtocol, talk, WebSocketServerFactory])
+def test_what_is_no_factory(argument: Any) -> None:
+    told = "is no factory: give WebSocketResource(WebSocketServerFactory(YourProtocol))"
+    with pytest.raises(TypeError, match=re.escape(told)):
+        WebSocketResource(argument)
+
+
 HEAD = (
     b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"

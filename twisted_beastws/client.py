@@ -16,7 +16,7 @@ from twisted_beastws.errors import HandshakeTimeout, TooManyRedirects, UpgradeDe
 from twisted_beastws.operation import forget_frames, settled
 from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts
 from twisted_beastws.protocol import ApplicationTransport, WebSocketProtocol
-from twisted_beastws.wire.http import Request, Response
+from twisted_beastws.wire.http import Headers, Request, Response
 from twisted_beastws.wire.url import WebSocketURL
 
 if TYPE_CHECKING:
@@ -28,6 +28,19 @@ P = TypeVar("P", bound=WebSocketProtocol)
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization")
 """The caller's fields that do not go to another origin behind a redirect."""
+HANDSHAKES_OWN = frozenset(
+    (
+        "upgrade",
+        "connection",
+        "sec-websocket-key",
+        "sec-websocket-version",
+        "sec-websocket-extensions",
+        "content-length",
+        "transfer-encoding",
+    )
+)
+"""The fields, in lower case, that a caller may not give: what makes the request a handshake (RFC 6455 §4.1), and what
+would give it a body."""
 
 
 class FactoryBefore(Factory):
@@ -100,7 +113,8 @@ class WebSocketClientEndpoint:
     subprotocols, timeouts, limits: as for a server.
     deflate: the compression that is offered; None, the default, offers none.
 
-    Raises ``ValueError`` for a URL that is none. last_failure: why the latest attempt failed, or None.
+    Raises ``ValueError`` or ``TypeError`` for a URL that is none, and for headers that cannot be sent or are the
+    handshake's own. last_failure: why the latest attempt failed, or None.
     """
 
     def __init__(
@@ -122,10 +136,10 @@ class WebSocketClientEndpoint:
         if reactor is None:
             from twisted.internet import reactor
         self.reactor: Any = reactor
-        self._url = WebSocketURL.parse(url)
-        self._proxy = None if proxy is None else WebSocketURL.parse(proxy)
+        self._url = _parsed("url", url)
+        self._proxy = None if proxy is None else _parsed("proxy", proxy)
         self._endpoint = endpoint
-        self._headers = {name: [value] if isinstance(value, str) else value for name, value in (headers or {}).items()}
+        self._headers = _fields({} if headers is None else headers)
         self._decorator = decorator
         self._tls = tls
         self._max_redirects = max_redirects
@@ -137,6 +151,9 @@ class WebSocketClientEndpoint:
             clock=reactor,
         )
         self.last_failure: Failure | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {shown(self._url)}>"
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect, and perform the opening handshake.
@@ -226,6 +243,39 @@ class WebSocketClientEndpoint:
         return wrapClientTLS(self._tls or _verifying(url.host), endpoint)
 
 
+def shown(url: WebSocketURL) -> str:
+    """The URL for a log: without its userinfo, and without its query, which may have a token."""
+    path, asks, _ = url.target.partition("?")
+    return f"{url.scheme}://{url.host_field}{path}{asks and '?...'}"
+
+
+def _parsed(name: str, url: Any) -> WebSocketURL:
+    if not isinstance(url, str):
+        raise TypeError(f"{name}: give a URL as str, not {type(url).__name__}")
+    return WebSocketURL.parse(url)
+
+
+def _fields(headers: Any) -> dict[str, list[str]]:
+    """The caller's fields, each with a list of values. Raises TypeError or ``ValueError`` that names the argument."""
+    if not isinstance(headers, Mapping):
+        raise TypeError(f'headers: give a mapping such as {{"X-User": "Ada"}}, not {type(headers).__name__}')
+    fields: dict[str, list[str]] = {}
+    for name, value in headers.items():
+        if not isinstance(name, str):
+            raise TypeError(f"headers: {name!r} is no field's name: give str")
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, Sequence) or not all(isinstance(each, str) for each in values):
+            raise TypeError(f"headers[{name!r}]: give str or a list of str, not {type(value).__name__}")
+        if name.lower() in HANDSHAKES_OWN:
+            raise ValueError(f"headers[{name!r}]: this field is the handshake's own")
+        try:
+            Headers({name: values})
+        except ValueError as error:
+            raise ValueError(f"headers[{name!r}]: {error}") from None
+        fields[name] = list(values)
+    return fields
+
+
 def _redirected(url: WebSocketURL, response: Response) -> WebSocketURL | None:
     """Where an answer redirects to, or None where it does not."""
     location = response.field("Location")
@@ -284,7 +334,8 @@ def connect(
 ) -> Deferred[Any]:
     """Connect to ``url``; fires with an open ``protocol`` (its class, or what else makes one).
 
-    options: those of `WebSocketClientEndpoint`. It always fires, once: see `WebSocketClientEndpoint.connect`.
+    options: those of `WebSocketClientEndpoint`, which raises for what it cannot take. It always fires, once: see
+    `WebSocketClientEndpoint.connect`.
     """
     factory = Factory.forProtocol(cast(Any, protocol))
     factory.noisy = False

@@ -17,7 +17,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_beastws.client import WebSocketClientEndpoint
+from twisted_beastws.client import WebSocketClientEndpoint, shown
 from twisted_beastws.endpoint_keys import Keys
 from twisted_beastws.options import Settings, Timeouts
 from twisted_beastws.server import WebSocketServerFactory
@@ -119,6 +119,7 @@ class ClientEndpoint:
     ) -> None:
         url = WebSocketURL("wss" if secure else "ws", host, port, keys.target or "/")
         authority = keys.authority or url.host_field
+        self._url = url
         self.reactor = reactor
         self._subprotocols = SUBPROTOCOLS if keys.subprotocols is None else keys.subprotocols
         # TLS, if any, is the endpoint's own.
@@ -131,6 +132,9 @@ class ClientEndpoint:
             timeouts=Timeouts(**keys.timeouts),
             max_redirects=0,
         )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {shown(self._url)}>"
 
     @property
     def last_failure(self) -> Failure | None:

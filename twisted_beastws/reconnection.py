@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from datetime import timezone
 from email.utils import parsedate_to_datetime
+from inspect import isclass
 from typing import Any
 
 from twisted.application.internet import ClientService
@@ -12,6 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.client import WebSocketClientEndpoint
@@ -41,6 +43,8 @@ def is_retryable(failure: Failure) -> bool:
 
 class ReconnectingService(ClientService):
     """What `reconnecting` builds. given_up: the failure that trying again would not help, or None."""
+
+    log = Logger()
 
     def __init__(self, endpoint: WebSocketClientEndpoint, factory: IProtocolFactory, clock: Any) -> None:
         super().__init__(endpoint, factory, retryPolicy=self._delay, clock=clock)
@@ -79,11 +83,28 @@ class ReconnectingService(ClientService):
             # Not from within the service's own step: it stops in the reactor's next turn.
             self._reactor.callLater(0, self._give_up)
             return MOST_DELAY
+        self.log.info(
+            "{endpoint!r}: attempt {attempts} failed: {why}",
+            endpoint=self._reconnecting,
+            attempts=attempts,
+            why=_told(failure),
+        )
         return max(_backoff(attempts), _retry_after(failure, self._reactor.seconds()))
 
     def _give_up(self) -> None:
-        if self.given_up is not None:
+        if self.given_up is not None and self.running:
+            # Behind what ClientService says of a retry, which there will not be.
+            self.log.warn(
+                "{endpoint!r}: gave up, trying again would not help: {why}",
+                endpoint=self._reconnecting,
+                why=_told(self.given_up),
+            )
             self.stopService()
+
+
+def _told(failure: Failure) -> str:
+    """The failure in one line."""
+    return " ".join(f"{type(failure.value).__name__}: {failure.value}".split())
 
 
 def _backoff(attempts: int) -> float:
@@ -114,5 +135,16 @@ def reconnecting(endpoint: WebSocketClientEndpoint, factory: IProtocolFactory) -
     After each failure it waits longer, from a second to 90, half of it at random; a server's Retry-After is honoured.
     A failure that is not `is_retryable` ends it: the service stops, and those who wait in ``whenConnected`` get that
     failure. The endpoint's decorator is called for each attempt, and so can compute fields anew.
+
+    factory: ``Factory.forProtocol(YourProtocol)``. The log has why each attempt failed (info), and why the service gave
+    up (warn). Raises TypeError for an endpoint or a factory that is none.
     """
+    if not hasattr(endpoint, "last_failure"):
+        raise TypeError(f"endpoint: give WebSocketClientEndpoint(reactor, url), not {_kind(endpoint)}")
+    if isclass(factory) or not hasattr(factory, "buildProtocol"):
+        raise TypeError(f"factory: give Factory.forProtocol(YourProtocol), not {_kind(factory)}")
     return ReconnectingService(endpoint, factory, endpoint.reactor)
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isclass(value) else f"a value of type {type(value).__name__}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import isclass
 from typing import TYPE_CHECKING
 
 from twisted.web.resource import Resource
@@ -24,13 +25,15 @@ class WebSocketResource(Resource):
     hold no longer, ours do; when it ends the site's access log gets its line, and ``request.notifyFinish()`` fires,
     with the transport's failure where the WebSocket was not closed cleanly.
 
-    Over HTTP/2 (RFC 9113 §8.6) a handshake is answered 501.
+    Over HTTP/2 (RFC 9113 §8.6) a handshake is answered 501. Raises TypeError for what is no factory.
     """
 
     isLeaf = True
 
     def __init__(self, factory: WebSocketServerFactory) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        if isclass(factory) or not hasattr(factory, "buildProtocol"):
+            raise TypeError(f"{factory!r} is no factory: give WebSocketResource(WebSocketServerFactory(YourProtocol))")
         self.factory = factory
 
     def render(self, request: Request) -> int:

@@ -99,6 +99,12 @@ class TestMessages:
         assert seen == [["a", "b"]]
         assert ", subprotocol chat.v2\n" in err
 
+    def test_a_server_that_chooses_no_subprotocol(self) -> None:
+        with serving(echo) as url:
+            asked, unasked = (run(url, *arguments, "-w0", "-x", "1")[2] for arguments in (["-s", "chat.v1"], []))
+        assert asked.splitlines()[0].endswith(" ms, no subprotocol chosen")
+        assert "subprotocol" not in unasked
+
     def test_redirects_are_followed(self) -> None:
         with serving(echo) as url:
             answer = f"HTTP/1.1 302 Found\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n"

@@ -292,7 +292,7 @@ class TestHub:
         assert not ann.client.receive().called and not eve.client.receive().called
 
     def test_joined(self) -> None:
-        assert isinstance(defined(self.joined, Hub=Hub)["hub"], Hub)
+        assert isinstance(defined(self.joined)["hub"], Hub)
 
 
 class TestBackpressure:

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from twisted_beastws.hub.redis import RedisBackplane
+
 from ..browser import chromium
-from .programs import PATIENCE, free_port, get, listings, printed, run, running, talking, until
+from .programs import PATIENCE, defined, free_port, get, listings, printed, run, running, talking, until
 
 
 class TestTutorial:
-    echo, room, rooms, head, test = listings("tutorial")
+    echo, room, rooms, head, test, joined = listings("tutorial")
     (page,) = listings("tutorial", "html")
     commands = "".join(listings("tutorial", "sh")).splitlines()
     shown = listings("tutorial", "text")
@@ -79,6 +81,9 @@ class TestTutorial:
         (tmp_path / "test_talk.py").write_text(self.test)
         done = run([*printed(command, 0), "-p", "no:cacheprovider"], tmp_path)
         assert done.returncode == 0, done.stdout
+
+    def test_joined(self) -> None:
+        assert isinstance(defined(self.joined)["hub"].backplane, RedisBackplane)
 
 
 @pytest.fixture(scope="module")

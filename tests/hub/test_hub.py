@@ -336,6 +336,15 @@ class TestSlowReaders:
         with pytest.raises(ValueError, match="must be"):
             Hub(**options)
 
+    @pytest.mark.parametrize(
+        ("backplane", "what"),
+        [("redis://:secret@localhost", "str"), (LocalBackplane, "the class LocalBackplane"), (5, "int")],
+    )
+    def test_what_is_no_backplane_is_refused(self, backplane: Any, what: str) -> None:
+        with pytest.raises(TypeError) as refused:
+            Hub(backplane)
+        assert str(refused.value) == f"Hub() takes a backplane such as RedisBackplane(url), not {what}"
+
 
 class TestHistory:
     def test_who_comes_back_has_what_was_missed_and_then_what_comes(self, hub: Hub) -> None:

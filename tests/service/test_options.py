@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from OpenSSL.crypto import FILETYPE_PEM
+from twisted.internet.ssl import Certificate, KeyPair
 
 from twisted_beastws import Limits, Origins, Timeouts, WebSocketServerFactory
 from twisted_beastws._version import __version__
@@ -257,6 +259,31 @@ class TestRefused:
         assert refusal("--listen=ssl:443:privateKey=/nope") == (
             "--listen=ssl:443:privateKey=/nope: /nope: No such file or directory"
         )
+
+    @pytest.mark.parametrize("prefix", ["", "beastws:", "haproxy:"])
+    @pytest.mark.parametrize(
+        ("files", "why"),
+        [
+            ("privateKey=key", "certKey= is missing: the file of privateKey= alone is not both a private key and its"),
+            ("privateKey=certificate", "certKey= is missing: the file of privateKey= alone is not both a private key"),
+            ("privateKey=key:certKey=junk", "privateKey= and certKey= are to name a private key and its certificate"),
+            ("privateKey=junk:certKey=certificate", "privateKey= and certKey= are to name a private key and its"),
+            ("privateKey=key:certKey=other", "the private key and the certificate do not fit together"),
+            ("privateKey=unlike", "the private key and the certificate do not fit together"),
+        ],
+    )
+    def test_a_key_and_a_certificate_that_are_no_pair(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str, files: str, why: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        pair = identity()
+        key, certificate = pair.privateKey.dump(FILETYPE_PEM), Certificate.dump(pair, FILETYPE_PEM)
+        other = Certificate.dump(KeyPair.generate(size=2048).selfSignedCert(1, CN="other"), FILETYPE_PEM)
+        contents = {"key": key, "certificate": certificate, "other": other, "junk": b"junk", "unlike": key + other}
+        for name, content in contents.items():
+            (tmp_path / name).write_bytes(content)
+        assert refusal(f"--listen={prefix}ssl:443:{files}").startswith(f"--listen={prefix}ssl:443:{files}: {why}")
+        parse(f"--listen={prefix}ssl:443:privateKey=key:certKey=certificate")
 
     def test_an_idle_timeout_that_no_ping_comes_before(self) -> None:
         why = "a client that has nothing to say would be closed before it is asked"

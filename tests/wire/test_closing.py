@@ -111,6 +111,18 @@ class TestMake:
         with pytest.raises(LocalError, match=f"close code {code} may not be sent"):
             close_payload(code)
 
+    @pytest.mark.parametrize("code", ["bye", b"", None, 1000.0])
+    def test_what_is_no_code(self, code):
+        with pytest.raises(LocalError) as refused:
+            close_payload(code)
+        assert str(refused.value) == f"{code!r} is no close code: the code comes first, as in close(1000, 'bye')"
+
+    @pytest.mark.parametrize("reason", [b"bye", 1, None])
+    @pytest.mark.parametrize("code", [1000, 1005])
+    def test_what_is_no_reason(self, code, reason):
+        with pytest.raises(LocalError, match="is no close reason: give str"):
+            close_payload(code, reason)
+
     @pytest.mark.parametrize(
         ("reason", "kept"),
         [

@@ -29,6 +29,20 @@ class TestPrepare:
     def test_a_frame(self, message, frame):
         assert prepare(message).plain.frame == frame
 
+    @pytest.mark.parametrize("message", [3, None, ["x"], prepare("x")])
+    def test_what_is_no_message(self, message):
+        with pytest.raises(TypeError) as refused:
+            prepare(message)
+        assert str(refused.value) == f"prepare() takes str or bytes, not {type(message).__name__}: await it?"
+
+    @pytest.mark.parametrize("view", [lambda octets: octets, memoryview], ids=["bytearray", "memoryview"])
+    def test_what_changes_behind_it_does_not_change_it(self, view):
+        message = bytearray(b"abc")
+        prepared = prepare(view(message))
+        message[0] = 0
+        assert prepared.plain.frame == b"\x82\x03abc"
+        assert inflated(prepared.compressed((15, 8, 4)).payload) == b"abc"
+
     def test_lone_surrogates_are_refused(self):
         with pytest.raises(UnicodeEncodeError):
             prepare("\ud800")

@@ -13,22 +13,12 @@ from twisted.python.usage import UsageError
 
 from twisted_beastws._version import __version__
 from twisted_beastws.amount import read_amount
+from twisted_beastws.client import HANDSHAKES_OWN
 from twisted_beastws.console.commands import Command, CommandError, Help, parse
 from twisted_beastws.wire.url import WebSocketURL
 
 # RFC 9110 §5.6.2
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
-
-# RFC 6455 §4.1: what makes the request a handshake, and what would give it a body.
-_RESERVED = {
-    "upgrade",
-    "connection",
-    "sec-websocket-key",
-    "sec-websocket-version",
-    "sec-websocket-extensions",
-    "content-length",
-    "transfer-encoding",
-}
 
 # The wait is half of wscat's; the load is done in about a second.
 DEFAULTS: dict[str, Any] = {"wait": 1.0, "connections": 10, "messages": 1000, "size": 64}
@@ -123,7 +113,7 @@ class Options(TwistedOptions):
         value = value.strip()
         if not colon or not _TOKEN.fullmatch(name) or not re.fullmatch(r"[\t -~\x80-\U0010ffff]*", value):
             raise UsageError(f"--header={field!r}: give it as 'Name: value'")
-        if name.lower() in _RESERVED:
+        if name.lower() in HANDSHAKES_OWN:
             raise UsageError(f"--header={field}: {name} is the handshake's own")
         self["header"].setdefault(name.title(), []).append(value)
 

@@ -89,6 +89,8 @@ class Session(WebSocketProtocol):
         text = f"connected to {self._name} in {milliseconds(self._reactor.seconds() - self._began)}"
         if self.subprotocol is not None:
             text += f", subprotocol {self.subprotocol}"
+        elif self.request is not None and self.request.headers.hasHeader("Sec-WebSocket-Protocol"):
+            text += ", no subprotocol chosen"
         return text + ("; /help lists the commands, Ctrl-D closes" if self._wait is None else "")
 
     def _begin(self, doing: Coroutine[Any, Any, None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from inspect import isclass
 from typing import Literal
 
 from twisted.internet.defer import Deferred
@@ -48,7 +49,7 @@ class Hub:
 
     dropped: messages that passed a slow member by, each counted. expelled: members closed beyond max_buffered.
 
-    The backplane is started by the first `join` or `publish`, or by `start`.
+    The backplane is started by the first `join` or `publish`, or by `start`. Raises TypeError for what is none.
     """
 
     log = Logger()
@@ -64,6 +65,9 @@ class Hub:
             raise ValueError(f"Hub(slow_reader={slow_reader!r}): must be 'close' or 'drop'")
         if max_buffered is not None and max_buffered < 1:
             raise ValueError(f"Hub(max_buffered={max_buffered!r}): must be greater than 0, or None")
+        if backplane is not None and (isclass(backplane) or not hasattr(backplane, "subscribe")):
+            what = f"the class {backplane.__name__}" if isclass(backplane) else type(backplane).__name__
+            raise TypeError(f"Hub() takes a backplane such as RedisBackplane(url), not {what}")
         self.backplane: Backplane = LocalBackplane() if backplane is None else backplane
         self.dropped = 0
         self.expelled = 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory, IStreamServerEndpoint
 from twisted.internet.ssl import Certificate, CertificateOptions, trustRootFromCertificates
 from twisted.logger import Logger
@@ -29,6 +30,19 @@ def read_authorities(path: str) -> Any:
         return trustRootFromCertificates([Certificate.loadPEM(pem) for pem in certificates])
     except Exception as error:
         raise ValueError("a certificate in it cannot be read") from error
+
+
+def why_no_identity(error: Exception, description: str) -> str | None:
+    """What is wrong with the key and the certificate of ``ssl:``, where that is why it cannot be; None where not."""
+    from OpenSSL.crypto import Error
+
+    if isinstance(error, VerifyError):
+        return "the private key and the certificate do not fit together"
+    if not isinstance(error, Error):
+        return None
+    if ":certKey=" in description:
+        return "privateKey= and certKey= are to name a private key and its certificate (PEM), and do not"
+    return "certKey= is missing: the file of privateKey= alone is not both a private key and its certificate (PEM)"
 
 
 @implementer(IOpenSSLContextFactory)

@@ -501,7 +501,7 @@ class Options(TwistedOptions):
         return reactor
 
     def _endpoint(self, option: str, description: str) -> ReloadableEndpoint:
-        from twisted_beastws.service.certificates import ReloadableEndpoint
+        from twisted_beastws.service.certificates import ReloadableEndpoint, why_no_identity
 
         reactor = self._reactor(option)
         named = f"{self._named(option)}={description}"
@@ -510,5 +510,7 @@ class Options(TwistedOptions):
         except OSError as error:
             raise UsageError(f"{named}: {error.filename}: {error.strerror}") from error
         except Exception as error:
-            why = " ".join(str(error).split())
-            raise UsageError(f"{named}: not an endpoint string, such as tcp:1984: {why}") from error
+            why = why_no_identity(error, description)
+            if why is None:
+                why = f"not an endpoint string, such as tcp:1984: {' '.join(str(error).split())}"
+            raise UsageError(f"{named}: {why}") from error

@@ -90,8 +90,12 @@ def parse_close(payload: bytes) -> Close:
 def close_payload(code: int, reason: str = "") -> bytes:
     """Make a close frame's payload; 1005 makes an empty one. A long reason is cut between characters.
 
-    Raises `LocalError` for a code that may not be sent.
+    Raises `LocalError` for a code that may not be sent, and for what is no code or no reason.
     """
+    if not isinstance(code, int):
+        raise LocalError(f"{code!r} is no close code: the code comes first, as in close(1000, 'bye')")
+    if not isinstance(reason, str):
+        raise LocalError(f"{reason!r} is no close reason: give str")
     if code == CloseCode.NO_STATUS:
         return b""
     if not may_be_sent(code):

@@ -50,8 +50,11 @@ def prepare(message: str | bytes, *, compress: bool | None = None) -> Prepared:
     that for one receiver, or where the messages between are many, `send` itself compresses better. A client, which
     masks each frame by a key of its own, and a message beyond ``Limits.fragment_size`` gain nothing by it.
 
-    Text with lone surrogates raises UnicodeEncodeError.
+    Text with lone surrogates raises UnicodeEncodeError, what is no message TypeError.
     """
     if isinstance(message, str):
         return Prepared(FIN_TEXT, message.encode(), compress)
-    return Prepared(FIN_BINARY, message, compress)
+    if not isinstance(message, (bytes, bytearray, memoryview)):
+        raise TypeError(f"prepare() takes str or bytes, not {type(message).__name__}: await it?")
+    # A copy of what may change.
+    return Prepared(FIN_BINARY, bytes(message), compress)
