@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -35,8 +37,10 @@ def pytest_configure(config: pytest.Config) -> None:
         install()
         # pytest-twisted takes what is installed already for its own, if it is of the kind it was asked for.
         config.option.reactor = "asyncio"
-        # The programs that tests start.
-        os.environ["TWISTED_BEASTWS_TEST_UVLOOP"] = "1"
+        # Programs that tests start have PYTHONPATH from one or the other.
+        started = str(Path(__file__).parent / "uvreactor" / "started")
+        sys.path.insert(0, started)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (started, os.environ.get("PYTHONPATH"))))
 
 
 def fail_if_skipped(report: Report) -> Report:

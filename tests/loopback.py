@@ -37,9 +37,9 @@ PATIENCE = 10.0
 async def listening(factory: Factory, secure: bool = False) -> AsyncIterator[int]:
     """Serve ``factory`` on a port of the loopback interface, which it yields."""
     if secure:
-        endpoint: Any = SSL4ServerEndpoint(reactor, 0, identity().options(), interface="127.0.0.1")
+        endpoint: Any = SSL4ServerEndpoint(reactor, 0, identity().options(), backlog=512, interface="127.0.0.1")
     else:
-        endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        endpoint = TCP4ServerEndpoint(reactor, 0, backlog=512, interface="127.0.0.1")
     port = await endpoint.listen(factory)
     try:
         yield port.getHost().port

@@ -579,8 +579,8 @@ class TestCommand:
             listen = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
             done = twistd(tmp_path, *foreground, "--logfile=log", "beastws", "--listen", listen)
         assert done.returncode == 1
-        assert not (tmp_path / "twistd.pid").exists()
         # A daemon tells the terminal first.
+        await_that("its pid file is gone", lambda: not (tmp_path / "twistd.pid").exists())
         line = f"cannot listen on {listen}: Address already in use (--listen names another)"
         log = await_that("the log says it", lambda: line in (text := (tmp_path / "log").read_text()) and text)
         assert log.splitlines()[-1].endswith(line)

@@ -6,15 +6,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from pathlib import Path
-
-if __name__ == "__main__" and "TWISTED_BEASTWS_TEST_UVLOOP" in os.environ:
-    from twisted_beastws.uvreactor import install
-
-    install()
 
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ServerEndpoint

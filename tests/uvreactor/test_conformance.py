@@ -26,11 +26,14 @@ INSTALLED = [
         f"twisted.test.test_{name}"
         for name in (
             *("internet", "threads", "process", "stdio", "tcp", "unix", "udp", "policies"),
-            *("ssl", "sslverify", "sni"),
+            *("ssl", "sslverify", "sni", "amp", "ftp", "loopback", "protocols"),
         )
     ),
     "twisted.protocols.test.test_tls",
-    "twisted.protocols.haproxy",
+    "twisted.spread.test.test_pb",
+    *(f"twisted.mail.test.test_{name}" for name in ("mail", "pop3client", "smtp")),
+    *(f"twisted.web.test.test_{name}" for name in ("cgi", "distrib", "webclient", "wsgi", "xmlrpc")),
+    "twisted.words.test.test_service",
 ]
 
 EXCEPTIONS = {

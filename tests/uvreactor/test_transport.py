@@ -137,6 +137,22 @@ class TestReading:
 
         run(test)
 
+    def test_what_is_delayed_by_nothing_comes_before_what_is_read(self, run: Any) -> None:
+        class Delaying(Noting):
+            def connectionMade(self) -> None:
+                run.reactor.callLater(0, self.heard.append, "later")
+                super().connectionMade()
+
+        async def test(reactor: Any) -> None:
+            served = Served(reactor, Delaying())
+            # It is there before the connection is accepted.
+            served.socket.sendall(b"data")
+            async with served:
+                await served.until(lambda: len(served.protocol.heard) == 2)
+            assert served.protocol.heard == ["later", b"data"]
+
+        run(test)
+
     def test_an_end_alone_is_held_too(self, run: Any) -> None:
         class Paused(Noting):
             def connectionMade(self) -> None:
