@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from twisted_beastws.errors import HandshakeError, HookFailed, LocalError, UpgradeDeclined
-from twisted_beastws.operation import Operation
+from twisted_beastws.operation import Operation, settled
 from twisted_beastws.options import Decorator
 from twisted_beastws.wire import handshake
 from twisted_beastws.wire.deflate import Negotiated, accept_offer
@@ -139,16 +139,15 @@ class ServerOpening(Operation):
         try:
             answer = hook(request)
             if answer is not None:
-                answer = await self.settled(answer)
+                answer = await settled(answer)
             if self.abandoned:
                 # The hook ended the connection: nothing is opened on it.
                 raise CancelledError
             if answer is None:
                 return None
-            if answer is not None and (not isinstance(answer, Response) or answer.status < 200):
+            if not isinstance(answer, Response) or answer.status < 200:
                 raise TypeError(f"{hook.__qualname__} returned {answer!r}: it may return None or a final Response")
-            if answer is not None:
-                answer.to_bytes()
+            answer.to_bytes()
         except Exception as error:
             if self.abandoned:
                 raise
