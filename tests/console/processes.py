@@ -28,6 +28,7 @@ from websockets.sync.server import ServerConnection, serve
 
 from ..certificates import identity
 from ..loopback import switching
+from ..turns import in_turns
 
 PATIENCE = 20.0
 """Seconds, for anything awaited here."""
@@ -93,7 +94,7 @@ def server_context(directory: Path) -> ssl.SSLContext:
     file.write_bytes(pem + certificate.dumpPEM())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
-    return context
+    return in_turns(context)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import pytest
 from websockets.sync.client import connect
 
 from ..certificates import identity
+from ..turns import in_turns
 from .processes import EXAMPLES, PATIENCE, Example
 
 HANDSHAKE = (
@@ -80,7 +81,7 @@ def test_http(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
 def test_websocket(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
     with one_port(tmp_path) as example:
         scheme = "ws" if reach is plain else "wss"
-        context = None if reach is plain else trusting()
+        context = None if reach is plain else in_turns(trusting())
         with connect(f"{scheme}://localhost/", sock=plain(example.port), ssl=context, proxy=None) as client:
             for message in ("text", "x" * 500_000):
                 client.send(message)

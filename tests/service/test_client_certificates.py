@@ -22,6 +22,7 @@ from twisted_beastws import Response, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.service.authentication import Authenticated, Certificates
 from twisted_beastws.service.extending import extended
 
+from ..turns import in_turns
 from .test_twistd import PATIENCE, UPGRADE, WELCOME, RawClient, Service, await_that, running, twistd
 
 LISTEN = "ssl:0:interface=127.0.0.1:privateKey=key.pem"
@@ -120,7 +121,7 @@ class TestService:
         with running(tmp_path, *arguments, listen=LISTEN) as service:
             tls = client_tls(tmp_path, ours.issue("ann"))
             assert answer(service, tls) == b"HTTP/1.1 401"
-            with connect(f"wss://bob:123@127.0.0.1:{service.port}/chat", ssl=tls, proxy=None) as client:
+            with connect(f"wss://bob:123@127.0.0.1:{service.port}/chat", ssl=in_turns(tls), proxy=None) as client:
                 assert client.recv(PATIENCE) == WELCOME
             log = tmp_path / "access.log"
             await_that("the end is told", lambda: " user=bob target=/chat " in log.read_text())

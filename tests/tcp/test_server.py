@@ -26,6 +26,7 @@ from twisted_beastws import Limits, Request, Response, Timeouts, WebSocketProtoc
 
 from ..certificates import identity
 from ..loopback import PATIENCE, listening, uncollected, until
+from ..turns import in_turns
 from ..ways import BOTH_WAYS
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -97,7 +98,7 @@ class Server:
     def tls(self) -> ssl.SSLContext | None:
         if not self.secure:
             return None
-        return ssl.create_default_context(cadata=identity().dumpPEM().decode())
+        return in_turns(ssl.create_default_context(cadata=identity().dumpPEM().decode()))
 
     @property
     def ends(self) -> list[Any]:
@@ -662,10 +663,13 @@ class TestTimeouts:
         def conversation(connection: Any) -> bytes:
             return read_all(connection)
 
-        timeouts = Timeouts(ping_interval=0.2, idle=0.5, close=5.0)
+        timeouts = Timeouts(ping_interval=0.4, idle=1.0, close=5.0)
         async with serve(secure=secure, timeouts=timeouts) as server:
             data = await server.by_socket(conversation)
-        assert data == b"\x89\x00" * 2 + b"\x88\x20\x03\xf3nothing was received for 0.5 s"
+        # A machine that has much to do may be late with the second.
+        pings, end = data[:-32], data[-32:]
+        assert pings in (b"\x89\x00", b"\x89\x00" * 2)
+        assert end == b"\x88\x1e\x03\xf3nothing was received for 1 s"
 
     @pytest_twisted.ensureDeferred
     async def test_a_client_that_answers_stays(self):
