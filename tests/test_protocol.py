@@ -445,6 +445,21 @@ class TestFaults:
         assert peer.protocol.names().count("closed") == 1
         assert peer.protocol.names()[-1] == "closed"
 
+    @pytest.mark.parametrize(("hook", "told"), [("text", ", which is closed with 1011"), ("closed", "")])
+    def test_tell_what_becomes_of_the_connection(self, connect, logged, hook, told):
+        lines: list[str] = []
+        peer = connect(Hooked)
+        peer.protocol.does[hook] = lambda *_: 1 / 0
+        globalLogPublisher.addObserver(watch := lambda event: lines.append(formatEvent(event)))
+        peer.sends(peer.text("a"))
+        peer.sends(peer.close())
+        peer.leaves()
+        globalLogPublisher.removeObserver(watch)
+        logged(ZeroDivisionError)
+        (line,) = [line for line in lines if line.startswith("the application failed")]
+        connection = f"connection {peer.protocol.connection_id} of {peer.protocol.peer}"
+        assert line == f"the application failed on {connection}{told}"
+
     @pytest.mark.parametrize("hook", HOOKS)
     def test_a_closed_connection_is_none(self, connect, hook):
         gone = connect(Noting)
@@ -485,6 +500,20 @@ class TestFaults:
         assert (reason.code, reason.clean, reason.began, reason.sent) == (1006, False, "local", Close(code))
         assert type(reason.error) is error
         assert peer.protocol.names() == ["opened", "closed"]
+
+
+class TestState:
+    def test_is_ours(self, connect, logged):
+        class Parser(WebSocketProtocol):
+            def opened(self) -> None:
+                self.state = "header"  # type: ignore[misc, assignment]
+
+        peer = connect(Parser, opened=False)
+        peer.sends(peer.HEAD)
+        assert peer.reads().endswith(close(1011))
+        (error,) = logged(AttributeError)
+        assert "state" in str(error)
+        assert peer.protocol.state is State.CLOSING
 
 
 class TestConnectionLost:

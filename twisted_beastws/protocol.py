@@ -128,10 +128,10 @@ class WebSocketProtocol(Protocol):
     subprotocol: str | None = None
     deflate: Negotiated | None = None
     user: Any = None
-    state: State = State.CONNECTING
     reading_paused: bool = False
     outgoing: Outgoing
 
+    _state: State = State.CONNECTING
     _transport: Any = None
     _response: Response | None = None
     _undecorated: bool = False
@@ -227,7 +227,7 @@ class WebSocketProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._ended is not None:
             return
-        self.state = State.CLOSED
+        self._state = State.CLOSED
         session, opening = self._session, self._opening
         self._opening = None
         if session is not None:
@@ -276,18 +276,18 @@ class WebSocketProtocol(Protocol):
     def _serve(self) -> None:
         accepted = self.accept()
         # Most open at once, and there is nothing left to do.
-        if self.state is not State.OPEN:
+        if self._state is not State.OPEN:
             accepted.addBoth(self._accepted)
 
     def _accepted(self, result: Request | Failure) -> None:
         again = not isinstance(result, Failure) or self._not_accepted(result)
         # A coroutine, for many requests that came together would be a deep recursion.
-        if again and self.state is State.CONNECTING:
+        if again and self._state is State.CONNECTING:
             Deferred.fromCoroutine(self._accept_on())
 
     async def _accept_on(self) -> None:
         again: object = True
-        while again and self.state is State.CONNECTING:
+        while again and self._state is State.CONNECTING:
             opening = self._require_opening(Role.SERVER)
             if not opening.octets_wait:
                 # Who has been answered and says nothing more is in no handshake that could time out.
@@ -297,7 +297,7 @@ class WebSocketProtocol(Protocol):
 
     def _not_accepted(self, failure: Failure) -> bool:
         """Whether to accept again."""
-        if self.state is State.CONNECTING and not failure.check(WebSocketError):
+        if self._state is State.CONNECTING and not failure.check(WebSocketError):
             self.log.failure("the handshake of {peer} failed; the connection is dropped", failure, peer=self.peer)
             self.abort()
         elif not failure.check(UpgradeDeclined):
@@ -399,8 +399,8 @@ class WebSocketProtocol(Protocol):
             raise LocalError(
                 f"this is the {self.role.value}'s end of the connection, and that is the {role.value}'s part"
             )
-        if self._opening is None or self.state is not State.CONNECTING:
-            raise LocalError(f"the opening handshake is over or not begun: the connection is {self.state.value}")
+        if self._opening is None or self._state is not State.CONNECTING:
+            raise LocalError(f"the opening handshake is over or not begun: the connection is {self._state.value}")
         return self._opening
 
     # Hooks.
@@ -554,7 +554,7 @@ class WebSocketProtocol(Protocol):
         Without ``streaming`` it is asked for more once a turn of the reactor, in between. It is stopped when the
         connection begins to close, or is lost. Raises RuntimeError while another is registered.
         """
-        if self.state in (State.CLOSING, State.CLOSED):
+        if self._state in (State.CLOSING, State.CLOSED):
             producer.stopProducing()
             return
         if not streaming:
@@ -635,10 +635,15 @@ class WebSocketProtocol(Protocol):
     def abort(self) -> None:
         """Drop the connection now, with nothing sent."""
         if self._ended is None and self._transport is not None:
-            if self.state is State.CONNECTING:
+            if self._state is State.CONNECTING:
                 # The handshake does not go on, whichever hook this is called in.
                 self._closing()
             self._transport.abortConnection()
+
+    @property
+    def state(self) -> State:
+        """Where in its life the connection is. A subclass's own state needs another name."""
+        return self._state
 
     @property
     def response(self) -> Response | None:
@@ -683,7 +688,7 @@ class WebSocketProtocol(Protocol):
         if self._session is None:
             if self._ended is not None:
                 raise ConnectionClosed(self._ended)
-            raise LocalError(f"there is no WebSocket before opened() is called: the connection is {self.state.value}")
+            raise LocalError(f"there is no WebSocket before opened() is called: the connection is {self._state.value}")
         return self._session
 
     # What the opening handshake calls.
@@ -691,7 +696,7 @@ class WebSocketProtocol(Protocol):
     @property
     def connecting(self) -> bool:
         """The opening handshake may go on."""
-        return self.state is State.CONNECTING
+        return self._state is State.CONNECTING
 
     def expect_handshake(self) -> None:
         """Give the handshake its time, from now."""
@@ -726,7 +731,7 @@ class WebSocketProtocol(Protocol):
     def hold_reading(self, hold: bool) -> None:
         """Pause the transport's reading, or let it go on."""
         # What comes while we close is read and thrown away, so that the peer's end is seen.
-        if hold != self.reading_paused and self._ended is None and not (hold and self.state is State.CLOSING):
+        if hold != self.reading_paused and self._ended is None and not (hold and self._state is State.CLOSING):
             self.reading_paused = hold
             if hold:
                 self._liveness.paused()
@@ -745,7 +750,7 @@ class WebSocketProtocol(Protocol):
         session = self._make_session()
         self._session = session
         self._direct_messages(session)
-        self.state = State.OPEN
+        self._state = State.OPEN
         self._liveness.opened(session)
         if self._in_hook_mode:
             session.call_hook(lambda _: self.opened(), None)
@@ -873,16 +878,19 @@ class WebSocketProtocol(Protocol):
         if failure.check(ConnectionClosed):
             failure.cleanFailure()
             return
+        session = self._session
+        failing = session is not None and not session.closed
         self.log.failure(
-            "the application failed on connection {connection} of {peer}, which is closed with 1011",
+            "the application failed on connection {connection} of {peer}{outcome}",
             failure,
             connection=self.connection_id,
             peer=self.peer,
+            outcome=", which is closed with 1011" if failing else "",
         )
         # Its traceback's frames would keep us alive.
         failure.cleanFailure()
-        if self._session is not None:
-            self._session.fail(cast(BaseException, failure.value), CloseCode.INTERNAL_ERROR)
+        if session is not None:
+            session.fail(cast(BaseException, failure.value), CloseCode.INTERNAL_ERROR)
 
     def _run_hook(self, hook: Any, *arguments: Any) -> None:
         try:
@@ -902,7 +910,7 @@ class WebSocketProtocol(Protocol):
 
     def session_ended(self) -> None:
         """The session neither reads nor writes any more: end TCP."""
-        if self.state is not State.CLOSED:
+        if self._state is not State.CLOSED:
             self.tear_down()
 
     # What the write buffer and the liveness call.
@@ -936,9 +944,9 @@ class WebSocketProtocol(Protocol):
 
     def deadline_passed(self) -> None:
         """The handshake, the connection's life or its closing had its time."""
-        if self.state is State.OPEN:
+        if self._state is State.OPEN:
             self.close(CloseCode.GOING_AWAY, "the connection has reached its maximum lifetime")
-        elif self.state is State.CONNECTING and self._opening is not None:
+        elif self._state is State.CONNECTING and self._opening is not None:
             self._closing()
             self._opening.lost(Failure(HandshakeTimeout()))
             # What was answered before had its time to be read: there is no end of the peer's to wait for.
@@ -950,8 +958,8 @@ class WebSocketProtocol(Protocol):
     # Closing.
 
     def _closing(self) -> None:
-        if self.state in (State.CONNECTING, State.OPEN):
-            self.state = State.CLOSING
+        if self._state in (State.CONNECTING, State.OPEN):
+            self._state = State.CLOSING
             self._liveness.closing()
             self.hold_reading(False)
             # What it would send now is too late.
