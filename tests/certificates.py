@@ -29,3 +29,30 @@ def identity() -> PrivateCertificate:
 def trusting(host: str = "localhost") -> Any:
     """The client's TLS policy that trusts `identity`."""
     return optionsForClientTLS(host, trustRoot=Certificate.loadPEM(identity().dumpPEM()))
+
+
+class Authority:
+    """It signs certificates; another signs its own, or it does so itself."""
+
+    def __init__(self, name: str, issuer: Authority | None = None) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = subject(name)
+        self.pem = (issuer or self)._sign(self.name, self.key, True)
+
+    def issue(self, *names: str) -> bytes:
+        """A key, and a certificate of ``localhost`` with these common names."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return pem + self._sign(subject(*names), key, False)
+
+    def _sign(self, name: x509.Name, key: ec.EllipticCurvePrivateKey, authority: bool) -> bytes:
+        now = datetime.now(timezone.utc)
+        builder = x509.CertificateBuilder(self.name, name, key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        builder = builder.add_extension(x509.BasicConstraints(authority, None), critical=True)
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        return builder.sign(self.key, SHA256()).public_bytes(Encoding.PEM)
+
+
+def subject(*names: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name) for name in names])

@@ -88,12 +88,18 @@ class TestWhyNot:
         [
             (
                 trouble("certificate verify failed"),
-                "the certificate of example.com:443 is not trusted here; --insecure connects all the same",
+                "the certificate of example.com:443 is not trusted here; "
+                "--cacert trusts its authority, --insecure anybody",
             ),
             (
                 VerificationError(errors=[]),
                 "the certificate of example.com:443 is another host's; --insecure connects all the same",
             ),
+            (
+                trouble("tlsv13 alert certificate required"),
+                "example.com:443 asks for a client's certificate; --cert gives one",
+            ),
+            (trouble("tlsv1 alert unknown ca"), "example.com:443 does not trust the certificate of --cert"),
             (trouble("wrong version number"), NO_TLS),
             (trouble("record layer failure"), NO_TLS),
             (trouble("packet length too long"), NO_TLS),

@@ -14,6 +14,7 @@ from twisted_beastws.console.failures import Status
 from twisted_beastws.console.options import DEFAULTS, Options
 
 from .. import command_line
+from ..certificates import Authority
 
 URL = "ws://localhost:1984/chat"
 
@@ -122,7 +123,24 @@ class TestRefused:
         assert refusal(URL, "-s", "a", "-s", "a") == "--subprotocol=a: it is given twice"
         assert refusal(URL, "-x", "/help") == "--exec=/help: that is for the prompt; --help is for the command line"
 
-    def test_what_does_not_go_together(self) -> None:
+    def test_files_of_tls(self, tmp_path: Path) -> None:
+        secure, file = URL.replace("ws:", "wss:"), tmp_path / "file.pem"
+        for option, content, why in (
+            ("cacert", b"", "there is no certificate in it (PEM)"),
+            ("cert", Authority("ours").pem, "there is no private key in it that can be read (PEM, without a password)"),
+        ):
+            assert refusal(secure, f"--{option}={file}") == f"--{option}={file}: No such file or directory"
+            file.write_bytes(content)
+            assert refusal(secure, f"--{option}={file}") == f"--{option}={file}: {why}"
+            file.unlink()
+
+    def test_what_does_not_go_together(self, tmp_path: Path) -> None:
+        file = tmp_path / "file.pem"
+        file.write_bytes(Authority("ours").issue("ann"))
+        for option in ("cacert", "cert"):
+            assert refusal(URL, f"--{option}={file}") == f"--{option} is for TLS, and that is for wss://"
+        told = refusal(URL.replace("ws:", "wss:"), f"--cacert={file}", "-k")
+        assert told == "--insecure trusts anybody: --cacert does not go with it"
         assert refusal(URL, "--size=1") == "--size only goes with --bench"
         assert refusal(URL, "--bench", "-x", "1") == "--exec does not go with --bench"
         assert refusal(URL, "--bench", "-w", "1") == "--wait does not go with --bench"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,7 +16,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
+from ..certificates import Authority
 from ..loopback import switching, unused_port
+from ..turns import in_turns
 from .processes import (
     COMMAND,
     ENVIRONMENT,
@@ -232,11 +235,31 @@ class TestNoConnection:
         with serving(echo, ssl=context) as url:
             told = self.told(url)
             assert told.startswith("the certificate of localhost:")
-            assert told.endswith(" is not trusted here; --insecure connects all the same")
+            assert told.endswith(" is not trusted here; --cacert trusts its authority, --insecure anybody")
             assert run(url, "--insecure", "-x", "hello")[:2] == (0, "hello\n")
             # An address is no name that a server could be asked for.
             assert run(url.replace("localhost", "127.0.0.1"), "-k", "-x", "hello")[:2] == (0, "hello\n")
         assert names == ["localhost", "localhost", None]
+
+
+class TestCertificates:
+    def test_are_trusted_and_shown(self, tmp_path: Path) -> None:
+        ours = Authority("ours")
+        authorities, server, ann = (str(tmp_path / f"{name}.pem") for name in ("authorities", "server", "ann"))
+        Path(authorities).write_bytes(ours.pem)
+        Path(server).write_bytes(ours.issue("server"))
+        Path(ann).write_bytes(ours.issue("ann"))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(server)
+        context.load_verify_locations(authorities)
+        context.verify_mode = ssl.CERT_REQUIRED
+        with serving(echo, ssl=in_turns(context)) as url:
+            for arguments in ((f"--cacert={authorities}", f"--cert={ann}"), ("-k", f"--cert={ann}")):
+                assert run(url, *arguments, "-x", "hello")[:2] == (0, "hello\n")
+            status, _, err = run(url, f"--cacert={authorities}", "-x", "hello")
+            assert status == 1
+            assert err.endswith(" asks for a client's certificate; --cert gives one\n")
+            assert run(url, f"--cert={ann}", "-x", "hello")[0] == 1
 
 
 class TestPipes:

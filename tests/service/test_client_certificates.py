@@ -5,15 +5,10 @@ from __future__ import annotations
 import signal
 import ssl
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet.ssl import Certificate
 from twisted.internet.task import Clock
 from websockets.sync.client import connect
@@ -22,36 +17,11 @@ from twisted_beastws import Response, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.service.authentication import Authenticated, Certificates
 from twisted_beastws.service.extending import extended
 
+from ..certificates import Authority
 from ..turns import in_turns
 from .test_twistd import PATIENCE, UPGRADE, WELCOME, RawClient, Service, await_that, running, twistd
 
 LISTEN = "ssl:0:interface=127.0.0.1:privateKey=key.pem"
-
-
-class Authority:
-    """It signs certificates."""
-
-    def __init__(self, name: str) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = subject(name)
-        self.pem = self._sign(self.name, self.key, True)
-
-    def issue(self, *names: str) -> bytes:
-        """A certificate with these common names, and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return pem + self._sign(subject(*names), key, False)
-
-    def _sign(self, name: x509.Name, key: ec.EllipticCurvePrivateKey, authority: bool) -> bytes:
-        now = datetime.now(timezone.utc)
-        builder = x509.CertificateBuilder(self.name, name, key.public_key(), x509.random_serial_number())
-        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-        builder = builder.add_extension(x509.BasicConstraints(authority, None), critical=True)
-        return builder.sign(self.key, SHA256()).public_bytes(Encoding.PEM)
-
-
-def subject(*names: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name) for name in names])
 
 
 def client_tls(directory: Path, identity: bytes | None) -> ssl.SSLContext:

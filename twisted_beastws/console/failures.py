@@ -94,7 +94,11 @@ def _why_no_tls(trouble: str, server: str) -> str:
     if trouble == "name mismatch":
         return f"the certificate of {server} is another host's; --insecure connects all the same"
     if "certificate verify failed" in trouble:
-        return f"the certificate of {server} is not trusted here; --insecure connects all the same"
+        return f"the certificate of {server} is not trusted here; --cacert trusts its authority, --insecure anybody"
+    if "alert certificate required" in trouble:
+        return f"{server} asks for a client's certificate; --cert gives one"
+    if "alert unknown ca" in trouble:
+        return f"{server} does not trust the certificate of --cert"
     if any(said in trouble for said in ("wrong version number", "http request", "record layer", "packet length")):
         return f"{server} does not speak TLS; without it the URL begins with ws://"
     return f"{server}: TLS failed: {escape(trouble)}"

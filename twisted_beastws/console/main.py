@@ -139,10 +139,11 @@ def _front(reactor: Any, options: Options) -> tuple[bool, Front]:
 
 
 def _connect(reactor: Any, options: Options, protocol: Callable[[], Any], **settings: Any) -> Deferred[Any]:
-    if options["insecure"] and options.url.secure:
-        from twisted_beastws.console.tls import UnverifiedTLS
+    insecure, authorities, identity = options["insecure"], options["cacert"], options["cert"]
+    if options.url.secure and (insecure or authorities is not None or identity is not None):
+        from twisted_beastws.console.tls import tls_with
 
-        settings["tls"] = UnverifiedTLS(options.url.host)
+        settings["tls"] = tls_with(options.url.host, insecure, authorities, identity)
     return connect(
         options["url"],
         reactor=reactor,

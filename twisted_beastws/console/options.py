@@ -46,6 +46,15 @@ def _wait(text: str) -> float:
         raise UsageError(f"--wait={text}: {error}") from None
 
 
+def _read(option: str, path: str, read: Callable[[str], Any]) -> Any:
+    try:
+        return read(path)
+    except OSError as error:
+        raise UsageError(f"--{option}={path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"--{option}={path}: {error}") from None
+
+
 class Options(TwistedOptions):
     """What the user asked for; what cannot be done raises ``UsageError``, whose text is one line.
 
@@ -106,6 +115,7 @@ class Options(TwistedOptions):
         self["header"] = {}
         self["subprotocol"] = []
         self["exec"] = []
+        self["cacert"] = self["cert"] = None
 
     def opt_header(self, field: str) -> None:
         """Field of the handshake's request, as 'Name: value'; may be repeated."""
@@ -134,6 +144,18 @@ class Options(TwistedOptions):
         if isinstance(command, Help):
             raise UsageError("--exec=/help: that is for the prompt; --help is for the command line")
         self["exec"].append(command)
+
+    def opt_cacert(self, file: str) -> None:
+        """Trust servers whose certificate one in this file (PEM) has signed, and no others."""
+        from twisted_beastws.pem import read_authorities
+
+        self["cacert"] = _read("cacert", file, read_authorities)
+
+    def opt_cert(self, file: str) -> None:
+        """Key and certificate (PEM) to show to a server that asks who you are."""
+        from twisted_beastws.pem import read_identity
+
+        self["cert"] = _read("cert", file, read_identity)
 
     def opt_version(self) -> None:
         """Display the version and exit."""
@@ -173,6 +195,11 @@ class Options(TwistedOptions):
         for option in _NOT_FOR_BENCH if self["bench"] else _FOR_BENCH:
             if self[option] not in (None, []):
                 raise UsageError(f"--{option} {'does not go' if self['bench'] else 'only goes'} with --bench")
+        if self["insecure"] and self["cacert"] is not None:
+            raise UsageError("--insecure trusts anybody: --cacert does not go with it")
+        for option in ("cacert", "cert"):
+            if self[option] is not None and not self.url.secure:
+                raise UsageError(f"--{option} is for TLS, and that is for wss://")
         if self["exec"]:
             self.script = self["exec"]
         for option, default in DEFAULTS.items():

@@ -1,4 +1,4 @@
-"""TLS with whoever answers, for ``--insecure``."""
+"""TLS as the command line asks for it: whom to trust, and what to show."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.internet.ssl import CertificateOptions
+from twisted.internet.ssl import CertificateOptions, optionsForClientTLS
 from zope.interface import implementer
 
 if TYPE_CHECKING:
     from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 
+def tls_with(host: str, insecure: bool, authorities: Any, identity: dict[str, Any] | None) -> Any:
+    """A client's TLS with ``host``: ``authorities`` None is the platform's, ``identity`` is of `read_identity`."""
+    if insecure:
+        return UnverifiedTLS(host, identity or {})
+    return optionsForClientTLS(host, trustRoot=authorities, extraCertificateOptions=identity)
+
+
 @implementer(IOpenSSLClientConnectionCreator)
 class UnverifiedTLS:
     """Verifies neither who signed the certificate nor whose it is; names ``host`` to the server all the same."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, identity: dict[str, Any]) -> None:
         self._host = host
-        self._context: Any = CertificateOptions().getContext()
+        self._context: Any = CertificateOptions(**identity).getContext()
 
     def clientConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """A connection for one handshake."""

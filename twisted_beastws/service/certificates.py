@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory, IStreamServerEndpoint
-from twisted.internet.ssl import Certificate, CertificateOptions, trustRootFromCertificates
+from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
 from zope.interface import directlyProvides, implementer, providedBy
+
+from twisted_beastws.pem import read_authorities
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IProtocolFactory
-
-
-_CERTIFICATE = re.compile(b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-
-
-def read_authorities(path: str) -> Any:
-    """The certificates in a PEM file, as what they have signed is trusted by. Raises ``OSError``, ``ValueError``."""
-    certificates = _CERTIFICATE.findall(Path(path).read_bytes())
-    if not certificates:
-        raise ValueError("there is no certificate in it (PEM)")
-    try:
-        return trustRootFromCertificates([Certificate.loadPEM(pem) for pem in certificates])
-    except Exception as error:
-        raise ValueError("a certificate in it cannot be read") from error
 
 
 def why_no_identity(error: Exception, description: str) -> str | None:

@@ -166,7 +166,7 @@ def _backplane(text: str) -> str:
 
 
 def _authorities(text: str) -> str:
-    from twisted_beastws.service.certificates import read_authorities
+    from twisted_beastws.pem import read_authorities
 
     try:
         read_authorities(text)
