@@ -291,6 +291,11 @@ cdef class FrameCodec:
                     break
                 position = start + <Py_ssize_t>length
                 self.control_received(first & 0x0F, self._payload(octets + start, <Py_ssize_t>length, key))
+            elif self.whole and first & FIN and first & RSV1 and length <= <uint64_t>(end - start):
+                if length > self.max_frame_size:
+                    raise self.too_big()
+                position = start + <Py_ssize_t>length
+                self.compressed_received(first, self._payload(octets + start, <Py_ssize_t>length, key))
             elif simple and length <= SOLO_LIMIT:
                 position = start
                 self._begin_solo(first, length, key)

@@ -273,22 +273,47 @@ class PerMessageDeflate:
     def inflate(self, part: bytes, final: bool, room: int) -> Iterator[tuple[bytes, bool]]:
         """Inflate the next part of a message; ``final`` if it is the last.
 
-        Yields pieces of at most 64 KiB, each inflated when it is asked for, with whether it ends the message. Raises
-        `BadDeflate`, and `MessageTooBig` beyond ``room`` octets, of which it inflates one.
+        Yields pieces of at most 64 KiB, from the second on inflated when it is asked for, with whether each ends the
+        message. Raises `BadDeflate`, and `MessageTooBig` beyond ``room`` octets, of which it inflates one.
         """
         self._begun = self._begun or bool(part)
         if final and self._begun:
             # Not behind nothing: an empty payload is an empty message, as in Beast.
             part += _TAIL
+        return self._pieces(self._slice(part, room), final, room)
+
+    def inflate_whole(self, payload: bytes, room: int) -> bytes | Iterator[tuple[bytes, bool]]:
+        """Inflate a message that came at once: the whole of it, or if that is long what `inflate` gives."""
+        if not payload:
+            return self.inflate(payload, True, room)
+        self._begun = True
+        piece = self._slice(payload + _TAIL, room)
+        inflater = self._inflater
+        assert inflater is not None
+        if len(piece) >= min(room + 1, SLICE) or inflater.eof or inflater.unconsumed_tail:
+            return self._pieces(piece, True, room)
+        self._message_ended()
+        return piece
+
+    def _slice(self, part: bytes, room: int) -> bytes:
+        if self._inflater is None:
+            self._inflater = zlib.decompressobj(-max(self._receives_bits, 9))
+        try:
+            return self._inflater.decompress(part, min(room + 1, SLICE))
+        except zlib.error:
+            raise BadDeflate from None
+
+    def _message_ended(self) -> None:
+        self._begun = False
+        if self._receives_alone:
+            self._inflater = None
+
+    def _pieces(self, piece: bytes, final: bool, room: int) -> Iterator[tuple[bytes, bool]]:
+        """The pieces of a part, of which ``piece`` is inflated."""
         while True:
             inflater = self._inflater
-            if inflater is None:
-                inflater = self._inflater = zlib.decompressobj(-max(self._receives_bits, 9))
+            assert inflater is not None
             size = min(room + 1, SLICE)
-            try:
-                piece = inflater.decompress(part, size)
-            except zlib.error:
-                raise BadDeflate from None
             if len(piece) > room:
                 # What fits is judged first, so that the cutting into chunks does not decide which fault is found.
                 if room:
@@ -304,10 +329,9 @@ class PerMessageDeflate:
                 self._begun = more = bool(part) and not (final and part == _TAIL)
             ended = final and not more
             if ended:
-                self._begun = False
-                if self._receives_alone:
-                    self._inflater = None
+                self._message_ended()
             if piece or ended:
                 yield piece, ended
             if not more:
                 return
+            piece = self._slice(part, room)

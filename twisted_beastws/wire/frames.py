@@ -149,8 +149,9 @@ def encode_frame(first: int, payload: bytes, key: bytes | None = None) -> bytes:
 class FrameCodec:
     """Takes received octets apart into frames and delivers whole messages; puts sent messages into frames.
 
-    A message that stands in one frame in one chunk goes straight to ``on_text`` or ``on_binary``; everything else goes
-    to `begin_frame`, `payload_received` and `control_received` of the subclass.
+    A message that stands in one frame in one chunk goes straight to ``on_text`` or ``on_binary``; or, if it is
+    compressed, to `compressed_received` of the subclass. Everything else goes to `begin_frame`, `payload_received` and
+    `control_received`.
 
     on_text, on_binary: called with each message of their kind. None: the kind is refused with 1003. What they return,
         if it is not None, goes to `hook_returned`; what they raise to `hook_failed`.
@@ -224,6 +225,9 @@ class FrameCodec:
         raise NotImplementedError
 
     def payload_received(self, part: bytes, last: bool) -> None:
+        raise NotImplementedError
+
+    def compressed_received(self, first: int, payload: bytes) -> None:
         raise NotImplementedError
 
     def control_received(self, opcode: int, payload: bytes) -> None:
@@ -324,6 +328,12 @@ class FrameCodec:
                 payload = data[start:stop]
                 position = stop
                 self.control_received(first & 0x0F, payload if key is None else apply_mask(payload, key))
+            elif self.whole and first & FIN and first & RSV1 and stop <= end:
+                if length > self.max_frame_size:
+                    raise self.too_big()
+                payload = data[start:stop]
+                position = stop
+                self.compressed_received(first, payload if key is None else apply_mask(payload, key))
             else:
                 self._begin(first, length, key)
                 position = start

@@ -62,6 +62,14 @@ class Handler(Protocol):
         """No frame will be sent or read any more; the transport is to be closed. Called once."""
 
 
+def _decoded(message: bytes) -> str:
+    try:
+        return message.decode()
+    except UnicodeDecodeError:
+        # RFC 6455 §8.1.
+        raise BadFramePayload from None
+
+
 class Session(FrameCodec):
     """One end of an open connection.
 
@@ -146,12 +154,7 @@ class Session(FrameCodec):
             self._gather(part, final)
 
     def _whole(self, message: bytes) -> str | bytes:
-        if self.message_opcode == Opcode.BINARY:
-            return message
-        try:
-            return message.decode()
-        except UnicodeDecodeError:
-            raise BadFramePayload from None
+        return message if self.message_opcode == Opcode.BINARY else _decoded(message)
 
     def _gather(self, part: bytes, final: bool) -> None:
         if not self.message_size:
@@ -444,6 +447,20 @@ class DeflateSession(Session):
             self._take_pieces()
         else:
             super().payload_received(part, last)
+
+    def compressed_received(self, first: int, payload: bytes) -> None:
+        text = first & 0x0F == Opcode.TEXT
+        hook = self.on_text if text else self.on_binary
+        if hook is None:
+            raise UnacceptableData
+        message = self.deflate.inflate_whole(payload, self.max_message_size)
+        if isinstance(message, bytes):
+            self.call_hook(hook, _decoded(message) if text else message)
+            return
+        self.compressed = True
+        self.begin_frame(first, len(payload))
+        self._pieces = message
+        self._take_pieces()
 
     def _take_pieces(self) -> None:
         try:
