@@ -702,6 +702,26 @@ class TestReceive:
 
 
 class TestSend:
+    def test_may_be_overridden(self, connect):
+        class Loud(WebSocketProtocol):
+            def text_received(self, message: str) -> None:
+                self.send(message)
+
+            def send(self, message: Any, *, compress: bool | None = None) -> None:
+                super().send(message.upper(), compress=compress)
+
+        peer = connect(Loud)
+        peer.sends(peer.text("hello"))
+        assert peer.reads() == text("HELLO")
+
+    def test_may_be_replaced_on_a_connection(self, connect):
+        peer = connect(opened=False)
+        sent: list[Any] = []
+        peer.protocol.send = sent.append
+        peer.sends(peer.HEAD)
+        peer.protocol.send("hello")
+        assert sent == ["hello"]
+
     @pytest.mark.parametrize(
         ("send", "wire"),
         [

@@ -137,6 +137,7 @@ class WebSocketProtocol(Protocol):
     _undecorated: bool = False
     _connection_id: int | None = None
     _in_hook_mode: ClassVar[bool] = False
+    _sends_by_session: ClassVar[bool] = True
     _session_types: ClassVar[tuple[type[Session], type[DeflateSession]]] = (Session, DeflateSession)
     _liveness: Liveness
     _opening: ServerOpening | ClientOpening | None = None
@@ -152,6 +153,7 @@ class WebSocketProtocol(Protocol):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._in_hook_mode = any(map(cls._overrides, ("text_received", "binary_received", "fragment_received")))
+        cls._sends_by_session = not cls._overrides("send")
         if cls._overrides("connectionLost") and not hasattr(cls.connectionLost, "runs_ours"):
             cls.connectionLost = _behind_which_ours_runs(cls.connectionLost)  # type: ignore[method-assign]
 
@@ -262,6 +264,8 @@ class WebSocketProtocol(Protocol):
     def _finish(self) -> None:
         # Without it no cycle is left that keeps this object alive.
         self._session = None
+        if self._sends_by_session:
+            self.__dict__.pop("send", None)
         self._run_hook(self.closed, self.close_reason)
 
     # Opening: the server's side.
@@ -449,20 +453,7 @@ class WebSocketProtocol(Protocol):
         connection is open or for more than ``Limits.max_buffered``. Text with lone surrogates raises
         UnicodeEncodeError, what is no message TypeError.
         """
-        session = self._session or self._require_session()
-        if isinstance(message, str):
-            if compress is None:
-                session.send_text(message)
-            else:
-                session.send_message(FIN_TEXT, message.encode(), compress)
-        elif isinstance(message, Prepared):
-            session.send_prepared(message)
-        elif not isinstance(message, (bytes, bytearray, memoryview)):
-            raise TypeError(f"send() takes str, bytes or what prepare() made, not {type(message).__name__}: await it?")
-        elif compress is None:
-            session.send_binary(message)
-        else:
-            session.send_message(FIN_BINARY, message, compress)
+        self._require_session().send(message, compress=compress)
 
     def send_text(self, text: str | bytes, *, compress: bool | None = None) -> None:
         """Send a text message; ``bytes`` must be UTF-8 already, and are not checked. As `send` otherwise."""
@@ -749,6 +740,9 @@ class WebSocketProtocol(Protocol):
             self._response = response
         session = self._make_session()
         self._session = session
+        if self._sends_by_session and "send" not in self.__dict__:
+            # A call less for each message.
+            self.send = session.send  # type: ignore[method-assign]
         self._direct_messages(session)
         self._state = State.OPEN
         self._liveness.opened(session)

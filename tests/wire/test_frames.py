@@ -344,6 +344,22 @@ class TestGather:
         assert [len(data) for _, data in recorder.writes] == [5 if server else 9, GATHER_LIMIT, 5 if server else 9]
         assert [frame.payload for frame in recorder.sent] == [b"one", pattern(size), b"two"]
 
+    def test_another_session_fed_in_the_midst_of_it(self, server):
+        other = Recorder(server, react=self.echo)
+
+        def react(recorder: Recorder, event: Event) -> None:
+            self.echo(recorder, event)
+            other.receive((TEXT, event[1].encode()), (BINARY, pattern(70)))
+
+        recorder = Recorder(server, react=react).receive((TEXT, b"one"), (TEXT, b"two"), (TEXT, b"three"))
+        assert len(recorder.writes) == 1
+        assert [frame.payload for frame in recorder.sent] == [b"one", b"two", b"three"]
+        assert [frame.payload for frame in other.sent[::2]] == [b"one", b"two", b"three"]
+        assert {frame.payload for frame in other.sent[1::2]} == {pattern(70)}
+        other.writes.clear()
+        other.receive((TEXT, b"four"), (TEXT, b"five"))
+        assert len(other.writes) == 1
+
     def test_a_thousand_echoes(self, server):
         recorder = Recorder(server, react=self.echo).receive(*[(TEXT, b"hello")] * 1000)
         assert len(recorder.writes) == 1

@@ -10,10 +10,18 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from twisted_beastws import errors
-from twisted_beastws.wire.frames import GATHER_LIMIT, mask_keys
+from twisted_beastws.wire.frames import GATHER_LIMIT as _GATHER_LIMIT, mask_keys
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+    object PyUnicode_New(Py_ssize_t size, Py_UCS4 greatest)
+    void *PyUnicode_DATA(object text)
+
+cdef extern from *:
+    """
+    #define HIGH_BITS 0x8080808080808080ULL
+    """
+    const uint64_t HIGH_BITS
 
 cdef enum:
     RUNNING = 0
@@ -24,9 +32,11 @@ cdef enum:
     RSV1 = 0x40
     FIN_TEXT = 0x81
     FIN_BINARY = 0x82
-    SCRATCH = 4096
+    GATHER_LIMIT = 1 << 16
+    MOST_HEADER = 14
 
-cdef Py_ssize_t _GATHER_LIMIT = GATHER_LIMIT
+if GATHER_LIMIT != _GATHER_LIMIT:
+    raise ImportError("the compiled codec is another version's")
 # Octets made room for on a frame header's word alone, which touches no memory yet: 64 MiB.
 cdef uint64_t SOLO_LIMIT = 1 << 26
 cdef uint64_t _MOST = (<uint64_t>1) << 63
@@ -69,16 +79,31 @@ cdef bytes _masked(const uint8_t *source, Py_ssize_t size, const uint8_t *key):
     return result
 
 
+cdef bint _is_ascii(const uint8_t *octets, Py_ssize_t size) noexcept nogil:
+    cdef uint64_t word, all_bits = 0
+    cdef Py_ssize_t at = 0
+    while size - at >= 8:
+        memcpy(&word, octets + at, 8)
+        all_bits |= word
+        at += 8
+    while at < size:
+        all_bits |= octets[at]
+        at += 1
+    return not all_bits & HIGH_BITS
+
+
 cdef object _decoded(const uint8_t *source, Py_ssize_t size, const uint8_t *key, bint masked):
-    cdef uint8_t scratch[SCRATCH]
-    cdef bytes copy
+    cdef uint8_t *octets
     if not masked:
         return PyUnicode_DecodeUTF8(<const char *>source, size, NULL)
-    if size <= SCRATCH:
-        _unmask(scratch, source, size, key)
-        return PyUnicode_DecodeUTF8(<const char *>scratch, size, NULL)
-    copy = _masked(source, size, key)
-    return PyUnicode_DecodeUTF8(PyBytes_AS_STRING(copy), size, NULL)
+    # Unmasked in the place where ASCII may stay.
+    text = PyUnicode_New(size, 0x7F)
+    octets = <uint8_t *>PyUnicode_DATA(text)
+    _unmask(octets, source, size, key)
+    # Of no character and of a single one Python has objects already.
+    if size > 1 and _is_ascii(octets, size):
+        return text
+    return PyUnicode_DecodeUTF8(<const char *>octets, size, NULL)
 
 
 cdef struct Utf8:
@@ -95,7 +120,7 @@ cdef bint _is_utf8(Utf8 *state, const uint8_t *octets, Py_ssize_t size) noexcept
         if not state.needed:
             while size - at >= 8:
                 memcpy(&word, octets + at, 8)
-                if word & <uint64_t>0x8080808080808080:
+                if word & HIGH_BITS:
                     break
                 at += 8
             if at == size:
@@ -119,13 +144,11 @@ cdef bint _is_utf8(Utf8 *state, const uint8_t *octets, Py_ssize_t size) noexcept
     return True
 
 
-cdef bytes _framed(int first, const uint8_t *payload, Py_ssize_t size, bytes key):
-    cdef uint8_t header[14]
+cdef Py_ssize_t _header(uint8_t *header, int first, Py_ssize_t size, bytes key) except -1:
+    # Writes at most MOST_HEADER octets, and returns how many.
     cdef Py_ssize_t length = 2
     cdef int mask_bit = 0 if key is None else 0x80
     cdef int octet
-    cdef bytes frame
-    cdef uint8_t *target
     header[0] = <uint8_t>first
     # RFC 6455 §5.2: the length in its shortest form.
     if size < 126:
@@ -143,17 +166,29 @@ cdef bytes _framed(int first, const uint8_t *payload, Py_ssize_t size, bytes key
     if key is not None:
         if PyBytes_GET_SIZE(key) != 4:
             raise ValueError("a mask key has four octets")
-        memcpy(&header[length], PyBytes_AS_STRING(key), 4)
+        memcpy(header + length, PyBytes_AS_STRING(key), 4)
         length += 4
-    frame = PyBytes_FromStringAndSize(NULL, length + size)
-    target = <uint8_t *>PyBytes_AS_STRING(frame)
+    return length
+
+
+cdef void _put(
+    uint8_t *target, const uint8_t *header, Py_ssize_t length, const uint8_t *payload, Py_ssize_t size, bytes key
+) noexcept:
+    # ``target`` has room for both.
     memcpy(target, header, length)
     if not size:
-        return frame
+        return
     if key is None:
         memcpy(target + length, payload, size)
     else:
         _unmask(target + length, payload, size, <const uint8_t *>PyBytes_AS_STRING(key))
+
+
+cdef bytes _framed(int first, const uint8_t *payload, Py_ssize_t size, bytes key):
+    cdef uint8_t header[MOST_HEADER]
+    cdef Py_ssize_t length = _header(header, first, size, key)
+    cdef bytes frame = PyBytes_FromStringAndSize(NULL, length + size)
+    _put(<uint8_t *>PyBytes_AS_STRING(frame), header, length, payload, size, key)
     return frame
 
 
@@ -171,6 +206,11 @@ def encode_frame(int first, bytes payload not None, bytes key=None):
     return _framed(first, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), key)
 
 
+# Where frames are gathered, by one codec at a time: another whose chunk is fed meanwhile writes each by itself.
+cdef uint8_t _gathered[GATHER_LIMIT]
+cdef FrameCodec _gatherer = None
+
+
 cdef class FrameCodec:
     """See `twisted_beastws.wire.frames.FrameCodec`."""
 
@@ -184,7 +224,7 @@ cdef class FrameCodec:
     cdef readonly uint64_t _remaining
     cdef uint8_t _key[4]
     cdef bint _gathering
-    cdef list _gathered
+    # Octets of what is gathered; where there are any, this is the gatherer.
     cdef Py_ssize_t _waiting
     # A message that is one frame but comes in several chunks, received into the place it is delivered from.
     cdef bytes _solo
@@ -204,7 +244,6 @@ cdef class FrameCodec:
         self.halted = RUNNING
         self.whole = True
         self._partial = b""
-        self._gathered = []
 
     def feed(self, bytes data not None):
         """Take a chunk as it was received. Never raises for what the peer or a hook did."""
@@ -226,7 +265,7 @@ cdef class FrameCodec:
             self.fail(error)
         finally:
             self._gathering = False
-            if self._gathered:
+            if self._waiting:
                 self.flush()
 
     def _parse(self, bytes data not None):
@@ -452,12 +491,19 @@ cdef class FrameCodec:
         self.payload_received(part, not self._remaining)
         return position + size
 
-    def send_text(self, text):
+    def send(self, message, *, compress=None):
+        """Send a message: see ``WebSocketProtocol.send``."""
+        if compress is None and isinstance(message, str):
+            self.send_text(message)
+        else:
+            self.send_other(message, compress)
+
+    cpdef send_text(self, text):
         """Send a text message in one frame."""
         cdef Py_ssize_t size = 0
         cdef const char *encoded = PyUnicode_AsUTF8AndSize(text, &size)
         if self.sendable and <uint64_t>size <= self.fragment_size:
-            self._emit(FIN_TEXT, _framed(FIN_TEXT, <const uint8_t *>encoded, size, self._next_key()))
+            self._emit(FIN_TEXT, <const uint8_t *>encoded, size)
         else:
             self.send_frame(FIN_TEXT, text.encode())
 
@@ -480,13 +526,10 @@ cdef class FrameCodec:
             self.emit_fragments(first, payload)
             return
         if isinstance(payload, bytes):
-            frame = _framed(
-                first, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), self._next_key()
-            )
+            self._emit(first, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
         else:
             view = payload
-            frame = _framed(first, &view[0] if view.shape[0] else NULL, view.shape[0], self._next_key())
-        self._emit(first, frame)
+            self._emit(first, &view[0] if view.shape[0] else NULL, view.shape[0])
 
     def emit_pieces(self, int first, payload):
         """Write a payload, admitted already, in frames of ``fragment_size``; FIN, if ``first`` has it, on the last.
@@ -497,7 +540,7 @@ cdef class FrameCodec:
         cdef const uint8_t *octets = &view[0] if view.shape[0] else NULL
         cdef Py_ssize_t end = view.shape[0], at = 0, size
         cdef int fin = first & FIN, opcode = first & ~FIN
-        if self._gathered:
+        if self._waiting:
             self.flush()
         # RFC 6455 §5.5.1: no data frame follows a close frame.
         while not self.closed:
@@ -514,21 +557,47 @@ cdef class FrameCodec:
     cdef bytes _next_key(self):
         return None if self.server else mask_keys.next()
 
+    cdef _emit(self, int first, const uint8_t *payload, Py_ssize_t size):
+        cdef uint8_t header[MOST_HEADER]
+        cdef bytes key = self._next_key()
+        cdef Py_ssize_t length = _header(header, first, size, key)
+        if size < GATHER_LIMIT and self._gathers(length + size):
+            _put(_gathered + self._waiting, header, length, payload, size, key)
+            self._has_gathered(length + size)
+        else:
+            self._write(first, _framed(first, payload, size, key))
+
     def emit_frame(self, int first, bytes frame not None):
         """Write a whole frame, or gather it, as `emit` does; ``first`` is its first octet."""
-        self._emit(first, frame)
-
-    cdef _emit(self, int first, bytes frame):
         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
-        if self._gathering and size < _GATHER_LIMIT and self.sink.free:
-            self._gathered.append(frame)
-            self._waiting += size
-            if self._waiting >= _GATHER_LIMIT:
-                self.flush()
-            return
-        if self._gathered:
+        if self._gathers(size):
+            memcpy(_gathered + self._waiting, PyBytes_AS_STRING(frame), size)
+            self._has_gathered(size)
+        else:
+            self._write(first, frame)
+
+    cdef bint _gathers(self, Py_ssize_t size) except -1:
+        # A frame is to be gathered, and there is room for it.
+        if not self._gathering or size >= GATHER_LIMIT:
+            return False
+        if size > GATHER_LIMIT - self._waiting:
             self.flush()
-        if size < _GATHER_LIMIT and self._left_at_once(frame, size):
+        if not self.sink.free:
+            return False
+        return (_gatherer is None or _gatherer is self) and size <= GATHER_LIMIT - self._waiting
+
+    cdef _has_gathered(self, Py_ssize_t size):
+        global _gatherer
+        _gatherer = self
+        self._waiting += size
+        if self._waiting == GATHER_LIMIT:
+            self.flush()
+
+    cdef _write(self, int first, bytes frame):
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+        if self._waiting:
+            self.flush()
+        if size < GATHER_LIMIT and self._left_at_once(frame, size):
             return
         if first & 0x08:
             self.sink.write_control(first & 0x0F, frame)
@@ -555,10 +624,13 @@ cdef class FrameCodec:
 
     def flush(self):
         """Write what was gathered."""
-        cdef list gathered = self._gathered
-        cdef bytes frames = gathered[0] if len(gathered) == 1 else b"".join(gathered)
-        self._gathered = []
+        global _gatherer
+        cdef bytes frames
+        if not self._waiting:
+            return
+        frames = PyBytes_FromStringAndSize(<const char *>_gathered, self._waiting)
         self._waiting = 0
+        _gatherer = None
         # Nothing waited in the sink, and each frame may be written alone.
         if not self._left_at_once(frames, PyBytes_GET_SIZE(frames)):
             self.sink.write_admitted(frames)

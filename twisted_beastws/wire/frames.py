@@ -242,6 +242,9 @@ class FrameCodec:
     def hook_failed(self) -> None:
         raise NotImplementedError
 
+    def send_other(self, message: Any, compress: bool | None) -> None:
+        raise NotImplementedError
+
     def send_held(self, first: int, payload: bytes) -> None:
         raise NotImplementedError
 
@@ -420,6 +423,13 @@ class FrameCodec:
         self.payload_received(part, not self._remaining)
         return position + size
 
+    def send(self, message: Any, *, compress: bool | None = None) -> None:
+        """Send a message: see ``WebSocketProtocol.send``."""
+        if compress is None and isinstance(message, str):
+            self.send_text(message)
+        else:
+            self.send_other(message, compress)
+
     def send_text(self, text: str) -> None:
         """Send a text message in one frame."""
         self.send_frame(FIN_TEXT, text.encode())
@@ -445,12 +455,15 @@ class FrameCodec:
 
     def emit_frame(self, first: int, frame: bytes) -> None:
         """Write a whole frame, or gather it, as `emit` does; ``first`` is its first octet."""
-        if self._gathering and self.sink.free and len(frame) < GATHER_LIMIT:
-            self._gathered.append(frame)
-            self._waiting += len(frame)
-            if self._waiting >= GATHER_LIMIT:
+        if self._gathering and len(frame) < GATHER_LIMIT:
+            if self._waiting + len(frame) > GATHER_LIMIT:
                 self.flush()
-            return
+            if self.sink.free:
+                self._gathered.append(frame)
+                self._waiting += len(frame)
+                if self._waiting == GATHER_LIMIT:
+                    self.flush()
+                return
         if self._gathered:
             self.flush()
         if len(frame) < GATHER_LIMIT and self._left_at_once(frame):

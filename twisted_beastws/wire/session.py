@@ -36,9 +36,10 @@ from twisted_beastws.wire.frames import (
     Opcode,
     Sink,
 )
+from twisted_beastws.wire.prepared import Prepared
 
 if TYPE_CHECKING:
-    from twisted_beastws.wire.prepared import Framed, Prepared
+    from twisted_beastws.wire.prepared import Framed
 
 LEAST_HEADER = 2
 """Octets that a held message counts beyond its payload, so that empty ones are bounded, too."""
@@ -223,6 +224,19 @@ class Session(FrameCodec):
         self._end()
 
     # Sending.
+
+    def send_other(self, message: bytes | Prepared | str, compress: bool | None) -> None:
+        """Send what is no plain text: see ``WebSocketProtocol.send``."""
+        if isinstance(message, str):
+            self.send_message(FIN_TEXT, message.encode(), compress)
+        elif isinstance(message, Prepared):
+            self.send_prepared(message)
+        elif not isinstance(message, (bytes, bytearray, memoryview)):
+            raise TypeError(f"send() takes str, bytes or what prepare() made, not {type(message).__name__}: await it?")
+        elif compress is None:
+            self.send_binary(message)
+        else:
+            self.send_message(FIN_BINARY, message, compress)
 
     def send_message(self, first: int, payload: bytes, compress: bool | None = None) -> None:
         """Send a message whose frame begins with the octet ``first``. Without compression agreed on there is none."""
