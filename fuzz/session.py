@@ -112,6 +112,7 @@ class Connection:
     """A session with a handler and a sink that record all that it does."""
 
     free = True
+    at_once = None
     depth = 0
 
     def __init__(self, module: Any, plan: Plan, server: bool, limits: Limits, reactions: list[int]) -> None:
