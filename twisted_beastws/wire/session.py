@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import io
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from twisted_beastws.errors import (
     BadFramePayload,
@@ -37,9 +37,6 @@ from twisted_beastws.wire.frames import (
     Sink,
 )
 from twisted_beastws.wire.prepared import Prepared
-
-if TYPE_CHECKING:
-    from twisted_beastws.wire.prepared import Framed
 
 LEAST_HEADER = 2
 """Octets that a held message counts beyond its payload, so that empty ones are bounded, too."""
@@ -227,10 +224,10 @@ class Session(FrameCodec):
 
     def send_other(self, message: bytes | Prepared | str, compress: bool | None) -> None:
         """Send what is no plain text: see ``WebSocketProtocol.send``."""
-        if isinstance(message, str):
-            self.send_message(FIN_TEXT, message.encode(), compress)
-        elif isinstance(message, Prepared):
+        if isinstance(message, Prepared):
             self.send_prepared(message)
+        elif isinstance(message, str):
+            self.send_message(FIN_TEXT, message.encode(), compress)
         elif not isinstance(message, (bytes, bytearray, memoryview)):
             raise TypeError(f"send() takes str, bytes or what prepare() made, not {type(message).__name__}: await it?")
         elif compress is None:
@@ -244,15 +241,12 @@ class Session(FrameCodec):
 
     def send_prepared(self, message: Prepared) -> None:
         """Send a message that was put into a frame beforehand."""
-        plain = message.plain
-        if self._may_leave_framed(plain):
-            self.emit_frame(plain.first, plain.frame)
-        else:
-            self.send_message(plain.first, plain.payload, False)
-
-    def _may_leave_framed(self, framed: Framed) -> bool:
+        first, payload, frame = message.plain
         # RFC 6455 §5.3: a client masks each frame by a key of its own.
-        return self.sendable and self.server and len(framed.payload) <= self.fragment_size
+        if self.sendable and self.server and len(payload) <= self.fragment_size:
+            self.emit_frame(first, frame)
+        else:
+            self.send_message(first, payload, False)
 
     def begin_message(self, opcode: int, compress: bool | None = None) -> None:
         """Begin to stream a message out; what is sent meanwhile leaves behind it, but for control frames.
@@ -516,8 +510,8 @@ class DeflateSession(Session):
         if not compress:
             super().send_prepared(message)
             return
-        framed = message.compressed(self.deflate.parameters) if self.server else message.plain
-        if not self._may_leave_framed(framed):
+        framed = message.compressed(self.deflate.parameters) if self.sendable and self.server else None
+        if framed is None or len(framed.payload) > self.fragment_size:
             self.send_message(message.plain.first, message.plain.payload, True)
             return
         # What the sink's writing makes somebody send goes behind it.
