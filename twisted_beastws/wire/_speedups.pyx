@@ -92,10 +92,18 @@ cdef bint _is_ascii(const uint8_t *octets, Py_ssize_t size) noexcept nogil:
     return not all_bits & HIGH_BITS
 
 
+cdef object _checked(const uint8_t *octets, Py_ssize_t size):
+    try:
+        return PyUnicode_DecodeUTF8(<const char *>octets, size, NULL)
+    except UnicodeDecodeError:
+        # RFC 6455 §8.1.
+        raise _BadFramePayload() from None
+
+
 cdef object _decoded(const uint8_t *source, Py_ssize_t size, const uint8_t *key, bint masked):
     cdef uint8_t *octets
     if not masked:
-        return PyUnicode_DecodeUTF8(<const char *>source, size, NULL)
+        return _checked(source, size)
     # Unmasked in the place where ASCII may stay.
     text = PyUnicode_New(size, 0x7F)
     octets = <uint8_t *>PyUnicode_DATA(text)
@@ -103,7 +111,7 @@ cdef object _decoded(const uint8_t *source, Py_ssize_t size, const uint8_t *key,
     # Of no character and of a single one Python has objects already.
     if size > 1 and _is_ascii(octets, size):
         return text
-    return PyUnicode_DecodeUTF8(<const char *>octets, size, NULL)
+    return _checked(octets, size)
 
 
 cdef struct Utf8:
@@ -389,12 +397,7 @@ cdef class FrameCodec:
         # Refused by its header, as one that comes in parts is: before its text is judged.
         if self.on_text is None:
             raise _UnacceptableData()
-        try:
-            text = _decoded(source, size, key, self.server)
-        except UnicodeDecodeError:
-            # RFC 6455 §8.1.
-            raise _BadFramePayload() from None
-        self.call_hook(self.on_text, text)
+        self.call_hook(self.on_text, _decoded(source, size, key, self.server))
 
     cpdef call_hook(self, hook, message):
         """Give a message to the application; what it does wrong is `hook_failed`'s."""
@@ -582,7 +585,8 @@ cdef class FrameCodec:
             return False
         if size > GATHER_LIMIT - self._waiting:
             self.flush()
-        if not self.sink.free:
+        # Asked once for what leaves together: nothing is written before it.
+        if not self._waiting and not self.sink.free:
             return False
         return (_gatherer is None or _gatherer is self) and size <= GATHER_LIMIT - self._waiting
 

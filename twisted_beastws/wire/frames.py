@@ -458,7 +458,8 @@ class FrameCodec:
         if self._gathering and len(frame) < GATHER_LIMIT:
             if self._waiting + len(frame) > GATHER_LIMIT:
                 self.flush()
-            if self.sink.free:
+            # Asked once for what leaves together: nothing is written before it.
+            if self._waiting or self.sink.free:
                 self._gathered.append(frame)
                 self._waiting += len(frame)
                 if self._waiting == GATHER_LIMIT:
