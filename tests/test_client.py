@@ -197,6 +197,22 @@ class TestRequest:
             ws.abort()
 
     @leaving_nothing
+    async def test_tls_for_each_host_that_a_redirect_leads_to(self):
+        hosts: list[str] = []
+
+        def tls(host: str) -> Any:
+            hosts.append(host)
+            return trusting("localhost")
+
+        there = Script(lambda connection, head: connection.write(switching(head)))
+        async with there.listening(secure=True) as port:
+            elsewhere = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: wss://127.0.0.1:%d/\r\n\r\n" % port
+            async with Script(elsewhere).listening(secure=True) as first:
+                ws = await connect(f"wss://localhost:{first}/", tls=tls)
+                assert hosts == ["localhost", "127.0.0.1"]
+                ws.abort()
+
+    @leaving_nothing
     async def test_ipv6(self):
         try:
             port = await TCP6ServerEndpoint(reactor, 0, interface="::1").listen(

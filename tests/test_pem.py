@@ -64,7 +64,7 @@ class TestIdentity:
             (locked + certificate, "there is no private key in it that can be read (PEM, without a password)"),
             (
                 bob.partition(end)[0] + end + certificate,
-                "the private key and the certificate, its first, do not fit together",
+                "the private key cannot be used with the certificate, its first: key values mismatch",
             ),
         ):
             file.write_bytes(pem)

@@ -515,6 +515,12 @@ class TestState:
         assert "state" in str(error)
         assert peer.protocol.state is State.CLOSING
 
+    def test_is_no_name_for_a_subclass(self):
+        with pytest.raises(TypeError, match=r"Room.state: that name is the connection's; give yours another$"):
+
+            class Room(WebSocketProtocol):
+                state = "lobby"
+
 
 class TestConnectionLost:
     def test_may_be_overridden_without_calling_ours(self, connect):
@@ -721,6 +727,22 @@ class TestSend:
         peer.sends(peer.HEAD)
         peer.protocol.send("hello")
         assert sent == ["hello"]
+        peer.leaves()
+        peer.protocol.send("late")
+        assert sent == ["hello", "late"]
+
+    def test_may_be_replaced_on_the_class(self, connect, monkeypatch):
+        sent: list[Any] = []
+        monkeypatch.setattr(WebSocketProtocol, "send", lambda self, message: sent.append(message))
+        peer = connect()
+        peer.protocol.send("hello")
+        assert sent == ["hello"]
+
+    @pytest.mark.parametrize("kind", ["B", "c", "i"])
+    def test_views_of_memory(self, connect, kind):
+        peer = connect()
+        peer.protocol.send(memoryview(b"12345678").cast(kind))
+        assert peer.reads() == b"\x82\x0812345678"
 
     @pytest.mark.parametrize(
         ("send", "wire"),

@@ -107,7 +107,8 @@ class WebSocketClientEndpoint:
     reactor: None is the installed one. url: ``ws:`` or ``wss:``; userinfo becomes HTTP Basic credentials.
     endpoint: to be connected to in place of the URL's host and port; TLS is spoken over it for ``wss:``.
     headers: more fields of the request. decorator: gets the `Request` before each attempt; may be a coroutine function.
-    tls: ``IOpenSSLClientConnectionCreator`` in place of one that verifies the host by the platform's trust roots.
+    tls: ``IOpenSSLClientConnectionCreator`` in place of one that verifies the host by the platform's trust roots; or a
+        function of the host's name that gives one, for redirects may lead to another host.
     proxy: an HTTP proxy to CONNECT through, as ``http://user:password@host:port``.
     max_redirects: followed at most; away from TLS never, and credentials stay in their origin. 5 (picows).
     subprotocols, timeouts, limits: as for a server.
@@ -240,7 +241,8 @@ class WebSocketClientEndpoint:
             endpoint = HostnameEndpoint(self.reactor, url.host, url.port)
         if not url.secure:
             return endpoint
-        return wrapClientTLS(self._tls or _verifying(url.host), endpoint)
+        tls = self._tls or _verifying
+        return wrapClientTLS(tls(url.host) if callable(tls) else tls, endpoint)
 
 
 def shown(url: WebSocketURL) -> str:

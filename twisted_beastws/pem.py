@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from OpenSSL import crypto
+from OpenSSL import SSL, crypto
 from twisted.internet.ssl import Certificate, CertificateOptions, trustRootFromCertificates
 
 _CERTIFICATE = re.compile(b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -36,8 +36,9 @@ def read_identity(path: str) -> dict[str, Any]:
     }
     try:
         CertificateOptions(**identity).getContext()
-    except Exception as error:
-        raise ValueError("the private key and the certificate, its first, do not fit together") from error
+    except SSL.Error as error:
+        why = " ".join(reason for *_, reason in error.args[0]) or "they do not fit together"
+        raise ValueError(f"the private key cannot be used with the certificate, its first: {why}") from error
     return identity
 
 

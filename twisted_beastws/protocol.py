@@ -137,7 +137,6 @@ class WebSocketProtocol(Protocol):
     _undecorated: bool = False
     _connection_id: int | None = None
     _in_hook_mode: ClassVar[bool] = False
-    _sends_by_session: ClassVar[bool] = True
     _session_types: ClassVar[tuple[type[Session], type[DeflateSession]]] = (Session, DeflateSession)
     _liveness: Liveness
     _opening: ServerOpening | ClientOpening | None = None
@@ -153,7 +152,8 @@ class WebSocketProtocol(Protocol):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._in_hook_mode = any(map(cls._overrides, ("text_received", "binary_received", "fragment_received")))
-        cls._sends_by_session = not cls._overrides("send")
+        if cls._overrides("state"):
+            raise TypeError(f"{cls.__qualname__}.state: that name is the connection's; give yours another")
         if cls._overrides("connectionLost") and not hasattr(cls.connectionLost, "runs_ours"):
             cls.connectionLost = _behind_which_ours_runs(cls.connectionLost)  # type: ignore[method-assign]
 
@@ -263,9 +263,9 @@ class WebSocketProtocol(Protocol):
 
     def _finish(self) -> None:
         # Without it no cycle is left that keeps this object alive.
-        self._session = None
-        if self._sends_by_session:
-            self.__dict__.pop("send", None)
+        session, self._session = self._session, None
+        if session is not None and self.__dict__.get("send") == session.send:
+            del self.send
         self._run_hook(self.closed, self.close_reason)
 
     # Opening: the server's side.
@@ -740,7 +740,7 @@ class WebSocketProtocol(Protocol):
             self._response = response
         session = self._make_session()
         self._session = session
-        if self._sends_by_session and "send" not in self.__dict__:
+        if type(self).send is _send and "send" not in self.__dict__:
             # A call less for each message.
             self.send = session.send  # type: ignore[method-assign]
         self._direct_messages(session)
@@ -986,6 +986,10 @@ class WebSocketProtocol(Protocol):
             self._transport.loseWriteConnection()
         else:
             self._transport.loseConnection()
+
+
+# To know a ``send`` that somebody put in its place.
+_send = WebSocketProtocol.send
 
 
 class _Messages:

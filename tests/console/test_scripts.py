@@ -13,7 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection
 
 from ..certificates import Authority
@@ -260,6 +262,29 @@ class TestCertificates:
             assert status == 1
             assert err.endswith(" asks for a client's certificate; --cert gives one\n")
             assert run(url, f"--cert={ann}", "-x", "hello")[0] == 1
+
+    def test_are_shown_to_nobody_else(self, tmp_path: Path) -> None:
+        """Where a redirect leads to another host."""
+        ours, ann, seen = Authority("ours"), str(tmp_path / "ann.pem"), []
+        Path(ann).write_bytes(ours.issue("ann"))
+        (tmp_path / "authorities.pem").write_bytes(ours.pem)
+        context = server_context(tmp_path)
+        context.load_verify_locations(tmp_path / "authorities.pem")
+        context.verify_mode = ssl.CERT_OPTIONAL
+
+        def see(ws: ServerConnection) -> None:
+            seen.append(bool(ws.socket.getpeercert()))
+
+        def redirect(ws: ServerConnection, request: Request) -> Response | None:
+            seen.append(bool(ws.socket.getpeercert()))
+            return Response(302, "Found", Headers({"Location": urls[0], "Content-Length": "0"}))
+
+        urls: list[str] = []
+        with serving(see, ssl=context) as there:
+            urls.append(there.replace("localhost", "127.0.0.1"))
+            with serving(echo, ssl=context, process_request=redirect) as here:
+                assert run(here, "-k", f"--cert={ann}", "-w5", "-x", "hello")[0] == 0
+        assert seen == [True, False]
 
 
 class TestPipes:

@@ -344,6 +344,20 @@ class TestGather:
         assert [len(data) for _, data in recorder.writes] == [5 if server else 9, GATHER_LIMIT, 5 if server else 9]
         assert [frame.payload for frame in recorder.sent] == [b"one", pattern(size), b"two"]
 
+    @pytest.mark.parametrize("size", [GATHER_LIMIT // 2, 40_000])
+    def test_what_its_writing_makes_somebody_send_goes_behind_all_of_it(self, server, size):
+        class Closing(Recorder):
+            def write_admitted(self, data: bytes) -> None:
+                super().write_admitted(data)
+                self.session.close()
+
+        def react(recorder: Recorder, event: Event) -> None:
+            recorder.session.send_binary(bytes(size))
+            recorder.session.send_binary(bytes(size))
+
+        recorder = Closing(server, react=react).receive((TEXT, b"go"))
+        assert recorder.sent == [Frame(BINARY, bytes(size)), Frame(BINARY, bytes(size)), Frame(CLOSE, b"\x03\xe8")]
+
     def test_another_session_fed_in_the_midst_of_it(self, server):
         other = Recorder(server, react=self.echo)
 

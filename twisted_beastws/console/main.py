@@ -143,7 +143,9 @@ def _connect(reactor: Any, options: Options, protocol: Callable[[], Any], **sett
     if options.url.secure and (insecure or authorities is not None or identity is not None):
         from twisted_beastws.console.tls import tls_with
 
-        settings["tls"] = tls_with(options.url.host, insecure, authorities, identity)
+        ours = options.url.host
+        # Who is redirected shows nobody else who he is.
+        settings["tls"] = lambda host: tls_with(host, insecure, authorities, identity if host == ours else None)
     return connect(
         options["url"],
         reactor=reactor,

@@ -146,7 +146,7 @@ class Options(TwistedOptions):
         self["exec"].append(command)
 
     def opt_cacert(self, file: str) -> None:
-        """Trust servers whose certificate one in this file (PEM) has signed, and no others."""
+        """Trust servers whom an authority in this file (PEM) vouches for, and no others."""
         from twisted_beastws.pem import read_authorities
 
         self["cacert"] = _read("cacert", file, read_authorities)

@@ -564,38 +564,39 @@ cdef class FrameCodec:
         cdef uint8_t header[MOST_HEADER]
         cdef bytes key = self._next_key()
         cdef Py_ssize_t length = _header(header, first, size, key)
-        if size < GATHER_LIMIT and self._gathers(length + size):
+        if size >= GATHER_LIMIT or not self._gathers(length + size):
+            self._write(first, _framed(first, payload, size, key))
+        elif length + size > GATHER_LIMIT - self._waiting:
+            self._flush(_framed(first, payload, size, key))
+        else:
             _put(_gathered + self._waiting, header, length, payload, size, key)
             self._has_gathered(length + size)
-        else:
-            self._write(first, _framed(first, payload, size, key))
 
     def emit_frame(self, int first, bytes frame not None):
         """Write a whole frame, or gather it, as `emit` does; ``first`` is its first octet."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
-        if self._gathers(size):
+        if not self._gathers(size):
+            self._write(first, frame)
+        elif size > GATHER_LIMIT - self._waiting:
+            self._flush(frame)
+        else:
             memcpy(_gathered + self._waiting, PyBytes_AS_STRING(frame), size)
             self._has_gathered(size)
-        else:
-            self._write(first, frame)
 
     cdef bint _gathers(self, Py_ssize_t size) except -1:
-        # A frame is to be gathered, and there is room for it.
         if not self._gathering or size >= GATHER_LIMIT:
             return False
-        if size > GATHER_LIMIT - self._waiting:
-            self.flush()
         # Asked once for what leaves together: nothing is written before it.
         if not self._waiting and not self.sink.free:
             return False
-        return (_gatherer is None or _gatherer is self) and size <= GATHER_LIMIT - self._waiting
+        return _gatherer is None or _gatherer is self
 
     cdef _has_gathered(self, Py_ssize_t size):
         global _gatherer
         _gatherer = self
         self._waiting += size
         if self._waiting == GATHER_LIMIT:
-            self.flush()
+            self._flush(b"")
 
     cdef _write(self, int first, bytes frame):
         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
@@ -628,11 +629,13 @@ cdef class FrameCodec:
 
     def flush(self):
         """Write what was gathered."""
+        if self._waiting:
+            self._flush(b"")
+
+    cdef _flush(self, bytes last):
+        # With ``last``, for which there is no room.
         global _gatherer
-        cdef bytes frames
-        if not self._waiting:
-            return
-        frames = PyBytes_FromStringAndSize(<const char *>_gathered, self._waiting)
+        cdef bytes frames = PyBytes_FromStringAndSize(<const char *>_gathered, self._waiting) + last
         self._waiting = 0
         _gatherer = None
         # Nothing waited in the sink, and each frame may be written alone.

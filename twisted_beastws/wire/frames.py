@@ -455,16 +455,13 @@ class FrameCodec:
 
     def emit_frame(self, first: int, frame: bytes) -> None:
         """Write a whole frame, or gather it, as `emit` does; ``first`` is its first octet."""
-        if self._gathering and len(frame) < GATHER_LIMIT:
-            if self._waiting + len(frame) > GATHER_LIMIT:
+        # The sink is asked once for what leaves together: nothing is written before it.
+        if self._gathering and len(frame) < GATHER_LIMIT and (self._waiting or self.sink.free):
+            self._gathered.append(frame)
+            self._waiting += len(frame)
+            if self._waiting >= GATHER_LIMIT:
                 self.flush()
-            # Asked once for what leaves together: nothing is written before it.
-            if self._waiting or self.sink.free:
-                self._gathered.append(frame)
-                self._waiting += len(frame)
-                if self._waiting == GATHER_LIMIT:
-                    self.flush()
-                return
+            return
         if self._gathered:
             self.flush()
         if len(frame) < GATHER_LIMIT and self._left_at_once(frame):

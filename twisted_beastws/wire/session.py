@@ -68,6 +68,15 @@ def _decoded(message: bytes) -> str:
         raise BadFramePayload from None
 
 
+def _octets(message: Any) -> Any:
+    if isinstance(message, memoryview):
+        # Of whatever items: their count is not that of the octets.
+        return message.cast("B")
+    if not isinstance(message, (bytes, bytearray)):
+        raise TypeError(f"send() takes str, bytes or what prepare() made, not {type(message).__name__}: await it?")
+    return message
+
+
 class Session(FrameCodec):
     """One end of an open connection.
 
@@ -222,18 +231,16 @@ class Session(FrameCodec):
 
     # Sending.
 
-    def send_other(self, message: bytes | Prepared | str, compress: bool | None) -> None:
+    def send_other(self, message: Any, compress: bool | None) -> None:
         """Send what is no plain text: see ``WebSocketProtocol.send``."""
         if isinstance(message, Prepared):
             self.send_prepared(message)
         elif isinstance(message, str):
             self.send_message(FIN_TEXT, message.encode(), compress)
-        elif not isinstance(message, (bytes, bytearray, memoryview)):
-            raise TypeError(f"send() takes str, bytes or what prepare() made, not {type(message).__name__}: await it?")
         elif compress is None:
-            self.send_binary(message)
+            self.send_binary(_octets(message))
         else:
-            self.send_message(FIN_BINARY, message, compress)
+            self.send_message(FIN_BINARY, _octets(message), compress)
 
     def send_message(self, first: int, payload: bytes, compress: bool | None = None) -> None:
         """Send a message whose frame begins with the octet ``first``. Without compression agreed on there is none."""
