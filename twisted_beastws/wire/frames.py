@@ -146,6 +146,15 @@ def encode_frame(first: int, payload: bytes, key: bytes | None = None) -> bytes:
     return header + key + apply_mask(payload, key)
 
 
+def decode_text(payload: bytes) -> str:
+    """A whole text message. Raises `BadFramePayload` for what is no UTF-8."""
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        # RFC 6455 §8.1.
+        raise BadFramePayload from None
+
+
 class FrameCodec:
     """Takes received octets apart into frames and delivers whole messages; puts sent messages into frames.
 
@@ -380,12 +389,7 @@ class FrameCodec:
             # Refused by its header, as one that comes in parts is: before its text is judged.
             if self.on_text is None:
                 raise UnacceptableData
-            try:
-                text = payload.decode()
-            except UnicodeDecodeError:
-                # RFC 6455 §8.1.
-                raise BadFramePayload from None
-            self.call_hook(self.on_text, text)
+            self.call_hook(self.on_text, decode_text(payload))
         else:
             self.call_hook(self.on_binary, payload)
 

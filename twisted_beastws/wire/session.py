@@ -35,6 +35,7 @@ from twisted_beastws.wire.frames import (
     UNLIMITED,
     Opcode,
     Sink,
+    decode_text,
 )
 from twisted_beastws.wire.prepared import Prepared
 
@@ -58,14 +59,6 @@ class Handler(Protocol):
 
     def session_ended(self) -> None:
         """No frame will be sent or read any more; the transport is to be closed. Called once."""
-
-
-def _decoded(message: bytes) -> str:
-    try:
-        return message.decode()
-    except UnicodeDecodeError:
-        # RFC 6455 §8.1.
-        raise BadFramePayload from None
 
 
 def _octets(message: Any) -> Any:
@@ -161,7 +154,7 @@ class Session(FrameCodec):
             self._gather(part, final)
 
     def _whole(self, message: bytes) -> str | bytes:
-        return message if self.message_opcode == Opcode.BINARY else _decoded(message)
+        return message if self.message_opcode == Opcode.BINARY else decode_text(message)
 
     def _gather(self, part: bytes, final: bool) -> None:
         if not self.message_size:
@@ -470,7 +463,7 @@ class DeflateSession(Session):
             raise UnacceptableData
         message = self.deflate.inflate_whole(payload, self.max_message_size)
         if isinstance(message, bytes):
-            self.call_hook(hook, _decoded(message) if text else message)
+            self.call_hook(hook, decode_text(message) if text else message)
             return
         self.compressed = True
         self.begin_frame(first, len(payload))
