@@ -13,9 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
 
 
-@cache
-def identity() -> PrivateCertificate:
-    """A key and a certificate for the name ``localhost``, signed by itself: nobody trusts it who is not told to."""
+def new_identity() -> bytes:
+    """A new certificate for ``localhost``, signed by itself, and its key: nobody trusts it who is not told to."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(timezone.utc)
@@ -23,12 +22,27 @@ def identity() -> PrivateCertificate:
     builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
     builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return PrivateCertificate.loadPEM(pem + builder.sign(key, SHA256()).public_bytes(Encoding.PEM))
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM) + pem
+
+
+@cache
+def identity_pem() -> bytes:
+    """The certificate and the key that all share.
+
+    They are not to be had by ``identity().dumpPEM()``: where two threads do that at once, OpenSSL's flag for a key
+    without its curve can stay set, and whoever converts the key after that is told that it is invalid.
+    """
+    return new_identity()
+
+
+@cache
+def identity() -> PrivateCertificate:
+    return PrivateCertificate.loadPEM(identity_pem())
 
 
 def trusting(host: str = "localhost") -> Any:
     """The client's TLS policy that trusts `identity`."""
-    return optionsForClientTLS(host, trustRoot=Certificate.loadPEM(identity().dumpPEM()))
+    return optionsForClientTLS(host, trustRoot=Certificate.loadPEM(identity_pem()))
 
 
 class Authority:

@@ -23,7 +23,7 @@ from twisted_beastws import Deflate, Limits, State, Timeouts, WebSocketProtocol,
 from twisted_beastws.client import HANDSHAKES_OWN, WebSocketClientEndpoint, connect
 from twisted_beastws.wire.http import Request
 
-from .certificates import identity, trusting
+from .certificates import identity, identity_pem, trusting
 from .loopback import (
     Noting,
     Script,
@@ -568,7 +568,7 @@ class TestTLS:
     @leaving_nothing
     async def test_one_that_the_platform_vouches_for_is_accepted(self, monkeypatch, tmp_path):
         roots = tmp_path / "roots.pem"
-        roots.write_bytes(identity().dumpPEM())
+        roots.write_bytes(identity_pem())
         monkeypatch.setenv("SSL_CERT_FILE", str(roots))
         async with serving(secure=True) as url:
             ws = await connect(url)

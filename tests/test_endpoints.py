@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.application.internet import ClientService
 from twisted.internet import endpoints, reactor
 from twisted.internet.address import IPv4Address
@@ -62,7 +61,7 @@ from twisted_beastws.endpoints import CLIENT_KEYS, SERVER_KEYS, ConfiguredFactor
 from twisted_beastws.reconnection import ReconnectingService
 from twisted_beastws.tunnel import TunnelFactory
 
-from .certificates import identity, trusting
+from .certificates import identity, identity_pem, trusting
 from .loopback import (
     Noting,
     Script,
@@ -144,12 +143,10 @@ async def hang_up(stream: Any) -> None:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of PEM files to trust, and ``../server.pem`` with a key."""
     home = tmp_path_factory.mktemp("tls")
-    key = identity().privateKey.original.to_cryptography_key()
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (home / "server.pem").write_bytes(identity().dumpPEM() + private)
+    (home / "server.pem").write_bytes(identity_pem())
     trusted = home / "trusted"
     trusted.mkdir()
-    (trusted / "localhost.pem").write_bytes(identity().dumpPEM())
+    (trusted / "localhost.pem").write_bytes(identity_pem())
     return trusted
 
 
@@ -343,7 +340,7 @@ class TestStreams:
         async with listening(f"beastws:ssl:{LOOPBACK}:privateKey={pem}:target=/x", echo) as port:
             stream = await dial(f"{scheme}:localhost:{port}:trustRoots={certificates}:target=/x")
             assert ISSLTransport.providedBy(stream.transport) and ISSLTransport.providedBy(echo.last.transport)
-            assert Certificate.peerFromTransport(stream.transport) == Certificate.loadPEM(identity().dumpPEM())
+            assert Certificate.peerFromTransport(stream.transport) == Certificate.loadPEM(identity_pem())
             assert echo.last.transport.getPeerCertificate() is None
             await converse(stream, bytes(1 << 20))
             assert type(await echo.last.lost) is ConnectionDone
@@ -393,7 +390,7 @@ class TestStreams:
             stream: Any = await client.connect(Keeping(Stream))
             stream.transport.write(bytes(1 << 18))
             await until(lambda: stream.octets == bytes(1 << 18))
-            assert Certificate.peerFromTransport(stream.transport) == Certificate.loadPEM(identity().dumpPEM())
+            assert Certificate.peerFromTransport(stream.transport) == Certificate.loadPEM(identity_pem())
             await hang_up(stream)
 
     @leaving_nothing

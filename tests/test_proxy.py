@@ -22,7 +22,7 @@ from twisted_beastws.client import WebSocketClientEndpoint, connect
 from twisted_beastws.proxy import ProxyEndpoint, Tunnel
 from twisted_beastws.wire.http import Headers, Request
 
-from .certificates import identity, trusting
+from .certificates import identity_pem, trusting
 from .loopback import (
     Noting,
     Script,
@@ -101,7 +101,7 @@ class TestTunnel:
     @leaving_nothing
     async def test_to_a_proxy_behind_tls(self, secure, monkeypatch, tmp_path):
         roots = tmp_path / "roots.pem"
-        roots.write_bytes(identity().dumpPEM())
+        roots.write_bytes(identity_pem())
         monkeypatch.setenv("SSL_CERT_FILE", str(roots))
         async with Script(tunnels).listening(secure=True) as port, serving(secure=secure) as url:
             ws = await dial(port, url, proxy=f"https://localhost:{port}")

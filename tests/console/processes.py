@@ -22,11 +22,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from ..certificates import identity
+from ..certificates import identity_pem
 from ..loopback import switching
 from ..turns import in_turns
 
@@ -87,11 +86,8 @@ class Heard:
 
 def server_context(directory: Path) -> ssl.SSLContext:
     """TLS with the certificate that nobody trusts."""
-    certificate: Any = identity()
-    key = certificate.privateKey.original.to_cryptography_key()
     file = directory / "identity.pem"
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    file.write_bytes(pem + certificate.dumpPEM())
+    file.write_bytes(identity_pem())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
     return in_turns(context)

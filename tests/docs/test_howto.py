@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from twisted_beastws import Hub, Limits, State, Timeouts, WebSocketProtocol, WebSocketServerFactory, connect
 from twisted_beastws.testing import Frame, connected_pair, scripted_client, upgrade_request
 
-from ..certificates import identity, trusting
+from ..certificates import identity, identity_pem, trusting
 from .programs import PATIENCE, defined, expect_refusal, get, listings, run, running_listing, talking
 
 
@@ -216,7 +216,7 @@ class TestAuthentication:
         from twisted.internet import reactor
 
         served = defined(self.certificates)
-        pem = identity().dumpPEM()
+        pem = identity_pem()
         endpoint = served["endpoint_for_certified"](reactor, 0, pem, pem)
         port = await endpoint.listen(WebSocketServerFactory(served["Certified"]))
         url = f"wss://localhost:{port.getHost().port}/"

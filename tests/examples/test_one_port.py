@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from ..certificates import identity
+from ..certificates import identity_pem
 from ..turns import in_turns
 from .processes import EXAMPLES, PATIENCE, Example
 
@@ -31,12 +31,12 @@ ANSWER = bytes.fromhex("8105 68656c6c6f")
 
 def one_port(directory: Path) -> Example:
     pem = directory / "identity.pem"
-    pem.write_bytes(identity().dumpPEM())
+    pem.write_bytes(identity_pem())
     return Example("one_port", directory, "--identity", str(pem))
 
 
 def trusting() -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=identity().dumpPEM().decode())
+    context = ssl.create_default_context(cadata=identity_pem().decode())
     # As a browser does.
     context.set_alpn_protocols(["h2", "http/1.1"])
     return context

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ..browser import chromium
-from ..certificates import identity
+from ..certificates import identity_pem
 from .processes import Example, await_that
 
 ENTER = "\ue007"
@@ -52,7 +52,7 @@ def test_echo(page: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_one_port(page: Any, tmp_path: Path, scheme: str) -> None:
-    (tmp_path / "identity.pem").write_bytes(identity().dumpPEM())
+    (tmp_path / "identity.pem").write_bytes(identity_pem())
     with Example("one_port", tmp_path, "--identity", "identity.pem") as example:
         shown = page(f"{scheme}://127.0.0.1:{example.port}/")
         shown.await_text("#socket", f"answers at {scheme.replace('http', 'ws')}://127.0.0.1:{example.port}/")

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet.defer import gatherResults
 from twisted.internet.testing import MemoryReactorClock
 
@@ -18,7 +17,7 @@ from twisted_beastws.hub import Hub, PublishError
 from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.hub.redis import RedisBackplane
 
-from ..certificates import identity
+from ..certificates import identity_pem
 from ..loopback import until
 from ..redis_server import RedisServer, redis_running
 from .stubs import Stub
@@ -358,18 +357,9 @@ class TestAccess:
 
         tries: list[int] = []
         monkeypatch.setattr(redis_link, "backoff", lambda failures: tries.append(failures) or 0.05)
-        key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-        private = identity().privateKey.original.to_cryptography_key()
-        key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        certificate.write_bytes(identity().dumpPEM())
-        files = (
-            "--tls-cert-file",
-            str(certificate),
-            "--tls-key-file",
-            str(key),
-            "--tls-ca-cert-file",
-            str(certificate),
-        )
+        certificate = tmp_path / "certificate.pem"
+        certificate.write_bytes(identity_pem())
+        files = [word for name in ("cert", "key", "ca-cert") for word in (f"--tls-{name}-file", str(certificate))]
         with redis_running(tmp_path, *files, "--tls-auth-clients", "no", "--tls-port", "0") as plain:
             plain.ask(f"CONFIG SET port 0 tls-port {plain.port}")
             one = node(f"rediss://localhost:{plain.port}")

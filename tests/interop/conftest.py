@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from twisted_beastws import Deflate
 
-from ..certificates import identity
+from ..certificates import identity_pem
 
 
 @pytest.fixture(params=[None, Deflate()], ids=["plain", "deflate"])
@@ -24,15 +23,7 @@ def secure(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The certificate for ``localhost`` in a file."""
+    """The certificate for ``localhost`` and its key in a file."""
     path = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    path.write_bytes(identity().dumpPEM())
-    return path
-
-
-@pytest.fixture(scope="session")
-def certificate_and_key(certificate: Path) -> Path:
-    key = identity().privateKey.original.to_cryptography_key()
-    path = certificate.with_name("certificate_and_key.pem")
-    path.write_bytes(certificate.read_bytes() + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    path.write_bytes(identity_pem())
     return path

@@ -59,11 +59,11 @@ async def test_their_client(deflate: Deflate | None, secure: bool, certificate: 
 
 
 @pytest_twisted.ensureDeferred
-async def test_their_server(deflate: Deflate | None, secure: bool, certificate_and_key: Path) -> None:
+async def test_their_server(deflate: Deflate | None, secure: bool, certificate: Path) -> None:
     tls = None
     if secure:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(certificate_and_key)
+        tls.load_cert_chain(certificate)
 
     async def echo(request: web.Request) -> web.WebSocketResponse:
         ws = web.WebSocketResponse(compress=deflate is not None, max_msg_size=0)

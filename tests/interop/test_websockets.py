@@ -67,11 +67,11 @@ async def echo(ws: ServerConnection) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_their_server(deflate: Deflate | None, secure: bool, certificate_and_key: Path) -> None:
+async def test_their_server(deflate: Deflate | None, secure: bool, certificate: Path) -> None:
     tls = None
     if secure:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(certificate_and_key)
+        tls.load_cert_chain(certificate)
 
     @asynccontextmanager
     async def server() -> AsyncIterator[int]:

@@ -9,20 +9,19 @@ from typing import Any
 import pytest
 from twisted.internet.interfaces import IReactorTCP, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
-from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.testing import MemoryReactor
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from twisted_beastws.service.certificates import ReloadableEndpoint
 
-from ..certificates import identity
+from ..certificates import new_identity
 
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
     path = tmp_path / "key.pem"
-    path.write_bytes(pem())
+    path.write_bytes(new_identity())
     return path
 
 
@@ -36,12 +35,6 @@ def lines(request: pytest.FixtureRequest) -> list[str]:
     globalLogPublisher.addObserver(observe)
     request.addfinalizer(lambda: globalLogPublisher.removeObserver(observe))
     return lines
-
-
-def pem() -> bytes:
-    """A certificate and its key, each time new ones."""
-    whole: PrivateCertificate = identity.__wrapped__()
-    return bytes(whole.dumpPEM())
 
 
 def key_alone(both: bytes) -> bytes:
@@ -74,7 +67,7 @@ class TestReload:
     def test_one_that_cannot_be_read_leaves_the_old_one(self, key: Path, lines: list[str]) -> None:
         endpoint, context = listens(MemoryReactor(), f"ssl:8443:privateKey={key}")
         before = context()
-        for broken in (b"", pem()[:-200], None):
+        for broken in (b"", new_identity()[:-200], None):
             if broken is None:
                 key.unlink()
             else:
@@ -90,7 +83,7 @@ class TestReload:
         key.write_bytes(key_alone(key.read_bytes()))
         endpoint, context = listens(MemoryReactor(), f"ssl:8443:privateKey={key}:certKey={certificate}")
         before = context()
-        key.write_bytes(key_alone(pem()))
+        key.write_bytes(key_alone(new_identity()))
         endpoint.reload()
         assert context() is before
         assert "the certificate stays as it was" in lines[0]

@@ -19,7 +19,7 @@ from twisted_beastws.service.forwarded import BehindProxy
 from twisted_beastws.service.serving import Farewell
 
 from .. import command_line
-from ..certificates import identity
+from ..certificates import identity, identity_pem
 
 APP = """
 from twisted_beastws import Timeouts, WebSocketProtocol, WebSocketServerFactory
@@ -179,7 +179,7 @@ class TestGiven:
 
     def test_whose_certificates_let_somebody_in(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        (tmp_path / "ca.pem").write_bytes(identity().dumpPEM())
+        (tmp_path / "ca.pem").write_bytes(identity_pem())
         assert parse("--client-ca=ca.pem", "--listen=ssl:1984:privateKey=ca.pem")["client-ca"] == f"{tmp_path}/ca.pem"
         assert refusal("--client-ca=none.pem") == "--client-ca=none.pem: No such file or directory"
         for text, why in (

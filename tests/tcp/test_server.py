@@ -24,7 +24,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from twisted_beastws import Limits, Request, Response, Timeouts, WebSocketProtocol, WebSocketServerFactory
 
-from ..certificates import identity
+from ..certificates import identity_pem
 from ..loopback import PATIENCE, listening, uncollected, until
 from ..turns import in_turns
 from ..ways import BOTH_WAYS
@@ -98,7 +98,7 @@ class Server:
     def tls(self) -> ssl.SSLContext | None:
         if not self.secure:
             return None
-        return in_turns(ssl.create_default_context(cadata=identity().dumpPEM().decode()))
+        return in_turns(ssl.create_default_context(cadata=identity_pem().decode()))
 
     @property
     def ends(self) -> list[Any]:

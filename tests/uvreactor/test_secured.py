@@ -14,7 +14,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
 
-from ..certificates import identity
+from ..certificates import identity, identity_pem
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -60,7 +60,7 @@ class Secure:
         plain = socket.create_connection(("127.0.0.1", self.port.getHost().port), 5)
         plain.sendall(b"secure\n")
         assert plain.recv(3) == b"go\n"
-        context = ssl.create_default_context(cadata=identity().dumpPEM().decode())
+        context = ssl.create_default_context(cadata=identity_pem().decode())
         return context.wrap_socket(plain, server_hostname="localhost")
 
     def call(self, function: Any, *arguments: Any) -> Deferred[Any]:
