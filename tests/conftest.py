@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -159,7 +160,10 @@ def connect(clock: Clock) -> Callable[..., Peer]:
 @pytest.fixture(scope="session")
 def logging() -> None:
     # Until logging begins Twisted keeps every event, and with it what the event speaks of.
+    show = warnings.showwarning
     globalLogBeginner.beginLoggingTo([lambda event: None], discardBuffer=True, redirectStandardIO=False)
+    # pytest's: the first test that has a log would find others' warnings in it.
+    warnings.showwarning = show
     # What is there already is no test's garbage: leaving it out makes each test's search for its own quick.
     gc.freeze()
 

@@ -28,6 +28,7 @@ from twisted_beastws import (
     Timeouts,
     WebSocketProtocol,
     errors,
+    prepare,
 )
 from twisted_beastws.outgoing import Outgoing
 from twisted_beastws.wire.closing import Close
@@ -707,6 +708,11 @@ class TestReceive:
         assert got == ["a", 1006]
 
 
+def streamed(ws, data):
+    with ws.message() as message:
+        message.write(data)
+
+
 class TestSend:
     def test_may_be_overridden(self, connect):
         class Loud(WebSocketProtocol):
@@ -739,10 +745,48 @@ class TestSend:
         assert sent == ["hello"]
 
     @pytest.mark.parametrize("kind", ["B", "c", "i"])
-    def test_views_of_memory(self, connect, kind):
+    @pytest.mark.parametrize(
+        ("send", "head"),
+        [
+            (lambda ws, data: ws.send(data), b"\x82\x08"),
+            (lambda ws, data: ws.send(data, compress=False), b"\x82\x08"),
+            (lambda ws, data: ws.send(prepare(data)), b"\x82\x08"),
+            (lambda ws, data: ws.send_binary(data), b"\x82\x08"),
+            (lambda ws, data: ws.send_binary(data, compress=False), b"\x82\x08"),
+            (lambda ws, data: ws.send_text(data), b"\x81\x08"),
+            (lambda ws, data: ws.write(data), b"\x82\x08"),
+            (lambda ws, data: ws.ping(data) and None, b"\x89\x08"),
+            (lambda ws, data: ws.pong(data), b"\x8a\x08"),
+            (streamed, b"\x01\x08"),
+        ],
+    )
+    def test_views_of_memory(self, connect, send, head, kind):
         peer = connect()
-        peer.protocol.send(memoryview(b"12345678").cast(kind))
-        assert peer.reads() == b"\x82\x0812345678"
+        send(peer.protocol, memoryview(b"12345678").cast(kind))
+        assert peer.reads().startswith(head + b"12345678")
+
+    @pytest.mark.parametrize(
+        ("send", "taken"),
+        [
+            (lambda ws: ws.send_binary("a"), r"send_binary\(\) takes bytes, not str"),
+            (lambda ws: ws.send_binary(None, compress=False), r"send_binary\(\) takes bytes, not NoneType"),
+            (lambda ws: ws.send_text(5), r"send_text\(\) takes str or bytes, not int"),
+            (lambda ws: ws.write([1]), r"send_binary\(\) takes bytes, not list"),
+            (lambda ws: ws.ping("a"), r"ping\(\) takes bytes, not str"),
+            (lambda ws: ws.pong(5), r"pong\(\) takes bytes, not int"),
+        ],
+    )
+    def test_what_is_none_of_what_it_takes(self, connect, send, taken):
+        peer = connect()
+        with pytest.raises(TypeError, match=taken):
+            send(peer.protocol)
+        assert peer.reads() == b""
+
+    def test_what_is_no_part(self, connect):
+        peer = connect()
+        with pytest.raises(TypeError, match=r"write\(\) takes str or bytes, not int"):
+            streamed(peer.protocol, 5)
+        assert peer.reads() == b"\x88\x02\x03\xf3"
 
     @pytest.mark.parametrize(
         ("send", "wire"),

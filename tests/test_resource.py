@@ -46,11 +46,18 @@ async def talk(ws: WebSocketProtocol) -> None:
     """A coroutine for a connection."""
 
 
-@pytest.mark.parametrize("argument", [WebSocketProtocol, talk, WebSocketServerFactory])
-def test_what_is_no_factory(argument: Any) -> None:
-    told = "is no factory: give WebSocketResource(WebSocketServerFactory(YourProtocol))"
-    with pytest.raises(TypeError, match=re.escape(told)):
+@pytest.mark.parametrize(
+    ("argument", "what"),
+    [
+        (WebSocketProtocol, "the class WebSocketProtocol"),
+        (talk, "a value of type function"),
+        (WebSocketServerFactory, "the class WebSocketServerFactory"),
+    ],
+)
+def test_what_is_no_factory(argument: Any, what: str) -> None:
+    with pytest.raises(TypeError) as refused:
         WebSocketResource(argument)
+    assert str(refused.value) == f"factory: give WebSocketServerFactory(YourProtocol), not {what}"
 
 
 HEAD = (

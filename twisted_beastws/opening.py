@@ -11,11 +11,14 @@ from twisted.logger import Logger
 from twisted_beastws.errors import HandshakeError, HookFailed, LocalError, UpgradeDeclined
 from twisted_beastws.operation import Operation, settled
 from twisted_beastws.options import Decorator
+from twisted_beastws.tls_failures import tls_trouble
 from twisted_beastws.wire import handshake
 from twisted_beastws.wire.deflate import Negotiated, accept_offer
 from twisted_beastws.wire.http import Request, Response, parse_request
 
 if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
     from twisted_beastws.protocol import WebSocketProtocol
 
 log = Logger()
@@ -29,6 +32,12 @@ class ServerOpening(Operation):
     def __init__(self, protocol: WebSocketProtocol) -> None:
         super().__init__(protocol, "request")
         self._request: Request | None = None
+
+    def lost(self, failure: Failure) -> None:
+        """End what is under way with ``failure``; if that is nothing, nobody else tells whom TLS kept out."""
+        if self._operation is None and (trouble := tls_trouble(failure.value)):
+            log.info("no TLS with {peer}: {trouble}", peer=self._protocol.peer, trouble=trouble)
+        super().lost(failure)
 
     def read_request(self) -> Deferred[Request]:
         """The next request's head."""

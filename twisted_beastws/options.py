@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
+from inspect import isclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ class Role(Enum):
 
     SERVER = "server"
     CLIENT = "client"
+
+
+def kind_of(value: object) -> str:
+    """What was given in place of something made of a class: that is for an error's text."""
+    return f"the class {value.__name__}" if isclass(value) else f"a value of type {type(value).__name__}"
 
 
 def _check(value: object, name: str, good: Callable[[Any], bool], wanted: str) -> None:

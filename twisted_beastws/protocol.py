@@ -42,7 +42,7 @@ from twisted_beastws.wire.handshake import success
 from twisted_beastws.wire.http import Request, Response
 from twisted_beastws.wire.prepared import Prepared
 from twisted_beastws.wire.rate import rate_limited
-from twisted_beastws.wire.session import DeflateSession, Session
+from twisted_beastws.wire.session import DeflateSession, Session, octets_of
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, ITransport
@@ -76,7 +76,8 @@ class MessageWriter:
 
     def write(self, part: str | bytes) -> None:
         """Send a part; ``bytes`` of a text may end inside a character. Raises `ConnectionClosed`, `BufferFull`."""
-        self._session.write_part(part.encode() if isinstance(part, str) else part)
+        octets = part.encode() if isinstance(part, str) else octets_of(part, "write() takes str or bytes")
+        self._session.write_part(octets)
 
 
 class ApplicationTransport:
@@ -460,11 +461,13 @@ class WebSocketProtocol(Protocol):
         if compress is None and isinstance(text, str):
             self._require_session().send_text(text)
         else:
-            payload = text.encode() if isinstance(text, str) else text
+            payload = text.encode() if isinstance(text, str) else octets_of(text, "send_text() takes str or bytes")
             self._require_session().send_message(FIN_TEXT, payload, compress)
 
     def send_binary(self, data: bytes, *, compress: bool | None = None) -> None:
         """Send a binary message. As `send` otherwise."""
+        if not isinstance(data, bytes):
+            data = octets_of(data, "send_binary() takes bytes")
         if compress is None:
             self._require_session().send_binary(data)
         else:

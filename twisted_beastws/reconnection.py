@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from twisted_beastws.client import WebSocketClientEndpoint
 from twisted_beastws.errors import HandshakeTimeout, UpgradeDeclined
+from twisted_beastws.options import kind_of
 from twisted_beastws.protocol import State
 
 RETRYABLE_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
@@ -140,11 +141,7 @@ def reconnecting(endpoint: WebSocketClientEndpoint, factory: IProtocolFactory) -
     up (warn). Raises TypeError for an endpoint or a factory that is none.
     """
     if not hasattr(endpoint, "last_failure"):
-        raise TypeError(f"endpoint: give WebSocketClientEndpoint(reactor, url), not {_kind(endpoint)}")
+        raise TypeError(f"endpoint: give WebSocketClientEndpoint(reactor, url), not {kind_of(endpoint)}")
     if isclass(factory) or not hasattr(factory, "buildProtocol"):
-        raise TypeError(f"factory: give Factory.forProtocol(YourProtocol), not {_kind(factory)}")
+        raise TypeError(f"factory: give Factory.forProtocol(YourProtocol), not {kind_of(factory)}")
     return ReconnectingService(endpoint, factory, endpoint.reactor)
-
-
-def _kind(value: object) -> str:
-    return f"the class {value.__name__}" if isclass(value) else f"a value of type {type(value).__name__}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from twisted_beastws.options import kind_of
 from twisted_beastws.takeover import WebConnection
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class WebSocketResource(Resource):
     def __init__(self, factory: WebSocketServerFactory) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         if isclass(factory) or not hasattr(factory, "buildProtocol"):
-            raise TypeError(f"{factory!r} is no factory: give WebSocketResource(WebSocketServerFactory(YourProtocol))")
+            raise TypeError(f"factory: give WebSocketServerFactory(YourProtocol), not {kind_of(factory)}")
         self.factory = factory
 
     def render(self, request: Request) -> int:

@@ -338,7 +338,11 @@ class TestSlowReaders:
 
     @pytest.mark.parametrize(
         ("backplane", "what"),
-        [("redis://:secret@localhost", "str"), (LocalBackplane, "the class LocalBackplane"), (5, "int")],
+        [
+            ("redis://:secret@localhost", "a value of type str"),
+            (LocalBackplane, "the class LocalBackplane"),
+            (5, "a value of type int"),
+        ],
     )
     def test_what_is_no_backplane_is_refused(self, backplane: Any, what: str) -> None:
         with pytest.raises(TypeError) as refused:

@@ -23,6 +23,7 @@ from twisted_beastws.errors import (
     TooManyRedirects,
     UpgradeDeclined,
 )
+from twisted_beastws.tls_failures import tls_trouble
 from twisted_beastws.wire.closing import Close, CloseCode, CloseReason
 from twisted_beastws.wire.url import WebSocketURL
 
@@ -82,12 +83,11 @@ def _why_no_handshake(error: HandshakeError, server: str) -> str:
 
 def _tls_trouble(error: BaseException) -> str | None:
     """What went wrong with TLS, or None if it was something else."""
-    # Only a wss: URL brings these modules with it.
-    module = type(error).__module__.partition(".")[0]
-    if module == "OpenSSL":
-        reasons = error.args[0] if error.args else ()
-        return " ".join(str(reason[-1]) for reason in reasons if reason) or "the connection was lost"
-    return "name mismatch" if module == "service_identity" else None
+    # Only a wss: URL brings the module with it.
+    if type(error).__module__.partition(".")[0] == "service_identity":
+        return "name mismatch"
+    trouble = tls_trouble(error)
+    return "the connection was lost" if trouble == "" else trouble
 
 
 def _why_no_tls(trouble: str, server: str) -> str:

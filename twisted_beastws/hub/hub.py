@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted_beastws.errors import ConnectionClosed, LocalError
 from twisted_beastws.hub.backplane import Backplane, BackplaneState, LocalBackplane, Message, order_of
 from twisted_beastws.hub.catching_up import CatchUp
+from twisted_beastws.options import kind_of
 from twisted_beastws.protocol import State, WebSocketProtocol
 from twisted_beastws.wire.prepared import Prepared, prepare
 
@@ -66,8 +67,7 @@ class Hub:
         if max_buffered is not None and max_buffered < 1:
             raise ValueError(f"Hub(max_buffered={max_buffered!r}): must be greater than 0, or None")
         if backplane is not None and (isclass(backplane) or not hasattr(backplane, "subscribe")):
-            what = f"the class {backplane.__name__}" if isclass(backplane) else type(backplane).__name__
-            raise TypeError(f"Hub() takes a backplane such as RedisBackplane(url), not {what}")
+            raise TypeError(f"Hub() takes a backplane such as RedisBackplane(url), not {kind_of(backplane)}")
         self.backplane: Backplane = LocalBackplane() if backplane is None else backplane
         self.dropped = 0
         self.expelled = 0

@@ -61,13 +61,14 @@ class Handler(Protocol):
         """No frame will be sent or read any more; the transport is to be closed. Called once."""
 
 
-def _octets(message: Any) -> Any:
-    if isinstance(message, memoryview):
+def octets_of(data: Any, taken: str) -> Any:
+    """What is sent as binary; raises TypeError, with what is ``taken``, for what is not like ``bytes``."""
+    if isinstance(data, memoryview):
         # Of whatever items: their count is not that of the octets.
-        return message.cast("B")
-    if not isinstance(message, (bytes, bytearray)):
-        raise TypeError(f"send() takes str, bytes or what prepare() made, not {type(message).__name__}: await it?")
-    return message
+        return data.cast("B")
+    if not isinstance(data, (bytes, bytearray)):
+        raise TypeError(f"{taken}, not {type(data).__name__}: await it?")
+    return data
 
 
 class Session(FrameCodec):
@@ -230,10 +231,12 @@ class Session(FrameCodec):
             self.send_prepared(message)
         elif isinstance(message, str):
             self.send_message(FIN_TEXT, message.encode(), compress)
-        elif compress is None:
-            self.send_binary(_octets(message))
         else:
-            self.send_message(FIN_BINARY, _octets(message), compress)
+            octets = octets_of(message, "send() takes str, bytes or what prepare() made")
+            if compress is None:
+                self.send_binary(octets)
+            else:
+                self.send_message(FIN_BINARY, octets, compress)
 
     def send_message(self, first: int, payload: bytes, compress: bool | None = None) -> None:
         """Send a message whose frame begins with the octet ``first``. Without compression agreed on there is none."""
@@ -321,6 +324,7 @@ class Session(FrameCodec):
         self._send_control(Opcode.PONG, payload)
 
     def _send_control(self, opcode: Opcode, payload: bytes) -> None:
+        payload = octets_of(payload, f"{opcode.name.lower()}() takes bytes")
         if len(payload) > 125:
             raise LocalError(f"{opcode.name.lower()} of {len(payload)} octets: at most 125 fit (RFC 6455 §5.5)")
         self._require_open()
