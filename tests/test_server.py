@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
 from functools import partial, wraps
 from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address, UNIXAddress
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.internet.interfaces import IProtocolFactory
 from zope.interface.verify import verifyObject
@@ -63,6 +64,21 @@ class Greeter:
 
     async def __call__(self, ws: WebSocketProtocol) -> None:
         await self.serve(ws)
+
+
+@inlineCallbacks
+def greet_older(ws: WebSocketProtocol, greeting: str = "hello") -> Generator[Deferred[Any], Any, None]:
+    ws.send(greeting)
+    said = yield ws.receive()
+    if said == "fail":
+        raise ZeroDivisionError
+    ws.send(said)
+
+
+class Older:
+    @inlineCallbacks
+    def serve(self, ws: WebSocketProtocol) -> Generator[Deferred[Any], Any, None]:
+        yield greet_older(ws)
 
 
 class TestFactory:
@@ -162,8 +178,15 @@ class TestCoroutine:
 
     @pytest.mark.parametrize(
         ("handler", "sent"),
-        [(partial(greet, greeting="hi"), b"\x81\x02hi"), (Greeter().serve, b"\x81\x011"), (Greeter(), b"\x81\x011")],
-        ids=["partial", "method", "object"],
+        [
+            (partial(greet, greeting="hi"), b"\x81\x02hi"),
+            (Greeter().serve, b"\x81\x011"),
+            (Greeter(), b"\x81\x011"),
+            (greet_older, b"\x81\x05hello"),
+            (partial(greet_older, greeting="hi"), b"\x81\x02hi"),
+            (Older().serve, b"\x81\x05hello"),
+        ],
+        ids=["partial", "method", "object", "older", "partial of older", "method of older"],
     )
     def test_of_any_kind(self, connect, handler, sent):
         peer = connect(handler, opened=False)
@@ -179,6 +202,17 @@ class TestCoroutine:
         assert peer.transport.disconnecting
         peer.leaves()
         assert peer.protocol.close_reason.clean
+
+    def test_an_older_one_that_returns_or_raises(self, connect, logged):
+        peer = connect(greet_older)
+        peer.reads()
+        peer.sends(peer.text("bye"))
+        assert peer.reads() == b"\x81\x03bye" + close(1000)
+        peer = connect(greet_older)
+        peer.reads()
+        peer.sends(peer.text("fail"))
+        assert peer.reads() == close(1011)
+        assert len(logged(ZeroDivisionError)) == 1
 
     def test_returning_at_once(self, connect):
         async def nothing(ws: WebSocketProtocol) -> None: ...

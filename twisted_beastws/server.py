@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from inspect import isclass, iscoroutinefunction, isroutine, signature
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from inspect import isclass, iscoroutinefunction, isgeneratorfunction, isroutine, signature, unwrap
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolNegotiationFactory
@@ -24,16 +25,18 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IReactorTime
     from twisted.python.failure import Failure
 
-Handler = Callable[[WebSocketProtocol], Coroutine[Any, Any, Any]]
+Handler = Callable[[WebSocketProtocol], "Coroutine[Any, Any, Any] | Deferred[Any]"]
 
 
 class HandlerProtocol(WebSocketProtocol):
-    """Runs a coroutine function on its connection, which closes with 1000 when it returns and 1011 when it raises."""
+    """Runs a handler on its connection, which closes with 1000 when that returns and 1011 when it raises."""
 
     handler: Handler
 
     def opened(self) -> Deferred[Any]:
-        running = Deferred.fromCoroutine(self.handler(self))
+        running = self.handler(self)
+        if not isinstance(running, Deferred):
+            running = Deferred.fromCoroutine(running)
         return running.addErrback(self._handler_stopped).addCallback(self._handler_returned)
 
     def _handler_stopped(self, failure: Failure) -> None:
@@ -51,7 +54,8 @@ class WebSocketServerFactory(Factory):
     """Makes the protocols of a server.
 
     protocol_or_coroutine: a `WebSocketProtocol` subclass (or any callable that makes one), or a coroutine function that
-        gets each open connection: ``async def echo(ws): async for message in ws: ws.send(message)``.
+        gets each open connection: ``async def echo(ws): async for message in ws: ws.send(message)``. One in
+        ``inlineCallbacks`` serves as well.
     decorator: gets each HTTP `Response` before it is sent, failures too; may be a coroutine function.
     subprotocols: those spoken here, the preferred first.
     origins: whose web pages may connect; default: this site's own.
@@ -173,7 +177,7 @@ class WebSocketServerFactory(Factory):
 def _maker(protocol_or_coroutine: Any) -> Callable[[], WebSocketProtocol]:
     if not callable(protocol_or_coroutine):
         raise TypeError(f"{protocol_or_coroutine!r} is neither a WebSocketProtocol class nor a coroutine function")
-    if isclass(protocol_or_coroutine) or not _is_coroutine_function(protocol_or_coroutine):
+    if not is_handler(protocol_or_coroutine):
         if isroutine(protocol_or_coroutine) and _needs_arguments(protocol_or_coroutine):
             raise TypeError(
                 f"{protocol_or_coroutine!r} cannot be called without arguments: give a WebSocketProtocol class, a "
@@ -198,5 +202,12 @@ def _needs_arguments(make: Callable[..., Any]) -> bool:
     )
 
 
-def _is_coroutine_function(function: Any) -> bool:
-    return iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
+def is_handler(value: Any) -> TypeGuard[Handler]:
+    """It is a coroutine function, an object that is called as one, or a generator function in ``inlineCallbacks``."""
+    if isclass(value) or not callable(value):
+        return False
+    if iscoroutinefunction(value) or iscoroutinefunction(type(value).__call__):
+        return True
+    while isinstance(value, partial):
+        value = value.func
+    return isroutine(value) and not isgeneratorfunction(value) and isgeneratorfunction(unwrap(value))

@@ -12,6 +12,7 @@ from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.service.app import AppError, find_app
 
 GOOD = """
+from twisted.internet.defer import inlineCallbacks
 from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
 
 class Echo(WebSocketProtocol):
@@ -19,6 +20,10 @@ class Echo(WebSocketProtocol):
 
 async def echo(ws):
     pass
+
+@inlineCallbacks
+def older(ws):
+    yield
 
 class Holder:
     echo = echo
@@ -61,8 +66,9 @@ class TestFound:
         found = find_app("good:Echo")
         assert isinstance(found, type) and issubclass(found, WebSocketProtocol)
 
-    def test_a_coroutine_function(self) -> None:
-        assert find_app("good:echo") is sys.modules["good"].echo
+    @pytest.mark.parametrize("name", ["echo", "older"])
+    def test_a_coroutine_function(self, name: str) -> None:
+        assert find_app(f"good:{name}") is getattr(sys.modules["good"], name)
 
     def test_a_factory(self) -> None:
         assert isinstance(find_app("good:factory"), WebSocketServerFactory)

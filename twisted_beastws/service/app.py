@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from importlib import import_module
-from inspect import isclass, iscoroutinefunction
+from inspect import isclass
 from operator import attrgetter
 from types import ModuleType
-from typing import Any
 
 from twisted_beastws.protocol import WebSocketProtocol
-from twisted_beastws.server import WebSocketServerFactory
+from twisted_beastws.server import Handler, WebSocketServerFactory, is_handler
 
-Served = Callable[[], WebSocketProtocol] | Callable[[WebSocketProtocol], Coroutine[Any, Any, Any]]
+Served = Callable[[], WebSocketProtocol] | Handler
 """A maker of protocols, such as a class, or a coroutine function."""
 
 
@@ -66,7 +65,7 @@ def _import_failed(module_name: str, error: BaseException) -> AppError:
 
 
 def _check_kind(found: object) -> Served | WebSocketServerFactory:
-    if isinstance(found, WebSocketServerFactory) or iscoroutinefunction(found):
+    if isinstance(found, WebSocketServerFactory) or is_handler(found):
         return found
     if isclass(found) and issubclass(found, WebSocketProtocol):
         return found
