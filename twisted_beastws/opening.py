@@ -36,7 +36,7 @@ class ServerOpening(Operation):
     def lost(self, failure: Failure) -> None:
         """End what is under way with ``failure``; if that is nothing, nobody else tells whom TLS kept out."""
         if self._operation is None and (trouble := tls_trouble(failure.value)):
-            log.info("no TLS with {peer}: {trouble}", peer=self._protocol.peer, trouble=trouble)
+            log.info("TLS with {peer} failed: {trouble}", peer=self._protocol.peer, trouble=trouble)
         super().lost(failure)
 
     def read_request(self) -> Deferred[Request]:

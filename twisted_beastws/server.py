@@ -54,8 +54,8 @@ class WebSocketServerFactory(Factory):
     """Makes the protocols of a server.
 
     protocol_or_coroutine: a `WebSocketProtocol` subclass (or any callable that makes one), or a coroutine function that
-        gets each open connection: ``async def echo(ws): async for message in ws: ws.send(message)``. One in
-        ``inlineCallbacks`` serves as well.
+        gets each open connection: ``async def echo(ws): async for message in ws: ws.send(message)``. A generator
+        function in ``inlineCallbacks`` serves as well.
     decorator: gets each HTTP `Response` before it is sent, failures too; may be a coroutine function.
     subprotocols: those spoken here, the preferred first.
     origins: whose web pages may connect; default: this site's own.

@@ -69,7 +69,7 @@ class TestService:
             log = tmp_path / "access.log"
             await_that("the end is told", lambda: " user=ann target=/chat " in log.read_text())
         assert answers == [b"", b"", b"HTTP/1.1 403", b"HTTP/1.1 101"]
-        kept_out = re.findall(r"no TLS with IPv4Address\(.*\): .*(peer did not .*|certificate .*)", service.log)
+        kept_out = re.findall(r"TLS with IPv4Address\(.*\) failed: .*(peer did not .*|certificate .*)", service.log)
         assert kept_out == ["peer did not return a certificate", "certificate verify failed"]
 
     def test_reads_the_authorities_again(self, tmp_path: Path, ours: Authority) -> None:
