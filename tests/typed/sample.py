@@ -6,10 +6,10 @@ no annotations.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from twisted.web.http import Request as WebRequest
@@ -167,9 +167,15 @@ class Greet(Resource):
         return NOT_DONE_YET
 
 
+@inlineCallbacks
+def older(ws: WebSocketProtocol) -> Generator[Deferred[Any], Any, None]:
+    ws.send((yield ws.receive()))
+
+
 def server(clock: Any = None) -> WebSocketServerFactory:
     WebSocketServerFactory(Upload, timeouts=Timeouts.suggested(Role.SERVER))
     WebSocketServerFactory(Echo)
+    WebSocketServerFactory(older)
     return WebSocketServerFactory(
         handler,
         decorator=decorate,
