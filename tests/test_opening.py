@@ -624,8 +624,7 @@ class Decorator:
 
     def __call__(self, response: Response) -> Any:
         self.seen.append((response.status, response.request.method.encode() if response.request else b""))
-        self.change(response)
-        result, self.come = returning(None, self.how)
+        result, self.come = returning(self.change(response), self.how)
         return result
 
 
@@ -691,6 +690,24 @@ class TestDecorator:
         decorator.come()
         assert b"\r\nServer: mine\r\n" in peer.reads()
         assert decorator.seen == [(200, b"GET")]
+
+    @pytest.mark.parametrize("how", HOWS)
+    def test_returning_another_response_is_its_fault(self, connect, logged, how):
+        """It was to keep somebody out: that it is not taken must not let him in."""
+        decorator = Decorator(lambda response: Response(401), how)
+        peer = connect(Manual, opened=False)
+        failed = Outcome(peer.protocol.accept(decorator=decorator))
+        peer.sends(GOOD)
+        decorator.come()
+        assert peer.reads().startswith(b"HTTP/1.1 500 ")
+        assert type(failed[0]) is errors.HookFailed
+        assert "changes the response that it is given" in str(logged(TypeError)[0])
+
+    def test_may_return_the_response_that_it_got(self, connect):
+        peer = connect(Manual, opened=False)
+        Outcome(peer.protocol.accept(decorator=lambda response: response))
+        peer.sends(GOOD)
+        assert peer.reads() == SWITCHING
 
     def test_gets_what_is_responded(self, connect):
         decorator = Decorator(name)

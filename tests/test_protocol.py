@@ -12,7 +12,7 @@ import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.logger import formatEvent, globalLogPublisher
+from twisted.logger import Logger, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from twisted_beastws import (
@@ -446,6 +446,35 @@ class TestFaults:
         assert peer.protocol.names().count("closed") == 1
         assert peer.protocol.names()[-1] == "closed"
 
+    def test_of_the_peer_are_told_to_the_log(self, connect, monkeypatch):
+        told: list[str] = []
+        log = Logger("connection", observer=lambda event: told.append(formatEvent(event)))
+        monkeypatch.setattr(WebSocketProtocol, "log", log)
+        peer = connect(limits=Limits(max_message_size=5))
+        peer.sends(peer.text("longer"))
+        assert peer.reads() == close(1009)
+        peer.leaves()
+        assert len(told) == 1
+        assert told[0].startswith(f"connection {peer.protocol.connection_id} of ")
+        assert told[0].endswith(" was closed: message too big: Limits.max_message_size is 5")
+
+    @pytest.mark.parametrize("hook", [*HOOKS, "fragment"])
+    def test_a_generator_is_one(self, connect, logged, hook):
+        """``inlineCallbacks`` was forgotten: none of it would run, and nobody would be told."""
+
+        def fault(*_: object) -> Any:
+            yield
+
+        peer = connect(Streaming if hook == "fragment" else Hooked, opened=False)
+        peer.protocol.does[hook] = fault
+        peer.sends(peer.HEAD)
+        peer.sends(peer.frame(0x89), peer.frame(0x8A), peer.text("a"), peer.frame(0x82, b"b"))
+        peer.leaves()
+        (error,) = logged(TypeError)
+        assert "fault at 0x" in str(error) and "inlineCallbacks" in str(error)
+        if hook != "closed":
+            assert peer.protocol.close_reason.error is error
+
     @pytest.mark.parametrize(("hook", "told"), [("text", ", which is closed with 1011"), ("closed", "")])
     def test_tell_what_becomes_of_the_connection(self, connect, logged, hook, told):
         lines: list[str] = []
@@ -819,6 +848,10 @@ class TestSend:
         lambda ws: ws.ping(),
         lambda ws: ws.pong(),
     )
+
+    def test_draining_before_there_is_a_connection(self):
+        with pytest.raises(LocalError, match="connecting"):
+            WebSocketProtocol().drain()
 
     @pytest.mark.parametrize("send", [*SENDS, lambda ws: ws.receive()])
     def test_before_the_connection_is_open(self, connect, send):

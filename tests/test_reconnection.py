@@ -229,6 +229,26 @@ class TestDelays:
         assert patient.endpoint.last_failure is None
         assert patient.clock.getDelayedCalls() == []
 
+    def test_grow_where_each_connection_is_soon_turned_away(self, longest):
+        patient = Patient(*[None] * 8)
+        delays = []
+        for lived in (0.0, 0.0, 9.9, 10.0, 0.0, 0.0):
+            patient.clock.advance(lived)
+            patient.server.wire.drop()
+            delays.append(patient.delay)
+            patient.advance()
+        assert delays == pytest.approx([1.0, 1.6, 2.56, 1.0, 1.0, 1.6], rel=1e-6)
+
+    def test_grow_on_where_one_turned_away_comes_before_one_refused(self, longest):
+        patient = Patient(None, None, error.ConnectionRefusedError(), None)
+        for expected in (1.0, 1.6):
+            patient.server.wire.drop()
+            assert patient.delay == pytest.approx(expected)
+            patient.advance()
+        assert patient.delay == pytest.approx(2.56)
+        patient.advance()
+        assert patient.endpoint.last_failure is None
+
 
 class TestRetryAfter:
     @pytest.mark.parametrize("status", [429, 503])
@@ -274,6 +294,12 @@ class TestRetryAfter:
         assert patient.clock.getDelayedCalls() == []
 
 
+def results_of(waiting: Deferred[Any]) -> list[Any]:
+    results: list[Any] = []
+    waiting.addCallback(results.append)
+    return results
+
+
 def failures_of(*waiting: Deferred[Any]) -> list[type[BaseException]]:
     caught: list[type[BaseException]] = []
     for deferred in waiting:
@@ -294,6 +320,35 @@ class TestWhenConnected:
         assert second == []
         patient.advance()
         assert [ws.state for ws in first + second] == [State.CLOSED, State.OPEN]
+
+    @pytest.mark.parametrize("lost", ["before", "after"])
+    def test_is_not_a_connection_that_closes(self, shortest, lost):
+        """A sender's loop, which asks for the next one as soon as this one takes nothing, would go round for ever."""
+        patient = Patient(None, None)
+        (first,) = results_of(patient.service.whenConnected())
+        first.close()
+        assert first.state is State.CLOSING
+        second = results_of(patient.service.whenConnected())
+        if lost == "before":
+            patient.server.wire.drop()
+        patient.settle()
+        assert second == []
+        if lost == "after":
+            patient.server.wire.drop()
+            patient.settle()
+        patient.advance()
+        assert [ws.state for ws in second] == [State.OPEN]
+
+    def test_waiting_can_be_cancelled(self, shortest):
+        patient = Patient(None, None)
+        (first,) = results_of(patient.service.whenConnected())
+        first.close()
+        waiting = patient.service.whenConnected()
+        caught = failures_of(waiting)
+        waiting.cancel()
+        assert caught == [CancelledError]
+        patient.server.wire.drop()
+        patient.settle()
 
     def test_fails_where_it_cannot_come_back(self, shortest):
         patient = Patient(None, answer(404))
@@ -384,10 +439,15 @@ class TestTells:
         patient.advance()
         assert told[2:] == [
             (
+                LogLevel.info,
+                f"{endpoint}: the connection ended after 0 s: begun by transport, sent nothing, received nothing "
+                "(Connection to the other side was lost in a non-clean fashion.)",
+            ),
+            (
                 LogLevel.warn,
                 f"{endpoint}: gave up, trying again would not help: "
                 "UpgradeDeclined: The WebSocket handshake was declined: 404 No",
-            )
+            ),
         ]
 
     def test_in_one_line(self, told):

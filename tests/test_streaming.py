@@ -57,6 +57,14 @@ class TestMessage:
             message.write(b"\xff")
         assert frames(peer.reads()) == [(0x02, b"\xff"), (0x80, b"")]
 
+    @pytest.mark.parametrize("opcode", [0, 3, 5, 8, 9, 10, 16, "binary", None])
+    def test_of_another_opcode_is_refused(self, connect, opcode):
+        peer = connect()
+        with pytest.raises(ValueError, match=r"must be Opcode.TEXT or Opcode.BINARY"), peer.protocol.message(opcode):
+            pass
+        peer.protocol.send("a")
+        assert peer.reads() == b"\x81\x01a"
+
     def test_without_parts_is_an_empty_message(self, connect):
         peer = connect()
         with peer.protocol.message():
@@ -181,6 +189,25 @@ class TestSendStream:
         peer.transport.flow()
         assert asked == [0, 1, 2, 3] and done.called
         assert [first for first, _ in frames(peer.reads())] == [0x02, 0, 0, 0, 0x80]
+
+    @pytest.mark.parametrize(
+        ("parts", "opcode", "sent"),
+        [
+            ([], None, [(0x81, b"")]),
+            ([""], None, [(0x81, b"")]),
+            ([b""], None, [(0x82, b"")]),
+            ([b"", b"a"], None, [(0x02, b"a"), (0x80, b"")]),
+            ([b"\xff", b"a"], None, [(0x02, b"\xff"), (0x00, b"a"), (0x80, b"")]),
+            ([bytearray(b"\xff")], None, [(0x02, b"\xff"), (0x80, b"")]),
+            (["a", b"b"], None, [(0x01, b"a"), (0x00, b"b"), (0x80, b"")]),
+            ([b"a"], Opcode.TEXT, [(0x01, b"a"), (0x80, b"")]),
+            (["a"], Opcode.BINARY, [(0x02, b"a"), (0x80, b"")]),
+        ],
+    )
+    def test_is_of_its_first_part_s_kind_unless_told(self, connect, parts, opcode, sent):
+        peer = connect()
+        assert Deferred.fromCoroutine(peer.protocol.send_stream(parts, opcode)).called
+        assert frames(peer.reads()) == sent
 
 
 class TestFragmentSize:

@@ -175,7 +175,10 @@ class ServerOpening(Operation):
         accept = response.field("Sec-WebSocket-Accept") if response.status == 101 else None
         extensions = response.field("Sec-WebSocket-Extensions")
         try:
-            await self.settled(decorator(response))
+            answer = await self.settled(decorator(response))
+            if isinstance(answer, Response) and answer is not response:
+                # Or whoever it was to keep out would be let in.
+                raise TypeError(f"a decorator changes the response that it is given: it returned {answer!r}")
             handshake.check_decorated(response, accept, extensions)
             # What cannot be written is the decorator's mistake, too.
             response.to_bytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from functools import wraps
@@ -24,6 +24,7 @@ from twisted_beastws.errors import (
     HandshakeError,
     HandshakeTimeout,
     LocalError,
+    ProtocolError,
     UpgradeDeclined,
     WebSocketError,
 )
@@ -236,6 +237,14 @@ class WebSocketProtocol(Protocol):
         if session is not None:
             session.lost(reason.value)
         self._ended = self.close_reason
+        if isinstance(self._ended.error, ProtocolError):
+            # Its close frame has the code alone.
+            self.log.info(
+                "connection {connection} of {peer} was closed: {error}",
+                connection=self.connection_id,
+                peer=self.peer,
+                error=self._ended.error,
+            )
         closed = ConnectionClosed(self._ended)
         self._liveness.lost(closed)
         if opening is not None:
@@ -477,10 +486,14 @@ class WebSocketProtocol(Protocol):
     def message(self, opcode: int = Opcode.TEXT, *, compress: bool | None = None) -> Iterator[MessageWriter]:
         """Stream a message out: ``with ws.message() as m: m.write(part)``; each part leaves as a frame.
 
+        opcode: ``Opcode.TEXT`` or ``Opcode.BINARY``, whatever the parts are; raises ValueError for any other.
+
         What is sent meanwhile leaves behind it, control frames in between. Leaving the block by an exception closes
         with 1011, for the peer must not take what it got for the whole. Raises `ConnectionClosed` once closing,
         `LocalError` while another is open.
         """
+        if opcode not in (Opcode.TEXT, Opcode.BINARY):
+            raise ValueError(f"message({opcode!r}): must be Opcode.TEXT or Opcode.BINARY")
         session = self._require_session()
         session.begin_message(opcode, compress)
         try:
@@ -491,21 +504,34 @@ class WebSocketProtocol(Protocol):
         session.end_message()
 
     async def send_stream(
-        self, parts: Iterable[str | bytes] | AsyncIterable[str | bytes], opcode: int = Opcode.TEXT
+        self, parts: Iterable[str | bytes] | AsyncIterable[str | bytes], opcode: int | None = None
     ) -> None:
-        """Send a message whose parts come from an iterable, plain or asynchronous, at the pace of `drain`."""
+        """Send a message whose parts come from an iterable, plain or asynchronous, at the pace of `drain`.
+
+        opcode: as for `message`; None, the default, is text if the first part is a ``str``, or there is none, and
+            binary otherwise.
+        """
+        stream = _each(parts)
+        first = await anext(stream, "")
+        if opcode is None:
+            opcode = Opcode.TEXT if isinstance(first, str) else Opcode.BINARY
         with self.message(opcode) as message:
-            async for part in _each(parts):
+            if first:
+                message.write(first)
+                await self.drain()
+            async for part in stream:
                 message.write(part)
                 await self.drain()
 
     def drain(self) -> Deferred[None]:
-        """Fires when at most ``Limits.low_water`` octets wait to be sent; fails with `ConnectionClosed`.
+        """Fires when at most ``Limits.low_water`` octets wait to be sent; fails with `ConnectionClosed` if it is lost.
 
-        Cancelling does no harm.
+        Raises `LocalError` before there is a connection. Cancelling does no harm.
         """
         if self._ended is not None:
             return fail(ConnectionClosed(self._ended))
+        if self._transport is None:
+            self._require_session()
         return self.outgoing.drain()
 
     @property
@@ -1030,9 +1056,11 @@ def _behind_which_ours_runs(overriding: Any) -> Any:
 
 
 def _deferred(result: Any) -> Deferred[Any] | None:
-    """A Deferred of what a hook returned, or None if that takes no time."""
+    """A Deferred of what a hook returned, or None if that takes no time. Raises TypeError for a generator."""
     if result is None or isinstance(result, Deferred):
         return result
+    if isinstance(result, Generator):
+        raise TypeError(f"{result!r}: a hook with yield in it runs only in inlineCallbacks, or as async def with await")
     if hasattr(result, "__await__"):
         return Deferred.fromCoroutine(settled(result))
     return None

@@ -6,7 +6,7 @@ import random
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from inspect import isclass
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.internet import ClientService
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -19,13 +19,15 @@ from twisted.python.failure import Failure
 from twisted_beastws.client import WebSocketClientEndpoint
 from twisted_beastws.errors import HandshakeTimeout, UpgradeDeclined
 from twisted_beastws.options import kind_of
-from twisted_beastws.protocol import State
+from twisted_beastws.protocol import State, WebSocketProtocol
 
 RETRYABLE_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 FIRST_DELAY = 1.0
 """Seconds before the first new attempt, half of them at random."""
 GROWTH = 1.6
 """Each delay in terms of the one before (websockets: 1.618)."""
+STEADY = 10.0
+"""Seconds that a connection has to live, or its end counts as an attempt that failed: it may be turned away at once."""
 MOST_DELAY = 90.0
 """Seconds, the longest delay of our own making (websockets: 90)."""
 MOST_RETRY_AFTER = 3600.0
@@ -48,37 +50,51 @@ class ReconnectingService(ClientService):
     log = Logger()
 
     def __init__(self, endpoint: WebSocketClientEndpoint, factory: IProtocolFactory, clock: Any) -> None:
-        super().__init__(endpoint, factory, retryPolicy=self._delay, clock=clock)
+        super().__init__(endpoint, factory, self._delay, clock, self._connected)
         self._reconnecting = endpoint
         self._reactor = clock
         self.given_up: Failure | None = None
+        self._connection: WebSocketProtocol | None = None
+        self._connected_at = 0.0
+        self._short_lived = 0
 
     def startService(self) -> None:
         self.given_up = None
         super().startService()
 
     def whenConnected(self, failAfterFailures: int | None = None) -> Deferred[IProtocol]:
-        """As ``ClientService.whenConnected``, but never a connection that is gone; fails with what made the service
-        give up, too: before the first connection, or behind one, when it cannot come back."""
+        """As ``ClientService.whenConnected``, but never a connection that is closing or gone.
+
+        It fails with what made the service give up, too: before the first connection, or behind one, when it cannot
+        come back.
+        """
         if self.given_up is not None:
             return fail(self.given_up)
         connected = super().whenConnected(failAfterFailures)
         return connected.addCallbacks(self._if_live, self._why, (failAfterFailures,))
 
     def _if_live(self, protocol: IProtocol, fail_after_failures: int | None) -> IProtocol | Deferred[IProtocol]:
-        # A connection hears of its end before ClientService does.
-        if getattr(protocol, "state", None) is not State.CLOSED:
+        connection = cast(WebSocketProtocol, protocol)
+        if connection.state is State.OPEN:
             return protocol
-        later: Deferred[None] = deferLater(self._reactor, 0)
-        return later.addCallback(lambda _: self.whenConnected(fail_after_failures))
+        # A connection hears of its end before ClientService does, and has long begun to close.
+        gone: Deferred[Any] = connection.when_closed()
+        gone.addCallback(lambda _: deferLater(self._reactor, 0))
+        return gone.addCallback(lambda _: self.whenConnected(fail_after_failures))
 
     def _why(self, failure: Failure) -> Failure:
         return self.given_up if self.given_up is not None and failure.check(CancelledError) else failure
 
+    def _connected(self, protocol: IProtocol) -> None:
+        self._connection = cast(WebSocketProtocol, protocol)
+        self._connected_at = self._reactor.seconds()
+
     def _delay(self, attempts: int) -> float:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            return self._delay_behind(connection)
         failure = self._reconnecting.last_failure
-        if failure is None:
-            return _backoff(1)
+        assert failure is not None
         if not is_retryable(failure):
             self.given_up = failure
             # Not from within the service's own step: it stops in the reactor's next turn.
@@ -90,7 +106,20 @@ class ReconnectingService(ClientService):
             attempts=attempts,
             why=_told(failure),
         )
+        # ``attempts`` has the last of them.
+        attempts += max(self._short_lived - 1, 0)
         return max(_backoff(attempts), _retry_after(failure, self._reactor.seconds()))
+
+    def _delay_behind(self, connection: WebSocketProtocol) -> float:
+        lived = self._reactor.seconds() - self._connected_at
+        self._short_lived = self._short_lived + 1 if lived < STEADY else 0
+        self.log.info(
+            "{endpoint!r}: the connection ended after {lived:.0f} s: {reason}",
+            endpoint=self._reconnecting,
+            lived=lived,
+            reason=connection.close_reason,
+        )
+        return _backoff(self._short_lived or 1)
 
     def _give_up(self) -> None:
         if self.given_up is not None and self.running:

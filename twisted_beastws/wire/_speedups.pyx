@@ -51,7 +51,6 @@ cdef object _BadOpcode = errors.BadOpcode
 cdef object _BadReservedBits = errors.BadReservedBits
 cdef object _BadSize = errors.BadSize
 cdef object _BadUnmaskedFrame = errors.BadUnmaskedFrame
-cdef object _MessageTooBig = errors.MessageTooBig
 cdef object _ProtocolError = errors.ProtocolError
 cdef object _UnacceptableData = errors.UnacceptableData
 
@@ -377,13 +376,6 @@ cdef class FrameCodec:
                 raise _BadDataFrame()
             if first & (RESERVED ^ RSV1) or (first & RSV1 and not self.accepts_rsv1):
                 raise _BadReservedBits()
-
-    def too_big(self):
-        """The error that names the limits."""
-        return _MessageTooBig(
-            f"message too big: Limits.max_message_size is {self.max_message_size}, "
-            f"max_frame_size {self.max_frame_size}"
-        )
 
     cdef bytes _payload(self, const uint8_t *source, Py_ssize_t size, const uint8_t *key):
         if self.server:

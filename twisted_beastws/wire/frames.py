@@ -23,7 +23,6 @@ from twisted_beastws.errors import (
     BadReservedBits,
     BadSize,
     BadUnmaskedFrame,
-    MessageTooBig,
     ProtocolError,
     UnacceptableData,
 )
@@ -378,11 +377,8 @@ class FrameCodec:
             if first & (RSV2 | RSV3) or (first & RSV1 and not self.accepts_rsv1):
                 raise BadReservedBits
 
-    def too_big(self) -> MessageTooBig:
-        """The error that names the limits."""
-        return MessageTooBig(
-            f"message too big: Limits.max_message_size is {self.max_message_size}, max_frame_size {self.max_frame_size}"
-        )
+    def too_big(self) -> ProtocolError:
+        raise NotImplementedError
 
     def _deliver(self, first: int, payload: bytes) -> None:
         if first == FIN_TEXT:

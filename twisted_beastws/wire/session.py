@@ -117,6 +117,12 @@ class Session(FrameCodec):
 
     # Receiving.
 
+    def too_big(self) -> MessageTooBig:
+        """The error that names the limits, but for those that nobody has set."""
+        limits = {"Limits.max_message_size": self.max_message_size, "Limits.max_frame_size": self.max_frame_size}
+        told = [f"{name} is {limit}" for name, limit in limits.items() if limit != UNLIMITED]
+        return MessageTooBig(f"message too big: {', '.join(told)}")
+
     def stream_to(self, on_fragment: Callable[[bytes, Opcode, bool], Any]) -> None:
         """Deliver pieces instead of messages."""
         self.on_fragment = on_fragment
