@@ -438,7 +438,8 @@ class WebSocketProtocol(Protocol):
 
     def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> Any:
         """A piece of a message as it arrived; ``final`` is its end. Overriding it streams messages in, ungathered:
-        ``Limits.max_message_size`` still holds, text is checked, but pieces may end inside a character."""
+        ``Limits.max_message_size``, ``max_fragments`` and ``Timeouts.message`` still hold, text is checked, but pieces
+        may end inside a character."""
 
     def ping_received(self, payload: bytes) -> Any:
         """A ping, already answered."""

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from .programs import expect_refusal, listings, run_listing, running_listing, talking
+from twisted_beastws.testing import connected_pair
+
+from .programs import defined, expect_refusal, listings, run_listing, running_listing, talking
 
 PAGES = ("autobahn", "twisted-web-websocket", "websockets")
 EITHER = pytest.mark.parametrize("which", [0, 1], ids=["theirs", "ours"])
@@ -35,6 +37,13 @@ def test_clients_talk(page: str, which: int, tmp_path: Path) -> None:
     with running_listing(server, tmp_path, "server.py") as port:
         done = run_listing(listings(f"coming-from/{page}")[2 + which], tmp_path, port)
     assert (done.returncode, done.stdout) == (0, "hello\nclosed 1000\n"), done.stderr
+
+
+def test_a_handler_in_inline_callbacks() -> None:
+    pair = connected_pair(defined(listings("coming-from/autobahn")[6])["factory"])
+    pair.client.send("Ada")
+    pair.flush()
+    assert pair.client.receive().result == "Hello, Ada"
 
 
 @pytest.mark.parametrize("page", ["autobahn", "websockets"])

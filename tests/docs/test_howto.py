@@ -11,12 +11,23 @@ from typing import Any
 import pytest
 import pytest_twisted
 from OpenSSL import SSL
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, optionsForClientTLS
 from websockets.exceptions import ConnectionClosed
 
-from twisted_beastws import Hub, Limits, State, Timeouts, WebSocketProtocol, WebSocketServerFactory, connect
+from twisted_beastws import (
+    Hub,
+    Limits,
+    State,
+    Timeouts,
+    WebSocketClientEndpoint,
+    WebSocketProtocol,
+    WebSocketServerFactory,
+    connect,
+    reconnecting,
+)
 from twisted_beastws.testing import Frame, connected_pair, scripted_client, upgrade_request
 
 from ..certificates import identity, identity_pem, trusting
@@ -46,7 +57,7 @@ class Database:
 
 
 class TestEmbedding:
-    program, service, by_class, by_coroutine, pages, tell_all, ask, feed = listings("howto/embedding")
+    program, service, by_class, by_coroutine, pages, tell_all, ask, feed, report = listings("howto/embedding")
 
     def test_the_program(self, tmp_path: Path) -> None:
         with running_listing(self.program, tmp_path) as port, talking(port) as client:
@@ -134,6 +145,35 @@ class TestEmbedding:
         await service.stopService()
         await port.stopListening()
         assert capsys.readouterr().out == "news\n"
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_loop_that_sends(self) -> None:
+        """The server ends each connection behind what it is sent, in the midst of the loop."""
+        from twisted.internet import reactor
+
+        heard: list[str] = []
+        done: Deferred[None] = Deferred()
+
+        class Server(WebSocketProtocol):
+            def text_received(self, text: str) -> None:
+                heard.append(text)
+                self.close(1001)
+                if len(heard) == 2:
+                    done.callback(None)
+
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(WebSocketServerFactory(Server))
+        endpoint = WebSocketClientEndpoint(reactor, f"ws://127.0.0.1:{port.getHost().port}/")
+        service = reconnecting(endpoint, Factory.forProtocol(WebSocketProtocol))
+        service.startService()
+        measured = iter(range(1000))
+        reporting = Deferred.fromCoroutine(
+            defined(self.report)["report"](reactor, service, lambda: str(next(measured)))
+        ).addErrback(lambda failure: failure.trap(CancelledError))
+        await done.addTimeout(PATIENCE, reactor)
+        await service.stopService()
+        await reporting
+        await port.stopListening()
+        assert heard[0] == "0"
 
 
 class TestTwistedWeb:
