@@ -21,6 +21,7 @@ from zope.interface.verify import verifyObject
 
 from twisted_beastws import Deflate, Limits, State, Timeouts, WebSocketProtocol, WebSocketServerFactory, errors
 from twisted_beastws.client import HANDSHAKES_OWN, WebSocketClientEndpoint, connect
+from twisted_beastws.options import kind_of
 from twisted_beastws.wire.http import Request
 
 from .certificates import identity, identity_pem, trusting
@@ -334,8 +335,43 @@ class TestRequest:
     def test_what_is_no_url(self, url):
         with pytest.raises(ValueError, match="not a WebSocket URL"):
             connect(url)
-        with pytest.raises(ValueError, match="not a WebSocket URL"):
-            connect("ws://h/", proxy=url)
+
+    @pytest.mark.parametrize(
+        ("proxy", "told"),
+        [
+            ("localhost:3128", "'localhost:3128' does not begin with http:// or https://"),
+            ("socks5://h:1080", "'socks5://h:1080' does not begin with http:// or https://"),
+            ("ws://h:3128", "'ws://h:3128' does not begin with http:// or https://"),
+            ("", "'' does not begin with http:// or https://"),
+            ("HTTP:///x", "'HTTP:///x' names no host"),
+            ("https://h:x/", "'https://h:x/': Port could not be cast to integer value as 'x'"),
+        ],
+    )
+    def test_what_is_no_proxys_url(self, proxy, told):
+        with pytest.raises(ValueError) as refused:
+            connect("ws://h/", proxy=proxy)
+        assert str(refused.value) == f"proxy: {told}"
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"endpoint": "tcp:h:80"}, "endpoint: give one as clientFromString(reactor, ...) makes, not {}"),
+            ({"endpoint": TCP4ClientEndpoint}, "endpoint: give one as clientFromString(reactor, ...) makes, not {}"),
+            ({"decorator": "x"}, "decorator: give a function, not {}"),
+            ({"subprotocols": "chat"}, "subprotocols='chat': give a list of names"),
+            ({"protocol": Noting()}, "protocol: give a subclass of WebSocketProtocol, or what makes one, not {}"),
+            ({"protocol": Protocol}, "protocol: give a subclass of WebSocketProtocol, or what makes one, not {}"),
+            ({"protocol": None}, "protocol: give a subclass of WebSocketProtocol, or what makes one, not {}"),
+        ],
+    )
+    def test_options_of_another_kind(self, options, told):
+        with pytest.raises(TypeError) as refused:
+            connect("ws://localhost/", **options)
+        assert str(refused.value) == told.format(*map(kind_of, options.values()))
+
+    def test_a_subprotocol_that_is_no_token(self):
+        with pytest.raises(ValueError, match=r"^subprotocols: 'a b' is no name"):
+            connect("ws://localhost/", subprotocols=["a b"])
 
 
 def with_body(how: str) -> bytes:
@@ -520,6 +556,36 @@ class TestFails:
             endpoint = WebSocketClientEndpoint(reactor, f"{scheme}://{host}:{port}/", tls=tls)
             failure = await failure_of(endpoint.connect(Making()))
             assert type(failure) is (error.NoProtocol if made is None else ZeroDivisionError)
+
+    @pytest.mark.parametrize("what", [Noting, Noting(), "x", None])
+    @leaving_nothing
+    async def test_what_is_no_factory(self, what):
+        endpoint = WebSocketClientEndpoint(reactor, "ws://localhost/")
+        failure = await failure_of(endpoint.connect(what))
+        assert type(failure) is TypeError
+        assert str(failure) == f"factory: give Factory.forProtocol(YourProtocol), not {kind_of(what)}"
+
+    @BOTH_WAYS
+    @pytest.mark.parametrize("service", [False, True])
+    @leaving_nothing
+    async def test_a_factory_that_makes_no_websocket(self, service, secure, logged):
+        class Plain(Protocol):
+            def __repr__(self) -> str:
+                return "<Plain>"
+
+        async with Script(None).listening(secure) as port:
+            scheme, host, tls = ("wss", "localhost", trusting()) if secure else ("ws", "127.0.0.1", None)
+            endpoint = WebSocketClientEndpoint(reactor, f"{scheme}://{host}:{port}/", tls=tls)
+            if service:
+                client = ClientService(endpoint, Factory.forProtocol(Plain))
+                client.startService()
+                failure = await failure_of(client.whenConnected(failAfterFailures=1))
+                await client.stopService()
+            else:
+                failure = await failure_of(endpoint.connect(Factory.forProtocol(Plain)))
+            made = "<_ReconnectingProtocolProxy wrapping <Plain>>" if service else "<Plain>"
+            assert type(failure) is TypeError
+            assert str(failure) == f"factory: it made {made}, which is no WebSocketProtocol"
 
 
 class TestLost:

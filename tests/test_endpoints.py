@@ -440,6 +440,12 @@ class TestConnecting:
             assert endpoint.last_failure.value is failure
 
     @leaving_nothing
+    async def test_what_is_no_factory(self):
+        failure = await failure_of(clientFromString(reactor, "ws:localhost").connect(Stream))
+        assert type(failure) is TypeError
+        assert str(failure) == "factory: give Factory.forProtocol(YourProtocol), not the class Stream"
+
+    @leaving_nothing
     async def test_a_redirect_is_not_followed(self):
         script = Script(b"HTTP/1.1 302 Found\r\nLocation: /y\r\nContent-Length: 0\r\n\r\n")
         async with script.listening() as port:

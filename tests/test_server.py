@@ -12,6 +12,8 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from twisted_beastws import (
@@ -90,11 +92,54 @@ class TestFactory:
             ({"limits": {"max_message_size": 1}}, r"give Limits\(...\)"),
             ({"timeouts": 5}, r"give Timeouts\(...\)"),
             ({"subprotocols": "chat"}, "subprotocols='chat': give a list of names"),
+            ({"subprotocols": None}, "subprotocols=None: give a list of names"),
+            ({"subprotocols": [b"chat"]}, "subprotocols: b'chat' is no name: give str"),
+            ({"decorator": Response(200)}, "decorator: give a function, not a value of type Response"),
+            ({"clock": 5}, "clock: give a reactor or another IReactorTime, not a value of type int"),
+            ({"clock": Clock}, "clock: give a reactor or another IReactorTime, not the class Clock"),
         ],
     )
     def test_options_of_another_kind_are_refused(self, options, told):
         with pytest.raises(TypeError, match=told):
             WebSocketServerFactory(echo, **options)
+
+    @pytest.mark.parametrize("name", ["", "a b", "a,b", "\u00e9", "a\r\nX: y"])
+    def test_subprotocols_are_tokens(self, name):
+        with pytest.raises(ValueError) as refused:
+            WebSocketServerFactory(echo, subprotocols=["chat", name])
+        assert str(refused.value) == (
+            f"subprotocols: {name!r} is no name: only the characters of a token may stand in it"
+        )
+
+    @pytest.mark.parametrize(
+        ("made", "what"),
+        [
+            (None, "a value of type NoneType"),
+            (Protocol(), "a value of type Protocol"),
+            (WebSocketProtocol, "the class WebSocketProtocol"),
+        ],
+    )
+    def test_what_makes_something_else_is_told(self, clock, made, what):
+        factory = WebSocketServerFactory(lambda: made, clock=clock)
+        with pytest.raises(TypeError) as refused:
+            factory.buildProtocol(None)
+        assert str(refused.value) == f"make() gave {what}, not a WebSocketProtocol"
+        assert factory.connections == set()
+
+    def test_a_generator_function_needs_inline_callbacks(self):
+        def handler(ws: WebSocketProtocol) -> Generator[Deferred[Any], Any, None]:
+            yield ws.receive()
+
+        def waiting() -> Generator[None, None, None]:
+            yield
+
+        for what in (handler, waiting, partial(handler, None)):
+            with pytest.raises(TypeError) as refused:
+                WebSocketServerFactory(what)
+            assert str(refused.value) == (
+                f"{what!r} is a generator function: put @inlineCallbacks over it, or make it a coroutine function "
+                "(async def)"
+            )
 
     def test_is_one(self, clock):
         assert verifyObject(IProtocolFactory, WebSocketServerFactory(echo, clock=clock))
@@ -117,7 +162,7 @@ class TestFactory:
             protocol = WebSocketServerFactory(make, clock=clock).buildProtocol(None)
             assert protocol.name == "a"
 
-    @pytest.mark.parametrize("what", [None, "text", 1])
+    @pytest.mark.parametrize("what", [None, "text", 1, Protocol])
     def test_of_something_else_it_says_so(self, what):
         with pytest.raises(TypeError, match=repr(what)):
             WebSocketServerFactory(what)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import isclass
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast, overload
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -14,9 +15,9 @@ from zope.interface import implementer
 
 from twisted_beastws.errors import HandshakeTimeout, TooManyRedirects, UpgradeDeclined
 from twisted_beastws.operation import forget_frames, settled
-from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts
+from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts, check_decorator, kind_of
 from twisted_beastws.protocol import ApplicationTransport, WebSocketProtocol
-from twisted_beastws.wire.http import Headers, Request, Response
+from twisted_beastws.wire.http import Request, Response, fields_given
 from twisted_beastws.wire.url import WebSocketURL
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ would give it a body."""
 
 
 class FactoryBefore(Factory):
-    """Stands before a client's ``factory``, and begins and ends with it."""
+    """Stands before a client's ``factory``, and begins and ends with it. Raises TypeError for what is none."""
 
     noisy = False
 
     def __init__(self, factory: IProtocolFactory) -> None:
+        if isclass(factory) or not hasattr(factory, "buildProtocol"):
+            raise TypeError(f"factory: give Factory.forProtocol(YourProtocol), not {kind_of(factory)}")
         self._factory = factory
 
     def doStart(self) -> None:
@@ -74,6 +77,9 @@ class _ClientFactory(FactoryBefore):
         if protocol is None:
             # Not all that stand between, as TLS does, know what to make of None.
             raise NoProtocol
+        # A wrapper, as ClientService's, passes on what it has not itself.
+        if isclass(protocol) or not hasattr(protocol, "as_client"):
+            raise TypeError(f"factory: it made {protocol!r}, which is no WebSocketProtocol")
         websocket = protocol.as_client(self._settings)
         return protocol if protocol is websocket else _Attempt(protocol, websocket)
 
@@ -114,8 +120,8 @@ class WebSocketClientEndpoint:
     subprotocols, timeouts, limits: as for a server.
     deflate: the compression that is offered; None, the default, offers none.
 
-    Raises ``ValueError`` or ``TypeError`` for a URL that is none, and for headers that cannot be sent or are the
-    handshake's own. last_failure: why the latest attempt failed, or None.
+    Raises ``ValueError`` or ``TypeError`` for what cannot be: a URL that is none, headers that cannot be sent or are
+    the handshake's own, options of another kind. last_failure: why the latest attempt failed, or None.
     """
 
     def __init__(
@@ -138,7 +144,10 @@ class WebSocketClientEndpoint:
             from twisted.internet import reactor
         self.reactor: Any = reactor
         self._url = _parsed("url", url)
-        self._proxy = None if proxy is None else _parsed("proxy", proxy)
+        self._proxy = None if proxy is None else _parsed_proxy(proxy)
+        if endpoint is not None and (isclass(endpoint) or not hasattr(endpoint, "connect")):
+            raise TypeError(f"endpoint: give one as clientFromString(reactor, ...) makes, not {kind_of(endpoint)}")
+        check_decorator(decorator)
         self._endpoint = endpoint
         self._headers = _fields({} if headers is None else headers)
         self._decorator = decorator
@@ -160,8 +169,9 @@ class WebSocketClientEndpoint:
         """Connect, and perform the opening handshake.
 
         Fires with the factory's protocol when its WebSocket is open. Fails with a `HandshakeError`, or with what the
-        endpoint below failed with; ``Timeouts.handshake`` bounds each of the two steps, of each redirect's, too.
-        Cancelling drops everything, and fails with ``CancelledError``.
+        endpoint below failed with; with TypeError for a factory that is none, or makes no `WebSocketProtocol`.
+        ``Timeouts.handshake`` bounds each of the two steps, of each redirect's, too. Cancelling drops everything, and
+        fails with ``CancelledError``.
         """
         self.last_failure = None
         connecting = Deferred.fromCoroutine(self._connect(protocolFactory))
@@ -257,24 +267,21 @@ def _parsed(name: str, url: Any) -> WebSocketURL:
     return WebSocketURL.parse(url)
 
 
+def _parsed_proxy(url: Any) -> WebSocketURL:
+    if isinstance(url, str) and not url.strip().lower().startswith(("http://", "https://")):
+        raise ValueError(f"proxy: {url!r} does not begin with http:// or https://")
+    try:
+        return _parsed("proxy", url)
+    except ValueError as error:
+        raise ValueError(f"proxy: {str(error).removeprefix('not a WebSocket URL: ')}") from None
+
+
 def _fields(headers: Any) -> dict[str, list[str]]:
     """The caller's fields, each with a list of values. Raises TypeError or ``ValueError`` that names the argument."""
-    if not isinstance(headers, Mapping):
-        raise TypeError(f'headers: give a mapping such as {{"X-User": "Ada"}}, not {type(headers).__name__}')
-    fields: dict[str, list[str]] = {}
-    for name, value in headers.items():
-        if not isinstance(name, str):
-            raise TypeError(f"headers: {name!r} is no field's name: give str")
-        values = [value] if isinstance(value, str) else value
-        if not isinstance(values, Sequence) or not all(isinstance(each, str) for each in values):
-            raise TypeError(f"headers[{name!r}]: give str or a list of str, not {type(value).__name__}")
+    fields = fields_given(headers)
+    for name in fields:
         if name.lower() in HANDSHAKES_OWN:
             raise ValueError(f"headers[{name!r}]: this field is the handshake's own")
-        try:
-            Headers({name: values})
-        except ValueError as error:
-            raise ValueError(f"headers[{name!r}]: {error}") from None
-        fields[name] = list(values)
     return fields
 
 
@@ -339,6 +346,8 @@ def connect(
     options: those of `WebSocketClientEndpoint`, which raises for what it cannot take. It always fires, once: see
     `WebSocketClientEndpoint.connect`.
     """
+    if not callable(protocol) or (isclass(protocol) and not issubclass(protocol, WebSocketProtocol)):
+        raise TypeError(f"protocol: give a subclass of WebSocketProtocol, or what makes one, not {kind_of(protocol)}")
     factory = Factory.forProtocol(cast(Any, protocol))
     factory.noisy = False
     return WebSocketClientEndpoint(reactor, url, **options).connect(factory)

@@ -143,8 +143,11 @@ class ClientEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Fires with the factory's own protocol, connected; fails as `WebSocketClientEndpoint.connect`."""
-        connecting = self._endpoint.connect(ClientTunnelFactory(protocolFactory, self._subprotocols))
-        return connecting.addCallback(_carried)
+        try:
+            factory = ClientTunnelFactory(protocolFactory, self._subprotocols)
+        except TypeError:
+            return fail()
+        return self._endpoint.connect(factory).addCallback(_carried)
 
 
 def _carried(protocol: Any) -> Any:

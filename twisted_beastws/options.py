@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from inspect import isclass
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # RFC 6454 §6.2: a scheme, a host, perhaps a port; no path, not even "/".
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]+")
+# RFC 9110 §5.6.2: token.
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class Role(Enum):
@@ -27,6 +29,25 @@ class Role(Enum):
 def kind_of(value: object) -> str:
     """What was given in place of something made of a class: that is for an error's text."""
     return f"the class {value.__name__}" if isclass(value) else f"a value of type {type(value).__name__}"
+
+
+def check_decorator(decorator: object) -> None:
+    """Raise TypeError for what cannot be called, and is not None."""
+    if decorator is not None and not callable(decorator):
+        raise TypeError(f"decorator: give a function, not {kind_of(decorator)}")
+
+
+def _subprotocols(names: Any) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"subprotocols={names!r}: give a list of names")
+    listed = tuple(names)
+    for name in listed:
+        if not isinstance(name, str):
+            raise TypeError(f"subprotocols: {name!r} is no name: give str")
+        # RFC 6455 §4.1: each is a token, as a field's name is.
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"subprotocols: {name!r} is no name: only the characters of a token may stand in it")
+    return listed
 
 
 def _check(value: object, name: str, good: Callable[[Any], bool], wanted: str) -> None:
@@ -219,9 +240,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         # Taken as they are, they would fail when the first client comes.
-        if isinstance(self.subprotocols, str):
-            raise TypeError(f"subprotocols={self.subprotocols!r}: give a list of names")
-        object.__setattr__(self, "subprotocols", tuple(self.subprotocols))
+        check_decorator(self.decorator)
+        object.__setattr__(self, "subprotocols", _subprotocols(self.subprotocols))
         for name, kind in (("origins", Origins), ("timeouts", Timeouts), ("limits", Limits), ("deflate", Deflate)):
             value = getattr(self, name)
             if not isinstance(value, kind) and (value is not None or name != "deflate"):

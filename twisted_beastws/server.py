@@ -15,7 +15,7 @@ from zope.interface import implementer
 from twisted_beastws.admission import Admission
 from twisted_beastws.draining import Drain
 from twisted_beastws.errors import ConnectionClosed, TooManyConnections
-from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Settings, Timeouts
+from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Settings, Timeouts, kind_of
 from twisted_beastws.protocol import State, WebSocketProtocol
 from twisted_beastws.wire.closing import CloseCode
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
 Handler = Callable[[WebSocketProtocol], "Coroutine[Any, Any, Any] | Deferred[Any]"]
+
+
+BARE_GENERATOR = "a generator function: put @inlineCallbacks over it, or make it a coroutine function (async def)"
+"""What is served by neither: its body would never run."""
 
 
 class HandlerProtocol(WebSocketProtocol):
@@ -82,6 +86,8 @@ class WebSocketServerFactory(Factory):
         clock: IReactorTime | None = None,
     ) -> None:
         self.make = _maker(protocol_or_coroutine)
+        if clock is not None and (isclass(clock) or not (hasattr(clock, "callLater") and hasattr(clock, "seconds"))):
+            raise TypeError(f"clock: give a reactor or another IReactorTime, not {kind_of(clock)}")
         self.settings = Settings(
             decorator=decorator,
             subprotocols=subprotocols,
@@ -102,6 +108,8 @@ class WebSocketServerFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> WebSocketProtocol:
         protocol = self.make()
+        if not isinstance(protocol, WebSocketProtocol):
+            raise TypeError(f"make() gave {kind_of(protocol)}, not a WebSocketProtocol")
         protocol.factory = self
         protocol.server = self
         protocol.settings = self.settings
@@ -175,8 +183,11 @@ class WebSocketServerFactory(Factory):
 
 
 def _maker(protocol_or_coroutine: Any) -> Callable[[], WebSocketProtocol]:
-    if not callable(protocol_or_coroutine):
+    other_class = isclass(protocol_or_coroutine) and not issubclass(protocol_or_coroutine, WebSocketProtocol)
+    if other_class or not callable(protocol_or_coroutine):
         raise TypeError(f"{protocol_or_coroutine!r} is neither a WebSocketProtocol class nor a coroutine function")
+    if isgeneratorfunction(protocol_or_coroutine):
+        raise TypeError(f"{protocol_or_coroutine!r} is {BARE_GENERATOR}")
     if not is_handler(protocol_or_coroutine):
         if isroutine(protocol_or_coroutine) and _needs_arguments(protocol_or_coroutine):
             raise TypeError(

@@ -36,6 +36,8 @@ class Other:
     pass
 async def generator(ws):
     yield
+def bare(ws):
+    yield
 instance = Echo()
 """
 
@@ -111,6 +113,10 @@ class TestNotFound:
             ("number", "of type int"),
             ("plain", "of type function"),
             ("generator", "of type function"),
+            (
+                "bare",
+                "a generator function: put @inlineCallbacks over it, or make it a coroutine function (async def)",
+            ),
             ("instance", "of type Echo"),
             ("Echo.inner", "of type NoneType"),
             ("Other", "another class"),

@@ -341,6 +341,50 @@ class TestResponse:
         with pytest.raises(ValueError, match="status"):
             Response(status).to_bytes()
 
+    def test_fields_may_be_a_mapping(self) -> None:
+        response = Response(200, headers={"X-User": "Ada", "Set-Cookie": ["a=1", "b=2"]})
+        assert b"\r\nX-User: Ada\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n" in response.to_bytes()
+
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            ({"status": "200"}, "status: give int, not str"),
+            ({"status": None}, "status: give int, not NoneType"),
+            ({"reason": b"OK"}, "reason: give str, or the text as body=, not bytes"),
+            ({"reason": {"X": "y"}}, "reason: give str, or the text as body=, not dict"),
+            ({"body": {"a": 1}}, "body: give str or bytes, not dict"),
+            ({"body": 3}, "body: give str or bytes, not int"),
+            ({"body": None}, "body: give str or bytes, not NoneType"),
+            ({"headers": [("X", "y")]}, 'headers: give a mapping such as {"X-User": "Ada"}, not list'),
+            ({"headers": {b"X": [b"y"]}}, "headers: b'X' is no field's name: give str"),
+            ({"headers": {"X": 1}}, "headers['X']: give str or a list of str, not int"),
+        ],
+    )
+    def test_what_is_of_another_type_is_named(self, arguments: Any, told: str) -> None:
+        with pytest.raises(TypeError) as refused:
+            Response(**{"status": 200, **arguments})
+        assert str(refused.value) == told
+
+    @pytest.mark.parametrize("text", ["A token, please\n", "a\r\nb"])
+    def test_a_text_in_the_place_of_the_reason(self, text: str) -> None:
+        with pytest.raises(ValueError) as refused:
+            Response(401, text)
+        assert str(refused.value) == (
+            f"reason={text!r}: this is the phrase behind the status, one line: the text is body="
+        )
+
+    def test_a_body_of_another_type_is_not_set(self) -> None:
+        response = Response(200, body=b"x")
+        with pytest.raises(TypeError, match=r"^body: give str or bytes, not list$"):
+            response.body = ["y"]  # type: ignore[assignment]
+        assert response.body == b"x"
+
+    def test_a_body_that_changes_later_stays_as_it_was(self) -> None:
+        body = bytearray(b"abc")
+        response = Response(200, body=body)
+        body[0] = 0
+        assert response.body == b"abc"
+
     def test_keep_alive(self) -> None:
         assert Response(200).keep_alive
         assert not Response(200, version="1.0").keep_alive

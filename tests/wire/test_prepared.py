@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from twisted_beastws import Deflate, Limits, WebSocketProtocol, prepare
 from twisted_beastws.errors import ConnectionClosed
@@ -29,11 +30,22 @@ class TestPrepare:
     def test_a_frame(self, message, frame):
         assert prepare(message).plain.frame == frame
 
-    @pytest.mark.parametrize("message", [3, None, ["x"], prepare("x")])
+    @pytest.mark.parametrize("message", [3, None, ["x"], {}, prepare("x"), (part for part in "x")])
     def test_what_is_no_message(self, message):
         with pytest.raises(TypeError) as refused:
             prepare(message)
-        assert str(refused.value) == f"prepare() takes str or bytes, not {type(message).__name__}: await it?"
+        assert str(refused.value) == f"prepare() takes str or bytes, not {type(message).__name__}"
+
+    def test_what_would_give_one(self):
+        async def message() -> str:
+            return "x"
+
+        coroutine = message()
+        for value, told in ((coroutine, "coroutine: await it?"), (Deferred(), "Deferred: await or yield it?")):
+            with pytest.raises(TypeError) as refused:
+                prepare(value)
+            assert str(refused.value) == f"prepare() takes str or bytes, not {told}"
+        coroutine.close()
 
     @pytest.mark.parametrize("view", [lambda octets: octets, memoryview], ids=["bytearray", "memoryview"])
     def test_what_changes_behind_it_does_not_change_it(self, view):

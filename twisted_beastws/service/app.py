@@ -7,12 +7,12 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
-from inspect import isclass
+from inspect import isclass, isgeneratorfunction
 from operator import attrgetter
 from types import ModuleType
 
 from twisted_beastws.protocol import WebSocketProtocol
-from twisted_beastws.server import Handler, WebSocketServerFactory, is_handler
+from twisted_beastws.server import BARE_GENERATOR, Handler, WebSocketServerFactory, is_handler
 
 Served = Callable[[], WebSocketProtocol] | Handler
 """A maker of protocols, such as a class, or a coroutine function."""
@@ -70,6 +70,8 @@ def _check_kind(found: object) -> Served | WebSocketServerFactory:
     if isclass(found) and issubclass(found, WebSocketProtocol):
         return found
     kind = "another class" if isclass(found) else f"of type {type(found).__name__}"
+    if isgeneratorfunction(found):
+        kind = BARE_GENERATOR
     raise AppError(
         "only a subclass of WebSocketProtocol, a coroutine function (async def) or a WebSocketServerFactory can be "
         f"served; it is {kind}"

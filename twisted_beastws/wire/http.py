@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
@@ -24,6 +24,7 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _TCHAR = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"
 _TOKEN = re.compile(rb"[" + _TCHAR + rb"]+")
 _NOT_IN_A_FIELD = re.compile(rb"[\r\n\0]")
+_MORE_THAN_A_LINE = re.compile(r"[\r\n]")
 # RFC 9112 §3.2: a target is visible ASCII without a fragment.
 _TARGET = rb'(?:/[!"$-~]*|\*|[!"$-~]+:[!"$-~]+)'
 _REQUEST_LINE = re.compile(rb"([" + _TCHAR + rb"]+) (" + _TARGET + rb") HTTP/(1\.[01])\r\n")
@@ -103,6 +104,25 @@ def _check_value(name: str | bytes, value: str | bytes) -> None:
     raw = value.encode("utf-8") if isinstance(value, str) else value
     if _NOT_IN_A_FIELD.search(raw):
         raise ValueError(f"the value of field {name!r} contains CR, LF or NUL")
+
+
+def fields_given(headers: Any) -> dict[str, list[str]]:
+    """A caller's fields, each with a list of values. Raises TypeError or ``ValueError`` that names the argument."""
+    if not isinstance(headers, Mapping):
+        raise TypeError(f'headers: give a mapping such as {{"X-User": "Ada"}}, not {type(headers).__name__}')
+    fields: dict[str, list[str]] = {}
+    for name, value in headers.items():
+        if not isinstance(name, str):
+            raise TypeError(f"headers: {name!r} is no field's name: give str")
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, Sequence) or not all(isinstance(each, str) for each in values):
+            raise TypeError(f"headers[{name!r}]: give str or a list of str, not {type(value).__name__}")
+        try:
+            Headers({name: values})
+        except ValueError as error:
+            raise ValueError(f"headers[{name!r}]: {error}") from None
+        fields[name] = list(values)
+    return fields
 
 
 def raw_fields(headers: TwistedHeaders) -> dict[bytes, list[bytes]]:
@@ -221,10 +241,13 @@ class Response:
 
     status: 100 to 999.
     reason: the standard phrase of the status, also after the status was changed, unless another was set.
-    headers: a copy of those given. `to_bytes` adds ``Server`` if there is none; Content-Length is always its own.
+    headers: a copy of those given, which may be a mapping such as ``{"X-User": "Ada", "Set-Cookie": ["a=1", "b=2"]}``.
+        `to_bytes` adds ``Server`` if there is none; Content-Length is always its own.
     body: a ``str`` is encoded as UTF-8, and Content-Type set to ``text/plain; charset=utf-8`` if there is none.
     version: ``1.1``, or ``1.0``.
     request: what it answers, where that is known; the answer to HEAD is sent without its body.
+
+    Raises TypeError or ``ValueError`` for what cannot be sent; so does setting ``body``.
     """
 
     __slots__ = ("_body", "_reason", "headers", "request", "status", "version")
@@ -233,14 +256,20 @@ class Response:
         self,
         status: int,
         reason: str | None = None,
-        headers: TwistedHeaders | None = None,
+        headers: TwistedHeaders | Mapping[str, str | Sequence[str]] | None = None,
         body: str | bytes = b"",
         version: str = "1.1",
         request: Request | None = None,
     ) -> None:
+        if not isinstance(status, int):
+            raise TypeError(f"status: give int, not {type(status).__name__}")
+        if not isinstance(reason, str | None):
+            raise TypeError(f"reason: give str, or the text as body=, not {type(reason).__name__}")
+        if reason is not None and _MORE_THAN_A_LINE.search(reason):
+            raise ValueError(f"reason={reason!r}: this is the phrase behind the status, one line: the text is body=")
         self.status = status
         self._reason = reason
-        self.headers = Headers() if headers is None else Headers(dict(headers.getAllRawHeaders()))
+        self.headers = _copied(headers)
         self.version = version
         self.request = request
         self.body = body
@@ -268,7 +297,9 @@ class Response:
             body = body.encode("utf-8")
             if not self.headers.hasHeader(b"Content-Type"):
                 self.headers.setRawHeaders(b"Content-Type", [b"text/plain; charset=utf-8"])
-        self._body = body
+        elif not isinstance(body, (bytes, bytearray, memoryview)):
+            raise TypeError(f"body: give str or bytes, not {type(body).__name__}")
+        self._body = bytes(body)
 
     def field(self, name: str) -> str | None:
         """The first value of field ``name``, each octet one character (Latin-1), or None."""
@@ -310,6 +341,14 @@ class Response:
         if bodiless or (self.request is not None and self.request.method == "HEAD"):
             return head
         return head + self._body
+
+
+def _copied(headers: TwistedHeaders | Mapping[str, str | Sequence[str]] | None) -> Headers:
+    if headers is None:
+        return Headers()
+    if isinstance(headers, TwistedHeaders):
+        return Headers(dict(headers.getAllRawHeaders()))
+    return Headers(fields_given(headers))
 
 
 _SERVER_LINE = f"Server: {SERVER}\r\n".encode("ascii")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from inspect import isawaitable
+from typing import Any, NamedTuple
 
 from twisted_beastws.wire.compressor import compress_alone
 from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT, RSV1, encode_frame
@@ -55,6 +56,14 @@ def prepare(message: str | bytes, *, compress: bool | None = None) -> Prepared:
     if isinstance(message, str):
         return Prepared(FIN_TEXT, message.encode(), compress)
     if not isinstance(message, (bytes, bytearray, memoryview)):
-        raise TypeError(f"prepare() takes str or bytes, not {type(message).__name__}: await it?")
+        raise TypeError(f"prepare() takes str or bytes, not {type(message).__name__}{forgotten(message)}")
     # A copy of what may change.
     return Prepared(FIN_BINARY, bytes(message), compress)
+
+
+def forgotten(value: Any) -> str:
+    """What was forgotten where ``value``, which is no message, will give one: for the end of an error's text."""
+    if not isawaitable(value):
+        return ""
+    # A Deferred; inlineCallbacks takes it, too.
+    return ": await or yield it?" if hasattr(value, "addCallbacks") else ": await it?"

@@ -37,7 +37,7 @@ from twisted_beastws.wire.frames import (
     Sink,
     decode_text,
 )
-from twisted_beastws.wire.prepared import Prepared
+from twisted_beastws.wire.prepared import Prepared, forgotten
 
 LEAST_HEADER = 2
 """Octets that a held message counts beyond its payload, so that empty ones are bounded, too."""
@@ -67,7 +67,7 @@ def octets_of(data: Any, taken: str) -> Any:
         # Of whatever items: their count is not that of the octets.
         return data.cast("B")
     if not isinstance(data, (bytes, bytearray)):
-        raise TypeError(f"{taken}, not {type(data).__name__}: await it?")
+        raise TypeError(f"{taken}, not {type(data).__name__}{forgotten(data)}")
     return data
 
 
