@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from collections.abc import Callable
 from importlib.util import find_spec, module_from_spec
@@ -1073,7 +1074,63 @@ class TestOfAnotherKind:
         assert peer.reads() == b"\x82\x03abc"
 
 
+class TestKeptSend:
+    """What an application keeps of a connection is the same at its end as it was."""
+
+    def test_is_found_again(self, connect):
+        room: list[Any] = []
+
+        class Member(WebSocketProtocol):
+            def opened(self) -> None:
+                room.append(self.send)
+
+            def closed(self, reason: CloseReason) -> None:
+                room.remove(self.send)
+
+        peer = connect(Member)
+        (send,) = room
+        send("hello")
+        assert peer.reads() == b"\x81\x05hello"
+        peer.leaves()
+        assert room == []
+        with pytest.raises(ConnectionClosed):
+            send("hello")
+        with pytest.raises(ConnectionClosed):
+            peer.protocol.send("hello")
+
+    def test_may_be_held_weakly(self, connect):
+        peer = connect()
+        send = weakref.WeakMethod(peer.protocol.send)
+        kept = send()
+        assert kept is not None
+        kept("hello")
+        assert peer.reads() == b"\x81\x05hello"
+
+
+def test_a_long_text_does_not_keep_its_octets(connect):
+    text = "\N{EURO SIGN}" * 20_000
+    size = sys.getsizeof(text)
+    peer = connect()
+    peer.protocol.send(text)
+    assert peer.reads().endswith(text.encode())
+    assert sys.getsizeof(text) == size
+
+
 class TestPing:
+    def test_nobody_need_ask_what_became_of_it(self, connect):
+        """The ``logged`` fixture would have an unhandled error."""
+        peer = connect()
+        for _ in range(3):
+            peer.protocol.ping()
+        peer.protocol.ping().addCallback(lambda seconds: None)
+        peer.leaves()
+
+    def test_whoever_asks_later_is_told(self, connect):
+        peer = connect()
+        answered = peer.protocol.ping()
+        peer.leaves()
+        assert Outcome(answered).types == [ConnectionClosed]
+
     def test_the_round_trip_has_the_time_that_sending_takes(self, connect, clock, monkeypatch):
         peer = connect()
         emit = peer.protocol.outgoing.write_control
@@ -1291,6 +1348,28 @@ class TestClose:
         peer.leaves(ConnectionAborted())
         peer.protocol.abort()
         assert peer.protocol.close_reason.code == 1006
+
+    @pytest.mark.parametrize("way", [lambda ws: ws.abort(), lambda ws: ws.transport.abortConnection()])
+    def test_abort_in_a_hook(self, connect, way):
+        """What came in the same chunk, from whom it was to be kept, is not delivered; nothing more leaves."""
+
+        class Suspicious(Noting):
+            def text_received(self, text: str) -> None:
+                self.note("text", text)
+                self.send(f"answer to {text}")
+                if text == "bad":
+                    way(self)
+                    with pytest.raises(ConnectionClosed):
+                        self.send("more")
+
+        peer = connect(Suspicious)
+        peer.sends(peer.text("good") + peer.text("bad") + peer.text("transfer") + peer.frame(0x89))
+        assert peer.protocol.names() == ["opened", "text", "text"]
+        assert peer.transport.disconnected
+        assert peer.reads() == b""
+        peer.leaves(ConnectionAborted())
+        assert peer.protocol.names() == ["opened", "text", "text", "closed"]
+        assert (peer.protocol.close_reason.code, peer.protocol.close_reason.clean) == (1006, False)
 
     def test_by_the_transport_as_the_application_sees_it(self, connect):
         peer = connect(Noting)

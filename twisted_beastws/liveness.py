@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from twisted_beastws.options import Timeouts
 from twisted_beastws.schedule import PingScheduler
@@ -122,8 +123,7 @@ class Liveness:
         self._session = self._owner = self._deadline = None
         self._scheduler.watch(self, None)
         while self._pings:
-            # Not with the frames of those that were told before.
-            self._pings.popleft()[2].errback(error.with_traceback(None))
+            _fail(self._pings.popleft()[2], error)
 
     def ping_sent(self, payload: bytes, at: float) -> Deferred[float]:
         """The application sent a ping at that time; fires with the seconds to its pong."""
@@ -209,3 +209,11 @@ class Liveness:
         if began is None or self._owner is None or self._owner.reading_paused:
             began = now
         return began + self._timeouts.message
+
+
+def _fail(answered: Deferred[float], error: Exception) -> None:
+    # Not with the frames of those that were told before.
+    answered.errback(error.with_traceback(None))
+    if isinstance(answered.result, Failure) and answered.result.value is error and answered._debugInfo is not None:
+        # Who pings need not mind how it ended, nor be told that he did not. Whoever asks later has it yet.
+        answered._debugInfo.failResult = None

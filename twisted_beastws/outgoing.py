@@ -188,12 +188,17 @@ class Outgoing:
             self._finish = finished
             self._check_finished()
 
-    def lost(self, error: Exception) -> None:
-        """The transport is gone: forget everything, fail what waits for `drain`."""
+    def abandon(self) -> None:
+        """Forget what waits and let nothing leave: the transport is about to be aborted."""
         self._open(False)
         self.discard()
         self.finished = True
-        self._finish = self._send = self._rest = self._owner = self._transport = None
+        self._finish = self._send = self._rest = self._transport = None
+
+    def lost(self, error: Exception) -> None:
+        """The transport is gone: forget everything, fail what waits for `drain`."""
+        self.abandon()
+        self._owner = None
         while self._drains:
             # Not with the frames of those that were told before.
             self._drains.pop(0).errback(error.with_traceback(None))

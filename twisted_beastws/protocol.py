@@ -101,6 +101,10 @@ class ApplicationTransport:
         elif protocol._session is not None:
             protocol.close()
 
+    def abortConnection(self) -> None:
+        """As `WebSocketProtocol.abort`."""
+        self._protocol.abort()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.below, name)
 
@@ -272,10 +276,9 @@ class WebSocketProtocol(Protocol):
             self._finish()
 
     def _finish(self) -> None:
-        # Without it no cycle is left that keeps this object alive.
         session, self._session = self._session, None
-        if session is not None and self.__dict__.get("send") == session.send:
-            del self.send
+        if session is not None:
+            session.forget()
         self._run_hook(self.closed, self.close_reason)
 
     # Opening: the server's side.
@@ -659,6 +662,10 @@ class WebSocketProtocol(Protocol):
             if self._state is State.CONNECTING:
                 # The handshake does not go on, whichever hook this is called in.
                 self._closing()
+            elif self._session is not None:
+                # What is left of the chunk is not delivered, and nothing that a hook sent in it leaves.
+                self.outgoing.abandon()
+                self._session.lost()
             self._transport.abortConnection()
 
     @property

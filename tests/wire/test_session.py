@@ -1302,3 +1302,95 @@ def test_an_open_session_tells_no_lie(server):
     session = recorder.session
     assert (session.ended, session.clean, session.paused, session.sendable) == (False, False, False, True)
     assert session.reason() == CloseReason(1006, "", False, "transport")
+
+
+def texts(recorder: Recorder) -> tuple[Event, ...]:
+    return tuple(event for event in recorder.events if event[0] == "text")
+
+
+class TestFedInTheMidst:
+    """By a hook, or by what the sink's writing calls, as a tunnel's transport that is resumed there does."""
+
+    MESSAGES = (b"one", b"", b"x" * 200, b"four", b"\xe2\x82\xac")
+    FRAMES = (
+        (TEXT, MESSAGES[0]),
+        (PING, b"p"),
+        (TEXT, MESSAGES[1]),
+        (TEXT, b"x" * 150, False),
+        (CONTINUATION, b"x" * 50),
+        (TEXT, MESSAGES[3]),
+        (TEXT, MESSAGES[4]),
+    )
+    EVENTS = tuple(("text", message.decode()) for message in MESSAGES)
+
+    @pytest.mark.parametrize("streaming", [False, True])
+    def test_comes_behind_the_chunk_that_is_under_way(self, server, streaming):
+        received = to(server, *self.FRAMES)
+        expected = Recorder(server, streaming=streaming).feed(received)
+
+        for cut in range(len(to(server, self.FRAMES[0])), len(received)):
+            rest = [received[cut : cut + 30], received[cut + 30 :]]
+
+            def react(recorder: Recorder, event: Event, rest: list[bytes] = rest) -> None:
+                if rest:
+                    recorder.feed(rest.pop(0))
+
+            recorder = Recorder(server, react=react, streaming=streaming).feed(received[:cut])
+            assert rest == []
+            assert recorder.error is None
+            assert recorder.sent == expected.sent
+            if streaming:
+                assert b"".join(event[1] for event in recorder.events if event[0] == "piece") == b"".join(self.MESSAGES)
+            else:
+                assert texts(recorder) == self.EVENTS
+
+    def test_behind_a_pause_it_waits(self, server):
+        received = to(server, *self.FRAMES)
+
+        def react(recorder: Recorder, event: Event) -> None:
+            if event == self.EVENTS[0]:
+                recorder.session.pause()
+                recorder.feed(received[40:])
+
+        recorder = Recorder(server, react=react).feed(received[:40])
+        assert texts(recorder) == self.EVENTS[:1]
+        recorder.session.resume()
+        assert texts(recorder) == self.EVENTS
+
+    def test_behind_what_ends_it_it_is_forgotten(self, server):
+        def react(recorder: Recorder, event: Event) -> None:
+            recorder.receive((TEXT, b"more"))
+            recorder.session.fail(ValueError())
+
+        recorder = Recorder(server, react=react).receive((TEXT, b"one"), (TEXT, b"two"))
+        assert recorder.events == [("text", "one"), ("ended",)]
+
+
+class TestWritingFails:
+    @pytest.mark.parametrize("how", ["fragments", "held"])
+    def test_in_the_midst_of_what_leaves_ends_the_connection(self, server, how, monkeypatch):
+        """The peer has a part of it: nothing that came behind would be understood."""
+        recorder = Recorder(server, Limits(fragment_size=10))
+        session = recorder.session
+        left = [0, 0] if how == "fragments" else [0, 0, 0]
+
+        def write_admitted(data: bytes) -> None:
+            if not left:
+                raise ZeroDivisionError
+            left.pop()
+            recorder.write(data)
+
+        monkeypatch.setattr(recorder, "write_admitted", write_admitted)
+        if how == "held":
+            session.begin_message(TEXT)
+            session.write_part(b"part")
+            session.send_text("behind it, in more frames than one")
+        with pytest.raises(ZeroDivisionError):
+            if how == "held":
+                session.end_message()
+            else:
+                session.send_text("in more frames than one and two")
+        assert recorder.error is ZeroDivisionError
+        assert recorder.sent[-1] == closed(1011)
+        with pytest.raises(ConnectionClosed):
+            session.send_text("later")

@@ -39,6 +39,8 @@ if GATHER_LIMIT != _GATHER_LIMIT:
     raise ImportError("the compiled codec is another version's")
 # Octets made room for on a frame header's word alone, which touches no memory yet: 64 MiB.
 cdef uint64_t SOLO_LIMIT = 1 << 26
+# Characters up to which Python's copy of a text's octets, kept with it, costs less than one made each time.
+cdef Py_ssize_t CACHED_TEXT = 4096
 cdef uint64_t _MOST = (<uint64_t>1) << 63
 
 cdef object _BadContinuation = errors.BadContinuation
@@ -265,6 +267,10 @@ cdef class FrameCodec:
                 self._run(b"")
 
     cdef _run(self, bytes data):
+        if self._gathering:
+            # Fed by a hook, or by what the sink's writing calls: it is parsed behind the chunk that is under way.
+            self._partial = self._partial + data
+            return
         self._gathering = True
         try:
             self._parse(data)
@@ -276,21 +282,36 @@ cdef class FrameCodec:
                 self.flush()
 
     def _parse(self, bytes data not None):
+        cdef Py_ssize_t position
+        cdef bytes fed_meanwhile
+        while True:
+            if self._partial:
+                data = self._partial + data
+                self._partial = b""
+            position = self._parse_chunk(data)
+            fed_meanwhile = self._partial
+            if self.halted == STOPPED:
+                self._partial = b""
+            elif position < PyBytes_GET_SIZE(data):
+                self._partial = data[position:] + fed_meanwhile
+            if not fed_meanwhile or self.halted != RUNNING:
+                return
+            data = b""
+
+    cdef Py_ssize_t _parse_chunk(self, bytes data) except -1:
+        # Takes the frames that are whole, and what is there of a long one; returns how many octets that are.
         cdef const uint8_t *octets
         cdef const uint8_t *key
         cdef Py_ssize_t position = 0, end, start, at
         cdef uint64_t length, least
         cdef int first, second
         cdef bint simple
-        if self._partial:
-            data = self._partial + data
-            self._partial = b""
         octets = <const uint8_t *>PyBytes_AS_STRING(data)
         end = PyBytes_GET_SIZE(data)
         while self.halted == RUNNING:
             if self._remaining:
                 if position == end:
-                    return
+                    break
                 if self._solo is not None:
                     position = self._continue_solo(octets, position, end)
                 else:
@@ -348,8 +369,7 @@ cdef class FrameCodec:
             else:
                 position = start
                 self._begin(first, length, key)
-        if position < end and self.halted != STOPPED:
-            self._partial = data[position:]
+        return position
 
     cdef _check_first(self, int first, uint64_t length):
         cdef int opcode = first & 0x0F
@@ -496,7 +516,12 @@ cdef class FrameCodec:
     cpdef send_text(self, text):
         """Send a text message in one frame."""
         cdef Py_ssize_t size = 0
-        cdef const char *encoded = PyUnicode_AsUTF8AndSize(text, &size)
+        cdef const char *encoded
+        if len(text) > CACHED_TEXT and not text.isascii():
+            # Python would keep the octets with the text, as long as that is kept.
+            self.send_frame(FIN_TEXT, text.encode())
+            return
+        encoded = PyUnicode_AsUTF8AndSize(text, &size)
         if self.sendable and <uint64_t>size <= self.fragment_size:
             self._emit(FIN_TEXT, <const uint8_t *>encoded, size)
         else:

@@ -275,6 +275,10 @@ class FrameCodec:
                 self._run(b"")
 
     def _run(self, data: bytes) -> None:
+        if self._gathering:
+            # Fed by a hook, or by what the sink's writing calls: it is parsed behind the chunk that is under way.
+            self._partial += data
+            return
         self._gathering = True
         try:
             self._parse(data)
@@ -286,15 +290,25 @@ class FrameCodec:
                 self.flush()
 
     def _parse(self, data: bytes) -> None:
-        if self._partial:
-            data = self._partial + data
-            self._partial = b""
+        while True:
+            if self._partial:
+                data = self._partial + data
+                self._partial = b""
+            position = self._parse_chunk(data)
+            fed_meanwhile = self._partial
+            self._partial = data[position:] + fed_meanwhile if self.halted != STOPPED else b""
+            if not fed_meanwhile or self.halted != RUNNING:
+                return
+            data = b""
+
+    def _parse_chunk(self, data: bytes) -> int:
+        """Take the frames that are whole, and what is there of a long one; returns how many octets that are."""
         position = 0
         end = len(data)
         while self.halted == RUNNING:
             if self._remaining:
                 if position == end:
-                    return
+                    break
                 position = self._continue_payload(data, position)
                 continue
             if end - position < 2:
@@ -348,8 +362,7 @@ class FrameCodec:
             else:
                 self._begin(first, length, key)
                 position = start
-        if position < end and self.halted != STOPPED:
-            self._partial = data[position:]
+        return position
 
     def _check_first(self, first: int, length: int) -> None:
         opcode = first & 0x0F

@@ -43,6 +43,10 @@ class HalfClosingSession(session.Session):
         self._handler = handler
         self.half_closed = False
 
+    def forget(self) -> None:
+        super().forget()
+        del self._handler
+
     def half_close(self) -> None:
         """Send a close frame with 1000, and nothing behind it."""
         if self.received is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import io
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 from twisted_beastws.errors import (
@@ -79,6 +80,7 @@ class Session(FrameCodec):
     """
 
     __slots__ = (
+        "__weakref__",
         "_decoder",
         "_final",
         "_fragments",
@@ -283,15 +285,26 @@ class Session(FrameCodec):
 
     def _release_held(self) -> None:
         # It grows if the sink's writing makes somebody send, and a close empties it.
-        for first, payload, compress in self._held:
-            self._held_size -= len(payload) + LEAST_HEADER
-            self._send_admitted(first, payload, compress)
-        self._held.clear()
+        if self._held:
+            with self._whole_or_failed():
+                for first, payload, compress in self._held:
+                    self._held_size -= len(payload) + LEAST_HEADER
+                    self._send_admitted(first, payload, compress)
+            self._held.clear()
         self._held_size = 0
         self.sendable = not self.closed
 
     def _send_admitted(self, first: int, payload: bytes, compress: bool | None) -> None:
         self.emit_pieces(first, payload)
+
+    @contextmanager
+    def _whole_or_failed(self) -> Iterator[None]:
+        """Behind a part of a message, that what the sink calls has cut short, nothing else can be sent."""
+        try:
+            yield
+        except BaseException as error:
+            self.fail(error)
+            raise
 
     def _admit_part(self, size: int) -> None:
         self._require_message()
@@ -318,7 +331,8 @@ class Session(FrameCodec):
         if self.sink.admits(len(payload)):
             # What the sink's writing makes somebody send goes behind it.
             self.sendable = False
-            self.emit_pieces(first, payload)
+            with self._whole_or_failed():
+                self.emit_pieces(first, payload)
             self._release_held()
 
     def ping(self, payload: bytes = b"") -> None:
@@ -366,6 +380,11 @@ class Session(FrameCodec):
                 code = error.close_code if isinstance(error, ProtocolError) else CloseCode.INTERNAL_ERROR
             self._send_close(code, reason)
         self._end()
+
+    def forget(self) -> None:
+        """Let go of whom it told, which nobody needs any more behind the end: no cycle keeps them alive."""
+        self.on_text = self.on_binary = self.on_fragment = None
+        del self.handler
 
     def lost(self, error: BaseException | None = None) -> None:
         """The transport is gone: end the session without a word."""
@@ -455,6 +474,8 @@ class DeflateSession(Session):
     def _parse(self, data: bytes) -> None:
         # What a hook that paused left of its part comes before what is behind it.
         if self._pieces is not None and self.halted == RUNNING:
+            self._partial += data
+            data = b""
             self._take_pieces()
         super()._parse(data)
 
