@@ -445,7 +445,10 @@ def _finish(link: Link, handshake: Deferred[Any]) -> None:
     handshake.addBoth(results.append)
     link.flush()
     if not results:
-        raise AssertionError("the handshake waits for something: pass opened=False, and flush() when that is there")
+        raise AssertionError(
+            "the handshake waits for something: pass opened=False, call the client's handshake() yourself, and flush() "
+            "when that is there"
+        )
     if isinstance(results[0], Failure):
         link.cut()
         results[0].raiseException()
