@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import socket
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -98,14 +97,6 @@ class Scripted(Protocol):
 
     def close(self) -> None:
         self.transport.loseConnection()  # type: ignore[union-attr]
-
-
-def unused_port() -> int:
-    """A port of the loopback interface on which nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
 
 
 class Script(Factory):

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from .ports import free_port
+
 PATIENCE = 20.0
 """Seconds for it to start."""
 
@@ -26,8 +28,7 @@ class RedisServer:
 
     def __init__(self, directory: Path, *options: str) -> None:
         self.path = directory / "redis"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._command = [
             *("redis-server", "--unixsocket", str(self.path), "--bind", "127.0.0.1", "--port", str(self.port)),
             *("--dir", str(directory), "--appendonly", "yes", "--save", "", "--daemonize", "no", *options),

@@ -39,8 +39,8 @@ from .loopback import (
     switching,
     turn,
     until,
-    unused_port,
 )
+from .ports import free_port
 from .ways import BOTH_WAYS
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -496,7 +496,7 @@ class TestFails:
     @BOTH_WAYS
     @leaving_nothing
     async def test_refused(self, secure):
-        failure = await failure_of(dial(unused_port(), secure))
+        failure = await failure_of(dial(free_port(), secure))
         assert type(failure) is error.ConnectionRefusedError
 
     @leaving_nothing

@@ -71,8 +71,8 @@ from .loopback import (
     leaving_nothing,
     switching,
     until,
-    unused_port,
 )
+from .ports import free_port
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -454,7 +454,7 @@ class TestConnecting:
 
     @leaving_nothing
     async def test_nobody_listens(self):
-        failure = await failure_of(dial(f"beastws:tcp:127.0.0.1:{unused_port()}"))
+        failure = await failure_of(dial(f"beastws:tcp:127.0.0.1:{free_port()}"))
         assert isinstance(failure, ConnectionRefusedError)
 
     @leaving_nothing

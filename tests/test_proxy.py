@@ -34,8 +34,8 @@ from .loopback import (
     switching,
     turn,
     until,
-    unused_port,
 )
+from .ports import free_port
 from .ways import BOTH_WAYS
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -295,7 +295,7 @@ class TestNoTunnel:
 
     @leaving_nothing
     async def test_nobody_there(self):
-        assert type(await failure_of(dial(unused_port()))) is error.ConnectionRefusedError
+        assert type(await failure_of(dial(free_port()))) is error.ConnectionRefusedError
 
     @BOTH_WAYS
     @pytest.mark.parametrize("made", [None, "raises"])

@@ -19,7 +19,8 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection
 
 from ..certificates import Authority
-from ..loopback import switching, unused_port
+from ..loopback import switching
+from ..ports import free_port
 from ..turns import in_turns
 from .processes import (
     COMMAND,
@@ -199,7 +200,7 @@ class TestNoConnection:
         return line
 
     def test_refused(self) -> None:
-        port = unused_port()
+        port = free_port()
         assert self.told(f"ws://localhost:{port}/") == f"localhost:{port} refuses connections: nothing listens there"
 
     def test_not_found(self) -> None:

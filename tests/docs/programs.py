@@ -17,6 +17,8 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from ..ports import free_port
+
 DOCS = Path(__file__).parents[2] / "docs"
 PATIENCE = 20.0  # seconds, for anything awaited here
 BIN = Path(sys.executable).parent
@@ -35,12 +37,6 @@ def defined(listing: str, **names: Any) -> dict[str, Any]:
     namespace: dict[str, Any] = {"__name__": "listing", **names}
     exec(listing, namespace)
     return namespace
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def printed(command: str, port: int) -> list[str]:

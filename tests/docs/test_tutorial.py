@@ -12,7 +12,8 @@ import pytest
 from twisted_beastws.hub.redis import RedisBackplane
 
 from ..browser import chromium
-from .programs import PATIENCE, defined, free_port, get, listings, printed, run, running, talking, until
+from ..ports import free_port
+from .programs import PATIENCE, defined, get, listings, printed, run, running, talking, until
 
 
 class TestTutorial:

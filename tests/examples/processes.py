@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -33,12 +32,6 @@ def await_that(what: str, happened: Callable[[], Any], otherwise: Callable[[], s
             pytest.fail(f"not within {PATIENCE:g} s: {what}\n{otherwise()}")
         time.sleep(0.02)
     return value
-
-
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def run(name: str, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:

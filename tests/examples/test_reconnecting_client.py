@@ -8,13 +8,14 @@ from threading import Thread
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
-from .processes import PATIENCE, Example, Program, run, unused_port
+from ..ports import free_port
+from .processes import PATIENCE, Example, Program, run
 
 WELCOME = "^Welcome to the chat!$"
 
 
 def test_it_comes_back(tmp_path: Path) -> None:
-    port = unused_port()
+    port = free_port()
     with Program("reconnecting_client", tmp_path, "--url", f"ws://127.0.0.1:{port}/") as client:
         # It was there before the server.
         with Example("chat", tmp_path, port=port):
@@ -29,7 +30,7 @@ def test_it_comes_back(tmp_path: Path) -> None:
 
 
 def test_it_can_be_stopped_while_it_waits(tmp_path: Path) -> None:
-    with Program("reconnecting_client", tmp_path, "--url", f"ws://127.0.0.1:{unused_port()}/") as client:
+    with Program("reconnecting_client", tmp_path, "--url", f"ws://127.0.0.1:{free_port()}/") as client:
         client.await_log("Scheduling retry 1 ")
         client.terminate()
         assert client.process.wait(PATIENCE) == 0

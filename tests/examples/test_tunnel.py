@@ -14,7 +14,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from .processes import PATIENCE, Example, unused_port
+from ..ports import free_port
+from .processes import PATIENCE, Example
 
 
 class Echo(StreamRequestHandler):
@@ -81,7 +82,7 @@ def test_in_between_is_a_websocket_of_binary_messages(tmp_path: Path) -> None:
 
 
 def test_without_a_way_out(tmp_path: Path) -> None:
-    with near_end(tmp_path, unused_port()) as near, entering(near) as connection:
+    with near_end(tmp_path, free_port()) as near, entering(near) as connection:
         with pytest.raises(ConnectionResetError):
             connection.recv(1)
         near.await_log("no way out for .*127.0.0.1.*refused")

@@ -19,6 +19,7 @@ import pytest
 from websockets.sync.client import connect
 
 from ..browser import chromium
+from ..ports import free_port
 
 PATIENCE = 20.0  # seconds, for anything awaited here
 LINES_KEPT = 500
@@ -96,8 +97,7 @@ class Server:
         self.log = directory / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.was_away = False
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
 
     def start(self) -> None:
         output: IO[bytes]
