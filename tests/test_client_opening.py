@@ -114,6 +114,16 @@ class TestAccepted:
         peer.sends(*chunks(SWITCHING + TAIL, size))
         assert peer.protocol.heard == ["opened", 101, "hi", "there"]
 
+    @pytest.mark.parametrize("size", [1, 7, 1 << 16])
+    def test_messages_that_were_there_before_the_handshake_come_after_the_deferred(self, dial, size, clock):
+        """As with a server in memory, which answers while the request is written."""
+        peer = dial()
+        peer.sends(*chunks(SWITCHING + TAIL, size))
+        opening = peer.protocol.handshake("localhost:1984", "/chat")
+        opening.addCallback(lambda response: peer.protocol.heard.append(response.status))
+        clock.advance(0)
+        assert peer.protocol.heard == ["opened", 101, "hi", "there"]
+
     def test_what_is_sent_is_masked_from_the_pool(self, ask, monkeypatch):
         peer, _ = ask()
         peer.sends(SWITCHING)

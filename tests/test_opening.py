@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -402,6 +402,8 @@ TAIL = b"\x81\x82\0\0\0\0hi\x81\x85\0\0\0\0there"
 class TestFormsOfAccept:
     def check(self, peer: Any, accepted: Outcome) -> None:
         assert peer.reads() == SWITCHING
+        # Messages that were there before accept() wait for the code that awaits it.
+        peer.clock.advance(0)
         assert len(accepted) == 1
         assert isinstance(accepted[0], Request)
         assert peer.protocol.request is accepted[0]
@@ -477,6 +479,113 @@ class TestFormsOfAccept:
         request.body_read = True
         accepted = Outcome(peer.protocol.accept(request, TAIL))
         self.check(peer, accepted)
+
+
+def whole(ws: Manual, before: bytes) -> Deferred[Request]:
+    return ws.accept()
+
+
+def buffered(ws: Manual, before: bytes) -> Deferred[Request]:
+    return ws.accept(buffered=before)
+
+
+async def given_request(ws: Manual, before: bytes) -> Request:
+    return await ws.accept(await ws.read_request())
+
+
+async def given_request_and_bytes(ws: Manual, before: bytes) -> Request:
+    request, end = await ws.read_request(), before.find(b"\r\n\r\n") + 4
+    return await ws.accept(request, before[end:] if end > 3 else b"")
+
+
+class TestOrder:
+    """`opened`, then the code that awaits `accept`, then the first message, however the bytes arrive."""
+
+    EXPECTED: ClassVar[list[str]] = ["opened", "accepted", "hi", "there", "closed"]
+
+    @pytest.mark.parametrize("size", [1, 7, 200, len(GOOD) + 5, 1 << 16])
+    @pytest.mark.parametrize("form", [whole, buffered, given_request, given_request_and_bytes])
+    @pytest.mark.parametrize("early", [False, True])
+    def test_of_each_form_of_accept(self, connect, form, size, early):
+        async def accept(ws: Manual, before: bytes) -> None:
+            await form(ws, before)
+            ws.heard.append("accepted")
+
+        peer = connect(Manual, opened=False)
+        pieces = chunks(GOOD + TAIL, size)
+        if form is buffered:
+            pieces, before = pieces[1:], pieces[0]
+        elif form is given_request_and_bytes and len(GOOD + TAIL) <= size:
+            # The request and the frames were read by other code, which gives back the request alone.
+            pieces, before = [GOOD], GOOD + TAIL
+        else:
+            before = b""
+        if early:
+            peer.sends(*pieces)
+            pieces = []
+        Deferred.fromCoroutine(accept(peer.protocol, before))
+        assert peer.protocol.heard[2:] == []
+        peer.sends(*pieces)
+        peer.clock.advance(0)
+        peer.leaves()
+        assert peer.protocol.heard == self.EXPECTED
+        assert peer.clock.getDelayedCalls() == []
+
+    @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested", "decorator"])
+    @pytest.mark.parametrize("size", [1, 1 << 16])
+    def test_where_a_hook_takes_time(self, connect, hook, size):
+        waits: Deferred[None] = Deferred()
+        decorator = (lambda response: waits) if hook == "decorator" else None
+        peer = connect(Manual, opened=False, decorator=decorator)
+        if decorator is None:
+            setattr(peer.protocol, hook, lambda request: waits)
+        peer.protocol.accept().addCallback(lambda _: peer.protocol.heard.append("accepted"))
+        peer.sends(*chunks(GOOD + TAIL, size))
+        assert peer.protocol.heard == []
+        waits.callback(None)
+        peer.leaves()
+        assert peer.protocol.heard == self.EXPECTED
+
+    def test_where_serve_drives_the_opening_by_hand(self, connect):
+        """The frames behind the request are delivered in the same turn: no time has to pass."""
+
+        class ByHand(Manual):
+            def serve(self) -> None:
+                Deferred.fromCoroutine(self.run())
+
+            async def run(self) -> None:
+                request = await self.read_request()
+                await self.respond(Response(404))
+                request = await self.read_request()
+                await self.accept(request)
+                self.heard.append("accepted")
+
+        peer = connect(ByHand, opened=False)
+        peer.sends(PLAIN + GOOD + TAIL)
+        assert peer.protocol.heard == self.EXPECTED[:-1]
+
+    @pytest.mark.parametrize("event", ["more bytes", "the end of the peer's side", "a lost connection"])
+    def test_whatever_happens_before_the_next_turn(self, connect, event):
+        peer = connect(Manual, opened=False)
+        peer.sends(GOOD + TAIL[:-3])
+        peer.protocol.accept().addCallback(lambda _: peer.protocol.heard.append("accepted"))
+        assert peer.protocol.heard == ["opened", "accepted"]
+        if event == "more bytes":
+            peer.sends(TAIL[-3:])
+            assert peer.protocol.heard == self.EXPECTED[:-1]
+        else:
+            if event == "the end of the peer's side":
+                peer.protocol.readConnectionLost()
+            peer.leaves()
+            assert peer.protocol.heard == ["opened", "accepted", "hi", "closed"]
+
+    def test_the_awaiting_code_may_abort(self, connect):
+        peer = connect(Manual, opened=False)
+        peer.sends(GOOD + TAIL)
+        peer.protocol.accept().addCallback(lambda _: peer.protocol.abort())
+        peer.leaves()
+        peer.clock.advance(0)
+        assert peer.protocol.heard == ["opened", "closed"]
 
 
 class TestRespond:

@@ -62,7 +62,7 @@ class Operation:
     of them the transport is paused.
     """
 
-    __slots__ = ("_coroutine", "_head", "_idle", "_operation", "_paused", "_protocol", "_reader")
+    __slots__ = ("_coroutine", "_head", "_idle", "_operation", "_paused", "_protocol", "_reader", "_receiving")
 
     def __init__(self, protocol: WebSocketProtocol, subject: str) -> None:
         limits = protocol.settings.limits
@@ -73,16 +73,22 @@ class Operation:
         self._operation: Deferred[Any] | None = None
         self._coroutine: Deferred[Any] | None = None
         self._paused = False
+        self._receiving = False
 
     def data_received(self, data: bytes) -> None:
-        """Take octets from the transport."""
+        """Take bytes from the transport."""
         self._head.feed(data)
+        outermost, self._receiving = not self._receiving, True
         idle, self._idle = self._idle, None
         if idle is not None:
             idle()
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.callback(None)
+        if outermost:
+            # By now the code that awaits the operation has run, even if the operation took no time.
+            self._receiving = False
+            self.settle()
         self._hold_back()
 
     def when_octets_come(self, begin: Callable[[], None]) -> None:
@@ -138,9 +144,12 @@ class Operation:
         # Behind the clauses: hooks are called, whose errors have nothing to do with how the coroutine ended.
         if waits_for is None:
             self._operated(result, operation)
+            # The caller cannot await the operation before it has it: messages come after that.
+            if self._operation is None and not self._receiving:
+                self._protocol.settle_soon()
             return operation
         running = Deferred.fromCoroutine(going_on(coroutine, waits_for, context))
-        running.addBoth(self._operated, operation)
+        running.addBoth(self._ran, operation)
         if self._operation is operation:
             self._coroutine = running
         else:
@@ -156,6 +165,10 @@ class Operation:
         self.lost(Failure(CancelledError()))
         self._protocol.abort()
 
+    def _ran(self, result: Any, operation: Deferred[Any]) -> None:
+        self._operated(result, operation)
+        self.settle()
+
     def _operated(self, result: Any, operation: Deferred[Any]) -> None:
         if self._operation is operation:
             self._operation = self._coroutine = None
@@ -163,10 +176,14 @@ class Operation:
                 operation.errback(result)
             else:
                 operation.callback(result)
-            self._protocol.opening_settled()
         elif isinstance(result, Failure):
             # Its traceback's frames would keep the connection alive.
             result.cleanFailure()
+
+    def settle(self) -> None:
+        """Give the connection to the session, if there is one and no operation runs."""
+        if self._operation is None:
+            self._protocol.opening_settled()
 
     @property
     def abandoned(self) -> bool:

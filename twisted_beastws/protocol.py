@@ -46,7 +46,7 @@ from twisted_beastws.wire.rate import rate_limited
 from twisted_beastws.wire.session import DeflateSession, Session, octets_of
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, ITransport
+    from twisted.internet.interfaces import IAddress, IDelayedCall, ITransport
     from twisted.web.http import Request as TwistedRequest
 
     from twisted_beastws.server import WebSocketServerFactory
@@ -154,6 +154,7 @@ class WebSocketProtocol(Protocol):
     _ended: CloseReason | None = None
     _peer_finished: bool = False
     _held: int = 0
+    _settling: IDelayedCall | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -218,6 +219,7 @@ class WebSocketProtocol(Protocol):
 
     def readConnectionLost(self) -> None:
         """The peer ended its side of TCP: end ours behind what is queued (`IHalfCloseableProtocol`)."""
+        self._settle_opening()
         self._peer_finished = True
         if self._opening is not None and self._session is None:
             self._closing()
@@ -235,6 +237,7 @@ class WebSocketProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._ended is not None:
             return
+        self._settle_opening()
         self._state = State.CLOSED
         session, opening = self._session, self._opening
         self._opening = None
@@ -292,8 +295,10 @@ class WebSocketProtocol(Protocol):
 
     def _serve(self) -> None:
         accepted = self.accept()
-        # Most open at once, and there is nothing left to do.
-        if self._state is not State.OPEN:
+        if self._state is State.OPEN:
+            # Most open at once, and no code of the application awaits that.
+            self.opening_settled()
+        else:
             accepted.addBoth(self._accepted)
 
     def _accepted(self, result: Request | Failure) -> None:
@@ -311,6 +316,7 @@ class WebSocketProtocol(Protocol):
                 opening.when_octets_come(self._serve)
                 return
             again = await self.accept().addErrback(self._not_accepted)
+        self._settle_opening()
 
     def _not_accepted(self, failure: Failure) -> bool:
         """Whether to accept again."""
@@ -354,7 +360,8 @@ class WebSocketProtocol(Protocol):
             factory's.
         subprotocols: those spoken here, the preferred first; default: the factory's.
 
-        Fires with the request when the connection is open. Fails with a `HandshakeError` when the request was answered
+        Fires with the request when the connection is open: `opened` is called first, then the code that awaits this
+        runs, then the first message is delivered. Fails with a `HandshakeError` when the request was answered
         otherwise: while `state` is still ``CONNECTING``, HTTP keeps the connection and you may accept again. Fails with
         `DecoratorError`, `HandshakeTimeout` or the transport's failure, too. Cancelling aborts the connection.
         `LocalError` is raised while another operation runs, and for a request of twisted.web whose answer has begun.
@@ -401,7 +408,8 @@ class WebSocketProtocol(Protocol):
         decorator: gets the `Request` before it is sent and may add fields; default: the settings'.
         subprotocols: those offered, the preferred first; default: the settings'.
 
-        Fires with the response when the connection is open. Fails with a `HandshakeError`: `UpgradeDeclined` has the
+        Fires with the response when the connection is open: `opened` is called first, then the code that awaits this
+        runs, then the first message is delivered. Fails with a `HandshakeError`: `UpgradeDeclined` has the
         whole response, 64 KiB of its body at most; while `state` is still ``CONNECTING``, HTTP keeps the connection and
         you may try again. Fails with `DecoratorError`, `HandshakeTimeout` or the transport's failure, too; with
         ``ValueError`` for a host or target that is none. Cancelling aborts the connection. `LocalError` is raised while
@@ -803,8 +811,26 @@ class WebSocketProtocol(Protocol):
             cast(Any, session).limit(limits, Counter() if self.server is None else self.server.refusals)
         return session
 
+    def settle_soon(self) -> None:
+        """Do the same as `opening_settled` in the reactor's next turn; at once if no bytes wait."""
+        if self._session is not None and self._opening is not None and self._opening.octets_wait:
+            self._settling = self._clock.callLater(0, self.opening_settled)
+        else:
+            self.opening_settled()
+
+    def _settle_opening(self) -> None:
+        if self._opening is not None:
+            self._opening.settle()
+
     def opening_settled(self) -> None:
-        """An operation of the opening handshake is done; if it opened the connection, feed it what came behind."""
+        """Feed the session the bytes behind the handshake that opened it, and all that come from now on.
+
+        The first message follows the code that awaits the handshake: `Operation` calls this behind that code.
+        """
+        if self._settling is not None:
+            if self._settling.active():
+                self._settling.cancel()
+            self._settling = None
         session, opening = self._session, self._opening
         if session is None or opening is None:
             return
