@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterator
@@ -30,8 +31,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--uvloop", action="store_true", help="run the suite on twisted_beastws.uvreactor")
 
 
+def heed_signals() -> None:
+    """Undo what a shell's ``&`` and ``nohup`` hand down: programs that tests start would ignore their signals, too."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    heed_signals()
     if config.getoption("uvloop"):
         from twisted_beastws.uvreactor import install
 

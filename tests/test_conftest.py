@@ -37,12 +37,20 @@ def test_reactor(path):
     assert "twisted_beastws.uvreactor" in done.stdout
 """
 
+IN_THE_BACKGROUND = """
+import signal, subprocess, sys
+
+def test_signals():
+    program = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    assert subprocess.check_output([sys.executable, "-c", program]) == b"False\\n"
+"""
+
 
 @pytest.fixture
 def run_pytest(tmp_path: Path):
     """Runs pytest under this suite's conftest on a file of the given source; gives its exit status and its output."""
 
-    def run(source: str, ci: str | None, *options: str) -> tuple[int, str]:
+    def run(source: str, ci: str | None, *options: str, by: tuple[str, ...] = ()) -> tuple[int, str]:
         shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
         shutil.copytree(Path(__file__).with_name("uvreactor") / "started", tmp_path / "uvreactor" / "started")
         (tmp_path / "test_it.py").write_text(source)
@@ -52,7 +60,7 @@ def run_pytest(tmp_path: Path):
             environment["CI"] = ci
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rfE", "--rootdir", str(tmp_path)]
         done = subprocess.run(
-            [*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+            [*by, *command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
         )
         return done.returncode, done.stdout
 
@@ -84,3 +92,9 @@ def test_the_suite_and_the_programs_that_it_starts_are_on_uvloop_if_asked(run_py
     status, output = run_pytest(ON_UVLOOP, "true", "--uvloop")
     assert status == pytest.ExitCode.OK, output
     assert "2 passed" in output
+
+
+def test_programs_heed_an_interrupt_where_a_shell_started_the_suite_in_the_background(run_pytest):
+    background = ("sh", "-c", "trap '' INT HUP; exec \"$@\"", "sh")
+    status, output = run_pytest(IN_THE_BACKGROUND, None, by=background)
+    assert status == pytest.ExitCode.OK, output
