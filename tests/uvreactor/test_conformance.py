@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 PROGRAM = Path(__file__).with_name("twisted_tests.py")
-BOUND = 200.0
-"""Seconds, for what takes some tens."""
+STANDSTILL = 300.0
+"""Seconds without the end of a test after which a run hangs: trial itself gives a test 120 s."""
 
 REACTORS = [
     f"twisted.internet.test.test_{name}"
@@ -65,9 +66,19 @@ class Run:
 
     def ends(self) -> dict[str, str]:
         """How each test ended."""
-        assert self.process.wait(BOUND) == 0, self.err.read_text()[-4000:]
+        self._await_end()
+        assert self.process.returncode == 0, self.err.read_text()[-4000:]
         ends: dict[str, str] = json.loads(self.out.read_text().splitlines()[-1])
         return ends
+
+    def _await_end(self) -> None:
+        # However slow the machine is, each test that ends adds to the output.
+        size = -1
+        while size != (size := self.out.stat().st_size):
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(STANDSTILL)
+                return
+        pytest.fail(f"nothing ended for {STANDSTILL:g} s:\n{self.out.read_text()[-400:]}", pytrace=False)
 
 
 @pytest.mark.parametrize("modules", [REACTORS, INSTALLED], ids=["reactors", "installed"])

@@ -47,12 +47,14 @@ class Recorder(Reporter):
 
     def _note(self, test: Any, end: str, error: Any = None) -> None:
         self.ends[test.id()] = end
+        print(test.id(), end, flush=True)
         if error is not None:
             sys.stderr.write(f"{test.id()}\n{getattr(error, 'getTraceback', lambda: error)()}\n")
 
     def addSuccess(self, test: Any) -> None:
         super().addSuccess(test)
-        self.ends.setdefault(test.id(), "passed")
+        if test.id() not in self.ends:
+            self._note(test, "passed")
 
     def addFailure(self, test: Any, fail: Any) -> None:
         super().addFailure(test, fail)
