@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from .patience import PATIENCE
+
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMEDRIVER = Path("/usr/bin/chromedriver")
-PATIENCE = 20.0  # seconds, for a page to load and for a script
 FLAGS = (
     "headless=new",
     "no-sandbox",

@@ -24,10 +24,7 @@ from twisted.python.failure import Failure
 from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
 
 from .certificates import identity
-
-PATIENCE = 10.0
-"""Seconds; what takes longer has failed."""
-
+from .patience import PATIENCE
 
 # Servers
 

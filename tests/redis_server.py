@@ -14,10 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from .patience import PATIENCE
 from .ports import free_port
-
-PATIENCE = 20.0
-"""Seconds for it to start."""
 
 
 class RedisServer:

@@ -27,10 +27,8 @@ from websockets.sync.server import ServerConnection, serve
 
 from ..certificates import identity_pem
 from ..loopback import switching
+from ..patience import PATIENCE
 from ..turns import in_turns
-
-PATIENCE = 20.0
-"""Seconds, for anything awaited here."""
 
 COMMAND = [sys.executable, "-m", "twisted_beastws"]
 # A session's leader has no terminal until it takes one: then Ctrl-C and hanging up are the terminal's to signal.

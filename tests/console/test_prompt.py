@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ..patience import PATIENCE
 from .processes import Console, Heard, answering, await_that, console, deaf, echo, serving
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no prompt on Windows")
@@ -204,7 +205,7 @@ class TestEnds:
         time.sleep(0.3)
         assert client.process.poll() is None
         client.signal(signal.SIGINT)
-        client.process.wait(20)
+        client.process.wait(PATIENCE)
         assert client.ends() == 130
         assert b"Traceback" not in client.octets
         assert termios.tcgetattr(client.slave) == client.mode

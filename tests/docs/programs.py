@@ -17,10 +17,10 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from ..patience import PATIENCE
 from ..ports import free_port
 
 DOCS = Path(__file__).parents[2] / "docs"
-PATIENCE = 20.0  # seconds, for anything awaited here
 BIN = Path(sys.executable).parent
 # What these tests import is what the listings do, from whatever directory.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -9,11 +9,11 @@ from websockets.exceptions import InvalidStatus
 
 from twisted_beastws.testing import connected_pair
 
+from ..patience import PATIENCE
 from .programs import defined, expect_refusal, listings, run_listing, running_listing, talking
 
 PAGES = ("autobahn", "twisted-web-websocket", "websockets")
 EITHER = pytest.mark.parametrize("which", [0, 1], ids=["theirs", "ours"])
-PATIENCE = 20.0
 
 
 @pytest.mark.parametrize("page", PAGES)

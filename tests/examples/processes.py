@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-PATIENCE = 20.0
-"""Seconds, for anything awaited here."""
+from ..patience import PATIENCE
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 # What these tests import is what the examples do, from whatever directory.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 

@@ -26,10 +26,8 @@ from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.service import options
 
 from .. import command_line
+from ..patience import PATIENCE
 from ..redis_server import RedisServer, redis_running
-
-PATIENCE = 60.0
-"""Seconds; what takes longer has failed."""
 
 CLIENTS = 200
 SPEAKERS = 10

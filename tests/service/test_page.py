@@ -19,9 +19,9 @@ import pytest
 from websockets.sync.client import connect
 
 from ..browser import chromium
+from ..patience import PATIENCE
 from ..ports import free_port
 
-PATIENCE = 20.0  # seconds, for anything awaited here
 LINES_KEPT = 500
 WELCOME = "Welcome to the chat!"
 ENTER, TAB, HOME = "\ue007", "\ue004", "\ue011"  # WebDriver's names of the keys

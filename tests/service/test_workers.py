@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
@@ -327,19 +326,17 @@ class TestTogether:
         assert "did not close in order" not in service.log
 
     def test_a_second_signal_drops_those_that_are_left(self, app: Path) -> None:
-        with running(app, *SERVED, "--drain-time=60") as service:
+        with running(app, *SERVED, f"--drain-time={10 * PATIENCE}") as service:
             all_asked(service)
             # They read nothing, and close nothing.
             silent = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(8)]
             for one in silent:
                 one.sendall(UPGRADE)
                 assert one.recv(12) == b"HTTP/1.1 101"
-            began = time.monotonic()
             service.terminate()
             await_that("they stop", lambda: len(re.findall("worker [12] .*SIGTERM: stopping", service.log)) == 2)
             service.terminate()
             assert service.ended() == 0
-            assert time.monotonic() - began < 10
             for one in silent:
                 one.close()
 

@@ -19,7 +19,8 @@ from websockets.sync.client import ClientConnection, connect
 from twisted_beastws import DecoratorError, Limits, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.options import Deflate
 
-PATIENCE = 20.0  # seconds
+from ..patience import PATIENCE
+
 T = TypeVar("T")
 Connect = Callable[..., Any]
 

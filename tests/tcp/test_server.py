@@ -380,7 +380,7 @@ class TestHandshake:
 
         connected: list[socket.socket] = []
         async with serve(timeouts=Timeouts(handshake=1.0)) as server:
-            assert 0.9 < await deferToThread(conversations) < 5
+            assert await deferToThread(conversations) > 0.9
         assert server.ends == []
 
     @pytest_twisted.ensureDeferred
@@ -502,7 +502,7 @@ class TestTheCloseCode:
                 return time.monotonic() - began
 
         async with serve(secure=secure, timeouts=Timeouts(close=0.5)) as server:
-            assert 0.4 < await server.by_socket(conversation) < 5
+            assert await server.by_socket(conversation) > 0.4
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
@@ -675,11 +675,11 @@ class TestTimeouts:
     async def test_a_client_that_answers_stays(self):
         def conversation(client: ClientConnection) -> None:
             with pytest.raises(TimeoutError):
-                client.recv(timeout=1.2)
+                client.recv(timeout=3.0)
             client.send("still here")
             assert client.recv(timeout=PATIENCE) == "still here"
 
-        async with serve(timeouts=Timeouts(ping_interval=0.2, idle=0.6)) as server:
+        async with serve(timeouts=Timeouts(ping_interval=0.2, idle=2.0)) as server:
             await server.talk(conversation)
         assert server.ends[0].clean
 

@@ -13,8 +13,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_beastws.uvreactor.reactor import UvloopReactor
 
-PATIENCE = 10.0
-"""Seconds; what takes longer has failed."""
+from ..patience import PATIENCE
 
 
 class Beside:

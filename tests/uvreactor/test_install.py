@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from ..patience import PATIENCE
+
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 TWISTD = Path(sys.executable).with_name("twistd")
 WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None\n"
-PATIENCE = 20.0
-"""Seconds for a program."""
 
 
 def python(program: str) -> subprocess.CompletedProcess[str]:
@@ -139,7 +139,7 @@ reactor.adoptStreamConnection(accepted.fileno(), socket.AF_INET, Factory.forProt
 accepted.close()
 def talk():
     for peer in (socket.create_connection(address), theirs):
-        peer.settimeout(5)
+        peer.settimeout(60)
         peer.sendall(b"echo by ")
         print(peer.recv(100).decode())
     reactor.callFromThread(reactor.stop)

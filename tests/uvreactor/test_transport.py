@@ -20,6 +20,8 @@ from zope.interface import implementer
 
 from twisted_beastws.uvreactor.transport import FULL, Connection
 
+from ..patience import PATIENCE
+
 pytestmark = pytest.mark.usefixtures("logged")
 
 
@@ -51,7 +53,7 @@ class Served:
         factory.noisy = False
         self.port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.socket = socket.create_connection(("127.0.0.1", self.port.getHost().port))
-        self.socket.settimeout(5)
+        self.socket.settimeout(PATIENCE)
 
     async def __aenter__(self) -> Served:
         await self.protocol.made
