@@ -152,12 +152,17 @@ def clock() -> Clock:
 def connect(clock: Clock) -> Callable[..., Peer]:
     """``connect(protocol or coroutine, **factory options)``: a connection in memory, opened unless opened=False."""
 
-    def connect(protocol: Any = None, *, opened: bool = True, factory: Any = None, **options: Any) -> Peer:
+    def connect(
+        protocol: Any = None, *, opened: bool = True, factory: Any = None, address: Any = None, **options: Any
+    ) -> Peer:
         from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
 
         if factory is None:
             factory = WebSocketServerFactory(protocol or WebSocketProtocol, clock=clock, **options)
-        peer = Peer(factory.buildProtocol(None), clock)
+        transport = Transport()
+        if address is not None:
+            transport.peerAddr = address
+        peer = Peer(factory.buildProtocol(address), clock, transport)
         if opened:
             peer.sends(peer.HEAD)
             assert peer.reads().startswith(b"HTTP/1.1 101 ")

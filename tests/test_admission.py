@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 
 from twisted_beastws import Limits, Request, Response, Timeouts, WebSocketProtocol, WebSocketServerFactory
-from twisted_beastws.admission import LEAST_SWEPT, peer_of
+from twisted_beastws.admission import MIN_SWEPT
+from twisted_beastws.peers import Crowd, Peer, peer_of
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -37,10 +41,9 @@ class Server:
         self.factory = WebSocketServerFactory(Site, limits=Limits(**limits), clock=clock)
 
     def arrive(self, host: str | None = "127.0.0.1") -> Any:
-        peer = self.connect(factory=self.factory, opened=False)
         kind: Any = IPv6Address if host and ":" in host else IPv4Address
-        peer.transport.peerAddr = UNIXAddress(None) if host is None else kind("TCP", host, 1)
-        return peer
+        address = UNIXAddress(None) if host is None else kind("TCP", host, 1)
+        return self.connect(factory=self.factory, opened=False, address=address)
 
     def ask(self, host: str | None = "127.0.0.1", request: bytes | None = None) -> tuple[int, str | None]:
         """The status and the Retry-After of the answer on a new connection."""
@@ -61,22 +64,23 @@ def serve(connect: Callable[..., Any], clock: Clock) -> Callable[..., Server]:
 
 class TestPeers:
     @pytest.mark.parametrize(
-        ("host", "peer"),
+        ("host", "name", "network"),
         [
-            ("192.0.2.1", "192.0.2.1"),
-            ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
-            ("2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:1::/64"),
-            ("2001:db8:0:2::1", "2001:db8:0:2::/64"),
-            ("::1", "::/64"),
-            ("0:0:0:0:0:0:0:1", "::/64"),
-            ("fe80::1%eth0", "fe80::/64"),
-            ("::ffff:192.0.2.1", "192.0.2.1"),
-            ("no:address", "no:address"),
-            ("", ""),
+            ("192.0.2.1", "192.0.2.1", "192.0.2.1"),
+            ("2001:db8:0:1::1", "2001:db8:0:1::/64", "2001:db8::/48"),
+            ("2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:1::/64", "2001:db8::/48"),
+            ("2001:db8:0:2::1", "2001:db8:0:2::/64", "2001:db8::/48"),
+            ("2001:db8:1:2::1", "2001:db8:1:2::/64", "2001:db8:1::/48"),
+            ("::1", "::/64", "::/48"),
+            ("0:0:0:0:0:0:0:1", "::/64", "::/48"),
+            ("fe80::1%eth0", "fe80::/64", "fe80::/48"),
+            ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.1"),
+            ("no:address", "no:address", "no:address"),
+            ("", "", ""),
         ],
     )
-    def test_are_addresses_and_networks(self, host: str, peer: str) -> None:
-        assert peer_of(host) == peer
+    def test_are_addresses_and_networks(self, host: str, name: str, network: str) -> None:
+        assert peer_of(host) == (name, network)
 
     def test_of_ipv6_are_counted_by_network(self, serve: Any) -> None:
         server = serve(max_connections_per_peer=2)
@@ -153,26 +157,59 @@ class TestRequests:
         peers = [connect(factory=factory, opened=False) for _ in range(3)]
         assert [answer(peer)[0] for peer in peers] == [101, 101, 503]
 
-    def test_of_a_unix_socket_are_counted_in_all_alone(self, serve: Any) -> None:
-        server = serve(max_handshakes_per_peer=1, max_handshakes=3)
-        assert [server.ask(None)[0] for _ in range(4)] == [101, 101, 101, 503]
+    def test_of_unix_sockets_are_counted_as_one_peer(self, serve: Any) -> None:
+        server = serve(max_handshakes_per_peer=2)
+        assert [server.ask(None)[0] for _ in range(3)] == [101, 101, 429]
+        assert server.ask("192.0.2.1") == (101, None)
+
+    @pytest.mark.parametrize(("asked", "last"), [(7, (101, None)), (8, (101, None)), (9, (429, "1"))])
+    def test_so_many_from_an_ipv6_site(self, serve: Any, asked: int, last: Any) -> None:
+        server = serve(max_handshakes_per_peer=2)
+        assert [server.ask(f"2001:db8:0:{at}::1") for at in range(asked)][-1] == last
+        assert server.ask("2001:db8:1::1") == (101, None)
+
+    def test_that_the_site_has_too_many_of_take_nothing_from_the_peer(self, serve: Any, clock: Clock) -> None:
+        server = serve(max_handshakes_per_peer=1)
+        assert [server.ask(f"2001:db8:0:{at}::1")[0] for at in (1, 2, 3, 4, 5)] == [101, 101, 101, 101, 429]
+        clock.advance(0.25)
+        assert server.ask("2001:db8:0:5::1") == (101, None)
 
     def test_of_addresses_that_were_there_nothing_is_left(self, serve: Any, clock: Clock) -> None:
         server = serve(max_handshakes_per_peer=1)
-        known = server.factory._admission._requests_of
-        for at in range(LEAST_SWEPT):
-            server.factory._admission._bucket_of(str(at), 1).take(1, clock.seconds())
-        assert len(known) == LEAST_SWEPT
+        requests = server.factory.admission._requests_of
+        for at in range(MIN_SWEPT):
+            requests.take(peer_of(str(at)), 1)
+        assert len(requests) == MIN_SWEPT
         clock.advance(1)
         assert server.ask() == (101, None)
-        assert list(server.factory._admission._requests_of) == ["127.0.0.1"]
+        assert len(requests) == 1
 
     def test_while_they_are_needed_they_stay(self, serve: Any, clock: Clock) -> None:
-        admission = serve(max_handshakes_per_peer=1).factory._admission
-        for at in range(LEAST_SWEPT + 500):
-            admission._bucket_of(str(at), 1).take(1, clock.seconds())
-        assert len(admission._requests_of) == LEAST_SWEPT + 500
-        assert admission._sweep_at == 2 * LEAST_SWEPT
+        requests = serve(max_handshakes_per_peer=1).factory.admission._requests_of
+        for at in range(MIN_SWEPT + 500):
+            requests.take(peer_of(str(at)), 1)
+        assert len(requests) == MIN_SWEPT + 500
+
+
+class TestConnections:
+    def test_of_unix_sockets_are_counted_as_one_peer(self, serve: Any) -> None:
+        server = serve(max_connections_per_peer=2)
+        assert [server.ask(None)[0] for _ in range(3)] == [101, 101, 503]
+        assert server.ask("192.0.2.1") == (101, None)
+
+    @pytest.mark.parametrize(("asked", "last"), [(7, (101, None)), (8, (101, None)), (9, (503, "10"))])
+    def test_so_many_from_an_ipv6_site(self, serve: Any, asked: int, last: Any) -> None:
+        server = serve(max_connections_per_peer=2)
+        assert [server.ask(f"2001:db8:0:{at}::1") for at in range(asked)][-1] == last
+        assert server.ask("2001:db8:1::1") == (101, None)
+
+    def test_that_are_gone_make_room_in_their_site(self, serve: Any) -> None:
+        server = serve(max_connections_per_peer=1)
+        peers = [server.arrive(f"2001:db8:0:{at}::1") for at in range(4)]
+        assert [answer(peer)[0] for peer in peers] == [101] * 4
+        assert server.ask("2001:db8:0:5::1") == (503, "10")
+        peers[0].leaves()
+        assert server.ask("2001:db8:0:5::1") == (101, None)
 
 
 class TestOpening:
@@ -182,6 +219,53 @@ class TestOpening:
         peers = [server.arrive() for _ in range(arrived)]
         assert [peer.transport.disconnected for peer in peers] == [True] * dropped + [False] * (arrived - dropped)
         assert server.factory.refusals["max_opening"] == dropped
+
+    @pytest.mark.parametrize(("arrived", "dropped"), [(2, 0), (3, 0), (4, 1), (6, 3)])
+    def test_the_oldest_of_a_peer_make_place_for_its_own(self, serve: Any, arrived: int, dropped: int) -> None:
+        server = serve(max_opening_per_peer=3)
+        other = server.arrive("127.0.0.2")
+        peers = [server.arrive() for _ in range(arrived)]
+        assert [peer.transport.disconnected for peer in peers] == [True] * dropped + [False] * (arrived - dropped)
+        assert not other.transport.disconnected
+        assert server.factory.refusals["max_opening_per_peer"] == dropped
+
+    @pytest.mark.parametrize(("arrived", "dropped"), [(7, 0), (8, 0), (9, 1)])
+    def test_the_oldest_of_an_ipv6_site_make_place_for_its_own(self, serve: Any, arrived: int, dropped: int) -> None:
+        server = serve(max_opening_per_peer=2)
+        other = server.arrive("2001:db8:1::1")
+        peers = [server.arrive(f"2001:db8:0:{at}::1") for at in range(arrived)]
+        assert [peer.transport.disconnected for peer in peers] == [True] * dropped + [False] * (arrived - dropped)
+        assert not other.transport.disconnected
+
+    @pytest.mark.parametrize("attackers", [lambda at: "192.0.2.1", lambda at: f"2001:db8::{at:x}"])
+    @pytest.mark.parametrize("limits", [{}, {"max_opening_per_peer": 2}, {"max_opening_per_peer": 50}])
+    def test_thousands_of_silent_connects_drop_nobody_else(self, serve: Any, attackers: Any, limits: Any) -> None:
+        server = serve(max_opening=10, **limits)
+        honest = server.arrive("127.0.0.2")
+        for at in range(3000):
+            server.arrive(attackers(at))
+        assert answer(honest) == (101, None)
+        assert sum(server.factory.refusals.values()) >= 3000 - 10
+
+    def test_silent_connects_from_all_subnets_of_a_site_drop_nobody_else(self, serve: Any) -> None:
+        server = serve(max_opening=10)
+        honest = server.arrive("2001:db8:1::1")
+        for at in range(3000):
+            server.arrive(f"2001:db8:0:{at:x}::1")
+        assert answer(honest) == (101, None)
+
+    def test_a_trusted_proxy_may_have_them_all(self, serve: Any) -> None:
+        server = serve(max_opening=10, max_opening_per_peer=2)
+        server.factory.admission.is_proxy = lambda address: address.host == "127.0.0.1"
+        peers = [server.arrive() for _ in range(10)]
+        assert [peer.transport.disconnected for peer in peers] == [False] * 10
+        server.arrive()
+        assert [peer.transport.disconnected for peer in peers] == [True] + [False] * 9
+
+    def test_those_of_unix_sockets_are_one_peer(self, serve: Any) -> None:
+        server = serve(max_opening_per_peer=2)
+        peers = [server.arrive(None) for _ in range(3)]
+        assert [peer.transport.disconnected for peer in peers] == [True, False, False]
 
     def test_those_that_opened_do_not_count(self, serve: Any) -> None:
         server = serve(max_opening=2)
@@ -230,8 +314,30 @@ class TestOpening:
         assert len(factory.connections) == 1
 
 
-@pytest.mark.parametrize("name", ["max_opening", "max_handshakes", "max_handshakes_per_peer"])
+@pytest.mark.parametrize("name", ["max_opening", "max_opening_per_peer", "max_handshakes", "max_handshakes_per_peer"])
 def test_none_is_the_default_and_zero_is_a_mistake(name: str) -> None:
     assert getattr(Limits(), name) is None
     with pytest.raises(ValueError, match=name):
         Limits(**{name: 0})
+
+
+class TestCrowd:
+    @given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["a", "b", "2001:db8::1", "2001:db8:0:1::1"]))))
+    def test_has_the_oldest_of_the_largest(self, steps: list[tuple[int, str]]) -> None:
+        crowd: Crowd[int] = Crowd()
+        expected: dict[int, Peer] = {}
+        for connection, host in steps:
+            if connection in expected:
+                assert crowd.discard(connection) == expected.pop(connection)
+            else:
+                crowd.add(connection, peer_of(host))
+                expected[connection] = peer_of(host)
+            assert len(crowd) == len(expected)
+            if not expected:
+                continue
+            networks = Counter(peer.network for peer in expected.values())
+            oldest = crowd.oldest_of_largest()
+            assert networks[expected[oldest].network] == max(networks.values())
+            peers = Counter(peer.name for peer in expected.values() if peer.network == expected[oldest].network)
+            assert peers[expected[oldest].name] == max(peers.values())
+            assert oldest == next(each for each, peer in expected.items() if peer.name == expected[oldest].name)

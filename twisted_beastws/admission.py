@@ -1,63 +1,129 @@
-"""Who may come in: a server's limits of connections and of requests, in all and from one address."""
+"""Admission: a server's limits of connections and of requests, in all and for one peer."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from ipaddress import IPv6Address, IPv6Network
+from collections.abc import Callable, Sequence
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted_beastws.errors import TooManyConnections, TooManyRequests
+from twisted_beastws.peers import NETWORK_FACTOR, UNKNOWN, Crowd, Peer, peer_at
 from twisted_beastws.wire.rate import Bucket
 
 if TYPE_CHECKING:
     from twisted_beastws.options import Limits
     from twisted_beastws.protocol import WebSocketProtocol
 
-LEAST_SWEPT = 1000
-"""Addresses whose rates are remembered before the first look for those that can be forgotten."""
+MIN_SWEPT = 1000
+"""Peers whose rates are remembered before the first search for those that can be forgotten."""
 
 FROM_ADDRESS = "from this address; try again later"
 
 
-class Admission:
-    """Counts a server's connections by address, and the requests of the last second.
+class Buckets:
+    """Token buckets by peer, and by network of peers, which `NETWORK_FACTOR` applies to."""
 
-    now: the time in seconds. refusals: of each of `Limits`, by its name, how often somebody met it.
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._buckets: dict[str, Bucket] = {}
+        self._sweep_at = MIN_SWEPT
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def wait(self, peer: Peer, rate: float, size: float | None = None) -> float:
+        """Return 0 if the peer has a token left, else the seconds until it has one."""
+        now = self._now()
+        return max(bucket.wait(1, now) for bucket in self._of(peer, rate, size))
+
+    def take(self, peer: Peer, rate: float, size: float | None = None) -> float:
+        """Take a token and return 0, or take none and return the seconds until there is one."""
+        now = self._now()
+        buckets = self._of(peer, rate, size)
+        wait = max(bucket.wait(1, now) for bucket in buckets)
+        if not wait:
+            for bucket in buckets:
+                bucket.take(1, now)
+        return wait
+
+    def _of(self, peer: Peer, rate: float, size: float | None) -> Sequence[Bucket]:
+        own = self._bucket(peer.name, rate, size)
+        if not peer.shares_network:
+            return (own,)
+        return own, self._bucket(peer.network, NETWORK_FACTOR * rate, None if size is None else NETWORK_FACTOR * size)
+
+    def _bucket(self, name: str, rate: float, size: float | None) -> Bucket:
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            if len(self._buckets) >= self._sweep_at:
+                now = self._now()
+                self._buckets = {name: known for name, known in self._buckets.items() if not known.full(now)}
+                self._sweep_at = max(MIN_SWEPT, 2 * len(self._buckets))
+            bucket = self._buckets[name] = Bucket(rate, size)
+        return bucket
+
+
+class Admission:
+    """Counts a server's connections by peer, and the requests of the last second.
+
+    Args:
+        now: returns the time in seconds.
+
+    Attributes:
+        refusals: how often each of `Limits` was met, by its name.
+        is_proxy: says of an address whether a trusted proxy connects from it. Until such a connection forwards its
+            client's address, the limits for one peer do not apply to it.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.refusals: Counter[str] = Counter()
+        self.is_proxy: Callable[[Any], bool] = lambda address: False
         self._now = now
-        self._peers: Counter[str] = Counter()
-        self._peer_of: dict[WebSocketProtocol, str] = {}
-        # In the order in which they came.
-        self._opening: dict[WebSocketProtocol, None] = {}
+        self._open: Crowd[WebSocketProtocol] = Crowd()
+        self._opening: Crowd[WebSocketProtocol] = Crowd()
         self._requests: Bucket | None = None
-        self._requests_of: dict[str, Bucket] = {}
-        self._sweep_at = LEAST_SWEPT
+        self._requests_of = Buckets(now)
 
-    def arrive(self, protocol: WebSocketProtocol, limits: Limits) -> None:
-        """A connection is made; beyond ``max_opening`` the one that has been opening for longest is dropped."""
-        most = limits.max_opening
-        if most is None:
+    def arrive(self, protocol: WebSocketProtocol, limits: Limits, address: Any = None) -> None:
+        """Count a new connection.
+
+        Beyond ``max_opening_per_peer`` the peer's oldest opening connection is dropped, beyond ``max_opening`` the
+        oldest of the peer that has the most: a client that only connects keeps out no other.
+        """
+        in_all, per_peer = limits.max_opening, limits.max_opening_per_peer
+        if in_all is None and per_peer is None:
             return
-        while len(self._opening) >= most:
-            oldest = next(iter(self._opening))
-            del self._opening[oldest]
-            self.refusals["max_opening"] += 1
-            oldest.abort()
-        self._opening[protocol] = None
+        peer = UNKNOWN if self.is_proxy(address) else peer_at(address)
+        if per_peer is not None:
+            while not self._opening.has_room(peer, per_peer):
+                self._drop(self._opening.oldest_of_crowded(peer, per_peer), "max_opening_per_peer")
+        while in_all is not None and len(self._opening) >= in_all:
+            self._drop(self._opening.oldest_of_largest(), "max_opening")
+        self._opening.add(protocol, peer)
+
+    def identify(self, protocol: WebSocketProtocol, limits: Limits) -> None:
+        """Count an opening connection as its client's, whose address the proxy has now forwarded."""
+        if self._opening.discard(protocol) is not None:
+            self.arrive(protocol, limits, protocol.peer)
+
+    def _drop(self, protocol: WebSocketProtocol, limit: str) -> None:
+        self._opening.discard(protocol)
+        self.refusals[limit] += 1
+        protocol.abort()
 
     def count_request(self, protocol: WebSocketProtocol, limits: Limits) -> None:
-        """A request's head is complete; raises `TooManyRequests` (429) or `TooManyConnections` (503) if too many are.
+        """Count a request whose head is complete.
 
-        Those that are refused count nowhere: who asks too often is let in at the rate that is allowed.
+        Refused requests do not count, so an eager client is still served at the allowed rate.
+
+        Raises:
+            TooManyRequests: the peer makes too many (429).
+            TooManyConnections: all peers together make too many (503).
         """
         per_peer, in_all = limits.max_handshakes_per_peer, limits.max_handshakes
-        if per_peer is not None and (peer := _peer(protocol)):
-            wait = self._bucket_of(peer, per_peer).take(1, self._now())
+        if per_peer is not None and (peer := peer_at(protocol.peer)).name:
+            wait = self._requests_of.take(peer, per_peer)
             if wait:
                 self.refusals["max_handshakes_per_peer"] += 1
                 raise TooManyRequests(f"There are too many requests {FROM_ADDRESS}", retry_after=ceil(wait))
@@ -69,73 +135,32 @@ class Admission:
                 self.refusals["max_handshakes"] += 1
                 raise TooManyConnections("The server has too many requests; try again later", retry_after=ceil(wait))
 
-    def _bucket_of(self, peer: str, rate: float) -> Bucket:
-        bucket = self._requests_of.get(peer)
-        if bucket is None:
-            if len(self._requests_of) >= self._sweep_at:
-                now = self._now()
-                self._requests_of = {peer: known for peer, known in self._requests_of.items() if not known.full(now)}
-                self._sweep_at = max(LEAST_SWEPT, 2 * len(self._requests_of))
-            bucket = self._requests_of[peer] = Bucket(rate)
-        return bucket
-
     def admit(self, protocol: WebSocketProtocol, limits: Limits) -> None:
-        """A connection is about to open; raises `TooManyConnections` (503) beyond the limits."""
+        """Count a connection that is about to open.
+
+        Raises:
+            TooManyConnections: there are too many (503).
+        """
         in_all, per_peer = limits.max_connections, limits.max_connections_per_peer
         if in_all is not None or per_peer is not None:
-            peer = "" if per_peer is None else _peer(protocol)
-            if in_all is not None and len(self._peer_of) >= in_all:
+            peer = UNKNOWN if per_peer is None else peer_at(protocol.peer)
+            if in_all is not None and len(self._open) >= in_all:
                 self.refusals["max_connections"] += 1
                 raise TooManyConnections
-            # Those of a UNIX socket have no address, and may be anybody.
-            if peer and per_peer is not None and self._peers[peer] >= per_peer:
+            if per_peer is not None and not self._open.has_room(peer, per_peer):
                 self.refusals["max_connections_per_peer"] += 1
                 raise TooManyConnections(f"The server has too many connections {FROM_ADDRESS}")
-            self._peer_of[protocol] = peer
-            self._peers[peer] += 1
-        self._opening.pop(protocol, None)
+            self._open.add(protocol, peer)
+        self._opening.discard(protocol)
 
     def dismiss(self, protocol: WebSocketProtocol, limits: Limits) -> None:
-        """A connection did not open, and may try again."""
-        self._release(protocol)
-        if limits.max_opening is not None:
-            self._opening[protocol] = None
+        """Count a connection as opening again: its handshake was declined, and it may try another."""
+        self._open.discard(protocol)
+        if limits.max_opening is not None or limits.max_opening_per_peer is not None:
+            self._opening.discard(protocol)
+            self._opening.add(protocol, peer_at(protocol.peer))
 
     def forget(self, protocol: WebSocketProtocol) -> None:
-        """A connection is gone."""
-        self._release(protocol)
-        self._opening.pop(protocol, None)
-
-    def _release(self, protocol: WebSocketProtocol) -> None:
-        peer = self._peer_of.pop(protocol, None)
-        if peer is not None:
-            self._peers[peer] -= 1
-            if not self._peers[peer]:
-                del self._peers[peer]
-
-
-def _peer(protocol: WebSocketProtocol) -> str:
-    return peer_of(getattr(protocol.peer, "host", None) or "")
-
-
-def peer_of(host: str) -> str:
-    """What counts as one peer: an IPv4 address, or the 64 bits of an IPv6 address that a network has to itself."""
-    host = plain_host(host.partition("%")[0])
-    try:
-        # RFC 7421: whoever has one address of a subnet may have all of them.
-        return str(IPv6Network((host, 64), strict=False)) if ":" in host else host
-    except ValueError:
-        # Whatever a PROXY header said.
-        return host
-
-
-def plain_host(host: str) -> str:
-    """An IPv6 address in its one short spelling, or as the IPv4 address that it stands for; all else as it is."""
-    if ":" not in host:
-        return host
-    try:
-        address = IPv6Address(host)
-    except ValueError:
-        return host
-    # RFC 4291 §2.5.5.2: an IPv4 address on a socket of both kinds.
-    return str(address.ipv4_mapped or address)
+        """Count a connection no more: it is gone."""
+        self._open.discard(protocol)
+        self._opening.discard(protocol)

@@ -132,8 +132,12 @@ class Limits:
     max_queued, max_queued_size: messages, and octets of them, received but not yet taken; above either the transport is
         paused. 16 (websockets' ``max_queue``) and 1 MiB.
     max_connections, max_connections_per_peer: of one factory, answered with 503 beyond; ``None`` is unlimited. A peer
-        is an IPv4 address or an IPv6 network of 64 bits, and nobody on a UNIX socket.
-    max_opening: connections that are no WebSocket yet; for one more the oldest of them is dropped. None.
+        is an IPv4 address or an IPv6 network of 64 bits; an IPv6 network of 48 bits may have four times as much, here
+        and in the limits below. All programs on UNIX sockets are one peer, unless a proxy forwards its clients'
+        addresses.
+    max_opening: connections that are not a WebSocket yet; for one more the server drops the oldest of the peer that
+        has the most of them. None.
+    max_opening_per_peer: the same of one peer, whose own oldest one is dropped. None.
     max_handshakes, max_handshakes_per_peer: HTTP requests a second on average, and as many at once, answered with 503
         and 429 beyond. None.
     max_message_rate: messages, pings and pongs that a peer may send a second on average, and as many at once; beyond it
@@ -156,6 +160,7 @@ class Limits:
     max_connections: int | None = None
     max_connections_per_peer: int | None = None
     max_opening: int | None = None
+    max_opening_per_peer: int | None = None
     max_handshakes: float | None = None
     max_handshakes_per_peer: float | None = None
     max_message_rate: float | None = None

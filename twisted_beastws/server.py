@@ -69,6 +69,7 @@ class WebSocketServerFactory(Factory):
 
     connections: the live connections, open or not yet.
     make: what makes each protocol; another may be put in its place before the first connection.
+    admission: counts connections and requests by peer.
     """
 
     noisy = False
@@ -98,7 +99,7 @@ class WebSocketServerFactory(Factory):
             clock=clock,
         )
         self.connections: set[WebSocketProtocol] = set()
-        self._admission = Admission(lambda: self._clock().seconds())
+        self.admission = Admission(lambda: self._clock().seconds())
         self._drain: Drain | None = None
 
     def acceptableProtocols(self) -> list[bytes]:
@@ -114,33 +115,33 @@ class WebSocketServerFactory(Factory):
         protocol.server = self
         protocol.settings = self.settings
         self.connections.add(protocol)
-        self._admission.arrive(protocol, self.settings.limits)
+        self.admission.arrive(protocol, self.settings.limits, addr)
         return protocol
 
     @property
     def refusals(self) -> Counter[str]:
         """How often a limit of connections or rates was met, by its name among `Limits`."""
-        return self._admission.refusals
+        return self.admission.refusals
 
     def count_request(self, protocol: WebSocketProtocol) -> None:
         """Count a request; raises a `HandshakeError` (429 or 503) beyond the limits."""
-        self._admission.count_request(protocol, self.settings.limits)
+        self.admission.count_request(protocol, self.settings.limits)
 
     def admit(self, protocol: WebSocketProtocol) -> None:
         """Count a connection that is about to open; raises `TooManyConnections` (503) beyond the limits or in a
         drain."""
         if self.draining:
             raise TooManyConnections("The server is shutting down")
-        self._admission.admit(protocol, self.settings.limits)
+        self.admission.admit(protocol, self.settings.limits)
 
     def dismiss(self, protocol: WebSocketProtocol) -> None:
         """A connection does not count any more: it did not open."""
-        self._admission.dismiss(protocol, self.settings.limits)
+        self.admission.dismiss(protocol, self.settings.limits)
 
     def forget(self, protocol: WebSocketProtocol) -> None:
         """A connection is gone."""
         self.connections.discard(protocol)
-        self._admission.forget(protocol)
+        self.admission.forget(protocol)
         if self._drain is not None:
             self._drain.forget(protocol)
 

@@ -215,8 +215,29 @@ def test_an_address_that_floods_harms_no_other(tmp_path: Path, many_files: None)
         assert count > 500
         await_that("they are refused", lambda: metric(service, 'beastws_handshakes_total{outcome="429"}'))
         assert metric(service, 'beastws_handshakes_total{outcome="431"}') > 0
-        assert metric(service, 'beastws_refusals_total{limit="max_opening"}') > 0
+        assert metric(service, 'beastws_refusals_total{limit="max_opening_per_peer"}') > 0
         assert metric(service, 'beastws_closes_total{began="local",code="1002"}') > 0
         assert memory(service.process.pid) < 200 << 20
         assert round_trips(client, 0.2)
         client.close()
+
+
+def test_an_address_that_only_connects_keeps_no_other_out(tmp_path: Path, many_files: None) -> None:
+    with running(tmp_path, "--admin=tcp:0:interface=127.0.0.1", "--drain-time=2") as service:
+        clients: list[socket.socket] = []
+        try:
+            honest = socket.socket()
+            clients.append(honest)
+            honest.settimeout(PATIENCE)
+            honest.bind(("127.0.0.2", 0))
+            honest.connect(("127.0.0.1", service.port))
+            # More than may be opening in all: its request is on its way all the time.
+            for _ in range(1500):
+                clients.append(socket.create_connection(("127.0.0.1", service.port), PATIENCE))
+            name = 'beastws_refusals_total{limit="max_opening_per_peer"}'
+            await_that("the silent ones make room for each other", lambda: metric(service, name) >= 1250)
+            honest.sendall(UPGRADE)
+            assert honest.recv(13) == b"HTTP/1.1 101 "
+        finally:
+            for client in clients:
+                client.close()

@@ -121,15 +121,15 @@ class Site(WebSocketProtocol):
 class TestConnections:
     @pytest.fixture
     def arrive(self, connect: Callable[..., Any], clock: Clock) -> Callable[..., Any]:
-        limits = Limits(max_connections_per_peer=1, max_handshakes_per_peer=3)
+        limits = Limits(max_connections_per_peer=1, max_handshakes_per_peer=3, max_opening_per_peer=2)
         factory = WebSocketServerFactory(Site, clock=clock, limits=limits)
         factory.make = extended(factory.make, Authenticated, checkers=Checkers([make_checker("memory:a:b")]))
-        factory.make = extended(factory.make, BehindProxy, proxies=TrustedProxies(["10.0.0.0/8"], "x-forwarded-for"))
+        proxies = TrustedProxies(["10.0.0.0/8", "unix"], "x-forwarded-for")
+        factory.make = extended(factory.make, BehindProxy, proxies=proxies)
+        factory.admission.is_proxy = proxies.trusts
 
-        def arrive(peer: str = PROXY) -> Any:
-            arrived = connect(factory=factory, opened=False)
-            arrived.transport.peerAddr = address(peer)
-            return arrived
+        def arrive(peer: str | None = PROXY) -> Any:
+            return connect(factory=factory, opened=False, address=UNIXAddress(None) if peer is None else address(peer))
 
         return arrive
 
@@ -143,6 +143,23 @@ class TestConnections:
         assert [self.ask(arrive(), f"192.0.2.{at}") for at in (1, 2, 1)] == [101, 101, 503]
         assert [self.ask(arrive(), "192.0.2.1") for _ in range(2)] == [503, 429]
         assert self.ask(arrive(), "192.0.2.3") == 101
+
+    def test_of_a_unix_socket_are_limited_by_client(self, arrive: Callable[..., Any]) -> None:
+        assert [self.ask(arrive(None), f"192.0.2.{at}") for at in (1, 2, 1)] == [101, 101, 503]
+        assert [self.ask(arrive(None), "192.0.2.1") for _ in range(2)] == [503, 429]
+
+    def test_of_a_unix_socket_are_limited_by_the_clients_site(self, arrive: Callable[..., Any]) -> None:
+        clients = [f"2001:db8:0:{at}::1" for at in range(5)]
+        assert [self.ask(arrive(None), client) for client in clients] == [101, 101, 101, 101, 503]
+
+    @pytest.mark.parametrize("peer", [PROXY, None])
+    def test_of_a_proxy_are_not_limited_before_their_requests(self, arrive: Callable[..., Any], peer: Any) -> None:
+        peers = [arrive(peer) for _ in range(5)]
+        assert not any(each.transport.disconnected for each in peers)
+
+    def test_of_anybody_else_are_limited_before_their_requests(self, arrive: Callable[..., Any]) -> None:
+        peers = [arrive("198.51.100.1") for _ in range(3)]
+        assert [each.transport.disconnected for each in peers] == [True, False, False]
 
     def test_of_whom_a_header_is_not_believed_are_limited_by_their_own(self, arrive: Callable[..., Any]) -> None:
         assert [self.ask(arrive("198.51.100.1"), f"192.0.2.{at}") for at in (1, 2)] == [101, 503]

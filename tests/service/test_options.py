@@ -55,6 +55,7 @@ LIMITS = Limits(
     max_connections=10000,
     max_connections_per_peer=2000,
     max_opening=1000,
+    max_opening_per_peer=250,
     max_handshakes_per_peer=1000,
 )
 
@@ -164,7 +165,7 @@ class TestGiven:
     def test_no_limits(self) -> None:
         options = ("connections", "connections-per-address", "handshakes", "handshakes-per-address", "byte-rate")
         limits = parse(*(f"--max-{option}=0" for option in options)).limits
-        assert limits == Limits(max_message_size=1048576, max_opening=1000)
+        assert limits == Limits(max_message_size=1048576, max_opening=1000, max_opening_per_peer=250)
 
     def test_proxies(self) -> None:
         options = parse("--trust-proxy=10.0.0.0/8", "--trust-proxy", "unix", "--proxy-header=Forwarded")

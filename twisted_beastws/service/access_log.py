@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from twisted.application.service import Service
 from twisted.logger import Logger
 
-from twisted_beastws.admission import plain_host
+from twisted_beastws.peers import plain_host
 
 if TYPE_CHECKING:
     from twisted_beastws.service.metering import Metered, Traffic

@@ -39,7 +39,7 @@ class TrustedProxies:
 
         Its port is 0 where nobody says it. What is no address ends the search: it was the one before it that said so.
         """
-        if not self._trusts(peer):
+        if not self.trusts(peer):
             return peer
         values = request.headers.getRawHeaders(self._header.encode("ascii"), ())
         for hop in reversed(b",".join(values).decode("latin-1").split(",")):
@@ -47,11 +47,12 @@ class TrustedProxies:
             if found is None:
                 break
             peer = found
-            if not self._trusts(peer):
+            if not self.trusts(peer):
                 break
         return peer
 
-    def _trusts(self, peer: Any) -> bool:
+    def trusts(self, peer: Any) -> bool:
+        """Return whether ``peer`` is the address of a trusted proxy."""
         if isinstance(peer, UNIXAddress):
             return self._unix
         try:

@@ -58,6 +58,7 @@ def makeService(options: Options) -> Operated:
         factory.make = extended(factory.make, Authenticated, checkers=options.checkers)
     if options.proxies is not None:
         factory.make = extended(factory.make, BehindProxy, proxies=options.proxies)
+        factory.admission.is_proxy = options.proxies.trusts
     if options.access_log is not None:
         helpers.append(options.access_log)
         reloads.append(options.access_log.reopen)

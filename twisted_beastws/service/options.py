@@ -65,7 +65,10 @@ DEFAULTS: dict[str, Any] = {
 }
 
 MAX_OPENING = 1000
-"""Connections without a WebSocket, at most: with --max-head, so much memory can be had for nothing."""
+"""Connections without a WebSocket, at most: with --max-head, this bounds the memory of clients that never open one."""
+
+MAX_OPENING_PER_ADDRESS = 250
+"""The same from one address: a quarter, so that a network of 48 bits, which has four times as much, fits too."""
 
 _LIMITS = (
     "max-message",
@@ -460,6 +463,7 @@ class Options(TwistedOptions):
             max_connections=self["max-connections"] or None,
             max_connections_per_peer=self["max-connections-per-address"] or None,
             max_opening=MAX_OPENING,
+            max_opening_per_peer=MAX_OPENING_PER_ADDRESS,
             max_handshakes=self["max-handshakes"] or None,
             max_handshakes_per_peer=self["max-handshakes-per-address"] or None,
             max_message_rate=self["max-message-rate"] or None,

@@ -36,6 +36,11 @@ class Bucket:
         self._level, self._at = level, now
         return 0.0
 
+    def wait(self, cost: float, now: float) -> float:
+        """Return the seconds until ``cost`` would be there, 0 if it is, and take nothing."""
+        level = self._level_at(now) + cost
+        return (level - self._size) / self._rate if level > self._size + _ROUNDING else 0.0
+
     def full(self, now: float) -> bool:
         """Nothing is missing from it: it knows nothing that a new one would not."""
         return self._level_at(now) == 0.0

@@ -1,0 +1,167 @@
+"""Peers: which addresses count as one client, and which client has the most connections."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, IPv6Network
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from twisted.internet.address import UNIXAddress
+
+NETWORK_FACTOR = 4
+"""An IPv6 network of 48 bits may have four times what one of 64 bits may.
+
+RFC 6177: a site gets a network of 48 to 64 bits. So a large site has room, and one that makes up addresses has a bound.
+"""
+
+
+class Peer(NamedTuple):
+    """One client, as far as its address tells.
+
+    name: an IPv4 address, or an IPv6 network of 64 bits; empty for a connection that has no address.
+    network: an IPv4 address, or an IPv6 network of 48 bits.
+    """
+
+    name: str
+    network: str
+
+    @property
+    def shares_network(self) -> bool:
+        """Whether other peers may be in the same network."""
+        return self.network != self.name
+
+
+UNKNOWN = Peer("", "")
+"""A connection in memory, or one whose proxy has not forwarded an address yet."""
+
+LOCAL = Peer("unix", "unix")
+"""All programs on UNIX sockets that forward no address."""
+
+
+def peer_of(host: str) -> Peer:
+    """Return the peer that ``host`` is part of."""
+    host = plain_host(host.partition("%")[0])
+    if ":" not in host:
+        return Peer(host, host)
+    try:
+        # RFC 7421: whoever has one address of a subnet may have all of them. RFC 6177: a site may have 65536 subnets.
+        return Peer(*(str(IPv6Network((host, bits), strict=False)) for bits in (64, 48)))
+    except ValueError:
+        return Peer(host, host)
+
+
+def plain_host(host: str) -> str:
+    """Return an IPv6 address in its short spelling, or as the IPv4 address that it stands for; other text as it is."""
+    if ":" not in host:
+        return host
+    try:
+        address = IPv6Address(host)
+    except ValueError:
+        return host
+    # RFC 4291 §2.5.5.2: an IPv4 address on a socket of both kinds.
+    return str(address.ipv4_mapped or address)
+
+
+class Tally:
+    """Counts by name, and finds the name with the highest count without a search."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        # In the order in which names reached the count.
+        self._names: dict[int, dict[str, None]] = {}
+        self._highest = 0
+
+    def __getitem__(self, name: str) -> int:
+        return self._counts.get(name, 0)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def add(self, name: str) -> None:
+        """Count one more."""
+        self._move(name, self[name], self[name] + 1)
+        self._highest = max(self._highest, self[name])
+
+    def remove(self, name: str) -> None:
+        """Count one less."""
+        self._move(name, self[name], self[name] - 1)
+        while self._highest and self._highest not in self._names:
+            self._highest -= 1
+
+    def highest(self) -> str:
+        """Return the name with the highest count, of several the one that has had it for longest."""
+        return next(iter(self._names[self._highest]))
+
+    def _move(self, name: str, before: int, after: int) -> None:
+        if before:
+            names = self._names[before]
+            del names[name]
+            if not names:
+                del self._names[before]
+        if after:
+            self._counts[name] = after
+            self._names.setdefault(after, {})[name] = None
+        else:
+            del self._counts[name]
+
+
+T = TypeVar("T")
+
+
+class Crowd(Generic[T]):
+    """Connections by peer, in the order of their arrival, and the one that makes room for another."""
+
+    def __init__(self) -> None:
+        self._peer_of: dict[T, Peer] = {}
+        self._connections: dict[str, dict[T, None]] = {}
+        self._networks = Tally()
+        self._peers: dict[str, Tally] = {}
+
+    def __len__(self) -> int:
+        return len(self._peer_of)
+
+    def add(self, connection: T, peer: Peer) -> None:
+        """Count a connection of a peer."""
+        self._peer_of[connection] = peer
+        self._connections.setdefault(peer.name, {})[connection] = None
+        self._networks.add(peer.network)
+        self._peers.setdefault(peer.network, Tally()).add(peer.name)
+
+    def discard(self, connection: T) -> Peer | None:
+        """Count a connection no more; return its peer, or None if it was not counted."""
+        peer = self._peer_of.pop(connection, None)
+        if peer is None:
+            return None
+        self._networks.remove(peer.network)
+        peers = self._peers[peer.network]
+        peers.remove(peer.name)
+        if not peers:
+            del self._peers[peer.network]
+        connections = self._connections[peer.name]
+        del connections[connection]
+        if not connections:
+            del self._connections[peer.name]
+        return peer
+
+    def has_room(self, peer: Peer, limit: int) -> bool:
+        """Whether both the peer and its network have less than they may."""
+        if not peer.name:
+            return True
+        in_network = self._networks[peer.network] < NETWORK_FACTOR * limit
+        return in_network and len(self._connections.get(peer.name, ())) < limit
+
+    def oldest_of_crowded(self, peer: Peer, limit: int) -> T:
+        """Return the connection to end so that a peer without room has some: its own, or its network's."""
+        name = peer.name if len(self._connections.get(peer.name, ())) >= limit else self._peers[peer.network].highest()
+        return next(iter(self._connections[name]))
+
+    def oldest_of_largest(self) -> T:
+        """Return the oldest connection of the peer with the most, in the network with the most."""
+        return next(iter(self._connections[self._peers[self._networks.highest()].highest()]))
+
+
+def peer_at(address: Any) -> Peer:
+    """Return the peer at an ``IAddress``, or at None."""
+    host = getattr(address, "host", None)
+    if host:
+        return peer_of(host)
+    return LOCAL if isinstance(address, UNIXAddress) else UNKNOWN
