@@ -47,6 +47,13 @@ class Buckets:
                 bucket.take(1, now)
         return wait
 
+    def put_back(self, peer: Peer) -> None:
+        """Undo a `take`."""
+        now = self._now()
+        for name in {peer.name, peer.network}:
+            if name in self._buckets:
+                self._buckets[name].put_back(1, now)
+
     def _of(self, peer: Peer, rate: float, size: float | None) -> Sequence[Bucket]:
         own = self._bucket(peer.name, rate, size)
         if not peer.shares_network:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent, globalLogPublisher
 
 from twisted_beastws import Request, Response, State, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.service.authentication import (
@@ -25,6 +27,8 @@ from twisted_beastws.service.authentication import (
     parse_basic,
 )
 from twisted_beastws.service.extending import extended
+from twisted_beastws.service.login_limit import LoginLimit
+from twisted_beastws.service.slow_calls import MAX_RUNNING, MAX_WAITING, SlowCalls
 
 
 def basic(login: str | bytes) -> bytes:
@@ -118,14 +122,16 @@ class TestLogin:
 
 
 class Server:
-    def __init__(self, connect: Callable[..., Any], clock: Clock, *checkers: Any) -> None:
+    def __init__(self, connect: Callable[..., Any], clock: Clock, *checkers: Any, limit: float | None = None) -> None:
         self._connect = connect
         Served.asked = 0
         self.factory = WebSocketServerFactory(Served, clock=clock)
-        self.factory.make = extended(self.factory.make, Authenticated, checkers=Checkers(checkers))
+        known = Checkers(checkers, LoginLimit(limit, clock.seconds))
+        self.factory.make = extended(self.factory.make, Authenticated, checkers=known)
 
-    def client(self) -> Any:
-        return self._connect(factory=self.factory, opened=False)
+    def client(self, host: str | None = None) -> Any:
+        address = None if host is None else IPv4Address("TCP", host, 1)
+        return self._connect(factory=self.factory, opened=False, address=address)
 
 
 @pytest.fixture
@@ -308,3 +314,103 @@ class TestRequests:
         peer.sends(peer.HEAD[:-2] + authorization("ann:x"))
         assert status(peer) == 500
         assert len(logged(ZeroDivisionError)) == 1
+
+
+@pytest.fixture
+def lines(logged: Any) -> Iterator[list[str]]:
+    """Lines of the log."""
+    lines: list[str] = []
+
+    def observe(event: Any) -> None:
+        if str(event.get("log_namespace")).startswith("twisted_beastws.service"):
+            lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)
+    logged(type(None))
+
+
+class TestGuessing:
+    @pytest.fixture
+    def guarded(self, connect: Callable[..., Any], clock: Clock) -> Server:
+        return Server(connect, clock, make_checker("memory:ann:secret"), limit=3)
+
+    @staticmethod
+    def guess(peer: Any, login: str | bytes) -> tuple[int, bytes]:
+        peer.sends(peer.HEAD[:-2] + authorization(login))
+        answer = peer.reads()
+        return int(answer.split(b" ")[1]), answer
+
+    @pytest.mark.parametrize(
+        ("login", "shown"),
+        [
+            ("ann:wrong", "wrong name or password for 'ann'"),
+            ("J\u00f6rg:wrong", "wrong name or password for 'J\\xf6rg'"),
+            (b"\xff:wrong", "wrong name or password for '\\ufffd'"),
+            ("a\nb\x1b[2J:wrong", "there is no login, but for 'a\\nb\\x1b[2J'"),
+            ("'; \u202e:wrong", 'wrong name or password for "\'; \\u202e"'),
+            ("n" * 101 + ":wrong", f"wrong name or password for '{'n' * 100}'..."),
+            ("just a password", "there is no login"),
+        ],
+    )
+    def test_each_is_logged_with_the_name_escaped(
+        self, guarded: Server, lines: list[str], login: str | bytes, shown: str
+    ) -> None:
+        peer = guarded.client("192.0.2.1")
+        assert self.guess(peer, login)[0] == 401
+        assert lines == [f"connection {peer.protocol.connection_id} of 192.0.2.1: 401: {shown}"]
+
+    def test_a_request_without_a_login_is_logged(self, guarded: Server, lines: list[str]) -> None:
+        peer = guarded.client("192.0.2.1")
+        peer.sends(peer.HEAD)
+        assert lines == [f"connection {peer.protocol.connection_id} of 192.0.2.1: 401: there is no login"]
+
+    def test_ends_with_429(self, guarded: Server, lines: list[str], clock: Clock) -> None:
+        peer = guarded.client("192.0.2.1")
+        assert [self.guess(peer, f"ann:{number}")[0] for number in range(3)] == [401] * 3
+        assert lines[3:] == ["192.0.2.1 gave too many wrong passwords: 429 for 20 s"]
+        status, answer = self.guess(peer, "ann:secret")
+        assert status == 429
+        assert b"\r\nRetry-After: 20\r\n" in answer and b"\r\nConnection: close\r\n" in answer
+        assert answer.endswith(b"There were too many wrong passwords; try again later\n")
+        assert peer.transport.disconnecting
+        assert guarded.factory.refusals == {"max_login_failures": 1}
+        assert self.guess(guarded.client("192.0.2.2"), "ann:secret")[0] == 101
+        clock.advance(20)
+        assert self.guess(guarded.client("192.0.2.1"), "ann:secret")[0] == 101
+
+    def test_in_one_segment_ends_with_429(self, guarded: Server, lines: list[str]) -> None:
+        peer = guarded.client("192.0.2.1")
+        peer.sends(b"".join(peer.HEAD[:-2] + authorization(f"ann:{number}") for number in range(100)))
+        answer = peer.reads()
+        assert [answer.count(b"HTTP/1.1 %d " % status) for status in (401, 429, 101)] == [3, 1, 0]
+
+    def test_read_by_hand_ends_with_429(self, connect: Callable[..., Any], clock: Clock, lines: list[str]) -> None:
+        class ByHand(WebSocketProtocol):
+            def serve(self) -> None:
+                self.read_request().addErrback(lambda _: None)
+
+        factory = WebSocketServerFactory(ByHand, clock=clock)
+        checkers = Checkers([make_checker("memory:ann:secret")], LoginLimit(1, clock.seconds))
+        factory.make = extended(factory.make, Authenticated, checkers=checkers)
+        peer = connect(factory=factory, opened=False, address=IPv4Address("TCP", "192.0.2.1", 1))
+        assert [self.guess(peer, "ann:x")[0] for _ in range(2)] == [401, 429]
+
+    def test_of_more_than_can_be_checked_is_answered_503(
+        self, connect: Callable[..., Any], clock: Clock, logged: Any
+    ) -> None:
+        calls = SlowCalls(lambda *_: Deferred())
+        for _ in range(MAX_RUNNING + MAX_WAITING):
+            calls.call(lambda: None)
+
+        class Slow:
+            def requestAvatarId(self, credentials: object) -> Any:
+                return calls.call(lambda: None)
+
+        peer = Server(connect, clock, Slow(), limit=1).client("192.0.2.1")
+        for _ in range(2):
+            peer.reads()
+            status, answer = self.guess(Server(connect, clock, Slow(), limit=1).client("192.0.2.1"), "ann:x")
+            assert status == 503
+            assert b"\r\nRetry-After: 1\r\n" in answer

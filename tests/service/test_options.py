@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from OpenSSL.crypto import FILETYPE_PEM
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.ssl import Certificate, KeyPair
 
 from twisted_beastws import Limits, Origins, Timeouts, WebSocketServerFactory
 from twisted_beastws._version import __version__
+from twisted_beastws.peers import peer_of
 from twisted_beastws.service import Options, makeService
+from twisted_beastws.service.authentication import Checkers
 from twisted_beastws.service.chat import Chat
 from twisted_beastws.service.forwarded import BehindProxy
+from twisted_beastws.service.login_limit import TooManyFailures
+from twisted_beastws.service.passwords import Hash
 from twisted_beastws.service.serving import Farewell
 
 from .. import command_line
@@ -177,6 +185,49 @@ class TestGiven:
         options = parse("--auth=memory:ann:secret", "--auth", "memory:bob:123")
         assert len(options["auth"]) == 2
         assert options.checkers is not None
+
+    @pytest.mark.parametrize(
+        ("given", "exposed"),
+        [
+            (("--listen=tcp:1", "--listen=tcp6:2"), ["tcp:1", "tcp6:2"]),
+            (("--listen=unix:/tmp/x", "--listen=haproxy:tcp:1", "--listen=tcp:3"), ["tcp:3"]),
+            (("--listen=tcp:1", "--trust-proxy=10.0.0.1"), []),
+            ((), ["tcp:1984"]),
+        ],
+    )
+    def test_endpoints_where_passwords_come_unencrypted(self, given: tuple[str, ...], exposed: list[str]) -> None:
+        assert [*parse("--auth=memory:a:b", *given).exposed] == exposed
+        assert [*parse(*given).exposed] == []
+
+    def test_the_start_warns_of_unencrypted_passwords(self, logged: Callable[..., list[Any]]) -> None:
+        makeService(parse("--auth=memory:a:b", "--listen=tcp:1", "--listen=unix:/tmp/x", "--listen=tcp:2"))
+        assert len(logged(type(None))) == 2
+
+    def test_a_password_is_hashed(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(sys, "stdin", StringIO("secret\nsecret\n"))
+        with pytest.raises(SystemExit) as exit:
+            parse("--hash-password=ann")
+        assert exit.value.code == 0
+        line = capsys.readouterr().out
+        assert line.startswith("ann:$scrypt$ln=14,r=8,p=5$") and line.count("\n") == 1
+        assert Hash.parse(line.strip().partition(":")[2].encode()).matches(b"secret")
+
+    def test_a_password_that_is_mistyped_is_not_hashed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stdin", StringIO("secret\nsecrte\n"))
+        assert refusal("--hash-password=ann") == "--hash-password=ann: the passwords differ"
+
+    @pytest.mark.parametrize(("given", "failures"), [((), 10), (("--max-login-failures=3",), 3)])
+    def test_so_many_wrong_passwords_are_allowed(self, given: tuple[str, ...], failures: int) -> None:
+        options = parse("--auth=memory:a:b", *given)
+        assert isinstance(options.checkers, Checkers)
+        limit = options.checkers._limit
+        results: list[Any] = []
+        for _ in range(failures + 1):
+            Deferred.fromCoroutine(limit.check(peer_of("192.0.2.1"), lambda: succeed(None))).addBoth(results.append)
+        assert results[:-1] == [None] * failures
+        assert results[-1].type is TooManyFailures
 
     def test_whose_certificates_let_somebody_in(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)

@@ -31,6 +31,8 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from twisted_beastws.service.passwords import Hash
+
 from ..patience import PATIENCE
 
 LISTEN = "tcp:0:interface=127.0.0.1:backlog=512"
@@ -482,6 +484,26 @@ class TestOperation:
                 "the end is told", lambda: "user=ann target=/chat origin=- subprotocol=- status=101" in log.read_text()
             )
             assert "user=- target=/chat origin=- subprotocol=- status=401" in log.read_text()
+
+    def test_guesses_end_soon_and_the_right_password_is_let_in_meanwhile(self, tmp_path: Path) -> None:
+        hashed = Hash.of(b"secret").to_bytes().decode()
+        (tmp_path / "passwords").write_text(f"# names\nann:{hashed}\n")
+        guess = UPGRADE[:-2] + b"Authorization: Basic YW5uOndyb25n\r\n\r\n"
+        with running(tmp_path, "--auth=file:passwords", "--max-login-failures=3") as service:
+            with RawClient(service, guess * 50) as guesser:
+                for status in (401, 401, 401, 429):
+                    head = guesser.read_head()
+                    assert head.startswith(b"HTTP/1.1 %d " % status)
+                    size = re.search(rb"(?i)content-length: (\d+)", head)
+                    assert size is not None
+                    guesser.read(int(size[1]))
+                assert b"\r\nRetry-After: " in head
+                assert guesser.read(1) == b""
+            with socket.create_connection(("127.0.0.1", service.port), PATIENCE, ("127.0.0.2", 0)) as ann:
+                ann.sendall(UPGRADE[:-2] + b"Authorization: Basic YW5uOnNlY3JldA==\r\n\r\n")
+                assert ann.recv(13) == b"HTTP/1.1 101 "
+        assert service.log.count("401: wrong name or password for 'ann'") == 3
+        assert "--auth: passwords come unencrypted to tcp:0:" in service.log
 
 
 class TestReload:

@@ -13,20 +13,27 @@ from typing import Any, NamedTuple, cast
 from cryptography.x509.oid import NameOID
 from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
-from twisted.cred.error import LoginFailed, UnauthorizedLogin
+from twisted.cred.error import LoginFailed
 from twisted.cred.strcred import findCheckerFactories
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_beastws.operation import settled
 from twisted_beastws.options import Role
+from twisted_beastws.peers import peer_at
 from twisted_beastws.protocol import WebSocketProtocol
+from twisted_beastws.service.log_text import host_of, quoted
+from twisted_beastws.service.login_limit import LoginLimit, TooManyFailures
+from twisted_beastws.service.passwords import PasswordFile
+from twisted_beastws.service.slow_calls import Busy, SlowCalls
 from twisted_beastws.wire.http import Headers, Request, Response
 
 UNAUTHORIZED = "Give a name and a password\n"
 NAMELESS = "The certificate does not have one common name\n"
 CHALLENGE = 'Basic realm="twisted_beastws", charset="UTF-8"'
+
+log = Logger()
 
 _BASIC = re.compile(rb"basic +([A-Za-z0-9+/]+=*) *", re.IGNORECASE)
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
@@ -36,10 +43,18 @@ class CheckerError(Exception):
     """What was described is no checker; ``str(error)`` says why in one line, without a password in it."""
 
 
-def make_checker(description: str) -> Any:
-    """The ``ICredentialsChecker`` of passwords that ``description`` says, as of `twisted.cred.strcred`.
+_SLOW_CALLS = SlowCalls()
 
-    Raises `CheckerError`.
+
+def make_checker(description: str, slow_calls: SlowCalls = _SLOW_CALLS) -> Any:
+    """Return the ``ICredentialsChecker`` of passwords that ``description`` names, as in `twisted.cred.strcred`.
+
+    Args:
+        description: such as ``file:passwords``.
+        slow_calls: runs the hashing of passwords, for all checkers together.
+
+    Raises:
+        CheckerError: there is no such checker.
     """
     kind, _, argument = description.partition(":")
     factories = {
@@ -57,30 +72,13 @@ def make_checker(description: str) -> Any:
         raise CheckerError(" ".join(str(error).split())) from None
     if isinstance(checker, FilePasswordDB):
         # The directory may change before it is read.
-        checker = PasswordFile(os.path.abspath(checker.filename))  # type: ignore[no-untyped-call]
+        return PasswordFile(os.path.abspath(checker.filename), slow_calls)
+    if kind == "unix":
+        return Threaded(checker, slow_calls)
     elif isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
-        # Twisted puts in text, and compares octets.
-        checker.users = {_octets(name): _octets(password) for name, password in checker.users.items()}
+        # Twisted puts in text, and compares bytes.
+        checker.users = {_as_bytes(name): _as_bytes(password) for name, password in checker.users.items()}
     return checker
-
-
-class PasswordFile(FilePasswordDB):
-    """A file of lines ``name:password``, read for each login. A password may have colons, where Twisted's ends."""
-
-    log = Logger()
-
-    def getUser(self, username: bytes) -> tuple[bytes, bytes]:
-        try:
-            with open(self.filename, "rb") as file:
-                lines = [line.rstrip() for line in file]
-        except OSError as error:
-            self.log.error("cannot read the passwords in {path}: {why}", path=self.filename, why=error.strerror)
-            raise UnauthorizedLogin from None
-        for line in lines:
-            name, colon, password = line.partition(b":")
-            if colon and name == username:
-                return name, password
-        raise KeyError(username)
 
 
 @implementer(IUsernamePassword)
@@ -92,56 +90,114 @@ class Login(NamedTuple):
 
     def checkPassword(self, password: bytes | str) -> bool:
         """Whether it is this one, in time that does not tell how much of it is right."""
-        return compare_digest(self.password, _octets(password))
+        return compare_digest(self.password, _as_bytes(password))
 
 
 def parse_basic(authorization: bytes) -> Login | None:
-    """The name and the password in an Authorization field, or None if there are none (RFC 7617 §2)."""
-    match = _BASIC.fullmatch(authorization)
-    if match is None:
-        return None
-    try:
-        decoded = a2b_base64(match[1])
-    except Base64Error:
-        return None
-    name, colon, password = decoded.partition(b":")
-    if not name or not colon or _CONTROL.search(decoded):
+    """Return the name and the password in an Authorization field, or None if there are none (RFC 7617 §2)."""
+    name, colon, password = _decode_basic(authorization).partition(b":")
+    if not name or not colon or _CONTROL.search(name + password):
         return None
     return Login(name, password)
 
 
+def _decode_basic(authorization: bytes) -> bytes:
+    match = _BASIC.fullmatch(authorization)
+    if match is None:
+        return b""
+    try:
+        return a2b_base64(match[1])
+    except Base64Error:
+        return b""
+
+
+class Threaded:
+    """A checker that takes its time and blocks: asked in a thread."""
+
+    def __init__(self, checker: Any, slow_calls: SlowCalls) -> None:
+        self._checker = checker
+        self._slow_calls = slow_calls
+
+    async def requestAvatarId(self, credentials: Any) -> Any:
+        """See ``ICredentialsChecker``."""
+        # In a list: a Deferred's result may not be one.
+        (found,) = await self._slow_calls.call(lambda: [self._checker.requestAvatarId(credentials)])
+        return await settled(found)
+
+
 class Checkers:
-    """Those who know names and passwords; it is enough that one does."""
+    """Checkers of names and passwords, of which one must know the login.
 
-    def __init__(self, checkers: Sequence[Any]) -> None:
+    Args:
+        checkers: the checkers.
+        limit: bounds the wrong passwords of each peer.
+    """
+
+    def __init__(self, checkers: Sequence[Any], limit: LoginLimit | None = None) -> None:
         self._checkers = checkers
+        self._limit = limit or LoginLimit(None, float)
 
-    async def user_of(self, request: Request, transport: object) -> str | None:
-        """The name of who made the request, or None for nobody known. Raises what a checker raises that is broken."""
+    async def identify(self, protocol: WebSocketProtocol, request: Request) -> str | Response:
+        """Return the name of the user who makes a request, or the answer to one that has none."""
         fields = request.headers.getRawHeaders(b"Authorization", ())
         login = parse_basic(fields[0]) if len(fields) == 1 else None
         if login is None:
-            return None
+            # Each browser's first request: it is no guess.
+            tried = [name for name, colon, _ in (_decode_basic(field).partition(b":") for field in fields) if colon]
+            # What stands before no colon may be a password.
+            names = f", but for {' and '.join(map(quoted, tried))}" if tried else ""
+            _log_refusal(protocol, 401, f"there is no login{names}")
+            return _unauthorized()
+        peer = peer_at(protocol.peer)
+        try:
+            user = await self._limit.check(peer, lambda: self._user_of(login))
+        except TooManyFailures as error:
+            self._count(protocol)
+            return _come_back(429, error.retry_after, "There were too many wrong passwords")
+        except Busy:
+            return _come_back(503, 1, "The server checks too many passwords")
+        if user is not None:
+            return user
+        _log_refusal(protocol, 401, f"wrong name or password for {quoted(login.username)}")
+        seconds = self._limit.retry_after(peer)
+        if seconds:
+            log.warn(
+                "{host} gave too many wrong passwords: 429 for {seconds} s",
+                host=host_of(protocol.peer),
+                seconds=seconds,
+            )
+        return _unauthorized()
+
+    @staticmethod
+    def _count(protocol: WebSocketProtocol) -> None:
+        if protocol.server is not None:
+            protocol.server.refusals["max_login_failures"] += 1
+
+    async def _user_of(self, login: Login) -> str | None:
         for checker in self._checkers:
             try:
-                name = await maybeDeferred(checker.requestAvatarId, login)
-            # Some want text, which what a client sends need not be.
+                name = await settled(checker.requestAvatarId(login))
+            # Some want text, which bytes from a client need not be.
             except (LoginFailed, UnicodeDecodeError):
                 continue
             if name:
-                return _octets(name).decode("utf-8", "replace")
+                return _as_bytes(name).decode("utf-8", "replace")
         return None
-
-    def refusal(self) -> Response:
-        """The answer to those whom nobody knows."""
-        return Response(401, headers=Headers({"WWW-Authenticate": [CHALLENGE]}), body=UNAUTHORIZED)
 
 
 class Certificates:
     """Who a client is by its certificate, which TLS has asked for and checked: the common name in it."""
 
-    def user_of(self, request: Request, transport: Any) -> str | None:
-        """The name, or None where there is not just one."""
+    def identify(self, protocol: WebSocketProtocol, request: Request) -> str | Response:
+        """Return the name of the user who makes a request, or the answer to one that has none."""
+        name = self._name_of(protocol.transport)
+        if name is not None:
+            return name
+        _log_refusal(protocol, 403, "the certificate does not have one common name")
+        return Response(403, body=NAMELESS)
+
+    @staticmethod
+    def _name_of(transport: Any) -> str | None:
         try:
             subject = transport.getPeerCertificate().to_cryptography().subject
         except (TypeError, ValueError):
@@ -153,9 +209,25 @@ class Certificates:
             return None
         return names[0]
 
-    def refusal(self) -> Response:
-        """The answer to those who have no name."""
-        return Response(403, body=NAMELESS)
+
+def _log_refusal(protocol: WebSocketProtocol, status: int, why: str) -> None:
+    log.info(
+        "connection {connection} of {host}: {status}: {why}",
+        connection=protocol.connection_id,
+        host=host_of(protocol.peer),
+        status=status,
+        why=why,
+    )
+
+
+def _unauthorized() -> Response:
+    return Response(401, headers=Headers({"WWW-Authenticate": [CHALLENGE]}), body=UNAUTHORIZED)
+
+
+def _come_back(status: int, seconds: int, why: str) -> Response:
+    # Closing the connection makes the next guess cost another one.
+    headers = Headers({"Retry-After": [str(seconds)], "Connection": ["close"]})
+    return Response(status, headers=headers, body=f"{why}; try again later\n")
 
 
 class Authenticated(WebSocketProtocol):
@@ -174,17 +246,21 @@ class Authenticated(WebSocketProtocol):
     async def _read_known(self, opening: Any) -> Request:
         while True:
             request: Request = await opening._read_request(self.settings.decorator)
-            self.user = await opening.settled(self.checkers.user_of(request, self.transport))
-            if self.user is not None:
+            found = await opening.settled(self.checkers.identify(self, request))
+            if not isinstance(found, Response):
+                self.user = found
                 return request
-            await opening._respond(self.checkers.refusal())
+            self.user = None
+            await opening._respond(found)
 
     async def http_requested(self, request: Request) -> Any:
-        self.user = await settled(self.checkers.user_of(request, self.transport))
-        if self.user is None:
-            return self.checkers.refusal()
+        found = await settled(self.checkers.identify(self, request))
+        if isinstance(found, Response):
+            self.user = None
+            return found
+        self.user = found
         return await settled(super().http_requested(request))
 
 
-def _octets(text: bytes | str) -> bytes:
+def _as_bytes(text: bytes | str) -> bytes:
     return text.encode() if isinstance(text, str) else text

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from twisted.logger import Logger
+
 from twisted_beastws.hub import Hub
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server import WebSocketServerFactory
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from twisted_beastws.service.certificates import ReloadableEndpoint
     from twisted_beastws.service.sockets import HoldingReactor
 
+log = Logger()
+
 ADMIN_FAREWELL = 1.0
 """Seconds, behind the drain, that whoever asked the admin's listener last has to close."""
 
@@ -41,6 +45,13 @@ def makeService(options: Options) -> Operated:
     """The service that parsed ``options`` ask for."""
     from twisted.internet import reactor
 
+    if options.share is None:
+        for endpoint in options.exposed:
+            log.warn(
+                "--auth: passwords come unencrypted to {endpoint}: let it be ssl:, or name the proxy before it, which "
+                "has TLS, by --trust-proxy",
+                endpoint=endpoint,
+            )
     if options.held is not None:
         return _supervising(reactor, options, options.held)
     helpers: list[IService] = []

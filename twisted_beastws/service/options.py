@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,6 +28,7 @@ from twisted_beastws.service.authentication import Certificates, CheckerError, C
 from twisted_beastws.service.config import ConfigError, read_config
 from twisted_beastws.service.forwarded import HEADERS, TrustedProxies
 from twisted_beastws.service.help import grouped
+from twisted_beastws.service.login_limit import LoginLimit
 from twisted_beastws.service.serving import Farewell
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 _PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*")
 
 ANY_ORIGIN = "allow-any-origin-dangerously"
+
+# The PROXY protocol, as haproxy: reads it, is a trusted proxy's, and a UNIX socket is not the network.
+_UNENCRYPTED = ("tcp", "tcp6", "systemd")
 
 _DRAIN_REASONS = {1001: "the server is shutting down", 1012: "the server is restarting"}
 
@@ -57,6 +62,7 @@ DEFAULTS: dict[str, Any] = {
     "max-handshakes-per-address": 1000.0,
     "max-message-rate": 0.0,
     "max-byte-rate": 0.0,
+    "max-login-failures": 10,
     "proxy-header": HEADERS[0],
     "history": 100,
     "drain-time": 8.0,
@@ -90,7 +96,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "What is served": ("listen", "path", "app", "workers"),
     "Who may come in": ("origin", ANY_ORIGIN, "auth", "client-ca", "trust-proxy", "proxy-header"),
     "Times": ("ping-interval", "idle-timeout", "handshake-timeout"),
-    "Limits": _LIMITS,
+    "Limits": (*_LIMITS, "max-login-failures"),
     "The chat's rooms": ("history", "backplane"),
     "The end": ("drain-time", "drain-code"),
     "What is to be seen": ("admin", "access-log", "access-log-format"),
@@ -251,6 +257,11 @@ class Options(TwistedOptions):
         ),
         _parameter("max-byte-rate", "The same for octets; a whole --max-message may always come at once.", _rate),
         _parameter(
+            "max-login-failures",
+            "Wrong passwords a minute from one address; more logins are refused with 429; 0 is no limit.",
+            _count,
+        ),
+        _parameter(
             "client-ca",
             "File of certificates (PEM): ask for a certificate by TLS, and let in whose one of these has signed, by "
             "the common name in it; --listen takes ssl: alone then.",
@@ -325,6 +336,19 @@ class Options(TwistedOptions):
             # What is behind the colon may be a password.
             raise UsageError(f"--auth={description.partition(':')[0]}: {error}") from None
 
+    def opt_hash_password(self, name: str) -> None:
+        """Ask for the password of a user, print the line of a password file for it, hashed, and exit."""
+        from getpass import getpass
+
+        from twisted_beastws.service.passwords import password_line
+
+        try:
+            line = password_line(name, getpass if sys.stdin.isatty() else lambda _: sys.stdin.readline().rstrip("\r\n"))
+        except ValueError as error:
+            raise UsageError(f"--hash-password={name}: {error}") from None
+        print(line)
+        raise SystemExit(0)
+
     def opt_trust_proxy(self, network: str) -> None:
         """Address or network of a proxy that is believed when it says for whom it asks, such as 127.0.0.1 or
         10.0.0.0/8; or unix, for whoever comes by a UNIX socket; may be repeated."""
@@ -374,13 +398,13 @@ class Options(TwistedOptions):
             self.admin = (self["admin"], self._endpoint("admin", self["admin"]))
         if self["app"] is not None:
             self.app = self._find_app()
-        if self["auth"]:
-            self.checkers = Checkers(self["auth"])
-        elif self["client-ca"] is not None:
-            self.checkers = Certificates()
         for option, default in DEFAULTS.items():
             if self[option] is None:
                 self[option] = default
+        if self["auth"]:
+            self.checkers = Checkers(self["auth"], LoginLimit(self["max-login-failures"] or None, time.monotonic))
+        elif self["client-ca"] is not None:
+            self.checkers = Certificates()
         if self["trust-proxy"]:
             self.proxies = TrustedProxies(self["trust-proxy"], self["proxy-header"])
         if self["access-log"] is not None:
@@ -469,6 +493,13 @@ class Options(TwistedOptions):
             max_message_rate=self["max-message-rate"] or None,
             max_byte_rate=self["max-byte-rate"] or None,
         )
+
+    @property
+    def exposed(self) -> Sequence[str]:
+        """The endpoints at which passwords come unencrypted, and not from a proxy that is trusted."""
+        if not self["auth"] or self["trust-proxy"]:
+            return ()
+        return [description for description in self["listen"] if description.partition(":")[0] in _UNENCRYPTED]
 
     @property
     def origins(self) -> Origins:

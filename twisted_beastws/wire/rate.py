@@ -41,6 +41,10 @@ class Bucket:
         level = self._level_at(now) + cost
         return (level - self._size) / self._rate if level > self._size + _ROUNDING else 0.0
 
+    def put_back(self, cost: float, now: float) -> None:
+        """Undo a `take`."""
+        self._level, self._at = max(0.0, self._level_at(now) - cost), now
+
     def full(self, now: float) -> bool:
         """Nothing is missing from it: it knows nothing that a new one would not."""
         return self._level_at(now) == 0.0
