@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from twisted_beastws.hub import LocalBackplane, Message
+from twisted_beastws.hub import LocalBackplane, Message, Roster, backplane
 from twisted_beastws.hub.backplane import CHUNK, CHUNK_SIZE, BackplaneState, order_of
 
 from .stubs import outcome
@@ -155,3 +155,58 @@ class TestNames:
         backplane.exit("a", "3")
         assert outcome(backplane.who("a")) == []
         assert backplane._names == {}
+
+
+class TestRoster:
+    NAMES = ("bob", "ann", "eve", "ann")
+
+    def entered(self) -> LocalBackplane:
+        local = LocalBackplane()
+        for key, name in enumerate(self.NAMES):
+            local.enter("a", str(key), name)
+        return local
+
+    @pytest.mark.parametrize(
+        ("after", "most", "names"),
+        [
+            (None, 5, ["ann", "ann", "bob", "eve"]),
+            (None, 4, ["ann", "ann", "bob", "eve"]),
+            (None, 3, ["ann", "ann", "bob"]),
+            ("ann", 2, ["bob", "eve"]),
+            ("b", 1, ["bob"]),
+            ("eve", 1, []),
+        ],
+    )
+    def test_lists_sorted_names_in_pages(self, after: str | None, most: int, names: list[str]) -> None:
+        assert outcome(self.entered().roster("a", after, most)) == Roster(names, 4)
+
+    def test_loses_one_of_two_with_the_same_name(self) -> None:
+        backplane = self.entered()
+        backplane.exit("a", "1")
+        backplane.exit("a", "1")
+        assert outcome(backplane.roster("a", None, 5)) == Roster(["ann", "bob", "eve"], 3)
+        for key in "023":
+            backplane.exit("a", key)
+        assert outcome(backplane.roster("a", None, 5)) == Roster([], 0)
+        assert backplane._sorted == {}
+
+    def test_of_a_large_room_costs_a_page(self) -> None:
+        backplane = LocalBackplane()
+        for key in range(20_000):
+            backplane.enter("a", str(key), f"{key:05}")
+        tracemalloc.start()
+        try:
+            page = outcome(backplane.roster("a", "10000", 1000))
+            assert page == Roster([f"{key:05}" for key in range(10_001, 11_001)], 20_000)
+            assert tracemalloc.get_traced_memory()[1] < 200_000
+        finally:
+            tracemalloc.stop()
+
+
+def test_a_part_of_a_long_history_is_found_without_reading_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    local = Local(history=10_000)
+    ids = [local.publish("a", str(number)) for number in range(10_000)]
+    reads: list[str] = []
+    monkeypatch.setattr(backplane, "order_of", lambda text: reads.append(text) or order_of(text))
+    assert local.history("a", ids[5000])[0] == "5001"
+    assert len(reads) < 20

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from sys import getsizeof
 from typing import NamedTuple, Protocol
@@ -49,6 +50,16 @@ class History(NamedTuple):
     more: bool
 
 
+class Roster(NamedTuple):
+    """Names of a room's members.
+
+    names: sorted, at most as many as were asked for. members: how many members of the whole room have a name.
+    """
+
+    names: list[str]
+    members: int
+
+
 class PublishError(WebSocketError):
     """The backplane did not confirm that it took a message.
 
@@ -69,8 +80,12 @@ class BackplaneState(Enum):
     CONNECTED = "connected"
 
 
-Deliver = Callable[[Message, object], None]
-"""Gets each message for the members here, and whom to leave out."""
+Deliver = Callable[[Message, object], "Deferred[None] | None"]
+"""Takes each message for the members here, and the connection to leave out.
+
+Returns None if the members have been sent it, else a Deferred that fires when they have. A backplane that gets messages
+from elsewhere should stop reading while many of these have not fired.
+"""
 
 
 class Backplane(Protocol):
@@ -108,6 +123,9 @@ class Backplane(Protocol):
     def who(self, room: str) -> Deferred[list[str]]:
         """The names of the room's members on all hubs; while the backplane is away, those here."""
 
+    def roster(self, room: str, after: str | None, most: int) -> Deferred[Roster]:
+        """At most ``most`` of these names, sorted, from the first behind ``after`` on."""
+
 
 def order_of(message_id: str) -> tuple[int, int]:
     """By which the ids of one room are in order. Raises ``ValueError`` for what is none."""
@@ -118,12 +136,13 @@ def order_of(message_id: str) -> tuple[int, int]:
 
 
 class LocalBackplane:
-    """For one hub alone. Messages are delivered before `publish` returns.
+    """For one hub alone. The hub gets a message before `publish` returns.
 
-    history: messages of each room that are kept; 0 keeps none. 100.
-    max_history: octets that all rooms' history may have together, with 256 for each message and 1024 for each room;
-        beyond it the oldest messages go of the room whose latest one is the oldest. 64 MiB.
-    now: the seconds since 1970.
+    Args:
+        history: messages of each room that are kept; 0 keeps none. 100.
+        max_history: bytes that all rooms' history may take together, with 256 for each message and 1024 for each room.
+            Beyond it, the room that has been quiet for longest loses its oldest messages. 64 MiB.
+        now: the seconds since 1970.
     """
 
     OVERHEAD = 256
@@ -138,6 +157,7 @@ class LocalBackplane:
         self._last = (0, 0)
         self._kept: OrderedDict[str, deque[Message]] = OrderedDict()
         self._names: dict[str, dict[str, str]] = {}
+        self._sorted: dict[str, list[str]] = {}
         self._deliver: Deliver = _nobody
 
     def start(self, deliver: Deliver) -> None:
@@ -164,29 +184,40 @@ class LocalBackplane:
         return succeed(message.id)
 
     def history(self, room: str, after: str) -> Deferred[History]:
-        kept, place = self._kept.get(room, ()), order_of(after)
-        later = [message for message in kept if order_of(message.id or "") > place]
+        kept: Sequence[Message] = self._kept.get(room, deque())
+        first = bisect_right(kept, order_of(after), key=lambda message: order_of(message.id or ""))
         part: list[Message] = []
         size = 0
-        for message in later[:CHUNK]:
+        for at in range(first, min(first + CHUNK, len(kept))):
+            message = kept[at]
             if part and size + len(message.data) > CHUNK_SIZE:
                 break
             part.append(message)
             size += len(message.data)
-        complete = any(message.id == after for message in kept)
-        return succeed(History(part, complete, len(part) < len(later)))
+        complete = first > 0 and kept[first - 1].id == after
+        return succeed(History(part, complete, first + len(part) < len(kept)))
 
     def enter(self, room: str, member: str, name: str) -> None:
         self._names.setdefault(room, {})[member] = name
+        insort(self._sorted.setdefault(room, []), name)
 
     def exit(self, room: str, member: str) -> None:
         names = self._names.get(room, {})
-        names.pop(member, None)
+        name = names.pop(member, None)
+        if name is not None:
+            ordered = self._sorted[room]
+            del ordered[bisect_left(ordered, name)]
         if not names:
             self._names.pop(room, None)
+            self._sorted.pop(room, None)
 
     def who(self, room: str) -> Deferred[list[str]]:
         return succeed(list(self._names.get(room, {}).values()))
+
+    def roster(self, room: str, after: str | None, most: int) -> Deferred[Roster]:
+        ordered = self._sorted.get(room, [])
+        first = 0 if after is None else bisect_right(ordered, after)
+        return succeed(Roster(ordered[first : first + most], len(ordered)))
 
     def _next_id(self) -> str:
         milliseconds, number = self._last

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from inspect import isclass
-from typing import Literal
+from itertools import count
+from typing import TYPE_CHECKING, Literal, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_beastws.errors import ConnectionClosed, LocalError
-from twisted_beastws.hub.backplane import Backplane, BackplaneState, LocalBackplane, Message, order_of
+from twisted_beastws.hub.backplane import (
+    Backplane,
+    BackplaneState,
+    LocalBackplane,
+    Message,
+    PublishError,
+    Roster,
+    order_of,
+)
 from twisted_beastws.hub.catching_up import CatchUp
+from twisted_beastws.hub.fan_out import Delivery, FanOut, cost_of
 from twisted_beastws.options import kind_of
 from twisted_beastws.protocol import State, WebSocketProtocol
-from twisted_beastws.wire.prepared import Prepared, prepare
+from twisted_beastws.wire.prepared import Prepared, forgotten, prepare
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+MAX_LISTED = 1000
+"""Names in one answer of `Hub.roster`: of 32 characters each, a message of less than 64 KiB."""
+
+PARTS = 16
+"""Parts of a history, of 32 messages or 256 KiB, that a member gets before other connections get their turn."""
 
 Render = Callable[[Message], "str | bytes | None"]
 """Makes of a message what a member is sent, or None for nothing."""
@@ -27,30 +46,45 @@ def as_published(message: Message) -> str | bytes | None:
 
 
 class Member:
-    """A connection in a room."""
+    """A connection in a room. since: the number of the last message that the hub accepted before it joined."""
 
-    __slots__ = ("catch_up", "connection", "key", "left", "named", "render")
+    __slots__ = ("catch_up", "connection", "key", "left", "named", "render", "since")
 
-    def __init__(self, connection: WebSocketProtocol, key: str, render: Render, named: bool) -> None:
+    def __init__(self, connection: WebSocketProtocol, key: str, render: Render, named: bool, since: int) -> None:
         self.connection = connection
         self.key = key
         self.render = render
         self.named = named
+        self.since = since
         self.catch_up: CatchUp | None = None
         self.left = False
 
 
 class Hub:
-    """Rooms, and the connections in them. A connection may be in several, and leaves all when it ends, however it does.
+    """Rooms, and the connections in them. A connection can be in several rooms, and leaves all when it ends.
 
-    backplane: what joins this hub with others, and keeps the rooms' history; None is a `LocalBackplane`.
-    max_buffered: octets that may wait for a member that reads slowly. None leaves it to the connection's own
-        ``Limits.max_buffered`` and ``slow_reader``, under whose ``pause`` the messages pass it by.
-    slow_reader: what becomes of a member beyond max_buffered: ``close`` (with 1013) or ``drop`` (messages pass it by).
+    Sending a message to a large room is cooperative: it takes at most a few milliseconds at a time, and rooms take
+    turns. Each member gets a room's messages in their order, from the first that is published after its `join`.
 
-    dropped: messages that passed a slow member by, each counted. expelled: members closed beyond max_buffered.
+    Args:
+        backplane: joins this hub with others, and keeps the rooms' history. None is a `LocalBackplane`.
+        max_buffered: bytes that can wait for a member that reads slowly. None leaves it to the connection's own
+            ``Limits.max_buffered`` and ``slow_reader``, under whose ``pause`` a slow member misses messages.
+        slow_reader: the policy beyond max_buffered: ``close`` the member with 1013, or ``drop`` the message for it.
+        max_waiting: bytes of memory that messages can take while they wait for their turn to be sent. Beyond it the hub
+            refuses further messages for a room that has waiting ones: `publish` fails. 16 MiB (`RedisBackplane`'s
+            ``max_in_flight``).
+        reactor: None is the installed one. The hub needs it only when a message has to wait.
 
-    The backplane is started by the first `join` or `publish`, or by `start`. Raises TypeError for what is none.
+    Attributes:
+        dropped: messages that were dropped for slow members, counted for each member.
+        expelled: members that were closed beyond max_buffered.
+
+    The first `join` or `publish` starts the backplane, or `start`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument is out of its range.
     """
 
     log = Logger()
@@ -61,6 +95,8 @@ class Hub:
         *,
         max_buffered: int | None = None,
         slow_reader: Literal["close", "drop"] = "close",
+        max_waiting: int = 1 << 24,
+        reactor: IReactorTime | None = None,
     ) -> None:
         if slow_reader not in ("close", "drop"):
             raise ValueError(f"Hub(slow_reader={slow_reader!r}): must be 'close' or 'drop'")
@@ -76,8 +112,9 @@ class Hub:
         self._rooms: dict[str, dict[WebSocketProtocol, Member]] = {}
         self._rooms_of: dict[WebSocketProtocol, dict[str, Member]] = {}
         self._keys = 0
-        self._queue: deque[tuple[Message, object]] = deque()
-        self._delivering = False
+        self._max_waiting = max_waiting
+        self._reactor = reactor
+        self._fan_out = FanOut(self._recipients, self._give, self._installed_reactor)
         self._stopped = False
 
     def start(self) -> None:
@@ -86,9 +123,20 @@ class Hub:
         self._begin()
 
     def stop(self) -> Deferred[None]:
-        """Stop the backplane until the next `start`; the members stay."""
+        """Stop the backplane until the next `start`; the members stay.
+
+        Returns:
+            A Deferred that fires when the backplane has stopped and the members have been sent all messages that the
+            hub accepted before.
+        """
         self._stopped = True
-        return self.backplane.stop()
+        stopped = self.backplane.stop()
+        return self._fan_out.when_empty().addCallback(lambda _: stopped)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of memory of the messages that wait for their turn to be sent."""
+        return self._fan_out.waiting
 
     @property
     def rooms(self) -> dict[str, int]:
@@ -105,8 +153,23 @@ class Hub:
         return tuple(self._rooms.get(room, ()))
 
     def who(self, room: str) -> Deferred[list[str]]:
-        """The names of the room's members on all hubs that the backplane joins; those here while it is away."""
+        """Fire with the names of the room's members on all hubs; while the backplane is away, of those here.
+
+        The list has no bound. `roster` has one: use it where clients can ask for the names.
+        """
         return self.backplane.who(room)
+
+    def roster(self, room: str, *, after: str | None = None, most: int = MAX_LISTED) -> Deferred[Roster]:
+        """Fire with the first names of the room's members, sorted, and how many members have a name.
+
+        Args:
+            room: the room.
+            after: list names that sort behind this one: the last name of the answer before, to read on.
+            most: names in one answer. 1000.
+        """
+        if most < 1:
+            raise ValueError(f"roster(most={most!r}): must be greater than 0")
+        return self.backplane.roster(room, after, most)
 
     def join(
         self,
@@ -140,15 +203,9 @@ class Hub:
         if room in rooms:
             return self.backplane.subscribe(room).addCallback(lambda _: True)
         self._keys += 1
-        member = Member(connection, str(self._keys), render, name is not None)
-        catch_up = None
-        if after is not None:
-            catch_up = member.catch_up = CatchUp(
-                after,
-                lambda after: self.backplane.history(room, after),
-                lambda message: self._give(member, message),
-                connection.drain,
-            )
+        member = Member(connection, str(self._keys), render, name is not None, self._fan_out.number)
+        catch_up = None if after is None else self._catch_up(member, room, after)
+        member.catch_up = catch_up
         rooms[room] = self._rooms.setdefault(room, {})[connection] = member
         subscribed = self.backplane.subscribe(room)
         if name is not None:
@@ -158,7 +215,10 @@ class Hub:
         return subscribed.addCallback(lambda _: Deferred.fromCoroutine(catch_up.run()))
 
     def leave(self, connection: WebSocketProtocol, room: str) -> None:
-        """Let ``connection`` have nothing more of ``room``; nothing happens if it was not in it."""
+        """Take ``connection`` out of ``room``; nothing happens if it is not in it.
+
+        It gets nothing more of the room, not even messages that wait for their turn.
+        """
         member = self._rooms_of.get(connection, {}).pop(room, None)
         if member is None:
             return
@@ -180,27 +240,47 @@ class Hub:
     ) -> Deferred[str | None]:
         """Send ``message`` to every member of ``room`` on all hubs, but for ``exclude``.
 
-        keep: put it into the room's history.
+        Args:
+            room: the room.
+            message: ``str`` is sent as text, ``bytes`` as binary. Text with lone surrogates raises UnicodeEncodeError.
+            exclude: a connection that does not get it.
+            keep: put it into the room's history.
 
-        Fires, when the backplane took it, with its id in the history, or None where none is kept. Fails with
-        `PublishError` if it did not: then only the members here have it, or nobody, and its ``delivered_here`` tells
-        which. Text with lone surrogates raises UnicodeEncodeError.
+        Returns:
+            A Deferred that fires, when the backplane took the message and the members here have been sent what waited
+            for them in the room, with the message's id in the history, or None if no history is kept. Return it from
+            your message hook: a sender then goes no faster than the hub. It fails with `PublishError` if the backplane
+            did not confirm the message, or if too much waits (``max_waiting``); the error's ``delivered_here`` says
+            whether the members here get it.
         """
-        self._begin()
-        _check(message)
-        return self.backplane.publish(room, message, keep, exclude)
+        return self._publish(room, message, exclude, keep)
 
     def publish_to_all(self, message: str | bytes, *, exclude: WebSocketProtocol | None = None) -> Deferred[None]:
         """Send ``message`` once to every connection that is in a room, on all hubs, but for ``exclude``.
 
-        It is in no history. Fires and fails as `publish` does.
+        It is in no history. Here it goes out after all messages that were published before it in any room, and before
+        all that are published after it. Fires and fails as `publish` does.
         """
+        return self._publish(None, message, exclude, False).addCallback(lambda _: None)
+
+    def _publish(
+        self, room: str | None, message: str | bytes, exclude: WebSocketProtocol | None, keep: bool
+    ) -> Deferred[str | None]:
         self._begin()
-        _check(message)
-        return self.backplane.publish(None, message, False, exclude).addCallback(lambda _: None)
+        message = _checked(message)
+        if self._fan_out.waits(room) and self.waiting + cost_of(message) > self._max_waiting:
+            return fail(PublishError("the hub is too slow: too many messages wait to be sent", False))
+        published = self.backplane.publish(room, message, keep, exclude)
+        if published.called and not published.paused and not self._fan_out.waits(room):
+            return published
+        return published.addBoth(self._published, room)
+
+    def _published(self, result: str | Failure | None, room: str | None) -> Deferred[str | None]:
+        given = self._fan_out.when_given(room)
+        return cast("Deferred[str | None]", result if given is None else given.addCallback(lambda _: result))
 
     def _begin(self) -> None:
-        # What comes when all is over, such as a last word about who left, must not begin it anew.
+        # A message that is published after `stop`, such as the notice of a leave, must not start it again.
         if self.backplane.state is BackplaneState.STOPPED and not self._stopped:
             self.backplane.start(self._deliver)
 
@@ -217,23 +297,47 @@ class Hub:
             self.leave(connection, room)
         del self._rooms_of[connection]
 
-    def _deliver(self, message: Message, exclude: object) -> None:
-        # A send may end a connection, and what is published because of that comes behind this for everybody.
-        self._queue.append((message, exclude))
-        if self._delivering:
-            return
-        self._delivering = True
-        try:
-            while self._queue:
-                self._send_to_members(*self._queue.popleft())
-        finally:
-            self._delivering = False
+    def _installed_reactor(self) -> IReactorTime:
+        if self._reactor is None:
+            from twisted.internet import reactor
 
-    def _send_to_members(self, message: Message, exclude: object) -> None:
-        framed: dict[Render, Prepared | None] = {}
-        # A snapshot: members come and go meanwhile.
-        for member in list(self._recipients(message.room)):
+            self._reactor = cast("IReactorTime", reactor)
+        return self._reactor
+
+    def _deliver(self, message: Message, exclude: object) -> Deferred[None] | None:
+        return self._fan_out.add(message, exclude)
+
+    def _catch_up(self, member: Member, room: str, after: str) -> CatchUp:
+        return CatchUp(
+            after,
+            lambda after: self.backplane.history(room, after),
+            lambda message: self._give_alone(member, message),
+            self._pace_of(member.connection),
+        )
+
+    def _pace_of(self, connection: WebSocketProtocol) -> Callable[[], Deferred[None]]:
+        parts = count(1)
+
+        def pace() -> Deferred[None]:
+            drained = connection.drain()
+            return drained if next(parts) % PARTS else drained.addCallback(lambda _: self._fan_out.pace())
+
+        return pace
+
+    def _recipients(self, room: str | None, number: int) -> list[Member]:
+        """List the members that were there when the hub accepted a message."""
+        if room is not None:
+            return [member for member in self._rooms.get(room, {}).values() if member.since < number]
+        members = (_first(rooms, number) for rooms in self._rooms_of.values())
+        return [member for member in members if member is not None]
+
+    def _give(self, delivery: Delivery, members: list[Member]) -> None:
+        """Send a message to some of its recipients."""
+        message, exclude, framed = delivery.message, delivery.exclude, delivery.framed
+        for member in members:
             if member.left or member.connection is exclude:
+                if member.left and message.room is None:
+                    self._give_elsewhere(delivery, member)
                 continue
             if member.catch_up is not None:
                 self._offer(member, member.catch_up, message)
@@ -245,21 +349,22 @@ class Hub:
             if prepared is not None:
                 self._send(member.connection, prepared)
 
-    def _recipients(self, room: str | None) -> Iterable[Member]:
-        if room is not None:
-            return self._rooms.get(room, {}).values()
-        return (next(iter(rooms.values())) for rooms in self._rooms_of.values() if rooms)
+    def _give_elsewhere(self, delivery: Delivery, member: Member) -> None:
+        """Send a message for all to a connection that left the room it was counted in, as a member of another."""
+        other = _first(self._rooms_of.get(member.connection, {}), delivery.number)
+        if other is not None:
+            self._give(delivery, [other])
 
     def _offer(self, member: Member, catch_up: CatchUp, message: Message) -> None:
         # What is for everybody is in no room's history, nor behind anything in it.
         if message.room is None:
-            self._give(member, message)
+            self._give_alone(member, message)
             return
         catch_up.offer(message)
         if catch_up.done:
             member.catch_up = None
 
-    def _give(self, member: Member, message: Message) -> None:
+    def _give_alone(self, member: Member, message: Message) -> None:
         prepared = None if member.left else self._frame(member.render, message)
         if prepared is not None:
             self._send(member.connection, prepared)
@@ -297,9 +402,16 @@ class Hub:
             connection.overflowed()
 
 
-def _check(message: str | bytes) -> None:
-    # Here it is the caller's mistake; later it would be everybody's trouble.
-    if not isinstance(message, (str, bytes, bytearray, memoryview)):
-        raise TypeError(f"publish() takes str or bytes, not {type(message).__name__}")
-    if isinstance(message, str) and not message.isascii():
-        message.encode()
+def _first(rooms: dict[str, Member], number: int) -> Member | None:
+    return next((member for member in rooms.values() if member.since < number), None)
+
+
+def _checked(message: str | bytes) -> str | bytes:
+    """The message, in memory that nobody changes; for one that cannot be sent, the caller gets the error now."""
+    if isinstance(message, str):
+        if not message.isascii():
+            message.encode()
+        return message
+    if not isinstance(message, (bytes, bytearray, memoryview)):
+        raise TypeError(f"publish() takes str or bytes, not {type(message).__name__}{forgotten(message)}")
+    return bytes(message)

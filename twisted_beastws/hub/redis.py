@@ -17,6 +17,7 @@ from twisted_beastws.hub.backplane import (
     History,
     Message,
     PublishError,
+    Roster,
     order_of,
 )
 from twisted_beastws.hub.catching_up import CatchUp
@@ -225,6 +226,9 @@ class RedisBackplane:
             return succeed(names)
         return self._up.who(room).addErrback(lambda _: names)
 
+    def roster(self, room: str, after: str | None, most: int) -> Deferred[Roster]:
+        return self.who(room).addCallback(_roster, after, most)
+
     @property
     def _up(self) -> Link:
         return cast(Link, self._link)
@@ -395,6 +399,10 @@ def _waiting(waiters: list[Deferred[None]]) -> Deferred[None]:
     waiter: Deferred[None] = Deferred()
     waiters.append(waiter)
     return waiter
+
+
+def _roster(names: list[str], after: str | None, most: int) -> Roster:
+    return Roster(sorted(name for name in names if after is None or name > after)[:most], len(names))
 
 
 def _is_lost(failure: Failure) -> None:
