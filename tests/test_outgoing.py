@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from twisted_beastws.errors import BufferFull, LocalError
 from twisted_beastws.options import Limits
-from twisted_beastws.outgoing import HAND_OVER, Outgoing
+from twisted_beastws.outgoing import HAND_OVER, JOINED, OVERHEAD, Outgoing, most_at_once
 from twisted_beastws.wire.frames import GATHER_LIMIT, Opcode
 
 
@@ -260,13 +260,16 @@ class TestPushTransport:
         transport.flow()
         assert transport.value() == frames[2] + frames[3] + frames[4]
 
-    def test_a_frame_above_what_is_handed_over_goes_alone(self):
+    def test_a_long_frame_is_handed_over_in_parts(self):
         outgoing, transport = stalled(max_buffered=1 << 20)
-        for frame in (b"a", bytes(HAND_OVER + 1), b"b"):
+        for frame in (b"a", bytes(2 * HAND_OVER + 1), b"b"):
             outgoing.write(frame)
-        for expected in (b"a", bytes(HAND_OVER + 1), b"b"):
+        # TLS would encrypt, and its transport copy, all that it is given: it gets no more than is handed over at once.
+        part = bytes(HAND_OVER)
+        for expected, left in ((b"a", 2 * len(part) + 2), (part, len(part) + 2), (part, 2), (b"\0", 1), (b"b", 0)):
             transport.producer.resumeProducing()
             assert transport.value() == expected
+            assert outgoing.buffered == left + len(expected)
             transport.clear()
 
     def test_a_pause_asked_for_from_outside(self):
@@ -305,21 +308,32 @@ class TestLimit:
         assert transport.value() == bytes(size - 1) + b"b" * (not refused)
 
     @pytest.mark.parametrize("transport", [Socket, Stalling])
-    def test_what_can_never_fit(self, transport):
+    def test_a_frame_that_can_never_fit_is_refused(self, transport):
+        # A message of max_buffered fits with its header, and as a compressor may lengthen it.
+        assert most_at_once(1000) == 1204
         outgoing = make(transport())
-        with pytest.raises(LocalError, match=r"1001 octets at once, where Limits\.max_buffered is 1000"):
-            outgoing.write(bytes(1001))
+        with pytest.raises(LocalError, match=r"1205 bytes at once, where Limits\.max_buffered is 1000"):
+            outgoing.write(bytes(1205))
         assert outgoing.free
         assert outgoing.buffered == 0
-        outgoing.write(bytes(1000))
+        outgoing.write(bytes(1204))
 
-    def test_what_can_never_fit_is_refused_while_others_wait_too(self):
+    def test_a_frame_that_can_never_fit_is_refused_while_others_wait_too(self):
         owner = Owner()
         outgoing, _ = stalled(owner=owner)
-        with pytest.raises(LocalError, match="1001 octets at once"):
-            outgoing.write(bytes(1001))
+        with pytest.raises(LocalError, match="1205 bytes at once"):
+            outgoing.write(bytes(1205))
         assert owner == []
         assert outgoing.dropped == 0
+
+    @pytest.mark.parametrize("policy", ["close", "drop"])
+    def test_a_frame_of_max_buffered_waits_alone(self, policy):
+        owner = Owner()
+        outgoing, _ = stalled(owner=owner, slow_reader=policy)
+        outgoing.write(bytes(1204))
+        assert (outgoing.size, owner) == (1204, [])
+        outgoing.write(b"a")
+        assert (outgoing.size, outgoing.dropped) == (1204, 1)
 
     def test_a_small_one_fits_where_a_large_one_was_dropped(self):
         outgoing, transport = stalled(slow_reader="drop")
@@ -329,6 +343,70 @@ class TestLimit:
         assert outgoing.dropped == 1
         transport.flow()
         assert transport.value() == bytes(500) + b"a" * 500
+
+
+class TestCost:
+    """The memory that waits is counted, not the payload alone."""
+
+    @pytest.mark.parametrize("size", [1, 100, JOINED])
+    def test_small_frames_wait_joined(self, size):
+        outgoing, transport = stalled(max_buffered=1 << 22)
+        count = 3 * HAND_OVER // size
+        frames = [bytes((number % 256,)) * size for number in range(count)]
+        for frame in frames:
+            outgoing.write(frame)
+        assert count * size <= outgoing.waiting <= count * size + 3 * OVERHEAD
+        transport.flow()
+        assert transport.value() == b"".join(frames)
+        assert outgoing.waiting == outgoing.cost == 0
+
+    def test_the_overhead_of_larger_ones_counts(self):
+        outgoing, _ = stalled(max_buffered=1 << 22)
+        for _ in range(10):
+            outgoing.write(bytes(JOINED + 1))
+        assert outgoing.waiting == 10 * (JOINED + 1) + 9 * OVERHEAD
+        assert outgoing.buffered == 10 * (JOINED + 1) + 1
+
+    def test_a_frame_counts_until_its_last_byte_is_gone(self):
+        socket = Socket()
+        outgoing = make(socket, max_buffered=1 << 22)
+        outgoing.write(bytes(4 * HAND_OVER))
+        socket.flow(3 * HAND_OVER - 1)
+        assert outgoing.waiting == 4 * HAND_OVER
+        socket.flow(HAND_OVER)
+        assert (outgoing.waiting, outgoing.cost, outgoing.buffered) == (0, 1, 1)
+
+    def test_messages_held_in_the_session_count(self):
+        outgoing, _ = stalled(slow_reader="drop")
+        outgoing.hold(600)
+        assert not outgoing.admits(401)
+        assert outgoing.admits(400)
+        outgoing.hold(-600)
+        assert outgoing.admits(1000)
+        assert outgoing.waiting == 0
+
+    def test_a_frame_is_not_joined_with_one_that_is_being_sent(self):
+        socket = Socket()
+        outgoing = make(socket)
+        for frame in (b"first", b"second", b"third"):
+            outgoing.write(frame)
+        socket.flow(len(b"first") + 3)
+        outgoing.write(b"fourth")
+        socket.flow(100)
+        assert socket.taken == b"firstsecondthirdfourth"
+
+    @pytest.mark.parametrize("taken", range(len(b"firstsecondthird") + 1))
+    def test_discarding_cuts_no_frame_in_half(self, taken):
+        socket = Socket()
+        outgoing = make(socket)
+        for frame in (b"first", b"second", b"third"):
+            outgoing.write(frame)
+        socket.flow(taken)
+        outgoing.discard()
+        outgoing.write_control(Opcode.CLOSE, b"close")
+        socket.flow(100)
+        whole = b"first" if taken < len(b"first") else b"firstsecondthird"
+        assert socket.taken == whole + b"close"
 
 
 class TestControlFrames:
@@ -354,6 +432,15 @@ class TestControlFrames:
         assert outgoing.buffered == 1
         transport.flow()
         assert transport.value() == b"99999"
+
+    def test_several_pings_keep_their_order(self):
+        outgoing, transport = stalled()
+        outgoing.write(b"data")
+        for ping in (b"one", b"two", b"three"):
+            outgoing.write_control(Opcode.PING, ping)
+        assert outgoing.size == len(b"dataonetwothree")
+        transport.flow()
+        assert transport.value() == b"onetwothreedata"
 
     def test_go_out_at_the_limit(self):
         outgoing, transport = stalled()

@@ -981,8 +981,8 @@ class TestSlowReader:
     def test_what_can_never_fit_is_a_mistake(self, connect, policy):
         peer = connect(limits=Limits(slow_reader=policy, **LIMITS))
         peer.protocol.send(bytes(996))
-        with pytest.raises(LocalError, match="1001 octets"):
-            peer.protocol.send(bytes(997))
+        with pytest.raises(LocalError, match="1205 bytes"):
+            peer.protocol.send(bytes(1201))
         assert peer.protocol.state is State.OPEN
         assert len(peer.reads()) == 1000
 

@@ -19,6 +19,7 @@ from twisted_beastws import (
     State,
     WebSocketProtocol,
 )
+from twisted_beastws.wire.session import HELD_OVERHEAD
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -83,14 +84,17 @@ class TestMessage:
         assert frames(peer.reads()) == sent
 
     def test_what_is_held_counts_towards_max_buffered(self, connect):
-        limits = Limits(max_buffered=100, high_water=50, low_water=10, slow_reader="pause")
+        limits = Limits(max_buffered=400, high_water=50, low_water=10, slow_reader="pause")
         peer = connect(limits=limits)
         with peer.protocol.message() as message:
-            peer.protocol.send(b"x" * 100)
+            peer.protocol.send(b"x" * (400 - HELD_OVERHEAD))
+            peer.protocol.send(b"")
             with pytest.raises(BufferFull):
-                peer.protocol.send(b"y")
+                peer.protocol.send(b"")
             message.write("a")
-        assert frames(peer.reads()) == [(0x01, b"a"), (0x80, b""), (0x82, b"x" * 100)]
+        held = [(0x82, b"x" * (400 - HELD_OVERHEAD)), (0x82, b"")]
+        assert frames(peer.reads()) == [(0x01, b"a"), (0x80, b""), *held]
+        assert peer.protocol.outgoing.held == 0
 
     def test_one_at_a_time(self, connect):
         peer = connect()

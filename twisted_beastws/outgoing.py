@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, succeed
@@ -18,7 +18,21 @@ from twisted_beastws.producers import stop
 from twisted_beastws.wire.frames import GATHER_LIMIT, Opcode
 
 HAND_OVER = 1 << 16
-"""Octets given to the transport at once from what waits: 64 KiB, Twisted's own ``bufferSize``."""
+"""Bytes given to the transport at once: 64 KiB, Twisted's own ``bufferSize``. The transport may hold a copy of them."""
+
+JOINED = 1 << 14
+"""Bytes up to which a frame is joined with those before it: 16 KiB. The overhead of a larger one is below 1 %."""
+
+OVERHEAD = 128
+"""Bytes that each further object in the queue takes beyond its content: its header, the allocator's, and a slot."""
+
+
+def most_at_once(max_buffered: int) -> int:
+    """Bytes that may be written at once: a message of ``max_buffered``, as it is in frames.
+
+    RFC 6455 §5.2 adds headers. A compressor may lengthen a message by this bound (zlib's ``deflateBound``).
+    """
+    return max_buffered + (max_buffered >> 3) + (max_buffered >> 6) + 64
 
 
 class Owner(Protocol):
@@ -43,7 +57,8 @@ class Outgoing:
     direct: the transport is plain TCP or UNIX, and we write past it; it asks for more when it has nothing left.
     free: the transport takes octets now, and nothing waits.
     at_once: see `twisted_beastws.wire.frames.Sink`.
-    size: octets that wait here.
+    size: bytes that wait here. Small frames wait joined, so that ``size`` is close to the memory that they take.
+    held: the cost of messages that wait in the session, behind a streamed one.
     dropped: messages dropped under the policies ``drop`` and ``close``.
     finished: all was given to the transport, and nothing more will be.
     turns: how often the transport, which had enough, took octets again.
@@ -55,6 +70,7 @@ class Outgoing:
         "_handed",
         "_limits",
         "_owner",
+        "_pings",
         "_pong",
         "_producer",
         "_producer_paused",
@@ -67,6 +83,7 @@ class Outgoing:
         "dropped",
         "finished",
         "free",
+        "held",
         "size",
         "turns",
     )
@@ -80,8 +97,10 @@ class Outgoing:
         self.at_once: Callable[[bytes], int] | None = None
         # What is left of data that the system has begun to take, without what the transport has of it.
         self._rest: memoryview | None = None
-        self._queue: deque[bytes] | None = None
+        # Whole frames: small ones joined in a bytearray, large ones as they came.
+        self._queue: deque[bytes | bytearray] | None = None
         self._pong: bytes | None = None
+        self._pings = b""
         self._drains: list[Deferred[None]] | None = None
         self._finish: Callable[[], None] | None = None
         self._producer: Any = None
@@ -89,6 +108,7 @@ class Outgoing:
         self._handed = 0
         self.free = True
         self.size = 0
+        self.held = 0
         self.dropped = 0
         self.turns = 0
         self.finished = False
@@ -99,8 +119,24 @@ class Outgoing:
 
     @property
     def buffered(self) -> int:
-        """Octets written to us that the operating system may not have yet."""
+        """Bytes written to us that the operating system may not have yet."""
         return self.size + self._handed
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of memory that wait here and in the session, with the overhead of their objects."""
+        waiting = self.size + self.held
+        if self._queue is not None:
+            waiting += OVERHEAD * (len(self._queue) - 1)
+        if self._rest is not None:
+            # The whole frame stays until the last of it has gone.
+            waiting += len(cast(bytes, self._rest.obj))
+        return waiting
+
+    @property
+    def cost(self) -> int:
+        """`waiting`, and what the transport was given and may hold a copy of."""
+        return self.waiting + min(self._handed, HAND_OVER)
 
     def write(self, data: bytes) -> None:
         """Send whole frames, or keep them. At ``Limits.max_buffered`` the policy decides; `BufferFull` says it refused.
@@ -112,23 +148,26 @@ class Outgoing:
         elif self.admits(len(data)):
             self.write_admitted(data)
 
-    def admits(self, size: int, held: int = 0) -> bool:
-        """Whether ``size`` more octets may be written; where they may not, the policy was carried out, or raises.
-
-        held: octets that were let in and are not written yet.
-        """
-        if self.size + held + size <= self._limits.max_buffered:
+    def admits(self, size: int) -> bool:
+        """Whether ``size`` more bytes may be written; where they may not, the policy was carried out, or raises."""
+        most, waiting = self._limits.max_buffered, self.waiting
+        if waiting + size <= most:
             return True
-        if size > self._limits.max_buffered:
+        if size > most_at_once(most):
             raise LocalError(
-                f"{size} octets at once, where Limits.max_buffered is {self._limits.max_buffered}: "
-                "raise it, or send less at a time"
+                f"{size} bytes at once, where Limits.max_buffered is {most}: raise it, or send less at a time"
             )
-        return self._overflow()
+        return not waiting or self._overflow()
+
+    def hold(self, size: int) -> None:
+        """Count ``size`` bytes more, or fewer if it is negative, of messages that wait in the session."""
+        self.held += size
 
     def admits_part(self, size: int) -> None:
         """The same for a part of a message, which cannot be dropped; raises `BufferFull` unless the policy closes."""
-        if self.size + size > self._limits.max_buffered:
+        waiting = self.waiting
+        # Held messages alone must not stop the message that they wait for.
+        if waiting > self.held and waiting + size > self._limits.max_buffered:
             if self._limits.slow_reader == "close" and self._owner is not None:
                 self._owner.overflowed()
             else:
@@ -157,11 +196,13 @@ class Outgoing:
         elif opcode == Opcode.CLOSE:
             self._keep(frame)
         else:
-            self._keep(frame, first=True)
+            self._pings += frame
+            self.size += len(frame)
 
     def discard(self) -> None:
         """Forget what waits here, so that a close frame is next."""
         self._queue = self._pong = None
+        self._pings = b""
         self.size = 0
 
     def register(self, producer: Any) -> None:
@@ -233,19 +274,28 @@ class Outgoing:
         return False
 
     def _full(self) -> str:
-        return f"{self.size} octets wait for a slow reader: Limits.max_buffered is {self._limits.max_buffered}"
+        return f"{self.waiting} bytes wait for a slow reader: Limits.max_buffered is {self._limits.max_buffered}"
 
-    def _keep(self, data: bytes, first: bool = False) -> None:
+    def _keep(self, data: bytes) -> None:
         if self._queue is None:
             self._queue = deque()
-        if first:
-            self._queue.appendleft(data)
+        queue, size = self._queue, len(data)
+        self.size += size
+        if size > JOINED:
+            queue.append(data)
+            return
+        tail = queue[-1] if queue else None
+        if isinstance(tail, bytearray) and len(tail) + size <= HAND_OVER:
+            tail += data
         else:
-            self._queue.append(data)
-        self.size += len(data)
+            queue.append(bytearray(data))
 
     def _hand_over(self, data: bytes | memoryview) -> None:
         if self._send is None:
+            # As much as a session gathers, and the frame that it could not gather.
+            if len(data) > 2 * HAND_OVER:
+                self._hand_over_parts(memoryview(data))
+                return
             self._transport.write(data)
             if not self.free:
                 self._handed = len(data)
@@ -257,6 +307,16 @@ class Outgoing:
         if sent != len(data):
             self._wait(memoryview(data)[sent:])
 
+    def _hand_over_parts(self, rest: memoryview) -> None:
+        # TLS encrypts at once all that it gets, and the transport below copies that.
+        part = rest[:0]
+        while self.free and len(rest):
+            part, rest = rest[:HAND_OVER], rest[HAND_OVER:]
+            self._transport.write(bytes(part))
+        if not self.free:
+            self._handed = len(part) + len(rest)
+            self._rest = rest if len(rest) else None
+
     def _wait(self, rest: memoryview) -> None:
         # The system's buffer is full, or the connection broken: `write` meets the same and does as Twisted does. It
         # gets no more than it takes to call us again, for it copies what it gets.
@@ -267,11 +327,17 @@ class Outgoing:
 
     def _flush(self) -> None:
         rest, self._rest = self._rest, None
-        if rest is not None:
+        if rest is not None and self._send is None:
+            self._hand_over_parts(rest)
+        elif rest is not None:
             self._hand_over(rest)
         if self.free and self._pong is not None:
             pong, self._pong = self._pong, None
             self._hand_over(pong)
+        if self.free and self._pings:
+            pings, self._pings = self._pings, b""
+            self.size -= len(pings)
+            self._hand_over(pings)
         while self.free and self._queue:
             self._hand_over(self._next(self._queue))
         if self._queue is not None and not self._queue:
@@ -291,7 +357,7 @@ class Outgoing:
             self._producer_paused = False
             self._producer.resumeProducing()
 
-    def _next(self, queue: deque[bytes]) -> bytes:
+    def _next(self, queue: deque[bytes | bytearray]) -> bytes:
         frames = [queue.popleft()]
         size = len(frames[0])
         while queue and size + len(queue[0]) <= HAND_OVER:
@@ -301,7 +367,7 @@ class Outgoing:
         return b"".join(frames)
 
     def _check_finished(self) -> None:
-        if self._finish is not None and not self._queue and self._rest is None:
+        if self._finish is not None and not self._queue and not self._pings and self._rest is None:
             finish, self._finish = self._finish, None
             self.finished = True
             self._open(False)

@@ -74,9 +74,12 @@ class End(peer.Recorder):
         if self.admits(len(data)):
             self.queue += data
 
-    def admits(self, size: int, held: int = 0) -> bool:
+    def admits(self, size: int) -> bool:
         self.refused += self.room == FULL
         return self.room != FULL
+
+    def hold(self, size: int) -> None:
+        pass
 
     def admits_part(self, size: int) -> None:
         if self.room == FULL:

@@ -11,6 +11,7 @@ from twisted_beastws.errors import ConnectionClosed, LocalError
 from twisted_beastws.options import Limits
 from twisted_beastws.wire.closing import Close, CloseReason
 from twisted_beastws.wire.frames import Opcode
+from twisted_beastws.wire.session import HELD_OVERHEAD
 
 from .peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Event, Frame, Recorder, header, octets, to
 
@@ -943,10 +944,14 @@ class Refusing(Recorder):
     """A recorder whose sink lets in no more than ``room`` octets of payload at once."""
 
     room = 10
+    held = 0
 
-    def admits(self, size: int, held: int = 0) -> bool:
-        self.events.append(("asked", size, held))
-        return size + held <= self.room
+    def admits(self, size: int) -> bool:
+        self.events.append(("asked", size, self.held))
+        return size + self.held <= self.room
+
+    def hold(self, size: int) -> None:
+        self.held += size
 
     def admits_part(self, size: int) -> None:
         if size > self.room:
@@ -1152,16 +1157,30 @@ class TestStreamOut:
 
     def test_what_is_held_is_bounded(self, server):
         recorder = Refusing(server)
+        recorder.room = 2 * HELD_OVERHEAD + 8
         recorder.session.begin_message(BINARY)
-        for payload in (b"1" * 6, b"2" * 3, b"", b"3"):
+        for payload in (b"1" * 6, b"2" * 3, b"", b"3" * 9, b""):
             recorder.session.send_binary(payload)
         recorder.session.end_message()
-        # Each counts its payload and a header: empty ones are bounded, too.
-        assert recorder.events == [("asked", 6, 0), ("asked", 3, 8), ("asked", 0, 8), ("asked", 1, 10)]
-        assert recorder.sent == [Frame(BINARY), Frame(BINARY, b"1" * 6), Frame(BINARY)]
+        # Each counts what its object takes: empty ones are bounded, too.
+        held = (0, HELD_OVERHEAD + 6, 2 * HELD_OVERHEAD + 9)
+        asked = [("asked", 6, held[0]), ("asked", 3, held[1]), *(("asked", size, held[2]) for size in (0, 9, 0))]
+        assert recorder.events == asked
+        assert recorder.sent == [Frame(BINARY), Frame(BINARY, b"1" * 6), Frame(BINARY, b"2" * 3)]
+        assert recorder.held == 0
+
+    @pytest.mark.parametrize("end", ["close", "fail", "lost"])
+    def test_held_messages_no_longer_count_after_the_end(self, server, end):
+        recorder = Refusing(server)
         recorder.session.begin_message(BINARY)
-        recorder.session.send_binary(b"4" * 10)
-        assert recorder.events[4:] == [("asked", 10, 0)]
+        recorder.session.send_binary(b"1")
+        assert recorder.held == HELD_OVERHEAD + 1
+        {
+            "close": recorder.session.close,
+            "fail": lambda: recorder.session.fail(ValueError()),
+            "lost": recorder.session.lost,
+        }[end]()
+        assert recorder.held == 0
 
     def test_what_is_held_was_let_in(self, server):
         """Nothing that happens meanwhile takes it back."""

@@ -65,11 +65,14 @@ class Sink(Protocol):
     def write(self, data: bytes) -> None:
         """Take data frames; a full sink may refuse them by its policy."""
 
-    def admits(self, size: int, held: int = 0) -> bool:
-        """Whether ``size`` octets of data frames may be written; if not, the policy was carried out, or raises.
+    def admits(self, size: int) -> bool:
+        """Whether ``size`` bytes of data frames may be written; if not, the policy was carried out, or raises.
 
-        held: octets that were let in and are not written yet. Raises `LocalError` only if ``size`` can never fit.
+        Raises `LocalError` only if ``size`` can never fit.
         """
+
+    def hold(self, size: int) -> None:
+        """Count ``size`` bytes more, or fewer if it is negative, that were admitted and wait in the session."""
 
     def admits_part(self, size: int) -> None:
         """The same for a part of a message that is begun already; raises `BufferFull` where it may not be written."""

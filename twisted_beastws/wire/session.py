@@ -40,8 +40,8 @@ from twisted_beastws.wire.frames import (
 )
 from twisted_beastws.wire.prepared import Prepared, forgotten
 
-LEAST_HEADER = 2
-"""Octets that a held message counts beyond its payload, so that empty ones are bounded, too."""
+HELD_OVERHEAD = 160
+"""Bytes of memory that a held message takes beyond its payload: its object, its tuple, and the list's slot."""
 
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -288,11 +288,19 @@ class Session(FrameCodec):
         if self._held:
             with self._whole_or_failed():
                 for first, payload, compress in self._held:
-                    self._held_size -= len(payload) + LEAST_HEADER
+                    self._hold(-len(payload) - HELD_OVERHEAD)
                     self._send_admitted(first, payload, compress)
             self._held.clear()
-        self._held_size = 0
         self.sendable = not self.closed
+
+    def _hold(self, size: int) -> None:
+        self._held_size += size
+        self.sink.hold(size)
+
+    def _forget_held(self) -> None:
+        if self._held:
+            self._held.clear()
+            self._hold(-self._held_size)
 
     def _send_admitted(self, first: int, payload: bytes, compress: bool | None) -> None:
         self.emit_pieces(first, payload)
@@ -353,10 +361,10 @@ class Session(FrameCodec):
     def send_held(self, first: int, payload: bytes, compress: bool | None = None) -> None:
         """Keep a message behind the one on its way, under the sink's policy; raises `ConnectionClosed` once closing."""
         self._require_open()
-        if self.sink.admits(len(payload), self._held_size):
+        if self.sink.admits(len(payload)):
             # A copy of what may change.
             self._held.append((first, bytes(payload), compress))
-            self._held_size += len(payload) + LEAST_HEADER
+            self._hold(len(payload) + HELD_OVERHEAD)
 
     # Closing.
 
@@ -410,7 +418,7 @@ class Session(FrameCodec):
         self.closed = True
         self.whole = False
         self._message = self._decoder = None
-        self._held.clear()
+        self._forget_held()
         self.sent = Close(int(code), payload[2:].decode())
         self.emit(FIN | Opcode.CLOSE, payload)
         # What the peer sends now is thrown away, so that its close frame is found however little the application takes.
@@ -422,7 +430,7 @@ class Session(FrameCodec):
             self.sendable = False
             self.closed = True
             self._message = self._decoder = None
-            self._held.clear()
+            self._forget_held()
             self._partial = b""
             if self.gathered_size:
                 self.flush()

@@ -1,0 +1,130 @@
+"""How much memory a connection costs whose peer reads nothing, by the size of the messages that are sent to it.
+
+``python stalled.py`` prints a table. Each figure is how much the server's resident memory grew, at its peak, from
+before the first message until ``Limits.max_buffered`` was reached and the reactor had turned some times more. One
+server serves all sizes of a row. The connections stay open, so that no later one gets the memory of an earlier one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+SIZES = (0, 1, 10, 100, 1000, 10_000)
+LIMITS = {"slow_reader": "pause"}
+PATIENCE = 60.0
+"""Seconds; what takes longer has failed."""
+PAUSES = 5
+"""Times that a full connection is filled again, because the system takes some more meanwhile."""
+PAUSE = 0.01
+HEAD = (
+    b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def measure(reactor: str, secure: bool, limits: dict[str, Any] = LIMITS) -> dict[int, int]:
+    """Return the bytes that a server on ``reactor`` grew by for each of `SIZES`.
+
+    Args:
+        reactor: ``default`` or ``uvloop``.
+        secure: use TLS.
+        limits: for `Limits`; the policy must be ``pause``.
+    """
+    # The first connection pays for all that is made once, and is not counted.
+    sizes = (1000, *SIZES)
+    arguments = [reactor, "tls" if secure else "plain", json.dumps(limits), *map(str, sizes)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    growth: dict[int, int] = {}
+    with ExitStack() as stack:
+        server = subprocess.Popen(
+            [sys.executable, __file__, *arguments], stdout=subprocess.PIPE, env=environment, text=True
+        )
+        stack.callback(server.wait)
+        stack.callback(server.kill)
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        for size in sizes:
+            stack.enter_context(_opened(port, secure))
+            growth[size] = int(server.stdout.readline())
+    return growth
+
+
+def _opened(port: int, secure: bool) -> socket.socket:
+    """A connection that has asked for a WebSocket, and is not read from."""
+    connection = socket.socket()
+    connection.settimeout(PATIENCE)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+    connection.connect(("127.0.0.1", port))
+    if secure:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = context.wrap_socket(connection)
+    connection.sendall(HEAD)
+    return connection
+
+
+def serve(reactor_name: str, layer: str, limits: str, *sizes: str) -> None:
+    """Be the server: print the port, then a line with each connection's cost."""
+    root = Path(__file__).parents[1]
+    sys.path[:0] = [str(root), str(root / "tcp")]
+    if reactor_name == "uvloop":
+        from twisted_beastws.uvreactor import install
+
+        install()
+    from certificates import identity
+    from measured import Meter
+    from twisted.internet import reactor
+    from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
+
+    from twisted_beastws import BufferFull, Limits, WebSocketProtocol, WebSocketServerFactory
+
+    waiting = list(map(int, sizes))
+
+    class Stalled(WebSocketProtocol):
+        def opened(self) -> None:
+            self.content = bytes(waiting.pop(0))
+            self.meter = Meter()
+            self.fill(PAUSES)
+
+        def fill(self, again: int) -> None:
+            try:
+                while True:
+                    self.send(self.content)
+            except BufferFull:
+                pass
+            if again:
+                reactor.callLater(PAUSE, self.fill, again - 1)  # type: ignore[attr-defined]
+            else:
+                print(self.meter.growth(), flush=True)
+
+    factory = WebSocketServerFactory(Stalled, limits=Limits(**json.loads(limits)))
+    if layer == "tls":
+        endpoint: Any = SSL4ServerEndpoint(reactor, 0, identity().options(), interface="127.0.0.1")
+    else:
+        endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+    endpoint.listen(factory).addCallback(lambda port: print(port.getHost().port, flush=True))
+    reactor.run()  # type: ignore[attr-defined]
+
+
+def main() -> None:
+    print("| | " + " | ".join(f"{size} bytes" for size in SIZES) + " |")
+    for reactor in ("default", "uvloop"):
+        for secure in (False, True):
+            growth = measure(reactor, secure)
+            row = " | ".join(f"{growth[size] / (1 << 20):.2f}" for size in SIZES)
+            print(f"| {reactor}, {'TLS' if secure else 'plain'} | {row} |", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        serve(*sys.argv[1:])
+    else:
+        main()
