@@ -30,10 +30,14 @@ from .patience import PATIENCE
 
 
 @asynccontextmanager
-async def listening(factory: Factory, secure: bool = False) -> AsyncIterator[int]:
-    """Serve ``factory`` on a port of the loopback interface, which it yields."""
+async def listening(factory: Factory, secure: Any = False) -> AsyncIterator[int]:
+    """Serve ``factory`` on a port of the loopback interface, which it yields.
+
+    secure: False for TCP, True for TLS with the shared certificate, or the options of TLS.
+    """
     if secure:
-        endpoint: Any = SSL4ServerEndpoint(reactor, 0, identity().options(), backlog=512, interface="127.0.0.1")
+        options = identity().options() if secure is True else secure
+        endpoint: Any = SSL4ServerEndpoint(reactor, 0, options, backlog=512, interface="127.0.0.1")
     else:
         endpoint = TCP4ServerEndpoint(reactor, 0, backlog=512, interface="127.0.0.1")
     port = await endpoint.listen(factory)
@@ -112,7 +116,7 @@ class Script(Factory):
             self.answer = lambda connection, head: connection.write(answer or b"")
 
     @asynccontextmanager
-    async def listening(self, secure: bool = False) -> AsyncIterator[int]:
+    async def listening(self, secure: Any = False) -> AsyncIterator[int]:
         """Serve it, and see that every client is gone at the end."""
         async with listening(self, secure) as port:
             try:

@@ -9,19 +9,20 @@ from typing import Any
 
 import pytest
 from OpenSSL import SSL
-from service_identity import VerificationError
 from twisted.application.internet import ClientService
 from twisted.internet import error, reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLContextFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import optionsForClientTLS
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_beastws import Deflate, Limits, State, Timeouts, WebSocketProtocol, WebSocketServerFactory, errors
 from twisted_beastws.client import HANDSHAKES_OWN, WebSocketClientEndpoint, connect
 from twisted_beastws.options import kind_of
+from twisted_beastws.tls.unverified import UnverifiedTLS
 from twisted_beastws.wire.http import Request
 
 from .certificates import identity, identity_pem, trusting
@@ -41,6 +42,7 @@ from .loopback import (
     until,
 )
 from .ports import free_port
+from .tls.pki import Server, root, trusted
 from .ways import BOTH_WAYS
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -203,10 +205,10 @@ class TestRequest:
 
         def tls(host: str) -> Any:
             hosts.append(host)
-            return trusting("localhost")
+            return trusting(host) if host == "localhost" else optionsForClientTLS(host, trustRoot=trusted())
 
         there = Script(lambda connection, head: connection.write(switching(head)))
-        async with there.listening(secure=True) as port:
+        async with there.listening(Server("IP:127.0.0.1", signer=root()).options()) as port:
             elsewhere = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: wss://127.0.0.1:%d/\r\n\r\n" % port
             async with Script(elsewhere).listening(secure=True) as first:
                 ws = await connect(f"wss://localhost:{first}/", tls=tls)
@@ -627,8 +629,8 @@ class TestTLS:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening(secure=True) as port:
             failure = await failure_of(dial(port, True, tls=None))
-            assert isinstance(failure, SSL.Error)
-            assert "certificate verify failed" in str(failure)
+            assert type(failure) is errors.PeerNotVerified
+            assert failure.why == "no authority that this client trusts has signed it"
             assert script.requests == []
 
     @leaving_nothing
@@ -645,14 +647,23 @@ class TestTLS:
         script = Script(None)
         async with script.listening(secure=True) as port:
             connecting = connect(f"wss://127.0.0.1:{port}/", protocol=Noting, tls=trusting("127.0.0.1"))
-            assert isinstance(await failure_of(connecting), VerificationError)
+            failure = await failure_of(connecting)
+            assert str(failure) == "the certificate for 127.0.0.1 cannot be accepted: it is for localhost"
             assert script.requests == []
 
     @leaving_nothing
-    async def test_a_policy_of_ones_own(self):
-        """Any ``IOpenSSLClientConnectionCreator``: here one that takes any certificate."""
+    async def test_a_policy_of_ones_own_that_verifies_nothing_is_refused(self):
+        script = Script(None)
+        async with script.listening(secure=True) as port:
+            failure = await failure_of(dial(port, True, tls=_Anything()))
+            assert type(failure) is errors.PeerNotVerified
+            assert failure.why == "the TLS settings of this client verify none"
+            assert script.requests == []
+
+    @leaving_nothing
+    async def test_a_policy_of_ones_own_may_be_unverified_by_its_name(self):
         async with serving(secure=True) as url:
-            ws = await connect(url, tls=_Anything())
+            ws = await connect(url, tls=UnverifiedTLS)
             await ws.close()
 
     @leaving_nothing

@@ -113,8 +113,9 @@ class WebSocketClientEndpoint:
     reactor: None is the installed one. url: ``ws:`` or ``wss:``; userinfo becomes HTTP Basic credentials.
     endpoint: to be connected to in place of the URL's host and port; TLS is spoken over it for ``wss:``.
     headers: more fields of the request. decorator: gets the `Request` before each attempt; may be a coroutine function.
-    tls: ``IOpenSSLClientConnectionCreator`` in place of one that verifies the host by the platform's trust roots; or a
-        function of the host's name that gives one, for redirects may lead to another host.
+    tls: ``IOpenSSLClientConnectionCreator`` in place of one that trusts the platform's authorities; or a function of
+        the host's name that gives one, for redirects may lead to another host. The certificate must be valid for the
+        URL's host in any case, except for a `twisted_beastws.tls.unverified.UnverifiedTLS`.
     proxy: an HTTP proxy to CONNECT through, as ``http://user:password@host:port``.
     max_redirects: followed at most; away from TLS never, and credentials stay in their origin. 5 (picows).
     subprotocols, timeouts, limits: as for a server.
@@ -235,7 +236,7 @@ class WebSocketClientEndpoint:
         return decorate
 
     def _endpoint_for(self, url: WebSocketURL) -> IStreamClientEndpoint:
-        from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+        from twisted.internet.endpoints import HostnameEndpoint
 
         if self._endpoint is not None and url.origin == self._url.origin:
             endpoint = self._endpoint
@@ -245,14 +246,13 @@ class WebSocketClientEndpoint:
             proxy = self._proxy
             below: IStreamClientEndpoint = HostnameEndpoint(self.reactor, proxy.host, proxy.port)
             if proxy.secure:
-                below = wrapClientTLS(_verifying(proxy.host), below)
+                below = _over_tls(below, proxy.host, None)
             endpoint = ProxyEndpoint(below, url.host, url.port, proxy.authorization)
         else:
             endpoint = HostnameEndpoint(self.reactor, url.host, url.port)
         if not url.secure:
             return endpoint
-        tls = self._tls or _verifying
-        return wrapClientTLS(tls(url.host) if callable(tls) else tls, endpoint)
+        return _over_tls(endpoint, url.host, self._tls)
 
 
 def shown(url: WebSocketURL) -> str:
@@ -307,10 +307,11 @@ def _timed_out(result: object, seconds: float) -> Failure:
     return Failure(HandshakeTimeout(f"The connection was not made in {seconds:g} s"))
 
 
-def _verifying(host: str) -> Any:
-    from twisted.internet.ssl import optionsForClientTLS
+def _over_tls(endpoint: IStreamClientEndpoint, host: str, tls: Any) -> IStreamClientEndpoint:
+    # pyOpenSSL is slow to import, and ws: does without it.
+    from twisted_beastws.tls.endpoint import tls_endpoint
 
-    return optionsForClientTLS(host)
+    return tls_endpoint(endpoint, host, tls)
 
 
 class ClientOptions(TypedDict, total=False):

@@ -172,6 +172,8 @@ def parse_client(reactor: Any, arguments: Sequence[str], keywords: Mapping[str, 
     keys = Keys.take("beastws", CLIENT_KEYS, inner)
     endpoint = _parsed("beastws", CLIENT_KEYS, clientFromString, reactor, arguments, inner)
     secure = arguments[0].lower() in ("ssl", "tls")
+    if secure:
+        endpoint = _verified(endpoint, _certified_host(arguments[1:], inner))
     return ClientEndpoint(reactor, endpoint, *_place(arguments[1:], inner, secure), secure, keys)
 
 
@@ -185,11 +187,11 @@ def parse_short_client(
     keys = Keys.take(scheme, CLIENT_KEYS, inner)
     host, port = _host_and_port(scheme, list(arguments), inner)
     secure = scheme == "wss"
-    endpoint = (
-        _parsed(scheme, CLIENT_KEYS, clientFromString, reactor, ("tls", host, str(port)), inner)
-        if secure
-        else _hostname_endpoint(reactor, host, port, inner)
-    )
+    if secure:
+        endpoint = _parsed(scheme, CLIENT_KEYS, clientFromString, reactor, ("tls", host, str(port)), inner)
+        endpoint = _verified(endpoint, _ascii(host))
+    else:
+        endpoint = _hostname_endpoint(reactor, host, port, inner)
     return ClientEndpoint(reactor, endpoint, *_place((host, str(port)), {}, secure), secure, keys)
 
 
@@ -225,6 +227,22 @@ def _hint(arguments: Sequence[str], keywords: Mapping[str, str]) -> str:
         f"{cut or 'an argument'} is empty: the colons of an IPv6 address are written with a backslash before each, "
         f"{cut or ''}\\:\\:1"
     )
+
+
+def _verified(endpoint: IStreamClientEndpoint, host: str) -> IStreamClientEndpoint:
+    # pyOpenSSL is slow to import, and ws: does without it.
+    from twisted_beastws.tls.endpoint import VerifiedEndpoint
+
+    return VerifiedEndpoint(endpoint, host)
+
+
+def _certified_host(arguments: Sequence[str], keywords: Mapping[str, str]) -> str:
+    """Return the host that the certificate of a ``tls:`` or ``ssl:`` endpoint must be for."""
+    return _ascii(keywords.get("hostname") or keywords.get("host") or arguments[0])
+
+
+def _ascii(host: str) -> str:
+    return WebSocketURL.parse(f"wss://{f'[{host}]' if ':' in host else host}").host
 
 
 def _place(arguments: Sequence[str], keywords: Mapping[str, str], secure: bool) -> tuple[str, int]:

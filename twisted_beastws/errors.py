@@ -169,6 +169,15 @@ class ProxyDeclined(UpgradeDeclined):
     """The HTTP proxy declined to CONNECT; ``response`` is its answer."""
 
 
+class PeerNotVerified(HandshakeError):
+    """TLS: the server did not prove that it is the host that the caller asked for. No byte of the request has left."""
+
+    def __init__(self, host: str, why: str) -> None:
+        super().__init__(f"the certificate for {host} cannot be accepted: {why}")
+        self.host = host
+        self.why = why
+
+
 class OriginRefused(HandshakeError):
     """The browser's Origin is not this site, nor one that `Origins` allows (RFC 6455 §10.2)."""
 

@@ -19,6 +19,7 @@ from twisted_beastws.errors import (
     BadRequest,
     HandshakeError,
     HandshakeTimeout,
+    PeerNotVerified,
     ProtocolError,
     TooManyRedirects,
     UpgradeDeclined,
@@ -69,6 +70,8 @@ def why_not(error: BaseException, url: WebSocketURL) -> str:
 
 
 def _why_no_handshake(error: HandshakeError, server: str) -> str:
+    if isinstance(error, PeerNotVerified):
+        return f"{error}; --cacert trusts its authority, --insecure anybody"
     if isinstance(error, UpgradeDeclined):
         response = error.response
         what = f"{server} answered {response.status} {escape(response.reason[:80])}".rstrip()
@@ -83,18 +86,11 @@ def _why_no_handshake(error: HandshakeError, server: str) -> str:
 
 def _tls_trouble(error: BaseException) -> str | None:
     """What went wrong with TLS, or None if it was something else."""
-    # Only a wss: URL brings the module with it.
-    if type(error).__module__.partition(".")[0] == "service_identity":
-        return "name mismatch"
     trouble = tls_trouble(error)
     return "the connection was lost" if trouble == "" else trouble
 
 
 def _why_no_tls(trouble: str, server: str) -> str:
-    if trouble == "name mismatch":
-        return f"the certificate of {server} is another host's; --insecure connects all the same"
-    if "certificate verify failed" in trouble:
-        return f"the certificate of {server} is not trusted here; --cacert trusts its authority, --insecure anybody"
     if "alert certificate required" in trouble:
         return f"{server} asks for a client's certificate; --cert gives one"
     if "alert unknown ca" in trouble:

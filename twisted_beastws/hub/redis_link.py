@@ -8,7 +8,7 @@ from secrets import token_hex
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults, maybeDeferred
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import LoopingCall, deferLater
@@ -281,9 +281,8 @@ class RedisLink:
             await deferLater(self._reactor, backoff(failures))
 
     async def _connect(self) -> None:
-        endpoint = _endpoint(self._url, self._reactor)
-        self._commands = await _connected(endpoint, Connection(self._url, self._reactor))
-        self._subscriber = await _connected(endpoint, Subscriber(self._url, self._reactor, self._published))
+        self._commands = await self._connected(Connection(self._url, self._reactor))
+        self._subscriber = await self._connected(Subscriber(self._url, self._reactor, self._published))
         # Another lease, by which those who left meanwhile are listed no more.
         self._commands.execute("DEL", self._lease).addErrback(_ignored)
         self._lease = self._new_lease()
@@ -291,6 +290,17 @@ class RedisLink:
         await self._user.prepare()
         self._user.up()
         self._beating.start(BEAT, now=False).addErrback(_ignored)
+
+    async def _connected(self, connection: AConnection) -> AConnection:
+        connecting = _endpoint(self._url, self._reactor).connect(Single(connection))
+        # The endpoint's own timeout does not bound a TLS handshake.
+        await connecting.addTimeout(CONNECT_TIMEOUT, self._reactor)
+        try:
+            await connection.ready
+        except BaseException:
+            connection.drop()
+            raise
+        return connection
 
     async def _disconnect(self) -> None:
         if self._beating.running:
@@ -352,19 +362,9 @@ def _endpoint(url: RedisURL, reactor: IReactorTime) -> IStreamClientEndpoint:
     endpoint = cast(IStreamClientEndpoint, HostnameEndpoint(reactor, url.host, url.port, timeout=CONNECT_TIMEOUT))
     if not url.tls:
         return endpoint
-    from twisted.internet.ssl import optionsForClientTLS
+    from twisted_beastws.tls.endpoint import tls_endpoint
 
-    return wrapClientTLS(optionsForClientTLS(url.host), endpoint)
-
-
-async def _connected(endpoint: IStreamClientEndpoint, connection: AConnection) -> AConnection:
-    await endpoint.connect(Single(connection))
-    try:
-        await connection.ready
-    except BaseException:
-        connection.drop()
-        raise
-    return connection
+    return tls_endpoint(endpoint, url.host)
 
 
 def _found(answer: list[Any]) -> Found:

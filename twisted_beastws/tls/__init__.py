@@ -1,0 +1,1 @@
+"""TLS for clients: the identity of every peer is verified before the application's first byte leaves."""
