@@ -109,10 +109,13 @@ class Admission:
             self._drop(self._opening.oldest_of_largest(), "max_opening")
         self._opening.add(protocol, peer)
 
-    def identify(self, protocol: WebSocketProtocol, limits: Limits) -> None:
-        """Count an opening connection as its client's, whose address the proxy has now forwarded."""
+    def identify(self, protocol: WebSocketProtocol, limits: Limits, address: Any) -> None:
+        """Count an opening connection as that of the client at ``address``, which its proxy has forwarded.
+
+        With None it is a proxy's connection that has forwarded no address yet.
+        """
         if self._opening.discard(protocol) is not None:
-            self.arrive(protocol, limits, protocol.peer)
+            self.arrive(protocol, limits, address)
 
     def _drop(self, protocol: WebSocketProtocol, limit: str) -> None:
         self._opening.discard(protocol)

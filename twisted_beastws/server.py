@@ -123,6 +123,13 @@ class WebSocketServerFactory(Factory):
         """How often a limit of connections or rates was met, by its name among `Limits`."""
         return self.admission.refusals
 
+    def identify(self, protocol: WebSocketProtocol, address: IAddress | None) -> None:
+        """Count an opening connection as that of the client at ``address``, which its proxy has forwarded.
+
+        With None the proxy has forwarded no address yet, and the limits for one peer do not apply.
+        """
+        self.admission.identify(protocol, self.settings.limits, address)
+
     def count_request(self, protocol: WebSocketProtocol) -> None:
         """Count a request; raises a `HandshakeError` (429 or 503) beyond the limits."""
         self.admission.count_request(protocol, self.settings.limits)

@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from twisted_beastws import Request, WebSocketProtocol, WebSocketServerFactory
-from twisted_beastws.service.access_log import AccessLog, CannotLog, as_text
+from twisted_beastws.service.access_log import AccessLog, CannotLog, as_json, as_text
 from twisted_beastws.service.extending import extended
 from twisted_beastws.service.metering import Meter, Metered
 
@@ -166,8 +166,12 @@ class TestEntries:
 
 
 @example({"a": "-", "b": None})
+@example({"a": "\x7f", "b": "\x1b[2J"})
 @given(st.dictionaries(st.sampled_from(["a", "b"]), st.none() | st.text() | st.integers()))
 def test_a_text_line_is_one_line_whose_values_can_be_read(values: dict[str, Any]) -> None:
+    line = as_json(values)
+    assert line.isascii() and line.isprintable()
+    assert json.loads(line) == values
     line = as_text({"time": "now", **values})
     assert line.isascii() and line.isprintable()
     read = {}
@@ -185,6 +189,16 @@ def test_a_text_line_is_one_line_whose_values_can_be_read(values: dict[str, Any]
 
 
 class TestFile:
+    @pytest.mark.skipif(os.name == "nt", reason="MODES OF FILES ARE NOT TESTED: Windows has others")
+    @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o640), (0o077, 0o600), (0, 0o640)])
+    def test_is_not_for_everybody_to_read(self, tmp_path: Path, serve: Any, umask: int, mode: int) -> None:
+        before = os.umask(umask)
+        try:
+            serve()
+        finally:
+            os.umask(before)
+        assert (tmp_path / "access.log").stat().st_mode & 0o777 == mode
+
     def test_is_appended_to(self, tmp_path: Path, serve: Any) -> None:
         (tmp_path / "access.log").write_text("{}\n")
         server = serve()

@@ -505,6 +505,24 @@ class TestOperation:
         assert service.log.count("401: wrong name or password for 'ann'") == 3
         assert "--auth: passwords come unencrypted to tcp:0:" in service.log
 
+    def test_a_unix_socket_is_its_groups_and_its_clients_are_limited_by_address(self, tmp_path: Path) -> None:
+        path = tmp_path / "s"
+        limits = ("--trust-proxy=unix", "--max-handshakes-per-address=1")
+        with running(tmp_path, f"--listen=unix:{path}", f"--listen=haproxy:unix:{path}2", *limits):
+            for name, requests in (
+                (path, [UPGRADE[:-2] + b"X-Forwarded-For: 192.0.2.%d\r\n\r\n" % at for at in (1, 1, 2)]),
+                (f"{path}2", [b"PROXY TCP4 192.0.2.%d 10.0.0.1 1 2\r\n" % at + UPGRADE for at in (3, 3, 4)]),
+            ):
+                assert os.stat(name).st_mode & 0o777 == 0o660
+                answers = []
+                for request in requests:
+                    with socket.socket(socket.AF_UNIX) as client:
+                        client.settimeout(PATIENCE)
+                        client.connect(str(name))
+                        client.sendall(request)
+                        answers.append(client.recv(13))
+                assert answers == [b"HTTP/1.1 101 ", b"HTTP/1.1 429 ", b"HTTP/1.1 101 "]
+
 
 class TestReload:
     def test_the_log_file_is_opened_again_and_nobody_is_disturbed(self, tmp_path: Path) -> None:

@@ -374,7 +374,7 @@ class Hub:
             rendered = render(message)
             return None if rendered is None else prepare(rendered)
         except Exception:
-            self.log.failure("a message in {room} could not be rendered", room=message.room)
+            self.log.failure("a message in {room!r} could not be rendered", room=message.room)
             return None
 
     def _send(self, connection: WebSocketProtocol, prepared: Prepared) -> None:

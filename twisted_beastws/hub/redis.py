@@ -378,7 +378,9 @@ class RedisBackplane:
                 order_of(message_id)
             return _decode(room, message_id, payload)
         except ValueError:
-            self.log.warn("somebody else publishes where the backplane does: {room}, {id!r}", room=room, id=message_id)
+            self.log.warn(
+                "another program publishes where the backplane does: {room!r}, {id!r}", room=room, id=message_id
+            )
             return None
 
 

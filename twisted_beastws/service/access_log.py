@@ -35,14 +35,19 @@ def as_text(entry: dict[str, Any]) -> str:
 
 def as_json(entry: dict[str, Any]) -> str:
     """A JSON object."""
-    return json.dumps(entry)
+    return _dumped(entry)
 
 
 def _value(value: object) -> str:
     if value is None:
         return "-"
     text = str(value)
-    return text if _BARE.fullmatch(text) and text != "-" else json.dumps(text)
+    return text if _BARE.fullmatch(text) and text != "-" else _dumped(text)
+
+
+def _dumped(value: object) -> str:
+    # JSON leaves DEL as it is.
+    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 FORMATS = {"text": as_text, "json": as_json}
@@ -94,7 +99,7 @@ class AccessLog(Service):
         # twistd makes a log of sys.stdout.
         if self.path == STANDARD_OUTPUT:
             return sys.__stdout__
-        return open(self.path, "a", buffering=1, encoding="ascii", errors="backslashreplace")
+        return open(self.path, "a", buffering=1, encoding="ascii", errors="backslashreplace", opener=_open_private)
 
     def refused(self, protocol: Metered, status: int) -> None:
         """A handshake was answered otherwise than by 101."""
@@ -131,6 +136,11 @@ class AccessLog(Service):
             self._failing = True
         else:
             self._failing = False
+
+
+def _open_private(path: str, flags: int) -> int:
+    # It has addresses and names: a group may read them, and nobody else.
+    return os.open(path, flags, 0o640)
 
 
 def _close(file: TextIO | None) -> None:

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted_beastws.hub import Hub, PublishError
 from twisted_beastws.protocol import State, WebSocketProtocol
 from twisted_beastws.service import subprotocol
+from twisted_beastws.service.log_text import host_of
 from twisted_beastws.service.site import Site
 from twisted_beastws.service.subprotocol import CHAT_V1, BadRequest, Entry, event
 from twisted_beastws.wire.closing import CloseReason
@@ -135,10 +136,9 @@ def _only_here(failure: Failure) -> None:
 
 
 def _name_of(peer: object) -> str:
-    host, port = getattr(peer, "host", None), getattr(peer, "port", None)
-    if host is None:
-        return str(peer)
+    port = getattr(peer, "port", None)
+    host = host_of(peer)
     if not port:
-        # A proxy may tell none.
-        return str(host)
+        # A proxy may forward none.
+        return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

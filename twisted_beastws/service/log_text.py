@@ -16,8 +16,6 @@ def quoted(text: str | bytes) -> str:
 
 
 def host_of(address: Any) -> str:
-    """Return the host of an ``IAddress``, or what kind of address it is if it has none."""
-    host = getattr(address, "host", None)
-    if not isinstance(host, str) or not host:
-        return "a client without an address" if address is None else f"a client at {type(address).__name__}"
+    """Return the host of an ``IAddress``, or how it describes itself if it has none."""
+    host = str(getattr(address, "host", None) or address)
     return host if host.isascii() and host.isprintable() and len(host) <= MAX_SHOWN else quoted(host)

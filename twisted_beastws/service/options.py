@@ -26,6 +26,7 @@ from twisted_beastws.service.access_log import FORMATS, AccessLog
 from twisted_beastws.service.app import AppError, Served, find_app
 from twisted_beastws.service.authentication import Certificates, CheckerError, Checkers, make_checker
 from twisted_beastws.service.config import ConfigError, read_config
+from twisted_beastws.service.descriptions import with_unix_mode
 from twisted_beastws.service.forwarded import HEADERS, TrustedProxies
 from twisted_beastws.service.help import grouped
 from twisted_beastws.service.login_limit import LoginLimit
@@ -537,11 +538,13 @@ class Options(TwistedOptions):
 
     def _endpoint(self, option: str, description: str) -> ReloadableEndpoint:
         from twisted_beastws.service.certificates import ReloadableEndpoint, why_no_identity
+        from twisted_beastws.service.proxy_protocol import ProxyProtocolReactor
 
-        reactor = self._reactor(option)
+        reactor = ProxyProtocolReactor(self._reactor(option))
         named = f"{self._named(option)}={description}"
         try:
-            return ReloadableEndpoint(reactor, description, self["client-ca"] if option == "listen" else None)
+            client_ca = self["client-ca"] if option == "listen" else None
+            return ReloadableEndpoint(reactor, with_unix_mode(description), client_ca)
         except OSError as error:
             raise UsageError(f"{named}: {error.filename}: {error.strerror}") from error
         except Exception as error:
