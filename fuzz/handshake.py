@@ -20,7 +20,7 @@ with instrumented():
     from twisted_beastws.options import Settings
     from twisted_beastws.wire import deflate, handshake
     from twisted_beastws.wire.frames import MaskKeys
-    from twisted_beastws.wire.http import HeadBuffer, Request, Response, parse_request, parse_response
+    from twisted_beastws.wire.http import MAX_EMPTY_LINES, HeadBuffer, Request, Response, parse_request, parse_response
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 MAX_SIZE, MAX_LINES = 700, 12
@@ -87,7 +87,7 @@ def answered(chunks: list[bytes], options: Deflate | None) -> tuple[str, bytes, 
 
 def heads(chunks: list[bytes]) -> tuple[list[bytes], str, bytes]:
     """The heads found, the error that ended the search, what is left."""
-    buffer, found = HeadBuffer(MAX_SIZE, MAX_LINES), []
+    buffer, found = HeadBuffer(MAX_SIZE, MAX_LINES, "request", MAX_EMPTY_LINES), []
     try:
         for chunk in chunks:
             buffer.feed(chunk)

@@ -148,6 +148,14 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def dated() -> Iterator[None]:
+    """Answers are dated as RFC 9110's example is, so that tests can write their bytes out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("twisted_beastws.dates.time", lambda: 784111777.9)
+        yield
+
+
 @pytest.fixture
 def connect(clock: Clock) -> Callable[..., Peer]:
     """``connect(protocol or coroutine, **factory options)``: a connection in memory, opened unless opened=False."""

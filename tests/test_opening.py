@@ -42,23 +42,33 @@ BAD = b"POST /chat HTTP/1.1\r\n" + FIELDS + b"\r\n"
 PLAIN = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 SWITCHING = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nServer: " + SERVER.encode() + b"\r\n\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+    b"Server: " + SERVER.encode() + b"\r\n\r\n"
 )
 METHOD = "The WebSocket handshake method was not GET"
 
 
 def said(status: str, body: str, more: str = "", version: str = "1.1", before: str = "") -> bytes:
-    """An answer as Beast writes it, our own name apart."""
-    lines = f"HTTP/{version} {status}\r\n{before}Content-Length: {len(body)}\r\n{more}Server: {SERVER}\r\n\r\n{body}"
-    return lines.encode()
+    """An answer with a line of text."""
+    return (
+        f"HTTP/{version} {status}\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"
+        f"{before}Content-Length: {len(body)}\r\n{more}Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: {SERVER}\r\n\r\n"
+        f"{body}"
+    ).encode()
 
 
 def bad(body: str, **how: str) -> bytes:
     return said("400 Bad Request", body, **how)
 
 
+def upgrade_required(body: str, connection: str = "Upgrade") -> bytes:
+    fields = f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nConnection: {connection}\r\n"
+    return said("426 Upgrade Required", body, more=fields)
+
+
 CLOSE = "Connection: close\r\n"
-NO_CONNECTION = bad("The WebSocket handshake Connection field is missing")
+ENDPOINT = "This is a WebSocket endpoint (RFC 6455, version 13): open it with a WebSocket client, not as a page"
+VISITED = upgrade_required(ENDPOINT)
 FAILED = said("500 Internal Server Error", "Internal Server Error")
 
 
@@ -173,20 +183,16 @@ class TestServe:
     def test_many_requests_at_once(self, connect):
         peer = connect(Served, opened=False, limits=Limits(max_head_size=1 << 20))
         peer.sends(PLAIN * 2000 + GOOD)
-        assert peer.reads() == NO_CONNECTION * 2000 + SWITCHING
+        assert peer.reads() == VISITED * 2000 + SWITCHING
 
     @pytest.mark.parametrize(
         ("head", "answer"),
         [
             (BAD, bad(METHOD)),
-            (PLAIN, NO_CONNECTION),
+            (PLAIN, VISITED),
             (
                 GOOD.replace(b": 13", b": 8"),
-                said(
-                    "426 Upgrade Required",
-                    "The WebSocket handshake Sec-WebSocket-Version field is invalid",
-                    before="Sec-WebSocket-Version: 13\r\n",
-                ),
+                upgrade_required("The WebSocket handshake Sec-WebSocket-Version field is invalid"),
             ),
             (GOOD.replace(b"ZQ==", b"ZQ=!"), bad("The WebSocket handshake Sec-WebSocket-Key field is invalid")),
         ],
@@ -207,14 +213,14 @@ class TestServe:
     def test_what_is_pipelined_is_not_lost(self, connect, size):
         peer = connect(Served, opened=False)
         peer.sends(*chunks(BAD + PLAIN + GOOD + peer.text("hello"), size))
-        assert peer.reads() == bad(METHOD) + NO_CONNECTION + SWITCHING
+        assert peer.reads() == bad(METHOD) + VISITED + SWITCHING
         assert peer.protocol.heard == ["opened", "hello"]
 
     def test_many_pipelined_requests_are_no_harm(self, connect):
         peer = connect(Served, opened=False)
         count = (1 << 16) // len(PLAIN)
         peer.sends(PLAIN * count)
-        assert peer.reads() == NO_CONNECTION * count
+        assert peer.reads() == VISITED * count
         peer.sends(GOOD)
         assert peer.reads() == SWITCHING
 
@@ -232,7 +238,7 @@ class TestServe:
             peer.transport.producer.resumeProducing()
             read += peer.reads()
         assert read
-        assert not read.replace(NO_CONNECTION, b"")
+        assert not read.replace(VISITED, b"")
 
     @pytest.mark.parametrize(
         ("head", "answer"),
@@ -243,7 +249,7 @@ class TestServe:
             ),
             (
                 b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-                bad("The WebSocket handshake Connection field is missing the upgrade token", more=CLOSE),
+                upgrade_required(ENDPOINT, "Upgrade, close"),
             ),
             (BAD.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n"), bad(METHOD, more=CLOSE)),
             (BAD.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n"), bad(METHOD, more=CLOSE)),
@@ -281,13 +287,285 @@ ATTACKS = {
     ),
     "a request in the body of a GET": (
         b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(GOOD) + GOOD,
-        bad("The WebSocket handshake Connection field is missing", more=CLOSE),
+        upgrade_required(ENDPOINT, "Upgrade, close"),
     ),
     "a transfer coding nobody knows": (
         GOOD.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: xchunked\r\n\r\n") + GOOD,
         bad("The WebSocket handshake request has a body", more=CLOSE),
     ),
 }
+
+
+class TestEmptyLines:
+    """RFC 9112 §2.2: a server ignores empty lines before a request line, here up to 10."""
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 1 << 16])
+    @pytest.mark.parametrize("count", [1, 9, 10, 11])
+    def test_are_skipped(self, connect, count, size):
+        peer = connect(Served, opened=False)
+        peer.sends(*chunks(b"\r\n" * count + GOOD, size))
+        assert peer.reads() == (SWITCHING if count <= 10 else bad("The request is not valid HTTP", more=CLOSE))
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 1 << 16])
+    def test_are_skipped_between_requests_each_time(self, connect, size):
+        peer = connect(Served, opened=False)
+        peer.sends(*chunks((b"\r\n" * 10 + PLAIN) * 3 + b"\r\n" + GOOD + peer.text("hello"), size))
+        assert peer.reads() == VISITED * 3 + SWITCHING
+        assert peer.protocol.heard == ["opened", "hello"]
+
+    def test_behind_the_upgrade_are_frames(self, connect):
+        peer = connect(Served, opened=False)
+        peer.sends(GOOD + b"\r\n")
+        assert peer.reads() == SWITCHING + b"\x88\x02\x03\xea"
+
+    def test_alone_begin_a_handshake_that_times_out(self, connect, clock):
+        peer = connect(Served, opened=False)
+        peer.sends(PLAIN + b"\r\n")
+        assert peer.reads() == VISITED
+        clock.advance(31)
+        assert peer.transport.disconnecting and peer.reads() == b""
+
+
+class TestHost:
+    """RFC 9112 §3.2: a request for anything says which host it is for, once, and correctly."""
+
+    INVALID = bad("The WebSocket handshake Host field is invalid", more=CLOSE)
+    TWICE = bad("The WebSocket handshake Host field is given twice")
+    MISSING = bad("The WebSocket handshake Host field is missing")
+
+    @pytest.mark.parametrize(
+        ("target", "version", "host", "answer"),
+        [
+            ("/", "1.1", "", MISSING),
+            ("/", "1.0", "", None),
+            ("/", "1.1", "Host: a\r\nHost: a\r\n", TWICE),
+            ("/", "1.1", "Host: a\r\nhOST:\r\n", TWICE),
+            (
+                "/",
+                "1.0",
+                "Host: a\r\nHost: a\r\n",
+                TWICE.replace(b"1.1 400", b"1.0 400").replace(b"Date", b"Connection: close\r\nDate"),
+            ),
+            ("/", "1.1", "Host: a b\r\n", INVALID),
+            ("/", "1.1", "Host: a,b\r\n", None),
+            ("/", "1.1", "Host: http://a\r\n", INVALID),
+            ("/", "1.1", "Host: a/b\r\n", INVALID),
+            ("/", "1.1", "Host: me@a\r\n", INVALID),
+            ("/", "1.1", "Host: \xe4\r\n", INVALID),
+            ("/", "1.1", "Host: a:b\r\n", INVALID),
+            ("/", "1.1", "Host: a:65535\r\n", None),
+            ("/", "1.1", "Host: a:65536\r\n", INVALID),
+            ("/", "1.1", "Host: a:00080\r\n", None),
+            ("/", "1.1", "Host: a:000080\r\n", INVALID),
+            ("/", "1.1", "Host: a:" + "8" * 5000 + "\r\n", INVALID),
+            ("/", "1.1", "Host: [::1\r\n", INVALID),
+            ("/", "1.1", "Host: [::1]:80\r\n", None),
+            ("/", "1.1", "Host:\r\n", None),
+            ("http://b/", "1.1", "", MISSING),
+            ("http://b/", "1.1", "Host: a\r\n", None),
+            ("http://b:99999/", "1.1", "Host: a\r\n", INVALID),
+            ("http://me@b/", "1.1", "Host: a\r\n", INVALID),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("how", ["serve", "accept", "read_request", "accept(request)"])
+    def test_is_checked_before_http_requested(self, connect, how, target, version, host, answer):
+        class Paged(Served if how == "serve" else Manual):
+            def http_requested(self, request: Request) -> Response:
+                self.heard.append(request.target)
+                return Response(200, body=b"page")
+
+        head = f"GET {target} HTTP/{version}\r\n{host}\r\n".encode("latin-1")
+        peer = connect(Paged, opened=False)
+        if how == "accept(request)":
+            outcome = Outcome(peer.protocol.accept(parse_request(head)))
+        else:
+            outcome = [] if how == "serve" else Outcome(getattr(peer.protocol, how)())
+            peer.sends(head)
+        if answer is not None:
+            assert peer.reads() == answer
+            assert peer.protocol.heard == []
+            if how != "serve":
+                assert isinstance(outcome[0], errors.HandshakeError)
+        elif how == "read_request":
+            assert isinstance(outcome[0], Request)
+        else:
+            assert peer.reads().endswith(b"\r\n\r\npage")
+            assert peer.protocol.heard == [target]
+
+    def test_of_an_absolute_form_target_counts_instead_of_the_field(self, connect):
+        """RFC 9112 §3.2.2; no page can make a browser send such a target."""
+        for origin, status in ((b"http://b", 101), (b"http://localhost", 403)):
+            peer = connect(Served, opened=False)
+            peer.sends(GOOD.replace(b"/chat", b"http://b/chat")[:-2] + b"Origin: " + origin + b"\r\n\r\n")
+            assert peer.reads().startswith(b"HTTP/1.1 %d " % status)
+
+
+class TestUpgradeRequired:
+    """RFC 9110 §15.5.22: a 426 names the protocol to switch to."""
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            PLAIN,
+            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nSec-Fetch-Mode: navigate\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        ],
+    )
+    def test_answers_a_visit(self, connect, head):
+        peer = connect(Served, opened=False)
+        peer.sends(head)
+        assert peer.reads() == VISITED
+        peer.sends(head.replace(b"GET", b"HEAD"))
+        assert peer.reads() == VISITED.removesuffix(ENDPOINT.encode())
+        peer.sends(GOOD)
+        assert peer.reads() == SWITCHING
+
+    def test_says_what_a_handshake_lost_on_its_way(self, connect):
+        """A proxy that is not told to pass on these fields removes them."""
+        peer = connect(Served, opened=False)
+        peer.sends(GOOD.replace(b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"Connection: close\r\n"))
+        text = "The WebSocket handshake Connection field is missing the upgrade token"
+        assert peer.reads() == upgrade_required(text, "Upgrade, close")
+
+    def test_is_not_for_a_handshake_that_is_wrong(self, connect):
+        peer = connect(Served, opened=False)
+        peer.sends(GOOD.replace(b"Connection: Upgrade\r\n", b""))
+        assert peer.reads() == bad("The WebSocket handshake Connection field is missing")
+
+    @pytest.mark.parametrize("way", ["http_requested", "upgrade_requested", "respond", "decorator"])
+    @pytest.mark.parametrize("fields", [{}, {"Connection": "close"}, {"Upgrade": "TLS/1.2", "Connection": "Upgrade"}])
+    def test_made_by_the_application_has_the_fields_too(self, connect, way, fields):
+        def answer(_: object = None) -> Response:
+            return Response(426, headers=fields)
+
+        def decorate(response: Response) -> None:
+            response.status = 426
+            for name, value in fields.items():
+                response.headers.setRawHeaders(name, [value])
+
+        peer = connect(
+            Manual if way == "respond" else Served, opened=False, decorator=decorate if way == "decorator" else None
+        )
+        if way == "respond":
+            peer.protocol.read_request().addCallback(lambda _: peer.protocol.respond(answer()))
+        elif way != "decorator":
+            setattr(peer.protocol, way, answer)
+        peer.sends(GOOD)
+        sent = peer.reads()
+        upgrade, connection = fields.get("Upgrade", "websocket"), fields.get("Connection", "Upgrade")
+        if way == "decorator":
+            # Those of the 101 are taken off: what it is made into is an answer of its own.
+            upgrade, connection = "websocket", "Upgrade"
+        elif connection == "close":
+            connection = "Upgrade, close"
+        assert f"\r\nUpgrade: {upgrade}\r\n".encode() in sent
+        assert f"\r\nConnection: {connection}\r\n".encode() in sent
+
+
+class TestDate:
+    """RFC 9110 §6.6.1."""
+
+    def test_of_the_application_is_left_alone(self, connect):
+        peer = connect(Manual, opened=False)
+        peer.protocol.read_request()
+        peer.sends(PLAIN)
+        peer.protocol.respond(Response(200, headers={"Date": "Mon, 07 Nov 1994 08:49:37 GMT"}))
+        assert peer.reads().count(b"Date: Mon, 07 Nov 1994 08:49:37 GMT\r\n") == 1
+
+    @pytest.mark.parametrize("decorator", [None, lambda response: None])
+    def test_is_in_the_response_that_is_told(self, connect, decorator):
+        peer = connect(Served, opened=False, decorator=decorator)
+        peer.sends(GOOD)
+        assert peer.protocol.response.field("Date") == "Sun, 06 Nov 1994 08:49:37 GMT"
+        assert peer.protocol.response.to_bytes() == peer.reads()
+
+
+class TestEndOfTheClientsSide:
+    """A client may end its side of TCP behind its requests (``shutdown(SHUT_WR)``), and still waits for the answers."""
+
+    @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested", "decorator"])
+    @pytest.mark.parametrize("size", [1, 1 << 16])
+    def test_does_not_keep_an_answer_that_takes_time(self, connect, hook, size):
+        waits: Deferred[Any] = Deferred()
+        peer = connect(Served, opened=False, decorator=(lambda response: waits) if hook == "decorator" else None)
+        if hook != "decorator":
+            setattr(peer.protocol, hook, lambda request: waits)
+        peer.sends(*chunks(GOOD, size))
+        peer.protocol.readConnectionLost()
+        assert peer.reads() == b"" and not peer.transport.disconnecting
+        waits.callback(None if hook == "decorator" else Response(404))
+        if hook == "decorator":
+            assert peer.reads() == SWITCHING
+            assert peer.protocol.heard == ["opened"]
+        else:
+            assert peer.reads().startswith(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\n")
+        assert peer.transport.disconnecting
+        peer.leaves()
+
+    def test_behind_pipelined_requests_lets_all_be_answered(self, connect):
+        waits: Deferred[None] = Deferred()
+        peer = connect(Served, opened=False)
+        peer.protocol.http_requested = lambda request: waits
+        peer.sends(PLAIN * 3)
+        peer.protocol.readConnectionLost()
+        waits.callback(None)
+        assert peer.reads() == VISITED * 2 + upgrade_required(ENDPOINT, "Upgrade, close")
+        assert peer.transport.disconnecting
+
+    @pytest.mark.parametrize("behind", [b"", b"GET / HT", b"\r\n"])
+    def test_behind_half_a_request_ends_the_connection(self, connect, behind):
+        waits: Deferred[None] = Deferred()
+        peer = connect(Served, opened=False)
+        peer.protocol.http_requested = lambda request: waits
+        peer.sends(PLAIN + behind)
+        peer.protocol.readConnectionLost()
+        waits.callback(None)
+        assert peer.reads() == (VISITED if behind else upgrade_required(ENDPOINT, "Upgrade, close"))
+        assert peer.transport.disconnecting
+
+    def test_delivers_the_messages_behind_the_handshake(self, connect):
+        waits: Deferred[None] = Deferred()
+        peer = connect(Served, opened=False)
+        peer.protocol.upgrade_requested = lambda request: waits
+        peer.sends(GOOD + peer.text("hi"))
+        peer.protocol.readConnectionLost()
+        waits.callback(None)
+        assert peer.reads() == SWITCHING
+        peer.leaves()
+        assert peer.protocol.heard == ["opened", "hi", "closed"]
+
+    def test_by_hand(self, connect):
+        peer = connect(Manual, opened=False)
+        peer.protocol.read_request()
+        peer.sends(PLAIN + PLAIN)
+        peer.protocol.readConnectionLost()
+        assert Outcome(peer.protocol.respond(Response(200))) == [None]
+        assert b"Connection" not in peer.reads()
+        assert isinstance(Outcome(peer.protocol.read_request())[0], Request)
+        assert Outcome(peer.protocol.respond(Response(200))) == [None]
+        assert b"Connection: close\r\n" in peer.reads()
+        assert peer.transport.disconnecting
+
+    @pytest.mark.parametrize("pieces", [[], [b"GET / HT"]])
+    def test_before_a_request_ends_the_connection(self, connect, pieces):
+        peer = connect(Manual, opened=False)
+        read = Outcome(peer.protocol.read_request())
+        peer.sends(*pieces)
+        peer.protocol.readConnectionLost()
+        assert type(read[0]) is ConnectionDone
+        assert peer.transport.disconnecting
+
+    def test_leaves_the_handshake_its_time(self, connect, clock):
+        peer = connect(Served, opened=False, timeouts=Timeouts(handshake=5))
+        peer.protocol.http_requested = lambda request: Deferred()
+        peer.sends(PLAIN)
+        peer.protocol.readConnectionLost()
+        clock.advance(4.9)
+        assert not peer.transport.disconnecting
+        clock.advance(0.2)
+        assert peer.transport.disconnecting
 
 
 class TestBodies:
@@ -314,8 +592,10 @@ class TestBodies:
         request = Outcome(peer.protocol.read_request())[0]
         assert (request.method, request.has_body) == ("POST", True)
         peer.protocol.respond(Response(200, body="thanks"))
-        assert peer.reads() == said(
-            "200 OK", "thanks", before="Content-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
+        assert peer.reads() == (
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"
+            b"Connection: close\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 6\r\n"
+            b"Server: " + SERVER.encode() + b"\r\n\r\nthanks"
         )
         assert peer.transport.disconnecting
 
@@ -341,7 +621,9 @@ class TestNotHttp:
         "garbage",
         [
             b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
-            b"\r\n" + GOOD,
+            b"\r\n" * 11 + GOOD,
+            b"\n" + GOOD,
+            b"\r" + GOOD,
             b"GET / HTTP/2.0\r\n\r\n",
             b"GET /\r\n\r\n",
             b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n",
@@ -388,7 +670,7 @@ class TestNotHttp:
 
     def test_fails_who_reads_by_hand(self, connect):
         peer = connect(Manual, opened=False)
-        read, garbage = Outcome(peer.protocol.read_request()), b"\r\n"
+        read, garbage = Outcome(peer.protocol.read_request()), b" "
         peer.sends(garbage)
         assert type(read[0]) is errors.BadRequest
         assert peer.protocol.state is State.CLOSING
@@ -468,7 +750,7 @@ class TestFormsOfAccept:
         peer = connect(Manual, opened=False)
         refused = Outcome(peer.protocol.accept(buffered=PLAIN + GOOD))
         assert type(refused[0]) is errors.NoConnection
-        assert peer.reads() == NO_CONNECTION
+        assert peer.reads() == VISITED
         accepted = Outcome(peer.protocol.accept(buffered=b""))
         peer.sends(TAIL)
         self.check(peer, accepted)
@@ -599,7 +881,8 @@ class TestRespond:
             response.headers.setRawHeaders("X-Here", ["there"])
             assert Outcome(peer.protocol.respond(response)) == [None]
             assert peer.reads() == (
-                b"HTTP/1.1 " + line + b"\r\nContent-Type: text/plain; charset=utf-8\r\nX-Here: there\r\n"
+                b"HTTP/1.1 " + line + b"\r\nContent-Type: text/plain; charset=utf-8\r\n"
+                b"X-Content-Type-Options: nosniff\r\nX-Here: there\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
                 b"Content-Length: 4\r\nServer: " + SERVER.encode() + b"\r\n\r\ntext"
             )
         accepted = Outcome(peer.protocol.accept())
@@ -753,7 +1036,8 @@ class TestDecorator:
             assert peer.reads() == b""
             assert accepted == []
             decorator.come()
-        assert peer.reads() == SWITCHING.replace(SERVER.encode(), b"mine")
+        date, server = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n", b"Server: " + SERVER.encode() + b"\r\n"
+        assert peer.reads() == SWITCHING.replace(date + server, b"Server: mine\r\n" + date)
         assert decorator.seen == [(101, b"GET")]
         assert len(accepted) == 1
 
@@ -838,8 +1122,10 @@ class TestDecorator:
         peer.sends(GOOD)
         decorator.come()
         assert peer.reads() == (
-            b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 7\r\n"
-            b"Server: " + SERVER.encode() + b"\r\n\r\nnot you"
+            b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            b"X-Content-Type-Options: nosniff\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 7\r\nServer: "
+            + SERVER.encode()
+            + b"\r\n\r\nnot you"
         )
         assert type(declined[0]) is errors.UpgradeDeclined
         assert (declined[0].status, declined[0].response.body) == (403, b"not you")
@@ -850,9 +1136,39 @@ class TestDecorator:
         peer.sends(GOOD)
         assert isinstance(accepted[0], Request)
 
+    @pytest.mark.parametrize("chosen", ["a", "b", None])
+    def test_may_choose_the_subprotocol(self, connect, chosen):
+        """``subprotocol`` is what the client is told."""
+
+        def choose(response: Response) -> None:
+            response.headers.removeHeader("Sec-WebSocket-Protocol")
+            if chosen is not None:
+                response.headers.setRawHeaders("Sec-WebSocket-Protocol", [chosen])
+
+        peer = connect(Served, opened=False, decorator=choose, subprotocols=["a"])
+        peer.sends(GOOD[:-2] + b"Sec-WebSocket-Protocol: a, b\r\n\r\n")
+        assert (b"\r\nSec-WebSocket-Protocol: %b\r\n" % (chosen or "").encode() in peer.reads()) is (chosen is not None)
+        assert peer.protocol.subprotocol == chosen
+        assert peer.protocol.state is State.OPEN
+
+    @pytest.mark.parametrize("way", ["Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"])
+    def test_that_declines_takes_the_handshakes_fields_off(self, connect, way):
+        def decline(response: Response) -> None:
+            response.status = 403
+
+        peer = connect(Served, opened=False, decorator=decline, subprotocols=["a"], deflate=Deflate())
+        peer.sends(GOOD[:-2] + b"Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
+        sent = peer.reads()
+        assert sent.startswith(b"HTTP/1.1 403 ") and b"Sec-WebSocket" not in sent
+
     @pytest.mark.parametrize(
         ("field", "values"),
         [
+            ("Sec-WebSocket-Protocol", ["mine"]),
+            ("Sec-WebSocket-Protocol", [""]),
+            ("Sec-WebSocket-Protocol", ["a", "b"]),
+            ("Sec-WebSocket-Protocol", ["a, b"]),
+            ("Sec-WebSocket-Extensions", ["permessage-deflate"]),
             ("Upgrade", ["h2c"]),
             ("Upgrade", []),
             ("Connection", ["close"]),
@@ -982,7 +1298,10 @@ class TestHooks:
         setattr(peer.protocol, hook, result)
         peer.sends(GOOD)
         come()
-        assert peer.reads() == said("404 Not Found", "no")
+        assert peer.reads() == (
+            b"HTTP/1.1 404 Not Found\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 2\r\n"
+            b"Server: " + SERVER.encode() + b"\r\n\r\nno"
+        )
         assert peer.protocol.state is State.CONNECTING
         setattr(peer.protocol, hook, None)
         peer.sends(GOOD)
@@ -1046,12 +1365,29 @@ class TestHooks:
             async def upgrade_requested(self, request: Request) -> None:
                 assert self.subprotocol == "a"
                 self.user = request.query
-                self.subprotocol = "mine"
+                self.subprotocol = "b"
 
         peer = connect(Login, opened=False, subprotocols=["a"])
-        peer.sends(GOOD.replace(b"/chat", b"/chat?me")[:-2] + b"Sec-WebSocket-Protocol: a\r\n\r\n")
-        assert b"\r\nSec-WebSocket-Protocol: mine\r\n" in peer.reads()
-        assert (peer.protocol.user, peer.protocol.subprotocol) == ("me", "mine")
+        peer.sends(GOOD.replace(b"/chat", b"/chat?me")[:-2] + b"Sec-WebSocket-Protocol: a, b\r\n\r\n")
+        assert b"\r\nSec-WebSocket-Protocol: b\r\n" in peer.reads()
+        assert (peer.protocol.user, peer.protocol.subprotocol) == ("me", "b")
+
+    @pytest.mark.parametrize("offered", [b"", b"Sec-WebSocket-Protocol: chat, v2\r\n"])
+    @pytest.mark.parametrize("chosen", ["mine", "", b"chat", "chat, v2"])
+    def test_a_subprotocol_that_was_not_offered_is_answered_500(self, connect, logged, offered, chosen):
+        class Choosing(Manual):
+            def upgrade_requested(self, request: Request) -> None:
+                self.subprotocol = chosen
+
+        peer = connect(Choosing, opened=False)
+        failed = Outcome(peer.protocol.accept())
+        peer.sends(GOOD[:-2] + offered + b"\r\n")
+        assert peer.reads() == FAILED
+        (mistake,) = logged(errors.LocalError)
+        assert str(mistake) == f"upgrade_requested set self.subprotocol to {chosen!r}, which the client did not offer"
+        assert type(failed[0]) is errors.HookFailed
+        assert failed[0].__cause__ is mistake
+        assert peer.protocol.heard == []
 
     def test_a_context_variable_is_the_handshakes_own(self, connect):
         waiting: Deferred[None] = Deferred()
@@ -1264,7 +1600,7 @@ class TestTimeout:
         for _ in range(5):
             clock.advance(4.0)
             peer.sends(PLAIN)
-            assert peer.reads() == NO_CONNECTION
+            assert peer.reads() == VISITED
         clock.advance(5.1)
         assert peer.transport.disconnecting
 

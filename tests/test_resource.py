@@ -403,7 +403,7 @@ class TestTakeOver:
         peer = Web(resource, clock)
         peer.sends(HEAD.replace(b"websocket\r\n", b"other\r\n", 1) + b"Accept-Encoding: gzip\r\n\r\n")
         status, headers, body = parse(peer.reads())
-        assert (status, headers.getRawHeaders("Content-Encoding")) == (400, ["gzip"])
+        assert (status, headers.getRawHeaders("Content-Encoding")) == (426, ["gzip"])
         assert headers.getRawHeaders("Transfer-Encoding") == ["chunked"]
         assert gzip.decompress(from_chunks(body)).startswith(b"The WebSocket handshake Upgrade")
         peer.sends(HEAD + b"Accept-Encoding: gzip\r\n\r\n")
@@ -606,12 +606,29 @@ class TestAnswersOtherThan101:
         peer = Web(resource, clock, tmp_path)
         peer.sends(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\n\r\n")
         status, headers, body = parse(peer.reads())
-        assert (status, body) == (400, b"The WebSocket handshake Upgrade field is missing")
-        assert sorted(name for name, _ in headers.getAllRawHeaders()) == [b"Content-Length", b"Date", b"Server"]
+        text = b"This is a WebSocket endpoint (RFC 6455, version 13): open it with a WebSocket client, not as a page"
+        assert (status, body) == (426, text)
+        fields = {name: values for name, values in headers.getAllRawHeaders() if name not in (b"Date", b"Server")}
+        assert fields == {
+            b"Content-Length": [b"99"],
+            b"Content-Type": [b"text/plain; charset=utf-8"],
+            b"X-Content-Type-Options": [b"nosniff"],
+            b"Sec-Websocket-Version": [b"13"],
+            b"Upgrade": [b"websocket"],
+            b"Connection": [b"Upgrade"],
+        }
         assert [type(error) for error in resource.outcome] == [NoUpgrade]
         assert (resource.protocol.state, made.connections) == (State.CLOSED, set())
         assert resource.protocol.heard == ["made", "lost"]
-        assert '"GET /ws HTTP/1.1" 400 48 ' in peer.log[0]
+        assert '"GET /ws HTTP/1.1" 426 99 ' in peer.log[0]
+
+    @pytest.mark.parametrize("host", [b"", b"Host: a\r\nHost: a\r\n", b"Host: a b\r\n", b"Host: a:99999\r\n"])
+    def test_the_host_is_checked_before_http_requested(self, clock: Clock, host: bytes) -> None:
+        protocol = echo_class()
+        protocol.http_requested = lambda self, request: Response(200)  # type: ignore[method-assign]
+        peer = web(protocol, clock)
+        peer.sends(b"GET /ws HTTP/1.1\r\n" + host + b"\r\n")
+        assert parse(peer.reads())[0] == 400
 
     def test_the_connection_is_twisted_webs_still(self, clock: Clock) -> None:
         protocol = echo_class()
@@ -620,24 +637,25 @@ class TestAnswersOtherThan101:
         read = peer.reads()
         status, headers, _ = parse(read)
         assert (status, headers.getRawHeaders("Sec-WebSocket-Version")) == (426, ["13"])
+        assert (headers.getRawHeaders("Upgrade"), headers.getRawHeaders("Connection")) == (["websocket"], ["Upgrade"])
         assert read.endswith(b"\r\n\r\nppppp")
         assert not peer.transport.disconnecting
         assert peer.opens(text("one")) == answer_to("one")
         assert [each.state for each in protocol.made] == [State.CLOSED, State.OPEN]
 
     @pytest.mark.parametrize(
-        "head",
+        ("head", "answer"),
         [
-            GET.replace(b"HTTP/1.1", b"HTTP/1.0", 1),
-            b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            (GET.replace(b"HTTP/1.1", b"HTTP/1.0", 1), (400, ["close"])),
+            (b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", (426, ["Upgrade, close"])),
         ],
         ids=["HTTP/1.0", "Connection: close"],
     )
-    def test_http_does_not_keep_the_connection(self, clock: Clock, head: bytes) -> None:
+    def test_http_does_not_keep_the_connection(self, clock: Clock, head: bytes, answer: tuple[int, list[str]]) -> None:
         peer = web(echo_class(), clock)
         peer.sends(head)
         status, headers, _ = parse(peer.reads())
-        assert (status, headers.getRawHeaders("Connection")) == (400, ["close"])
+        assert (status, headers.getRawHeaders("Connection")) == answer
         assert peer.transport.disconnecting
 
     @pytest.mark.parametrize("line", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"])
@@ -1028,7 +1046,7 @@ class TestHttp2:
         code, headers, body, done = stream.sent
         assert (code, body, done) == (b"501", b"The WebSocket handshake was not HTTP/1.1", "done")
         names = {name.lower() for name, _ in headers.getAllRawHeaders()}
-        assert names == {b"server", b"date", b"content-length"}
+        assert names == {b"server", b"date", b"content-type", b"x-content-type-options", b"content-length"}
 
     def test_a_hooks_answer(self, clock: Clock) -> None:
         protocol = echo_class()

@@ -224,7 +224,7 @@ class TestOpening:
         serving = Serving()
         peer = scripted_client(TunnelFactory(serving, clock=Clock()), opened=False)
         peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-        assert peer.read_head().startswith(b"HTTP/1.1 400 ")
+        assert peer.read_head().startswith(b"HTTP/1.1 426 ")
         peer.cut()
         assert serving.built == []
 

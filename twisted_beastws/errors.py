@@ -78,26 +78,28 @@ class NoHost(HandshakeError):
 
 
 class NoConnection(HandshakeError):
-    """There is no Connection field (Beast: ``no_connection``)."""
+    """There is no Connection field (Beast: ``no_connection``); 426 for a request that asks for no WebSocket at all."""
 
     message = "The WebSocket handshake Connection field is missing"
 
 
 class NoConnectionUpgrade(HandshakeError):
-    """No Connection field lists ``upgrade`` (Beast: ``no_connection_upgrade``)."""
+    """No Connection field lists ``upgrade`` (Beast: ``no_connection_upgrade``); 426 as with `NoConnection`."""
 
     message = "The WebSocket handshake Connection field is missing the upgrade token"
 
 
 class NoUpgrade(HandshakeError):
-    """There is no Upgrade field (Beast: ``no_upgrade``)."""
+    """There is no Upgrade field (Beast: ``no_upgrade``): the request asks for no WebSocket."""
 
+    status = 426
     message = "The WebSocket handshake Upgrade field is missing"
 
 
 class NoUpgradeWebsocket(HandshakeError):
-    """No Upgrade field lists ``websocket`` (Beast: ``no_upgrade_websocket``)."""
+    """No Upgrade field lists ``websocket`` (Beast: ``no_upgrade_websocket``): the request asks for no WebSocket."""
 
+    status = 426
     message = "The WebSocket handshake Upgrade field is missing the websocket token"
 
 
@@ -108,7 +110,7 @@ class NoSecKey(HandshakeError):
 
 
 class BadSecKey(HandshakeError):
-    """Sec-WebSocket-Key is not the Base64 of 16 octets (Beast: ``bad_sec_key``)."""
+    """Sec-WebSocket-Key is not the Base64 of 16 bytes (Beast: ``bad_sec_key``)."""
 
     message = "The WebSocket handshake Sec-WebSocket-Key field is invalid"
 
@@ -351,7 +353,10 @@ class LocalError(WebSocketError):
 
 
 class DecoratorError(LocalError):
-    """A decorator changed a field that makes the handshake what it is; the peer is answered 500."""
+    """A decorator changed a field that makes the handshake what it is, or chose a subprotocol that was not offered.
+
+    The server answers 500.
+    """
 
 
 class BufferFull(LocalError):

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from twisted_beastws.dates import http_date
 from twisted_beastws.errors import HandshakeError, HookFailed, LocalError, UpgradeDeclined
 from twisted_beastws.operation import Operation, settled
 from twisted_beastws.options import Decorator
 from twisted_beastws.tls_failures import tls_trouble
 from twisted_beastws.wire import handshake
 from twisted_beastws.wire.deflate import Negotiated, accept_offer
-from twisted_beastws.wire.http import Request, Response, parse_request
+from twisted_beastws.wire.http import MAX_EMPTY_LINES, Request, Response, parse_request
 
 if TYPE_CHECKING:
-    from twisted.python.failure import Failure
-
     from twisted_beastws.protocol import WebSocketProtocol
 
 log = Logger()
@@ -30,7 +30,7 @@ class ServerOpening(Operation):
     __slots__ = ("_request",)
 
     def __init__(self, protocol: WebSocketProtocol) -> None:
-        super().__init__(protocol, "request")
+        super().__init__(protocol, "request", MAX_EMPTY_LINES)
         self._request: Request | None = None
 
     def lost(self, failure: Failure) -> None:
@@ -38,6 +38,12 @@ class ServerOpening(Operation):
         if self._operation is None and (trouble := tls_trouble(failure.value)):
             log.info("TLS with {peer} failed: {trouble}", peer=self._protocol.peer, trouble=trouble)
         super().lost(failure)
+
+    def peer_finished(self) -> bool:
+        """Return whether there is a request to answer: the client may have ended its side of TCP behind it."""
+        super().peer_finished()
+        waits_for_bytes = self._reader is not None or (self._operation is None and not self.octets_wait)
+        return self._protocol.connecting and (self._request is not None or not waits_for_bytes)
 
     def read_request(self) -> Deferred[Request]:
         """The next request's head."""
@@ -61,6 +67,7 @@ class ServerOpening(Operation):
             self._protocol.request = None
             self._protocol.request = self._request = await self._next_request()
             self._protocol.count_request()
+            handshake.check_host(self._request)
         except HandshakeError as error:
             # RFC 9112 §2.2 and RFC 6585 §5, where Beast sends nothing.
             await self._send(handshake.failure(error, self._request), decorator)
@@ -91,6 +98,7 @@ class ServerOpening(Operation):
         try:
             if elsewhere:
                 self._protocol.count_request()
+                handshake.check_host(request)
             response = await self._judge(request, subprotocols or self._protocol.settings.subprotocols)
         except HandshakeError as error:
             await self._send(handshake.failure(error, request), decorator)
@@ -101,23 +109,26 @@ class ServerOpening(Operation):
         if response is None:
             response = await self._decorate(self._success(request), decorator)
             if response.status == 101:
+                self._protocol.subprotocol = response.field("Sec-WebSocket-Protocol")
                 self._upgrade(request, response)
                 return request
             decorator = None
-            for name in ("Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Extensions"):
+            for name in handshake.SWITCHING_FIELDS:
                 response.headers.removeHeader(name)
         await self._send(response, decorator)
         raise UpgradeDeclined(response)
 
     def _upgrade(self, request: Request, response: Response | None) -> None:
         """Become a session; no ``response`` is the answer as it is without a decorator."""
-        protocol = self._protocol
+        protocol, date = self._protocol, http_date()
         if response is None:
-            answer = handshake.success_octets(request, protocol.subprotocol, protocol.extensions)
+            answer = handshake.success_bytes(request, protocol.subprotocol, protocol.extensions, date)
         else:
+            if not response.headers.hasHeader(b"Date"):
+                response.headers.setRawHeaders(b"Date", [date])
             answer = response.to_bytes()
         protocol.outgoing.write_admitted(answer)
-        protocol.upgraded(request, response)
+        protocol.upgraded(request, response, date)
 
     def _success(self, request: Request) -> Response:
         return handshake.success(request, self._protocol.subprotocol, self._protocol.extensions)
@@ -135,8 +146,18 @@ class ServerOpening(Operation):
         answer = await self._ask(protocol.upgrade_requested, request)
         if answer is not None:
             return answer
+        self._check_subprotocol(request)
         protocol.deflate = self._accept_deflate(request)
         return None
+
+    def _check_subprotocol(self, request: Request) -> None:
+        chosen = self._protocol.subprotocol
+        if chosen is not None and chosen not in handshake.offered_subprotocols(request):
+            mistake = LocalError(
+                f"upgrade_requested set self.subprotocol to {chosen!r}, which the client did not offer"
+            )
+            self._hook_failed("upgrade_requested", Failure(mistake))
+            raise HookFailed from mistake
 
     def _accept_deflate(self, request: Request) -> Negotiated | None:
         options = self._protocol.settings.deflate
@@ -160,13 +181,17 @@ class ServerOpening(Operation):
         except Exception as error:
             if self.abandoned:
                 raise
-            log.failure(
-                "{hook} failed; the handshake on connection {connection} is answered 500",
-                hook=hook.__qualname__,
-                connection=self._protocol.connection_id,
-            )
+            self._hook_failed(hook.__qualname__, Failure())
             raise HookFailed from error
         return answer
+
+    def _hook_failed(self, hook: str, failure: Failure) -> None:
+        log.failure(
+            "{hook} failed; the handshake on connection {connection} is answered 500",
+            failure,
+            hook=hook,
+            connection=self._protocol.connection_id,
+        )
 
     async def _decorate(self, response: Response, decorator: Decorator | None) -> Response:
         response.request = self._request
@@ -179,16 +204,13 @@ class ServerOpening(Operation):
             if isinstance(answer, Response) and answer is not response:
                 # Or whoever it was to keep out would be let in.
                 raise TypeError(f"a decorator changes the response that it is given: it returned {answer!r}")
-            handshake.check_decorated(response, accept, extensions)
+            handshake.check_decorated(response, self._request, accept, extensions)
             # What cannot be written is the decorator's mistake, too.
             response.to_bytes()
         except Exception as error:
             if self.abandoned:
                 raise
-            log.failure(
-                "the decorator failed; the handshake on connection {connection} is answered 500",
-                connection=self._protocol.connection_id,
-            )
+            self._hook_failed("the decorator", Failure())
             await self._send(handshake.failure(HookFailed(), self._request), None)
             if isinstance(error, LocalError):
                 raise
@@ -204,8 +226,9 @@ class ServerOpening(Operation):
         request = self._request
         # RFC 9112 §9.3: kept unless either side says otherwise; behind a body, unread, nothing could be found.
         keep = request is not None and request.keep_alive and not request.has_body and response.keep_alive
-        if not keep:
-            response.headers.setRawHeaders("Connection", ["close"])
+        if self._finished and not self.octets_wait:
+            keep = False
+        handshake.complete(response, close=not keep, date=http_date())
         answer = response.to_bytes()
         self._request = None
         self._protocol.dismiss()

@@ -7,6 +7,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from twisted_beastws.errors import LocalError
@@ -62,18 +63,29 @@ class Operation:
     of them the transport is paused.
     """
 
-    __slots__ = ("_coroutine", "_head", "_idle", "_operation", "_paused", "_protocol", "_reader", "_receiving")
+    __slots__ = (
+        "_coroutine",
+        "_finished",
+        "_head",
+        "_idle",
+        "_operation",
+        "_paused",
+        "_protocol",
+        "_reader",
+        "_receiving",
+    )
 
-    def __init__(self, protocol: WebSocketProtocol, subject: str) -> None:
+    def __init__(self, protocol: WebSocketProtocol, subject: str, max_empty_lines: int = 0) -> None:
         limits = protocol.settings.limits
         self._protocol = protocol
-        self._head = HeadBuffer(limits.max_head_size, limits.max_head_lines, subject)
+        self._head = HeadBuffer(limits.max_head_size, limits.max_head_lines, subject, max_empty_lines)
         self._reader: Deferred[None] | None = None
         self._idle: Callable[[], None] | None = None
         self._operation: Deferred[Any] | None = None
         self._coroutine: Deferred[Any] | None = None
         self._paused = False
         self._receiving = False
+        self._finished = False
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the transport."""
@@ -99,6 +111,8 @@ class Operation:
         self._require_idle()
         if self.octets_wait:
             begin()
+        elif self._finished:
+            self._protocol.tear_down()
         else:
             self._idle = begin
             self._hold_back()
@@ -107,6 +121,11 @@ class Operation:
     def octets_wait(self) -> bool:
         """Some came that nothing has read."""
         return len(self._head) > 0
+
+    def peer_finished(self) -> bool:
+        """Go on without more bytes, which the peer will not send; return whether there is something to go on with."""
+        self._finished = True
+        return False
 
     def rest(self) -> bytes:
         """The octets behind the last head, which leave."""
@@ -204,7 +223,10 @@ class Operation:
         return head
 
     async def more(self) -> None:
-        """Wait for octets."""
+        """Wait for bytes; raises ``ConnectionDone``, and ends the connection, where none will come."""
+        if self._finished:
+            self._protocol.tear_down()
+            raise ConnectionDone
         self._reader = Deferred()
         self._hold_back()
         await self._reader

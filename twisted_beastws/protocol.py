@@ -140,7 +140,7 @@ class WebSocketProtocol(Protocol):
     _state: State = State.CONNECTING
     _transport: Any = None
     _response: Response | None = None
-    _undecorated: bool = False
+    _answered_at: str | None = None
     _connection_id: int | None = None
     _in_hook_mode: ClassVar[bool] = False
     _session_types: ClassVar[tuple[type[Session], type[DeflateSession]]] = (Session, DeflateSession)
@@ -218,13 +218,19 @@ class WebSocketProtocol(Protocol):
         self._transport = transport
 
     def readConnectionLost(self) -> None:
-        """The peer ended its side of TCP: end ours behind what is queued (`IHalfCloseableProtocol`)."""
+        """The peer ended its side of TCP (`IHalfCloseableProtocol`): answer its requests, then end ours."""
         self._settle_opening()
         self._peer_finished = True
-        if self._opening is not None and self._session is None:
+        if self._opening is None or self._session is not None:
+            self._end_with_peer()
+        elif not self._opening.peer_finished():
             self._closing()
             self._opening.lost(Failure(ConnectionDone()))
-        elif self._session is not None and not self._session.ended:
+            self._end_with_peer()
+
+    def _end_with_peer(self) -> None:
+        """End our side of TCP behind the bytes that are queued."""
+        if self._session is not None and not self._session.ended:
             self._session.lost(ConnectionDone())
         if self.outgoing.finished:
             self._transport.loseConnection()
@@ -357,7 +363,8 @@ class WebSocketProtocol(Protocol):
             any other answer leaves through twisted.web, which keeps the connection, and `state` is ``CLOSED``.
         buffered: octets read off the wire already; they may hold the request, what is behind it, or parts of either.
         decorator: gets the `Response` before it is sent, failures too; may be a coroutine function; default: the
-            factory's.
+            factory's. If it sets Sec-WebSocket-Protocol of a 101 to another that the client offers, `subprotocol`
+            follows.
         subprotocols: those spoken here, the preferred first; default: the factory's.
 
         Fires with the request when the connection is open: `opened` is called first, then the code that awaits this
@@ -436,7 +443,8 @@ class WebSocketProtocol(Protocol):
 
     def upgrade_requested(self, request: Request) -> Any:
         """A valid handshake, before its answer. None accepts it; a `Response` (or a Deferred of one, or a coroutine)
-        declines. May set ``self.subprotocol`` and ``self.user``."""
+        declines. May set ``self.user``, and ``self.subprotocol`` to one that the client offers: another is logged as a
+        mistake, and answered 500."""
 
     def opened(self) -> Any:
         """The connection is open. Where hooks take the messages, they wait for what it returns."""
@@ -684,9 +692,9 @@ class WebSocketProtocol(Protocol):
     @property
     def response(self) -> Response | None:
         """The opening handshake's 101, None before."""
-        if self._undecorated and self.request is not None:
+        if self._answered_at is not None and self.request is not None:
             # Made when it is asked for: its fields are a good part of what an idle connection would cost.
-            return success(self.request, self.subprotocol, self.extensions)
+            return success(self.request, self.subprotocol, self.extensions, self._answered_at)
         return self._response
 
     @property
@@ -776,11 +784,11 @@ class WebSocketProtocol(Protocol):
                 self._liveness.resumed()
                 self._transport.resumeProducing()
 
-    def upgraded(self, request: Request, response: Response | None) -> None:
-        """The handshake succeeded: become a session. No ``response`` is the plain 101 that ``request`` gets."""
+    def upgraded(self, request: Request, response: Response | None, date: str | None = None) -> None:
+        """Become a session. No ``response`` stands for the plain 101 that answered ``request`` at ``date``."""
         self.request = request
         if response is None:
-            self._undecorated = True
+            self._answered_at = date
         else:
             self._response = response
         session = self._make_session()
@@ -841,6 +849,8 @@ class WebSocketProtocol(Protocol):
             rest = opening.rest()
             if rest:
                 session.feed(rest)
+        if self._peer_finished:
+            self._end_with_peer()
 
     # What the session calls, and where its messages go.
 

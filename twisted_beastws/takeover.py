@@ -9,8 +9,10 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
+from twisted_beastws.dates import http_date
 from twisted_beastws.errors import BadHttpVersion, LocalError
 from twisted_beastws.opening import ServerOpening
+from twisted_beastws.wire import handshake
 from twisted_beastws.wire.closing import CloseCode
 from twisted_beastws.wire.handshake import is_upgrade
 from twisted_beastws.wire.http import Request, Response
@@ -128,6 +130,8 @@ class WebConnection:
                 self.over_http2 and name in _OF_A_CONNECTION
             ):
                 request.responseHeaders.setRawHeaders(name, values)
+        if not request.responseHeaders.hasHeader(b"Date"):
+            request.responseHeaders.setRawHeaders(b"Date", [http_date()])
         # RFC 9110 §8.6: these have no body, and no length.
         if response.status not in (204, 304):
             request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(response.body)])
@@ -138,10 +142,14 @@ class WebConnection:
         """Add to a 101 what the site and the application set on the request: cookies, Server and Date."""
         headers = response.headers
         for name, values in self._http_request.responseHeaders.getAllRawHeaders():
-            if name not in _OF_A_BODY and not headers.hasHeader(name):
+            # The handshake's own fields are agreed on with the client: a site has no part in that.
+            ours = name in _OF_A_BODY or name.startswith(b"Sec-Websocket-")
+            if not ours and not headers.hasHeader(name):
                 headers.setRawHeaders(name, values)
         for cookie in self._http_request.cookies:
             headers.addRawHeader(b"Set-Cookie", cookie)
+        if not headers.hasHeader(b"Date"):
+            headers.setRawHeaders(b"Date", [http_date()])
 
     # The take-over.
 
@@ -248,6 +256,7 @@ class RequestOpening(ServerOpening):
 
     async def _write(self, response: Response) -> None:
         self._request = None
+        handshake.complete(response)
         self._connection.answer(response)
         self._protocol.let_go()
 

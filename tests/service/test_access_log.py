@@ -146,7 +146,7 @@ class TestEntries:
         assert (entry["status"], entry["origin"], entry["address"]) == (403, "http://evil", None)
         assert "code" not in entry
         peer.sends(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-        assert server.entries[1]["status"] == 400
+        assert server.entries[1]["status"] == 426
 
     def test_each_connection_has_a_number_of_its_own(self, serve: Any) -> None:
         server = serve()

@@ -135,7 +135,7 @@ class TestMetrics:
             "beastws_connections,open": 1,
             "beastws_connections,closing": 1,
             "beastws_handshakes_total,101": 3,
-            "beastws_handshakes_total,400": 1,
+            "beastws_handshakes_total,426": 1,
             "beastws_messages_total,received,text": 1,
             "beastws_messages_total,received,binary": 0,
             "beastws_messages_total,sent,text": 1,

@@ -204,8 +204,11 @@ class TestRefused:
         client = service.connect()
         client.sends(b"GET /chat HTTP/1.1\r\nHost: example.com\r\n\r\n")
         head, _, body = client.gets().partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 51\r\n")
-        assert body == b"The WebSocket handshake Connection field is missing"
+        assert head.startswith(b"HTTP/1.1 426 Upgrade Required\r\n")
+        assert b"\r\nUpgrade: websocket\r\n" in head and b"\r\nConnection: Upgrade\r\n" in head
+        assert body == (
+            b"This is the chat's WebSocket endpoint, for WebSocket clients; the page that talks to it is at /\n"
+        )
 
     def test_http_goes_on_before_and_after_it(self, service: Service) -> None:
         client = service.connect()
@@ -328,10 +331,11 @@ class TestRooms:
         client.sends(upgrade(target))
         assert client.gets().startswith(b"HTTP/1.1 404 ")
 
-    def test_plain_http_there_is_the_handshakes_to_answer(self, service: Service) -> None:
+    def test_plain_http_there_is_told_where_the_page_is(self, service: Service) -> None:
         client = service.connect()
         client.sends(b"GET /chat/a HTTP/1.1\r\nHost: h\r\n\r\n")
-        assert client.gets().startswith(b"HTTP/1.1 400 ")
+        answer = client.gets()
+        assert answer.startswith(b"HTTP/1.1 426 ") and answer.endswith(b"the page that talks to it is at /\n")
 
     def test_below_a_chat_at_the_root(self) -> None:
         service = Service("--path=/")

@@ -252,7 +252,7 @@ class TestHandshakes:
         peer.sends(peer.HEAD.replace(b"/chat", b"/no"), peer.HEAD[:-2] + b"Origin: http://evil\r\n\r\n", peer.HEAD)
         noise = server.client(opened=False)
         noise.sends(b"\0\0\r\n\r\n")
-        assert server.meter.handshakes == {"400": 2, "403": 2, "101": 1}
+        assert server.meter.handshakes == {"400": 1, "426": 1, "403": 2, "101": 1}
         assert server.meter.responses == {"200": 1}
 
     def test_one_that_takes_too_long(self, serve: Any, clock: Clock) -> None:

@@ -38,10 +38,25 @@ class TestPaths:
     @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
     def test_what_goes_to_the_chat_is_left_to_the_handshake(self, target: str, method: str) -> None:
         assert is_left_to_the_handshake(target, method)
-        assert Site("/chat").answer(Request(method, target, "1.1", Headers())) is None
+
+    @pytest.mark.parametrize("target", ["/chat", "/chat?room=/", "http://example.com/chat"])
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_a_browser_that_opens_the_chat_is_told_where_the_page_is(self, target: str, method: str) -> None:
+        response = ask(target, method, fields={"Connection": ["keep-alive"]})
+        assert response.status == 426
+        assert response.field("Content-Type") == "text/plain; charset=utf-8"
+        assert response.field("X-Content-Type-Options") == "nosniff"
+        assert response.body == (
+            b"This is the chat's WebSocket endpoint, for WebSocket clients; the page that talks to it is at /\n"
+        )
+        assert Site("/chat").answer(Request("POST", target, "1.1", Headers())) is None
+
+    def test_options_of_the_server_itself(self) -> None:
+        response = ask("*", "OPTIONS")
+        assert (response.status, response.field("Allow"), response.body) == (204, "GET, HEAD", b"")
 
     @pytest.mark.parametrize(
-        "target", ["/nope", "/chat/", "/CHAT", "/chat/x", "//chat", "/ch%61t", "/index.html", "*", "example.com:80"]
+        "target", ["/nope", "/chat/", "/CHAT", "/chat/x", "//chat", "/ch%61t", "/index.html", "example.com:80"]
     )
     @pytest.mark.parametrize("fields", [{}, UPGRADE])
     def test_all_else_is_404(self, target: str, fields: dict[str, list[str]]) -> None:

@@ -26,7 +26,7 @@ from twisted_beastws.wire.handshake import (
     make_key,
     select_subprotocol,
     success,
-    success_octets,
+    success_bytes,
 )
 from twisted_beastws.wire.http import SERVER, HeadBuffer, Headers, Request, Response, parse_request, parse_response
 
@@ -80,7 +80,18 @@ def bad(
     text: str, *, version: str = "1.1", close: bool = False, status: str = "400 Bad Request", more: str = ""
 ) -> bytes:
     connection = "Connection: close\r\n" if close else ""
-    return f"HTTP/{version} {status}\r\n{more}Content-Length: {len(text)}\r\n{connection}\r\n{text}".encode()
+    return (
+        f"HTTP/{version} {status}\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"
+        f"{more}Content-Length: {len(text)}\r\n{connection}\r\n{text}"
+    ).encode()
+
+
+def upgrade_required(text: str, connection: str = "Upgrade") -> bytes:
+    return (
+        "HTTP/1.1 426 Upgrade Required\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"X-Content-Type-Options: nosniff\r\nContent-Length: {len(text)}\r\nUpgrade: websocket\r\n"
+        f"Sec-WebSocket-Version: 13\r\nConnection: {connection}\r\n\r\n{text}"
+    ).encode()
 
 
 METHOD = "The WebSocket handshake method was not GET"
@@ -93,11 +104,8 @@ BODY = "The WebSocket handshake request has a body"
 TWICE = "The WebSocket handshake {} field is given twice"
 NO_HOST = "The WebSocket handshake Host field is missing"
 NO_TOKEN = "The WebSocket handshake Upgrade field is missing the websocket token"
-UPGRADE_REQUIRED = bad(
-    "The WebSocket handshake Sec-WebSocket-Version field is invalid",
-    status="426 Upgrade Required",
-    more="Sec-WebSocket-Version: 13\r\n",
-)
+ENDPOINT = "This is a WebSocket endpoint (RFC 6455, version 13): open it with a WebSocket client, not as a page"
+UPGRADE_REQUIRED = upgrade_required("The WebSocket handshake Sec-WebSocket-Version field is invalid")
 
 OTHER_CASE = head().swapcase().replace(b"get / http", b"GET / HTTP").replace(KEY.swapcase().encode(), KEY.encode())
 
@@ -109,7 +117,6 @@ ACCEPTED = {
     "Upgrade: h2c, websocket": head(Upgrade="h2c, websocket"),
     "Upgrade: websocket/13": head(Upgrade="websocket/13"),
     "absolute-form target": head("GET http://localhost/ HTTP/1.1"),
-    "asterisk target": head("GET * HTTP/1.1"),
     "empty Host": head(Host=""),
     "version padded": head(Sec_WebSocket_Version=" 13 "),
     "foreign Origin, any allowed": head(Origin="https://evil.example"),
@@ -140,9 +147,14 @@ REFUSED: dict[str, tuple[bytes, type[HandshakeError], bytes]] = {
     "no Connection": (head(Connection=None), errors.NoConnection, bad(CONNECTION)),
     "Connection: keep-alive": (head(Connection="keep-alive"), errors.NoConnectionUpgrade, bad(TOKEN)),
     "Connection: upgraded": (head(Connection="upgraded"), errors.NoConnectionUpgrade, bad(TOKEN)),
+    # RFC 9110 §15.5.22: what asks for no WebSocket is told to.
     "Connection: close": (head(Connection="close"), errors.NoConnectionUpgrade, bad(TOKEN, close=True)),
-    "no Upgrade": (head(Upgrade=None), errors.NoUpgrade, bad("The WebSocket handshake Upgrade field is missing")),
-    "Upgrade: h2c": (head(Upgrade="h2c"), errors.NoUpgradeWebsocket, bad(NO_TOKEN)),
+    "no Upgrade": (
+        head(Upgrade=None),
+        errors.NoUpgrade,
+        upgrade_required("The WebSocket handshake Upgrade field is missing"),
+    ),
+    "Upgrade: h2c": (head(Upgrade="h2c"), errors.NoUpgradeWebsocket, upgrade_required(NO_TOKEN)),
     "no key": (head(Sec_WebSocket_Key=None), errors.NoSecKey, bad(NO_KEY)),
     "key of 25 characters": (head(Sec_WebSocket_Key="A" + KEY), errors.BadSecKey, bad(BAD_KEY)),
     "no version": (
@@ -154,7 +166,22 @@ REFUSED: dict[str, tuple[bytes, type[HandshakeError], bytes]] = {
     "version 13, 8": (head(Sec_WebSocket_Version="13, 8"), errors.BadSecVersion, UPGRADE_REQUIRED),
     "version 013": (head(Sec_WebSocket_Version="013"), errors.BadSecVersion, UPGRADE_REQUIRED),
     "empty version": (head(Sec_WebSocket_Version=""), errors.BadSecVersion, UPGRADE_REQUIRED),
-    "plain GET": (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", errors.NoConnection, bad(CONNECTION)),
+    "plain GET": (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", errors.NoConnection, upgrade_required(ENDPOINT)),
+    "plain HEAD": (
+        b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n",
+        errors.NoConnection,
+        upgrade_required(ENDPOINT).removesuffix(ENDPOINT.encode()),
+    ),
+    "plain GET, Connection: close": (
+        b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        errors.NoConnectionUpgrade,
+        upgrade_required(ENDPOINT, "Upgrade, close"),
+    ),
+    "a handshake that lost its Upgrade to a proxy": (
+        head(Connection="close", Upgrade=None),
+        errors.NoConnectionUpgrade,
+        upgrade_required(TOKEN, "Upgrade, close"),
+    ),
     "no key, Connection: close, Upgrade": (
         head(Connection="close, Upgrade", Sec_WebSocket_Key=None),
         errors.NoSecKey,
@@ -168,7 +195,9 @@ REFUSED: dict[str, tuple[bytes, type[HandshakeError], bytes]] = {
     "24 characters, not Base64": (head(Sec_WebSocket_Key="!" * 24), errors.BadSecKey, bad(BAD_KEY)),
     "24 characters of 17 octets": (head(Sec_WebSocket_Key=KEY[:-2] + "A="), errors.BadSecKey, bad(BAD_KEY)),
     "24 characters of 18 octets": (head(Sec_WebSocket_Key="A" * 24), errors.BadSecKey, bad(BAD_KEY)),
-    "padding bits set": (head(Sec_WebSocket_Key=KEY[:-3] + "R=="), errors.BadSecKey, bad(BAD_KEY)),
+    "16 bytes and a line's end": (head(Sec_WebSocket_Key=KEY + "\n"), errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "asterisk target": (head("GET * HTTP/1.1"), errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "authority target": (head("GET localhost:80 HTTP/1.1"), errors.BadRequest, bad(NOT_HTTP, close=True)),
     "two keys": (
         head(more=("Sec-WebSocket-Key: " + KEY,)),
         errors.DuplicateField,
@@ -246,12 +275,21 @@ class TestServer:
             b"Server: twisted_beastws/0.1.0\r\n\r\n"
         )
 
+    def test_a_key_whose_padding_bits_are_set_is_16_bytes_too(self) -> None:
+        """The example in RFC 6455 §4.1, "the value of the header field is `AQIDBAUGBwgJCgsMDQ4PEC==`"."""
+        for key, accept in (
+            ("AQIDBAUGBwgJCgsMDQ4PEC==", "OfS0wDaT5NoxF2gqm7Zj2YtetzM="),
+            ("dGhlIHNhbXBsZSBub25jZR==", "Zgw8jYXtqX5qJr7MJ1Q/MqzeSRI="),
+        ):
+            error, sent = answer(head(Sec_WebSocket_Key=key))
+            assert (error, sent) == (None, GOOD.replace(ACCEPT.encode(), accept.encode()))
+
     @pytest.mark.parametrize("subprotocol", [None, "chat"])
     @pytest.mark.parametrize("extensions", [None, "permessage-deflate; server_no_context_takeover"])
-    def test_the_octets_of_a_success(self, subprotocol: str | None, extensions: str | None) -> None:
-        request = parse_request(head())
-        octets = success_octets(request, subprotocol, extensions)
-        assert octets == success(request, subprotocol, extensions).to_bytes()
+    def test_the_bytes_of_a_success(self, subprotocol: str | None, extensions: str | None) -> None:
+        request, date = parse_request(head()), "Sun, 06 Nov 1994 08:49:37 GMT"
+        sent = success_bytes(request, subprotocol, extensions, date)
+        assert sent == success(request, subprotocol, extensions, date).to_bytes()
 
     def test_each_success_has_headers_of_its_own(self) -> None:
         request = parse_request(head())
@@ -261,7 +299,8 @@ class TestServer:
     def test_failure_without_a_request(self) -> None:
         response = failure(errors.HeadTooLarge(), None)
         assert response.to_bytes() == (
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 31\r\nConnection: close\r\n"
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            b"X-Content-Type-Options: nosniff\r\nContent-Length: 31\r\nConnection: close\r\n"
             b"Server: twisted_beastws/0.1.0\r\n\r\nThe request's head is too large"
         )
         assert not response.keep_alive
@@ -275,7 +314,8 @@ class TestServer:
         response.headers.setRawHeaders("Server", ["Acme"])
         response.headers.setRawHeaders("X-Seen-Status", ["400"])
         assert response.to_bytes() == (
-            b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nServer: Acme\r\nX-Seen-Status: 400\r\n\r\nno"
+            b"HTTP/1.1 401 Unauthorized\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            b"X-Content-Type-Options: nosniff\r\nContent-Length: 2\r\nServer: Acme\r\nX-Seen-Status: 400\r\n\r\nno"
         )
 
     def test_body_that_an_http_server_read_is_no_hindrance(self) -> None:
@@ -489,8 +529,12 @@ class TestOrigin:
             "allow it with Origins(allowed=...), --origin or origins="
         )
         assert str(caught.value) == text
-        assert failure(caught.value, request).to_bytes() == (
-            f"HTTP/1.1 403 Forbidden\r\nContent-Length: {len(text)}\r\nServer: {SERVER}\r\n\r\n{text}".encode()
+        assert (
+            failure(caught.value, request).to_bytes()
+            == (
+                "HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\n"
+                f"X-Content-Type-Options: nosniff\r\nContent-Length: {len(text)}\r\nServer: {SERVER}\r\n\r\n{text}"
+            ).encode()
         )
         with pytest.raises(errors.OriginRefused, match="is not an allowed one; allow it with"):
             check_origin(request, Origins(same_site=False))
@@ -529,9 +573,24 @@ class TestSubprotocol:
 
 class TestDecorated:
     def test_unchanged_or_added_to(self) -> None:
-        response = success(parse_request(head()), "chat")
+        request = parse_request(head(Sec_WebSocket_Protocol="chat"))
+        response = success(request, "chat")
         response.headers.addRawHeader("Set-Cookie", "a=b")
-        check_decorated(response, ACCEPT)
+        check_decorated(response, request, ACCEPT)
+
+    @pytest.mark.parametrize("offered", [None, "", "superchat", "Chat", "chat;v=1"])
+    def test_to_a_subprotocol_that_was_not_offered(self, offered: str | None) -> None:
+        request = parse_request(head(Sec_WebSocket_Protocol=offered))
+        for also in (request, None):
+            with pytest.raises(errors.DecoratorError, match="'chat', which the client did not offer"):
+                check_decorated(success(request, "chat"), also, ACCEPT)
+
+    def test_to_two_subprotocols(self) -> None:
+        request = parse_request(head(Sec_WebSocket_Protocol="a, b"))
+        response = success(request, "a")
+        response.headers.addRawHeader("Sec-WebSocket-Protocol", "b")
+        with pytest.raises(errors.DecoratorError, match="two Sec-WebSocket-Protocol fields"):
+            check_decorated(response, request, ACCEPT)
 
     @pytest.mark.parametrize("name", ["Upgrade", "Connection", "Sec-WebSocket-Accept"])
     def test_changed(self, name: str) -> None:
@@ -539,22 +598,22 @@ class TestDecorated:
             response = success(parse_request(head()))
             response.headers.setRawHeaders(name, values)
             with pytest.raises(errors.DecoratorError, match=name):
-                check_decorated(response, ACCEPT)
+                check_decorated(response, None, ACCEPT)
             response.status = 403
-            check_decorated(response, ACCEPT)
+            check_decorated(response, None, ACCEPT)
 
     def test_failure_made_a_success(self) -> None:
         response = failure(errors.NoHost(), None)
-        check_decorated(response, None)
+        check_decorated(response, None, None)
         response.status = 101
         with pytest.raises(errors.DecoratorError):
-            check_decorated(response, None)
+            check_decorated(response, None, None)
 
     @pytest.mark.parametrize("status", [100, 102, 103, 199])
     @pytest.mark.parametrize("accept", [ACCEPT, None])
     def test_made_an_interim_answer(self, status: int, accept: str | None) -> None:
         with pytest.raises(errors.DecoratorError, match=str(status)):
-            check_decorated(Response(status), accept)
+            check_decorated(Response(status), None, accept)
 
     def test_declining_101_is_a_whole_answer(self) -> None:
         response = success(parse_request(head()))

@@ -97,12 +97,11 @@ class TestParseRequest:
         [
             (b"BREW / HTTP/1.1", "BREW", "/", "1.1"),
             (b"get / HTTP/1.1", "get", "/", "1.1"),
-            (b"PRI * HTTP/1.1", "PRI", "*", "1.1"),
             (b"CONNECT 127.0.0.1:80 HTTP/1.1", "CONNECT", "127.0.0.1:80", "1.1"),
             (b"CONNECT [::1]:80 HTTP/1.1", "CONNECT", "[::1]:80", "1.1"),
             (b"POST /x HTTP/1.0", "POST", "/x", "1.0"),
             (b"GET http://h/x?y HTTP/1.1", "GET", "http://h/x?y", "1.1"),
-            (b"GET * HTTP/1.1", "GET", "*", "1.1"),
+            (b"OPTIONS * HTTP/1.1", "OPTIONS", "*", "1.1"),
             (b'GET /a|b{c}"<>^` HTTP/1.1', "GET", '/a|b{c}"<>^`', "1.1"),
         ],
     )
@@ -119,6 +118,10 @@ class TestParseRequest:
             b"GET HTTP/1.1", b"GET foo HTTP/1.1", b"GET /a b HTTP/1.1", b"GET /\x01 HTTP/1.1", b"GET /\x7f HTTP/1.1",
             b"GET /\xc3\xa9 HTTP/1.1", b"GET /#x HTTP/1.1", b"G(T / HTTP/1.1", b"G\xc3T / HTTP/1.1", b"GET / RTSP/1.0",
             b"SOURCE / ICE/1.0", b"GET / HTTP/1.1\r", b"garbage", b"PRI * HTTP/2.0", b"\x16\x03\x01\x02\x00",
+            # RFC 9112 §3.2: each form has its methods.
+            b"PRI * HTTP/1.1", b"GET * HTTP/1.1", b"OPTIONS *x HTTP/1.1", b"GET h:80 HTTP/1.1", b"GET h HTTP/1.1",
+            b"CONNECT / HTTP/1.1", b"CONNECT h HTTP/1.1", b"CONNECT h: HTTP/1.1", b"CONNECT http://h/ HTTP/1.1",
+            b"CONNECT h:800000 HTTP/1.1", b"CONNECT :80/x HTTP/1.1", b"GET http:/x HTTP/1.1",
         ],
     )  # fmt: skip
     def test_start_lines_that_are_not(self, start: bytes) -> None:
@@ -255,9 +258,15 @@ class TestResponse:
     def test_text(self) -> None:
         response = Response(200, body="grüß")
         assert response.to_bytes() == (
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 6\r\n"
-            f"Server: {SERVER}\r\n\r\ngrüß".encode()
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"
+            f"Content-Length: 6\r\nServer: {SERVER}\r\n\r\ngrüß".encode()
         )
+
+    def test_a_text_has_what_the_caller_said_of_it(self) -> None:
+        for headers in ({"X-Content-Type-Options": "none"}, {"Content-Type": "text/html"}):
+            sent = Response(200, headers=headers, body="x").to_bytes()
+            assert sent.count(b"X-Content-Type-Options: none") == len(headers.keys() & {"X-Content-Type-Options"})
+            assert b"nosniff" not in sent
 
     def test_octets_have_no_type(self) -> None:
         assert Response(200, body=b"x").to_bytes() == (
@@ -434,9 +443,11 @@ def chunked(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(places)]
 
 
-def run(chunks: list[bytes], max_size: int = 200, max_lines: int = 8) -> tuple[list[bytes], object]:
+def run(
+    chunks: list[bytes], max_size: int = 200, max_lines: int = 8, max_empty_lines: int = 0
+) -> tuple[list[bytes], object]:
     """The heads that come out, and what ended it: the rest, or the error."""
-    buffer = HeadBuffer(max_size, max_lines)
+    buffer = HeadBuffer(max_size, max_lines, "request", max_empty_lines)
     heads: list[bytes] = []
     for chunk in chunks:
         buffer.feed(chunk)
@@ -489,11 +500,21 @@ class TestHeadBuffer:
             max_size=12,
         ).map(b"".join),
         st.lists(st.integers(0, 400), max_size=12),
+        st.sampled_from([0, 1, 3]),
     )
-    def test_any_chunking_gives_the_same(self, data: bytes, cuts: list[int]) -> None:
-        whole = run([data])
-        assert run(chunked(data, cuts)) == whole
-        assert run([data[at : at + 1] for at in range(len(data))]) == whole
+    def test_any_chunking_gives_the_same(self, data: bytes, cuts: list[int], empty: int) -> None:
+        whole = run([data], max_empty_lines=empty)
+        assert run(chunked(data, cuts), max_empty_lines=empty) == whole
+        assert run([data[at : at + 1] for at in range(len(data))], max_empty_lines=empty) == whole
+
+    @pytest.mark.parametrize("step", [1, 2, 3, 10_000])
+    def test_limit_of_empty_lines(self, step: int) -> None:
+        for count in (2, 3):
+            data = (b"\r\n" * count + HEAD) * 4
+            assert run(chunked(data, list(range(0, len(data), step))), len(HEAD), 5, 3) == ([HEAD] * 4, b"")
+        assert run([b"\r\n" * 4 + HEAD], max_empty_lines=3)[1] == (BadRequest, "The request is not valid HTTP")
+        assert run([b"\r\n\r"], max_empty_lines=1)[1] == (BadRequest, "The request is not valid HTTP")
+        assert run([b"\r\n\r"], max_empty_lines=2) == ([], b"\r")
 
     @pytest.mark.parametrize(
         ("data", "error"),

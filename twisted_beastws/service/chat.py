@@ -61,7 +61,9 @@ class Chat(WebSocketProtocol):
         if not room:
             return self._site.answer(request)
         # Below a chat at / every path is a room's, but no page.
-        return None if self._path != "/" or is_upgrade(request) else self._site.answer(request)
+        if self._path == "/" and not is_upgrade(request):
+            return self._site.answer(request)
+        return self._site.answer_visit(request)
 
     def upgrade_requested(self, request: Request) -> Response | None:
         if self.subprotocol == CHAT_V1:

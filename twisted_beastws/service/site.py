@@ -8,9 +8,10 @@ from hashlib import sha256
 from html import escape
 from importlib.resources import files
 
-from twisted_beastws.wire.handshake import is_upgrade
+from twisted_beastws.wire.handshake import is_upgrade, is_visit
 from twisted_beastws.wire.http import Headers, Request, Response
 
+ENDPOINT = "This is the chat's WebSocket endpoint, for WebSocket clients; the page that talks to it is at /\n"
 NOT_FOUND = "There is nothing here; the chat's page is at /\n"
 NOT_ALLOWED = "The chat's page can only be read: GET or HEAD\n"
 
@@ -37,18 +38,25 @@ class Site:
         )
 
     def answer(self, request: Request) -> Response | None:
-        """The answer to a request; None for what the WebSocket handshake is to answer.
+        """Return the answer to a request; None for what the WebSocket handshake is to answer.
 
         A chat at ``/`` shares that path with the page: requests for an upgrade are the chat's there, all others the
         page's.
         """
         if request.path == self._chat_path and (request.path != "/" or is_upgrade(request)):
-            return None
+            return self.answer_visit(request)
+        if request.target == "*":
+            # RFC 9110 §9.3.7: OPTIONS for the server itself.
+            return Response(204, headers=Headers({"Allow": ["GET, HEAD"]}))
         if request.path != "/":
             return Response(404, body=NOT_FOUND)
         if request.method not in ("GET", "HEAD"):
             return Response(405, headers=Headers({"Allow": ["GET, HEAD"]}), body=NOT_ALLOWED)
         return Response(200, headers=self._page_headers, body=self._page)
+
+    def answer_visit(self, request: Request) -> Response | None:
+        """Tell a browser that opens a room's address as a page where the page is; None for anything else."""
+        return Response(426, body=ENDPOINT) if is_visit(request) else None
 
 
 def _policy(page: str) -> str:

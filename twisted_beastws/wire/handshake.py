@@ -42,11 +42,12 @@ if TYPE_CHECKING:
 
 # RFC 6455 §1.3
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-# RFC 4648 §3.5: of the 22nd character's six bits the last four are padding, and zero.
-_KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
+# 16 bytes in Base64. The last four bits of the 22nd character are padding, which RFC 4648 §3.5 lets a decoder ignore:
+# the example in RFC 6455 §4.1, which some clients send, has some of them set.
+_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 _HOST_NAME = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]"
-# RFC 9110 §7.2: uri-host [ ":" port ], and both may be empty.
-_HOST = re.compile(rf"({_HOST_NAME}*)(?::([0-9]*))?")
+# RFC 9110 §7.2: uri-host [ ":" port ], and both may be empty. Five digits hold every port.
+_HOST = re.compile(rf"({_HOST_NAME}*)(?::([0-9]{{0,5}}))?")
 # RFC 6454 §6.2: scheme "://" host [ ":" port ], and nothing else.
 _ORIGIN = re.compile(rf"([A-Za-z][A-Za-z0-9+.\-]*)://({_HOST_NAME}+)(?::([0-9]{{1,5}}))?")
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
@@ -54,6 +55,10 @@ _UNPRINTABLE = re.compile(r"[^ -~]|[<>&\"'\\]")
 _SHOWN = 200
 # A program's setting, twistd beastws' and an endpoint string's.
 _ALLOWING = "allow it with Origins(allowed=...), --origin or origins="
+# The field values that a 101 and a 426 share.
+_UPGRADE, _CONNECTION = b"websocket", b"Upgrade"
+ENDPOINT = "This is a WebSocket endpoint (RFC 6455, version 13): open it with a WebSocket client, not as a page"
+"""The body of the 426 that answers a plain GET."""
 
 
 def accept_key(key: str | bytes) -> str:
@@ -78,6 +83,13 @@ def is_upgrade(request: Any) -> bool:
     )
 
 
+def is_visit(request: Request) -> bool:
+    """Return whether ``request`` asks for a page and for no WebSocket, as a browser does that opens the address."""
+    get = raw_fields(request.headers).get
+    asks = _lists_websocket(get(b"Upgrade") or ()) or get(b"Sec-Websocket-Key") is not None
+    return request.method in ("GET", "HEAD") and not asks
+
+
 def _lists_websocket(values: Sequence[bytes]) -> bool:
     # RFC 9110 §7.8: a protocol may carry a version, as in "websocket/13".
     for value in values:
@@ -87,22 +99,47 @@ def _lists_websocket(values: Sequence[bytes]) -> bool:
     return False
 
 
+def check_host(request: Request) -> None:
+    """Raise a `HandshakeError` unless ``request``, of any kind, says correctly which host it is for (RFC 9112 §3.2)."""
+    hosts = raw_fields(request.headers).get(b"Host")
+    if hosts is None and request.version != "1.1":
+        # HTTP/1.0 has no Host, and an HTTP/2 server may keep it elsewhere.
+        return
+    host = _single(hosts, "Host", NoHost).decode("latin-1")
+    authority = request.authority
+    if not _is_host(host) or not (authority is None or _is_host(authority)):
+        raise BadRequest("The WebSocket handshake Host field is invalid")
+
+
+def _is_host(text: str) -> bool:
+    match = _HOST.fullmatch(text)
+    return match is not None and int(match[2] or 0) < 1 << 16
+
+
 def check_request(request: Request) -> None:
     """Raise the `HandshakeError` of the first of Beast's checks that ``request`` fails (RFC 6455 §4.2.1).
 
-    Stricter than Beast: the key is 16 octets in Base64, what may stand once stands once, Host is well-formed, lists are
-    read over repeated fields, and no body follows.
+    Stricter than Beast: the key is 16 bytes in Base64, a field that may occur once occurs once, Host is well-formed,
+    lists are read over repeated fields, and no body follows. A request that does not ask for WebSocket at all gets 426
+    (RFC 9110 §15.5.22), where Beast answers 400.
     """
     get = raw_fields(request.headers).get
+    asks = _lists_websocket(get(b"Upgrade") or ())
     if request.version != "1.1":
         raise BadHttpVersion
-    if request.method != "GET":
+    # RFC 9110 §9.3.2: a plain HEAD is answered as a plain GET is.
+    if request.method != "GET" and (asks or request.method != "HEAD"):
         raise BadMethod
-    host = _single(get(b"Host"), "Host", NoHost)
-    # RFC 9112 §3.2: an invalid Host is answered with 400.
-    if not _HOST.fullmatch(host.decode("latin-1")):
-        raise BadRequest("The WebSocket handshake Host field is invalid")
-    _check_upgrade(get)
+    check_host(request)
+    try:
+        _check_upgrade(get)
+    except HandshakeError as error:
+        if asks:
+            raise
+        # A handshake with a key lost its fields on the way: then the error's own text helps.
+        refused = type(error)(ENDPOINT) if is_visit(request) else error
+        refused.status = 426
+        raise refused from None
     if request.has_body:
         raise UnexpectedBody
     # RFC 6455 §4.2.1: "a base64-encoded value that, when decoded, is 16 bytes in length".
@@ -172,7 +209,7 @@ def check_origin(request: Request, origins: Origins) -> None:
     origin = values[0].decode("latin-1")
     if origin == "null" and "null" in origins.allowed:
         return
-    parsed, host = _parse_origin(origin), request.field("Host")
+    parsed, host = _parse_origin(origin), request.authority or request.field("Host")
     if parsed is not None:
         if origins.same_site and _is_same_site(parsed, host):
             return
@@ -200,19 +237,26 @@ def select_subprotocol(request: Request, supported: Sequence[str]) -> str | None
     """The first of ``supported`` that the client offers, or None (RFC 6455 §4.2.2, /subprotocol/)."""
     if not supported:
         return None
-    values = request.headers.getRawHeaders(b"Sec-WebSocket-Protocol", ())
-    offered = {item.strip(b" \t").decode("latin-1") for value in values for item in value.split(b",")}
+    offered = offered_subprotocols(request)
     return next((name for name in supported if name in offered), None)
 
 
-def success(request: Request, subprotocol: str | None = None, extensions: str | None = None) -> Response:
-    """The 101 that answers a request which `check_request` let pass (RFC 6455 §4.2.2)."""
+def offered_subprotocols(request: Request) -> list[str]:
+    """Return the subprotocols that the client offers, the preferred first (RFC 6455 §4.1)."""
+    values = raw_fields(request.headers).get(b"Sec-Websocket-Protocol") or ()
+    return [name.decode("latin-1") for value in values for item in value.split(b",") if (name := item.strip(b" \t"))]
+
+
+def success(
+    request: Request, subprotocol: str | None = None, extensions: str | None = None, date: str | None = None
+) -> Response:
+    """Return the 101 that answers a request which `check_request` let pass (RFC 6455 §4.2.2)."""
     key = request.headers.getRawHeaders(b"Sec-WebSocket-Key", (b"",))[0]
     response = Response(101, request=request)
     response.headers = Headers.from_canonical(
         {
-            b"Upgrade": [b"websocket"],
-            b"Connection": [b"Upgrade"],
+            b"Upgrade": [_UPGRADE],
+            b"Connection": [_CONNECTION],
             b"Sec-Websocket-Accept": [accept_key(key).encode("ascii")],
         }
     )
@@ -220,51 +264,89 @@ def success(request: Request, subprotocol: str | None = None, extensions: str | 
         response.headers.setRawHeaders(b"Sec-WebSocket-Protocol", [subprotocol])
     if extensions is not None:
         response.headers.setRawHeaders(b"Sec-WebSocket-Extensions", [extensions])
+    if date is not None:
+        response.headers.setRawHeaders(b"Date", [date])
     return response
 
 
 _SUCCESS = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n"
-    b"%bServer: " + SERVER.encode("ascii") + b"\r\n\r\n"
+    b"%bDate: %b\r\nServer: " + SERVER.encode("ascii") + b"\r\n\r\n"
 )
 
 
-def success_octets(request: Request, subprotocol: str | None = None, extensions: str | None = None) -> bytes:
-    """The octets of `success`, for an answer that nobody changes."""
+def success_bytes(request: Request, subprotocol: str | None, extensions: str | None, date: str) -> bytes:
+    """Return the bytes of `success`, for an answer that nobody changes."""
     if subprotocol is not None:
-        return success(request, subprotocol, extensions).to_bytes()
+        return success(request, subprotocol, extensions, date).to_bytes()
     key = raw_fields(request.headers).get(b"Sec-Websocket-Key")
     agreed = "" if extensions is None else f"Sec-WebSocket-Extensions: {extensions}\r\n"
-    return _SUCCESS % (accept_key(key[0] if key else b"").encode("ascii"), agreed.encode("ascii"))
+    return _SUCCESS % (accept_key(key[0] if key else b"").encode("ascii"), agreed.encode("ascii"), date.encode("ascii"))
 
 
 def failure(error: HandshakeError, request: Request | None) -> Response:
-    """Beast's answer to a failed handshake: the error's status, and its text as the body.
+    """Return the answer to a failed handshake: the error's status, and its text as the body.
 
     It says ``Connection: close`` where HTTP does not keep the connection: there is no request, or it does not allow it,
     or its body follows, which nobody will read; and where there are too many.
     """
     version = "1.0" if request is not None and request.version == "1.0" else "1.1"
-    body = str(error).encode("utf-8")
-    response = Response(error.status, body=body, version=version, request=request)
+    response = Response(error.status, body=str(error), version=version, request=request)
     headers = response.headers
-    if error.status == 426:
-        # RFC 6455 §4.2.2: the versions that the server speaks.
-        headers.setRawHeaders(b"Sec-WebSocket-Version", [b"13"])
     if error.retry_after is not None:
         headers.setRawHeaders(b"Retry-After", [b"%d" % error.retry_after])
-    headers.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+    headers.setRawHeaders(b"Content-Length", [b"%d" % len(response.body)])
     closes = isinstance(error, (BadRequest, TooManyRequests))
-    if request is None or closes or request.has_body or not request.keep_alive:
-        headers.setRawHeaders(b"Connection", [b"close"])
+    complete(response, close=request is None or closes or request.has_body or not request.keep_alive)
     return response
 
 
-def check_decorated(response: Response, accept: str | None, extensions: str | None = None) -> None:
+def complete(response: Response, *, close: bool = False, date: str | None = None) -> None:
+    """Add the fields that HTTP demands of an answer, where they are missing.
+
+    Args:
+        response: An answer other than 101.
+        close: The connection is not kept (RFC 9112 §9.6).
+        date: The time, for the Date field (RFC 9110 §6.6.1), or None to leave it out.
+    """
+    headers = response.headers
+    options = [] if close else headers.getRawHeaders(b"Connection", [])
+    if response.status == 426:
+        # RFC 9110 §15.5.22, §7.8: a 426 names the protocol to switch to.
+        if not headers.hasHeader(b"Upgrade"):
+            headers.setRawHeaders(b"Upgrade", [_UPGRADE])
+            # RFC 6455 §4.2.2: the versions that the server speaks.
+            headers.setRawHeaders(b"Sec-WebSocket-Version", [b"13"])
+        if not has_token(options, b"upgrade"):
+            options = [*options, _CONNECTION]
+    if close:
+        options = [*options, b"close"]
+    if options:
+        headers.setRawHeaders(b"Connection", [b", ".join(options)])
+    if date is not None and not headers.hasHeader(b"Date"):
+        headers.setRawHeaders(b"Date", [date])
+
+
+SWITCHING_FIELDS = (
+    "Upgrade",
+    "Connection",
+    "Sec-WebSocket-Accept",
+    "Sec-WebSocket-Extensions",
+    "Sec-WebSocket-Protocol",
+)
+"""Fields of a 101 that have no place in an answer which a decorator made of it."""
+
+
+def check_decorated(
+    response: Response, request: Request | None, accept: str | None, extensions: str | None = None
+) -> None:
     """Raise `DecoratorError` if a decorator spoilt a 101; with any other status it declines, and may say what it likes.
 
-    accept: the Sec-WebSocket-Accept that must be there, or None where the handshake failed and a 101 would be a lie.
-    extensions: the Sec-WebSocket-Extensions that must be there, or None for none: the session does as it says.
+    Args:
+        response: The decorated response.
+        request: The request that it answers, or None if none could be read.
+        accept: The Sec-WebSocket-Accept that a 101 must have, or None where the handshake failed and must not be a 101.
+        extensions: The Sec-WebSocket-Extensions that a 101 must have, or None for none: the session does as it says.
     """
     if response.status != 101:
         # RFC 9110 §15.2: a status below 200 is not the answer, and the client would wait for one.
@@ -273,13 +355,21 @@ def check_decorated(response: Response, accept: str | None, extensions: str | No
         return
     if accept is None:
         raise DecoratorError("a decorator turned the answer to a failed handshake into a 101")
-    expected = (("Upgrade", b"websocket"), ("Connection", b"Upgrade"), ("Sec-WebSocket-Accept", accept.encode("ascii")))
+    expected = (("Upgrade", _UPGRADE), ("Connection", _CONNECTION), ("Sec-WebSocket-Accept", accept.encode("ascii")))
     for name, value in expected:
         if response.headers.getRawHeaders(name.encode("ascii")) != [value]:
             raise DecoratorError(f"a decorator changed the {name} field of a 101")
     agreed = None if extensions is None else [extensions.encode("ascii")]
     if response.headers.getRawHeaders(b"Sec-WebSocket-Extensions") != agreed:
         raise DecoratorError("a decorator changed the Sec-WebSocket-Extensions field of a 101")
+    chosen = raw_fields(response.headers).get(b"Sec-Websocket-Protocol") or []
+    if len(chosen) > 1:
+        raise DecoratorError("a decorator put two Sec-WebSocket-Protocol fields into a 101: it may have one")
+    if chosen and (request is None or chosen[0].decode("latin-1") not in offered_subprotocols(request)):
+        name = chosen[0].decode("latin-1")
+        raise DecoratorError(
+            f"a decorator set the Sec-WebSocket-Protocol field of a 101 to {name!r}, which the client did not offer"
+        )
 
 
 def make_key() -> str:

@@ -17,6 +17,9 @@ from twisted_beastws.errors import BadRequest, HeadTooLarge
 
 SERVER = f"twisted_beastws/{__version__}"
 
+MAX_EMPTY_LINES = 10
+"""Empty lines that a server skips before a request line (RFC 9112 §2.2), as many as Apache httpd."""
+
 _HEAD_END = b"\r\n\r\n"
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
@@ -30,7 +33,8 @@ _TARGET = rb'(?:/[!"$-~]*|\*|[!"$-~]+:[!"$-~]+)'
 _REQUEST_LINE = re.compile(rb"([" + _TCHAR + rb"]+) (" + _TARGET + rb") HTTP/(1\.[01])\r\n")
 # RFC 9112 §4: the reason, and from lenient servers the space before it, may be absent.
 _STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?\r\n")
-_ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?]*")
+_ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://([^/?]*)")
+_AUTHORITY_FORM = re.compile(rb"[^/?]+:[0-9]{1,5}")
 _BAD_OCTET = re.compile(rb"\0|(?<!\r)\n")
 
 
@@ -197,6 +201,14 @@ class Request:
         return _first(self.headers, name)
 
     @property
+    def authority(self) -> str | None:
+        """The host, and perhaps port, in a target in absolute-form, which overrides Host; None for another target."""
+        # RFC 9112 §3.2.2
+        if self.target.startswith("/") or (absolute := _ABSOLUTE_FORM.match(self.target)) is None:
+            return None
+        return absolute[1]
+
+    @property
     def path(self) -> str:
         """The target without scheme, authority and query; percent-encoding is left as it is."""
         return self._origin_form().partition("?")[0]
@@ -243,7 +255,8 @@ class Response:
     reason: the standard phrase of the status, also after the status was changed, unless another was set.
     headers: a copy of those given, which may be a mapping such as ``{"X-User": "Ada", "Set-Cookie": ["a=1", "b=2"]}``.
         `to_bytes` adds ``Server`` if there is none; Content-Length is always its own.
-    body: a ``str`` is encoded as UTF-8, and Content-Type set to ``text/plain; charset=utf-8`` if there is none.
+    body: a ``str`` is encoded as UTF-8; if there is no Content-Type, it becomes ``text/plain; charset=utf-8``, and
+        X-Content-Type-Options ``nosniff``.
     version: ``1.1``, or ``1.0``.
     request: what it answers, where that is known; the answer to HEAD is sent without its body.
 
@@ -297,6 +310,9 @@ class Response:
             body = body.encode("utf-8")
             if not self.headers.hasHeader(b"Content-Type"):
                 self.headers.setRawHeaders(b"Content-Type", [b"text/plain; charset=utf-8"])
+                # A browser must not take the text, which may quote a request, for HTML.
+                if not self.headers.hasHeader(b"X-Content-Type-Options"):
+                    self.headers.setRawHeaders(b"X-Content-Type-Options", [b"nosniff"])
         elif not isinstance(body, (bytes, bytearray, memoryview)):
             raise TypeError(f"body: give str or bytes, not {type(body).__name__}")
         self._body = bytes(body)
@@ -355,21 +371,25 @@ _SERVER_LINE = f"Server: {SERVER}\r\n".encode("ascii")
 
 
 class HeadBuffer:
-    """Gathers octets and gives out whole heads, in time linear in the octets, however they are cut.
+    """Gathers bytes and gives out whole heads, in time linear in the bytes, however they are cut.
 
-    max_size: octets of a head, its empty line counted; more raise `HeadTooLarge`.
-    max_lines: lines of a head, its empty line not counted; more raise `HeadTooLarge`.
-    subject: what the errors' texts call the message.
+    Args:
+        max_size: Bytes of a head, including its empty line; more raise `HeadTooLarge`.
+        max_lines: Lines of a head, excluding its empty line; more raise `HeadTooLarge`.
+        subject: What the errors' texts call the message.
+        max_empty_lines: Empty lines to skip before each head; they count towards nothing else.
 
-    What stands behind a head counts towards nothing and is not looked at before the next `take`.
+    Bytes behind a head count towards nothing, and `take` looks at them only when it is called again.
     """
 
-    __slots__ = ("_buffer", "_lines", "_max_lines", "_max_size", "_seen", "_subject")
+    __slots__ = ("_buffer", "_lines", "_max_empty_lines", "_max_lines", "_max_size", "_seen", "_skipped", "_subject")
 
-    def __init__(self, max_size: int, max_lines: int, subject: str = "request") -> None:
+    def __init__(self, max_size: int, max_lines: int, subject: str = "request", max_empty_lines: int = 0) -> None:
         self._max_size = max_size
         self._max_lines = max_lines
+        self._max_empty_lines = max_empty_lines
         self._subject = subject
+        self._skipped = 0
         self._buffer = bytearray()
         self._seen = 0
         self._lines = 0
@@ -382,12 +402,18 @@ class HeadBuffer:
         self._buffer += data
 
     def take(self) -> bytes | None:
-        """The next head with its empty line, or None while it is incomplete.
+        """Return the next head with its empty line, or None while it is incomplete.
 
-        Raises `HeadTooLarge`, and `BadRequest` as soon as the octets can no longer become a head: the first of them
-        cannot start a token, or there is a NUL or an LF without CR (RFC 9112 §2.2).
+        Raises:
+            HeadTooLarge: The head exceeds a limit.
+            BadRequest: The bytes can no longer become a head: the first of them cannot start a token, or there is a NUL
+                or an LF without CR (RFC 9112 §2.2).
         """
         buffer, seen = self._buffer, self._seen
+        if not seen and self._skipped < self._max_empty_lines and buffer.startswith(b"\r"):
+            self._skip_empty_lines()
+            if buffer == b"\r" and self._skipped < self._max_empty_lines:
+                return None
         if len(buffer) == seen:
             return None
         end = buffer.find(_HEAD_END, max(seen - 3, 0), self._max_size)
@@ -409,14 +435,20 @@ class HeadBuffer:
             raise self._too_large()
         head = bytes(buffer[:stop])
         del buffer[:stop]
-        self._seen = self._lines = 0
+        self._seen = self._lines = self._skipped = 0
         return head
+
+    def _skip_empty_lines(self) -> None:
+        # RFC 9112 §2.2: old clients send an empty line behind a body.
+        while self._skipped < self._max_empty_lines and self._buffer.startswith(b"\r\n"):
+            del self._buffer[:2]
+            self._skipped += 1
 
     def rest(self) -> bytes:
         """All that is left, which leaves the buffer."""
         rest = bytes(self._buffer)
         self._buffer.clear()
-        self._seen = self._lines = 0
+        self._seen = self._lines = self._skipped = 0
         return rest
 
     def _too_large(self) -> HeadTooLarge:
@@ -466,11 +498,20 @@ def _parse_fields(parser_type: Any, start_line: bytes, head: bytes, start: int, 
 def parse_request(head: bytes) -> Request:
     """A whole head, with its empty line, as a `Request`; any method, HTTP/1.0 and 1.1. Raises `BadRequest`."""
     line = _REQUEST_LINE.match(head)
-    if line is None:
+    if line is None or not _fits(line[1], line[2]):
         raise BadRequest
     headers = _parse_fields(HttpRequestParser, b"GET / HTTP/1.1\r\n", head, line.end(), "request")
     method, target, version = line.groups()
     return Request(method.decode("ascii"), target.decode("ascii"), version.decode("ascii"), headers)
+
+
+def _fits(method: bytes, target: bytes) -> bool:
+    # RFC 9112 §3.2.3, §3.2.4: the authority-form is for CONNECT alone, the asterisk-form for OPTIONS alone.
+    if method == b"CONNECT":
+        return _AUTHORITY_FORM.fullmatch(target) is not None
+    if target.startswith(b"/"):
+        return True
+    return method == b"OPTIONS" if target == b"*" else _ABSOLUTE_FORM.match(target.decode("ascii")) is not None
 
 
 def parse_response(head: bytes) -> Response:
