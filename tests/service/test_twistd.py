@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
@@ -58,11 +58,21 @@ def await_that(what: str, happened: Callable[[], Any]) -> Any:
 
 
 class Service:
-    """A running ``twistd -n beastws``; logging is twistd's own option for it, other than to write to the terminal."""
+    """A running ``twistd -n beastws``.
 
-    def __init__(self, directory: Path, *arguments: str, listen: str = LISTEN, logging: str | None = None) -> None:
+    logging: twistd's own option for it, other than to write to the terminal. twistd: further options of twistd.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *arguments: str,
+        listen: str = LISTEN,
+        logging: str | None = None,
+        twistd: Sequence[str] = (),
+    ) -> None:
         self.log_file = directory / "service.log"
-        options = ["-n", "--pidfile=", *([] if logging is None else [logging])]
+        options = ["-n", "--pidfile=", *twistd, *([] if logging is None else [logging])]
         command = [str(TWISTD), *options, "beastws", "--listen", listen, *arguments]
         with (self.log_file if logging is None else Path(os.devnull)).open("wb") as output:
             self.process = subprocess.Popen(

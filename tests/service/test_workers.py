@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import re
 import signal
@@ -9,14 +11,12 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from twisted.internet.error import ConnectionDone, ProcessTerminated
-from twisted.internet.protocol import Factory
+from twisted.internet.error import ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
@@ -24,9 +24,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
 from twisted_beastws.service import Options
-from twisted_beastws.service.sockets import HoldingReactor
-from twisted_beastws.service.summing import summed
-from twisted_beastws.service.workers import GRACE, LEAST_DELAY, MOST_DELAY, Workers
+from twisted_beastws.service.worker import BEAT, Share
+from twisted_beastws.service.workers import BOOT_TIME, GRACE, MAX_BOOTS, MAX_DELAY, MIN_DELAY, Workers
 
 from ..redis_server import RedisServer
 from .test_deployment import AS_SYSTEMD, CLOSE, untrusting
@@ -38,31 +37,63 @@ if sys.platform == "win32":
 
 
 class Process:
+    """A process that a supervisor started, and what it was sent."""
+
     def __init__(self, protocol: Any, command: list[str], descriptors: dict[int, Any]) -> None:
         self.protocol = protocol
         self.command = command
         self.descriptors = descriptors
+        self.reports = max(number for number, kind in descriptors.items() if kind == "r")
         self.signals: list[str] = []
+        self.orders = b""
         protocol.transport = self
 
     def signalProcess(self, name: str) -> None:
         self.signals.append(name)
 
+    def writeToChild(self, descriptor: int, data: bytes) -> None:
+        assert descriptor == 0
+        self.orders += data
+
+    def reports_that(self, *message: Any) -> None:
+        self.protocol.childDataReceived(self.reports, json.dumps(message).encode() + b"\n")
+
     def ends(self) -> None:
-        self.protocol.processEnded(Failure(ProcessTerminated(exitCode=1)))
+        self.protocol.processExited(Failure(ProcessTerminated(exitCode=1)))
+        self.protocol.childConnectionLost(self.reports)
 
 
 class Reactor(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.processes: list[Process] = []
+        self.refusals = 0
 
     def callWhenRunning(self, call: Callable[[], None]) -> None:
         call()
 
     def spawnProcess(self, protocol: Any, executable: str, args: list[str], env: Any, childFDs: dict[int, Any]) -> None:
         assert executable == args[0] == sys.executable
+        if self.refusals:
+            self.refusals -= 1
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        assert signal.SIGHUP in signal.pthread_sigmask(signal.SIG_BLOCK, [])
         self.processes.append(Process(protocol, args, childFDs))
+
+    def boot(self) -> None:
+        """Every process gives a sign of life."""
+        for process in self.processes:
+            process.reports_that("beat")
+
+    def goes_on(self, seconds: float) -> None:
+        """Let time pass in steps in which a worker gives a sign of life."""
+        self.pump([BEAT] * int(seconds / BEAT))
+
+
+PORTS: Any = [
+    SimpleNamespace(endpoint=0, kind="TCP", port=SimpleNamespace(fileno=lambda: 70)),
+    SimpleNamespace(endpoint=1, kind="UNIX", port=SimpleNamespace(fileno=lambda: 71)),
+]
 
 
 @pytest.fixture
@@ -71,54 +102,74 @@ def reactor() -> Reactor:
 
 
 @pytest.fixture
-def workers(reactor: Reactor, logged: Any) -> Iterator[Workers]:
-    held: Any = SimpleNamespace(ports=[SimpleNamespace(fileno=lambda: 70), SimpleNamespace(fileno=lambda: 71)])
-    workers = Workers(reactor, 2, held, ["--nodaemon", "beastws"], drain_time=8.0)
-    workers.log = SimpleNamespace(warn=lambda *arguments, **fields: None)  # type: ignore[assignment]
+def lines() -> list[str]:
+    """What the supervisor warns of."""
+    return []
+
+
+@pytest.fixture
+def workers(reactor: Reactor, logged: Any, lines: list[str]) -> Iterator[Workers]:
+    def warn(format: str, **fields: Any) -> None:
+        lines.append(format.format(**fields))
+
+    share = Share(0, "/start", [], [], {"/key.pem": "secret"})
+    workers = Workers(reactor, 2, PORTS, share, lambda: ["-n", "beastws"], drain_time=8.0, timeout=30.0)
+    workers.log = SimpleNamespace(warn=warn)  # type: ignore[assignment]
     workers.startService()
     yield workers
     if workers.running:
         workers.stopService()
     for worker in list(workers.living):
-        worker.processEnded(Failure(ProcessTerminated()))
+        worker.transport.ends()  # type: ignore[union-attr]
+    assert reactor.getDelayedCalls() == []
 
 
 class TestSupervisor:
-    def test_gives_each_the_sockets(self, workers: Workers, reactor: Reactor) -> None:
+    def test_gives_each_worker_the_sockets_and_what_it_read(self, workers: Workers, reactor: Reactor) -> None:
         assert len(reactor.processes) == len(workers.living) == 2
-        for process in reactor.processes:
-            assert process.command[-2:] == ["--nodaemon", "beastws"]
-            assert process.descriptors == {0: "w", 1: 1, 2: 2, 3: "r", 4: 70, 5: 71}
+        for number, process in enumerate(reactor.processes, 1):
+            assert process.command[-1:] == ["3"]
+            assert process.descriptors == {0: "w", 1: "r", 2: "r", 3: "r", 4: 70, 5: 71}
+            assert json.loads(process.orders) == {
+                "number": number,
+                "directory": "/start",
+                "twistd": ["-n", "beastws"],
+                "sockets": [[0, "TCP", 4], [1, "UNIX", 5]],
+                "files": {"/key.pem": "secret"},
+            }
 
     def test_leaves_those_of_systemd_their_places(
         self, workers: Workers, reactor: Reactor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("LISTEN_FDNAMES", "one:other")
         reactor.processes[0].ends()
-        reactor.advance(LEAST_DELAY)
+        reactor.advance(MIN_DELAY)
         descriptors = reactor.processes[-1].descriptors
         assert {number: descriptors[number] for number in (5, 6, 7)} == {5: "r", 6: 70, 7: 71}
         assert descriptors[3] == descriptors[4] not in (70, 71)
 
-    def test_replaces_the_dead_ever_more_slowly(self, workers: Workers, reactor: Reactor) -> None:
-        delay = LEAST_DELAY
+    def test_replaces_dead_workers_ever_more_slowly(self, workers: Workers, reactor: Reactor) -> None:
+        delay = MIN_DELAY
         for count in range(1, 12):
+            reactor.boot()
             reactor.processes[-1].ends()
             assert (len(workers.living), workers.replaced) == (1, count)
             reactor.advance(delay - 0.01)
             assert len(workers.living) == 1
             reactor.advance(0.02)
             assert len(workers.living) == 2
-            delay = min(2 * delay, MOST_DELAY)
-        assert delay == MOST_DELAY
+            delay = min(2 * delay, MAX_DELAY)
+        assert delay == MAX_DELAY
 
-    def test_and_soon_again_what_had_lived(self, workers: Workers, reactor: Reactor) -> None:
+    def test_replaces_a_worker_that_had_lived_long_soon(self, workers: Workers, reactor: Reactor) -> None:
+        reactor.boot()
         for _ in range(5):
             reactor.processes[-1].ends()
-            reactor.advance(MOST_DELAY)
-        reactor.advance(MOST_DELAY)
+            reactor.advance(MAX_DELAY)
+            reactor.boot()
+        reactor.advance(MAX_DELAY)
         reactor.processes[-1].ends()
-        reactor.advance(LEAST_DELAY)
+        reactor.advance(MIN_DELAY)
         assert len(workers.living) == 2
 
     def test_stops_them_and_waits(self, workers: Workers, reactor: Reactor) -> None:
@@ -130,53 +181,156 @@ class TestSupervisor:
         reactor.processes[1].ends()
         assert stopped == [None] and reactor.getDelayedCalls() == []
 
+    def test_a_worker_has_ended_when_all_that_it_sent_was_read(self, workers: Workers, reactor: Reactor) -> None:
+        process = reactor.processes[0]
+        process.protocol.processExited(Failure(ProcessTerminated(exitCode=1)))
+        assert len(workers.living) == 2
+        # What it says last is the reason.
+        process.reports_that("failed", "there is no app")
+        process.protocol.childConnectionLost(3)
+        assert len(workers.living) == 1
+
     def test_kills_those_that_do_not_end(self, workers: Workers, reactor: Reactor) -> None:
+        reactor.boot()
         workers.stopService()
-        reactor.advance(8.0 + GRACE - 0.1)
+        for _ in range(int((8.0 + GRACE) / BEAT) - 1):
+            reactor.advance(BEAT)
+            reactor.boot()
         assert reactor.processes[0].signals == ["TERM"]
-        reactor.advance(0.2)
+        reactor.advance(BEAT)
         assert reactor.processes[0].signals == ["TERM", "KILL"]
 
-    def test_replaces_nobody_once_it_stops(self, workers: Workers, reactor: Reactor) -> None:
+    def test_kills_a_worker_that_hangs_before_the_drain_time_is_over(self, workers: Workers, reactor: Reactor) -> None:
+        reactor.boot()
+        workers.stopService()
+        for _ in range(int(7.0 / BEAT)):
+            reactor.processes[0].reports_that("beat")
+            reactor.advance(BEAT)
+        assert [process.signals for process in reactor.processes] == [["TERM"], ["TERM", "KILL"]]
+
+    def test_replaces_no_worker_once_it_stops(self, workers: Workers, reactor: Reactor) -> None:
         reactor.processes[0].ends()
         stopped: list[object] = []
         workers.stopService().addCallback(stopped.append)
         reactor.processes[1].ends()
-        reactor.advance(MOST_DELAY)
+        reactor.advance(MAX_DELAY)
         assert len(reactor.processes) == 2 and stopped == [None]
 
-    def test_passes_a_signal_on(self, workers: Workers, reactor: Reactor) -> None:
+
+class TestFork:
+    def test_one_that_fails_is_tried_again(self, workers: Workers, reactor: Reactor, lines: list[str]) -> None:
+        reactor.boot()
+        reactor.refusals = 1
+        reactor.processes[0].ends()
+        reactor.advance(MIN_DELAY)
+        assert len(workers.living) == 1 and not workers.complete
+        assert lines[-1] == "worker 1 cannot be started: Resource temporarily unavailable; another starts in 0.5 s"
+        reactor.advance(2 * MIN_DELAY)
+        reactor.boot()
+        assert workers.complete
+
+    def test_the_service_still_ends(self, workers: Workers, reactor: Reactor) -> None:
+        reactor.boot()
+        reactor.refusals = 1
+        reactor.processes[0].ends()
+        reactor.advance(MIN_DELAY)
+        stopped: list[object] = []
+        workers.stopService().addCallback(stopped.append)
+        reactor.processes[1].ends()
+        assert stopped == [None]
+
+
+class TestBoot:
+    @pytest.fixture
+    def failures(self, workers: Workers) -> list[str]:
+        failures: list[str] = []
+        workers.failed = failures.append
+        return failures
+
+    def test_it_gives_up_after_the_last_attempt(
+        self, workers: Workers, reactor: Reactor, failures: list[str], lines: list[str]
+    ) -> None:
+        for _ in range(MAX_BOOTS - 1):
+            reactor.processes[-1].ends()
+            assert failures == []
+            reactor.advance(MAX_DELAY)
+        process = reactor.processes[-1]
+        process.reports_that("failed", "there is no app")
+        process.ends()
+        assert failures == ["worker 2 cannot start: there is no app; that was attempt 5, and no worker serves"]
+        assert len(lines) == MAX_BOOTS - 1
+
+    def test_it_goes_on_while_another_worker_serves(
+        self, workers: Workers, reactor: Reactor, failures: list[str]
+    ) -> None:
+        reactor.processes[0].reports_that("beat")
+        for _ in range(3 * MAX_BOOTS):
+            reactor.processes[0].reports_that("beat")
+            reactor.processes[-1].ends()
+            reactor.advance(MAX_DELAY)
+        assert failures == []
+
+    def test_a_worker_that_serves_begins_the_count_anew(
+        self, workers: Workers, reactor: Reactor, failures: list[str]
+    ) -> None:
+        for _ in range(3):
+            for _ in range(MAX_BOOTS - 1):
+                reactor.processes[-1].ends()
+                reactor.advance(MAX_DELAY)
+            reactor.processes[-1].reports_that("beat")
+            reactor.processes[-1].ends()
+            reactor.advance(MAX_DELAY)
+        assert failures == []
+
+    def test_a_worker_that_does_not_come_to_serve_is_killed(self, workers: Workers, reactor: Reactor) -> None:
+        reactor.goes_on(BOOT_TIME - BEAT)
+        assert reactor.processes[0].signals == []
+        reactor.goes_on(BEAT)
+        assert reactor.processes[0].signals == ["KILL"]
+
+
+class TestReload:
+    def test_passes_sighup_on(self, workers: Workers, reactor: Reactor) -> None:
+        reactor.boot()
         workers.reload()
         assert [process.signals for process in reactor.processes] == [["HUP"], ["HUP"]]
 
+    def test_workers_that_start_get_it_when_they_handle_it(self, workers: Workers, reactor: Reactor) -> None:
+        workers.reload()
+        assert [process.signals for process in reactor.processes] == [[], []]
+        reactor.boot()
+        reactor.boot()
+        assert [process.signals for process in reactor.processes] == [["HUP"], ["HUP"]]
 
-class TestSockets:
-    def test_a_file_of_systemds_keeps_its_mode_and_its_place(self, tmp_path: Path) -> None:
-        from twisted.internet import reactor
+    def test_later_workers_begin_with_what_was_read_then(self, workers: Workers, reactor: Reactor) -> None:
+        workers.reload({"/key.pem": "another"})
+        reactor.processes[0].ends()
+        reactor.advance(MIN_DELAY)
+        assert json.loads(reactor.processes[-1].orders)["files"] == {"/key.pem": "another"}
 
-        path = tmp_path / "socket"
-        with socket.socket(socket.AF_UNIX) as listening:
-            listening.bind(str(path))
-            path.chmod(0o640)
-            listening.listen()
-            held = HoldingReactor(reactor)
-            port = held.adoptStreamPort(listening.fileno(), socket.AF_UNIX, Factory())
-            assert held.ports == [port]
-            assert path.stat().st_mode & 0o777 == 0o640
-            port.connectionLost(Failure(ConnectionDone()))
-            assert path.exists()
-            # It is another descriptor that was closed.
-            assert listening.fileno() > 0 and listening.getsockname() == str(path)
 
-    def test_nobody_is_accepted_where_they_are_held(self) -> None:
-        from twisted.internet import reactor
+class TestSignsOfLife:
+    def test_a_silent_worker_is_killed(self, workers: Workers, reactor: Reactor, lines: list[str]) -> None:
+        reactor.boot()
+        for _ in range(int(30 / BEAT) - 1):
+            reactor.advance(BEAT)
+            reactor.processes[0].reports_that("beat")
+        assert reactor.processes[1].signals == []
+        reactor.advance(BEAT)
+        assert [process.signals for process in reactor.processes] == [[], ["KILL"]]
+        assert lines == ["worker 2 gave no sign of life for 30 s and is killed"]
 
-        held = HoldingReactor(reactor)
-        port = held.listenTCP(0, Factory(), interface="127.0.0.1")
-        assert port not in reactor.getReaders()  # type: ignore[attr-defined]
-        with socket.create_connection(("127.0.0.1", port.getHost().port), PATIENCE):
-            pass
-        port.connectionLost(Failure(ConnectionDone()))
+    def test_no_worker_is_silent_because_the_supervisor_was_stopped(self, workers: Workers, reactor: Reactor) -> None:
+        reactor.boot()
+        reactor.advance(3600)
+        assert [process.signals for process in reactor.processes] == [[], []]
+
+    def test_other_messages_are_no_sign_of_life(self, workers: Workers, reactor: Reactor) -> None:
+        reactor.boot()
+        for _ in range(int(30 / BEAT)):
+            reactor.processes[0].reports_that("access", "a line")
+            reactor.advance(BEAT)
+        assert reactor.processes[0].signals == ["KILL"]
 
 
 class TestOptions:
@@ -190,47 +344,10 @@ class TestOptions:
             Options().parseOptions([f"--workers={text}"])
         assert str(caught.value) == f"--workers={text}: give a number of processes, such as 4; 0 is this one alone"
 
-    def test_none_is_this_one(self) -> None:
-        options = Options()
-        options.parseOptions(["--workers=0"])
-        assert options.held is None
-
-
-def page(*lines: str) -> str:
-    return "\n".join(lines) + "\n"
-
-
-class TestSummed:
-    def test_adds_what_can_be_added(self) -> None:
-        pytest.importorskip("prometheus_client", reason="NO METRICS ARE TESTED: pip install .[metrics]")
-        one = page(
-            *("# TYPE a_total counter", 'a_total{code="1"} 1', 'a_total{code="2"} 2'),
-            *("# TYPE process_start_time_seconds gauge", "process_start_time_seconds 5"),
-            *("# TYPE beastws_info gauge", 'beastws_info{version="1"} 1'),
-            *("# TYPE h histogram", 'h_bucket{le="1"} 1', 'h_bucket{le="+Inf"} 2', "h_count 2", "h_sum 3"),
-        )
-        other = page(
-            *("# TYPE a_total counter", 'a_total{code="2"} 10', 'a_total{code="3"} 20'),
-            *("# TYPE process_start_time_seconds gauge", "process_start_time_seconds 4"),
-            *("# TYPE beastws_info gauge", 'beastws_info{version="1"} 1'),
-            *("# TYPE h histogram", 'h_bucket{le="1"} 4', 'h_bucket{le="+Inf"} 4', "h_count 4", "h_sum 2"),
-        )
-        found = {
-            (sample.name, *sample.labels.values()): sample.value
-            for family in summed([one, other])
-            for sample in family.samples
-        }
-        assert found == {
-            ("a_total", "1"): 1,
-            ("a_total", "2"): 12,
-            ("a_total", "3"): 20,
-            ("process_start_time_seconds",): 4,
-            ("beastws_info", "1"): 1,
-            ("h_bucket", "1"): 5,
-            ("h_bucket", "+Inf"): 6,
-            ("h_count",): 6,
-            ("h_sum",): 5,
-        }
+    @pytest.mark.parametrize("text", ["x", "-1", "inf", ""])
+    def test_a_bad_timeout(self, text: str) -> None:
+        with pytest.raises(UsageError, match=f"^--worker-timeout={text}: give seconds"):
+            Options().parseOptions([f"--worker-timeout={text}"])
 
 
 APP = """
@@ -340,9 +457,11 @@ class TestTogether:
             for one in silent:
                 one.close()
 
-    def test_without_their_supervisor_they_end(self, app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        # Nobody removes its directory.
-        monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(app))
+    def test_without_their_supervisor_they_end_and_leave_nothing(
+        self, app: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (app / "tmp").mkdir()
+        monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(app / "tmp"))
         service = Service(app, *SERVED)
         try:
             pids = all_asked(service)
@@ -350,6 +469,7 @@ class TestTogether:
             service.process.kill()
             service.process.wait()
         await_that("they are gone", lambda: not any(map(alive, pids)))
+        assert list((app / "tmp").iterdir()) == []
 
     def test_over_tls(self, app: Path) -> None:
         (app / "key.pem").write_bytes(identity("localhost"))
@@ -396,21 +516,3 @@ class TestTogether:
                 await_that("all hear it", all_hear)
         finally:
             redis.kill()
-
-
-def test_metrics_of_one_that_does_not_answer_are_left_out(app: Path) -> None:
-    pytest.importorskip("prometheus_client", reason="NO METRICS ARE TESTED: pip install .[metrics]")
-    with running(app, *SERVED, "--admin=tcp:0:interface=127.0.0.1", "--access-log=-") as service:
-        pids = all_asked(service)
-        stopped = int(next(iter(pids)))
-        os.kill(stopped, signal.SIGSTOP)
-        try:
-            (port,) = re.findall(r"serving http://127\.0\.0\.1:(\d+)/metrics\n", service.log)
-            http = HTTPConnection("127.0.0.1", int(port), timeout=PATIENCE)
-            http.request("GET", "/metrics")
-            body = http.getresponse().read().decode()
-            http.close()
-            assert "beastws_workers 2.0" in body and "beastws_handshakes_total" in body
-            assert service.ask_admin("/readyz")[0] == 503
-        finally:
-            os.kill(stopped, signal.SIGCONT)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TextIO
@@ -57,20 +58,27 @@ class AccessLog(Service):
     """Appends to the file ``path``, or to the standard output if that is ``-``, in one of `FORMATS`.
 
     It is opened when the service starts, which raises `CannotLog`.
+
+    relay: takes each line in place of a standard output or a pipe, in which the lines of several processes would mix.
     """
 
     log = Logger()
 
-    def __init__(self, path: str, format: str) -> None:
+    def __init__(self, path: str, format: str, relay: Callable[[str], None] | None = None) -> None:
         # The working directory may be another by then.
         self.path = path if path == STANDARD_OUTPUT else os.path.abspath(path)
         self._format = FORMATS[format]
         self._file: TextIO | None = None
+        self._relay = relay
+        self._relays = False
         self._failing = False
 
     def startService(self) -> None:
         """Open the file, when twistd has shed its privileges: so it can be opened again."""
         super().startService()  # type: ignore[no-untyped-call]
+        self._relays = self._relay is not None and (self.path == STANDARD_OUTPUT or _is_pipe(self.path))
+        if self._relays:
+            return
         try:
             self._file = self._open()
         except OSError as error:
@@ -124,10 +132,18 @@ class AccessLog(Service):
         )
 
     def _write(self, entry: dict[str, Any]) -> None:
+        line = self._format(entry)
+        if self._relays and self._relay is not None:
+            self._relay(line)
+        else:
+            self.write_line(line)
+
+    def write_line(self, line: str) -> None:
+        """Append a line."""
         if self._file is None:
             return
         try:
-            self._file.write(self._format(entry) + "\n")
+            self._file.write(line + "\n")
             self._file.flush()
         except OSError as error:
             # A full disk is told once, not with each connection.
@@ -141,6 +157,11 @@ class AccessLog(Service):
 def _open_private(path: str, flags: int) -> int:
     # It has addresses and names: a group may read them, and nobody else.
     return os.open(path, flags, 0o640)
+
+
+def _is_pipe(path: str) -> bool:
+    # A line that is appended to a regular file stays whole, whoever else does so.
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 def _close(file: TextIO | None) -> None:

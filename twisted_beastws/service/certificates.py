@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from zope.interface import directlyProvides, implementer, providedBy
 
 from twisted_beastws.pem import read_authorities
+from twisted_beastws.service.handover import Handed, absolute
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -114,15 +115,21 @@ class ReloadableEndpoint:
 
     client_ca: a file of certificates; nobody comes in without one of their own that one of these has signed, and what
     is not ``ssl:`` does not listen: ``ValueError``.
+    handed: files that are not read at first, but were handed to this process.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: Any, description: str, client_ca: str | None = None) -> None:
+    def __init__(
+        self, reactor: Any, description: str, client_ca: str | None = None, handed: Handed | None = None
+    ) -> None:
         self._description = description
+        # The working directory may be another when it is read again.
+        self._absolute = absolute(description)
         self._client_ca = client_ca
-        self._reactor = _ListeningReactor(reactor, client_ca)
-        self._endpoint = serverFromString(self._reactor, description)
+        handed = handed or Handed({})
+        self._reactor = _ListeningReactor(reactor, None if client_ca is None else handed.path(client_ca))
+        self._endpoint = serverFromString(self._reactor, handed.description(self._absolute))
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """See ``IStreamServerEndpoint``."""
@@ -132,25 +139,30 @@ class ReloadableEndpoint:
             listening.addCallback(_stop_and_refuse)
         return listening
 
-    def reload(self) -> None:
-        """Read the key and the certificates again, for the connections from now on; if that fails they stay."""
+    def reload(self) -> bool:
+        """Read the key and the certificates again, for the connections from now on; if that fails they stay.
+
+        Returns:
+            False if it failed.
+        """
         if not self._reactor.contexts:
-            return
+            return True
         try:
             contexts = self._read()
         except Exception as error:
             self.log.error(
                 "{endpoint}: the certificate stays as it was: {error}", endpoint=self._description, error=error
             )
-            return
+            return False
         for changing, context in zip(self._reactor.contexts, contexts, strict=True):
             changing.current = context
         self.log.info("{endpoint}: the certificate was read again", endpoint=self._description)
+        return True
 
     def _read(self) -> list[Any]:
         reading = _ReadingReactor(self._reactor.below, self._client_ca)
         failures: list[Any] = []
-        listening = serverFromString(reading, self._description).listen(None)
+        listening = serverFromString(reading, self._absolute).listen(None)
         listening.addErrback(failures.append)
         if failures:
             failures[0].raiseException()

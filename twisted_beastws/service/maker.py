@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +28,13 @@ from twisted_beastws.service.serving import Farewell, Serving
 from twisted_beastws.service.site import Site
 from twisted_beastws.service.subprotocol import CHAT_V1
 from twisted_beastws.service.summing import Summed
-from twisted_beastws.service.worker import Lifeline
+from twisted_beastws.service.worker import Share, Supervised
 from twisted_beastws.service.workers import Workers
 
 if TYPE_CHECKING:
     from twisted.application.service import IService
 
     from twisted_beastws.service.certificates import ReloadableEndpoint
-    from twisted_beastws.service.sockets import HoldingReactor
 
 log = Logger()
 
@@ -45,17 +46,17 @@ def makeService(options: Options) -> Operated:
     """The service that parsed ``options`` ask for."""
     from twisted.internet import reactor
 
-    if options.share is None:
+    if options.membership is None:
         for endpoint in options.exposed:
             log.warn(
                 "--auth: passwords come unencrypted to {endpoint}: let it be ssl:, or name the proxy before it, which "
                 "has TLS, by --trust-proxy",
                 endpoint=endpoint,
             )
-    if options.held is not None:
-        return _supervising(reactor, options, options.held)
+    if options["workers"]:
+        return _supervising(reactor, options)
     helpers: list[IService] = []
-    reloads = [reopen_log_files, *(endpoint.reload for _, endpoint in options.endpoints)]
+    reloads: list[Callable[[], object]] = [reopen_log_files, *(endpoint.reload for _, endpoint in options.endpoints)]
     hub: Any = None
     if options.app is None:
         hub = options.hub
@@ -73,42 +74,78 @@ def makeService(options: Options) -> Operated:
     if options.access_log is not None:
         helpers.append(options.access_log)
         reloads.append(options.access_log.reopen)
-    if options.admin is not None or options.access_log is not None:
+    watched = options["admin"] is not None
+    if watched or options.access_log is not None:
         # The outermost: it sees what the others answer.
         meter = Meter(options.access_log)
         factory.make = extended(factory.make, Metered, meter=meter)
     if options.admin is not None:
         helpers.append(_serving_admin(options.admin, Metrics(factory, meter, hub), lambda: serving.ready))
         reloads.append(options.admin[1].reload)
-    if options.share is not None:
-        helpers.append(Lifeline())
+    if options.membership is not None:
+        answers: dict[str, Callable[[], Any]] = {"ready": lambda: serving.ready}
+        if watched:
+            answers["metrics"] = partial(_page, Metrics(factory, meter, hub))
+        helpers.append(Supervised(reactor, options.membership, answers))
     return Operated(reactor, serving, helpers, reloads)
 
 
-def _supervising(reactor: Any, options: Options, held: HoldingReactor) -> Operated:
+def _page(metrics: Metrics) -> str | None:
+    try:
+        return metrics.render()[1].decode("utf-8")
+    except ImportError:
+        return None
+
+
+def _supervising(reactor: Any, options: Options) -> Operated:
     """What opens the sockets, and runs the processes that serve them."""
-    twistd = [*_twistd_arguments(options), "beastws", *options.arguments]
-    workers = Workers(reactor, options["workers"], held, twistd, options["drain-time"])
+    log = options.access_log
+    workers = Workers(
+        reactor,
+        options["workers"],
+        options.held,
+        Share(0, options.directory, [], [], options.files),
+        lambda: _twistd_arguments(options),
+        drain_time=options["drain-time"],
+        timeout=options["worker-timeout"] or None,
+        access_line=(lambda line: None) if log is None else log.write_line,
+    )
     urls = [("ws", "/")] if options.app is not None else [("http", "/"), ("ws", options["path"])]
     serving = Serving(WebSocketServerFactory(WebSocketProtocol), options.endpoints, urls)
     helpers: list[IService] = [workers]  # type: ignore[list-item, unused-ignore]
-    reloads = [reopen_log_files, workers.reload]
-    if options.access_log is not None:
-        # Nobody writes to it here: what is wrong with it ends the start, not each worker.
-        helpers.insert(0, options.access_log)
+    reloads: list[Callable[[], object]] = [reopen_log_files, partial(_reload_workers, options, workers)]
+    if log is not None:
+        # What is wrong with it ends the start, not each worker.
+        helpers.insert(0, log)
+        reloads.append(log.reopen)
     if options.admin is not None:
-        summed = Summed(reactor, workers.living, lambda: workers.replaced)
+        summed = Summed(reactor, workers)
         # Stopped after the workers, whose end it can be asked about.
         helpers.insert(0, _serving_admin(options.admin, summed, summed.ready))
         reloads.append(options.admin[1].reload)
-    return Operated(reactor, serving, helpers, reloads, lambda: workers.signal("TERM"))
+    operated = Operated(reactor, serving, helpers, reloads, lambda: workers.signal("TERM"))
+    workers.failed = operated.fail
+    return operated
+
+
+def _reload_workers(options: Options, workers: Workers) -> None:
+    """Have workers read certificates again, and those that start later begin with them, if they are in order."""
+    files = None
+    in_order = [endpoint.reload() for _, endpoint in options.endpoints]
+    if all(in_order):
+        with suppress(OSError):
+            files = options.read_files()
+    workers.reload(files)
 
 
 def _twistd_arguments(options: Options) -> list[str]:
-    """twistd's own options for a worker."""
+    """The command line of a worker."""
     chosen = getattr(options, "parent", None) or {}
     reactor = [f"--reactor={chosen['reactor']}"] if chosen.get("reactor") not in (None, "default") else []
-    return ["--nodaemon", "--pidfile=", "--logger=twisted_beastws.service.worker.log_observer", *reactor]
+    logger = "--logger=twisted_beastws.service.worker.log_observer"
+    # The supervisor has changed it by now, if it was told to.
+    rundir = f"--rundir={os.path.abspath('.')}"
+    return ["--nodaemon", "--pidfile=", logger, rundir, *reactor, "beastws", *options.arguments]
 
 
 def _serving_admin(endpoint: tuple[str, ReloadableEndpoint], metrics: Metrics | Summed, ready: Ready) -> Serving:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
@@ -35,7 +39,7 @@ class Operated(MultiService):
         reactor: Any,
         serving: Serving,
         helpers: Sequence[IService] = (),
-        reloads: Sequence[Callable[[], None]] = (),
+        reloads: Sequence[Callable[[], object]] = (),
         again: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -94,10 +98,26 @@ class Operated(MultiService):
             self.log.info("{signal} again: connections to drop: {count}", signal=name, count=left)
             self.factory.abort()
 
+    def fail(self, line: str) -> None:
+        """Stop as for SIGTERM, but with exit status 1; ``line`` says why."""
+        if self.running and not self._stopping:
+            self._stopping = True
+            self.log.critical("{line}", line=line)
+            # twistd has no other status for a reactor that was stopped than 0.
+            atexit.register(_exit_with_failure)
+            self._reactor.stop()
+
     def _reload(self) -> None:
         self.log.info("SIGHUP: reopening logs, reading certificates")
         for reload in self._reloads:
             try:
                 reload()
             except Exception:
-                self.log.failure("{what} failed", what=reload.__qualname__)
+                self.log.failure("{what} failed", what=getattr(reload, "__qualname__", reload))
+
+
+def _exit_with_failure() -> None:
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        with suppress(Exception):
+            stream.flush()  # type: ignore[union-attr]
+    os._exit(1)

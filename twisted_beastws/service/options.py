@@ -28,13 +28,14 @@ from twisted_beastws.service.authentication import Certificates, CheckerError, C
 from twisted_beastws.service.config import ConfigError, read_config
 from twisted_beastws.service.descriptions import with_unix_mode
 from twisted_beastws.service.forwarded import HEADERS, TrustedProxies
+from twisted_beastws.service.handover import absolute, read_files
 from twisted_beastws.service.help import grouped
 from twisted_beastws.service.login_limit import LoginLimit
 from twisted_beastws.service.serving import Farewell
 
 if TYPE_CHECKING:
     from twisted_beastws.service.certificates import ReloadableEndpoint
-    from twisted_beastws.service.sockets import AdoptingReactor, HoldingReactor
+    from twisted_beastws.service.sockets import HeldPort
 
 # RFC 3986 §3.3: what a path is made of; a browser would send anything else in another spelling.
 _PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*")
@@ -52,6 +53,7 @@ _DRAIN_REASONS = {1001: "the server is shutting down", 1012: "the server is rest
 DEFAULTS: dict[str, Any] = {
     "path": "/chat",
     "workers": 0,
+    "worker-timeout": 30.0,
     "ping-interval": 5.0,
     "idle-timeout": 60.0,
     "handshake-timeout": 30.0,
@@ -94,7 +96,7 @@ SETTINGS = ("ping-interval", "idle-timeout", "handshake-timeout", *_LIMITS, "ori
 REPEATED = ("listen", "origin", "auth", "trust-proxy")
 
 GROUPS: Mapping[str, Sequence[str]] = {
-    "What is served": ("listen", "path", "app", "workers"),
+    "What is served": ("listen", "path", "app", "workers", "worker-timeout"),
     "Who may come in": ("origin", ANY_ORIGIN, "auth", "client-ca", "trust-proxy", "proxy-header"),
     "Times": ("ping-interval", "idle-timeout", "handshake-timeout"),
     "Limits": (*_LIMITS, "max-login-failures"),
@@ -179,7 +181,7 @@ def _authorities(text: str) -> str:
     from twisted_beastws.pem import read_authorities
 
     try:
-        read_authorities(text)
+        read_authorities(text if worker.membership is None else worker.membership.handed.path(text))
     except OSError as error:
         raise ValueError(error.strerror) from None
     # The directory may change before it is read again.
@@ -215,8 +217,9 @@ class Options(TwistedOptions):
     checkers: who ``--auth`` or ``--client-ca`` lets in; None is everyone.
     access_log: where connections are told; None is nowhere.
     proxies: who is believed when it says for whom it asks; None is nobody.
-    share: what this process has from its supervisor, if it is a worker. held: what holds the sockets of ``workers``.
-    arguments: the command line that these options were parsed from.
+    membership: what this process is if it is a worker. held: the ports of ``workers``, as far as they listen.
+    arguments: a command line that says the same, wherever each option was given. files: the content of those that were
+        read for ``workers``, by their paths. directory: that in which the options were parsed.
     """
 
     synopsis = "[options]"
@@ -241,6 +244,11 @@ class Options(TwistedOptions):
             "Processes that share the sockets, one for each core; 0 is this one alone. The chat's need --backplane. "
             "Limits are those of each.",
             _workers,
+        ),
+        _parameter(
+            "worker-timeout",
+            "Seconds without a sign of life after which one of these processes is killed and replaced; 0 is never.",
+            _seconds,
         ),
         _parameter("ping-interval", "Seconds between two pings to a connection; 0 is never.", _seconds),
         _parameter("idle-timeout", "Seconds of silence after which a connection is closed; 0 is never.", _seconds),
@@ -298,8 +306,8 @@ class Options(TwistedOptions):
     checkers: Checkers | Certificates | None = None
     access_log: AccessLog | None = None
     proxies: TrustedProxies | None = None
-    held: HoldingReactor | None = None
     arguments: Sequence[str] = ()
+    directory = "."
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -308,13 +316,10 @@ class Options(TwistedOptions):
         self["auth"] = []
         self["trust-proxy"] = []
         self._from_file: set[str] = set()
-        self.share = worker.share
-        self._adopting: AdoptingReactor | None = None
-
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse a command line. Raises ``UsageError``."""
-        self.arguments = [*(sys.argv[1:] if options is None else options)]
-        super().parseOptions(self.arguments)  # type: ignore[no-untyped-call]
+        self._checkers: list[str] = []
+        self.membership = worker.membership
+        self.held: list[HeldPort] = []
+        self.files: dict[str, str] = {}
 
     def opt_listen(self, description: str) -> None:
         """Endpoint to listen on, such as tcp:80 or ssl:443:privateKey=key.pem; may be repeated. [default: tcp:1984]"""
@@ -333,6 +338,7 @@ class Options(TwistedOptions):
         file:/etc/beastws.passwd with a line name:password for each; may be repeated."""
         try:
             self["auth"].append(make_checker(description))
+            self._checkers.append(description)
         except CheckerError as error:
             # What is behind the colon may be a password.
             raise UsageError(f"--auth={description.partition(':')[0]}: {error}") from None
@@ -388,14 +394,19 @@ class Options(TwistedOptions):
             self._read_file(self["config"])
         if not self["listen"]:
             self["listen"].append("tcp:1984")
-        if self.share is not None:
-            self["workers"], self["admin"] = 0, self.share.admin
+        self.directory = os.path.abspath(".")
+        self.arguments = self._as_arguments()
         if self["workers"] and self["app"] is None and self["backplane"] is None:
             raise UsageError(
                 f"{self._named('workers')}={self['workers']}: the chat's processes need --backplane, which joins them"
             )
-        self.endpoints = tuple((description, self._endpoint("listen", description)) for description in self["listen"])
-        if self["admin"] is not None:
+        self.endpoints = tuple(
+            (description, self._endpoint("listen", description, place))
+            for place, description in enumerate(self["listen"])
+        )
+        if self["workers"]:
+            self.files = self.read_files()
+        if self["admin"] is not None and self.membership is None:
             self.admin = (self["admin"], self._endpoint("admin", self["admin"]))
         if self["app"] is not None:
             self.app = self._find_app()
@@ -409,7 +420,8 @@ class Options(TwistedOptions):
         if self["trust-proxy"]:
             self.proxies = TrustedProxies(self["trust-proxy"], self["proxy-header"])
         if self["access-log"] is not None:
-            self.access_log = AccessLog(self["access-log"], self["access-log-format"])
+            relay = None if self.membership is None else self.membership.reports.access_line
+            self.access_log = AccessLog(self["access-log"], self["access-log-format"], relay)
         if 0 < self["idle-timeout"] <= self["ping-interval"]:
             raise UsageError(
                 f"{self._named('idle-timeout')}={self['idle-timeout']:g} is not more than "
@@ -519,32 +531,41 @@ class Options(TwistedOptions):
         code = self["drain-code"]
         return Farewell(code, _DRAIN_REASONS[code], self["drain-time"])
 
-    def _reactor(self, option: str) -> Any:
-        """The reactor for the endpoints of an option."""
+    def read_files(self) -> dict[str, str]:
+        """Read the files that workers are to start with. Raises OSError."""
+        return read_files([absolute(description) for description in self["listen"]], self["client-ca"])
+
+    def _as_arguments(self) -> list[str]:
+        """The command line for a worker: each option that was given, as it can be read again."""
+        single = [row[0] for row in self.optParameters if row[0] not in ("config", "workers", "worker-timeout")]
+        given: dict[str, list[Any]] = {name: [self[name]] for name in single if self[name] is not None}
+        given |= {name: self._checkers if name == "auth" else self[name] for name in REPEATED}
+        flags = [f"--{row[0]}" for row in self.optFlags if self[row[0]]]
+        return [*flags, *(f"--{name}={value}" for name, values in given.items() for value in values)]
+
+    def _reactor(self, description: str, place: int | None) -> Any:
+        """The reactor for an endpoint. place: that of its ``--listen``, which workers share."""
         # Importing the reactor installs it: not before twistd has read its own options.
         from twisted.internet import reactor
 
-        from twisted_beastws.service.sockets import AdoptingReactor, HoldingReactor
+        from twisted_beastws.service.sockets import AdoptingReactor, HoldingReactor, KeepingReactor, ServiceReactor
 
-        if option != "listen":
-            return reactor
-        if self.share is not None:
-            self._adopting = self._adopting or AdoptingReactor(reactor, self.share.sockets)
-            return self._adopting
-        if self["workers"]:
-            self.held = self.held or HoldingReactor(reactor)
-            return self.held
-        return reactor
+        if self.membership is not None:
+            return AdoptingReactor(reactor, [each for each in self.membership.sockets if each.endpoint == place])
+        if self["workers"] and place is not None:
+            return ServiceReactor(HoldingReactor(reactor, place, self.held), description)
+        return ServiceReactor(KeepingReactor(reactor), description)
 
-    def _endpoint(self, option: str, description: str) -> ReloadableEndpoint:
+    def _endpoint(self, option: str, description: str, place: int | None = None) -> ReloadableEndpoint:
         from twisted_beastws.service.certificates import ReloadableEndpoint, why_no_identity
         from twisted_beastws.service.proxy_protocol import ProxyProtocolReactor
 
-        reactor = ProxyProtocolReactor(self._reactor(option))
+        reactor = ProxyProtocolReactor(self._reactor(description, place))
+        client_ca = self["client-ca"] if option == "listen" else None
+        handed = None if self.membership is None else self.membership.handed
         named = f"{self._named(option)}={description}"
         try:
-            client_ca = self["client-ca"] if option == "listen" else None
-            return ReloadableEndpoint(reactor, with_unix_mode(description), client_ca)
+            return ReloadableEndpoint(reactor, with_unix_mode(description), client_ca, handed)
         except OSError as error:
             raise UsageError(f"{named}: {error.filename}: {error.strerror}") from error
         except Exception as error:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from operator import add
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.python.failure import Failure
+from twisted.internet.defer import DeferredList
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-    from twisted_beastws.service.workers import Worker
+    from twisted_beastws.service.process import Worker
+    from twisted_beastws.service.workers import Workers
 
 PATIENCE = 3.0
-"""Seconds that a process has to answer: one that does not is left out."""
+"""Seconds that a process has to answer. The metrics of one that does not are those that it told last."""
 
 # All else is the sum.
 _OF_SEVERAL: dict[str, Any] = {
@@ -26,85 +24,70 @@ _OF_SEVERAL: dict[str, Any] = {
     "process_start_time_seconds": min,
 }
 
-
-class _Asking(Protocol):
-    """Reads all that comes after a request."""
-
-    def __init__(self, request: bytes) -> None:
-        self.answer: Deferred[tuple[int, str]] = Deferred(lambda _: self.transport.abortConnection())  # type: ignore[union-attr]
-        self._request = request
-        self._read = b""
-
-    def connectionMade(self) -> None:
-        self.transport.write(self._request)  # type: ignore[union-attr]
-
-    def dataReceived(self, data: bytes) -> None:
-        self._read += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        head, _, body = self._read.partition(b"\r\n\r\n")
-        status = head[9:12]
-        if not self.answer.called:
-            self.answer.callback((int(status) if status.isdigit() else 0, body.decode("utf-8")))
-
-
-async def ask(reactor: Any, path: str, target: str) -> tuple[int, str]:
-    """The status and the body that the process whose admin's listener is the UNIX socket ``path`` answers."""
-    asking = _Asking(f"GET {target} HTTP/1.0\r\nHost: worker\r\n\r\n".encode("ascii"))
-    factory = Factory.forProtocol(lambda: asking)
-    factory.noisy = False
-    await UNIXClientEndpoint(reactor, path, timeout=PATIENCE).connect(factory)
-    return await asking.answer.addTimeout(PATIENCE, reactor)
+_ONLY_GROW = ("counter", "histogram", "summary")
+"""Kinds of metrics that outlive their process: Prometheus takes a smaller value for a restart of the whole service."""
 
 
 class Summed:
-    """The metrics of ``workers``, which are asked each time, and of their number.
+    """The metrics of the processes of ``workers``, which are asked each time, and of their number."""
 
-    replaced: gives how many ended and had to be replaced.
-    """
-
-    def __init__(self, reactor: Any, workers: Collection[Worker], replaced: Callable[[], int]) -> None:
+    def __init__(self, reactor: Any, workers: Workers) -> None:
         self._reactor = reactor
         self._workers = workers
-        self._replaced = replaced
+        self._finished: list[Metric] = []
+        workers.finished = self._keep
 
     async def render(self) -> tuple[str, bytes]:
-        """The type and the octets of the page. Raises ImportError without the extra."""
+        """Return the type and the bytes of the page. Raises ImportError without the extra."""
         from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-        pages = [body for status, body in await self._ask("/metrics") if status == 200]
+        await self._ask("metrics")
+        pages = [families(worker.page) for worker in self._workers.living if worker.page is not None]
         registry = CollectorRegistry()
-        registry.register(_Collected([*summed(pages), *self._own()]))
+        registry.register(_Collected([*summed([self._finished, *pages]), *self._own()]))
         return CONTENT_TYPE_LATEST, generate_latest(registry)
 
     async def ready(self) -> bool:
-        """Whether all of them are."""
-        answers = await self._ask("/readyz")
-        return bool(answers) and all(status == 200 for status, _ in answers)
+        """Return whether there are as many processes as there should be, and all are ready."""
+        return self._workers.complete and all(await self._ask("ready")) and self._workers.complete
 
-    async def _ask(self, target: str) -> list[tuple[int, str]]:
-        asked = [Deferred.fromCoroutine(ask(self._reactor, worker.admin, target)) for worker in self._workers]
+    async def _ask(self, question: str) -> list[Any]:
+        asked = [
+            worker.ask(question).addTimeout(PATIENCE, self._reactor) for worker in self._workers.living if worker.booted
+        ]
         answers = await DeferredList(asked, consumeErrors=True)
-        return [answer if succeeded else (0, "") for succeeded, answer in answers]
+        return [answer if succeeded else None for succeeded, answer in answers]
+
+    def _keep(self, worker: Worker) -> None:
+        """Keep what a process that ended has counted."""
+        if worker.page is not None:
+            grown = [family for family in families(worker.page) if family.type in _ONLY_GROW]
+            self._finished = summed([self._finished, grown])
 
     def _own(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        yield GaugeMetricFamily("beastws_workers", "Processes that there are.", value=len(self._workers))
-        replaced = self._replaced()
+        living, replaced = len(self._workers.living), self._workers.replaced
+        yield GaugeMetricFamily("beastws_workers", "Processes that there are.", value=living)
         yield CounterMetricFamily("beastws_workers_replaced", "Processes that ended by themselves.", value=replaced)
 
 
-def summed(pages: Iterable[str]) -> list[Metric]:
-    """One family for each of the same name on all ``pages``, in Prometheus' text format."""
-    from prometheus_client.metrics_core import Metric
+def families(page: str) -> list[Metric]:
+    """Return the families of metrics on a page in Prometheus' text format."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    families: dict[str, Metric] = {}
+    return list(text_string_to_metric_families(page))
+
+
+def summed(pages: Iterable[Iterable[Metric]]) -> list[Metric]:
+    """Return one family for those of the same name on all ``pages``."""
+    from prometheus_client.metrics_core import Metric
+
+    found: dict[str, Metric] = {}
     samples: dict[str, dict[tuple[Any, ...], Any]] = {}
     for page in pages:
-        for family in text_string_to_metric_families(page):
-            families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+        for family in page:
+            found.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             known = samples.setdefault(family.name, {})
             for sample in family.samples:
                 key = (sample.name, *sorted(sample.labels.items()))
@@ -113,9 +96,9 @@ def summed(pages: Iterable[str]) -> list[Metric]:
                     join = _OF_SEVERAL.get(sample.name, add)
                     sample = sample._replace(value=join(before.value, sample.value))
                 known[key] = sample
-    for name, family in families.items():
+    for name, family in found.items():
         family.samples = list(samples[name].values())
-    return list(families.values())
+    return list(found.values())
 
 
 class _Collected:

@@ -1,93 +1,175 @@
-"""One of the processes of ``twistd beastws --workers N``: the service as ever, on the supervisor's sockets."""
+"""One of the processes of ``twistd beastws --workers N``: the usual service, on the supervisor's sockets."""
 
 from __future__ import annotations
 
-import json
+import atexit
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.application.service import Service
-from twisted.internet.abstract import FileDescriptor
-from twisted.internet.main import CONNECTION_DONE
-from twisted.logger import ILogObserver, jsonFileLogObserver
+from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, Logger
+
+from twisted_beastws.operation import settled
+from twisted_beastws.service.channel import Orders, Reports
+from twisted_beastws.service.handover import Handed
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorFDSet
+    from collections.abc import Awaitable
 
-LIFELINE = 0
-"""The descriptor that ends when the supervisor is gone."""
+    from twisted.internet.interfaces import IDelayedCall
+
+BEAT = 0.5
+"""Seconds between two signs of life."""
+
+
+class Held(NamedTuple):
+    """A socket that the supervisor holds.
+
+    endpoint: the place of its ``--listen`` among them all. kind: what the endpoint asked its reactor for.
+    """
+
+    endpoint: int
+    kind: str
+    descriptor: int
 
 
 class Share(NamedTuple):
-    """What a worker has from its supervisor.
+    """What a worker gets from its supervisor.
 
-    number: from 1 on. log: the descriptor that what is logged goes to, as JSON. sockets: those to listen on. admin: the
-    endpoint for what the supervisor asks.
+    number: from 1 on. directory: where the supervisor was when it read its options. twistd: twistd's arguments.
+    sockets: to listen on, as `Held`. files: the content of each file that the supervisor read, by its path.
     """
 
     number: int
-    log: int
-    sockets: list[int]
-    admin: str
-
-    def to_json(self) -> str:
-        """What `main` is called with."""
-        return json.dumps(self)
+    directory: str
+    twistd: list[str]
+    sockets: list[list[Any]]
+    files: dict[str, str]
 
 
-share: Share | None = None
+class Membership:
+    """This process as one of the workers."""
+
+    def __init__(self, share: Share, reports: Reports, orders: Orders) -> None:
+        self.sockets = [Held(*each) for each in share.sockets]
+        self.handed = Handed(share.files)
+        self.reports = reports
+        self.orders = orders
+
+
+membership: Membership | None = None
 """This process's, if it is a worker."""
 
 
 def log_observer() -> ILogObserver:
-    """What ``twistd --logger`` is to call: events go to the supervisor."""
-    assert share is not None
-    return jsonFileLogObserver(os.fdopen(share.log, "w", encoding="utf-8"), recordSeparator="")
+    """Return the observer for ``twistd --logger``: events go to the supervisor."""
+    assert membership is not None
+    return membership.reports
 
 
-class Lifeline(Service):
-    """Ends this process in order when its supervisor is gone, however that came about."""
+class Supervised(Service):
+    """Tells the supervisor that this process works, answers what it asks, and ends in order when it is gone.
 
-    def __init__(self) -> None:
-        from twisted.internet import reactor
+    Args:
+        answers: what gives the answer to each question, or awaits it.
+    """
 
-        self._reactor = cast("IReactorFDSet", reactor)
-        self._end = _End()
+    log = Logger()
+
+    def __init__(
+        self, reactor: Any, membership: Membership, answers: Mapping[str, Callable[[], Any | Awaitable[Any]]]
+    ) -> None:
+        self._reactor = reactor
+        self._reports, self._orders = membership.reports, membership.orders
+        self._answers = answers
+        self._beating: IDelayedCall | None = None
 
     def startService(self) -> None:
-        """Watch the descriptor `LIFELINE`."""
         super().startService()  # type: ignore[no-untyped-call]
-        self._reactor.addReader(self._end)
+        self._reports.attach(self._reactor)
+        self._orders.attach(self._reactor, self._received, self._leave)
+        # The first says that the service handles signals, which it does once the reactor runs.
+        self._reactor.callWhenRunning(self._reactor.callLater, 0, self._beat)
 
     def stopService(self) -> None:
-        """Watch it no more."""
         super().stopService()  # type: ignore[no-untyped-call]
-        self._reactor.removeReader(self._end)
+        if self._beating is not None:
+            self._beating.cancel()
+            self._beating = None
+        self._orders.detach()
+        self._reports.detach()
 
+    def _beat(self) -> None:
+        if self.running:
+            self._reports.send("beat")
+            self._beating = self._reactor.callLater(BEAT, self._beat)
 
-class _End(FileDescriptor):
-    """Nothing is ever sent, so that what there is to read is the end; some reactors tell it without reading."""
+    def _received(self, message: list[Any]) -> None:
+        Deferred.fromCoroutine(self._answer(*message))
 
-    def fileno(self) -> int:
-        return LIFELINE
+    async def _answer(self, number: int, question: str) -> None:
+        try:
+            answer = await settled(self._answers[question]())
+        except Exception:
+            answer = None
+            self.log.failure("the supervisor asked for {question}", question=question)
+        self._reports.send("answer", number, question, answer)
 
-    def doRead(self) -> Any:
-        return CONNECTION_DONE
-
-    def connectionLost(self, reason: Any) -> None:
+    def _leave(self) -> None:
+        # However it ended, the clients are sent home as at the end of the service.
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:
-    """Run twistd with the arguments of this process, of which the first is its `Share`."""
-    global share
+    """Run twistd as the supervisor says.
+
+    The one argument is the descriptor for reports. Orders come on the standard input.
+    """
+    global membership
     # What the terminal's Ctrl-C sends comes from the supervisor.
     os.setsid()
-    # It may pass this one on before anything here handles it.
+    # The supervisor sends it when this process is ready for it; until then it was blocked.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    share = Share(*json.loads(sys.argv.pop(1)))
-    from twisted.scripts.twistd import run
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
+    # Programs that the application starts have none of these.
+    orders = Orders(os.dup(0))
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    descriptor = int(sys.argv[1])
+    os.set_inheritable(descriptor, False)
+    reports = Reports(descriptor)
+    share = Share(**orders.first())
+    membership = Membership(share, reports, orders)
+    reports.take_standard_output()
+    atexit.register(reports.flush)
+    # The application is looked for where the supervisor found it. Only root may be able to go there.
+    with suppress(OSError):
+        os.chdir(share.directory)
+    _run_twistd(share.twistd, reports)
 
-    run()
+
+def _run_twistd(arguments: list[str], reports: Reports) -> None:
+    # twistd's own way to run would print all its options before what is wrong with one.
+    from twisted.python.usage import UsageError
+    from twisted.scripts.twistd import ServerOptions, runApp  # type: ignore[attr-defined, unused-ignore]
+
+    sys.argv = ["twistd", *arguments]
+    options = ServerOptions()
+    try:
+        options.parseOptions(arguments)
+        runApp(options)
+    except UsageError as error:
+        why = str(error)
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            raise
+        why = str(error)
+    else:
+        return
+    reports.send("failed", why)
+    raise SystemExit(1)

@@ -1,0 +1,242 @@
+"""Workers and their supervisor when something goes wrong, as their users start them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from ..patience import PATIENCE
+from .test_deployment import unused_ports
+from .test_twistd import ENVIRONMENT, TWISTD, UPGRADE, Service, await_that, identity, running
+from .test_workers import alive, asked, asked_by_tls
+
+if sys.platform != "linux":
+    pytestmark = pytest.mark.skip(reason="FAULTS OF WORKERS ARE NOT TESTED: /proc shows them")
+
+APP = """
+import os, sys, time
+from twisted.logger import Logger
+from twisted_beastws import WebSocketProtocol
+
+class Who(WebSocketProtocol):
+    log = Logger()
+
+    def text_received(self, text):
+        what, _, number = text.partition(" ")
+        if what == "raise":
+            raise ValueError("the text of the error")
+        if what == "hang":
+            time.sleep(1000)
+        for count in range(int(number or 0)):
+            getattr(self, what)(f"{os.getpid()} {count} " + "x" * 6000 + " end")
+        self.send(str(os.getpid()))
+
+    def logs(self, line):
+        self.log.info("{line}", line=line)
+
+    def prints(self, line):
+        print(line)
+"""
+
+SERVED = ("--app=fault_app:Who", "--admin=tcp:0:interface=127.0.0.1")
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    (tmp_path / "fault_app.py").write_text(APP)
+    return tmp_path
+
+
+def says(port: int, text: str) -> str:
+    with connect(f"ws://127.0.0.1:{port}/", proxy=None, open_timeout=PATIENCE) as client:
+        client.send(text)
+        return str(client.recv(PATIENCE))
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def ready(service: Service) -> bool:
+    return service.ask_admin("/readyz")[0] == 200
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_workers_start_with_what_the_supervisor_read(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # No directory for temporary files is needed.
+    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(app / ("long" * 50)))
+    plain, secure = unused_ports(2)
+    key = app / "key.pem"
+    key.write_bytes(identity("localhost"))
+    listen = [f"tcp:{plain}:interface=127.0.0.1", f"ssl:{secure}:interface=127.0.0.1:privateKey=key.pem"]
+    config = app / "beastws.toml"
+    config.write_text(f"listen = {listen}\nping-interval = 20\n")
+    (app / "elsewhere").mkdir()
+    options = ["-n", "--pidfile=", "--rundir=elsewhere", "beastws", "--workers=1", "--config=beastws.toml"]
+    with (app / "log").open("wb") as log:
+        service = subprocess.Popen(
+            [str(TWISTD), *options, "--app=fault_app:Who"], cwd=app, env=ENVIRONMENT, stdout=log, stderr=log
+        )
+    try:
+        await_that("it listens", lambda: f"serving ws://127.0.0.1:{plain}/" in (app / "log").read_text())
+        first = asked(plain)
+        # Now the file has the listeners in another order, and what cannot be; and nobody can read the key.
+        config.write_text(f'listen = {listen[::-1]}\nping-interval = "often"\n')
+        key.unlink()
+        os.kill(int(first), signal.SIGKILL)
+        second = asked(plain)
+        assert second != first
+        assert asked_by_tls(secure) == second
+        service.terminate()
+        assert service.wait(PATIENCE) == 0
+    finally:
+        service.kill()
+        service.wait()
+
+
+def test_a_stopped_supervisor_stops_no_worker(app: Path) -> None:
+    with running(app, "--workers=1", *SERVED) as service:
+        await_that("it is ready", lambda: ready(service))
+        with stopped(service.process.pid):
+            worker = says(service.port, "logs 400")
+            assert says(service.port, "prints 400") == worker
+            assert says(service.port, "") == worker
+        await_that("it is told what was lost", lambda: "log lines were lost, because they were not read" in service.log)
+        with pytest.raises(ConnectionClosed):
+            says(service.port, "raise")
+        await_that("the error is told", lambda: "ValueError: the text of the error" in service.log)
+        assert '\n\t    raise ValueError("the text of the error")\n' in service.log
+        assert says(service.port, "") == worker
+        # What `running` takes for a fault is what was asked for.
+        service.log_file.write_text(re.sub("Traceback|#critical", "", service.log))
+
+
+def test_a_full_log_stops_no_worker_and_lines_stay_whole(app: Path) -> None:
+    reading, writing = os.pipe()
+    (port,) = unused_ports(1)
+    listen = f"--listen=tcp:{port}:interface=127.0.0.1"
+    options = ["-n", "--pidfile=", "beastws", "--workers=2", listen, "--app=fault_app:Who", "--access-log=/dev/stdout"]
+    with subprocess.Popen([str(TWISTD), *options], cwd=app, env=ENVIRONMENT, stdout=writing) as service:
+        os.close(writing)
+        try:
+            with open(reading, "rb") as log:
+                begun = [log.readline()]
+                while begun.count(b"") == 0 and sum(b"serving ws" in line for line in begun) < 3:
+                    begun.append(log.readline())
+                # From now on nobody reads.
+                workers = {says(port, f"{what} 10") for what in ("logs", "prints") for _ in range(4)}
+                workers |= {says(port, "") for _ in range(10)}
+                assert len(workers) == 2
+                service.terminate()
+                lines = log.read().decode().splitlines()
+            assert service.wait(PATIENCE) == 0
+        finally:
+            service.kill()
+    long = [line for line in lines if "xxx" in line]
+    # So few are within the limit: none is lost.
+    assert len(long) == 80
+    for line in long:
+        assert re.fullmatch(r"\S+ \[worker [12] [\w.]+#info\] \d+ \d+ x{6000} end", line), line[:200]
+    assert sum(" status=101 " in line for line in lines) == 18
+
+
+def test_a_hung_worker_is_replaced_and_does_not_hold_up_the_end(app: Path) -> None:
+    with running(app, "--workers=1", "--worker-timeout=4", "--drain-time=2", *SERVED) as service:
+        await_that("it is ready", lambda: ready(service))
+        first = int(says(service.port, ""))
+        with socket.create_connection(("127.0.0.1", service.port), PATIENCE) as client:
+            client.sendall(UPGRADE)
+            assert client.recv(12) == b"HTTP/1.1 101"
+            client.sendall(b"\x81\x84\0\0\0\0hang")
+            await_that("it is not ready", lambda: not ready(service))
+            second = int(says(service.port, ""))
+        assert second != first and not alive(str(first))
+        assert re.search(r"worker 1 gave no sign of life for 4(\.5)? s and is killed", service.log)
+        await_that("it is ready again", lambda: ready(service))
+        with stopped_until_killed(second):
+            service.terminate()
+            assert service.ended() == 0
+        assert service.log.count("gave no sign of life") == 2
+
+
+@contextmanager
+def stopped_until_killed(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    yield
+    assert not alive(str(pid))
+
+
+def test_workers_that_cannot_start_are_the_end(app: Path) -> None:
+    with (app / "fault_app.py").open("a") as file:
+        file.write("from twisted_beastws.service import worker\n")
+        file.write("if worker.membership: raise RuntimeError('no database')\n")
+    (port,) = unused_ports(1)
+    listen = f"--listen=tcp:{port}:interface=127.0.0.1"
+    command = [str(TWISTD), "-n", "--pidfile=", "beastws", "--workers=1", listen, "--app=fault_app:Who"]
+    ended = subprocess.run(command, cwd=app, env=ENVIRONMENT, capture_output=True, timeout=PATIENCE)
+    log = ended.stdout.decode()
+    assert ended.returncode == 1 and len(log) < 5000
+    assert log.count("worker 1 cannot start: --app=fault_app:Who: importing fault_app failed: RuntimeError") == 5
+    assert re.search(r"#critical\] worker 1 cannot start: .*; that was attempt 5, and no worker serves\n", log)
+    assert "Server Shut Down" in log
+
+
+def test_a_start_survives_failing_forks_planted_modules_and_sighup(app: Path) -> None:
+    marker = app / "planted"
+    for name in ("textwrap", "json", "signal", "socket", "typing", "logging", "attr", "zope", "tempfile"):
+        (app / f"{name}.py").write_text(f"open({str(marker)!r}, 'a').write(__name__)\nraise ImportError('planted')\n")
+    with (app / "fault_app.py").open("a") as file:
+        file.write(
+            "from twisted_beastws.service import worker\n"
+            "if worker.membership is None:\n"
+            "    import errno\n"
+            "    spawn, refused = os.posix_spawnp, []\n"
+            "    def spawn_later(*arguments, **options):\n"
+            "        if len(refused) < 2:\n"
+            "            refused.append(1)\n"
+            "            raise OSError(errno.EAGAIN, 'Resource temporarily unavailable')\n"
+            "        return spawn(*arguments, **options)\n"
+            "    os.posix_spawnp = spawn_later\n"
+        )
+    with running(app, "--workers=2", *SERVED) as service:
+        deadline = time.monotonic() + PATIENCE
+        while not ready(service):
+            assert time.monotonic() < deadline
+            for pid in (service.process.pid, *children(service.process.pid)):
+                os.kill(pid, signal.SIGHUP)
+        assert service.log.count("cannot be started: Resource temporarily unavailable; another starts") == 2
+        assert "ended after" not in service.log
+    assert not marker.exists()
+
+
+def test_not_ready_while_a_worker_waits_to_be_replaced(app: Path) -> None:
+    with running(app, "--workers=2", *SERVED) as service:
+        await_that("it is ready", lambda: ready(service))
+        os.kill(children(service.process.pid)[0], signal.SIGKILL)
+        await_that("it is not ready", lambda: not ready(service))
+        await_that("it is ready again", lambda: ready(service))
+        # The metrics of both were never less than they are.
+        assert "beastws_workers_replaced_total 1.0" in service.ask_admin("/metrics")[1]
