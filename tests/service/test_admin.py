@@ -8,15 +8,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
+from socket import gethostname
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from twisted.internet.address import UNIXAddress
 from twisted.internet.task import Clock
 
 from twisted_beastws import ACCELERATED, Limits, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws._version import __version__
-from twisted_beastws.service.admin import MAX_CONNECTIONS, admin_factory
+from twisted_beastws.service.admin import MAX_CONNECTIONS, HostNames, admin_factory
 from twisted_beastws.service.extending import extended
 from twisted_beastws.service.metering import Meter, Metered
 from twisted_beastws.service.metrics import Metrics
@@ -49,10 +51,17 @@ class Served:
     def ask(self, target: str, method: str = "GET", fields: str = "") -> tuple[str, str]:
         """The head and the body of an answer."""
         peer = self._connect(factory=self.admin, opened=False)
-        peer.sends(f"{method} {target} HTTP/1.1\r\nHost: h\r\n{fields}\r\n".encode())
+        peer.sends(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n".encode())
         head, _, body = peer.reads().decode().partition("\r\n\r\n")
         peer.leaves()
         return head, body
+
+    def connect_and_send(self, octets: str, address: Any = None) -> str:
+        peer = self._connect(factory=self.admin, opened=False, address=address)
+        peer.sends(octets.encode())
+        answer: str = peer.reads().decode()
+        peer.leaves()
+        return answer
 
     def metrics(self) -> dict[str, float]:
         """Samples by their names and, behind commas, the values of their labels, by the labels' names."""
@@ -68,6 +77,46 @@ class Served:
 @pytest.fixture
 def served(connect: Callable[..., Any], clock: Clock) -> Served:
     return Served(connect, clock)
+
+
+class TestHosts:
+    """What a page can read here if its own name has been pointed at this machine."""
+
+    @pytest.mark.parametrize(
+        ("host", "status"),
+        [
+            ("localhost", 200),
+            ("LocalHost.:9090", 200),
+            ("beastws.localhost:9090", 200),
+            ("127.0.0.1:9090", 200),
+            ("192.0.2.1", 200),
+            ("[::1]:9090", 200),
+            ("[2001:db8::1]", 200),
+            (gethostname(), 200),
+            ("beastws.internal:9090", 200),
+            ("BEASTWS.internal.", 200),
+            ("evil.example", 421),
+            ("evil.example:9090", 421),
+            ("localhost.evil.example", 421),
+            ("127.0.0.1.evil.example", 421),
+            ("notlocalhost", 421),
+            ("127.1", 421),
+        ],
+    )
+    def test_by_which_it_may_be_asked(self, served: Served, host: str, status: int) -> None:
+        served.admin = admin_factory(*served.admin_for, HostNames(["beastws.internal"]))
+        for path in ("/metrics", "/healthz", "/readyz", "/nothing"):
+            answered = served.connect_and_send(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")
+            expected = 404 if path == "/nothing" and status == 200 else status
+            assert answered.startswith(f"HTTP/1.1 {expected} ")
+            assert (status == 421) == ("--admin-host" in answered)
+
+    def test_a_request_without_one_is_no_browsers(self, served: Served) -> None:
+        assert served.connect_and_send("GET /healthz HTTP/1.0\r\n\r\n").startswith("HTTP/1.1 200 ")
+
+    def test_a_unix_socket_is_no_browsers(self, served: Served) -> None:
+        asked = "GET /healthz HTTP/1.1\r\nHost: worker\r\n\r\n"
+        assert served.connect_and_send(asked, UNIXAddress(None)).startswith("HTTP/1.1 200 ")
 
 
 class TestHealth:
@@ -102,7 +151,7 @@ class TestHealth:
 
     def test_is_bounded_by_itself(self) -> None:
         settings = admin_factory(Metrics(WebSocketServerFactory(Echo), Meter()), lambda: True).settings
-        assert settings.timeouts.handshake == 60.0
+        assert settings.timeouts.handshake == 75.0
 
     def test_has_so_many_connections_at_most(self, served: Served) -> None:
         served.admin.settings = replace(served.admin.settings, limits=admin_factory(*served.admin_for).settings.limits)

@@ -181,6 +181,12 @@ class TestGiven:
         assert options.proxies is not None
         assert issubclass(makeService(options).factory.make.func, BehindProxy)  # type: ignore[attr-defined]
 
+    def test_names_of_the_admins_listener(self) -> None:
+        names = parse("--admin=tcp:1", "--admin-host=beastws.internal", "--admin-host", "metrics")["admin-host"]
+        assert names == ["beastws.internal", "metrics"]
+        for name in ("", "a:80", "http://a", "a/b", "*"):
+            assert refusal(f"--admin-host={name}").startswith(f"--admin-host={name}: give a host's name")
+
     def test_who_may_come_in(self) -> None:
         options = parse("--auth=memory:ann:secret", "--auth", "memory:bob:123")
         assert len(options["auth"]) == 2

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from ipaddress import ip_address
+from socket import gethostname
 from typing import Any
+
+from twisted.internet.address import UNIXAddress
 
 from twisted_beastws.operation import settled
 from twisted_beastws.options import Limits, Timeouts
@@ -19,22 +24,65 @@ Ready = Callable[[], bool | Awaitable[bool]]
 MAX_CONNECTIONS = 100
 """Connections at a time; for one more the oldest is dropped."""
 
+MISDIRECTED = "Ask by this listener's address, by localhost, or by a name that --admin-host gives\n"
 NOT_FOUND = "There are /metrics, /healthz and /readyz\n"
 NOT_ALLOWED = "It can only be read: GET or HEAD\n"
+
+
+_PORT = re.compile(r":[0-9]*$")
+
+
+class HostNames:
+    """The names by which the admin's listener may be asked.
+
+    An attacker's page whose name has been pointed at this machine (DNS rebinding) asks by that name, and so reads
+    nothing. Addresses, ``localhost`` and the machine's own name are no attacker's.
+
+    Args:
+        names: more names.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._names = {name.lower().rstrip(".") for name in (*names, "localhost", gethostname())}
+
+    def include(self, request: Request) -> bool:
+        """Return whether a request is for one of them."""
+        fields = request.headers.getRawHeaders(b"Host", ())
+        if not fields:
+            # HTTP/1.0, as HAProxy asks; a browser always names the host.
+            return True
+        if len(fields) > 1:
+            return False
+        name = _PORT.sub("", fields[0].decode("latin-1").strip().lower()).rstrip(".")
+        return name in self._names or name.endswith(".localhost") or _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
+    except ValueError:
+        return False
+    return True
 
 
 class Admin(WebSocketProtocol):
     """Answers every request itself: there is no WebSocket.
 
-    metrics: whose ``render()``, or what that awaits, is the page's type and octets. ready: whether new connections are
-    welcome; it may take its time, too.
+    Args:
+        metrics: its ``render()`` returns the page's type and bytes, or awaits them.
+        ready: returns whether new connections are welcome, or awaits it.
+        names: by which the listener may be asked.
     """
 
-    def __init__(self, metrics: Metrics | Summed, ready: Ready) -> None:
+    def __init__(self, metrics: Metrics | Summed, ready: Ready, names: HostNames) -> None:
         self._metrics = metrics
         self._ready = ready
+        self._names = names
 
     async def http_requested(self, request: Request) -> Response:
+        # No page can make a browser ask a UNIX socket.
+        if not isinstance(self.peer, UNIXAddress) and not self._names.include(request):
+            return Response(421, body=MISDIRECTED)
         if request.path not in ("/metrics", "/healthz", "/readyz"):
             return Response(404, body=NOT_FOUND)
         if request.method not in ("GET", "HEAD"):
@@ -58,10 +106,11 @@ def _uncached(status: int, kind: bytes, body: bytes) -> Response:
     return Response(status, headers=Headers({b"Content-Type": [kind], b"Cache-Control": [b"no-store"]}), body=body)
 
 
-def admin_factory(metrics: Metrics | Summed, ready: Ready) -> WebSocketServerFactory:
-    """The factory of `Admin` connections, which are kept for a minute between two requests."""
+def admin_factory(metrics: Metrics | Summed, ready: Ready, names: HostNames | None = None) -> WebSocketServerFactory:
+    """Return the factory of `Admin` connections, which are kept for 75 seconds between two requests."""
     return WebSocketServerFactory(
-        partial(Admin, metrics, ready),
-        timeouts=Timeouts(handshake=60.0, close=5.0),
+        partial(Admin, metrics, ready, names or HostNames()),
+        # More than the minute for which balancers and scrapers keep an idle connection.
+        timeouts=Timeouts(handshake=75.0, close=5.0),
         limits=Limits(max_opening=MAX_CONNECTIONS),
     )

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted_beastws.hub import Hub
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server import WebSocketServerFactory
-from twisted_beastws.service.admin import Ready, admin_factory
+from twisted_beastws.service.admin import HostNames, Ready, admin_factory
 from twisted_beastws.service.app import Served
 from twisted_beastws.service.authentication import Authenticated
 from twisted_beastws.service.chat import Chat, HubService
@@ -34,7 +34,6 @@ from twisted_beastws.service.workers import Workers
 if TYPE_CHECKING:
     from twisted.application.service import IService
 
-    from twisted_beastws.service.certificates import ReloadableEndpoint
 
 log = Logger()
 
@@ -80,7 +79,7 @@ def makeService(options: Options) -> Operated:
         meter = Meter(options.access_log)
         factory.make = extended(factory.make, Metered, meter=meter)
     if options.admin is not None:
-        helpers.append(_serving_admin(options.admin, Metrics(factory, meter, hub), lambda: serving.ready))
+        helpers.append(_serving_admin(options, Metrics(factory, meter, hub), lambda: serving.ready))
         reloads.append(options.admin[1].reload)
     if options.membership is not None:
         answers: dict[str, Callable[[], Any]] = {"ready": lambda: serving.ready}
@@ -121,7 +120,7 @@ def _supervising(reactor: Any, options: Options) -> Operated:
     if options.admin is not None:
         summed = Summed(reactor, workers)
         # Stopped after the workers, whose end it can be asked about.
-        helpers.insert(0, _serving_admin(options.admin, summed, summed.ready))
+        helpers.insert(0, _serving_admin(options, summed, summed.ready))
         reloads.append(options.admin[1].reload)
     operated = Operated(reactor, serving, helpers, reloads, lambda: workers.signal("TERM"))
     workers.failed = operated.fail
@@ -148,9 +147,10 @@ def _twistd_arguments(options: Options) -> list[str]:
     return ["--nodaemon", "--pidfile=", logger, rundir, *reactor, "beastws", *options.arguments]
 
 
-def _serving_admin(endpoint: tuple[str, ReloadableEndpoint], metrics: Metrics | Summed, ready: Ready) -> Serving:
-    factory = admin_factory(metrics, ready)
-    return Serving(factory, [endpoint], [("http", "/metrics")], Farewell(seconds=ADMIN_FAREWELL), option="admin")
+def _serving_admin(options: Options, metrics: Metrics | Summed, ready: Ready) -> Serving:
+    assert options.admin is not None
+    factory = admin_factory(metrics, ready, HostNames(options["admin-host"]))
+    return Serving(factory, [options.admin], [("http", "/metrics")], Farewell(seconds=ADMIN_FAREWELL), option="admin")
 
 
 def _serving_chat(options: Options, hub: Hub) -> Serving:

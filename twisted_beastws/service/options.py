@@ -93,7 +93,7 @@ _LIMITS = (
 SETTINGS = ("ping-interval", "idle-timeout", "handshake-timeout", *_LIMITS, "origin", ANY_ORIGIN)
 """Those that a `WebSocketServerFactory` has settings of its own for."""
 
-REPEATED = ("listen", "origin", "auth", "trust-proxy")
+REPEATED = ("listen", "origin", "auth", "trust-proxy", "admin-host")
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "What is served": ("listen", "path", "app", "workers", "worker-timeout"),
@@ -102,7 +102,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Limits": (*_LIMITS, "max-login-failures"),
     "The chat's rooms": ("history", "backplane"),
     "The end": ("drain-time", "drain-code"),
-    "What is to be seen": ("admin", "access-log", "access-log-format"),
+    "What is to be seen": ("admin", "admin-host", "access-log", "access-log-format"),
 }
 
 
@@ -315,6 +315,7 @@ class Options(TwistedOptions):
         self["origin"] = []
         self["auth"] = []
         self["trust-proxy"] = []
+        self["admin-host"] = []
         self._from_file: set[str] = set()
         self._checkers: list[str] = []
         self.membership = worker.membership
@@ -366,6 +367,13 @@ class Options(TwistedOptions):
                 f"--trust-proxy={network}: give an address, a network such as 10.0.0.0/8, or unix"
             ) from None
         self["trust-proxy"].append(network)
+
+    def opt_admin_host(self, name: str) -> None:
+        """Name by which --admin may be asked, besides addresses, localhost and this machine's own name; may be
+        repeated."""
+        if not re.fullmatch(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*)", name):
+            raise UsageError(f"--admin-host={name}: give a host's name such as beastws.internal, without a port")
+        self["admin-host"].append(name)
 
     def opt_version(self) -> None:
         """Display the version and exit."""
