@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -230,6 +230,40 @@ def test_a_start_survives_failing_forks_planted_modules_and_sighup(app: Path) ->
         assert service.log.count("cannot be started: Resource temporarily unavailable; another starts") == 2
         assert "ended after" not in service.log
     assert not marker.exists()
+
+
+def test_a_killed_supervisor_leaves_nothing_that_prevents_a_start(app: Path) -> None:
+    (port,) = unused_ports(1)
+    listen = f"tcp:{port}:interface=127.0.0.1"
+    arguments = ("--workers=2", "--app=fault_app:Who", "--listen=unix:shared", "--drain-time=1")
+    with ExitStack() as stack:
+        killed = Service(app, *arguments, listen=listen, twistd=["--pidfile=pid"])
+        stack.callback(killed.process.wait)
+        stack.callback(killed.process.kill)
+        workers: set[str] = set()
+        await_that("both serve", lambda: workers.add(says(port, "")) or len(workers) == 2)
+        # One has a client to send home, and one of them hangs.
+        stack.enter_context(connect(f"ws://127.0.0.1:{port}/", proxy=None))
+        hanging = stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
+        hanging.sendall(UPGRADE + b"\x81\x84\0\0\0\0hang")
+        assert hanging.recv(12) == b"HTTP/1.1 101"
+        killed.process.kill()
+        killed.process.wait()
+        await_that("the port is free", lambda: not in_use(port))
+        with running(app, *arguments, listen=listen, twistd=["--pidfile=pid"]):
+            assert says(port, "") not in workers
+    await_that("they are gone", lambda: not any(map(alive, workers)))
+
+
+def in_use(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except OSError:
+            return True
+    return False
 
 
 def test_not_ready_while_a_worker_waits_to_be_replaced(app: Path) -> None:

@@ -112,7 +112,7 @@ def workers(reactor: Reactor, logged: Any, lines: list[str]) -> Iterator[Workers
     def warn(format: str, **fields: Any) -> None:
         lines.append(format.format(**fields))
 
-    share = Share(0, "/start", [], [], {"/key.pem": "secret"})
+    share = Share(0, "/start", [], [], {"/key.pem": "secret"}, 13.0)
     workers = Workers(reactor, 2, PORTS, share, lambda: ["-n", "beastws"], drain_time=8.0, timeout=30.0)
     workers.log = SimpleNamespace(warn=warn)  # type: ignore[assignment]
     workers.startService()
@@ -136,6 +136,7 @@ class TestSupervisor:
                 "twistd": ["-n", "beastws"],
                 "sockets": [[0, "TCP", 4], [1, "UNIX", 5]],
                 "files": {"/key.pem": "secret"},
+                "time_to_end": 13.0,
             }
 
     def test_leaves_those_of_systemd_their_places(

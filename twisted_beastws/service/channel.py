@@ -180,6 +180,12 @@ class Orders:
         line, _, self._read = self._read.partition(b"\n")
         return json.loads(line)
 
+    def wait_for_end(self) -> None:
+        """Wait until the supervisor is gone, in a thread of its own."""
+        hangup = select.poll()
+        hangup.register(self._reading, 0)
+        hangup.poll()
+
     def attach(self, reactor: Any, received: Callable[[list[Any]], None], ended: Callable[[], None]) -> None:
         """Have the reactor read from now on.
 

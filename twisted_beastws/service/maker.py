@@ -29,7 +29,7 @@ from twisted_beastws.service.site import Site
 from twisted_beastws.service.subprotocol import CHAT_V1
 from twisted_beastws.service.summing import Summed
 from twisted_beastws.service.worker import Share, Supervised
-from twisted_beastws.service.workers import Workers
+from twisted_beastws.service.workers import GRACE, Workers
 
 if TYPE_CHECKING:
     from twisted.application.service import IService
@@ -103,7 +103,7 @@ def _supervising(reactor: Any, options: Options) -> Operated:
         reactor,
         options["workers"],
         options.held,
-        Share(0, options.directory, [], [], options.files),
+        Share(0, options.directory, [], [], options.files, options["drain-time"] + GRACE),
         lambda: _twistd_arguments(options),
         drain_time=options["drain-time"],
         timeout=options["worker-timeout"] or None,

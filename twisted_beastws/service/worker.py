@@ -6,8 +6,10 @@ import atexit
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.application.service import Service
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 BEAT = 0.5
 """Seconds between two signs of life."""
 
+MAX_HESITATION = 2.0
+"""Seconds without a supervisor in which a worker begins to end, if it does not hang."""
+
 
 class Held(NamedTuple):
     """A socket that the supervisor holds.
@@ -43,6 +48,7 @@ class Share(NamedTuple):
 
     number: from 1 on. directory: where the supervisor was when it read its options. twistd: twistd's arguments.
     sockets: to listen on, as `Held`. files: the content of each file that the supervisor read, by its path.
+    time_to_end: seconds that it has to end without its supervisor.
     """
 
     number: int
@@ -50,6 +56,7 @@ class Share(NamedTuple):
     twistd: list[str]
     sockets: list[list[Any]]
     files: dict[str, str]
+    time_to_end: float
 
 
 class Membership:
@@ -60,6 +67,21 @@ class Membership:
         self.handed = Handed(share.files)
         self.reports = reports
         self.orders = orders
+        self._time_to_end = share.time_to_end
+        self._ending = Event()
+        Thread(target=self._watch, name="supervisor", daemon=True).start()
+
+    def leave(self) -> None:
+        """Send the clients home and end, as at the end of the service; the supervisor is gone."""
+        self._ending.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _watch(self) -> None:
+        """End this process, even if its reactor hangs: it would keep the sockets, and a new start from listening."""
+        self.orders.wait_for_end()
+        if self._ending.wait(MAX_HESITATION):
+            time.sleep(self._time_to_end)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 membership: Membership | None = None
@@ -85,6 +107,7 @@ class Supervised(Service):
         self, reactor: Any, membership: Membership, answers: Mapping[str, Callable[[], Any | Awaitable[Any]]]
     ) -> None:
         self._reactor = reactor
+        self._membership = membership
         self._reports, self._orders = membership.reports, membership.orders
         self._answers = answers
         self._beating: IDelayedCall | None = None
@@ -92,7 +115,7 @@ class Supervised(Service):
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         self._reports.attach(self._reactor)
-        self._orders.attach(self._reactor, self._received, self._leave)
+        self._orders.attach(self._reactor, self._received, self._membership.leave)
         # The first says that the service handles signals, which it does once the reactor runs.
         self._reactor.callWhenRunning(self._reactor.callLater, 0, self._beat)
 
@@ -119,10 +142,6 @@ class Supervised(Service):
             answer = None
             self.log.failure("the supervisor asked for {question}", question=question)
         self._reports.send("answer", number, question, answer)
-
-    def _leave(self) -> None:
-        # However it ended, the clients are sent home as at the end of the service.
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:

@@ -170,7 +170,8 @@ class Workers(Service):
         try:
             worker.spawn(self._reactor, self._share._replace(number=number), self._ports)
         except OSError as error:
-            self._failed(number, f"worker {number} cannot be started: {error.strerror}")
+            what = "" if error.filename is None else f" ({error.filename})"
+            self._failed(number, f"worker {number} cannot be started: {error.strerror}{what}")
         else:
             self.living.add(worker)
 
