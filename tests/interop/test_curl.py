@@ -58,7 +58,12 @@ async def curl(url: str, certificate: Path, fields: dict[str, str]) -> tuple[str
 @pytest.mark.parametrize(
     ("fields", "status", "field", "body"),
     [
-        ({}, "400 Bad Request", None, "The WebSocket handshake Connection field is missing"),
+        (
+            {},
+            "426 Upgrade Required",
+            ("Upgrade", "websocket"),
+            "This is a WebSocket endpoint (RFC 6455, version 13): open it with a WebSocket client, not as a page",
+        ),
         (
             {**UPGRADE, "Sec-WebSocket-Version": "12"},
             "426 Upgrade Required",
