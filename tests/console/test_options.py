@@ -45,6 +45,14 @@ class TestGiven:
         assert options["insecure"] and options["wait"] == 0.5
         assert options.script == [Message("hello"), Ping(), Close(4000), Message("-1"), Message("")]
 
+    def test_fields_from_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "fields").write_text("\ufeffAuthorization: Bearer s3cret\r\n\nX-A: 1\n", encoding="utf-8")
+        options = parse(URL, "-H", f"@{tmp_path}/fields", "-H", "X-A: 2")
+        assert options["header"] == {"Authorization": ["Bearer s3cret"], "X-A": ["1", "2"]}
+        assert refusal(URL, "--header=@/nope") == "--header=/nope: No such file or directory"
+        (tmp_path / "fields").write_text("no field")
+        assert refusal(URL, "-H", f"@{tmp_path}/fields") == "--header='no field': give it as 'Name: value'"
+
     def test_bench(self) -> None:
         options = parse("-b", URL, "--connections=1", "--messages", "2", "--size=3")
         assert options["bench"]

@@ -205,9 +205,10 @@ class TestGiven:
         assert [*parse("--auth=memory:a:b", *given).exposed] == exposed
         assert [*parse(*given).exposed] == []
 
-    def test_the_start_warns_of_unencrypted_passwords(self, logged: Callable[..., list[Any]]) -> None:
+    def test_the_start_warns_of_passwords_that_can_be_seen(self, logged: Callable[..., list[Any]]) -> None:
         makeService(parse("--auth=memory:a:b", "--listen=tcp:1", "--listen=unix:/tmp/x", "--listen=tcp:2"))
-        assert len(logged(type(None))) == 2
+        # Two endpoints, and the command line.
+        assert len(logged(type(None))) == 3
 
     def test_a_password_is_hashed(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

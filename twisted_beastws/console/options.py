@@ -55,6 +55,11 @@ def _read(option: str, path: str, read: Callable[[str], Any]) -> Any:
         raise UsageError(f"--{option}={path}: {error}") from None
 
 
+def _lines(path: str) -> list[str]:
+    with open(path, encoding="utf-8-sig") as file:
+        return [line for line in file.read().splitlines() if line.strip()]
+
+
 class Options(TwistedOptions):
     """What the user asked for; what cannot be done raises ``UsageError``, whose text is one line.
 
@@ -118,7 +123,15 @@ class Options(TwistedOptions):
         self["cacert"] = self["cert"] = None
 
     def opt_header(self, field: str) -> None:
-        """Field of the handshake's request, as 'Name: value'; may be repeated."""
+        """Field of the handshake's request, as 'Name: value', or @FILE of one such line each: the list of processes
+        shows what stands here to every user; may be repeated."""
+        if field.startswith("@"):
+            for line in _read("header", field[1:], _lines):
+                self._add_field(line)
+        else:
+            self._add_field(field)
+
+    def _add_field(self, field: str) -> None:
         name, colon, value = field.partition(":")
         value = value.strip()
         if not colon or not _TOKEN.fullmatch(name) or not re.fullmatch(r"[\t -~\x80-\U0010ffff]*", value):

@@ -24,6 +24,7 @@ from twisted_beastws.service.metering import Meter, Metered
 from twisted_beastws.service.metrics import Metrics
 from twisted_beastws.service.operated import Operated
 from twisted_beastws.service.options import Options
+from twisted_beastws.service.secrets import ENVIRONMENT
 from twisted_beastws.service.serving import Farewell, Serving
 from twisted_beastws.service.site import Site
 from twisted_beastws.service.subprotocol import CHAT_V1
@@ -46,6 +47,13 @@ def makeService(options: Options) -> Operated:
     from twisted.internet import reactor
 
     if options.membership is None:
+        for option in options.visible:
+            log.warn(
+                "--{option}: the list of processes shows its password to every user of this machine: give it by "
+                "{variable} in the environment, or in a file",
+                option=option,
+                variable=ENVIRONMENT[option],
+            )
         for endpoint in options.exposed:
             log.warn(
                 "--auth: passwords come unencrypted to {endpoint}: let it be ssl:, or name the proxy before it, which "

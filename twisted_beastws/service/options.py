@@ -31,6 +31,7 @@ from twisted_beastws.service.forwarded import HEADERS, TrustedProxies
 from twisted_beastws.service.handover import absolute, read_files
 from twisted_beastws.service.help import grouped
 from twisted_beastws.service.login_limit import LoginLimit
+from twisted_beastws.service.secrets import ENVIRONMENT, has_password, read_secret
 from twisted_beastws.service.serving import Farewell
 
 if TYPE_CHECKING:
@@ -169,12 +170,13 @@ def _messages(text: str) -> int:
 def _backplane(text: str) -> str:
     # What was given may hold a password.
     try:
-        RedisURL.parse(text)
+        url = read_secret(text)
+        RedisURL.parse(url)
     except ValueError as error:
         raise UsageError(f"--backplane: {error}") from None
     if find_spec("txredisapi") is None:
         raise UsageError("--backplane needs an extra: pip install 'twisted_beastws[redis]'")
-    return text
+    return url
 
 
 def _authorities(text: str) -> str:
@@ -283,7 +285,8 @@ class Options(TwistedOptions):
             None,
             None,
             "Redis that joins this chat with those of other processes and machines, as redis://host:6379/0, "
-            "rediss://user:password@host or unix:///path.",
+            "rediss://user:password@host or unix:///path; or file:PATH, whose first line is that. Also by "
+            f"{ENVIRONMENT['backplane']} in the environment.",
             _backplane,
         ],
         _parameter("drain-time", "Seconds from SIGTERM until all connections are gone.", _drain_seconds),
@@ -317,10 +320,17 @@ class Options(TwistedOptions):
         self["trust-proxy"] = []
         self["admin-host"] = []
         self._from_file: set[str] = set()
+        self._from_environment: set[str] = set()
+        self._command_line: list[str] = []
         self._checkers: list[str] = []
         self.membership = worker.membership
         self.held: list[HeldPort] = []
         self.files: dict[str, str] = {}
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse a command line. Raises ``UsageError``."""
+        self._command_line = [*(sys.argv[1:] if options is None else options)]
+        super().parseOptions(self._command_line)  # type: ignore[no-untyped-call]
 
     def opt_listen(self, description: str) -> None:
         """Endpoint to listen on, such as tcp:80 or ssl:443:privateKey=key.pem; may be repeated. [default: tcp:1984]"""
@@ -336,7 +346,8 @@ class Options(TwistedOptions):
 
     def opt_auth(self, description: str) -> None:
         """Ask for a name and a password, over HTTP Basic, and let in whom one of these knows, such as
-        file:/etc/beastws.passwd with a line name:password for each; may be repeated."""
+        file:/etc/beastws.passwd with a line name:password for each; may be repeated. Also by BEASTWS_AUTH in the
+        environment."""
         try:
             self["auth"].append(make_checker(description))
             self._checkers.append(description)
@@ -398,6 +409,7 @@ class Options(TwistedOptions):
 
     def postOptions(self) -> None:
         """Resolve what the options name. Raises ``UsageError``."""
+        self._read_environment()
         if self["config"] is not None:
             self._read_file(self["config"])
         if not self["listen"]:
@@ -437,6 +449,21 @@ class Options(TwistedOptions):
                 "a client that has nothing to say would be closed before it is asked"
             )
 
+    def _read_environment(self) -> None:
+        """Fill in what the command line left out."""
+        for option, variable in ENVIRONMENT.items():
+            value = os.environ.get(variable)
+            if not value or self._is_given(option):
+                continue
+            self._from_environment.add(option)
+            try:
+                if option == "auth":
+                    self.opt_auth(value)
+                else:
+                    self[option] = _backplane(value)
+            except UsageError as error:
+                raise UsageError(f"{variable}: {str(error).partition(': ')[2]}") from None
+
     def _read_file(self, path: str) -> None:
         """Fill in what the command line left out."""
         parameters = {row[0]: row[4] for row in self.optParameters if row[0] != "config"}
@@ -466,6 +493,8 @@ class Options(TwistedOptions):
 
     def _named(self, option: str) -> str:
         """The option, as whoever gave it knows it."""
+        if option in self._from_environment:
+            return ENVIRONMENT[option]
         return f"--config={self['config']}: {option}" if option in self._from_file else f"--{option}"
 
     def _find_app(self) -> Served | WebSocketServerFactory:
@@ -514,6 +543,19 @@ class Options(TwistedOptions):
             max_message_rate=self["max-message-rate"] or None,
             max_byte_rate=self["max-byte-rate"] or None,
         )
+
+    @property
+    def visible(self) -> Sequence[str]:
+        """The options whose value on the command line has a password."""
+        given = [("auth", description) for description in self._checkers]
+        if self["backplane"] is not None:
+            given.append(("backplane", self["backplane"]))
+        shown = {
+            option
+            for option, value in given
+            if has_password(option, value) and any(value in argument for argument in self._command_line)
+        }
+        return sorted(shown)
 
     @property
     def exposed(self) -> Sequence[str]:
