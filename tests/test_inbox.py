@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_beastws.inbox import Inbox
+from twisted_beastws.inbox import SLOT, Inbox, cost_of
 from twisted_beastws.options import Limits
 
 
@@ -43,25 +43,50 @@ def test_pauses_at_so_many_messages(count, asked):
 
 
 @pytest.mark.parametrize(("size", "asked"), [(999, []), (1000, ["pause"]), (1001, ["pause"])])
-def test_pauses_at_so_many_octets(size, asked):
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_pauses_at_so_many_bytes_of_memory(kind, size, asked):
+    """Each message counts its object and its place in the queue, besides its content."""
     inbox, log = make(max_queued_size=1000)
-    inbox.put(bytes(500))
-    inbox.put(bytes(size - 500))
+    empty = cost_of(kind())
+    content = "x" if kind is str else b"x"
+    inbox.put(content * 300)
+    inbox.put(content * (size - 300 - 2 * empty))
+    assert inbox.size == size
     assert log == asked
 
 
-def test_octets_of_text_are_counted_not_characters():
-    inbox, log = make(max_queued_size=1000)
-    inbox.put("\N{GRINNING FACE}" * 249)
+@pytest.mark.parametrize(
+    ("character", "width"), [("x", 1), ("\xe9", 1), ("\N{EURO SIGN}", 2), ("\N{GRINNING FACE}", 4)]
+)
+def test_a_text_counts_what_its_characters_take_in_memory(character, width):
+    """One emoji makes each character of a text take four bytes."""
+    inbox, log = make(max_queued_size=1 << 20)
+    inbox.put("x" * 100_000 + character)
+    assert 100_000 * width < inbox.size < 100_000 * width + 300
+    inbox.put("x" * ((1 << 20) - 100_500 * width))
     assert log == []
-    inbox.put("\N{GRINNING FACE}")
+    inbox.put("x" * 500 * width)
     assert log == ["pause"]
-    inbox.take()
-    assert log == ["pause", "resume"]
+
+
+def test_empty_messages_are_bounded_by_their_memory():
+    inbox, log = make(max_queued=1 << 20, max_queued_size=1 << 16)
+    count = 0
+    while not log:
+        inbox.put("")
+        count += 1
+    assert count <= (1 << 16) // SLOT
+
+
+def test_cleared_it_is_empty():
+    inbox, _ = make()
+    inbox.put("a")
+    inbox.clear()
+    assert (len(inbox), inbox.size) == (0, 0)
 
 
 def test_resumes_at_a_quarter():
-    inbox, log = make(max_queued=16, max_queued_size=1000)
+    inbox, log = make(max_queued=16, max_queued_size=4000)
     for _ in range(16):
         inbox.put(bytes(10))
     for _ in range(11):
@@ -76,8 +101,9 @@ def test_resumes_at_a_quarter():
 
 def test_resumes_when_both_are_at_a_quarter():
     inbox, log = make(max_queued=16, max_queued_size=1000)
-    inbox.put(bytes(749))
-    inbox.put(bytes(251))
+    empty = cost_of(b"")
+    inbox.put(bytes(749 - empty))
+    inbox.put(bytes(251 - empty))
     assert log == ["pause"]
     inbox.take()
     assert log == ["pause"]

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from sys import getsizeof
 
 from twisted_beastws.options import Limits
+
+SLOT = 80
+"""Bytes that the queue takes for each message besides the message itself: a tuple, an integer and a slot."""
+
+
+def cost_of(message: str | bytes) -> int:
+    """Bytes of memory that a queued message takes. A text with one emoji takes four for each character."""
+    return getsizeof(message) + SLOT
 
 
 class Inbox:
     """Keeps messages in order; at ``Limits.max_queued`` or ``max_queued_size`` it asks for a pause.
 
     ``pause`` is called when the queue reaches a limit, ``resume`` when it is down to a quarter of both again.
+
+    size: the cost of the queued messages, in bytes of memory.
     """
 
-    __slots__ = ("_limits", "_pause", "_paused", "_queue", "_resume", "_size")
+    __slots__ = ("_limits", "_pause", "_paused", "_queue", "_resume", "size")
 
     def __init__(self, limits: Limits, pause: Callable[[], None], resume: Callable[[], None]) -> None:
         self._limits = limits
         self._pause = pause
         self._resume = resume
-        self._queue: deque[str | bytes] = deque()
-        self._size = 0
+        # With each message its cost: Python may keep a text's UTF-8 with it later, and so change its size.
+        self._queue: deque[tuple[str | bytes, int]] = deque()
+        self.size = 0
         self._paused = False
 
     def __len__(self) -> int:
@@ -29,35 +41,37 @@ class Inbox:
 
     def put(self, message: str | bytes) -> None:
         """Add a message."""
-        self._queue.append(message)
-        self._size += _octets(message)
+        cost = cost_of(message)
+        self._queue.append((message, cost))
+        self.size += cost
         if not self._paused and (
-            len(self._queue) >= self._limits.max_queued or self._size >= self._limits.max_queued_size
+            len(self._queue) >= self._limits.max_queued or self.size >= self._limits.max_queued_size
         ):
             self._paused = True
             self._pause()
 
     def take(self) -> str | bytes:
         """Remove the oldest message; there must be one."""
-        message = self._queue.popleft()
-        self._size -= _octets(message)
+        message, cost = self._queue.popleft()
+        self.size -= cost
         if (
             self._paused
             and len(self._queue) <= self._limits.max_queued // 4
-            and self._size <= self._limits.max_queued_size // 4
+            and self.size <= self._limits.max_queued_size // 4
         ):
             self._paused = False
             self._resume()
         return message
 
+    def clear(self) -> None:
+        """Drop all messages; nothing is paused or resumed."""
+        self._queue.clear()
+        self.size = 0
+
     def detach(self) -> None:
-        """Nothing fills the queue any more: pause and resume nobody."""
-        self._pause = self._resume = _nobody
+        """Nothing fills the queue any more: stop asking for pauses."""
+        self._pause = self._resume = _nothing
 
 
-def _octets(message: str | bytes) -> int:
-    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
-
-
-def _nobody() -> None:
+def _nothing() -> None:
     pass
