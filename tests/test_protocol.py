@@ -31,6 +31,7 @@ from twisted_beastws import (
     errors,
     prepare,
 )
+from twisted_beastws.inbox import cost_of
 from twisted_beastws.outgoing import Outgoing
 from twisted_beastws.wire.closing import Close
 
@@ -297,10 +298,10 @@ class TestSlowHooks:
         assert peer.transport.producerState == "producing"
         assert peer.protocol.names() == ["opened"] + ["text"] * (behind + 1)
 
-    def test_reading_pauses_at_so_many_octets(self, connect, later):
+    def test_reading_pauses_at_so_many_bytes_of_memory(self, connect, later):
         peer = connect(Hooked, limits=Limits(max_queued_size=1000))
         peer.protocol.does["text"] = later
-        peer.sends(peer.text("a"), peer.text("x" * 999))
+        peer.sends(peer.text("a"), peer.text("x" * (999 - cost_of(""))))
         assert peer.transport.producerState == "producing"
         peer.sends(peer.text("y"))
         assert peer.transport.producerState == "paused"

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from twisted_beastws._version import __version__
+from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.errors import (
     BufferFull,
     ConnectionClosed,
@@ -46,6 +47,7 @@ __all__ = [
     "Hub",
     "Limits",
     "LocalError",
+    "MemoryBudget",
     "Opcode",
     "Origins",
     "PingScheduler",

@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.errors import HandshakeTimeout, TooManyRedirects, UpgradeDeclined
 from twisted_beastws.operation import forget_frames, settled
 from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts, check_decorator, kind_of
@@ -120,6 +121,7 @@ class WebSocketClientEndpoint:
     max_redirects: followed at most; away from TLS never, and credentials stay in their origin. 5 (picows).
     subprotocols, timeouts, limits: as for a server.
     deflate: the compression that is offered; None, the default, offers none.
+    budget: a `MemoryBudget` that this shares with the process's other connections; None, the default, is no bound.
 
     Raises ``ValueError`` or ``TypeError`` for what cannot be: a URL that is none, headers that cannot be sent or are
     the handshake's own, options of another kind. last_failure: why the latest attempt failed, or None.
@@ -140,6 +142,7 @@ class WebSocketClientEndpoint:
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
         deflate: Deflate | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
@@ -160,6 +163,7 @@ class WebSocketClientEndpoint:
             limits=limits or Limits(),
             deflate=deflate,
             clock=reactor,
+            budget=budget,
         )
         self.last_failure: Failure | None = None
 
@@ -327,6 +331,7 @@ class ClientOptions(TypedDict, total=False):
     timeouts: Timeouts | None
     limits: Limits | None
     deflate: Deflate | None
+    budget: MemoryBudget | None
 
 
 @overload

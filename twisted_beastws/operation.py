@@ -127,6 +127,11 @@ class Operation:
         self._finished = True
         return False
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait here."""
+        return len(self._head)
+
     def rest(self) -> bytes:
         """The octets behind the last head, which leave."""
         return self._head.rest()

@@ -9,6 +9,8 @@ from enum import Enum
 from inspect import isclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from twisted_beastws.budget import MemoryBudget
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
@@ -242,12 +244,14 @@ class Settings:
     limits: Limits = Limits()
     deflate: Deflate | None = None
     clock: IReactorTime | None = None
+    budget: MemoryBudget | None = None
 
     def __post_init__(self) -> None:
         # Taken as they are, they would fail when the first client comes.
         check_decorator(self.decorator)
         object.__setattr__(self, "subprotocols", _subprotocols(self.subprotocols))
-        for name, kind in (("origins", Origins), ("timeouts", Timeouts), ("limits", Limits), ("deflate", Deflate)):
+        kinds = {"origins": Origins, "timeouts": Timeouts, "limits": Limits, "deflate": Deflate, "budget": MemoryBudget}
+        for name, kind in kinds.items():
             value = getattr(self, name)
-            if not isinstance(value, kind) and (value is not None or name != "deflate"):
+            if not isinstance(value, kind) and (value is not None or name not in ("deflate", "budget")):
                 raise TypeError(f"{name}={value!r}: give {kind.__name__}(...)")

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IPullProducer, IPushProducer, ISystemHandle
 from zope.interface import implementer
 
+from twisted_beastws.budget import SENT, Account
 from twisted_beastws.errors import BufferFull, LocalError
 from twisted_beastws.options import Limits
 from twisted_beastws.producers import stop
@@ -59,6 +60,7 @@ class Outgoing:
     at_once: see `twisted_beastws.wire.frames.Sink`.
     size: bytes that wait here. Small frames wait joined, so that ``size`` is close to the memory that they take.
     held: the cost of messages that wait in the session, behind a streamed one.
+    account: gets `cost` whenever it changes, for a process-wide budget; None without one.
     dropped: messages dropped under the policies ``drop`` and ``close``.
     finished: all was given to the transport, and nothing more will be.
     turns: how often the transport, which had enough, took octets again.
@@ -78,6 +80,7 @@ class Outgoing:
         "_rest",
         "_send",
         "_transport",
+        "account",
         "at_once",
         "direct",
         "dropped",
@@ -88,10 +91,11 @@ class Outgoing:
         "turns",
     )
 
-    def __init__(self, transport: Any, limits: Limits, owner: Owner) -> None:
+    def __init__(self, transport: Any, limits: Limits, owner: Owner, account: Account | None = None) -> None:
         self._transport = transport
         self._limits = limits
         self._owner: Owner | None = owner
+        self.account = account
         self._send = _plain_send(transport)
         self.direct = self._send is not None
         self.at_once: Callable[[bytes], int] | None = None
@@ -136,7 +140,8 @@ class Outgoing:
     @property
     def cost(self) -> int:
         """`waiting`, and what the transport was given and may hold a copy of."""
-        return self.waiting + min(self._handed, HAND_OVER)
+        here = 0 if self._rest is None else len(self._rest)
+        return self.waiting + self._handed - here
 
     def write(self, data: bytes) -> None:
         """Send whole frames, or keep them. At ``Limits.max_buffered`` the policy decides; `BufferFull` says it refused.
@@ -162,6 +167,7 @@ class Outgoing:
     def hold(self, size: int) -> None:
         """Count ``size`` bytes more, or fewer if it is negative, of messages that wait in the session."""
         self.held += size
+        self._count()
 
     def admits_part(self, size: int) -> None:
         """The same for a part of a message, which cannot be dropped; raises `BufferFull` unless the policy closes."""
@@ -198,12 +204,14 @@ class Outgoing:
         else:
             self._pings += frame
             self.size += len(frame)
+            self._count()
 
     def discard(self) -> None:
         """Forget what waits here, so that a close frame is next."""
         self._queue = self._pong = None
         self._pings = b""
         self.size = 0
+        self._count()
 
     def register(self, producer: Any) -> None:
         """Pause ``producer`` above ``Limits.high_water``, resume it at ``low_water``. RuntimeError for a second."""
@@ -232,9 +240,10 @@ class Outgoing:
     def abandon(self) -> None:
         """Forget what waits and let nothing leave: the transport is about to be aborted."""
         self._open(False)
-        self.discard()
         self.finished = True
         self._finish = self._send = self._rest = self._transport = None
+        self._handed = 0
+        self.discard()
 
     def lost(self, error: Exception) -> None:
         """The transport is gone: forget everything, fail what waits for `drain`."""
@@ -281,14 +290,18 @@ class Outgoing:
             self._queue = deque()
         queue, size = self._queue, len(data)
         self.size += size
+        tail = queue[-1] if queue else None
         if size > JOINED:
             queue.append(data)
-            return
-        tail = queue[-1] if queue else None
-        if isinstance(tail, bytearray) and len(tail) + size <= HAND_OVER:
+        elif isinstance(tail, bytearray) and len(tail) + size <= HAND_OVER:
             tail += data
         else:
             queue.append(bytearray(data))
+        self._count()
+
+    def _count(self) -> None:
+        if self.account is not None:
+            self.account.count(SENT, self.cost)
 
     def _hand_over(self, data: bytes | memoryview) -> None:
         if self._send is None:
@@ -299,6 +312,7 @@ class Outgoing:
             self._transport.write(data)
             if not self.free:
                 self._handed = len(data)
+                self._count()
             return
         try:
             sent = self._send(data)
@@ -316,6 +330,7 @@ class Outgoing:
         if not self.free:
             self._handed = len(part) + len(rest)
             self._rest = rest if len(rest) else None
+            self._count()
 
     def _wait(self, rest: memoryview) -> None:
         # The system's buffer is full, or the connection broken: `write` meets the same and does as Twisted does. It
@@ -324,6 +339,7 @@ class Outgoing:
         self._handed = len(rest)
         self._rest = rest[HAND_OVER:] if len(rest) > HAND_OVER else None
         self._transport.write(bytes(rest[:HAND_OVER]))
+        self._count()
 
     def _flush(self) -> None:
         rest, self._rest = self._rest, None
@@ -342,6 +358,7 @@ class Outgoing:
             self._hand_over(self._next(self._queue))
         if self._queue is not None and not self._queue:
             self._queue = None
+        self._count()
         self._call_for_more()
         self._check_finished()
 

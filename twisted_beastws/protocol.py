@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from functools import wraps
+from functools import partial, wraps
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_beastws.budget import RECEIVED, Account
 from twisted_beastws.client_opening import ClientOpening
 from twisted_beastws.errors import (
     ConnectionClosed,
@@ -147,6 +148,7 @@ class WebSocketProtocol(Protocol):
     _liveness: Liveness
     _opening: ServerOpening | ClientOpening | None = None
     _session: Session | None = None
+    _account: Account | None = None
     _inbox: Inbox | None = None
     _receivers: deque[Deferred[str | bytes]] | None = None
     _closers: list[Deferred[CloseReason]] | None = None
@@ -198,9 +200,11 @@ class WebSocketProtocol(Protocol):
             clock = cast("IReactorTime", reactor)
         self._clock = clock
         self._liveness = Liveness(self, clock, self.settings.timeouts)
-        self.outgoing = Outgoing(transport, self.settings.limits, self)
+        if self.settings.budget is not None:
+            self._account = self.settings.budget.open(self._shed)
+        self.outgoing = Outgoing(transport, self.settings.limits, self, self._account)
         self._opening = opening
-        self.dataReceived = opening.data_received  # type: ignore[method-assign]
+        self._receive_by(opening.data_received)
         # Before connectionMade, in which a subclass may fail: the connection must not stay for ever.
         self._transport = transport
         self.expect_handshake()
@@ -267,6 +271,8 @@ class WebSocketProtocol(Protocol):
         forget_frames(self._ended.error)
         if self._inbox is not None:
             self._inbox.detach()
+        if self._account is not None:
+            self._account.close()
         if self.server is not None:
             self.server.forget(self)
         self.__dict__.pop("dataReceived", None)
@@ -570,7 +576,9 @@ class WebSocketProtocol(Protocol):
         if self._receivers is None:
             self._receivers = deque()
         if self._inbox:
-            return succeed(self._inbox.take())
+            message = self._inbox.take()
+            self._count_received()
+            return succeed(message)
         if self._ended is not None:
             return fail(ConnectionClosed(self._ended))
         self._require_session()
@@ -764,7 +772,7 @@ class WebSocketProtocol(Protocol):
     def move_to(self, transport: Any) -> Outgoing:
         """Leave the transport of the handshake for ``transport``; returns the write buffer before it."""
         self._transport = transport
-        self.outgoing = Outgoing(transport, self.settings.limits, self)
+        self.outgoing = Outgoing(transport, self.settings.limits, self, self._account)
         return self.outgoing
 
     def let_go(self) -> None:
@@ -845,12 +853,52 @@ class WebSocketProtocol(Protocol):
         self._opening = None
         self.hold_reading(session.paused)
         if not session.ended:
-            self.dataReceived = session.feed  # type: ignore[method-assign]
+            self._receive_by(session.feed)
             rest = opening.rest()
             if rest:
                 session.feed(rest)
         if self._peer_finished:
             self._end_with_peer()
+
+    # A process-wide budget.
+
+    def _receive_by(self, receive: Callable[[bytes], None]) -> None:
+        """Give data from the transport to ``receive``, and count it if there is a budget."""
+        if self._account is not None:
+            # Without one, nothing is in the way of a chunk.
+            receive = partial(self._receive_counted, receive)
+        self.dataReceived = receive  # type: ignore[assignment, method-assign]
+
+    def _receive_counted(self, receive: Callable[[bytes], None], data: bytes) -> None:
+        receive(data)
+        self._count_received()
+
+    def _count_received(self) -> None:
+        if self._account is None:
+            return
+        size = 0 if self._inbox is None else self._inbox.size
+        if self._session is not None:
+            size += self._session.received_size
+        if self._opening is not None:
+            size += self._opening.waiting
+        self._account.count(RECEIVED, size)
+
+    def _shed(self) -> None:
+        """The process's `MemoryBudget` is spent, and this connection holds most: free its memory, close with 1013."""
+        session = self._session
+        if self._state is not State.OPEN or session is None or session.sent is not None:
+            self.abort()
+            self.outgoing.abandon()
+            if self._account is not None:
+                # The rest goes with the transport, at once or in this turn.
+                self._account.count(RECEIVED, 0)
+        else:
+            self.outgoing.discard()
+            if self._inbox is not None:
+                self._inbox.clear()
+            session.close(CloseCode.TRY_AGAIN_LATER, "the server is short of memory")
+            self._closing()
+            self._count_received()
 
     # What the session calls, and where its messages go.
 
@@ -927,6 +975,7 @@ class WebSocketProtocol(Protocol):
         session = self._require_session()
         while self._inbox and self._handling is None and session.began != "local":
             message = self._inbox.take()
+            self._count_received()
             session.call_hook(self.text_received if isinstance(message, str) else self.binary_received, message)
         if self._handling is not None:
             return

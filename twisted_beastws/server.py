@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from twisted_beastws.admission import Admission
+from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.draining import Drain
 from twisted_beastws.errors import ConnectionClosed, TooManyConnections
 from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Settings, Timeouts, kind_of
@@ -66,6 +67,7 @@ class WebSocketServerFactory(Factory):
     timeouts, limits: see `Timeouts` and `Limits`.
     deflate: how messages are compressed for a client that offers it; None, the default, is never.
     clock: an ``IReactorTime``; None is the installed reactor.
+    budget: a `MemoryBudget` that all factories of the process share; None, the default, is no bound on their sum.
 
     connections: the live connections, open or not yet.
     make: what makes each protocol; another may be put in its place before the first connection.
@@ -85,6 +87,7 @@ class WebSocketServerFactory(Factory):
         limits: Limits | None = None,
         deflate: Deflate | None = None,
         clock: IReactorTime | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self.make = _maker(protocol_or_coroutine)
         if clock is not None and (isclass(clock) or not (hasattr(clock, "callLater") and hasattr(clock, "seconds"))):
@@ -97,6 +100,7 @@ class WebSocketServerFactory(Factory):
             limits=limits or Limits(),
             deflate=deflate,
             clock=clock,
+            budget=budget,
         )
         self.connections: set[WebSocketProtocol] = set()
         self.admission = Admission(lambda: self._clock().seconds())

@@ -16,7 +16,7 @@ import pytest
 from twisted.internet.address import UNIXAddress
 from twisted.internet.task import Clock
 
-from twisted_beastws import ACCELERATED, Limits, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws import ACCELERATED, Limits, MemoryBudget, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws._version import __version__
 from twisted_beastws.service.admin import MAX_CONNECTIONS, HostNames, admin_factory
 from twisted_beastws.service.extending import extended
@@ -230,6 +230,23 @@ class TestMetrics:
         told = served.metrics()
         assert told["beastws_buffered_bytes"] == 0
         assert told["beastws_slow_readers_total,drop"] == dropped
+
+    def test_tell_of_buffered_memory(
+        self, connect: Callable[..., Any], clock: Clock, logged: Callable[..., list[Any]]
+    ) -> None:
+        served = Served(connect, clock, limits=Limits(max_buffered=1 << 20), budget=MemoryBudget(1 << 16))
+        peer = served.client()
+        peer.transport.stall()
+        peer.protocol.send(bytes(1000))
+        peer.protocol.send(bytes(60_000))
+        told = served.metrics()
+        assert 61_000 < told["beastws_memory_bytes"] < 61_100
+        assert told["beastws_memory_closes_total"] == 0
+        peer.protocol.send(bytes(60_000))
+        told = served.metrics()
+        assert told["beastws_memory_bytes"] < 1100
+        assert told["beastws_memory_closes_total"] == 1
+        assert len(logged(type(None))) == 1
 
     def test_are_documented(self, connect: Callable[..., Any], clock: Clock) -> None:
         from twisted_beastws.hub import Hub

@@ -175,6 +175,26 @@ class TestGiven:
         limits = parse(*(f"--max-{option}=0" for option in options)).limits
         assert limits == Limits(max_message_size=1048576, max_opening=1000, max_opening_per_peer=250)
 
+    def test_memory_is_bounded_by_default(self) -> None:
+        budget = makeService(parse()).factory.settings.budget
+        assert budget is not None and budget.limit == 256 << 20
+        assert "[default: 268435456]" in " ".join(Options().getUsage(1000).split())
+
+    @pytest.mark.parametrize(("given", "limit"), [("1000", 1000), ("0", None)])
+    def test_memory(self, given: str, limit: int | None) -> None:
+        budget = makeService(parse(f"--max-memory={given}")).factory.settings.budget
+        assert limit == (budget and budget.limit)
+
+    @pytest.mark.parametrize("given", ["", "1g", "-1", "1.5"])
+    def test_memory_is_a_number_of_bytes(self, given: str) -> None:
+        expected = f"--max-memory={given}: give a number of bytes, such as 268435456; 0 is no limit"
+        assert refusal(f"--max-memory={given}") == expected
+
+    def test_memory_is_bounded_for_a_factory_that_brings_its_own_limits(self, app: str) -> None:
+        factory = makeService(parse(f"--app={app}:factory", "--max-memory=1000")).factory
+        assert factory.settings.budget is not None and factory.settings.budget.limit == 1000
+        assert factory.settings.timeouts == Timeouts(idle=7)
+
     def test_proxies(self) -> None:
         options = parse("--trust-proxy=10.0.0.0/8", "--trust-proxy", "unix", "--proxy-header=Forwarded")
         assert (options["trust-proxy"], options["proxy-header"]) == (["10.0.0.0/8", "unix"], "forwarded")

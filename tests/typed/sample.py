@@ -29,6 +29,7 @@ from twisted_beastws import (
     Hub,
     Limits,
     LocalError,
+    MemoryBudget,
     Opcode,
     Origins,
     PingScheduler,
@@ -183,6 +184,7 @@ def server(clock: Any = None) -> WebSocketServerFactory:
         origins=Origins(allowed=("https://example.com",)),
         timeouts=Timeouts(idle=None, ping_interval=20.0),
         limits=Limits(max_message_size=1 << 16, slow_reader="pause"),
+        budget=MemoryBudget(1 << 28),
         deflate=Deflate(level=6),
         clock=clock,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +171,9 @@ def _factory(
     options: Options, app: Served | WebSocketServerFactory, subprotocols: Sequence[str] = ()
 ) -> WebSocketServerFactory:
     if isinstance(app, WebSocketServerFactory):
+        if app.settings.budget is None:
+            # Its other settings are the application's; how much memory the process has is its operator's.
+            app.settings = replace(app.settings, budget=options.budget)
         return app
     return WebSocketServerFactory(
         app,
@@ -177,4 +181,5 @@ def _factory(
         origins=options.origins,
         timeouts=options.timeouts,
         limits=options.limits,
+        budget=options.budget,
     )

@@ -88,6 +88,10 @@ class Metrics:
         )
         buffered = sum(protocol.buffered_amount for protocol in connections if protocol.state in STATES[1:])
         yield gauge("buffered_bytes", "Octets that wait for slow readers.", (), {(): buffered})
+        budget = self._factory.settings.budget
+        used, closed = (0, 0) if budget is None else (budget.used, budget.closed)
+        yield gauge("memory_bytes", "Bytes that connections buffer, in and out.", (), {(): used})
+        yield counter("memory_closes", "Connections closed because all buffered too much.", (), {(): closed})
         yield counter("refusals", "Limits that were met, by their names.", ("limit",), self._factory.refusals)
         yield counter("slow_readers", "What was done about slow readers.", ("action",), self._slow_readers())
         if self._hub is not None:

@@ -16,6 +16,7 @@ from twisted.python.usage import UsageError
 
 from twisted_beastws._version import __version__
 from twisted_beastws.amount import read_amount
+from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.hub import Hub, LocalBackplane
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.hub.redis_url import RedisURL
@@ -66,6 +67,7 @@ DEFAULTS: dict[str, Any] = {
     "max-handshakes-per-address": 1000.0,
     "max-message-rate": 0.0,
     "max-byte-rate": 0.0,
+    "max-memory": 1 << 28,
     "max-login-failures": 10,
     "proxy-header": HEADERS[0],
     "history": 100,
@@ -100,7 +102,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "What is served": ("listen", "path", "app", "workers", "worker-timeout"),
     "Who may come in": ("origin", ANY_ORIGIN, "auth", "client-ca", "trust-proxy", "proxy-header"),
     "Times": ("ping-interval", "idle-timeout", "handshake-timeout"),
-    "Limits": (*_LIMITS, "max-login-failures"),
+    "Limits": (*_LIMITS, "max-memory", "max-login-failures"),
     "The chat's rooms": ("history", "backplane"),
     "The end": ("drain-time", "drain-code"),
     "What is to be seen": ("admin", "admin-host", "access-log", "access-log-format"),
@@ -152,6 +154,12 @@ def _proxy_header(text: str) -> str:
 def _octets(text: str) -> int:
     if not re.fullmatch("0*[1-9][0-9]{0,17}", text):
         raise ValueError("give a number of octets, 1 or more")
+    return int(text)
+
+
+def _memory(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise ValueError("give a number of bytes, such as 268435456; 0 is no limit")
     return int(text)
 
 
@@ -267,6 +275,12 @@ class Options(TwistedOptions):
             _rate,
         ),
         _parameter("max-byte-rate", "The same for octets; a whole --max-message may always come at once.", _rate),
+        _parameter(
+            "max-memory",
+            "Bytes that all connections may buffer together, in and out; beyond it the largest are closed with 1013; "
+            "0 is no limit.",
+            _memory,
+        ),
         _parameter(
             "max-login-failures",
             "Wrong passwords a minute from one address; more logins are refused with 429; 0 is no limit.",
@@ -563,6 +577,12 @@ class Options(TwistedOptions):
         if not self["auth"] or self["trust-proxy"]:
             return ()
         return [description for description in self["listen"] if description.partition(":")[0] in _UNENCRYPTED]
+
+    @property
+    def budget(self) -> MemoryBudget | None:
+        """What all connections may buffer together."""
+        limit = self["max-memory"]
+        return MemoryBudget(limit) if limit else None
 
     @property
     def origins(self) -> Origins:

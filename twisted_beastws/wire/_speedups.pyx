@@ -639,6 +639,17 @@ cdef class FrameCodec:
             self.sink.write_rest(frames, gone)
         return True
 
+    def drop_received(self):
+        """Free the part of a message that came; whether the rest of its frame then goes to `payload_received`."""
+        dropped = self._solo is not None
+        self._solo = None
+        return dropped
+
+    @property
+    def unparsed_size(self):
+        """Bytes received and kept that `payload_received` or a hook has not had."""
+        return PyBytes_GET_SIZE(self._partial) + (0 if self._solo is None else self._solo_at)
+
     @property
     def gathered_size(self):
         """Octets gathered and not yet written."""

@@ -517,6 +517,15 @@ class FrameCodec:
             self.sink.write_admitted(encode_frame(opcode | last, piece, None if self.server else mask_keys.next()))
             opcode = Opcode.CONTINUATION
 
+    def drop_received(self) -> bool:
+        """Free the part of a message that came; whether the rest of its frame then goes to `payload_received`."""
+        return False
+
+    @property
+    def unparsed_size(self) -> int:
+        """Bytes received and kept that `payload_received` or a hook has not had."""
+        return len(self._partial)
+
     @property
     def gathered_size(self) -> int:
         """Octets gathered and not yet written."""

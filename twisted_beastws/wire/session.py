@@ -10,6 +10,7 @@ import codecs
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from sys import getsizeof
 from typing import Any, Literal, Protocol
 
 from twisted_beastws.errors import (
@@ -88,6 +89,7 @@ class Session(FrameCodec):
         "_held_size",
         "_message",
         "_next_first",
+        "_wide",
         "began",
         "error",
         "handler",
@@ -116,6 +118,8 @@ class Session(FrameCodec):
         self._next_first: int | None = None
         self._held: list[tuple[int, bytes, bool | None]] = []
         self._held_size = 0
+        # A text in progress has characters that take up to four bytes of memory each.
+        self._wide = False
 
     # Receiving.
 
@@ -124,6 +128,16 @@ class Session(FrameCodec):
         limits = {"Limits.max_message_size": self.max_message_size, "Limits.max_frame_size": self.max_frame_size}
         told = [f"{name} is {limit}" for name, limit in limits.items() if limit != UNLIMITED]
         return MessageTooBig(f"message too big: {', '.join(told)}")
+
+    @property
+    def received_size(self) -> int:
+        """Bytes of memory that received data takes which the handler has not had, at most."""
+        size = self.unparsed_size
+        if isinstance(self._message, bytearray):
+            size += getsizeof(self._message)
+        elif self._message is not None:
+            size += 4 * self.message_size if self._wide else self.message_size
+        return size
 
     def stream_to(self, on_fragment: Callable[[bytes, Opcode, bool], Any]) -> None:
         """Deliver pieces instead of messages."""
@@ -169,6 +183,7 @@ class Session(FrameCodec):
         if not self.message_size:
             binary = self.message_opcode == Opcode.BINARY
             self._decoder = None if binary else _utf8_decoder()
+            self._wide = False
             if self.on_fragment is None:
                 self._message = bytearray() if binary else io.StringIO()
         self.message_size += len(part)
@@ -179,6 +194,7 @@ class Session(FrameCodec):
             self._message += part
         elif self._message is not None:
             self._message.write(text)
+            self._wide = self._wide or not text.isascii()
         if final:
             self._end_message(self._gathered_message())
 
@@ -419,6 +435,8 @@ class Session(FrameCodec):
         self.whole = False
         self._message = self._decoder = None
         self._forget_held()
+        if self.drop_received():
+            self._final = True
         self.sent = Close(int(code), payload[2:].decode())
         self.emit(FIN | Opcode.CLOSE, payload)
         # What the peer sends now is thrown away, so that its close frame is found however little the application takes.

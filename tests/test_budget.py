@@ -1,0 +1,278 @@
+"""Tests of `twisted_beastws.budget`, and of the connections that share one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from twisted_beastws import Limits, MemoryBudget, State, Timeouts, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws.budget import RECEIVED, SENT, Account
+from twisted_beastws.wire.closing import Close
+from twisted_beastws.wire.session import HELD_OVERHEAD
+
+pytestmark = pytest.mark.usefixtures("logged")
+
+LIMITS = Limits(max_buffered=8 << 20)
+
+
+class Holders:
+    """Accounts by name, and the order in which they were shed."""
+
+    def __init__(self, budget: MemoryBudget, names: str, frees: bool = True) -> None:
+        self.shed: list[str] = []
+        self.accounts: dict[str, Account] = {}
+        self.frees = frees
+        for name in names:
+            self.accounts[name] = budget.open(lambda name=name: self.free(name))
+
+    def free(self, name: str) -> None:
+        self.shed.append(name)
+        if self.frees:
+            self.accounts[name].count(SENT, 0)
+            self.accounts[name].count(RECEIVED, 0)
+
+
+class TestMemoryBudget:
+    @pytest.mark.parametrize(("size", "shed"), [(399, []), (400, []), (401, ["b"])])
+    def test_the_largest_is_shed_beyond_the_limit(self, size: int, shed: list[str], logged: Any) -> None:
+        budget = MemoryBudget(1000)
+        holders = Holders(budget, "abc")
+        holders.accounts["a"].count(SENT, 100)
+        holders.accounts["b"].count(SENT, 500)
+        holders.accounts["c"].count(RECEIVED, size)
+        assert holders.shed == shed
+        assert budget.closed == len(shed)
+        assert budget.used == 600 + size - 500 * len(shed)
+        assert len(logged(type(None))) == len(shed)
+
+    def test_both_directions_count_together(self) -> None:
+        budget = MemoryBudget(1000)
+        holders = Holders(budget, "a")
+        holders.accounts["a"].count(SENT, 300)
+        holders.accounts["a"].count(RECEIVED, 200)
+        holders.accounts["a"].count(SENT, 100)
+        assert (budget.used, holders.accounts["a"].size) == (300, 300)
+        holders.accounts["a"].close()
+        assert budget.used == 0
+
+    def test_a_sixteenth_is_freed_at_once(self, logged: Any) -> None:
+        budget = MemoryBudget(1600)
+        holders = Holders(budget, "".join(map(chr, range(160))))
+        for account in holders.accounts.values():
+            account.count(SENT, 10)
+        assert (budget.used, budget.closed) == (1600, 0)
+        account.count(SENT, 11)
+        # Down to 1500: the largest, and nine others.
+        assert (budget.used, budget.closed, holders.shed[0]) == (1500, 10, chr(159))
+        logged(type(None))
+
+    def test_one_that_frees_nothing_is_not_shed_again_and_again(self, logged: Any) -> None:
+        budget = MemoryBudget(100)
+        holders = Holders(budget, "ab", frees=False)
+        holders.accounts["a"].count(SENT, 101)
+        assert holders.shed == ["a"]
+        holders.accounts["b"].count(SENT, 1)
+        assert holders.shed == ["a", "a", "b"]
+        logged(type(None))
+
+    def test_one_that_takes_another_with_it(self, logged: Any) -> None:
+        budget = MemoryBudget(100)
+        holders = Holders(budget, "ab", frees=False)
+        a, b = holders.accounts.values()
+        a.shed = lambda: (a.close(), b.close())
+        b.count(SENT, 40)
+        a.count(SENT, 61)
+        assert (budget.used, budget.closed) == (0, 1)
+        a.count(SENT, 1000)
+        assert budget.used == 0
+        logged(type(None))
+
+    @pytest.mark.parametrize(
+        ("limit", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("1", TypeError), (True, TypeError)]
+    )
+    def test_a_limit_that_is_none_is_refused(self, limit: Any, error: type[Exception]) -> None:
+        with pytest.raises(error, match=r"MemoryBudget\(.*\): give a number of bytes"):
+            MemoryBudget(limit)
+
+    def test_settings_take_nothing_else(self) -> None:
+        with pytest.raises(TypeError, match=r"budget=1000: give MemoryBudget"):
+            WebSocketServerFactory(WebSocketProtocol, budget=1000)  # type: ignore[arg-type]
+
+
+class Slow(WebSocketProtocol):
+    """Takes its time for the first message."""
+
+    reason: Any = None
+
+    def text_received(self, text: str) -> Deferred[None] | None:
+        return Deferred() if text == "wait" else None
+
+    def binary_received(self, data: bytes) -> None:
+        self.send(data)
+
+    def closed(self, reason: Any) -> None:
+        self.reason = reason
+
+
+@pytest.fixture
+def pair(connect: Any, clock: Any) -> Callable[..., Any]:
+    """``pair(limit, protocol)``: a budget, and two connections of a factory that has it."""
+
+    def make(limit: int, protocol: Any = Slow) -> Any:
+        budget = MemoryBudget(limit)
+        factory = WebSocketServerFactory(protocol, clock=clock, limits=LIMITS, budget=budget)
+        return budget, connect(factory=factory), connect(factory=factory)
+
+    return make
+
+
+def closed_for_memory(peer: Any) -> bool:
+    return bool(peer.protocol.close_reason.sent == Close(1013, "the server is short of memory"))
+
+
+class TestConnections:
+    def test_messages_that_are_not_read_count(self, pair: Any, logged: Any) -> None:
+        budget, one, other = pair(1 << 20)
+        for peer, size in ((one, 300_000), (other, 700_000)):
+            peer.transport.stall()
+            peer.protocol.send(b"-")
+            peer.protocol.send(bytes(size))
+        assert 1_000_000 <= budget.used <= 1_000_500
+        one.protocol.send(bytes(50_000))
+        assert one.protocol.state is State.OPEN and closed_for_memory(other)
+        assert budget.closed == 1
+        assert 350_000 <= budget.used <= 400_000
+        # The peer that reads again gets the close frame, and no part of a message.
+        other.reads()
+        other.transport.flow()
+        assert other.reads() == b"\x88\x1f\x03\xf5the server is short of memory"
+        one.transport.flow()
+        assert budget.used == 0
+        logged(type(None))
+
+    def test_empty_messages_that_are_not_read_count(self, pair: Any, logged: Any) -> None:
+        budget, one, _ = pair(100_000)
+        one.transport.stall()
+        for _ in range(40_000):
+            one.protocol.send(b"")
+        assert one.protocol.state is State.OPEN
+        for _ in range(20_000):
+            if one.protocol.state is State.OPEN:
+                one.protocol.send(b"")
+        assert closed_for_memory(one) and budget.closed == 1
+        logged(type(None))
+
+    def test_messages_that_a_slow_hook_has_not_taken_count(self, pair: Any, logged: Any) -> None:
+        budget, one, other = pair(1 << 20)
+        one.sends(one.text("wait"), *(one.text("x" * 100_000) for _ in range(5)))
+        assert 500_000 <= budget.used <= 502_000
+        wide = other.text("\N{GRINNING FACE}" + "x" * 140_000)
+        other.sends(other.text("wait"), wide)
+        assert closed_for_memory(one) != closed_for_memory(other)
+        assert closed_for_memory(other) and budget.used <= 502_000
+        logged(type(None))
+
+    def test_messages_that_receive_has_not_taken_count(self, pair: Any) -> None:
+        budget, one, _ = pair(1 << 20, WebSocketProtocol)
+        one.sends(one.text("x" * 1000), one.text("y" * 1000))
+        assert 2000 < budget.used < 2400
+        one.protocol.receive()
+        assert 1000 < budget.used < 1200
+        one.protocol.receive()
+        assert budget.used == 0
+
+    @pytest.mark.parametrize("parts", ["one frame", "fragments"])
+    @pytest.mark.parametrize("kind", [0x01, 0x02])
+    def test_an_unfinished_message_counts(self, pair: Any, parts: str, kind: int, logged: Any) -> None:
+        budget, one, other = pair(1 << 20)
+        for peer, size in ((one, 400_000), (other, 500_000)):
+            if parts == "one frame":
+                frame = peer.frame(0x80 | kind, b"x" * size)
+                peer.sends(*(frame[at : at + 65536] for at in range(0, len(frame) - 65535, 65536)))
+            else:
+                peer.sends(peer.frame(kind, b"x" * 1000), peer.frame(0x00, b"x" * (size - 1000)))
+        assert 850_000 <= budget.used <= 1_040_000
+        other.transport.stall()
+        other.protocol.send(bytes(250_000))
+        assert closed_for_memory(other) and one.protocol.state is State.OPEN
+        assert 390_000 <= budget.used <= 720_000
+        # The rest of the message is thrown away, and the close frame behind it is found.
+        other.sends(frame[len(frame) // 65536 * 65536 :] if parts == "one frame" else b"", other.close(1013))
+        assert other.protocol.close_reason.clean
+        logged(type(None))
+
+    def test_messages_held_behind_a_streamed_one_count(self, pair: Any) -> None:
+        budget, one, _ = pair(1 << 20)
+        with one.protocol.message() as message:
+            for _ in range(100):
+                one.protocol.send("")
+            assert budget.used == 100 * HELD_OVERHEAD
+            message.write("a")
+        assert budget.used == 0
+
+    def test_a_request_that_is_not_whole_counts(self, connect: Any, clock: Any) -> None:
+        budget = MemoryBudget(1 << 20)
+        factory = WebSocketServerFactory(WebSocketProtocol, clock=clock, budget=budget)
+        peer = connect(factory=factory, opened=False)
+        peer.sends(peer.HEAD[:100])
+        assert budget.used == 100
+        peer.sends(peer.HEAD[100:])
+        assert budget.used == 0
+
+    def test_one_that_does_not_open_is_dropped(self, connect: Any, clock: Any, logged: Any) -> None:
+        budget = MemoryBudget(150)
+        factory = WebSocketServerFactory(WebSocketProtocol, clock=clock, budget=budget)
+        one, other = connect(factory=factory, opened=False), connect(factory=factory, opened=False)
+        one.sends(one.HEAD[:100])
+        other.sends(other.HEAD[:60])
+        assert one.transport.disconnected and not other.transport.disconnected
+        one.leaves()
+        assert budget.used == 60
+        logged(type(None))
+
+    def test_one_that_closes_and_reads_nothing_is_dropped_at_the_next_time(self, pair: Any, logged: Any) -> None:
+        budget, one, other = pair(1 << 20)
+        one.transport.stall()
+        one.protocol.send(bytes(1 << 16))
+        one.protocol.send(bytes(1 << 19))
+        one.protocol.close()
+        assert one.protocol.state is State.CLOSING and budget.used > 1 << 19
+        other.transport.stall()
+        other.protocol.send(b"-")
+        other.protocol.send(bytes((1 << 19) - 1000))
+        assert one.transport.disconnected and other.protocol.state is State.OPEN
+        one.leaves()
+        assert 500_000 < budget.used < 1 << 19
+        logged(type(None))
+
+    def test_nothing_is_left_when_the_connections_are_gone(self, pair: Any) -> None:
+        budget, one, other = pair(1 << 20)
+        one.transport.stall()
+        one.protocol.send(bytes(100_000))
+        one.protocol.send(bytes(100_000))
+        other.sends(other.text("wait"), other.text("x" * 1000), other.text("y" * 100)[:50])
+        assert budget.used > 200_000
+        one.leaves()
+        other.leaves()
+        assert budget.used == 0 and not budget._accounts  # No account may outlive its connection.
+
+    def test_without_a_budget_nothing_is_in_the_way_of_a_chunk(self, connect: Any) -> None:
+        peer = connect(Slow)
+        assert peer.protocol.dataReceived == peer.protocol._session.feed  # No public name shows the bound method.
+
+    def test_a_peer_closed_for_memory_that_reads_nothing_is_gone_in_time(
+        self, connect: Any, clock: Any, logged: Any
+    ) -> None:
+        budget = MemoryBudget(1 << 16)
+        factory = WebSocketServerFactory(Slow, clock=clock, budget=budget, timeouts=Timeouts(close=5.0))
+        peer = connect(factory=factory)
+        peer.transport.stall()
+        for _ in range(3):
+            peer.protocol.send(bytes(40_000)) if peer.protocol.state is State.OPEN else None
+        assert closed_for_memory(peer)
+        clock.advance(5.1)
+        assert peer.transport.disconnected
+        logged(type(None))

@@ -1,0 +1,115 @@
+"""A process-wide bound on the memory that connections buffer, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+
+from twisted.logger import Logger
+
+RELIEF = 16
+"""At the limit a sixteenth of it is freed at once, so that the search for the largest holders is rare."""
+
+SENT, RECEIVED = range(2)
+"""What an account counts: bytes that the peer has not taken, and bytes that the application has not taken."""
+
+
+class Account:
+    """What one connection buffers.
+
+    size: in bytes of memory.
+    """
+
+    __slots__ = ("_budget", "_parts", "shed", "size")
+
+    def __init__(self, budget: MemoryBudget, shed: Callable[[], None]) -> None:
+        self._budget: MemoryBudget | None = budget
+        self._parts = [0, 0]
+        self.shed: Callable[[], None] = shed
+        self.size = 0
+
+    def count(self, part: int, size: int) -> None:
+        """Set how much there is of ``part``. This may call the ``shed`` of any connection, of this one too."""
+        change = size - self._parts[part]
+        if change and self._budget is not None:
+            self._parts[part] = size
+            self.size += change
+            self._budget.changed(change)
+
+    def close(self) -> None:
+        """The connection is gone."""
+        budget, self._budget = self._budget, None
+        # It keeps the connection, which keeps this.
+        del self.shed
+        if budget is not None:
+            budget.forget(self)
+
+
+class MemoryBudget:
+    """Bounds the memory that all connections of a process buffer together.
+
+    Give one object to all factories and clients of the process. It counts received heads and messages that the
+    application has not taken, unfinished messages, and sent messages that the peer has not taken. When they reach the
+    limit, the connections that hold most are closed with 1013 until a sixteenth of the limit is free again. Redis does
+    the same with its clients (``maxmemory-clients``).
+
+    A message that many connections wait for counts for each of them.
+
+    limit: bytes. used: bytes that are buffered now. closed: how many connections were closed at the limit.
+    """
+
+    log = Logger()
+
+    def __init__(self, limit: int) -> None:
+        if isinstance(limit, bool) or not isinstance(limit, int):
+            raise TypeError(f"MemoryBudget({limit!r}): give a number of bytes")
+        if limit < 1:
+            raise ValueError(f"MemoryBudget({limit!r}): give a number of bytes greater than 0")
+        self.limit = limit
+        self.used = 0
+        self.closed = 0
+        self._accounts: set[Account] = set()
+        self._relieving = False
+
+    def open(self, shed: Callable[[], None]) -> Account:
+        """Return an account for a new connection.
+
+        Args:
+            shed: frees the connection's memory now: closes it with 1013 if it is open, else drops it.
+        """
+        account = Account(self, shed)
+        self._accounts.add(account)
+        return account
+
+    def forget(self, account: Account) -> None:
+        """Forget a connection that is gone."""
+        self._accounts.discard(account)
+        self.used -= account.size
+
+    def changed(self, change: int) -> None:
+        """Count a change of an account; at the limit, close the largest."""
+        self.used += change
+        if self.used > self.limit and change > 0 and not self._relieving:
+            self._relieving = True
+            try:
+                self._relieve()
+            finally:
+                self._relieving = False
+
+    def _relieve(self) -> None:
+        used, before = self.used, self.closed
+        target = self.limit - self.limit // RELIEF
+        for account in sorted(self._accounts, key=attrgetter("size"), reverse=True):
+            if self.used <= target or not account.size:
+                break
+            # One that is closed may take others with it.
+            if account in self._accounts:
+                self.closed += 1
+                account.shed()
+        self.log.warn(
+            "connections buffered {used} bytes, and the process's limit is {limit}: {count} closed, {left} bytes left",
+            used=used,
+            limit=self.limit,
+            count=self.closed - before,
+            left=self.used,
+        )
