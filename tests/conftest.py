@@ -112,6 +112,8 @@ class Peer:
     def sends(self, *parts: bytes) -> None:
         for part in parts:
             self.protocol.dataReceived(part)
+            # The next turn of the reactor.
+            self.clock.advance(0)
 
     def reads(self) -> bytes:
         read: bytes = self.transport.value()

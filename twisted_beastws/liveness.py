@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from twisted_beastws.clock import seconds_of
 from twisted_beastws.options import Timeouts
 from twisted_beastws.schedule import PingScheduler
 
@@ -42,8 +43,8 @@ class Liveness:
     """
 
     __slots__ = (
-        "_clock",
         "_deadline",
+        "_now",
         "_owner",
         "_paused_at",
         "_ping_due",
@@ -62,7 +63,7 @@ class Liveness:
 
     def __init__(self, owner: Owner, clock: IReactorTime, timeouts: Timeouts) -> None:
         self._owner: Owner | None = owner
-        self._clock = clock
+        self._now = seconds_of(clock)
         self._timeouts = timeouts
         self._scheduler = PingScheduler.of(clock)
         self._session: Session | None = None
@@ -81,13 +82,13 @@ class Liveness:
 
     def expect(self, seconds: float | None) -> None:
         """Something must be done within ``seconds``, in place of what was expected before; None takes its time."""
-        now = self._clock.seconds()
+        now = self._now()
         self._deadline = None if seconds is None else now + seconds
         self._scheduler.watch(self, self._next_look(now))
 
     def opened(self, session: Session) -> None:
         """The connection is open: ping, and watch for silence, slow messages and old age."""
-        now = self._ponged_at = self._paused_at = self._clock.seconds()
+        now = self._ponged_at = self._paused_at = self._now()
         self._session = session
         self._taken_at = now
         self._turns = 0 if self._owner is None else self._owner.turns()
@@ -103,14 +104,14 @@ class Liveness:
 
     def paused(self) -> None:
         """We read nothing from the peer for now."""
-        self._paused_at = self._clock.seconds()
+        self._paused_at = self._now()
 
     def resumed(self) -> None:
         """We read again: the time since `paused` was ours, not the peer's."""
         session = self._session
         self._stuck_at = None
         if session is not None:
-            now = self._clock.seconds()
+            now = self._now()
             spent = now - self._paused_at
             self._ponged_at += spent
             session.received_at += spent
@@ -137,7 +138,7 @@ class Liveness:
 
     def pong_received(self, payload: bytes) -> None:
         """Match a pong with the pings that wait; it answers all before its own too (RFC 6455 §5.5.3)."""
-        now = self._ponged_at = self._clock.seconds()
+        now = self._ponged_at = self._now()
         pings = self._pings
         if pings and any(payload == sent for sent, _, _ in pings):
             sent = None

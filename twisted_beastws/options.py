@@ -145,6 +145,10 @@ class Limits:
     max_message_rate: messages, pings and pongs that a peer may send a second on average, and as many at once; beyond it
         the connection is closed with 1008. None.
     max_byte_rate: the same for octets as received; a message of max_message_size may always come at once. None.
+    max_messages_per_turn, max_seconds_per_turn: a connection's budget in one turn of the reactor: so many messages,
+        pings, pongs and fragments, and so many seconds of work. A connection that has spent either is not read, and
+        the rest of its chunk waits for the next turn, so that the other connections get theirs. ``None`` is unlimited.
+        1000, and 0.002 (Linux's ``netdev_budget_usecs``, 2 ms for the packets of a poll).
     """
 
     max_message_size: int | None = 1 << 20
@@ -167,6 +171,8 @@ class Limits:
     max_handshakes_per_peer: float | None = None
     max_message_rate: float | None = None
     max_byte_rate: float | None = None
+    max_messages_per_turn: int | None = 1000
+    max_seconds_per_turn: float | None = 0.002
 
     def __post_init__(self) -> None:
         _check_positive(self, *(field.name for field in fields(self) if field.name != "slow_reader"))

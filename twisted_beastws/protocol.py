@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from twisted_beastws.budget import RECEIVED, Account
 from twisted_beastws.client_opening import ClientOpening
+from twisted_beastws.clock import seconds_of
 from twisted_beastws.errors import (
     ConnectionClosed,
     HandshakeError,
@@ -157,6 +158,8 @@ class WebSocketProtocol(Protocol):
     _peer_finished: bool = False
     _held: int = 0
     _settling: IDelayedCall | None = None
+    _turn: IDelayedCall | None = None
+    _end_of_reading: Callable[[], None] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -199,6 +202,7 @@ class WebSocketProtocol(Protocol):
 
             clock = cast("IReactorTime", reactor)
         self._clock = clock
+        self._now = seconds_of(clock)
         self._liveness = Liveness(self, clock, self.settings.timeouts)
         if self.settings.budget is not None:
             self._account = self.settings.budget.open(self._shed)
@@ -224,6 +228,8 @@ class WebSocketProtocol(Protocol):
     def readConnectionLost(self) -> None:
         """The peer ended its side of TCP (`IHalfCloseableProtocol`): answer its requests, then end ours."""
         self._settle_opening()
+        if self._waits_for_turn(lambda: WebSocketProtocol.readConnectionLost(self)):
+            return
         self._peer_finished = True
         if self._opening is None or self._session is not None:
             self._end_with_peer()
@@ -248,9 +254,16 @@ class WebSocketProtocol(Protocol):
         if self._ended is not None:
             return
         self._settle_opening()
+        if self._waits_for_turn(lambda: WebSocketProtocol.connectionLost(self, reason)):
+            # Nothing leaves any more.
+            self.outgoing.abandon()
+            return
         self._state = State.CLOSED
         session, opening = self._session, self._opening
         self._opening = None
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
         if session is not None:
             session.lost(reason.value)
         self._ended = self.close_reason
@@ -643,7 +656,7 @@ class WebSocketProtocol(Protocol):
         """
         session = self._require_session()
         # Before the system is called to send it, which takes its time.
-        now = self._clock.seconds()
+        now = self._now()
         session.ping(payload)
         return self._liveness.ping_sent(payload, now)
 
@@ -782,8 +795,10 @@ class WebSocketProtocol(Protocol):
 
     def hold_reading(self, hold: bool) -> None:
         """Pause the transport's reading, or let it go on."""
-        # What comes while we close is read and thrown away, so that the peer's end is seen.
-        if hold != self.reading_paused and self._ended is None and not (hold and self._state is State.CLOSING):
+        if hold and self._state is State.CLOSING:
+            # What comes while we close is read and thrown away, so that the peer's end is seen.
+            hold = self._session is not None and self._session.spent
+        if hold != self.reading_paused and self._ended is None:
             self.reading_paused = hold
             if hold:
                 self._liveness.paused()
@@ -813,7 +828,7 @@ class WebSocketProtocol(Protocol):
             self._run_hook(self.opened)
 
     def _make_session(self) -> Session:
-        server, now, settings = self.role is Role.SERVER, self._clock.seconds, self.settings
+        server, now, settings = self.role is Role.SERVER, self._now, self.settings
         (plain, deflating), limits = self._session_types, settings.limits
         limited = limits.max_message_rate is not None or limits.max_byte_rate is not None
         if limited:
@@ -952,6 +967,28 @@ class WebSocketProtocol(Protocol):
         session.resume()
         self.hold_reading(session.paused)
 
+    def turn_awaited(self) -> None:
+        """The session spent its budget for this turn of the reactor, or half of it."""
+        if self._turn is None:
+            self._turn = self._clock.callLater(0, self._next_turn)
+        self.hold_reading(self._require_session().paused)
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        session = self._require_session()
+        session.next_turn()
+        self.hold_reading(session.paused)
+        if self._end_of_reading is not None and not session.spent:
+            end, self._end_of_reading = self._end_of_reading, None
+            end()
+
+    def _waits_for_turn(self, end: Callable[[], None]) -> bool:
+        """Whether part of a chunk waits for a turn; ``end`` is called when the hooks have had it."""
+        if self._session is None or not self._session.spent:
+            return False
+        self._end_of_reading = end
+        return True
+
     def hook_returned(self, result: Any) -> None:
         """A message hook returned something; if that takes time, what comes behind it waits in the inbox."""
         handling = _deferred(result)
@@ -1077,7 +1114,7 @@ class WebSocketProtocol(Protocol):
         if self._state in (State.CONNECTING, State.OPEN):
             self._state = State.CLOSING
             self._liveness.closing()
-            self.hold_reading(False)
+            self.hold_reading(self._session is not None and self._session.paused)
             # What it would send now is too late.
             stop(self.outgoing.unregister())
 
@@ -1091,6 +1128,7 @@ class WebSocketProtocol(Protocol):
         if self._ended is not None:
             return
         self._closing()
+        self.hold_reading(False)
         self.dataReceived = _discard  # type: ignore[method-assign]
         server_closes = self.role is Role.CLIENT and self._closed_cleanly and not self._peer_finished
         # RFC 6455 §7.1.1: after the closing handshake a client waits for the server to end TCP.

@@ -7,6 +7,8 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
+from twisted_beastws.clock import seconds_of
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -33,6 +35,7 @@ class PingScheduler:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
+        self._now = seconds_of(clock)
         self._ticks: dict[int, set[Watched]] = {}
         self._heap: list[int] = []
         self._call: IDelayedCall | None = None
@@ -86,11 +89,11 @@ class PingScheduler:
             self._call = None
         if self._heap:
             tick = self._call_tick = self._heap[0]
-            self._call = self._clock.callLater(max(0.0, tick / RESOLUTION - self._clock.seconds()), self._wake)
+            self._call = self._clock.callLater(max(0.0, tick / RESOLUTION - self._now()), self._wake)
 
     def _wake(self) -> None:
         self._call = None
-        now = self._clock.seconds()
+        now = self._now()
         try:
             while self._heap and self._heap[0] <= now * RESOLUTION:
                 due = self._ticks[self._heap[0]]

@@ -147,6 +147,8 @@ class Recorder:
     writes: what the sink got: data frames with 0, control frames with their opcode.
     react: called with this and each event that a hook is told; what it returns or raises, the hook does.
     fails: as `WebSocketProtocol` does, a hook that raised fails the session with 1011.
+    turns: how many turns of the reactor the session asked for; `feed` gives them.
+    tick: seconds that pass whenever the session asks for the time.
     """
 
     def __init__(
@@ -169,6 +171,9 @@ class Recorder:
         self.at_once: Callable[[bytes], int] | None = None
         self.time = 0.0
         self.times_asked = 0
+        self.turns = 0
+        self.tick = 0.0
+        self._turn_awaited = False
         self.session = Session(server, self, self, self.now, limits or Limits())
         if text:
             self.session.on_text = lambda message: self.note("text", message)
@@ -183,6 +188,7 @@ class Recorder:
 
     def now(self) -> float:
         self.times_asked += 1
+        self.time += self.tick
         return self.time
 
     # Sink.
@@ -223,6 +229,10 @@ class Recorder:
     def control_received(self, opcode: int, payload: bytes) -> None:
         self.note({PING: "ping", PONG: "pong"}[opcode], payload)
 
+    def turn_awaited(self) -> None:
+        self.turns += 1
+        self._turn_awaited = True
+
     def session_ended(self) -> None:
         assert self.session.ended
         self.events.append(("ended",))
@@ -232,7 +242,18 @@ class Recorder:
     def feed(self, *chunks: bytes) -> Recorder:
         for chunk in chunks:
             self.session.feed(chunk)
+            self.take_turns()
         return self
+
+    def resume(self) -> None:
+        self.session.resume()
+        self.take_turns()
+
+    def take_turns(self) -> None:
+        """Give the session the turns of the reactor that it asks for."""
+        while self._turn_awaited:
+            self._turn_awaited = False
+            self.session.next_turn()
 
     def receive(self, *frames: Frame | tuple[Any, ...]) -> Recorder:
         """Feed frames, in one chunk."""

@@ -26,13 +26,16 @@ def sessions() -> list[Any]:
     return [peer.session_module(kind).Session for kind in (peer.compiled_codec(), frames.FrameCodec)]
 
 
-def outcome(session: Any, server: bool, chunks: list[bytes], limits: Limits, react: Any) -> Any:
+def outcome(session: Any, server: bool, chunks: list[bytes], limits: Limits, react: Any, tick: float) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(peer, "Session", session)
         patch.setattr(frames.MaskKeys, "next", lambda self: KEY)
-        recorder = peer.Recorder(server, limits, react).feed(*chunks)
+        recorder = peer.Recorder(server, limits, react)
+        recorder.tick = tick
+        recorder.feed(*chunks)
     events = [(event[0], *map(str, event[1:])) for event in recorder.events]
-    return events, recorder.writes, repr(recorder.session.error), recorder.session.reason().code
+    turns = recorder.turns, recorder.times_asked
+    return events, recorder.writes, turns, repr(recorder.session.error), recorder.session.reason().code
 
 
 FRAMES = st.builds(
@@ -55,7 +58,13 @@ class TestSameResults:
         server = data.draw(st.booleans())
         wire = peer.to(server, *data.draw(st.lists(FRAMES, max_size=8))) + data.draw(st.binary(max_size=20))
         chunks = peer.cut(wire, data.draw(st.lists(st.integers(0, max(len(wire), 1)), max_size=12)))
-        limits = Limits(max_message_size=data.draw(st.sampled_from([150, 1 << 20])), max_fragments=4, fragment_size=100)
+        limits = Limits(
+            max_message_size=data.draw(st.sampled_from([150, 1 << 20])),
+            max_fragments=4,
+            fragment_size=100,
+            max_messages_per_turn=data.draw(st.sampled_from([1000, 1, 3, None])),
+        )
+        tick = data.draw(st.sampled_from([0.0, 0.0004, 0.003]))
         script = data.draw(st.lists(st.sampled_from(["echo", "pause", "raise", "close", "return", None]), max_size=6))
 
         def reaction() -> Any:
@@ -78,7 +87,7 @@ class TestSameResults:
 
             return react
 
-        compiled, pure = (outcome(session, server, chunks, limits, reaction()) for session in sessions)
+        compiled, pure = (outcome(session, server, chunks, limits, reaction(), tick) for session in sessions)
         assert compiled == pure
 
     @given(st.integers(0, 255), st.binary(max_size=300), st.one_of(st.none(), st.binary(min_size=4, max_size=4)))

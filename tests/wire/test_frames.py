@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -425,13 +426,23 @@ class TestReceive:
             recorder = Recorder(server).feed(b"", *[part for chunk in cut(wire, [places]) for part in (chunk, b"")])
             assert recorder.events == [("text", "hi")]
 
-    def test_the_clock_is_asked_once_a_chunk(self, server):
+    def test_the_clock_is_asked_before_and_after_a_chunk(self, server):
         recorder = Recorder(server)
         asked = recorder.times_asked
         recorder.time = 7.5
-        recorder.receive((TEXT, b"one"), (PING, b""), (TEXT, b"two"))
-        assert recorder.times_asked == asked + 1
+        recorder.receive((TEXT, b"one"))
+        assert recorder.times_asked == asked + 2
         assert recorder.session.received_at == 7.5
+
+    def test_the_clock_is_asked_once_in_16_frames_of_a_long_chunk(self, server):
+        recorder = Recorder(server)
+        asked = recorder.times_asked
+        recorder.receive(*[(TEXT, b"")] * 321)
+        # Before, behind, and between: after the 1st frame, the 5th, the 21st and each 16th from there.
+        assert recorder.times_asked == asked + 2 + 2 + (321 - 5) // 16
+
+    def test_a_part_of_a_frame_counts_as_received(self, server):
+        recorder = Recorder(server)
         recorder.time = 9.0
         recorder.feed(b"\x81")
         assert recorder.session.received_at == 9.0
@@ -744,7 +755,10 @@ LIMITS = st.builds(
     max_message_size=st.sampled_from([None, 1 << 20, 10, 40, 130]),
     max_frame_size=st.sampled_from([None, None, 8, 126]),
     max_fragments=st.sampled_from([None, 4096, 1, 2, 4]),
+    max_messages_per_turn=st.sampled_from([None, 1000, 1, 2, 5]),
+    max_seconds_per_turn=st.sampled_from([None, 0.002]),
 )
+TICKS = st.sampled_from([0.0, 0.0007, 0.003])
 PLACES = st.lists(st.integers(1, 300) | st.integers(1, 1 << 17), max_size=12)
 ROLES = st.booleans()
 STEPS = st.sampled_from(["", "", "send", "pause", "stop", "close", "raise", "fail"])
@@ -754,12 +768,14 @@ class TestAnyChunking:
     """However the same octets are cut into chunks, the same comes of them."""
 
     @settings(deadline=None, max_examples=150)
-    @given(st.data(), ROLES, LIMITS, st.booleans(), st.booleans(), st.booleans())
-    def test_streams(self, data, server, limits, text, binary, streaming):
+    @given(st.data(), ROLES, LIMITS, TICKS, st.booleans(), st.booleans(), st.booleans())
+    def test_streams(self, data, server, limits, tick, text, binary, streaming):
         wire = data.draw(streams(server))
 
         def outcome(chunks: list[bytes]) -> tuple:
-            recorder = Recorder(server, limits, text=text, binary=binary, streaming=streaming).feed(*chunks)
+            recorder = Recorder(server, limits, text=text, binary=binary, streaming=streaming)
+            recorder.tick = tick
+            recorder.feed(*chunks)
             events, *rest = recorder.outcome
             return gather_pieces(events, recorder.error), *rest
 
@@ -767,6 +783,8 @@ class TestAnyChunking:
         assert outcome(cut(wire, data.draw(PLACES))) == whole
         if len(wire) < 2000:
             assert outcome(octets(wire)) == whole
+        limits = replace(limits, max_messages_per_turn=None, max_seconds_per_turn=None)
+        assert outcome([wire]) == whole
 
     @settings(deadline=None, max_examples=300)
     @given(st.data(), ROLES, LIMITS, st.booleans(), st.booleans())
@@ -790,18 +808,19 @@ class TestAnyChunking:
         assert streaming or recorder.events == verdict.events
 
     @settings(deadline=None, max_examples=200)
-    @given(st.data(), ROLES)
-    def test_hooks_that_do_things(self, data, server):
+    @given(st.data(), ROLES, st.sampled_from([None, 1, 2, 3]))
+    def test_hooks_that_do_things(self, data, server, budget):
         """Send, close, fail, pause or raise at some events: all happens at the same place of the stream."""
         wire = data.draw(valid_streams(server)) + data.draw(streams(server))
         script = data.draw(st.lists(STEPS, max_size=8))
+        limits = Limits(max_messages_per_turn=budget)
 
         def outcome(chunks: list[bytes]) -> tuple:
-            recorder = Recorder(server, react=follow(script))
+            recorder = Recorder(server, limits, react=follow(script))
             for chunk in chunks:
                 recorder.feed(chunk)
                 while recorder.session.paused and "pause" in script:
-                    recorder.session.resume()
+                    recorder.resume()
             events, *rest = recorder.outcome
             return [(event[0], *map(repr, event[1:])) for event in events], *rest
 
@@ -809,6 +828,8 @@ class TestAnyChunking:
         assert outcome(cut(wire, data.draw(PLACES))) == whole
         if len(wire) < 2000:
             assert outcome(octets(wire)) == whole
+        limits = Limits(max_messages_per_turn=None)
+        assert outcome([wire]) == whole
 
 
 def gather_pieces(events: list[Event], error: type[BaseException] | None) -> list[Event]:

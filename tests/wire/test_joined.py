@@ -192,9 +192,6 @@ class End(peer.Recorder):
     def pause(self) -> None:
         self.session.pause()
 
-    def resume(self) -> None:
-        self.session.resume()
-
     def control(self, kind: str, payload: bytes) -> None:
         send = self.session.ping if kind == "ping" else self.session.pong
         if self.over:
@@ -249,7 +246,7 @@ class End(peer.Recorder):
         queue = self.other.queue
         chunk = bytes(queue[:size])
         del queue[:size]
-        self.session.feed(chunk)
+        self.feed(chunk)
 
     # What it was told.
 
@@ -341,9 +338,12 @@ class Joined(RuleBasedStateMachine):
         data=st.data(),
         streaming=st.tuples(st.booleans(), st.booleans()),
         fragment_size=st.sampled_from([None, 100, 1 << 16]),
+        budget=st.sampled_from([None, 1, 2, 100]),
     )
-    def join(self, data: st.DataObject, streaming: tuple[bool, bool], fragment_size: int | None) -> None:
-        limits = Limits(fragment_size=fragment_size, slow_reader="drop")
+    def join(
+        self, data: st.DataObject, streaming: tuple[bool, bool], fragment_size: int | None, budget: int | None
+    ) -> None:
+        limits = Limits(fragment_size=fragment_size, slow_reader="drop", max_messages_per_turn=budget)
         chosen = options(data)
         codecs: tuple[PerMessageDeflate | None, PerMessageDeflate | None] = (None, None)
         if chosen is not None:
@@ -436,7 +436,7 @@ class Joined(RuleBasedStateMachine):
                 return
             for end in self.both:
                 end.take(1 << 30)
-                end.session.resume()
+                end.resume()
         raise AssertionError("they never come to an end")
 
 

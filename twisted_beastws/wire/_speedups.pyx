@@ -6,11 +6,12 @@ Raw memory is touched in small functions alone, each given its size; every size 
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.math cimport INFINITY
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from twisted_beastws import errors
-from twisted_beastws.wire.frames import GATHER_LIMIT as _GATHER_LIMIT, mask_keys
+from twisted_beastws.wire.frames import GATHER_LIMIT as _GATHER_LIMIT, LOOK_EVERY as _LOOK_EVERY, mask_keys
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -34,8 +35,9 @@ cdef enum:
     FIN_BINARY = 0x82
     GATHER_LIMIT = 1 << 16
     MOST_HEADER = 14
+    LOOK_EVERY = 16
 
-if GATHER_LIMIT != _GATHER_LIMIT:
+if GATHER_LIMIT != _GATHER_LIMIT or LOOK_EVERY != _LOOK_EVERY:
     raise ImportError("the compiled codec is another version's")
 # Octets made room for on a frame header's word alone, which touches no memory yet: 64 MiB.
 cdef uint64_t SOLO_LIMIT = 1 << 26
@@ -225,14 +227,16 @@ cdef class FrameCodec:
 
     cdef public object on_text, on_binary, now, sink
     cdef public double received_at
-    cdef public bint server, accepts_rsv1, sendable, closed, whole, compressed
+    cdef public bint server, accepts_rsv1, sendable, closed, whole, compressed, spent
     cdef public int halted, message_opcode
     cdef public uint64_t max_frame_size, max_message_size, message_size, fragment_size
     cdef public object message_began_at
     cdef public bytes _partial
     cdef readonly uint64_t _remaining
     cdef uint8_t _key[4]
-    cdef bint _gathering
+    cdef bint _gathering, _turn_awaited
+    cdef double _turn_time, _turn_began, _used
+    cdef uint64_t _turn_frames, _frames_left, _look_at, _step
     # Octets of what is gathered; where there are any, this is the gatherer.
     cdef Py_ssize_t _waiting
     # A message that is one frame but comes in several chunks, received into the place it is delivered from.
@@ -253,11 +257,39 @@ cdef class FrameCodec:
         self.halted = RUNNING
         self.whole = True
         self._partial = b""
+        self.set_budget(None, None)
+
+    def set_budget(self, frames, seconds):
+        """Set how many frames, and how many seconds, the connection may take in one turn of the reactor."""
+        self._turn_frames = _MOST if frames is None or frames > _MOST else frames
+        self._turn_time = INFINITY if seconds is None else seconds
+        self._renew_budget()
+
+    cdef _renew_budget(self):
+        self.spent = self._turn_awaited = False
+        self._turn_began = self.now()
+        self._used = 0.0
+        self._frames_left = self._turn_frames
+        self._look_soon()
 
     def feed(self, bytes data not None):
         """Take a chunk as it was received. Never raises for what the peer or a hook did."""
         self.received_at = self.now()
+        # A transport may give several chunks in one turn, as TLS does: they share the budget.
+        if self._turn_awaited:
+            self._look_at = self._frames_left
+        else:
+            # The time since the last chunk was not ours.
+            self._turn_began = self.received_at - self._used
+            self._look_soon()
         self._run(data)
+
+    def next_turn(self):
+        """Renew the budget, in a new turn of the reactor, and go on with what waited."""
+        cdef bint waits = self.spent
+        self._renew_budget()
+        if waits and self.halted == RUNNING and not self._gathering:
+            self._run(b"")
 
     def resume(self):
         """Go on after ``halted`` was `PAUSED`, with what was kept meanwhile."""
@@ -267,7 +299,7 @@ cdef class FrameCodec:
                 self._run(b"")
 
     cdef _run(self, bytes data):
-        if self._gathering:
+        if self._gathering or self.spent:
             # Fed by a hook, or by what the sink's writing calls: it is parsed behind the chunk that is under way.
             self._partial = self._partial + data
             return
@@ -280,6 +312,33 @@ cdef class FrameCodec:
             self._gathering = False
             if self._waiting:
                 self.flush()
+        self._used = <double>self.now() - self._turn_began
+        # The next turn is asked for early, because nothing else shows that one has begun.
+        if self.spent or (not self._turn_awaited and self._half_used()):
+            self._turn_awaited = True
+            self.turn_awaited()
+
+    cdef bint _half_used(self) noexcept:
+        return 2 * self._used > self._turn_time or self._frames_left < self._turn_frames // 2
+
+    cdef void _look_soon(self) noexcept:
+        # After the next frame, and then less and less often.
+        self._step = 1
+        self._look_at = self._frames_left - 1 if self._frames_left else 0
+
+    cdef bint _look(self) except -1:
+        # Whether the budget is spent.
+        if not self._frames_left or self.out_of_time():
+            self.spent = True
+            return True
+        self._step = min(4 * self._step, <uint64_t>LOOK_EVERY)
+        self._look_at = self._frames_left - self._step if self._frames_left > self._step else 0
+        return False
+
+    cpdef bint out_of_time(self) except -1:
+        """Whether the time of this turn is over; sets ``spent`` then."""
+        self.spent = self._turn_time != INFINITY and <double>self.now() - self._turn_began > self._turn_time
+        return self.spent
 
     def _parse(self, bytes data not None):
         cdef Py_ssize_t position
@@ -294,7 +353,7 @@ cdef class FrameCodec:
                 self._partial = b""
             elif position < PyBytes_GET_SIZE(data):
                 self._partial = data[position:] + fed_meanwhile
-            if not fed_meanwhile or self.halted != RUNNING:
+            if not fed_meanwhile or self.halted != RUNNING or self.spent:
                 return
             data = b""
 
@@ -308,7 +367,7 @@ cdef class FrameCodec:
         cdef bint simple
         octets = <const uint8_t *>PyBytes_AS_STRING(data)
         end = PyBytes_GET_SIZE(data)
-        while self.halted == RUNNING:
+        while self.halted == RUNNING and not self.spent:
             if self._remaining:
                 if position == end:
                     break
@@ -318,6 +377,8 @@ cdef class FrameCodec:
                     position = self._continue_payload(octets, position, end)
                 continue
             if end - position < 2:
+                break
+            if self._frames_left <= self._look_at and self._look():
                 break
             first = octets[position]
             second = octets[position + 1]
@@ -363,12 +424,15 @@ cdef class FrameCodec:
                     raise self.too_big()
                 position = start + <Py_ssize_t>length
                 self.compressed_received(first, self._payload(octets + start, <Py_ssize_t>length, key))
+                # It may have inflated to much.
+                self._look_at = self._frames_left
             elif simple and length <= SOLO_LIMIT:
                 position = start
                 self._begin_solo(first, length, key)
             else:
                 position = start
                 self._begin(first, length, key)
+            self._frames_left -= 1
         return position
 
     cdef _check_first(self, int first, uint64_t length):

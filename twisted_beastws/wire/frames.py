@@ -6,6 +6,7 @@ subclass `twisted_beastws.wire.session.Session`.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from enum import IntEnum
@@ -32,6 +33,9 @@ GATHER_LIMIT = 1 << 16
 
 UNLIMITED = 1 << 63
 """More octets than a frame can have (RFC 6455 §5.2)."""
+
+LOOK_EVERY = 16
+"""Frames between two looks at the time in a long chunk: a look costs as much as a tenth of a small message."""
 
 RUNNING, PAUSED, STOPPED = range(3)
 
@@ -167,15 +171,26 @@ class FrameCodec:
     on_text, on_binary: called with each message of their kind. None: the kind is refused with 1003. What they return,
         if it is not None, goes to `hook_returned`; what they raise to `hook_failed`.
     fragment_size: a frame's payload to send, at most; what is longer goes to `emit_fragments`.
-    now: gives the time; it is asked once a chunk, and ``received_at`` keeps what it said.
+    now: gives the time. It is asked before and after a chunk, and between the frames of a long one; ``received_at``
+        keeps the first answer.
+    spent: the connection's budget for this turn of the reactor is spent, and the rest of its chunk waits. See
+        `set_budget`.
     """
 
     __slots__ = (
+        "_frames_left",
         "_gathered",
         "_gathering",
         "_key",
+        "_look_at",
         "_partial",
         "_remaining",
+        "_step",
+        "_turn_awaited",
+        "_turn_began",
+        "_turn_frames",
+        "_turn_time",
+        "_used",
         "_waiting",
         "accepts_rsv1",
         "closed",
@@ -194,6 +209,7 @@ class FrameCodec:
         "sendable",
         "server",
         "sink",
+        "spent",
         "whole",
     )
 
@@ -231,6 +247,24 @@ class FrameCodec:
         self._gathering = False
         self._gathered: list[bytes] = []
         self._waiting = 0
+        self.set_budget(None, None)
+
+    def set_budget(self, frames: int | None, seconds: float | None) -> None:
+        """Set how many frames, and how many seconds, the connection may take in one turn of the reactor.
+
+        None is unlimited. When either is spent, ``spent`` is set and the rest of the chunk waits for `next_turn`, which
+        `turn_awaited` asks for.
+        """
+        self._turn_frames = UNLIMITED if frames is None else frames
+        self._turn_time = math.inf if seconds is None else seconds
+        self._renew_budget()
+
+    def _renew_budget(self) -> None:
+        self.spent = self._turn_awaited = False
+        self._turn_began = self.now()
+        self._used = 0.0
+        self._frames_left = self._turn_frames
+        self._look_soon()
 
     def begin_frame(self, first: int, length: int) -> None:
         raise NotImplementedError
@@ -253,6 +287,9 @@ class FrameCodec:
     def hook_failed(self) -> None:
         raise NotImplementedError
 
+    def turn_awaited(self) -> None:
+        raise NotImplementedError
+
     def send_other(self, message: Any, compress: bool | None) -> None:
         raise NotImplementedError
 
@@ -268,7 +305,21 @@ class FrameCodec:
         What hooks send meanwhile leaves as one write at the end (or each 64 KiB).
         """
         self.received_at = self.now()
+        # A transport may give several chunks in one turn, as TLS does: they share the budget.
+        if self._turn_awaited:
+            self._look_at = self._frames_left
+        else:
+            # The time since the last chunk was not ours.
+            self._turn_began = self.received_at - self._used
+            self._look_soon()
         self._run(data)
+
+    def next_turn(self) -> None:
+        """Renew the budget, in a new turn of the reactor, and go on with what waited."""
+        waits = self.spent
+        self._renew_budget()
+        if waits and self.halted == RUNNING and not self._gathering:
+            self._run(b"")
 
     def resume(self) -> None:
         """Go on after ``halted`` was `PAUSED`, with what was kept meanwhile."""
@@ -278,7 +329,7 @@ class FrameCodec:
                 self._run(b"")
 
     def _run(self, data: bytes) -> None:
-        if self._gathering:
+        if self._gathering or self.spent:
             # Fed by a hook, or by what the sink's writing calls: it is parsed behind the chunk that is under way.
             self._partial += data
             return
@@ -291,6 +342,31 @@ class FrameCodec:
             self._gathering = False
             if self._gathered:
                 self.flush()
+        used = self._used = self.now() - self._turn_began
+        half_used = 2 * used > self._turn_time or self._frames_left < self._turn_frames // 2
+        # The next turn is asked for early, because nothing else shows that one has begun.
+        if self.spent or (half_used and not self._turn_awaited):
+            self._turn_awaited = True
+            self.turn_awaited()
+
+    def _look_soon(self) -> None:
+        """Look at the budget after the next frame, and then less and less often."""
+        self._step = 1
+        self._look_at = self._frames_left - 1 if self._frames_left else 0
+
+    def _look(self) -> bool:
+        """Whether the budget is spent."""
+        if not self._frames_left or self.out_of_time():
+            self.spent = True
+            return True
+        self._step = min(4 * self._step, LOOK_EVERY)
+        self._look_at = max(0, self._frames_left - self._step)
+        return False
+
+    def out_of_time(self) -> bool:
+        """Whether the time of this turn is over; sets ``spent`` then."""
+        self.spent = self._turn_time != math.inf and self.now() - self._turn_began > self._turn_time
+        return self.spent
 
     def _parse(self, data: bytes) -> None:
         while True:
@@ -300,7 +376,7 @@ class FrameCodec:
             position = self._parse_chunk(data)
             fed_meanwhile = self._partial
             self._partial = data[position:] + fed_meanwhile if self.halted != STOPPED else b""
-            if not fed_meanwhile or self.halted != RUNNING:
+            if not fed_meanwhile or self.halted != RUNNING or self.spent:
                 return
             data = b""
 
@@ -308,7 +384,8 @@ class FrameCodec:
         """Take the frames that are whole, and what is there of a long one; returns how many octets that are."""
         position = 0
         end = len(data)
-        while self.halted == RUNNING:
+        frames_left, look_at = self._frames_left, self._look_at
+        while self.halted == RUNNING and not self.spent:
             if self._remaining:
                 if position == end:
                     break
@@ -316,6 +393,11 @@ class FrameCodec:
                 continue
             if end - position < 2:
                 break
+            if frames_left <= look_at:
+                self._frames_left = frames_left
+                if self._look():
+                    break
+                look_at = self._look_at
             first = data[position]
             length = data[position + 1] & 0x7F
             simple = self.whole and (first == FIN_TEXT or first == FIN_BINARY)
@@ -362,9 +444,13 @@ class FrameCodec:
                 payload = data[start:stop]
                 position = stop
                 self.compressed_received(first, payload if key is None else apply_mask(payload, key))
+                # It may have inflated to much.
+                look_at = frames_left
             else:
                 self._begin(first, length, key)
                 position = start
+            frames_left -= 1
+        self._frames_left = frames_left
         return position
 
     def _check_first(self, first: int, length: int) -> None:

@@ -59,6 +59,9 @@ class Handler(Protocol):
     def control_received(self, opcode: int, payload: bytes) -> None:
         """A ping came, which is answered already, or a pong."""
 
+    def turn_awaited(self) -> None:
+        """Call `Session.next_turn` in the reactor's next turn; if ``Session.spent`` is set, read nothing until then."""
+
     def session_ended(self) -> None:
         """No frame will be sent or read any more; the transport is to be closed. Called once."""
 
@@ -103,6 +106,7 @@ class Session(FrameCodec):
         super().__init__(server, sink, now, limits.max_message_size, limits.max_frame_size)
         if limits.fragment_size is not None:
             self.fragment_size = min(limits.fragment_size, UNLIMITED)
+        self.set_budget(limits.max_messages_per_turn, limits.max_seconds_per_turn)
         self.handler = handler
         self.max_fragments = limits.max_fragments
         self.on_fragment: Callable[[bytes, Opcode, bool], Any] | None = None
@@ -450,6 +454,7 @@ class Session(FrameCodec):
             self._message = self._decoder = None
             self._forget_held()
             self._partial = b""
+            self.spent = False
             if self.gathered_size:
                 self.flush()
             self.handler.session_ended()
@@ -457,7 +462,7 @@ class Session(FrameCodec):
     @property
     def paused(self) -> bool:
         """Nothing is delivered for now."""
-        return self.halted == PAUSED
+        return self.halted == PAUSED or self.spent
 
     @property
     def ended(self) -> bool:
@@ -468,6 +473,9 @@ class Session(FrameCodec):
         """Deliver nothing until `resume`; what is fed meanwhile is kept."""
         if self.halted == RUNNING and self.sent is None:
             self.halted = PAUSED
+
+    def turn_awaited(self) -> None:
+        self.handler.turn_awaited()
 
     def hook_returned(self, result: Any) -> None:
         self.handler.hook_returned(result)
@@ -531,7 +539,7 @@ class DeflateSession(Session):
         try:
             for piece, ended in self._pieces or ():
                 self._take(piece, ended)
-                if self.halted != RUNNING:
+                if self.halted != RUNNING or self.out_of_time():
                     return
                 if self.sent is not None:
                     # The rest is thrown away, but for the message's end.

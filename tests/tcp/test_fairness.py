@@ -1,0 +1,168 @@
+"""Over real TCP and TLS: what one connection may take of the reactor's time, and what the others notice of it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import pytest_twisted
+from twisted.internet import reactor
+
+from twisted_beastws import Limits, WebSocketProtocol
+
+from ..loopback import until
+from ..ways import BOTH_WAYS
+from .test_server import close, read, serve, small
+
+BUDGET = 50
+MESSAGES = 5000
+
+
+class Turns:
+    """Counts what happens in each turn of the reactor, while it is entered."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.counts: Counter[tuple[int, Any]] = Counter()
+
+    def __enter__(self) -> None:
+        self._call = reactor.callLater(0, self._next)
+
+    def __exit__(self, *_: object) -> None:
+        self._call.cancel()
+
+    def _next(self) -> None:
+        self.number += 1
+        self._call = reactor.callLater(0, self._next)
+
+    def count(self, who: Any) -> None:
+        self.counts[self.number, who] += 1
+
+
+def counting(turns: Turns) -> type[WebSocketProtocol]:
+    class Counting(WebSocketProtocol):
+        def text_received(self, text: str) -> None:
+            turns.count(self)
+            self.send(text)
+
+    return Counting
+
+
+def flood(connection: Any) -> None:
+    """Send `MESSAGES` in one chunk, and read the echoes."""
+    connection.sendall(small(0x81) * MESSAGES)
+    read(connection, 2 * MESSAGES)
+    connection.sendall(small(0x88, b"\x03\xe8"))
+    assert read(connection, 4) == close(1000)
+
+
+@BOTH_WAYS
+@pytest_twisted.ensureDeferred
+async def test_no_turn_of_the_reactor_takes_more_than_the_budget(secure):
+    turns = Turns()
+    limits = Limits(max_messages_per_turn=BUDGET, max_seconds_per_turn=None)
+    async with serve(counting(turns), secure, limits=limits) as server:
+        with turns:
+            await server.by_socket(flood)
+    assert sum(turns.counts.values()) == MESSAGES
+    assert max(turns.counts.values()) <= BUDGET
+
+
+@BOTH_WAYS
+@pytest_twisted.ensureDeferred
+async def test_messages_that_each_come_in_a_tls_record_share_the_budget(secure):
+    """TLS delivers its records one by one, those of a turn too."""
+    turns = Turns()
+
+    def by_record(connection: Any) -> None:
+        for _ in range(1000):
+            connection.sendall(small(0x81))
+        read(connection, 2 * 1000)
+
+    limits = Limits(max_messages_per_turn=BUDGET, max_seconds_per_turn=None)
+    async with serve(counting(turns), secure, limits=limits) as server:
+        with turns:
+            await server.by_socket(by_record)
+    assert sum(turns.counts.values()) == 1000
+    assert max(turns.counts.values()) <= BUDGET
+
+
+@BOTH_WAYS
+@pytest_twisted.ensureDeferred
+async def test_all_is_delivered_to_who_hangs_up_without_a_close_frame(secure):
+    heard: list[str] = []
+
+    class Hearing(WebSocketProtocol):
+        def text_received(self, text: str) -> None:
+            heard.append(text)
+
+        def closed(self, reason: Any) -> None:
+            heard.append("closed")
+
+    limits = Limits(max_messages_per_turn=BUDGET)
+    async with serve(Hearing, secure, limits=limits) as server:
+        await server.by_socket(lambda connection: connection.sendall(small(0x81) * 1000))
+        await until(lambda: heard and heard[-1] == "closed")
+    assert heard == [""] * 1000 + ["closed"]
+
+
+@BOTH_WAYS
+@pytest_twisted.ensureDeferred
+async def test_a_witness_is_answered_in_the_midst_of_a_flood(secure):
+    """The flood is one chunk, whose messages take half a second."""
+    handled = 0
+
+    class Working(WebSocketProtocol):
+        def text_received(self, text: str) -> None:
+            nonlocal handled
+            if text == "witness":
+                self.send(f"{handled:4}")
+            else:
+                handled += 1
+                time.sleep(0.0005)
+
+    def ask_until_the_end(connection: Any) -> list[int]:
+        answers = [0]
+        while answers[-1] < 1000:
+            connection.sendall(small(0x81, b"witness"))
+            answers.append(int(read(connection, 6)[2:]))
+        connection.sendall(small(0x88, b"\x03\xe8"))
+        read(connection, 4)
+        return answers
+
+    def send(connection: Any) -> None:
+        connection.sendall(small(0x81) * 1000 + small(0x88, b"\x03\xe8"))
+        read(connection, 4)
+
+    async with serve(Working, secure) as server:
+        witness = server.by_socket(ask_until_the_end)
+        await server.by_socket(send)
+        answers = await witness
+    assert len({answer for answer in answers if 0 < answer < 1000}) >= 5
+
+
+@BOTH_WAYS
+@pytest_twisted.ensureDeferred
+async def test_a_flood_is_read_no_faster_than_it_is_handled(secure):
+    """What waits is one chunk, however long the flood goes on."""
+    waiting: list[int] = []
+
+    class Slow(WebSocketProtocol):
+        def text_received(self, text: str) -> None:
+            assert self._session is not None
+            waiting.append(len(self._session._partial))
+
+    limits = Limits(max_messages_per_turn=BUDGET)
+
+    def send(connection: Any) -> None:
+        for _ in range(20):
+            connection.sendall(small(0x81, bytes(100)) * 500)
+        connection.sendall(small(0x88, b"\x03\xe8"))
+        read(connection, 4)
+
+    async with serve(Slow, secure, limits=limits) as server:
+        await server.by_socket(send)
+    assert len(waiting) == 10_000
+    # 64 KiB on Twisted's reactors, 256 KiB on uvloop's.
+    assert max(waiting) <= (1 << 18) + 200

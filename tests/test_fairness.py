@@ -1,0 +1,271 @@
+"""Tests of the budget that a connection has in each turn of the reactor, as `WebSocketProtocol` keeps it."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from twisted_beastws import Limits, Opcode, State, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws.testing import connected_pair
+
+pytestmark = pytest.mark.usefixtures("logged")
+
+THREE = Limits(max_messages_per_turn=3)
+
+
+class Noting(WebSocketProtocol):
+    heard: list[Any]
+
+    def connectionMade(self) -> None:
+        self.heard = []
+
+    def closed(self, reason: Any) -> None:
+        self.heard.append("closed")
+
+
+class Hooked(Noting):
+    does: Any = None
+
+    def text_received(self, text: str) -> Any:
+        self.heard.append(text)
+        return None if self.does is None else self.does(text)
+
+
+class Streaming(Noting):
+    def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> None:
+        self.heard.append(data.decode())
+
+
+def numbers(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def texts(peer: Any, count: int) -> bytes:
+    return b"".join(map(peer.text, numbers(count)))
+
+
+def turn(clock: Clock) -> None:
+    """One turn of the reactor: the calls that are due when it begins."""
+    due = [call for call in clock.getDelayedCalls() if call.getTime() <= clock.seconds()]
+    for call in due:
+        clock.calls.remove(call)
+        call.called = 1
+        call.func(*call.args, **call.kw)
+
+
+@pytest.mark.parametrize("protocol", [Hooked, Streaming])
+class TestTurns:
+    def test_the_rest_of_a_chunk_waits_with_reading_paused(self, connect, protocol):
+        peer = connect(protocol, limits=THREE)
+        peer.protocol.dataReceived(texts(peer, 8))
+        for delivered in (3, 6):
+            assert peer.protocol.heard == numbers(delivered)
+            assert peer.transport.producerState == "paused"
+            assert peer.protocol.reading_paused
+            turn(peer.clock)
+        assert peer.protocol.heard == numbers(8)
+        assert peer.transport.producerState == "producing"
+        peer.sends(peer.close())
+        peer.leaves()
+        assert peer.clock.getDelayedCalls() == []
+
+    @pytest.mark.parametrize(("count", "paused"), [(2, False), (3, False), (4, True)])
+    def test_reading_is_paused_beyond_the_limit(self, connect, protocol, count, paused):
+        peer = connect(protocol, limits=THREE)
+        peer.protocol.dataReceived(texts(peer, count))
+        assert peer.protocol.reading_paused is paused
+
+    def test_connections_take_turns(self, connect, protocol):
+        first, second = connect(protocol, limits=THREE), connect(protocol, limits=THREE)
+        for peer in (first, second):
+            peer.protocol.dataReceived(texts(peer, 8))
+        for delivered in (3, 6, 8):
+            assert [len(peer.protocol.heard) for peer in (first, second)] == [delivered] * 2
+            turn(first.clock)
+
+    def test_a_connection_that_is_lost_meanwhile_hears_all_that_came(self, connect, protocol):
+        """TLS may deliver data and the end in one turn."""
+        peer = connect(protocol, limits=THREE)
+        peer.protocol.dataReceived(texts(peer, 8))
+        peer.leaves()
+        assert peer.protocol.heard == numbers(3)
+        turn(peer.clock)
+        assert peer.protocol.heard == numbers(6)
+        turn(peer.clock)
+        assert peer.protocol.heard == [*numbers(8), "closed"]
+        assert peer.protocol.state is State.CLOSED
+        assert peer.clock.getDelayedCalls() == []
+
+    def test_the_peer_s_end_of_tcp_comes_behind_all_that_came(self, connect, protocol):
+        peer = connect(protocol, limits=THREE)
+        peer.protocol.dataReceived(texts(peer, 8))
+        peer.protocol.readConnectionLost()
+        turn(peer.clock)
+        turn(peer.clock)
+        assert peer.protocol.heard == numbers(8)
+        assert peer.transport.disconnecting
+
+    def test_abort_delivers_nothing_more(self, connect, protocol):
+        peer = connect(protocol, limits=THREE)
+        peer.protocol.dataReceived(texts(peer, 8))
+        peer.protocol.abort()
+        peer.leaves()
+        assert peer.protocol.heard == [*numbers(3), "closed"]
+        assert peer.clock.getDelayedCalls() == []
+
+    def test_close_finds_the_answer_in_its_turn(self, connect, protocol):
+        peer = connect(protocol, limits=THREE)
+        peer.protocol.dataReceived(texts(peer, 30) + peer.close(4000))
+        peer.protocol.close(4000)
+        assert peer.protocol.state is State.CLOSING
+        # What comes behind waits in the peer's system, not here.
+        assert peer.transport.producerState == "paused"
+        while peer.protocol.reading_paused:
+            turn(peer.clock)
+        assert peer.protocol.close_reason.clean
+        peer.leaves()
+        assert peer.protocol.heard == [*numbers(3), "closed"]
+
+    def test_what_comes_while_closing_has_its_budget(self, connect, protocol):
+        peer = connect(protocol, limits=THREE)
+        peer.protocol.close(4000)
+        peer.protocol.dataReceived(texts(peer, 8))
+        assert peer.transport.producerState == "paused"
+        turn(peer.clock)
+        turn(peer.clock)
+        assert peer.transport.producerState == "producing"
+
+    def test_a_failure_reads_on_to_the_peer_s_end(self, connect, protocol):
+        peer = connect(protocol, limits=THREE)
+        peer.protocol.dataReceived(texts(peer, 4) + peer.frame(0x83))
+        turn(peer.clock)
+        assert peer.protocol.close_reason.sent.code == 1002
+        assert peer.transport.producerState == "producing"
+
+    def test_nothing_keeps_a_connection_that_is_gone(self, connect, protocol):
+        peer = connect(protocol, limits=THREE)
+        peer.protocol.dataReceived(texts(peer, 8))
+        peer.protocol.abort()
+        peer.leaves()
+        gone = weakref.ref(peer.protocol)
+        del peer
+        gc.collect()
+        assert gone() is None
+
+
+class TestHooks:
+    def test_a_hook_that_takes_time_keeps_the_order(self, connect):
+        waiting: list[Deferred[None]] = []
+
+        def wait(text: str) -> Deferred[None]:
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        peer = connect(Hooked, limits=THREE)
+        peer.protocol.does = wait
+        peer.protocol.dataReceived(texts(peer, 40))
+        while len(waiting) < 40:
+            waiting[-1].callback(None)
+            turn(peer.clock)
+        assert peer.protocol.heard == numbers(40)
+        waiting[-1].callback(None)
+        assert not peer.protocol.reading_paused
+
+    def test_the_application_s_pause_outlasts_the_turn(self, connect):
+        peer = connect(Hooked, limits=THREE)
+        peer.protocol.dataReceived(texts(peer, 8))
+        peer.protocol.pauseProducing()
+        turn(peer.clock)
+        assert (peer.protocol.heard, peer.protocol.reading_paused) == (numbers(3), True)
+        peer.protocol.resumeProducing()
+        assert peer.protocol.heard == numbers(6)
+        turn(peer.clock)
+        assert (peer.protocol.heard, peer.protocol.reading_paused) == (numbers(8), False)
+
+    @pytest.mark.parametrize("end", ["close", "abort"])
+    def test_a_hook_that_ends_the_connection_in_a_later_turn(self, connect, end):
+        peer = connect(Hooked, limits=THREE)
+        peer.protocol.does = lambda text: getattr(peer.protocol, end)() and None if text == "4" else None
+        peer.protocol.dataReceived(texts(peer, 30) + peer.close())
+        while peer.protocol.reading_paused and end == "close":
+            turn(peer.clock)
+        turn(peer.clock)
+        peer.leaves(ConnectionDone())
+        assert peer.protocol.heard == [*numbers(5), "closed"]
+        assert peer.protocol.close_reason.clean is (end == "close")
+
+    def test_a_subclass_s_connection_lost_is_called_once(self, connect):
+        lost = []
+
+        class Losing(Hooked):
+            def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+                lost.append(reason)
+
+        peer = connect(Losing, limits=THREE)
+        peer.protocol.dataReceived(texts(peer, 8))
+        peer.leaves()
+        turn(peer.clock)
+        turn(peer.clock)
+        assert (len(lost), peer.protocol.heard[-1]) == (1, "closed")
+
+    def test_echoes_of_a_turn_are_one_write(self, connect):
+        peer = connect(Hooked)
+        peer.protocol.does = peer.protocol.send
+        peer.protocol.dataReceived(texts(peer, 1000))
+        assert len(peer.transport.writes) == 1
+
+
+class TestReceive:
+    def test_a_coroutine_that_never_waits_returns_to_the_reactor(self, connect):
+        """Each ``await`` of a message that is there already goes on at once."""
+        heard = []
+
+        async def handler(ws: WebSocketProtocol) -> None:
+            async for message in ws:
+                heard.append(message)
+
+        peer = connect(handler, limits=Limits(max_messages_per_turn=20))
+        peer.protocol.dataReceived(texts(peer, 100))
+        seen = [len(heard)]
+        while peer.clock.getDelayedCalls() and len(heard) < 100:
+            turn(peer.clock)
+            seen.append(len(heard))
+        assert heard == numbers(100)
+        assert max(after - before for before, after in zip([0, *seen], seen, strict=False)) <= 20
+
+    def test_the_time_of_its_work_counts(self, connect):
+        heard = []
+        clock: Any = None
+
+        async def handler(ws: WebSocketProtocol) -> None:
+            async for message in ws:
+                # A clock that its work moves on, without the calls that are due.
+                clock.rightNow += 0.001
+                heard.append(message)
+
+        peer = connect(handler)
+        clock = peer.clock
+        peer.protocol.dataReceived(texts(peer, 100))
+        assert len(heard) <= 40
+        while len(heard) < 100:
+            turn(clock)
+        assert heard == numbers(100)
+
+
+class TestClient:
+    def test_a_client_has_a_budget_as_well(self):
+        class Flood(WebSocketProtocol):
+            def opened(self) -> None:
+                for number in range(2500):
+                    self.send(str(number))
+
+        pair = connected_pair(WebSocketServerFactory(Flood), Hooked)
+        pair.flush()
+        assert pair.client.heard == numbers(2500)

@@ -1,0 +1,22 @@
+"""The time that deadlines are measured by."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.internet.base import ReactorBase
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+
+def seconds_of(clock: IReactorTime) -> Callable[[], float]:
+    """Return the function that tells ``clock``'s time, in seconds since any moment; it never goes back.
+
+    The ``seconds`` of Twisted's own reactors follow the wall clock, which an administrator or NTP may set. So for every
+    reactor this is the system's monotonic clock. For other clocks, such as a ``Clock`` of a test, it is their own
+    ``seconds``.
+    """
+    return time.monotonic if isinstance(clock, ReactorBase) else clock.seconds
