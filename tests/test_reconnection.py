@@ -275,6 +275,9 @@ class TestRetryAfter:
             ("Sun, 06 Nov 1994 08:49:37 GMT", 1.0),
             ("Fri, 31 Dec 9999 23:59:59 GMT", 3600.0),
             ("Tue, 99 Jan 2030 00:01:17 GMT", 1.0),
+            ("Tue, 01 Jan 99999999999 00:01:17 GMT", 1.0),
+            ("Tue, 01 Jan 2030 00:01:17 +99999999999", 1.0),
+            ("Tue, 01 Jan " + "9" * 5000 + " 00:01:17 GMT", 1.0),
         ],
     )
     def test_is_honoured(self, longest, far_away, status, value, delay):

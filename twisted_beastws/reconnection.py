@@ -152,7 +152,7 @@ def _retry_after(failure: Failure, now: float) -> float:
         return min(float(value), MOST_RETRY_AFTER)
     try:
         when = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0
     # RFC 9110 §5.6.7: a date that names no zone is in UTC.
     when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)

@@ -36,6 +36,15 @@ def found(peer: str, field: str, *values: str, networks: tuple[str, ...] = ("10.
     return f"{client.host} {client.port}"
 
 
+class TestHops:
+    @pytest.mark.parametrize("count", [99, 100, 101])
+    def test_limit_of_their_number(self, count: int) -> None:
+        hops = ["192.0.2.1", *["10.0.0.2"] * (count - 1)]
+        client = "192.0.2.1 0" if count <= 100 else "10.0.0.2 0"
+        assert found(PROXY, "x-forwarded-for", ", ".join(hops)) == client
+        assert found(PROXY, "forwarded", *(f"for={hop}" for hop in hops)) == client
+
+
 class TestForwardedFor:
     @pytest.mark.parametrize(
         ("values", "client"),

@@ -19,6 +19,7 @@ from twisted_beastws import errors
 from twisted_beastws.options import Deflate, Limits
 from twisted_beastws.wire import compressor, deflate
 from twisted_beastws.wire.deflate import (
+    MAX_FIELDS_SIZE,
     SLICE,
     Extension,
     Negotiated,
@@ -173,13 +174,24 @@ class TestParsing:
 
     @pytest.mark.parametrize("unit", [b" ", b",", b"a ", b"a;", b"a,", b"a;x=1", b';x="\\"', b'a;x="\\a'])
     def test_takes_linear_time(self, unit: bytes) -> None:
+        count = (MAX_FIELDS_SIZE - 5) // len(unit)
         began = time.process_time()
-        for value in (unit * (1 << 14), b"a" + unit * (1 << 14), b"a; x" + unit * (1 << 14) + b"\xff"):
+        for value in (unit * count, b"a" + unit * count, b"a; x" + unit * count + b"\xff"):
             try:
                 parse_extensions([value])
             except errors.BadExtension as error:
                 assert "malformed" in str(error)
-        assert time.process_time() - began < 1
+        assert time.process_time() - began < 0.1
+
+    @pytest.mark.parametrize("size", [1535, 1536, 1537])
+    @pytest.mark.parametrize("fields", [1, 2])
+    def test_limit_of_their_size(self, size: int, fields: int) -> None:
+        values = [b"a", b"b" * (size - 1)] if fields == 2 else [b"a" * size]
+        if size <= MAX_FIELDS_SIZE:
+            assert len(parse_extensions(values)) == fields
+        else:
+            with pytest.raises(errors.BadExtension, match="Sec-WebSocket-Extensions field is too long"):
+                parse_extensions(values)
 
     @given(st.lists(st.text(max_size=20), max_size=3))
     def test_whatever_comes(self, values: list[str]) -> None:

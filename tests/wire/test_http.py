@@ -13,7 +13,17 @@ from twisted.web.http_headers import Headers as TwistedHeaders
 
 from twisted_beastws._version import __version__
 from twisted_beastws.errors import BadRequest, HandshakeError, HeadTooLarge
-from twisted_beastws.wire.http import SERVER, HeadBuffer, Headers, Request, Response, parse_request, parse_response
+from twisted_beastws.wire.http import (
+    SERVER,
+    HeadBuffer,
+    Headers,
+    Request,
+    Response,
+    has_token,
+    list_elements,
+    parse_request,
+    parse_response,
+)
 
 HEAD = b"GET /chat?a=1&b=2 HTTP/1.1\r\nHost: here\r\nX-A: 1\r\nx-b:\r\nX-a: 2\r\n\r\n"
 
@@ -457,6 +467,24 @@ def run(
         except HandshakeError as error:
             return heads, (type(error), str(error))
     return heads, buffer.rest()
+
+
+class TestListElements:
+    """RFC 9110 §5.6.1."""
+
+    def test_of_repeated_fields_are_one_list(self) -> None:
+        assert list_elements([b"a, b", b"\tc ,", b""]) == [b"a", b"b", b"c", b"", b""]
+        assert list_elements([]) == []
+
+    @pytest.mark.parametrize("count", [99, 100, 101])
+    @pytest.mark.parametrize("fields", [1, 7, 101])
+    def test_limit_of_their_number(self, count: int, fields: int) -> None:
+        names = [b"%d" % number for number in range(count)]
+        size = -(-count // fields)
+        values = [b", ".join(names[at : at + size]) for at in range(0, count, size)]
+        assert list_elements(values) == names[:100]
+        assert has_token(values, b"99") is (count >= 100)
+        assert not has_token(values, b"100")
 
 
 class TestHeadBuffer:

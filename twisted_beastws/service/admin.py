@@ -103,7 +103,10 @@ class Admin(WebSocketProtocol):
 
 
 def _uncached(status: int, kind: bytes, body: bytes) -> Response:
-    return Response(status, headers=Headers({b"Content-Type": [kind], b"Cache-Control": [b"no-store"]}), body=body)
+    headers = Headers(
+        {b"Content-Type": [kind], b"X-Content-Type-Options": [b"nosniff"], b"Cache-Control": [b"no-store"]}
+    )
+    return Response(status, headers=headers, body=body)
 
 
 def admin_factory(metrics: Metrics | Summed, ready: Ready, names: HostNames | None = None) -> WebSocketServerFactory:

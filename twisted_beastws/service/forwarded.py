@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 HEADERS = ("x-forwarded-for", "forwarded")
 
+MAX_HOPS = 100
+"""Addresses of a forwarding field that count, the last ones, as elements of other lists do."""
+
 UNIX = "unix"
 """In place of a network: whoever comes by a UNIX socket."""
 
@@ -42,7 +45,7 @@ class TrustedProxies:
         if not self.trusts(peer):
             return peer
         values = request.headers.getRawHeaders(self._header.encode("ascii"), ())
-        for hop in reversed(b",".join(values).decode("latin-1").split(",")):
+        for hop in reversed(b",".join(values).decode("latin-1").rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
             found = _address(hop.strip(" \t") if self._header == "x-forwarded-for" else _for_in(hop))
             if found is None:
                 break

@@ -19,6 +19,9 @@ SERVER_ALONE, CLIENT_ALONE = "server_no_context_takeover", "client_no_context_ta
 SLICE = 1 << 16
 """Octets inflated at once at most: 64 KiB, as many as a transport reads at once."""
 
+MAX_FIELDS_SIZE = 1536
+"""Bytes of all the Sec-WebSocket-Extensions fields together; Beast's head has no longer line."""
+
 # RFC 7692 §7.2.1: what ends every flushed message, and is not sent.
 _TAIL = b"\0\0\xff\xff"
 
@@ -44,10 +47,15 @@ class Extension(NamedTuple):
 
 
 def parse_extensions(values: Sequence[bytes]) -> list[Extension]:
-    """Read the Sec-WebSocket-Extensions fields of a request or answer; raises `BadExtension` for what is no list.
+    """Read the Sec-WebSocket-Extensions fields of a request or answer.
 
     RFC 6455 §9.1: repeated fields are one list; a quoted value is a token once it is unquoted.
+
+    Raises:
+        BadExtension: The fields are no such list, or longer than `MAX_FIELDS_SIZE`.
     """
+    if sum(map(len, values)) > MAX_FIELDS_SIZE:
+        raise BadExtension("The WebSocket handshake Sec-WebSocket-Extensions field is too long")
     return [extension for value in values for extension in _parse_list(value.decode("latin-1"))]
 
 

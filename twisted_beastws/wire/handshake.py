@@ -35,7 +35,7 @@ from twisted_beastws.errors import (
     UnexpectedBody,
     UpgradeDeclined,
 )
-from twisted_beastws.wire.http import SERVER, Headers, Request, Response, has_token, raw_fields
+from twisted_beastws.wire.http import SERVER, Headers, Request, Response, has_token, list_elements, raw_fields
 
 if TYPE_CHECKING:
     from twisted_beastws.options import Origins
@@ -92,11 +92,7 @@ def is_visit(request: Request) -> bool:
 
 def _lists_websocket(values: Sequence[bytes]) -> bool:
     # RFC 9110 §7.8: a protocol may carry a version, as in "websocket/13".
-    for value in values:
-        for item in value.split(b","):
-            if item.partition(b"/")[0].strip(b" \t").lower() == b"websocket":
-                return True
-    return False
+    return any(element.partition(b"/")[0].rstrip(b" \t").lower() == b"websocket" for element in list_elements(values))
 
 
 def check_host(request: Request) -> None:
@@ -244,7 +240,7 @@ def select_subprotocol(request: Request, supported: Sequence[str]) -> str | None
 def offered_subprotocols(request: Request) -> list[str]:
     """Return the subprotocols that the client offers, the preferred first (RFC 6455 §4.1)."""
     values = raw_fields(request.headers).get(b"Sec-Websocket-Protocol") or ()
-    return [name.decode("latin-1") for value in values for item in value.split(b",") if (name := item.strip(b" \t"))]
+    return [element.decode("latin-1") for element in list_elements(values) if element]
 
 
 def success(

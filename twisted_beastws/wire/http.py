@@ -20,6 +20,9 @@ SERVER = f"twisted_beastws/{__version__}"
 MAX_EMPTY_LINES = 10
 """Empty lines that a server skips before a request line (RFC 9112 §2.2), as many as Apache httpd."""
 
+MAX_LIST = 100
+"""Elements of a comma-separated field that count; Apache httpd lets a request have as many fields."""
+
 _HEAD_END = b"\r\n\r\n"
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
@@ -134,13 +137,18 @@ def raw_fields(headers: TwistedHeaders) -> dict[bytes, list[bytes]]:
     return headers._rawHeaders
 
 
-def has_token(values: Sequence[bytes], token: bytes) -> bool:
-    """Whether the comma-separated lists ``values`` (RFC 9110 §5.6.1) have the lower-case ``token``."""
+def list_elements(values: Sequence[bytes]) -> list[bytes]:
+    """Return the first `MAX_LIST` elements of the comma-separated lists ``values`` (RFC 9110 §5.6.1)."""
+    found: list[bytes] = []
     for value in values:
-        for item in value.split(b","):
-            if item.strip(b" \t").lower() == token:
-                return True
-    return False
+        room = MAX_LIST - len(found)
+        found += value.split(b",", room)[:room]
+    return [element.strip(b" \t") for element in found]
+
+
+def has_token(values: Sequence[bytes], token: bytes) -> bool:
+    """Return whether the comma-separated lists ``values`` have the lower-case ``token``."""
+    return any(element.lower() == token for element in list_elements(values))
 
 
 def _first(headers: TwistedHeaders, name: str) -> str | None:
