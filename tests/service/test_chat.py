@@ -20,8 +20,9 @@ from twisted.python.failure import Failure
 
 from twisted_beastws import Hub, State, WebSocketProtocol
 from twisted_beastws.hub.redis import RedisBackplane
-from twisted_beastws.service import Options, makeService
+from twisted_beastws.service import Options, makeService, notices, subprotocol
 from twisted_beastws.service.chat import Chat
+from twisted_beastws.service.joins import Joins
 
 UPGRADE = (
     b"GET /chat HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -44,8 +45,8 @@ def text(words: str) -> bytes:
 class Client:
     """A connection to the service, of which the test is the other end."""
 
-    def __init__(self, service: Service, number: int) -> None:
-        self.transport = StringTransport(peerAddress=IPv4Address("TCP", "192.0.2.1", number))
+    def __init__(self, service: Service, number: int, host: str) -> None:
+        self.transport = StringTransport(peerAddress=IPv4Address("TCP", host, number))
         self.protocol = cast(Chat, service.factory.buildProtocol(None))
         self.protocol.makeConnection(self.transport)
 
@@ -75,9 +76,9 @@ class Service:
     def members(self, room: str = "") -> set[WebSocketProtocol]:
         return set(self.hub.members(room))
 
-    def connect(self) -> Client:
+    def connect(self, host: str = "192.0.2.1") -> Client:
         self.clients += 1
-        return Client(self, self.clients)
+        return Client(self, self.clients, host)
 
     def join(self) -> Client:
         client = self.connect()
@@ -477,6 +478,155 @@ class TestJson:
         assert other.gets() == b"\x81\x05hello\x81\x05plain"
         error = {"type": "error", "reason": "the backplane is away: only the members here have the message", "ref": "7"}
         assert [event.get("text") or event for event in ann.gets()] == ["hello", error, "plain"]
+
+
+class TestNames:
+    def test_are_one_in_each_spelling(self, service: Service) -> None:
+        ann = Speaker(service, "/chat/cafe%CC%81?name=%EF%BC%A1nn")
+        assert ann.events == [{"type": "welcome", "room": "caf\u00e9", "name": "Ann"}]
+
+    @pytest.mark.parametrize("name", ["%E3%85%A4", "%E2%A0%80", "a" + "%CC%96" * 5])
+    def test_that_cannot_be_read_are_refused(self, service: Service, name: str) -> None:
+        client = service.connect()
+        client.sends(upgrade(f"/chat?name={name}".encode()))
+        assert client.gets().startswith(b"HTTP/1.1 400 ")
+
+
+class TestPresence:
+    def test_a_few_changes_in_a_small_room_are_told_one_by_one(self, service: Service) -> None:
+        watcher = Speaker(service)
+        for name in "abc":
+            Speaker(service, f"/chat?name={name}").leaves()
+        expected = [{"type": kind, "name": name} for name in "abc" for kind in ("join", "leave")]
+        assert watcher.gets() == expected
+
+    def test_many_changes_are_told_in_one_notice_a_second(self, service: Service, monkeypatch: Any) -> None:
+        monkeypatch.setattr(notices, "AT_ONCE", 3)
+        watcher, ann = Speaker(service), Speaker(service, "/chat?name=ann")
+        crowd = [Speaker(service, f"/chat?name={number:02}") for number in range(30)]
+        gone = crowd.pop()
+        gone.leaves()
+        ann.leaves()
+        assert watcher.gets() == [{"type": "join", "name": "ann"}]
+        service.advance(1.0)
+        names = [f"{number:02}" for number in range(29)]
+        together = {"type": "join", "name": "00", "names": names, "count": 29}
+        assert watcher.gets() == [{"type": "leave", "name": "ann"}, together]
+        assert crowd[0].gets() == [{"type": "leave", "name": "ann"}, together]
+        for speaker in crowd:
+            speaker.leaves()
+        service.advance(1.0)
+        assert watcher.gets() == [{"type": "leave", "name": "00", "names": names, "count": 29}]
+        service.advance(2.0)
+        assert watcher.gets() == []
+
+    @pytest.mark.parametrize("members", [99, 100, 101])
+    def test_a_notice_lists_so_many_names(self, service: Service, monkeypatch: Any, members: int) -> None:
+        monkeypatch.setattr(notices, "AT_ONCE", 1)
+        watcher = Speaker(service)
+        for number in range(members + 1):
+            Speaker(service, f"/chat?name={number:03}")
+        service.advance(1.0)
+        (together,) = [event for event in watcher.gets() if "count" in event]
+        assert (together["count"], len(together["names"])) == (members, min(members, 100))
+
+    def test_one_gathered_change_has_the_form_of_one(self, service: Service, monkeypatch: Any) -> None:
+        monkeypatch.setattr(notices, "AT_ONCE", 1)
+        watcher = Speaker(service)
+        Speaker(service, "/chat?name=ann")
+        bob = Speaker(service, "/chat?name=bob")
+        service.advance(1.0)
+        assert watcher.gets() == [{"type": "join", "name": "ann"}, {"type": "join", "name": "bob"}]
+        assert bob.gets() == []
+
+    def test_notices_of_a_room_grow_with_its_members_and_not_with_their_square(self, service: Service) -> None:
+        published: list[str] = []
+        publish = service.hub.publish
+
+        def counted(room: str, message: Any, **options: Any) -> Any:
+            published.extend([message] * service.hub.rooms.get(room, 0))
+            return publish(room, message, **options)
+
+        service.hub.publish = counted  # type: ignore[method-assign]
+        crowd = [Speaker(service, f"/chat?name={number}") for number in range(300)]
+        for speaker in crowd[:150]:
+            speaker.leaves()
+        service.advance(3.0)
+        # One by one they would have been 45,000 and 34,000.
+        assert len(published) < notices.AT_ONCE + 4 * 300
+
+
+class TestLimits:
+    @pytest.mark.parametrize("messages", [199, 200, 201])
+    def test_messages_a_second(self, service: Service, messages: int) -> None:
+        one, other = service.join(), service.join()
+        one.sends(text("") * messages)
+        assert other.gets() == b"\x81\x00" * min(messages, 200)
+        closed = one.gets().removeprefix(b"\x81\x00" * min(messages, 200))
+        assert closed == (b"" if messages <= 200 else b"\x88\x02\x03\xf0")
+
+    @pytest.mark.parametrize("size", [1048575, 1048576, 1048577])
+    def test_bytes_of_a_message(self, service: Service, size: int) -> None:
+        one, other = service.join(), service.join()
+        one.sends(b"\x81\xff" + size.to_bytes(8, "big") + bytes(4) + b"x" * size)
+        assert other.gets().count(b"x") == (size if size <= 1 << 20 else 0)
+        assert one.gets().endswith(b"x" if size <= 1 << 20 else b"\x88\x02\x03\xf1")
+
+    @pytest.mark.parametrize("name", ["same", "other"])
+    def test_joins_of_an_address(self, name: str) -> None:
+        service = Service("--max-joins-per-address=0.25")
+        for at in range(5):
+            Speaker(service, f"/chat?name=ann{at if name == 'other' else ''}").leaves()
+        refused = service.connect()
+        refused.sends(upgrade())
+        answer = refused.gets()
+        assert answer.startswith(b"HTTP/1.1 429 ") and b"\r\nRetry-After: 4\r\n" in answer
+        assert answer.endswith(b"\r\n\r\nThere are too many joins from this address; try again later\n")
+        assert service.factory.admission.refusals["max_joins_per_address"] == 1
+        elsewhere = service.connect("192.0.2.2")
+        elsewhere.sends(upgrade())
+        assert elsewhere.gets().startswith(b"HTTP/1.1 101 ")
+        service.clock.advance(4)
+        Speaker(service)
+
+    def test_joins_of_an_address_by_default(self, service: Service) -> None:
+        service.factory.settings = replace(
+            service.factory.settings, limits=replace(service.factory.settings.limits, max_handshakes_per_peer=None)
+        )
+        joins = Joins(100.0)
+        member = service.join().protocol
+        assert [joins.refuse(member, 0.0) for _ in range(2000)] == [None] * 2000
+        refused = joins.refuse(member, 0.0)
+        assert refused is not None and refused.status == 429
+
+    def test_no_limit_of_joins(self) -> None:
+        service = Service("--max-joins-per-address=0")
+        for _ in range(50):
+            Speaker(service).leaves()
+
+
+class TestWho:
+    def test_a_large_room_is_listed_in_pages(self, service: Service, monkeypatch: Any) -> None:
+        monkeypatch.setattr(subprotocol, "MAX_LISTED", 2)
+        speakers = [Speaker(service, f"/chat?name={name}") for name in ("eve", "ann", "bob")]
+        asking = speakers[0]
+        asking.gets()
+        asking.says(type="who")
+        asking.says(type="who", after="bob", ref="2")
+        asking.says(type="who", after="eve")
+        assert asking.gets() == [
+            {"type": "here", "names": ["ann", "bob"], "count": 3},
+            {"type": "here", "names": ["eve"], "count": 3, "ref": "2"},
+            {"type": "here", "names": [], "count": 3},
+        ]
+
+    @pytest.mark.parametrize("after", [5, "x" * 33, "\ud800"])
+    def test_a_name_that_cannot_be_is_refused(self, service: Service, after: object) -> None:
+        asking = Speaker(service)
+        asking.says(type="who", after=after, ref="7")
+        assert asking.gets() == [
+            {"type": "error", "reason": "after must be the last name of the answer before", "ref": "7"}
+        ]
 
 
 class NoLink:

@@ -59,6 +59,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 LIMITS = Limits(
     max_message_size=1048576,
+    max_message_rate=200,
     max_head_size=16384,
     max_connections=10000,
     max_connections_per_peer=2000,
@@ -66,6 +67,7 @@ LIMITS = Limits(
     max_opening_per_peer=250,
     max_handshakes_per_peer=1000,
 )
+APP_LIMITS = replace(LIMITS, max_message_rate=None)
 
 
 class TestDefaults:
@@ -83,7 +85,19 @@ class TestDefaults:
 
     def test_each_is_in_the_help(self) -> None:
         help_text = " ".join(str(parse()).split())
-        for default in ("tcp:1984", "/chat", "5", "60", "30", "1048576", "8", "1001", "text"):
+        for default in (
+            "tcp:1984",
+            "/chat",
+            "5",
+            "60",
+            "30",
+            "1048576",
+            "200; with --app 0",
+            "100",
+            "8",
+            "1001",
+            "text",
+        ):
             assert f"[default: {default}]" in help_text
         for option in (
             "listen",
@@ -127,7 +141,7 @@ class TestGiven:
     def test_all(self) -> None:
         options = parse(
             *("--listen", "tcp:8080:interface=127.0.0.1", "--listen=unix:/run/chat", "--path=/a/b"),
-            *("--ping-interval=0.25", "--idle-timeout", "9", "--handshake-timeout=2", "--max-message=65536"),
+            *("--ping-interval=0.25", "--idle-timeout", "9", "--handshake-timeout=2", "--max-message=99999"),
             *("--origin=https://example.com", "--origin", "http://localhost:8000"),
         )
         assert [description for description, _ in options.endpoints] == [
@@ -136,7 +150,7 @@ class TestGiven:
         ]
         assert options["path"] == "/a/b"
         assert options.timeouts == Timeouts(handshake=2, idle=9, ping_interval=0.25, close=5)
-        assert options.limits == replace(LIMITS, max_message_size=65536)
+        assert options.limits == replace(LIMITS, max_message_size=99999)
         assert options.origins == Origins(allowed=("https://example.com", "http://localhost:8000"))
 
     def test_zero_is_never(self) -> None:
@@ -170,8 +184,19 @@ class TestGiven:
         rates = parse("--max-message-rate=0.5", "--max-handshakes=2.5").limits
         assert (rates.max_message_rate, rates.max_handshakes) == (0.5, 2.5)
 
+    def test_an_app_has_no_limits_that_are_the_chats(self, app: str) -> None:
+        options = parse(f"--app={app}:Echo")
+        assert options.limits == APP_LIMITS
+
     def test_no_limits(self) -> None:
-        options = ("connections", "connections-per-address", "handshakes", "handshakes-per-address", "byte-rate")
+        options = (
+            "connections",
+            "connections-per-address",
+            "handshakes",
+            "handshakes-per-address",
+            "message-rate",
+            "byte-rate",
+        )
         limits = parse(*(f"--max-{option}=0" for option in options)).limits
         assert limits == Limits(max_message_size=1048576, max_opening=1000, max_opening_per_peer=250)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from twisted_beastws.hub import Message
 from twisted_beastws.service.subprotocol import (
+    MAX_PARTS,
     BadRequest,
     Entry,
     Request,
@@ -38,6 +40,10 @@ class TestRooms:
             ("/chat/%20a", None),
             ("/chat/%FF", None),
             ("/chat/%E2%80%AE", None),
+            ("/chat/%E2%A0%80", None),
+            ("/chat/cafe%CC%81", "caf\u00e9"),
+            ("/chat/%EF%BC%8F", None),
+            ("/chat/%EF%BC%A1", "A"),
             ("/chatter", None),
             ("/", None),
         ],
@@ -149,3 +155,31 @@ class TestEvents:
     def test_are_bare_texts_for_others(self) -> None:
         assert as_text(Message("", event("message", name="ann", text="hello"))) == "hello"
         assert as_text(Message("", event("join", name="ann"))) is None
+
+
+class TestParts:
+    @pytest.mark.parametrize("parts", [MAX_PARTS - 1, MAX_PARTS, MAX_PARTS + 1])
+    def test_a_request_has_so_many_values(self, parts: int) -> None:
+        # One for the object, one for each comma.
+        more = "".join(f',"{number}":0' for number in range(parts - 2))
+        request = '{"type":"message","text":"hello"' + more + "}"
+        if parts <= MAX_PARTS:
+            assert read(request) == Request("hello", None)
+        else:
+            with pytest.raises(BadRequest, match="more than 64 values"):
+                read(request)
+
+    @pytest.mark.parametrize("text", ["[{," * 1000, '\\"' * 100 + ",[" * 100, "\n[" * 100])
+    def test_a_text_may_have_any_number_of_brackets(self, text: str) -> None:
+        assert read(json.dumps({"type": "message", "text": text})) == Request(text, None)
+
+    @pytest.mark.parametrize(
+        "text",
+        ["[" * (1 << 20), '{"a":[' + "[]," * 340_000 + "0]}", '{"a":' * 200_000, '["",' * 250_000, '"' * (1 << 20)],
+    )
+    def test_a_megabyte_of_brackets_is_refused_in_little_time(self, text: str) -> None:
+        began = time.thread_time()
+        with pytest.raises(BadRequest, match="not JSON"):
+            read(text)
+        # It took 100 to 400 ms; this is a small part of it on a slow machine, too.
+        assert time.thread_time() - began < 0.1

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
 MAX_LISTED = 1000
-"""Names in one answer of `Hub.roster`: of 32 characters each, a message of less than 64 KiB."""
+"""Names in one answer of `Hub.roster`."""
 
 PARTS = 16
 """Parts of a history, of 32 messages or 256 KiB, that a member gets before other connections get their turn."""

@@ -9,10 +9,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_beastws.hub import Hub, PublishError
+from twisted_beastws.hub import Hub, PublishError, Roster
 from twisted_beastws.protocol import State, WebSocketProtocol
 from twisted_beastws.service import subprotocol
+from twisted_beastws.service.joins import Joins
 from twisted_beastws.service.log_text import host_of
+from twisted_beastws.service.notices import Notices
 from twisted_beastws.service.site import Site
 from twisted_beastws.service.subprotocol import CHAT_V1, BadRequest, Entry, event
 from twisted_beastws.wire.closing import CloseReason
@@ -40,17 +42,26 @@ class HubService(Service):
 class Chat(WebSocketProtocol):
     """A connection to the service: a member of a room of ``hub`` once it is open, a reader of ``site`` before.
 
-    path: of the common room; ``path/NAME`` is another. Who agrees on the subprotocol ``chat.v1+json`` has names and
-    notices, as docs/chat.md says; a name by which somebody was let in is theirs. Everyone else sends and gets bare
-    texts. A binary message is refused with 1003: there is no hook for it.
+    Clients that agree on the subprotocol ``chat.v1+json`` have names and notices, as docs/chat.md describes; a name by
+    which the service let a client in is the client's name. Other clients send and get plain texts. A binary message is
+    refused with 1003: there is no hook for it.
+
+    Args:
+        hub: has the rooms.
+        path: of the common room; ``path/NAME`` is another.
+        site: has the pages.
+        notices: tells rooms which members come and go. All connections of a hub share it.
+        joins: bounds the joins of each address, in the same way.
     """
 
     log = Logger()
 
-    def __init__(self, hub: Hub, path: str, site: Site) -> None:
+    def __init__(self, hub: Hub, path: str, site: Site, notices: Notices, joins: Joins) -> None:
         self._hub = hub
         self._path = path
         self._site = site
+        self._notices = notices
+        self._joins = joins
         self._room = ""
         self._entry = Entry(None, None)
         self._present = False
@@ -73,7 +84,7 @@ class Chat(WebSocketProtocol):
                 return Response(400, body=f"{error}\n")
             if self.user is not None:
                 self._entry = self._entry._replace(name=str(self.user))
-        return None
+        return self._joins.refuse(self, self._clock.seconds())
 
     def opened(self) -> Deferred[Any]:
         self.log.info("{name} connected", name=_name_of(self.peer))
@@ -90,18 +101,20 @@ class Chat(WebSocketProtocol):
             # Whoever cannot be told has it delivered here all the same.
             return self._say(text).addErrback(_only_here)
         try:
-            said, ref = subprotocol.read(text)
+            said, ref, after = subprotocol.read(text)
         except BadRequest as error:
             self.send(event("error", reason=str(error), ref=error.ref))
             return None
         if said is None:
-            return self._hub.who(self._room).addCallback(self._tell_who, ref)
+            roster = self._hub.roster(self._room, after=after, most=subprotocol.MAX_LISTED)
+            return roster.addCallback(self._tell_who, ref)
         return self._say(said).addCallbacks(self._said, self._not_said, (ref,), {}, (ref,))
 
     def closed(self, reason: CloseReason) -> None:
-        # When all leave, each notice would go to all who are still there.
-        if self._present and not (self.server is not None and self.server.draining):
-            self._notify("leave")
+        name = self._entry.name
+        # When all leave, each notice would go to all that are still there.
+        if self._present and name is not None and not (self.server is not None and self.server.draining):
+            self._notices.went(self, self._room, name, self._clock)
         self.log.info("{name} disconnected: {reason}", name=_name_of(self.peer), reason=reason)
 
     def _say(self, text: str) -> Deferred[str | None]:
@@ -113,16 +126,11 @@ class Chat(WebSocketProtocol):
         self._present = True
         if self._entry.after is not None:
             self.send(event("history", complete=complete))
-        self._notify("join")
+        if self._entry.name is not None:
+            self._notices.came(self, self._room, self._entry.name, self._clock)
 
-    def _notify(self, kind: str) -> None:
-        name = self._entry.name
-        if name is not None:
-            notice = self._hub.publish(self._room, event(kind, name=name), exclude=self, keep=False)
-            notice.addErrback(_only_here)
-
-    def _tell_who(self, names: list[str], ref: str | None) -> None:
-        self.send(event("here", names=sorted(names)[: subprotocol.MAX_LISTED], count=len(names), ref=ref))
+    def _tell_who(self, roster: Roster, ref: str | None) -> None:
+        self.send(event("here", names=roster.names, count=roster.members, ref=ref))
 
     def _said(self, message_id: str | None, ref: str | None) -> None:
         if ref is not None:

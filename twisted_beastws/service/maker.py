@@ -20,9 +20,11 @@ from twisted_beastws.service.authentication import Authenticated
 from twisted_beastws.service.chat import Chat, HubService
 from twisted_beastws.service.extending import extended
 from twisted_beastws.service.forwarded import BehindProxy
+from twisted_beastws.service.joins import Joins
 from twisted_beastws.service.logs import reopen_log_files
 from twisted_beastws.service.metering import Meter, Metered
 from twisted_beastws.service.metrics import Metrics
+from twisted_beastws.service.notices import Notices
 from twisted_beastws.service.operated import Operated
 from twisted_beastws.service.options import Options
 from twisted_beastws.service.secrets import ENVIRONMENT
@@ -163,7 +165,8 @@ def _serving_admin(options: Options, metrics: Metrics | Summed, ready: Ready) ->
 
 
 def _serving_chat(options: Options, hub: Hub) -> Serving:
-    chat = _factory(options, partial(Chat, hub, options["path"], Site(options["path"])), (CHAT_V1,))
+    path, joins = options["path"], Joins(options["max-joins-per-address"] or None)
+    chat = _factory(options, partial(Chat, hub, path, Site(path), Notices(hub), joins), (CHAT_V1,))
     return Serving(chat, options.endpoints, [("http", "/"), ("ws", options["path"])], options.farewell)
 
 

@@ -31,6 +31,7 @@ from twisted_beastws.service.descriptions import with_unix_mode
 from twisted_beastws.service.forwarded import HEADERS, TrustedProxies
 from twisted_beastws.service.handover import absolute, read_files
 from twisted_beastws.service.help import grouped
+from twisted_beastws.service.joins import AT_ONCE
 from twisted_beastws.service.login_limit import LoginLimit
 from twisted_beastws.service.secrets import ENVIRONMENT, has_password, read_secret
 from twisted_beastws.service.serving import Farewell
@@ -76,6 +77,13 @@ DEFAULTS: dict[str, Any] = {
     "access-log-format": "text",
 }
 
+# The chat's own: its members' messages go to many. A person's page sends a few a minute, a program a few a second
+# (Mattermost: 10 a second). All connections of an address may come back at once.
+CHAT_DEFAULTS: dict[str, Any] = {
+    "max-message-rate": 200.0,
+    "max-joins-per-address": 100.0,
+}
+
 MAX_OPENING = 1000
 """Connections without a WebSocket, at most: with --max-head, this bounds the memory of clients that never open one."""
 
@@ -103,7 +111,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Who may come in": ("origin", ANY_ORIGIN, "auth", "client-ca", "trust-proxy", "proxy-header"),
     "Times": ("ping-interval", "idle-timeout", "handshake-timeout"),
     "Limits": (*_LIMITS, "max-memory", "max-login-failures"),
-    "The chat's rooms": ("history", "backplane"),
+    "The chat's rooms": ("history", "max-joins-per-address", "backplane"),
     "The end": ("drain-time", "drain-code"),
     "What is to be seen": ("admin", "admin-host", "access-log", "access-log-format"),
 }
@@ -210,10 +218,15 @@ def _log_format(text: str) -> str:
     return text
 
 
+def _shown(default: Any) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
 def _parameter(option: str, doc: str, read: Callable[[str], Any] = str) -> list[Any]:
-    default = DEFAULTS.get(option)
+    default = CHAT_DEFAULTS.get(option, DEFAULTS.get(option))
     if default is not None:
-        doc = f"{doc} [default: {default:g}]" if isinstance(default, float) else f"{doc} [default: {default}]"
+        doc = f"{doc} [default: {_shown(default)}"
+        doc += f"; with --app {_shown(DEFAULTS[option])}]" if {option} <= CHAT_DEFAULTS.keys() & DEFAULTS else "]"
     # The defaults are filled in later, so that it shows which options were given.
     return [option, None, None, doc, _converter(option, read)]
 
@@ -293,6 +306,12 @@ class Options(TwistedOptions):
             _authorities,
         ),
         _parameter("proxy-header", "Field that they set: x-forwarded-for or forwarded.", _proxy_header),
+        _parameter(
+            "max-joins-per-address",
+            f"Clients of one address that may enter the chat a second, and {AT_ONCE} times as many at once; more are "
+            "refused with 429; 0 is no limit.",
+            _rate,
+        ),
         _parameter("history", "Messages of each room that are kept for clients that come back.", _messages),
         [
             "backplane",
@@ -444,7 +463,7 @@ class Options(TwistedOptions):
             self.admin = (self["admin"], self._endpoint("admin", self["admin"]))
         if self["app"] is not None:
             self.app = self._find_app()
-        for option, default in DEFAULTS.items():
+        for option, default in {**DEFAULTS, **(CHAT_DEFAULTS if self.app is None else {})}.items():
             if self[option] is None:
                 self[option] = default
         if self["auth"]:
@@ -518,7 +537,7 @@ class Options(TwistedOptions):
             raise UsageError(f"{self._named('app')}={self['app']}: {error}") from error
         if self["path"] is not None:
             raise UsageError(f"{self._named('path')} is where the chat is: an --app is served on every path")
-        for option in ("history", "backplane"):
+        for option in ("history", "backplane", "max-joins-per-address"):
             if self[option] is not None:
                 raise UsageError(f"{self._named(option)} is the chat's: an --app makes a Hub of its own")
         if isinstance(app, WebSocketServerFactory):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote
 
 from twisted_beastws.hub import Message
 from twisted_beastws.hub.backplane import order_of
+from twisted_beastws.service.names import tidy
 
 CHAT_V1 = "chat.v1+json"
 
@@ -23,6 +25,12 @@ MAX_REF = 64
 MAX_LISTED = 1000
 """Names in one answer to ``who``."""
 
+MAX_PARTS = 64
+"""Values in a request. It needs four; a parser takes long for a message that is nothing but brackets and commas."""
+
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_SEPARATOR = re.compile(r"[\[{,]")
+
 
 class Entry(NamedTuple):
     """What the address of a chat says: the member's name, and the id of the last message that it saw."""
@@ -32,10 +40,11 @@ class Entry(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What a client asks for: ``text`` is None for ``who``. ref: what the answer is to carry."""
+    """A client's request: ``text`` is None for ``who``. ref: goes into the answer. after: list later names."""
 
     text: str | None
     ref: str | None
+    after: str | None = None
 
 
 class BadRequest(ValueError):
@@ -57,7 +66,8 @@ def room_of(path: str, chat_path: str) -> str | None:
         room = unquote(path[len(prefix) :], errors="strict")
     except UnicodeDecodeError:
         return None
-    return room if "/" not in room and _is_name(room, MAX_ROOM) else None
+    room = tidy(room, MAX_ROOM) or ""
+    return room if room and "/" not in room else None
 
 
 def entry_of(query: str) -> Entry:
@@ -67,8 +77,10 @@ def entry_of(query: str) -> Entry:
     except ValueError:
         raise BadRequest("the query is not of the form name=NAME&after=ID in UTF-8") from None
     name, after = fields.get("name", [None])[-1], fields.get("after", [None])[-1]
-    if name is not None and not _is_name(name, MAX_NAME):
-        raise BadRequest(f"the name must be 1 to {MAX_NAME} printable characters, with no space at its ends")
+    if name is not None:
+        name = tidy(name, MAX_NAME)
+        if name is None:
+            raise BadRequest(f"the name must be 1 to {MAX_NAME} visible characters, with no space at its ends")
     if after is not None:
         try:
             order_of(after)
@@ -79,6 +91,8 @@ def entry_of(query: str) -> Entry:
 
 def read(text: str) -> Request:
     """What a client's message asks for. Raises `BadRequest`."""
+    if _has_many_parts(text):
+        raise BadRequest(f"not JSON, or more than {MAX_PARTS} values in it")
     try:
         # A number of many digits would take an int long.
         request = json.loads(text, parse_int=float)
@@ -91,7 +105,10 @@ def read(text: str) -> Request:
         raise BadRequest(f"ref must be a string of at most {MAX_REF} characters")
     kind, said = request.get("type"), request.get("text")
     if kind == "who":
-        return Request(None, ref)
+        after = request.get("after")
+        if after is not None and (not isinstance(after, str) or len(after) > MAX_NAME or not _is_text(after)):
+            raise BadRequest("after must be the last name of the answer before", ref)
+        return Request(None, ref, after)
     if kind != "message":
         raise BadRequest("type must be message or who", ref)
     if not isinstance(said, str) or not _is_text(said):
@@ -118,8 +135,10 @@ def as_text(message: Message) -> str | None:
     return said["text"] if said["type"] == "message" else None
 
 
-def _is_name(name: str, most: int) -> bool:
-    return 1 <= len(name) <= most and name.isprintable() and name == name.strip()
+def _has_many_parts(text: str) -> bool:
+    if len(text) <= MAX_PARTS:
+        return False
+    return len(_SEPARATOR.findall(_STRING.sub("", text))) > MAX_PARTS
 
 
 def _is_text(text: str) -> bool:
