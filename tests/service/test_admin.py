@@ -18,6 +18,7 @@ from twisted.internet.task import Clock
 
 from twisted_beastws import ACCELERATED, Limits, MemoryBudget, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws._version import __version__
+from twisted_beastws.descriptors import DescriptorWatch
 from twisted_beastws.service.admin import MAX_CONNECTIONS, HostNames, admin_factory
 from twisted_beastws.service.extending import extended
 from twisted_beastws.service.metering import Meter, Metered
@@ -41,7 +42,8 @@ class Served:
         self.meter = Meter()
         self.factory = WebSocketServerFactory(Echo, clock=clock, **options)
         self.factory.make = extended(self.factory.make, Metered, meter=self.meter)
-        self.admin_for = (Metrics(self.factory, self.meter, hub), lambda: self.ready)
+        watch = DescriptorWatch(clock.callLater)
+        self.admin_for = (Metrics(self.factory, self.meter, hub, watch), lambda: self.ready)
         self.admin = admin_factory(*self.admin_for)
         self.admin.settings = self.factory.settings
 

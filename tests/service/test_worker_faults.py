@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -274,3 +275,18 @@ def test_not_ready_while_a_worker_waits_to_be_replaced(app: Path) -> None:
         await_that("it is ready again", lambda: ready(service))
         # The metrics of both were never less than they are.
         assert "beastws_workers_replaced_total 1.0" in service.ask_admin("/metrics")[1]
+
+
+def test_metrics_tell_of_a_process_without_descriptors(app: Path) -> None:
+    with running(app, "--workers=1", *SERVED) as service:
+        await_that("it is ready", lambda: ready(service))
+        (worker,) = children(service.process.pid)
+        # What makes the page is imported at the first time.
+        assert "beastws_out_of_descriptors_seconds_total 0.0" in service.ask_admin("/metrics")[1]
+        _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (5, hard))
+        shortage = r"^beastws_out_of_descriptors_seconds_total [1-9]"
+        await_that("it counts", lambda: re.search(shortage, service.ask_admin("/metrics")[1], re.MULTILINE))
+        assert "no file descriptor is left (Too many open files)" in service.log
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (hard, hard))
+        assert says(service.port, "") == str(worker)

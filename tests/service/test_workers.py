@@ -16,7 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from twisted.internet.error import ProcessTerminated
+from twisted.internet.defer import CancelledError
+from twisted.internet.error import ConnectionLost, ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
@@ -288,6 +289,49 @@ class TestBoot:
         assert reactor.processes[0].signals == []
         reactor.goes_on(BEAT)
         assert reactor.processes[0].signals == ["KILL"]
+
+
+class TestAnswers:
+    def ask(self, workers: Workers, question: str) -> tuple[Any, list[object]]:
+        answers: list[object] = []
+        worker = min(workers.living, key=lambda worker: worker.number)
+        worker.ask(question).addCallbacks(answers.append, lambda failure: answers.append(failure.type))
+        return worker, answers
+
+    def test_come_to_their_questions(self, workers: Workers, reactor: Reactor) -> None:
+        process = reactor.processes[0]
+        _, first = self.ask(workers, "ready")
+        _, second = self.ask(workers, "ready")
+        assert process.orders.splitlines()[1:] == [b'[1, "ready"]', b'[2, "ready"]']
+        process.reports_that("answer", 2, "ready", True)
+        process.reports_that("answer", 1, "ready", False)
+        assert (first, second) == ([False], [True])
+
+    def test_that_are_late_are_kept_and_failures_are_not(self, workers: Workers, reactor: Reactor) -> None:
+        process = reactor.processes[0]
+        worker, answers = self.ask(workers, "metrics")
+        worker._asked[1].cancel()  # as a timeout does
+        process.reports_that("answer", 1, "metrics", "a page")
+        assert answers == [CancelledError] and worker.page == "a page"
+        process.reports_that("answer", 2, "metrics", None)
+        assert worker.page == "a page"
+
+    def test_fail_when_the_process_ends(self, workers: Workers, reactor: Reactor) -> None:
+        _, answers = self.ask(workers, "metrics")
+        reactor.processes[0].ends()
+        assert answers == [ConnectionLost]
+
+    def test_that_are_unclear_are_logged(self, workers: Workers, reactor: Reactor, logged: Any) -> None:
+        told: list[str] = []
+        worker, _ = self.ask(workers, "ready")
+        worker.log = SimpleNamespace(warn=lambda format, **fields: told.append(format.format(**fields)))
+        for line in (b"", b"[]", b'["unknown"]', b'["answer"]', b"{"):
+            worker.childDataReceived(3, line + b"\n")
+        worker.childDataReceived(2, b"half a ")
+        worker.childDataReceived(2, b"line\nand \xff")
+        worker.childConnectionLost(2)
+        assert [line.startswith("worker 1 reports ") for line in told] == [True] * 5 + [False] * 2
+        assert told[5:] == ["worker 1 says: half a line", "worker 1 says: and \\xff"]
 
 
 class TestReload:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
+from twisted_beastws.descriptors import DescriptorWatch
 from twisted_beastws.hub import Hub
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server import WebSocketServerFactory
@@ -75,6 +76,8 @@ def makeService(options: Options) -> Operated:
     else:
         hub = getattr(options.app, "hub", None)
         serving = Serving(_factory(options, options.app), options.endpoints, [("ws", "/")], options.farewell)
+    # The uvloop reactor has its own.
+    serving.descriptors = getattr(reactor, "descriptors", None) or DescriptorWatch(reactor.callLater)
     factory = serving.factory
     if options.checkers is not None:
         factory.make = extended(factory.make, Authenticated, checkers=options.checkers)
@@ -89,13 +92,14 @@ def makeService(options: Options) -> Operated:
         # The outermost: it sees what the others answer.
         meter = Meter(options.access_log)
         factory.make = extended(factory.make, Metered, meter=meter)
+        metrics = Metrics(factory, meter, hub, serving.descriptors)
     if options.admin is not None:
-        helpers.append(_serving_admin(options, Metrics(factory, meter, hub), lambda: serving.ready))
+        helpers.append(_serving_admin(options, metrics, lambda: serving.ready))
         reloads.append(options.admin[1].reload)
     if options.membership is not None:
         answers: dict[str, Callable[[], Any]] = {"ready": lambda: serving.ready}
         if watched:
-            answers["metrics"] = partial(_page, Metrics(factory, meter, hub))
+            answers["metrics"] = partial(_page, metrics)
         helpers.append(Supervised(reactor, options.membership, answers))
     return Operated(reactor, serving, helpers, reloads)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from twisted_beastws.wire.codec import ACCELERATED
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
+    from twisted_beastws.descriptors import DescriptorWatch
     from twisted_beastws.server import WebSocketServerFactory
 
 NOT_INSTALLED = "The metrics need the extra metrics: pip install 'twisted_beastws[metrics]'\n"
@@ -28,10 +29,13 @@ class Metrics:
         ``backplane.state``; what it does not have is not told.
     """
 
-    def __init__(self, factory: WebSocketServerFactory, meter: Meter, hub: Any = None) -> None:
+    def __init__(
+        self, factory: WebSocketServerFactory, meter: Meter, hub: Any = None, descriptors: DescriptorWatch | None = None
+    ) -> None:
         self._factory = factory
         self._meter = meter
         self._hub = hub
+        self._descriptors = descriptors
         self._registry: Any = None
 
     def render(self) -> tuple[str, bytes]:
@@ -57,7 +61,7 @@ class Metrics:
             InfoMetricFamily,
         )
 
-        def counter(name: str, help: str, labels: tuple[str, ...], counts: dict[Any, int]) -> Metric:
+        def counter(name: str, help: str, labels: tuple[str, ...], counts: Mapping[Any, float]) -> Metric:
             family = CounterMetricFamily(f"beastws_{name}", help, labels=labels)
             for key, count in counts.items():
                 family.add_metric(key if isinstance(key, tuple) else (key,), count)
@@ -94,6 +98,13 @@ class Metrics:
         yield counter("memory_closes", "Connections closed because all buffered too much.", (), {(): closed})
         yield counter("refusals", "Limits that were met, by their names.", ("limit",), self._factory.refusals)
         yield counter("slow_readers", "What was done about slow readers.", ("action",), self._slow_readers())
+        if self._descriptors is not None:
+            yield counter(
+                "out_of_descriptors_seconds",
+                "Time without a file descriptor for a new connection.",
+                (),
+                {(): self._descriptors.seconds},
+            )
         if self._hub is not None:
             yield from self._rooms(gauge)
 

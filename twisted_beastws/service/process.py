@@ -200,7 +200,7 @@ class Worker(ProcessProtocol):
         self.why = why
 
     def _received_answer(self, number: int, question: str, answer: Any) -> None:
-        if question == "metrics":
+        if question == "metrics" and answer is not None:
             self.page = answer
         asked = self._asked.pop(number, None)
         if asked is not None:

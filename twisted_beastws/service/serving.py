@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
     from twisted.python.failure import Failure
 
+    from twisted_beastws.descriptors import DescriptorWatch
     from twisted_beastws.server import WebSocketServerFactory
 
 # Types of endpoint whose addresses can be told as URLs: what is behind http or ws, and the port that need not be told.
@@ -49,6 +50,7 @@ class Serving(Service):
     Starting raises `CannotListen`. Stopping ends listening and drains the factory, which serves nobody after it.
 
     ready: it listens wherever it was told to, and does not stop yet.
+    descriptors: watches the process's file descriptors while this listens; None for nothing.
     """
 
     log = Logger()
@@ -66,6 +68,7 @@ class Serving(Service):
         self._urls = urls
         self._farewell = farewell or Farewell()
         self._option = option
+        self.descriptors: DescriptorWatch | None = None
         self._listening = 0
         self._ports: list[Deferred[IListeningPort | None]] = []
         self._starting = False
@@ -108,6 +111,8 @@ class Serving(Service):
         await self.factory.drain(farewell.code, farewell.reason, seconds=farewell.seconds)
 
     async def _stop_listening(self, port: IListeningPort) -> None:
+        if self.descriptors is not None:
+            self.descriptors.discard(port)
         try:
             await maybeDeferred(port.stopListening)
         except OSError as error:
@@ -122,6 +127,8 @@ class Serving(Service):
         kind = description.partition(":")[0]
         address = port.getHost()
         self._listening += 1
+        if self.descriptors is not None:
+            self.descriptors.add(port)
         if kind in _SCHEMES and isinstance(address, (IPv4Address, IPv6Address)):
             urls = [_url(scheme, path, kind, address.host, address.port) for scheme, path in self._urls]
             self.log.info("serving {urls}", urls=" and ".join(urls))

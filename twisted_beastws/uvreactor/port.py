@@ -18,6 +18,9 @@ from twisted_beastws.uvreactor.transport import Connection, ip_address, log_pref
 if TYPE_CHECKING:
     from twisted_beastws.uvreactor.reactor import UvloopReactor
 
+ADOPTED_BACKLOG = 4096
+"""Connections that wait on a socket which was opened elsewhere: uvloop sets a number, and this is Linux's own limit."""
+
 
 @implementer(IListeningPort)
 class Port(tcp.Port):
@@ -35,10 +38,11 @@ class Port(tcp.Port):
         """Accept connections."""
         if self._server is None:
             # Closing a server closes its socket, and this port may go on later.
-            backlog = socket.SOMAXCONN if self.backlog is None else self.backlog
+            backlog = ADOPTED_BACKLOG if self.backlog is None else self.backlog
             serving = self.reactor.loop.create_server(self._accept, sock=self.socket.dup(), backlog=backlog)
             self._server = steps.result(serving)
             self.reactor.native.add(self)
+            self.reactor.descriptors.add(self)
 
     def stopReading(self) -> None:
         """Accept no more."""
@@ -46,6 +50,7 @@ class Port(tcp.Port):
             self._server.close()
             self._server = None
             self.reactor.native.discard(self)
+            self.reactor.descriptors.discard(self)
 
     def _accept(self) -> Connection:
         return Connection(self.reactor, self._accepted)

@@ -11,6 +11,7 @@ from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.base import ReactorBase
 from twisted.internet.main import installReactor
 
+from twisted_beastws.descriptors import DescriptorWatch
 from twisted_beastws.uvreactor.children import SignalHandlingWithChildren
 from twisted_beastws.uvreactor.connector import Connector
 from twisted_beastws.uvreactor.port import Port, adopt
@@ -23,6 +24,7 @@ class UvloopReactor(AsyncioSelectorReactor):
     """Twisted's reactor on a uvloop loop.
 
     native: the listening ports and the connections that uvloop serves, which no descriptor here watches.
+    descriptors: notices that none is left for a connection, which uvloop then drops without a word.
     """
 
     def __init__(self, eventloop: AbstractEventLoop | None = None) -> None:
@@ -35,6 +37,7 @@ class UvloopReactor(AsyncioSelectorReactor):
         if not isinstance(eventloop, uvloop.Loop):
             raise TypeError(f"a uvloop loop is needed, not {eventloop!r}")
         self.native: set[Port | Connection] = set()
+        self.descriptors = DescriptorWatch(eventloop.call_later)
         super().__init__(eventloop)
 
     @property

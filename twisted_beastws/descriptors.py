@@ -1,0 +1,82 @@
+"""Noticing that the process has no file descriptor left, so that connections are dropped."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.logger import Logger
+
+INTERVAL = 1.0
+"""Seconds between two looks. Each costs two system calls."""
+
+MIN_SILENCE = 60
+"""Looks, at least, between two log lines that say so."""
+
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class DescriptorWatch:
+    """Looks whether a socket can be opened, as long as a listener needs that.
+
+    With no descriptor left a reactor drops new connections until old ones end. Twisted's default reactor says so for
+    each of them, uvloop for none.
+
+    Args:
+        call_later: a reactor's ``callLater`` or a loop's ``call_later``.
+
+    Attributes:
+        seconds: how long there was none, so far.
+    """
+
+    log = Logger()
+
+    def __init__(self, call_later: Callable[..., Any]) -> None:
+        self.seconds = 0.0
+        self._call_later = call_later
+        self._listeners: set[object] = set()
+        self._next: Any = None
+        self._told = False
+        self._silence = MIN_SILENCE
+
+    def add(self, listener: object) -> None:
+        """Look from now on."""
+        self._listeners.add(listener)
+        if self._next is None:
+            self._next = self._call_later(INTERVAL, self._look)
+
+    def discard(self, listener: object) -> None:
+        """Look no more, if this was the last listener."""
+        self._listeners.discard(listener)
+        if not self._listeners and self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _look(self) -> None:
+        self._next = self._call_later(INTERVAL, self._look)
+        self._silence += 1
+        try:
+            socket.socket().close()
+        except OSError as error:
+            if error.errno in _SHORTAGES:
+                self._found_none(error)
+        else:
+            self._found_one()
+
+    def _found_none(self, error: OSError) -> None:
+        self.seconds += INTERVAL
+        if self._silence >= MIN_SILENCE:
+            self._silence = 0
+            self._told = True
+            self.log.warn(
+                "no file descriptor is left ({error}): new connections are dropped until others end; raise the limit "
+                "of open files (ulimit -n, LimitNOFILE=), or allow fewer connections",
+                error=error.strerror,
+            )
+
+    def _found_one(self) -> None:
+        if self._told:
+            self._told = False
+            self.log.info("file descriptors are there again")
