@@ -132,6 +132,11 @@ class Operation:
         """Bytes that wait here."""
         return len(self._head)
 
+    def discard_waiting(self) -> None:
+        """Forget the bytes that wait."""
+        self._head.rest()
+        self._hold_back()
+
     def rest(self) -> bytes:
         """The octets behind the last head, which leave."""
         return self._head.rest()

@@ -53,9 +53,8 @@ class Outgoing:
     A plain TCP or UNIX socket is written to directly while its transport's buffer is empty: Twisted's own ``write``
     would wait for another turn of the reactor and change the set of watched descriptors twice. As the transport's
     *pull* producer we are told when its buffer has run empty. So on `twisted_beastws.uvreactor`. Any other transport
-    (TLS, tests) has us as a push producer.
+    (TLS, tests) has us as a push producer. A socket on which TLS is started becomes such a transport.
 
-    direct: the transport is plain TCP or UNIX, and we write past it; it asks for more when it has nothing left.
     free: the transport takes octets now, and nothing waits.
     at_once: see `twisted_beastws.wire.frames.Sink`.
     size: bytes that wait here. Small frames wait joined, so that ``size`` is close to the memory that they take.
@@ -82,7 +81,6 @@ class Outgoing:
         "_transport",
         "account",
         "at_once",
-        "direct",
         "dropped",
         "finished",
         "free",
@@ -97,7 +95,6 @@ class Outgoing:
         self._owner: Owner | None = owner
         self.account = account
         self._send = _plain_send(transport)
-        self.direct = self._send is not None
         self.at_once: Callable[[bytes], int] | None = None
         # What is left of data that the system has begun to take, without what the transport has of it.
         self._rest: memoryview | None = None
@@ -120,6 +117,11 @@ class Outgoing:
         # By Nagle's algorithm a long message's end would wait for the peer's delayed acknowledgement. UNIX has none.
         with suppress(AttributeError, OSError):
             transport.setTcpNoDelay(True)
+
+    @property
+    def direct(self) -> bool:
+        """Whether the transport is plain TCP or UNIX, and we write past it; it asks for more when it is empty."""
+        return self._send is not None and not getattr(self._transport, "TLS", False)
 
     @property
     def buffered(self) -> int:
@@ -231,6 +233,14 @@ class Outgoing:
         self._open(self.free)
         return producer
 
+    def hand_over_all(self) -> None:
+        """Give all that waits to the transport: TLS is about to start, and what was sent before leaves in clear."""
+        if self.direct and not self.free:
+            waiting = b"".join((self._rest or b"", self._pong or b"", self._pings, *(self._queue or ())))
+            self._rest = None
+            self.discard()
+            self._transport.write(waiting)
+
     def finish(self, finished: Callable[[], None]) -> None:
         """Call ``finished``, once, when all was given to the transport and we no longer are its producer."""
         if not self.finished:
@@ -333,6 +343,9 @@ class Outgoing:
             self._count()
 
     def _wait(self, rest: memoryview) -> None:
+        if self._tls_started():
+            self._hand_over(bytes(rest))
+            return
         # The system's buffer is full, or the connection broken: `write` meets the same and does as Twisted does. It
         # gets no more than it takes to call us again, for it copies what it gets.
         self._open(False)
@@ -340,6 +353,17 @@ class Outgoing:
         self._rest = rest[HAND_OVER:] if len(rest) > HAND_OVER else None
         self._transport.write(bytes(rest[:HAND_OVER]))
         self._count()
+
+    def _tls_started(self) -> bool:
+        """Notice that TLS was started on the socket: from now on the transport encrypts, and paces us as TLS does."""
+        if self._send is None or self.direct:
+            return False
+        self._send = None
+        self._open(self.free)
+        if not self.finished:
+            self._transport.unregisterProducer()
+            self._transport.registerProducer(self, True)
+        return True
 
     def _flush(self) -> None:
         rest, self._rest = self._rest, None
@@ -396,6 +420,7 @@ class Outgoing:
     def resumeProducing(self) -> None:
         """The transport takes octets again."""
         if self._transport is not None:
+            self._tls_started()
             self._open(True)
             self.turns += 1
             self._handed = 0
@@ -414,7 +439,7 @@ class Outgoing:
 
 
 def _plain_send(transport: Any) -> Callable[[bytes | memoryview], int] | None:
-    """The ``send`` of a transport's socket, if all that is written there leaves as it is."""
+    """Return the ``send`` of a transport's socket, if all that is written there leaves as it is."""
     # Asked of the class: a TLS transport passes on whatever it is asked to the one below it.
     ungathered = getattr(type(transport), "ungathered", None)
     plain = isinstance(transport, FileDescriptor) and ISystemHandle.providedBy(transport)
@@ -423,4 +448,12 @@ def _plain_send(transport: Any) -> Callable[[bytes | memoryview], int] | None:
         send = ungathered(transport)
     elif plain and not getattr(transport, "TLS", False):
         send = transport.getHandle().send
-    return send
+    return send if send is None or not hasattr(transport, "TLS") else _clear_send(transport, send)
+
+
+def _clear_send(transport: Any, send: Callable[[bytes | memoryview], int]) -> Callable[[bytes | memoryview], int]:
+    def send_in_clear(data: bytes | memoryview) -> int:
+        # TLS may start at any time, and not through us. The rest goes through the transport, which encrypts it.
+        return 0 if transport.TLS else send(data)
+
+    return send_in_clear

@@ -107,6 +107,15 @@ class ApplicationTransport:
         """As `WebSocketProtocol.abort`."""
         self._protocol.abort()
 
+    def startTLS(self, context: Any, normal: bool = True) -> None:
+        """Encrypt all that is sent from now on (``ITLSTransport``); what was sent before leaves first, in clear.
+
+        What the peer sent in clear behind the request or response read last is thrown away: whoever is on the way could
+        have put it there.
+        """
+        self._protocol.discard_clear()
+        self.below.startTLS(context, normal)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.below, name)
 
@@ -787,6 +796,14 @@ class WebSocketProtocol(Protocol):
         self._transport = transport
         self.outgoing = Outgoing(transport, self.settings.limits, self, self._account)
         return self.outgoing
+
+    def discard_clear(self) -> None:
+        """TLS is about to start: send what waits, and forget what came in clear and is not read yet."""
+        if self._session is not None and self._session.gathered_size:
+            self._session.flush()
+        self.outgoing.hand_over_all()
+        if self._opening is not None:
+            self._opening.discard_waiting()
 
     def let_go(self) -> None:
         """The request is answered, and the connection was never ours."""

@@ -445,9 +445,15 @@ class Connection(asyncio.Protocol):
     def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
         from twisted_beastws.uvreactor.secured import Secured
 
+        # Twisted would register it with TLS, which only a `Secured` does.
+        producer, streaming = self.producer, self.streamingProducer
+        if producer is not None:
+            self.unregisterProducer()
         startTLS(self, contextFactory, normal, Connection)
         # A class of its own, so that nobody else is asked at each write.
         self.__class__ = Secured
+        if producer is not None:
+            self.registerProducer(producer, streaming)
 
     # The socket.
 
