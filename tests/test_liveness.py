@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted_beastws.liveness import Liveness
 from twisted_beastws.options import Timeouts
 
-NEVER = {"idle": None, "ping_interval": None, "message": None, "close": None}
+NEVER = {"idle": None, "ping_interval": None, "send": None, "message": None, "close": None}
 
 
 class Session:
@@ -32,6 +32,7 @@ class Owner:
     reading_paused = False
     free = True
     taken = 0
+    in_system = 0
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -51,6 +52,12 @@ class Owner:
 
     def turns(self) -> int:
         return self.taken
+
+    def unaccepted(self) -> int:
+        return self.in_system
+
+    def stopped_reading(self, what: str) -> None:
+        self.timed_out(what)
 
 
 class Life:
@@ -212,6 +219,65 @@ class TestSilence:
         life.liveness.resumed()
         assert life.passes(0.9).heard == []
         assert life.passes(0.1).heard == [(1060.0, "nothing was received for 60 s")]
+
+
+class TestStoppedReading:
+    """A peer that accepts no data is closed, whatever it sends."""
+
+    def stalled(self, **timeouts: Any) -> Life:
+        life = Life(send=60.0, **timeouts).open().passes(100)
+        life.owner.free = False
+        life.owner.in_system = 1 << 20
+        return life
+
+    def test_ends_it_within_five_quarters_of_the_time(self):
+        life = self.stalled(idle=300.0)
+        for _ in range(59):
+            # Pongs and messages are no help.
+            life.passes(1.0)
+            life.session.received_at = life.clock.seconds()
+            life.liveness.pong_received(b"")
+        assert life.heard == []
+        life.passes(16.0)
+        assert [what for _, what in life.heard] == ["nothing was taken for 60 s"]
+
+    @pytest.mark.parametrize("progress", ["turns", "acknowledgements"])
+    def test_does_not_end_one_that_accepts_a_little(self, progress):
+        life = self.stalled()
+        for _ in range(10):
+            life.passes(40.0)
+            if progress == "turns":
+                life.owner.taken += 1
+            else:
+                life.owner.in_system -= 1
+        assert life.heard == []
+        life.passes(76.0)
+        assert len(life.heard) == 1
+
+    def test_more_in_the_systems_buffer_is_no_progress(self):
+        life = self.stalled()
+        for _ in range(8):
+            life.passes(10.0)
+            life.owner.in_system += 1000
+        assert len(life.heard) == 1
+
+    def test_does_not_end_one_for_which_nothing_waits(self):
+        life = self.stalled().passes(50.0)
+        life.owner.free = True
+        life.passes(20.0)
+        life.owner.free = False
+        assert life.passes(59.0).heard == []
+
+    def test_holds_while_we_read_nothing_ourselves(self):
+        life = self.stalled(idle=300.0)
+        life.owner.reading_paused = True
+        life.liveness.paused()
+        assert len(life.passes(76.0).heard) == 1
+
+    def test_never_is_never(self):
+        life = Life(send=None, ping_interval=30.0).open()
+        life.owner.free = False
+        assert life.passes(10_000.0).heard == []
 
 
 class TestSlowMessage:

@@ -35,6 +35,16 @@ class Owner(Protocol):
     def turns(self) -> int:
         """How often the peer made room for what waits; it grows."""
 
+    def unaccepted(self) -> int:
+        """Bytes in the system's buffer that the peer has not accepted, or 0 if that is unknown."""
+
+    def stopped_reading(self, what: str) -> None:
+        """The peer of an open connection has accepted nothing for too long; ``what`` says it in words."""
+
+
+LOOKS = 4
+"""Looks at a connection in ``Timeouts.send``: a peer that accepts nothing is closed after at most 5/4 of it."""
+
 
 class Liveness:
     """Watches over one connection on the shared `PingScheduler`.
@@ -57,6 +67,8 @@ class Liveness:
         "_taken_at",
         "_timeouts",
         "_turns",
+        "_unaccepted",
+        "_waiting_at",
         "due",
         "latency",
     )
@@ -76,6 +88,9 @@ class Liveness:
         # When it was first seen that octets wait while we read nothing, and since when none were taken.
         self._stuck_at: float | None = None
         self._turns = 0
+        # Since when bytes wait and none of them was accepted, as far as was seen, and how many the system had then.
+        self._waiting_at: float | None = None
+        self._unaccepted = 0
         self._pings: deque[tuple[bytes, float, Deferred[float]]] | None = None
         self.latency: float | None = None
         self.due: int | None = None
@@ -173,7 +188,9 @@ class Liveness:
         elif self._stuck_at is None:
             self._stuck_at = now
         silent, slow = self._silent_at(session, now), self._slow_at(session, now)
-        if silent is not None and now >= silent:
+        if self._stopped_reading(now, owner, moved):
+            owner.stopped_reading(f"nothing was taken for {self._timeouts.send:g} s")
+        elif silent is not None and now >= silent:
             done = "received" if self._stuck_at is None else "taken"
             owner.timed_out(f"nothing was {done} for {self._timeouts.idle:g} s")
         elif slow is not None and now >= slow:
@@ -185,10 +202,23 @@ class Liveness:
                 self._pinged_at = now
                 session.ping()
 
+    def _stopped_reading(self, now: float, owner: Owner, moved: bool) -> bool:
+        if self._timeouts.send is None or owner.may_ping():
+            self._waiting_at = None
+            return False
+        # A slow reader makes room in the transport rarely, but the system sees each of its acknowledgements.
+        unaccepted = owner.unaccepted()
+        if self._waiting_at is None or moved or unaccepted < self._unaccepted:
+            self._waiting_at = now
+        self._unaccepted = unaccepted
+        return now >= self._waiting_at + self._timeouts.send
+
     def _next_look(self, now: float) -> float | None:
         first, session = self._deadline, self._session
         if session is not None:
-            for time in (self._ping_due, self._silent_at(session, now), self._slow_at(session, now)):
+            send = self._timeouts.send
+            look = None if send is None else now + send / LOOKS
+            for time in (look, self._ping_due, self._silent_at(session, now), self._slow_at(session, now)):
                 if time is not None and (first is None or time < first):
                     first = time
         return first

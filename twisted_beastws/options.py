@@ -90,6 +90,7 @@ class Timeouts:
     idle: silence from the peer, not counting while we ourselves paused reading, unless octets wait and it takes none.
         300 (Beast, suggested for a server).
     ping_interval: a ping to the peer each so often. 30 (half of nginx's ``proxy_read_timeout``).
+    send: bytes wait for the peer, and it accepts none of them, whatever it sends. 60 (nginx's ``send_timeout``).
     close: from our close frame, or from a failure, to the end of TCP. 10 (websockets' ``close_timeout``).
     message: the age of an unfinished message. 300 (Node.js' ``requestTimeout``).
     max_lifetime: the age of a connection, which then is closed with 1001. None (uWebSockets has it off).
@@ -99,13 +100,14 @@ class Timeouts:
     handshake: float | None = 30.0
     idle: float | None = 300.0
     ping_interval: float | None = 30.0
+    send: float | None = 60.0
     close: float | None = 10.0
     message: float | None = 300.0
     max_lifetime: float | None = None
     strict_pong: bool = False
 
     def __post_init__(self) -> None:
-        _check_positive(self, "handshake", "idle", "ping_interval", "close", "message", "max_lifetime")
+        _check_positive(self, "handshake", "idle", "ping_interval", "send", "close", "message", "max_lifetime")
 
     @classmethod
     def suggested(cls, role: Role | str) -> Timeouts:

@@ -38,6 +38,7 @@ from twisted_beastws.options import Decorator, Role, Settings
 from twisted_beastws.outgoing import Outgoing
 from twisted_beastws.producers import PulledProducer, stop
 from twisted_beastws.takeover import RequestOpening, WebConnection
+from twisted_beastws.unsent import unaccepted
 from twisted_beastws.wire.closing import CloseCode, CloseReason
 from twisted_beastws.wire.deflate import Negotiated, PerMessageDeflate
 from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT, Opcode
@@ -1107,6 +1108,15 @@ class WebSocketProtocol(Protocol):
     def turns(self) -> int:
         """How often the peer made room for what waits."""
         return self.outgoing.turns
+
+    def unaccepted(self) -> int:
+        """Bytes in the system's buffer that the peer has not accepted, or 0 if that is unknown."""
+        return unaccepted(self._transport)
+
+    def stopped_reading(self, what: str) -> None:
+        """The peer accepts no data: forget what waits for it, and end."""
+        self.outgoing.discard()
+        self.timed_out(what)
 
     def timed_out(self, what: str) -> None:
         """The peer of an open connection is silent or slow: tell it, and end."""

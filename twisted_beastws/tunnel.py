@@ -41,7 +41,9 @@ def for_streams(settings: Settings) -> Settings:
     limits = replace(
         settings.limits, max_message_size=None, max_frame_size=None, max_fragments=None, max_buffered=sys.maxsize
     )
-    return replace(settings, limits=limits, timeouts=replace(settings.timeouts, message=None), deflate=None)
+    # A program behind a stream may well read nothing for a while.
+    timeouts = replace(settings.timeouts, message=None, send=settings.timeouts.idle)
+    return replace(settings, limits=limits, timeouts=timeouts, deflate=None)
 
 
 class Tunnel(WebSocketProtocol):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,9 +21,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from twisted_beastws import Limits, WebSocketProtocol
+from twisted_beastws import CloseReason, Limits, Timeouts, WebSocketProtocol
+from twisted_beastws.wire.closing import Close
 
 from ..loopback import PATIENCE, serving
+from ..ways import BOTH_WAYS
 from .measured import COUNT, SIZE, message
 
 HEAD = (
@@ -44,11 +47,14 @@ linux = pytest.mark.skipif(
 
 
 @contextmanager
-def opened(port: int) -> Iterator[socket.socket]:
+def opened(port: int, secure: bool = False) -> Iterator[socket.socket]:
     """A connection behind the opening handshake."""
-    with socket.socket() as connection:
-        connection.settimeout(PATIENCE)
-        connection.connect(("127.0.0.1", port))
+    with ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
+        if secure:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            connection = stack.enter_context(context.wrap_socket(connection))
         connection.sendall(HEAD)
         head = b""
         while not head.endswith(b"\r\n\r\n"):
@@ -173,3 +179,37 @@ class TestASlowApplication:
             port = urlsplit(url).port
             await deferToThread(conversation)
         assert taken == [b"m"] * 5
+
+
+class TestOneThatStopsReading:
+    @BOTH_WAYS
+    @pytest_twisted.ensureDeferred
+    async def test_is_closed_though_it_sends_pongs(self, secure: bool) -> None:
+        lost: Deferred[CloseReason] = Deferred()
+        pong = b"\x8a\x80" + bytes(4)
+
+        class Flooding(WebSocketProtocol):
+            def opened(self) -> None:
+                # More than the systems' buffers take.
+                for _ in range(32):
+                    self.send(bytes(MEBI))
+
+            def text_received(self, text: str) -> None: ...
+
+            def closed(self, reason: CloseReason) -> None:
+                lost.callback(reason)
+
+        def conversation() -> None:
+            with opened(port, secure) as connection, suppress(OSError):
+                while not lost.called:
+                    connection.sendall(pong)
+                    time.sleep(0.02)
+
+        timeouts = Timeouts(send=0.3, close=0.3, idle=300.0)
+        async with serving(Flooding, secure, limits=Limits(max_buffered=64 * MEBI), timeouts=timeouts) as url:
+            port = urlsplit(url).port
+            talking = deferToThread(conversation)
+            reason = await lost.addTimeout(PATIENCE, reactor)
+            await talking
+        assert reason.sent == Close(1011, "nothing was taken for 0.3 s")
+        assert str(reason.error) == "nothing was taken for 0.3 s"

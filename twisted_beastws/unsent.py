@@ -1,0 +1,28 @@
+"""How much of what was written to a transport its peer has not accepted, as far as the operating system tells."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+try:
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+except ImportError:  # Windows has neither.
+    ioctl = None  # type: ignore[assignment]
+
+
+def unaccepted(transport: Any) -> int:
+    """Return the bytes in the system's send buffer that the peer has not acknowledged; 0 if that is unknown.
+
+    Args:
+        transport: one with a file descriptor, or one, such as TLS, that passes on to such a transport.
+    """
+    if ioctl is None:
+        return 0
+    try:
+        # tcp(7), SIOCOUTQ: unsent bytes, and bytes sent and not acknowledged.
+        return int.from_bytes(ioctl(transport.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (AttributeError, OSError, ValueError, TypeError):
+        # No descriptor, or one that is closed or of another kind.
+        return 0
