@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 
-from twisted_beastws.liveness import Liveness
+from twisted_beastws.liveness import MAX_LOOKS, Liveness
 from twisted_beastws.options import Timeouts
 
 NEVER = {"idle": None, "ping_interval": None, "send": None, "message": None, "close": None}
@@ -322,6 +322,24 @@ class TestPings:
         life.passes(5)
         assert life.session.pinged[4:] == [1025.0]
 
+    @pytest.mark.parametrize("interval", [5.0, 0.7])
+    def test_keep_their_interval_though_each_call_is_a_little_late(self, interval):
+        life = Life(ping_interval=interval)
+        life.clock.advance(0.01)
+        life.open()
+        for _ in range(200):
+            (call,) = life.clock.calls
+            life.clock.advance(call.getTime() - life.clock.seconds() + 0.004)
+        late = [at - (1000.01 + interval * number) for number, at in enumerate(life.session.pinged, start=1)]
+        assert len(late) == 200
+        assert all(0 <= each <= 1 / 32 + 0.0041 for each in late)
+
+    def test_that_were_missed_are_left_out(self):
+        life = Life(ping_interval=5.0).open()
+        life.clock.advance(27.0)
+        life.passes(10.0)
+        assert life.session.pinged == [1027.0, 1030.0, 1035.0]
+
     def test_do_not_wait_behind_others(self):
         life = Life(ping_interval=5.0).open()
         life.owner.free = False
@@ -398,6 +416,83 @@ class TestApplicationsPings:
         life.liveness.lost(ConnectionLost())
         assert fired(pings[0])[0].check(ConnectionLost)
         assert fired(pings[1])[0].check(CancelledError)
+
+
+class TestLateReactor:
+    """The reactor was busy; what the peer sent in time is read after the timer's call."""
+
+    @staticmethod
+    def late(life: Life, seconds: float) -> None:
+        """Nothing is called for so long; then the timer's call is, before the sockets are read."""
+        life.clock.rightNow += seconds
+        TestLateReactor.turn(life)
+
+    @staticmethod
+    def turn(life: Life) -> None:
+        (call,) = life.clock.calls
+        life.clock.calls.clear()
+        call.called = 1
+        call.func()
+
+    @pytest.mark.parametrize("strict", [False, True])
+    @pytest.mark.parametrize("turns", [0, 1])
+    def test_a_pong_that_is_read_behind_the_call_is_in_time(self, strict, turns):
+        life = Life(idle=60.0, strict_pong=strict).open()
+        self.late(life, 100.0)
+        for _ in range(turns):
+            self.turn(life)
+        life.session.received_at = life.clock.seconds()
+        life.liveness.pong_received(b"")
+        assert life.passes(59.9).heard == []
+        assert life.passes(0.2).heard == [(160.0, "nothing was received for 60 s")]
+
+    def test_a_pong_behind_much_else_is_in_time(self):
+        life = Life(idle=60.0, strict_pong=True).open()
+        self.late(life, 100.0)
+        for _ in range(100):
+            life.session.received_at += 1e-3
+            self.turn(life)
+        life.liveness.pong_received(b"")
+        assert life.passes(59.9).heard == []
+
+    def test_a_message_whose_end_is_read_behind_the_call_is_in_time(self):
+        life = Life(message=20.0).open()
+        life.session.message_began_at = life.clock.seconds()
+        self.late(life, 100.0)
+        life.session.message_began_at = None
+        assert life.passes(100).heard == []
+
+    def test_a_handshake_that_is_read_behind_the_call_is_in_time(self):
+        life = Life()
+        life.liveness.expect(10.0)
+        self.late(life, 100.0)
+        assert life.open().passes(100).heard == []
+
+    def test_one_who_said_nothing_is_ended_two_turns_later(self):
+        life = Life(idle=60.0).open()
+        self.late(life, 100.0)
+        assert life.heard == []
+        self.turn(life)
+        assert life.heard == []
+        self.turn(life)
+        assert life.heard == [(100.0, "nothing was received for 60 s")]
+
+    def test_one_who_sends_all_but_a_pong_is_ended(self):
+        life = Life(idle=60.0, strict_pong=True).open()
+        self.late(life, 100.0)
+        for turns in range(2 * MAX_LOOKS):
+            assert life.heard == [], turns
+            life.session.received_at += 1e-3
+            self.turn(life)
+        assert life.heard == [(100.0, "nothing was received for 60 s")]
+
+    def test_an_answered_request_has_its_doubt_again(self):
+        life = Life()
+        life.liveness.expect(10.0)
+        self.late(life, 100.0)
+        life.liveness.expect(10.0)
+        self.late(life, 100.0)
+        assert life.heard == []
 
 
 class TestEnd:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred
@@ -16,6 +18,14 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_beastws.wire.session import Session
+
+
+MAX_LOOKS = 128
+"""Looks at a peer that seems silent while data of it comes in, at most: in as many turns the reactor reads 8 MiB, more
+than a socket's receive buffer holds."""
+
+NOTICE = 1.0
+"""Seconds between two chunks of a connection at which the reactor's clock is checked."""
 
 
 class Owner(Protocol):
@@ -54,6 +64,8 @@ class Liveness:
 
     __slots__ = (
         "_deadline",
+        "_heard_at",
+        "_looks",
         "_now",
         "_owner",
         "_paused_at",
@@ -91,6 +103,9 @@ class Liveness:
         # Since when bytes wait and none of them was accepted, as far as was seen, and how many the system had then.
         self._waiting_at: float | None = None
         self._unaccepted = 0
+        # How often the peer seemed silent in looks one behind the other, and the last octets at the latest of them.
+        self._looks = 0
+        self._heard_at: float | None = None
         self._pings: deque[tuple[bytes, float, Deferred[float]]] | None = None
         self.latency: float | None = None
         self.due: int | None = None
@@ -98,6 +113,7 @@ class Liveness:
     def expect(self, seconds: float | None) -> None:
         """Something must be done within ``seconds``, in place of what was expected before; None takes its time."""
         now = self._now()
+        self._looks = 0
         self._deadline = None if seconds is None else now + seconds
         self._scheduler.watch(self, self._next_look(now))
 
@@ -105,17 +121,25 @@ class Liveness:
         """The connection is open: ping, and watch for silence, slow messages and old age."""
         now = self._ponged_at = self._paused_at = self._now()
         self._session = session
+        self._looks = 0
         self._taken_at = now
         self._turns = 0 if self._owner is None else self._owner.turns()
         interval, lifetime = self._timeouts.ping_interval, self._timeouts.max_lifetime
         self._ping_due = None if interval is None else now + interval
         self._deadline = None if lifetime is None else now + lifetime
         self._scheduler.watch(self, self._next_look(now))
+        self.noticed()
 
     def closing(self) -> None:
         """The connection closes: the closing handshake, or the end of TCP, has its time."""
         self._session = None
         self.expect(self._timeouts.close)
+
+    def noticed(self) -> None:
+        """A chunk came, the first for a while: see to it that the scheduler's timer is right."""
+        self._scheduler.check_clock()
+        if self._session is not None:
+            self._session.notice_at = self._now() + NOTICE
 
     def paused(self) -> None:
         """We read nothing from the peer for now."""
@@ -167,17 +191,27 @@ class Liveness:
 
     def look(self, now: float) -> float | None:
         """Do what is due; say when to look again."""
-        owner = self._owner
+        owner, session = self._owner, self._session
         if owner is None:
             return None
-        if self._deadline is not None and now >= self._deadline:
-            self._deadline = None
-            owner.deadline_passed()
-        elif self._session is not None:
-            self._check(now, owner, self._session)
+        end = self._due_end(now, owner, session)
+        if end is None:
+            self._looks = 0
+            self._ping_if_due(now, owner)
+        elif self._has_read_all():
+            self._looks = 0
+            end()
+        else:
+            self._scheduler.look_after_reading(self)
+            return None
         return self._next_look(now)
 
-    def _check(self, now: float, owner: Owner, session: Session) -> None:
+    def _due_end(self, now: float, owner: Owner, session: Session | None) -> Callable[[], None] | None:
+        """What ends the connection for being late, or None."""
+        if self._deadline is not None and now >= self._deadline:
+            return self._end_at_deadline
+        if session is None:
+            return None
         # A slow reader is not asked while octets wait for it, and may have nothing to say itself; but it reads.
         turns = owner.turns()
         moved = turns != self._turns
@@ -189,18 +223,38 @@ class Liveness:
             self._stuck_at = now
         silent, slow = self._silent_at(session, now), self._slow_at(session, now)
         if self._stopped_reading(now, owner, moved):
-            owner.stopped_reading(f"nothing was taken for {self._timeouts.send:g} s")
-        elif silent is not None and now >= silent:
+            return partial(owner.stopped_reading, f"nothing was taken for {self._timeouts.send:g} s")
+        if silent is not None and now >= silent:
             done = "received" if self._stuck_at is None else "taken"
-            owner.timed_out(f"nothing was {done} for {self._timeouts.idle:g} s")
-        elif slow is not None and now >= slow:
-            owner.timed_out(f"a message was not finished in {self._timeouts.message:g} s")
-        elif self._ping_due is not None and now >= self._ping_due:
-            assert self._timeouts.ping_interval is not None
-            self._ping_due = now + self._timeouts.ping_interval
-            if owner.may_ping():
-                self._pinged_at = now
-                session.ping()
+            return partial(owner.timed_out, f"nothing was {done} for {self._timeouts.idle:g} s")
+        if slow is not None and now >= slow:
+            return partial(owner.timed_out, f"a message was not finished in {self._timeouts.message:g} s")
+        return None
+
+    def _end_at_deadline(self) -> None:
+        self._deadline = None
+        assert self._owner is not None
+        self._owner.deadline_passed()
+
+    def _has_read_all(self) -> bool:
+        """Whether the reactor has read what the peer sent in time: the reactor may have been late, not the peer."""
+        heard_at = None if self._session is None else self._session.received_at
+        came, self._heard_at = heard_at != self._heard_at, heard_at
+        self._looks += 1
+        return self._looks > 1 and (not came or self._looks > MAX_LOOKS)
+
+    def _ping_if_due(self, now: float, owner: Owner) -> None:
+        session, interval = self._session, self._timeouts.ping_interval
+        if session is None or interval is None or self._ping_due is None or now < self._ping_due:
+            return
+        # The next one keeps the interval, however late this one is; those that were missed are left out.
+        self._ping_due += interval * (1 + (now - self._ping_due) // interval)
+        if self._ping_due <= now:
+            # By an error of rounding.
+            self._ping_due += interval
+        if owner.may_ping():
+            self._pinged_at = now
+            session.ping()
 
     def _stopped_reading(self, now: float, owner: Owner, moved: bool) -> bool:
         if self._timeouts.send is None or owner.may_ping():

@@ -985,6 +985,10 @@ class WebSocketProtocol(Protocol):
         session.resume()
         self.hold_reading(session.paused)
 
+    def noticed(self) -> None:
+        """A chunk came, the first for a while."""
+        self._liveness.noticed()
+
     def turn_awaited(self) -> None:
         """The session spent its budget for this turn of the reactor, or half of it."""
         if self._turn is None:

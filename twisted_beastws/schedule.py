@@ -7,6 +7,8 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
+from twisted.logger import Logger
+
 from twisted_beastws.clock import seconds_of
 
 if TYPE_CHECKING:
@@ -14,6 +16,14 @@ if TYPE_CHECKING:
 
 RESOLUTION = 32
 """Ticks a second: what is due within the same 1/32 s shares one wake-up. A deadline is never early."""
+
+READ_TURNS = 2
+"""Turns of the reactor after which it has polled its sockets: asyncio makes a call without delay before it polls."""
+
+AFTER_FAULT = 1.0
+"""Seconds until the scheduler looks again at a connection that raised an exception."""
+
+log = Logger()
 
 
 class Watched(Protocol):
@@ -40,6 +50,11 @@ class PingScheduler:
         self._heap: list[int] = []
         self._call: IDelayedCall | None = None
         self._call_tick = 0
+        # How far the reactor's clock, by which it makes the call, was ahead of ours when the call was armed.
+        self._ahead = 0.0
+        # What is looked at when the reactor has read its sockets, with the turns until then.
+        self._unread: dict[Watched, int] = {}
+        self._turn_call: IDelayedCall | None = None
 
     @classmethod
     def of(cls, clock: IReactorTime) -> PingScheduler:
@@ -51,6 +66,10 @@ class PingScheduler:
 
     def watch(self, watched: Watched, when: float | None) -> None:
         """Look at ``watched`` at ``when``, in the clock's seconds, in place of any earlier wish; None is never."""
+        self.check_clock()
+        if self._unread:
+            self._unread.pop(watched, None)
+            self._arm_turn()
         tick = None if when is None else math.ceil(when * RESOLUTION)
         before = watched.due
         if tick == before:
@@ -66,6 +85,24 @@ class PingScheduler:
         # Nearly always others are due at both ticks, and sooner.
         if emptied or self._call is None or (tick is not None and tick < self._call_tick):
             self._arm()
+
+    def look_after_reading(self, watched: Watched) -> None:
+        """Look at ``watched``, which is being looked at, when the reactor has read what waits in its sockets."""
+        self._unread[watched] = READ_TURNS
+        self._arm_turn()
+
+    def check_clock(self) -> None:
+        """Arm the call again if the clock that the reactor goes by was set back; to be called now and then.
+
+        The reactor would make the call late by as much. One that it makes early does no harm.
+        """
+        if self._call is not None and self._ahead - self._lead() > 1 / RESOLUTION:
+            self._call.cancel()
+            self._call = None
+            self._arm()
+
+    def _lead(self) -> float:
+        return self._clock.seconds() - self._now()
 
     def _add(self, watched: Watched, tick: int) -> None:
         watched.due = tick
@@ -89,6 +126,7 @@ class PingScheduler:
             self._call = None
         if self._heap:
             tick = self._call_tick = self._heap[0]
+            self._ahead = self._lead()
             self._call = self._clock.callLater(max(0.0, tick / RESOLUTION - self._now()), self._wake)
 
     def _wake(self) -> None:
@@ -104,10 +142,35 @@ class PingScheduler:
         finally:
             self._arm()
 
+    def _arm_turn(self) -> None:
+        if self._unread and self._turn_call is None:
+            self._turn_call = self._clock.callLater(0, self._turn)
+        elif not self._unread and self._turn_call is not None:
+            self._turn_call.cancel()
+            self._turn_call = None
+
+    def _turn(self) -> None:
+        self._turn_call = None
+        now = self._now()
+        for watched in self._unread:
+            self._unread[watched] -= 1
+        try:
+            for watched in [watched for watched, turns in self._unread.items() if not turns]:
+                # A look may have ended the watch on this one.
+                if self._unread.pop(watched, None) is not None:
+                    self._look(watched, now)
+        finally:
+            self._arm_turn()
+            self._arm()
+
     def _look(self, watched: Watched, now: float) -> None:
         watched.due = None
-        again = watched.look(now)
-        if again is not None and watched.due is None:
+        try:
+            again = watched.look(now)
+        except Exception:
+            log.failure("pings and deadlines of {watched!r} failed; it is looked at again soon", watched=watched)
+            again = now + AFTER_FAULT
+        if again is not None and watched.due is None and watched not in self._unread:
             self._add(watched, max(math.ceil(again * RESOLUTION), math.floor(now * RESOLUTION) + 1))
 
 

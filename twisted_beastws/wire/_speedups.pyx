@@ -226,7 +226,7 @@ cdef class FrameCodec:
     """See `twisted_beastws.wire.frames.FrameCodec`."""
 
     cdef public object on_text, on_binary, now, sink
-    cdef public double received_at
+    cdef public double received_at, notice_at
     cdef public bint server, accepts_rsv1, sendable, closed, whole, compressed, spent
     cdef public int halted, message_opcode
     cdef public uint64_t max_frame_size, max_message_size, message_size, fragment_size
@@ -253,6 +253,7 @@ cdef class FrameCodec:
         self.max_frame_size = _MOST if max_frame_size is None or max_frame_size > _MOST else max_frame_size
         self.fragment_size = _MOST
         self.received_at = now()
+        self.notice_at = INFINITY
         self.sendable = True
         self.halted = RUNNING
         self.whole = True
@@ -282,6 +283,8 @@ cdef class FrameCodec:
             # The time since the last chunk was not ours.
             self._turn_began = self.received_at - self._used
             self._look_soon()
+        if self.received_at >= self.notice_at:
+            self.noticed()
         self._run(data)
 
     def next_turn(self):

@@ -173,6 +173,7 @@ class FrameCodec:
     fragment_size: a frame's payload to send, at most; what is longer goes to `emit_fragments`.
     now: gives the time. It is asked before and after a chunk, and between the frames of a long one; ``received_at``
         keeps the first answer.
+    notice_at: the first chunk from that time on is told to `noticed`.
     spent: the connection's budget for this turn of the reactor is spent, and the rest of its chunk waits. See
         `set_budget`.
     """
@@ -202,6 +203,7 @@ class FrameCodec:
         "message_began_at",
         "message_opcode",
         "message_size",
+        "notice_at",
         "now",
         "on_binary",
         "on_text",
@@ -230,6 +232,7 @@ class FrameCodec:
         self.on_text: Callable[[str], Any] | None = None
         self.on_binary: Callable[[bytes], Any] | None = None
         self.received_at = now()
+        self.notice_at = math.inf
         self.accepts_rsv1 = False
         self.sendable = True
         # A close frame was sent, or nothing will be: no frame follows.
@@ -290,6 +293,9 @@ class FrameCodec:
     def turn_awaited(self) -> None:
         raise NotImplementedError
 
+    def noticed(self) -> None:
+        raise NotImplementedError
+
     def send_other(self, message: Any, compress: bool | None) -> None:
         raise NotImplementedError
 
@@ -312,6 +318,8 @@ class FrameCodec:
             # The time since the last chunk was not ours.
             self._turn_began = self.received_at - self._used
             self._look_soon()
+        if self.received_at >= self.notice_at:
+            self.noticed()
         self._run(data)
 
     def next_turn(self) -> None:

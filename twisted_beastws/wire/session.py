@@ -62,6 +62,9 @@ class Handler(Protocol):
     def turn_awaited(self) -> None:
         """Call `Session.next_turn` in the reactor's next turn; if ``Session.spent`` is set, read nothing until then."""
 
+    def noticed(self) -> None:
+        """A chunk came at or after ``Session.notice_at``; called before its frames are read."""
+
     def session_ended(self) -> None:
         """No frame will be sent or read any more; the transport is to be closed. Called once."""
 
@@ -476,6 +479,9 @@ class Session(FrameCodec):
 
     def turn_awaited(self) -> None:
         self.handler.turn_awaited()
+
+    def noticed(self) -> None:
+        self.handler.noticed()
 
     def hook_returned(self, result: Any) -> None:
         self.handler.hook_returned(result)
