@@ -281,3 +281,31 @@ class TestFile:
         server.log.stopService()
         peer.leaves()
         assert server.lines == []
+
+
+class TestRelay:
+    """Workers share the standard output and pipes, in which their lines would mix: the supervisor writes there."""
+
+    def relayed(self, connect: Callable[..., Any], clock: Clock, path: str) -> list[str]:
+        lines: list[str] = []
+        log = AccessLog(path, "text", lines.append)
+        factory = WebSocketServerFactory(Echo, clock=clock)
+        factory.make = extended(factory.make, Metered, meter=Meter(log))
+        log.startService()
+        peer = connect(factory=factory)
+        peer.sends(peer.close(1000))
+        peer.leaves()
+        log.stopService()
+        return lines
+
+    def test_takes_the_standard_output(self, connect: Callable[..., Any], clock: Clock) -> None:
+        (line,) = self.relayed(connect, clock, "-")
+        assert " status=101 code=1000 began=peer " in line and "\n" not in line
+
+    def test_takes_a_pipe(self, connect: Callable[..., Any], clock: Clock, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        assert len(self.relayed(connect, clock, str(tmp_path / "pipe"))) == 1
+
+    def test_leaves_a_file_to_each_worker(self, connect: Callable[..., Any], clock: Clock, tmp_path: Path) -> None:
+        assert self.relayed(connect, clock, str(tmp_path / "access.log")) == []
+        assert (tmp_path / "access.log").read_text().count("status=101") == 1

@@ -238,6 +238,21 @@ class TestSystemd:
             with socket.create_connection(("127.0.0.1", port), 1):
                 pass
 
+    def test_a_socket_of_another_family_ends_the_start_with_one_line(self, tmp_path: Path) -> None:
+        with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listening:
+            number = listening.fileno()
+            twistd = [str(TWISTD), "-n", "--pidfile=", "beastws", "--listen=systemd:domain=INET:index=0"]
+            command = [sys.executable, "-c", AS_SYSTEMD, str(number), *twistd]
+            ended = subprocess.run(
+                command, cwd=tmp_path, env=ENVIRONMENT, pass_fds=[number], capture_output=True, timeout=PATIENCE
+            )
+        assert ended.returncode == 1
+        said = (
+            "cannot listen on systemd:domain=INET:index=0: the socket is of another family: write domain=INET6 "
+            "(--listen names another)\n"
+        )
+        assert ended.stdout.decode().endswith(said) and b"Traceback" not in ended.stdout
+
     def test_the_unit_starts_what_there_is(self) -> None:
         unit = (DEPLOY / "beastws.service").read_text()
         (command,) = re.findall(r"^ExecStart=\S+/twistd (.*)$", unit, re.MULTILINE)

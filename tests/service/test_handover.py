@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
+from twisted_beastws.service import Options
 from twisted_beastws.service.handover import Handed, absolute, read_files
+
+from ..certificates import identity_pem
 
 HERE = os.path.abspath(".")
 
@@ -60,3 +64,54 @@ class TestFiles:
     def test_that_were_not_handed_over_are_read_where_they_are(self) -> None:
         assert Handed({}).path("/a") == "/a"
         assert Handed({}).description("ssl:443:privateKey=/a") == "ssl:443:privateKey=/a"
+
+
+class TestOptions:
+    """What a worker reads is what its supervisor was given, on its command line or in its file."""
+
+    SAMPLES: ClassVar[dict[str, str]] = {
+        "app": "handover_app:App",
+        "path": "/talk",
+        "backplane": "redis://:secret@localhost:6379/1",
+        "client-ca": "ca.pem",
+        "proxy-header": "Forwarded",
+        "drain-code": "1012",
+        "admin": "tcp:9090:interface=127.0.0.1",
+        "access-log": "access.log",
+        "access-log-format": "json",
+    }
+
+    @pytest.mark.parametrize("option", [row[0] for row in Options.optParameters if row[0] != "config"])
+    def test_each_value_can_be_read_again(self, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "ca.pem").write_bytes(identity_pem())
+        read: Any = next(row[4] for row in Options.optParameters if row[0] == option)
+        value = read(self.SAMPLES.get(option, "7"))
+        assert read(str(value)) == value
+
+    def test_all_that_was_given_is_handed_over(self, tmp_path: Path) -> None:
+        (tmp_path / "beastws.toml").write_text(
+            'origin = ["https://a.example", "https://b.example"]\n'
+            "allow-any-origin-dangerously = true\nping-interval = 7\n"
+        )
+        supervisor = Options()
+        supervisor.parseOptions(
+            [
+                *("--workers=2", "--backplane=redis://:secret@h", "--auth=memory:ann:secret", "--history=0"),
+                *(f"--config={tmp_path}/beastws.toml", "--listen=tcp:80", "--listen=unix:/run/a", "--drain-time=2"),
+                "--admin=tcp:9090",
+            ]
+        )
+        assert sorted(supervisor.arguments) == [
+            "--admin=tcp:9090",
+            "--allow-any-origin-dangerously",
+            "--auth=memory:ann:secret",
+            "--backplane=redis://:secret@h",
+            "--drain-time=2.0",
+            "--history=0",
+            "--listen=tcp:80",
+            "--listen=unix:/run/a",
+            "--origin=https://a.example",
+            "--origin=https://b.example",
+            "--ping-interval=7.0",
+        ]

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -217,3 +218,31 @@ class TestReload:
 
     def test_without_files_there_is_nothing_to_do(self) -> None:
         reopen_log_files(globalLogPublisher)
+
+
+class TestFailure:
+    def test_stops_once_with_status_1(
+        self, factory: WebSocketServerFactory, monkeypatch: pytest.MonkeyPatch, logged: Any
+    ) -> None:
+        at_exit: list[Callable[[], None]] = []
+        statuses: list[int] = []
+        monkeypatch.setattr("twisted_beastws.service.operated.atexit.register", at_exit.append)
+        monkeypatch.setattr("twisted_beastws.service.operated.os._exit", statuses.append)
+        reactor = Reactor()
+        operated = Operated(reactor, Serving(factory, [], []))
+        told: list[str] = []
+        monkeypatch.setattr(operated, "log", SimpleNamespace(critical=lambda format, line: told.append(line)))
+        operated.startService()
+        operated.fail("no worker serves")
+        operated.fail("no worker serves, again")
+        assert (told, reactor.stops, len(at_exit)) == (["no worker serves"], 1, 1)
+        at_exit[0]()
+        assert statuses == [1]
+
+    def test_does_nothing_once_it_stops(self, factory: WebSocketServerFactory) -> None:
+        reactor = Reactor()
+        operated = Operated(reactor, Serving(factory, [], []))
+        operated.startService()
+        operated.stopService()
+        operated.fail("no worker serves")
+        assert reactor.stops == 0

@@ -251,6 +251,17 @@ class TestChat:
         assert set(pings) == {0x89, 0} and len(pings) >= 4
 
 
+def test_200_clients_at_a_time_wait_in_the_backlog(tmp_path: Path) -> None:
+    with running(tmp_path, listen="tcp:0:interface=127.0.0.1") as service, ExitStack() as clients:
+        service.process.send_signal(signal.SIGSTOP)
+        try:
+            # It accepts none of them: they are within the backlog, or never connected.
+            for _ in range(200):
+                clients.enter_context(socket.create_connection(("127.0.0.1", service.port), PATIENCE))
+        finally:
+            service.process.send_signal(signal.SIGCONT)
+
+
 class TestUnclean:
     def test_a_client_that_is_killed_disturbs_nobody(self, service: Service) -> None:
         with joined(service) as one, joined(service) as other:
