@@ -604,9 +604,10 @@ class TestServing:
     @pytest.mark.parametrize(
         ("keys", "timeouts"),
         [
-            (":ping=20", Timeouts(idle=21)),
+            (":ping=20", Timeouts(idle=21, ping_interval=3)),
             (":ping=20", Timeouts(idle=None)),
-            ("", Timeouts(idle=1, ping_interval=2)),
+            (":ping=1:idle=2", Timeouts()),
+            (":ping=1", Timeouts(idle=2, ping_interval=1.5)),
         ],
     )
     def test_settings_that_may_be(self, keys, timeouts):

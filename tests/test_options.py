@@ -50,6 +50,29 @@ def test_none_is_for_what_may_be_without_end(kind: Any, name: str) -> None:
     assert "or None" not in str(caught.value)
 
 
+class TestPings:
+    """A peer that has nothing to say is pinged before it is judged silent."""
+
+    @pytest.mark.parametrize("interval", [9.9, None])
+    def test_a_shorter_interval_or_none_is_taken(self, interval: float | None) -> None:
+        assert Timeouts(idle=10.0, ping_interval=interval).ping_interval == interval
+
+    @pytest.mark.parametrize("interval", [10.0, 10.1])
+    def test_an_interval_that_is_not_shorter_than_idle_is_refused(self, interval: float) -> None:
+        with pytest.raises(ValueError) as caught:
+            Timeouts(idle=10.0, ping_interval=interval)
+        assert str(caught.value) == (
+            f"Timeouts(idle=10, ping_interval={interval:g}): a peer that has nothing to say would be closed before it "
+            "is pinged: give ping_interval=5, or None for no pings"
+        )
+
+    def test_the_default_interval_is_judged_as_well(self) -> None:
+        with pytest.raises(ValueError, match=r"Timeouts\(idle=20, ping_interval=30\)"):
+            Timeouts(idle=20)
+        assert Timeouts(idle=None).ping_interval == 30.0
+        assert Timeouts.suggested("server").ping_interval == 150.0
+
+
 def test_the_words() -> None:
     with pytest.raises(TypeError) as caught:
         Timeouts(handshake="5")  # type: ignore[arg-type]

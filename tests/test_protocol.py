@@ -1491,7 +1491,7 @@ class TestLiveness:
         assert peer.protocol.close_reason.clean
 
     def test_a_peer_that_does_not_leave_is_aborted(self, connect, clock):
-        peer = connect(Noting, timeouts=Timeouts(idle=10.0, close=5.0))
+        peer = connect(Noting, timeouts=Timeouts(idle=10.0, ping_interval=None, close=5.0))
         clock.advance(10.1)
         clock.advance(4.9)
         assert not peer.transport.disconnected

@@ -491,7 +491,7 @@ class TestConnectedPair:
             Echo,
             settings=Settings(subprotocols=("b", "c"), limits=Limits(max_message_size=10)),
             subprotocols=["a", "b"],
-            timeouts=Timeouts(idle=7.0),
+            timeouts=Timeouts(idle=7.0, ping_interval=3.0),
         )
         assert pair.server.subprotocol == pair.client.subprotocol == "b"
         assert pair.server.settings.timeouts.idle == 7.0

@@ -48,13 +48,13 @@ class Keys:
                 timeouts[_TIMEOUTS[name]] = value
             else:
                 found[name] = value
-        _check_pings(prefix, Timeouts(**timeouts), timeouts, "by default")
+        _check_pings(prefix, Timeouts(), timeouts, "by default")
         return cls(**found, timeouts=timeouts)
 
     def check_with(self, settings: Settings) -> None:
         """Raises ``ValueError`` that names a key which cannot be with the other settings of a server."""
         if self.timeouts:
-            _check_pings("beastws", self.applied_to(settings).timeouts, self.timeouts, "of the factory")
+            _check_pings("beastws", settings.timeouts, self.timeouts, "of the factory")
 
     def applied_to(self, settings: Settings) -> Settings:
         """A server's settings with what the keys say: origins are added, all else is put in place of what was there."""
@@ -66,8 +66,8 @@ class Keys:
         )
 
 
-def _check_pings(prefix: str, timeouts: Timeouts, keys: Collection[str], others: str) -> None:
-    ping, idle = timeouts.ping_interval, timeouts.idle
+def _check_pings(prefix: str, timeouts: Timeouts, keys: Mapping[str, Any], others: str) -> None:
+    ping, idle = keys.get("ping_interval", timeouts.ping_interval), keys.get("idle", timeouts.idle)
     if ping is not None and idle is not None and idle <= ping:
         pinged = f"ping={ping:g}" + ("" if "ping_interval" in keys else f" {others}")
         idled = f"idle={idle:g}" + ("" if "idle" in keys else f" {others}")

@@ -89,7 +89,7 @@ class Timeouts:
     handshake: from the connection, or the last HTTP answer, to the end of the opening handshake. 30 (Beast, suggested).
     idle: silence from the peer, not counting while we ourselves paused reading, unless octets wait and it takes none.
         300 (Beast, suggested for a server).
-    ping_interval: a ping to the peer each so often. 30 (half of nginx's ``proxy_read_timeout``).
+    ping_interval: a ping to the peer each so often; less than idle. 30 (half of nginx's ``proxy_read_timeout``).
     send: bytes wait for the peer, and it accepts none of them, whatever it sends. 60 (nginx's ``send_timeout``).
     close: from our close frame, or from a failure, to the end of TCP. 10 (websockets' ``close_timeout``).
     message: the age of an unfinished message. 300 (Node.js' ``requestTimeout``).
@@ -108,6 +108,11 @@ class Timeouts:
 
     def __post_init__(self) -> None:
         _check_positive(self, "handshake", "idle", "ping_interval", "send", "close", "message", "max_lifetime")
+        if self.idle is not None and self.ping_interval is not None and self.ping_interval >= self.idle:
+            raise ValueError(
+                f"Timeouts(idle={self.idle:g}, ping_interval={self.ping_interval:g}): a peer that has nothing to say "
+                f"would be closed before it is pinged: give ping_interval={self.idle / 2:g}, or None for no pings"
+            )
 
     @classmethod
     def suggested(cls, role: Role | str) -> Timeouts:

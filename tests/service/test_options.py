@@ -38,7 +38,7 @@ class Echo(WebSocketProtocol):
 async def echo(ws):
     pass
 
-factory = WebSocketServerFactory(Echo, timeouts=Timeouts(idle=7))
+factory = WebSocketServerFactory(Echo, timeouts=Timeouts(idle=7, ping_interval=3))
 """
 
 
@@ -218,7 +218,7 @@ class TestGiven:
     def test_memory_is_bounded_for_a_factory_that_brings_its_own_limits(self, app: str) -> None:
         factory = makeService(parse(f"--app={app}:factory", "--max-memory=1000")).factory
         assert factory.settings.budget is not None and factory.settings.budget.limit == 1000
-        assert factory.settings.timeouts == Timeouts(idle=7)
+        assert factory.settings.timeouts == Timeouts(idle=7, ping_interval=3)
 
     def test_proxies(self) -> None:
         options = parse("--trust-proxy=10.0.0.0/8", "--trust-proxy", "unix", "--proxy-header=Forwarded")
@@ -412,7 +412,7 @@ class TestApp:
 
     def test_a_factory_is_served_as_it_is(self, app: str) -> None:
         service = makeService(parse(f"--app={app}:factory", "--listen=tcp:1"))
-        assert service.factory.settings.timeouts == Timeouts(idle=7)
+        assert service.factory.settings.timeouts == Timeouts(idle=7, ping_interval=3)
 
     def test_a_factory_takes_what_an_operator_needs(self, app: str, tmp_path: Path) -> None:
         log = tmp_path / "access.log"

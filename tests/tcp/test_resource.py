@@ -273,7 +273,8 @@ async def violates(client: Client) -> None:
 )
 @pytest_twisted.ensureDeferred
 async def test_nothing_is_left_however_it_ends(serve, logged, secure, ends, clean, failure):
-    factory = WebSocketServerFactory(Echo, timeouts=Timeouts(idle=0.2 if ends is is_silent else PATIENCE, close=1.0))
+    timeouts = Timeouts(idle=0.2 if ends is is_silent else PATIENCE, ping_interval=None, close=1.0)
+    factory = WebSocketServerFactory(Echo, timeouts=timeouts)
     resource = Noting(factory)
     async with serve(resource, secure) as web:
         client = await web.connect()

@@ -763,7 +763,7 @@ class TestEnds:
     async def test_nothing_is_left(self, secure, end):
         opened, conversation = ENDS[end]
         # Else the reactor may keep what it read last, or what a thread knew.
-        timeouts = Timeouts(handshake=0.5, idle=0.5, close=0.3)
+        timeouts = Timeouts(handshake=0.5, idle=0.5, ping_interval=None, close=0.3)
         with uncollected():
             async with serve(secure=secure, timeouts=timeouts) as server:
                 await server.by_socket(conversation, opened=opened)
