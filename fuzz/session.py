@@ -127,6 +127,9 @@ class Connection:
         else:
             self.session = module.Session(*arguments)
 
+    def hold(self, size: int) -> None:
+        """Count no memory: nothing here has a limit of it."""
+
     def receive_as(self, plan: Plan) -> None:
         if plan.text:
             self.session.on_text = lambda text: self.note("text", text)
