@@ -18,13 +18,13 @@ with instrumented():
     from twisted_beastws import Deflate, Limits, Origins, State, WebSocketProtocol, WebSocketServerFactory
     from twisted_beastws.errors import HandshakeError
     from twisted_beastws.options import Settings
-    from twisted_beastws.wire import deflate, handshake
+    from twisted_beastws.wire import deflate, handshake, origin
     from twisted_beastws.wire.frames import MaskKeys
     from twisted_beastws.wire.http import MAX_EMPTY_LINES, HeadBuffer, Request, Response, parse_request, parse_response
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 MAX_SIZE, MAX_LINES = 700, 12
-ORIGINS = (Origins(), Origins(("https://example.org", "null"), same_site=False))
+ORIGINS = (Origins(), Origins(("https://example.org",), same_site=False, allow_null_origin_dangerously=True))
 OPTIONS = (Deflate(), Deflate(server_max_window_bits=9, client_max_window_bits=10, server_no_context_takeover=True))
 SUBPROTOCOLS = ["chat", "superchat"]
 
@@ -105,7 +105,7 @@ def check_request(head: bytes) -> None:
     assert request.path and "?" not in request.path
     for origins in ORIGINS:
         with suppress(HandshakeError):
-            handshake.check_origin(request, origins)
+            origin.check_origin(request, origins)
     offers = request.headers.getRawHeaders(b"Sec-WebSocket-Extensions", ())
     try:
         handshake.check_request(request)

@@ -69,6 +69,11 @@ def test_an_unescaped_colon_shows_what_to_write():
     assert "https\\://example.com" in str(caught.value)
 
 
+def test_what_can_be_no_origin_shows_what_to_write():
+    with pytest.raises(ValueError, match=r"; write 'https://xn--bcher-kva\.example'"):
+        take("origins=https://a,https://bücher.example")
+
+
 def test_all_that_is_not_ours_stays():
     arguments = {"target": "/x", "backlog": "5", "authority": "x"}
     assert Keys.take("beastws", ("target", "ping"), arguments) == Keys(target="/x")
@@ -76,7 +81,9 @@ def test_all_that_is_not_ours_stays():
 
 
 def test_no_keys_change_nothing():
-    settings = Settings(subprotocols=("chat",), timeouts=Timeouts(idle=9, ping_interval=3), origins=Origins(("null",)))
+    settings = Settings(
+        subprotocols=("chat",), timeouts=Timeouts(idle=9, ping_interval=3), origins=Origins(("https://a",))
+    )
     assert Keys().applied_to(settings) == settings
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from twisted_beastws.amount import read_amount
-from twisted_beastws.options import Origins, Settings, Timeouts
+from twisted_beastws.options import Settings, Timeouts
+from twisted_beastws.wire.origin import check_allowed
 from twisted_beastws.wire.url import WebSocketURL
 
 # RFC 9112 §3.2.1: visible ASCII from a slash on; "#" begins a fragment, which is not sent.
@@ -94,10 +95,13 @@ def _subprotocols(text: str) -> tuple[str, ...]:
 def _origins(text: str) -> tuple[str, ...]:
     origins = tuple(text.split(","))
     try:
-        Origins(allowed=origins)
-    except ValueError:
+        for origin in origins:
+            check_allowed(origin)
+    except ValueError as error:
+        # A colon without a backslash ends the value behind the scheme.
+        why = f": {error}" if "://" in text else ""
         raise ValueError(
-            "give web sites such as https\\://example.com, with commas between and a backslash before each colon"
+            f"give web sites such as https\\://example.com, with commas between and a backslash before each colon{why}"
         ) from None
     return origins
 

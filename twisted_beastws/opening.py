@@ -17,6 +17,7 @@ from twisted_beastws.tls_failures import tls_trouble
 from twisted_beastws.wire import handshake
 from twisted_beastws.wire.deflate import Negotiated, accept_offer
 from twisted_beastws.wire.http import MAX_EMPTY_LINES, Request, Response, parse_request
+from twisted_beastws.wire.origin import check_origin
 
 if TYPE_CHECKING:
     from twisted_beastws.protocol import WebSocketProtocol
@@ -140,7 +141,7 @@ class ServerOpening(Operation):
         if answer is not None:
             return answer
         handshake.check_request(request)
-        handshake.check_origin(request, protocol.settings.origins)
+        check_origin(request, protocol.settings.origins)
         protocol.admit()
         protocol.subprotocol = handshake.select_subprotocol(request, subprotocols)
         answer = await self._ask(protocol.upgrade_requested, request)

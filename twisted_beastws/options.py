@@ -10,13 +10,12 @@ from inspect import isclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from twisted_beastws.budget import MemoryBudget
+from twisted_beastws.wire.origin import check_allowed
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
 
-# RFC 6454 §6.2: a scheme, a host, perhaps a port; no path, not even "/".
-_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]+")
 # RFC 9110 §5.6.2: token.
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
@@ -193,23 +192,37 @@ class Limits:
 class Origins:
     """Which web sites' pages may connect (RFC 6455 §10.2). A request without an Origin is no browser's and is let in.
 
-    allowed: origins let in besides this site itself, as ``https://host`` or ``https://host:port``.
-    same_site: let in pages of the host and port that the request's Host names. True (Tornado, coder/websocket).
-    allow_any_origin_dangerously: let in every page of the web, with its visitor's cookies.
+    Args:
+        allowed: Origins to let in besides this site itself, as ``https://host`` or ``https://host:port``.
+        same_site: Let in pages of the host and port that the request's Host names. True (Tornado, coder/websocket).
+        allow_any_origin_dangerously: Let in every page of the web, with its visitor's cookies.
+        allow_null_origin_dangerously: Let in pages whose browser hides their origin (``null``). Some web views send it;
+            but any page of the web can make itself one, in a sandboxed frame.
+        allow_file_origin_dangerously: Let in pages that are files (``file://``), as some web views send; but any file
+            that is opened there can connect.
+
+    Raises:
+        TypeError: ``allowed`` is no sequence of ``str``.
+        ValueError: No page can have one of ``allowed``; the text says what to write instead.
     """
 
     allowed: tuple[str, ...] = ()
     same_site: bool = True
     allow_any_origin_dangerously: bool = False
+    allow_null_origin_dangerously: bool = False
+    allow_file_origin_dangerously: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.allowed, str):
-            raise TypeError(f"Origins(allowed={self.allowed!r}): must be a sequence of origins, not one string")
+        if isinstance(self.allowed, str) or not isinstance(self.allowed, Iterable):
+            raise TypeError(
+                f"Origins(allowed={self.allowed!r}): must be a sequence of origins, such as ['https://example.com']"
+            )
+        object.__setattr__(self, "allowed", tuple(self.allowed))
         for origin in self.allowed:
-            if origin != "null" and not _ORIGIN.fullmatch(origin):
-                raise ValueError(
-                    f"Origins(allowed=...): {origin!r} is not of the form https://host or https://host:port"
-                )
+            try:
+                check_allowed(origin)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"Origins(allowed=...): {error}") from None
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,11 @@ class TestOptions:
             ("ping-interval = 'often'", "ping-interval=often: give seconds, such as 5 or 0.5; 0 is never"),
             ("max-message = 1.5", "max-message=1.5: give a number of octets, 1 or more"),
             ("drain-code = 1000", "drain-code=1000: give 1001, the server goes away, or 1012, it comes back at once"),
-            ("origin = ['*']", "origin=*: give https://host or https://host:port"),
+            (
+                "origin = ['example.com']",
+                "origin=example.com: 'example.com' is the origin of no page: it has no scheme; "
+                "write 'https://example.com'",
+            ),
             ("auth = 'file:/nope'", "auth=file: /nope: there is no such file"),
             (
                 "listen = 'foo:1'",

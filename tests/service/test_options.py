@@ -163,6 +163,16 @@ class TestGiven:
 
     def test_any_origin_by_an_ugly_name(self) -> None:
         assert parse("--allow-any-origin-dangerously").origins == Origins(allow_any_origin_dangerously=True)
+        assert parse("--allow-null-origin-dangerously").origins == Origins(allow_null_origin_dangerously=True)
+        assert parse("--allow-file-origin-dangerously").origins == Origins(allow_file_origin_dangerously=True)
+
+    def test_what_no_origin_is_shows_what_to_give(self) -> None:
+        assert refusal("--origin=bücher.example:8080") == (
+            "--origin=bücher.example:8080: 'bücher.example:8080' is the origin of no page: it has no scheme; "
+            "write 'https://xn--bcher-kva.example:8080'"
+        )
+        for value, kind in (("*", "any"), ("null", "null"), ("file://", "file")):
+            assert f"--allow-{kind}-origin-dangerously" in refusal(f"--origin={value}")
 
     def test_the_end(self) -> None:
         assert parse("--drain-time=0", "--drain-code=1012").farewell == Farewell(1012, "the server is restarting", 0.0)
@@ -316,7 +326,6 @@ OCTETS = "give a number of octets, 1 or more"
 DRAIN = "give seconds, such as 8 or 0.5; 0 drops everyone"
 CODE = "give 1001, the server goes away, or 1012, it comes back at once"
 PATH = "give a path such as /chat: from a slash on, without a query, percent-encoded"
-ORIGIN = "give https://host or https://host:port"
 ENDPOINT = "not an endpoint string, such as tcp:1984:"
 
 
@@ -343,7 +352,18 @@ class TestRefused:
             ("--access-log-format=xml", "give text or json"),
             ("--auth=nope", "give one of file, memory, unix, and what it needs, as in file:passwords"),
             *((f"--path={text}", PATH) for text in ("chat", "", "/a?b", "/a#b", "/a b", "/ä", '/"', "ws://h/")),
-            *((f"--origin={text}", ORIGIN) for text in ("example.com", "*", "https://a/", "https://", "https://a b")),
+            *(
+                (f"--origin={text}", f"{text!r} is the origin of no page: {why}; write {written}")
+                for text, why, written in (
+                    ("example.com", "it has no scheme", "'https://example.com'"),
+                    (
+                        "https://a b",
+                        "it has characters that an origin never has",
+                        "it as https://host or https://host:port",
+                    ),
+                    ("wss://a", "pages come by https:", "'https://a'"),
+                )
+            ),
         ],
     )
     def test_a_value(self, argument: str, why: str) -> None:

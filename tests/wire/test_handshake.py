@@ -17,7 +17,6 @@ from twisted_beastws.options import Origins
 from twisted_beastws.wire.handshake import (
     accept_key,
     check_decorated,
-    check_origin,
     check_request,
     check_response,
     client_request,
@@ -29,6 +28,7 @@ from twisted_beastws.wire.handshake import (
     success_bytes,
 )
 from twisted_beastws.wire.http import SERVER, HeadBuffer, Headers, Request, Response, parse_request, parse_response
+from twisted_beastws.wire.origin import check_origin
 
 # RFC 6455 §1.3
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -393,160 +393,6 @@ def twisted_request(wire: bytes) -> Any:
     channel.makeConnection(StringTransport())
     channel.dataReceived(wire)
     return made[0]
-
-
-class TestOrigin:
-    @pytest.mark.parametrize(
-        ("origin", "host"),
-        [
-            ("http://chat.example", "chat.example"),
-            ("http://chat.example:80", "chat.example"),
-            ("http://chat.example", "chat.example:80"),
-            ("http://chat.example", "chat.example:"),
-            ("https://chat.example", "chat.example"),
-            ("https://chat.example", "chat.example:443"),
-            ("https://chat.example:443", "chat.example"),
-            ("ws://chat.example", "chat.example:80"),
-            ("wss://chat.example", "chat.example:443"),
-            ("http://chat.example:1984", "chat.example:1984"),
-            ("HTTP://Chat.Example", "cHAT.eXAMPLE"),
-            ("http://[::1]:1984", "[::1]:1984"),
-            ("http://[::FFFF]", "[::ffff]"),
-            ("http://localhost.", "localhost."),
-            ("http://127.0.0.1:8080", "127.0.0.1:8080"),
-        ],
-    )
-    def test_this_site(self, origin: str, host: str) -> None:
-        request = parse_request(head(Origin=origin, Host=host))
-        check_origin(request, Origins())
-        with pytest.raises(errors.OriginRefused):
-            check_origin(request, Origins(same_site=False))
-
-    @pytest.mark.parametrize(
-        ("origin", "host"),
-        [
-            ("https://evil.example", "chat.example"),
-            ("http://chat.example:8080", "chat.example"),
-            ("http://chat.example", "chat.example:8080"),
-            ("http://chat.example", "chat.example:443"),
-            ("https://chat.example", "chat.example:80"),
-            ("http://chat.example.evil.example", "chat.example"),
-            ("http://evil-chat.example", "chat.example"),
-            ("http://xchat.example", "chat.example"),
-            ("http://sub.chat.example", "chat.example"),
-            ("http://chat.example.", "chat.example"),
-            ("http://chat.example", "chat.example."),
-            ("http://user@chat.example", "chat.example"),
-            ("http://chat.example@evil.example", "chat.example"),
-            ("http://evil.example#@chat.example", "chat.example"),
-            ("http://chat.example/", "chat.example"),
-            ("http://chat.example/x", "chat.example"),
-            ("http://chat.example?x", "chat.example"),
-            ("http://chat.example:", "chat.example"),
-            ("http://chat.example:80:80", "chat.example"),
-            ("http://chat.example:+80", "chat.example"),
-            ("http://chat.example:٨٠".encode().decode("latin-1"), "chat.example"),
-            ("http://chat.example http://evil.example", "chat.example"),
-            ("http://", "chat.example"),
-            ("http://", ""),
-            ("http:///", ""),
-            ("http:chat.example", "chat.example"),
-            ("//chat.example", "chat.example"),
-            ("chat.example", "chat.example"),
-            ("ftp://chat.example", "chat.example"),
-            ("file://chat.example", "chat.example"),
-            ("chrome-extension://chat.example", "chat.example"),
-            ("null", "chat.example"),
-            ("null", "null"),
-            ("NULL", "chat.example"),
-            ("", "chat.example"),
-            ("", ""),
-            ("http://chat.example", ""),
-            ("http://chat.example", "user@chat.example"),
-            ("http://chat.example", "chat.example:80:80"),
-            ("http://[::1]", "[::2]"),
-        ],
-    )
-    def test_another_site(self, origin: str, host: str) -> None:
-        request = parse_request(head(Origin=origin, Host=host))
-        with pytest.raises(errors.OriginRefused) as caught:
-            check_origin(request, Origins(allowed=("https://other.example",)))
-        assert caught.value.status == 403
-        check_origin(request, Origins(allow_any_origin_dangerously=True))
-
-    def test_no_origin_is_no_browser(self) -> None:
-        check_origin(parse_request(head()), Origins(same_site=False))
-
-    def test_no_host(self) -> None:
-        with pytest.raises(errors.OriginRefused):
-            check_origin(parse_request(head(Host=None, Origin="http://a")), Origins())
-
-    @pytest.mark.parametrize(
-        ("allowed", "origin"),
-        [
-            ("https://app.example", "https://app.example"),
-            ("https://app.example:443", "https://App.example"),
-            ("HTTPS://APP.example", "https://app.example:443"),
-            ("http://app.example:8080", "http://app.example:8080"),
-            ("chrome-extension://abcdef", "chrome-extension://abcdef"),
-            ("null", "null"),
-        ],
-    )
-    @pytest.mark.parametrize("same_site", [True, False])
-    def test_allowed(self, allowed: str, origin: str, same_site: bool) -> None:
-        request = parse_request(head(Origin=origin))
-        check_origin(request, Origins(allowed=("https://x.example", allowed), same_site=same_site))
-
-    @pytest.mark.parametrize(
-        ("allowed", "origin"),
-        [
-            ("https://app.example", "http://app.example"),
-            ("https://app.example", "https://app.example:8443"),
-            ("https://app.example", "https://app.example/"),
-            ("https://app.example", "null"),
-            ("https://app.example", ""),
-        ],
-    )
-    def test_not_allowed(self, allowed: str, origin: str) -> None:
-        with pytest.raises(errors.OriginRefused):
-            check_origin(parse_request(head(Origin=origin)), Origins(allowed=(allowed,)))
-
-    @pytest.mark.parametrize("allowed", ["https://app.example/", "not an origin", "app.example", "nullx", "", "*"])
-    def test_what_is_no_origin_cannot_be_allowed(self, allowed: str) -> None:
-        with pytest.raises(ValueError, match="not of the form"):
-            Origins(allowed=(allowed,))
-
-    def test_one_string_is_no_sequence_of_origins(self) -> None:
-        with pytest.raises(TypeError):
-            Origins(allowed="https://app.example")  # type: ignore[arg-type]
-
-    def test_the_error_says_what_was_compared_and_what_changes_it(self) -> None:
-        request = parse_request(head(Origin="https://evil.example", Host="chat.example:8080"))
-        with pytest.raises(errors.OriginRefused) as caught:
-            check_origin(request, Origins())
-        text = (
-            "The Origin https://evil.example is not this site (Host: chat.example:8080); "
-            "allow it with Origins(allowed=...), --origin or origins="
-        )
-        assert str(caught.value) == text
-        assert (
-            failure(caught.value, request).to_bytes()
-            == (
-                "HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\n"
-                f"X-Content-Type-Options: nosniff\r\nContent-Length: {len(text)}\r\nServer: {SERVER}\r\n\r\n{text}"
-            ).encode()
-        )
-        with pytest.raises(errors.OriginRefused, match="is not an allowed one; allow it with"):
-            check_origin(request, Origins(same_site=False))
-
-    def test_the_error_quotes_the_peer_harmlessly(self) -> None:
-        request = parse_request(head(Origin="<script>\xff\t\\\"'&" + "x" * 9000, Host="&" * 9000))
-        with pytest.raises(errors.OriginRefused) as caught:
-            check_origin(request, Origins())
-        text = str(caught.value)
-        assert text.startswith(r"The Origin \x3cscript\x3e\xff\x09\x5c\x22\x27\x26xxx")
-        assert text.isascii() and text.isprintable() and len(text) < 500
-        assert not set("<>&\"'") & set(text)
 
 
 class TestSubprotocol:

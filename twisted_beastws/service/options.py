@@ -35,6 +35,7 @@ from twisted_beastws.service.joins import AT_ONCE
 from twisted_beastws.service.login_limit import LoginLimit
 from twisted_beastws.service.secrets import ENVIRONMENT, has_password, read_secret
 from twisted_beastws.service.serving import Farewell
+from twisted_beastws.wire.origin import check_allowed
 
 if TYPE_CHECKING:
     from twisted_beastws.service.certificates import ReloadableEndpoint
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 _PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*")
 
 ANY_ORIGIN = "allow-any-origin-dangerously"
+NULL_ORIGIN = "allow-null-origin-dangerously"
+FILE_ORIGIN = "allow-file-origin-dangerously"
+ORIGIN_FLAGS = (ANY_ORIGIN, NULL_ORIGIN, FILE_ORIGIN)
 
 # The PROXY protocol, as haproxy: reads it, is a trusted proxy's, and a UNIX socket is not the network.
 _UNENCRYPTED = ("tcp", "tcp6", "systemd")
@@ -101,14 +105,14 @@ _LIMITS = (
     "max-byte-rate",
 )
 
-SETTINGS = ("ping-interval", "idle-timeout", "handshake-timeout", *_LIMITS, "origin", ANY_ORIGIN)
+SETTINGS = ("ping-interval", "idle-timeout", "handshake-timeout", *_LIMITS, "origin", *ORIGIN_FLAGS)
 """Those that a `WebSocketServerFactory` has settings of its own for."""
 
 REPEATED = ("listen", "origin", "auth", "trust-proxy", "admin-host")
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "What is served": ("listen", "path", "app", "workers", "worker-timeout"),
-    "Who may come in": ("origin", ANY_ORIGIN, "auth", "client-ca", "trust-proxy", "proxy-header"),
+    "Who may come in": ("origin", *ORIGIN_FLAGS, "auth", "client-ca", "trust-proxy", "proxy-header"),
     "Times": ("ping-interval", "idle-timeout", "handshake-timeout"),
     "Limits": (*_LIMITS, "max-memory", "max-login-failures"),
     "The chat's rooms": ("history", "max-joins-per-address", "backplane"),
@@ -253,6 +257,8 @@ class Options(TwistedOptions):
     )
     optFlags: ClassVar[list[list[Any]]] = [
         [ANY_ORIGIN, None, "Let the pages of every web site connect, in the name of whoever looks at them."],
+        [NULL_ORIGIN, None, "Let in pages whose browser hides their origin; any page of the web can make itself one."],
+        [FILE_ORIGIN, None, "Let in pages that are files, as some web views send; any file opened there can connect."],
     ]
     optParameters: ClassVar[list[list[Any]]] = [
         _parameter("path", "Path of the chat.", _path),
@@ -372,9 +378,9 @@ class Options(TwistedOptions):
     def opt_origin(self, origin: str) -> None:
         """Web site, such as https://example.com, whose pages may connect as this host's own may; may be repeated."""
         try:
-            Origins(allowed=(origin,))
-        except ValueError:
-            raise UsageError(f"--origin={origin}: give https://host or https://host:port") from None
+            check_allowed(origin)
+        except ValueError as error:
+            raise UsageError(f"--origin={origin}: {error}") from None
         self["origin"].append(origin)
 
     def opt_auth(self, description: str) -> None:
@@ -522,7 +528,7 @@ class Options(TwistedOptions):
     def _is_given(self, option: str) -> bool:
         value = self[option]
         # A flag that is not given is 0, and so may be a number that is.
-        return bool(value) if isinstance(value, list) or option == ANY_ORIGIN else value is not None
+        return bool(value) if isinstance(value, list) or option in ORIGIN_FLAGS else value is not None
 
     def _named(self, option: str) -> str:
         """The option, as whoever gave it knows it."""
@@ -606,7 +612,12 @@ class Options(TwistedOptions):
     @property
     def origins(self) -> Origins:
         """Which web sites' pages may connect."""
-        return Origins(allowed=tuple(self["origin"]), allow_any_origin_dangerously=bool(self[ANY_ORIGIN]))
+        return Origins(
+            allowed=tuple(self["origin"]),
+            allow_any_origin_dangerously=bool(self[ANY_ORIGIN]),
+            allow_null_origin_dangerously=bool(self[NULL_ORIGIN]),
+            allow_file_origin_dangerously=bool(self[FILE_ORIGIN]),
+        )
 
     @property
     def hub(self) -> Hub:

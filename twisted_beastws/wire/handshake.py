@@ -6,9 +6,8 @@ import os
 import re
 from binascii import b2a_base64
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from hashlib import sha1
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from twisted_beastws.errors import (
     BadExtension,
@@ -30,31 +29,18 @@ from twisted_beastws.errors import (
     NoSecVersion,
     NoUpgrade,
     NoUpgradeWebsocket,
-    OriginRefused,
     TooManyRequests,
     UnexpectedBody,
     UpgradeDeclined,
 )
 from twisted_beastws.wire.http import SERVER, Headers, Request, Response, has_token, list_elements, raw_fields
-
-if TYPE_CHECKING:
-    from twisted_beastws.options import Origins
+from twisted_beastws.wire.origin import is_host
 
 # RFC 6455 §1.3
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # 16 bytes in Base64. The last four bits of the 22nd character are padding, which RFC 4648 §3.5 lets a decoder ignore:
 # the example in RFC 6455 §4.1, which some clients send, has some of them set.
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
-_HOST_NAME = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]"
-# RFC 9110 §7.2: uri-host [ ":" port ], and both may be empty. Five digits hold every port.
-_HOST = re.compile(rf"({_HOST_NAME}*)(?::([0-9]{{0,5}}))?")
-# RFC 6454 §6.2: scheme "://" host [ ":" port ], and nothing else.
-_ORIGIN = re.compile(rf"([A-Za-z][A-Za-z0-9+.\-]*)://({_HOST_NAME}+)(?::([0-9]{{1,5}}))?")
-_DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
-_UNPRINTABLE = re.compile(r"[^ -~]|[<>&\"'\\]")
-_SHOWN = 200
-# A program's setting, twistd beastws' and an endpoint string's.
-_ALLOWING = "allow it with Origins(allowed=...), --origin or origins="
 # The field values that a 101 and a 426 share.
 _UPGRADE, _CONNECTION = b"websocket", b"Upgrade"
 ENDPOINT = "This is a WebSocket endpoint (RFC 6455, version 13): open it with a WebSocket client, not as a page"
@@ -103,13 +89,8 @@ def check_host(request: Request) -> None:
         return
     host = _single(hosts, "Host", NoHost).decode("latin-1")
     authority = request.authority
-    if not _is_host(host) or not (authority is None or _is_host(authority)):
+    if not is_host(host) or not (authority is None or is_host(authority)):
         raise BadRequest("The WebSocket handshake Host field is invalid")
-
-
-def _is_host(text: str) -> bool:
-    match = _HOST.fullmatch(text)
-    return match is not None and int(match[2] or 0) < 1 << 16
 
 
 def check_request(request: Request) -> None:
@@ -171,62 +152,6 @@ def _single(values: Sequence[bytes] | None, name: str, missing: type[HandshakeEr
 
 def _duplicate(name: str) -> DuplicateField:
     return DuplicateField(f"The WebSocket handshake {name} field is given twice")
-
-
-class _Origin(NamedTuple):
-    scheme: str
-    host: str
-    port: int | None
-
-
-def _parse_origin(text: str) -> _Origin | None:
-    match = _ORIGIN.fullmatch(text)
-    if match is None:
-        return None
-    scheme, host, port = match.groups()
-    scheme = scheme.lower()
-    return _Origin(scheme, host.lower(), int(port) if port else _DEFAULT_PORTS.get(scheme))
-
-
-@lru_cache(maxsize=64)
-def _parse_allowed(allowed: tuple[str, ...]) -> frozenset[_Origin | None]:
-    return frozenset(map(_parse_origin, allowed))
-
-
-def check_origin(request: Request, origins: Origins) -> None:
-    """Raise `OriginRefused` unless ``origins`` lets in the page that made the request (RFC 6455 §10.2).
-
-    A page of this site is one of http, https, ws or wss whose host and port are those of the request's Host; a port
-    that is not written is the default of the origin's scheme. ``null`` is let in only where ``allowed`` has it.
-    """
-    values = raw_fields(request.headers).get(b"Origin")
-    if not values or origins.allow_any_origin_dangerously:
-        return
-    origin = values[0].decode("latin-1")
-    if origin == "null" and "null" in origins.allowed:
-        return
-    parsed, host = _parse_origin(origin), request.authority or request.field("Host")
-    if parsed is not None:
-        if origins.same_site and _is_same_site(parsed, host):
-            return
-        if parsed in _parse_allowed(tuple(origins.allowed)):
-            return
-    missed = f"this site (Host: {_shown(host or '')})" if origins.same_site else "an allowed one"
-    raise OriginRefused(f"The Origin {_shown(origin)} is not {missed}; {_ALLOWING}")
-
-
-def _is_same_site(origin: _Origin, host: str | None) -> bool:
-    default = _DEFAULT_PORTS.get(origin.scheme)
-    match = _HOST.fullmatch(host) if host else None
-    if default is None or match is None:
-        return False
-    name, port = match.groups()
-    return name.lower() == origin.host and (int(port) if port else default) == origin.port
-
-
-def _shown(text: str) -> str:
-    # The peer's text, made harmless for a log, a terminal and a browser that takes the body for HTML.
-    return _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", text[:_SHOWN])[:_SHOWN]
 
 
 def select_subprotocol(request: Request, supported: Sequence[str]) -> str | None:
