@@ -17,7 +17,7 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from twisted_beastws import Deflate, Limits, Timeouts, WebSocketProtocol, WebSocketServerFactory
 
-LIMITS = Limits(max_message_size=16 << 20, max_fragments=None, max_buffered=64 << 20)
+LIMITS = Limits(max_message_size=16 << 20)
 # A suite takes a ping that it did not ask for as a fault.
 TIMEOUTS = Timeouts(ping_interval=None)
 

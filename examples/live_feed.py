@@ -73,7 +73,7 @@ draw()
 
 # A message of a few octets only grows by it; the last ones that a newcomer gets become much shorter.
 DEFLATE = Deflate(threshold=64)
-LIMITS = Limits(max_buffered=1 << 16, slow_reader="drop")
+LIMITS = Limits(max_message_size=1 << 12, max_buffered=1 << 16, slow_reader="drop")
 
 
 class Viewer(WebSocketProtocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
 from math import nan
 from typing import Any
@@ -80,3 +80,59 @@ def test_the_words() -> None:
     with pytest.raises(ValueError) as too_high:
         Deflate(level=10)
     assert str(too_high.value) == "Deflate(level=10): must be a number, 0-9"
+
+
+class TestTogether:
+    """Every message that is received can be sent back."""
+
+    @pytest.mark.parametrize("size", [1, 1 << 20, (1 << 20) + 1, 16 << 20, 1 << 30])
+    def test_the_other_limits_follow_the_message_size(self, size: int) -> None:
+        limits = Limits(max_message_size=size)
+        assert limits.max_buffered == max(4 << 20, 4 * size)
+        assert limits.max_fragments == max(4096, -(-size // 256))
+        assert limits.max_queued_size == max(1 << 20, size)
+        # The suite of Autobahn sends 4 MiB in frames of 64 bytes.
+        assert size < 16 << 20 or limits.max_fragments >= (4 << 20) // 64
+
+    def test_they_follow_a_changed_message_size(self) -> None:
+        assert replace(Limits(), max_message_size=16 << 20) == Limits(max_message_size=16 << 20)
+        assert replace(Limits(max_message_size=16 << 20), max_message_size=1 << 20) == Limits()
+
+    def test_one_that_is_given_stays(self) -> None:
+        limits = Limits(max_message_size=16 << 20, max_buffered=17 << 20, max_fragments=100, max_queued_size=1)
+        assert (limits.max_buffered, limits.max_fragments, limits.max_queued_size) == (17 << 20, 100, 1)
+        assert replace(limits, max_message_size=1 << 20).max_buffered == 17 << 20
+
+    @pytest.mark.parametrize(("buffered", "fits"), [(4999, False), (5000, True), (5001, True)])
+    def test_a_write_buffer_must_hold_a_message(self, buffered: int, fits: bool) -> None:
+        options = {"max_message_size": 5000, "max_buffered": buffered, "high_water": 100, "low_water": 50}
+        if fits:
+            assert Limits(**options).max_buffered == buffered
+            return
+        with pytest.raises(ValueError) as caught:
+            Limits(**options)
+        assert str(caught.value) == (
+            "Limits(max_message_size=5000, max_buffered=4999): a message that is received could not be sent back: give "
+            "max_buffered=5000 or more, or max_message_size=4999 or less"
+        )
+
+    @pytest.mark.parametrize(("fragments", "fits"), [(49, False), (50, True), (51, True), (None, True)])
+    def test_a_peer_with_the_same_limits_must_take_our_fragments(self, fragments: int | None, fits: bool) -> None:
+        options: dict[str, Any] = {"max_message_size": 5000, "fragment_size": 100, "max_fragments": fragments}
+        if fits:
+            assert Limits(**options).max_fragments == fragments
+            return
+        with pytest.raises(ValueError) as caught:
+            Limits(**options)
+        assert str(caught.value) == (
+            "Limits(max_message_size=5000, fragment_size=100, max_fragments=49): a message of max_message_size is sent "
+            "in 50 frames, and a peer with these limits refuses them: give max_fragments=50 or more, or a greater "
+            "fragment_size"
+        )
+
+    def test_short_fragments_of_ours_are_taken_by_default(self) -> None:
+        assert Limits(fragment_size=10).max_fragments == 104858
+
+    def test_unlimited_messages_have_no_measure(self) -> None:
+        limits = Limits(max_message_size=None, max_buffered=100, high_water=50, low_water=10)
+        assert (limits.max_buffered, limits.max_fragments) == (100, 4096)

@@ -100,7 +100,7 @@ class Owner(list[str]):
 
 
 def make(transport: Any, owner: Owner | None = None, **limits: Any) -> Outgoing:
-    limits = {"max_buffered": 1000, "high_water": 500, "low_water": 100, **limits}
+    limits = {"max_message_size": 1, "max_buffered": 1000, "high_water": 500, "low_water": 100, **limits}
     return Outgoing(transport, Limits(**limits), Owner() if owner is None else owner)
 
 

@@ -13,7 +13,7 @@ from twisted_beastws.producers import TURN
 
 pytestmark = pytest.mark.usefixtures("logged")
 
-LIMITS = Limits(high_water=100, low_water=50, max_buffered=1000)
+LIMITS = Limits(high_water=100, low_water=50, max_message_size=1000, max_buffered=1000)
 
 
 class Producer:

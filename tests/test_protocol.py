@@ -229,7 +229,7 @@ class TestOneWrite:
 
     def test_a_small_buffer_is_no_harm(self, connect):
         """Octets that are gathered are as many writes as the limit allows, not one that it forbids."""
-        peer = connect(Echo, limits=Limits(max_buffered=1000, high_water=1000, low_water=100))
+        peer = connect(Echo, limits=Limits(max_message_size=1000, max_buffered=1000, high_water=1000, low_water=100))
         peer.sends(peer.text("x" * 100) * 50)
         assert peer.reads() == text("x" * 100) * 50
         assert peer.protocol.state is State.OPEN
@@ -905,7 +905,7 @@ class TestSend:
         assert peer.reads() == b""
 
 
-LIMITS = {"max_buffered": 1000, "high_water": 500, "low_water": 100}
+LIMITS = {"max_message_size": 1000, "max_buffered": 1000, "high_water": 500, "low_water": 100}
 
 
 def stall(peer: Any) -> None:

@@ -324,7 +324,7 @@ class TestCoroutine:
 
     def test_paces_the_peer(self, connect):
         """While the handler waits for its own peer to read, no more is read from it than the queue holds."""
-        peer = connect(echo, limits=Limits(max_buffered=1000, high_water=500, low_water=100))
+        peer = connect(echo, limits=Limits(max_message_size=1000, max_buffered=1000, high_water=500, low_water=100))
         peer.transport.stall()
         sent = 0
         while peer.transport.producerState == "producing":

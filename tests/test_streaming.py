@@ -84,7 +84,7 @@ class TestMessage:
         assert frames(peer.reads()) == sent
 
     def test_what_is_held_counts_towards_max_buffered(self, connect):
-        limits = Limits(max_buffered=400, high_water=50, low_water=10, slow_reader="pause")
+        limits = Limits(max_message_size=400, max_buffered=400, high_water=50, low_water=10, slow_reader="pause")
         peer = connect(limits=limits)
         with peer.protocol.message() as message:
             peer.protocol.send(b"x" * (400 - HELD_OVERHEAD))
@@ -128,7 +128,9 @@ class TestMessage:
 
     @pytest.mark.parametrize("policy", ["pause", "drop"])
     def test_a_part_too_much_is_refused_whole(self, connect, policy):
-        peer = connect(limits=Limits(max_buffered=100, high_water=50, low_water=10, slow_reader=policy))
+        peer = connect(
+            limits=Limits(max_message_size=100, max_buffered=100, high_water=50, low_water=10, slow_reader=policy)
+        )
         peer.transport.stall()
         with peer.protocol.message() as message:
             message.write("a" * 90)
@@ -140,7 +142,7 @@ class TestMessage:
         assert frames(peer.reads()) == [(0x01, b"a" * 90), (0x00, b"b" * 90), (0x00, b"d"), (0x80, b"")]
 
     def test_a_part_too_much_closes_with_1013(self, connect):
-        peer = connect(limits=Limits(max_buffered=100, high_water=50, low_water=10))
+        peer = connect(limits=Limits(max_message_size=100, max_buffered=100, high_water=50, low_water=10))
         peer.transport.stall()
         with pytest.raises(ConnectionClosed), peer.protocol.message() as message:
             for _ in range(4):
@@ -261,7 +263,9 @@ class TestFragmentSize:
         assert frames(peer.reads()) == [(0x81, b"a"), (0x01, b"b" * 10), (0x80, b"b" * 5), (0x81, b"c")]
 
     def test_a_message_is_let_in_whole_or_not(self, connect):
-        limits = Limits(fragment_size=10, max_buffered=150, high_water=50, low_water=10, slow_reader="drop")
+        limits = Limits(
+            fragment_size=10, max_message_size=150, max_buffered=150, high_water=50, low_water=10, slow_reader="drop"
+        )
         peer = connect(limits=limits)
         peer.transport.stall()
         for letter in (b"a", b"b", b"c"):

@@ -121,24 +121,36 @@ class Timeouts:
         return cls(handshake=30.0, idle=None, ping_interval=None, close=30.0)
 
 
+class Derived(int):
+    """A default that follows another option. One that the user gives is a plain ``int``, and is not changed."""
+
+
+BYTES_A_FRAGMENT = 256
+"""The shortest fragments, on average, in which a message of ``max_message_size`` may come: 4096 fragments for 1 MiB."""
+
+
 @dataclass(frozen=True)
 class Limits:
-    """How much a connection may hold; sizes in octets. Every limit is refused *beyond* its number, not at it.
+    """How much a connection may hold; sizes in bytes. Every limit is refused *beyond* its number, not at it.
+
+    A message that is received can be sent back: ValueError says which of ``max_message_size``, ``max_buffered`` and
+    ``max_fragments`` do not fit together. Those that you leave out follow ``max_message_size``.
 
     max_message_size: a message, inflated; ``None`` is unlimited. 1 MiB (websockets' ``max_size``).
     max_frame_size: one frame's payload as sent; ``None`` leaves it to max_message_size.
-    max_fragments: frames of one message, empty ones too. 4096 (websockets).
+    max_fragments: frames of one message, empty ones too; ``None`` is unlimited. 4096 (websockets), or one for each 256
+        bytes of max_message_size.
     max_head_size: the HTTP head with its empty line. 16 KiB (Node.js' ``--max-http-header-size``).
     max_head_lines: the head's lines. 128 (websockets' ``MAX_NUM_HEADERS``).
     high_water, low_water: above the one producers are paused, at or below the other `drain` fires. 64 KiB and a quarter
         of it (asyncio's transports).
-    max_buffered: octets waiting for a slow reader, hard. 4 MiB.
+    max_buffered: bytes of memory that wait for a slow reader, hard. 4 MiB, or four times max_message_size.
     slow_reader: what happens at max_buffered: ``close`` (with 1013), ``drop`` (whole messages, counted) or ``pause``
         (`BufferFull` is raised).
     fragment_size: longer messages are sent in frames of so many octets, so that pings and pongs can go in between; None
         sends each in one frame. 256 KiB (Beast's ``auto_fragment``, at 4 KiB).
-    max_queued, max_queued_size: messages, and octets of them, received but not yet taken; above either the transport is
-        paused. 16 (websockets' ``max_queue``) and 1 MiB.
+    max_queued, max_queued_size: messages, and the bytes of memory that they take, received but not yet taken; above
+        either the transport is paused. 16 (websockets' ``max_queue``) and 1 MiB, or max_message_size.
     max_connections, max_connections_per_peer: of one factory, answered with 503 beyond; ``None`` is unlimited. A peer
         is an IPv4 address or an IPv6 network of 64 bits; an IPv6 network of 48 bits may have four times as much, here
         and in the limits below. All programs on UNIX sockets are one peer, unless a proxy forwards its clients'
@@ -159,16 +171,16 @@ class Limits:
 
     max_message_size: int | None = 1 << 20
     max_frame_size: int | None = None
-    max_fragments: int | None = 4096
+    max_fragments: int | None = Derived(4096)
     max_head_size: int = 1 << 14
     max_head_lines: int = 128
     high_water: int = 1 << 16
     low_water: int = 1 << 14
-    max_buffered: int = 1 << 22
+    max_buffered: int = Derived(1 << 22)
     slow_reader: Literal["close", "drop", "pause"] = "close"
     fragment_size: int | None = 1 << 18
     max_queued: int = 16
-    max_queued_size: int = 1 << 20
+    max_queued_size: int = Derived(1 << 20)
     max_connections: int | None = None
     max_connections_per_peer: int | None = None
     max_opening: int | None = None
@@ -182,10 +194,43 @@ class Limits:
 
     def __post_init__(self) -> None:
         _check_positive(self, *(field.name for field in fields(self) if field.name != "slow_reader"))
+        if self.max_message_size is not None:
+            self._derive(self.max_message_size)
+            self._check_echo(self.max_message_size)
         if not self.low_water <= self.high_water <= self.max_buffered:
             raise ValueError("Limits: low_water <= high_water <= max_buffered does not hold")
         if self.slow_reader not in ("close", "drop", "pause"):
             raise ValueError(f"Limits(slow_reader={self.slow_reader!r}): must be 'close', 'drop' or 'pause'")
+
+    def _frames(self, message: int) -> int:
+        """Frames that a message of that size is sent in."""
+        return 1 if self.fragment_size is None else -(-message // self.fragment_size)
+
+    def _derive(self, message: int) -> None:
+        derived = {
+            "max_buffered": max(1 << 22, 4 * message),
+            "max_fragments": max(4096, -(-message // BYTES_A_FRAGMENT), self._frames(message)),
+            "max_queued_size": max(1 << 20, message),
+        }
+        for name, number in derived.items():
+            if isinstance(getattr(self, name), Derived):
+                object.__setattr__(self, name, Derived(number))
+
+    def _check_echo(self, message: int) -> None:
+        if self.max_buffered < message:
+            raise ValueError(
+                f"Limits(max_message_size={message}, max_buffered={self.max_buffered}): a message that is received "
+                f"could not be sent back: give max_buffered={message} or more, or max_message_size={self.max_buffered} "
+                "or less"
+            )
+        frames = self._frames(message)
+        if self.max_fragments is not None and frames > self.max_fragments:
+            raise ValueError(
+                f"Limits(max_message_size={message}, fragment_size={self.fragment_size}, "
+                f"max_fragments={self.max_fragments}): a message of max_message_size is sent in {frames} frames, and a "
+                f"peer with these limits refuses them: give max_fragments={frames} or more, or a greater "
+                "fragment_size"
+            )
 
 
 @dataclass(frozen=True)

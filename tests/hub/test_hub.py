@@ -268,7 +268,9 @@ class TestOthersAreNotDisturbed:
 class TestSlowReaders:
     def test_have_what_their_own_limits_say(self, hub: Hub, connect: Callable[..., Any]) -> None:
         peers = {
-            policy: connect(limits=Limits(max_buffered=100, high_water=50, low_water=25, slow_reader=policy))
+            policy: connect(
+                limits=Limits(max_message_size=100, max_buffered=100, high_water=50, low_water=25, slow_reader=policy)
+            )
             for policy in ("close", "drop", "pause")
         }
         for peer in peers.values():
@@ -311,7 +313,7 @@ class TestSlowReaders:
         peer.leaves()
 
     def test_what_one_can_never_hold_passes_it_by(self, hub: Hub, connect: Callable[..., Any]) -> None:
-        small = connect(limits=Limits(max_buffered=100, high_water=50, low_water=25))
+        small = connect(limits=Limits(max_message_size=100, max_buffered=100, high_water=50, low_water=25))
         fine = joined(hub, "a")
         hub.join(small.protocol, "a")
         hub.publish("a", "x" * 200)

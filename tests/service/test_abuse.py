@@ -37,7 +37,7 @@ class Member(WebSocketProtocol):
     def binary_received(self, data):
         hub.publish("all", data)
 
-factory = WebSocketServerFactory(Member, limits=Limits(max_buffered=1 << 18))
+factory = WebSocketServerFactory(Member, limits=Limits(max_message_size=1 << 18, max_buffered=1 << 18))
 """
 
 CLIENTS, STALLED = 1000, 100

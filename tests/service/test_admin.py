@@ -218,7 +218,7 @@ class TestMetrics:
         assert told[f"{name}_sum"] == pytest.approx(0.302)
 
     def test_tell_of_slow_readers(self, connect: Callable[..., Any], clock: Clock) -> None:
-        limits = Limits(slow_reader="drop", max_buffered=1000, high_water=500, low_water=100)
+        limits = Limits(slow_reader="drop", max_message_size=1000, max_buffered=1000, high_water=500, low_water=100)
         served = Served(connect, clock, limits=limits)
         peer = served.client()
         peer.transport.stall()

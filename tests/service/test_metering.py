@@ -169,7 +169,9 @@ class TestSent:
         assert server.traffic == Traffic(sent_texts=2, sent_text_octets=11, sent_binaries=2, sent_binary_octets=4)
 
     def test_what_is_refused_is_not_sent(self, serve: Any) -> None:
-        server = serve(limits=Limits(slow_reader="pause", max_buffered=100, high_water=50, low_water=10))
+        server = serve(
+            limits=Limits(slow_reader="pause", max_message_size=100, max_buffered=100, high_water=50, low_water=10)
+        )
         peer = server.client()
         peer.transport.stall()
         peer.protocol.send(bytes(90))
@@ -311,7 +313,7 @@ class TestRoundTrips:
         assert sum(server.meter.round_trips) == 1
 
 
-SMALL: dict[str, Any] = {"max_buffered": 1000, "high_water": 500, "low_water": 100}
+SMALL: dict[str, Any] = {"max_message_size": 1000, "max_buffered": 1000, "high_water": 500, "low_water": 100}
 
 
 class TestSlowReaders:

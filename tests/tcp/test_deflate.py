@@ -29,7 +29,7 @@ DATA = random.Random(1).randbytes(100_000)
 MESSAGES = ["hello", "hello", "", b"", TEXT, DATA, DATA, TEXT, bytes(300_000), "€" * 70_000]
 
 # A message of 1,000,000 octets fits these compressed alone, in either direction.
-SMALL = Limits(max_frame_size=1 << 16, max_buffered=1 << 16, fragment_size=None)
+SMALL = Limits(max_frame_size=1 << 16, max_message_size=None, max_buffered=1 << 16, fragment_size=None)
 MILLION = b"0123456789" * 100_000
 
 

@@ -655,7 +655,7 @@ class TestSlowReader:
             connection.sendall(small(0x88, last[2:4]))
             return bytes(data) + read_all(connection)
 
-        limits = Limits(max_buffered=1_000_000, slow_reader=policy)
+        limits = Limits(max_message_size=1_000_000, max_buffered=1_000_000, slow_reader=policy)
         async with serve(Flood, secure, limits=limits) as server:
             data = await server.by_socket(conversation, receive_buffer=4096)
         messages, rest = divmod(len(data) - len(last), len(whole))

@@ -754,6 +754,7 @@ LIMITS = st.builds(
     Limits,
     max_message_size=st.sampled_from([None, 1 << 20, 10, 40, 130]),
     max_frame_size=st.sampled_from([None, None, 8, 126]),
+    fragment_size=st.none(),
     max_fragments=st.sampled_from([None, 4096, 1, 2, 4]),
     max_messages_per_turn=st.sampled_from([None, 1000, 1, 2, 5]),
     max_seconds_per_turn=st.sampled_from([None, 0.002]),

@@ -551,7 +551,7 @@ class TestLimits:
     @pytest.mark.parametrize("limit", [1, 2, 4, 16])
     @pytest.mark.parametrize("size", [0, 64])
     def test_fragments(self, server, limit, size):
-        limits = Limits(max_fragments=limit)
+        limits = Limits(max_fragments=limit, fragment_size=None)
         if limit > 1:
             assert self.refused(server, limits, split_in(limit - 1, size)) is None
         assert self.refused(server, limits, split_in(limit, size)) is None
@@ -559,12 +559,14 @@ class TestLimits:
 
     def test_fragments_are_refused_by_their_header(self, server):
         start = header(Frame(CONTINUATION, b"", False), server, length=100) + (b"\1\2\3\4" if server else b"")
-        recorder = Recorder(server, Limits(max_fragments=2)).receive((TEXT, b"1", False), (CONTINUATION, b"2", False))
+        recorder = Recorder(server, Limits(max_fragments=2, fragment_size=None)).receive(
+            (TEXT, b"1", False), (CONTINUATION, b"2", False)
+        )
         assert recorder.feed(start).error is errors.TooManyFragments
         assert recorder.sent == [closed(1008)]
 
     def test_fragments_are_of_one_message_and_no_control_frames(self, server):
-        limits = Limits(max_fragments=2)
+        limits = Limits(max_fragments=2, fragment_size=None)
         two = [(BINARY, b"x", False), (PING, b""), (PONG, b""), (CONTINUATION, b"x")]
         recorder = Recorder(server, limits).receive(*two, (BINARY, b"x"), *two, *two)
         assert recorder.error is None
@@ -602,7 +604,9 @@ class TestLimits:
         ):
             recorder = Recorder(server, limits).receive((TEXT, b"x" * 11))
             assert str(recorder.session.error) == f"message too big: {told}"
-        recorder = Recorder(server, Limits(max_fragments=1)).receive((TEXT, b"", False), (CONTINUATION, b""))
+        recorder = Recorder(server, Limits(max_fragments=1, fragment_size=None)).receive(
+            (TEXT, b"", False), (CONTINUATION, b"")
+        )
         assert "Limits.max_fragments is 1" in str(recorder.session.error)
 
 

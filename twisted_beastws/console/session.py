@@ -20,7 +20,7 @@ from twisted_beastws.wire.closing import CloseReason
 MAX_MESSAGE = 1 << 24
 """Octets of a message in either direction, 16 MiB; people look at them."""
 
-LIMITS = Limits(max_message_size=MAX_MESSAGE, max_buffered=4 * MAX_MESSAGE, slow_reader="pause")
+LIMITS = Limits(max_message_size=MAX_MESSAGE, slow_reader="pause")
 
 
 class Session(WebSocketProtocol):

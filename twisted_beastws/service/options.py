@@ -567,11 +567,8 @@ class Options(TwistedOptions):
     @property
     def limits(self) -> Limits:
         """How much a connection may hold, and how many there may be."""
-        # What may come in may go out again, to a reader with some of it still before them.
-        buffered = max(Limits.max_buffered, 4 * self["max-message"])
         return Limits(
             max_message_size=self["max-message"],
-            max_buffered=buffered,
             max_head_size=self["max-head"],
             max_connections=self["max-connections"] or None,
             max_connections_per_peer=self["max-connections-per-address"] or None,
