@@ -16,6 +16,7 @@ GOOD = {
     "subprotocols=binary": Keys(subprotocols=("binary",)),
     "subprotocols=a,b.c": Keys(subprotocols=("a", "b.c")),
     "subprotocols=": Keys(subprotocols=()),
+    "subprotocols=*": Keys(subprotocols=("*",)),
     "origins=https://a.example,http://b:8080": Keys(origins=("https://a.example", "http://b:8080")),
     "authority=example.com": Keys(authority="example.com"),
     "authority=[::1]:8080": Keys(authority="[::1]:8080"),

@@ -247,6 +247,7 @@ BAD_CLIENTS = {
     "ws:example.com:traget=/x": "ws: traget= is none of its keys: target, subprotocols,",
     "wss:example.com:traget=/x": "'traget'",
     "wss:example.com:ping=-1": "wss: ping=-1: ",
+    "ws:example.com:subprotocols=*": "subprotocols=*: that is for servers",
 }
 
 
@@ -528,6 +529,16 @@ class TestServing:
             for target in ("/", "/x/", "/xy", "/y?/x", "/%78"):
                 failure: Any = await failure_of(dial(f"ws:127.0.0.1:{port}:target={target}"))
                 assert (failure.response.status, failure.response.body) == (404, b"There is no WebSocket here\n")
+
+    @pytest.mark.parametrize(("offered", "spoken"), [("base64,binary", "base64"), ("x", "x"), ("", None)])
+    @leaving_nothing
+    async def test_any_subprotocol(self, offered, spoken):
+        async with listening(f"beastws:tcp:{LOOPBACK}:subprotocols=*", Keeping(Echo)) as port:
+            names = offered.split(",") if offered else []
+            ws = await connect(f"ws://127.0.0.1:{port}/", reactor=reactor, subprotocols=names)
+            assert ws.subprotocol == spoken
+            await ws.close()
+            await converse(await dial(f"ws:127.0.0.1:{port}"))
 
     @leaving_nothing
     async def test_anywhere_without_one(self):

@@ -22,6 +22,7 @@ from twisted_beastws.endpoint_keys import Keys
 from twisted_beastws.options import Settings, Timeouts
 from twisted_beastws.server import WebSocketServerFactory
 from twisted_beastws.tunnel import SUBPROTOCOLS, ClientTunnelFactory, Tunnel, TunnelFactory
+from twisted_beastws.wire.handshake import ANY_SUBPROTOCOL
 from twisted_beastws.wire.http import Request, Response
 from twisted_beastws.wire.url import WebSocketURL
 
@@ -121,6 +122,8 @@ class ClientEndpoint:
         authority = keys.authority or url.host_field
         self._url = url
         self.reactor = reactor
+        if keys.subprotocols is not None and ANY_SUBPROTOCOL in keys.subprotocols:
+            raise ValueError("subprotocols=*: that is for servers; a client offers names, such as binary")
         self._subprotocols = SUBPROTOCOLS if keys.subprotocols is None else keys.subprotocols
         # TLS, if any, is the endpoint's own.
         self._endpoint = WebSocketClientEndpoint(

@@ -62,7 +62,7 @@ class WebSocketServerFactory(Factory):
         gets each open connection: ``async def echo(ws): async for message in ws: ws.send(message)``. A generator
         function in ``inlineCallbacks`` serves as well.
     decorator: gets each HTTP `Response` before it is sent, failures too; may be a coroutine function.
-    subprotocols: those spoken here, the preferred first.
+    subprotocols: those spoken here, the preferred first; ``*`` is any that the client offers.
     origins: whose web pages may connect; default: this site's own.
     timeouts, limits: see `Timeouts` and `Limits`.
     deflate: how messages are compressed for a client that offers it; None, the default, is never.

@@ -15,7 +15,7 @@ from OpenSSL.crypto import FILETYPE_PEM
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.ssl import Certificate, KeyPair
 
-from twisted_beastws import Limits, Origins, Timeouts, WebSocketServerFactory
+from twisted_beastws import Deflate, Limits, Origins, Timeouts, WebSocketServerFactory
 from twisted_beastws._version import __version__
 from twisted_beastws.peers import peer_of
 from twisted_beastws.service import Options, makeService
@@ -235,6 +235,45 @@ class TestGiven:
         assert (options["trust-proxy"], options["proxy-header"]) == (["10.0.0.0/8", "unix"], "forwarded")
         assert options.proxies is not None
         assert issubclass(makeService(options).factory.make.func, BehindProxy)  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize(
+        ("given", "deflate"),
+        [
+            ("on", Deflate()),
+            ("level=6", Deflate(level=6)),
+            (
+                "server_max_window_bits=12; client-max-window-bits=9,server_no_context_takeover, threshold=64",
+                Deflate(
+                    server_max_window_bits=12,
+                    client_max_window_bits=9,
+                    server_no_context_takeover=True,
+                    threshold=64,
+                ),
+            ),
+            ("client-no-context-takeover,mem-level=9", Deflate(client_no_context_takeover=True, mem_level=9)),
+        ],
+    )
+    def test_parameters_of_deflate(self, given: str, deflate: Deflate) -> None:
+        assert makeService(parse(f"--deflate={given}")).factory.settings.deflate == deflate
+        assert makeService(parse()).factory.settings.deflate is None
+
+    @pytest.mark.parametrize(
+        ("given", "why"),
+        [
+            ("", "'' is no parameter: give on, or some of server_max_window_bits, "),
+            ("off", "'off' is no parameter: give on, or some of "),
+            ("level", "level=: give a number"),
+            ("level=x", "level=x: give a number"),
+            ("level=10", "Deflate(level=10): must be a number, 0-9"),
+            ("level=1,level=2", "level is given twice"),
+            ("server_max_window_bits=8", "Deflate(server_max_window_bits=8): must be"),
+            ("server_no_context_takeover=1", "server_no_context_takeover takes no value"),
+            ("level=1,", "is no parameter"),
+        ],
+    )
+    def test_parameters_that_deflate_has_not(self, given: str, why: str) -> None:
+        told = refusal(f"--deflate={given}")
+        assert told.startswith(f"--deflate={given}: ") and why in told
 
     def test_names_of_the_admins_listener(self) -> None:
         names = parse("--admin=tcp:1", "--admin-host=beastws.internal", "--admin-host", "metrics")["admin-host"]

@@ -457,6 +457,18 @@ class TestTermination:
         assert "connections to close" not in service.log
 
 
+class TestCompression:
+    def test_of_the_chat(self, tmp_path: Path) -> None:
+        with running(tmp_path, "--deflate=level=6,server_max_window_bits=12") as service:
+            with connect(service.url, proxy=None) as client:
+                assert "server_max_window_bits=12" in client.response.headers["Sec-WebSocket-Extensions"]
+                assert client.recv(PATIENCE) == WELCOME
+                client.send("hello " * 1000)
+                assert client.recv(PATIENCE) == "hello " * 1000
+            with connect(service.url, proxy=None, compression=None) as client:
+                assert client.recv(PATIENCE) == WELCOME
+
+
 class TestOperation:
     def test_what_is_to_be_seen_while_it_runs_and_while_it_stops(self, tmp_path: Path) -> None:
         pytest.importorskip("prometheus_client", reason="NO METRICS ARE TESTED: pip install .[metrics]")

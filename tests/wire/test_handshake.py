@@ -408,6 +408,11 @@ class TestSubprotocol:
             (("A",), ("a",), None),
             (("ab",), ("a",), None),
             (("\xff, a",), ("a",), "a"),
+            (("b, a",), ("*",), "b"),
+            (("b, a",), ("a", "*"), "a"),
+            ((), ("*",), None),
+            (("\xff, a b, , c",), ("*",), "c"),
+            (("*",), ("*",), "*"),
         ],
     )
     def test_the_servers_order_decides(

@@ -188,5 +188,6 @@ def _factory(
         origins=options.origins,
         timeouts=options.timeouts,
         limits=options.limits,
+        deflate=options.deflate,
         budget=options.budget,
     )

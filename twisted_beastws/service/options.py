@@ -20,13 +20,14 @@ from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.hub import Hub, LocalBackplane
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.hub.redis_url import RedisURL
-from twisted_beastws.options import Limits, Origins, Timeouts
+from twisted_beastws.options import Deflate, Limits, Origins, Timeouts
 from twisted_beastws.server import WebSocketServerFactory
 from twisted_beastws.service import worker
 from twisted_beastws.service.access_log import FORMATS, AccessLog
 from twisted_beastws.service.app import AppError, Served, find_app
 from twisted_beastws.service.authentication import Certificates, CheckerError, Checkers, make_checker
 from twisted_beastws.service.config import ConfigError, read_config
+from twisted_beastws.service.deflating import read_deflate
 from twisted_beastws.service.descriptions import with_unix_mode
 from twisted_beastws.service.forwarded import HEADERS, TrustedProxies
 from twisted_beastws.service.handover import absolute, read_files
@@ -105,13 +106,13 @@ _LIMITS = (
     "max-byte-rate",
 )
 
-SETTINGS = ("ping-interval", "idle-timeout", "handshake-timeout", *_LIMITS, "origin", *ORIGIN_FLAGS)
+SETTINGS = ("ping-interval", "idle-timeout", "handshake-timeout", *_LIMITS, "origin", *ORIGIN_FLAGS, "deflate")
 """Those that a `WebSocketServerFactory` has settings of its own for."""
 
 REPEATED = ("listen", "origin", "auth", "trust-proxy", "admin-host")
 
 GROUPS: Mapping[str, Sequence[str]] = {
-    "What is served": ("listen", "path", "app", "workers", "worker-timeout"),
+    "What is served": ("listen", "path", "app", "deflate", "workers", "worker-timeout"),
     "Who may come in": ("origin", *ORIGIN_FLAGS, "auth", "client-ca", "trust-proxy", "proxy-header"),
     "Times": ("ping-interval", "idle-timeout", "handshake-timeout"),
     "Limits": (*_LIMITS, "max-memory", "max-login-failures"),
@@ -185,6 +186,12 @@ def _messages(text: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", text):
         raise ValueError("give a number of messages; 0 keeps none")
     return int(text)
+
+
+def _deflate(text: str) -> str:
+    read_deflate(text)
+    # A worker reads it again.
+    return text
 
 
 def _backplane(text: str) -> str:
@@ -278,6 +285,12 @@ class Options(TwistedOptions):
             "worker-timeout",
             "Seconds without a sign of life after which one of these processes is killed and replaced; 0 is never.",
             _seconds,
+        ),
+        _parameter(
+            "deflate",
+            "Compress messages for clients that offer it: on, or parameters such as "
+            "'level=6, server_max_window_bits=12, server_no_context_takeover'.",
+            _deflate,
         ),
         _parameter("ping-interval", "Seconds between two pings to a connection; 0 is never.", _seconds),
         _parameter("idle-timeout", "Seconds of silence after which a connection is closed; 0 is never.", _seconds),
@@ -553,6 +566,11 @@ class Options(TwistedOptions):
                         f"{self._named(option)} does not reach a WebSocketServerFactory: {self['app']} has its own"
                     )
         return app
+
+    @property
+    def deflate(self) -> Deflate | None:
+        """How messages are compressed."""
+        return None if self["deflate"] is None else read_deflate(self["deflate"])
 
     @property
     def timeouts(self) -> Timeouts:

@@ -41,6 +41,12 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # 16 bytes in Base64. The last four bits of the 22nd character are padding, which RFC 4648 §3.5 lets a decoder ignore:
 # the example in RFC 6455 §4.1, which some clients send, has some of them set.
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
+# RFC 6455 §4.1: a subprotocol is a token (RFC 9110 §5.6.2).
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+ANY_SUBPROTOCOL = "*"
+"""Among a server's subprotocols: the first one that the client offers, if it offers none of the others."""
+
 # The field values that a 101 and a 426 share.
 _UPGRADE, _CONNECTION = b"websocket", b"Upgrade"
 ENDPOINT = "This is a WebSocket endpoint (RFC 6455, version 13): open it with a WebSocket client, not as a page"
@@ -155,11 +161,18 @@ def _duplicate(name: str) -> DuplicateField:
 
 
 def select_subprotocol(request: Request, supported: Sequence[str]) -> str | None:
-    """The first of ``supported`` that the client offers, or None (RFC 6455 §4.2.2, /subprotocol/)."""
+    """Return the first of ``supported`` that the client offers, or None (RFC 6455 §4.2.2, /subprotocol/).
+
+    ``*`` among them stands for the first that the client offers.
+    """
     if not supported:
         return None
     offered = offered_subprotocols(request)
-    return next((name for name in supported if name in offered), None)
+    known = next((name for name in supported if name in offered), None)
+    if known is not None or ANY_SUBPROTOCOL not in supported:
+        return known
+    # What is no token cannot stand in the answer.
+    return next((name for name in offered if _NAME.fullmatch(name)), None)
 
 
 def offered_subprotocols(request: Request) -> list[str]:
