@@ -28,6 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-cases", action="store_true", help="run all 517 cases of the conformance suite, about an hour"
     )
+    parser.addoption(
+        "--histories", type=int, default=300, help="random histories of a simulated Redis that are checked; 300"
+    )
     parser.addoption("--uvloop", action="store_true", help="run the suite on twisted_beastws.uvreactor")
 
 

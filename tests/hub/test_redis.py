@@ -1,270 +1,147 @@
-"""The backplane through Redis, on a link whose every step the test takes."""
+"""The backplane through Redis, on a simulated one of which the test takes every step."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
-from twisted_beastws.hub import Hub, PublishError
+from twisted_beastws.hub import Hub, Message, PublishError, PublishUnknown
 from twisted_beastws.hub.backplane import BackplaneState, order_of
-from twisted_beastws.hub.redis import Found, Link, RedisBackplane
+from twisted_beastws.hub.redis import JOIN_PATIENCE, RedisBackplane
+from twisted_beastws.hub.redis_errors import Refused
+from twisted_beastws.hub.redis_rooms import MAX_HELD
 
+from .simulated import ERRORS, Node, SimulatedRedis, settle
 from .stubs import Stub, outcome
 
-
-class Lost(Exception):
-    """A command's end where its connection was lost."""
-
-
-class Server:
-    """What a Redis does with it all."""
-
-    def __init__(self) -> None:
-        self.streams: dict[str, list[tuple[str, bytes]]] = {}
-        self.names: dict[str, dict[tuple[FakeLink, str], str]] = {}
-        self.subscribers: dict[str | None, list[FakeLink]] = {}
-        self.refusing = False
-
-    def publish(self, room: str | None, payload: bytes, keep: int) -> bytes:
-        if self.refusing:
-            raise Lost("OOM")
-        message_id = ""
-        if keep and room is not None:
-            stream = self.streams.setdefault(room, [])
-            message_id = f"{int(stream[-1][0][:-2]) + 1 if stream else 1}-0"
-            stream.append((message_id, payload))
-            del stream[:-keep]
-        for link in self.subscribers.get(room, []):
-            link.coming.append(lambda link=link: link.user.received(room, message_id or None, payload))
-        return message_id.encode()
-
-    def history(self, room: str, after: str, count: int) -> Found:
-        stream = self.streams.get(room, [])
-        later = [entry for entry in stream if order_of(entry[0]) > order_of(after)]
-        return Found(after in dict(stream), len(later) > count, later[:count])
-
-
-class FakeLink(Link):
-    """A link to `Server`: commands wait to be done, their answers and what is published to come, until it is time."""
-
-    def __init__(self, server: Server, user: RedisBackplane) -> None:
-        self.server = server
-        self.user = user
-        self.connected = False
-        self.sent: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
-        self.answers: deque[tuple[Deferred[Any], Any]] = deque()
-        self.coming: deque[Callable[[], object]] = deque()
-        self.subscribing: list[Deferred[object]] = []
-        self.log: list[tuple[str, str | None]] = []
-
-    # The test's side.
-
-    def connect(self) -> None:
-        self.connected = True
-        self.user.prepare().addCallbacks(lambda _: self.user.up(), lambda _: None)
-
-    def cut(self, executed: bool = True) -> None:
-        """Lose the connections: commands that were sent are executed or not, answers and messages are lost."""
-        self.connected = False
-        for links in self.server.subscribers.values():
-            if self in links:
-                links.remove(self)
-        while self.sent:
-            command, done = self.sent.popleft()
-            if executed:
-                self._execute(command)
-            self.answers.append((done, None))
-        self.coming.clear()
-        self.user.lost()
-        while self.answers:
-            self.answers.popleft()[0].errback(Lost("the connection was lost"))
-
-    def execute(self) -> None:
-        if self.sent:
-            command, done = self.sent.popleft()
-            self.answers.append((done, self._execute(command)))
-
-    def _execute(self, command: Callable[[], Any]) -> Any:
-        try:
-            return command()
-        except Lost as error:
-            return error
-
-    def answer(self) -> None:
-        if self.answers:
-            done, result = self.answers.popleft()
-            if isinstance(result, Exception):
-                done.errback(result)
-            else:
-                done.callback(result)
-
-    def receive(self) -> None:
-        if self.coming:
-            self.coming.popleft()()
-
-    def settle(self) -> None:
-        while self.sent or self.answers or self.coming:
-            self.execute()
-            self.answer()
-            self.receive()
-
-    # The backplane's side.
-
-    def start(self) -> None:
-        pass
-
-    def stop(self) -> Deferred[None]:
-        return succeed(None)
-
-    def _send(self, command: Callable[[], Any]) -> Deferred[Any]:
-        assert self.connected
-        self.sent.append((command, Deferred()))
-        return self.sent[-1][1]
-
-    def subscribe(self, room: str | None) -> Deferred[object]:
-        assert self.connected
-        self.log.append(("subscribe", room))
-        self.server.subscribers.setdefault(room, []).append(self)
-        done: Deferred[object] = Deferred()
-        self.subscribing.append(done)
-        self.coming.append(lambda: done.callback(None))
-        return done
-
-    def unsubscribe(self, room: str) -> None:
-        assert self.connected
-        self.log.append(("unsubscribe", room))
-        self.server.subscribers[room].remove(self)
-
-    def publish(self, room: str | None, payload: bytes, keep: int) -> Deferred[bytes]:
-        return self._send(lambda: self.server.publish(room, payload, keep))
-
-    def history(self, room: str, after: str, count: int, size: int) -> Deferred[Found]:
-        return self._send(lambda: self.server.history(room, after, count))
-
-    def latest(self, room: str) -> Deferred[str]:
-        return self._send(lambda: self.server.streams.get(room, [("0-0", b"")])[-1][0])
-
-    def enter(self, room: str, member: str, name: str) -> None:
-        assert self.connected
-        self.server.names.setdefault(room, {})[(self, member)] = name
-
-    def exit(self, room: str, member: str) -> None:
-        assert self.connected
-        del self.server.names[room][(self, member)]
-
-    def who(self, room: str) -> Deferred[list[str]]:
-        return self._send(lambda: list(self.server.names.get(room, {}).values()))
-
-
-class Node(RedisBackplane):
-    """A backplane on a `FakeLink`, with its hub."""
-
-    def __init__(self, server: Server, *, connected: bool = True, **options: Any) -> None:
-        super().__init__("redis://h", **options)
-        self.link = FakeLink(server, self)
-        self.hub = Hub(self)
-        self.hub.start()
-        if connected:
-            self.link.connect()
-            self.link.settle()
-            assert self.state is BackplaneState.CONNECTED
-
-    def _make_link(self) -> Link:
-        return self.link
-
-    def joins(self, room: str = "a", *, settle: bool = True, **options: Any) -> Stub:
-        stub = Stub()
-        joining = self.hub.join(stub.connection, room, **options)
-        if settle:
-            self.link.settle()
-            assert outcome(joining) is not None
-        return stub
+BUDGETS = (1 << 22, 1 << 26)
 
 
 @pytest.fixture
-def server() -> Server:
-    return Server()
+def server() -> SimulatedRedis:
+    return SimulatedRedis()
 
 
-def settle(*nodes: Node) -> None:
-    while any(node.link.sent or node.link.answers or node.link.coming for node in nodes):
-        for node in nodes:
-            node.link.settle()
+@pytest.fixture
+def quiet(logged: Callable[..., Any]) -> Any:
+    """Lines in the log are no failure of the test."""
+    yield
+    logged(type(None))
+
+
+def gap(message: Message) -> str:
+    return "GAP"
+
+
+def told(node: Node, room: str = "a", **options: Any) -> Stub:
+    """A member that hears of gaps."""
+    return node.joins(room, gap=gap, **options)
+
+
+def elsewhere(server: SimulatedRedis, room: str, *said: str, payload: bytes | None = None) -> None:
+    """A third hub publishes."""
+    for text in said or ("",):
+        server.publish("0-0 ", room, payload or f"other 1 t\n{text}".encode(), 100, "", BUDGETS)
+
+
+def done(deferred: Deferred[Any]) -> Any:
+    """What it fired with, as often as it is asked for."""
+    result = outcome(deferred)
+    deferred.addCallback(lambda _: result)
+    return result
+
+
+def said_of(error: Any) -> str:
+    assert isinstance(error, PublishError)
+    return str(error)
 
 
 class TestPublish:
-    def test_reaches_all_hubs_in_one_order_the_publishers_own_too(self, server: Server) -> None:
+    def test_all_hubs_hear_all_messages_in_one_order(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         members = [one.joins(), two.joins(), one.joins()]
         published = [one.hub.publish("a", "1"), two.hub.publish("a", "2"), one.hub.publish("a", "3")]
-        two.link.execute()
+        two.link_.execute()
         settle(one, two)
         assert [member.heard for member in members] == [["2", "1", "3"]] * 3
-        assert [outcome(each) for each in published] == ["2-0", "1-0", "3-0"]
+        ids = [order_of(done(each)) for each in published]
+        assert ids[1] < ids[0] < ids[2]
 
     @pytest.mark.parametrize("data", ["", "007", "1.5", "\u00e9\n", b"", b"007", b"\n\x00\xff"])
-    def test_arrives_as_it_was(self, server: Server, data: str | bytes) -> None:
+    def test_a_message_arrives_unchanged(self, server: SimulatedRedis, data: str | bytes) -> None:
         one, two = Node(server), Node(server)
         member = two.joins()
         one.hub.publish("a", data)
         settle(one, two)
         assert member.heard == [data]
 
-    def test_all_but_one(self, server: Server) -> None:
+    def test_an_excluded_connection_hears_nothing(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         publisher, here, there = one.joins(), one.joins(), two.joins()
         one.hub.publish("a", "hello", exclude=publisher.connection)
         settle(one, two)
         assert [publisher.heard, here.heard, there.heard] == [[], ["hello"], ["hello"]]
 
-    def test_to_all_rooms_of_all_hubs(self, server: Server) -> None:
+    def test_a_message_to_all_reaches_all_rooms_of_all_hubs(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         members = [one.joins("a"), two.joins("b")]
-        done = one.hub.publish_to_all("hello", exclude=members[0].connection)
+        to_all = one.hub.publish_to_all("hello", exclude=members[0].connection)
         settle(one, two)
         assert [member.heard for member in members] == [[], ["hello"]]
-        assert outcome(done) is None and done.called
-        assert server.streams == {}
+        assert done(to_all) is None and to_all.called
+        assert server.data.streams == {}
 
-    def test_where_it_has_no_members_it_is_history_for_those_to_come(self, server: Server) -> None:
+    def test_a_message_to_an_empty_room_is_in_its_history(self, server: SimulatedRedis) -> None:
         one = Node(server)
         published = one.hub.publish("a", "hello")
-        one.link.settle()
-        assert outcome(published) == "1-0"
+        one.link_.settle()
+        assert done(published)
         assert one.joins(after="0-0").heard == ["hello"]
 
-    def test_what_redis_refuses_fails_and_is_delivered_here_in_its_place(self, server: Server) -> None:
+    @pytest.mark.parametrize("error", ["OOM", "MISCONF"])
+    @pytest.mark.usefixtures("quiet")
+    def test_a_refused_message_fails_and_is_delivered_here_behind_earlier_ones(
+        self, server: SimulatedRedis, error: str
+    ) -> None:
         one, two = Node(server), Node(server)
         here, there = one.joins(), two.joins()
         taken = one.hub.publish("a", "1")
-        one.link.execute()
-        server.refusing = True
+        one.link_.execute()
+        server.error = error
         refused = one.hub.publish("a", "2")
-        one.link.execute()
-        one.link.answer()
-        one.link.answer()
+        one.link_.execute()
+        one.link_.answer()
+        one.link_.answer()
         # The first one's way through Redis is longer than the second one's refusal.
         assert here.heard == []
         settle(one, two)
         assert here.heard == ["1", "2"]
         assert there.heard == ["1"]
-        assert outcome(taken) == "1-0"
-        error = outcome(refused)
-        assert isinstance(error, PublishError) and error.delivered_here
-        assert str(error) == "the backplane did not take the message: OOM"
-        server.refusing = False
+        assert done(taken)
+        assert done(refused).delivered_here and not isinstance(done(refused), PublishUnknown)
+        server.error = None
         one.hub.publish("a", "3")
         settle(one, two)
         assert here.heard == ["1", "2", "3"]
 
+    @pytest.mark.parametrize("error", ["OOM", "MISCONF", "READONLY", "LOADING"])
+    @pytest.mark.usefixtures("quiet")
+    def test_callers_never_see_the_words_of_redis(self, server: SimulatedRedis, error: str) -> None:
+        one = Node(server)
+        one.joins()
+        server.error = error
+        refused = one.hub.publish("a", "2")
+        one.link_.execute()
+        one.link_.answer()
+        words = said_of(done(refused))
+        assert words.startswith("the backplane ") and words.endswith(": only the members here have the message")
+        assert not any(word in words for word in ("Redis", "OOM", "command", *ERRORS[error].split()[:1]))
+
     @pytest.mark.parametrize(("more", "refused"), [(-1, False), (0, False), (1, True)])
-    def test_what_waits_for_redis_is_bounded(self, server: Server, more: int, refused: bool) -> None:
+    def test_bytes_that_wait_for_redis_are_bounded(self, server: SimulatedRedis, more: int, refused: bool) -> None:
         one = Node(server)
         here = one.joins()
         one.hub.publish("a", "x" * 1000)
@@ -273,361 +150,666 @@ class TestPublish:
         one._max_in_flight = 2 * waiting
         published = one.hub.publish("a", "y" * (1000 + more))
         if refused:
-            error = outcome(published)
-            assert isinstance(error, PublishError) and not error.delivered_here
-        one.link.settle()
+            assert not done(published).delivered_here
+            assert one.failures == {"overloaded": 1}
+        one.link_.settle()
         assert [said[0] for said in here.heard] == (["x"] if refused else ["x", "y"])
         assert one.in_flight == 0
-        one.hub.publish("a", "z" * 1500)
-        one.link.settle()
-        assert here.heard[-1] == "z" * 1500
 
-    def test_octets_of_somebody_else_are_told_of_and_passed_over(
-        self, server: Server, logged: Callable[..., Any]
+    def test_noise_of_other_programs_is_logged_and_skipped(
+        self, server: SimulatedRedis, logged: Callable[..., Any]
     ) -> None:
         one = Node(server)
         here = one.joins()
-        for payload in (b"", b"noise", b"a b c\nd", b"hub 1 x\n", b"hub 1 t\n\xff", b"\xff 1 t\n"):
-            server.publish("a", payload, 100)
-        server.publish("a", b"hub 1 t\nfine", 100)
-        one.link.settle()
+        for payload in (b"noise", b"a b c\nd", b"hub 1 x\n", b"hub 1 t\n\xff", b"\xff 1 t\n"):
+            elsewhere(server, "a", payload=payload)
+        elsewhere(server, "a", "fine")
+        one.link_.settle()
         assert here.heard == ["fine"]
-        assert len(logged(type(None))) == 6
-        # Such an id could not be caught up from.
+        assert logged(type(None))
         for message_id in ("nonsense", "1-1\x1b", "\ufffd"):
-            one.received("a", message_id, b"hub 1 t\nbad")
+            one.received("a", message_id, "0-0", "e1", b"hub 1 t\nbad")
+        one.received("a", "9-9", "nonsense", "e1", b"hub 1 t\nbad")
         assert here.heard == ["fine"]
         assert len(logged(type(None))) == 3
-        one.link.cut()
-        one.link.connect()
-        one.link.settle()
-        assert one.state is BackplaneState.CONNECTED
+
+
+class TestRef:
+    def test_a_second_message_with_the_same_ref_is_not_published(self, server: SimulatedRedis) -> None:
+        one, two = Node(server), Node(server)
+        member = two.joins()
+        published = [one.hub.publish("a", "hello", ref="r"), two.hub.publish("a", "hello", ref="r")]
+        settle(one, two)
+        other = [one.hub.publish("a", "hello", ref="other"), one.hub.publish("b", "hello", ref="r")]
+        settle(one, two)
+        assert done(published[0]) == done(published[1])
+        assert len({done(each) for each in other}) == 2
+        assert member.heard == ["hello", "hello"]
+
+    @pytest.mark.parametrize("executed", [True, False])
+    @pytest.mark.usefixtures("quiet")
+    def test_a_retry_after_an_unknown_outcome_is_heard_once(self, server: SimulatedRedis, executed: bool) -> None:
+        one, two = Node(server), Node(server)
+        members = [one.joins(), two.joins()]
+        pending = one.hub.publish("a", "hello", ref="r")
+        one.link_.cut(executed)
+        assert isinstance(done(pending), PublishUnknown) and not done(pending).delivered_here
+        assert "not known" in said_of(done(pending))
+        settle(two)
+        again = two.hub.publish("a", "hello", ref="r")
+        settle(two)
+        one.returns()
+        settle(one, two)
+        assert done(again)
+        assert [member.heard for member in members] == [["hello"], ["hello"]]
+
+    @pytest.mark.usefixtures("quiet")
+    def test_without_redis_nobody_gets_a_message_with_a_ref(self, server: SimulatedRedis) -> None:
+        one = Node(server)
+        member = one.joins()
+        one.link_.cut()
+        assert said_of(done(one.hub.publish("a", "x", ref="r"))) == "the backplane is away: nobody has the message"
+        one.returns()
+        server.error = "OOM"
+        refused = one.hub.publish("a", "x", ref="r")
+        one.link_.settle()
+        assert said_of(done(refused)) == "the backplane is full: nobody has the message"
+        server.error = None
+        one.hub.publish("a", "x", ref="r")
+        one.link_.settle()
+        assert member.heard == ["x"]
 
 
 class TestSubscriptions:
-    def test_only_to_rooms_with_members_here(self, server: Server) -> None:
+    def test_a_hub_subscribes_only_to_rooms_with_members(self, server: SimulatedRedis) -> None:
         one = Node(server)
         first, second = one.joins("a"), one.joins("a")
         one.joins("b")
         one.hub.leave(first.connection, "a")
-        assert one.link.log == [("subscribe", None), ("subscribe", "a"), ("subscribe", "b")]
+        assert one.link_.log == [("subscribe", None), ("subscribe", "a"), ("subscribe", "b")]
         second.ends()
-        assert one.link.log[3:] == [("unsubscribe", "a")]
+        one.link_.settle()
+        assert one.link_.log[3:] == [("unsubscribe", "a")]
         assert server.subscribers["a"] == []
 
-    def test_joining_waits_for_it_and_so_does_publishing_there(self, server: Server) -> None:
+    def test_joining_and_publishing_wait_for_the_subscription(self, server: SimulatedRedis) -> None:
         one = Node(server)
         member = Stub()
         joining = [one.hub.join(member.connection, "a"), one.hub.join(Stub().connection, "a")]
         published = one.hub.publish("a", "hello")
         assert not any(each.called for each in joining)
-        assert not one.link.sent
-        one.link.settle()
+        assert not one.link_.sent
+        one.link_.settle()
         assert all(each.called for each in joining)
-        assert outcome(published) == "1-0"
+        assert done(published)
         assert member.heard == ["hello"]
 
-    def test_a_loss_ends_the_waiting(self, server: Server) -> None:
+    @pytest.mark.usefixtures("quiet")
+    def test_a_loss_ends_the_waiting(self, server: SimulatedRedis) -> None:
         one = Node(server)
         member = Stub()
         joining, published = one.hub.join(member.connection, "a"), one.hub.publish("a", "hello")
-        one.link.cut()
+        one.link_.cut()
         assert joining.called
-        assert isinstance(outcome(published), PublishError)
+        assert isinstance(done(published), PublishError)
         assert member.heard == ["hello"]
 
-    def test_a_message_on_its_way_to_a_room_that_is_left_goes_nowhere(self, server: Server) -> None:
+    def test_a_message_to_a_room_that_was_left_goes_nowhere(self, server: SimulatedRedis) -> None:
         one = Node(server)
         member = one.joins()
         published = one.hub.publish("a", "hello")
-        one.link.execute()
+        one.link_.execute()
         one.hub.leave(member.connection, "a")
-        one.link.settle()
-        assert outcome(published) == "1-0"
+        one.link_.settle()
+        assert done(published)
         assert member.heard == []
 
-    def test_one_that_fails_holds_nobody_up(self, server: Server, logged: Callable[..., Any]) -> None:
+    def test_messages_between_subscription_and_first_place_are_delivered(self, server: SimulatedRedis) -> None:
         one = Node(server)
-        member = Stub()
-        joining = one.hub.join(member.connection, "a")
-        one.link.coming.clear()
-        one.link.subscribing[-1].errback(Lost("NOPERM"))
+        elsewhere(server, "a", "before")
+        member = one.joins(settle=False)
+        one.link_.take_subscription()
+        one.link_.receive()
+        elsewhere(server, "a", "since", "since then")
+        one.link_.execute()
+        one.link_.answer()
+        one.link_.settle()
+        assert member.heard == ["since", "since then"]
+
+
+class TestFirstConnection:
+    def test_a_join_waits_for_it(self, server: SimulatedRedis) -> None:
+        one = Node(server, connected=False)
+        elsewhere(server, "a", "1", "2")
+        after = server.data.streams["a"][0][0]
+        back, fresh = Stub(), Stub()
+        joining = [one.hub.join(back.connection, "a", after=after), one.hub.join(fresh.connection, "a")]
+        assert not one.ready and not one.hub.ready
+        one.clock.advance(JOIN_PATIENCE - 1)
+        assert not any(each.called for each in joining)
+        one.returns()
+        assert one.ready and one.hub.ready
+        assert [done(each) for each in joining] == [True, True]
+        elsewhere(server, "a", "3")
+        one.link_.settle()
+        assert (back.heard, fresh.heard) == (["2", "3"], ["3"])
+
+    def test_a_join_waits_no_longer_than_its_patience_and_then_hears_of_the_gap(self, server: SimulatedRedis) -> None:
+        one = Node(server, connected=False)
+        member, back = Stub(), Stub()
+        joining = one.hub.join(member.connection, "a", gap=gap)
+        returning = one.hub.join(back.connection, "a", gap=gap, after="1-1")
+        one.clock.advance(JOIN_PATIENCE)
+        assert (done(joining), done(returning)) == (True, False)
+        assert isinstance(done(one.hub.publish("a", "hello")), PublishError)
+        one.returns()
+        assert member.heard == back.heard == ["hello", "GAP"]
+        elsewhere(server, "a", "again")
+        one.link_.settle()
+        assert member.heard == ["hello", "GAP", "again"]
+
+    def test_a_stop_ends_the_waiting(self, server: SimulatedRedis) -> None:
+        one = Node(server, connected=False)
+        joining = one.hub.join(Stub().connection, "a")
+        one.hub.stop()
         assert joining.called
-        assert outcome(one.hub.publish("a", "hello")) is None
-        assert logged(type(None))
-
-    def test_where_it_began_is_not_after_what_came_since(self, server: Server) -> None:
-        one = Node(server)
-        server.publish("a", b"hub 1 t\nbefore", 100)
-        member = one.joins(settle=False)
-        one.link.receive()
-        one.link.execute()
-        server.publish("a", b"hub 2 t\nsince", 100)
-        one.link.settle()
-        one.link.cut()
-        one.link.connect()
-        one.link.settle()
-        assert member.heard == ["since"]
-
-    def test_and_none_from_before_is_lost_on_who_joins_it_again(self, server: Server) -> None:
-        one = Node(server)
-        one.hub.publish("a", "early")
-        member = one.joins(settle=False)
-        one.link.settle()
-        assert member.heard == ["early"]
+        assert one.clock.getDelayedCalls() == []
 
 
+@pytest.mark.usefixtures("quiet")
 class TestLoss:
-    def test_members_here_have_what_was_on_its_way_and_it_failed(self, server: Server) -> None:
+    def test_messages_with_an_id_keep_their_place(self, server: SimulatedRedis) -> None:
+        one, two = Node(server), Node(server)
+        members = [one.joins(), two.joins()]
+        two.hub.publish("a", "theirs")
+        settle(two)
+        ours = one.hub.publish("a", "ours")
+        one.link_.execute()
+        one.link_.answer()
+        assert done(ours)
+        # Both were on their way to us.
+        one.link_.cut()
+        assert members[0].heard == []
+        settle(two)
+        one.returns()
+        assert members[0].heard == members[1].heard == ["theirs", "ours"]
+
+    def test_an_acknowledged_message_without_an_id_is_delivered_here_at_once(self, server: SimulatedRedis) -> None:
         one = Node(server)
         member = one.joins()
-        answered = one.hub.publish("a", "1")
-        one.link.execute()
-        one.link.answer()
-        pending = one.hub.publish("a", "2")
-        one.link.cut()
-        assert member.heard == ["1", "2"]
-        assert outcome(answered) == "1-0"
-        error = outcome(pending)
-        assert isinstance(error, PublishError) and error.delivered_here
+        one.hub.publish("a", "notice", keep=False)
+        one.link_.execute()
+        one.link_.answer()
+        pending = one.hub.publish("a", "unknown", keep=False)
+        one.link_.cut()
+        assert member.heard == ["notice"]
+        assert isinstance(done(pending), PublishUnknown)
 
-    def test_meanwhile_it_is_delivered_here_and_told(self, server: Server) -> None:
+    def test_messages_meanwhile_are_delivered_here_and_fail(self, server: SimulatedRedis) -> None:
         one = Node(server)
         publisher, member = one.joins(), one.joins()
-        one.link.cut()
+        one.link_.cut()
         assert one.state is BackplaneState.CONNECTING
         assert one.losses == 1
-        error = outcome(one.hub.publish("a", "hello", exclude=publisher.connection))
+        error = done(one.hub.publish("a", "hello", exclude=publisher.connection))
         assert isinstance(error, PublishError) and error.delivered_here
+        assert one.failures == {"away": 1}
         assert [publisher.heard, member.heard] == [[], ["hello"]]
-        assert server.streams == {}
+        assert server.data.streams == {}
         joined = one.joins("b")
         one.hub.publish("b", "there too").addErrback(lambda _: None)
         assert joined.heard == ["there too"]
 
-    def test_before_the_first_connection_as_well(self, server: Server) -> None:
-        one = Node(server, connected=False)
-        member = one.joins()
-        assert isinstance(outcome(one.hub.publish("a", "hello")), PublishError)
-        assert member.heard == ["hello"]
-        assert one.losses == 0
-        one.link.connect()
-        one.link.settle()
-        one.hub.publish("a", "again")
-        one.link.settle()
-        assert member.heard == ["hello", "again"]
-
-    def test_back_again_all_rooms_are_subscribed_and_have_what_they_missed(self, server: Server) -> None:
+    def test_back_again_all_rooms_have_the_messages_that_they_missed(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
-        members = [one.joins("a"), one.joins("b"), two.joins("a")]
+        members = [told(one, "a"), told(one, "b"), told(two, "a")]
         two.hub.publish("a", "before")
         settle(one, two)
-        one.link.cut()
+        one.link_.cut()
         for room in ("a", "b"):
             two.hub.publish(room, f"missed in {room}")
         settle(two)
-        one.link.connect()
-        assert one.link.log[3:] == [("subscribe", None), ("subscribe", "a"), ("subscribe", "b")]
+        joined = told(one, "c")
+        two.hub.publish("c", "missed in c")
+        settle(two)
+        one.link_.connect()
         two.hub.publish("a", "meanwhile")
         settle(two, one)
         two.hub.publish("a", "after")
         settle(two, one)
         assert members[0].heard == members[2].heard == ["before", "missed in a", "meanwhile", "after"]
         assert members[1].heard == ["missed in b"]
+        assert joined.heard == ["missed in c"]
 
-    def test_long_histories_are_caught_up_in_parts(self, server: Server) -> None:
+    def test_long_histories_are_caught_up_in_parts(self, server: SimulatedRedis) -> None:
         one, two = Node(server, history=1000), Node(server, history=1000)
-        member = one.joins()
-        one.link.cut()
+        member = told(one)
+        one.link_.cut()
         for number in range(300):
             two.hub.publish("a", str(number))
         settle(two)
-        one.link.connect()
-        settle(one)
+        one.returns()
         assert member.heard == [str(number) for number in range(300)]
 
-    @pytest.mark.parametrize("executed", [True, False])
-    def test_what_was_delivered_here_does_not_come_again(self, server: Server, executed: bool) -> None:
-        one, two = Node(server), Node(server)
-        member = one.joins()
-        one.hub.publish("a", "in doubt").addErrback(lambda _: None)
-        one.link.cut(executed)
-        two.hub.publish("a", "other")
+    def test_beyond_the_history_the_gap_is_reported_in_its_place(self, server: SimulatedRedis) -> None:
+        one, two = Node(server, history=10), Node(server, history=10)
+        member = told(one)
+        two.hub.publish("a", "before")
+        settle(one, two)
+        one.link_.cut()
+        for number in range(12):
+            two.hub.publish("a", str(number))
         settle(two)
-        one.link.connect()
-        settle(one)
-        assert member.heard == ["in doubt", "other"]
-        assert len(server.streams["a"]) == (2 if executed else 1)
+        one.returns()
+        two.hub.publish("a", "after")
+        settle(two, one)
+        assert member.heard == ["before", "GAP", *map(str, range(2, 12)), "after"]
+        assert one.gaps == 1
 
-    def test_without_a_history_it_goes_on(self, server: Server) -> None:
+    def test_without_a_history_a_gap_is_reported(self, server: SimulatedRedis) -> None:
         one, two = Node(server, history=0), Node(server, history=0)
-        member = one.joins()
-        one.link.cut()
+        member = told(one)
+        one.link_.cut()
         two.hub.publish("a", "missed")
         settle(two)
-        one.link.connect()
-        settle(one)
-        assert outcome(two.hub.publish("a", "after")) is None
+        one.returns()
+        after = two.hub.publish("a", "after")
         settle(two, one)
-        assert member.heard == ["after"]
+        assert done(after) is None and after.called
+        assert member.heard == ["GAP", "after"]
 
-    def test_a_loss_while_catching_up_is_caught_up_the_next_time(self, server: Server) -> None:
+    def test_a_loss_while_catching_up_is_caught_up_the_next_time(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
-        member = one.joins()
-        one.link.cut()
+        member = told(one)
+        one.link_.cut()
         two.hub.publish("a", "1")
         settle(two)
-        one.link.connect()
-        while one.link.coming:
-            one.link.receive()
-        assert one.link.sent
+        one.link_.connect()
+        for _ in range(4):
+            one.link_.take_subscription()
+            one.link_.receive()
+            one.link_.execute()
+            one.link_.answer()
         two.hub.publish("a", "2")
         settle(two)
-        one.link.receive()
-        one.link.cut()
-        assert member.heard == []
-        one.link.connect()
-        settle(one)
+        one.link_.cut()
+        one.returns()
         assert member.heard == ["1", "2"]
 
-    def test_octets_of_somebody_else_do_not_hold_it_up(self, server: Server, logged: Callable[..., Any]) -> None:
+    def test_more_messages_than_can_be_held_are_read_from_the_history(self, server: SimulatedRedis) -> None:
+        one = Node(server, history=1000)
+        two = Node(server, history=1000)
+        member = told(one)
+        one.link_.cut()
+        two.hub.publish("a", "missed")
+        settle(two)
+        one.link_.connect()
+        for _ in range(6):
+            one.link_.take_subscription()
+            one.link_.receive()
+            if not one.link_.sent or one.link_.answers:
+                continue
+        while not one._rooms["a"].catching_up:
+            one.link_.execute()
+            one.link_.answer()
+            one.link_.take_subscription()
+            one.link_.receive()
+        said = [str(number) for number in range(2 * MAX_HELD)]
+        for text in said:
+            two.hub.publish("a", text)
+        settle(two)
+        while one.link_.coming:
+            one.link_.receive()
+            assert len(one._rooms["a"]._held or ()) <= MAX_HELD
+        settle(one, two)
+        assert member.heard == ["missed", *said]
+
+    def test_noise_of_other_programs_does_not_hold_up_a_return(
+        self, server: SimulatedRedis, logged: Callable[..., Any]
+    ) -> None:
         one = Node(server)
         member = one.joins()
-        one.link.cut()
-        for _ in range(100):
-            server.publish("a", b"noise", 100)
-        one.link.connect()
-        one.link.settle()
-        server.publish("a", b"hub 1 t\nfine", 100)
-        one.link.settle()
+        one.link_.cut()
+        for _ in range(90):
+            elsewhere(server, "a", payload=b"noise")
+        elsewhere(server, "a", "fine")
+        one.returns()
         assert member.heard == ["fine"]
-        assert logged(type(None))
+
+
+@pytest.mark.usefixtures("quiet")
+class TestLostData:
+    @pytest.mark.parametrize("back", [0, 5000])
+    def test_an_emptied_dataset_is_a_gap_and_ids_rise_whatever_the_clock_does(
+        self, server: SimulatedRedis, back: int
+    ) -> None:
+        one, two = Node(server), Node(server)
+        members = [told(one), told(two)]
+        first = one.hub.publish("a", "before")
+        settle(one, two)
+        for node in (one, two):
+            node.link_.cut()
+        server.flush()
+        server.now -= back
+        for node in (one, two):
+            node.returns()
+        second = two.hub.publish("a", "after")
+        settle(one, two)
+        assert [member.heard for member in members] == [["before", "GAP", "after"]] * 2
+        assert order_of(done(second)) > order_of(done(first))
+        late = Stub()
+        joining = one.hub.join(late.connection, "a", after=done(first))
+        settle(one)
+        assert (done(joining), late.heard) == (False, ["after"])
+
+    def test_a_flush_under_a_living_connection_is_seen_by_the_next_sign_of_life(self, server: SimulatedRedis) -> None:
+        one = Node(server)
+        members = [told(one, "a"), told(one, "b")]
+        one.hub.publish("a", "before")
+        settle(one)
+        server.flush()
+        one.link_.beat()
+        settle(one)
+        assert [member.heard for member in members] == [["before", "GAP"], ["GAP"]]
+
+    def test_an_older_dataset_is_a_gap_even_where_others_published_in_it(self, server: SimulatedRedis) -> None:
+        one, two = Node(server), Node(server)
+        members = [told(one), told(two)]
+        settle(one, two)
+        server.save()
+        one.hub.publish("a", "lost")
+        settle(one)
+        for node in (one, two):
+            node.link_.cut()
+        server.restore()
+        server.now += 1000
+        # The hub that knows nothing of the loss is back first.
+        two.returns()
+        two.hub.publish("a", "new")
+        settle(two)
+        one.returns()
+        two.link_.beat()
+        settle(one, two)
+        assert members[0].heard == ["lost", "GAP", "new", "GAP"]
+        assert members[1].heard == ["new", "GAP"]
+
+    def test_an_evicted_history_is_a_gap_only_for_readers_that_need_it(self, server: SimulatedRedis) -> None:
+        one, two = Node(server), Node(server)
+        members = [told(one), told(two)]
+        first = one.hub.publish("a", "1")
+        settle(one, two)
+        one.link_.cut()
+        second = two.hub.publish("a", "2")
+        settle(two)
+        server.data.evict("a")
+        one.returns()
+        two.hub.publish("a", "3")
+        settle(one, two)
+        assert members[0].heard == ["1", "GAP", "3"]
+        assert members[1].heard == ["1", "2", "3"]
+        for after, complete in ((first, False), (second, True)):
+            back = Stub()
+            joining = two.hub.join(back.connection, "a", after=done(after))
+            settle(two)
+            assert (done(joining), back.heard) == (complete, ["3"])
+
+    def test_an_id_from_nowhere_holds_no_message_back(self, server: SimulatedRedis) -> None:
+        one = Node(server)
+        back = Stub()
+        joining = one.hub.join(back.connection, "a", after="9999999999999999999-0")
+        settle(one)
+        one.hub.publish("a", "now")
+        settle(one)
+        assert (done(joining), back.heard) == (False, ["now"])
+
+
+@pytest.mark.usefixtures("quiet")
+class TestErrors:
+    @pytest.mark.parametrize(("error", "state"), [("OOM", BackplaneState.FULL), ("MISCONF", BackplaneState.NOT_SAVING)])
+    def test_a_state_tells_why_redis_takes_nothing_until_it_does(
+        self, server: SimulatedRedis, error: str, state: BackplaneState
+    ) -> None:
+        one = Node(server)
+        member = one.joins()
+        server.error = error
+        one.hub.publish("a", "refused").addErrback(lambda _: None)
+        one.link_.settle()
+        assert (one.state, one.losses, one.failures) == (state, 0, {"refused": 1})
+        server.error = None
+        one.link_.beat()
+        one.link_.settle()
+        assert one.state is BackplaneState.CONNECTED
+        one.hub.publish("a", "taken")
+        one.link_.settle()
+        assert member.heard == ["refused", "taken"]
+
+    @pytest.mark.parametrize(
+        ("error", "state"), [("READONLY", BackplaneState.READ_ONLY), ("LOADING", BackplaneState.LOADING)]
+    )
+    def test_another_connection_is_tried_where_it_helps(
+        self, server: SimulatedRedis, error: str, state: BackplaneState
+    ) -> None:
+        one, two = Node(server), Node(server)
+        members = [told(one), told(two)]
+        server.error = error
+        one.hub.publish("a", "refused").addErrback(lambda _: None)
+        one.link_.settle()
+        assert not one.link_.connected
+        assert (one.state, one.losses) == (state, 1)
+        server.error = None
+        two.hub.publish("a", "theirs")
+        settle(two)
+        one.returns()
+        one.hub.publish("a", "ours")
+        settle(one, two)
+        assert members[0].heard == ["refused", "theirs", "ours"]
+        assert members[1].heard == ["theirs", "ours"]
+
+    def test_redis_that_is_loading_is_not_connected_to(self, server: SimulatedRedis) -> None:
+        one = Node(server)
+        member = told(one)
+        one.link_.cut()
+        elsewhere(server, "a", "missed")
+        server.error = "LOADING"
+        one.link_.connect()
+        one.link_.settle()
+        assert (one.link_.connected, one.state) == (False, BackplaneState.LOADING)
+        server.error = None
+        one.returns()
+        assert member.heard == ["missed"]
+
+    def test_a_refused_read_of_the_history_is_repeated(self, server: SimulatedRedis) -> None:
+        one = Node(server)
+        member = told(one)
+        one.link_.cut()
+        elsewhere(server, "a", "missed")
+        read, refusals = server.data.read, [Refused("BUSY Redis is busy running a script")] * 2
+
+        def busy(*arguments: Any) -> Any:
+            if refusals:
+                raise refusals.pop()
+            return read(*arguments)
+
+        server.data.read = busy  # type: ignore[method-assign]
+        one.returns()
+        assert member.heard == []
+        for _ in range(2):
+            one.clock.advance(1)
+            one.link_.settle()
+        assert member.heard == ["missed"]
+
+    def test_lines_in_the_log_about_one_trouble_are_a_minute_apart(
+        self, server: SimulatedRedis, logged: Callable[..., Any]
+    ) -> None:
+        one = Node(server)
+        one.joins()
+        server.error = "OOM"
+
+        def lines(seconds: float) -> int:
+            one.clock.advance(seconds)
+            for _ in range(10):
+                one.hub.publish("a", "x").addErrback(lambda _: None)
+                one.link_.settle()
+            return len(logged(type(None)))
+
+        assert [lines(0), lines(30), lines(29), lines(1), lines(59), lines(1)] == [1, 0, 0, 1, 0, 1]
 
 
 class TestHistory:
-    def test_who_comes_back_to_another_hub_has_what_was_missed(self, server: Server) -> None:
+    def test_a_client_that_moves_to_another_hub_has_the_messages_that_it_missed(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         ids = [one.hub.publish("a", str(number)) for number in range(5)]
         settle(one)
-        back = two.joins(after=outcome(ids[1]))
+        back = two.joins(after=done(ids[1]))
         one.hub.publish("a", "now")
         settle(one, two)
         assert back.heard == ["2", "3", "4", "now"]
 
-    def test_while_redis_is_away_there_is_none_and_it_is_told(self, server: Server) -> None:
+    @pytest.mark.usefixtures("quiet")
+    def test_without_redis_there_is_none_and_the_join_says_so(self, server: SimulatedRedis) -> None:
         one = Node(server)
         one.joins()
-        one.link.cut()
+        one.link_.cut()
         back = Stub()
-        assert outcome(one.hub.join(back.connection, "a", after="0-0")) is False
-        one.hub.publish("a", "here").addErrback(lambda _: None)
-        assert back.heard == ["here"]
+        joining = one.hub.join(back.connection, "a", after="1-0")
+        one.hub.publish("a", "now").addErrback(lambda _: None)
+        assert (done(joining), back.heard) == (False, ["now"])
 
-    def test_what_a_member_saw_elsewhere_does_not_come_again_when_its_hub_catches_up(self, server: Server) -> None:
-        one, two = Node(server), Node(server)
-        old = one.joins()
-        one.link.cut()
-        seen = two.hub.publish("a", "seen")
-        settle(two)
-        moved = Stub()
-        one.hub.join(moved.connection, "a", after=outcome(seen))
-        two.hub.publish("a", "missed")
-        settle(two)
-        one.link.connect()
+    def test_a_slow_reader_whose_part_is_trimmed_meanwhile_is_not_complete(self, server: SimulatedRedis) -> None:
+        one = Node(server, history=100)
+        ids = [one.hub.publish("a", str(number)) for number in range(100)]
         settle(one)
-        assert old.heard == ["seen", "missed"]
-        assert moved.heard == ["missed"]
+        back = Stub()
+        back.draining = Deferred()
+        joining = one.hub.join(back.connection, "a", after=done(ids[0]))
+        settle(one)
+        for number in range(90):
+            one.hub.publish("a", str(100 + number))
+            settle(one)
+        draining, back.draining = back.draining, Stub().draining
+        draining.callback(None)
+        settle(one)
+        assert done(joining) is False
+        heard = [int(said) for said in back.heard]
+        assert heard == sorted(set(heard)) and heard[-1] == 189 and len(heard) < 189
+
+    def test_a_room_has_a_budget_of_bytes_and_all_rooms_have_one(self, server: SimulatedRedis) -> None:
+        one = Node(server, max_room_history=10_000, max_history=25_000)
+        for number in range(20):
+            for room in "abcd":
+                one.hub.publish(room, f"{number} " + "x" * 2000)
+                settle(one)
+                assert all(kept <= 10_000 for _, kept in server.data.records.values())
+                assert server.data.size <= 25_000
+        # The room that was written to last is there, and the one that was quiet for longest is not.
+        assert "d" in server.data.records and "a" not in server.data.records
 
 
 class TestNames:
-    def test_are_those_of_all_hubs(self, server: Server) -> None:
+    def test_names_of_all_hubs_are_listed(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
-        ann = one.joins(name="ann")
-        two.joins(name="bob")
+        one.joins(name="ann"), two.joins(name="bob"), one.joins()
         for node in (one, two):
             who = node.hub.who("a")
-            node.link.settle()
-            assert outcome(who) == ["ann", "bob"]
-        ann.ends()
-        who = two.hub.who("a")
-        two.link.settle()
-        assert outcome(who) == ["bob"]
+            settle(one, two)
+            assert sorted(done(who)) == ["ann", "bob"]
 
-    def test_while_redis_is_away_those_here_and_then_all_again(self, server: Server) -> None:
-        one, two = Node(server), Node(server)
-        one.joins(name="ann")
-        two.joins(name="bob")
-        one.link.cut()
-        server.names.clear()
-        late = one.joins(name="eve")
-        assert outcome(one.hub.who("a")) == ["ann", "eve"]
-        assert outcome(one.hub.who("b")) == []
-        late.ends()
-        one.link.connect()
-        one.link.settle()
-        who = one.hub.who("a")
-        one.link.settle()
-        assert outcome(who) == ["ann"]
-
-    def test_a_loss_while_asking_leaves_those_here(self, server: Server) -> None:
+    @pytest.mark.usefixtures("quiet")
+    def test_without_redis_the_names_here_are_listed(self, server: SimulatedRedis) -> None:
         one = Node(server)
         one.joins(name="ann")
+        leaver = one.joins(name="bob")
         who = one.hub.who("a")
-        one.link.cut()
-        assert outcome(who) == ["ann"]
+        one.link_.cut()
+        assert done(who) == ["ann", "bob"]
+        leaver.ends()
+        late = one.joins(name="eve")
+        assert done(one.hub.who("a")) == ["ann", "eve"]
+        assert done(one.hub.who("b")) == []
+        late.ends()
+        one.returns()
+        who = one.hub.who("a")
+        settle(one)
+        assert done(who) == ["ann"]
 
-    def test_rooms_with_names_are_told(self, server: Server) -> None:
+    @pytest.mark.parametrize("error", ["OOM", "MISCONF"])
+    @pytest.mark.usefixtures("quiet")
+    def test_a_member_that_joined_while_redis_refused_writes_is_listed_afterwards(
+        self, server: SimulatedRedis, error: str
+    ) -> None:
+        one, two = Node(server), Node(server)
+        leaver = one.joins(name="leaver")
+        server.error = error
+        one.joins(name="late")
+        leaver.ends()
+        settle(one, two)
+        server.error = None
+        one.link_.beat()
+        settle(one)
+        who = two.hub.who("a")
+        settle(one, two)
+        assert done(who) == ["late"]
+
+    def test_a_large_room_is_asked_about_once_a_second_and_its_list_is_bounded(self, server: SimulatedRedis) -> None:
+        one, two = Node(server), Node(server)
+        for number in range(3000):
+            two.hub.join(Stub().connection, "a", name=f"n{number}")
+        settle(one, two)
+        asked: list[int] = []
+        roster = one.link_.roster
+        one.link_.roster = lambda *page: asked.append(page[2]) or roster(*page)  # type: ignore[func-returns-value,method-assign]
+        rosters = [one.hub.roster("a") for _ in range(50)]
+        settle(one)
+        assert {(len(done(each).names), done(each).members) for each in rosters} == {(1000, 3000)}
+        assert done(one.hub.who("a")) == [f"n{number}" for number in range(1000)]
+        assert sum(asked) <= 1400
+        one.clock.advance(1)
+        again = one.hub.roster("a")
+        settle(one)
+        assert len(done(again).names) == 1000 and sum(asked) > 1400
+
+    def test_rooms_with_names_are_occupied(self, server: SimulatedRedis) -> None:
         one = Node(server)
         one.joins("a", name="ann")
         one.joins("b")
         assert one.occupied() == ["a"]
 
 
-STEPS = ("publish", "publish elsewhere", "execute", "answer", "receive", "settle", "cut", "cut early", "connect")
+class TestSlowMembers:
+    def test_reading_pauses_while_many_messages_wait_to_be_sent(self, server: SimulatedRedis) -> None:
+        one = Node(server)
+        waiting: list[Deferred[None]] = []
+
+        def deliver(message: Message, exclude: object) -> Deferred[None]:
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        one.joins()
+        one._deliver_to_hub = deliver
+        for number in range(300):
+            elsewhere(server, "a", str(number))
+        while one.link_.coming and not one.link_.paused:
+            one.link_.receive()
+        assert len(waiting) == 256
+        waiting[0].callback(None)
+        assert not one.link_.paused
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(STEPS), st.booleans()), max_size=80))
-def test_each_message_once_in_its_publishers_order_whatever_happens_when(steps: list[tuple[str, bool]]) -> None:
-    server = Server()
-    nodes = [Node(server), Node(server)]
-    members = [node.joins() for node in nodes]
-    published: list[tuple[int, str, Deferred[Any]]] = []
+class TestOptions:
+    @pytest.mark.parametrize("prefix", ["", "a b", "\u00e9", "x" * 65, "a\n"])
+    def test_a_prefix_that_is_none_is_refused(self, prefix: str) -> None:
+        with pytest.raises(ValueError, match="1 to 64 printable ASCII characters"):
+            RedisBackplane("redis://h", prefix=prefix)
 
-    def connect(node: Node) -> None:
-        if not node.link.connected:
-            node.link.connect()
+    @pytest.mark.parametrize("prefix", ["a", "x" * 64, "my-app:"])
+    def test_a_prefix_is_taken(self, prefix: str) -> None:
+        assert RedisBackplane("redis://h", prefix=prefix).prefix == prefix
 
-    def publish(which: int) -> None:
-        said = f"{which}:{len(published)}"
-        published.append((which, said, nodes[which].hub.publish("a", said)))
+    @pytest.mark.parametrize(("room", "rooms"), [(0, 10), (11, 10), (-1, 10)])
+    def test_a_room_may_not_have_more_than_all(self, room: int, rooms: int) -> None:
+        with pytest.raises(ValueError, match="max_room_history"):
+            RedisBackplane("redis://h", max_room_history=room, max_history=rooms)
 
-    for step, which in steps:
-        node = nodes[which]
-        if step == "publish":
-            publish(which)
-        elif step == "publish elsewhere":
-            server.publish("a", f"other {len(published)} t\nother:{len(published)}".encode(), 100)
-            published.append((2, f"other:{len(published)}", succeed("taken")))
-        elif step == "connect":
-            connect(node)
-        elif step in ("cut", "cut early"):
-            if node.link.connected:
-                node.link.cut(step == "cut")
-        else:
-            getattr(node.link, step)()
-    for node in nodes:
-        connect(node)
-    settle(*nodes)
-    publish(0)
-    settle(*nodes)
-    results = [(which, said, outcome(done)) for which, said, done in published]
-    for at, member in enumerate(members):
-        assert len(set(member.heard)) == len(member.heard)
-        for which in range(3):
-            in_order = [said for publisher, said, _ in published if publisher == which]
-            heard = [said for said in in_order if said in member.heard]
-            assert [said for said in member.heard if said in in_order] == heard
-        for which, said, result in results:
-            if isinstance(result, str) or which == at:
-                assert said in member.heard, (at, said, result)
+
+def test_a_hub_takes_it(server: SimulatedRedis) -> None:
+    assert isinstance(Hub(Node(server)).backplane, RedisBackplane)

@@ -13,7 +13,7 @@ import pytest_twisted
 from twisted.internet.defer import gatherResults
 from twisted.internet.testing import MemoryReactorClock
 
-from twisted_beastws.hub import Hub, PublishError
+from twisted_beastws.hub import Hub, PublishError, PublishUnknown
 from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.hub.redis import RedisBackplane
 
@@ -222,8 +222,9 @@ class TestLoss:
         before = await one.hub.publish("a", "before")
         await until(lambda: all(member.heard for member in members))
         own_redis.kill()
-        assert (await refusal(one.hub, "down")).delivered_here
+        await refusal(one.hub, "lost")
         await until(lambda: one.backplane.losses and two.backplane.losses)
+        assert (await refusal(one.hub, "down")).delivered_here
         await refusal(two.hub, "down too")
         assert [member.heard for member in members] == [["before", "down"], ["before", "down too"]]
         assert await two.hub.who("a") == []
@@ -269,14 +270,15 @@ class TestLoss:
         member = await one.joins()
         own_redis.stop()
         published = [one.hub.publish("a", str(number)).addErrback(lambda failure: failure.value) for number in range(3)]
-        assert [type(each) for each in await gatherResults(published)] == [PublishError] * 3
-        assert member.heard == ["0", "1", "2"]
+        # Redis has them in its socket, and may take them when it goes on.
+        assert [type(each) for each in await gatherResults(published)] == [PublishUnknown] * 3
+        assert member.heard == []
         await until(lambda: not one.is_connected())
         own_redis.go_on()
         await until(one.is_connected)
         await one.hub.publish("a", "3")
-        await until(lambda: len(member.heard) == 4)
-        assert member.heard == ["0", "1", "2", "3"]
+        await until(lambda: "3" in member.heard)
+        assert member.heard == ["0", "1", "2", "3"][-len(member.heard) :]
         assert logged(type(None))
 
     @pytest_twisted.ensureDeferred

@@ -19,6 +19,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from twisted_beastws import Hub, State, WebSocketProtocol
+from twisted_beastws.hub import Message
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.service import Options, makeService, notices, subprotocol
 from twisted_beastws.service.chat import Chat
@@ -466,18 +467,46 @@ class TestJson:
         client.sends(upgrade(b"/chat?name=bob")[:-2] + login)
         assert client.gets().endswith(b'{"type":"welcome","room":"","name":"ann"}')
 
-    def test_what_the_backplane_does_not_take_is_told_to_its_sender(self) -> None:
+    def test_a_sender_hears_whether_the_backplane_took_its_message(self) -> None:
         service = Service("--backplane=unix:///nowhere") if find_spec("txredisapi") else None
         if service is None:
             pytest.skip("there is no txredisapi (the extra: redis)")
         backplane = cast(RedisBackplane, service.hub.backplane)
         backplane._make_link = NoLink  # type: ignore[method-assign]
+        backplane._given_reactor = clock = Clock()
         ann, other = Speaker(service, "/chat?name=ann"), plain(service)
-        ann.says(type="message", text="hello", ref="7")
+        ann.says(type="message", text="early")
+        # Clients enter when Redis is there, or does not come for ten seconds.
+        assert (ann.gets(), other.gets()) == ([], b"")
+        clock.advance(10)
+        ann.says(type="message", text="hello")
+        ann.says(type="message", text="once", ref="7")
         other.sends(text("plain"))
-        assert other.gets() == b"\x81\x05hello\x81\x05plain"
-        error = {"type": "error", "reason": "the backplane is away: only the members here have the message", "ref": "7"}
-        assert [event.get("text") or event for event in ann.gets()] == ["hello", error, "plain"]
+        assert other.gets() == b"\x81\x05early\x81\x05hello\x81\x05plain"
+        here = {"type": "error", "reason": "the backplane is away: only the members here have the message"}
+        nobody = {"type": "error", "reason": "the backplane is away: nobody has the message", "taken": "no", "ref": "7"}
+        heard = [event.get("text") or event for event in ann.gets() if event["type"] != "join"]
+        assert heard == ["early", here | {"taken": "here"}, "hello", here | {"taken": "here"}, nobody, "plain"]
+
+    def test_a_message_said_again_with_its_ref_is_heard_once(self, service: Service) -> None:
+        ann, other = Speaker(service, "/chat?name=ann"), plain(service)
+        long = "a ref of 16 chars"
+        for _ in range(2):
+            ann.says(type="message", text="hello", ref="7")
+        sent = [event for event in ann.gets() if event["type"] == "sent"]
+        assert len(sent) == 2 and sent[0] == sent[1]
+        # On the next connection, too, with the same name or without one.
+        for path, ref in (("/chat?name=ann", "7"), ("/chat", long), ("/chat", long), ("/chat", "7"), ("/chat", "7")):
+            Speaker(service, path).says(type="message", text="hello", ref=ref)
+        # Another text or another name is another message.
+        Speaker(service, "/chat?name=ann").says(type="message", text="bye", ref="7")
+        Speaker(service, "/chat?name=bob").says(type="message", text="hello", ref="7")
+        assert other.gets() == b"\x81\x05hello" * 4 + b"\x81\x03bye" + b"\x81\x05hello"
+
+    def test_a_gap_is_told_in_its_place(self, service: Service) -> None:
+        ann, other = Speaker(service, "/chat?name=ann"), plain(service)
+        service.hub._deliver(Message("", "", gap=True), None)
+        assert (ann.gets(), other.gets()) == ([{"type": "history", "complete": False}], b"")
 
 
 class TestNames:
@@ -631,6 +660,9 @@ class TestWho:
 
 class NoLink:
     """To a Redis that never comes."""
+
+    def __init__(self, *arguments: object) -> None:
+        pass
 
     def start(self) -> None:
         pass

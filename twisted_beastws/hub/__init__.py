@@ -1,6 +1,14 @@
 """Rooms: what is published in one goes to all its members, on one machine or on many."""
 
-from twisted_beastws.hub.backplane import Backplane, History, LocalBackplane, Message, PublishError, Roster
+from twisted_beastws.hub.backplane import (
+    Backplane,
+    History,
+    LocalBackplane,
+    Message,
+    PublishError,
+    PublishUnknown,
+    Roster,
+)
 from twisted_beastws.hub.hub import Hub
 
-__all__ = ["Backplane", "History", "Hub", "LocalBackplane", "Message", "PublishError", "Roster"]
+__all__ = ["Backplane", "History", "Hub", "LocalBackplane", "Message", "PublishError", "PublishUnknown", "Roster"]

@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from enum import Enum
+from hashlib import sha256
 from sys import getsizeof
 from typing import NamedTuple, Protocol
 
@@ -16,6 +17,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted_beastws.errors import WebSocketError
 
 _ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
+
+REF_TIME = 300
+"""Seconds for which an idempotency key is remembered, if there are not more of them than `MAX_REFS`: 5 minutes."""
+
+MAX_REFS = 65536
+"""Idempotency keys that are remembered: of the last messages that have one. Less than 32 MiB."""
 
 CHUNK = 32
 """Messages of a room's history that are asked for at once."""
@@ -30,6 +37,7 @@ class Message(NamedTuple):
     room: where, or None for everybody. data: ``str`` goes out as text, ``bytes`` as binary.
     id: its place in the room's history, as ``MILLISECONDS-NUMBER`` with the time since 1970; None if it is not there.
     sender, number: the hub that published it, and its count there.
+    gap: no message, but the notice that messages may be missing before the next one; data is empty.
     """
 
     room: str | None
@@ -37,17 +45,20 @@ class Message(NamedTuple):
     id: str | None = None
     sender: str = ""
     number: int = 0
+    gap: bool = False
 
 
 class History(NamedTuple):
     """A part of a room's history, the oldest message first.
 
     complete: nothing is known to be missing before the first. more: there are later ones.
+    until: the latest id that the backplane gave out, in any room; None if it does not say.
     """
 
     messages: list[Message]
     complete: bool
     more: bool
+    until: str | None = None
 
 
 class Roster(NamedTuple):
@@ -61,22 +72,36 @@ class Roster(NamedTuple):
 
 
 class PublishError(WebSocketError):
-    """The backplane did not confirm that it took a message.
-
-    It may be in the history and reach members elsewhere, if only the answer was lost. delivered_here: the members on
-    this hub got it.
-    """
+    """The backplane did not take the message. delivered_here: the members on this hub got it, without an id."""
 
     def __init__(self, reason: str, delivered_here: bool) -> None:
         super().__init__(reason)
         self.delivered_here = delivered_here
 
 
+class PublishUnknown(PublishError):
+    """The connection was lost before the backplane answered: whether it took the message is not known.
+
+    If it did, members get the message in its place, here and elsewhere. To be sure that it is taken, and once, publish
+    it again with the same ``ref``.
+    """
+
+
 class BackplaneState(Enum):
-    """Whether a backplane takes messages."""
+    """Whether a backplane takes messages, and if not, why.
+
+    STOPPED: it was not started, or was stopped. CONNECTING: it is away. LOADING: it reads its data after a start.
+    READ_ONLY: a replica answers. FULL: it has no memory left. NOT_SAVING: it cannot write to its disk.
+    REFUSING: it answers with other errors. CONNECTED: it takes messages.
+    """
 
     STOPPED = "stopped"
     CONNECTING = "connecting"
+    LOADING = "loading"
+    READ_ONLY = "read_only"
+    FULL = "full"
+    NOT_SAVING = "not_saving"
+    REFUSING = "refusing"
     CONNECTED = "connected"
 
 
@@ -108,8 +133,14 @@ class Backplane(Protocol):
     def unsubscribe(self, room: str) -> None:
         """Deliver them no more."""
 
-    def publish(self, room: str | None, data: str | bytes, keep: bool, exclude: object) -> Deferred[str | None]:
-        """Deliver to all hubs; fires with the message's id, fails with `PublishError`."""
+    def publish(
+        self, room: str | None, data: str | bytes, keep: bool, exclude: object, ref: str | None = None
+    ) -> Deferred[str | None]:
+        """Deliver to all hubs; fires with the message's id, fails with `PublishError` or `PublishUnknown`.
+
+        ref: an idempotency key. If a message with the same ref was taken before in this room, this one is not
+        published; the Deferred fires with the id of the earlier one. Without a ref, a hub leaves the argument out.
+        """
 
     def history(self, room: str, after: str) -> Deferred[History]:
         """What was published behind the message of id ``after``, or the first part of it."""
@@ -135,6 +166,11 @@ def order_of(message_id: str) -> tuple[int, int]:
     return int(milliseconds), int(number)
 
 
+def key_of(room: str | None, ref: str) -> str:
+    """An idempotency key of 32 characters for a caller's one, which may be long."""
+    return sha256(f"{room}\0{ref}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
 class LocalBackplane:
     """For one hub alone. The hub gets a message before `publish` returns.
 
@@ -158,6 +194,7 @@ class LocalBackplane:
         self._kept: OrderedDict[str, deque[Message]] = OrderedDict()
         self._names: dict[str, dict[str, str]] = {}
         self._sorted: dict[str, list[str]] = {}
+        self._refs: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
         self._deliver: Deliver = _nobody
 
     def start(self, deliver: Deliver) -> None:
@@ -175,11 +212,22 @@ class LocalBackplane:
     def unsubscribe(self, room: str) -> None:
         pass
 
-    def publish(self, room: str | None, data: str | bytes, keep: bool, exclude: object) -> Deferred[str | None]:
+    def publish(
+        self, room: str | None, data: str | bytes, keep: bool, exclude: object, ref: str | None = None
+    ) -> Deferred[str | None]:
+        key = None if ref is None else key_of(room, ref)
+        if key is not None:
+            known, since = self._refs.get(key, (None, -2.0 * REF_TIME))
+            if abs(self._now() - since) < REF_TIME:
+                return succeed(known)
         message = Message(room, data)
         if keep and room is not None and self._history:
             message = message._replace(id=self._next_id())
             self._keep(room, message)
+        if key is not None:
+            self._refs[key] = message.id, self._now()
+            if len(self._refs) > MAX_REFS:
+                self._refs.popitem(last=False)
         self._deliver(message, exclude)
         return succeed(message.id)
 
@@ -195,7 +243,8 @@ class LocalBackplane:
             part.append(message)
             size += len(message.data)
         complete = first > 0 and kept[first - 1].id == after
-        return succeed(History(part, complete, first + len(part) < len(kept)))
+        until = "{}-{}".format(*self._last)
+        return succeed(History(part, complete, first + len(part) < len(kept), until))
 
     def enter(self, room: str, member: str, name: str) -> None:
         self._names.setdefault(room, {})[member] = name

@@ -13,14 +13,31 @@ MAX_HELD = 256
 
 
 class CatchUp:
-    """Reads a room's history from a message on, while what is published meanwhile is held.
+    """Reads a room's history from a message on, while messages that are published meanwhile are held.
 
-    after: the id of the last message that was given. fetch: gives the history behind an id. give: takes a message.
-    pace: fires when more may be given; a failure ends it.
-    done: what is published now needs not come here any more.
+    Args:
+        after: the id of the last message that the reader has.
+        fetch: returns the history behind an id.
+        give: takes a message for the reader.
+        pace: fires when more may be given; a failure ends the catch-up.
+
+    Attributes:
+        done: messages that are published from now on need not be offered any more.
+        complete: no message is known to be missing.
     """
 
-    __slots__ = ("_after", "_fetch", "_give", "_held", "_overflowed", "_pace", "_running", "_stopped", "done")
+    __slots__ = (
+        "_after",
+        "_fetch",
+        "_give",
+        "_held",
+        "_overflowed",
+        "_pace",
+        "_running",
+        "_stopped",
+        "complete",
+        "done",
+    )
 
     def __init__(
         self,
@@ -38,11 +55,16 @@ class CatchUp:
         self._stopped = False
         self._overflowed = False
         self.done = False
+        self.complete = True
 
     def offer(self, message: Message) -> None:
         """A message is published: give it behind those of the history, unless it is one of them."""
         if self._running:
-            self._hold(message)
+            if message.gap:
+                # The result of `run` tells of it.
+                self.complete = False
+            else:
+                self._hold(message)
         elif not self._stopped:
             # The subscription may be behind the history for some time.
             if message.id is not None:
@@ -56,28 +78,36 @@ class CatchUp:
         self._stopped = True
 
     async def run(self) -> bool:
-        """Give the history; returns whether it had all that was asked for. Anything that fails ends it early."""
+        """Give the history.
+
+        Returns:
+            Whether the reader has every message behind ``after``. False, too, if anything failed or more messages came
+            meanwhile than could be held.
+        """
         try:
-            complete = await self._read(await self._next())
+            await self._read(await self._next())
         except Exception:
-            complete = False
+            self.complete = False
         self._running = False
         held, self._held = self._held, []
         for message in held:
             self.offer(message)
-        return complete
+        return self.complete
 
-    async def _read(self, found: History) -> bool:
-        complete = found.complete
+    async def _read(self, found: History) -> None:
         while not self._stopped:
+            # Of a history that is cut while a slow reader has it, a later part can lack messages, too.
+            self.complete = self.complete and found.complete
             for message in found.messages:
                 self._give(message)
                 self._after = order_of(message.id or "")
+            if found.until is not None and order_of(found.until) < self._after:
+                # The id is of another dataset: nothing may be taken for old by it.
+                self._after = order_of(found.until)
             if not found.more and not self._overflowed:
                 break
             await self._pace()
             found = await self._next()
-        return complete
 
     def _next(self) -> Deferred[History]:
         self._overflowed = False
@@ -85,7 +115,9 @@ class CatchUp:
 
     def _hold(self, message: Message) -> None:
         if len(self._held) == MAX_HELD:
-            # Those with an id are in the history, which is to be read again; the others are lost on a slow reader.
-            self._held = [held for held in self._held if held.id is None][-MAX_HELD // 2 :]
+            # Those with an id are in the history, which is to be read again; some of the others are lost.
+            without_id = [held for held in self._held if held.id is None]
+            self._held = without_id[-MAX_HELD // 2 :]
+            self.complete = self.complete and len(self._held) == len(without_id)
             self._overflowed = True
         self._held.append(message)

@@ -40,6 +40,10 @@ Render = Callable[[Message], "str | bytes | None"]
 """Makes of a message what a member is sent, or None for nothing."""
 
 
+def untold(message: Message) -> None:
+    """Nothing, for members that are not told of gaps."""
+
+
 def as_published(message: Message) -> str | bytes | None:
     """The message's data."""
     return message.data
@@ -48,12 +52,15 @@ def as_published(message: Message) -> str | bytes | None:
 class Member:
     """A connection in a room. since: the number of the last message that the hub accepted before it joined."""
 
-    __slots__ = ("catch_up", "connection", "key", "left", "named", "render", "since")
+    __slots__ = ("catch_up", "connection", "key", "left", "named", "render", "render_gap", "since")
 
-    def __init__(self, connection: WebSocketProtocol, key: str, render: Render, named: bool, since: int) -> None:
+    def __init__(
+        self, connection: WebSocketProtocol, key: str, render: Render, render_gap: Render, named: bool, since: int
+    ) -> None:
         self.connection = connection
         self.key = key
         self.render = render
+        self.render_gap = render_gap
         self.named = named
         self.since = since
         self.catch_up: CatchUp | None = None
@@ -139,6 +146,11 @@ class Hub:
         return self._fan_out.waiting
 
     @property
+    def ready(self) -> bool:
+        """Whether the backplane was connected since the start; True for one that does not say."""
+        return bool(getattr(self.backplane, "ready", True))
+
+    @property
     def rooms(self) -> dict[str, int]:
         """The rooms that have members here, each with how many."""
         return {room: len(members) for room, members in self._rooms.items()}
@@ -178,6 +190,7 @@ class Hub:
         *,
         name: str | None = None,
         render: Render = as_published,
+        gap: Render = untold,
         after: str | None = None,
     ) -> Deferred[bool]:
         """Let ``connection`` have what is published in ``room`` from now on.
@@ -185,6 +198,8 @@ class Hub:
         name: what `who` lists it by; None does not.
         render: makes of each `Message` what the member is sent: ``str`` as text, ``bytes`` as binary, None for nothing.
             One function, shared by many members, is called once for them all; it must not depend on who they are.
+        gap: makes of a `Message` without data what the member is sent when messages may be missing before the next one,
+            because the backplane lost them.
         after: the id of the last message that the connection saw, perhaps on another: what the history has behind it
             comes first, at the pace of `drain`.
 
@@ -203,7 +218,7 @@ class Hub:
         if room in rooms:
             return self.backplane.subscribe(room).addCallback(lambda _: True)
         self._keys += 1
-        member = Member(connection, str(self._keys), render, name is not None, self._fan_out.number)
+        member = Member(connection, str(self._keys), render, gap, name is not None, self._fan_out.number)
         catch_up = None if after is None else self._catch_up(member, room, after)
         member.catch_up = catch_up
         rooms[room] = self._rooms.setdefault(room, {})[connection] = member
@@ -236,7 +251,13 @@ class Hub:
             self.backplane.unsubscribe(room)
 
     def publish(
-        self, room: str, message: str | bytes, *, exclude: WebSocketProtocol | None = None, keep: bool = True
+        self,
+        room: str,
+        message: str | bytes,
+        *,
+        exclude: WebSocketProtocol | None = None,
+        keep: bool = True,
+        ref: str | None = None,
     ) -> Deferred[str | None]:
         """Send ``message`` to every member of ``room`` on all hubs, but for ``exclude``.
 
@@ -245,15 +266,19 @@ class Hub:
             message: ``str`` is sent as text, ``bytes`` as binary. Text with lone surrogates raises UnicodeEncodeError.
             exclude: a connection that does not get it.
             keep: put it into the room's history.
+            ref: an idempotency key, which makes it safe to publish the message again after a failure: of all messages
+                with the same ref in this room within five minutes, the backplane takes one. While the backplane does
+                not take it, nobody gets a message with a ref.
 
         Returns:
             A Deferred that fires, when the backplane took the message and the members here have been sent what waited
             for them in the room, with the message's id in the history, or None if no history is kept. Return it from
             your message hook: a sender then goes no faster than the hub. It fails with `PublishError` if the backplane
-            did not confirm the message, or if too much waits (``max_waiting``); the error's ``delivered_here`` says
-            whether the members here get it.
+            did not take the message, or if too much waits (``max_waiting``); the error's ``delivered_here`` says
+            whether the members here get it. It fails with `PublishUnknown` if nobody knows whether the backplane took
+            it.
         """
-        return self._publish(room, message, exclude, keep)
+        return self._publish(room, message, exclude, keep, ref)
 
     def publish_to_all(self, message: str | bytes, *, exclude: WebSocketProtocol | None = None) -> Deferred[None]:
         """Send ``message`` once to every connection that is in a room, on all hubs, but for ``exclude``.
@@ -264,13 +289,20 @@ class Hub:
         return self._publish(None, message, exclude, False).addCallback(lambda _: None)
 
     def _publish(
-        self, room: str | None, message: str | bytes, exclude: WebSocketProtocol | None, keep: bool
+        self,
+        room: str | None,
+        message: str | bytes,
+        exclude: WebSocketProtocol | None,
+        keep: bool,
+        ref: str | None = None,
     ) -> Deferred[str | None]:
         self._begin()
         message = _checked(message)
         if self._fan_out.waits(room) and self.waiting + cost_of(message) > self._max_waiting:
             return fail(PublishError("the hub is too slow: too many messages wait to be sent", False))
-        published = self.backplane.publish(room, message, keep, exclude)
+        # A backplane of somebody else's need not know of refs.
+        known_as = () if ref is None else (ref,)
+        published = self.backplane.publish(room, message, keep, exclude, *known_as)
         if published.called and not published.paused and not self._fan_out.waits(room):
             return published
         return published.addBoth(self._published, room)
@@ -342,7 +374,7 @@ class Hub:
             if member.catch_up is not None:
                 self._offer(member, member.catch_up, message)
                 continue
-            render = member.render
+            render = member.render_gap if message.gap else member.render
             if render not in framed:
                 framed[render] = self._frame(render, message)
             prepared = framed[render]
@@ -365,7 +397,8 @@ class Hub:
             member.catch_up = None
 
     def _give_alone(self, member: Member, message: Message) -> None:
-        prepared = None if member.left else self._frame(member.render, message)
+        render = member.render_gap if message.gap else member.render
+        prepared = None if member.left else self._frame(render, message)
         if prepared is not None:
             self._send(member.connection, prepared)
 

@@ -1,11 +1,38 @@
-"""`RedisBackplane`: hubs on any number of machines, joined through a Redis."""
+"""`RedisBackplane`: hubs on any number of machines, joined through a Redis.
+
+How a hub and Redis work together, as a state machine. Its parts are in modules of their own: `redis_rooms` has the
+states of one room, `redis_scripts` the steps inside Redis, `redis_recovery` the way back, `redis_link` the connections.
+
+=========== ============================================== ==========================================================
+state       what the hub does                              what comes next
+=========== ============================================== ==========================================================
+away        *Publish*: delivers to the members here,       *Return*: both connections are open and logged in. The hub
+            without an id, and fails. A message with a     asks for the dataset's place, with the latest id that it
+            ``ref`` is delivered to nobody. *Join*: waits, knows: linked.
+            if Redis was never there; then goes on.
+linked      *Subscribe*: to all rooms, some hundred at a   All rooms are swept, and those that are behind caught up,
+            time. *Catch up*: asks for some hundred rooms  a few at a time. Publishing needs only the room's own
+            at a time whether they are behind; reads the   subscription. *Lose*: away.
+            history of those.
+linked,     *Publish*: tries, delivers to the members      Each second the hub tries to write. It works: linked; the
+refused     here without an id, and fails.                 hub lists its members again. Where another connection may
+                                                           help (``READONLY``, ``LOADING``): away.
+=========== ============================================== ==========================================================
+
+*Lose*: whatever has an id stays in its place; the history brings it. A publication without an answer ends with
+`PublishUnknown`. *Another epoch*, seen in any answer or message: the dataset was lost or an older one restored; all
+rooms are swept, and each reports a gap.
+"""
 
 from __future__ import annotations
 
+import re
 import secrets
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -17,143 +44,178 @@ from twisted_beastws.hub.backplane import (
     History,
     Message,
     PublishError,
+    PublishUnknown,
     Roster,
+    key_of,
     order_of,
 )
-from twisted_beastws.hub.catching_up import CatchUp
+from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy, Trouble, why_lost
+from twisted_beastws.hub.redis_recovery import STEP, Recovery
+from twisted_beastws.hub.redis_rooms import Arrival, Own, RoomReader
+from twisted_beastws.hub.redis_scripts import Order, Page, Part, Place, Swept, Taken, Verified
 from twisted_beastws.hub.redis_url import RedisURL
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
+JOIN_PATIENCE = 10.0
+"""Seconds that a join waits for the first connection to Redis; twice `redis_link.CONNECT_TIMEOUT`."""
 
-class Found(NamedTuple):
-    """A part of a room's stream: whether the message asked from is there, whether there is more, ids and payloads."""
+LOG_INTERVAL = 60.0
+"""Seconds between two log lines about the same trouble."""
 
-    complete: bool
-    more: bool
-    entries: list[tuple[str, bytes]]
+MAX_UNDELIVERED = 256
+"""Messages that the hub has not sent to all members; beyond them, the link reads no more until it has."""
+
+MAX_NAMES = 1000
+"""Names in one answer of `RedisBackplane.who`."""
+
+WHO_TIME = 1.0
+"""Seconds for which an answer of `RedisBackplane.who` about a large room is given to further callers."""
+
+_PREFIX = re.compile(r"[!-~]{1,64}")
 
 
 class Link(Protocol):
     """Both connections to a Redis, one for commands and one for what is published, and their reconnection.
 
-    Its commands are for while it is up or being prepared; each one fails when the connections are lost.
+    Its commands are for while it is linked; a command fails with `Refused`, or `LinkLost` when a connection is lost.
+    ``known`` is the latest id that the caller knows, a space, and the epoch that it knows.
     """
 
     def start(self) -> None: ...
     def stop(self) -> Deferred[None]: ...
-    def subscribe(self, room: str | None) -> Deferred[object]: ...
-    def unsubscribe(self, room: str) -> None: ...
-    def publish(self, room: str | None, payload: bytes, keep: int) -> Deferred[bytes]: ...
-    def history(self, room: str, after: str, count: int, size: int) -> Deferred[Found]: ...
-    def latest(self, room: str) -> Deferred[str]: ...
-    def enter(self, room: str, member: str, name: str) -> None: ...
-    def exit(self, room: str, member: str) -> None: ...
-    def who(self, room: str) -> Deferred[list[str]]: ...
+    def restart(self, why: Exception) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def position(self, known: str) -> Deferred[Verified]: ...
+    def subscribe(self, rooms: Sequence[str | None]) -> Deferred[None]: ...
+    def unsubscribe(self, rooms: Sequence[str]) -> None: ...
+    def publish(self, known: str, room: str | None, payload: bytes, keep: int, ref: str) -> Deferred[Taken]: ...
+    def read(self, known: str, room: str, after: str, count: int, size: int) -> Deferred[Part]: ...
+    def sweep(self, known: str, rooms: Sequence[tuple[str, str]]) -> Deferred[Swept]: ...
+    def enter(self, room: str, names: dict[str, str]) -> Deferred[object]: ...
+    def exit(self, room: str, member: str) -> Deferred[object]: ...
+    def renew(self) -> Deferred[object]: ...
+    def roster(self, room: str, cursor: int, count: int) -> Deferred[Page]: ...
 
 
 class LinkUser(Protocol):
-    """What a `Link` tells."""
+    """What a `Link` tells. known: the latest id that the hub knows."""
 
-    def prepare(self) -> Deferred[list[object]]:
-        """It is connected: subscribe to everything. It is up when this fires, and begins anew if it fails."""
+    @property
+    def known(self) -> str: ...
 
-    def up(self) -> None:
-        """Commands are taken."""
+    def linked(self) -> Deferred[None]:
+        """Both connections are there. Fires when the hub can work with them; the link begins anew if it fails."""
 
-    def lost(self) -> None:
-        """No more; it tries again."""
+    def lost(self, why: BaseException) -> None:
+        """They are gone, or did not come about; the link tries again."""
 
-    def received(self, room: str | None, message_id: str | None, payload: bytes) -> None:
+    def received(self, room: str | None, message_id: str, previous: str, epoch: str, payload: bytes) -> None:
         """Something was published."""
 
     def occupied(self) -> list[str]:
         """The rooms that have named members here."""
 
-    def list_members(self) -> None:
-        """Nobody is listed any more: `Link.enter` all."""
-
-
-class _Own:
-    """A message of ours that is on its way through Redis back to the members here."""
-
-    __slots__ = ("exclude", "failed", "message")
-
-    def __init__(self, message: Message, exclude: object) -> None:
-        self.message = message
-        self.exclude = exclude
-        self.failed = False
-
-
-class _Room:
-    """A room with members here.
-
-    since: the number of our last message before it had any. own: ours on their way to them, by number, in order.
-    names: of the members that have one, by key. last: the id of the last message delivered here, or of the last before.
-    waiting: who waits for the subscription; None where nobody has to.
-    """
-
-    __slots__ = ("catch_up", "last", "names", "own", "since", "waiting")
-
-    def __init__(self, since: int) -> None:
-        self.since = since
-        self.own: dict[int, _Own] = {}
-        self.names: dict[str, str] = {}
-        self.last: str | None = None
-        self.waiting: list[Deferred[None]] | None = None
-        self.catch_up: CatchUp | None = None
+    def beat(self, trouble: Trouble | None, verified: Verified | None, lease_expired: bool) -> None:
+        """A sign of life was written, or refused."""
 
 
 class RedisBackplane:
     """Joins hubs through a Redis of version 6.2 or later; needs the extra ``redis``.
 
-    A message goes to Redis, which puts it into the room's stream and hands it to every hub that has members there, the
-    publisher's own too: all see one order. While Redis is away a message is delivered here at once, and `publish`
-    fails; when it is back, what the streams have from others meanwhile is delivered.
+    A message goes to Redis, which gives it an id, puts it into the room's history and hands it to every hub that has
+    members there, the publisher's own too: all see one order. docs/topics/guarantees.md says what holds when Redis
+    fails.
 
-    url: ``redis://[[user]:password@]host[:port][/database]``, ``rediss://...`` for TLS, or
-        ``unix:///path/to/socket[?db=database]``. Raises ``ValueError`` for another.
-    history: messages of each room that its stream keeps, a day from the last; 0 keeps none. 100.
-    max_in_flight: octets that may wait for Redis to take them; beyond it `publish` fails, and nobody has the message.
-        16 MiB.
-    reactor: None is the installed one.
+    Args:
+        url: ``redis://[[user]:password@]host[:port][/database]``, ``rediss://...`` for TLS, or
+            ``unix:///path/to/socket[?db=database]``.
+        history: messages of each room that are kept, for a day from the last; 0 keeps none. 100.
+        max_room_history: bytes that a room's history may take, with 128 for each message. Beyond it the oldest
+            messages go. 4 MiB.
+        max_history: bytes that the history of all rooms in the database may take, with 1024 for each room. Beyond it
+            the rooms go that were quiet for longest. 64 MiB, as `LocalBackplane`'s.
+        max_in_flight: bytes that may wait for Redis to take them; beyond it `publish` fails, and nobody has the
+            message. 16 MiB.
+        prefix: what all keys and channels begin with, so that several applications can share a database. 1 to 64
+            printable ASCII characters. "beastws".
+        reactor: None is the installed one.
 
-    state: a `BackplaneState`. losses: how often the connection was lost.
+    Attributes:
+        state: a `BackplaneState`. ready: whether Redis was there since the start.
+        losses: how often the connection was lost.
+        gaps: how often the members of a room were told that messages may be missing.
+        failures: publications that failed, counted by reason: ``away``, ``refused``, ``unknown`` and ``overloaded``.
+
+    Raises:
+        ValueError: an argument cannot be used. Its text has no password in it.
     """
 
     log = Logger()
 
     def __init__(
-        self, url: str, *, history: int = 100, max_in_flight: int = 1 << 24, reactor: IReactorTime | None = None
+        self,
+        url: str,
+        *,
+        history: int = 100,
+        max_room_history: int = 1 << 22,
+        max_history: int = 1 << 26,
+        max_in_flight: int = 1 << 24,
+        prefix: str = "beastws",
+        reactor: IReactorTime | None = None,
     ) -> None:
         self.url = RedisURL.parse(url)
+        if not _PREFIX.fullmatch(prefix):
+            raise ValueError(f"RedisBackplane(prefix={prefix!r}): must be 1 to 64 printable ASCII characters")
+        if not 0 < max_room_history <= max_history:
+            raise ValueError(
+                f"RedisBackplane(max_room_history={max_room_history}): must be from 1 to max_history ({max_history})"
+            )
         self.state = BackplaneState.STOPPED
+        self.ready = False
         self.losses = 0
+        self.gaps = 0
+        self.failures: Counter[str] = Counter()
         self.in_flight = 0
+        self.prefix = prefix
+        self.max_room_history = max_room_history
+        self.max_history = max_history
         self._history = history
         self._max_in_flight = max_in_flight
-        self._reactor = reactor
+        self._given_reactor = reactor
         self._hub_name = secrets.token_hex(8)
         self._published = 0
+        self._undelivered = 0
+        self._paced: list[Deferred[None]] = []
         self._link: Link | None = None
-        self._linked = False
-        self._deliver: Deliver = lambda message, exclude: None
-        # What is for everybody comes as in a room that is always there.
-        self._rooms: dict[str | None, _Room] = {None: _Room(0)}
+        self._links = 0
+        self._is_linked = False
+        self._deliver_to_hub: Deliver = lambda message, exclude: None
+        self._place = Place("", "0-0")
+        self._known: Order = (0, 0)
+        self._logged: dict[str, float] = {}
+        self._listed: dict[str, tuple[float, Deferred[Any]]] = {}
+        self._recovery = Recovery(self)
+        self._rooms: dict[str | None, RoomReader] = {}
+        self._everyone = self._new_reader(None)
 
     # What the hub calls.
 
     def start(self, deliver: Deliver) -> None:
-        self._deliver = deliver
+        self._deliver_to_hub = deliver
         self.state = BackplaneState.CONNECTING
         self._link = self._make_link()
         self._link.start()
 
     def stop(self) -> Deferred[None]:
         link, self._link = self._link, None
-        self._linked = False
+        self._is_linked = self.ready = False
         self.state = BackplaneState.STOPPED
+        self._listed.clear()
+        for reader in list(self._rooms.values()):
+            reader.subscribed()
         return succeed(None) if link is None else link.stop()
 
     def _make_link(self) -> Link:
@@ -163,216 +225,349 @@ class RedisBackplane:
         except ModuleNotFoundError as error:
             raise ImportError("RedisBackplane needs an extra: pip install 'twisted_beastws[redis]'") from error
 
-        return RedisLink(self.url, self, self._reactor)
+        return RedisLink(self.url, self, self.reactor, self.prefix, self.max_room_history, self.max_history)
+
+    @property
+    def reactor(self) -> IReactorTime:
+        """The one that was given, or the installed one."""
+        if self._given_reactor is None:
+            from twisted.internet import reactor
+
+            self._given_reactor = cast("IReactorTime", reactor)
+        return self._given_reactor
 
     def subscribe(self, room: str) -> Deferred[None]:
-        here = self._rooms.get(room)
-        if here is None:
-            here = self._rooms[room] = _Room(self._published)
-            if self._linked:
-                here.waiting = []
-                self._subscribe(room, here).addErrback(self._not_subscribed, here)
-        if here.waiting is None:
+        reader = self._rooms.get(room)
+        if reader is None:
+            reader = self._rooms[room] = self._new_reader(room)
+            if self._is_linked:
+                reader.waiting = []
+                self._recovery.subscribe(reader)
+            elif self._known != (0, 0):
+                # What others publish until Redis is back comes from the history.
+                reader.last, reader.epoch = self._known, self._place.epoch
+            else:
+                reader.waiting = []
+        reader.member_joined()
+        if reader.waiting is None:
             return succeed(None)
-        return _waiting(here.waiting)
+        waiter = _waiting(reader.waiting)
+        if not self._is_linked:
+            self._bound(waiter, reader)
+        return waiter
+
+    def _bound(self, waiter: Deferred[None], reader: RoomReader) -> None:
+        def give_up() -> None:
+            if not waiter.called:
+                reader.doubtful = True
+                waiter.callback(None)
+
+        timer = self.reactor.callLater(JOIN_PATIENCE, give_up)
+        waiter.addCallback(lambda _: timer.cancel() if timer.active() else None)
 
     def unsubscribe(self, room: str) -> None:
-        here = self._rooms.pop(room)
-        if here.catch_up is not None:
-            here.catch_up.stop()
-        self._subscribed(here)
-        if self._linked:
-            self._up.unsubscribe(room)
+        reader = self._rooms.pop(room)
+        reader.subscribed()
+        if self._is_linked:
+            self._up.unsubscribe([room])
 
-    def publish(self, room: str | None, data: str | bytes, keep: bool, exclude: object) -> Deferred[str | None]:
-        here = self._rooms.get(room)
-        if self.state is BackplaneState.CONNECTED and here is not None and here.waiting is not None:
+    def publish(
+        self, room: str | None, data: str | bytes, keep: bool, exclude: object, ref: str | None = None
+    ) -> Deferred[str | None]:
+        reader = self._everyone if room is None else self._rooms.get(room)
+        if self._is_linked and reader is not None and reader.waiting is not None:
             # Published now, it could come before the subscription.
-            subscribed = _waiting(here.waiting)
-            return subscribed.addCallback(lambda _: self.publish(room, data, keep, exclude))
+            subscribed = _waiting(reader.waiting)
+            return subscribed.addCallback(lambda _: self.publish(room, data, keep, exclude, ref))
         self._published += 1
         message = Message(room, data, None, self._hub_name, self._published)
+        if not self._is_linked:
+            return self._publish_away(message, exclude, ref)
         payload = _encode(message)
-        if self.state is not BackplaneState.CONNECTED:
-            self._deliver(message, exclude)
-            return fail(PublishError("the backplane is away: only the members here have the message", True))
         if self.in_flight + len(payload) > self._max_in_flight:
+            self.failures["overloaded"] += 1
             return fail(PublishError("the backplane is too slow: the message was not sent", False))
-        if here is not None:
-            here.own[self._published] = _Own(message, exclude)
+        kept = self._history if keep and room is not None else 0
+        if reader is not None:
+            reader.own[self._published] = Own(message, exclude, kept > 0, self._links)
         self.in_flight += len(payload)
-        published = self._up.publish(room, payload, self._history if keep and room is not None else 0)
-        return published.addBoth(self._answered, message, len(payload))
+        key = "" if ref is None else key_of(room, ref)
+        taken = self._up.publish(self.known, room, payload, kept, key)
+        return taken.addBoth(self._answered, message, len(payload), kept > 0, ref)
+
+    def _publish_away(self, message: Message, exclude: object, ref: str | None) -> Deferred[str | None]:
+        self.failures["away"] += 1
+        if ref is not None:
+            return fail(PublishError("the backplane is away: nobody has the message", False))
+        self._deliver(message, exclude)
+        return fail(PublishError("the backplane is away: only the members here have the message", True))
 
     def history(self, room: str, after: str) -> Deferred[History]:
-        if self.state is not BackplaneState.CONNECTED:
+        if not self._is_linked:
             return fail(PublishError("the backplane is away", False))
-        return self._up.history(room, after, CHUNK, CHUNK_SIZE).addCallback(self._read, room)
+        found = self.read(room, after)
+        return found.addCallback(self._history_of, room)
 
     def enter(self, room: str, member: str, name: str) -> None:
         self._rooms[room].names[member] = name
-        if self._linked:
-            self._up.enter(room, member, name)
+        if self._is_linked:
+            self._up.enter(room, {member: name}).addErrback(self._recovery.not_listed)
 
     def exit(self, room: str, member: str) -> None:
         del self._rooms[room].names[member]
-        if self._linked:
-            self._up.exit(room, member)
+        if self._is_linked:
+            self._up.exit(room, member).addErrback(self._recovery.not_listed)
 
     def who(self, room: str) -> Deferred[list[str]]:
-        here = self._rooms.get(room)
-        names = [] if here is None else list(here.names.values())
-        if self.state is not BackplaneState.CONNECTED:
-            return succeed(names)
-        return self._up.who(room).addErrback(lambda _: names)
+        """Fire with names of the room's members, at most 1000; of a large room, as of at most a second ago."""
+        return self.listed(room).addCallback(lambda page: list(page.names))
+
+    def listed(self, room: str) -> Deferred[Page]:
+        """Fire with a page of names of the room's members, and how many members have a name."""
+        reader = self._rooms.get(room)
+        names = [] if reader is None else list(reader.names.values())[:MAX_NAMES]
+        here = Page(0, 0 if reader is None else len(reader.names), names)
+        if not self._is_linked:
+            return succeed(here)
+        now = self.reactor.seconds()
+        for other, (until, _) in list(self._listed.items()):
+            if until <= now:
+                del self._listed[other]
+        if room not in self._listed:
+            answer = Deferred.fromCoroutine(self._recovery.list_names(room, MAX_NAMES))
+            self._listed[room] = (now + WHO_TIME, answer)
+            answer.addBoth(self._has_listed, room, here)
+        return _shared(self._listed[room][1]) if room in self._listed else _shared(answer)
+
+    def _has_listed(self, page: Page | Failure, room: str, here: Page) -> Page:
+        # A short list is asked for each time: it is as fresh as it is cheap.
+        if isinstance(page, Failure) or page.total <= STEP:
+            self._listed.pop(room, None)
+        return here if isinstance(page, Failure) else page
+
+    # What the parts share.
 
     def roster(self, room: str, after: str | None, most: int) -> Deferred[Roster]:
-        return self.who(room).addCallback(_roster, after, most)
+        return self.listed(room).addCallback(_roster, after, most)
 
     @property
     def _up(self) -> Link:
         return cast(Link, self._link)
 
+    @property
+    def link(self) -> Link:
+        """The link, while it is linked. Raises `LinkLost`."""
+        if self._link is None or not self._is_linked:
+            raise LinkLost("the backplane is away")
+        return self._link
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether there is a link."""
+        return self._is_linked
+
+    @property
+    def links(self) -> int:
+        """The number of the present link."""
+        return self._links
+
+    @property
+    def known(self) -> str:
+        """The latest id that this hub knows, and the epoch."""
+        return "{}-{} {}".format(*self._known, self._place.epoch)
+
+    @property
+    def readers(self) -> dict[str | None, RoomReader]:
+        """The rooms with members here."""
+        return self._rooms
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is any history."""
+        return self._history > 0
+
+    def read(self, room: str, after: str) -> Deferred[Part]:
+        """Read a part of the room's history."""
+        return self._up.read(self.known, room, after, CHUNK, CHUNK_SIZE).addCallback(self.learned)
+
+    def learned(self, answer: Any) -> Any:
+        """Note the place that an answer tells of. All rooms are swept if it is in another epoch."""
+        self._learn(answer if isinstance(answer, Place) else answer.place)
+        return answer
+
+    def _learn(self, place: Place) -> None:
+        previous, self._place = self._place, place
+        self._known = max(self._known, order_of(place.position))
+        if previous.epoch not in ("", place.epoch):
+            self.log.warn(
+                "the backplane {url} has another dataset than before: messages may be missing, in all rooms",
+                url=self.url,
+            )
+            self._recovery.sweep_again()
+
+    def _new_reader(self, room: str | None) -> RoomReader:
+        return RoomReader(room, self._hub_name, self._deliver, self._recovery.catch_up)
+
+    def _deliver(self, message: Message, exclude: object) -> None:
+        if message.gap:
+            self.gaps += 1
+        given = self._deliver_to_hub(message, exclude)
+        if given is None:
+            return
+        self._undelivered += 1
+        if self._undelivered == MAX_UNDELIVERED and self._link is not None:
+            self._link.pause()
+        given.addBoth(self._delivered)
+
+    def _delivered(self, _: object) -> None:
+        self._undelivered -= 1
+        if self._undelivered == MAX_UNDELIVERED - 1:
+            if self._link is not None:
+                self._link.resume()
+            paced, self._paced = self._paced, []
+            for waiter in paced:
+                waiter.callback(None)
+
+    def paced(self) -> Deferred[None]:
+        """Fires when the members have been sent most of what was delivered."""
+        return succeed(None) if self._undelivered < MAX_UNDELIVERED else _waiting(self._paced)
+
     # What the link calls.
 
-    def prepare(self) -> Deferred[list[object]]:
-        """Subscribe to all rooms, and tell who is in them."""
-        self._linked = True
-        self.list_members()
-        for here in self._rooms.values():
-            here.waiting = []
-        subscribed = [self._subscribe(room, here) for room, here in self._rooms.items()]
-        return gatherResults(subscribed, consumeErrors=True)
+    def linked(self) -> Deferred[None]:
+        """Find out where the dataset is, and take messages again."""
+        return Deferred.fromCoroutine(self._linked())
 
-    def up(self) -> None:
-        """Publish again; deliver what the members here missed."""
+    async def _linked(self) -> None:
+        link = self._up
+        place, sure = await link.position(self.known)
+        await link.subscribe([None])
+        self._links += 1
+        self._is_linked = self.ready = True
         self.state = BackplaneState.CONNECTED
+        self._logged.clear()
         self.log.info("the backplane {url} is connected", url=self.url)
-        for room, here in list(self._rooms.items()):
-            if room is not None and here.last is not None and here is self._rooms.get(room):
-                self._catch_up(room, here, here.last)
+        for reader in self._rooms.values():
+            if reader.waiting is None:
+                reader.waiting = []
+            if not sure:
+                reader.doubt()
+        self._learn(place)
+        self._recovery.begin(list(self._rooms.values()))
 
-    def lost(self) -> None:
-        """Deliver what was on its way."""
-        self._linked = False
-        if self.state is BackplaneState.CONNECTED:
-            self.losses += 1
-            self.state = BackplaneState.CONNECTING
-        for here in list(self._rooms.values()):
-            if here.catch_up is not None:
-                here.catch_up.stop()
-                here.catch_up = None
-            for number, own in list(here.own.items()):
-                if here.own.pop(number, None) is not None:
-                    self._deliver(own.message, own.exclude)
-            self._subscribed(here)
-
-    def received(self, room: str | None, message_id: str | None, payload: bytes) -> None:
-        """Something was published in a room that is subscribed to."""
-        here = self._rooms.get(room)
-        if here is None:
+    def lost(self, why: BaseException) -> None:
+        """Nothing comes or goes; what has no id is delivered here."""
+        was_linked, self._is_linked = self._is_linked, False
+        self._recovery.stop()
+        if self.state is BackplaneState.STOPPED:
             return
-        message = self._decode(room, message_id, payload)
+        self.state = why.trouble.state if isinstance(why, Refused) else BackplaneState.CONNECTING
+        self._log_trouble("the backplane {url} is away, which is tried again: {why}", why_lost(why))
+        if was_linked:
+            self.losses += 1
+            for reader in [self._everyone, *self._rooms.values()]:
+                reader.lost()
+                if reader.last is None and reader.room is not None:
+                    reader.last, reader.epoch = self._known, self._place.epoch
+                reader.subscribed()
+
+    def received(self, room: str | None, message_id: str, previous: str, epoch: str, payload: bytes) -> None:
+        """Something was published in a room that is subscribed to."""
+        reader = self._everyone if room is None else self._rooms.get(room)
+        if reader is None:
+            return
+        message = self.decode(room, message_id or None, payload)
         if message is None:
             return
-        if here.catch_up is None:
-            self._arrived(here, message)
+        try:
+            before = order_of(previous)
+        except ValueError:
             return
-        here.catch_up.offer(message)
-        if here.catch_up is not None and here.catch_up.done:
-            here.catch_up = None
-
-    def list_members(self) -> None:
-        """Tell who is in which room."""
-        for room, here in self._rooms.items():
-            for member, name in here.names.items():
-                self._up.enter(cast(str, room), member, name)
+        reader.arrived(Arrival(message, before, epoch))
+        if message.id is not None:
+            self._known = max(self._known, order_of(message.id))
 
     def occupied(self) -> list[str]:
         """The rooms that have named members here."""
-        return [room for room, here in self._rooms.items() if room is not None and here.names]
+        return [room for room, reader in self._rooms.items() if room is not None and reader.names]
 
-    # Subscriptions.
-
-    def _subscribe(self, room: str | None, here: _Room) -> Deferred[object]:
-        return self._up.subscribe(room).addCallback(lambda _: self._is_subscribed(room, here))
-
-    def _is_subscribed(self, room: str | None, here: _Room) -> None:
-        if self._linked and room is not None and here.last is None and self._history:
-            self._up.latest(room).addCallback(self._began_at, here).addErrback(_is_lost)
-        self._subscribed(here)
-
-    def _not_subscribed(self, failure: Failure, here: _Room) -> None:
-        self.log.warn("the backplane did not subscribe to a room: {why}", why=failure.getErrorMessage())
-        self._subscribed(here)
-
-    def _subscribed(self, here: _Room) -> None:
-        waiting, here.waiting = here.waiting, None
-        for waiter in waiting or ():
-            waiter.callback(None)
-
-    def _began_at(self, latest: str, here: _Room) -> None:
-        if here.last is None:
-            here.last = latest
-
-    def _catch_up(self, room: str, here: _Room, last: str) -> None:
-        if not self._history:
+    def beat(self, trouble: Trouble | None, verified: Verified | None, lease_expired: bool) -> None:
+        """Redis takes writes, or refuses them."""
+        if not self._is_linked:
             return
-        here.catch_up = CatchUp(
-            last,
-            lambda after: self.history(room, after),
-            lambda message: self._arrived(here, message),
-            lambda: succeed(None),
-        )
-        Deferred.fromCoroutine(here.catch_up.run())
+        if trouble is not None:
+            self._refuses(trouble)
+            return
+        if verified is not None:
+            self.learned(verified)
+        if self.state is not BackplaneState.CONNECTED:
+            self.state = BackplaneState.CONNECTED
+            self._logged.clear()
+            self.log.info("the backplane {url} takes messages again", url=self.url)
+        self._recovery.list_members(again=lease_expired)
+
+    # Publications.
+
+    def _answered(
+        self, answer: Taken | Failure, message: Message, size: int, kept: bool, ref: str | None
+    ) -> str | None:
+        self.in_flight -= size
+        reader = self._everyone if message.room is None else self._rooms.get(message.room)
+        own = None if reader is None else reader.own.get(message.number)
+        if isinstance(answer, Failure):
+            if reader is not None and own is not None:
+                if answer.check(Refused) and ref is None:
+                    own.failed = True
+                elif answer.check(Refused) or not kept:
+                    del reader.own[message.number]
+                reader.deliver_failed()
+            why = cast(BaseException, answer.value)
+            raise self._publish_error(why, ref is None) from why
+        self._learn(answer.place)
+        if own is not None and reader is not None:
+            own.taken = True
+            if answer.again:
+                # The one that was taken before has come, or comes, in its own place.
+                del reader.own[message.number]
+                reader.deliver_failed()
+        return answer.id or None
+
+    def _publish_error(self, why: BaseException, here: bool) -> PublishError:
+        if isinstance(why, Refused):
+            self.failures["refused"] += 1
+            self._refuses(why.trouble, why)
+            told = "only the members here have" if here else "nobody has"
+            return PublishError(f"{why.trouble.told}: {told} the message", here)
+        self.failures["unknown"] += 1
+        reason = "the connection to the backplane was lost: whether it took the message is not known"
+        return PublishUnknown(reason, False)
+
+    def _refuses(self, trouble: Trouble, why: Refused | None = None) -> None:
+        if not self._is_linked:
+            return
+        self.state = trouble.state
+        self._log_trouble("the backplane {url} takes no messages: {why}", trouble.logged)
+        if trouble.remedy is Remedy.RECONNECT:
+            self._up.restart(why or Refused(trouble.logged))
+
+    def _log_trouble(self, line: str, why: str) -> None:
+        now = self.reactor.seconds()
+        if now - self._logged.get(why, now - LOG_INTERVAL) < LOG_INTERVAL:
+            return
+        self._logged[why] = now
+        failed = self.failures.total() if hasattr(self.failures, "total") else sum(self.failures.values())
+        self.log.warn(f"{line} (publications that failed so far: {{failed}})", url=self.url, why=why, failed=failed)
 
     # Messages.
 
-    def _answered(self, answer: bytes | Failure, message: Message, size: int) -> str | None:
-        self.in_flight -= size
-        here = self._rooms.get(message.room)
-        own = None if here is None else here.own.get(message.number)
-        if isinstance(answer, Failure):
-            if here is not None and own is not None:
-                own.failed = True
-                self._deliver_failed(here)
-            reason = answer.getErrorMessage()
-            raise PublishError(f"the backplane did not take the message: {reason}", True) from answer.value
-        message_id = answer.decode() or None
-        if own is not None:
-            own.message = message._replace(id=message_id)
-        return message_id
-
-    def _deliver_failed(self, here: _Room) -> None:
-        """Deliver what Redis did not take, behind what it took before and has not brought yet."""
-        while here.own:
-            number, own = next(iter(here.own.items()))
-            if not own.failed:
-                return
-            del here.own[number]
-            self._deliver(own.message, own.exclude)
-
-    def _arrived(self, here: _Room, message: Message) -> None:
-        if message.id is not None:
-            here.last = message.id
-        exclude = None
-        if message.sender == self._hub_name:
-            own = here.own.pop(message.number, None)
-            if own is not None:
-                exclude = own.exclude
-            elif message.number > here.since:
-                # It was delivered when the connection was lost.
-                return
-        self._deliver(message, exclude)
-        self._deliver_failed(here)
-
-    def _read(self, found: Found, room: str) -> History:
-        decoded = [self._decode(room, message_id, payload) for message_id, payload in found.entries]
+    def _history_of(self, part: Part, room: str) -> History:
+        decoded = [self.decode(room, message_id, payload) for message_id, payload in part.entries]
         messages = [message for message in decoded if message is not None]
         # Where all of it is somebody else's, there is no id to go on from.
-        return History(messages, found.complete, found.more and bool(messages))
+        return History(messages, part.exact, part.more and bool(messages), part.place.position)
 
-    def _decode(self, room: str | None, message_id: str | None, payload: bytes) -> Message | None:
+    def decode(self, room: str | None, message_id: str | None, payload: bytes) -> Message | None:
+        """Read a message; None, with a line in the log, for what is none of ours."""
         try:
             if message_id is not None:
                 order_of(message_id)
@@ -403,9 +598,17 @@ def _waiting(waiters: list[Deferred[None]]) -> Deferred[None]:
     return waiter
 
 
-def _roster(names: list[str], after: str | None, most: int) -> Roster:
-    return Roster(sorted(name for name in names if after is None or name > after)[:most], len(names))
+def _shared(answer: Deferred[Any]) -> Deferred[Any]:
+    """A Deferred that fires as ``answer`` does, for one of its callers."""
+    share: Deferred[Any] = Deferred()
+
+    def fire(result: Any) -> Any:
+        share.callback(result)
+        return result
+
+    answer.addCallback(fire)
+    return share
 
 
-def _is_lost(failure: Failure) -> None:
-    """The link tells so itself."""
+def _roster(page: Page, after: str | None, most: int) -> Roster:
+    return Roster(sorted(name for name in page.names if after is None or name > after)[:most], page.total)

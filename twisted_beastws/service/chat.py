@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_beastws.hub import Hub, PublishError, Roster
+from twisted_beastws.hub import Hub, PublishError, PublishUnknown, Roster
 from twisted_beastws.protocol import State, WebSocketProtocol
 from twisted_beastws.service import subprotocol
 from twisted_beastws.service.joins import Joins
@@ -93,13 +93,15 @@ class Chat(WebSocketProtocol):
             return self._hub.join(self, self._room, render=subprotocol.as_text)
         name, after = self._entry
         self.send(event("welcome", room=self._room, name=name))
-        joining = self._hub.join(self, self._room, name=name, render=subprotocol.with_id, after=after)
+        joining = self._hub.join(
+            self, self._room, name=name, render=subprotocol.with_id, gap=subprotocol.as_gap, after=after
+        )
         return joining.addCallback(self._joined)
 
     def text_received(self, text: str) -> Deferred[Any] | None:
         if self.subprotocol != CHAT_V1:
-            # Whoever cannot be told has it delivered here all the same.
-            return self._say(text).addErrback(_only_here)
+            # A client that no error can reach has its message delivered here all the same.
+            return self._say(text, None).addErrback(_only_here)
         try:
             said, ref, after = subprotocol.read(text)
         except BadRequest as error:
@@ -108,7 +110,7 @@ class Chat(WebSocketProtocol):
         if said is None:
             roster = self._hub.roster(self._room, after=after, most=subprotocol.MAX_LISTED)
             return roster.addCallback(self._tell_who, ref)
-        return self._say(said).addCallbacks(self._said, self._not_said, (ref,), {}, (ref,))
+        return self._say(said, ref).addCallbacks(self._said, self._not_said, (ref,), {}, (ref,))
 
     def closed(self, reason: CloseReason) -> None:
         name = self._entry.name
@@ -117,8 +119,10 @@ class Chat(WebSocketProtocol):
             self._notices.went(self, self._room, name, self._clock)
         self.log.info("{name} disconnected: {reason}", name=_name_of(self.peer), reason=reason)
 
-    def _say(self, text: str) -> Deferred[str | None]:
-        return self._hub.publish(self._room, event("message", name=self._entry.name, text=text))
+    def _say(self, text: str, ref: str | None) -> Deferred[str | None]:
+        name = self._entry.name
+        key = None if ref is None else subprotocol.retry_key(name, self.connection_id, ref, text)
+        return self._hub.publish(self._room, event("message", name=name, text=text), ref=key)
 
     def _joined(self, complete: bool) -> None:
         if self.state is not State.OPEN:
@@ -138,7 +142,9 @@ class Chat(WebSocketProtocol):
 
     def _not_said(self, failure: Failure, ref: str | None) -> None:
         failure.trap(PublishError)
-        self.send(event("error", reason=failure.getErrorMessage(), ref=ref))
+        error = cast(PublishError, failure.value)
+        taken = "unknown" if isinstance(error, PublishUnknown) else "here" if error.delivered_here else "no"
+        self.send(event("error", reason=str(error), taken=taken, ref=ref))
 
 
 def _only_here(failure: Failure) -> None:

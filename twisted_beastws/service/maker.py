@@ -87,6 +87,7 @@ def makeService(options: Options) -> Operated:
     if options.access_log is not None:
         helpers.append(options.access_log)
         reloads.append(options.access_log.reopen)
+    ready = partial(_is_ready, serving, hub if options.app is None else None)
     watched = options["admin"] is not None
     if watched or options.access_log is not None:
         # The outermost: it sees what the others answer.
@@ -94,14 +95,19 @@ def makeService(options: Options) -> Operated:
         factory.make = extended(factory.make, Metered, meter=meter)
         metrics = Metrics(factory, meter, hub, serving.descriptors)
     if options.admin is not None:
-        helpers.append(_serving_admin(options, metrics, lambda: serving.ready))
+        helpers.append(_serving_admin(options, metrics, ready))
         reloads.append(options.admin[1].reload)
     if options.membership is not None:
-        answers: dict[str, Callable[[], Any]] = {"ready": lambda: serving.ready}
+        answers: dict[str, Callable[[], Any]] = {"ready": ready}
         if watched:
             answers["metrics"] = partial(_page, metrics)
         helpers.append(Supervised(reactor, options.membership, answers))
     return Operated(reactor, serving, helpers, reloads)
+
+
+def _is_ready(serving: Serving, hub: Hub | None) -> bool:
+    """Whether the service takes connections, and has its rooms' backplane, or had it once."""
+    return serving.ready and (hub is None or hub.ready)
 
 
 def _page(metrics: Metrics) -> str | None:

@@ -106,7 +106,7 @@ class Metrics:
                 {(): self._descriptors.seconds},
             )
         if self._hub is not None:
-            yield from self._rooms(gauge)
+            yield from self._rooms(gauge, counter)
 
     def _traffic(self, counter: Any) -> Iterator[Metric]:
         traffic = self._meter.traffic_with(self._factory.connections)
@@ -138,12 +138,19 @@ class Metrics:
         dropped = self._meter.dropped + dropped_by(self._factory.connections, self._factory.settings.limits)
         return {"close": self._meter.slow_readers, "drop": dropped + getattr(self._hub, "dropped", 0)}
 
-    def _rooms(self, gauge: Any) -> Iterator[Metric]:
+    def _rooms(self, gauge: Any, counter: Any) -> Iterator[Metric]:
         rooms = getattr(self._hub, "rooms", None)
         if rooms is not None:
             yield gauge("rooms", "Rooms that have members here.", (), {(): len(rooms)})
             yield gauge("room_members", "Members of all rooms here.", (), {(): sum(rooms.values())})
         state = getattr(getattr(self._hub, "backplane", None), "state", None)
+        failures = getattr(getattr(self._hub, "backplane", None), "failures", None)
+        if failures is not None:
+            reasons = {reason: failures[reason] for reason in ("away", "refused", "unknown", "overloaded")}
+            yield counter("backplane_failed_publishes", "Publications that failed.", ("reason",), reasons)
+            backplane = self._hub.backplane
+            yield counter("backplane_losses", "How often the connection was lost.", (), {(): backplane.losses})
+            yield counter("backplane_gaps", "How often a room was told of missing messages.", (), {(): backplane.gaps})
         if state is not None:
             yield gauge(
                 "backplane_state",

@@ -77,6 +77,9 @@ DEFAULTS: dict[str, Any] = {
     "max-login-failures": 10,
     "proxy-header": HEADERS[0],
     "history": 100,
+    "max-room-history": 1 << 22,
+    "max-history": 1 << 26,
+    "backplane-prefix": "beastws",
     "drain-time": 8.0,
     "drain-code": 1001,
     "access-log-format": "text",
@@ -111,12 +114,17 @@ SETTINGS = ("ping-interval", "idle-timeout", "handshake-timeout", *_LIMITS, "ori
 
 REPEATED = ("listen", "origin", "auth", "trust-proxy", "admin-host")
 
+_ROOMS = (
+    *("history", "max-room-history", "max-history", "max-joins-per-address"),
+    *("backplane", "backplane-prefix"),
+)
+
 GROUPS: Mapping[str, Sequence[str]] = {
     "What is served": ("listen", "path", "app", "deflate", "workers", "worker-timeout"),
     "Who may come in": ("origin", *ORIGIN_FLAGS, "auth", "client-ca", "trust-proxy", "proxy-header"),
     "Times": ("ping-interval", "idle-timeout", "handshake-timeout"),
     "Limits": (*_LIMITS, "max-memory", "max-login-failures"),
-    "The chat's rooms": ("history", "max-joins-per-address", "backplane"),
+    "The chat's rooms": _ROOMS,
     "The end": ("drain-time", "drain-code"),
     "What is to be seen": ("admin", "admin-host", "access-log", "access-log-format"),
 }
@@ -179,6 +187,12 @@ def _memory(text: str) -> int:
 def _path(text: str) -> str:
     if not _PATH.fullmatch(text):
         raise ValueError("give a path such as /chat: from a slash on, without a query, percent-encoded")
+    return text
+
+
+def _prefix(text: str) -> str:
+    if not re.fullmatch("[!-~]{1,64}", text):
+        raise ValueError("give 1 to 64 printable ASCII characters, without a space")
     return text
 
 
@@ -332,6 +346,13 @@ class Options(TwistedOptions):
             _rate,
         ),
         _parameter("history", "Messages of each room that are kept for clients that come back.", _messages),
+        _parameter("max-room-history", "Bytes that those of a room may take, with --backplane.", _octets),
+        _parameter("max-history", "Bytes that those of all rooms may take.", _octets),
+        _parameter(
+            "backplane-prefix",
+            "Beginning of the keys and channels in Redis; give each of several chats on one database its own.",
+            _prefix,
+        ),
         [
             "backplane",
             None,
@@ -556,7 +577,7 @@ class Options(TwistedOptions):
             raise UsageError(f"{self._named('app')}={self['app']}: {error}") from error
         if self["path"] is not None:
             raise UsageError(f"{self._named('path')} is where the chat is: an --app is served on every path")
-        for option in ("history", "backplane", "max-joins-per-address"):
+        for option in _ROOMS:
             if self[option] is not None:
                 raise UsageError(f"{self._named(option)} is the chat's: an --app makes a Hub of its own")
         if isinstance(app, WebSocketServerFactory):
@@ -637,8 +658,11 @@ class Options(TwistedOptions):
     @property
     def hub(self) -> Hub:
         """The chat's rooms."""
-        history, url = self["history"], self["backplane"]
-        return Hub(LocalBackplane(history=history) if url is None else RedisBackplane(url, history=history))
+        history, most, url = self["history"], self["max-history"], self["backplane"]
+        if url is None:
+            return Hub(LocalBackplane(history=history, max_history=most))
+        room, prefix = min(self["max-room-history"], most), self["backplane-prefix"]
+        return Hub(RedisBackplane(url, history=history, max_room_history=room, max_history=most, prefix=prefix))
 
     @property
     def farewell(self) -> Farewell:

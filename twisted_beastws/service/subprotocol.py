@@ -22,6 +22,9 @@ MAX_ROOM = 64
 MAX_REF = 64
 """Characters by which a client refers to a request of its own."""
 
+MIN_SHARED_REF = 16
+"""Characters from which on a ref identifies a message of a client without a name on its next connection, too."""
+
 MAX_LISTED = 1000
 """Names in one answer to ``who``."""
 
@@ -127,6 +130,17 @@ def with_id(message: Message) -> str | bytes:
     if message.id is None or isinstance(message.data, bytes):
         return message.data
     return f'{{"id":"{message.id}",{message.data[1:]}'
+
+
+def as_gap(message: Message) -> str:
+    """An event for a gap: messages may be missing before the next one."""
+    return event("history", complete=False)
+
+
+def retry_key(name: str | None, connection: object, ref: str, text: str) -> str:
+    """The idempotency key of a message: two with the same key are one, said twice by a client that got no answer."""
+    who = ["name", name] if name is not None else [] if len(ref) >= MIN_SHARED_REF else ["connection", str(connection)]
+    return json.dumps([who, ref, text])
 
 
 def as_text(message: Message) -> str | None:
