@@ -1651,3 +1651,45 @@ class TestEnds:
             assert peer.reads().startswith(b"HTTP/1.1 200 OK\r\n")
         peer.leaves()
         assert peer.protocol.heard == []
+
+
+class TestTransport:
+    """What an application may do with the transport of its connection."""
+
+    @pytest.mark.parametrize("write", ["write", "writeSequence"])
+    def test_raw_bytes_are_refused_in_a_websocket(self, connect, write):
+        peer = connect()
+        with pytest.raises(
+            LocalError, match=rf"transport\.{write}\(\) would put raw bytes .*: use the connection's send"
+        ):
+            getattr(peer.protocol.transport, write)(b"" if write == "write" else [])
+        peer.protocol.close()
+        with pytest.raises(LocalError):
+            getattr(peer.protocol.transport, write)(b"")
+        assert peer.reads() == NORMAL
+        peer.leaves()
+        with pytest.raises(LocalError):
+            getattr(peer.protocol.transport, write)(b"")
+
+    def test_raw_bytes_are_the_applications_affair_before_there_is_a_websocket(self, connect):
+        peer = connect(opened=False)
+        peer.protocol.transport.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+        peer.protocol.transport.writeSequence([b"a", b"b"])
+        assert peer.reads() == b"HTTP/1.1 102 Processing\r\n\r\nab"
+
+    def test_a_hook_that_writes_raw_bytes_closes_with_1011(self, connect, logged):
+        class Raw(WebSocketProtocol):
+            def text_received(self, text: str) -> None:
+                self.transport.write(text.encode())
+
+        peer = connect(Raw)
+        peer.sends(peer.text("raw"))
+        assert peer.reads() == b"\x88\x02\x03\xf3"
+        assert len(logged(LocalError)) == 1
+
+    def test_a_producer_belongs_to_the_connection(self, connect):
+        peer = connect()
+        with pytest.raises(LocalError, match="register the producer with the connection itself"):
+            peer.protocol.transport.registerProducer(object(), True)
+        with pytest.raises(LocalError, match="registered with the connection itself"):
+            peer.protocol.transport.unregisterProducer()

@@ -11,17 +11,19 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IConsumer, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_beastws.bare_transport import BareTransport, complete
 from twisted_beastws.budget import RECEIVED, Account
 from twisted_beastws.client_opening import ClientOpening
 from twisted_beastws.clock import seconds_of
 from twisted_beastws.errors import (
+    BufferFull,
     ConnectionClosed,
     HandshakeError,
     HandshakeTimeout,
@@ -107,6 +109,30 @@ class ApplicationTransport:
     def abortConnection(self) -> None:
         """As `WebSocketProtocol.abort`."""
         self._protocol.abort()
+
+    def write(self, data: bytes) -> None:
+        """Write raw bytes before there is a WebSocket. Raises `LocalError` once there is one: use `send`."""
+        self._require_raw("write")
+        self.below.write(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """As `write`."""
+        self._require_raw("writeSequence")
+        self.below.writeSequence(data)
+
+    def _require_raw(self, method: str) -> None:
+        if self._protocol._session is not None or self._protocol.state is State.CLOSED:
+            raise LocalError(
+                f"transport.{method}() would put raw bytes between a WebSocket's frames: use the connection's send()"
+            )
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """The connection is the transport's producer. Raises `LocalError`: register with the connection."""
+        raise LocalError("transport.registerProducer(): register the producer with the connection itself")
+
+    def unregisterProducer(self) -> None:
+        """Raises `LocalError`, as `registerProducer`."""
+        raise LocalError("transport.unregisterProducer(): the producer is registered with the connection itself")
 
     def startTLS(self, context: Any, normal: bool = True) -> None:
         """Encrypt all that is sent from now on (``ITLSTransport``); what was sent before leaves first, in clear.
@@ -213,14 +239,15 @@ class WebSocketProtocol(Protocol):
             clock = cast("IReactorTime", reactor)
         self._clock = clock
         self._now = seconds_of(clock)
+        transport = complete(transport, clock, self._lost_unnoticed)
         self._liveness = Liveness(self, clock, self.settings.timeouts)
         if self.settings.budget is not None:
             self._account = self.settings.budget.open(self._shed)
         self.outgoing = Outgoing(transport, self.settings.limits, self, self._account)
         self._opening = opening
-        self._receive_by(opening.data_received)
         # Before connectionMade, in which a subclass may fail: the connection must not stay for ever.
         self._transport = transport
+        self._receive_by(opening.data_received)
         self.expect_handshake()
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
 
@@ -301,6 +328,10 @@ class WebSocketProtocol(Protocol):
         self.__dict__.pop("dataReceived", None)
         if session is not None:
             self._settle(closed)
+
+    def _lost_unnoticed(self) -> None:
+        """We dropped the connection, and the transport may never say that it is lost."""
+        self.connectionLost(Failure(ConnectionAborted()))
 
     def _settle(self, closed: ConnectionClosed) -> None:
         while self._receivers:
@@ -756,8 +787,12 @@ class WebSocketProtocol(Protocol):
 
     @property
     def peer(self) -> IAddress | None:
-        """The address of the other end, as the transport gives it; None before it is connected."""
-        return None if self._transport is None else cast("IAddress", self._transport.getPeer())
+        """The address of the other end, as the transport gives it; None before it is connected, or if it has none."""
+        try:
+            return None if self._transport is None else cast("IAddress", self._transport.getPeer())
+        except Exception:
+            # A process has no such method, and that of an SSH channel in memory fails.
+            return None
 
     def _require_session(self) -> Session:
         if self._session is None:
@@ -794,6 +829,7 @@ class WebSocketProtocol(Protocol):
 
     def move_to(self, transport: Any) -> Outgoing:
         """Leave the transport of the handshake for ``transport``; returns the write buffer before it."""
+        transport = complete(transport, self._clock, self._lost_unnoticed)
         self._transport = transport
         self.outgoing = Outgoing(transport, self.settings.limits, self, self._account)
         return self.outgoing
@@ -897,10 +933,20 @@ class WebSocketProtocol(Protocol):
 
     def _receive_by(self, receive: Callable[[bytes], None]) -> None:
         """Give data from the transport to ``receive``, and count it if there is a budget."""
+        if isinstance(self._transport, BareTransport) and not self._transport.pausable:
+            receive = partial(self._receive_bounded, receive)
         if self._account is not None:
             # Without one, nothing is in the way of a chunk.
             receive = partial(self._receive_counted, receive)
         self.dataReceived = receive  # type: ignore[assignment, method-assign]
+
+    def _receive_bounded(self, receive: Callable[[bytes], None], data: bytes) -> None:
+        """Receive from a transport that goes on reading while we are paused."""
+        receive(data)
+        session, limit = self._session, self.settings.limits.max_buffered
+        if session is not None and session.unparsed_size > limit and session.paused:
+            waiting = f"{session.unparsed_size} bytes wait for the application on a transport that cannot be paused"
+            session.fail(BufferFull(f"{waiting}: Limits.max_buffered is {limit}"), CloseCode.TRY_AGAIN_LATER)
 
     def _receive_counted(self, receive: Callable[[bytes], None], data: bytes) -> None:
         receive(data)

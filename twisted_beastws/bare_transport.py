@@ -1,0 +1,72 @@
+"""Transports that lack methods of TCP's: SSH channels, standard input and output, processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+_NEEDED = ("registerProducer", "unregisterProducer", "pauseProducing", "resumeProducing", "abortConnection")
+
+
+def complete(transport: Any, clock: IReactorTime, lost: Callable[[], None]) -> Any:
+    """Return ``transport``, or a `BareTransport` around it if it lacks a method that a connection calls.
+
+    Args:
+        clock: calls ``lost`` later.
+        lost: ends the connection, if the transport does not say that it is lost.
+    """
+    if all(hasattr(transport, name) for name in _NEEDED):
+        return transport
+    return BareTransport(transport, clock, lost)
+
+
+class BareTransport:
+    """Has stand-ins for what the transport below lacks; ITransport itself asks for little more than ``write``.
+
+    pausable: reading can be paused. If not, the connection bounds what it keeps meanwhile.
+    """
+
+    def __init__(self, below: Any, clock: IReactorTime, lost: Callable[[], None]) -> None:
+        self._below = below
+        self._clock = clock
+        self._lost = lost
+        self.pausable = hasattr(below, "pauseProducing") and hasattr(below, "resumeProducing")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._below, name)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Pace ``producer`` if the transport can: an SSH channel says by two methods of its own when to stop."""
+        if hasattr(self._below, "registerProducer"):
+            self._below.registerProducer(producer, streaming)
+        elif hasattr(self._below, "stopWriting"):
+            self._below.stopWriting, self._below.startWriting = producer.pauseProducing, producer.resumeProducing
+
+    def unregisterProducer(self) -> None:
+        """Let go of the producer."""
+        if hasattr(self._below, "unregisterProducer"):
+            self._below.unregisterProducer()
+        elif hasattr(self._below, "stopWriting"):
+            self._below.stopWriting = self._below.startWriting = _nothing
+
+    def pauseProducing(self) -> None:
+        """Read nothing for now, if the transport can."""
+        if self.pausable:
+            self._below.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Read again."""
+        if self.pausable:
+            self._below.resumeProducing()
+
+    def abortConnection(self) -> None:
+        """Drop the connection; it is lost in the reactor's next turn, whatever the transport does."""
+        getattr(self._below, "abortConnection", self._below.loseConnection)()
+        self._clock.callLater(0, self._lost)
+
+
+def _nothing() -> None:
+    pass
