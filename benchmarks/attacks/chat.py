@@ -1,0 +1,162 @@
+"""Attack the chat of ``twistd beastws``, while a witness in another room asks for its own words.
+
+``python -m benchmarks.attacks.chat flood`` starts the service on the loopback interface with members in ``/chat``,
+attacks it once, and prints how long the witness waited at worst, and how many honest clients the service closed:
+
+- ``flood``: an attacker sends a chunk of 10,922 empty texts. With ``--max-message-rate=0`` the service takes them all.
+- ``leave``: half of the members, who have names, leave at once.
+- ``join``: so many members with names join, one after the other.
+- ``who``: an attacker asks without pause for the names of a room with so many members.
+
+With ``--terminate`` the service gets SIGTERM a second after the attack began, and it prints how long the end took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from benchmarks.attacks.clients import Readers, Witness, connect, cpu_seconds
+from benchmarks.frames import TEXT, frame, read_message
+
+MESSAGES = (1 << 16) // 6
+"""Empty texts in 64 KiB, the chunk that a transport of Twisted reads at once: 10,922."""
+SUBPROTOCOL = "chat.v1+json"
+QUIET = 0.05
+"""Share of a second's CPU time below which the service has nothing left to do."""
+
+
+@contextmanager
+def running(options: argparse.Namespace) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Run the service; give its port and its process."""
+    reactor = ["--reactor=beastws-uvloop"] if options.uvloop else []
+    arguments = ["--listen=tcp:0:interface=127.0.0.1:backlog=4096", "--max-handshakes-per-address=0", *options.service]
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory) / "log"
+        command = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", *reactor, "beastws", *arguments]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, cwd=directory, stdout=output, stderr=output)
+        try:
+            deadline = time.monotonic() + 20
+            while (found := re.search(r"ws://127\.0\.0\.1:(\d+)", log.read_text())) is None:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"the service does not listen:\n{log.read_text()}")
+                time.sleep(0.05)
+            yield int(found[1]), process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def ask(connection: socket.socket) -> None:
+    """Say something in a room, and hear it."""
+    connection.sendall(frame(TEXT, b"witness"))
+    payload = None
+    while payload != b"witness":
+        payload, _ = read_message(connection)
+
+
+def attack(options: argparse.Namespace, port: int, process: subprocess.Popen[bytes]) -> float:
+    """Attack once; print what happened, and return the witness's longest wait."""
+
+    def member(number: int | None = None) -> socket.socket:
+        if number is None:
+            return connect(port, "/chat", options.patience)
+        return connect(port, f"/chat?name=member{number}", options.patience, SUBPROTOCOL)
+
+    named = options.attack != "flood"
+    count = 0 if options.attack == "join" else options.members
+    witness = Witness(connect(port, "/chat/quiet", options.patience), process.pid, ask)
+    members = [member(number if named else None) for number in range(count)]
+    leaving = members[: count // 2] if options.attack == "leave" else []
+    groups = [Readers(members[len(leaving) :])]
+    attackers: list[socket.socket] = []
+    wait_until_quiet(process.pid, options.patience)
+
+    began, cpu = time.monotonic(), cpu_seconds(process.pid)
+    if options.attack == "flood":
+        attackers = [member() for _ in range(options.attackers)]
+        for attacker in attackers:
+            attacker.sendall(frame(TEXT, b"") * MESSAGES)
+    elif options.attack == "join":
+        groups.append(Readers([member(number) for number in range(options.members)]))
+    elif options.attack == "who":
+        attackers = [member(count + number) for number in range(options.attackers)]
+        for attacker in attackers:
+            attacker.sendall(frame(TEXT, b'{"type":"who"}') * 100)
+        groups.append(Readers(attackers))
+    for connection in leaving:
+        connection.close()
+    if options.terminate:
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        terminated = time.monotonic()
+        process.wait(options.patience)
+        print(f"the service ended {time.monotonic() - terminated:.2f} s after SIGTERM, by {process.returncode}")
+        return 0.0
+    wait_until_quiet(process.pid, options.patience)
+    cpu, took = cpu_seconds(process.pid) - cpu, time.monotonic() - began
+    testimony = witness.stop()
+    closed = sum(group.closed for group in groups)
+    for group in groups:
+        group.stop()
+    for attacker in attackers:
+        attacker.close()
+    print(f"the attack cost the service {cpu:.2f} s of CPU, in {took:.1f} s")
+    print(
+        f"the witness waited at most {1000 * testimony.worst:.0f} ms, in which the service used "
+        f"{1000 * testimony.worst_cpu:.0f} ms of CPU ({testimony.answers} answers)"
+    )
+    if testimony.failure:
+        print(f"the witness was cut off: {testimony.failure}")
+    print(f"members that the service closed: {closed}")
+    return testimony.worst if testimony.failure is None and not closed else float("inf")
+
+
+def wait_until_quiet(pid: int, patience: float) -> None:
+    """Return when the service has handled what it was sent: in three seconds it uses little CPU time."""
+    quiet, until = 0, time.monotonic() + patience
+    before = cpu_seconds(pid)
+    while quiet < 3 and time.monotonic() < until:
+        with suppress(FileNotFoundError):
+            time.sleep(1)
+            now = cpu_seconds(pid)
+            quiet = quiet + 1 if now - before < QUIET + 0.05 else 0
+            before = now
+
+
+def main() -> None:
+    """Run the attack that the command line asks for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.attacks.chat",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("attack", choices=("flood", "leave", "join", "who"))
+    parser.add_argument("--members", type=int, default=500, help="members of the room attacked (default: 500)")
+    parser.add_argument("--attackers", type=int, default=1, help="connections that attack at once (default: 1)")
+    parser.add_argument("--uvloop", action="store_true", help="run the service on twisted_beastws.uvreactor")
+    parser.add_argument("--terminate", action="store_true", help="send SIGTERM during the attack")
+    parser.add_argument("--patience", type=float, default=120.0, help="give up after so many seconds (default: 120)")
+    parser.add_argument("--most", type=float, help="exit with 1 if the witness waits longer than so many seconds")
+    options, options.service = parser.parse_known_args()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with running(options) as (port, process):
+        worst = attack(options, port, process)
+    if options.most is not None and worst > options.most:
+        sys.exit(f"the witness waited {worst:.3f} s, or an honest client was closed")
+
+
+if __name__ == "__main__":
+    main()
