@@ -29,8 +29,8 @@ MAX_FIELD = 1 << 10
 MAX_TEXT = 1 << 16
 """Characters of one log event; the rest of a longer one is cut off."""
 
-_LAST_WORDS = 1.0
-"""Seconds that a process which ends waits for the supervisor to read what is left."""
+_LAST_WORDS = 5.0
+"""Seconds that an ending process waits for the supervisor to read its last lines, at most."""
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -75,12 +75,12 @@ class Reports:
             self.say("event", {**about, "text": _cut(text), "fields": _short(fields)})
 
     def take_standard_output(self) -> None:
-        """Send what Python code prints, which so comes in whole lines and waits for no reader."""
+        """Send the lines that Python code prints: they come whole, and printing never waits."""
         for name, level in (("stdout", LogLevel.info), ("stderr", LogLevel.warn)):
             setattr(sys, name, LoggingFile(Logger(name, observer=self), level))
 
     def flush(self, seconds: float = _LAST_WORDS) -> None:
-        """Give the supervisor some time to read what waits; call it when the reactor has ended."""
+        """Give the supervisor time to read the backlog; call this when the reactor has ended."""
         deadline = time.monotonic() + seconds
         while self._write_backlog() and (left := deadline - time.monotonic()) > 0:
             select.select([], [self._writing], [], left)
@@ -106,7 +106,7 @@ class Reports:
         self._size += len(line)
 
     def _write_backlog(self) -> bool:
-        """Write what the pipe takes; return whether something is left."""
+        """Write as much as the pipe takes; return whether a backlog is left."""
         with self._lock:
             while self._backlog and not self._closed:
                 line = self._backlog[0]
@@ -129,7 +129,7 @@ class Reports:
                     self._append(json.dumps(["lost", lost]).encode("ascii") + b"\n")
             return bool(self._backlog)
 
-    # What the reactor calls.
+    # Called by the reactor.
 
     def attach(self, reactor: Any) -> None:
         """Have the reactor write the backlog from now on; call it in the reactor's thread."""

@@ -1,4 +1,4 @@
-"""Files that a supervisor has read and hands to its workers, which so start with what it started with."""
+"""Files that a supervisor reads once and hands to its workers."""
 
 from __future__ import annotations
 

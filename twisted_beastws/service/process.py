@@ -27,7 +27,7 @@ MAX_LINE = 1 << 16
 _STANDARD_OUTPUTS = (1, 2)
 
 # Python put the working directory before its own library, because of -c. The sockets of systemd, if there are, are the
-# worker's now; Twisted looks for whom they are as soon as it is imported.
+# worker's now; Twisted reads that as soon as it is imported.
 _START = (
     "import sys; sys.path[:1] == [''] and sys.path.pop(0); "
     "import os; os.environ['LISTEN_PID'] = str(os.getpid()); from twisted_beastws.service.worker import main; main()"
@@ -35,7 +35,7 @@ _START = (
 
 
 class Events(Protocol):
-    """What a supervisor hears of a worker."""
+    """A worker's news for its supervisor."""
 
     def booted(self, worker: Worker) -> None:
         """The worker serves."""
@@ -51,7 +51,7 @@ class Worker(ProcessProtocol):
     """One process, as long as it lives.
 
     booted: it serves, and handles signals. silent: ticks since its last sign of life; the supervisor counts them.
-    page: the last of its metrics that came. why: what it says of its failure to start.
+    page: its metrics, as they came last. why: its own reason for not starting.
     """
 
     log = Logger()
@@ -133,7 +133,7 @@ class Worker(ProcessProtocol):
         if self.transport is not None and self._open:
             self.transport.writeToChild(0, json.dumps(message).encode("ascii") + b"\n")
 
-    # What the process sends.
+    # Messages of the process.
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         *lines, rest = (self._unfinished.get(childFD, b"") + data).split(b"\n")
@@ -213,7 +213,7 @@ class Worker(ProcessProtocol):
         self._check_end()
 
     def _check_end(self) -> None:
-        # What it sent last comes before its end. Programs that it started may keep its standard output open.
+        # Its last messages come before its end. Programs that it started may keep its standard output open.
         if self._exited is not None and not self._open:
             asked, self._asked = self._asked, {}
             for answer in asked.values():

@@ -28,7 +28,7 @@ BACKLOG = 4096
 _HAS_BACKLOG = re.compile(r"(?<!\\):backlog=")
 
 _STALE_AFTER = 0.1
-"""Seconds between two attempts to reach the owner of a UNIX socket, who may be about to listen."""
+"""Seconds between two attempts to reach the owner of a UNIX socket: it may be about to listen."""
 
 _ENDPOINT_NAMES: dict[int, str] = {socket.AF_INET: "INET", socket.AF_INET6: "INET6"}
 
@@ -221,5 +221,5 @@ class SharedUNIXPort(unix.Port):
         return port
 
     def connectionLost(self, reason: Any) -> None:
-        # What `unix.Port` does before this is to remove the file.
+        # `unix.Port` would remove the file before this.
         tcp.Port.connectionLost(self, reason)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from twisted_beastws.service.workers import Workers
 
 PATIENCE = 3.0
-"""Seconds that a process has to answer. The metrics of one that does not are those that it told last."""
+"""Seconds that a process has to answer. Without an answer its last metrics count."""
 
 # All else is the sum.
 _OF_SEVERAL: dict[str, Any] = {
@@ -59,7 +59,7 @@ class Summed:
         return [answer if succeeded else None for succeeded, answer in answers]
 
     def _keep(self, worker: Worker) -> None:
-        """Keep what a process that ended has counted."""
+        """Keep the counts of a process that ended."""
         if worker.page is not None:
             grown = [family for family in families(worker.page) if family.type in _ONLY_GROW]
             self._finished = summed([self._finished, grown])
@@ -102,7 +102,7 @@ def summed(pages: Iterable[Iterable[Metric]]) -> list[Metric]:
 
 
 class _Collected:
-    """A ``prometheus_client`` collector of what is there."""
+    """A ``prometheus_client`` collector of given families."""
 
     def __init__(self, families: list[Metric]) -> None:
         self._families = families

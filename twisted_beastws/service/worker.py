@@ -35,7 +35,7 @@ MAX_HESITATION = 2.0
 class Held(NamedTuple):
     """A socket that the supervisor holds.
 
-    endpoint: the place of its ``--listen`` among them all. kind: what the endpoint asked its reactor for.
+    endpoint: the place of its ``--listen`` among them all. kind: the method of the reactor by which it listens.
     """
 
     endpoint: int
@@ -44,7 +44,7 @@ class Held(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What a worker gets from its supervisor.
+    """The data that a worker gets from its supervisor.
 
     number: from 1 on. directory: where the supervisor was when it read its options. twistd: twistd's arguments.
     sockets: to listen on, as `Held`. files: the content of each file that the supervisor read, by its path.
@@ -95,10 +95,10 @@ def log_observer() -> ILogObserver:
 
 
 class Supervised(Service):
-    """Tells the supervisor that this process works, answers what it asks, and ends in order when it is gone.
+    """Sends signs of life to the supervisor, answers its questions, and ends in order when it is gone.
 
     Args:
-        answers: what gives the answer to each question, or awaits it.
+        answers: a function for each question, which returns the answer or an awaitable for it.
     """
 
     log = Logger()
@@ -150,7 +150,7 @@ def main() -> None:
     The one argument is the descriptor for reports. Orders come on the standard input.
     """
     global membership
-    # What the terminal's Ctrl-C sends comes from the supervisor.
+    # The supervisor passes on the terminal's Ctrl-C.
     os.setsid()
     # The supervisor sends it when this process is ready for it; until then it was blocked.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -173,7 +173,7 @@ def main() -> None:
 
 
 def _run_twistd(arguments: list[str], reports: Reports) -> None:
-    # twistd's own way to run would print all its options before what is wrong with one.
+    # twistd's own way to run would print all its options before the error.
     from twisted.python.usage import UsageError
     from twisted.scripts.twistd import ServerOptions, runApp  # type: ignore[attr-defined, unused-ignore]
 

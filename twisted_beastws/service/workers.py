@@ -28,7 +28,7 @@ BOOT_TIME = 90.0
 """Seconds that a worker has until it serves; as systemd's ``DefaultTimeoutStartSec=``."""
 
 GRACE = 5.0
-"""Seconds beyond the drain time after which a worker that was told to end is killed."""
+"""Seconds beyond the drain time after which a worker that got SIGTERM is killed."""
 
 _SILENCE_AT_THE_END = 2.0
 """Seconds; a worker that was silent so long will not end by itself when the drain time is nearly over."""
@@ -40,7 +40,7 @@ class Workers(Service):
     Args:
         reactor: an ``IReactorProcess`` and ``IReactorTime``.
         ports: those that they serve.
-        share: what each of them gets, but for its number, twistd's arguments and its sockets.
+        share: the data for each of them; its number, twistd's arguments and its sockets are filled in.
         twistd: gives twistd's arguments, when the first of them starts.
         drain_time: seconds that a process has to end.
         timeout: seconds without a sign of life after which a process is replaced; None is never.
@@ -48,7 +48,7 @@ class Workers(Service):
 
     Attributes:
         living: the processes that there are.
-        replaced: how many ended and were not told to.
+        replaced: how many ended by themselves.
         finished: called with each process that ended.
         failed: called with a line when the processes cannot start; it is to stop the service.
     """
@@ -128,7 +128,7 @@ class Workers(Service):
             worker.signal(name)
 
     def reload(self, files: Mapping[str, str] | None = None) -> None:
-        """Pass SIGHUP on. files: what processes that start from now on get."""
+        """Pass SIGHUP on. files: the files for processes that start later."""
         if files is not None:
             self._share = self._share._replace(files=dict(files))
         for worker in list(self.living):
@@ -170,8 +170,8 @@ class Workers(Service):
         try:
             worker.spawn(self._reactor, self._share._replace(number=number), self._ports)
         except OSError as error:
-            what = "" if error.filename is None else f" ({error.filename})"
-            self._failed(number, f"worker {number} cannot be started: {error.strerror}{what}")
+            file = "" if error.filename is None else f" ({error.filename})"
+            self._failed(number, f"worker {number} cannot be started: {error.strerror}{file}")
         else:
             self.living.add(worker)
 
