@@ -624,7 +624,7 @@ class TestNotHttp:
             b"\r\n" * 11 + GOOD,
             b"\n" + GOOD,
             b"\r" + GOOD,
-            b"GET / HTTP/2.0\r\n\r\n",
+            b"GET / HTTP/1.1.1\r\n\r\n",
             b"GET /\r\n\r\n",
             b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n",
             b"GET / HTTP/1.1\nHost: localhost\n\n",

@@ -47,6 +47,20 @@ class HeadTooLarge(HandshakeError):
     message = "The request's head is too large"
 
 
+class TargetTooLong(HeadTooLarge):
+    """The request line alone exceeds ``Limits.max_head_size`` (RFC 9112 §3)."""
+
+    status = 414
+    message = "The request's target is too long"
+
+
+class UnsupportedVersion(BadRequest):
+    """The request is of another major version of HTTP than 1 (RFC 9110 §15.6.6). The connection is closed."""
+
+    status = 505
+    message = "The server speaks HTTP/1.1"
+
+
 class UnexpectedBody(HandshakeError):
     """A request that asks for an upgrade carries a body (Beast: ``http::error::unexpected_body``)."""
 

@@ -107,6 +107,8 @@ NO_TOKEN = "The WebSocket handshake Upgrade field is missing the websocket token
 ENDPOINT = "This is a WebSocket endpoint (RFC 6455, version 13): open it with a WebSocket client, not as a page"
 UPGRADE_REQUIRED = upgrade_required("The WebSocket handshake Sec-WebSocket-Version field is invalid")
 
+NOT_SUPPORTED = bad("The server speaks HTTP/1.1", status="505 HTTP Version Not Supported", close=True)
+
 OTHER_CASE = head().swapcase().replace(b"get / http", b"GET / HTTP").replace(KEY.swapcase().encode(), KEY.encode())
 
 # The cases of Beast's own table that succeed there and here.
@@ -116,6 +118,8 @@ ACCEPTED = {
     "Connection: keep-alive, Upgrade": head(Connection="keep-alive, Upgrade"),
     "Upgrade: h2c, websocket": head(Upgrade="h2c, websocket"),
     "Upgrade: websocket/13": head(Upgrade="websocket/13"),
+    # RFC 6455 §4.2.1: "An HTTP/1.1 or higher GET request".
+    "HTTP/1.2": head("GET / HTTP/1.2"),
     "absolute-form target": head("GET http://localhost/ HTTP/1.1"),
     "empty Host": head(Host=""),
     "version padded": head(Sec_WebSocket_Version=" 13 "),
@@ -233,9 +237,8 @@ REFUSED: dict[str, tuple[bytes, type[HandshakeError], bytes]] = {
         bad(METHOD, close=True),
     ),
     # HTTP that cannot be parsed: Beast sends nothing.
-    "HTTP/0.9": (head("GET / HTTP/0.9"), errors.BadRequest, bad(NOT_HTTP, close=True)),
-    "HTTP/1.2": (head("GET / HTTP/1.2"), errors.BadRequest, bad(NOT_HTTP, close=True)),
-    "HTTP/2.0": (head("GET / HTTP/2.0"), errors.BadRequest, bad(NOT_HTTP, close=True)),
+    "HTTP/0.9": (head("GET / HTTP/0.9"), errors.UnsupportedVersion, NOT_SUPPORTED),
+    "HTTP/2.0": (head("GET / HTTP/2.0"), errors.UnsupportedVersion, NOT_SUPPORTED),
     "no version on the line": (head("GET /"), errors.BadRequest, bad(NOT_HTTP, close=True)),
     "leading CRLF": (b"\r\n" + head(), errors.BadRequest, bad(NOT_HTTP, close=True)),
     "bare LF": (head().replace(b"\r\n", b"\n"), errors.BadRequest, bad(NOT_HTTP, close=True)),

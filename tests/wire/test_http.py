@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.web.http_headers import Headers as TwistedHeaders
 
 from twisted_beastws._version import __version__
-from twisted_beastws.errors import BadRequest, HandshakeError, HeadTooLarge
+from twisted_beastws.errors import BadRequest, HandshakeError, HeadTooLarge, TargetTooLong, UnsupportedVersion
 from twisted_beastws.wire.http import (
     SERVER,
     HeadBuffer,
@@ -123,11 +123,12 @@ class TestParseRequest:
     @pytest.mark.parametrize(
         "start",
         [
-            b"GET / HTTP/0.9", b"GET / HTTP/1.2", b"GET / HTTP/2.0", b"GET / HTTP/11", b"GET / http/1.1", b"GET /",
-            b"GET  / HTTP/1.1", b"GET /  HTTP/1.1", b"GET\t/ HTTP/1.1", b" GET / HTTP/1.1", b"GET / HTTP/1.1 ", b"",
+            b"GET / HTTP/11", b"GET / HTTP/1.10", b"GET / HTTP/1.x", b"GET / HTTP/1.", b"GET / HTTP/", b"",
+            b"GET /", b"GET  / HTTP/1.1", b"GET /  HTTP/1.1", b"GET\t/ HTTP/1.1", b" GET / HTTP/1.1",
+            b"GET / HTTP/1.1 ", b"GET / http/1.1",
             b"GET HTTP/1.1", b"GET foo HTTP/1.1", b"GET /a b HTTP/1.1", b"GET /\x01 HTTP/1.1", b"GET /\x7f HTTP/1.1",
             b"GET /\xc3\xa9 HTTP/1.1", b"GET /#x HTTP/1.1", b"G(T / HTTP/1.1", b"G\xc3T / HTTP/1.1", b"GET / RTSP/1.0",
-            b"SOURCE / ICE/1.0", b"GET / HTTP/1.1\r", b"garbage", b"PRI * HTTP/2.0", b"\x16\x03\x01\x02\x00",
+            b"SOURCE / ICE/1.0", b"GET / HTTP/1.1\r", b"garbage", b"\x16\x03\x01\x02\x00",
             # RFC 9112 §3.2: each form has its methods.
             b"PRI * HTTP/1.1", b"GET * HTTP/1.1", b"OPTIONS *x HTTP/1.1", b"GET h:80 HTTP/1.1", b"GET h HTTP/1.1",
             b"CONNECT / HTTP/1.1", b"CONNECT h HTTP/1.1", b"CONNECT h: HTTP/1.1", b"CONNECT http://h/ HTTP/1.1",
@@ -138,6 +139,16 @@ class TestParseRequest:
         with pytest.raises(BadRequest) as caught:
             parse_request(request(b"Host: h", start=start))
         assert str(caught.value) == "The request is not valid HTTP"
+
+    @pytest.mark.parametrize("start", [b"GET / HTTP/0.9", b"GET / HTTP/2.0", b"PRI * HTTP/2.0", b"GET / HTTP/9.9"])
+    def test_another_major_version_is_not_supported(self, start: bytes) -> None:
+        with pytest.raises(UnsupportedVersion) as caught:
+            parse_request(request(b"Host: h", start=start))
+        assert (caught.value.status, str(caught.value)) == (505, "The server speaks HTTP/1.1")
+
+    @pytest.mark.parametrize("minor", [b"1", b"2", b"9"])
+    def test_a_later_minor_version_counts_as_ours(self, minor: bytes) -> None:
+        assert parse_request(request(b"Host: h", start=b"GET / HTTP/1." + minor)).version == "1.1"
 
     @pytest.mark.parametrize(
         "lines",
@@ -551,7 +562,9 @@ class TestHeadBuffer:
             (b"G\0" + request(*[b"A: 1"] * 9), BadRequest),
             (b"\x16" + request(*[b"A: 1"] * 9)[:-2] + b"\n", BadRequest),
             (b"x" * 199 + b"\n", BadRequest),
-            (b"x" * 200 + b"\n", HeadTooLarge),
+            (b"x" * 200 + b"\n", TargetTooLong),
+            (b"x" * 198 + b"\r\n", HeadTooLarge),
+            (b"x" * 199 + b"\r\n", TargetTooLong),
         ],
     )
     @pytest.mark.parametrize("step", [1, 7, 10_000])
@@ -574,7 +587,7 @@ class TestHeadBuffer:
         buffer.feed(b"G")
         with pytest.raises(HeadTooLarge) as caught:
             buffer.take()
-        assert caught.value.status == 431
+        assert caught.value.status == 414
 
     @pytest.mark.parametrize("step", [1, 7, 10_000])
     def test_limit_of_lines(self, step: int) -> None:

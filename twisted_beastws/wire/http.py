@@ -13,7 +13,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, Htt
 from twisted.web.http_headers import Headers as TwistedHeaders
 
 from twisted_beastws._version import __version__
-from twisted_beastws.errors import BadRequest, HeadTooLarge
+from twisted_beastws.errors import BadRequest, HeadTooLarge, TargetTooLong, UnsupportedVersion
 
 SERVER = f"twisted_beastws/{__version__}"
 
@@ -33,7 +33,9 @@ _NOT_IN_A_FIELD = re.compile(rb"[\r\n\0]")
 _MORE_THAN_A_LINE = re.compile(r"[\r\n]")
 # RFC 9112 §3.2: a target is visible ASCII without a fragment.
 _TARGET = rb'(?:/[!"$-~]*|\*|[!"$-~]+:[!"$-~]+)'
-_REQUEST_LINE = re.compile(rb"([" + _TCHAR + rb"]+) (" + _TARGET + rb") HTTP/(1\.[01])\r\n")
+_METHOD_AND_TARGET = rb"([" + _TCHAR + rb"]+) (" + _TARGET + rb") "
+_REQUEST_LINE = re.compile(_METHOD_AND_TARGET + rb"HTTP/1\.[01]\r\n")
+_RECEIVED_LINE = re.compile(_METHOD_AND_TARGET + rb"HTTP/([0-9])\.([0-9])\r\n")
 # RFC 9112 §4: the reason, and from lenient servers the space before it, may be absent.
 _STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?\r\n")
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://([^/?]*)")
@@ -460,6 +462,9 @@ class HeadBuffer:
         return rest
 
     def _too_large(self) -> HeadTooLarge:
+        if self._subject == "request" and self._buffer.find(b"\r\n", 0, self._max_size) < 0:
+            # RFC 9112 §3: a target that is too long has a status of its own.
+            return TargetTooLong()
         return HeadTooLarge(f"The {self._subject}'s head is too large")
 
     def _unfit(self) -> HeadTooLarge | BadRequest:
@@ -504,13 +509,24 @@ def _parse_fields(parser_type: Any, start_line: bytes, head: bytes, start: int, 
 
 
 def parse_request(head: bytes) -> Request:
-    """A whole head, with its empty line, as a `Request`; any method, HTTP/1.0 and 1.1. Raises `BadRequest`."""
-    line = _REQUEST_LINE.match(head)
-    if line is None or not _fits(line[1], line[2]):
+    """Return a whole head, with its empty line, as a `Request` of any method.
+
+    A later minor version of HTTP/1 counts as 1.1 (RFC 9110 §2.5).
+
+    Raises:
+        UnsupportedVersion: The request is of another major version.
+        BadRequest: The head is not valid HTTP.
+    """
+    line = _RECEIVED_LINE.match(head)
+    if line is None:
+        raise BadRequest
+    if line[3] != b"1":
+        raise UnsupportedVersion
+    if not _fits(line[1], line[2]):
         raise BadRequest
     headers = _parse_fields(HttpRequestParser, b"GET / HTTP/1.1\r\n", head, line.end(), "request")
-    method, target, version = line.groups()
-    return Request(method.decode("ascii"), target.decode("ascii"), version.decode("ascii"), headers)
+    version = "1.0" if line[4] == b"0" else "1.1"
+    return Request(line[1].decode("ascii"), line[2].decode("ascii"), version, headers)
 
 
 def _fits(method: bytes, target: bytes) -> bool:
