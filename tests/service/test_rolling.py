@@ -1,0 +1,133 @@
+"""Proxies while the services behind them are replaced one after the other, as the documentation configures them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from twisted_beastws.service import Options
+
+from ..ports import free_port
+from .backends import READY, SWITCHING, Backend, status
+from .test_deployment import DEPLOY, answers, program, running
+from .test_twistd import await_that
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def block(page: str, start: str) -> str:
+    """The code on a page that begins with a line."""
+    text = (DOCS / page).read_text()
+    found = re.search(rf"^```\w+\n({re.escape(start)}.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert found is not None, start
+    return found[1]
+
+
+class Rolling:
+    """Two services of one or two backends each, and the port of the proxy before them."""
+
+    def __init__(self, port: int, services: list[list[Backend]]) -> None:
+        self.port = port
+        self.services = services
+
+    def restart(self) -> list[int]:
+        """Replace one service after the other, twice; the statuses of all handshakes meanwhile."""
+        found = [status(self.port) for _ in range(2)]
+        for service in self.services * 2:
+            for backend in service:
+                backend.stop()
+            found += [status(self.port) for _ in range(4)]
+            for backend in service:
+                backend.start()
+        return found
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def started(stack: ExitStack, services: list[list[Backend]]) -> list[list[Backend]]:
+    for service in services:
+        for backend in service:
+            backend.start()
+            stack.callback(backend.stop)
+    return services
+
+
+class TestNginx:
+    @pytest.fixture
+    def rolling(self, tmp_path: Path, stack: ExitStack) -> Rolling:
+        port = free_port()
+        upstream = block("howto/scaling.md", "upstream talk {").replace("/run/", f"{tmp_path}/")
+        location = re.search(r"^ +location /chat \{.*?^ +\}", (DOCS / "howto/proxies.md").read_text(), re.M | re.S)
+        assert location is not None
+        passing = location[0].replace("http://127.0.0.1:1984", "http://talk")
+        paths = " ".join(
+            f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        config = tmp_path / "nginx.conf"
+        config.write_text(
+            f"daemon off; master_process off; pid {tmp_path}/nginx.pid; error_log stderr;\nevents {{}}\n"
+            f"http {{ access_log off; {paths}\n{upstream}\nserver {{ listen 127.0.0.1:{port};\n{passing}\n}} }}\n"
+        )
+        services = started(stack, [[Backend(f"{tmp_path}/talk{number}.sock", SWITCHING)] for number in (1, 2)])
+        stack.enter_context(running("nginx", [program("nginx"), "-e", "stderr", "-c", str(config)], tmp_path))
+        await_that("nginx listens", lambda: answers(port))
+        return Rolling(port, services)
+
+    def test_lets_everybody_in_during_rolling_restarts(self, rolling: Rolling) -> None:
+        assert set(rolling.restart()) == {101}
+
+    def test_leaves_no_server_out_in_deploy_either(self) -> None:
+        servers = re.findall(r"^ +server [^\n{]*;", (DEPLOY / "nginx.conf").read_text(), re.MULTILINE)
+        assert servers and all(" max_fails=0;" in server for server in servers)
+
+
+class TestHAProxy:
+    @pytest.fixture
+    def rolling(self, tmp_path: Path, stack: ExitStack) -> Rolling:
+        port, *others = [free_port() for _ in range(5)]
+        backend = block("howto/scaling.md", "backend talk")
+        for number, other in zip((8001, 9001, 8002, 9002), others, strict=True):
+            backend = backend.replace(str(number), str(other))
+        # The backends here do not read it.
+        backend = backend.replace(" send-proxy-v2", "")
+        defaults = re.search(r"^defaults\n(?: .*\n)+", (DOCS / "howto/proxies.md").read_text(), re.MULTILINE)
+        assert defaults is not None
+        config = tmp_path / "haproxy.cfg"
+        config.write_text(
+            f"{defaults[0]}\nfrontend web\n    bind 127.0.0.1:{port}\n    default_backend talk\n{backend}\n"
+        )
+        services = [
+            [Backend(others[0], SWITCHING), Backend(others[1], READY)],
+            [Backend(others[2], SWITCHING), Backend(others[3], READY)],
+        ]
+        started(stack, services)
+        stack.enter_context(running("haproxy", [program("haproxy"), "-db", "-f", str(config)], tmp_path))
+        await_that("HAProxy listens", lambda: answers(port))
+        return Rolling(port, services)
+
+    def test_lets_everybody_in_during_rolling_restarts(self, rolling: Rolling) -> None:
+        assert set(rolling.restart()) == {101}
+
+    def test_finds_a_service_that_is_back_as_fast_in_deploy(self) -> None:
+        lines = [line.strip() for line in block("howto/scaling.md", "backend talk").splitlines()]
+        deployed = [line.strip() for line in (DEPLOY / "haproxy.cfg").read_text().splitlines()]
+        assert all(line in deployed for line in lines if line.startswith(("option", "retries", "default-server")))
+
+
+def test_kubernetes_waits_until_all_clients_are_gone() -> None:
+    text = block("deployment.md", "spec:")
+    (grace,) = re.findall(r"terminationGracePeriodSeconds: (\d+)", text)
+    (pause,) = re.findall(r'preStop: .*"sleep", "(\d+)"', text)
+    options = Options()
+    options.parseOptions([])
+    close = options.timeouts.close
+    assert close is not None
+    assert int(grace) > int(pause) + options["drain-time"] + close
