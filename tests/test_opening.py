@@ -1601,6 +1601,36 @@ class TestTimeout:
             clock.advance(4.0)
             peer.sends(PLAIN)
             assert peer.reads() == VISITED
+
+    def test_a_balancer_keeps_an_idle_connection_for_a_minute(self, connect, clock):
+        peer = connect(Served, opened=False, timeouts=Timeouts(handshake=5.0))
+        peer.sends(PLAIN)
+        for _ in range(3):
+            assert peer.reads() == VISITED
+            clock.advance(60.1)
+            peer.sends(PLAIN)
+
+    @pytest.mark.parametrize(("seconds", "kept"), [(9.9, True), (10.1, False)])
+    def test_a_connection_is_kept_for_so_long(self, connect, clock, seconds, kept):
+        peer = connect(Served, opened=False, timeouts=Timeouts(handshake=5.0, keep_alive=10.0))
+        peer.sends(PLAIN)
+        clock.advance(seconds)
+        assert peer.transport.disconnecting != kept
+
+    @pytest.mark.parametrize("begun", [b"G", b"\r\n", GOOD[:-1]])
+    def test_the_next_request_has_its_own_time_from_its_first_byte(self, connect, clock, begun):
+        peer = connect(Served, opened=False, timeouts=Timeouts(handshake=5.0))
+        peer.sends(PLAIN)
+        clock.advance(70.0)
+        peer.sends(begun)
+        clock.advance(4.9)
+        assert not peer.transport.disconnecting
+        clock.advance(0.2)
+        assert peer.transport.disconnecting
+
+    def test_a_request_that_follows_in_the_same_segment_has_its_own_time(self, connect, clock):
+        peer = connect(Served, opened=False, timeouts=Timeouts(handshake=5.0))
+        peer.sends(PLAIN + GOOD[:-1])
         clock.advance(5.1)
         assert peer.transport.disconnecting
 

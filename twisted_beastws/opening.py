@@ -28,11 +28,20 @@ log = Logger()
 class ServerOpening(Operation):
     """Reads requests and answers them; gone once the connection is open."""
 
-    __slots__ = ("_request",)
+    __slots__ = ("_kept", "_request")
 
     def __init__(self, protocol: WebSocketProtocol) -> None:
         super().__init__(protocol, "request", MAX_EMPTY_LINES)
         self._request: Request | None = None
+        # Answered, and without a byte of another request.
+        self._kept = False
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the transport."""
+        if self._kept:
+            self._kept = False
+            self._protocol.expect_handshake()
+        super().data_received(data)
 
     def lost(self, failure: Failure) -> None:
         """End what is under way with ``failure``; if that is nothing, nobody else tells whom TLS kept out."""
@@ -237,5 +246,9 @@ class ServerOpening(Operation):
         if not keep:
             self._protocol.tear_down()
             return
-        self._protocol.expect_handshake()
+        self._kept = not self.octets_wait
+        if self._kept:
+            self._protocol.expect_request()
+        else:
+            self._protocol.expect_handshake()
         await self._protocol.outgoing.drain()

@@ -85,7 +85,10 @@ def _check_range(value: object, least: int, most: int, *names: str) -> None:
 class Timeouts:
     """How long things may take, in seconds; ``None`` is never. Deadlines are kept to 1/32 s and are never early.
 
-    handshake: from the connection, or the last HTTP answer, to the end of the opening handshake. 30 (Beast, suggested).
+    handshake: from the connection, or the first byte behind an HTTP answer, to the end of the opening handshake. 30
+        (Beast, suggested).
+    keep_alive: from an HTTP answer to the first byte of the next request. 75 (nginx's ``keepalive_timeout``): a
+        balancer that keeps an idle connection for 60 seconds closes it first.
     idle: silence from the peer, not counting while we ourselves paused reading, unless octets wait and it takes none.
         300 (Beast, suggested for a server).
     ping_interval: a ping to the peer each so often; less than idle. 30 (half of nginx's ``proxy_read_timeout``).
@@ -97,6 +100,7 @@ class Timeouts:
     """
 
     handshake: float | None = 30.0
+    keep_alive: float | None = 75.0
     idle: float | None = 300.0
     ping_interval: float | None = 30.0
     send: float | None = 60.0
@@ -106,7 +110,8 @@ class Timeouts:
     strict_pong: bool = False
 
     def __post_init__(self) -> None:
-        _check_positive(self, "handshake", "idle", "ping_interval", "send", "close", "message", "max_lifetime")
+        names = ("handshake", "keep_alive", "idle", "ping_interval", "send", "close", "message", "max_lifetime")
+        _check_positive(self, *names)
         if self.idle is not None and self.ping_interval is not None and self.ping_interval >= self.idle:
             raise ValueError(
                 f"Timeouts(idle={self.idle:g}, ping_interval={self.ping_interval:g}): a peer that has nothing to say "

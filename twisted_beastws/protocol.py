@@ -812,6 +812,10 @@ class WebSocketProtocol(Protocol):
         """Give the handshake its time, from now."""
         self._liveness.expect(self.settings.timeouts.handshake)
 
+    def expect_request(self) -> None:
+        """Give the client its time to make another request, from now."""
+        self._liveness.expect(self.settings.timeouts.keep_alive)
+
     def count_request(self) -> None:
         """Raise a `HandshakeError` if the server has too many requests."""
         if self.server is not None:

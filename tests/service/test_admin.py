@@ -153,7 +153,7 @@ class TestHealth:
 
     def test_is_bounded_by_itself(self) -> None:
         settings = admin_factory(Metrics(WebSocketServerFactory(Echo), Meter()), lambda: True).settings
-        assert settings.timeouts.handshake == 75.0
+        assert (settings.timeouts.handshake, settings.timeouts.keep_alive) == (60.0, 75.0)
 
     def test_has_so_many_connections_at_most(self, served: Served) -> None:
         served.admin.settings = replace(served.admin.settings, limits=admin_factory(*served.admin_for).settings.limits)

@@ -110,10 +110,9 @@ def _uncached(status: int, kind: bytes, body: bytes) -> Response:
 
 
 def admin_factory(metrics: Metrics | Summed, ready: Ready, names: HostNames | None = None) -> WebSocketServerFactory:
-    """Return the factory of `Admin` connections, which are kept for 75 seconds between two requests."""
+    """Return the factory of `Admin` connections."""
     return WebSocketServerFactory(
         partial(Admin, metrics, ready, names or HostNames()),
-        # More than the minute for which balancers and scrapers keep an idle connection.
-        timeouts=Timeouts(handshake=75.0, close=5.0),
+        timeouts=Timeouts(handshake=60.0, close=5.0),
         limits=Limits(max_opening=MAX_CONNECTIONS),
     )

@@ -65,6 +65,7 @@ DEFAULTS: dict[str, Any] = {
     "ping-interval": 5.0,
     "idle-timeout": 60.0,
     "handshake-timeout": 30.0,
+    "keep-alive-timeout": 75.0,
     "max-message": 1 << 20,
     "max-head": 1 << 14,
     "max-connections": 10000,
@@ -109,7 +110,16 @@ _LIMITS = (
     "max-byte-rate",
 )
 
-SETTINGS = ("ping-interval", "idle-timeout", "handshake-timeout", *_LIMITS, "origin", *ORIGIN_FLAGS, "deflate")
+SETTINGS = (
+    "ping-interval",
+    "idle-timeout",
+    "handshake-timeout",
+    "keep-alive-timeout",
+    *_LIMITS,
+    "origin",
+    *ORIGIN_FLAGS,
+    "deflate",
+)
 """Those that a `WebSocketServerFactory` has settings of its own for."""
 
 REPEATED = ("listen", "origin", "auth", "trust-proxy", "admin-host")
@@ -122,7 +132,7 @@ _ROOMS = (
 GROUPS: Mapping[str, Sequence[str]] = {
     "What is served": ("listen", "path", "app", "deflate", "workers", "worker-timeout"),
     "Who may come in": ("origin", *ORIGIN_FLAGS, "auth", "client-ca", "trust-proxy", "proxy-header"),
-    "Times": ("ping-interval", "idle-timeout", "handshake-timeout"),
+    "Times": ("ping-interval", "idle-timeout", "handshake-timeout", "keep-alive-timeout"),
     "Limits": (*_LIMITS, "max-memory", "max-login-failures"),
     "The chat's rooms": _ROOMS,
     "The end": ("drain-time", "drain-code"),
@@ -309,6 +319,11 @@ class Options(TwistedOptions):
         _parameter("ping-interval", "Seconds between two pings to a connection; 0 is never.", _seconds),
         _parameter("idle-timeout", "Seconds of silence after which a connection is closed; 0 is never.", _seconds),
         _parameter("handshake-timeout", "Seconds that a client has for an HTTP request; 0 is no limit.", _seconds),
+        _parameter(
+            "keep-alive-timeout",
+            "Seconds that an HTTP connection may wait for its next request, more than a balancer lets it; 0 is never.",
+            _seconds,
+        ),
         _parameter("max-message", "Octets that a message may have; a longer one is refused with 1009.", _octets),
         _parameter("max-head", "Octets that an HTTP request may have; a longer one is refused with 431.", _octets),
         _parameter("max-connections", "WebSockets at a time; one more is refused with 503; 0 is no limit.", _count),
@@ -598,6 +613,7 @@ class Options(TwistedOptions):
         """How long things may take."""
         return Timeouts(
             handshake=self["handshake-timeout"] or None,
+            keep_alive=self["keep-alive-timeout"] or None,
             idle=self["idle-timeout"] or None,
             ping_interval=self["ping-interval"] or None,
             close=5.0,
