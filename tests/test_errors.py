@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import inspect
+from copy import copy
 from pathlib import Path
 
 import pytest
+from twisted.internet.error import ConnectionClosed as TwistedConnectionClosed
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.python.failure import Failure
 
-from twisted_beastws import errors
+from twisted_beastws import CloseReason, errors
+from twisted_beastws.errors import ConnectionClosed, HandshakeTimeout
 from twisted_beastws.wire.closing import may_be_sent
 from twisted_beastws.wire.http import Response
 
 CLASSES = [
     value
-    for value in vars(errors).values()
-    if inspect.isclass(value) and issubclass(value, errors.WebSocketError) and value.__module__ == errors.__name__
+    for name, value in vars(errors).items()
+    if inspect.isclass(value) and issubclass(value, errors.WebSocketError) and not name.startswith("_")
 ]
 DOCUMENTED = (Path(__file__).parents[1] / "docs" / "errors.md").read_text()
 
@@ -46,3 +51,51 @@ def test_a_declined_upgrade_tells_the_answer_without_its_control_characters() ->
     error = errors.UpgradeDeclined(response)
     assert error.status == 403 and error.response.body == b"because"
     assert str(error).startswith("The WebSocket handshake was declined: 403 No\\twa\\xffy!") and len(str(error)) < 140
+
+
+ENDS = [
+    (CloseReason(1000, "", True, "peer"), ConnectionDone),
+    (CloseReason(1001, "", True, "local"), ConnectionDone),
+    (CloseReason(1005, "", True, "peer"), ConnectionDone),
+    (CloseReason(1011, "", True, "peer"), ConnectionLost),
+    (CloseReason(4000, "", True, "peer"), ConnectionLost),
+    (CloseReason(1006, "", False, "transport"), ConnectionLost),
+    (CloseReason(1000, "", False, "peer"), ConnectionLost),
+]
+
+
+class TestConnectionClosed:
+    """Code that traps Twisted's family catches it, too."""
+
+    @pytest.mark.parametrize(("reason", "kind"), ENDS)
+    def test_it_is_of_twisteds_family(self, reason: CloseReason, kind: type[Exception]) -> None:
+        error = ConnectionClosed(reason)
+        assert isinstance(error, kind)
+        assert isinstance(error, ConnectionDone) != isinstance(error, ConnectionLost)
+        assert isinstance(error, TwistedConnectionClosed) and isinstance(error, ConnectionClosed)
+        assert Failure(error).check(ConnectionDone, ConnectionLost) is not None
+        assert error.reason is reason
+
+    def test_it_reads_as_before(self) -> None:
+        error = ConnectionClosed(CloseReason(1006, "", False, "transport"))
+        assert str(error) == "begun by transport, sent nothing, received nothing"
+        assert repr(error).startswith("ConnectionClosed(CloseReason(code=1006,")
+        assert Failure(error).getErrorMessage() == str(error)
+
+    def test_a_copy_is_of_the_same_kind(self) -> None:
+        error = ConnectionClosed(CloseReason(1000, "", True, "peer"))
+        assert type(copy(error)) is type(error) and copy(error).reason == error.reason
+
+    def test_a_subclass_stays_what_it_is(self) -> None:
+        class Own(ConnectionClosed):
+            pass
+
+        assert type(Own(CloseReason(1000, "", True, "peer"))) is Own
+
+
+def test_a_handshake_timeout_is_a_timeout_error() -> None:
+    with pytest.raises(TimeoutError) as caught:
+        raise HandshakeTimeout
+    assert isinstance(caught.value, HandshakeTimeout) and caught.value.status == 408
+    assert str(caught.value) == "The WebSocket handshake took too long"
+    assert HandshakeTimeout("later", retry_after=5).retry_after == 5

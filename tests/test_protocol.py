@@ -13,6 +13,7 @@ import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionLost as TwistedConnectionLost
 from twisted.logger import Logger, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
@@ -61,7 +62,8 @@ class Outcome(list[Any]):
 
     @property
     def types(self) -> list[type]:
-        return [type(one) for one in self]
+        # The two kinds of this error are of one public class.
+        return [ConnectionClosed if isinstance(one, ConnectionClosed) else type(one) for one in self]
 
 
 class Noting(WebSocketProtocol):
@@ -679,7 +681,7 @@ class TestReceive:
         outcomes: list[type] = []
 
         def cancel_others(failure: Any) -> None:
-            outcomes.append(failure.type)
+            outcomes.append(failure.check(ConnectionClosed, CancelledError))
             for one in waiting:
                 one.cancel()
 
@@ -1693,3 +1695,39 @@ class TestTransport:
             peer.protocol.transport.registerProducer(object(), True)
         with pytest.raises(LocalError, match="registered with the connection itself"):
             peer.protocol.transport.unregisterProducer()
+
+
+class TestCloseReason:
+    def test_there_is_none_before_the_connection_closes(self, connect):
+        peer = connect(opened=False)
+        assert peer.protocol.close_reason is None
+        peer.sends(peer.HEAD)
+        assert (peer.protocol.state, peer.protocol.close_reason) == (State.OPEN, None)
+        peer.protocol.close(1001)
+        assert peer.protocol.close_reason.sent == Close(1001, "")
+        peer.sends(peer.close(1001))
+        peer.leaves()
+        assert peer.protocol.close_reason.clean
+
+    def test_one_that_never_opened_has_1006(self, connect):
+        peer = connect(opened=False)
+        peer.leaves()
+        assert peer.protocol.close_reason.code == 1006
+
+    def test_code_that_traps_twisteds_errors_catches_its_end(self, connect):
+        caught: list[str] = []
+
+        async def handler(ws: WebSocketProtocol) -> None:
+            try:
+                await ws.receive()
+            except ConnectionDone:
+                caught.append("done")
+            except TwistedConnectionLost:
+                caught.append("lost")
+
+        for end in ("close", "loss"):
+            peer = connect(handler)
+            if end == "close":
+                peer.sends(peer.close(1000))
+            peer.leaves()
+        assert caught == ["done", "lost"]

@@ -144,7 +144,7 @@ class Patient:
         self.clock = Clock()
         self.clock.rightNow = NOW.timestamp()
         self.server = Server(self.clock, list(answers))
-        timeouts = Timeouts(handshake=None, idle=None, message=None, ping_interval=None)
+        timeouts = Timeouts(handshake=None, idle=None, message=None, ping_interval=None, send=None)
         self.endpoint = WebSocketClientEndpoint(
             self.clock, "ws://localhost/", endpoint=self.server, timeouts=timeouts, **options
         )

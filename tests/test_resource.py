@@ -338,7 +338,7 @@ class TestTakeOver:
         assert produced == ["pause", "resume"]
 
     def test_the_sites_timeouts_hold_no_longer(self, clock: Clock) -> None:
-        peer = web(echo_class(), clock, timeouts=Timeouts(idle=None, ping_interval=None, message=None))
+        peer = web(echo_class(), clock, timeouts=Timeouts(idle=None, ping_interval=None, message=None, send=None))
         peer.opens()
         clock.advance(3600)
         peer.sends(text("still here"))

@@ -6,9 +6,13 @@ framing rules of RFC 6455) and `LocalError` (the calling program made a mistake)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from twisted_beastws.wire.closing import CloseReason
     from twisted_beastws.wire.http import Response
 
@@ -216,8 +220,8 @@ class TooManyRequests(HandshakeError):
     retry_after = 1
 
 
-class HandshakeTimeout(HandshakeError):
-    """``Timeouts.handshake`` ran out (Beast: ``beast::error::timeout``). Nothing is sent."""
+class HandshakeTimeout(HandshakeError, TimeoutError):
+    """``Timeouts.handshake`` ran out (Beast: ``beast::error::timeout``). Nothing is sent. It is a ``TimeoutError``."""
 
     status = 408
     message = "The WebSocket handshake took too long"
@@ -355,11 +359,38 @@ class UnacceptableData(ProtocolError):
 
 
 class ConnectionClosed(WebSocketError):
-    """The connection is closing or closed. ``reason`` is its `CloseReason`."""
+    """The connection is closing or closed. ``reason`` is its `CloseReason`.
+
+    It is a ``ConnectionDone`` of ``twisted.internet.error`` if both ends closed in order, with 1000, 1001 or no code,
+    and a ``ConnectionLost`` otherwise: code that traps these, or their base ``ConnectionClosed`` there, catches it.
+    """
+
+    def __new__(cls, reason: CloseReason) -> Self:
+        if cls is ConnectionClosed:
+            orderly = reason.clean and reason.code in (1000, 1001, 1005)
+            cls = cast("type[Self]", _ClosedInOrder if orderly else _ClosedOtherwise)
+        return super().__new__(cls, reason)
 
     def __init__(self, reason: CloseReason) -> None:
         super().__init__(reason)
         self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.reason)
+
+
+class _ClosedInOrder(ConnectionClosed, ConnectionDone):
+    pass
+
+
+class _ClosedOtherwise(ConnectionClosed, ConnectionLost):
+    pass
+
+
+for _kind in (_ClosedInOrder, _ClosedOtherwise):
+    # Logs and tracebacks show the public name.
+    _kind.__name__ = _kind.__qualname__ = ConnectionClosed.__name__
+del _kind
 
 
 class LocalError(WebSocketError):

@@ -303,7 +303,7 @@ class WebSocketProtocol(Protocol):
             self._turn = None
         if session is not None:
             session.lost(reason.value)
-        self._ended = self.close_reason
+        self._ended = self._reason()
         if isinstance(self._ended.error, ProtocolError):
             # Its close frame has the code alone.
             self.log.info(
@@ -339,7 +339,7 @@ class WebSocketProtocol(Protocol):
             self._receivers.popleft().errback(closed.with_traceback(None))
         closers, self._closers = self._closers, None
         for closer in closers or ():
-            closer.callback(self.close_reason)
+            closer.callback(self._reason())
         # The hooks of messages that came before go first, however long they take.
         if self._handling is None:
             self._finish()
@@ -348,7 +348,7 @@ class WebSocketProtocol(Protocol):
         session, self._session = self._session, None
         if session is not None:
             session.forget()
-        self._run_hook(self.closed, self.close_reason)
+        self._run_hook(self.closed, self._reason())
 
     # Opening: the server's side.
 
@@ -717,7 +717,7 @@ class WebSocketProtocol(Protocol):
             return succeed(self._ended)
         if self._session is None:
             self.abort()
-            return succeed(self.close_reason)
+            return succeed(self._reason())
         self._session.close(code, reason)
         self._closing()
         return self.when_closed()
@@ -765,8 +765,11 @@ class WebSocketProtocol(Protocol):
         return None if self.deflate is None else self.deflate.answer
 
     @property
-    def close_reason(self) -> CloseReason:
-        """How the connection ended or is ending; 1006 if it never was open."""
+    def close_reason(self) -> CloseReason | None:
+        """How the connection ended or is ending; 1006 if it never was open. None before it closes."""
+        return None if self._state in (State.CONNECTING, State.OPEN) else self._reason()
+
+    def _reason(self) -> CloseReason:
         if self._ended is not None:
             return self._ended
         if self._session is not None:

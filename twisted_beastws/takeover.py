@@ -206,7 +206,7 @@ class WebConnection:
             channel.connectionLost(reason)
             if channel.factory is not None:
                 channel.factory.log(request)
-            if protocol.close_reason.clean:
+            if protocol.close_reason is not None and protocol.close_reason.clean:
                 # A request that ended well tells so, one that was interrupted tells why.
                 notifications, request.notifications = request.notifications, []
                 for notification in notifications:

@@ -30,6 +30,8 @@ from twisted_beastws.wire.prepared import Prepared, forgotten, prepare
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
+    from twisted_beastws.wire.closing import CloseReason
+
 MAX_LISTED = 1000
 """Names in one answer of `Hub.roster`."""
 
@@ -210,7 +212,7 @@ class Hub:
         ``after`` that is no id.
         """
         if connection.state is State.CLOSED:
-            raise ConnectionClosed(connection.close_reason)
+            raise ConnectionClosed(cast("CloseReason", connection.close_reason))
         if after is not None:
             order_of(after)
         self._begin()

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from twisted.application.service import Service
 from twisted.logger import Logger
@@ -18,6 +18,7 @@ from twisted_beastws.peers import plain_host
 
 if TYPE_CHECKING:
     from twisted_beastws.service.metering import Metered, Traffic
+    from twisted_beastws.wire.closing import CloseReason
 
 STANDARD_OUTPUT = "-"
 
@@ -115,7 +116,7 @@ class AccessLog(Service):
 
     def closed(self, protocol: Metered, traffic: Traffic) -> None:
         """A WebSocket is gone."""
-        reason = protocol.close_reason
+        reason = cast("CloseReason", protocol.close_reason)
         told = reason.sent if reason.began == "local" and reason.sent is not None else reason
         self._write(
             {

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from twisted.python.failure import Failure
 
@@ -272,7 +272,7 @@ class Meter:
         traffic = traffic_of(session)
         self.traffic = self.traffic.plus(traffic)
         self.dropped += dropped_by([protocol], protocol.settings.limits)
-        reason = protocol.close_reason
+        reason = cast("CloseReason", protocol.close_reason)
         self.closes[code_told(reason), reason.began] += 1
         if self.access_log is not None:
             self.access_log.closed(protocol, traffic)
