@@ -3,7 +3,7 @@
 ``python -m benchmarks.attacks.chat flood`` starts the service on the loopback interface with members in ``/chat``,
 attacks it once, and prints how long the witness waited at worst, and how many honest clients the service closed:
 
-- ``flood``: an attacker sends a chunk of 10,922 empty texts. With ``--max-message-rate=0`` the service takes them all.
+- ``flood``: an attacker sends a chunk of 10,922 empty texts. With ``--max-chat-rate=0`` the service takes them all.
 - ``leave``: half of the members, who have names, leave at once.
 - ``join``: so many members with names join, one after the other.
 - ``who``: an attacker asks without pause for the names of a room with so many members.

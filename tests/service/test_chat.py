@@ -23,7 +23,7 @@ from twisted_beastws.hub import Message
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.service import Options, makeService, notices, subprotocol
 from twisted_beastws.service.chat import Chat
-from twisted_beastws.service.joins import Joins
+from twisted_beastws.service.chat_limits import ChatLimits
 
 UPGRADE = (
     b"GET /chat HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -86,6 +86,10 @@ class Service:
         client.sends(UPGRADE)
         assert client.gets().endswith(b"\r\n\r\n" + WELCOME)
         return client
+
+    def turns(self) -> None:
+        """Let connections go on that spent their budget of a turn."""
+        self.clock.advance(0)
 
     def advance(self, seconds: float) -> None:
         # Pings and deadlines are due on ticks of 1/32 s.
@@ -586,13 +590,34 @@ class TestPresence:
 
 
 class TestLimits:
-    @pytest.mark.parametrize("messages", [199, 200, 201])
-    def test_messages_a_second(self, service: Service, messages: int) -> None:
+    @pytest.mark.parametrize("messages", [999, 1000, 1001])
+    def test_messages(self, service: Service, messages: int) -> None:
         one, other = service.join(), service.join()
         one.sends(text("") * messages)
-        assert other.gets() == b"\x81\x00" * min(messages, 200)
-        closed = one.gets().removeprefix(b"\x81\x00" * min(messages, 200))
-        assert closed == (b"" if messages <= 200 else b"\x88\x02\x03\xf0")
+        service.turns()
+        heard = b"\x81\x00" * min(messages, 1000)
+        closed = b"\x88\x21\x03\xf0more than 100 messages a second" if messages > 1000 else b""
+        assert (other.gets(), one.gets()) == (heard, heard + closed)
+        assert service.factory.admission.refusals == ({"max_chat_rate": 1} if closed else {})
+
+    def test_messages_a_second_on_average(self, service: Service) -> None:
+        one = Speaker(service)
+        for _ in range(3):
+            one.client.sends(text("") * 1000)
+            service.turns()
+            assert {event["type"] for event in one.gets()} == {"error"}
+            service.clock.advance(10)
+            assert one.client.gets() == PING
+        one.client.sends(text("") * 1001)
+        service.turns()
+        assert one.client.gets().endswith(b"\x88\x21\x03\xf0more than 100 messages a second")
+
+    def test_no_limit_of_messages(self) -> None:
+        service = Service("--max-chat-rate=0")
+        one = service.join()
+        one.sends(text("") * 2000)
+        service.turns()
+        assert one.gets() == b"\x81\x00" * 2000
 
     @pytest.mark.parametrize("size", [1048575, 1048576, 1048577])
     def test_bytes_of_a_message(self, service: Service, size: int) -> None:
@@ -622,10 +647,10 @@ class TestLimits:
         service.factory.settings = replace(
             service.factory.settings, limits=replace(service.factory.settings.limits, max_handshakes_per_peer=None)
         )
-        joins = Joins(100.0)
+        limits = ChatLimits(100.0, None)
         member = service.join().protocol
-        assert [joins.refuse(member, 0.0) for _ in range(2000)] == [None] * 2000
-        refused = joins.refuse(member, 0.0)
+        assert [limits.refuse_join(member, 0.0) for _ in range(2000)] == [None] * 2000
+        refused = limits.refuse_join(member, 0.0)
         assert refused is not None and refused.status == 429
 
     def test_no_limit_of_joins(self) -> None:

@@ -75,7 +75,7 @@ def received(client: socket.socket) -> int:
 def service(request: pytest.FixtureRequest, tmp_path: Path, many_files: None) -> Iterator[Service]:
     if request.param != "default":
         pytest.importorskip("uvloop", reason="CROWDS ON UVLOOP ARE NOT TESTED: pip install .[uvloop]")
-    limits = ("--max-message-rate=0", "--ping-interval=0", "--drain-time=2")
+    limits = ("--max-chat-rate=0", "--ping-interval=0", "--drain-time=2")
     reactor = [] if request.param == "default" else [f"--reactor={request.param}"]
     with running(tmp_path, *limits, twistd=reactor) as service:
         yield service

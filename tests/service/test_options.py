@@ -59,7 +59,6 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 LIMITS = Limits(
     max_message_size=1048576,
-    max_message_rate=200,
     max_head_size=16384,
     max_connections=10000,
     max_connections_per_peer=2000,
@@ -67,7 +66,6 @@ LIMITS = Limits(
     max_opening_per_peer=250,
     max_handshakes_per_peer=1000,
 )
-APP_LIMITS = replace(LIMITS, max_message_rate=None)
 
 
 class TestDefaults:
@@ -92,7 +90,6 @@ class TestDefaults:
             "60",
             "30",
             "1048576",
-            "200; with --app 0",
             "100",
             "8",
             "1001",
@@ -193,10 +190,6 @@ class TestGiven:
         assert set(asked.values()) < set(names)
         rates = parse("--max-message-rate=0.5", "--max-handshakes=2.5").limits
         assert (rates.max_message_rate, rates.max_handshakes) == (0.5, 2.5)
-
-    def test_an_app_has_no_limits_that_are_the_chats(self, app: str) -> None:
-        options = parse(f"--app={app}:Echo")
-        assert options.limits == APP_LIMITS
 
     def test_no_limits(self) -> None:
         options = (

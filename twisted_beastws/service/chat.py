@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted_beastws.hub import Hub, PublishError, PublishUnknown, Roster
 from twisted_beastws.protocol import State, WebSocketProtocol
 from twisted_beastws.service import subprotocol
-from twisted_beastws.service.joins import Joins
+from twisted_beastws.service.chat_limits import ChatLimits
 from twisted_beastws.service.log_text import host_of
 from twisted_beastws.service.notices import Notices
 from twisted_beastws.service.site import Site
@@ -51,17 +51,18 @@ class Chat(WebSocketProtocol):
         path: of the common room; ``path/NAME`` is another.
         site: has the pages.
         notices: tells rooms which members come and go. All connections of a hub share it.
-        joins: bounds the joins of each address, in the same way.
+        limits: the rates of joins and messages, shared in the same way.
     """
 
     log = Logger()
 
-    def __init__(self, hub: Hub, path: str, site: Site, notices: Notices, joins: Joins) -> None:
+    def __init__(self, hub: Hub, path: str, site: Site, notices: Notices, limits: ChatLimits) -> None:
         self._hub = hub
         self._path = path
         self._site = site
         self._notices = notices
-        self._joins = joins
+        self._limits = limits
+        self._messages = limits.bucket()
         self._room = ""
         self._entry = Entry(None, None)
         self._present = False
@@ -84,7 +85,7 @@ class Chat(WebSocketProtocol):
                 return Response(400, body=f"{error}\n")
             if self.user is not None:
                 self._entry = self._entry._replace(name=str(self.user))
-        return self._joins.refuse(self, self._clock.seconds())
+        return self._limits.refuse_join(self, self._clock.seconds())
 
     def opened(self) -> Deferred[Any]:
         self.log.info("{name} connected", name=_name_of(self.peer))
@@ -99,6 +100,9 @@ class Chat(WebSocketProtocol):
         return joining.addCallback(self._joined)
 
     def text_received(self, text: str) -> Deferred[Any] | None:
+        if self._messages is not None and self._messages.take(1, self._clock.seconds()):
+            self._limits.close(self)
+            return None
         if self.subprotocol != CHAT_V1:
             # A client that no error can reach has its message delivered here all the same.
             return self._say(text, None).addErrback(_only_here)

@@ -19,9 +19,9 @@ from twisted_beastws.service.admin import HostNames, Ready, admin_factory
 from twisted_beastws.service.app import Served
 from twisted_beastws.service.authentication import Authenticated
 from twisted_beastws.service.chat import Chat, HubService
+from twisted_beastws.service.chat_limits import ChatLimits
 from twisted_beastws.service.extending import extended
 from twisted_beastws.service.forwarded import BehindProxy
-from twisted_beastws.service.joins import Joins
 from twisted_beastws.service.logs import reopen_log_files
 from twisted_beastws.service.metering import Meter, Metered
 from twisted_beastws.service.metrics import Metrics
@@ -175,8 +175,9 @@ def _serving_admin(options: Options, metrics: Metrics | Summed, ready: Ready) ->
 
 
 def _serving_chat(options: Options, hub: Hub) -> Serving:
-    path, joins = options["path"], Joins(options["max-joins-per-address"] or None)
-    chat = _factory(options, partial(Chat, hub, path, Site(path), Notices(hub), joins), (CHAT_V1,))
+    path = options["path"]
+    limits = ChatLimits(options["max-joins-per-address"] or None, options["max-chat-rate"] or None)
+    chat = _factory(options, partial(Chat, hub, path, Site(path), Notices(hub), limits), (CHAT_V1,))
     return Serving(chat, options.endpoints, [("http", "/"), ("ws", options["path"])], options.farewell)
 
 

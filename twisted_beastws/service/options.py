@@ -26,13 +26,13 @@ from twisted_beastws.service import worker
 from twisted_beastws.service.access_log import FORMATS, AccessLog
 from twisted_beastws.service.app import AppError, Served, find_app
 from twisted_beastws.service.authentication import Certificates, CheckerError, Checkers, make_checker
+from twisted_beastws.service.chat_limits import JOINS_AT_ONCE, MESSAGES_AT_ONCE
 from twisted_beastws.service.config import ConfigError, read_config
 from twisted_beastws.service.deflating import read_deflate
 from twisted_beastws.service.descriptions import with_unix_mode
 from twisted_beastws.service.forwarded import HEADERS, TrustedProxies
 from twisted_beastws.service.handover import absolute, read_files
 from twisted_beastws.service.help import grouped
-from twisted_beastws.service.joins import AT_ONCE
 from twisted_beastws.service.login_limit import LoginLimit
 from twisted_beastws.service.secrets import ENVIRONMENT, has_password, read_secret
 from twisted_beastws.service.serving import Farewell
@@ -77,6 +77,9 @@ DEFAULTS: dict[str, Any] = {
     "max-memory": 1 << 28,
     "max-login-failures": 10,
     "proxy-header": HEADERS[0],
+    # The chat's messages go to many. A person sends a few a minute, a program a few a second (Mattermost: 10).
+    "max-chat-rate": 100.0,
+    "max-joins-per-address": 100.0,
     "history": 100,
     "max-room-history": 1 << 22,
     "max-history": 1 << 26,
@@ -84,13 +87,6 @@ DEFAULTS: dict[str, Any] = {
     "drain-time": 8.0,
     "drain-code": 1001,
     "access-log-format": "text",
-}
-
-# The chat's own: its members' messages go to many. A person's page sends a few a minute, a program a few a second
-# (Mattermost: 10 a second). All connections of an address may come back at once.
-CHAT_DEFAULTS: dict[str, Any] = {
-    "max-message-rate": 200.0,
-    "max-joins-per-address": 100.0,
 }
 
 MAX_OPENING = 1000
@@ -125,7 +121,7 @@ SETTINGS = (
 REPEATED = ("listen", "origin", "auth", "trust-proxy", "admin-host")
 
 _ROOMS = (
-    *("history", "max-room-history", "max-history", "max-joins-per-address"),
+    *("history", "max-room-history", "max-history", "max-chat-rate", "max-joins-per-address"),
     *("backplane", "backplane-prefix"),
 )
 
@@ -253,15 +249,10 @@ def _log_format(text: str) -> str:
     return text
 
 
-def _shown(default: Any) -> str:
-    return f"{default:g}" if isinstance(default, float) else str(default)
-
-
 def _parameter(option: str, doc: str, read: Callable[[str], Any] = str) -> list[Any]:
-    default = CHAT_DEFAULTS.get(option, DEFAULTS.get(option))
+    default = DEFAULTS.get(option)
     if default is not None:
-        doc = f"{doc} [default: {_shown(default)}"
-        doc += f"; with --app {_shown(DEFAULTS[option])}]" if {option} <= CHAT_DEFAULTS.keys() & DEFAULTS else "]"
+        doc = f"{doc} [default: {default:g}]" if isinstance(default, float) else f"{doc} [default: {default}]"
     # The defaults are filled in later, so that it shows which options were given.
     return [option, None, None, doc, _converter(option, read)]
 
@@ -355,9 +346,15 @@ class Options(TwistedOptions):
         ),
         _parameter("proxy-header", "Field that they set: x-forwarded-for or forwarded.", _proxy_header),
         _parameter(
+            "max-chat-rate",
+            f"Messages that a client of the chat may send a second, and {MESSAGES_AT_ONCE} times as many at once; a "
+            "client that sends more is closed with 1008; 0 is no limit.",
+            _rate,
+        ),
+        _parameter(
             "max-joins-per-address",
-            f"Clients of one address that may enter the chat a second, and {AT_ONCE} times as many at once; more are "
-            "refused with 429; 0 is no limit.",
+            f"Clients of one address that may enter the chat a second, and {JOINS_AT_ONCE} times as many at once; more "
+            "are refused with 429; 0 is no limit.",
             _rate,
         ),
         _parameter("history", "Messages of each room that are kept for clients that come back.", _messages),
@@ -518,7 +515,7 @@ class Options(TwistedOptions):
             self.admin = (self["admin"], self._endpoint("admin", self["admin"]))
         if self["app"] is not None:
             self.app = self._find_app()
-        for option, default in {**DEFAULTS, **(CHAT_DEFAULTS if self.app is None else {})}.items():
+        for option, default in DEFAULTS.items():
             if self[option] is None:
                 self[option] = default
         if self["auth"]:

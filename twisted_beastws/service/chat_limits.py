@@ -1,0 +1,68 @@
+"""`ChatLimits`: how often clients may enter the chat, and say something in it."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING
+
+from twisted_beastws.admission import FROM_ADDRESS, Buckets
+from twisted_beastws.peers import peer_at
+from twisted_beastws.wire.closing import CloseCode
+from twisted_beastws.wire.http import Headers, Response
+from twisted_beastws.wire.rate import Bucket
+
+if TYPE_CHECKING:
+    from twisted_beastws.protocol import WebSocketProtocol
+
+JOINS_AT_ONCE = 20
+"""Seconds' worth of joins that can come at once.
+
+By default as many as one address may have connections: after a restart they all come back.
+"""
+
+MESSAGES_AT_ONCE = 10
+"""Seconds' worth of messages that a client can send at once, such as a text in many lines (Mattermost has 10, too)."""
+
+
+class ChatLimits:
+    """The rates of a chat's clients. All connections share one.
+
+    Args:
+        joins: joins a second from one address on average, and `JOINS_AT_ONCE` times as many at once; None is no limit.
+        messages: messages a second from one connection, and `MESSAGES_AT_ONCE` times as many at once; the same.
+    """
+
+    def __init__(self, joins: float | None, messages: float | None) -> None:
+        self._joins = joins
+        self._messages = messages
+        self._seconds = 0.0
+        self._joins_of = Buckets(lambda: self._seconds)
+
+    def refuse_join(self, member: WebSocketProtocol, seconds: float) -> Response | None:
+        """Count a join, at a time in seconds; return the answer to one beyond the limit."""
+        peer = peer_at(member.peer)
+        if self._joins is None or not peer.name:
+            return None
+        self._seconds = seconds
+        wait = self._joins_of.take(peer, self._joins, max(1.0, JOINS_AT_ONCE * self._joins))
+        if not wait:
+            return None
+        _count_refusal(member, "max_joins_per_address")
+        headers = Headers({"Retry-After": [str(ceil(wait))]})
+        return Response(429, headers=headers, body=f"There are too many joins {FROM_ADDRESS}\n")
+
+    def bucket(self) -> Bucket | None:
+        """Return what counts the messages of one connection, or None."""
+        if self._messages is None:
+            return None
+        return Bucket(self._messages, max(1.0, MESSAGES_AT_ONCE * self._messages))
+
+    def close(self, member: WebSocketProtocol) -> None:
+        """Close a connection that sent more."""
+        _count_refusal(member, "max_chat_rate")
+        member.close(CloseCode.POLICY_ERROR, f"more than {self._messages:g} messages a second")
+
+
+def _count_refusal(member: WebSocketProtocol, limit: str) -> None:
+    if member.server is not None:
+        member.server.admission.refusals[limit] += 1
