@@ -7,14 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from twisted.internet.interfaces import IReactorTCP, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
+from twisted_beastws.service import Options
 from twisted_beastws.service.certificates import ReloadableEndpoint
 
+from .. import command_line
 from ..certificates import new_identity
 
 
@@ -53,6 +61,33 @@ def listens(reactor: MemoryReactor, description: str) -> tuple[ReloadableEndpoin
     assert failures == []
     context_factory = reactor.sslServers[-1][2]
     return endpoint, context_factory.getContext
+
+
+def encrypted(both: bytes, form: PrivateFormat) -> bytes:
+    """The same with a passphrase."""
+    read = load_pem_private_key(key_alone(both), None)
+    return certificate_alone(both) + read.private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"secret"))
+
+
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
+class TestEncryptedKeys:
+    def test_leave_the_old_one_and_ask_nobody(self, key: Path, lines: list[str], form: PrivateFormat) -> None:
+        endpoint, context = listens(MemoryReactor(), f"ssl:8443:privateKey={key}")
+        before = context()
+        key.write_bytes(encrypted(key.read_bytes(), form))
+        assert endpoint.reload() is False
+        assert context() is before
+        (line,) = lines
+        assert f"the certificate stays as it was: the private key in {key} is encrypted" in line
+
+    @pytest.mark.parametrize("kind", ["ssl", "haproxy:ssl"])
+    def test_end_the_start_with_one_line(self, key: Path, form: PrivateFormat, kind: str) -> None:
+        key.write_bytes(encrypted(key.read_bytes(), form))
+        with pytest.raises(ValueError, match="is encrypted: nobody can be asked"):
+            ReloadableEndpoint(MemoryReactor(), f"{kind}:8443:privateKey={key}")
+        description = f"{kind}:8443:privateKey={key}"
+        told = command_line.refusal(Options, f"--listen={description}")
+        assert told.startswith(f"--listen={description}: the private key in {key} is encrypted: ")
 
 
 class TestReload:

@@ -12,17 +12,36 @@ from twisted.logger import Logger
 from zope.interface import directlyProvides, implementer, providedBy
 
 from twisted_beastws.pem import read_authorities
-from twisted_beastws.service.handover import Handed, absolute
+from twisted_beastws.service.handover import Handed, absolute, read_files
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IProtocolFactory
 
 
+_ENCRYPTED = ("-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED")
+
+
+class EncryptedKey(ValueError):
+    """A private key needs a passphrase, for which OpenSSL would ask the terminal while everything else waits."""
+
+
+def refuse_encrypted_keys(description: str) -> None:
+    """Raise `EncryptedKey` if a file that an endpoint's description names has one."""
+    for path, content in read_files([description]).items():
+        if any(mark in content for mark in _ENCRYPTED):
+            raise EncryptedKey(
+                f"the private key in {path} is encrypted: nobody can be asked for its passphrase when the service "
+                "starts again or reads it again; give a key without one, which only the service's user can read"
+            )
+
+
 def why_no_identity(error: Exception, description: str) -> str | None:
     """What is wrong with the key and the certificate of ``ssl:``, where that is why it cannot be; None where not."""
     from OpenSSL.crypto import Error
 
+    if isinstance(error, EncryptedKey):
+        return str(error)
     if isinstance(error, VerifyError):
         return "the private key and the certificate do not fit together"
     if not isinstance(error, Error):
@@ -129,7 +148,9 @@ class ReloadableEndpoint:
         self._client_ca = client_ca
         handed = handed or Handed({})
         self._reactor = _ListeningReactor(reactor, None if client_ca is None else handed.path(client_ca))
-        self._endpoint = serverFromString(self._reactor, handed.description(self._absolute))
+        readable = handed.description(self._absolute)
+        refuse_encrypted_keys(readable)
+        self._endpoint = serverFromString(self._reactor, readable)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """See ``IStreamServerEndpoint``."""
@@ -160,6 +181,7 @@ class ReloadableEndpoint:
         return True
 
     def _read(self) -> list[Any]:
+        refuse_encrypted_keys(self._absolute)
         reading = _ReadingReactor(self._reactor.below, self._client_ca)
         failures: list[Any] = []
         listening = serverFromString(reading, self._absolute).listen(None)
