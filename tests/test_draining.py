@@ -132,6 +132,21 @@ class TestDeadline:
         assert server.drained == [None]
         assert clock.calls == []
 
+    def test_is_no_sooner_when_somebody_sets_the_clock(
+        self, connect: Callable[..., Any], clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        true_time = 100.0
+        monkeypatch.setattr("twisted_beastws.draining.seconds_of", lambda clock: lambda: true_time)
+        server = Server(connect, clock, timeouts=Timeouts(close=None, idle=None, ping_interval=None, send=None))
+        (peer,) = server.clients(1)
+        server.drain(5.0)
+        true_time += 1.0
+        clock.advance(3600.0)
+        assert not peer.transport.disconnected
+        true_time += 4.0
+        clock.advance(4.0)
+        assert peer.transport.disconnected
+
     def test_the_time_to_close_holds_for_each_all_the_same(self, connect: Callable[..., Any], clock: Clock) -> None:
         server = Server(connect, clock, timeouts=Timeouts(close=1.0))
         (peer,) = server.clients(1)

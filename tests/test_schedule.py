@@ -342,6 +342,7 @@ class Reactor(Clock):
         super().__init__()
         self.true = 5000.0
         monkeypatch.setattr("twisted_beastws.schedule.seconds_of", lambda clock: lambda: self.true)
+        monkeypatch.setattr("twisted_beastws.schedule.wall_clock_of", lambda clock: clock.seconds)
 
     def advance(self, amount: float) -> None:
         self.true += amount

@@ -20,3 +20,16 @@ def seconds_of(clock: IReactorTime) -> Callable[[], float]:
     ``seconds``.
     """
     return time.monotonic if isinstance(clock, ReactorBase) else clock.seconds
+
+
+def wall_clock_of(clock: IReactorTime) -> Callable[[], float] | None:
+    """Return the clock that the timers of ``clock`` follow, if somebody may set it; None if nobody can.
+
+    It is that of Twisted's own reactors. `twisted_beastws.uvreactor` has a monotonic one.
+    """
+    return clock.seconds if isinstance(clock, ReactorBase) and not hasattr(clock, "is_monotonic") else None
+
+
+def date_of(clock: IReactorTime) -> Callable[[], float]:
+    """Return the function that tells the seconds since 1970: the system's date, or that of a ``Clock`` of a test."""
+    return time.time if isinstance(clock, ReactorBase) else clock.seconds

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 
+from twisted_beastws.clock import seconds_of
 from twisted_beastws.protocol import State
 
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ class Drain:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
+        self._now = seconds_of(clock)
         self._leaving: set[WebSocketProtocol] = set()
         self._untold: list[WebSocketProtocol] = []
         self._told = 0
         self._waiters: list[Deferred[None]] = []
         self._next: IDelayedCall | None = None
         self._deadline: IDelayedCall | None = None
+        self._ends_at = 0.0
 
     def begin(
         self, connections: Iterable[WebSocketProtocol], code: int, reason: str, seconds: float | None
@@ -48,12 +51,21 @@ class Drain:
         else:
             self._tell_rest()
         if seconds is not None and self._leaving:
-            self._deadline = self._clock.callLater(seconds, self.abort)
+            self._ends_at = self._now() + seconds
+            self._deadline = self._clock.callLater(seconds, self._at_deadline)
         if not self._leaving:
             return succeed(None)
         gone: Deferred[None] = Deferred(self._waiters.remove)
         self._waiters.append(gone)
         return gone
+
+    def _at_deadline(self) -> None:
+        # A reactor that goes by the wall clock calls too early when that is set forward.
+        left = self._ends_at - self._now()
+        if left > TICK:
+            self._deadline = self._clock.callLater(left, self._at_deadline)
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """Drop what is left."""
@@ -70,7 +82,7 @@ class Drain:
                 gone.callback(None)
 
     def _spread(self, seconds: float) -> None:
-        self._began = self._clock.seconds()
+        self._began = self._now()
         self._untold = [protocol for protocol in self._leaving if protocol.state is State.OPEN]
         self._told = 0
         # The last has as long to answer as all had to be told.
@@ -81,7 +93,7 @@ class Drain:
     def _tell_some(self) -> None:
         """Tell those whose turn has come."""
         self._next = None
-        elapsed = self._clock.seconds() - self._began
+        elapsed = self._now() - self._began
         while self._untold and self._told <= elapsed * self._pace:
             self._told += 1
             self._untold.pop().close(self._code, self._reason)

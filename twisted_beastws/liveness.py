@@ -24,9 +24,6 @@ MAX_LOOKS = 128
 """Looks at a peer that seems silent while data of it comes in, at most: in as many turns the reactor reads 8 MiB, more
 than a socket's receive buffer holds."""
 
-NOTICE = 1.0
-"""Seconds between two chunks of a connection at which the reactor's clock is checked."""
-
 
 class Owner(Protocol):
     """The connection whose liveness it is."""
@@ -128,18 +125,19 @@ class Liveness:
         self._ping_due = None if interval is None else now + interval
         self._deadline = None if lifetime is None else now + lifetime
         self._scheduler.watch(self, self._next_look(now))
-        self.noticed()
+        session.wall = self._scheduler.wall
+        session.lead = self._scheduler.lead
 
     def closing(self) -> None:
         """The connection closes: the closing handshake, or the end of TCP, has its time."""
         self._session = None
         self.expect(self._timeouts.close)
 
-    def noticed(self) -> None:
-        """A chunk came, the first for a while: see to it that the scheduler's timer is right."""
+    def clock_was_set(self) -> None:
+        """Somebody set the clock that the reactor goes by: put the timer right, and notice the next time."""
         self._scheduler.check_clock()
         if self._session is not None:
-            self._session.notice_at = self._now() + NOTICE
+            self._session.lead = self._scheduler.lead
 
     def paused(self) -> None:
         """We read nothing from the peer for now."""

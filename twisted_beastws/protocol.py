@@ -1038,9 +1038,9 @@ class WebSocketProtocol(Protocol):
         session.resume()
         self.hold_reading(session.paused)
 
-    def noticed(self) -> None:
-        """A chunk came, the first for a while."""
-        self._liveness.noticed()
+    def clock_was_set(self) -> None:
+        """Somebody set the clock that the reactor goes by."""
+        self._liveness.clock_was_set()
 
     def turn_awaited(self) -> None:
         """The session spent its budget for this turn of the reactor, or half of it."""

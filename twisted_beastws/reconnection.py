@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.client import WebSocketClientEndpoint
+from twisted_beastws.clock import date_of, seconds_of
 from twisted_beastws.errors import HandshakeTimeout, UpgradeDeclined
 from twisted_beastws.options import kind_of
 from twisted_beastws.protocol import State, WebSocketProtocol
@@ -87,7 +88,7 @@ class ReconnectingService(ClientService):
 
     def _connected(self, protocol: IProtocol) -> None:
         self._connection = cast(WebSocketProtocol, protocol)
-        self._connected_at = self._reactor.seconds()
+        self._connected_at = seconds_of(self._reactor)()
 
     def _delay(self, attempts: int) -> float:
         connection, self._connection = self._connection, None
@@ -108,10 +109,10 @@ class ReconnectingService(ClientService):
         )
         # ``attempts`` has the last of them.
         attempts += max(self._short_lived - 1, 0)
-        return max(_backoff(attempts), _retry_after(failure, self._reactor.seconds()))
+        return max(_backoff(attempts), _retry_after(failure, date_of(self._reactor)()))
 
     def _delay_behind(self, connection: WebSocketProtocol) -> float:
-        lived = self._reactor.seconds() - self._connected_at
+        lived = seconds_of(self._reactor)() - self._connected_at
         self._short_lived = self._short_lived + 1 if lived < STEADY else 0
         self.log.info(
             "{endpoint!r}: the connection ended after {lived:.0f} s: {reason}",

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from twisted.logger import Logger
 
-from twisted_beastws.clock import seconds_of
+from twisted_beastws.clock import seconds_of, wall_clock_of
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -41,11 +41,14 @@ class PingScheduler:
     Connections due at the same tick stand in one set, and only the earliest tick has a delayed call, so that ten
     thousand connections cost as many wake-ups as there are ticks. Nothing is left on the reactor when nothing is
     watched.
+
+    wall: the clock that the reactor's timers follow, if somebody may set it, or None.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._now = seconds_of(clock)
+        self.wall = wall_clock_of(clock)
         self._ticks: dict[int, set[Watched]] = {}
         self._heap: list[int] = []
         self._call: IDelayedCall | None = None
@@ -66,7 +69,8 @@ class PingScheduler:
 
     def watch(self, watched: Watched, when: float | None) -> None:
         """Look at ``watched`` at ``when``, in the clock's seconds, in place of any earlier wish; None is never."""
-        self.check_clock()
+        if self.wall is not None:
+            self.check_clock()
         if self._unread:
             self._unread.pop(watched, None)
             self._arm_turn()
@@ -96,13 +100,15 @@ class PingScheduler:
 
         The reactor would make the call late by as much. One that it makes early does no harm.
         """
-        if self._call is not None and self._ahead - self._lead() > 1 / RESOLUTION:
+        if self._call is not None and self._ahead - self.lead > 1 / RESOLUTION:
             self._call.cancel()
             self._call = None
             self._arm()
 
-    def _lead(self) -> float:
-        return self._clock.seconds() - self._now()
+    @property
+    def lead(self) -> float:
+        """The seconds that ``wall`` is ahead of the clock that deadlines are measured by."""
+        return 0.0 if self.wall is None else self.wall() - self._now()
 
     def _add(self, watched: Watched, tick: int) -> None:
         watched.due = tick
@@ -126,7 +132,7 @@ class PingScheduler:
             self._call = None
         if self._heap:
             tick = self._call_tick = self._heap[0]
-            self._ahead = self._lead()
+            self._ahead = self.lead
             self._call = self._clock.callLater(max(0.0, tick / RESOLUTION - self._now()), self._wake)
 
     def _wake(self) -> None:

@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from twisted_beastws.admission import Admission
 from twisted_beastws.budget import MemoryBudget
+from twisted_beastws.clock import seconds_of
 from twisted_beastws.draining import Drain
 from twisted_beastws.errors import ConnectionClosed, TooManyConnections
 from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Settings, Timeouts, kind_of
@@ -103,7 +104,7 @@ class WebSocketServerFactory(Factory):
             budget=budget,
         )
         self.connections: set[WebSocketProtocol] = set()
-        self.admission = Admission(lambda: self._clock().seconds())
+        self.admission = Admission(lambda: seconds_of(self._clock())())
         self._drain: Drain | None = None
 
     def acceptableProtocols(self) -> list[bytes]:

@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.task import LoopingCall
 
+from twisted_beastws.clock import seconds_of
 from twisted_beastws.console.failures import how_it_ended
 from twisted_beastws.console.progress import Progress
 from twisted_beastws.console.text import counted, milliseconds
@@ -94,7 +95,7 @@ class Bench:
         try:
             _require_files(self.load.connections + SPARE_FILES)
             await self._open_all(progress)
-            self._seen_at = self._clock.seconds()
+            self._seen_at = seconds_of(self._clock)()
             started = perf_counter()
             look.start(0.1, now=False)
             for connection in self._connections:
@@ -139,7 +140,7 @@ class Bench:
             error.subFailure.raiseException()
 
     def _look(self, progress: Progress) -> None:
-        done, now = len(self.trips), self._clock.seconds()
+        done, now = len(self.trips), seconds_of(self._clock)()
         progress.show(f"{done} of {self.load.total} messages", done, self.load.total)
         if done > self._seen:
             self._seen, self._seen_at = done, now

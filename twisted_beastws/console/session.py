@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater
 
+from twisted_beastws.clock import seconds_of
 from twisted_beastws.console.commands import Command, CommandError
 from twisted_beastws.console.front import Front
 from twisted_beastws.console.text import escape, milliseconds
@@ -39,7 +40,7 @@ class Session(WebSocketProtocol):
         self._front = front
         self._reactor = reactor
         self._name = name
-        self._began = reactor.seconds()
+        self._began = seconds_of(reactor)()
         self._script = script
         self._wait = wait
         self._failed = False
@@ -86,7 +87,7 @@ class Session(WebSocketProtocol):
         self.close()
 
     def _welcome(self) -> str:
-        text = f"connected to {self._name} in {milliseconds(self._reactor.seconds() - self._began)}"
+        text = f"connected to {self._name} in {milliseconds(seconds_of(self._reactor)() - self._began)}"
         if self.subprotocol is not None:
             text += f", subprotocol {self.subprotocol}"
         elif self.request is not None and self.request.headers.hasHeader("Sec-WebSocket-Protocol"):

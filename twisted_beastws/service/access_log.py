@@ -124,7 +124,7 @@ class AccessLog(Service):
                 "status": 101,
                 "code": int(told.code),
                 "began": reason.began,
-                "duration": round(protocol._clock.seconds() - protocol.opened_at, 3),
+                "duration": round(protocol._now() - protocol.opened_at, 3),
                 "received_messages": traffic.received_texts + traffic.received_binaries,
                 "received_bytes": traffic.received_text_octets + traffic.received_binary_octets,
                 "sent_messages": traffic.sent_texts + traffic.sent_binaries,

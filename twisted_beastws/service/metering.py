@@ -193,7 +193,7 @@ class Metered(WebSocketProtocol):
         return failure
 
     def upgraded(self, *arguments: Any) -> None:
-        self.opened_at = self._clock.seconds()
+        self.opened_at = self._now()
         self.meter.opened()
         super().upgraded(*arguments)
 

@@ -9,6 +9,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from twisted_beastws.clock import seconds_of
 from twisted_beastws.service.process import Worker
 from twisted_beastws.service.worker import BEAT, Share
 
@@ -166,7 +167,7 @@ class Workers(Service):
 
     def _start(self, number: int) -> None:
         self._starting.pop(number, None)
-        worker = Worker(self, number, self._reactor.seconds())
+        worker = Worker(self, number, seconds_of(self._reactor)())
         try:
             worker.spawn(self._reactor, self._share._replace(number=number), self._ports)
         except OSError as error:
@@ -192,7 +193,7 @@ class Workers(Service):
                 self._gone.callback(None)
             return
         self.replaced += 1
-        lived = self._reactor.seconds() - worker.started_at
+        lived = seconds_of(self._reactor)() - worker.started_at
         if worker.why is not None:
             line = f"worker {worker.number} cannot start: {worker.why}"
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from asyncio import AbstractEventLoop, get_running_loop, set_event_loop
 from typing import Any, cast
 
@@ -23,9 +24,12 @@ INTERNET = (socket.AF_INET, socket.AF_INET6)
 class UvloopReactor(AsyncioSelectorReactor):
     """Twisted's reactor on a uvloop loop.
 
+    seconds: the loop's clock, which begins at the time of day and which nobody can set: ``is_monotonic`` says so.
     native: the listening ports and the connections that uvloop serves, which no descriptor here watches.
     descriptors: notices that none is left for a connection, which uvloop then drops without a word.
     """
+
+    is_monotonic = True
 
     def __init__(self, eventloop: AbstractEventLoop | None = None) -> None:
         if eventloop is None:
@@ -37,6 +41,9 @@ class UvloopReactor(AsyncioSelectorReactor):
         if not isinstance(eventloop, uvloop.Loop):
             raise TypeError(f"a uvloop loop is needed, not {eventloop!r}")
         self.native: set[Port | Connection] = set()
+        # The loop's clock is monotonic; programs may take this one for the date, as twisted.web's log does.
+        began = time.time() - time.monotonic()
+        self.seconds = lambda: time.monotonic() + began
         self.descriptors = DescriptorWatch(eventloop.call_later)
         super().__init__(eventloop)
 

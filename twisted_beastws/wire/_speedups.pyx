@@ -6,12 +6,12 @@ Raw memory is touched in small functions alone, each given its size; every size 
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, fabs
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from twisted_beastws import errors
-from twisted_beastws.wire.frames import GATHER_LIMIT as _GATHER_LIMIT, LOOK_EVERY as _LOOK_EVERY, mask_keys
+from twisted_beastws.wire.frames import GATHER_LIMIT as _GATHER_LIMIT, LEAP as _LEAP, LOOK_EVERY as _LOOK_EVERY, mask_keys
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -43,6 +43,7 @@ if GATHER_LIMIT != _GATHER_LIMIT or LOOK_EVERY != _LOOK_EVERY:
 cdef uint64_t SOLO_LIMIT = 1 << 26
 # Characters up to which Python's copy of a text's octets, kept with it, costs less than one made each time.
 cdef Py_ssize_t CACHED_TEXT = 4096
+cdef double LEAP = _LEAP
 cdef uint64_t _MOST = (<uint64_t>1) << 63
 
 cdef object _BadContinuation = errors.BadContinuation
@@ -225,8 +226,8 @@ cdef FrameCodec _gatherer = None
 cdef class FrameCodec:
     """See `twisted_beastws.wire.frames.FrameCodec`."""
 
-    cdef public object on_text, on_binary, now, sink
-    cdef public double received_at, notice_at
+    cdef public object on_text, on_binary, now, wall, sink
+    cdef public double received_at, lead
     cdef public bint server, accepts_rsv1, sendable, closed, whole, compressed, spent
     cdef public int halted, message_opcode
     cdef public uint64_t max_frame_size, max_message_size, message_size, fragment_size
@@ -253,7 +254,6 @@ cdef class FrameCodec:
         self.max_frame_size = _MOST if max_frame_size is None or max_frame_size > _MOST else max_frame_size
         self.fragment_size = _MOST
         self.received_at = now()
-        self.notice_at = INFINITY
         self.sendable = True
         self.halted = RUNNING
         self.whole = True
@@ -283,8 +283,8 @@ cdef class FrameCodec:
             # The time since the last chunk was not ours.
             self._turn_began = self.received_at - self._used
             self._look_soon()
-        if self.received_at >= self.notice_at:
-            self.noticed()
+        if self.wall is not None and fabs(<double>self.wall() - self.received_at - self.lead) > LEAP:
+            self.clock_was_set()
         self._run(data)
 
     def next_turn(self):

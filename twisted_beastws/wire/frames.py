@@ -37,6 +37,9 @@ UNLIMITED = 1 << 63
 LOOK_EVERY = 16
 """Frames between two looks at the time in a long chunk: a look costs as much as a tenth of a small message."""
 
+LEAP = 1 / 32
+"""Seconds by which a clock was set, at least: what deadlines are kept to."""
+
 RUNNING, PAUSED, STOPPED = range(3)
 
 
@@ -173,7 +176,8 @@ class FrameCodec:
     fragment_size: a frame's payload to send, at most; what is longer goes to `emit_fragments`.
     now: gives the time. It is asked before and after a chunk, and between the frames of a long one; ``received_at``
         keeps the first answer.
-    notice_at: the first chunk from that time on is told to `noticed`.
+    wall, lead: another clock, which may be set, and the seconds that it is ahead of ``now``. A chunk that comes when it
+        is not is told to `clock_was_set`. None: there is no such clock.
     spent: the connection's budget for this turn of the reactor is spent, and the rest of its chunk waits. See
         `set_budget`.
     """
@@ -198,12 +202,12 @@ class FrameCodec:
         "compressed",
         "fragment_size",
         "halted",
+        "lead",
         "max_frame_size",
         "max_message_size",
         "message_began_at",
         "message_opcode",
         "message_size",
-        "notice_at",
         "now",
         "on_binary",
         "on_text",
@@ -212,6 +216,7 @@ class FrameCodec:
         "server",
         "sink",
         "spent",
+        "wall",
         "whole",
     )
 
@@ -232,7 +237,8 @@ class FrameCodec:
         self.on_text: Callable[[str], Any] | None = None
         self.on_binary: Callable[[bytes], Any] | None = None
         self.received_at = now()
-        self.notice_at = math.inf
+        self.wall: Callable[[], float] | None = None
+        self.lead = 0.0
         self.accepts_rsv1 = False
         self.sendable = True
         # A close frame was sent, or nothing will be: no frame follows.
@@ -293,7 +299,7 @@ class FrameCodec:
     def turn_awaited(self) -> None:
         raise NotImplementedError
 
-    def noticed(self) -> None:
+    def clock_was_set(self) -> None:
         raise NotImplementedError
 
     def send_other(self, message: Any, compress: bool | None) -> None:
@@ -318,8 +324,8 @@ class FrameCodec:
             # The time since the last chunk was not ours.
             self._turn_began = self.received_at - self._used
             self._look_soon()
-        if self.received_at >= self.notice_at:
-            self.noticed()
+        if self.wall is not None and abs(self.wall() - self.received_at - self.lead) > LEAP:
+            self.clock_was_set()
         self._run(data)
 
     def next_turn(self) -> None:

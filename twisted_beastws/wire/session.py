@@ -62,8 +62,8 @@ class Handler(Protocol):
     def turn_awaited(self) -> None:
         """Call `Session.next_turn` in the reactor's next turn; if ``Session.spent`` is set, read nothing until then."""
 
-    def noticed(self) -> None:
-        """A chunk came at or after ``Session.notice_at``; called before its frames are read."""
+    def clock_was_set(self) -> None:
+        """Somebody set the clock ``Session.wall``; called before the frames of a chunk are read."""
 
     def session_ended(self) -> None:
         """No frame will be sent or read any more; the transport is to be closed. Called once."""
@@ -480,8 +480,8 @@ class Session(FrameCodec):
     def turn_awaited(self) -> None:
         self.handler.turn_awaited()
 
-    def noticed(self) -> None:
-        self.handler.noticed()
+    def clock_was_set(self) -> None:
+        self.handler.clock_was_set()
 
     def hook_returned(self, result: Any) -> None:
         self.handler.hook_returned(result)

@@ -1,0 +1,90 @@
+"""Over real TCP: somebody sets the system's clock, by an hour, while a connection is open."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.threads import blockingCallFromThread
+
+from twisted_beastws import Timeouts
+
+from ..loopback import PATIENCE
+from .test_server import close, read, serve, small
+
+PING, PONG, BYE = b"\x89\x00", small(0x8A), small(0x88, b"\x03\xe8")
+INTERVAL = 0.2
+
+
+class Wall:
+    """The system's clock, as far as the reactor sees it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.step = 0.0
+        true_time = time.time
+        monkeypatch.setattr(time, "time", lambda: true_time() + self.step)
+        if not hasattr(reactor, "is_monotonic"):
+            # Twisted's own has the function from before.
+            monkeypatch.setattr(reactor, "seconds", lambda: true_time() + self.step)
+
+    def set(self, step: float) -> None:
+        """Set it, between two calls of the reactor's."""
+        blockingCallFromThread(reactor, setattr, self, "step", step)
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    return Wall(monkeypatch)
+
+
+def answer_pings(connection: Any, count: int) -> None:
+    for _ in range(count):
+        assert read(connection, 2) == PING
+        connection.sendall(PONG)
+
+
+def say_bye(connection: Any) -> None:
+    connection.sendall(BYE)
+    data = read(connection, 4)
+    while data[:2] == PING:
+        data = data[2:] + read(connection, 2)
+    assert data == close(1000)
+
+
+@pytest_twisted.ensureDeferred
+async def test_set_forward_it_closes_no_connection_and_stops_no_pings(wall):
+    def conversation(connection: Any) -> None:
+        answer_pings(connection, 1)
+        wall.set(3600.0)
+        answer_pings(connection, 4)
+        say_bye(connection)
+        wall.set(0.0)
+
+    timeouts = Timeouts(ping_interval=INTERVAL, idle=PATIENCE, message=PATIENCE, max_lifetime=60.0)
+    async with serve(timeouts=timeouts) as server:
+        await server.by_socket(conversation)
+    assert server.ends[0].clean
+
+
+@pytest_twisted.ensureDeferred
+async def test_set_back_pings_go_on_with_the_next_activity(wall):
+    def conversation(connection: Any) -> None:
+        answer_pings(connection, 2)
+        wall.set(-3600.0)
+        # On Twisted's own reactors nothing happens before something comes in.
+        connection.sendall(small(0x81, b"x"))
+        data = read(connection, 3)
+        while data[:2] == PING:
+            data = data[2:] + read(connection, 2)
+        assert data == b"\x81\x01x"
+        answer_pings(connection, 4)
+        say_bye(connection)
+        wall.set(0.0)
+
+    timeouts = Timeouts(ping_interval=INTERVAL, idle=PATIENCE)
+    async with serve(timeouts=timeouts) as server:
+        await server.by_socket(conversation)
+    assert server.ends[0].clean

@@ -1,0 +1,28 @@
+"""Tests of `twisted_beastws.clock`."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.task import Clock
+
+from twisted_beastws.clock import date_of, seconds_of, wall_clock_of
+
+
+def test_a_reactor_s_deadlines_are_measured_by_the_monotonic_clock():
+    reactor = SelectReactor()
+    try:
+        assert seconds_of(reactor) is time.monotonic
+        assert date_of(reactor) is time.time
+        assert wall_clock_of(reactor)() == pytest.approx(time.time(), abs=60)
+    finally:
+        reactor.removeAll()
+
+
+def test_a_test_s_clock_is_its_own():
+    clock = Clock()
+    clock.advance(5.0)
+    assert seconds_of(clock)() == date_of(clock)() == 5.0
+    assert wall_clock_of(clock) is None
