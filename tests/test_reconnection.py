@@ -406,6 +406,7 @@ class TestGivingUp:
         patient = Patient(error.ConnectionRefusedError())
         caught = failures_of(patient.service.whenConnected())
         patient.service.stopService()
+        patient.settle()
         assert caught == [CancelledError]
         assert patient.service.given_up is None
         assert patient.clock.getDelayedCalls() == []
@@ -492,6 +493,66 @@ class TestWrongArguments:
         with pytest.raises(TypeError) as refused:
             reconnecting(endpoint, factory)
         assert str(refused.value) == f"factory: give Factory.forProtocol(YourProtocol), not {kind}"
+
+
+class TestStartingAndStopping:
+    """In what follows `whenConnected` and `stopService`, which ClientService calls within its own steps."""
+
+    def test_a_connection_may_be_stopped_at_once(self):
+        patient = Patient(None, settle=False)
+        stopped: list[Any] = []
+        connected = patient.service.whenConnected()
+        connected.addCallback(lambda ws: patient.service.stopService()).addBoth(stopped.append)
+        patient.settle()
+        patient.server.wire.drop()
+        patient.settle()
+        assert stopped == [None]
+        assert not patient.service.running
+
+    def test_a_failure_may_stop_it(self):
+        patient = Patient(*[error.ConnectionRefusedError()] * 2)
+        stopped: list[Any] = []
+        connected = patient.service.whenConnected(1)
+        connected.addErrback(lambda failure: patient.service.stopService()).addBoth(stopped.append)
+        patient.advance()
+        assert stopped == [None]
+
+    def test_a_stop_may_be_followed_by_a_start(self):
+        patient = Patient(None, None)
+        stopped = patient.service.stopService()
+        stopped.addCallback(lambda _: patient.service.startService())
+        patient.server.wire.drop()
+        patient.settle()
+        found: list[Any] = []
+        patient.service.whenConnected().addCallback(found.append)
+        patient.settle()
+        assert found[0].state is State.OPEN
+
+    def test_a_wait_may_be_cancelled(self):
+        patient = Patient(None, settle=False)
+        caught = []
+        waiting = patient.service.whenConnected()
+        waiting.addErrback(lambda failure: caught.append(failure.type))
+        waiting.cancel()
+        patient.settle()
+        assert caught == [CancelledError]
+
+    @leaving_cycles
+    async def test_over_tcp(self):
+        script = Script(lambda connection, head: connection.write(switching(head)))
+        async with script.listening() as port:
+            endpoint = WebSocketClientEndpoint(reactor, f"ws://127.0.0.1:{port}/", timeouts=Timeouts(close=0.3))
+            service = reconnecting(endpoint, Factory.forProtocol(Noting))
+            for _ in range(2):
+                service.startService()
+                ws = await service.whenConnected()
+                await service.stopService()
+                assert ws.state is State.CLOSED
+            script.connections[-1].drop()
+        with pytest.raises(error.ConnectionRefusedError):
+            service.startService()
+            await service.whenConnected(1)
+        await service.stopService()
 
 
 class TestFields:

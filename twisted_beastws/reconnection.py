@@ -6,7 +6,7 @@ import random
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from inspect import isclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from twisted.application.internet import ClientService
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -21,6 +21,8 @@ from twisted_beastws.clock import date_of, seconds_of
 from twisted_beastws.errors import HandshakeTimeout, UpgradeDeclined
 from twisted_beastws.options import kind_of
 from twisted_beastws.protocol import State, WebSocketProtocol
+
+T = TypeVar("T")
 
 RETRYABLE_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 FIRST_DELAY = 1.0
@@ -67,12 +69,22 @@ class ReconnectingService(ClientService):
         """As ``ClientService.whenConnected``, but never a connection that is closing or gone.
 
         It fails with what made the service give up, too: before the first connection, or behind one, when it cannot
-        come back.
+        come back. What follows it may start and stop the service.
         """
         if self.given_up is not None:
             return fail(self.given_up)
-        connected = super().whenConnected(failAfterFailures)
+        connected = self._outside(super().whenConnected(failAfterFailures))
         return connected.addCallbacks(self._if_live, self._why, (failAfterFailures,))
+
+    def stopService(self) -> Deferred[None]:
+        """As ``ClientService.stopService``; what follows it may start the service again."""
+        return self._outside(super().stopService())
+
+    def _outside(self, waiting: Deferred[T]) -> Deferred[T]:
+        """Fire in the reactor's next turn: ClientService fires within a step of its own, in which it takes no call."""
+        if waiting.called:
+            return waiting
+        return waiting.addBoth(lambda result: deferLater(self._reactor, 0, lambda: result))
 
     def _if_live(self, protocol: IProtocol, fail_after_failures: int | None) -> IProtocol | Deferred[IProtocol]:
         connection = cast(WebSocketProtocol, protocol)
