@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from twisted_beastws import Limits, Opcode, State, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws import Limits, Opcode, Response, State, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.testing import connected_pair
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -257,6 +257,58 @@ class TestReceive:
         while len(heard) < 100:
             turn(clock)
         assert heard == numbers(100)
+
+
+class TestRequests:
+    REQUEST = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    @pytest.fixture
+    def pages(self, connect):
+        class Pages(WebSocketProtocol):
+            def http_requested(self, request: Any) -> Response:
+                asked.append(request.target)
+                return Response(200, body=request.target)
+
+        asked: list[str] = []
+        peer = connect(Pages, opened=False, limits=Limits(max_messages_per_turn=10))
+        return peer, asked
+
+    def test_that_come_together_are_answered_in_turns(self, pages):
+        peer, asked = pages
+        peer.protocol.dataReceived(b"".join(self.REQUEST % number for number in range(45)))
+        counts = [len(asked)]
+        while counts[-1] < 45:
+            turn(peer.clock)
+            counts.append(len(asked))
+        assert asked == [f"/{number}" for number in range(45)]
+        # The first begins the operation whose turns are counted.
+        assert counts == [11, 21, 31, 41, 45]
+        assert peer.reads().count(b"HTTP/1.1 200 ") == 45
+
+    def test_a_client_that_leaves_is_forgotten(self, pages):
+        peer, asked = pages
+        peer.protocol.dataReceived(b"".join(self.REQUEST % number for number in range(45)))
+        peer.leaves()
+        assert peer.clock.getDelayedCalls() == []
+        assert len(asked) == 11
+
+    def test_an_upgrade_in_a_later_turn_opens_the_connection(self, pages):
+        peer, asked = pages
+
+        def page_or_none(request: Any) -> Any:
+            asked.append(request.target)
+            return None if request.target == "/chat" else Response(204)
+
+        peer.protocol.http_requested = page_or_none
+        wire = b"".join(self.REQUEST % number for number in range(25)) + peer.HEAD + peer.text("hello")
+        peer.protocol.dataReceived(wire)
+        assert peer.protocol.state is State.CONNECTING
+        while peer.clock.getDelayedCalls() and peer.protocol.state is State.CONNECTING:
+            turn(peer.clock)
+        turn(peer.clock)
+        received: list[Any] = []
+        peer.protocol.receive().addCallback(received.append)
+        assert received == ["hello"]
 
 
 class TestClient:

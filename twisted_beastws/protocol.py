@@ -375,14 +375,34 @@ class WebSocketProtocol(Protocol):
 
     async def _accept_on(self) -> None:
         again: object = True
+        answered, began, limits = 0, self._now(), self.settings.limits
         while again and self._state is State.CONNECTING:
+            spent = answered == limits.max_messages_per_turn
+            if limits.max_seconds_per_turn is not None:
+                spent = spent or self._now() - began > limits.max_seconds_per_turn
+            if spent:
+                await self._turn_of_opening()
+                answered, began = 0, self._now()
+                continue
             opening = self._require_opening(Role.SERVER)
             if not opening.octets_wait:
                 # Who has been answered and says nothing more is in no handshake that could time out.
                 opening.when_octets_come(self._serve)
                 return
             again = await self.accept().addErrback(self._not_accepted)
+            answered += 1
         self._settle_opening()
+
+    def _turn_of_opening(self) -> Deferred[None]:
+        """Fires in the reactor's next turn: requests that came together wait for the other connections' turns."""
+        begun: Deferred[None] = Deferred()
+
+        def begin() -> None:
+            self._turn = None
+            begun.callback(None)
+
+        self._turn = self._clock.callLater(0, begin)
+        return begun
 
     def _not_accepted(self, failure: Failure) -> bool:
         """Whether to accept again."""
