@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import contextmanager
 from enum import Enum
 from functools import partial, wraps
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, cast
+from warnings import warn
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -32,6 +42,7 @@ from twisted_beastws.errors import (
     UpgradeDeclined,
     WebSocketError,
 )
+from twisted_beastws.hook_names import lookalikes
 from twisted_beastws.inbox import Inbox
 from twisted_beastws.liveness import Liveness
 from twisted_beastws.opening import ServerOpening
@@ -200,6 +211,12 @@ class WebSocketProtocol(Protocol):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._in_hook_mode = any(map(cls._overrides, ("text_received", "binary_received", "fragment_received")))
+        added = [name for name, value in vars(cls).items() if callable(value)]
+        for name, meant in lookalikes(added, dir(WebSocketProtocol)):
+            warn(
+                f"{cls.__qualname__}.{name} is no hook of WebSocketProtocol, which never calls it: override {meant}",
+                stacklevel=2,
+            )
         if cls._overrides("state"):
             raise TypeError(f"{cls.__qualname__}.state: that name is the connection's; give yours another")
         if cls._overrides("connectionLost") and not hasattr(cls.connectionLost, "runs_ours"):
@@ -348,7 +365,20 @@ class WebSocketProtocol(Protocol):
         session, self._session = self._session, None
         if session is not None:
             session.forget()
+        if self._in_hook_mode or self._receivers is None:
+            self.log_unconsumed()
         self._run_hook(self.closed, self._reason())
+
+    def log_unconsumed(self) -> None:
+        """Say in the log how many messages came that the application will not take."""
+        if self._inbox:
+            self.log.info(
+                "connection {connection} of {peer} ended with {count} messages that {protocol} did not take",
+                connection=self.connection_id,
+                peer=self.peer,
+                count=len(self._inbox),
+                protocol=type(self).__qualname__,
+            )
 
     # Opening: the server's side.
 
@@ -1291,14 +1321,14 @@ def _behind_which_ours_runs(overriding: Any) -> Any:
 
 
 def _deferred(result: Any) -> Deferred[Any] | None:
-    """A Deferred of what a hook returned, or None if that takes no time. Raises TypeError for a generator."""
+    """A Deferred of what a hook returned, or None for None. Raises TypeError for what a hook must not return."""
     if result is None or isinstance(result, Deferred):
         return result
-    if isinstance(result, Generator):
+    if isinstance(result, (Generator, AsyncGenerator)):
         raise TypeError(f"{result!r}: a hook with yield in it runs only in inlineCallbacks, or as async def with await")
     if hasattr(result, "__await__"):
         return Deferred.fromCoroutine(settled(result))
-    return None
+    raise TypeError(f"a hook returned {result!r}: it may return None, a Deferred or a coroutine")
 
 
 async def _each(parts: Iterable[str | bytes] | AsyncIterable[str | bytes]) -> AsyncIterator[str | bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from inspect import isclass, iscoroutinefunction, isgeneratorfunction, isroutine, signature, unwrap
+from inspect import isasyncgenfunction, isclass, iscoroutinefunction, isgeneratorfunction, isroutine, signature, unwrap
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from twisted.internet.defer import Deferred
@@ -51,6 +51,7 @@ class HandlerProtocol(WebSocketProtocol):
         failure.cleanFailure()
 
     def _handler_returned(self, result: object) -> None:
+        self.log_unconsumed()
         if self.state is State.OPEN:
             self.close()
 
@@ -199,6 +200,11 @@ def _maker(protocol_or_coroutine: Any) -> Callable[[], WebSocketProtocol]:
     other_class = isclass(protocol_or_coroutine) and not issubclass(protocol_or_coroutine, WebSocketProtocol)
     if other_class or not callable(protocol_or_coroutine):
         raise TypeError(f"{protocol_or_coroutine!r} is neither a WebSocketProtocol class nor a coroutine function")
+    if isasyncgenfunction(protocol_or_coroutine):
+        raise TypeError(
+            f"{protocol_or_coroutine!r} is an async generator function: use await in it instead of yield, as in a "
+            "coroutine function"
+        )
     if isgeneratorfunction(protocol_or_coroutine):
         raise TypeError(f"{protocol_or_coroutine!r} is {BARE_GENERATOR}")
     if not is_handler(protocol_or_coroutine):
