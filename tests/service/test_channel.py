@@ -61,13 +61,13 @@ def supervisor() -> Iterator[Supervisor]:
 
 class TestLog:
     def test_an_event_has_its_text_level_and_fields(self, supervisor: Supervisor) -> None:
-        Logger("app", observer=supervisor.reports).warn("{count} of {what}", count=3, what=object)
+        Logger("app", observer=supervisor.reports).warn("{count} of {what}", count=3, what=[1])
         ((kind, event),) = supervisor.messages()
         assert kind == "event" and isinstance(event.pop("time"), float)
         assert event == {
             "level": "warn",
             "namespace": "app",
-            "text": "3 of <class 'object'>",
+            "text": "3 of [1]",
             "fields": {"count": 3},
         }
 

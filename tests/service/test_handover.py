@@ -75,6 +75,7 @@ class TestOptions:
         "backplane": "redis://:secret@localhost:6379/1",
         "client-ca": "ca.pem",
         "proxy-header": "Forwarded",
+        "deflate": "level=3",
         "drain-code": "1012",
         "admin": "tcp:9090:interface=127.0.0.1",
         "access-log": "access.log",

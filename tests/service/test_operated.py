@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -18,7 +20,7 @@ from twisted.logger import FileLogObserver, LogPublisher, globalLogPublisher
 from twisted.python.logfile import LogFile
 
 from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
-from twisted_beastws.service.logs import reopen_log_files
+from twisted_beastws.service.logs import buffer_standard_output, reopen_log_files
 from twisted_beastws.service.operated import Operated
 from twisted_beastws.service.serving import Serving
 from twisted_beastws.service.signals import Signals
@@ -246,3 +248,26 @@ class TestFailure:
         operated.stopService()
         operated.fail("no worker serves")
         assert reactor.stops == 0
+
+
+class TestStandardOutput:
+    def write(self, monkeypatch: pytest.MonkeyPatch, buffer: Callable[[Any], Any]) -> tuple[Any, Any]:
+        reading, writing = os.pipe()
+        before = io.TextIOWrapper(buffer(io.FileIO(writing, "w")), "utf-8", line_buffering=True)
+        monkeypatch.setattr(sys, "stdout", before)
+        buffer_standard_output()
+        after = sys.stdout
+        print("half a line", end="")
+        print(" and the rest")
+        assert os.read(reading, 1000) == b"half a line and the rest\n"
+        after.close()
+        os.close(reading)
+        return before, after
+
+    def test_gets_a_buffer_if_it_has_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        before, after = self.write(monkeypatch, lambda raw: raw)
+        assert before is not after and isinstance(after.buffer, io.BufferedWriter)
+
+    def test_stays_if_it_has_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        before, after = self.write(monkeypatch, io.BufferedWriter)
+        assert before is after

@@ -140,7 +140,9 @@ def test_a_full_log_stops_no_worker_and_lines_stay_whole(app: Path) -> None:
     (port,) = unused_ports(1)
     listen = f"--listen=tcp:{port}:interface=127.0.0.1"
     options = ["-n", "--pidfile=", "beastws", "--workers=2", listen, "--app=fault_app:Who", "--access-log=/dev/stdout"]
-    with subprocess.Popen([str(TWISTD), *options], cwd=app, env=ENVIRONMENT, stdout=writing) as service:
+    # As containers have it: Python then drops the rest of a line if a signal comes while the line waits.
+    environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen([str(TWISTD), *options], cwd=app, env=environment, stdout=writing) as service:
         os.close(writing)
         try:
             with open(reading, "rb") as log:
@@ -158,9 +160,9 @@ def test_a_full_log_stops_no_worker_and_lines_stay_whole(app: Path) -> None:
             service.kill()
     long = [line for line in lines if "xxx" in line]
     # So few are within the limit: none is lost.
-    assert len(long) == 80
-    for line in long:
-        assert re.fullmatch(r"\S+ \[worker [12] [\w.]+#info\] \d+ \d+ x{6000} end", line), line[:200]
+    whole = re.compile(r"\S+ \[worker [12] [\w.]+#info\] \d+ \d+ x{6000} end")
+    broken = [line.replace("x" * 100, "X") for line in long if not whole.fullmatch(line)]
+    assert (len(long), broken) == (80, [])
     assert sum(" status=101 " in line for line in lines) == 18
 
 
@@ -214,13 +216,15 @@ def test_a_start_survives_failing_forks_planted_modules_and_sighup(app: Path) ->
             "from twisted_beastws.service import worker\n"
             "if worker.membership is None:\n"
             "    import errno\n"
-            "    spawn, refused = os.posix_spawnp, []\n"
-            "    def spawn_later(*arguments, **options):\n"
-            "        if len(refused) < 2:\n"
-            "            refused.append(1)\n"
-            "            raise OSError(errno.EAGAIN, 'Resource temporarily unavailable')\n"
-            "        return spawn(*arguments, **options)\n"
-            "    os.posix_spawnp = spawn_later\n"
+            "    refused = []\n"
+            "    def refusing_twice(spawn):\n"
+            "        def spawn_later(*arguments, **options):\n"
+            "            if len(refused) < 2:\n"
+            "                refused.append(1)\n"
+            "                raise OSError(errno.EAGAIN, 'Resource temporarily unavailable')\n"
+            "            return spawn(*arguments, **options)\n"
+            "        return spawn_later\n"
+            "    os.posix_spawnp, os.fork = refusing_twice(os.posix_spawnp), refusing_twice(os.fork)\n"
         )
     with running(app, "--workers=2", *SERVED) as service:
         deadline = time.monotonic() + PATIENCE

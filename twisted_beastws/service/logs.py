@@ -1,7 +1,9 @@
-"""twistd's own log file, reopened when something else has moved it."""
+"""twistd's own log: its file, reopened when something else has moved it, and the standard output."""
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Iterator
 
 from twisted.logger import LogPublisher, globalLogPublisher
@@ -22,3 +24,18 @@ def _log_files(publisher: LogPublisher) -> Iterator[BaseLogFile]:
         file = getattr(observer, "_outFile", None)
         if isinstance(file, BaseLogFile):
             yield file
+
+
+def buffer_standard_output() -> None:
+    """Give the standard output a buffer, if it has none, as with ``python -u`` or ``PYTHONUNBUFFERED``.
+
+    Without one Python drops the rest of a line when a signal comes while the line waits for a reader. Each line is
+    still written at once.
+    """
+    stream = sys.stdout
+    raw = getattr(stream, "buffer", None)
+    if isinstance(stream, io.TextIOWrapper) and isinstance(raw, io.RawIOBase):
+        buffered = io.BufferedWriter(raw)
+        sys.stdout = io.TextIOWrapper(buffered, stream.encoding, stream.errors, line_buffering=True)
+        if stream is sys.__stdout__:
+            sys.__stdout__ = sys.stdout  # type: ignore[misc]

@@ -22,7 +22,7 @@ from twisted_beastws.service.chat import Chat, HubService
 from twisted_beastws.service.chat_limits import ChatLimits
 from twisted_beastws.service.extending import extended
 from twisted_beastws.service.forwarded import BehindProxy
-from twisted_beastws.service.logs import reopen_log_files
+from twisted_beastws.service.logs import buffer_standard_output, reopen_log_files
 from twisted_beastws.service.metering import Meter, Metered
 from twisted_beastws.service.metrics import Metrics
 from twisted_beastws.service.notices import Notices
@@ -51,6 +51,7 @@ def makeService(options: Options) -> Operated:
     from twisted.internet import reactor
 
     if options.membership is None:
+        buffer_standard_output()
         for option in options.visible:
             log.warn(
                 "--{option}: the list of processes shows its password to every user of this machine: give it by "
