@@ -35,8 +35,6 @@ def main(arguments: Sequence[str]) -> None:
     options = Options()
     try:
         options.parseOptions(arguments)
-        if os.isatty(0) and options.script is None and not options["bench"] and find_spec("termios") is None:
-            raise UsageError("there is no prompt on this system: give --exec, or pipe the messages in")
     except UsageError as error:
         print(f"{error}\nTry python -m twisted_beastws --help.", file=sys.stderr)
         raise SystemExit(Status.USAGE) from None
@@ -131,6 +129,12 @@ def _front(reactor: Any, options: Options) -> tuple[bool, Front]:
     """The front, and whether it is one with a prompt."""
     style = Style.wanted()
     reads = options.script is None
+    if find_spec("termios") is None:
+        from twisted_beastws.console.threaded import ThreadedIO
+
+        prompted = reads and os.isatty(0)
+        make_stdio = partial(ThreadedIO, later=reactor.callFromThread)
+        return prompted, Pipes(reads, style if os.isatty(1) else None, MAX_MESSAGE, make_stdio, prompted)
     if reads and os.isatty(0) and os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb":
         from twisted_beastws.console.terminal import Terminal
 

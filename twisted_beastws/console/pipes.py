@@ -4,32 +4,52 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.stdio import StandardIO
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_beastws.console.commands import Message
+from twisted_beastws.console.commands import CommandError, Message, parse
 from twisted_beastws.console.front import User
 from twisted_beastws.console.style import Style
+
+
+def _standard_io(protocol: Any, stdin: int) -> Any:
+    # On Windows it needs more than Twisted.
+    from twisted.internet.stdio import StandardIO
+
+    return StandardIO(protocol, stdin)
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Pipes(Protocol):
     """Reads lines, each of them a text message; shows messages as they are, binary ones in hexadecimal.
 
-    reads: the input is ours; without it, it is left alone. style: of messages, where the output is a terminal.
-    max_line: octets that a line may have.
+    Args:
+        reads: the input is ours; without it, it is left alone.
+        style: of messages, where the output is a terminal.
+        max_line: bytes that a line may have.
+        make_stdio: makes the transport of a protocol and a descriptor; by default Twisted's ``StandardIO``.
+        commands: lines that begin with a slash are commands, as at a prompt.
     """
 
-    def __init__(self, reads: bool, style: Style | None, max_line: int) -> None:
+    def __init__(
+        self,
+        reads: bool,
+        style: Style | None,
+        max_line: int,
+        make_stdio: Callable[[Any, int], Any] | None = None,
+        commands: bool = False,
+    ) -> None:
         self._reads = reads
         self._style = style
         self._max_line = max_line
+        self._make_stdio = make_stdio or _standard_io
+        self._commands = commands
         self._rest = bytearray()
         self._lines = 0
         self._output: Deferred[None] = Deferred()
@@ -40,7 +60,7 @@ class Pipes(Protocol):
         self._user = user
         # Whoever shares the input with us would find it empty.
         stdin = 0 if self._reads else os.open(os.devnull, os.O_RDONLY)
-        self._stdio = StandardIO(self, stdin)
+        self._stdio = self._make_stdio(self, stdin)
         if not self._reads:
             self._stdio.pauseProducing()
         self._stdio.registerProducer(user, True)
@@ -108,8 +128,14 @@ class Pipes(Protocol):
             text = line.removesuffix(b"\r").decode()
         except UnicodeDecodeError:
             self._refuse("not UTF-8, which a text message is")
+            return
+        try:
+            command = parse(text) if self._commands else Message(text)
+        except CommandError as error:
+            self.fault(str(error))
         else:
-            self._user.command(Message(text))
+            if text or not self._commands:
+                self._user.command(command)
 
     def _refuse(self, why: str) -> None:
         self.fault(f"line {self._lines} of the input is {why}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ from twisted_beastws.wire.closing import CloseReason
 
 MAX_MESSAGE = 1 << 24
 """Octets of a message in either direction, 16 MiB; people look at them."""
+
+END_OF_INPUT = "Ctrl-Z and Enter" if os.name == "nt" else "Ctrl-D"
+"""What a person types to end the input."""
 
 LIMITS = Limits(max_message_size=MAX_MESSAGE, slow_reader="pause")
 
@@ -92,7 +96,7 @@ class Session(WebSocketProtocol):
             text += f", subprotocol {self.subprotocol}"
         elif self.request is not None and self.request.headers.hasHeader("Sec-WebSocket-Protocol"):
             text += ", no subprotocol chosen"
-        return text + ("; /help lists the commands, Ctrl-D closes" if self._wait is None else "")
+        return text + (f"; /help lists the commands, {END_OF_INPUT} closes" if self._wait is None else "")
 
     def _begin(self, doing: Coroutine[Any, Any, None]) -> None:
         running = Deferred.fromCoroutine(doing)
