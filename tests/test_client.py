@@ -20,6 +20,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_beastws import Deflate, Limits, State, Timeouts, WebSocketProtocol, WebSocketServerFactory, errors
+from twisted_beastws._version import __version__
 from twisted_beastws.client import HANDSHAKES_OWN, WebSocketClientEndpoint, connect
 from twisted_beastws.options import kind_of
 from twisted_beastws.tls.unverified import UnverifiedTLS
@@ -153,7 +154,8 @@ class TestRequest:
             key = field(head, b"Sec-WebSocket-Key")
             assert head == (
                 b"GET /chat HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Key: %b\r\nSec-WebSocket-Version: 13\r\n\r\n" % (port, key)
+                b"Sec-WebSocket-Key: %b\r\nSec-WebSocket-Version: 13\r\nUser-Agent: twisted_beastws/%b\r\n\r\n"
+                % (port, key, __version__.encode())
             )
 
     @pytest.mark.parametrize(
@@ -228,6 +230,12 @@ class TestRequest:
         assert ws.request.field("Host") == url[5:-5]
         await ws.close()
         await port.stopListening()
+
+    @pytest.mark.parametrize("name", ["User-Agent", "user-agent"])
+    @leaving_nothing
+    async def test_the_callers_user_agent_takes_the_place_of_ours(self, name):
+        async with asked(headers={name: "mine/1"}) as (_, _, requests):
+            assert field(requests[0], b"User-Agent") == b"mine/1"
 
     @leaving_nothing
     async def test_fields(self):
@@ -341,12 +349,14 @@ class TestRequest:
     @pytest.mark.parametrize(
         ("proxy", "told"),
         [
-            ("localhost:3128", "'localhost:3128' does not begin with http:// or https://"),
-            ("socks5://h:1080", "'socks5://h:1080' does not begin with http:// or https://"),
-            ("ws://h:3128", "'ws://h:3128' does not begin with http:// or https://"),
-            ("", "'' does not begin with http:// or https://"),
+            ("localhost:3128", "'localhost:3128' does not begin with http://, https:// or socks5://"),
+            ("socks4://h:1080", "'socks4://h:1080' does not begin with http://, https:// or socks5://"),
+            ("socks5://u:secret@:1080", "'socks5://:1080' names no host"),
+            ("https://u:secret@h:x", "'https://h:x': a port is a number from 0 to 65535"),
+            ("ws://h:3128", "'ws://h:3128' does not begin with http://, https:// or socks5://"),
+            ("", "'' does not begin with http://, https:// or socks5://"),
             ("HTTP:///x", "'HTTP:///x' names no host"),
-            ("https://h:x/", "'https://h:x/': Port could not be cast to integer value as 'x'"),
+            ("https://h:x/", "'https://h:x/': a port is a number from 0 to 65535"),
         ],
     )
     def test_what_is_no_proxys_url(self, proxy, told):
@@ -793,22 +803,37 @@ class TestRedirects:
                 assert field(other.requests[0], b"Authorization") is None
                 ws.abort()
 
-    @pytest.mark.parametrize("names", [tuple(CREDENTIALS), ("AUTHORIZATION", "cookie", "x")])
+    @pytest.mark.parametrize("spelt", [str, str.lower, str.upper])
     @leaving_nothing
-    async def test_credentials_do_not_go_to_another_origin(self, names):
+    async def test_only_harmless_headers_go_to_another_origin(self, spelt):
+        secret = ("Authorization", "Cookie", "Cookie2", "Proxy-Authorization", "X-Api-Key", "Origin", "Referer", "X")
+        harmless = ("Accept", "Accept-Language", "Cache-Control", "Pragma", "User-Agent")
+        headers = {spelt(name): f"the {name}" for name in (*secret, *harmless)} | {"Host": "internal.example"}
         decorated: list[Request] = []
         other = Script(lambda connection, head: connection.write(switching(head)))
         async with other.listening() as there:
             script = Script(redirecting(f"ws://127.0.0.1:{there}/"))
             async with script.listening() as port:
-                headers = dict(zip(names, CREDENTIALS.values(), strict=True))
-                ws = await dial(port, headers=headers, decorator=decorated.append)
-                assert b"Bearer x" in script.requests[0] and b"a=b" in script.requests[0]
-                assert b"Bearer x" not in other.requests[0] and b"a=b" not in other.requests[0]
-                assert field(other.requests[0], b"X") == b"y"
-                assert field(other.requests[0], b"Host") == b"127.0.0.1:%d" % there
+                ws = await dial(port, headers=headers, subprotocols=["token.secret"], decorator=decorated.append)
+                assert all(f"the {name}".encode() in script.requests[0] for name in (*secret, *harmless))
+                assert field(script.requests[0], b"Host") == b"internal.example"
+                assert field(script.requests[0], b"Sec-WebSocket-Protocol") == b"token.secret"
+                (request,) = other.requests
+                assert not any(f"the {name}".encode() in request for name in secret)
+                assert all(f"the {name}".encode() in request for name in harmless)
+                assert field(request, b"Host") == b"127.0.0.1:%d" % there
+                assert b"secret" not in request and b"internal" not in request
                 assert len(decorated) == 1
                 ws.abort()
+
+    @leaving_nothing
+    async def test_headers_and_subprotocols_stay_within_the_origin(self):
+        script = Script(by_path({b"/chat": redirecting("/x"), b"/x": None}))
+        async with script.listening() as port:
+            ws = await dial(port, headers={"X-Api-Key": "k"}, subprotocols=["a"])
+            assert field(script.requests[1], b"X-Api-Key") == b"k"
+            assert field(script.requests[1], b"Sec-WebSocket-Protocol") == b"a"
+            ws.abort()
 
     @leaving_nothing
     async def test_credentials_come_back_to_their_origin(self):
@@ -912,16 +937,20 @@ class TestRedirects:
             await turn(0.05)
             assert len(script.requests) == 1 + complete
 
+    @pytest.mark.parametrize("elsewhere", ["ws://127.0.0.1:{there}/y", "wss://example.com/", "ws://example.com:81/"])
     @leaving_nothing
-    async def test_an_endpoint_is_for_its_origin_alone(self):
+    async def test_with_an_endpoint_stay_within_the_origin(self, elsewhere):
+        """The new connection would bypass the endpoint, which may be Tor's."""
         other = Script(lambda connection, head: connection.write(switching(head)))
         async with other.listening() as there:
-            script = Script(by_path({b"/": redirecting("/x"), b"/x": redirecting(f"ws://127.0.0.1:{there}/y")}))
+            location = elsewhere.format(there=there)
+            script = Script(by_path({b"/": redirecting("/x"), b"/x": redirecting(location)}))
             async with script.listening() as port:
-                ws = await connect("ws://example.com/", endpoint=TCP4ClientEndpoint(reactor, "127.0.0.1", port))
+                endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+                failure = await failure_of(connect("ws://example.com/", protocol=Noting, endpoint=endpoint))
+                assert type(failure) is errors.TooManyRedirects
                 assert [head.split(b" ")[1] for head in script.requests] == [b"/", b"/x"]
-                assert [head.split(b" ")[1] for head in other.requests] == [b"/y"]
-                ws.abort()
+            assert other.connections == []
 
 
 class TestEndpoint:

@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
 from twisted_beastws import Deflate, Limits, Response, State, Timeouts, WebSocketProtocol, errors
+from twisted_beastws._version import __version__
 from twisted_beastws.client_opening import MAX_BODY, MAX_INTERIM
 from twisted_beastws.options import Settings
 from twisted_beastws.wire import frames
@@ -22,7 +23,8 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 REQUEST = (
     b"GET /chat HTTP/1.1\r\nHost: localhost:1984\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"User-Agent: twisted_beastws/" + __version__.encode() + b"\r\n\r\n"
 )
 SWITCHING = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -614,16 +616,16 @@ class TestSubprotocols:
         return peer, outcome
 
     @pytest.mark.parametrize("how", ["argument", "settings", "decorator"])
-    @pytest.mark.parametrize("chosen", ["a", "b", None])
+    @pytest.mark.parametrize("chosen", ["a", "b", "", None])
     def test_chosen(self, dial, how, chosen):
         peer, outcome = self.offering(dial, how)
-        fields = [f"Sec-WebSocket-Protocol: {chosen}".encode()] if chosen else []
+        fields = [] if chosen is None else [f"Sec-WebSocket-Protocol: {chosen}".encode()]
         peer.sends(with_fields(SWITCHING, *fields))
         assert outcome[0].status == 101
-        assert peer.protocol.subprotocol == chosen
+        assert peer.protocol.subprotocol == (chosen or None)
 
     @pytest.mark.parametrize("how", ["argument", "settings", "decorator"])
-    @pytest.mark.parametrize("chosen", [b"c", b"A", b"a, b", b""])
+    @pytest.mark.parametrize("chosen", [b"c", b"A", b"a, b"])
     def test_not_offered(self, dial, how, chosen):
         peer, outcome = self.offering(dial, how)
         peer.sends(with_fields(SWITCHING, b"Sec-WebSocket-Protocol: " + chosen))

@@ -73,6 +73,7 @@ from .loopback import (
     until,
 )
 from .ports import free_port
+from .tls.pki import Server, root, root_pem
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -188,6 +189,15 @@ CLIENTS = {
     "ws:host=example.com:port=8080": "example.com:8080 /",
     "ws:\\:\\:1:8080": "[::1]:8080 /",
     "ws:b\u00fccher.example": "xn--bcher-kva.example /",
+    "ws:fa\u00df.de": "xn--fa-hia.de /",
+    "wss:fa\u00df.de": "xn--fa-hia.de /",
+    "beastws:tcp:fa\u00df.de:80": "xn--fa-hia.de /",
+    "beastws:tls:host=fa\u00df.de:port=443": "xn--fa-hia.de /",
+    "wss:\\:\\:1:8443": "[::1]:8443 /",
+    "wss:host=\\:\\:1:timeout=5:bindAddress=\\:\\:1": "[::1] /",
+    "beastws:tls:\\:\\:1:443": "[::1] /",
+    "beastws:tls:host=\\:\\:1:port=443": "[::1] /",
+    "wss:example.com.": "example.com. /",
     "wss:example.com": "example.com /",
     "wss:example.com:8443:timeout=5": "example.com:8443 /",
     "WSS:example.com:port=443": "example.com /",
@@ -242,6 +252,8 @@ BAD_CLIENTS = {
     "ws:example.com:http": "ws: port=http: ",
     "ws://example.com:1984/x": "ws: this is an endpoint string, not a URL: write ws:HOST:PORT:target=/PATH",
     "ws:example.com:0": "ws: port=0: ",
+    f"ws:example.com:{'9' * 5000}": "ws: port=999",
+    "ws:a b": "ws: a b: the host has characters that none may have",
     "wss:example.com:port=65536": "wss: port=65536: ",
     "ws:example.com:timeout=soon": "ws: timeout=soon: ",
     "ws:example.com:traget=/x": "ws: traget= is none of its keys: target, subprotocols,",
@@ -345,6 +357,15 @@ class TestStreams:
             assert echo.last.transport.getPeerCertificate() is None
             await converse(stream, bytes(1 << 20))
             assert type(await echo.last.lost) is ConnectionDone
+
+    @pytest.mark.parametrize("scheme", ["beastws:tls", "wss"])
+    @leaving_nothing
+    async def test_over_tls_and_ipv6(self, scheme, tmp_path):
+        (tmp_path / "server.pem").write_bytes(Server("IP:::1", signer=root()).pem())
+        (tmp_path / "root.pem").write_bytes(root_pem())
+        listen = f"beastws:ssl:0:interface=\\:\\:1:privateKey={tmp_path}/server.pem"
+        async with listening(listen, Keeping(Echo)) as port:
+            await converse(await dial(f"{scheme}:\\:\\:1:{port}:trustRoots={tmp_path}"))
 
     @leaving_nothing
     async def test_a_certificate_that_nobody_trusts(self, certificates):

@@ -154,7 +154,16 @@ class TestTunnel:
             assert field(request, b"Proxy-Authorization") is None
             ws.abort()
 
-    @pytest.mark.parametrize("head", [OPENED, b"HTTP/1.0 299 \r\nContent-Length: 5\r\nX: y\r\n\r\n"])
+    @pytest.mark.parametrize(
+        "head",
+        [
+            OPENED,
+            b"HTTP/1.0 299 \r\nContent-Length: 5\r\nX: y\r\n\r\n",
+            # RFC 9110 §15.2
+            b"HTTP/1.1 100 Continue\r\n\r\n" + OPENED,
+            b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 8 + OPENED,
+        ],
+    )
     @pytest.mark.parametrize("size", [1, 7, 1000])
     @leaving_nothing
     async def test_opens_however_the_head_comes(self, head, size):
@@ -224,10 +233,13 @@ def closing(octets: bytes) -> Any:
     return answer
 
 
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 REFUSED = b"HTTP/1.1 %d No\r\nProxy-Authenticate: Basic\r\nContent-Length: 3\r\n\r\nno!"
 # What a proxy does when it is asked, and what the client makes of it.
 ANSWERS: dict[str, tuple[Any, Any]] = {
-    **{str(status): (REFUSED % status, errors.ProxyDeclined) for status in (101, 199, 301, 403, 407, 502, 503)},
+    **{str(status): (REFUSED % status, errors.ProxyDeclined) for status in (101, 301, 403, 407, 502, 503)},
+    "interim answers without end": (INTERIM * 9 + OPENED, errors.BadRequest),
+    "silence behind interim answers": (INTERIM * 8, errors.HandshakeTimeout),
     "garbage": (b"\0\1\2\3", errors.BadRequest),
     "a greeting": (b"220 mail.example ESMTP\r\n\r\n", errors.BadRequest),
     "a bad field": (b"HTTP/1.1 200 OK\r\nX : y\r\n\r\n", errors.BadRequest),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from inspect import isclass
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast, overload
 
@@ -18,6 +19,7 @@ from twisted_beastws.errors import HandshakeTimeout, TooManyRedirects, UpgradeDe
 from twisted_beastws.operation import forget_frames, settled
 from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts, check_decorator, kind_of
 from twisted_beastws.protocol import ApplicationTransport, WebSocketProtocol
+from twisted_beastws.proxies import endpoint_through, over_tls, parse_proxy
 from twisted_beastws.wire.http import Request, Response, fields_given
 from twisted_beastws.wire.url import WebSocketURL
 
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 P = TypeVar("P", bound=WebSocketProtocol)
 
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
-CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization")
-"""The caller's fields that do not go to another origin behind a redirect."""
+ACROSS_ORIGINS = frozenset(("accept", "accept-language", "cache-control", "pragma", "user-agent"))
+"""The caller's fields, in lower case, that follow a redirect to another origin: any other may hold a secret."""
 HANDSHAKES_OWN = frozenset(
     (
         "upgrade",
@@ -112,13 +114,16 @@ class WebSocketClientEndpoint:
     """Connects to ``url``; the factory given to `connect` makes the `WebSocketProtocol`, which comes back open.
 
     reactor: None is the installed one. url: ``ws:`` or ``wss:``; userinfo becomes HTTP Basic credentials.
-    endpoint: to be connected to in place of the URL's host and port; TLS is spoken over it for ``wss:``.
+    endpoint: to be connected to in place of the URL's host and port; TLS is spoken over it for ``wss:``. A redirect to
+        another origin is not followed then, for the new connection would bypass it.
     headers: more fields of the request. decorator: gets the `Request` before each attempt; may be a coroutine function.
     tls: ``IOpenSSLClientConnectionCreator`` in place of one that trusts the platform's authorities; or a function of
         the host's name that gives one, for redirects may lead to another host. The certificate must be valid for the
         URL's host in any case, except for a `twisted_beastws.tls.unverified.UnverifiedTLS`.
-    proxy: an HTTP proxy to CONNECT through, as ``http://user:password@host:port``.
-    max_redirects: followed at most; away from TLS never, and credentials stay in their origin. 5 (picows).
+    proxy: a proxy to connect through: ``http://user:password@host:port``, ``https://...`` or ``socks5://...``;
+        ``"env"`` reads ``https_proxy``, ``http_proxy`` (for ``ws:``), ``all_proxy``, ``no_proxy`` at each connection.
+    max_redirects: followed at most; away from TLS never. To another origin go no subprotocols, and of ``headers`` only
+        Accept, Accept-Language, Cache-Control, Pragma and User-Agent. 5 (picows).
     subprotocols, timeouts, limits: as for a server.
     deflate: the compression that is offered; None, the default, offers none.
     budget: a `MemoryBudget` that this shares with the process's other connections; None, the default, is no bound.
@@ -148,7 +153,7 @@ class WebSocketClientEndpoint:
             from twisted.internet import reactor
         self.reactor: Any = reactor
         self._url = _parsed("url", url)
-        self._proxy = None if proxy is None else _parsed_proxy(proxy)
+        self._proxy = None if proxy is None else parse_proxy(proxy)
         if endpoint is not None and (isclass(endpoint) or not hasattr(endpoint, "connect")):
             raise TypeError(f"endpoint: give one as clientFromString(reactor, ...) makes, not {kind_of(endpoint)}")
         check_decorator(decorator)
@@ -205,12 +210,19 @@ class WebSocketClientEndpoint:
                 target = _redirected(url, error.response) if self._max_redirects else None
                 if target is None:
                     raise
-                if not redirects or (url.secure and not target.secure):
+                if not redirects or (url.secure and not target.secure) or self._leaves_endpoint(target):
                     raise TooManyRedirects(error.response) from None
             url, redirects = target, redirects - 1
 
+    def _leaves_endpoint(self, target: WebSocketURL) -> bool:
+        return self._endpoint is not None and target.origin != self._url.origin
+
     async def _attempt(self, url: WebSocketURL, factory: IProtocolFactory) -> IProtocol:
-        connecting = self._endpoint_for(url).connect(_ClientFactory(factory, self._settings))
+        settings = self._settings
+        if url.origin != self._url.origin:
+            # Some servers take a token as a subprotocol.
+            settings = replace(settings, subprotocols=())
+        connecting = self._endpoint_for(url).connect(_ClientFactory(factory, settings))
         if self._settings.timeouts.handshake is not None:
             connecting.addTimeout(self._settings.timeouts.handshake, self.reactor, _timed_out)
         protocol: Any = await connecting
@@ -230,7 +242,7 @@ class WebSocketClientEndpoint:
         async def decorate(request: Request) -> None:
             same_origin = url.origin == self._url.origin
             for name, values in self._headers.items():
-                if same_origin or name.title() not in CREDENTIALS:
+                if same_origin or name.lower() in ACROSS_ORIGINS:
                     request.headers.setRawHeaders(name, values)
             if url.authorization is not None and not request.headers.hasHeader("Authorization"):
                 request.headers.setRawHeaders("Authorization", [url.authorization])
@@ -240,23 +252,8 @@ class WebSocketClientEndpoint:
         return decorate
 
     def _endpoint_for(self, url: WebSocketURL) -> IStreamClientEndpoint:
-        from twisted.internet.endpoints import HostnameEndpoint
-
-        if self._endpoint is not None and url.origin == self._url.origin:
-            endpoint = self._endpoint
-        elif self._proxy is not None:
-            from twisted_beastws.proxy import ProxyEndpoint
-
-            proxy = self._proxy
-            below: IStreamClientEndpoint = HostnameEndpoint(self.reactor, proxy.host, proxy.port)
-            if proxy.secure:
-                below = _over_tls(below, proxy.host, None)
-            endpoint = ProxyEndpoint(below, url.host, url.port, proxy.authorization)
-        else:
-            endpoint = HostnameEndpoint(self.reactor, url.host, url.port)
-        if not url.secure:
-            return endpoint
-        return _over_tls(endpoint, url.host, self._tls)
+        endpoint = self._endpoint or endpoint_through(self.reactor, self._proxy, url)
+        return over_tls(endpoint, url.host, self._tls) if url.secure else endpoint
 
 
 def shown(url: WebSocketURL) -> str:
@@ -269,15 +266,6 @@ def _parsed(name: str, url: Any) -> WebSocketURL:
     if not isinstance(url, str):
         raise TypeError(f"{name}: give a URL as str, not {type(url).__name__}")
     return WebSocketURL.parse(url)
-
-
-def _parsed_proxy(url: Any) -> WebSocketURL:
-    if isinstance(url, str) and not url.strip().lower().startswith(("http://", "https://")):
-        raise ValueError(f"proxy: {url!r} does not begin with http:// or https://")
-    try:
-        return _parsed("proxy", url)
-    except ValueError as error:
-        raise ValueError(f"proxy: {str(error).removeprefix('not a WebSocket URL: ')}") from None
 
 
 def _fields(headers: Any) -> dict[str, list[str]]:
@@ -309,13 +297,6 @@ def _without_frames(failure: Failure) -> Failure:
 
 def _timed_out(result: object, seconds: float) -> Failure:
     return Failure(HandshakeTimeout(f"The connection was not made in {seconds:g} s"))
-
-
-def _over_tls(endpoint: IStreamClientEndpoint, host: str, tls: Any) -> IStreamClientEndpoint:
-    # pyOpenSSL is slow to import, and ws: does without it.
-    from twisted_beastws.tls.endpoint import tls_endpoint
-
-    return tls_endpoint(endpoint, host, tls)
 
 
 class ClientOptions(TypedDict, total=False):

@@ -6,6 +6,7 @@ speaks WebSocket itself, a `WebSocketServerFactory` or a client's `WebSocketProt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakMethod
@@ -24,7 +25,7 @@ from twisted_beastws.server import WebSocketServerFactory
 from twisted_beastws.tunnel import SUBPROTOCOLS, ClientTunnelFactory, Tunnel, TunnelFactory
 from twisted_beastws.wire.handshake import ANY_SUBPROTOCOL
 from twisted_beastws.wire.http import Request, Response
-from twisted_beastws.wire.url import WebSocketURL
+from twisted_beastws.wire.url import WebSocketURL, ascii_name
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory
@@ -173,6 +174,7 @@ def parse_client(reactor: Any, arguments: Sequence[str], keywords: Mapping[str, 
     """The same of a client's string."""
     inner = dict(keywords)
     keys = Keys.take("beastws", CLIENT_KEYS, inner)
+    arguments, inner = _dialable(list(arguments), inner)
     endpoint = _parsed("beastws", CLIENT_KEYS, clientFromString, reactor, arguments, inner)
     secure = arguments[0].lower() in ("ssl", "tls")
     if secure:
@@ -191,8 +193,8 @@ def parse_short_client(
     host, port = _host_and_port(scheme, list(arguments), inner)
     secure = scheme == "wss"
     if secure:
-        endpoint = _parsed(scheme, CLIENT_KEYS, clientFromString, reactor, ("tls", host, str(port)), inner)
-        endpoint = _verified(endpoint, _ascii(host))
+        inside = _dialable(["tls", host, str(port)], inner)
+        endpoint = _verified(_parsed(scheme, CLIENT_KEYS, clientFromString, reactor, *inside), host)
     else:
         endpoint = _hostname_endpoint(reactor, host, port, inner)
     return ClientEndpoint(reactor, endpoint, *_place((host, str(port)), {}, secure), secure, keys)
@@ -241,11 +243,30 @@ def _verified(endpoint: IStreamClientEndpoint, host: str) -> IStreamClientEndpoi
 
 def _certified_host(arguments: Sequence[str], keywords: Mapping[str, str]) -> str:
     """Return the host that the certificate of a ``tls:`` or ``ssl:`` endpoint must be for."""
-    return _ascii(keywords.get("hostname") or keywords.get("host") or arguments[0])
+    return ascii_name(keywords.get("hostname") or keywords.get("host") or arguments[0])
 
 
-def _ascii(host: str) -> str:
-    return WebSocketURL.parse(f"wss://{f'[{host}]' if ':' in host else host}").host
+def _dialable(arguments: list[str], keywords: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Return what stands in a client's string in a form that Twisted connects to as it is meant.
+
+    Twisted knows international names by IDNA 2003 in ``tcp:``, and no IPv6 address in ``tls:``.
+    """
+    kind = arguments[0].lower() if arguments else ""
+    host = keywords.get("host") or (arguments[1] if len(arguments) > 1 else "")
+    if kind in ("tcp", "ssl", "tls") and not host.isascii():
+        return _dialable(*_with_host(ascii_name(host), arguments, keywords))
+    if kind != "tls" or ":" not in host or "endpoint" in keywords:
+        return arguments, keywords
+    arguments, keywords = _with_host(host, arguments, keywords)
+    port = keywords.get("port") or arguments[-1]
+    inside: dict[str, str] = {name: keywords.pop(name) for name in ("timeout", "bindAddress") if name in keywords}
+    return arguments, {**keywords, "endpoint": _described(("tcp", host, port), inside)}
+
+
+def _with_host(host: str, arguments: list[str], keywords: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    if "host" in keywords:
+        return arguments, {**keywords, "host": host}
+    return [arguments[0], host, *arguments[2:]], dict(keywords)
 
 
 def _place(arguments: Sequence[str], keywords: Mapping[str, str], secure: bool) -> tuple[str, int]:
@@ -269,8 +290,12 @@ def _host_and_port(scheme: str, arguments: list[str], keywords: dict[str, str]) 
             f"{scheme}: give a host and a port, as in {scheme}:example.com:8080; the colons of an IPv6 address are "
             f"written with a backslash before each, {scheme}:\\:\\:1:8080"
         )
-    if port and not (port.isdecimal() and 0 < int(port) < 1 << 16):
+    if port and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 1 << 16):
         raise ValueError(f"{scheme}: port={port}: give a number from 1 to 65535")
+    try:
+        host = ascii_name(host)
+    except ValueError as error:
+        raise ValueError(f"{scheme}: {host}: {error}") from None
     return host, int(port) if port else WebSocketURL.DEFAULT_PORTS[scheme]
 
 

@@ -189,6 +189,14 @@ class ProxyDeclined(UpgradeDeclined):
     """The HTTP proxy declined to CONNECT; ``response`` is its answer."""
 
 
+class SocksDeclined(HandshakeError):
+    """The SOCKS5 proxy does not connect us. ``code`` is its reply (RFC 1928 §6), or None before it came to that."""
+
+    def __init__(self, why: str, code: int | None = None) -> None:
+        super().__init__(f"The SOCKS5 proxy does not connect: {why}")
+        self.code = code
+
+
 class PeerNotVerified(HandshakeError):
     """TLS: the server did not prove that it is the host that the caller asked for. No byte of the request has left."""
 

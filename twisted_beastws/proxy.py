@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
 
+MAX_INTERIM = 8
+"""Interim (1xx) answers put up with before the final one, as of a server."""
+
+
 class Tunnel(Protocol):
     """Asks for the tunnel, then passes everything to the protocol that wanted it."""
 
@@ -28,6 +32,7 @@ class Tunnel(Protocol):
         self._address = address
         self._request = request
         self._head = HeadBuffer(limits.max_head_size, limits.max_head_lines, "proxy's response")
+        self._interim = 0
         self._inner: IProtocol | None = None
         self.opened: Deferred[IProtocol] = Deferred(lambda _: self._abort())
 
@@ -44,10 +49,12 @@ class Tunnel(Protocol):
 
     def _read_head(self) -> None:
         try:
-            head = self._head.take()
-            if head is None:
-                return
-            inner = self._judged(head)
+            inner = None
+            while inner is None:
+                head = self._head.take()
+                if head is None:
+                    return
+                inner = self._judged(head)
         except Exception:
             self._abort()
             self.opened.errback()
@@ -59,12 +66,21 @@ class Tunnel(Protocol):
         if rest:
             inner.dataReceived(rest)
 
-    def _judged(self, head: bytes) -> IProtocol:
-        """The protocol for the tunnel that the proxy's answer opens; raises why there is none."""
+    def _judged(self, head: bytes) -> IProtocol | None:
+        """Return the protocol for the tunnel that the answer opens, or None for an interim answer.
+
+        Raises what keeps the tunnel shut.
+        """
         try:
             response = parse_response(head)
         except BadRequest:
             raise BadRequest("The proxy's response is not valid HTTP") from None
+        # RFC 9110 §15.2: interim answers may come before the final one. A CONNECT switches no protocol.
+        if response.status < 200 and response.status != 101:
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                raise BadRequest("The proxy sent interim responses without end")
+            return None
         # RFC 9110 §9.3.6: any 2xx opens the tunnel, and has no body.
         if not 200 <= response.status < 300:
             raise ProxyDeclined(response)

@@ -18,13 +18,15 @@ from twisted.python.failure import Failure
 
 from twisted_beastws.client import WebSocketClientEndpoint
 from twisted_beastws.clock import date_of, seconds_of
-from twisted_beastws.errors import HandshakeTimeout, UpgradeDeclined
+from twisted_beastws.errors import HandshakeTimeout, SocksDeclined, UpgradeDeclined
 from twisted_beastws.options import kind_of
 from twisted_beastws.protocol import State, WebSocketProtocol
 
 T = TypeVar("T")
 
 RETRYABLE_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
+RETRYABLE_REPLIES = frozenset((1, 3, 4, 5, 6))
+"""What a SOCKS5 proxy replies (RFC 1928 §6) where its network, or the host, was in the way."""
 FIRST_DELAY = 1.0
 """Seconds before the first new attempt, half of them at random."""
 GROWTH = 1.6
@@ -44,6 +46,8 @@ def is_retryable(failure: Failure) -> bool:
     """
     if failure.check(UpgradeDeclined):
         return failure.value.status in RETRYABLE_STATUSES  # type: ignore[union-attr]
+    if failure.check(SocksDeclined):
+        return failure.value.code in RETRYABLE_REPLIES  # type: ignore[union-attr]
     return failure.check(HandshakeTimeout, ConnectError, ConnectionClosed, DNSLookupError, OSError) is not None
 
 

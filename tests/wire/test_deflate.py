@@ -212,6 +212,7 @@ S9, S10, S12 = (f"server_max_window_bits={bits}" for bits in (9, 10, 12))
 C9, C10, C15 = (f"client_max_window_bits={bits}" for bits in (9, 10, 15))
 
 # What is answered by each of SERVERS, None for nothing; "" is the name alone.
+C8 = "client_max_window_bits=8"
 SAME_AS_BEAST: dict[str, tuple[str | None, ...]] = {
     "permessage-deflate": ("", S10, None, None, ALONE),
     "permessage-deflate; client_max_window_bits": ("", S10, C10, f"{S9}; {C9}", ALONE),
@@ -256,7 +257,9 @@ SAME_AS_BEAST: dict[str, tuple[str | None, ...]] = {
 OTHER_THAN_BEAST: dict[str, tuple[str | None, ...]] = {
     # zlib has no window of 8 to compress with. Beast answers the server's with 9, against RFC 7692 §7.1.2.1.
     "permessage-deflate; server_max_window_bits=8": (None,) * 5,
-    "permessage-deflate; client_max_window_bits=8": (None,) * 5,
+    # zlib inflates it, which Beast declines.
+    "permessage-deflate; client_max_window_bits=8": (C8, f"{S10}; {C8}", C8, f"{S9}; {C8}", f"{ALONE}; {C8}"),
+    "permessage-deflate; server_max_window_bits=8; client_max_window_bits=8": (None,) * 5,
     # RFC 7692 §7.1.2.1: what is asked for is answered. Beast answers with less than 15 only.
     "permessage-deflate; server_max_window_bits=15": (
         "server_max_window_bits=15",

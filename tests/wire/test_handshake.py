@@ -12,6 +12,7 @@ from twisted.internet.testing import StringTransport
 from twisted.web import http
 
 from twisted_beastws import errors
+from twisted_beastws._version import __version__
 from twisted_beastws.errors import HandshakeError
 from twisted_beastws.options import Origins
 from twisted_beastws.wire.handshake import (
@@ -504,10 +505,13 @@ class TestClient:
     def test_request_byte_for_byte(self) -> None:
         assert client_request("localhost:80", "/chat?x=1", KEY).to_bytes() == (
             b"GET /chat?x=1 HTTP/1.1\r\nHost: localhost:80\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+            b"User-Agent: twisted_beastws/%b\r\n\r\n" % __version__.encode()
         )
         wire = client_request("h", "/", KEY, ["a", "b"]).to_bytes()
-        assert wire.endswith(b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: a, b\r\n\r\n")
+        assert wire.endswith(
+            b"User-Agent: twisted_beastws/%b\r\nSec-WebSocket-Protocol: a, b\r\n\r\n" % __version__.encode()
+        )
 
     @pytest.mark.parametrize(
         ("host", "target", "key", "subprotocol"),
@@ -532,6 +536,11 @@ class TestClient:
             reply(Upgrade="h2c, websocket"),
             reply(Sec_WebSocket_Accept=f"  {ACCEPT}  "),
             reply(X="v" * 9000),
+            # Some servers send the fields empty where they chose nothing.
+            reply(Sec_WebSocket_Protocol=""),
+            reply(Sec_WebSocket_Extensions=""),
+            reply(Sec_WebSocket_Extensions=" , "),
+            reply(Sec_WebSocket_Protocol="", more=("Sec-WebSocket-Extensions: ", "Sec-WebSocket-Protocol:")),
         ],
     )
     def test_good_answers(self, response: Response) -> None:
@@ -559,7 +568,7 @@ class TestClient:
             (reply(Sec_WebSocket_Protocol="nobody-asked"), errors.BadSubprotocol),
             (reply(Sec_WebSocket_Protocol="CHAT"), errors.BadSubprotocol),
             (reply(Sec_WebSocket_Protocol="chat, other"), errors.BadSubprotocol),
-            (reply(Sec_WebSocket_Protocol=""), errors.BadSubprotocol),
+            (reply(Sec_WebSocket_Protocol="", more=("Sec-WebSocket-Protocol: x",)), errors.BadSubprotocol),
             (reply(Sec_WebSocket_Protocol="chat", more=("Sec-WebSocket-Protocol: chat",)), errors.BadSubprotocol),
             (reply(Sec_WebSocket_Extensions="permessage-deflate"), errors.BadExtension),
             (reply(Sec_WebSocket_Extensions="x-foo"), errors.BadExtension),

@@ -31,6 +31,15 @@ class TestParse:
             ("ws://127.0.0.1:1/", ("ws", "127.0.0.1", 1, "/")),
             ("ws://my_service/", ("ws", "my_service", 80, "/")),
             ("ws://münchen.example/", ("ws", "xn--mnchen-3ya.example", 80, "/")),
+            # IDNA 2008: IDNA 2003 made fass.de of the first.
+            ("wss://faß.de/", ("wss", "xn--fa-hia.de", 443, "/")),
+            ("ws://BÜCHER.example:1/", ("ws", "xn--bcher-kva.example", 1, "/")),
+            ("ws://βόλος.com/", ("ws", "xn--nxasmm1c.com", 80, "/")),
+            ("ws://a\u3002b/", ("ws", "a.b", 80, "/")),
+            ("ws://\uff11\uff12\uff17.0.0.1/", ("ws", "127.0.0.1", 80, "/")),
+            ("wss://host./", ("wss", "host.", 443, "/")),
+            ("ws://host:65535/", ("ws", "host", 65535, "/")),
+            (f"ws://{'a' * 63}/", ("ws", "a" * 63, 80, "/")),
             ("ws://host/a b", ("ws", "host", 80, "/a%20b")),
             ("ws://host/%2F?%20", ("ws", "host", 80, "/%2F?%20")),
             ("ws://host/ü?ü", ("ws", "host", 80, "/%C3%BC?%C3%BC")),
@@ -65,6 +74,11 @@ class TestParse:
             ("ws://a\\b/", "characters"),
             ("ws://a..b/", "label"),
             (f"ws://{'a' * 64}/", "label"),
+            (f"ws://{'a.' * 127}a/", "label"),
+            ("ws://☃.example/", "not allowed"),
+            ("ws://host:٣/", "port"),
+            (f"ws://host:{'9' * 5000}/", "a port is a number from 0 to 65535"),
+            (f"ws://host:{'0' * 6}/", "a port is a number from 0 to 65535"),
         ],
     )
     def test_what_is_none(self, text, why):
@@ -84,6 +98,12 @@ class TestParse:
             line = f"{url.host_field} {url.target}"
             assert line.isascii() and line.isprintable()
             assert line.count(" ") == 1
+
+
+def test_an_error_shows_a_long_text_in_part():
+    with pytest.raises(ValueError) as caught:
+        parse("ws://host/#" + "x" * 10_000)
+    assert len(str(caught.value)) < 500
 
 
 class TestHostField:
@@ -163,6 +183,23 @@ class TestJoin:
     )
     def test_userinfo_stays_within_the_origin(self, location, authorization):
         assert parse("ws://u:p@host/").join(location).authorization == authorization
+
+    @pytest.mark.parametrize(
+        ("location", "target"),
+        [
+            ("/ü?ü".encode().decode("latin-1"), "/%C3%BC?%C3%BC"),
+            ("/%C3%BC", "/%C3%BC"),
+            ("/\xfc", "/%FC"),
+            ("/\xfc/%41?\xe9=1", "/%FC/%41?%E9=1"),
+        ],
+    )
+    def test_raw_bytes_are_percent_encoded(self, location, target):
+        """As UTF-8, as browsers do, or as they came."""
+        assert parse("ws://host/").join(location).target == target
+
+    def test_a_host_of_raw_utf_8(self):
+        location = "wss://bücher.example/".encode().decode("latin-1")
+        assert parse("ws://host/").join(location).host == "xn--bcher-kva.example"
 
     @pytest.mark.parametrize("location", ["mailto:a@b", "ftp://h/", "ws://", "http://[", "http://h:x/", "http://a b/"])
     def test_nowhere(self, location):

@@ -105,9 +105,10 @@ class _Gate(Protocol):
         self._early = early
         self._refusal: PeerNotVerified | None = None
         self._open = False
-        self.verified: Deferred[IProtocol] = Deferred(lambda _: self._abort())
 
     def connectionMade(self) -> None:
+        # Not before: in a cycle with this, what is never connected would wait for the collector.
+        self.verified: Deferred[IProtocol] = Deferred(lambda _: self._abort())
         try:
             # Only TLS reports a completed handshake: over anything else this would wait without end.
             if not hasattr(self.transport, "getPeerCertificate"):

@@ -100,7 +100,8 @@ def accept_offer(values: Sequence[bytes], options: Deflate) -> Negotiated | None
     """The server's answer to the first of the offers in ``values`` that it can accept, or None (RFC 7692 §5).
 
     values: the request's Sec-WebSocket-Extensions fields; raises `BadExtension` (400) if they are malformed.
-    An offer with an unknown, repeated or ill-valued parameter is declined (RFC 7692 §7.1), and one with a window of 8.
+    An offer with an unknown, repeated or ill-valued parameter is declined (RFC 7692 §7.1), and one with a window of 8
+    for the server. A client may use a window of 8 itself: zlib inflates it.
     """
     for extension in parse_extensions(values):
         if extension.name == NAME:
@@ -131,7 +132,7 @@ def _read_parameters(extension: Extension) -> Said:
 def _accept(offered: Said, options: Deflate) -> Negotiated:
     asked_server, asked_client = offered.get(SERVER_BITS), offered.get(CLIENT_BITS)
     # zlib compresses with no window of 8; Beast takes 9 for it, which the client need not be able to inflate.
-    if asked_server == 8 or asked_client == 8:
+    if asked_server == 8:
         raise BadExtension
     said: Said = {}
     if SERVER_ALONE in offered or options.server_no_context_takeover:

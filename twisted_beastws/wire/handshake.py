@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha1
 from typing import Any
 
+from twisted_beastws._version import __version__
 from twisted_beastws.errors import (
     BadExtension,
     BadHttpVersion,
@@ -311,6 +312,10 @@ def make_key() -> str:
     return b2a_base64(os.urandom(16), newline=False).decode("ascii")
 
 
+USER_AGENT = f"twisted_beastws/{__version__}"
+"""The product in a client's User-Agent field (RFC 9110 §10.1.5)."""
+
+
 def client_request(
     host: str, target: str, key: str, subprotocols: Sequence[str] = (), extensions: str | None = None
 ) -> Request:
@@ -324,11 +329,18 @@ def client_request(
     headers.setRawHeaders(b"Connection", [b"Upgrade"])
     headers.setRawHeaders(b"Sec-WebSocket-Key", [key])
     headers.setRawHeaders(b"Sec-WebSocket-Version", [b"13"])
+    # Some servers refuse a request without one; a decorator may replace it.
+    headers.setRawHeaders(b"User-Agent", [USER_AGENT])
     if extensions is not None:
         headers.setRawHeaders(b"Sec-WebSocket-Extensions", [extensions])
     if subprotocols:
         headers.setRawHeaders(b"Sec-WebSocket-Protocol", [", ".join(subprotocols)])
     return Request("GET", target, "1.1", headers)
+
+
+def _not_empty(values: Sequence[bytes] | None) -> list[bytes]:
+    # Some servers send the field without a value, and mean that they chose nothing.
+    return [value for value in values or () if value.strip(b" \t,")]
 
 
 def check_response(
@@ -350,10 +362,10 @@ def check_response(
     accept = _single(get(b"Sec-WebSocket-Accept"), "Sec-WebSocket-Accept", NoSecAccept)
     if accept != accept_key(key).encode("ascii"):
         raise BadSecAccept
-    if not extensions and get(b"Sec-WebSocket-Extensions") is not None:
+    if not extensions and _not_empty(get(b"Sec-WebSocket-Extensions")):
         raise BadExtension
-    chosen = get(b"Sec-WebSocket-Protocol")
-    if chosen is None:
+    chosen = _not_empty(get(b"Sec-WebSocket-Protocol"))
+    if not chosen:
         return None
     subprotocol = chosen[0].decode("latin-1")
     if len(chosen) > 1 or subprotocol not in subprotocols:

@@ -8,12 +8,21 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
+import idna
+
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 # RFC 3986 §3.3 and §3.4: what may stand in a path or query unquoted; "%" lets in what is quoted already.
+_ASCII = "".join(map(chr, range(128)))
 _UNQUOTED = "/?:@!$&'()*+,;=-._~%"
+
+MAX_SHOWN = 200
+"""Characters of a text that is no URL in the error that says so."""
 
 # Names (RFC 952, and the underscores of local networks), and IPv6 literals without a zone.
 _HOST = re.compile(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+")
+
+# What stands behind a host's last colon; within brackets it is part of an IPv6 literal.
+_PORT = re.compile(r":([^:@\]]+)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +48,20 @@ class WebSocketURL:
 
         A fragment is refused (RFC 6455 §3); an international host name becomes its ASCII form.
         """
+        shown = repr(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "...")
         try:
             parts = urlsplit(text.strip())
-            host, port = parts.hostname, parts.port
-            ascii_host = host if host is None or ":" in host else host.encode("idna").decode("ascii")
-            if ascii_host and not _HOST.fullmatch(ascii_host):
-                raise ValueError("the host has characters that none may have")
-        except (ValueError, UnicodeError) as error:
-            raise ValueError(f"not a WebSocket URL: {text!r}: {error}") from None
+            host, port = parts.hostname, _port(parts.netloc)
+            ascii_host = host and ascii_name(host)
+        except ValueError as error:
+            raise ValueError(f"not a WebSocket URL: {shown}: {str(error)[:MAX_SHOWN]}") from None
         scheme = _SCHEMES.get(parts.scheme)
         if scheme is None:
-            raise ValueError(f"not a WebSocket URL: {text!r} does not begin with ws:// or wss://")
+            raise ValueError(f"not a WebSocket URL: {shown} does not begin with ws:// or wss://")
         if not ascii_host:
-            raise ValueError(f"not a WebSocket URL: {text!r} names no host")
+            raise ValueError(f"not a WebSocket URL: {shown} names no host")
         if parts.fragment:
-            raise ValueError(f"not a WebSocket URL: {text!r} has a fragment, which RFC 6455 §3 forbids")
+            raise ValueError(f"not a WebSocket URL: {shown} has a fragment, which RFC 6455 §3 forbids")
         target = quote(parts.path or "/", _UNQUOTED) + ("?" + quote(parts.query, _UNQUOTED) if parts.query else "")
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         return cls(scheme, ascii_host, cls.DEFAULT_PORTS[scheme] if port is None else port, target, user, password)
@@ -80,12 +88,55 @@ class WebSocketURL:
         return basic_credentials(self.user, self.password) if self.user or self.password else None
 
     def join(self, location: str) -> WebSocketURL:
-        """Where a redirect leads (RFC 9110 §10.2.2); userinfo stays within the origin. Raises ``ValueError``."""
+        """Return where a redirect leads (RFC 9110 §10.2.2); userinfo stays within the origin.
+
+        Args:
+            location: The Location field's value, each byte one character (Latin-1).
+
+        Raises:
+            ValueError: It leads to no WebSocket URL.
+        """
+        try:
+            location = location.encode("latin-1").decode()
+        except UnicodeError:
+            # Some servers send UTF-8, as browsers expect; other bytes go back as they came.
+            location = quote(location, _ASCII, "latin-1")
         base = f"{'https' if self.secure else 'http'}://{self.host_field}{self.target}"
         target = WebSocketURL.parse(urljoin(base, location).partition("#")[0])
         if not target.user and target.origin == self.origin:
             target = replace(target, user=self.user, password=self.password)
         return target
+
+
+def _port(netloc: str) -> int | None:
+    digits = _PORT.search(netloc)
+    if digits is None:
+        return None
+    # Not by int() before: a peer's redirect may have thousands of digits.
+    if not re.fullmatch("[0-9]{1,5}", digits[1]) or int(digits[1]) > 65535:
+        raise ValueError("a port is a number from 0 to 65535")
+    return int(digits[1])
+
+
+def ascii_name(host: str) -> str:
+    """Return the ASCII form of a host: IDNA 2008 with the mapping that browsers use (UTS #46).
+
+    Args:
+        host: A name, with or without the dot of the DNS root, or an address without brackets.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if not host.isascii():
+        host = idna.encode(host, uts46=True).decode("ascii")
+    if not _HOST.fullmatch(host):
+        raise ValueError("the host has characters that none may have")
+    # RFC 1035 §2.3.4
+    if ":" not in host and not (
+        len(host) < 255 and all(0 < len(label) < 64 for label in host.removesuffix(".").split("."))
+    ):
+        raise ValueError("a label of the host is empty or too long")
+    return host.lower()
 
 
 def basic_credentials(user: str, password: str) -> str:
