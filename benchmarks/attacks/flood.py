@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.attacks.clients import Readers, Witness, connect, cpu_seconds, flood
+from benchmarks.attacks.clients import Readers, Testimony, Witness, connect, cpu_seconds, flood
 from benchmarks.frames import TEXT, frame
 
 MESSAGES = (1 << 16) // 6
@@ -27,16 +27,19 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if options.port is not None:
-        worst = attack(options, options.port, options.pid)
+        seen = attack(options, options.port, options.pid)
     else:
         with server(options.uvloop, options.idle) as (port, pid):
-            worst = attack(options, port, pid)
-    if options.most is not None and worst > options.most:
-        sys.exit(f"the witness waited {worst:.3f} s: more than {options.most:g} s")
+            seen = attack(options, port, pid)
+    if seen.failure is not None:
+        sys.exit(f"the witness was cut off: {seen.failure}")
+    for name, worst, most in (("", seen.worst, options.most), ("CPU ", seen.worst_cpu, options.most_cpu)):
+        if most is not None and worst > most:
+            sys.exit(f"the witness waited {worst:.3f} s of {name}time: more than {most:g} s")
 
 
-def attack(options: argparse.Namespace, port: int, pid: int) -> float:
-    """Attack the server that listens on ``port``; prints what happened and returns the witness's longest wait."""
+def attack(options: argparse.Namespace, port: int, pid: int) -> Testimony:
+    """Attack the server that listens on ``port``; prints what happened and returns what the witness saw."""
     patience = options.patience
     witness = Witness(connect(port, options.witness_target, patience), pid)
     readers = Readers([connect(port, options.target, patience) for _ in range(options.readers)])
@@ -66,10 +69,8 @@ def attack(options: argparse.Namespace, port: int, pid: int) -> float:
         f"the witness waited at most: {1000 * testimony.worst:.0f} ms, in which the server used "
         f"{1000 * testimony.worst_cpu:.0f} ms of CPU ({testimony.answers} answers)"
     )
-    if testimony.failure:
-        print(f"the witness was cut off: {testimony.failure}")
     print(f"readers that the server closed: {readers.closed} of {options.readers}, {readers.received} bytes received")
-    return testimony.worst if testimony.failure is None else float("inf")
+    return testimony
 
 
 @contextmanager
@@ -106,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--uvloop", action="store_true", help="run the server on twisted_beastws.uvreactor")
     parser.add_argument("--patience", type=float, default=120.0, help="end an attack after so many seconds")
     parser.add_argument("--most", type=float, help="exit with 1 if the witness waits longer than so many seconds")
+    parser.add_argument("--most-cpu", type=float, help="the same in the server's CPU time: for a busy machine")
     parser.add_argument("--port", type=int, help="attack a server that runs already, on this port")
     parser.add_argument("--pid", type=int, help="the process of that server, whose CPU time is read")
     return parser
