@@ -6,7 +6,14 @@ from enum import Enum
 from typing import NamedTuple
 
 from twisted.internet.defer import FirstError
-from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError, TimeoutError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+    DNSLookupError,
+    TimeoutError,
+)
 
 from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.tls_failures import tls_trouble
@@ -164,6 +171,8 @@ def why_lost(error: BaseException) -> str:
         return "there is no host of that name, or no name server to ask"
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
+    if isinstance(error, (ConnectionDone, ConnectionLost)):
+        return "it closed the connection"
     tls = why_no_tls(error)
     if tls is not None:
         return tls

@@ -1,0 +1,361 @@
+"""Sixty clients of three hubs on a real Redis, and the faults that the simulated one has, one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXClientEndpoint
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+
+from twisted_beastws.hub import Hub, Message, PublishError, PublishUnknown
+from twisted_beastws.hub.backplane import BackplaneState, order_of
+from twisted_beastws.hub.redis import RedisBackplane
+
+from ..loopback import until
+from ..redis_server import RedisServer, redis_running
+from .stubs import Stub
+
+HUBS, CLIENTS = 3, 60
+GAP = "gap"
+
+
+class Address:
+    """One address, behind which is one Redis or another."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.server = server
+        self.pairs: list[Pipe] = []
+
+    async def listen(self) -> None:
+        from twisted.internet import reactor
+
+        factory = Factory.forProtocol(lambda: Pipe(self))
+        factory.noisy = False
+        self.port: IListeningPort = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port.getHost().port}"
+
+    def cut(self) -> None:
+        for pair in list(self.pairs):
+            pair.drop()
+
+
+class Pipe(Protocol):
+    """A connection from a hub, and on to Redis."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.waiting = b""
+        self.other: Onward | None = None
+
+    def connectionMade(self) -> None:
+        from twisted.internet import reactor
+
+        self.address.pairs.append(self)
+        factory = Factory.forProtocol(lambda: Onward(self))
+        factory.noisy = False
+        onward = UNIXClientEndpoint(reactor, str(self.address.server.path)).connect(factory)
+        onward.addErrback(lambda _: self.drop())
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.other is None:
+            self.waiting += data
+        else:
+            self.other.transport.write(data)  # type: ignore[union-attr]
+
+    def drop(self) -> None:
+        if self.transport is not None:
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.address.pairs.remove(self)
+        if self.other is not None:
+            self.other.transport.abortConnection()  # type: ignore[union-attr]
+
+
+class Onward(Protocol):
+    """The connection to Redis."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self.pipe = pipe
+
+    def connectionMade(self) -> None:
+        self.pipe.other = self
+        self.transport.write(self.pipe.waiting)  # type: ignore[union-attr]
+
+    def dataReceived(self, data: bytes) -> None:
+        self.pipe.transport.write(data)  # type: ignore[union-attr]
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.pipe.drop()
+
+
+class Client:
+    """A member that keeps ids and gaps, and now and then moves to another hub."""
+
+    def __init__(self, number: int) -> None:
+        self.room = f"room {number % 4}"
+        self.heard: list[str] = []
+        self.texts: list[str] = []
+        self.stub: Stub | None = None
+
+    async def join(self, hub: Hub) -> None:
+        after = next((each for each in reversed(self.heard) if each != GAP), None)
+        self.stub = Stub(self.hears)
+        began = len(self.heard)
+        joining = hub.join(
+            self.stub.connection, self.room, after=after, gap=lambda message: GAP, render=with_id, name="somebody"
+        )
+        if not await joining:
+            self.heard.insert(began, GAP)
+            self.heard.append(GAP)
+
+    def hears(self, said: Any) -> None:
+        if said == GAP:
+            self.heard.append(GAP)
+            return
+        message_id, _, text = said.partition(" ")
+        if message_id:
+            self.heard.append(message_id)
+            self.texts.append(text)
+
+
+def with_id(message: Message) -> str:
+    return f"{message.id or ''} {message.data!s}"
+
+
+class World:
+    """Hubs and clients on one address."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.hubs = [Hub(RedisBackplane(address.url)) for _ in range(HUBS)]
+        self.clients = [Client(number) for number in range(CLIENTS)]
+        self.acknowledged: dict[str, list[str]] = {client.room: [] for client in self.clients}
+        self.outcomes: list[str] = []
+        self.pending: list[Deferred[Any]] = []
+        self.said = 0
+
+    async def begin(self) -> None:
+        for hub in self.hubs:
+            hub.start()
+        await gatherResults(
+            [Deferred.fromCoroutine(client.join(self.hubs[at % HUBS])) for at, client in enumerate(self.clients)]
+        )
+
+    def publish(self, times: int = 1) -> None:
+        for _ in range(times):
+            for number, hub in enumerate(self.hubs):
+                self.said += 1
+                room = f"room {(self.said + number) % 4}"
+                self.pending.append(Deferred.fromCoroutine(self.say(hub, room, f"m{self.said}", f"ref {self.said}")))
+
+    async def say(self, hub: Hub, room: str, text: str, ref: str) -> None:
+        """As a good client: what was not taken, or nobody knows, is said again."""
+        from twisted.internet import reactor
+
+        while True:
+            try:
+                message_id = await hub.publish(room, text, ref=ref)
+            except PublishError as error:
+                self.outcomes.append("unknown" if isinstance(error, PublishUnknown) else "no")
+                await deferLater(reactor, 0.05)
+            else:
+                self.acknowledged[room].append(str(message_id))
+                return
+
+    async def keep_on(self, seconds: float) -> None:
+        from twisted.internet import reactor
+
+        until_then = time.monotonic() + seconds
+        while time.monotonic() < until_then:
+            self.publish()
+            await deferLater(reactor, 0.01)
+
+    async def move(self) -> None:
+        """Every fifth client goes to the next hub."""
+        for number, client in enumerate(self.clients):
+            if number % 5 == 0 and client.stub is not None:
+                client.stub.ends()
+                await client.join(self.hubs[(number + self.said) % HUBS])
+
+    async def settle(self) -> None:
+        await until(lambda: all(hub.backplane.state is BackplaneState.CONNECTED for hub in self.hubs))
+        await gatherResults(self.pending)
+        self.pending.clear()
+        last: dict[str, str] = {}
+        for room, acknowledged in self.acknowledged.items():
+            last[room] = str(await self.hubs[0].publish(room, "last"))
+            acknowledged.append(last[room])
+        await until(lambda: all(client.heard[-1] == last[client.room] for client in self.clients))
+
+    def check(self, *, gaps: bool) -> None:
+        """Nothing twice, nothing out of order, and a gap wherever something is missing."""
+        for client in self.clients:
+            ids = [order_of(each) for each in client.heard if each != GAP]
+            assert ids == sorted(set(ids))
+            texts = [text for text in client.texts if text != "last"]
+            assert gaps or len(texts) == len(set(texts))
+            for missed in set(self.acknowledged[client.room]) - set(client.heard):
+                assert informed(client.heard, missed), f"{missed} is missing from {client.heard}"
+            assert gaps or GAP not in client.heard
+            assert (client.heard.count(GAP) > 0) == gaps
+
+
+def offset_of(server: RedisServer, role: str) -> int:
+    """How much of the primary's data a server has."""
+    found = server.ask("INFO replication").partition(f"{role}_repl_offset:")[2].split()
+    return int(found[0]) if found else 0
+
+
+def informed(heard: list[str], missed: str) -> bool:
+    told = False
+    for each in heard:
+        if each == GAP:
+            told = True
+        elif order_of(each) < order_of(missed):
+            told = False
+        elif told:
+            return True
+    return told
+
+
+@pytest.fixture
+def quiet(logged: Callable[..., Any]) -> Iterator[None]:
+    yield
+    assert logged(type(None)) is not None
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_running(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def world(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    from twisted_beastws.hub import redis_link
+
+    monkeypatch.setattr(redis_link, "REPLY_TIMEOUT", 0.5)
+    monkeypatch.setattr(redis_link, "BEAT", 0.5)
+    monkeypatch.setattr(redis_link, "PROBE", 0.1)
+    monkeypatch.setattr(redis_link, "backoff", lambda failures: 0.05)
+    address = Address(redis)
+    pytest_twisted.blockon(Deferred.fromCoroutine(address.listen()))
+    world = World(address)
+    pytest_twisted.blockon(Deferred.fromCoroutine(world.begin()))
+    yield world
+    pytest_twisted.blockon(gatherResults([hub.stop() for hub in world.hubs]))
+    address.cut()
+    pytest_twisted.blockon(address.port.stopListening())
+
+
+def cut(world: World, redis: RedisServer) -> None:
+    world.address.cut()
+
+
+def killed_and_started(world: World, redis: RedisServer) -> None:
+    redis.kill()
+    redis.start()
+
+
+def stopped_for_a_while(world: World, redis: RedisServer) -> None:
+    redis.stop()
+
+
+def full(world: World, redis: RedisServer) -> None:
+    redis.ask("CONFIG SET maxmemory 1")
+
+
+def read_only(world: World, redis: RedisServer) -> None:
+    redis.ask("CONFIG SET masterauth x")
+    redis.ask("REPLICAOF 127.0.0.1 1")
+
+
+def well(world: World, redis: RedisServer) -> None:
+    redis.go_on()
+    redis.ask("CONFIG SET maxmemory 0")
+    redis.ask("REPLICAOF NO ONE")
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("fault", [cut, killed_and_started, stopped_for_a_while, full, read_only])
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_lost_twice_or_out_of_order(
+    redis: RedisServer, world: World, fault: Callable[[World, RedisServer], None]
+) -> None:
+    await world.keep_on(0.3)
+    fault(world, redis)
+    await world.keep_on(0.8 if fault is stopped_for_a_while else 0.2)
+    well(world, redis)
+    await world.keep_on(0.2)
+    await world.move()
+    await world.settle()
+    world.check(gaps=False)
+    assert sum(map(len, world.acknowledged.values())) == world.said + 4
+    assert world.outcomes or fault is cut
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest_twisted.ensureDeferred
+async def test_an_emptied_redis_is_a_gap_for_every_client(redis: RedisServer, world: World) -> None:
+    await world.keep_on(0.2)
+    redis.ask("FLUSHALL")
+    await world.keep_on(0.2)
+    await world.settle()
+    world.check(gaps=True)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest_twisted.ensureDeferred
+async def test_a_failover_to_a_replica_that_lags_is_a_gap_for_every_client(
+    redis: RedisServer, world: World, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with redis_running(tmp_path_factory.mktemp("replica")) as replica:
+        replica.ask(f"REPLICAOF 127.0.0.1 {redis.port}")
+        await world.keep_on(0.2)
+        await until(lambda: "master_link_status:up" in replica.ask("INFO replication"))
+        # It gets nothing more, and what the primary takes from now on is lost with it.
+        replica.ask("REPLICAOF 127.0.0.1 1")
+        await world.keep_on(0.2)
+        world.address.server = replica
+        redis.kill()
+        # The address leads to the replica, which is not promoted yet.
+        await world.keep_on(0.3)
+        replica.ask("REPLICAOF NO ONE")
+        await world.keep_on(0.2)
+        await world.settle()
+        world.check(gaps=True)
+        await gatherResults([hub.stop() for hub in world.hubs])
+        world.address.cut()
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest_twisted.ensureDeferred
+async def test_a_failover_to_a_replica_that_has_everything_is_no_gap(
+    redis: RedisServer, world: World, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with redis_running(tmp_path_factory.mktemp("replica")) as replica:
+        replica.ask(f"REPLICAOF 127.0.0.1 {redis.port}")
+        await world.keep_on(0.2)
+        await gatherResults(world.pending)
+        offset = offset_of(redis, "master")
+        await until(lambda: offset_of(replica, "slave") >= offset)
+        world.address.server = replica
+        redis.kill()
+        replica.ask("REPLICAOF NO ONE")
+        await world.keep_on(0.2)
+        await world.settle()
+        world.check(gaps=False)
+        await gatherResults([hub.stop() for hub in world.hubs])
+        world.address.cut()

@@ -1,0 +1,173 @@
+"""The scripts on a real Redis answer as the simulated one does, on which the guarantees are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from random import Random
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred, succeed
+
+from twisted_beastws.hub.redis_scripts import SALT, Taken
+from twisted_beastws.hub.redis_url import RedisURL
+
+from ..loopback import until
+from ..redis_server import RedisServer, redis_running
+from .simulated import SimulatedRedis
+
+FUTURE = "9000000000000-0"
+"""An id from which on the clock of the server does not matter."""
+
+BUDGETS = (2500, 9000)
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+class User:
+    """The user of a link that a test drives."""
+
+    known = f"{FUTURE} "
+
+    def __init__(self) -> None:
+        self.is_linked = False
+        self.heard: list[tuple[Any, ...]] = []
+
+    def linked(self) -> Deferred[None]:
+        self.is_linked = True
+        return succeed(None)
+
+    def lost(self, why: BaseException) -> None:
+        self.is_linked = False
+
+    def received(self, *arrival: Any) -> None:
+        self.heard.append(arrival)
+
+    def occupied(self) -> list[str]:
+        return []
+
+    def beat(self, *sign: Any) -> None:
+        pass
+
+
+class Listener(User):
+    """What subscribes to the simulated Redis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coming: list[Any] = []
+        self.user = self
+
+
+def linked(redis: RedisServer, monkeypatch: pytest.MonkeyPatch, names: Any, salts: Any) -> tuple[Any, User]:
+    from twisted.internet import reactor
+
+    from twisted_beastws.hub import redis_link
+
+    monkeypatch.setattr(redis_link, "token_hex", lambda size: next(names))
+    monkeypatch.setattr(redis_link, "randbelow", lambda most: next(salts))
+    user = User()
+    return redis_link.RedisLink(RedisURL.parse(redis.url), user, reactor, "beastws", *BUDGETS), user  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest_twisted.ensureDeferred
+async def test_both_answer_alike(redis: RedisServer, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    redis.ask("FLUSHALL")
+    random = Random(seed)
+    simulated = SimulatedRedis()
+    made = count(1)
+
+    def names() -> Iterator[str]:
+        while True:
+            # The simulated one counts what it makes in the same way.
+            yield f"e{simulated._made + 1}"
+
+    def salts() -> Iterator[int]:
+        while True:
+            yield (simulated._made + 2) * 1_000_003 % SALT
+
+    link, user = linked(redis, monkeypatch, names(), salts())
+    link.start()
+    await until(lambda: user.is_linked)
+    rooms = ["a", "b", "c \u00f6", "d"]
+    await link.subscribe([None, *rooms])
+    listener: Any = Listener()
+    for room in (None, *rooms):
+        simulated.subscribers[room] = [listener]
+    known, ids = f"{FUTURE} ", ["0-0", FUTURE, "9000000000000-5"]
+    for _ in range(60):
+        room = random.choice(rooms)
+        step = random.choice(["publish"] * 4 + ["read", "read", "sweep", "position", "evict", "ahead", "flush"])
+        if step == "publish":
+            payload = b"x" * random.choice([10, 400, 2000, 3000]) + str(next(made)).encode()
+            keep, ref = random.choice([0, 3, 100]), random.choice(["", "", f"r{random.randrange(5)}"])
+            where = None if not keep and not ref and random.random() < 0.3 else room
+            answer = await link.publish(known, where, payload, keep, ref)
+            expected: Any = simulated.publish(known, where, payload, keep, ref, BUDGETS)
+            if isinstance(answer, Taken) and answer.id:
+                ids.append(answer.id)
+        elif step == "read":
+            asked = (room, random.choice(ids), random.choice([1, 3, 32]), random.choice([100, 5000]))
+            answer = await link.read(known, *asked)
+            simulated.begin(known)
+            expected = simulated.data.read(*asked)
+        elif step == "sweep":
+            pairs = [(each, random.choice(ids)) for each in rooms]
+            answer = await link.sweep(known, pairs)
+            simulated.begin(known)
+            expected = simulated.data.sweep(pairs)
+        elif step == "position":
+            answer, expected = await link.position(known), simulated.position(known)
+        elif step == "evict":
+            redis.ask(f"DEL beastws:0:history:{room}" if " " not in room else "PING")
+            if " " not in room:
+                simulated.data.evict(room)
+            continue
+        elif step == "ahead":
+            # A hub that knows a later id than the dataset: this one is not its own.
+            known = f"9000000000000-{simulated.data.latest[1] + random.choice([0, 5])} {random.choice(['', 'gone'])}"
+            continue
+        elif random.random() < 0.3:
+            redis.ask("FLUSHALL")
+            simulated.flush()
+            continue
+        else:
+            continue
+        assert answer == expected, (step, known)
+        if random.random() < 0.5:
+            known = f"{answer.place.position} {answer.place.epoch}"
+    while listener.coming:
+        listener.coming.pop(0)()
+    await until(lambda: len(user.heard) == len(listener.heard))
+    # Each room's messages come in their order.
+    assert user.heard == listener.heard
+    if simulated.data.size:
+        assert (
+            redis.ask("HGET beastws:0:clock size") == f"${len(str(simulated.data.size))}\r\n{simulated.data.size}\r\n"
+        )
+    await link.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_refs_are_forgotten_in_generations(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from twisted_beastws.hub import redis_scripts
+
+    redis.ask("FLUSHALL")
+    small = redis_scripts.PUBLISH.replace(str(redis_scripts.MAX_REFS), "3", -1)
+    monkeypatch.setattr(redis_scripts, "PUBLISH", small)
+    link, user = linked(redis, monkeypatch, map(str, count()), count())
+    link.start()
+    await until(lambda: user.is_linked)
+    ids = [(await link.publish("0-0 ", "a", b"x", 100, f"r{number}")).id for number in range(7)]
+    again = [await link.publish("0-0 ", "a", b"x", 100, f"r{number}") for number in (6, 5, 4, 0)]
+    assert [each.id for each in again[:3]] == [ids[6], ids[5], ids[4]]
+    assert [each.again for each in again] == [True, True, True, False]
+    assert int(redis.ask("HLEN beastws:0:refs:0")[1:]) + int(redis.ask("HLEN beastws:0:refs:1")[1:]) <= 6
+    await link.stop()
