@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -28,15 +29,18 @@ STEPS = (
 class Client:
     """A client that leaves, and returns to any node with the id of the last message that it has.
 
-    heard: ids and `GAP`. since: how many messages Redis had taken when it had joined.
+    lossy: whether Redis lost data so far. heard: ids and `GAP`. since: how many messages Redis had taken when the join
+    fired.
     """
 
-    def __init__(self, room: str, server: SimulatedRedis) -> None:
+    def __init__(self, room: str, server: SimulatedRedis, lossy: Callable[[], bool]) -> None:
+        self.lossy = lossy
         self.room = room
         self.server = server
         self.heard: list[str] = []
         self.texts: list[str] = []
         self.again: list[str] = []
+        self.resets: list[int] = []
         self.stub: Stub | None = None
         self.node: Node | None = None
         self.since: int | None = None
@@ -56,6 +60,8 @@ class Client:
                 if not complete:
                     # It says so of all that came before it since the join.
                     self.heard.insert(began, GAP)
+                    if self.lossy():
+                        self.resets.append(began)
                     del self.again[again:]
                     self.hears(GAP)
                 if self.since is None:
@@ -63,6 +69,11 @@ class Client:
 
         joining = node.hub.join(stub.connection, self.room, render=with_id, gap=as_gap, after=last)
         joining.addCallback(joined)
+
+    def parts(self) -> list[list[str]]:
+        """What it heard, cut where it returned with an id that Redis has lost: ids can begin lower behind that gap."""
+        cuts = [0, *self.resets, len(self.heard)]
+        return [self.heard[begin:end] for begin, end in pairwise(cuts)]
 
     def leave(self) -> None:
         if self.stub is not None:
@@ -111,7 +122,7 @@ class World:
         settle(*self.nodes)
 
     def new_client(self, room: str, node: Node) -> None:
-        self.clients.append(Client(room, self.server))
+        self.clients.append(Client(room, self.server, lambda: self.lossy))
         self.clients[-1].join(node)
 
     def publish(self, node: Node, room: str, *, ref: str | None = None, text: str = "", keep: bool = True) -> None:
@@ -225,8 +236,9 @@ class World:
             assert self.lossy or len(set(ids)) == 1, f"the ref {ref} was taken as {ids}"
         for number, client in enumerate(self.clients):
             heard = client.heard
-            ids = [order_of(each) for each in heard if each != GAP]
-            assert ids == sorted(set(ids)), f"client {number} is out of order: {heard}"
+            for part in client.parts():
+                ids = [order_of(each) for each in part if each != GAP]
+                assert ids == sorted(set(ids)), f"client {number} is out of order: {heard}"
             assert not client.again, f"client {number} heard twice: {client.again}"
             for missed in set(self.acknowledged[client.room]) - set(heard):
                 if self.server.order[missed] < (client.since or 0):

@@ -40,6 +40,10 @@ ERRORS = {
 }
 
 
+BUDGETS = (1 << 22, 1 << 26)
+"""Bytes of a room's history and of all, as by default."""
+
+
 def id_of(order: Order) -> str:
     return "{}-{}".format(*order)
 

@@ -28,6 +28,7 @@ class CatchUp:
 
     __slots__ = (
         "_after",
+        "_asked",
         "_fetch",
         "_give",
         "_held",
@@ -46,6 +47,7 @@ class CatchUp:
         give: Callable[[Message], None],
         pace: Callable[[], Deferred[None]],
     ) -> None:
+        self._asked = after
         self._after = order_of(after)
         self._fetch = fetch
         self._give = give
@@ -68,7 +70,7 @@ class CatchUp:
         elif not self._stopped:
             # The subscription may be behind the history for some time.
             if message.id is not None:
-                if order_of(message.id) <= self._after:
+                if order_of(message.id) <= self._after or message.id == self._asked:
                     return
                 self.done = True
             self._give(message)

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from twisted.internet.defer import FirstError
+from twisted.internet.defer import TimeoutError as Overdue
 from twisted.internet.error import (
     ConnectError,
     ConnectionDone,
@@ -169,7 +170,7 @@ def why_lost(error: BaseException) -> str:
         return "nothing listens there"
     if isinstance(error, DNSLookupError):
         return "there is no host of that name, or no name server to ask"
-    if isinstance(error, TimeoutError):
+    if isinstance(error, (TimeoutError, Overdue)):
         return "it did not answer in time"
     if isinstance(error, (ConnectionDone, ConnectionLost)):
         return "it closed the connection"

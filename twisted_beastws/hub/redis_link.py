@@ -217,13 +217,18 @@ class RedisLink:
             except CancelledError:
                 return
             except Exception as error:
-                why = error
+                why = self._reason(error)
             finally:
                 await self._disconnect(why)
             if self._stopping:
                 return
             failures += 1
             await deferLater(self._reactor, backoff(failures))
+
+    def _reason(self, error: Exception) -> BaseException:
+        """Why the connections ended, if ``error`` says no more than that they did."""
+        reasons = [each.ended for each in (self._commands, self._subscriber) if each is not None]
+        return next(filter(None, reasons), error) if isinstance(error, LinkLost) else error
 
     async def _connect(self) -> None:
         self._commands = await self._connected(Connection(self._url, self._reactor, REPLY_TIMEOUT))

@@ -28,7 +28,7 @@ class Connection(RedisProtocol):  # type: ignore[misc,unused-ignore]
         patience: seconds without a byte while a reply is due, after which the connection is dropped.
 
     ready: fires when it is authenticated and its database selected; fails when it is lost before.
-    gone: fires when it is lost, with the reason.
+    gone: fires when it is lost, with the reason, which ``ended`` is from then on.
     """
 
     isLazy = False
@@ -45,6 +45,7 @@ class Connection(RedisProtocol):  # type: ignore[misc,unused-ignore]
         self.factory = self
         self.ready: Deferred[Connection] = Deferred()
         self.gone: Deferred[BaseException] = Deferred()
+        self.ended: BaseException | None = None
         self._patience = patience
         self._answers: deque[Deferred[Any]] = deque()
         self._heard = False
@@ -70,7 +71,7 @@ class Connection(RedisProtocol):  # type: ignore[misc,unused-ignore]
         if self._watching.running:
             self._watching.stop()
         super().connectionLost(reason)
-        why = self._why or cast(BaseException, reason.value)
+        why = self.ended = self._why or cast(BaseException, reason.value)
         answers, self._answers = self._answers, deque()
         for answer in answers:
             answer.errback(LinkLost("the connection was lost"))

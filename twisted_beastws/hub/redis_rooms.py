@@ -258,7 +258,8 @@ class RoomReader:
         for message_id, payload in part.entries:
             message = decode(self.room, message_id, payload)
             order = order_of(message_id)
-            if self._gap_behind is not None and order > self._gap_behind:
+            if order > order_of(part.start):
+                self._below = False
                 self._report_pending_gap()
             if message is not None and order > last:
                 self._give(message)

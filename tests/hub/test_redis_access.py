@@ -1,0 +1,303 @@
+"""How a backplane gets into a Redis, and how it says why it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import gatherResults
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.logger import formatEvent, globalLogPublisher
+
+from twisted_beastws.hub import Hub
+from twisted_beastws.hub.backplane import BackplaneState
+from twisted_beastws.hub.redis import RedisBackplane
+
+from ..loopback import Script, until
+from ..redis_server import RedisServer, redis_running
+from ..tls import pki
+from .stubs import Stub
+
+COMMANDS = [
+    *("eval", "subscribe", "unsubscribe", "publish", "ping", "time", "set", "del", "exists", "expire"),
+    *("hget", "hmget", "hset", "hdel", "hlen", "hscan", "zadd", "zrange", "zrem"),
+    *("xadd", "xlen", "xrange", "xrevrange", "xtrim"),
+]
+"""What a Redis user must be allowed, on keys and channels that begin with the prefix: see docs/hub.md."""
+
+
+@pytest.fixture
+def lines(logging: None) -> Iterator[list[str]]:
+    """What is logged."""
+    lines: list[str] = []
+
+    def observe(event: Any) -> None:
+        lines.append(str(formatEvent(event)))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)
+    assert not any("Traceback" in line or "Unhandled" in line for line in lines)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Hub]]:
+    """``hub(url)``: a hub that tries that Redis."""
+    pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
+    from twisted_beastws.hub import redis_link
+
+    monkeypatch.setattr(redis_link, "backoff", lambda failures: 0.05)
+    monkeypatch.setattr(redis_link, "BEAT", 0.2)
+    monkeypatch.setattr(redis_link, "CONNECT_TIMEOUT", 1.0)
+    hubs: list[Hub] = []
+
+    def hub(url: str, **options: Any) -> Hub:
+        hubs.append(Hub(RedisBackplane(url, **options)))
+        hubs[-1].start()
+        return hubs[-1]
+
+    yield hub
+    pytest_twisted.blockon(gatherResults([each.stop() for each in hubs]))
+
+
+def allow(redis: RedisServer, commands: list[str], prefix: str = "beastws") -> None:
+    allowed = "".join(f" +{command}" for command in commands)
+    assert redis.ask(f"ACL SETUSER chat reset on >secret ~{prefix}:* &{prefix}:*{allowed}") == "+OK\r\n"
+
+
+async def use_everything(one: Hub, two: Hub) -> None:
+    await until(lambda: one.backplane.state is two.backplane.state is BackplaneState.CONNECTED)
+    member, other = Stub(), Stub()
+    assert await one.join(member.connection, "a", name="ann", gap=lambda message: "GAP")
+    first = await two.publish("a", "first", ref="r")
+    assert await two.publish("a", "first", ref="r") == first
+    for number in range(6):
+        await two.publish("b", f"{number}" * 3000)
+    await two.publish_to_all("all")
+    await until(lambda: member.heard == ["first", "all"])
+    assert await two.join(other.connection, "a", after=first, name="bob")
+    assert sorted(await one.who("a")) == ["ann", "bob"]
+    other.ends()
+    await until(lambda: one.backplane.occupied() == ["a"])
+    one.backplane._link._commands.drop()  # type: ignore[attr-defined]
+    await until(lambda: one.backplane.losses == 1)  # type: ignore[attr-defined]
+    await until(lambda: one.backplane.state is BackplaneState.CONNECTED)
+    missed = await two.publish("a", "second")
+    await until(lambda: member.heard[-1] == "second")
+    assert missed > first  # type: ignore[operator]
+
+
+class TestPermissions:
+    @pytest_twisted.ensureDeferred
+    async def test_the_documented_ones_suffice(self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]) -> None:
+        with redis_running(tmp_path) as redis:
+            allow(redis, COMMANDS)
+            options = {"history": 4, "max_room_history": 10_000, "max_history": 12_000}
+            one, two = (hub(f"unix://chat:secret@{redis.path}", **options) for _ in range(2))
+            await use_everything(one, two)
+            await gatherResults([one.stop(), two.stop()])
+        assert not any("permission" in line for line in lines)
+
+    def test_the_documentation_has_them(self) -> None:
+        page = (Path(__file__).parents[2] / "docs" / "hub.md").read_text()
+        assert " ".join(page.split()).count(" ".join(f"+{command}" for command in COMMANDS)) == 1
+
+    @pytest_twisted.ensureDeferred
+    async def test_one_that_is_missing_is_named_in_plain_english(
+        self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
+    ) -> None:
+        with redis_running(tmp_path) as redis:
+            for missing in ("eval", "subscribe", "time", "hmget"):
+                allow(redis, [command for command in COMMANDS if command != missing])
+                lines.clear()
+                one = hub(f"unix://chat:secret@{redis.path}")
+                await until(lambda: any("the Redis user lacks a permission" in line for line in lines))
+                assert not one.ready and one.backplane.state is BackplaneState.REFUSING
+                await one.stop()
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_prefix_keeps_applications_apart(
+        self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
+    ) -> None:
+        with redis_running(tmp_path) as redis:
+            allow(redis, COMMANDS, "my-app")
+            ours, others = hub(f"unix://chat:secret@{redis.path}", prefix="my-app"), hub(redis.url)
+            await until(lambda: ours.ready and others.ready)
+            members = [Stub(), Stub()]
+            for each, member in zip((ours, others), members, strict=True):
+                await each.join(member.connection, "a", name="ann")
+                await each.publish("a", each.backplane.prefix)  # type: ignore[attr-defined]
+            await until(lambda: all(member.heard for member in members))
+            assert [member.heard for member in members] == [["my-app"], ["beastws"]]
+            assert await others.who("a") == ["ann"]
+            keys = [line for line in redis.ask("KEYS *").split() if ":0:" in line]
+            assert {key.partition(":")[0] for key in keys} == {"my-app", "beastws"}
+            await gatherResults([ours.stop(), others.stop()])
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_wrong_password_is_reported_without_it(
+        self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
+    ) -> None:
+        with redis_running(tmp_path) as redis:
+            redis.ask("CONFIG SET requirepass secret")
+            for url in (redis.url, f"unix://:sesame@{redis.path}"):
+                lines.clear()
+                one = hub(url)
+                await until(lambda: any("another user and password" in line for line in lines))
+                assert not any("sesame" in line for line in lines)
+                await one.stop()
+
+
+class TestRefusedServers:
+    @pytest_twisted.ensureDeferred
+    async def test_a_node_of_a_cluster_is_refused_at_once(
+        self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
+    ) -> None:
+        with redis_running(tmp_path, "--cluster-enabled", "yes", "--appendonly", "no") as redis:
+            for slots in (False, True):
+                if slots:
+                    assert redis.ask("CLUSTER ADDSLOTSRANGE 0 16383") == "+OK\r\n"
+                    await until(lambda: "cluster_state:ok" in redis.ask("CLUSTER INFO"))
+                lines.clear()
+                one = hub(redis.url)
+                await until(lambda: any("a node of a Redis Cluster" in line for line in lines))
+                assert not one.ready and one.backplane.state is BackplaneState.REFUSING
+                await one.stop()
+
+    @pytest_twisted.ensureDeferred
+    async def test_one_that_accepts_and_says_nothing_makes_nobody_ready(
+        self, hub: Callable[..., Hub], lines: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from twisted.internet import reactor
+
+        from twisted_beastws.hub import redis_link
+
+        monkeypatch.setattr(redis_link, "REPLY_TIMEOUT", 0.2)
+        silent = Script(None)
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(silent)
+        one = hub(f"redis://127.0.0.1:{port.getHost().port}")
+        await until(lambda: any("did not answer for 0.2 seconds" in line for line in lines))
+        assert not one.ready and one.backplane.state is BackplaneState.CONNECTING
+        await until(lambda: len(silent.connections) >= 4)
+        await one.stop()
+        for connection in silent.connections:
+            connection.drop()
+        await port.stopListening()
+
+
+class TestFull:
+    @pytest_twisted.ensureDeferred
+    async def test_a_full_redis_goes_on_when_there_is_room(
+        self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
+    ) -> None:
+        with redis_running(tmp_path) as redis:
+            one, two = hub(redis.url), hub(redis.url)
+            await until(lambda: one.ready and two.ready)
+            here, there = Stub(), Stub()
+            await one.join(here.connection, "a", gap=lambda message: "GAP")
+            await two.join(there.connection, "a", gap=lambda message: "GAP")
+            redis.ask("CONFIG SET maxmemory 1")
+            refused = await one.publish("a", "refused").addErrback(lambda failure: failure.value)
+            assert str(refused) == "the backplane is full: only the members here have the message"
+            assert one.backplane.state is BackplaneState.FULL
+            late = Stub()
+            await two.join(late.connection, "a", name="late")
+            redis.ask("CONFIG SET maxmemory 0")
+            await until(lambda: one.backplane.state is two.backplane.state is BackplaneState.CONNECTED)
+            await one.publish("a", "taken")
+            await until(lambda: there.heard == ["taken"])
+            assert here.heard == ["refused", "taken"]
+            while await one.who("a") != ["late"]:
+                await until(lambda: two.backplane.state is BackplaneState.CONNECTED)
+            assert any("Redis has no memory left" in line for line in lines)
+            await gatherResults([one.stop(), two.stop()])
+
+    @pytest.mark.parametrize("policy", ["volatile-lru", "allkeys-lru"])
+    @pytest_twisted.ensureDeferred
+    async def test_an_eviction_is_a_gap_and_no_loss_without_a_word(
+        self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str], policy: str
+    ) -> None:
+        with redis_running(tmp_path) as redis:
+            one = hub(redis.url)
+            await until(lambda: one.ready)
+            member = Stub()
+            await one.join(member.connection, "a", gap=lambda message: "GAP")
+            first = await one.publish("a", "first")
+            await one.publish("a", "second")
+            await until(lambda: member.heard == ["first", "second"])
+            # What can be evicted, is.
+            redis.ask(f"CONFIG SET maxmemory-policy {policy}")
+            redis.ask("CONFIG SET maxmemory 1")
+            redis.ask("SET some thing")
+            await until(lambda: "history" not in redis.ask("KEYS beastws:*"))
+            redis.ask("CONFIG SET maxmemory 0")
+            await until(lambda: one.backplane.state is BackplaneState.CONNECTED)
+            back = Stub()
+            assert await one.join(back.connection, "a", after=first) is False
+            await one.publish("a", "third")
+            await until(lambda: "third" in member.heard)
+            # Without its clock it is another dataset; without histories alone nobody here misses anything.
+            gaps = ["GAP"] if policy == "allkeys-lru" else []
+            assert member.heard == ["first", "second", *gaps, "third"]
+            await one.stop()
+
+
+class TestTLS:
+    @pytest.mark.parametrize(
+        ("server", "host", "options", "words"),
+        [
+            (
+                lambda: pki.Server("localhost", signer=pki.stranger()),
+                "localhost",
+                (),
+                "no authority that this client trusts",
+            ),
+            (lambda: pki.Server("other.example", signer=pki.root()), "localhost", (), "it is for other.example"),
+            (lambda: pki.Server("localhost", signer=pki.root(), age=5), "localhost", (), "has expired"),
+            (
+                lambda: pki.Server("localhost", signer=pki.root()),
+                "localhost",
+                ("--tls-auth-clients", "yes"),
+                "requires a client certificate",
+            ),
+        ],
+        ids=["unknown authority", "another name", "expired", "client certificate"],
+    )
+    @pytest_twisted.ensureDeferred
+    async def test_a_failure_is_reported_in_plain_english(
+        self,
+        tmp_path: Path,
+        hub: Callable[..., Hub],
+        lines: list[str],
+        monkeypatch: pytest.MonkeyPatch,
+        server: Callable[[], Any],
+        host: str,
+        options: tuple[str, ...],
+        words: str,
+    ) -> None:
+        certificate, authority = tmp_path / "certificate.pem", tmp_path / "authority.pem"
+        certificate.write_bytes(server().pem())
+        authority.write_bytes(pki.root_pem())
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        files = ["--tls-cert-file", str(certificate), "--tls-key-file", str(certificate)]
+        files += ["--tls-ca-cert-file", str(authority), "--tls-port", "0"]
+        with redis_running(tmp_path, *files, *(options or ("--tls-auth-clients", "no"))) as redis:
+            redis.ask(f"CONFIG SET port 0 tls-port {redis.port}")
+            one = hub(f"rediss://{host}:{redis.port}")
+            await until(lambda: any("is away" in line for line in lines))
+            assert any(words in line for line in lines), lines
+            assert not one.ready
+            await one.stop()
+
+    @pytest_twisted.ensureDeferred
+    async def test_redis_without_tls_is_told_of(
+        self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
+    ) -> None:
+        with redis_running(tmp_path) as redis:
+            one = hub(f"rediss://localhost:{redis.port}")
+            await until(lambda: any("is away" in line for line in lines))
+            assert any("did not answer in time" in line or "closed the connection" in line for line in lines), lines
+            await one.stop()
