@@ -23,7 +23,7 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.web.guard import BasicCredentialFactory
 from zope.interface import Interface, implementer
 
-from twisted_beastws import Headers, Request, Response, WebSocketProtocol, WebSocketServerFactory, is_upgrade
+from twisted_beastws import Request, Response, WebSocketProtocol, WebSocketServerFactory, is_upgrade
 
 PAGE = """<!doctype html>
 <meta charset="utf-8">
@@ -69,11 +69,11 @@ class Greeter(WebSocketProtocol):
         try:
             _, self.user, _ = await self.portal.login(credentials(request), None, IUser)
         except LoginFailed:
-            challenge = Headers({"WWW-Authenticate": ['Basic realm="example"']})
+            challenge = {"WWW-Authenticate": 'Basic realm="example"'}
             return Response(401, headers=challenge, body="Who are you?\n")
         if is_upgrade(request):
             return None
-        return Response(200, headers=Headers({"Content-Type": ["text/html"]}), body=PAGE)
+        return Response(200, headers={"Content-Type": "text/html"}, body=PAGE)
 
     def opened(self) -> None:
         self.send(f"Hello, {self.user.name}!")

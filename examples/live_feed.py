@@ -19,7 +19,6 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from twisted_beastws import (
     Deflate,
-    Headers,
     Limits,
     Request,
     Response,
@@ -80,7 +79,7 @@ class Viewer(WebSocketProtocol):
     def http_requested(self, request: Request) -> Response | None:
         if is_upgrade(request):
             return None
-        return Response(200, headers=Headers({"Content-Type": ["text/html"]}), body=PAGE)
+        return Response(200, headers={"Content-Type": "text/html"}, body=PAGE)
 
     def opened(self) -> None:
         self.send(json.dumps(list(feed.latest)))

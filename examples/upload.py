@@ -21,7 +21,6 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from twisted_beastws import (
     CloseReason,
-    Headers,
     Limits,
     Opcode,
     Request,
@@ -70,7 +69,7 @@ class Upload(WebSocketProtocol):
     def http_requested(self, request: Request) -> Response | None:
         if is_upgrade(request):
             return None
-        return Response(200, headers=Headers({"Content-Type": ["text/html"]}), body=PAGE)
+        return Response(200, headers={"Content-Type": "text/html"}, body=PAGE)
 
     def opened(self) -> None:
         assert self.request is not None

@@ -970,7 +970,11 @@ class TestMistakes:
 
     def test_opening_the_open(self, connect):
         peer = connect(Served)
-        for operation in (peer.protocol.accept, peer.protocol.read_request, lambda: peer.protocol.respond(Response(1))):
+        for operation in (
+            peer.protocol.accept,
+            peer.protocol.read_request,
+            lambda: peer.protocol.respond(Response(100)),
+        ):
             with pytest.raises(errors.LocalError, match="open"):
                 operation()
 
@@ -1354,7 +1358,8 @@ class TestHooks:
 
     def test_a_response_that_cannot_be_written_is_answered_500(self, connect, logged):
         peer = connect(Hooked, opened=False)
-        peer.protocol.http = Response(1000)
+        peer.protocol.http = Response(200)
+        peer.protocol.http.status = 1000
         peer.sends(GOOD)
         assert peer.reads() == FAILED
         assert len(logged(ValueError)) == 1

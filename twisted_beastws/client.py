@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from inspect import isclass
+from inspect import isclass, iscoroutinefunction, isgeneratorfunction
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast, overload
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -157,6 +157,7 @@ class WebSocketClientEndpoint:
         if endpoint is not None and (isclass(endpoint) or not hasattr(endpoint, "connect")):
             raise TypeError(f"endpoint: give one as clientFromString(reactor, ...) makes, not {kind_of(endpoint)}")
         check_decorator(decorator)
+        _check_tls(tls)
         self._endpoint = endpoint
         self._headers = _fields({} if headers is None else headers)
         self._decorator = decorator
@@ -299,6 +300,15 @@ def _timed_out(result: object, seconds: float) -> Failure:
     return Failure(HandshakeTimeout(f"The connection was not made in {seconds:g} s"))
 
 
+def _check_tls(tls: Any) -> None:
+    known = any(hasattr(tls, name) for name in ("clientConnectionForTLS", "getContext"))
+    if tls is not None and not callable(tls) and not known:
+        raise TypeError(
+            f"tls: give optionsForClientTLS(host, ...), or a function that makes it of a host's name, not "
+            f"{kind_of(tls)}: wss: in the URL asks for TLS"
+        )
+
+
 class ClientOptions(TypedDict, total=False):
     """What `connect` takes for its `WebSocketClientEndpoint`."""
 
@@ -326,13 +336,24 @@ def connect(url: str, *, reactor: Any = None, **options: Unpack[ClientOptions]) 
 
 
 def connect(
-    url: str, *, protocol: Callable[[], Any] = WebSocketProtocol, reactor: Any = None, **options: Unpack[ClientOptions]
+    url: str,
+    *misplaced: object,
+    protocol: Callable[[], Any] = WebSocketProtocol,
+    reactor: Any = None,
+    **options: Unpack[ClientOptions],
 ) -> Deferred[Any]:
     """Connect to ``url``; fires with an open ``protocol`` (its class, or what else makes one).
 
     options: those of `WebSocketClientEndpoint`, which raises for what it cannot take. It always fires, once: see
     `WebSocketClientEndpoint.connect`.
     """
+    if misplaced:
+        raise TypeError("connect() takes the URL alone by its place: write connect(url, reactor=reactor)")
+    if iscoroutinefunction(protocol) or isgeneratorfunction(protocol):
+        raise TypeError(
+            f"protocol: give a subclass of WebSocketProtocol, not the coroutine function {protocol!r}: a client's code "
+            "goes on behind ws = await connect(url)"
+        )
     if not callable(protocol) or (isclass(protocol) and not issubclass(protocol, WebSocketProtocol)):
         raise TypeError(f"protocol: give a subclass of WebSocketProtocol, or what makes one, not {kind_of(protocol)}")
     factory = Factory.forProtocol(cast(Any, protocol))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
-from inspect import isclass
+from inspect import isasyncgenfunction, isclass, isgeneratorfunction
 from typing import TYPE_CHECKING, Any, Literal
 
 from twisted_beastws.budget import MemoryBudget
@@ -33,12 +33,18 @@ def kind_of(value: object) -> str:
 
 
 def check_decorator(decorator: object) -> None:
-    """Raise TypeError for what cannot be called, and is not None."""
+    """Raise TypeError for what cannot be called, or would never run, and is not None."""
     if decorator is not None and not callable(decorator):
         raise TypeError(f"decorator: give a function, not {kind_of(decorator)}")
+    if isgeneratorfunction(decorator) or isasyncgenfunction(decorator):
+        raise TypeError(
+            f"decorator: {decorator!r} is a generator function, whose body would never run: use await in it instead of "
+            "yield (async def), or put @inlineCallbacks over it"
+        )
 
 
-def _subprotocols(names: Any) -> tuple[str, ...]:
+def checked_subprotocols(names: Any) -> tuple[str, ...]:
+    """Return the names of subprotocols. Raises TypeError or ``ValueError`` for what is no list of names."""
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise TypeError(f"subprotocols={names!r}: give a list of names")
     listed = tuple(names)
@@ -325,7 +331,7 @@ class Settings:
     def __post_init__(self) -> None:
         # Taken as they are, they would fail when the first client comes.
         check_decorator(self.decorator)
-        object.__setattr__(self, "subprotocols", _subprotocols(self.subprotocols))
+        object.__setattr__(self, "subprotocols", checked_subprotocols(self.subprotocols))
         kinds = {"origins": Origins, "timeouts": Timeouts, "limits": Limits, "deflate": Deflate, "budget": MemoryBudget}
         for name, kind in kinds.items():
             value = getattr(self, name)

@@ -47,7 +47,7 @@ from twisted_beastws.inbox import Inbox
 from twisted_beastws.liveness import Liveness
 from twisted_beastws.opening import ServerOpening
 from twisted_beastws.operation import forget_frames, settled
-from twisted_beastws.options import Decorator, Role, Settings
+from twisted_beastws.options import Decorator, Role, Settings, check_decorator, checked_subprotocols
 from twisted_beastws.outgoing import Outgoing
 from twisted_beastws.producers import PulledProducer, stop
 from twisted_beastws.takeover import RequestOpening, WebConnection
@@ -57,6 +57,7 @@ from twisted_beastws.wire.deflate import Negotiated, PerMessageDeflate
 from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT, Opcode
 from twisted_beastws.wire.handshake import success
 from twisted_beastws.wire.http import Request, Response
+from twisted_beastws.wire.origin import is_host
 from twisted_beastws.wire.prepared import Prepared
 from twisted_beastws.wire.rate import rate_limited
 from twisted_beastws.wire.session import DeflateSession, Session, octets_of
@@ -483,6 +484,12 @@ class WebSocketProtocol(Protocol):
         `DecoratorError`, `HandshakeTimeout` or the transport's failure, too. Cancelling aborts the connection.
         `LocalError` is raised while another operation runs, and for a request of twisted.web whose answer has begun.
         """
+        check_decorator(decorator)
+        subprotocols = checked_subprotocols(subprotocols)
+        if isinstance(request, (str, bytes, bytearray)):
+            raise TypeError("accept(request): give a Request; bytes that were read already are accept(buffered=...)")
+        if not isinstance(buffered, (bytes, bytearray, memoryview)):
+            raise TypeError(f"accept(buffered=...): give bytes, not {type(buffered).__name__}")
         if request is not None and not isinstance(request, Request) and self.role is Role.SERVER:
             request = self._connect_by(request)
             if self._ended is not None:
@@ -533,7 +540,13 @@ class WebSocketProtocol(Protocol):
         another runs.
         """
         opening = self._require_opening(Role.CLIENT)
-        subprotocols = subprotocols or self.settings.subprotocols
+        if not isinstance(host, str) or not isinstance(target, str):
+            raise TypeError("handshake(host, target): give both as str")
+        check_decorator(decorator)
+        subprotocols = checked_subprotocols(subprotocols) or self.settings.subprotocols
+        if not host or not is_host(host):
+            wanted = "give the Host field, such as example.com or [::1]:8080"
+            return fail(ValueError(f"handshake({host!r}): {wanted}"))
         return cast("Deferred[Response]", opening.handshake(host, target, decorator, subprotocols))
 
     def _require_opening(self, role: Role) -> Any:

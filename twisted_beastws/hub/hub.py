@@ -109,6 +109,8 @@ class Hub:
     ) -> None:
         if slow_reader not in ("close", "drop"):
             raise ValueError(f"Hub(slow_reader={slow_reader!r}): must be 'close' or 'drop'")
+        if max_buffered is not None and (isinstance(max_buffered, bool) or not isinstance(max_buffered, int)):
+            raise TypeError(f"Hub(max_buffered={max_buffered!r}): give a number of bytes, or None")
         if max_buffered is not None and max_buffered < 1:
             raise ValueError(f"Hub(max_buffered={max_buffered!r}): must be greater than 0, or None")
         if backplane is not None and (isclass(backplane) or not hasattr(backplane, "subscribe")):
@@ -211,6 +213,15 @@ class Hub:
         Raises `LocalError` before the connection is open, `ConnectionClosed` when it is gone, ``ValueError`` for an
         ``after`` that is no id.
         """
+        if not hasattr(connection, "when_closed"):
+            raise TypeError(f"join(connection, room): give an open WebSocketProtocol first, not {kind_of(connection)}")
+        _check_room(room)
+        for argument, value in (("name", name), ("after", after)):
+            if not isinstance(value, str | None):
+                raise TypeError(f"join({argument}={value!r}): give str, or None")
+        for argument, function in (("render", render), ("gap", gap)):
+            if not callable(function):
+                raise TypeError(f"join({argument}={function!r}): give a function of a Message")
         if connection.state is State.CLOSED:
             raise ConnectionClosed(cast("CloseReason", connection.close_reason))
         if after is not None:
@@ -280,6 +291,7 @@ class Hub:
             whether the members here get it. It fails with `PublishUnknown` if nobody knows whether the backplane took
             it.
         """
+        _check_room(room)
         return self._publish(room, message, exclude, keep, ref)
 
     def publish_to_all(self, message: str | bytes, *, exclude: WebSocketProtocol | None = None) -> Deferred[None]:
@@ -439,6 +451,11 @@ class Hub:
 
 def _first(rooms: dict[str, Member], number: int) -> Member | None:
     return next((member for member in rooms.values() if member.since < number), None)
+
+
+def _check_room(room: object) -> None:
+    if not isinstance(room, str):
+        raise TypeError(f"room: give its name as str, not {kind_of(room)}")
 
 
 def _checked(message: str | bytes) -> str | bytes:

@@ -85,6 +85,10 @@ class Headers(TwistedHeaders):
     def setRawHeaders(self, name: str | bytes, values: Sequence[str | bytes]) -> None:
         """Set all the values of a field; see Twisted's ``Headers``. Raises ``ValueError``."""
         _check_name(name)
+        if not isinstance(values, (list, tuple)):
+            raise TypeError(
+                f"field {name!r}: give its values as a list, such as [{values!r}], not {type(values).__name__}"
+            )
         for value in values:
             _check_value(name, value)
         super().setRawHeaders(name, values)
@@ -286,6 +290,9 @@ class Response:
     ) -> None:
         if not isinstance(status, int):
             raise TypeError(f"status: give int, not {type(status).__name__}")
+        # RFC 9110 §15: three digits.
+        if not 100 <= status <= 999:
+            raise ValueError(f"status={status}: give a number from 100 to 999")
         if not isinstance(reason, str | None):
             raise TypeError(f"reason: give str, or the text as body=, not {type(reason).__name__}")
         if reason is not None and _MORE_THAN_A_LINE.search(reason):
