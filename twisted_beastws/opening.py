@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -150,7 +151,7 @@ class ServerOpening(Operation):
         if answer is not None:
             return answer
         handshake.check_request(request)
-        check_origin(request, protocol.settings.origins)
+        check_origin(request, protocol.settings.origins, over_tls=self._over_tls())
         protocol.admit()
         protocol.subprotocol = handshake.select_subprotocol(request, subprotocols)
         answer = await self._ask(protocol.upgrade_requested, request)
@@ -159,6 +160,11 @@ class ServerOpening(Operation):
         self._check_subprotocol(request)
         protocol.deflate = self._accept_deflate(request)
         return None
+
+    def _over_tls(self) -> bool:
+        """Whether the connection is TLS that ends in this process."""
+        transport: Any = self._protocol.transport
+        return transport is not None and ISSLTransport.providedBy(transport.below)
 
     def _check_subprotocol(self, request: Request) -> None:
         chosen = self._protocol.subprotocol

@@ -79,6 +79,11 @@ class WebConnection:
     def getHost(self) -> Any:
         return self._http_request.getHost()
 
+    @property
+    def over_tls(self) -> bool:
+        """Whether twisted.web got the request over TLS."""
+        return bool(self._http_request.isSecure())
+
     def loseConnection(self) -> None:
         if self.over_http2:
             self.abortConnection()
@@ -229,6 +234,9 @@ class RequestOpening(ServerOpening):
 
     async def _next_request(self) -> Request:
         return self._connection.request
+
+    def _over_tls(self) -> bool:
+        return self._connection.over_tls
 
     async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Response | None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from OpenSSL.crypto import X509
 from twisted.internet.interfaces import IReactorTCP, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
@@ -21,9 +23,11 @@ from zope.interface.verify import verifyObject
 
 from twisted_beastws.service import Options
 from twisted_beastws.service.certificates import ReloadableEndpoint
+from twisted_beastws.tls.validity import why_invalid_now
 
 from .. import command_line
 from ..certificates import new_identity
+from ..tls.pki import Server, root
 
 
 @pytest.fixture
@@ -88,6 +92,41 @@ class TestEncryptedKeys:
         description = f"{kind}:8443:privateKey={key}"
         told = command_line.refusal(Options, f"--listen={description}")
         assert told.startswith(f"--listen={description}: the private key in {key} is encrypted: ")
+
+
+class TestValidity:
+    @pytest.mark.parametrize(("age", "why"), [(5, "it expired on "), (-5, "it is valid only from ")])
+    @pytest.mark.parametrize("kind", ["ssl", "haproxy:ssl"])
+    def test_a_certificate_that_is_not_valid_now_is_not_reloaded(
+        self, key: Path, lines: list[str], kind: str, age: int, why: str
+    ) -> None:
+        endpoint, context = listens(MemoryReactor(), f"{kind}:8443:privateKey={key}")
+        before = context()
+        key.write_bytes(Server("localhost", signer=root(), age=age).pem())
+        assert endpoint.reload() is False
+        assert context() is before
+        (line,) = lines
+        assert f"the certificate stays as it was: clients refuse the new one: {why}" in line
+        assert line.endswith((" UTC", " UTC on"))
+
+    def test_one_that_is_not_valid_at_the_start_is_served_with_a_warning(self, key: Path, lines: list[str]) -> None:
+        key.write_bytes(Server("localhost", signer=root(), age=5).pem())
+        listens(MemoryReactor(), f"ssl:8443:privateKey={key}")
+        (line,) = lines
+        assert line.startswith("ssl: on port 8443 has a certificate that clients refuse: it expired on ")
+
+    @pytest.mark.parametrize(
+        ("seconds", "why"),
+        [
+            (-2 * 86400, "it is valid only from "),
+            (0, None),
+            (2 * 86400, "it expired on "),
+        ],
+    )
+    def test_the_moment_decides(self, seconds: int, why: str | None) -> None:
+        certificate = X509.from_cryptography(Server("localhost", signer=root()).certificate)
+        told = why_invalid_now(certificate, datetime.now(timezone.utc) + timedelta(seconds=seconds))
+        assert told is None if why is None else str(told).startswith(why)
 
 
 class TestReload:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -130,6 +131,22 @@ class TestMaskKeys:
         monkeypatch.setattr(frames.os, "urandom", lambda size: blocks.pop(0) if blocks else b"\2\2\2\2")
         keys = MaskKeys()
         assert [keys.next() for _ in range(2)] == [b"\0\0\0\1", b"\2\2\2\2"]
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+    def test_a_forked_process_has_its_own(self):
+        """Both codecs take them from the same place."""
+        frames.mask_keys.next()
+        reads, writes = os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(writes, b"".join(frames.mask_keys.next() for _ in range(8)))
+            os._exit(0)
+        os.close(writes)
+        with open(reads, "rb") as pipe:
+            theirs = pipe.read()
+        os.waitpid(child, 0)
+        assert len(theirs) == 32
+        assert theirs != b"".join(frames.mask_keys.next() for _ in range(8))
 
     def test_are_fresh(self):
         keys = MaskKeys()

@@ -321,3 +321,23 @@ class TestRefusal:
             if "Origins(allowed=...)" in str(caught.value):
                 check_allowed(request.field("Origin"))
                 check_origin(request, Origins(allowed=(str(request.field("Origin")),)))
+
+
+class TestOverTLS:
+    """Anybody on the way can write a page that came in clear; TLS that ends here knows that it is encrypted."""
+
+    @pytest.mark.parametrize("origin", ["http://site.example", "http://site.example:80", "ws://site.example"])
+    def test_a_page_in_clear_is_another_site(self, origin: str) -> None:
+        request = asking(origin, "site.example")
+        check_origin(request, Origins())
+        with pytest.raises(errors.OriginRefused) as refused:
+            check_origin(request, Origins(), over_tls=True)
+        assert "is not this site (Host: site.example, over TLS)" in str(refused.value)
+        check_origin(asking("http://site.example", "a"), Origins(allowed=("http://site.example",)), over_tls=True)
+
+    @pytest.mark.parametrize("host", ["site.example:8443", "site.example"])
+    def test_a_page_over_tls_is_this_site(self, host: str) -> None:
+        check_origin(asking(f"https://{host}", host), Origins(), over_tls=True)
+
+    def test_a_program_without_origin_is_let_in(self) -> None:
+        check_origin(asking(None), Origins(), over_tls=True)

@@ -13,11 +13,14 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from twisted_beastws.pem import read_authorities
 from twisted_beastws.service.handover import Handed, absolute, read_files
+from twisted_beastws.tls.validity import why_invalid_now
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IProtocolFactory
 
+
+_log = Logger()
 
 _ENCRYPTED = ("-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED")
 
@@ -100,6 +103,11 @@ def _stop_and_refuse(listening: Any) -> Any:
     return _refuse()
 
 
+def _why_invalid(context_factory: Any) -> str | None:
+    certificate = getattr(context_factory, "certificate", None)
+    return None if certificate is None else why_invalid_now(certificate)
+
+
 class _ListeningReactor(_AskingReactor):
     def __init__(self, reactor: Any, client_ca: str | None) -> None:
         super().__init__(reactor, client_ca)
@@ -110,6 +118,8 @@ class _ListeningReactor(_AskingReactor):
     def listenSSL(self, port: int, factory: Any, contextFactory: Any, *arguments: Any, **options: Any) -> Any:
         self._ask(contextFactory)
         if IOpenSSLContextFactory.providedBy(contextFactory):
+            if (why := _why_invalid(contextFactory)) is not None:
+                _log.warn("ssl: on port {port} has a certificate that clients refuse: {why}", port=port, why=why)
             contextFactory = ChangingContext(contextFactory)
             self.contexts.append(contextFactory)
         return self.below.listenSSL(port, factory, contextFactory, *arguments, **options)
@@ -123,6 +133,8 @@ class _ReadingReactor(_AskingReactor):
         if IOpenSSLContextFactory.providedBy(contextFactory):
             # What would fail each connection fails here.
             contextFactory.getContext()
+            if (why := _why_invalid(contextFactory)) is not None:
+                raise ValueError(f"clients refuse the new one: {why}")
             self.contexts.append(contextFactory)
 
 

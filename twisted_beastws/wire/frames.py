@@ -114,8 +114,15 @@ class MaskKeys:
             if key != b"\0\0\0\0":
                 return key
 
+    def forget(self) -> None:
+        """Drop the keys that are left: after a fork the other process has them, too."""
+        self._pool = b""
+        self._at = 0
+
 
 mask_keys = MaskKeys()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=mask_keys.forget)
 
 
 STRIDED = 1024

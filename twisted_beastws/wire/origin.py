@@ -157,6 +157,9 @@ def _trouble(value: str, written: str | None) -> str:
     return "an origin has a scheme, a host and perhaps a port, and nothing else"
 
 
+_IN_CLEAR = frozenset(("http", "ws"))
+
+
 def _parse(text: str) -> Origin | None:
     match = _ORIGIN.fullmatch(text)
     if match is None:
@@ -171,11 +174,20 @@ def _parse_allowed(allowed: tuple[str, ...]) -> frozenset[Origin | None]:
     return frozenset(map(_parse, allowed))
 
 
-def check_origin(request: Request, origins: Origins) -> None:
-    """Raise `OriginRefused` unless ``origins`` lets in the page that made the request (RFC 6455 §10.2).
+def check_origin(request: Request, origins: Origins, *, over_tls: bool = False) -> None:
+    """Check the page that made a request (RFC 6455 §10.2).
 
     A page of this site is one of http, https, ws or wss whose host and port are those of the request's Host; a port
-    that is not written is the default of the origin's scheme.
+    that is not written is the default of the origin's scheme. Where the connection is TLS, so must be the page's:
+    anybody on the way can write a page that came in clear.
+
+    Args:
+        request: The request.
+        origins: The pages that are let in.
+        over_tls: The connection is TLS that ends here. Without it, TLS may end in a proxy.
+
+    Raises:
+        OriginRefused: The page is not let in.
     """
     values = raw_fields(request.headers).get(b"Origin")
     if not values or origins.allow_any_origin_dangerously:
@@ -187,11 +199,15 @@ def check_origin(request: Request, origins: Origins) -> None:
         return
     parsed, host = _parse(origin), request.authority or request.field("Host")
     if parsed is not None:
-        if origins.same_site and _is_same_site(parsed, host):
+        if origins.same_site and _is_same_site(parsed, host) and not (over_tls and parsed.scheme in _IN_CLEAR):
             return
         if parsed in _parse_allowed(tuple(origins.allowed)):
             return
-    missed = f"this site (Host: {shown(host or '')})" if origins.same_site else "an allowed one"
+    missed = (
+        f"this site (Host: {shown(host or '')}{', over TLS' if over_tls else ''})"
+        if origins.same_site
+        else "an allowed one"
+    )
     raise OriginRefused(f"The Origin {shown(origin)} is not {missed}{_advice(origin, parsed)}")
 
 
