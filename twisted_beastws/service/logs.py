@@ -34,7 +34,8 @@ def buffer_standard_output() -> None:
     """
     stream = sys.stdout
     raw = getattr(stream, "buffer", None)
-    if isinstance(stream, io.TextIOWrapper) and isinstance(raw, io.RawIOBase):
+    # One of another class is its owner's, who may need it as it is.
+    if type(stream) is io.TextIOWrapper and isinstance(raw, io.RawIOBase):
         buffered = io.BufferedWriter(raw)
         sys.stdout = io.TextIOWrapper(buffered, stream.encoding, stream.errors, line_buffering=True)
         if stream is sys.__stdout__:
