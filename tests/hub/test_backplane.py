@@ -92,6 +92,31 @@ class TestHistory:
         ids = [local.publish("a", str(number)) for number in range(3)]
         assert [outcome(local.backplane.history("a", each)).complete for each in ids] == [False, True, True]
 
+    @pytest.mark.parametrize(("published", "complete"), [(0, True), (1, True), (2, True), (3, False)])
+    def test_from_the_beginning_is_complete_until_a_message_is_dropped(self, published: int, complete: bool) -> None:
+        local = Local(history=2)
+        for number in range(published):
+            local.publish("a", str(number))
+        local.publish("b", "another room")
+        assert outcome(local.backplane.history("a", "0-0")).complete is complete
+        assert outcome(local.backplane.history("b", "0-0")).complete
+        assert outcome(local.backplane.history("c", "0-0")).complete
+
+    def test_from_the_beginning_is_not_complete_for_a_room_that_may_have_lost_all(self) -> None:
+        local = Local()
+        local.publish("a", "x" * 1000)
+        local = Local(max_history=local.backplane.history_size)
+        local.publish("a", "x" * 1000)
+        assert outcome(local.backplane.history("a", "0-0")).complete
+        local.publish("b", "x" * 1000)
+        assert [outcome(local.backplane.history(room, "0-0")).complete for room in "abc"] == [False, True, False]
+        local.publish("a", "x")
+        assert [outcome(local.backplane.history(room, "0-0")).complete for room in "abc"] == [False, False, False]
+        assert len(local.backplane._cut) <= len(local.backplane._kept)
+
+    def test_from_the_beginning_is_not_complete_where_none_is_kept(self) -> None:
+        assert not outcome(Local(history=0).backplane.history("a", "0-0")).complete
+
     def test_comes_in_parts(self) -> None:
         local = Local(history=CHUNK + 1)
         ids = [local.publish("a", str(number)) for number in range(CHUNK + 1)]

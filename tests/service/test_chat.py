@@ -433,7 +433,7 @@ class TestJson:
         assert [event["type"] for event in back.events] == ["welcome", "message", "message", "message", "history"]
         assert [event["text"] for event in back.events[1:4]] == ["2", "3", "4"]
         assert back.events[4] == {"type": "history", "complete": True}
-        assert Speaker(service, "/chat?after=0-0").events[-1] == {"type": "history", "complete": False}
+        assert Speaker(service, "/chat?after=0-0").events[-1] == {"type": "history", "complete": True}
 
     @pytest.mark.parametrize(("history", "kept"), [("0", 0), ("2", 2), ("100", 3)])
     def test_so_many_messages_are_kept(self, history: str, kept: int) -> None:

@@ -192,6 +192,9 @@ class LocalBackplane:
         self._now = now
         self._last = (0, 0)
         self._kept: OrderedDict[str, deque[Message]] = OrderedDict()
+        # Kept rooms that have lost messages, and whether there was one that has lost all.
+        self._cut: set[str] = set()
+        self._forgot = False
         self._names: dict[str, dict[str, str]] = {}
         self._sorted: dict[str, list[str]] = {}
         self._refs: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
@@ -242,7 +245,7 @@ class LocalBackplane:
                 break
             part.append(message)
             size += len(message.data)
-        complete = first > 0 and kept[first - 1].id == after
+        complete = self._is_whole(room) if order_of(after) == (0, 0) else first > 0 and kept[first - 1].id == after
         until = "{}-{}".format(*self._last)
         return succeed(History(part, complete, first + len(part) < len(kept), until))
 
@@ -280,17 +283,32 @@ class LocalBackplane:
         if kept is None:
             kept = self._kept[room] = deque()
             self.history_size += self.ROOM
+            if self._forgot:
+                # Perhaps it is one that has lost all.
+                self._cut.add(room)
         self._kept.move_to_end(room)
         kept.append(message)
         self.history_size += self._size_of(message)
         if len(kept) > self._history:
-            self.history_size -= self._size_of(kept.popleft())
+            self._drop_oldest(room)
         while self.history_size > self._max_history:
             oldest = next(iter(self._kept))
-            self.history_size -= self._size_of(self._kept[oldest].popleft())
+            self._drop_oldest(oldest)
             if not self._kept[oldest]:
                 del self._kept[oldest]
                 self.history_size -= self.ROOM
+                self._cut.discard(oldest)
+                self._forgot = True
+
+    def _drop_oldest(self, room: str) -> None:
+        self.history_size -= self._size_of(self._kept[room].popleft())
+        self._cut.add(room)
+
+    def _is_whole(self, room: str) -> bool:
+        """Return whether the history has every message since the start that was to be kept."""
+        if not self._history:
+            return False
+        return room not in self._cut if room in self._kept else not self._forgot
 
     def _size_of(self, message: Message) -> int:
         return getsizeof(message.data) + self.OVERHEAD
