@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 
 from twisted_beastws import WebSocketProtocol, connect
 from twisted_beastws.hub import LocalBackplane
@@ -29,6 +31,7 @@ from twisted_beastws.service import options
 
 from .. import command_line
 from ..patience import PATIENCE
+from ..ports import free_port
 from ..redis_server import RedisServer, redis_running
 
 CLIENTS = 200
@@ -251,3 +254,43 @@ async def test_everyone_hears_everything_once_and_in_order_and_redis_may_go_and_
         await until(lambda: back.told[-1] == {"type": "history", "complete": True})
         assert back.ids == [each for each in everyone[0].ids if each not in set(leaver.ids)]
         await gatherResults([client.close() for client in (*everyone, back)])
+
+
+def ready(port: int) -> int:
+    """The status of ``/readyz``."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as asking:
+        asking.sendall(b"GET /readyz HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+        return int(asking.makefile("rb").readline().split()[1])
+
+
+@pytest_twisted.ensureDeferred
+async def test_clients_that_return_before_redis_is_there_miss_nothing(redis: RedisServer, tmp_path: Path) -> None:
+    with running(tmp_path / "first.log", f"--backplane={redis.url}") as first:
+        await until(lambda: first.connections() == 1 and "serving" in first.log)
+        early = await first.joined()
+        early.says("one")
+        await until(lambda: early.heard == ["one"])
+        early.says("two")
+        await until(lambda: early.heard == ["one", "two"])
+        await early.close()
+    redis.kill()
+    admin = free_port()
+    options = (f"--backplane={redis.url}", f"--admin=tcp:{admin}:interface=127.0.0.1")
+    with running(tmp_path / "second.log", *options) as second:
+        await until(lambda: second.log.count("serving") >= 2)
+        assert await deferToThread(ready, admin) == 503
+        returning = [await second.joined(f"?after={early.ids[0]}") for _ in range(5)]
+        for client in returning:
+            client.says("three")
+        assert all(len(client.told) == 1 for client in returning)
+        redis.start()
+        await until(lambda: all(len(client.heard) == 6 for client in returning))
+        assert await deferToThread(ready, admin) == 200
+        for client in returning:
+            assert client.heard == ["two", *["three"] * 5]
+            assert {"type": "history", "complete": True} in client.told and client.gaps == 0
+        # Ready it stays when Redis goes: other services would be no better off.
+        redis.kill()
+        await until(lambda: "is away" in second.log.rpartition("is connected")[2])
+        assert await deferToThread(ready, admin) == 200
+        await gatherResults([client.close() for client in returning])

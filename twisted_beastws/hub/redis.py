@@ -241,17 +241,17 @@ class RedisBackplane:
         if reader is None:
             reader = self._rooms[room] = self._new_reader(room)
             if self._is_linked:
-                reader.waiting = []
+                reader.waiting = ()
                 self._recovery.subscribe(reader)
             elif self._known != (0, 0):
                 # What others publish until Redis is back comes from the history.
                 reader.last, reader.epoch = self._known, self._place.epoch
             else:
-                reader.waiting = []
+                reader.waiting = ()
         reader.member_joined()
         if reader.waiting is None:
             return succeed(None)
-        waiter = _waiting(reader.waiting)
+        waiter = reader.wait()
         if not self._is_linked:
             self._bound(waiter, reader)
         return waiter
@@ -277,7 +277,7 @@ class RedisBackplane:
         reader = self._everyone if room is None else self._rooms.get(room)
         if self._is_linked and reader is not None and reader.waiting is not None:
             # Published now, it could come before the subscription.
-            subscribed = _waiting(reader.waiting)
+            subscribed = reader.wait()
             return subscribed.addCallback(lambda _: self.publish(room, data, keep, exclude, ref))
         self._published += 1
         message = Message(room, data, None, self._hub_name, self._published)
@@ -430,7 +430,11 @@ class RedisBackplane:
 
     def paced(self) -> Deferred[None]:
         """Fires when the members have been sent most of what was delivered."""
-        return succeed(None) if self._undelivered < MAX_UNDELIVERED else _waiting(self._paced)
+        return succeed(None) if self._undelivered < MAX_UNDELIVERED else self._wait_for_pace()
+
+    def _wait_for_pace(self) -> Deferred[None]:
+        self._paced.append(Deferred())
+        return self._paced[-1]
 
     # What the link calls.
 
@@ -449,7 +453,7 @@ class RedisBackplane:
         self.log.info("the backplane {url} is connected", url=self.url)
         for reader in self._rooms.values():
             if reader.waiting is None:
-                reader.waiting = []
+                reader.waiting = ()
             if not sure:
                 reader.doubt()
         self._learn(place)
@@ -469,7 +473,8 @@ class RedisBackplane:
                 reader.lost()
                 if reader.last is None and reader.room is not None:
                     reader.last, reader.epoch = self._known, self._place.epoch
-                reader.subscribed()
+                if reader.waiting is not None:
+                    reader.subscribed()
 
     def received(self, room: str | None, message_id: str, previous: str, epoch: str, payload: bytes) -> None:
         """Something was published in a room that is subscribed to."""
@@ -590,12 +595,6 @@ def _decode(room: str | None, message_id: str | None, payload: bytes) -> Message
     if not newline or kind not in ("t", "b"):
         raise ValueError("not a message of ours")
     return Message(room, data.decode() if kind == "t" else data, message_id, sender, int(number))
-
-
-def _waiting(waiters: list[Deferred[None]]) -> Deferred[None]:
-    waiter: Deferred[None] = Deferred()
-    waiters.append(waiter)
-    return waiter
 
 
 def _shared(answer: Deferred[Any]) -> Deferred[Any]:

@@ -107,7 +107,7 @@ class RoomReader:
         self.room = room
         self.own: dict[int, Own] = {}
         self.names: dict[str, str] = {}
-        self.waiting: list[Deferred[None]] | None = None
+        self.waiting: list[Deferred[None]] | tuple[()] | None = None
         self.last: Order | None = None
         self.epoch = ""
         # Members joined before the first connection, and may have missed messages.
@@ -139,6 +139,14 @@ class RoomReader:
     def place(self) -> str:
         """`last`, as an id."""
         return "{}-{}".format(*(self.last or (0, 0)))
+
+    def wait(self) -> Deferred[None]:
+        """Return a Deferred that fires when nobody has to wait for the subscription any more."""
+        # Of very many rooms few are waited for: the others have no list.
+        waiting = self.waiting or []
+        self.waiting = waiting
+        waiting.append(Deferred())
+        return waiting[-1]
 
     def subscribed(self) -> None:
         """Nobody has to wait for the subscription any more."""
@@ -288,12 +296,19 @@ class RoomReader:
 
     def lost(self) -> None:
         """The link is lost: nothing arrives until it is back, and messages without an id never do."""
-        held, self._held = self._held or [], None
         self._fresh = self._overflowed = False
-        self._report_pending_gap()
-        for arrival in held:
-            if arrival.message.id is None:
-                self._give(arrival.message)
+        if self._gap_behind is not None:
+            self._report_pending_gap()
+        # There can be very many rooms, and most have nothing on its way.
+        if self._held is not None:
+            held, self._held = self._held, None
+            for arrival in held:
+                if arrival.message.id is None:
+                    self._give(arrival.message)
+        if self.own:
+            self._lose_own()
+
+    def _lose_own(self) -> None:
         for number, own in list(self.own.items()):
             if own.kept and not own.failed:
                 # If Redis has it, the history brings it.
