@@ -16,6 +16,7 @@ from twisted.internet.error import ConnectionLost, ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from twisted_beastws.service.process import LINGERING
 from twisted_beastws.service.worker import BEAT, Share
 from twisted_beastws.service.workers import BOOT_TIME, GRACE, MAX_BOOTS, MAX_DELAY, MIN_DELAY, Workers
 
@@ -177,6 +178,17 @@ class TestSupervisor:
         process.reports_that("failed", "there is no app")
         process.protocol.childConnectionLost(3)
         assert len(workers.living) == 1
+
+    def test_a_worker_has_ended_even_if_a_process_that_it_forked_lives(
+        self, workers: Workers, reactor: Reactor
+    ) -> None:
+        reactor.processes[0].protocol.processExited(Failure(ProcessTerminated(exitCode=1)))
+        reactor.advance(LINGERING - 0.01)
+        assert len(workers.living) == 2
+        reactor.advance(0.02)
+        assert (len(workers.living), workers.replaced) == (1, 1)
+        reactor.processes[0].protocol.childConnectionLost(3)
+        assert (len(workers.living), workers.replaced) == (1, 1)
 
     def test_kills_those_that_do_not_end(self, workers: Workers, reactor: Reactor) -> None:
         reactor.boot()

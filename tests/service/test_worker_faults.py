@@ -40,6 +40,11 @@ class Who(WebSocketProtocol):
             raise ValueError("the text of the error")
         if what == "hang":
             time.sleep(1000)
+        if what == "fork" and not os.fork():
+            # It keeps the pipes to the supervisor, but no connection.
+            os.closerange(4, 1000)
+            time.sleep(20)
+            os._exit(0)
         for count in range(int(number or 0)):
             getattr(self, what)(f"{os.getpid()} {count} " + "x" * 6000 + " end")
         self.send(str(os.getpid()))
@@ -274,6 +279,9 @@ def in_use(port: int) -> bool:
 def test_not_ready_while_a_worker_waits_to_be_replaced(app: Path) -> None:
     with running(app, "--workers=2", *SERVED) as service:
         await_that("it is ready", lambda: ready(service))
+        # A process that it forked goes on, and keeps its pipes.
+        for _ in range(8):
+            says(service.port, "fork")
         os.kill(children(service.process.pid)[0], signal.SIGKILL)
         await_that("it is not ready", lambda: not ready(service))
         await_that("it is ready again", lambda: ready(service))

@@ -17,12 +17,16 @@ from twisted.logger import Logger, LogLevel, globalLogPublisher
 from twisted_beastws.service.worker import Share
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
     from twisted_beastws.service.sockets import HeldPort
 
 MAX_LINE = 1 << 16
 """Bytes of standard output that are shown as one line, if no line ends before."""
+
+LINGERING = 1.0
+"""Seconds after its end in which the last messages of a process come, if another process keeps the pipe open."""
 
 _STANDARD_OUTPUTS = (1, 2)
 
@@ -64,10 +68,12 @@ class Worker(ProcessProtocol):
         self.page: str | None = None
         self.why: str | None = None
         self._events = events
+        self._reactor: Any = None
         self._reports = -1
         self._unfinished: dict[int, bytes] = {}
         self._exited: Failure | None = None
         self._open = True
+        self._lingering: IDelayedCall | None = None
         self._reload_due = False
         self._asked: dict[int, Deferred[Any]] = {}
         self._questions = 0
@@ -80,6 +86,7 @@ class Worker(ProcessProtocol):
         """
         # Twisted takes the sockets that systemd named, and closes them; in their place the worker listens on those that
         # are held. Of their number Twisted leaves the names alone.
+        self._reactor = reactor
         names = os.environ.get("LISTEN_FDNAMES", "")
         named = len(names.split(":")) if names else 0
         self._reports = 3 + named
@@ -149,9 +156,10 @@ class Worker(ProcessProtocol):
         rest = self._unfinished.pop(childFD, b"")
         if rest:
             self._line(childFD, rest)
-        if childFD == self._reports:
+        if childFD == self._reports and self._open:
             self._open = False
-            self._check_end()
+            if self._exited is not None:
+                self._end(self._exited)
 
     def _line(self, childFD: int, line: bytes) -> None:
         if childFD in _STANDARD_OUTPUTS:
@@ -210,12 +218,17 @@ class Worker(ProcessProtocol):
 
     def processExited(self, reason: Failure) -> None:
         self._exited = reason
-        self._check_end()
+        if self._open:
+            # Its last messages come before its end. A process that the application forked may keep the pipe open.
+            self._lingering = self._reactor.callLater(LINGERING, self._end, reason)
+        else:
+            self._end(reason)
 
-    def _check_end(self) -> None:
-        # Its last messages come before its end. Programs that it started may keep its standard output open.
-        if self._exited is not None and not self._open:
-            asked, self._asked = self._asked, {}
-            for answer in asked.values():
-                answer.errback(ConnectionLost())
-            self._events.ended(self, self._exited)
+    def _end(self, reason: Failure) -> None:
+        self._open = False
+        if self._lingering is not None and self._lingering.active():
+            self._lingering.cancel()
+        asked, self._asked = self._asked, {}
+        for answer in asked.values():
+            answer.errback(ConnectionLost())
+        self._events.ended(self, reason)
