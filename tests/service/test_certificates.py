@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from OpenSSL import SSL
 from OpenSSL.crypto import X509
 from twisted.internet.interfaces import IReactorTCP, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
@@ -92,6 +93,24 @@ class TestEncryptedKeys:
         description = f"{kind}:8443:privateKey={key}"
         told = command_line.refusal(Options, f"--listen={description}")
         assert told.startswith(f"--listen={description}: the private key in {key} is encrypted: ")
+
+
+class TestCiphers:
+    """RFC 9325 §4.2"""
+
+    @pytest.mark.parametrize("kind", ["ssl", "haproxy:ssl"])
+    @pytest.mark.parametrize("read_again", [False, True])
+    def test_all_have_forward_secrecy_and_authenticate_what_they_encrypt(
+        self, key: Path, lines: list[str], kind: str, read_again: bool
+    ) -> None:
+        endpoint, context = listens(MemoryReactor(), f"{kind}:8443:privateKey={key}")
+        if read_again:
+            endpoint.reload()
+        offered = SSL.Connection(context(), None).get_cipher_list()
+        assert "ECDHE-ECDSA-AES128-GCM-SHA256" in offered and "ECDHE-RSA-CHACHA20-POLY1305" in offered
+        for name in offered:
+            assert name.startswith(("TLS_", "ECDHE-", "DHE-")), name
+            assert "GCM" in name or "CHACHA20" in name, name
 
 
 class TestValidity:

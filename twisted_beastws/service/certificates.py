@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
+CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"
+"""The cipher suites of TLS 1.2: forward secrecy and AEAD only (RFC 9325 §4.2; Mozilla's "intermediate" list).
+
+Twisted's own list has CBC suites and RSA key exchange, too. Those of TLS 1.3 are all of this kind.
+"""
+
 _ENCRYPTED = ("-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED")
 
 
@@ -103,6 +109,10 @@ def _stop_and_refuse(listening: Any) -> Any:
     return _refuse()
 
 
+def _narrow(context_factory: Any) -> None:
+    context_factory.getContext().set_cipher_list(CIPHERS)
+
+
 def _why_invalid(context_factory: Any) -> str | None:
     certificate = getattr(context_factory, "certificate", None)
     return None if certificate is None else why_invalid_now(certificate)
@@ -118,6 +128,7 @@ class _ListeningReactor(_AskingReactor):
     def listenSSL(self, port: int, factory: Any, contextFactory: Any, *arguments: Any, **options: Any) -> Any:
         self._ask(contextFactory)
         if IOpenSSLContextFactory.providedBy(contextFactory):
+            _narrow(contextFactory)
             if (why := _why_invalid(contextFactory)) is not None:
                 _log.warn("ssl: on port {port} has a certificate that clients refuse: {why}", port=port, why=why)
             contextFactory = ChangingContext(contextFactory)
@@ -132,7 +143,7 @@ class _ReadingReactor(_AskingReactor):
         self._ask(contextFactory)
         if IOpenSSLContextFactory.providedBy(contextFactory):
             # What would fail each connection fails here.
-            contextFactory.getContext()
+            _narrow(contextFactory)
             if (why := _why_invalid(contextFactory)) is not None:
                 raise ValueError(f"clients refuse the new one: {why}")
             self.contexts.append(contextFactory)
