@@ -3,7 +3,8 @@
 ``python -m benchmarks.attacks.chat flood`` starts the service on the loopback interface with members in ``/chat``,
 attacks it once, and prints how long the witness waited at worst, and how many honest clients the service closed:
 
-- ``flood``: an attacker sends a chunk of 10,922 empty texts. With ``--max-chat-rate=0`` the service takes them all.
+- ``flood``: an attacker sends a chunk of 10,922 empty texts. If the room takes more than 100 a second, the service
+  closes the attacker after 1000 of them and a few seconds' worth. With ``--max-chat-rate=0`` it takes them all.
 - ``leave``: half of the members, who have names, leave at once.
 - ``join``: so many members with names join, one after the other.
 - ``who``: an attacker asks without pause for the names of a room with so many members.
@@ -14,6 +15,7 @@ With ``--terminate`` the service gets SIGTERM a second after the attack began, a
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import resource
 import signal
@@ -23,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.attacks.clients import Readers, Witness, connect, cpu_seconds
@@ -31,9 +33,14 @@ from benchmarks.frames import TEXT, frame, read_message
 
 MESSAGES = (1 << 16) // 6
 """Empty texts in 64 KiB, the chunk that a transport of Twisted reads at once: 10,922."""
+PAUSE = 0.05
+"""Seconds between two questions, of which the service allows 100 a second."""
+QUESTIONS = 100
+"""Requests for names that an attacker sends at once."""
+CLOSE = 8
 SUBPROTOCOL = "chat.v1+json"
-QUIET = 0.05
-"""Share of a second's CPU time below which the service has nothing left to do."""
+GATHERED = 2.5
+"""Seconds after which the last notices of joins and leaves have gone out."""
 
 
 @contextmanager
@@ -76,25 +83,23 @@ def attack(options: argparse.Namespace, port: int, process: subprocess.Popen[byt
 
     named = options.attack != "flood"
     count = 0 if options.attack == "join" else options.members
+    # Its process must not share the members' sockets: they would stay open.
     witness = Witness(connect(port, "/chat/quiet", options.patience), process.pid, ask)
     members = [member(number if named else None) for number in range(count)]
     leaving = members[: count // 2] if options.attack == "leave" else []
     groups = [Readers(members[len(leaving) :])]
-    attackers: list[socket.socket] = []
-    wait_until_quiet(process.pid, options.patience)
+    attackers = [member(count if named else None) for _ in range(options.attackers)]
+    time.sleep(GATHERED)
 
     began, cpu = time.monotonic(), cpu_seconds(process.pid)
     if options.attack == "flood":
-        attackers = [member() for _ in range(options.attackers)]
         for attacker in attackers:
             attacker.sendall(frame(TEXT, b"") * MESSAGES)
+    elif options.attack == "who":
+        for attacker in attackers:
+            attacker.sendall(frame(TEXT, b'{"type":"who"}') * QUESTIONS)
     elif options.attack == "join":
         groups.append(Readers([member(number) for number in range(options.members)]))
-    elif options.attack == "who":
-        attackers = [member(count + number) for number in range(options.attackers)]
-        for attacker in attackers:
-            attacker.sendall(frame(TEXT, b'{"type":"who"}') * 100)
-        groups.append(Readers(attackers))
     for connection in leaving:
         connection.close()
     if options.terminate:
@@ -104,15 +109,21 @@ def attack(options: argparse.Namespace, port: int, process: subprocess.Popen[byt
         process.wait(options.patience)
         print(f"the service ended {time.monotonic() - terminated:.2f} s after SIGTERM, by {process.returncode}")
         return 0.0
-    wait_until_quiet(process.pid, options.patience)
+    if named:
+        await_count(attackers[0], count - len(leaving) + len(attackers) + (len(groups) > 1) * options.members)
+        time.sleep(GATHERED)
+    else:
+        for attacker in attackers:
+            await_messages(attacker, MESSAGES)
     cpu, took = cpu_seconds(process.pid) - cpu, time.monotonic() - began
     testimony = witness.stop()
     closed = sum(group.closed for group in groups)
+    received = sum(group.received for group in groups)
     for group in groups:
         group.stop()
     for attacker in attackers:
         attacker.close()
-    print(f"the attack cost the service {cpu:.2f} s of CPU, in {took:.1f} s")
+    print(f"the attack cost the service {cpu:.2f} s of CPU, in {took:.1f} s; members received {received} bytes")
     print(
         f"the witness waited at most {1000 * testimony.worst:.0f} ms, in which the service used "
         f"{1000 * testimony.worst_cpu:.0f} ms of CPU ({testimony.answers} answers)"
@@ -123,16 +134,32 @@ def attack(options: argparse.Namespace, port: int, process: subprocess.Popen[byt
     return testimony.worst if testimony.failure is None and not closed else float("inf")
 
 
-def wait_until_quiet(pid: int, patience: float) -> None:
-    """Return when the service has handled what it was sent: in three seconds it uses little CPU time."""
-    quiet, until = 0, time.monotonic() + patience
-    before = cpu_seconds(pid)
-    while quiet < 3 and time.monotonic() < until:
-        with suppress(FileNotFoundError):
-            time.sleep(1)
-            now = cpu_seconds(pid)
-            quiet = quiet + 1 if now - before < QUIET + 0.05 else 0
-            before = now
+def await_messages(attacker: socket.socket, count: int) -> None:
+    """Read what an attacker is sent: its own empty texts, until it has all, or the service closes it."""
+    data = b""
+    while data.count(frame_head(TEXT)) < count and frame_head(CLOSE) not in data:
+        part = attacker.recv(1 << 16)
+        if not part:
+            return
+        data += part
+
+
+def await_count(asking: socket.socket, count: int) -> None:
+    """Ask for the members of the room until there are so many of them."""
+    found = -1
+    while found != count:
+        time.sleep(PAUSE)
+        asking.sendall(frame(TEXT, b'{"type":"who","after":"zzz","ref":"count"}'))
+        event: dict[str, object] = {}
+        while event.get("ref") != "count":
+            # A ping has no payload.
+            event = json.loads(read_message(asking)[0] or b"{}")
+        found = int(str(event["count"]))
+
+
+def frame_head(opcode: int) -> bytes:
+    """The first byte of a server's frame; an empty text has nothing else that could be one of a close frame."""
+    return bytes((0x80 | opcode,))
 
 
 def main() -> None:
@@ -147,7 +174,7 @@ def main() -> None:
     parser.add_argument("--attackers", type=int, default=1, help="connections that attack at once (default: 1)")
     parser.add_argument("--uvloop", action="store_true", help="run the service on twisted_beastws.uvreactor")
     parser.add_argument("--terminate", action="store_true", help="send SIGTERM during the attack")
-    parser.add_argument("--patience", type=float, default=120.0, help="give up after so many seconds (default: 120)")
+    parser.add_argument("--patience", type=float, default=60.0, help="give up after so many seconds (default: 60)")
     parser.add_argument("--most", type=float, help="exit with 1 if the witness waits longer than so many seconds")
     options, options.service = parser.parse_known_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
