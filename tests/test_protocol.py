@@ -1632,6 +1632,49 @@ class TestEnds:
         if end == "raises":
             assert len(logged(ZeroDivisionError)) == 1
 
+    @pytest.mark.parametrize("end", ["closed", "lost"])
+    @pytest.mark.parametrize("waits", ["async for", "async for twice", "receive", "drain", "ping", "close"])
+    def test_nothing_is_left_of_a_coroutine_that_the_end_finds_waiting(self, connect, clock, waits, end):
+        """In Python 3.12 a traceback keeps its callers' frames, and so made a cycle until the collector ran."""
+        met = []
+
+        async def handler(ws: WebSocketProtocol) -> None:
+            for _ in range(2 if waits == "async for twice" else 1):
+                try:
+                    if waits.startswith("async for"):
+                        async for _ in ws:
+                            pass
+                    elif waits == "drain":
+                        await ws.drain()
+                    elif waits == "ping":
+                        await ws.ping()
+                    elif waits == "close":
+                        await ws.close()
+                    else:
+                        await ws.receive()
+                    met.append("its end")
+                except ConnectionClosed as closed:
+                    met.append(closed.reason.code)
+
+        peer = connect(handler, opened=False, limits=Limits(low_water=1))
+        if waits == "drain":
+            peer.transport.stall()
+        peer.sends(peer.HEAD)
+        assert met == []
+        gc.collect()
+        gc.disable()
+        try:
+            if end == "closed":
+                peer.sends(peer.close(1000))
+            peer.leaves()
+            gone = weakref.ref(peer.protocol)
+            del peer
+            assert met
+            assert clock.calls == []
+            assert gone() is None
+        finally:
+            gc.enable()
+
     def test_an_idle_connection_keeps_no_buffers(self, connect):
         peer = connect(Hooked)
         peer.sends(peer.text("a") * 1000)

@@ -346,6 +346,9 @@ class WebSocketProtocol(Protocol):
         self.__dict__.pop("dataReceived", None)
         if session is not None:
             self._settle(closed)
+        # Its traceback leads to the frame of a coroutine that caught it, and from there, in Python 3.12, to this one:
+        # a cycle that would keep the connection until the collector runs.
+        forget_frames(closed)
 
     def _lost_unnoticed(self) -> None:
         """We dropped the connection, and the transport may never say that it is lost."""
@@ -1314,9 +1317,11 @@ class _Messages:
         try:
             return await self._receive()
         except ConnectionClosed as error:
+            # Awaiting a Deferred that has failed already makes a cycle of the error, its Failure and the frames.
+            forget_frames(error)
             if error.reason.code in (CloseCode.NORMAL, CloseCode.GOING_AWAY):
                 raise StopAsyncIteration from None
-            raise
+            raise type(error)(error.reason) from None
 
 
 def _behind_which_ours_runs(overriding: Any) -> Any:
