@@ -16,7 +16,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ClientEndpoint, clientFromString
 from twisted.internet.error import NoProtocol
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLContextFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions, optionsForClientTLS
 from twisted.internet.utils import getProcessOutputAndValue
@@ -27,7 +27,7 @@ from twisted_beastws.errors import HandshakeTimeout, PeerNotVerified
 from twisted_beastws.tls.endpoint import VerifiedEndpoint, tls_endpoint
 from twisted_beastws.tls.unverified import UnverifiedTLS
 
-from ..loopback import PATIENCE, Noting, Script, failure_of, leaving_nothing, switching, until
+from ..loopback import PATIENCE, Noting, Script, failure_of, field, leaving_nothing, switching, until
 from .pki import BAD, FOR_CLIENTS, GOOD, HOST, Server, root, root_pem, trusted
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -126,6 +126,28 @@ class TestConnect:
             connecting = connect(f"wss://{HOST}/", protocol=Noting, endpoint=loopback(port), tls=tls)
             failure = await failure_of(connecting)
             assert str(failure) == f"the certificate for {HOST} cannot be accepted: it is for other.example"
+
+    @pytest.mark.parametrize(("host", "named"), [(HOST + ".", HOST), (HOST, HOST), ("127.0.0.1", None)])
+    @pytest_twisted.ensureDeferred
+    async def test_the_roots_dot_is_in_the_host_field_and_not_in_sni(self, host: str, named: str | None) -> None:
+        """RFC 6066 §3."""
+        names: list[bytes | None] = []
+        options = Server(HOST, "IP:127.0.0.1", signer=root()).options()
+        options.getContext().set_tlsext_servername_callback(lambda tls: names.append(tls.get_servername()))
+
+        @implementer(IOpenSSLContextFactory)
+        class Options:
+            def getContext(self) -> Any:
+                return options.getContext()
+
+        script = upgrading()
+        port = reactor.listenSSL(0, script, Options(), interface="127.0.0.1")
+        ws = await connect(f"wss://{host}/", endpoint=loopback(port.getHost().port), tls=trusting)
+        assert names == [None if named is None else named.encode()]
+        assert field(script.requests[0], b"Host") == host.encode()
+        ws.abort()
+        await script.connections[0].lost
+        await port.stopListening()
 
     @leaving_nothing
     async def test_a_silent_server_meets_the_timeout(self) -> None:
