@@ -15,8 +15,9 @@ from twisted.internet.task import Clock
 
 from twisted_beastws.hub import Hub
 from twisted_beastws.hub.backplane import BackplaneState, order_of
-from twisted_beastws.hub.redis import Link, RedisBackplane
+from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.hub.redis_errors import LinkLost, Refused
+from twisted_beastws.hub.redis_interfaces import Link
 from twisted_beastws.hub.redis_scripts import (
     ENTRY_COST,
     ROOM_COST,

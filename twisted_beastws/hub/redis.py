@@ -29,8 +29,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
@@ -50,9 +49,12 @@ from twisted_beastws.hub.backplane import (
     order_of,
 )
 from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy, Trouble, why_lost
+from twisted_beastws.hub.redis_interfaces import Link
+from twisted_beastws.hub.redis_messages import decode, encode
+from twisted_beastws.hub.redis_names import Names
 from twisted_beastws.hub.redis_recovery import STEP, Recovery
 from twisted_beastws.hub.redis_rooms import Arrival, Own, RoomReader
-from twisted_beastws.hub.redis_scripts import Order, Page, Part, Place, Swept, Taken, Verified
+from twisted_beastws.hub.redis_scripts import Order, Page, Part, Place, Taken, Verified
 from twisted_beastws.hub.redis_url import RedisURL
 
 if TYPE_CHECKING:
@@ -67,59 +69,7 @@ LOG_INTERVAL = 60.0
 MAX_UNDELIVERED = 256
 """Messages that the hub has not sent to all members; beyond them, the link reads no more until it has."""
 
-MAX_NAMES = 1000
-"""Names in one answer of `RedisBackplane.who`."""
-
-WHO_TIME = 1.0
-"""Seconds for which an answer of `RedisBackplane.who` about a large room is given to further callers."""
-
 _PREFIX = re.compile(r"[!-~]{1,64}")
-
-
-class Link(Protocol):
-    """Both connections to a Redis, one for commands and one for what is published, and their reconnection.
-
-    Its commands are for while it is linked; a command fails with `Refused`, or `LinkLost` when a connection is lost.
-    ``known`` is the latest id that the caller knows, a space, and the epoch that it knows.
-    """
-
-    def start(self) -> None: ...
-    def stop(self) -> Deferred[None]: ...
-    def restart(self, why: Exception) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-    def position(self, known: str) -> Deferred[Verified]: ...
-    def subscribe(self, rooms: Sequence[str | None]) -> Deferred[None]: ...
-    def unsubscribe(self, rooms: Sequence[str]) -> None: ...
-    def publish(self, known: str, room: str | None, payload: bytes, keep: int, ref: str) -> Deferred[Taken]: ...
-    def read(self, known: str, room: str, after: str, count: int, size: int) -> Deferred[Part]: ...
-    def sweep(self, known: str, rooms: Sequence[tuple[str, str]]) -> Deferred[Swept]: ...
-    def enter(self, room: str, names: dict[str, str]) -> Deferred[object]: ...
-    def exit(self, room: str, member: str) -> Deferred[object]: ...
-    def renew(self) -> Deferred[object]: ...
-    def roster(self, room: str, cursor: int, count: int) -> Deferred[Page]: ...
-
-
-class LinkUser(Protocol):
-    """What a `Link` tells. known: the latest id that the hub knows."""
-
-    @property
-    def known(self) -> str: ...
-
-    def linked(self) -> Deferred[None]:
-        """Both connections are there. Fires when the hub can work with them; the link begins anew if it fails."""
-
-    def lost(self, why: BaseException) -> None:
-        """They are gone, or did not come about; the link tries again."""
-
-    def received(self, room: str | None, message_id: str, previous: str, epoch: str, payload: bytes) -> None:
-        """Something was published."""
-
-    def occupied(self) -> list[str]:
-        """The rooms that have named members here."""
-
-    def beat(self, trouble: Trouble | None, verified: Verified | None, lease_expired: bool) -> None:
-        """A sign of life was written, or refused."""
 
 
 class RedisBackplane:
@@ -196,8 +146,8 @@ class RedisBackplane:
         self._place = Place("", "0-0")
         self._known: Order = (0, 0)
         self._logged: dict[str, float] = {}
-        self._listed: dict[str, tuple[float, Deferred[Any]]] = {}
         self._recovery = Recovery(self)
+        self._names = Names(self, self._recovery)
         self._rooms: dict[str | None, RoomReader] = {}
         self._everyone = self._new_reader(None)
 
@@ -213,7 +163,6 @@ class RedisBackplane:
         link, self._link = self._link, None
         self._is_linked = self.ready = False
         self.state = BackplaneState.STOPPED
-        self._listed.clear()
         for reader in list(self._rooms.values()):
             reader.subscribed()
         return succeed(None) if link is None else link.stop()
@@ -283,7 +232,7 @@ class RedisBackplane:
         message = Message(room, data, None, self._hub_name, self._published)
         if not self._is_linked:
             return self._publish_away(message, exclude, ref)
-        payload = _encode(message)
+        payload = encode(message)
         if self.in_flight + len(payload) > self._max_in_flight:
             self.failures["overloaded"] += 1
             return fail(PublishError("the backplane is too slow: the message was not sent", False))
@@ -320,35 +269,10 @@ class RedisBackplane:
 
     def who(self, room: str) -> Deferred[list[str]]:
         """Fire with names of the room's members, at most 1000; of a large room, as of at most a second ago."""
-        return self.listed(room).addCallback(lambda page: list(page.names))
-
-    def listed(self, room: str) -> Deferred[Page]:
-        """Fire with a page of names of the room's members, and how many members have a name."""
-        reader = self._rooms.get(room)
-        names = [] if reader is None else list(reader.names.values())[:MAX_NAMES]
-        here = Page(0, 0 if reader is None else len(reader.names), names)
-        if not self._is_linked:
-            return succeed(here)
-        now = self.reactor.seconds()
-        for other, (until, _) in list(self._listed.items()):
-            if until <= now:
-                del self._listed[other]
-        if room not in self._listed:
-            answer = Deferred.fromCoroutine(self._recovery.list_names(room, MAX_NAMES))
-            self._listed[room] = (now + WHO_TIME, answer)
-            answer.addBoth(self._has_listed, room, here)
-        return _shared(self._listed[room][1]) if room in self._listed else _shared(answer)
-
-    def _has_listed(self, page: Page | Failure, room: str, here: Page) -> Page:
-        # A short list is asked for each time: it is as fresh as it is cheap.
-        if isinstance(page, Failure) or page.total <= STEP:
-            self._listed.pop(room, None)
-        return here if isinstance(page, Failure) else page
-
-    # What the parts share.
+        return self._names.page(room).addCallback(lambda page: list(page.names))
 
     def roster(self, room: str, after: str | None, most: int) -> Deferred[Roster]:
-        return self.listed(room).addCallback(_roster, after, most)
+        return self._names.page(room).addCallback(_roster, after, most)
 
     @property
     def _up(self) -> Link:
@@ -448,14 +372,20 @@ class RedisBackplane:
         await link.subscribe([None])
         self._links += 1
         self._is_linked = self.ready = True
-        self.state = BackplaneState.CONNECTED
-        self._logged.clear()
-        self.log.info("the backplane {url} is connected", url=self.url)
         for reader in self._rooms.values():
             if reader.waiting is None:
                 reader.waiting = ()
             if not sure:
                 reader.doubt()
+        listed = self._recovery.list_members(again=True)
+        if len(self._rooms) <= STEP:
+            # Then it is quick, and `who` is right from the beginning.
+            await listed
+            if not self._is_linked:
+                raise LinkLost("the connection was lost")
+        self.state = BackplaneState.CONNECTED
+        self._logged.clear()
+        self.log.info("the backplane {url} is connected", url=self.url)
         self._learn(place)
         self._recovery.begin(list(self._rooms.values()))
 
@@ -576,37 +506,12 @@ class RedisBackplane:
         try:
             if message_id is not None:
                 order_of(message_id)
-            return _decode(room, message_id, payload)
+            return decode(room, message_id, payload)
         except ValueError:
             self.log.warn(
                 "another program publishes where the backplane does: {room!r}, {id!r}", room=room, id=message_id
             )
             return None
-
-
-def _encode(message: Message) -> bytes:
-    kind, data = ("t", message.data.encode()) if isinstance(message.data, str) else ("b", message.data)
-    return f"{message.sender} {message.number} {kind}\n".encode() + data
-
-
-def _decode(room: str | None, message_id: str | None, payload: bytes) -> Message:
-    head, newline, data = payload.partition(b"\n")
-    sender, number, kind = head.decode().split(" ")
-    if not newline or kind not in ("t", "b"):
-        raise ValueError("not a message of ours")
-    return Message(room, data.decode() if kind == "t" else data, message_id, sender, int(number))
-
-
-def _shared(answer: Deferred[Any]) -> Deferred[Any]:
-    """A Deferred that fires as ``answer`` does, for one of its callers."""
-    share: Deferred[Any] = Deferred()
-
-    def fire(result: Any) -> Any:
-        share.callback(result)
-        return result
-
-    answer.addCallback(fire)
-    return share
 
 
 def _roster(page: Page, after: str | None, most: int) -> Roster:

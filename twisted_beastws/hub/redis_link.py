@@ -16,8 +16,8 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
 from twisted_beastws.hub import redis_scripts as scripts
-from twisted_beastws.hub.redis import LinkUser
 from twisted_beastws.hub.redis_errors import LinkLost, Refused
+from twisted_beastws.hub.redis_interfaces import LinkUser
 from twisted_beastws.hub.redis_protocol import Connection, Subscriber
 from twisted_beastws.hub.redis_scripts import Page, Part, Swept, Taken, Verified
 from twisted_beastws.hub.redis_url import RedisURL

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -84,12 +84,13 @@ class Recovery:
         failure.trap(Refused, LinkLost)
         self._unlisted = True
 
-    def list_members(self, again: bool) -> None:
-        """Redis takes writes: list the members here, if they are not."""
+    def list_members(self, again: bool) -> Deferred[None]:
+        """Redis takes writes: list the members here, if they are not. Fires when that is done."""
         self._unlisted = self._unlisted or again
-        if self._unlisted and not self._listing:
-            self._listing = True
-            self._run(self._list_members(self._backplane.links))
+        if not self._unlisted or self._listing:
+            return succeed(None)
+        self._listing = True
+        return self._run(self._list_members(self._backplane.links))
 
     async def list_names(self, room: str, most: int) -> Page:
         """Read names until there are ``most``, or no more."""
@@ -111,8 +112,8 @@ class Recovery:
 
     # Steps.
 
-    def _run(self, steps: Coroutine[Any, Any, None]) -> None:
-        Deferred.fromCoroutine(steps).addErrback(self._ended)
+    def _run(self, steps: Coroutine[Any, Any, None]) -> Deferred[None]:
+        return Deferred.fromCoroutine(steps).addErrback(self._ended)
 
     def _ended(self, failure: Failure) -> None:
         # The loss of the link is told by itself, and all begins anew then.

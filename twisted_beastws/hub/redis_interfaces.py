@@ -1,0 +1,57 @@
+"""What a backplane and its link to Redis know of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from twisted_beastws.hub.redis_errors import Trouble
+from twisted_beastws.hub.redis_scripts import Page, Part, Swept, Taken, Verified
+
+
+class Link(Protocol):
+    """Both connections to a Redis, one for commands and one for what is published, and their reconnection.
+
+    Its commands are for while it is linked; a command fails with `Refused`, or `LinkLost` when a connection is lost.
+    ``known`` is the latest id that the caller knows, a space, and the epoch that it knows.
+    """
+
+    def start(self) -> None: ...
+    def stop(self) -> Deferred[None]: ...
+    def restart(self, why: Exception) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def position(self, known: str) -> Deferred[Verified]: ...
+    def subscribe(self, rooms: Sequence[str | None]) -> Deferred[None]: ...
+    def unsubscribe(self, rooms: Sequence[str]) -> None: ...
+    def publish(self, known: str, room: str | None, payload: bytes, keep: int, ref: str) -> Deferred[Taken]: ...
+    def read(self, known: str, room: str, after: str, count: int, size: int) -> Deferred[Part]: ...
+    def sweep(self, known: str, rooms: Sequence[tuple[str, str]]) -> Deferred[Swept]: ...
+    def enter(self, room: str, names: dict[str, str]) -> Deferred[object]: ...
+    def exit(self, room: str, member: str) -> Deferred[object]: ...
+    def renew(self) -> Deferred[object]: ...
+    def roster(self, room: str, cursor: int, count: int) -> Deferred[Page]: ...
+
+
+class LinkUser(Protocol):
+    """What a `Link` tells. known: the latest id that the hub knows."""
+
+    @property
+    def known(self) -> str: ...
+
+    def linked(self) -> Deferred[None]:
+        """Both connections are there. Fires when the hub can work with them; the link begins anew if it fails."""
+
+    def lost(self, why: BaseException) -> None:
+        """They are gone, or did not come about; the link tries again."""
+
+    def received(self, room: str | None, message_id: str, previous: str, epoch: str, payload: bytes) -> None:
+        """Something was published."""
+
+    def occupied(self) -> list[str]:
+        """The rooms that have named members here."""
+
+    def beat(self, trouble: Trouble | None, verified: Verified | None, lease_expired: bool) -> None:
+        """A sign of life was written, or refused."""
