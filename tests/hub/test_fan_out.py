@@ -325,6 +325,13 @@ class TestPublishers:
         assert heard(quiet) == {("z" * 100,)}
         assert hub.waiting == 0
 
+    @pytest.mark.parametrize(
+        ("value", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError), (True, TypeError)]
+    )
+    def test_a_max_waiting_that_is_no_number_of_bytes_is_refused(self, value: Any, error: type[Exception]) -> None:
+        with pytest.raises(error, match=r"Hub\(max_waiting="):
+            Hub(max_waiting=value)
+
     def test_a_refused_message_is_in_no_history(self, turns: Turns) -> None:
         hub = Hub(reactor=turns.reactor, max_waiting=OVERHEAD)
         crowd(hub, "a")

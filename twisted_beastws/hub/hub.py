@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import isclass
 from itertools import count
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -12,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.errors import ConnectionClosed, LocalError
+from twisted_beastws.hub.arguments import check_hub, check_join, check_room, checked_message
 from twisted_beastws.hub.backplane import (
     Backplane,
     BackplaneState,
@@ -23,9 +23,10 @@ from twisted_beastws.hub.backplane import (
 )
 from twisted_beastws.hub.catching_up import CatchUp
 from twisted_beastws.hub.fan_out import Delivery, FanOut, cost_of
+from twisted_beastws.hub.members import Member, Render, as_published, untold
 from twisted_beastws.options import kind_of
 from twisted_beastws.protocol import State, WebSocketProtocol
-from twisted_beastws.wire.prepared import Prepared, forgotten, prepare
+from twisted_beastws.wire.prepared import Prepared, prepare
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -37,36 +38,6 @@ MAX_LISTED = 1000
 
 PARTS = 16
 """Parts of a history, of 32 messages or 256 KiB, that a member gets before other connections get their turn."""
-
-Render = Callable[[Message], "str | bytes | None"]
-"""Makes of a message what a member is sent, or None for nothing."""
-
-
-def untold(message: Message) -> None:
-    """Nothing, for members that are not told of gaps."""
-
-
-def as_published(message: Message) -> str | bytes | None:
-    """The message's data."""
-    return message.data
-
-
-class Member:
-    """A connection in a room. since: the number of the last message that the hub accepted before it joined."""
-
-    __slots__ = ("catch_up", "connection", "key", "left", "named", "render", "render_gap", "since")
-
-    def __init__(
-        self, connection: WebSocketProtocol, key: str, render: Render, render_gap: Render, named: bool, since: int
-    ) -> None:
-        self.connection = connection
-        self.key = key
-        self.render = render
-        self.render_gap = render_gap
-        self.named = named
-        self.since = since
-        self.catch_up: CatchUp | None = None
-        self.left = False
 
 
 class Hub:
@@ -107,14 +78,7 @@ class Hub:
         max_waiting: int = 1 << 24,
         reactor: IReactorTime | None = None,
     ) -> None:
-        if slow_reader not in ("close", "drop"):
-            raise ValueError(f"Hub(slow_reader={slow_reader!r}): must be 'close' or 'drop'")
-        if max_buffered is not None and (isinstance(max_buffered, bool) or not isinstance(max_buffered, int)):
-            raise TypeError(f"Hub(max_buffered={max_buffered!r}): give a number of bytes, or None")
-        if max_buffered is not None and max_buffered < 1:
-            raise ValueError(f"Hub(max_buffered={max_buffered!r}): must be greater than 0, or None")
-        if backplane is not None and (isclass(backplane) or not hasattr(backplane, "subscribe")):
-            raise TypeError(f"Hub() takes a backplane such as RedisBackplane(url), not {kind_of(backplane)}")
+        check_hub(backplane, max_buffered, slow_reader, max_waiting)
         self.backplane: Backplane = LocalBackplane() if backplane is None else backplane
         self.dropped = 0
         self.expelled = 0
@@ -215,13 +179,7 @@ class Hub:
         """
         if not hasattr(connection, "when_closed"):
             raise TypeError(f"join(connection, room): give an open WebSocketProtocol first, not {kind_of(connection)}")
-        _check_room(room)
-        for argument, value in (("name", name), ("after", after)):
-            if not isinstance(value, str | None):
-                raise TypeError(f"join({argument}={value!r}): give str, or None")
-        for argument, function in (("render", render), ("gap", gap)):
-            if not callable(function):
-                raise TypeError(f"join({argument}={function!r}): give a function of a Message")
+        check_join(room, name, after, render, gap)
         if connection.state is State.CLOSED:
             raise ConnectionClosed(cast("CloseReason", connection.close_reason))
         if after is not None:
@@ -291,7 +249,7 @@ class Hub:
             whether the members here get it. It fails with `PublishUnknown` if nobody knows whether the backplane took
             it.
         """
-        _check_room(room)
+        check_room(room)
         return self._publish(room, message, exclude, keep, ref)
 
     def publish_to_all(self, message: str | bytes, *, exclude: WebSocketProtocol | None = None) -> Deferred[None]:
@@ -311,7 +269,7 @@ class Hub:
         ref: str | None = None,
     ) -> Deferred[str | None]:
         self._begin()
-        message = _checked(message)
+        message = checked_message(message)
         if self._fan_out.waits(room) and self.waiting + cost_of(message) > self._max_waiting:
             return fail(PublishError("the hub is too slow: too many messages wait to be sent", False))
         # A backplane of somebody else's need not know of refs.
@@ -451,19 +409,3 @@ class Hub:
 
 def _first(rooms: dict[str, Member], number: int) -> Member | None:
     return next((member for member in rooms.values() if member.since < number), None)
-
-
-def _check_room(room: object) -> None:
-    if not isinstance(room, str):
-        raise TypeError(f"room: give its name as str, not {kind_of(room)}")
-
-
-def _checked(message: str | bytes) -> str | bytes:
-    """The message, in memory that nobody changes; for one that cannot be sent, the caller gets the error now."""
-    if isinstance(message, str):
-        if not message.isascii():
-            message.encode()
-        return message
-    if not isinstance(message, (bytes, bytearray, memoryview)):
-        raise TypeError(f"publish() takes str or bytes, not {type(message).__name__}{forgotten(message)}")
-    return bytes(message)

@@ -1,0 +1,52 @@
+"""Checks of a hub's arguments: a wrong one gets one line that says what to give."""
+
+from __future__ import annotations
+
+from inspect import isclass
+
+from twisted_beastws.options import kind_of
+from twisted_beastws.wire.prepared import forgotten
+
+
+def check_hub(backplane: object, max_buffered: object, slow_reader: object, max_waiting: object) -> None:
+    """Raise TypeError or ``ValueError`` for what a `Hub` cannot be made of."""
+    if slow_reader not in ("close", "drop"):
+        raise ValueError(f"Hub(slow_reader={slow_reader!r}): must be 'close' or 'drop'")
+    if max_buffered is not None and (isinstance(max_buffered, bool) or not isinstance(max_buffered, int)):
+        raise TypeError(f"Hub(max_buffered={max_buffered!r}): give a number of bytes, or None")
+    if max_buffered is not None and max_buffered < 1:
+        raise ValueError(f"Hub(max_buffered={max_buffered!r}): must be greater than 0, or None")
+    if backplane is not None and (isclass(backplane) or not hasattr(backplane, "subscribe")):
+        raise TypeError(f"Hub() takes a backplane such as RedisBackplane(url), not {kind_of(backplane)}")
+    if isinstance(max_waiting, bool) or not isinstance(max_waiting, int):
+        raise TypeError(f"Hub(max_waiting={max_waiting!r}): give a number of bytes")
+    if max_waiting < 1:
+        raise ValueError(f"Hub(max_waiting={max_waiting!r}): must be greater than 0")
+
+
+def check_join(room: object, name: object, after: object, render: object, gap: object) -> None:
+    """Raise TypeError for an argument of the wrong kind."""
+    check_room(room)
+    for argument, value in (("name", name), ("after", after)):
+        if not isinstance(value, str | None):
+            raise TypeError(f"join({argument}={value!r}): give str, or None")
+    for argument, function in (("render", render), ("gap", gap)):
+        if not callable(function):
+            raise TypeError(f"join({argument}={function!r}): give a function of a Message")
+
+
+def check_room(room: object) -> None:
+    """Raise TypeError for what is no room's name."""
+    if not isinstance(room, str):
+        raise TypeError(f"room: give its name as str, not {kind_of(room)}")
+
+
+def checked_message(message: str | bytes) -> str | bytes:
+    """Return a message in memory that the caller cannot change; raise an error for one that cannot be sent."""
+    if isinstance(message, str):
+        if not message.isascii():
+            message.encode()
+        return message
+    if not isinstance(message, (bytes, bytearray, memoryview)):
+        raise TypeError(f"publish() takes str or bytes, not {type(message).__name__}{forgotten(message)}")
+    return bytes(message)
