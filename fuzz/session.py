@@ -67,13 +67,16 @@ class Plan:
         self.text, self.binary = flags & 48 != 16, flags & 48 != 32
         self.alone = bool(flags & 64)
         self.bits = 9 if flags & 128 else 15
-        sizes = source.number(64)
+        sizes = source.number(256)
         self.limits = Limits(
             max_message_size=SIZES[sizes & 3],
             max_fragments=1 + (sizes >> 2 & 3),
-            fragment_size=SIZES[sizes >> 4],
+            fragment_size=None,
             slow_reader="drop" if sizes & 32 else "close",
+            max_messages_per_turn=(None, 1, 2, 5)[sizes >> 6],
         )
+        # Any size goes with any other, which `Limits` refuses.
+        self.fragment_size = SIZES[sizes >> 4 & 3]
         self.reactions = [source.number(32) for _ in range(source.number(8))]
         self.steps = list(self._steps(source))
 
@@ -119,6 +122,7 @@ class Connection:
         self.events: list[Any] = []
         self.writes: list[tuple[int, bytes]] = []
         self.reactions = iter(reactions)
+        self.turn_is_awaited = False
         arguments = (server, self, self, lambda: 0.0, limits)
         if plan.deflating:
             agreed = Negotiated("", plan.bits, plan.bits, plan.alone, plan.alone)
@@ -126,6 +130,8 @@ class Connection:
             self.session = module.DeflateSession(*arguments, deflate)
         else:
             self.session = module.Session(*arguments)
+        if plan.fragment_size is not None:
+            self.session.fragment_size = plan.fragment_size
 
     def hold(self, size: int) -> None:
         """Count no memory: nothing here has a limit of it."""
@@ -178,6 +184,9 @@ class Connection:
                 self.session.feed(payload)
             elif step != RAISE or payload == b"fail":
                 self.do(step, payload)
+            while self.turn_is_awaited:
+                self.turn_is_awaited = False
+                self.session.next_turn()
         return self
 
     # Sink.
@@ -215,6 +224,9 @@ class Connection:
         except ZeroDivisionError:
             self.hook_failed()
 
+    def turn_awaited(self) -> None:
+        self.turn_is_awaited = True
+
     def session_ended(self) -> None:
         self.events.append(("ended",))
 
@@ -250,7 +262,7 @@ def check(data: bytes) -> None:
             assert (whole.outcome, whole.wire) == (ours.outcome, ours.wire), (whole.outcome, ours.outcome)
     peer = Connection(PURE, plan, not plan.server, Limits(max_message_size=None, max_fragments=None), [])
     peer.receive_as(Plan(b""))
-    peer.session.feed(ours.wire)
+    peer.run([(0, ours.wire)])
     assert peer.session.error is None, peer.session.error
     assert peer.session.received == ours.session.sent
 
