@@ -965,6 +965,7 @@ class WebSocketProtocol(Protocol):
         else:
             deflate = PerMessageDeflate(self.deflate, settings.deflate, server)
             session = deflating(server, self, self.outgoing, now, limits, deflate)
+        session.one_chunk_a_turn = self.outgoing.direct
         if limited:
             cast(Any, session).limit(limits, Counter() if self.server is None else self.server.refusals)
         return session

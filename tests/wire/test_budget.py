@@ -91,6 +91,17 @@ class TestMessages:
         recorder.session.next_turn()
         assert heard(recorder) == ["0", "1", "2", "3", "4"]
 
+    def test_each_chunk_of_tcp_has_its_own_budget(self, server):
+        recorder = Recorder(server, THREE)
+        recorder.session.one_chunk_a_turn = True
+        for number in range(5):
+            fed(recorder, (TEXT, b"%d" % number))
+        assert (heard(recorder), recorder.turns) == (["0", "1", "2", "3", "4"], 0)
+        fed(recorder, *texts(4))
+        assert (len(recorder.events), recorder.session.spent, recorder.turns) == (8, True, 1)
+        recorder.take_turns()
+        assert (len(recorder.events), recorder.session.spent, recorder.turns) == (9, False, 1)
+
     def test_the_next_turn_is_asked_for_when_half_is_spent(self, server):
         recorder = Recorder(server, Limits(max_messages_per_turn=10))
         fed(recorder, *texts(5))

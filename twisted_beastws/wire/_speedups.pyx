@@ -228,7 +228,7 @@ cdef class FrameCodec:
 
     cdef public object on_text, on_binary, now, wall, sink
     cdef public double received_at, lead
-    cdef public bint server, accepts_rsv1, sendable, closed, whole, compressed, spent
+    cdef public bint server, accepts_rsv1, sendable, closed, whole, compressed, spent, one_chunk_a_turn
     cdef public int halted, message_opcode
     cdef public uint64_t max_frame_size, max_message_size, message_size, fragment_size
     cdef public object message_began_at
@@ -276,11 +276,14 @@ cdef class FrameCodec:
     def feed(self, bytes data not None):
         """Take a chunk as it was received. Never raises for what the peer or a hook did."""
         self.received_at = self.now()
-        # A transport may give several chunks in one turn, as TLS does: they share the budget.
         if self._turn_awaited:
             self._look_at = self._frames_left
+        elif self.one_chunk_a_turn:
+            self._turn_began = self.received_at
+            self._frames_left = self._turn_frames
+            self._look_soon()
         else:
-            # The time since the last chunk was not ours.
+            # Chunks of one turn share the budget; the time since the last chunk was not ours.
             self._turn_began = self.received_at - self._used
             self._look_soon()
         if self.wall is not None and fabs(<double>self.wall() - self.received_at - self.lead) > LEAP:
@@ -315,13 +318,13 @@ cdef class FrameCodec:
             self._gathering = False
             if self._waiting:
                 self.flush()
-        self._used = <double>self.now() - self._turn_began
-        # The next turn is asked for early, because nothing else shows that one has begun.
-        if self.spent or (not self._turn_awaited and self._half_used()):
+        if self.spent or (not self.one_chunk_a_turn and not self._turn_awaited and self._half_used()):
             self._turn_awaited = True
             self.turn_awaited()
 
-    cdef bint _half_used(self) noexcept:
+    cdef bint _half_used(self) except -1:
+        # Whether to ask for the next turn: nothing else shows that one has begun.
+        self._used = <double>self.now() - self._turn_began
         return 2 * self._used > self._turn_time or self._frames_left < self._turn_frames // 2
 
     cdef void _look_soon(self) noexcept:

@@ -185,6 +185,7 @@ class FrameCodec:
         keeps the first answer.
     wall, lead: another clock, which may be set, and the seconds that it is ahead of ``now``. A chunk that comes when it
         is not is told to `clock_was_set`. None: there is no such clock.
+    one_chunk_a_turn: the transport gives at most one chunk in a turn of the reactor, as TCP does; TLS gives several.
     spent: the connection's budget for this turn of the reactor is spent, and the rest of its chunk waits. See
         `set_budget`.
     """
@@ -218,6 +219,7 @@ class FrameCodec:
         "now",
         "on_binary",
         "on_text",
+        "one_chunk_a_turn",
         "received_at",
         "sendable",
         "server",
@@ -246,6 +248,7 @@ class FrameCodec:
         self.received_at = now()
         self.wall: Callable[[], float] | None = None
         self.lead = 0.0
+        self.one_chunk_a_turn = False
         self.accepts_rsv1 = False
         self.sendable = True
         # A close frame was sent, or nothing will be: no frame follows.
@@ -324,11 +327,14 @@ class FrameCodec:
         What hooks send meanwhile leaves as one write at the end (or each 64 KiB).
         """
         self.received_at = self.now()
-        # A transport may give several chunks in one turn, as TLS does: they share the budget.
         if self._turn_awaited:
             self._look_at = self._frames_left
+        elif self.one_chunk_a_turn:
+            self._turn_began = self.received_at
+            self._frames_left = self._turn_frames
+            self._look_soon()
         else:
-            # The time since the last chunk was not ours.
+            # Chunks of one turn share the budget; the time since the last chunk was not ours.
             self._turn_began = self.received_at - self._used
             self._look_soon()
         if self.wall is not None and abs(self.wall() - self.received_at - self.lead) > LEAP:
@@ -363,12 +369,14 @@ class FrameCodec:
             self._gathering = False
             if self._gathered:
                 self.flush()
-        used = self._used = self.now() - self._turn_began
-        half_used = 2 * used > self._turn_time or self._frames_left < self._turn_frames // 2
-        # The next turn is asked for early, because nothing else shows that one has begun.
-        if self.spent or (half_used and not self._turn_awaited):
+        if self.spent or (not self.one_chunk_a_turn and not self._turn_awaited and self._half_used()):
             self._turn_awaited = True
             self.turn_awaited()
+
+    def _half_used(self) -> bool:
+        """Whether to ask for the next turn: nothing else shows that one has begun."""
+        used = self._used = self.now() - self._turn_began
+        return 2 * used > self._turn_time or self._frames_left < self._turn_frames // 2
 
     def _look_soon(self) -> None:
         """Look at the budget after the next frame, and then less and less often."""
