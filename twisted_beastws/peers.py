@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -37,6 +38,7 @@ LOCAL = Peer("unix", "unix")
 """All programs on UNIX sockets that forward no address."""
 
 
+@lru_cache(maxsize=1024)
 def peer_of(host: str) -> Peer:
     """Return the peer that ``host`` is part of."""
     host = plain_host(host.partition("%")[0])
