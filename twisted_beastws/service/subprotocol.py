@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, unquote
 
 from twisted_beastws.hub import Message
 from twisted_beastws.hub.backplane import order_of
-from twisted_beastws.service.names import tidy
+from twisted_beastws.service.names import MAX_MARKS, tidy
 
 CHAT_V1 = "chat.v1+json"
 
@@ -83,7 +83,8 @@ def entry_of(query: str) -> Entry:
     if name is not None:
         name = tidy(name, MAX_NAME)
         if name is None:
-            raise BadRequest(f"the name must be 1 to {MAX_NAME} visible characters, with no space at its ends")
+            marks = f"at most {MAX_MARKS} combining marks on each"
+            raise BadRequest(f"the name must be 1 to {MAX_NAME} visible characters, {marks}, no space at its ends")
     if after is not None:
         try:
             order_of(after)
