@@ -264,7 +264,8 @@ class FrameCodec:
         self._remaining = 0
         self._key: bytes | None = None
         self._gathering = False
-        self._gathered: list[bytes] = []
+        # Joined at once: a small frame's object is many times its content.
+        self._gathered = bytearray()
         self._waiting = 0
         self.set_budget(None, None)
 
@@ -588,7 +589,7 @@ class FrameCodec:
         """Write a whole frame, or gather it, as `emit` does; ``first`` is its first octet."""
         # The sink is asked once for what leaves together: nothing is written before it.
         if self._gathering and len(frame) < GATHER_LIMIT and (self._waiting or self.sink.free):
-            self._gathered.append(frame)
+            self._gathered += frame
             self._waiting += len(frame)
             if self._waiting >= GATHER_LIMIT:
                 self.flush()
@@ -648,7 +649,7 @@ class FrameCodec:
 
     def flush(self) -> None:
         """Write what was gathered."""
-        gathered = b"".join(self._gathered)
+        gathered = bytes(self._gathered)
         self._gathered.clear()
         self._waiting = 0
         # Nothing waited in the sink, and each frame may be written alone.
