@@ -116,7 +116,8 @@ def check_request(request: Request) -> None:
         raise BadMethod
     check_host(request)
     try:
-        _check_upgrade(get)
+        if not asks or not has_token(get(b"Connection") or (), b"upgrade"):
+            _check_upgrade(get)
     except HandshakeError as error:
         if asks:
             raise

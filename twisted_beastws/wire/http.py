@@ -145,6 +145,8 @@ def raw_fields(headers: TwistedHeaders) -> dict[bytes, list[bytes]]:
 
 def list_elements(values: Sequence[bytes]) -> list[bytes]:
     """Return the first `MAX_LIST` elements of the comma-separated lists ``values`` (RFC 9110 §5.6.1)."""
+    if len(values) == 1 and b"," not in values[0]:
+        return [values[0].strip(b" \t")]
     found: list[bytes] = []
     for value in values:
         room = MAX_LIST - len(found)
