@@ -18,7 +18,8 @@ ROOMS = ("a", "b")
 GAP = "gap"
 STEPS = (
     *(("publish", "execute", "answer", "receive", "take_subscription", "settle") * 3),
-    *("publish with ref", "retry", "notice", "publish elsewhere"),
+    *("turn", "turn", "turn", "turn", "turn", "turn", "turn", "turn"),
+    *("publish with ref", "retry", "notice", "publish elsewhere", "publish elsewhere", "publish elsewhere"),
     *("cut", "cut early", "connect", "connect", "beat", "beat", "wait"),
     *("flush", "save", "restore", "evict", "clock back", "clock on", "clock stands"),
     *("OOM", "MISCONF", "READONLY", "LOADING", "well", "well"),
@@ -161,6 +162,9 @@ class World:
             # A third hub, which is never cut.
             for part in ROOMS[: 1 + which % 2]:
                 self.elsewhere(part)
+        elif name == "turn":
+            for part in ("take_subscription", "receive", "execute", "answer"):
+                getattr(link, part)()
         elif name in ("execute", "answer", "receive", "take_subscription", "settle", "beat"):
             getattr(link, name)()
         elif name in ("cut", "cut early"):

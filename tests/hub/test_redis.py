@@ -381,6 +381,25 @@ class TestLoss:
         assert members[1].heard == ["missed in b"]
         assert joined.heard == ["missed in c"]
 
+    def test_a_message_whose_predecessor_is_missing_waits_for_it(self, server: SimulatedRedis) -> None:
+        one = Node(server)
+        member = told(one)
+        one.link_.cut()
+        elsewhere(server, "a", "missed")
+        one.link_.connect()
+        while one.link_ not in server.subscribers["a"]:
+            one.link_.receive()
+            one.link_.execute()
+            one.link_.answer()
+            one.link_.take_subscription()
+        # Redis publishes it before it is asked which rooms are behind.
+        elsewhere(server, "a", "meanwhile")
+        while one.link_.coming:
+            one.link_.receive()
+        assert member.heard == []
+        one.link_.settle()
+        assert member.heard == ["missed", "meanwhile"]
+
     def test_long_histories_are_caught_up_in_parts(self, server: SimulatedRedis) -> None:
         one, two = Node(server, history=1000), Node(server, history=1000)
         member = told(one)
