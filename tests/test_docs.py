@@ -29,6 +29,7 @@ LISTED = {
     "howto/testing": 5,
     "howto/twisted-web": 3,
     "topics/backpressure": 3,
+    "topics/memory": 1,
     "coming-from/autobahn": 7,
     "coming-from/twisted-web-websocket": 4,
     "coming-from/websockets": 6,

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from twisted_beastws import Deflate, Limits, Origins, Timeouts, __version__
+from twisted_beastws.options import Derived
 
-from .programs import DOCS
+from .programs import DOCS, defined, listings
 
 TOPICS = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "topics").glob("*.md"))
 SIZES = {1 << 14: "16 KiB", 1 << 16: "64 KiB", 1 << 18: "256 KiB", 1 << 20: "1 MiB", 1 << 22: "4 MiB"}
@@ -33,7 +34,18 @@ def told(value: Any, unit: str) -> str:
 )
 def test_every_option_is_argued_by_its_default(options: Any, name: str) -> None:
     rows = re.findall(rf"^\| `{options.__name__}.{name}` \| (.*?) \| .", TOPICS, re.MULTILINE)
-    assert rows == [told(getattr(options(), name), " s")]
+    default = getattr(options(), name)
+    if isinstance(default, Derived):
+        # The page says what it follows, too.
+        rows = [row.partition(", or ")[0] for row in rows]
+    assert rows == [told(default, " s")]
+
+
+def test_a_budget_is_given_to_a_factory() -> None:
+    (program,) = listings("topics/memory")
+    names = defined(program)
+    assert names["factory"].buildProtocol(None) is not None
+    assert (names["budget"].used, names["budget"].closed) == (0, 0)
 
 
 @pytest.fixture(scope="module")

@@ -252,8 +252,9 @@ class TestMetrics:
 
     def test_are_documented(self, connect: Callable[..., Any], clock: Clock) -> None:
         from twisted_beastws.hub import Hub
+        from twisted_beastws.hub.redis import RedisBackplane
 
-        _, body = Served(connect, clock, Hub()).ask("/metrics")
+        _, body = Served(connect, clock, Hub(RedisBackplane("redis://localhost"))).ask("/metrics")
         documented = (Path(__file__).parents[2] / "docs" / "service.md").read_text()
         names = set(re.findall(r"^# TYPE (beastws_\w+) ", body, re.MULTILINE))
         assert len(names) > 10

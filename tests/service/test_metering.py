@@ -265,7 +265,7 @@ class TestHandshakes:
         assert server.meter.handshakes == {"timeout": 1}
 
     def test_who_was_answered_and_says_nothing_more_is_none(self, serve: Any, clock: Clock) -> None:
-        server = serve(timeouts=Timeouts(handshake=5.0))
+        server = serve(timeouts=Timeouts(handshake=5.0, keep_alive=5.0))
         peer = server.client(opened=False)
         peer.sends(peer.HEAD.replace(b"GET", b"POST"))
         clock.advance(5.1)

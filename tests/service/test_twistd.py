@@ -294,12 +294,12 @@ class TestUnclean:
                 assert client.read(1 << 16).partition(b"\r\n")[0] in (b"", b"HTTP/1.1 400 Bad Request")
 
     @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux tells how many connections a server has")
-    def test_300_halves_of_a_request_are_gone_after_the_timeout(self, tmp_path: Path) -> None:
+    def test_200_halves_of_a_request_are_gone_after_the_timeout(self, tmp_path: Path) -> None:
         half = UPGRADE[: len(UPGRADE) // 2]
         with running(tmp_path, "--handshake-timeout=1") as service, joined(service) as one, ExitStack() as stack:
             before = service.open_files()
             began = time.monotonic()
-            clients = [stack.enter_context(RawClient(service, half)) for _ in range(300)]
+            clients = [stack.enter_context(RawClient(service, half)) for _ in range(200)]
             assert {client.read(1) for client in clients} == {b""}
             assert time.monotonic() - began >= 1
             stack.close()
@@ -333,7 +333,7 @@ class TestHttp:
             (200, page, page),
             (200, 0, page),
             (404, 47, 47),
-            (400, 51, 51),
+            (426, 96, 96),
             (405, 46, 46),
             (200, page, page),
         ]
@@ -425,7 +425,7 @@ class TestTermination:
             running(tmp_path, "--drain-time=1", "--admin=tcp:0:interface=127.0.0.1") as service,
             socket.create_connection(("127.0.0.1", service.admin_port), PATIENCE) as asking,
         ):
-            asking.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            asking.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert asking.recv(12) == b"HTTP/1.1 200"
             service.terminate()
             assert service.ended() == 0

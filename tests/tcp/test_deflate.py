@@ -93,7 +93,7 @@ class TestAnswer:
     def test_octets(self, connect: Connect) -> None:
         peer = connect(opened=False, deflate=Deflate(server_max_window_bits=10), subprotocols=["chat"])
         answer = offer(peer, "permessage-deflate; client_max_window_bits\r\nSec-WebSocket-Protocol: chat")
-        assert answer.partition(b"\r\nServer:")[0] == (
+        assert answer.partition(b"\r\nDate:")[0] == (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n"
             b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10"

@@ -58,10 +58,11 @@ class TestSameResults:
         server = data.draw(st.booleans())
         wire = peer.to(server, *data.draw(st.lists(FRAMES, max_size=8))) + data.draw(st.binary(max_size=20))
         chunks = peer.cut(wire, data.draw(st.lists(st.integers(0, max(len(wire), 1)), max_size=12)))
+        max_message_size, fragment_size = data.draw(st.sampled_from([(150, 100), (400, 100), (1 << 20, None)]))
         limits = Limits(
-            max_message_size=data.draw(st.sampled_from([150, 1 << 20])),
+            max_message_size=max_message_size,
             max_fragments=4,
-            fragment_size=100,
+            fragment_size=fragment_size,
             max_messages_per_turn=data.draw(st.sampled_from([1000, 1, 3, None])),
         )
         tick = data.draw(st.sampled_from([0.0, 0.0004, 0.003]))
