@@ -13,6 +13,7 @@ from functools import cache
 from io import StringIO
 from typing import Any
 
+import hypothesis
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.asyncioreactor import install as install_asyncio
 from twisted.trial.reporter import Reporter
@@ -79,6 +80,9 @@ def main(directory: str, modules: list[str]) -> None:
     # Most of the time of the tests of TLS went into the same two certificates, made anew for each.
     test_sslverify.makeCertificate = cache(test_sslverify.makeCertificate)
     AsyncioSelectorReactor.iterate = iterate
+    # Twisted's property tests must not fail because the machine is busy.
+    hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+    hypothesis.settings.load_profile("patient")
     loader = TestLoader()
     suite = TestSuite([loader.loadByName(module) for module in modules])
     result = TrialRunner(Recorder, workingDirectory=directory).run(suite)
