@@ -43,6 +43,21 @@ def lines(logging: None) -> Iterator[list[str]]:
     assert not any("Traceback" in line or "Unhandled" in line for line in lines)
 
 
+def counted_waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of failures in a row, for each wait."""
+    from twisted_beastws.hub import redis_link
+
+    waits: list[int] = []
+
+    def backoff(failures: int) -> float:
+        waits.append(failures)
+        return 0.02
+
+    monkeypatch.setattr(redis_link, "BEAT", 60.0)
+    monkeypatch.setattr(redis_link, "backoff", backoff)
+    return waits
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Hub]]:
     """``hub(url)``: a hub that tries that Redis."""
@@ -166,6 +181,42 @@ class TestRefusedServers:
                 await until(lambda: any("a node of a Redis Cluster" in line for line in lines))
                 assert not one.ready and one.backplane.state is BackplaneState.REFUSING
                 await one.stop()
+
+    @pytest_twisted.ensureDeferred
+    async def test_a_replica_is_reported_once_and_tried_ever_more_rarely(
+        self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waits = counted_waits(monkeypatch)
+        with redis_running(tmp_path) as redis:
+            primary = hub(redis.url)
+            await until(lambda: primary.ready)
+            await primary.publish("a", "it has data now, by which it knows every hub")
+            await primary.stop()
+            redis.ask("REPLICAOF 127.0.0.1 1")
+            lines.clear()
+            one = hub(redis.url)
+            await until(lambda: len(waits) >= 8)
+            assert not one.ready and one.backplane.state is BackplaneState.READ_ONLY
+            assert waits[:8] == [1, 2, 3, 4, 5, 6, 7, 8]
+            assert len(lines) == 1 and "Redis is a replica and takes no writes: the URL must" in lines[0]
+            redis.ask("REPLICAOF NO ONE")
+            await until(lambda: one.ready)
+            await one.publish("a", "taken")
+
+    @pytest_twisted.ensureDeferred
+    async def test_one_that_refuses_each_message_is_tried_ever_more_rarely(
+        self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waits = counted_waits(monkeypatch)
+        with redis_running(tmp_path) as redis:
+            redis.ask("ACL SETUSER default -xadd")
+            one = hub(redis.url)
+            for attempt in range(1, 5):
+                await until(lambda: one.backplane.state is BackplaneState.CONNECTED)
+                await one.publish("a", "refused").addErrback(lambda failure: None)
+                await until(lambda attempt=attempt: len(waits) >= attempt)
+            assert waits[:4] == [1, 2, 3, 4]
+            await one.stop()
 
     @pytest_twisted.ensureDeferred
     async def test_one_that_accepts_and_says_nothing_makes_nobody_ready(

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import gatherResults
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
 
 from twisted_beastws.hub import Hub, PublishError, PublishUnknown
 from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.hub.redis import RedisBackplane
+from twisted_beastws.hub.redis_url import RedisURL
 
 from ..certificates import identity_pem
 from ..loopback import until
@@ -69,6 +72,21 @@ class Node:
         stub = Stub()
         await self.hub.join(stub.connection, room, **options)
         return stub
+
+
+class Idle:
+    """The user of a link, as far as it is asked."""
+
+    known = "0-0 "
+
+    def linked(self) -> Deferred[None]:
+        return succeed(None)
+
+    def lost(self, why: BaseException) -> None:
+        pass
+
+    def beat(self, *news: object) -> None:
+        pass
 
 
 async def refusal(hub: Hub, said: str) -> PublishError:
@@ -315,6 +333,34 @@ class TestLoss:
             hub.start()
             stopped = hub.stop()
             assert stopped.called and reactor.getDelayedCalls() == []
+
+    def test_a_redis_that_refuses_writes_is_probed_once_a_second_however_long(self) -> None:
+        pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
+        from twisted_beastws.hub.redis_link import RedisLink
+
+        # Over the connections' own bytes: of a real Redis this would take a minute.
+        reactor = MemoryReactorClock()
+        link = RedisLink(RedisURL.parse("unix:///redis"), Idle(), reactor)
+        link.start()
+        connections: list[tuple[Any, StringTransport]] = []
+        for _ in range(2):
+            built = reactor.unixClients[-1][1].buildProtocol(None)
+            connections.append((built, StringTransport()))
+            built.makeConnection(connections[-1][1])
+        probes = 0
+        for _ in range(120):
+            for (protocol, transport), reply in zip(connections, (b"-OOM full\r\n", b"+PONG\r\n"), strict=True):
+                asked = transport.value().count(b"\r\nSET\r\n") + transport.value().count(b"\r\nPING\r\n")
+                transport.clear()
+                protocol.dataReceived(reply * asked)
+                probes += asked if protocol is connections[0][0] else 0
+            reactor.advance(0.5)
+        stopped = link.stop()
+        for protocol, _transport in connections:
+            protocol.connectionLost(Failure(ConnectionDone()))
+        assert stopped.called
+        # One a second, and one for each beat.
+        assert 55 <= probes <= 70
 
     def test_the_waits_between_tries_grow_to_ten_seconds(self) -> None:
         pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")

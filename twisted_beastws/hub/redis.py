@@ -370,6 +370,7 @@ class RedisBackplane:
         link = self._up
         place, sure = await link.position(self.known)
         await link.subscribe([None])
+        await self._check_writes(link)
         self._links += 1
         self._is_linked = self.ready = True
         for reader in self._rooms.values():
@@ -388,6 +389,15 @@ class RedisBackplane:
         self.log.info("the backplane {url} is connected", url=self.url)
         self._learn(place)
         self._recovery.begin(list(self._rooms.values()))
+
+    @staticmethod
+    async def _check_writes(link: Link) -> None:
+        """Write something: a replica answers every question, and would count as connected until the first message."""
+        try:
+            await link.renew()
+        except Refused as refused:
+            if refused.trouble.remedy is Remedy.RECONNECT:
+                raise
 
     def lost(self, why: BaseException) -> None:
         """Nothing comes or goes; what has no id is delivered here."""
@@ -483,7 +493,7 @@ class RedisBackplane:
         self.state = trouble.state
         self._log_trouble("the backplane {url} takes no messages: {why}", trouble.logged)
         if trouble.remedy is Remedy.RECONNECT:
-            self._up.restart(why or Refused(trouble.logged))
+            self._up.restart(why or Refused(trouble.logged, trouble))
 
     def _log_trouble(self, line: str, why: str) -> None:
         now = self.reactor.seconds()

@@ -135,11 +135,11 @@ _BY_PART = (
 
 
 class Refused(Exception):
-    """Redis answered with an error. trouble: what it means."""
+    """Redis answered with an error. trouble: what it means; None is to be found out."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, trouble: Trouble | None = None) -> None:
         super().__init__(text)
-        self.trouble = trouble_of(text)
+        self.trouble = trouble_of(text) if trouble is None else trouble
 
 
 class LinkLost(Exception):

@@ -212,8 +212,11 @@ class RedisLink:
             why: BaseException = LinkLost("the connection was lost")
             try:
                 await self._connect()
-                failures = 0
+                since = self._reactor.seconds()
                 why = await self._one_is_gone()
+                # Redis may let us connect and then refuse each command: the waits grow all the same.
+                if not isinstance(why, Refused) or self._reactor.seconds() - since >= BEAT:
+                    failures = 0
             except CancelledError:
                 return
             except Exception as error:
@@ -282,7 +285,8 @@ class RedisLink:
             verified = await self.position(self._user.known)
         except Refused as refused:
             self._user.beat(refused.trouble, None, False)
-            if self._commands is not None:
+            # Beats and probes are both refused: one probe follows, or they would become ever more.
+            if self._commands is not None and (self._probing is None or not self._probing.active()):
                 self._probing = self._reactor.callLater(min(PROBE, BEAT), self._beat)
             return
         self._user.beat(None, verified, previous is None)
