@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import weakref
 from collections.abc import Callable
@@ -35,6 +34,8 @@ from twisted_beastws import (
 from twisted_beastws.inbox import cost_of
 from twisted_beastws.outgoing import Outgoing
 from twisted_beastws.wire.closing import Close
+
+from .loopback import uncollected
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -1583,9 +1584,7 @@ class TestEnds:
         peer = connect(Hooked, opened=end.startswith("open: "), limits=Limits(**LIMITS))
         factory = peer.protocol.factory
         assert factory.connections == {peer.protocol}
-        gc.collect()
-        gc.disable()
-        try:
+        with uncollected():
             ENDS[end](peer)
             if peer.protocol.state is not State.CLOSED:
                 peer.leaves()
@@ -1599,8 +1598,6 @@ class TestEnds:
             del peer
             assert gone() is None
             assert str(reason)
-        finally:
-            gc.enable()
         if end == "open: a hook fails":
             assert len(logged(ZeroDivisionError)) == 1
 
@@ -1616,9 +1613,7 @@ class TestEnds:
                     ws.close()
 
         peer = connect(handler)
-        gc.collect()
-        gc.disable()
-        try:
+        with uncollected():
             if end != "lost":
                 peer.sends(peer.text("a"))
                 peer.sends(peer.close())
@@ -1627,8 +1622,6 @@ class TestEnds:
             del peer
             assert clock.calls == []
             assert gone() is None
-        finally:
-            gc.enable()
         if end == "raises":
             assert len(logged(ZeroDivisionError)) == 1
 
@@ -1661,9 +1654,7 @@ class TestEnds:
             peer.transport.stall()
         peer.sends(peer.HEAD)
         assert met == []
-        gc.collect()
-        gc.disable()
-        try:
+        with uncollected():
             if end == "closed":
                 peer.sends(peer.close(1000))
             peer.leaves()
@@ -1672,8 +1663,6 @@ class TestEnds:
             assert met
             assert clock.calls == []
             assert gone() is None
-        finally:
-            gc.enable()
 
     def test_an_idle_connection_keeps_no_buffers(self, connect):
         peer = connect(Hooked)
