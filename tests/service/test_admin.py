@@ -107,11 +107,17 @@ class TestHosts:
     )
     def test_by_which_it_may_be_asked(self, served: Served, host: str, status: int) -> None:
         served.admin = admin_factory(*served.admin_for, HostNames(["beastws.internal"]))
-        for path in ("/metrics", "/healthz", "/readyz", "/nothing"):
+        for path in ("/metrics", "/nothing"):
             answered = served.connect_and_send(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")
             expected = 404 if path == "/nothing" and status == 200 else status
             assert answered.startswith(f"HTTP/1.1 {expected} ")
             assert (status == 421) == ("--admin-host" in answered)
+
+    @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+    def test_a_balancer_asks_for_health_by_a_name_of_its_own(self, served: Served, path: str) -> None:
+        for host in ("chat:9090", "evil.example", ""):
+            answered = served.connect_and_send(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")
+            assert answered.startswith("HTTP/1.1 200 ") and answered.endswith("\r\n\r\nok\n")
 
     def test_a_request_without_one_is_no_browsers(self, served: Served) -> None:
         assert served.connect_and_send("GET /healthz HTTP/1.0\r\n\r\n").startswith("HTTP/1.1 200 ")

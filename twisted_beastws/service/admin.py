@@ -24,6 +24,9 @@ Ready = Callable[[], bool | Awaitable[bool]]
 MAX_CONNECTIONS = 100
 """Connections at a time; for one more the oldest is dropped."""
 
+HEALTH = ("/healthz", "/readyz")
+"""Paths that answer by any name: they tell an attacker nothing, and a balancer asks by a name of its own."""
+
 MISDIRECTED = "Ask by this listener's address, by localhost, or by a name that --admin-host gives\n"
 NOT_FOUND = "There are /metrics, /healthz and /readyz\n"
 NOT_ALLOWED = "It can only be read: GET or HEAD\n"
@@ -80,10 +83,9 @@ class Admin(WebSocketProtocol):
         self._names = names
 
     async def http_requested(self, request: Request) -> Response:
-        # No page can make a browser ask a UNIX socket.
-        if not isinstance(self.peer, UNIXAddress) and not self._names.include(request):
+        if request.path not in HEALTH and not self._may_ask(request):
             return Response(421, body=MISDIRECTED)
-        if request.path not in ("/metrics", "/healthz", "/readyz"):
+        if request.path not in ("/metrics", *HEALTH):
             return Response(404, body=NOT_FOUND)
         if request.method not in ("GET", "HEAD"):
             return Response(405, headers=Headers({"Allow": ["GET, HEAD"]}), body=NOT_ALLOWED)
@@ -92,6 +94,10 @@ class Admin(WebSocketProtocol):
         if request.path == "/healthz" or await settled(self._ready()):
             return _uncached(200, b"text/plain; charset=utf-8", b"ok\n")
         return _uncached(503, b"text/plain; charset=utf-8", b"not ready\n")
+
+    def _may_ask(self, request: Request) -> bool:
+        # No page can make a browser ask a UNIX socket.
+        return isinstance(self.peer, UNIXAddress) or self._names.include(request)
 
     async def _render(self) -> Response:
         try:
