@@ -79,6 +79,6 @@ class TestComparison:
     def test_the_readme_has_rows_of_it(self) -> None:
         whole = (DOCS / "topics" / "comparison.md").read_text().splitlines()
         readme = (DOCS.parent / "README.md").read_text()
-        rows = readme.partition("## Beside other libraries\n")[2].partition("\n## ")[0]
+        rows = readme.partition("## Comparison\n")[2].partition("\n## ")[0]
         shown = [line for line in rows.splitlines() if line.startswith("|")]
         assert len(shown) > 5 and set(shown) <= set(whole)
