@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_beastws import Limits, MemoryBudget, State, Timeouts, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.budget import RECEIVED, SENT, Account
+from twisted_beastws.inbox import cost_of
 from twisted_beastws.wire.closing import Close
 from twisted_beastws.wire.session import HELD_OVERHEAD
 
@@ -73,9 +74,25 @@ class TestMemoryBudget:
         budget = MemoryBudget(100)
         holders = Holders(budget, "ab", frees=False)
         holders.accounts["a"].count(SENT, 101)
-        assert holders.shed == ["a"]
+        # Closed, then dropped; and counted once.
+        assert holders.shed == ["a", "a"] and budget.closed == 1
         holders.accounts["b"].count(SENT, 1)
-        assert holders.shed == ["a", "a", "b"]
+        assert holders.shed == ["a", "a", "a", "b", "b"] and budget.closed == 2
+        logged(type(None))
+
+    def test_one_that_still_holds_most_is_dropped_before_a_smaller_one_is_closed(self, logged: Any) -> None:
+        budget = MemoryBudget(100)
+        holders = Holders(budget, "ab")
+        # Its peer stopped in a large frame, which stays until it is dropped.
+        sizes = iter((40, 0))
+        holders.accounts["a"].shed = lambda: (holders.shed.append("a"), holders.accounts["a"].count(SENT, next(sizes)))
+        holders.accounts["b"].count(SENT, 39)
+        holders.accounts["b"].count(RECEIVED, 0)
+        holders.accounts["a"].count(SENT, 61)
+        assert (budget.used, budget.closed, holders.shed) == (100, 0, [])
+        budget.limit = 80
+        holders.accounts["a"].count(SENT, 62)
+        assert (budget.used, budget.closed, holders.shed) == (39, 1, ["a", "a"])
         logged(type(None))
 
     def test_one_that_takes_another_with_it(self, logged: Any) -> None:
@@ -246,6 +263,41 @@ class TestConnections:
         one.leaves()
         assert 500_000 < budget.used < 1 << 19
         logged(type(None))
+
+    def test_peers_that_stop_in_a_large_frame_cost_the_others_nothing(
+        self, pair: Any, connect: Any, logged: Any
+    ) -> None:
+        budget, honest, first = pair(800_000)
+        honest.transport.stall()
+        honest.protocol.send(b"-")
+        honest.protocol.send(bytes(100))
+        others = [connect(factory=first.protocol.server) for _ in range(2)]
+        for peer in (first, *others):
+            peer.transport.stall()
+            peer.protocol.send(bytes(250_000))
+        assert honest.protocol.state is State.OPEN
+        assert sum(peer.transport.disconnected for peer in (first, *others)) == 1
+        assert budget.used < 750_000 and budget.closed == 1
+        logged(type(None))
+
+    def test_messages_that_wait_for_a_turn_count(self, connect: Any, clock: Any) -> None:
+        budget = MemoryBudget(1 << 20)
+        limits = Limits(max_messages_per_turn=3, max_queued=1000)
+        factory = WebSocketServerFactory(WebSocketProtocol, clock=clock, budget=budget, limits=limits)
+        peer = connect(factory=factory)
+        peer.protocol.dataReceived(peer.text("") * 100)
+        assert budget.used < 1000
+        for _ in range(100):
+            clock.advance(0)
+        # An empty text and its slot in the queue.
+        assert budget.used == 100 * cost_of("")
+
+    def test_messages_that_the_application_had_paused_count(self, pair: Any) -> None:
+        budget, one, _ = pair(1 << 20, WebSocketProtocol)
+        one.protocol.pauseProducing()
+        one.protocol.dataReceived(one.text("") * 10)
+        one.protocol.resumeProducing()
+        assert budget.used == 10 * cost_of("")
 
     def test_nothing_is_left_when_the_connections_are_gone(self, pair: Any) -> None:
         budget, one, other = pair(1 << 20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import attrgetter
+from heapq import heapify, heappop, heappush
 
 from twisted.logger import Logger
 
@@ -17,16 +17,17 @@ SENT, RECEIVED = range(2)
 class Account:
     """What one connection buffers.
 
-    size: in bytes of memory.
+    size: in bytes of memory. closed: the connection was closed at the budget's limit.
     """
 
-    __slots__ = ("_budget", "_parts", "shed", "size")
+    __slots__ = ("_budget", "_parts", "closed", "shed", "size")
 
     def __init__(self, budget: MemoryBudget, shed: Callable[[], None]) -> None:
         self._budget: MemoryBudget | None = budget
         self._parts = [0, 0]
         self.shed: Callable[[], None] = shed
         self.size = 0
+        self.closed = False
 
     def count(self, part: int, size: int) -> None:
         """Set how much there is of ``part``. This may call the ``shed`` of any connection, of this one too."""
@@ -99,13 +100,20 @@ class MemoryBudget:
     def _relieve(self) -> None:
         used, before = self.used, self.closed
         target = self.limit - self.limit // RELIEF
-        for account in sorted(self._accounts, key=attrgetter("size"), reverse=True):
-            if self.used <= target or not account.size:
-                break
+        waiting = [(-account.size, number, account) for number, account in enumerate(self._accounts) if account.size]
+        heapify(waiting)
+        while self.used > target and waiting:
+            _, number, account = heappop(waiting)
             # One that is closed may take others with it.
-            if account in self._accounts:
-                self.closed += 1
-                account.shed()
+            if account not in self._accounts:
+                continue
+            again = account.closed
+            self.closed += not again
+            account.closed = True
+            account.shed()
+            if account.size and not again:
+                # What it still holds may be more than others hold, who must not pay for it: then it is dropped.
+                heappush(waiting, (-account.size, ~number, account))
         self.log.warn(
             "connections buffered {used} bytes, and the process's limit is {limit}: {count} closed, {left} bytes left",
             used=used,

@@ -748,6 +748,7 @@ class WebSocketProtocol(Protocol):
     def resumeProducing(self) -> None:
         """Deliver messages again (``IPushProducer``)."""
         self._release(APPLICATION)
+        self._count_received()
 
     def stopProducing(self) -> None:
         """Close with 1001 (``IPushProducer``)."""
@@ -1119,6 +1120,7 @@ class WebSocketProtocol(Protocol):
         self._turn = None
         session = self._require_session()
         session.next_turn()
+        self._count_received()
         self.hold_reading(session.paused)
         if self._end_of_reading is not None and not session.spent:
             end, self._end_of_reading = self._end_of_reading, None
