@@ -201,6 +201,19 @@ class TestHooks:
         assert peer.protocol.heard == [*numbers(5), "closed"]
         assert peer.protocol.close_reason.clean is (end == "close")
 
+    def test_a_transport_may_be_lost_at_once_within_a_slow_hook(self, connect):
+        """SSH channels end in the call that closes them. A hook that spent half of the budget asks for no turn then."""
+
+        def does(text: str) -> None:
+            peer.clock.advance(0.0015)
+            peer.leaves()
+
+        peer = connect(Hooked)
+        peer.protocol.does = does
+        peer.protocol.dataReceived(texts(peer, 2))
+        assert peer.protocol.heard == ["0", "closed"]
+        assert peer.clock.getDelayedCalls() == []
+
     def test_a_subclass_s_connection_lost_is_called_once(self, connect):
         lost = []
 

@@ -324,6 +324,9 @@ cdef class FrameCodec:
 
     cdef bint _half_used(self) except -1:
         # Whether to ask for the next turn: nothing else shows that one has begun.
+        if self.halted == STOPPED:
+            # A hook may have ended the session, and nobody is left to be asked.
+            return False
         self._used = <double>self.now() - self._turn_began
         return 2 * self._used > self._turn_time or self._frames_left < self._turn_frames // 2
 

@@ -376,6 +376,9 @@ class FrameCodec:
 
     def _half_used(self) -> bool:
         """Whether to ask for the next turn: nothing else shows that one has begun."""
+        if self.halted == STOPPED:
+            # A hook may have ended the session, and nobody is left to be asked.
+            return False
         used = self._used = self.now() - self._turn_began
         return 2 * used > self._turn_time or self._frames_left < self._turn_frames // 2
 
