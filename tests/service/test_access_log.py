@@ -120,7 +120,7 @@ class TestEntries:
         peer.sends(peer.HEAD)
         peer.leaves()
         documented = (Path(__file__).parents[2] / "docs" / "service.md").read_text()
-        table = documented.partition("### The access log")[2]
+        table = documented.partition("### Access log")[2]
         fields = [name for line in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in line.split(", ")]
         assert fields == [f"`{name}`" for name in server.entries[0]]
 
