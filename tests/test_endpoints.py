@@ -638,6 +638,8 @@ class TestServing:
         [
             (":ping=20", Timeouts(idle=21, ping_interval=3)),
             (":ping=20", Timeouts(idle=None)),
+            (":idle=20", Timeouts()),
+            (":idle=20", Timeouts(idle=10)),
             (":ping=1:idle=2", Timeouts()),
             (":ping=1", Timeouts(idle=2, ping_interval=1.5)),
         ],

@@ -66,10 +66,15 @@ class TestPings:
             "is pinged: give ping_interval=5, or None for no pings"
         )
 
-    def test_the_default_interval_is_judged_as_well(self) -> None:
+    @pytest.mark.parametrize(("idle", "interval"), [(20.0, 10.0), (59.0, 29.5), (61.0, 30.0), (None, 30.0)])
+    def test_the_default_interval_follows_a_short_idle_timeout(self, idle: float | None, interval: float) -> None:
+        assert Timeouts(idle=idle).ping_interval == interval
+        assert replace(Timeouts(), idle=idle).ping_interval == interval
+        assert replace(Timeouts(idle=1.0), idle=idle).ping_interval == interval
+
+    def test_an_interval_that_is_given_follows_nothing(self) -> None:
         with pytest.raises(ValueError, match=r"Timeouts\(idle=20, ping_interval=30\)"):
-            Timeouts(idle=20)
-        assert Timeouts(idle=None).ping_interval == 30.0
+            Timeouts(idle=20, ping_interval=30.0)
         assert Timeouts.suggested("server").ping_interval == 150.0
 
 

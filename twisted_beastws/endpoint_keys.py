@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from twisted_beastws.amount import read_amount
-from twisted_beastws.options import Settings, Timeouts
+from twisted_beastws.options import DerivedSeconds, Settings, Timeouts
 from twisted_beastws.wire.origin import check_allowed
 from twisted_beastws.wire.url import WebSocketURL
 
@@ -68,6 +68,9 @@ class Keys:
 
 
 def _check_pings(prefix: str, timeouts: Timeouts, keys: Mapping[str, Any], others: str) -> None:
+    if "ping_interval" not in keys and isinstance(timeouts.ping_interval, DerivedSeconds):
+        # It follows idle.
+        return
     ping, idle = keys.get("ping_interval", timeouts.ping_interval), keys.get("idle", timeouts.idle)
     if ping is not None and idle is not None and idle <= ping:
         pinged = f"ping={ping:g}" + ("" if "ping_interval" in keys else f" {others}")

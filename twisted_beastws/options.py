@@ -87,6 +87,10 @@ def _check_range(value: object, least: int, most: int, *names: str) -> None:
         _check(value, name, lambda number: least <= number <= most, f"a number, {least}-{most}")
 
 
+class DerivedSeconds(float):
+    """A default that follows another option, as `Derived`, in seconds."""
+
+
 @dataclass(frozen=True)
 class Timeouts:
     """How long things may take, in seconds; ``None`` is never. Deadlines are kept to 1/32 s and are never early.
@@ -97,7 +101,8 @@ class Timeouts:
         balancer that keeps an idle connection for 60 seconds closes it first.
     idle: silence from the peer, not counting while we ourselves paused reading, unless octets wait and it takes none.
         300 (Beast, suggested for a server).
-    ping_interval: a ping to the peer each so often; less than idle. 30 (half of nginx's ``proxy_read_timeout``).
+    ping_interval: a ping to the peer each so often; less than idle. 30 (half of nginx's ``proxy_read_timeout``), or
+        half of idle if that is less.
     send: bytes wait for the peer, and it accepts none of them, whatever it sends. 60 (nginx's ``send_timeout``).
     close: from our close frame, or from a failure, to the end of TCP. 10 (websockets' ``close_timeout``).
     message: the age of an unfinished message. 300 (Node.js' ``requestTimeout``).
@@ -108,7 +113,7 @@ class Timeouts:
     handshake: float | None = 30.0
     keep_alive: float | None = 75.0
     idle: float | None = 300.0
-    ping_interval: float | None = 30.0
+    ping_interval: float | None = DerivedSeconds(30.0)
     send: float | None = 60.0
     close: float | None = 10.0
     message: float | None = 300.0
@@ -118,6 +123,9 @@ class Timeouts:
     def __post_init__(self) -> None:
         names = ("handshake", "keep_alive", "idle", "ping_interval", "send", "close", "message", "max_lifetime")
         _check_positive(self, *names)
+        if isinstance(self.ping_interval, DerivedSeconds):
+            most = 30.0 if self.idle is None else min(30.0, self.idle / 2)
+            object.__setattr__(self, "ping_interval", DerivedSeconds(most))
         if self.idle is not None and self.ping_interval is not None and self.ping_interval >= self.idle:
             raise ValueError(
                 f"Timeouts(idle={self.idle:g}, ping_interval={self.ping_interval:g}): a peer that has nothing to say "
