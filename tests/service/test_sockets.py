@@ -98,6 +98,18 @@ class TestHeld:
             with pytest.raises(CannotListenError, match="the supervisor holds no such socket"):
                 adopting.listenTCP(0, Factory())
 
+    def test_a_socket_whose_file_was_removed_is_adopted_all_the_same(self, tmp_path: Path) -> None:
+        path = tmp_path / "s"
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+            listening.listen()
+            path.unlink()
+            adopting = AdoptingReactor(reactor, [Held(0, "UNIX", os.dup(listening.fileno()))])
+            port = adopting.listenUNIX(str(path), Factory())
+            assert port.getHost().name == os.fsencode(path)
+            port.connectionLost(Failure(ConnectionDone()))
+        assert not path.exists()
+
 
 class TestSystemd:
     @pytest.mark.parametrize("holding", [False, True])

@@ -216,9 +216,18 @@ class SharedUNIXPort(unix.Port):
         path = port._preexistingSocket.getsockname()
         # When it starts it gives the file a mode, and the socket a backlog. An abstract socket has no file.
         port.backlog = BACKLOG
-        if isinstance(path, str):
-            port.mode = os.stat(path).st_mode & 0o777
+        if isinstance(path, str) and path:
+            with suppress(FileNotFoundError):
+                port.mode = os.stat(path).st_mode & 0o777
         return port
+
+    def startListening(self) -> None:
+        path = self._bindPath
+        if not os.path.lexists(path):
+            # Somebody removed the file: its owner goes on without it. As an abstract name, Twisted gives it no mode.
+            self._bindPath = b"\0" + path
+        super().startListening()  # type: ignore[no-untyped-call]
+        self._bindPath = path
 
     def connectionLost(self, reason: Any) -> None:
         # `unix.Port` would remove the file before this.
