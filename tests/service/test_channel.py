@@ -88,6 +88,10 @@ class TestLog:
         ((_, event),) = supervisor.messages()
         assert event["text"] == "x" * (size - more) + (f" [{more} characters more]" if more else "")
 
+    def test_half_a_character_is_escaped(self, supervisor: Supervisor) -> None:
+        Logger(observer=supervisor.reports).info("{text}", text="half \ud800 \u00e9")
+        assert [event["text"] for _, event in supervisor.messages()] == ["half \\ud800 \u00e9"]
+
     def test_an_event_without_a_text_is_left_out(self, supervisor: Supervisor) -> None:
         supervisor.reports({"log_format": None, "log_level": LogLevel.info})
         assert supervisor.messages() == []

@@ -260,6 +260,8 @@ class TestStandardOutput:
         print("half a line", end="")
         print(" and the rest")
         assert os.read(reading, 1000) == b"half a line and the rest\n"
+        print("half a character: \ud800")
+        assert os.read(reading, 1000) == b"half a character: \\ud800\n"
         after.close()
         os.close(reading)
         return before, after

@@ -228,6 +228,8 @@ class Orders:
 
 
 def _cut(text: str) -> str:
+    # No log can write half of a character, such as JSON's "\ud800": the whole event would be lost.
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} [{len(text) - MAX_TEXT} characters more]"
 
 

@@ -30,12 +30,15 @@ def buffer_standard_output() -> None:
     """Give the standard output a buffer, if it has none, as with ``python -u`` or ``PYTHONUNBUFFERED``.
 
     Without one Python drops the rest of a line when a signal comes while the line waits for a reader. Each line is
-    still written at once.
+    still written at once. Half a character, such as JSON's "\\ud800", is escaped: its whole line would be lost.
     """
     stream = sys.stdout
     raw = getattr(stream, "buffer", None)
     # One of another class is its owner's, who may need it as it is.
-    if type(stream) is io.TextIOWrapper and isinstance(raw, io.RawIOBase):
+    if type(stream) is not io.TextIOWrapper:
+        return
+    stream.reconfigure(errors="backslashreplace")
+    if isinstance(raw, io.RawIOBase):
         buffered = io.BufferedWriter(raw)
         sys.stdout = io.TextIOWrapper(buffered, stream.encoding, stream.errors, line_buffering=True)
         if stream is sys.__stdout__:

@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from twisted_beastws.server import WebSocketServerFactory
 from twisted_beastws.service.certificates import ReactorProxy
+from twisted_beastws.service.log_text import host_of
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -145,7 +146,9 @@ class ProxiedProtocol(ProtocolWrapper):
             header = read_header(self._head)
         except BadHeader:
             self._head = b""
-            self.log.info("{proxy} did not send the PROXY protocol, and is dropped", proxy=self.transport.getPeer())
+            self.log.info(
+                "{proxy} did not send the PROXY protocol, and is dropped", proxy=host_of(self.transport.getPeer())
+            )
             self.transport.abortConnection()
             return b""
         if header is None:
