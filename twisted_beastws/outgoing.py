@@ -16,10 +16,14 @@ from twisted_beastws.budget import SENT, Account
 from twisted_beastws.errors import BufferFull, LocalError
 from twisted_beastws.options import Limits
 from twisted_beastws.producers import stop
+from twisted_beastws.wire.codec import clear_send
 from twisted_beastws.wire.frames import GATHER_LIMIT, Opcode
 
 HAND_OVER = 1 << 16
 """Bytes given to the transport at once: 64 KiB, Twisted's own ``bufferSize``. The transport may hold a copy of them."""
+
+AT_ONCE = 2 * HAND_OVER
+"""Bytes given to the transport undivided: as much as a session gathers, and the frame that it could not gather."""
 
 JOINED = 1 << 14
 """Bytes up to which a frame is joined with those before it: 16 KiB. The overhead of a larger one is below 1 %."""
@@ -70,6 +74,7 @@ class Outgoing:
         "_finish",
         "_handed",
         "_limits",
+        "_most",
         "_owner",
         "_pings",
         "_pong",
@@ -92,6 +97,8 @@ class Outgoing:
     def __init__(self, transport: Any, limits: Limits, owner: Owner, account: Account | None = None) -> None:
         self._transport = transport
         self._limits = limits
+        # Of an int's own type, and ours: it is read for each write.
+        self._most = int(limits.max_buffered)
         self._owner: Owner | None = owner
         self.account = account
         self._send = _plain_send(transport)
@@ -150,14 +157,14 @@ class Outgoing:
 
         Raises `LocalError` for data that can never fit.
         """
-        if self.free and self._producer is None and len(data) <= self._limits.max_buffered:
+        if self.free and self._producer is None and len(data) <= self._most:
             self._hand_over(data)
         elif self.admits(len(data)):
             self.write_admitted(data)
 
     def admits(self, size: int) -> bool:
         """Whether ``size`` more bytes may be written; where they may not, the policy was carried out, or raises."""
-        most, waiting = self._limits.max_buffered, self.waiting
+        most, waiting = self._most, self.waiting
         if waiting + size <= most:
             return True
         if size > most_at_once(most):
@@ -175,7 +182,7 @@ class Outgoing:
         """The same for a part of a message, which cannot be dropped; raises `BufferFull` unless the policy closes."""
         waiting = self.waiting
         # Held messages alone must not stop the message that they wait for.
-        if waiting > self.held and waiting + size > self._limits.max_buffered:
+        if waiting > self.held and waiting + size > self._most:
             if self._limits.slow_reader == "close" and self._owner is not None:
                 self._owner.overflowed()
             else:
@@ -281,7 +288,7 @@ class Outgoing:
     def _open(self, free: bool) -> None:
         self.free = free
         # Who is paced, or bounded closely, has each frame looked at.
-        unlooked = free and self._producer is None and self._limits.max_buffered >= GATHER_LIMIT
+        unlooked = free and self._producer is None and self._most >= GATHER_LIMIT
         self.at_once = self._send if unlooked else None
 
     def _overflow(self) -> bool:
@@ -293,7 +300,7 @@ class Outgoing:
         return False
 
     def _full(self) -> str:
-        return f"{self.waiting} bytes wait for a slow reader: Limits.max_buffered is {self._limits.max_buffered}"
+        return f"{self.waiting} bytes wait for a slow reader: Limits.max_buffered is {self._most}"
 
     def _keep(self, data: bytes) -> None:
         if self._queue is None:
@@ -315,8 +322,7 @@ class Outgoing:
 
     def _hand_over(self, data: bytes | memoryview) -> None:
         if self._send is None:
-            # As much as a session gathers, and the frame that it could not gather.
-            if len(data) > 2 * HAND_OVER:
+            if len(data) > AT_ONCE:
                 self._hand_over_parts(memoryview(data))
                 return
             self._transport.write(data)
@@ -448,12 +454,4 @@ def _plain_send(transport: Any) -> Callable[[bytes | memoryview], int] | None:
         send = ungathered(transport)
     elif plain and not getattr(transport, "TLS", False):
         send = transport.getHandle().send
-    return send if send is None or not hasattr(transport, "TLS") else _clear_send(transport, send)
-
-
-def _clear_send(transport: Any, send: Callable[[bytes | memoryview], int]) -> Callable[[bytes | memoryview], int]:
-    def send_in_clear(data: bytes | memoryview) -> int:
-        # TLS may start at any time, and not through us. The rest goes through the transport, which encrypts it.
-        return 0 if transport.TLS else send(data)
-
-    return send_in_clear
+    return send if send is None or not hasattr(transport, "TLS") else clear_send(transport, send)

@@ -218,6 +218,15 @@ def encode_frame(int first, bytes payload not None, bytes key=None):
     return _framed(first, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), key)
 
 
+def clear_send(transport, send):
+    """Return ``send``, a socket's, made to take nothing once ``transport.TLS`` says that TLS was started there."""
+
+    def send_in_clear(data):
+        return 0 if transport.TLS else send(data)
+
+    return send_in_clear
+
+
 # Where frames are gathered, by one codec at a time: another whose chunk is fed meanwhile writes each by itself.
 cdef uint8_t _gathered[GATHER_LIMIT]
 cdef FrameCodec _gatherer = None

@@ -11,13 +11,13 @@ PURE_VARIABLE = "TWISTED_BEASTWS_PURE"
 ACCELERATED = False
 
 if TYPE_CHECKING or os.environ.get(PURE_VARIABLE, "0") not in ("", "0"):
-    from twisted_beastws.wire.frames import FrameCodec
+    from twisted_beastws.wire.frames import FrameCodec, clear_send
 else:
     try:
-        from twisted_beastws.wire._speedups import FrameCodec
+        from twisted_beastws.wire._speedups import FrameCodec, clear_send
 
         ACCELERATED = True
     except ImportError:
-        from twisted_beastws.wire.frames import FrameCodec
+        from twisted_beastws.wire.frames import FrameCodec, clear_send
 
-__all__ = ["ACCELERATED", "PURE_VARIABLE", "FrameCodec"]
+__all__ = ["ACCELERATED", "PURE_VARIABLE", "FrameCodec", "clear_send"]

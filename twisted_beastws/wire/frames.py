@@ -94,6 +94,18 @@ class Sink(Protocol):
         """Take a control frame, always: a close behind all that waits, a ping or pong before it."""
 
 
+def clear_send(transport: Any, send: Callable[[Any], int]) -> Callable[[Any], int]:
+    """Return ``send``, a socket's, made to take nothing once ``transport.TLS`` says that TLS was started there.
+
+    TLS may start at any time, and not through us. What is not taken goes through the transport, which encrypts it.
+    """
+
+    def send_in_clear(data: Any) -> int:
+        return 0 if transport.TLS else send(data)
+
+    return send_in_clear
+
+
 class MaskKeys:
     """Mask keys from the system's secure source, fetched 1024 at a time (RFC 6455 §5.3, §10.3)."""
 
