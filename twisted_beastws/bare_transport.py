@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-_NEEDED = ("registerProducer", "unregisterProducer", "pauseProducing", "resumeProducing", "abortConnection")
+_needed = attrgetter("registerProducer", "unregisterProducer", "pauseProducing", "resumeProducing", "abortConnection")
 
 
 def complete(transport: Any, clock: IReactorTime, lost: Callable[[], None]) -> Any:
@@ -18,9 +19,11 @@ def complete(transport: Any, clock: IReactorTime, lost: Callable[[], None]) -> A
         clock: calls ``lost`` later.
         lost: ends the connection, if the transport does not say that it is lost.
     """
-    if all(hasattr(transport, name) for name in _NEEDED):
-        return transport
-    return BareTransport(transport, clock, lost)
+    try:
+        _needed(transport)
+    except AttributeError:
+        return BareTransport(transport, clock, lost)
+    return transport
 
 
 class BareTransport:

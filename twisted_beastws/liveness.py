@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from twisted_beastws.clock import seconds_of
 from twisted_beastws.options import Timeouts
 from twisted_beastws.schedule import PingScheduler
 
@@ -84,9 +83,9 @@ class Liveness:
 
     def __init__(self, owner: Owner, clock: IReactorTime, timeouts: Timeouts) -> None:
         self._owner: Owner | None = owner
-        self._now = seconds_of(clock)
         self._timeouts = timeouts
         self._scheduler = PingScheduler.of(clock)
+        self._now = self._scheduler.now
         self._session: Session | None = None
         self._deadline: float | None = None
         self._ping_due: float | None = None

@@ -150,7 +150,7 @@ class ServerOpening(Operation):
         answer = await self._ask(protocol.http_requested, request)
         if answer is not None:
             return answer
-        handshake.check_request(request)
+        handshake.check_request(request, host_checked=True)
         check_origin(request, protocol.settings.origins, over_tls=self._over_tls())
         protocol.admit()
         protocol.subprotocol = handshake.select_subprotocol(request, subprotocols)

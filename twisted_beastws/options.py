@@ -34,7 +34,9 @@ def kind_of(value: object) -> str:
 
 def check_decorator(decorator: object) -> None:
     """Raise TypeError for what cannot be called, or would never run, and is not None."""
-    if decorator is not None and not callable(decorator):
+    if decorator is None:
+        return
+    if not callable(decorator):
         raise TypeError(f"decorator: give a function, not {kind_of(decorator)}")
     if isgeneratorfunction(decorator) or isasyncgenfunction(decorator):
         raise TypeError(

@@ -42,12 +42,13 @@ class PingScheduler:
     thousand connections cost as many wake-ups as there are ticks. Nothing is left on the reactor when nothing is
     watched.
 
+    now: the clock that deadlines are measured by.
     wall: the clock that the reactor's timers follow, if somebody may set it, or None.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._now = seconds_of(clock)
+        self.now = seconds_of(clock)
         self.wall = wall_clock_of(clock)
         self._ticks: dict[int, set[Watched]] = {}
         self._heap: list[int] = []
@@ -100,7 +101,12 @@ class PingScheduler:
 
         The reactor would make the call late by as much. One that it makes early does no harm.
         """
-        if self._call is not None and self._ahead - self.lead > 1 / RESOLUTION:
+        # As `lead` has it, without the call: each connection comes here several times.
+        if (
+            self._call is not None
+            and self.wall is not None
+            and self._ahead - (self.wall() - self.now()) > 1 / RESOLUTION
+        ):
             self._call.cancel()
             self._call = None
             self._arm()
@@ -108,7 +114,7 @@ class PingScheduler:
     @property
     def lead(self) -> float:
         """The seconds that ``wall`` is ahead of the clock that deadlines are measured by."""
-        return 0.0 if self.wall is None else self.wall() - self._now()
+        return 0.0 if self.wall is None else self.wall() - self.now()
 
     def _add(self, watched: Watched, tick: int) -> None:
         watched.due = tick
@@ -133,11 +139,11 @@ class PingScheduler:
         if self._heap:
             tick = self._call_tick = self._heap[0]
             self._ahead = self.lead
-            self._call = self._clock.callLater(max(0.0, tick / RESOLUTION - self._now()), self._wake)
+            self._call = self._clock.callLater(max(0.0, tick / RESOLUTION - self.now()), self._wake)
 
     def _wake(self) -> None:
         self._call = None
-        now = self._now()
+        now = self.now()
         try:
             while self._heap and self._heap[0] <= now * RESOLUTION:
                 due = self._ticks[self._heap[0]]
@@ -157,7 +163,7 @@ class PingScheduler:
 
     def _turn(self) -> None:
         self._turn_call = None
-        now = self._now()
+        now = self.now()
         for watched in self._unread:
             self._unread[watched] -= 1
         try:

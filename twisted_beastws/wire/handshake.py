@@ -85,7 +85,7 @@ def is_visit(request: Request) -> bool:
 
 def _lists_websocket(values: Sequence[bytes]) -> bool:
     # RFC 9110 §7.8: a protocol may carry a version, as in "websocket/13".
-    return any(element.partition(b"/")[0].rstrip(b" \t").lower() == b"websocket" for element in list_elements(values))
+    return b"websocket" in [element.partition(b"/")[0].rstrip(b" \t").lower() for element in list_elements(values)]
 
 
 def check_host(request: Request) -> None:
@@ -100,12 +100,16 @@ def check_host(request: Request) -> None:
         raise BadRequest("The WebSocket handshake Host field is invalid")
 
 
-def check_request(request: Request) -> None:
+def check_request(request: Request, *, host_checked: bool = False) -> None:
     """Raise the `HandshakeError` of the first of Beast's checks that ``request`` fails (RFC 6455 §4.2.1).
 
     Stricter than Beast: the key is 16 bytes in Base64, a field that may occur once occurs once, Host is well-formed,
     lists are read over repeated fields, and no body follows. A request that does not ask for WebSocket at all gets 426
     (RFC 9110 §15.5.22), where Beast answers 400.
+
+    Args:
+        request: The request.
+        host_checked: `check_host` let it pass already.
     """
     get = raw_fields(request.headers).get
     asks = _lists_websocket(get(b"Upgrade") or ())
@@ -114,7 +118,8 @@ def check_request(request: Request) -> None:
     # RFC 9110 §9.3.2: a plain HEAD is answered as a plain GET is.
     if request.method != "GET" and (asks or request.method != "HEAD"):
         raise BadMethod
-    check_host(request)
+    if not host_checked:
+        check_host(request)
     try:
         if not asks or not has_token(get(b"Connection") or (), b"upgrade"):
             _check_upgrade(get)

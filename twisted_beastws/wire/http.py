@@ -156,7 +156,7 @@ def list_elements(values: Sequence[bytes]) -> list[bytes]:
 
 def has_token(values: Sequence[bytes], token: bytes) -> bool:
     """Return whether the comma-separated lists ``values`` have the lower-case ``token``."""
-    return any(element.lower() == token for element in list_elements(values))
+    return token in [element.lower() for element in list_elements(values)]
 
 
 def _first(headers: TwistedHeaders, name: str) -> str | None:
