@@ -39,7 +39,7 @@ class HandshakeError(WebSocketError):
 
 
 class BadRequest(HandshakeError):
-    """The octets received are not an HTTP request or response (Beast: ``http::error``). The connection is closed."""
+    """The received bytes are not an HTTP request or response (Beast: ``http::error``). The connection is closed."""
 
     message = "The request is not valid HTTP"
 
@@ -72,7 +72,7 @@ class UnexpectedBody(HandshakeError):
 
 
 class DuplicateField(HandshakeError):
-    """A field that may stand once stands twice (RFC 6455 §11.3; RFC 9110 §5.3)."""
+    """A field that may occur once occurs twice (RFC 6455 §11.3; RFC 9110 §5.3)."""
 
     message = "The WebSocket handshake has a field twice that may stand once"
 
@@ -243,7 +243,7 @@ class HookFailed(HandshakeError):
 
 
 class ProtocolError(WebSocketError):
-    """The peer broke a rule of RFC 6455 or a limit of ours. ``close_code`` is the code that it is told."""
+    """The peer broke a rule of RFC 6455 or a limit of ours. ``close_code`` is the code of our close frame."""
 
     close_code: int = 1002
     message: str = "protocol error"
@@ -283,7 +283,7 @@ class BadControlFragment(ProtocolError):
 
 
 class BadControlSize(ProtocolError):
-    """A control frame of more than 125 octets (RFC 6455 §5.5; Beast: ``bad_control_size``)."""
+    """A control frame of more than 125 bytes (RFC 6455 §5.5; Beast: ``bad_control_size``)."""
 
     message = "control frame too long"
 
@@ -314,7 +314,7 @@ class BadFramePayload(ProtocolError):
 
 
 class BadDeflate(ProtocolError):
-    """Octets that do not inflate (RFC 7692 §7.2.2; Beast reports a ``zlib`` error and sends no close)."""
+    """Bytes that do not inflate (RFC 7692 §7.2.2; Beast reports a ``zlib`` error and sends no close)."""
 
     close_code = 1007
     message = "compressed data is invalid"
@@ -327,7 +327,7 @@ class BadCloseCode(ProtocolError):
 
 
 class BadCloseSize(ProtocolError):
-    """A close frame with one octet of payload (RFC 6455 §5.5.1; Beast: ``bad_close_size``)."""
+    """A close frame with one byte of payload (RFC 6455 §5.5.1; Beast: ``bad_close_size``)."""
 
     message = "close frame of one octet"
 
@@ -360,7 +360,7 @@ class RateExceeded(ProtocolError):
 
 
 class UnacceptableData(ProtocolError):
-    """A message of a kind that the application has no hook for (RFC 6455 §7.4.1, code 1003)."""
+    """A message of a kind for which the application has no hook (RFC 6455 §7.4.1, code 1003)."""
 
     close_code = 1003
     message = "unacceptable kind of message"
