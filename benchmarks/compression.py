@@ -26,7 +26,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def messages() -> list[bytes]:
-    """What an application might send: each about 1000 octets of JSON, alike but not the same."""
+    """Typical messages of an application: each about 1000 bytes of JSON, alike but not the same."""
     return [
         json.dumps(
             [
@@ -44,13 +44,13 @@ def messages() -> list[bytes]:
 
 
 def codec(level: int, bits: int, alone: bool, server: bool) -> PerMessageDeflate:
-    """One end of a connection whose server compresses so."""
+    """One end of a connection with this compression by the server."""
     options = Deflate(level=level, server_max_window_bits=bits, server_no_context_takeover=alone)
     return PerMessageDeflate(Negotiated("", bits, 15, alone, False), options, server)
 
 
 def resident() -> int:
-    """The octets of memory that this process has."""
+    """This process's memory, in bytes."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * _PAGE
 
@@ -59,7 +59,7 @@ _connections: list[PerMessageDeflate] = []
 
 
 def kept(level: int, bits: int, alone: bool, sent: list[bytes]) -> float:
-    """The octets that a connection keeps to send by."""
+    """The bytes of memory that a connection keeps for sending."""
     before = resident()
     for _ in range(CONNECTIONS):
         one = codec(level, bits, alone, True)
@@ -90,9 +90,7 @@ def row(level: int, bits: int, alone: bool, sent: list[bytes]) -> list[str]:
 
 def main() -> None:
     sent = messages()
-    print(
-        f"{'ISA-L' if ISAL else 'zlib'}, {MESSAGES} messages of {sum(map(len, sent)) // MESSAGES} octets on average\n"
-    )
+    print(f"{'ISA-L' if ISAL else 'zlib'}, {MESSAGES} messages of {sum(map(len, sent)) // MESSAGES} bytes on average\n")
     print("| takeover | level | window bits | size | µs to compress | µs to inflate | KiB a connection |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for alone, level, bits in product((False, True), LEVELS, WINDOWS):

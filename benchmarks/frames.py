@@ -1,4 +1,4 @@
-"""A client's side of the wire, as little as it takes: masked frames to send, and the octets of an answer."""
+"""The client's frames, as few as the benchmarks need: masked frames to send, and the bytes of an answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zlib
 TEXT, BINARY = 1, 2
 FIN, RSV1 = 0x80, 0x40
 KEY = b"\x1c\xa5\x36\xdb"
-CLOSE = b"\x88\x82" + KEY + bytes(octet ^ mask for octet, mask in zip((1000).to_bytes(2, "big"), KEY, strict=False))
+CLOSE = b"\x88\x82" + KEY + bytes(byte ^ mask for byte, mask in zip((1000).to_bytes(2, "big"), KEY, strict=False))
 
 OFFER = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 
@@ -42,7 +42,7 @@ def deflate(payload: bytes) -> bytes:
 
 
 def read_message(connection: socket.socket) -> tuple[bytes, int]:
-    """A whole message from a blocking socket, inflated, and the octets it took on the wire."""
+    """A whole message from a blocking socket, inflated, and its number of bytes on the wire."""
     payload, taken, compressed = b"", 0, False
     while True:
         first, second = _read(connection, 2)
@@ -53,7 +53,7 @@ def read_message(connection: socket.socket) -> tuple[bytes, int]:
             extended = 2 if size == 126 else 8
             size = int.from_bytes(_read(connection, extended), "big")
             header += extended
-        # A server masks nothing, but for the one that knows no frames and sends ours back.
+        # Servers send unmasked frames, except the bare protocol, which sends our masked frames back.
         masked = second & 0x80
         if masked:
             header += len(_read(connection, 4))
@@ -72,6 +72,6 @@ def _read(connection: socket.socket, size: int) -> bytes:
     while len(data) < size:
         part = connection.recv(size - len(data))
         if not part:
-            raise ConnectionError(f"the server ended the connection: {size} octets awaited, {len(data)} came")
+            raise ConnectionError(f"the server ended the connection: {size} bytes expected, {len(data)} received")
         data += part
     return bytes(data)

@@ -1,7 +1,7 @@
-"""The load generator: one thread on epoll that writes frames built beforehand and counts the octets that come back.
+"""The load generator: one thread on epoll that writes frames built beforehand and counts the bytes that come back.
 
-It reads no frame: a first message tells how many octets its answer has, and is compared with what was sent. One
-`readv` and one `write` for each window of messages are all it does between two polls.
+It parses no frames: it compares the answer to a first message with that message, and learns the answer's length from
+it. Between two polls it makes one `readv` and one `write` for each window of messages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.workloads import Workload
 
 HOST = "127.0.0.1"
 PATIENCE = 10.0
-"""Seconds without an octet after which a server has stalled."""
+"""Seconds without a byte after which a server has stalled."""
 
 
 class StalledError(Exception):
@@ -61,7 +61,7 @@ class Load:
         connection.sendall(self._request())
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            # A server may send its first frame at once: nothing behind the head is to be taken.
+            # A server may send its first frame at once: read nothing beyond the head.
             part = connection.recv(1)
             if not part:
                 raise ConnectionError(f"no handshake: {head!r}")

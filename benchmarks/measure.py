@@ -1,4 +1,4 @@
-"""One server under one workload: what it costs."""
+"""The cost of one workload on one server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is measured."""
+"""The servers that the benchmarks measure."""
 
 from __future__ import annotations
 

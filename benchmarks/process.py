@@ -53,7 +53,7 @@ class ServerProcess:
         raise RuntimeError(f"the server did not start: {self.errors()}")
 
     def errors(self) -> str:
-        """The end of what it wrote to its standard error."""
+        """The end of its standard error."""
         self._errors.seek(0)
         return self._errors.read().decode(errors="replace")[-2000:]
 

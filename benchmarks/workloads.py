@@ -1,4 +1,4 @@
-"""What is measured."""
+"""The workloads that the benchmarks measure."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ JSON = json.dumps(
         for n in range(20)
     ]
 )[:1000].encode()
-"""1000 octets that compress as an application's messages do."""
+"""1000 bytes that compress as an application's messages do."""
 
 
 @dataclass(frozen=True)
 class Workload:
     """One row of the table.
 
-    mode: what the server is started as. connections: at the same time. in_flight: messages on each.
-    unit: what the cost is of, and in.
-    variables: environment variables that the server is started with, before its own.
+    mode: the server's mode. connections: at the same time. in_flight: messages on each.
+    unit: the unit of the cost, and the unit of work.
+    variables: environment variables for the server, before its own.
     """
 
     name: str
@@ -42,15 +42,15 @@ class Workload:
 
 
 WORKLOADS = (
-    Workload("ping-pong", "ping-pong of 64 octets, 64 connections, 1 in flight", "echo", "echo", 64),
-    Workload("pipelined", "64 octets, 16 connections, 64 in flight", "echo", "echo", 16, 64),
+    Workload("ping-pong", "ping-pong of 64 bytes, 64 connections, 1 in flight", "echo", "echo", 64),
+    Workload("pipelined", "64 bytes, 16 connections, 64 in flight", "echo", "echo", 16, 64),
     Workload("4k", "ping-pong of 4 KiB, 64 connections, 1 in flight", "echo", "echo", 64, payload=b"x" * 4096),
     Workload(
         "1m", "1 MiB, 2 connections, 2 in flight", "echo", "echo", 2, 2, opcode=BINARY, payload=bytes(range(256)) * 4096
     ),
     Workload(
         "deflate",
-        "deflate, 1000 octets of JSON, 16 connections, 8 in flight, no context takeover",
+        "deflate, 1000 bytes of JSON, 16 connections, 8 in flight, no context takeover",
         "deflate",
         "echo",
         16,
@@ -80,9 +80,9 @@ WORKLOADS = (
         variables={},
     ),
     Workload("handshakes", "connect, upgrade, close; 16 at a time", "handshake", "handshakes", 16, unit="µs each"),
-    Workload("fan-out", "64 octets to 1000 connections", "fanout", "fanout", 1000, unit="µs a delivery"),
+    Workload("fan-out", "64 bytes to 1000 connections", "fanout", "fanout", 1000, unit="µs a delivery"),
     Workload(
-        "prepared", "64 octets to 1000 connections, prepared once", "prepared", "fanout", 1000, unit="µs a delivery"
+        "prepared", "64 bytes to 1000 connections, prepared once", "prepared", "fanout", 1000, unit="µs a delivery"
     ),
     Workload("idle", "memory of an idle connection", "echo", "idle", 2000, unit="KiB a connection"),
 )

@@ -1,1 +1,1 @@
-"""Attacks on a server, bounded and on the loopback interface only, and what they cost its other clients."""
+"""Attacks on a server, bounded and on the loopback interface only, and their cost for its other clients."""

@@ -135,7 +135,7 @@ def attack(options: argparse.Namespace, port: int, process: subprocess.Popen[byt
 
 
 def await_messages(attacker: socket.socket, count: int) -> None:
-    """Read what an attacker is sent: its own empty texts, until it has all, or the service closes it."""
+    """Read the attacker's own empty texts, until it has all, or the service closes the connection."""
     data = b""
     while data.count(frame_head(TEXT)) < count and frame_head(CLOSE) not in data:
         part = attacker.recv(1 << 16)

@@ -65,7 +65,7 @@ def echo(connection: socket.socket) -> None:
 
 @dataclass(frozen=True)
 class Testimony:
-    """What a witness saw: its longest wait, in seconds and in the server's CPU seconds, and why it stopped early."""
+    """A witness's result: its longest wait, in seconds and in the server's CPU seconds, and why it stopped early."""
 
     answers: int
     worst: float
@@ -91,7 +91,7 @@ class Witness:
         self._pipe.recv()
 
     def stop(self) -> Testimony:
-        """End the questions; returns what was seen."""
+        """End the questions; returns the result."""
         self._pipe.send(None)
         testimony: Testimony = self._pipe.recv()
         self._process.join()
@@ -160,11 +160,11 @@ class Readers:
 
 
 def flood(connection: socket.socket, chunk: bytes, chunks: int, patience: float) -> None:
-    """Send ``chunk`` so many times, reading what comes back; returns when the server has handled all of it.
+    """Send ``chunk`` so many times, reading the answers; returns when the server has handled all of it.
 
     Raises TimeoutError if it has not within ``patience`` seconds, ConnectionError if it closes.
     """
-    # The server answers a ping after it has handled what came before it.
+    # The server answers a ping after it has handled everything before it.
     rest = memoryview(chunk * chunks + frame(PING, b"handled"))
     answer = bytes((FIN | PONG, 7)) + b"handled"
     tail = b""

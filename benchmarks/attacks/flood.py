@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def attack(options: argparse.Namespace, port: int, pid: int) -> Testimony:
-    """Attack the server that listens on ``port``; prints what happened and returns what the witness saw."""
+    """Attack the server that listens on ``port``; prints and returns the result of the witness."""
     patience = options.patience
     witness = Witness(connect(port, options.witness_target, patience), pid)
     readers = Readers([connect(port, options.target, patience) for _ in range(options.readers)])

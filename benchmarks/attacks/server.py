@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--idle", type=float, default=300.0, help="Timeouts.idle in seconds; default: %(default)g")
     parser.add_argument("--lifetime", type=int, default=300, help="end after so many seconds; default: %(default)s")
     options = parser.parse_args()
-    # The kernel ends a server that nobody ended.
+    # The kernel ends the server after its lifetime, even if no other process does.
     signal.alarm(options.lifetime)
     if options.uvloop:
         from twisted_beastws.uvreactor import install

@@ -60,7 +60,7 @@ def attack(port: int, seconds: float, count: Any) -> None:
 
 
 def gets_in(port: int, wait: float) -> bool:
-    """Open a WebSocket as a client does whose request takes ``wait`` seconds from its connection on."""
+    """Open a WebSocket, with ``wait`` seconds between the connection and the request."""
     with socket.socket() as client:
         client.settimeout(5.0)
         client.bind((HONEST, 0))

@@ -1,4 +1,4 @@
-"""The floor: a Twisted protocol that knows nothing of WebSocket and sends back the octets it gets."""
+"""The floor: a Twisted protocol that knows nothing of WebSocket and sends back the bytes that it receives."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ LIFETIME = 300
 
 
 def choose(modes: dict[str, Any]) -> Any:
-    """The entry of the mode that the command line names; ends the process with ``EX_UNAVAILABLE`` if there is none."""
+    """The entry of the mode that the command line names; exits with ``EX_UNAVAILABLE`` if the mode is unknown."""
     signal.alarm(LIFETIME)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
