@@ -1,7 +1,7 @@
 """What this library and others do in the same situations: ``python docs/comparison.py [LIBRARY ...]`` prints a table.
 
 It needs the extra ``test``, and Linux. Each server is a process of its own, with the library's defaults; the peer is a
-bare socket, so that nothing hides what is on the wire.
+bare socket, so that nothing hides the bytes on the wire.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PACKAGES = {
 }
 
 
-# Servers: each echoes, but for four texts: "flood" asks for much, "raise" and "later" for what they say, "end" for the
+# Servers: each echoes, except for four texts: "flood" asks for much, "raise" and "later" do as they say, "end" for the
 # end of the server.
 
 
@@ -143,7 +143,7 @@ def serve_websockets(port: int, under_web: bool = False) -> None:
     async def handler(ws: Any) -> None:
         async for message in ws:
             if message == "flood":
-                # What it has for this; `await ws.send` would wait for the peer.
+                # websockets' own means for this; `await ws.send` would wait for the peer.
                 for _ in range(FLOOD):
                     broadcast({ws}, bytes(MIB))
             elif message == "raise":
@@ -192,7 +192,7 @@ SERVERS: dict[str, Callable[[int, bool], None]] = {
 }
 
 
-# Clients: each tells on the standard output how connecting ended.
+# Clients: each prints how connecting ended.
 
 
 def run_client(library: str, port: int) -> None:
@@ -274,7 +274,7 @@ class Peer:
         self.socket.sendall(frame(opcode, payload))
 
     def read(self) -> str:
-        """What comes next, in words."""
+        """The next frame or the end, in words."""
         try:
             head = self.file.read(2)
             if len(head) < 2:

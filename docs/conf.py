@@ -45,7 +45,7 @@ _PAIR = re.compile(rf"^({_LISTING})\n({_LISTING})", re.MULTILINE | re.DOTALL)
 
 
 def _as_list(lines: list[str]) -> list[str]:
-    """Our docstrings say ``name: what it is``, a line each, which reStructuredText would run together."""
+    """Turn our docstrings' lines ``name: meaning`` into a list; reStructuredText would run them together."""
     out: list[str] = []
     in_list = False
     for line in lines:
@@ -71,7 +71,7 @@ def process_signature(
 
 
 def resolve_by_name(app: Any, env: Any, node: Any, content: Any) -> Any:
-    """Docstrings name what is theirs without its module, as its users do."""
+    """Docstrings write public names without their module, as users do."""
     if node.get("refdomain") != "py" or node.get("reftype") != "obj":
         return None
     found = [name for name in env.domains["py"].objects if name.endswith(f".{node['reftarget']}")]
@@ -82,7 +82,7 @@ def resolve_by_name(app: Any, env: Any, node: Any, content: Any) -> Any:
 
 
 def for_sphinx(app: Any, docname: str, source: list[str]) -> None:
-    """What readers of the repository see below each other, or link to beside docs/, as Sphinx can have it."""
+    """Put paired listings next to each other, and adapt links that leave docs/."""
     text = source[0].replace("](../benchmarks/results/table.md)", "](benchmarks.md)")
     source[0] = _PAIR.sub("::::{container} beside\n:::{container}\n\\1:::\n:::{container}\n\\2:::\n::::\n", text)
 
