@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -491,6 +492,17 @@ class TestJson:
         nobody = {"type": "error", "reason": "the backplane is away: nobody has the message", "taken": "no", "ref": "7"}
         heard = [event.get("text") or event for event in ann.gets() if event["type"] != "join"]
         assert heard == ["early", here | {"taken": "here"}, "hello", here | {"taken": "here"}, nobody, "plain"]
+
+    def test_a_short_ref_of_another_process_is_another_one(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hearing = Speaker(service, "/chat?name=ann")
+        hearing.gets()
+        for _ in range(2):
+            # Each process numbers its connections from 1.
+            monkeypatch.setattr("twisted_beastws.protocol._connection_ids", count(1))
+            Speaker(service, "/chat").says(type="message", text="hello", ref="7")
+        assert [said["text"] for said in hearing.gets() if said["type"] == "message"] == ["hello", "hello"]
 
     def test_a_message_said_again_with_its_ref_is_heard_once(self, service: Service) -> None:
         ann, other = Speaker(service, "/chat?name=ann"), plain(service)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secrets import token_hex
 from typing import Any, cast
 
 from twisted.application.service import Service
@@ -66,6 +67,7 @@ class Chat(WebSocketProtocol):
         self._room = ""
         self._entry = Entry(None, None)
         self._present = False
+        self._key = ""
 
     def http_requested(self, request: Request) -> Response | None:
         room = subprotocol.room_of(request.path, self._path)
@@ -125,8 +127,13 @@ class Chat(WebSocketProtocol):
 
     def _say(self, text: str, ref: str | None) -> Deferred[str | None]:
         name = self._entry.name
-        key = None if ref is None else subprotocol.retry_key(name, self.connection_id, ref, text)
+        key = None if ref is None else subprotocol.retry_key(name, self._connection_key(), ref, text)
         return self._hub.publish(self._room, event("message", name=name, text=text), ref=key)
+
+    def _connection_key(self) -> str:
+        # Each process numbers its connections from 1, and the backplane serves many processes.
+        self._key = self._key or token_hex(8)
+        return self._key
 
     def _joined(self, complete: bool) -> None:
         if self.state is not State.OPEN:

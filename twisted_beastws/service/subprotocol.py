@@ -138,9 +138,9 @@ def as_gap(message: Message) -> str:
     return event("history", complete=False)
 
 
-def retry_key(name: str | None, connection: object, ref: str, text: str) -> str:
+def retry_key(name: str | None, connection: str, ref: str, text: str) -> str:
     """The idempotency key of a message: two with the same key are one, said twice by a client that got no answer."""
-    who = ["name", name] if name is not None else [] if len(ref) >= MIN_SHARED_REF else ["connection", str(connection)]
+    who = ["name", name] if name is not None else [] if len(ref) >= MIN_SHARED_REF else ["connection", connection]
     return json.dumps([who, ref, text])
 
 
