@@ -745,7 +745,10 @@ cdef class FrameCodec:
     cdef _flush(self, bytes last):
         # With ``last``, for which there is no room.
         global _gatherer
-        cdef bytes frames = PyBytes_FromStringAndSize(<const char *>_gathered, self._waiting) + last
+        cdef bytes frames = PyBytes_FromStringAndSize(<const char *>_gathered, self._waiting)
+        if PyBytes_GET_SIZE(last):
+            # Python takes its time to add nothing, and nearly always there is nothing.
+            frames = frames + last
         self._waiting = 0
         _gatherer = None
         # Nothing waited in the sink, and each frame may be written alone.
