@@ -102,6 +102,18 @@ class TestMessages:
         recorder.take_turns()
         assert (len(recorder.events), recorder.session.spent, recorder.turns) == (9, False, 1)
 
+    @pytest.mark.parametrize(("size", "shared"), [(1 << 16, False), ((1 << 16) + 1, True)])
+    def test_chunks_behind_a_long_one_share_its_budget(self, server, size, shared):
+        """uvloop reads a socket again in the same turn when its buffer of 256 KB is full."""
+        recorder = Recorder(server, THREE)
+        recorder.session.one_chunk_a_turn = True
+        header = len(to(server, (BINARY, bytes(size - 20)))) - (size - 20)
+        for _ in range(4):
+            fed(recorder, (BINARY, bytes(size - header)))
+        assert (len(recorder.events), recorder.session.spent) == ((3, True) if shared else (4, False))
+        recorder.take_turns()
+        assert (len(recorder.events), recorder.session.spent) == (4, False)
+
     def test_the_next_turn_is_asked_for_when_half_is_spent(self, server):
         recorder = Recorder(server, Limits(max_messages_per_turn=10))
         fed(recorder, *texts(5))

@@ -314,6 +314,7 @@ cdef class FrameCodec:
                 self._run(b"")
 
     cdef _run(self, bytes data):
+        cdef bint alone
         if self._gathering or self.spent:
             # Fed by a hook, or by what the sink's writing calls: it is parsed behind the chunk that is under way.
             self._partial = self._partial + data
@@ -327,15 +328,18 @@ cdef class FrameCodec:
             self._gathering = False
             if self._waiting:
                 self.flush()
-        if self.spent or (not self.one_chunk_a_turn and not self._turn_awaited and self._half_used()):
+        alone = self.one_chunk_a_turn and PyBytes_GET_SIZE(data) <= GATHER_LIMIT
+        if self.spent or not (alone or self._turn_awaited or not self._asks_for_turn()):
             self._turn_awaited = True
             self.turn_awaited()
 
-    cdef bint _half_used(self) except -1:
+    cdef bint _asks_for_turn(self) except -1:
         # Whether to ask for the next turn: nothing else shows that one has begun.
         if self.halted == STOPPED:
             # A hook may have ended the session, and nobody is left to be asked.
             return False
+        if self.one_chunk_a_turn:
+            return True
         self._used = <double>self.now() - self._turn_began
         return 2 * self._used > self._turn_time or self._frames_left < self._turn_frames // 2
 

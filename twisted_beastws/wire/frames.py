@@ -197,7 +197,8 @@ class FrameCodec:
         keeps the first answer.
     wall, lead: another clock, which may be set, and the seconds that it is ahead of ``now``. A chunk that comes when it
         is not is told to `clock_was_set`. None: there is no such clock.
-    one_chunk_a_turn: the transport gives at most one chunk in a turn of the reactor, as TCP does; TLS gives several.
+    one_chunk_a_turn: the transport gives at most one chunk of up to 64 KiB in a turn of the reactor, as TCP does; TLS
+        gives several. Behind a longer chunk uvloop may give more.
     spent: the connection's budget for this turn of the reactor is spent, and the rest of its chunk waits. See
         `set_budget`.
     """
@@ -382,15 +383,18 @@ class FrameCodec:
             self._gathering = False
             if self._gathered:
                 self.flush()
-        if self.spent or (not self.one_chunk_a_turn and not self._turn_awaited and self._half_used()):
+        alone = self.one_chunk_a_turn and len(data) <= GATHER_LIMIT
+        if self.spent or not (alone or self._turn_awaited or not self._asks_for_turn()):
             self._turn_awaited = True
             self.turn_awaited()
 
-    def _half_used(self) -> bool:
+    def _asks_for_turn(self) -> bool:
         """Whether to ask for the next turn: nothing else shows that one has begun."""
         if self.halted == STOPPED:
             # A hook may have ended the session, and nobody is left to be asked.
             return False
+        if self.one_chunk_a_turn:
+            return True
         used = self._used = self.now() - self._turn_began
         return 2 * used > self._turn_time or self._frames_left < self._turn_frames // 2
 
