@@ -23,7 +23,10 @@ MAX_REF = 64
 """Characters by which a client refers to a request of its own."""
 
 MIN_SHARED_REF = 16
-"""Characters from which on a ref identifies a message of a client without a name on its next connection, too."""
+"""Characters from which on a ref identifies a message on its client's next connection, too.
+
+A shorter one may be a count, which begins anew with each connection, and two clients may have one name.
+"""
 
 MAX_LISTED = 1000
 """Names in one answer to ``who``."""
@@ -140,8 +143,7 @@ def as_gap(message: Message) -> str:
 
 def retry_key(name: str | None, connection: str, ref: str, text: str) -> str:
     """The idempotency key of a message: two with the same key are one, said twice by a client that got no answer."""
-    who = ["name", name] if name is not None else [] if len(ref) >= MIN_SHARED_REF else ["connection", connection]
-    return json.dumps([who, ref, text])
+    return json.dumps([name, None if len(ref) >= MIN_SHARED_REF else connection, ref, text])
 
 
 def as_text(message: Message) -> str | None:
