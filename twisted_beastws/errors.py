@@ -236,7 +236,7 @@ class HandshakeTimeout(HandshakeError, TimeoutError):
 
 
 class HookFailed(HandshakeError):
-    """A hook of the application raised during the handshake; ``__cause__`` is what it raised."""
+    """A hook of the application raised during the handshake; ``__cause__`` is that exception."""
 
     status = 500
     message = "Internal Server Error"
@@ -406,7 +406,7 @@ class LocalError(WebSocketError):
 
 
 class DecoratorError(LocalError):
-    """A decorator changed a field that makes the handshake what it is, or chose a subprotocol that was not offered.
+    """A decorator changed a field that the handshake requires, or chose a subprotocol that was not offered.
 
     The server answers 500.
     """
