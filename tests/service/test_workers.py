@@ -39,7 +39,14 @@ class TestOptions:
             Options().parseOptions([f"--workers={text}"])
         assert str(caught.value) == f"--workers={text}: give a number of processes, such as 4; 0 is this one alone"
 
-    @pytest.mark.parametrize("text", ["x", "-1", "inf", ""])
+    @pytest.mark.parametrize("text", ["0", "2", "2.1"])
+    def test_a_timeout(self, text: str) -> None:
+        options = Options()
+        options.parseOptions([f"--worker-timeout={text}"])
+        assert options["worker-timeout"] == float(text)
+
+    # A worker gives a sign of life each half second.
+    @pytest.mark.parametrize("text", ["x", "-1", "inf", "", "0.5", "1.9"])
     def test_a_bad_timeout(self, text: str) -> None:
         with pytest.raises(UsageError, match=f"^--worker-timeout={text}: give seconds"):
             Options().parseOptions([f"--worker-timeout={text}"])

@@ -89,6 +89,9 @@ DEFAULTS: dict[str, Any] = {
     "access-log-format": "text",
 }
 
+MIN_SILENCE = 4 * worker.BEAT
+"""Seconds of --worker-timeout, at least: four signs of life. After less, a healthy process that is busy is killed."""
+
 MAX_OPENING = 1000
 """Connections without a WebSocket, at most: with --max-head, this bounds the memory of clients that never open one."""
 
@@ -150,6 +153,14 @@ def _converter(option: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def _seconds(text: str) -> float:
     return read_amount(text, "give seconds, such as 5 or 0.5; 0 is never")
+
+
+def _silence(text: str) -> float:
+    expected = f"give seconds, {MIN_SILENCE:g} or more, such as 30; 0 is never"
+    seconds = read_amount(text, expected)
+    if 0 < seconds < MIN_SILENCE:
+        raise ValueError(expected)
+    return seconds
 
 
 def _drain_seconds(text: str) -> float:
@@ -298,8 +309,9 @@ class Options(TwistedOptions):
         ),
         _parameter(
             "worker-timeout",
-            "Seconds without a sign of life after which one of these processes is killed and replaced; 0 is never.",
-            _seconds,
+            f"Seconds without a sign of life, {MIN_SILENCE:g} or more, after which one of these processes is killed "
+            "and replaced; 0 is never.",
+            _silence,
         ),
         _parameter(
             "deflate",
