@@ -262,6 +262,19 @@ class TestOpening:
         server.arrive()
         assert [peer.transport.disconnected for peer in peers] == [True] + [False] * 9
 
+    @pytest.mark.parametrize(("seconds", "dropped"), [(0.9, 0), (1.0, 3), (1.1, 3)])
+    def test_a_peer_whose_clients_come_at_once_keeps_them(
+        self, serve: Any, clock: Clock, seconds: float, dropped: int
+    ) -> None:
+        """Behind a proxy all are one peer, and the reactor accepts hundreds before it reads what they sent."""
+        server = serve(max_opening=10, max_opening_per_peer=2)
+        peers = [server.arrive() for _ in range(4)]
+        assert not any(peer.transport.disconnected for peer in peers)
+        clock.advance(seconds)
+        peers.append(server.arrive())
+        assert [peer.transport.disconnected for peer in peers] == [True] * dropped + [False] * (5 - dropped)
+        assert server.factory.refusals["max_opening_per_peer"] == dropped
+
     def test_those_of_unix_sockets_are_one_peer(self, serve: Any) -> None:
         server = serve(max_opening_per_peer=2)
         peers = [server.arrive(None) for _ in range(3)]

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 MIN_SWEPT = 1000
 """Peers whose rates are remembered before the first search for those that can be forgotten."""
 
+BURST = 1.0
+"""Seconds in which connections of one peer that come at once are not dropped for each other, within ``max_opening``.
+
+Behind a proxy or a NAT all clients are one peer, and all of them come back when a server starts again. The reactor
+accepts hundreds of connections in one turn, and reads their requests in the next.
+"""
+
 FROM_ADDRESS = "from this address; try again later"
 
 
@@ -96,7 +103,8 @@ class Admission:
         """Count a new connection.
 
         Beyond ``max_opening_per_peer`` the peer's oldest opening connection is dropped, beyond ``max_opening`` the
-        oldest of the peer that has the most: a client that only connects keeps out no other.
+        oldest of the peer that has the most: a client that only connects keeps out no other. If both are set, a peer
+        may exceed its own limit for the time of a `BURST`.
         """
         in_all, per_peer = limits.max_opening, limits.max_opening_per_peer
         if in_all is None and per_peer is None:
@@ -104,10 +112,13 @@ class Admission:
         peer = UNKNOWN if self.is_proxy(address) else peer_at(address)
         if per_peer is not None:
             while not self._opening.has_room(peer, per_peer):
-                self._drop(self._opening.oldest_of_crowded(peer, per_peer), "max_opening_per_peer")
+                oldest = self._opening.oldest_of_crowded(peer, per_peer)
+                if in_all is not None and self._now() - self._opening.arrived_at(oldest) < BURST:
+                    break
+                self._drop(oldest, "max_opening_per_peer")
         while in_all is not None and len(self._opening) >= in_all:
             self._drop(self._opening.oldest_of_largest(), "max_opening")
-        self._opening.add(protocol, peer)
+        self._opening.add(protocol, peer, self._now())
 
     def identify(self, protocol: WebSocketProtocol, limits: Limits, address: Any) -> None:
         """Count an opening connection as that of the client at ``address``, which its proxy has forwarded.
@@ -168,7 +179,7 @@ class Admission:
         self._open.discard(protocol)
         if limits.max_opening is not None or limits.max_opening_per_peer is not None:
             self._opening.discard(protocol)
-            self._opening.add(protocol, peer_at(protocol.peer))
+            self._opening.add(protocol, peer_at(protocol.peer), self._now())
 
     def forget(self, protocol: WebSocketProtocol) -> None:
         """Count a connection no more: it is gone."""

@@ -114,19 +114,24 @@ class Crowd(Generic[T]):
 
     def __init__(self) -> None:
         self._peer_of: dict[T, Peer] = {}
-        self._connections: dict[str, dict[T, None]] = {}
+        # Each with the time of its arrival.
+        self._connections: dict[str, dict[T, float]] = {}
         self._networks = Tally()
         self._peers: dict[str, Tally] = {}
 
     def __len__(self) -> int:
         return len(self._peer_of)
 
-    def add(self, connection: T, peer: Peer) -> None:
-        """Count a connection of a peer."""
+    def add(self, connection: T, peer: Peer, now: float = 0.0) -> None:
+        """Count a connection of a peer that arrives now."""
         self._peer_of[connection] = peer
-        self._connections.setdefault(peer.name, {})[connection] = None
+        self._connections.setdefault(peer.name, {})[connection] = now
         self._networks.add(peer.network)
         self._peers.setdefault(peer.network, Tally()).add(peer.name)
+
+    def arrived_at(self, connection: T) -> float:
+        """Return when a connection arrived."""
+        return self._connections[self._peer_of[connection].name][connection]
 
     def discard(self, connection: T) -> Peer | None:
         """Count a connection no more; return its peer, or None if it was not counted."""

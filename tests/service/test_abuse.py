@@ -188,6 +188,11 @@ def round_trips(client: socket.socket, seconds: float) -> list[float]:
     return took
 
 
+def dropped_before_they_opened(service: Service) -> float:
+    names = ("max_opening", "max_opening_per_peer")
+    return sum(metric(service, f'beastws_refusals_total{{limit="{name}"}}') for name in names)
+
+
 def test_an_address_that_floods_harms_no_other(tmp_path: Path, many_files: None) -> None:
     limits = ("--max-handshakes-per-address=50", "--max-connections-per-address=100", "--ping-interval=0")
     with running(tmp_path, *limits, "--admin=tcp:0:interface=127.0.0.1", "--drain-time=2") as service:
@@ -215,7 +220,7 @@ def test_an_address_that_floods_harms_no_other(tmp_path: Path, many_files: None)
         assert count > 500
         await_that("they are refused", lambda: metric(service, 'beastws_handshakes_total{outcome="429"}'))
         assert metric(service, 'beastws_handshakes_total{outcome="431"}') > 0
-        assert metric(service, 'beastws_refusals_total{limit="max_opening_per_peer"}') > 0
+        assert dropped_before_they_opened(service) > 0
         assert metric(service, 'beastws_closes_total{began="local",code="1002"}') > 0
         assert memory(service.process.pid) < 200 << 20
         assert round_trips(client, 0.2)
@@ -234,8 +239,8 @@ def test_an_address_that_only_connects_keeps_no_other_out(tmp_path: Path, many_f
             # More than may be opening in all: its request is on its way all the time.
             for _ in range(1500):
                 clients.append(socket.create_connection(("127.0.0.1", service.port), PATIENCE))
-            name = 'beastws_refusals_total{limit="max_opening_per_peer"}'
-            await_that("the silent ones make room for each other", lambda: metric(service, name) >= 1250)
+            # 1000 may be opening in all, and 250 from one address; those of one second may exceed that.
+            await_that("the silent ones make room for each other", lambda: dropped_before_they_opened(service) >= 501)
             honest.sendall(UPGRADE)
             assert honest.recv(13) == b"HTTP/1.1 101 "
         finally:
