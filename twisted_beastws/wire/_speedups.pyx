@@ -327,7 +327,7 @@ cdef class FrameCodec:
         finally:
             self._gathering = False
             if self._waiting:
-                self.flush()
+                self._flush(b"")
         alone = self.one_chunk_a_turn and PyBytes_GET_SIZE(data) <= GATHER_LIMIT
         if self.spent or not (alone or self._turn_awaited or not self._asks_for_turn()):
             self._turn_awaited = True
@@ -362,7 +362,9 @@ cdef class FrameCodec:
         self.spent = self._turn_time != INFINITY and <double>self.now() - self._turn_began > self._turn_time
         return self.spent
 
-    def _parse(self, bytes data not None):
+    cpdef _parse(self, bytes data):
+        if data is None:
+            raise TypeError("a chunk is bytes")
         cdef Py_ssize_t position
         cdef bytes fed_meanwhile
         while True:
@@ -647,7 +649,7 @@ cdef class FrameCodec:
         cdef Py_ssize_t end = view.shape[0], at = 0, size
         cdef int fin = first & FIN, opcode = first & ~FIN
         if self._waiting:
-            self.flush()
+            self._flush(b"")
         # RFC 6455 §5.5.1: no data frame follows a close frame.
         while not self.closed:
             size = end - at
@@ -704,7 +706,7 @@ cdef class FrameCodec:
     cdef _write(self, int first, bytes frame):
         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
         if self._waiting:
-            self.flush()
+            self._flush(b"")
         if size < GATHER_LIMIT and self._left_at_once(frame, size):
             return
         if first & 0x08:
