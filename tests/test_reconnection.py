@@ -539,6 +539,18 @@ class TestStartingAndStopping:
         assert caught == [CancelledError]
 
     @leaving_cycles
+    async def test_a_connection_that_ends_at_once_is_given_out_with_its_messages(self):
+        last = b"\x81\x03bye" + b"\x88\x02\x03\xe8"
+        script = Script(lambda connection, head: connection.write(switching(head) + last))
+        async with script.listening() as port:
+            endpoint = WebSocketClientEndpoint(reactor, f"ws://127.0.0.1:{port}/", timeouts=Timeouts(close=0.3))
+            service = reconnecting(endpoint, Factory.forProtocol(WebSocketProtocol))
+            service.startService()
+            ws: Any = await service.whenConnected()
+            assert [message async for message in ws] == ["bye"]
+            await service.stopService()
+
+    @leaving_cycles
     async def test_over_tcp(self):
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening() as port:

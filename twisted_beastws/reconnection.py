@@ -77,8 +77,9 @@ class ReconnectingService(ClientService):
         """
         if self.given_up is not None:
             return fail(self.given_up)
-        connected = self._outside(super().whenConnected(failAfterFailures))
-        return connected.addCallbacks(self._if_live, self._why, (failAfterFailures,))
+        connected = super().whenConnected(failAfterFailures)
+        # Judged as it opens: one that ends within a turn may have brought messages, which its taker must get.
+        return self._outside(connected.addCallbacks(self._if_live, self._why, (failAfterFailures,)))
 
     def stopService(self) -> Deferred[None]:
         """As ``ClientService.stopService``; what follows it may start the service again."""
