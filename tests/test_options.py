@@ -50,6 +50,25 @@ def test_none_is_for_what_may_be_without_end(kind: Any, name: str) -> None:
     assert "or None" not in str(caught.value)
 
 
+class TestWholeNumbers:
+    """The compiled codec and the head's parser take nothing else, and would fail with each client."""
+
+    @pytest.mark.parametrize("name", ["max_message_size", "max_head_size", "max_messages_per_turn", "fragment_size"])
+    def test_a_whole_number_may_be_given_as_float(self, name: str) -> None:
+        number = getattr(Limits(**{name: 1e6}), name)
+        assert (number, type(number)) == (10**6, int)
+
+    @pytest.mark.parametrize("number", [0.5, 2500.5, float("inf")])
+    def test_another_float_is_refused(self, number: float) -> None:
+        with pytest.raises(TypeError) as caught:
+            Limits(max_message_size=number)  # type: ignore[arg-type]
+        assert str(caught.value) == f"Limits(max_message_size={number!r}): must be a whole number"
+
+    def test_rates_and_seconds_may_be_fractions(self) -> None:
+        limits = Limits(max_message_rate=0.5, max_byte_rate=1.5, max_handshakes=2.5, max_seconds_per_turn=0.001)
+        assert (limits.max_message_rate, limits.max_handshakes, limits.max_seconds_per_turn) == (0.5, 2.5, 0.001)
+
+
 class TestPings:
     """A peer that has nothing to say is pinged before it is judged silent."""
 

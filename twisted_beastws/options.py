@@ -84,6 +84,16 @@ def _check_positive(value: Any, *names: str) -> None:
             _check(value, name, lambda number: number > 0, "a number greater than 0, or None")
 
 
+def _make_whole(value: Any) -> None:
+    """Turn whole numbers that were given as float, such as 1e6, into int. Raises TypeError for other fractions."""
+    for field in fields(value):
+        number = getattr(value, field.name)
+        if isinstance(number, float) and "float" not in str(field.type):
+            if not number.is_integer():
+                raise TypeError(f"{type(value).__name__}({field.name}={number!r}): must be a whole number")
+            object.__setattr__(value, field.name, int(number))
+
+
 def _check_range(value: object, least: int, most: int, *names: str) -> None:
     for name in names:
         _check(value, name, lambda number: least <= number <= most, f"a number, {least}-{most}")
@@ -216,6 +226,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         _check_positive(self, *(field.name for field in fields(self) if field.name != "slow_reader"))
+        _make_whole(self)
         if self.max_message_size is not None:
             self._derive(self.max_message_size)
             self._check_echo(self.max_message_size)
