@@ -71,7 +71,7 @@ LIMITS = Limits(
 class TestDefaults:
     def test_are_the_chat_that_restbed_meant(self) -> None:
         options = parse()
-        assert [description for description, _ in options.endpoints] == ["tcp:1984"]
+        assert [description for description, _ in options.endpoints] == ["tcp:1984:interface=127.0.0.1"]
         assert options.app is None
         assert options["path"] == "/chat"
         assert options.timeouts == Timeouts(handshake=30, idle=60, ping_interval=5, close=5)
@@ -84,7 +84,7 @@ class TestDefaults:
     def test_each_is_in_the_help(self) -> None:
         help_text = " ".join(str(parse()).split())
         for default in (
-            "tcp:1984",
+            "tcp:1984:interface=127.0.0.1",
             "/chat",
             "5",
             "60",
@@ -130,7 +130,7 @@ class TestDefaults:
 
     def test_two_commands_do_not_share_lists(self) -> None:
         assert parse("--listen=tcp:1", "--origin=http://a")["listen"] == ["tcp:1"]
-        assert parse()["listen"] == ["tcp:1984"]
+        assert parse()["listen"] == ["tcp:1984:interface=127.0.0.1"]
         assert parse()["origin"] == []
 
 
@@ -285,7 +285,11 @@ class TestGiven:
             (("--listen=tcp:1", "--listen=tcp6:2"), ["tcp:1", "tcp6:2"]),
             (("--listen=unix:/tmp/x", "--listen=haproxy:tcp:1", "--listen=tcp:3"), ["tcp:3"]),
             (("--listen=tcp:1", "--trust-proxy=10.0.0.1"), []),
-            ((), ["tcp:1984"]),
+            (
+                ("--listen=tcp:1:interface=192.0.2.1", "--listen=tcp:2:interface=127.0.0.1"),
+                ["tcp:1:interface=192.0.2.1"],
+            ),
+            ((), []),
         ],
     )
     def test_endpoints_where_passwords_come_unencrypted(self, given: tuple[str, ...], exposed: list[str]) -> None:

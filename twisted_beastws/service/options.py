@@ -89,6 +89,11 @@ DEFAULTS: dict[str, Any] = {
     "access-log-format": "text",
 }
 
+LISTEN = "tcp:1984:interface=127.0.0.1"
+"""The default listener: no other machine reaches a service that a user only tries."""
+
+_LOOPBACK = re.compile(r":interface=(?:127\.|localhost\b|\\:\\:1(?!\S))")
+
 MIN_SILENCE = 4 * worker.BEAT
 """Seconds of --worker-timeout, at least: four signs of life. After less, a healthy process that is busy is killed."""
 
@@ -430,7 +435,8 @@ class Options(TwistedOptions):
         super().parseOptions(self._command_line)  # type: ignore[no-untyped-call]
 
     def opt_listen(self, description: str) -> None:
-        """Endpoint to listen on, such as tcp:80 or ssl:443:privateKey=key.pem; may be repeated. [default: tcp:1984]"""
+        """Endpoint to listen on, such as tcp:80 or ssl:443:privateKey=key.pem; may be
+        repeated. Without it only this machine can connect. [default: tcp:1984:interface=127.0.0.1]"""
         self["listen"].append(description)
 
     def opt_origin(self, origin: str) -> None:
@@ -510,7 +516,7 @@ class Options(TwistedOptions):
         if self["config"] is not None:
             self._read_file(self["config"])
         if not self["listen"]:
-            self["listen"].append("tcp:1984")
+            self["listen"].append(LISTEN)
         self.directory = os.path.abspath(".")
         self.arguments = self._as_arguments()
         if self["workers"] and self["app"] is None and self["backplane"] is None:
@@ -662,7 +668,8 @@ class Options(TwistedOptions):
         """The endpoints at which passwords come unencrypted, and not from a proxy that is trusted."""
         if not self["auth"] or self["trust-proxy"]:
             return ()
-        return [description for description in self["listen"] if description.partition(":")[0] in _UNENCRYPTED]
+        plain = (description for description in self["listen"] if description.partition(":")[0] in _UNENCRYPTED)
+        return [description for description in plain if not _LOOPBACK.search(description)]
 
     @property
     def budget(self) -> MemoryBudget | None:
