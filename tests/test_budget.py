@@ -14,6 +14,8 @@ from twisted_beastws.inbox import cost_of
 from twisted_beastws.wire.closing import Close
 from twisted_beastws.wire.session import HELD_OVERHEAD
 
+from .inside import inside
+
 pytestmark = pytest.mark.usefixtures("logged")
 
 LIMITS = Limits(max_buffered=8 << 20)
@@ -271,7 +273,7 @@ class TestConnections:
         honest.transport.stall()
         honest.protocol.send(b"-")
         honest.protocol.send(bytes(100))
-        others = [connect(factory=first.protocol.server) for _ in range(2)]
+        others = [connect(factory=inside(first.protocol).server) for _ in range(2)]
         for peer in (first, *others):
             peer.transport.stall()
             peer.protocol.send(bytes(250_000))
@@ -312,7 +314,9 @@ class TestConnections:
 
     def test_without_a_budget_nothing_is_in_the_way_of_a_chunk(self, connect: Any) -> None:
         peer = connect(Slow)
-        assert peer.protocol.dataReceived == peer.protocol._session.feed  # No public name shows the bound method.
+        assert (
+            peer.protocol.dataReceived == inside(peer.protocol).session.feed
+        )  # No public name shows the bound method.
 
     def test_a_peer_closed_for_memory_that_reads_nothing_is_gone_in_time(
         self, connect: Any, clock: Any, logged: Any

@@ -27,6 +27,7 @@ from twisted_beastws.tls.unverified import UnverifiedTLS
 from twisted_beastws.wire.http import Request
 
 from .certificates import identity, identity_pem, trusting
+from .inside import inside
 from .loopback import (
     Noting,
     Script,
@@ -108,7 +109,7 @@ class TestOpen:
     async def test_compresses_where_both_want_to(self, agreed):
         async with serving(deflate=Deflate() if agreed else None) as url:
             ws = await connect(url, deflate=Deflate(server_max_window_bits=10))
-            assert (ws.deflate is not None) == agreed
+            assert (ws.extensions is not None) == agreed
             for message in ("hello" * 1000, bytes(100_000)):
                 ws.send(message)
                 assert await ws.receive() == message
@@ -119,7 +120,7 @@ class TestOpen:
         limits, timeouts = Limits(max_message_size=10), Timeouts(ping_interval=7.0)
         async with serving() as url:
             ws = await connect(url, limits=limits, timeouts=timeouts)
-            assert (ws.settings.limits, ws.settings.timeouts) == (limits, timeouts)
+            assert (inside(ws).settings.limits, inside(ws).settings.timeouts) == (limits, timeouts)
             ws.send("x" * 11)
             with pytest.raises(errors.ConnectionClosed) as closed:
                 await ws.receive()

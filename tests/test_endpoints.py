@@ -62,6 +62,7 @@ from twisted_beastws.reconnection import ReconnectingService
 from twisted_beastws.tunnel import TunnelFactory
 
 from .certificates import identity, identity_pem, trusting
+from .inside import inside
 from .loopback import (
     Noting,
     Script,
@@ -506,8 +507,8 @@ class TestConnecting:
             ws: Any = await endpoint.connect(Factory.forProtocol(Noting))
             assert type(ws) is Noting
             await until(lambda: ws.heard == ["opened", "hello chat"])
-            assert ws.settings.timeouts == Timeouts(ping_interval=7)
-            assert ws.settings.limits.max_message_size == 1 << 20
+            assert inside(ws).settings.timeouts == Timeouts(ping_interval=7)
+            assert inside(ws).settings.limits.max_message_size == 1 << 20
             await ws.close()
             await until(lambda: not factory.connections)
 
@@ -595,7 +596,7 @@ class TestServing:
                 return Response(200, body="health\n") if request.method == "HEAD" else None
 
             def text_received(self, text: str) -> None:
-                seen.append(self.settings)
+                seen.append(inside(self).settings)
                 self.send(text.upper())
 
         factory = WebSocketServerFactory(Shout, subprotocols=["shout"], clock=reactor)
@@ -653,9 +654,9 @@ class TestServing:
     def test_its_connections_share_their_settings(self):
         factory = WebSocketServerFactory(WebSocketProtocol)
         configured = ConfiguredFactory(factory, Keys(timeouts={"idle": None}))
-        assert configured.buildProtocol(None).settings is configured.buildProtocol(None).settings
-        assert configured.buildProtocol(None).settings.timeouts.idle is None
-        assert ConfiguredFactory(factory, Keys()).buildProtocol(None).settings == factory.settings
+        assert inside(configured.buildProtocol(None)).settings is inside(configured.buildProtocol(None)).settings
+        assert inside(configured.buildProtocol(None)).settings.timeouts.idle is None
+        assert inside(ConfiguredFactory(factory, Keys()).buildProtocol(None)).settings == factory.settings
 
     def test_a_factory_may_refuse_a_connection(self):
         class Refusing(WebSocketServerFactory):
@@ -692,7 +693,7 @@ class TestServing:
 
     def test_a_target_keeps_nothing_alive(self):
         protocol = ConfiguredFactory(TunnelFactory(Keeping(Echo)), Keys(target="/x")).buildProtocol(None)
-        protocol.server.connections.clear()
+        inside(protocol).server.connections.clear()
         ref = weakref.ref(protocol)
         gc.collect()
         gc.disable()

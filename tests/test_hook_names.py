@@ -55,7 +55,7 @@ class TestWarning:
         assert [str(one.message) for one in caught] == [expected]
 
     def test_right_names_give_none(self) -> None:
-        names = (*HOOKS, "close", "connectionLost", "serve", "send_text", "handle", "name", "receive", "ping")
+        names = (*HOOKS, "connectionLost", "serve", "handle", "name", "receiver", "pinged", "turns", "write")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             type("Chat", (WebSocketProtocol,), {name: lambda self, *_: None for name in names})

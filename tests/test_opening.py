@@ -29,6 +29,8 @@ from twisted_beastws import (
 from twisted_beastws.operation import going_on
 from twisted_beastws.wire.http import SERVER, parse_request
 
+from .inside import inside
+
 TRACE = ContextVar("TRACE", default="")
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -229,12 +231,12 @@ class TestServe:
         peer.transport.stall()
         for _ in range(100):
             peer.sends(PLAIN * 100)
-            if peer.protocol.reading_paused:
+            if inside(peer.protocol).reading_paused:
                 break
         assert peer.transport.producerState == "paused"
         assert len(peer.transport.value()) < 1000
         read = b""
-        while peer.protocol.reading_paused:
+        while inside(peer.protocol).reading_paused:
             peer.transport.producer.resumeProducing()
             read += peer.reads()
         assert read

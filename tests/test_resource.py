@@ -37,6 +37,7 @@ from twisted_beastws import (
 from twisted_beastws.errors import HandshakeTimeout, NoUpgrade, OriginRefused, UnexpectedBody
 from twisted_beastws.resource import WebSocketResource
 
+from .inside import inside
 from .loopback import uncollected
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -317,7 +318,7 @@ class TestTakeOver:
         protocol = echo_class()
         peer = web(protocol, clock)
         peer.opens()
-        assert peer.transport.producer is protocol.made[0].outgoing
+        assert peer.transport.producer is inside(protocol.made[0]).outgoing
         produced: list[str] = []
 
         class Producer:
@@ -1106,7 +1107,7 @@ class TestCallersMistakes:
 
     def test_the_clients_role(self, clock: Clock) -> None:
         protocol = factory(Echo, clock).buildProtocol(None)
-        protocol.role = Role.CLIENT
+        inside(protocol).role = Role.CLIENT
         with pytest.raises(LocalError, match="server's part"):
             protocol.accept(self.captured(clock))
 

@@ -28,6 +28,8 @@ from twisted_beastws import (
 )
 from twisted_beastws.wire.closing import Close
 
+from .inside import inside
+
 pytestmark = pytest.mark.usefixtures("logged")
 
 
@@ -150,7 +152,8 @@ class TestFactory:
         factory = WebSocketServerFactory(Mine, clock=clock)
         protocol = factory.buildProtocol(None)
         assert type(protocol) is Mine
-        assert (protocol.factory, protocol.server, protocol.settings) == (factory, factory, factory.settings)
+        assert protocol.factory is inside(protocol).server is factory
+        assert inside(protocol).settings is factory.settings
         assert factory.buildProtocol(None) is not protocol
 
     def test_makes_protocols_of_whatever_makes_them(self, clock):

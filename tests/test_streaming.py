@@ -21,6 +21,8 @@ from twisted_beastws import (
 )
 from twisted_beastws.wire.session import HELD_OVERHEAD
 
+from .inside import inside
+
 pytestmark = pytest.mark.usefixtures("logged")
 
 
@@ -94,7 +96,7 @@ class TestMessage:
             message.write("a")
         held = [(0x82, b"x" * (400 - HELD_OVERHEAD)), (0x82, b"")]
         assert frames(peer.reads()) == [(0x01, b"a"), (0x80, b""), *held]
-        assert peer.protocol.outgoing.held == 0
+        assert inside(peer.protocol).outgoing.held == 0
 
     def test_one_at_a_time(self, connect):
         peer = connect()
@@ -272,7 +274,7 @@ class TestFragmentSize:
             peer.protocol.send(letter * 60)
         peer.transport.flow()
         assert b"".join(payload for _, payload in frames(peer.reads())) == b"a" * 60 + b"b" * 60
-        assert peer.protocol.outgoing.dropped == 1
+        assert peer.protocol.dropped_messages == 1
 
 
 class TestStreamedIn:

@@ -40,6 +40,8 @@ from twisted_beastws.testing import (
     upgrade_response,
 )
 
+from .inside import inside
+
 
 def test_the_examples_of_the_documentation():
     results = doctest.testmod(testing)
@@ -473,7 +475,7 @@ class TestConnectedPair:
         pair = connected_pair(server, Other)
         assert isinstance(pair.client, Other)
         assert (pair.server.state, pair.client.state) == (State.OPEN, State.OPEN)
-        assert (pair.server.role, pair.client.role) == (Role.SERVER, Role.CLIENT)
+        assert (inside(pair.server).role, inside(pair.client).role) == (Role.SERVER, Role.CLIENT)
         pair.client.send("text")
         pair.client.send(b"binary")
         pair.flush()
@@ -494,8 +496,8 @@ class TestConnectedPair:
             timeouts=Timeouts(idle=7.0, ping_interval=3.0),
         )
         assert pair.server.subprotocol == pair.client.subprotocol == "b"
-        assert pair.server.settings.timeouts.idle == 7.0
-        assert pair.client.settings.limits.max_message_size == 10
+        assert inside(pair.server).settings.timeouts.idle == 7.0
+        assert inside(pair.client).settings.limits.max_message_size == 10
 
     def test_closing(self):
         pair = connected_pair(Echo)
@@ -525,7 +527,7 @@ class TestConnectedPair:
     def test_half_closing(self, end: str):
         pair = connected_pair(Echo)
         getattr(pair, f"{end}_transport").loseWriteConnection()
-        getattr(pair, end).outgoing.finish(lambda: None)
+        inside(getattr(pair, end)).outgoing.finish(lambda: None)
         pair.flush()
         assert closed(pair)
 
@@ -595,7 +597,7 @@ class TestConnectedPair:
             factory = WebSocketServerFactory(Echo)
             clock = Clock()
             pair = connected_pair(factory, clock=clock)
-            assert pair.clock is pair.server.settings.clock is pair.client.settings.clock is clock
+            assert pair.clock is inside(pair.server).settings.clock is inside(pair.client).settings.clock is clock
             assert factory.settings.clock is None
             assert factory.connections == {pair.server}
 
@@ -762,7 +764,7 @@ class TestScriptedClient:
 class TestScriptedServer:
     def test_frames(self):
         peer = scripted_server(Echo)
-        assert peer.protocol.role is Role.CLIENT
+        assert inside(peer.protocol).role is Role.CLIENT
         assert (peer.transport.getHost().port, peer.protocol_transport.getHost().port) == (80, 50000)
         peer.send(Frame.text("one"), Frame.ping(b"two"))
         peer.expect(Frame.text("one"), Frame.pong(b"two"))

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -33,6 +34,8 @@ from twisted_beastws.options import Settings
 from twisted_beastws.stream import StreamTransport
 from twisted_beastws.testing import ConnectedPair, Frame, connected_pair, scripted_client, scripted_server
 from twisted_beastws.tunnel import CLOSE, MAX_MESSAGE, ClientTunnelFactory, Tunnel, TunnelFactory
+
+from .inside import inside
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -271,8 +274,10 @@ class TestOpening:
         assert ClientTunnelFactory(Serving(lambda: None), ()).buildProtocol(None) is None
         tunnel: Any = ClientTunnelFactory(Serving(), ("x",)).buildProtocol(None)
         assert type(tunnel.stream) is Stream
-        assert tunnel.as_client(Settings()).settings.subprotocols == ("x",)
-        assert tunnel.role is Role.CLIENT
+        tunnel.as_client(Settings(clock=Clock())).makeConnection(StringTransport())
+        assert inside(tunnel).settings.subprotocols == ("x",)
+        assert inside(tunnel).role is Role.CLIENT
+        tunnel.abort()
 
     def test_start_and_stop_reach_the_factory(self):
         calls: list[str] = []

@@ -15,10 +15,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_beastws.budget import MemoryBudget
+from twisted_beastws.connection.application_transport import ApplicationTransport
 from twisted_beastws.errors import HandshakeTimeout, TooManyRedirects, UpgradeDeclined
 from twisted_beastws.operation import forget_frames, settled
 from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts, check_decorator, kind_of
-from twisted_beastws.protocol import ApplicationTransport, WebSocketProtocol
+from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.proxies import endpoint_through, over_tls, parse_proxy
 from twisted_beastws.wire.http import Request, Response, fields_given
 from twisted_beastws.wire.url import WebSocketURL
@@ -100,7 +101,7 @@ class _Attempt:
         self._websocket = websocket
 
     def makeConnection(self, transport: Any) -> None:
-        self.wrapper.makeConnection(ApplicationTransport(self._websocket, transport))
+        self.wrapper.makeConnection(ApplicationTransport(connection_of(self._websocket), transport))
 
     def connectionLost(self, reason: Failure) -> None:
         (self.wrapper if self.opened else self._websocket).connectionLost(reason)

@@ -16,7 +16,7 @@ from twisted_beastws.wire import deflate, handshake
 from twisted_beastws.wire.http import Request, Response, parse_response
 
 if TYPE_CHECKING:
-    from twisted_beastws.protocol import WebSocketProtocol
+    from twisted_beastws.connection.connection import Connection
 
 MAX_BODY = 1 << 16
 """Octets kept of the body of an answer that declines, 64 KiB; what is behind them is not read."""
@@ -53,8 +53,8 @@ class ClientOpening(Operation):
 
     __slots__ = ("_declined", "_keep")
 
-    def __init__(self, protocol: WebSocketProtocol) -> None:
-        super().__init__(protocol, "response")
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, "response")
         self._declined: Response | None = None
         self._keep = False
 
@@ -73,17 +73,17 @@ class ClientOpening(Operation):
     async def _handshake(
         self, host: str, target: str, decorator: Decorator | None, subprotocols: Sequence[str]
     ) -> Response:
-        protocol, options = self._protocol, self._protocol.settings.deflate
+        connection, options = self._connection, self._connection.settings.deflate
         key, extensions = handshake.make_key(), None if options is None else deflate.offer(options)
         request = handshake.client_request(host, target, key, subprotocols, extensions)
-        decorator = decorator or protocol.settings.decorator
+        decorator = decorator or connection.settings.decorator
         if decorator is not None:
             await self.settled(decorator(request))
             _check_decorated(request, key, extensions)
         octets = request.to_bytes()
-        protocol.request, self._keep = request, False
-        protocol.expect_handshake()
-        protocol.outgoing.write(octets)
+        connection.request, self._keep = request, False
+        connection.expect_handshake()
+        connection.outgoing.write(octets)
         try:
             head, response = await self._final_response()
             if response.status != 101:
@@ -91,13 +91,13 @@ class ClientOpening(Operation):
                 raise UpgradeDeclined(response)
             subprotocol = handshake.check_response(response, key, _offered(request), extensions=options is not None)
             answered = response.headers.getRawHeaders(b"Sec-WebSocket-Extensions", ())
-            protocol.subprotocol, protocol.deflate = subprotocol, deflate.check_answer(answered, options)
+            connection.subprotocol, connection.deflate = subprotocol, deflate.check_answer(answered, options)
         except Exception:
             self._declined = None
             if not self._keep:
-                protocol.tear_down()
+                connection.tear_down()
             raise
-        protocol.upgraded(request, response)
+        connection.upgraded(request, response)
         return response
 
     async def _final_response(self) -> tuple[bytes, Response]:

@@ -21,6 +21,7 @@ from zope.interface import implementer
 from twisted_beastws.client import WebSocketClientEndpoint, shown
 from twisted_beastws.endpoint_keys import Keys
 from twisted_beastws.options import Settings, Timeouts
+from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.server import WebSocketServerFactory
 from twisted_beastws.tunnel import SUBPROTOCOLS, ClientTunnelFactory, Tunnel, TunnelFactory
 from twisted_beastws.wire.handshake import ANY_SUBPROTOCOL
@@ -30,7 +31,6 @@ from twisted_beastws.wire.url import WebSocketURL, ascii_name
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory
 
-    from twisted_beastws.protocol import WebSocketProtocol
 
 SERVER_KEYS = ("target", "subprotocols", "origins", "ping", "idle")
 CLIENT_KEYS = ("target", "subprotocols", "authority", "ping", "idle")
@@ -63,7 +63,8 @@ class ConfiguredFactory(Factory):
         protocol: Any = self._factory.buildProtocol(addr)
         if protocol is None:
             return None
-        protocol.settings = self._applied(protocol.settings)
+        connection = connection_of(protocol)
+        connection.settings = self._applied(connection.settings)
         if self._keys.target is not None:
             protocol.http_requested = _only_at(self._keys.target, protocol)
         return protocol
@@ -76,7 +77,9 @@ class ConfiguredFactory(Factory):
 
 
 def _only_at(path: str, protocol: WebSocketProtocol) -> Callable[[Request], Any]:
-    hook = WeakMethod(protocol.http_requested)
+    present = protocol.http_requested
+    bound = getattr(present, "__self__", None) is protocol
+    hook: Callable[[], Any] = WeakMethod(present) if bound else lambda: present
 
     def http_requested(request: Request) -> Any:
         if request.path != path:

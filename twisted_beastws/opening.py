@@ -21,7 +21,7 @@ from twisted_beastws.wire.http import MAX_EMPTY_LINES, Request, Response, parse_
 from twisted_beastws.wire.origin import check_origin
 
 if TYPE_CHECKING:
-    from twisted_beastws.protocol import WebSocketProtocol
+    from twisted_beastws.connection.connection import Connection
 
 log = Logger()
 
@@ -31,8 +31,8 @@ class ServerOpening(Operation):
 
     __slots__ = ("_kept", "_request")
 
-    def __init__(self, protocol: WebSocketProtocol) -> None:
-        super().__init__(protocol, "request", MAX_EMPTY_LINES)
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, "request", MAX_EMPTY_LINES)
         self._request: Request | None = None
         # Answered, and without a byte of another request.
         self._kept = False
@@ -41,24 +41,24 @@ class ServerOpening(Operation):
         """Take bytes from the transport."""
         if self._kept:
             self._kept = False
-            self._protocol.expect_handshake()
+            self._connection.expect_handshake()
         super().data_received(data)
 
     def lost(self, failure: Failure) -> None:
         """End what is under way with ``failure``; if that is nothing, nobody else tells whom TLS kept out."""
         if self._operation is None and (trouble := tls_trouble(failure.value)):
-            log.info("TLS with {peer} failed: {trouble}", peer=self._protocol.peer, trouble=trouble)
+            log.info("TLS with {peer} failed: {trouble}", peer=self._connection.peer, trouble=trouble)
         super().lost(failure)
 
     def peer_finished(self) -> bool:
         """Return whether there is a request to answer: the client may have ended its side of TCP behind it."""
         super().peer_finished()
         waits_for_bytes = self._reader is not None or (self._operation is None and not self.octets_wait)
-        return self._protocol.connecting and (self._request is not None or not waits_for_bytes)
+        return self._connection.connecting and (self._request is not None or not waits_for_bytes)
 
     def read_request(self) -> Deferred[Request]:
-        """The next request's head."""
-        return self.operate(self._read_request(self._protocol.settings.decorator))
+        """The head of the next request that the server's gate lets in."""
+        return self.operate(self._read_admitted(self._connection.settings.decorator))
 
     def respond(self, response: Response) -> Deferred[None]:
         """Answer the request read last."""
@@ -70,14 +70,28 @@ class ServerOpening(Operation):
         """Answer ``request``, or the next one that comes, by the WebSocket handshake."""
         return self.operate(self._accept(request, buffered, decorator, subprotocols))
 
+    @property
+    def _gate(self) -> Callable[[Any, Request], Any] | None:
+        server = self._connection.server
+        return None if server is None else server.gate
+
+    async def _read_admitted(self, decorator: Decorator | None) -> Request:
+        while True:
+            request = await self._read_request(decorator)
+            gate = self._gate
+            answer = None if gate is None else await self.settled(gate(self._connection.application, request))
+            if answer is None:
+                return request
+            await self._respond(answer)
+
     async def _read_request(self, decorator: Decorator | None) -> Request:
         if self._request is not None:
             raise LocalError("the request read before is not answered: accept(request) it, or respond()")
         try:
             # The one before has been answered. This may say for whom a proxy asks, and so who is counted.
-            self._protocol.request = None
-            self._protocol.request = self._request = await self._next_request()
-            self._protocol.count_request()
+            self._connection.request = None
+            self._connection.request = self._request = await self._next_request()
+            self._connection.count_request()
             handshake.check_host(self._request)
         except HandshakeError as error:
             # RFC 9112 §2.2 and RFC 6585 §5, where Beast sends nothing.
@@ -93,7 +107,7 @@ class ServerOpening(Operation):
             raise LocalError("respond() answers a request: there is none, or it is answered")
         if response.status < 200:
             raise LocalError(f"a {response.status} is no answer: accept() switches protocols, and nothing comes before")
-        await self._send(response, self._protocol.settings.decorator)
+        await self._send(response, self._connection.settings.decorator)
 
     async def _accept(
         self, request: Request | None, buffered: bytes, decorator: Decorator | None, subprotocols: Sequence[str]
@@ -101,16 +115,16 @@ class ServerOpening(Operation):
         if buffered:
             # They were read before all that the transport has given since.
             self._head.feed(bytes(buffered) + self._head.rest())
-        decorator = decorator or self._protocol.settings.decorator
+        decorator = decorator or self._connection.settings.decorator
         if request is None:
             request = await self._read_request(decorator)
         elsewhere = request is not self._request
-        self._request = self._protocol.request = request
+        self._request = self._connection.request = request
         try:
             if elsewhere:
-                self._protocol.count_request()
+                self._connection.count_request()
                 handshake.check_host(request)
-            response = await self._judge(request, subprotocols or self._protocol.settings.subprotocols)
+            response = await self._judge(request, subprotocols or self._connection.settings.subprotocols)
         except HandshakeError as error:
             await self._send(handshake.failure(error, request), decorator)
             raise
@@ -120,7 +134,7 @@ class ServerOpening(Operation):
         if response is None:
             response = await self._decorate(self._success(request), decorator)
             if response.status == 101:
-                self._protocol.subprotocol = response.field("Sec-WebSocket-Protocol")
+                self._connection.subprotocol = response.field("Sec-WebSocket-Protocol")
                 self._upgrade(request, response)
                 return request
             decorator = None
@@ -131,43 +145,47 @@ class ServerOpening(Operation):
 
     def _upgrade(self, request: Request, response: Response | None) -> None:
         """Become a session; no ``response`` is the answer as it is without a decorator."""
-        protocol, date = self._protocol, http_date()
+        connection, date = self._connection, http_date()
         if response is None:
-            answer = handshake.success_bytes(request, protocol.subprotocol, protocol.extensions, date)
+            answer = handshake.success_bytes(request, connection.subprotocol, connection.extensions, date)
         else:
             if not response.headers.hasHeader(b"Date"):
                 response.headers.setRawHeaders(b"Date", [date])
             answer = response.to_bytes()
-        protocol.outgoing.write_admitted(answer)
-        protocol.upgraded(request, response, date)
+        connection.outgoing.write_admitted(answer)
+        connection.upgraded(request, response, date)
 
     def _success(self, request: Request) -> Response:
-        return handshake.success(request, self._protocol.subprotocol, self._protocol.extensions)
+        return handshake.success(request, self._connection.subprotocol, self._connection.extensions)
 
     async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Response | None:
         """The answer to a request, or None for its upgrade; raises a `HandshakeError`."""
-        protocol = self._protocol
-        answer = await self._ask(protocol.http_requested, request)
+        connection, gate = self._connection, self._gate
+        application: Any = connection.application
+        if gate is not None:
+            answer = await self._ask(gate, application, request)
+            if answer is not None:
+                return answer
+        answer = await self._ask(application.http_requested, request)
         if answer is not None:
             return answer
         handshake.check_request(request, host_checked=True)
-        check_origin(request, protocol.settings.origins, over_tls=self._over_tls())
-        protocol.admit()
-        protocol.subprotocol = handshake.select_subprotocol(request, subprotocols)
-        answer = await self._ask(protocol.upgrade_requested, request)
+        check_origin(request, connection.settings.origins, over_tls=self._over_tls())
+        connection.admit()
+        connection.subprotocol = handshake.select_subprotocol(request, subprotocols)
+        answer = await self._ask(application.upgrade_requested, request)
         if answer is not None:
             return answer
         self._check_subprotocol(request)
-        protocol.deflate = self._accept_deflate(request)
+        connection.deflate = self._accept_deflate(request)
         return None
 
     def _over_tls(self) -> bool:
         """Whether the connection is TLS that ends in this process."""
-        transport: Any = self._protocol.transport
-        return transport is not None and ISSLTransport.providedBy(transport.below)
+        return ISSLTransport.providedBy(self._connection.transport)
 
     def _check_subprotocol(self, request: Request) -> None:
-        chosen = self._protocol.subprotocol
+        chosen = self._connection.subprotocol
         if chosen is not None and chosen not in handshake.offered_subprotocols(request):
             mistake = LocalError(
                 f"upgrade_requested set self.subprotocol to {chosen!r}, which the client did not offer"
@@ -176,14 +194,15 @@ class ServerOpening(Operation):
             raise HookFailed from mistake
 
     def _accept_deflate(self, request: Request) -> Negotiated | None:
-        options = self._protocol.settings.deflate
+        options = self._connection.settings.deflate
         if options is None:
             return None
         return accept_offer(request.headers.getRawHeaders(b"Sec-WebSocket-Extensions", ()), options)
 
-    async def _ask(self, hook: Callable[[Request], Any], request: Request) -> Response | None:
+    async def _ask(self, hook: Callable[..., Any], *arguments: Any) -> Response | None:
+        name = getattr(hook, "__qualname__", repr(hook))
         try:
-            answer = hook(request)
+            answer = hook(*arguments)
             if answer is not None:
                 answer = await settled(answer)
             if self.abandoned:
@@ -192,12 +211,12 @@ class ServerOpening(Operation):
             if answer is None:
                 return None
             if not isinstance(answer, Response) or answer.status < 200:
-                raise TypeError(f"{hook.__qualname__} returned {answer!r}: it may return None or a final Response")
+                raise TypeError(f"{name} returned {answer!r}: it may return None or a final Response")
             answer.to_bytes()
         except Exception as error:
             if self.abandoned:
                 raise
-            self._hook_failed(hook.__qualname__, Failure())
+            self._hook_failed(name, Failure())
             raise HookFailed from error
         return answer
 
@@ -206,7 +225,7 @@ class ServerOpening(Operation):
             "{hook} failed; the handshake on connection {connection} is answered 500",
             failure,
             hook=hook,
-            connection=self._protocol.connection_id,
+            connection=self._connection.connection_id,
         )
 
     async def _decorate(self, response: Response, decorator: Decorator | None) -> Response:
@@ -247,14 +266,14 @@ class ServerOpening(Operation):
         handshake.complete(response, close=not keep, date=http_date())
         answer = response.to_bytes()
         self._request = None
-        self._protocol.dismiss()
-        self._protocol.outgoing.write_admitted(answer)
+        self._connection.dismiss()
+        self._connection.outgoing.write_admitted(answer)
         if not keep:
-            self._protocol.tear_down()
+            self._connection.tear_down()
             return
         self._kept = not self.octets_wait
         if self._kept:
-            self._protocol.expect_request()
+            self._connection.expect_request()
         else:
-            self._protocol.expect_handshake()
-        await self._protocol.outgoing.drain()
+            self._connection.expect_handshake()
+        await self._connection.outgoing.drain()

@@ -14,7 +14,7 @@ from twisted_beastws.errors import LocalError
 from twisted_beastws.wire.http import HeadBuffer
 
 if TYPE_CHECKING:
-    from twisted_beastws.protocol import WebSocketProtocol
+    from twisted_beastws.connection.connection import Connection
 
 T = TypeVar("T")
 
@@ -64,20 +64,20 @@ class Operation:
     """
 
     __slots__ = (
+        "_connection",
         "_coroutine",
         "_finished",
         "_head",
         "_idle",
         "_operation",
         "_paused",
-        "_protocol",
         "_reader",
         "_receiving",
     )
 
-    def __init__(self, protocol: WebSocketProtocol, subject: str, max_empty_lines: int = 0) -> None:
-        limits = protocol.settings.limits
-        self._protocol = protocol
+    def __init__(self, connection: Connection, subject: str, max_empty_lines: int = 0) -> None:
+        limits = connection.settings.limits
+        self._connection = connection
         self._head = HeadBuffer(limits.max_head_size, limits.max_head_lines, subject, max_empty_lines)
         self._reader: Deferred[None] | None = None
         self._idle: Callable[[], None] | None = None
@@ -112,7 +112,7 @@ class Operation:
         if self.octets_wait:
             begin()
         elif self._finished:
-            self._protocol.tear_down()
+            self._connection.tear_down()
         else:
             self._idle = begin
             self._hold_back()
@@ -175,7 +175,7 @@ class Operation:
             self._operated(result, operation)
             # The caller cannot await the operation before it has it: messages come after that.
             if self._operation is None and not self._receiving:
-                self._protocol.settle_soon()
+                self._connection.settle_soon()
             return operation
         running = Deferred.fromCoroutine(going_on(coroutine, waits_for, context))
         running.addBoth(self._ran, operation)
@@ -192,7 +192,7 @@ class Operation:
 
     def _cancelled(self, operation: Deferred[Any]) -> None:
         self.lost(Failure(CancelledError()))
-        self._protocol.abort()
+        self._connection.abort()
 
     def _ran(self, result: Any, operation: Deferred[Any]) -> None:
         self._operated(result, operation)
@@ -212,12 +212,12 @@ class Operation:
     def settle(self) -> None:
         """Give the connection to the session, if there is one and no operation runs."""
         if self._operation is None:
-            self._protocol.opening_settled()
+            self._connection.opening_settled()
 
     @property
     def abandoned(self) -> bool:
         """Nobody waits for the operation any more: the connection is gone or ending, by a hook perhaps."""
-        return self._operation is None or not self._protocol.connecting
+        return self._operation is None or not self._connection.connecting
 
     async def settled(self, result: T | Awaitable[T]) -> T:
         """What a hook returned, when it is there; raises ``CancelledError`` if nobody waits for it any more."""
@@ -235,14 +235,14 @@ class Operation:
     async def more(self) -> None:
         """Wait for bytes; raises ``ConnectionDone``, and ends the connection, where none will come."""
         if self._finished:
-            self._protocol.tear_down()
+            self._connection.tear_down()
             raise ConnectionDone
         self._reader = Deferred()
         self._hold_back()
         await self._reader
 
     def _hold_back(self) -> None:
-        full = self._reader is None and len(self._head) > self._protocol.settings.limits.max_head_size
+        full = self._reader is None and len(self._head) > self._connection.settings.limits.max_head_size
         if full != self._paused:
             self._paused = full
-            self._protocol.hold_reading(full)
+            self._connection.hold_reading(full)

@@ -18,7 +18,7 @@ from twisted_beastws.clock import seconds_of
 from twisted_beastws.draining import Drain
 from twisted_beastws.errors import ConnectionClosed, TooManyConnections
 from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Settings, Timeouts, kind_of
-from twisted_beastws.protocol import State, WebSocketProtocol
+from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
 from twisted_beastws.wire.closing import CloseCode
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IAddress, IReactorTime
     from twisted.python.failure import Failure
+
+    from twisted_beastws.connection.interfaces import Observer
+    from twisted_beastws.wire.http import Request
 
 Handler = Callable[[WebSocketProtocol], "Coroutine[Any, Any, Any] | Deferred[Any]"]
 
@@ -51,7 +54,9 @@ class HandlerProtocol(WebSocketProtocol):
         failure.cleanFailure()
 
     def _handler_returned(self, result: object) -> None:
-        self.log_unconsumed()
+        connection = connection_of(self)
+        if connection.delivery is not None:
+            connection.delivery.log_unconsumed(connection, self)
         if self.state is State.OPEN:
             self.close()
 
@@ -74,6 +79,7 @@ class WebSocketServerFactory(Factory):
     connections: the live connections, open or not yet.
     make: what makes each protocol; another may be put in its place before the first connection.
     admission: counts connections and requests by peer.
+    observer, gate, client_of: see `twisted_beastws.connection.interfaces.Gatekeeper`; for the service.
     """
 
     noisy = False
@@ -106,6 +112,9 @@ class WebSocketServerFactory(Factory):
         )
         self.connections: set[WebSocketProtocol] = set()
         self.admission = Admission(lambda: seconds_of(self._clock())())
+        self.observer: Observer | None = None
+        self.gate: Callable[[Any, Request], Any] | None = None
+        self.client_of: Callable[[Any, Request], Any] | None = None
         self._drain: Drain | None = None
 
     def acceptableProtocols(self) -> list[bytes]:
@@ -118,8 +127,9 @@ class WebSocketServerFactory(Factory):
         if not isinstance(protocol, WebSocketProtocol):
             raise TypeError(f"make() gave {kind_of(protocol)}, not a WebSocketProtocol")
         protocol.factory = self
-        protocol.server = self
-        protocol.settings = self.settings
+        connection = connection_of(protocol)
+        connection.server = self
+        connection.settings = self.settings
         self.connections.add(protocol)
         self.admission.arrive(protocol, self.settings.limits, addr)
         return protocol

@@ -20,7 +20,8 @@ from twisted_beastws.wire.http import Request, Response
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from twisted_beastws.protocol import WebSocketProtocol
+    from twisted_beastws.connection.connection import Connection
+    from twisted_beastws.connection.interfaces import Application
 
 # Fields that speak of a body, where a 101 has none; `Response.to_bytes` leaves out the body's length itself.
 _OF_A_BODY = frozenset((b"Content-Encoding", b"Content-Type"))
@@ -48,11 +49,12 @@ class WebConnection:
         self.request.body_read = not is_upgrade(self.request)
         self._http_request = http_request
         self._channel = http_request.channel
-        self._protocol: WebSocketProtocol | None = None
+        self._connection: Connection | None = None
+        self._application: Application | None = None
 
-    def belong_to(self, protocol: WebSocketProtocol) -> None:
-        """Tell ``protocol`` when the connection is lost."""
-        self._protocol = protocol
+    def belong_to(self, connection: Connection, application: Application) -> None:
+        """Tell ``application`` when the connection is lost."""
+        self._connection, self._application = connection, application
         self._http_request.notifyFinish().addBoth(self._request_ended)
 
     @property
@@ -107,13 +109,14 @@ class WebConnection:
 
     def _request_ended(self, result: object) -> None:
         """The request ended by other hands than ours."""
-        protocol = self._release()
-        if protocol is not None:
-            protocol.connectionLost(result if isinstance(result, Failure) else Failure(ConnectionDone()))
+        application = self._release()
+        if application is not None:
+            application.connectionLost(result if isinstance(result, Failure) else Failure(ConnectionDone()))
 
-    def _release(self) -> WebSocketProtocol | None:
-        protocol, self._protocol, self._channel = self._protocol, None, None
-        return protocol
+    def _release(self) -> Application | None:
+        application, self._application = self._application, None
+        self._connection = self._channel = None
+        return application
 
     # Answers.
 
@@ -183,27 +186,28 @@ class WebConnection:
 
     def allow_half_close(self, transport: Any) -> None:
         """Let the protocol know when the peer ended its side of a plain TCP or UNIX transport."""
-        outermost, protocol = transport.protocol, self._protocol
-        assert protocol is not None
-        outermost.readConnectionLost = protocol.readConnectionLost
-        outermost.writeConnectionLost = protocol.writeConnectionLost
+        outermost, application = transport.protocol, self._application
+        assert application is not None
+        outermost.readConnectionLost = application.readConnectionLost
+        outermost.writeConnectionLost = application.writeConnectionLost
         alsoProvides(outermost, IHalfCloseableProtocol)
 
     def _data_received(self, data: bytes) -> None:
-        assert self._protocol is not None
-        self._protocol.dataReceived(data)
+        assert self._application is not None
+        self._application.dataReceived(data)
 
     def _finished(self) -> None:
         """The application, or twisted.web when ``render`` raised, finished the request."""
-        if self._protocol is not None:
+        if self._connection is not None:
             failed = self._http_request.code != 101
-            self._protocol.close(CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL)
+            self._connection.close(CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL)
 
     def _connection_lost(self, reason: Failure) -> None:
-        request, channel, protocol = self._http_request, self._channel, self._release()
-        assert protocol is not None
+        request, channel, connection = self._http_request, self._channel, self._connection
+        application = self._release()
+        assert application is not None and connection is not None
         try:
-            protocol.connectionLost(reason)
+            application.connectionLost(reason)
         finally:
             for changed, names in ((channel, ("dataReceived", "connectionLost")), (request, ("write", "finish"))):
                 for name in names:
@@ -211,7 +215,7 @@ class WebConnection:
             channel.connectionLost(reason)
             if channel.factory is not None:
                 channel.factory.log(request)
-            if protocol.close_reason is not None and protocol.close_reason.clean:
+            if connection.close_reason is not None and connection.close_reason.clean:
                 # A request that ended well tells so, one that was interrupted tells why.
                 notifications, request.notifications = request.notifications, []
                 for notification in notifications:
@@ -222,51 +226,51 @@ class WebConnection:
 class RequestOpening(ServerOpening):
     """The opening handshake of the one request that twisted.web read."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_web",)
 
-    def __init__(self, protocol: WebSocketProtocol, connection: WebConnection) -> None:
-        super().__init__(protocol)
-        self._connection = connection
-        connection.belong_to(protocol)
+    def __init__(self, connection: Connection, web: WebConnection, application: Application) -> None:
+        super().__init__(connection)
+        self._web = web
+        web.belong_to(connection, application)
 
     def when_octets_come(self, begin: Callable[[], None]) -> None:
         begin()
 
     async def _next_request(self) -> Request:
-        return self._connection.request
+        return self._web.request
 
     def _over_tls(self) -> bool:
-        return self._connection.over_tls
+        return self._web.over_tls
 
     async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Response | None:
         try:
             return await super()._judge(request, subprotocols)
         except BadHttpVersion as error:
-            if self._connection.over_http2:
+            if self._web.over_http2:
                 # RFC 9113 §8.6: HTTP/2 has no 101; what RFC 8441 has in its place twisted.web does not do.
                 error.status = 501
             raise
 
     def _upgrade(self, request: Request, response: Response | None) -> None:
-        protocol, connection = self._protocol, self._connection
+        connection, web = self._connection, self._web
         response = response or self._success(request)
-        connection.add_fields(response)
+        web.add_fields(response)
         answer = response.to_bytes()
-        transport, octets = connection.take_over()
-        outgoing = protocol.move_to(transport)
+        transport, octets = web.take_over()
+        outgoing = connection.move_to(transport)
         if outgoing.direct:
-            connection.allow_half_close(transport)
+            web.allow_half_close(transport)
             # What twisted.web wrote may wait in the transport: nothing may leave directly before it did.
             outgoing.pauseProducing()
         transport.write(answer)
         self._head.feed(octets)
-        protocol.upgraded(request, response)
+        connection.upgraded(request, response)
 
     async def _write(self, response: Response) -> None:
         self._request = None
         handshake.complete(response)
-        self._connection.answer(response)
-        self._protocol.let_go()
+        self._web.answer(response)
+        self._connection.let_go()
 
 
 def _ignore(data: bytes) -> None:

@@ -70,7 +70,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_beastws.options import Role, Settings
-from twisted_beastws.protocol import WebSocketProtocol
+from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.server import Handler, WebSocketServerFactory
 from twisted_beastws.wire import handshake
 from twisted_beastws.wire.closing import CloseCode, close_payload
@@ -439,7 +439,8 @@ def _build_server(server: Any, clock: Clock | None, options: dict[str, Any]) -> 
     if clock is None:
         clock = factory.settings.clock if isinstance(factory.settings.clock, Clock) else Clock()
     protocol = factory.buildProtocol(None)
-    protocol.settings = replace(protocol.settings, clock=clock)
+    connection = connection_of(protocol)
+    connection.settings = replace(connection.settings, clock=clock)
     return protocol, clock
 
 
@@ -530,7 +531,7 @@ class ScriptedPeer(Link, Generic[S]):
     def __init__(self, protocol: S, clock: Clock, chunk: int) -> None:
         self.protocol = protocol
         self._notes = _Notes()
-        self._masks = protocol.role is Role.SERVER
+        self._masks = connection_of(protocol).role is Role.SERVER
         if self._masks:
             super().__init__(self._notes, protocol, clock, chunk)
             self.transport, self.protocol_transport = self._ends

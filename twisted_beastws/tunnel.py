@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from twisted_beastws.client import FactoryBefore
 from twisted_beastws.options import Role, Settings
-from twisted_beastws.protocol import State, WebSocketProtocol
+from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
 from twisted_beastws.server import WebSocketServerFactory
 from twisted_beastws.stream import StreamTransport
 from twisted_beastws.wire.closing import CloseCode, CloseReason
@@ -55,7 +55,6 @@ class Tunnel(WebSocketProtocol):
     """
 
     stream: IProtocol | None = None
-    _session_types = (HalfClosingSession, DeflateSession)
     _stream_transport: StreamTransport | None = None
     _offered: Sequence[str] = ()
 
@@ -66,20 +65,27 @@ class Tunnel(WebSocketProtocol):
         tunnel.stream, tunnel._offered = stream, subprotocols
         return tunnel
 
-    def as_client(self, settings: Settings) -> WebSocketProtocol:
-        return super().as_client(replace(for_streams(settings), subprotocols=tuple(self._offered)))
+    def makeConnection(self, transport: Any) -> None:
+        connection = connection_of(self)
+        connection.session_types = (HalfClosingSession, DeflateSession)
+        if connection.role is Role.CLIENT:
+            subprotocols = tuple(self._offered)
+            connection.settings = replace(for_streams(connection.settings), subprotocols=subprotocols)
+        super().makeConnection(transport)
 
     # What the WebSocket does to the stream.
 
     def upgrade_requested(self, request: Request) -> Response | None:
         # Not before: the factory need not count those who never come to speak its protocol.
-        factory = cast("TunnelFactory", self.server)
+        factory = cast("TunnelFactory", connection_of(self).server)
         self.stream = factory.stream_factory.buildProtocol(cast("IAddress", self.peer))
         return None if self.stream is not None else Response(503, body="There is no place for this connection\n")
 
     def opened(self) -> None:
         assert self.stream is not None
-        self._stream_transport = StreamTransport(self, self._transport)
+        connection = connection_of(self)
+        cast(HalfClosingSession, connection.session).stream = self
+        self._stream_transport = StreamTransport(self, connection.transport)
         self.stream.makeConnection(self._stream_transport)
 
     def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> None:
@@ -101,35 +107,40 @@ class Tunnel(WebSocketProtocol):
     @property
     def sendable(self) -> bool:
         """No close frame was sent, and the connection is there."""
-        return self._session is not None and not self._session.closed
+        session = connection_of(self).session
+        return session is not None and not session.closed
 
     @property
     def flushed(self) -> bool:
         """`drain` would not wait."""
-        return self.outgoing.buffered <= self.settings.limits.low_water
+        connection = connection_of(self)
+        return connection.outgoing.buffered <= connection.settings.limits.low_water
 
     def later(self, call: Callable[[], object]) -> None:
         """Call it in the reactor's next turn."""
-        self._clock.callLater(0, call)
+        connection_of(self).clock.callLater(0, call)
 
     def send_octets(self, data: bytes) -> None:
         """Send ``data`` in messages of `MAX_MESSAGE`; behind a close frame it is forgotten."""
         self._half_alive()
+        connection = connection_of(self)
         for at in range(0, len(data), MAX_MESSAGE):
-            if self._session is None or self._session.closed:
+            session = connection.session
+            if session is None or session.closed:
                 return
-            self._session.send_binary(bytes(data[at : at + MAX_MESSAGE]))
+            session.send_binary(bytes(data[at : at + MAX_MESSAGE]))
 
     def end(self) -> None:
         """Close with 1000, or answer the peer's close frame."""
         if self.state is State.OPEN:
             self.close()
-            if self._ended is None:
-                self._liveness.expect(CLOSE)
+            connection = connection_of(self)
+            if connection.ended is None:
+                connection.liveness.expect(CLOSE)
 
     def end_writing(self) -> None:
         """Send a close frame, and go on receiving."""
-        session = cast(HalfClosingSession, self._require_session())
+        session = cast(HalfClosingSession, connection_of(self).require_session())
         session.half_close()
         if session.half_closed:
             self._half_opened("writeConnectionLost")
@@ -147,16 +158,17 @@ class Tunnel(WebSocketProtocol):
 
     def _half_opened(self, notification: str) -> None:
         # RFC 6455 §5.5.1: no pings go, or are answered, behind a close frame.
-        self._liveness.closing()
+        connection_of(self).liveness.closing()
         self._half_alive()
         if IHalfCloseableProtocol.providedBy(self.stream):
-            self._run_hook(getattr(self.stream, notification))
+            connection_of(self).run_hook(getattr(self.stream, notification))
 
     def _half_alive(self) -> None:
         """Something moved; where one direction is left of the connection, it has its time anew."""
-        session = self._session
-        if self.state is State.OPEN and session is not None and (session.sent or session.received):
-            self._liveness.expect(self.settings.timeouts.idle)
+        connection = connection_of(self)
+        session = connection.session
+        if connection.state is State.OPEN and session is not None and (session.sent or session.received):
+            connection.liveness.expect(connection.settings.timeouts.idle)
 
 
 def _lost(reason: CloseReason) -> Failure:
@@ -208,7 +220,7 @@ class ClientTunnelFactory(FactoryBefore):
 
 def _is_unclaimed_websocket(protocol: Any) -> bool:
     # `ClientService` wraps what its factory makes. One that is a client's end already speaks WebSocket in the stream.
-    return hasattr(protocol, "as_client") and protocol.role is Role.SERVER
+    return hasattr(protocol, "as_client") and connection_of(protocol).role is Role.SERVER
 
 
 def _log_prefix(factory: Any) -> str:

@@ -33,8 +33,8 @@ def main() -> None:
             if self.request is None or self.request.target != "/room":
                 self.send(text)
                 return
-            assert self.server is not None
-            for connection in self.server.connections:
+            assert self.factory is not None
+            for connection in self.factory.connections:
                 if connection.request is not None and connection.request.target == "/room":
                     connection.send(text)
 

@@ -18,14 +18,14 @@ class Echo(WebSocketProtocol):
 
 class FanOut(WebSocketProtocol):
     def text_received(self, text: str) -> None:
-        for connection in self.server.connections:
+        for connection in self.factory.connections:
             connection.send(text)
 
 
 class Prepared(WebSocketProtocol):
     def text_received(self, text: str) -> None:
         message = twisted_beastws.prepare(text)
-        for connection in self.server.connections:
+        for connection in self.factory.connections:
             connection.send(message)
 
 

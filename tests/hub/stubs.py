@@ -50,6 +50,11 @@ class Stub:
         self.ended.callback(self.close_reason)
 
     @property
+    def _websocket_connection(self) -> Stub:
+        # Where the hub tells a connection that its peer reads too slowly.
+        return self
+
+    @property
     def connection(self) -> WebSocketProtocol:
         return cast(WebSocketProtocol, self)
 

@@ -24,6 +24,7 @@ from twisted_beastws import (
 )
 from twisted_beastws.hub import LocalBackplane, Message
 
+from ..inside import inside
 from .stubs import Stub, outcome
 
 
@@ -178,7 +179,7 @@ class TestMembers:
             lambda peer: peer.sends(b"\xff\xff"),
             lambda peer: peer.protocol.close(),
             lambda peer: peer.protocol.abort(),
-            lambda peer: peer.protocol.overflowed(),
+            lambda peer: inside(peer.protocol).overflowed(),
         ],
         ids=["lost", "closed by peer", "failed", "closed", "aborted", "too slow"],
     )

@@ -19,8 +19,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from twisted_beastws import Request, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.service.access_log import AccessLog, CannotLog, as_json, as_text
-from twisted_beastws.service.extending import extended
-from twisted_beastws.service.metering import Meter, Metered
+from twisted_beastws.service.metering import Meter
 
 pytestmark = pytest.mark.usefixtures("logging")
 
@@ -41,7 +40,7 @@ class Server:
         self.path = path
         self.log = AccessLog(str(path), format)
         self.factory = WebSocketServerFactory(Echo, subprotocols=["a"], clock=clock)
-        self.factory.make = extended(self.factory.make, Metered, meter=Meter(self.log))
+        self.factory.observer = Meter(self.log)
         self.log.startService()
 
     def client(self, address: Any = None) -> Any:
@@ -290,7 +289,7 @@ class TestRelay:
         lines: list[str] = []
         log = AccessLog(path, "text", lines.append)
         factory = WebSocketServerFactory(Echo, clock=clock)
-        factory.make = extended(factory.make, Metered, meter=Meter(log))
+        factory.observer = Meter(log)
         log.startService()
         peer = connect(factory=factory)
         peer.sends(peer.close(1000))

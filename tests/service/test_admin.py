@@ -20,8 +20,7 @@ from twisted_beastws import ACCELERATED, Limits, MemoryBudget, WebSocketProtocol
 from twisted_beastws._version import __version__
 from twisted_beastws.descriptors import DescriptorWatch
 from twisted_beastws.service.admin import MAX_CONNECTIONS, HostNames, admin_factory
-from twisted_beastws.service.extending import extended
-from twisted_beastws.service.metering import Meter, Metered
+from twisted_beastws.service.metering import Meter
 from twisted_beastws.service.metrics import Metrics
 
 prometheus = pytest.importorskip("prometheus_client.parser", reason="NO METRICS ARE TESTED: pip install .[metrics]")
@@ -41,7 +40,7 @@ class Served:
         self.ready = True
         self.meter = Meter()
         self.factory = WebSocketServerFactory(Echo, clock=clock, **options)
-        self.factory.make = extended(self.factory.make, Metered, meter=self.meter)
+        self.factory.observer = self.meter
         watch = DescriptorWatch(clock.callLater)
         self.admin_for = (Metrics(self.factory, self.meter, hub, watch), lambda: self.ready)
         self.admin = admin_factory(*self.admin_for)
@@ -232,7 +231,7 @@ class TestMetrics:
             peer.protocol.send(bytes(200))
         told = served.metrics()
         assert told["beastws_buffered_bytes"] == peer.protocol.buffered_amount > 500
-        dropped = peer.protocol.outgoing.dropped
+        dropped = peer.protocol.dropped_messages
         assert told["beastws_slow_readers_total,drop"] == dropped > 10
         peer.leaves()
         told = served.metrics()

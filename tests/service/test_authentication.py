@@ -19,14 +19,13 @@ from twisted.logger import formatEvent, globalLogPublisher
 
 from twisted_beastws import Request, Response, State, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.service.authentication import (
-    Authenticated,
     CheckerError,
     Checkers,
+    Gate,
     Login,
     make_checker,
     parse_basic,
 )
-from twisted_beastws.service.extending import extended
 from twisted_beastws.service.login_limit import LoginLimit
 from twisted_beastws.service.slow_calls import MAX_RUNNING, MAX_WAITING, SlowCalls
 
@@ -127,7 +126,7 @@ class Server:
         Served.asked = 0
         self.factory = WebSocketServerFactory(Served, clock=clock)
         known = Checkers(checkers, LoginLimit(limit, clock.seconds))
-        self.factory.make = extended(self.factory.make, Authenticated, checkers=known)
+        self.factory.gate = Gate(known).refuse
 
     def client(self, host: str | None = None) -> Any:
         address = None if host is None else IPv4Address("TCP", host, 1)
@@ -255,7 +254,7 @@ class TestRequests:
 
         factory = WebSocketServerFactory(ByHand, clock=clock)
         checkers = Checkers([make_checker("memory:ann:secret")])
-        factory.make = extended(factory.make, Authenticated, checkers=checkers)
+        factory.gate = Gate(checkers).refuse
         peer = connect(factory=factory, opened=False)
         page = b"GET /page HTTP/1.1\r\nHost: h\r\n"
         for _ in range(2):
@@ -267,6 +266,18 @@ class TestRequests:
         assert status(peer) == 401
         peer.sends(peer.HEAD[:-2] + authorization("ann:secret"))
         assert status(peer) == 101
+
+    def test_names_of_the_application_do_not_open_the_gate(self, connect: Callable[..., Any], clock: Clock) -> None:
+        class Own(WebSocketProtocol):
+            def __init__(self) -> None:
+                for name in ("checkers", "gate", "identify", "refuse", "server", "observer", "client_of"):
+                    setattr(self, name, None)
+
+        factory = WebSocketServerFactory(Own, clock=clock)
+        factory.gate = Gate(Checkers([make_checker("memory:ann:secret")])).refuse
+        peer = connect(factory=factory, opened=False)
+        peer.sends(peer.HEAD)
+        assert status(peer) == 401
 
     def test_read_by_hand_end_with_the_connection(self, connect: Callable[..., Any], clock: Clock) -> None:
         ended: list[Any] = []
@@ -280,7 +291,7 @@ class TestRequests:
                 self.read_request().addErrback(lambda failure: ended.append(failure.type))
 
         factory = WebSocketServerFactory(ByHand, clock=clock)
-        factory.make = extended(factory.make, Authenticated, checkers=Checkers([Hanging()]))
+        factory.gate = Gate(Checkers([Hanging()])).refuse
         peer = connect(factory=factory, opened=False)
         peer.sends(peer.HEAD[:-2] + authorization("ann:secret"))
         peer.leaves()
@@ -393,7 +404,7 @@ class TestGuessing:
 
         factory = WebSocketServerFactory(ByHand, clock=clock)
         checkers = Checkers([make_checker("memory:ann:secret")], LoginLimit(1, clock.seconds))
-        factory.make = extended(factory.make, Authenticated, checkers=checkers)
+        factory.gate = Gate(checkers).refuse
         peer = connect(factory=factory, opened=False, address=IPv4Address("TCP", "192.0.2.1", 1))
         assert [self.guess(peer, "ann:x")[0] for _ in range(2)] == [401, 429]
 

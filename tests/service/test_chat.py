@@ -500,7 +500,7 @@ class TestJson:
         hearing.gets()
         for _ in range(2):
             # Each process numbers its connections from 1.
-            monkeypatch.setattr("twisted_beastws.protocol._connection_ids", count(1))
+            monkeypatch.setattr("twisted_beastws.connection.connection._connection_ids", count(1))
             Speaker(service, "/chat").says(type="message", text="hello", ref="7")
         assert [said["text"] for said in hearing.gets() if said["type"] == "message"] == ["hello", "hello"]
 

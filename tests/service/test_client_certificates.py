@@ -15,8 +15,7 @@ from twisted.internet.task import Clock
 from websockets.sync.client import connect
 
 from twisted_beastws import Response, WebSocketProtocol, WebSocketServerFactory
-from twisted_beastws.service.authentication import Authenticated, Certificates
-from twisted_beastws.service.extending import extended
+from twisted_beastws.service.authentication import Certificates, Gate
 
 from ..certificates import Authority
 from ..turns import in_turns
@@ -108,7 +107,7 @@ class TestNames:
         def client(*names: str, serves: type[WebSocketProtocol] = WebSocketProtocol) -> Any:
             pem = Authority("any").issue(*names)
             factory = WebSocketServerFactory(serves, clock=clock)
-            factory.make = extended(factory.make, Authenticated, checkers=Certificates())
+            factory.gate = Gate(Certificates()).refuse
             peer = connect(factory=factory, opened=False)
             peer.transport.getPeerCertificate = lambda: Certificate.loadPEM(pem).original
             return peer

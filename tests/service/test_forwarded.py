@@ -13,10 +13,9 @@ from twisted.internet.task import Clock
 
 from twisted_beastws import Headers, Limits, Request, Response, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.service.access_log import AccessLog
-from twisted_beastws.service.authentication import Authenticated, Checkers, make_checker
-from twisted_beastws.service.extending import extended
-from twisted_beastws.service.forwarded import BehindProxy, TrustedProxies
-from twisted_beastws.service.metering import Meter, Metered
+from twisted_beastws.service.authentication import Checkers, Gate, make_checker
+from twisted_beastws.service.forwarded import TrustedProxies
+from twisted_beastws.service.metering import Meter
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -132,9 +131,9 @@ class TestConnections:
     def arrive(self, connect: Callable[..., Any], clock: Clock) -> Callable[..., Any]:
         limits = Limits(max_connections_per_peer=1, max_handshakes_per_peer=3, max_opening_per_peer=2)
         factory = WebSocketServerFactory(Site, clock=clock, limits=limits)
-        factory.make = extended(factory.make, Authenticated, checkers=Checkers([make_checker("memory:a:b")]))
+        factory.gate = Gate(Checkers([make_checker("memory:a:b")])).refuse
         proxies = TrustedProxies(["10.0.0.0/8", "unix"], "x-forwarded-for")
-        factory.make = extended(factory.make, BehindProxy, proxies=proxies)
+        factory.client_of = proxies.client_of
         factory.admission.is_proxy = proxies.trusts
 
         def arrive(peer: str | None = PROXY) -> Any:
@@ -185,8 +184,8 @@ class TestConnections:
         factory = WebSocketServerFactory(Site, clock=clock)
         log = AccessLog(str(tmp_path / "log"), "text")
         log.startService()
-        factory.make = extended(factory.make, BehindProxy, proxies=TrustedProxies([PROXY], "x-forwarded-for"))
-        factory.make = extended(factory.make, Metered, meter=Meter(log))
+        factory.client_of = TrustedProxies([PROXY], "x-forwarded-for").client_of
+        factory.observer = Meter(log)
         peer = connect(factory=factory, opened=False)
         peer.transport.peerAddr = address(PROXY)
         assert peer.protocol.peer.host == PROXY

@@ -22,10 +22,11 @@ from twisted_beastws import (
     WebSocketServerFactory,
     prepare,
 )
-from twisted_beastws.service.extending import extended
-from twisted_beastws.service.metering import ROUND_TRIPS, Meter, Metered, Traffic
+from twisted_beastws.service.metering import ROUND_TRIPS, Meter, Traffic
 from twisted_beastws.tunnel import TunnelFactory
 from twisted_beastws.wire.session import DeflateSession, Session
+
+from ..inside import inside
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -53,7 +54,7 @@ class Server:
         self.clock = clock
         self.meter = Meter()
         self.factory = WebSocketServerFactory(served, clock=clock, **options)
-        self.factory.make = extended(self.factory.make, Metered, meter=self.meter)
+        self.factory.observer = self.meter
 
     def client(self, *, deflate: bool = False, opened: bool = True) -> Any:
         peer = self.connect(factory=self.factory, opened=opened and not deflate)
@@ -322,9 +323,9 @@ class TestSlowReaders:
         peer = server.client()
         peer.transport.stall()
         for _ in range(20):
-            if not peer.protocol.outgoing.dropped:
+            if not peer.protocol.dropped_messages:
                 peer.protocol.send(bytes(200))
-        peer.protocol.overflowed()
+        inside(peer.protocol).overflowed()
         peer.leaves()
         assert (server.meter.slow_readers, server.meter.dropped) == (1, 0)
 
@@ -334,7 +335,7 @@ class TestSlowReaders:
         peer.transport.stall()
         for _ in range(20):
             peer.protocol.send(bytes(200))
-        dropped = peer.protocol.outgoing.dropped
+        dropped = peer.protocol.dropped_messages
         assert dropped > 10
         peer.leaves()
         assert (server.meter.slow_readers, server.meter.dropped) == (0, dropped)
@@ -350,7 +351,7 @@ class TestTunnels:
 
         factory = TunnelFactory(Factory.forProtocol(Half), clock=clock)
         meter = Meter()
-        factory.make = extended(factory.make, Metered, meter=meter)
+        factory.observer = meter
         peer = connect(factory=factory, opened=False)
         peer.sends(peer.HEAD)
         assert peer.reads().endswith(b"\r\n\r\n\x82\x06octets\x88\x02\x03\xe8")
@@ -370,5 +371,5 @@ def plain(connect: Callable[..., Any]) -> Iterator[Any]:
 
 
 def test_without_a_meter_there_is_nothing_of_it(plain: Any) -> None:
-    assert type(plain.protocol._session) is Session
-    assert WebSocketProtocol._session_types == (Session, DeflateSession)
+    assert type(inside(plain.protocol).session) is Session
+    assert inside(plain.protocol).session_types == (Session, DeflateSession)

@@ -21,7 +21,6 @@ from twisted_beastws.peers import peer_of
 from twisted_beastws.service import Options, makeService
 from twisted_beastws.service.authentication import Checkers
 from twisted_beastws.service.chat import Chat
-from twisted_beastws.service.forwarded import BehindProxy
 from twisted_beastws.service.login_limit import TooManyFailures
 from twisted_beastws.service.passwords import Hash
 from twisted_beastws.service.serving import Farewell
@@ -227,7 +226,7 @@ class TestGiven:
         options = parse("--trust-proxy=10.0.0.0/8", "--trust-proxy", "unix", "--proxy-header=Forwarded")
         assert (options["trust-proxy"], options["proxy-header"]) == (["10.0.0.0/8", "unix"], "forwarded")
         assert options.proxies is not None
-        assert issubclass(makeService(options).factory.make.func, BehindProxy)  # type: ignore[attr-defined]
+        assert makeService(options).factory.client_of == options.proxies.client_of
 
     @pytest.mark.parametrize(
         ("given", "deflate"),
@@ -475,8 +474,9 @@ class TestApp:
         service = makeService(
             parse(f"--app={app}:factory", "--auth=memory:a:b", f"--access-log={log}", "--admin=tcp:1")
         )
-        bases = [base.__name__ for base in type(service.factory.buildProtocol(None)).__mro__]
-        assert bases[:5] == ["Echo", "Metered", "Echo", "Authenticated", "Echo"]
+        factory = service.factory
+        assert factory.gate is not None and factory.observer is not None
+        assert type(factory.buildProtocol(None)).__name__ == "Echo"
 
     @pytest.mark.parametrize(
         "argument",

@@ -20,6 +20,7 @@ from twisted_beastws.errors import HandshakeError
 from twisted_beastws.options import Settings
 
 from ..certificates import identity, trusting
+from ..inside import inside
 from ..loopback import PATIENCE, switching, turn, until
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -262,7 +263,7 @@ class TestServer:
             def text_received(self, text: str) -> None:
                 held.append(self)
                 self.send(bytes(size))
-                assert not self.outgoing.free, "the socket took it all: nothing waits"
+                assert not inside(self).outgoing.free, "the socket took it all: nothing waits"
                 self.transport.startTLS(identity().options())
                 self.send("end")
 
@@ -299,7 +300,7 @@ class TestServer:
             tap.server.transport.pauseProducing()
             part = bytes(100_000)
             sent = 0
-            while ws.outgoing.free or ws.buffered_amount < 1 << 20:
+            while inside(ws).outgoing.free or ws.buffered_amount < 1 << 20:
                 ws.send(part)
                 sent += 1
                 await turn()
@@ -308,10 +309,10 @@ class TestServer:
             await ws.drain().addTimeout(PATIENCE, reactor)
             await until(lambda: len(peer.read) == sent * (len(part) + 10))
             # As a pull producer under TLS it would be asked for more in each turn of the reactor.
-            turns = ws.outgoing.turns
+            turns = inside(ws).outgoing.turns
             for _ in range(20):
                 await turn()
-            assert ws.outgoing.turns == turns
+            assert inside(ws).outgoing.turns == turns
             peer.transport.loseConnection()
 
     @pytest_twisted.ensureDeferred

@@ -32,6 +32,7 @@ from twisted_beastws import (
 from twisted_beastws.bare_transport import BareTransport
 from twisted_beastws.options import Settings
 
+from ..inside import inside
 from ..loopback import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -190,7 +191,8 @@ class TestSSHChannel:
             and server.close_reason.sent is not None
             and server.close_reason.sent.code == 1013
         )
-        assert server._session is None or server._session.unparsed_size <= (1 << 18) + (1 << 16)
+        session = inside(server).session
+        assert session is None or session.unparsed_size <= (1 << 18) + (1 << 16)
 
 
 def test_iosim_carries_messages(clock: Clock) -> None:

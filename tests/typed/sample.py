@@ -125,7 +125,7 @@ class ByHand(WebSocketProtocol):
             await self.respond(Response(404))
             return
         accepted: Request = await self.accept(request, b"", decorator=decorate, subprotocols=["chat"])
-        assert self.state is State.OPEN and self.request is accepted and self.role is Role.SERVER
+        assert self.state is State.OPEN and self.request is accepted
         async for message in self:
             self.send(message.upper())
 

@@ -24,6 +24,7 @@ class Halves(Recorder):
         super().__init__(server, react=react)
         self.half_closeable = half_closeable
         self.session: Any = HalfClosingSession(server, self, self, self.now, Limits())
+        self.session.stream = self
         self.session.stream_to(lambda data, opcode, final: self.note("piece", data, final))
 
     def read_ended(self) -> None:

@@ -15,6 +15,8 @@ from twisted_beastws import Deflate, Limits, Opcode, WebSocketProtocol
 from twisted_beastws.wire.rate import Bucket, rate_limited
 from twisted_beastws.wire.session import Session
 
+from ..inside import inside
+
 pytestmark = pytest.mark.usefixtures("logged")
 
 # RFC 7692 §7.2.3.1: "Hello".
@@ -104,7 +106,7 @@ class TestMessages:
         peer = connect(served, limits=Limits(max_message_rate=3))
         peer.sends(*[peer.text("x")] * sent)
         assert closed_with(peer.reads()) == code
-        refusals = peer.protocol.server.refusals
+        refusals = inside(peer.protocol).server.refusals
         assert refusals == ({} if code is None else {"max_message_rate": 1})
 
     def test_the_one_too_many_is_not_delivered(self, connect: Callable[..., Any]) -> None:
@@ -138,7 +140,7 @@ class TestMessages:
         peer.protocol.close(1001)
         peer.sends(*[peer.text("x")] * 10, *[peer.frame(0x89)] * 10, peer.close(1001))
         assert peer.protocol.close_reason.clean
-        assert peer.protocol.server.refusals == {}
+        assert inside(peer.protocol).server.refusals == {}
 
     def test_compressed_ones(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, opened=False, limits=Limits(max_message_rate=2), deflate=Deflate())
@@ -166,7 +168,7 @@ class TestOctets:
         assert closed_with(peer.reads()) is None
         peer.sends(peer.text("x" * 6000))
         assert closed_with(peer.reads()) == 1008
-        assert peer.protocol.server.refusals == {"max_byte_rate": 1}
+        assert inside(peer.protocol).server.refusals == {"max_byte_rate": 1}
 
     def test_what_is_refused_is_not_looked_at(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, limits=Limits(max_byte_rate=2000, max_message_size=100))
@@ -187,13 +189,13 @@ class TestOctets:
         peer.protocol.close(1001)
         peer.sends(*[peer.text("x" * 90)] * 100, peer.close(1001))
         assert peer.protocol.close_reason.clean
-        assert peer.protocol.server.refusals == {}
+        assert inside(peer.protocol).server.refusals == {}
 
 
 class TestCost:
     def test_nobody_pays_who_did_not_ask(self, connect: Callable[..., Any]) -> None:
-        assert type(connect(Hooked).protocol._session) is Session
-        limited = connect(Hooked, limits=Limits(max_message_rate=1)).protocol._session
+        assert type(inside(connect(Hooked).protocol).session) is Session
+        limited = inside(connect(Hooked, limits=Limits(max_message_rate=1)).protocol).session
         assert type(limited) is rate_limited(Session) and not hasattr(limited, "__dict__")
 
     @pytest.mark.parametrize("name", ["max_message_rate", "max_byte_rate"])

@@ -25,7 +25,7 @@ from twisted_beastws.hub.catching_up import CatchUp
 from twisted_beastws.hub.fan_out import Delivery, FanOut, cost_of
 from twisted_beastws.hub.members import Member, Render, as_published, untold
 from twisted_beastws.options import kind_of
-from twisted_beastws.protocol import State, WebSocketProtocol
+from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
 from twisted_beastws.wire.prepared import Prepared, prepare
 
 if TYPE_CHECKING:
@@ -404,7 +404,7 @@ class Hub:
             self.dropped += 1
         else:
             self.expelled += 1
-            connection.overflowed()
+            connection_of(connection).overflowed()
 
 
 def _first(rooms: dict[str, Member], number: int) -> Member | None:

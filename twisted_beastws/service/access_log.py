@@ -17,7 +17,8 @@ from twisted.logger import Logger
 from twisted_beastws.peers import plain_host
 
 if TYPE_CHECKING:
-    from twisted_beastws.service.metering import Metered, Traffic
+    from twisted_beastws.protocol import WebSocketProtocol
+    from twisted_beastws.service.metering import Traffic
     from twisted_beastws.wire.closing import CloseReason
 
 STANDARD_OUTPUT = "-"
@@ -110,12 +111,12 @@ class AccessLog(Service):
             return sys.__stdout__
         return open(self.path, "a", buffering=1, encoding="ascii", errors="backslashreplace", opener=_open_private)
 
-    def refused(self, protocol: Metered, status: int) -> None:
+    def refused(self, protocol: WebSocketProtocol, status: int) -> None:
         """A handshake was answered otherwise than by 101."""
         self._write({**_who(protocol), "status": status})
 
-    def closed(self, protocol: Metered, traffic: Traffic) -> None:
-        """A WebSocket is gone."""
+    def closed(self, protocol: WebSocketProtocol, traffic: Traffic, seconds: float) -> None:
+        """A WebSocket is gone that was open for so many seconds."""
         reason = cast("CloseReason", protocol.close_reason)
         told = reason.sent if reason.began == "local" and reason.sent is not None else reason
         self._write(
@@ -124,7 +125,7 @@ class AccessLog(Service):
                 "status": 101,
                 "code": int(told.code),
                 "began": reason.began,
-                "duration": round(protocol._now() - protocol.opened_at, 3),
+                "duration": round(seconds, 3),
                 "received_messages": traffic.received_texts + traffic.received_binaries,
                 "received_bytes": traffic.received_text_octets + traffic.received_binary_octets,
                 "sent_messages": traffic.sent_texts + traffic.sent_binaries,
@@ -172,7 +173,7 @@ def _close(file: TextIO | None) -> None:
             file.close()
 
 
-def _who(protocol: Metered) -> dict[str, Any]:
+def _who(protocol: WebSocketProtocol) -> dict[str, Any]:
     request = protocol.request
     peer = protocol.peer
     host = getattr(peer, "host", None)

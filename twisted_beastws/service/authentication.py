@@ -8,21 +8,19 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Sequence
 from hmac import compare_digest
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from cryptography.x509.oid import NameOID
 from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import LoginFailed
 from twisted.cred.strcred import findCheckerFactories
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_beastws.operation import settled
-from twisted_beastws.options import Role
 from twisted_beastws.peers import peer_at
-from twisted_beastws.protocol import WebSocketProtocol
+from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.service.log_text import host_of, quoted
 from twisted_beastws.service.login_limit import LoginLimit, TooManyFailures
 from twisted_beastws.service.passwords import PasswordFile
@@ -170,8 +168,9 @@ class Checkers:
 
     @staticmethod
     def _count(protocol: WebSocketProtocol) -> None:
-        if protocol.server is not None:
-            protocol.server.refusals["max_login_failures"] += 1
+        server = connection_of(protocol).server
+        if server is not None:
+            server.refusals["max_login_failures"] += 1
 
     async def _user_of(self, login: Login) -> str | None:
         for checker in self._checkers:
@@ -230,36 +229,24 @@ def _come_back(status: int, seconds: int, why: str) -> Response:
     return Response(status, headers=headers, body=f"{why}; try again later\n")
 
 
-class Authenticated(WebSocketProtocol):
-    """A connection whose every request, whatever it is for, has to say who makes it; `user` is the name.
+class Gate:
+    """Lets in the requests of known users only; to be the ``gate`` of a factory.
 
-    checkers: who knows them.
+    Every request, whatever it is for, has to say who makes it. ``user`` of the connection is the name.
+
+    Args:
+        checkers: who knows the users.
     """
 
-    checkers: Checkers | Certificates
+    def __init__(self, checkers: Checkers | Certificates) -> None:
+        self._checkers = checkers
 
-    def read_request(self) -> Deferred[Request]:
-        """The next request of somebody known: who reads requests by hand does not hear of others."""
-        opening = self._require_opening(Role.SERVER)
-        return cast("Deferred[Request]", opening.operate(self._read_known(opening)))
-
-    async def _read_known(self, opening: Any) -> Request:
-        while True:
-            request: Request = await opening._read_request(self.settings.decorator)
-            found = await opening.settled(self.checkers.identify(self, request))
-            if not isinstance(found, Response):
-                self.user = found
-                return request
-            self.user = None
-            await opening._respond(found)
-
-    async def http_requested(self, request: Request) -> Any:
-        found = await settled(self.checkers.identify(self, request))
-        if isinstance(found, Response):
-            self.user = None
-            return found
-        self.user = found
-        return await settled(super().http_requested(request))
+    async def refuse(self, protocol: WebSocketProtocol, request: Request) -> Response | None:
+        """Return the answer to a request of nobody known, or None."""
+        found = await settled(self._checkers.identify(protocol, request))
+        refused = isinstance(found, Response)
+        protocol.user = None if refused else found
+        return found if isinstance(found, Response) else None
 
 
 def _as_bytes(text: bytes | str) -> bytes:

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.hub import Hub, PublishError, PublishUnknown, Roster
-from twisted_beastws.protocol import State, WebSocketProtocol
+from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
 from twisted_beastws.service import subprotocol
 from twisted_beastws.service.chat_limits import ChatLimits
 from twisted_beastws.service.log_text import host_of
@@ -87,7 +87,7 @@ class Chat(WebSocketProtocol):
                 return Response(400, body=f"{error}\n")
             if self.user is not None:
                 self._entry = self._entry._replace(name=str(self.user))
-        return self._limits.refuse_join(self, self._clock.seconds())
+        return self._limits.refuse_join(self, connection_of(self).clock.seconds())
 
     def opened(self) -> Deferred[Any]:
         self.log.info("{name} connected", name=_name_of(self.peer))
@@ -102,7 +102,7 @@ class Chat(WebSocketProtocol):
         return joining.addCallback(self._joined)
 
     def text_received(self, text: str) -> Deferred[Any] | None:
-        if self._messages is not None and self._messages.take(1, self._clock.seconds()):
+        if self._messages is not None and self._messages.take(1, connection_of(self).clock.seconds()):
             self._limits.close(self)
             return None
         if self.subprotocol != CHAT_V1:
@@ -121,8 +121,9 @@ class Chat(WebSocketProtocol):
     def closed(self, reason: CloseReason) -> None:
         name = self._entry.name
         # When all leave, each notice would go to all that are still there.
-        if self._present and name is not None and not (self.server is not None and self.server.draining):
-            self._notices.went(self, self._room, name, self._clock)
+        server: Any = connection_of(self).server
+        if self._present and name is not None and not (server is not None and server.draining):
+            self._notices.went(self, self._room, name, connection_of(self).clock)
         self.log.info("{name} disconnected: {reason}", name=_name_of(self.peer), reason=reason)
 
     def _say(self, text: str, ref: str | None) -> Deferred[str | None]:
@@ -142,7 +143,7 @@ class Chat(WebSocketProtocol):
         if self._entry.after is not None:
             self.send(event("history", complete=complete))
         if self._entry.name is not None:
-            self._notices.came(self, self._room, self._entry.name, self._clock)
+            self._notices.came(self, self._room, self._entry.name, connection_of(self).clock)
 
     def _tell_who(self, roster: Roster, ref: str | None) -> None:
         self.send(event("here", names=roster.names, count=roster.members, ref=ref))

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import TYPE_CHECKING
 
 from twisted_beastws.admission import FROM_ADDRESS, Buckets
 from twisted_beastws.peers import peer_at
+from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.wire.closing import CloseCode
 from twisted_beastws.wire.http import Headers, Response
 from twisted_beastws.wire.rate import Bucket
-
-if TYPE_CHECKING:
-    from twisted_beastws.protocol import WebSocketProtocol
 
 JOINS_AT_ONCE = 20
 """Seconds' worth of joins that can come at once.
@@ -64,5 +61,6 @@ class ChatLimits:
 
 
 def _count_refusal(member: WebSocketProtocol, limit: str) -> None:
-    if member.server is not None:
-        member.server.admission.refusals[limit] += 1
+    server = connection_of(member).server
+    if server is not None:
+        server.refusals[limit] += 1

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-
-from twisted_beastws.protocol import WebSocketProtocol
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -99,24 +97,3 @@ def _address(text: str) -> IAddress | None:
 def _plain(address: Any) -> Any:
     """An IPv4 address that is written as an IPv6 one, as sockets of both kinds do, as what it is."""
     return getattr(address, "ipv4_mapped", None) or address
-
-
-class BehindProxy(WebSocketProtocol):
-    """A connection whose `peer` is, from the first request on, the client and not the proxy.
-
-    proxies: those that are trusted.
-    """
-
-    proxies: ClassVar[TrustedProxies]
-    _client: tuple[Request, IAddress] | None = None
-
-    @property
-    def peer(self) -> IAddress | None:
-        """The address of whoever made the last request, as the trusted proxies tell it."""
-        peer, request = super().peer, self.request
-        if peer is None or request is None:
-            return peer
-        # A proxy may send requests of many clients over one connection.
-        if self._client is None or self._client[0] is not request:
-            self._client = request, self.proxies.client_of(peer, request)
-        return self._client[1]

@@ -17,13 +17,11 @@ from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server import WebSocketServerFactory
 from twisted_beastws.service.admin import HostNames, Ready, admin_factory
 from twisted_beastws.service.app import Served
-from twisted_beastws.service.authentication import Authenticated
+from twisted_beastws.service.authentication import Gate
 from twisted_beastws.service.chat import Chat, HubService
 from twisted_beastws.service.chat_limits import ChatLimits
-from twisted_beastws.service.extending import extended
-from twisted_beastws.service.forwarded import BehindProxy
 from twisted_beastws.service.logs import buffer_standard_output, reopen_log_files
-from twisted_beastws.service.metering import Meter, Metered
+from twisted_beastws.service.metering import Meter
 from twisted_beastws.service.metrics import Metrics
 from twisted_beastws.service.notices import Notices
 from twisted_beastws.service.operated import Operated
@@ -81,9 +79,9 @@ def makeService(options: Options) -> Operated:
     serving.descriptors = getattr(reactor, "descriptors", None) or DescriptorWatch(reactor.callLater)
     factory = serving.factory
     if options.checkers is not None:
-        factory.make = extended(factory.make, Authenticated, checkers=options.checkers)
+        factory.gate = Gate(options.checkers).refuse
     if options.proxies is not None:
-        factory.make = extended(factory.make, BehindProxy, proxies=options.proxies)
+        factory.client_of = options.proxies.client_of
         factory.admission.is_proxy = options.proxies.trusts
     if options.access_log is not None:
         helpers.append(options.access_log)
@@ -91,9 +89,8 @@ def makeService(options: Options) -> Operated:
     ready = partial(_is_ready, serving, hub if options.app is None else None)
     watched = options["admin"] is not None
     if watched or options.access_log is not None:
-        # The outermost: it sees what the others answer.
         meter = Meter(options.access_log)
-        factory.make = extended(factory.make, Metered, meter=meter)
+        factory.observer = meter
         metrics = Metrics(factory, meter, hub, serving.descriptors)
     if options.admin is not None:
         helpers.append(_serving_admin(options, metrics, ready))

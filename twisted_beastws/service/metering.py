@@ -1,7 +1,7 @@
-"""Counting what happens on connections, on those alone that are made to be counted.
+"""Counting what happens on the connections of a factory whose ``observer`` is a `Meter`.
 
-A metered connection's class and session are subclasses of what they would be otherwise: where nobody asks for numbers
-nothing is counted, and nothing is in the way of a message.
+The session of such a connection is a subclass of what it would be otherwise: where nobody asks for numbers nothing is
+counted, and nothing is in the way of a message.
 """
 
 from __future__ import annotations
@@ -11,23 +11,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
-
-from twisted.python.failure import Failure
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from twisted_beastws.errors import HandshakeError, HandshakeTimeout, UpgradeDeclined
-from twisted_beastws.protocol import State, WebSocketProtocol
+from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.wire.frames import Opcode
 from twisted_beastws.wire.handshake import is_upgrade
 from twisted_beastws.wire.session import DeflateSession, Session
 
 if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
-
     from twisted_beastws.options import Limits
     from twisted_beastws.service.access_log import AccessLog
     from twisted_beastws.wire.closing import CloseReason
-    from twisted_beastws.wire.http import Request
     from twisted_beastws.wire.prepared import Prepared
 
 ROUND_TRIPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -172,51 +167,6 @@ def metered(kind: Any) -> Any:
     return type(f"Metered{kind.__name__}", (mixin, kind), {**slots, "__doc__": kind.__doc__})
 
 
-class Metered(WebSocketProtocol):
-    """A connection that tells ``meter`` what happens on it."""
-
-    meter: ClassVar[Meter]
-    opened_at: float = 0.0
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        # Those that the class would have unmetered: a tunnel's can do more.
-        kinds: tuple[Any, Any] = super()._session_types
-        plain, deflating = kinds
-        cls._session_types = (metered(plain), metered(deflating))
-
-    def accept(self, *arguments: Any, **options: Any) -> Deferred[Request]:
-        return super().accept(*arguments, **options).addErrback(self._count_refusal)
-
-    def _count_refusal(self, failure: Failure) -> Failure:
-        self.meter.not_opened(self, failure.value)
-        return failure
-
-    def upgraded(self, *arguments: Any) -> None:
-        self.opened_at = self._now()
-        self.meter.opened()
-        super().upgraded(*arguments)
-
-    def control_received(self, opcode: int, payload: bytes) -> None:
-        before = self.latency
-        super().control_received(opcode, payload)
-        after = self.latency
-        # Another number, though it may be as great.
-        if after is not None and after is not before:
-            self.meter.round_trip(after)
-
-    def overflowed(self) -> None:
-        if self.state is State.OPEN:
-            self.meter.slow_readers += 1
-        super().overflowed()
-
-    def connectionLost(self, *reason: Any) -> None:
-        session = self._session
-        super().connectionLost(*reason)
-        if session is not None:
-            self.meter.closed(self, session)
-
-
 class Meter:
     """The counts of one factory's connections.
 
@@ -240,11 +190,15 @@ class Meter:
         self.slow_readers = 0
         self.dropped = 0
 
+    def session_types(self, plain: Any, deflating: Any) -> tuple[Any, Any]:
+        """Return the subclasses of two classes of sessions that count messages."""
+        return metered(plain), metered(deflating)
+
     def opened(self) -> None:
         """A handshake succeeded."""
         self.handshakes["101"] += 1
 
-    def not_opened(self, protocol: Metered, error: BaseException | None) -> None:
+    def not_opened(self, protocol: WebSocketProtocol, error: BaseException | None) -> None:
         """One did not, or another request was answered."""
         if isinstance(error, UpgradeDeclined):
             status = error.response.status
@@ -267,19 +221,24 @@ class Meter:
         self.round_trips[bisect_left(ROUND_TRIPS, seconds)] += 1
         self.round_trip_seconds += seconds
 
-    def closed(self, protocol: Metered, session: Session) -> None:
-        """A connection that was open is gone."""
+    def read_too_slowly(self) -> None:
+        """A connection is closed because its peer reads too slowly."""
+        self.slow_readers += 1
+
+    def closed(self, protocol: WebSocketProtocol, session: Session, seconds: float, dropped: int) -> None:
+        """A connection that was open for so many seconds is gone."""
         traffic = traffic_of(session)
         self.traffic = self.traffic.plus(traffic)
-        self.dropped += dropped_by([protocol], protocol.settings.limits)
+        if connection_of(protocol).settings.limits.slow_reader == "drop":
+            self.dropped += dropped
         reason = cast("CloseReason", protocol.close_reason)
         self.closes[code_told(reason), reason.began] += 1
         if self.access_log is not None:
-            self.access_log.closed(protocol, traffic)
+            self.access_log.closed(protocol, traffic, seconds)
 
     def traffic_with(self, connections: Iterable[WebSocketProtocol]) -> Traffic:
         """All that was counted, on these connections too."""
-        sessions = (protocol._session for protocol in connections)
+        sessions = (connection_of(protocol).session for protocol in connections)
         counted = (_counters(session) for session in sessions if isinstance(session, _Counting))
         return Traffic(*map(sum, zip(self.traffic, *counted, strict=True)))
 
@@ -291,7 +250,7 @@ def traffic_of(session: Session) -> Traffic:
 
 def dropped_by(connections: Iterable[WebSocketProtocol], limits: Limits) -> int:
     """Messages that connections dropped under the policy ``drop``."""
-    return sum(protocol.outgoing.dropped for protocol in connections) if limits.slow_reader == "drop" else 0
+    return sum(protocol.dropped_messages for protocol in connections) if limits.slow_reader == "drop" else 0
 
 
 def code_told(reason: CloseReason) -> str:

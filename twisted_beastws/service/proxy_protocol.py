@@ -17,6 +17,7 @@ from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from zope.interface import implementer
 
+from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.server import WebSocketServerFactory
 from twisted_beastws.service.certificates import ReactorProxy
 from twisted_beastws.service.log_text import host_of
@@ -192,7 +193,8 @@ class ProxyProtocolFactory(WrappingFactory):
 
     def identify(self, protocol: Any, address: IAddress | None) -> None:
         """Count a connection as that of the client at ``address``."""
-        server = getattr(protocol, "server", None)
+        # Other protocols may listen there, too.
+        server = connection_of(protocol).server if isinstance(protocol, WebSocketProtocol) else None
         if isinstance(server, WebSocketServerFactory):
             server.identify(protocol, address)
 

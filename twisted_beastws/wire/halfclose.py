@@ -14,8 +14,8 @@ ORDERLY = frozenset((CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS
 """The close codes that say that nothing is wrong (RFC 6455 §7.4.1)."""
 
 
-class Handler(session.Handler, Protocol):
-    """Who is told what happens. half_closeable: it may have something to send when the peer has not."""
+class Stream(Protocol):
+    """Whose bytes travel in the messages. half_closeable: it may have something to send when the peer has not."""
 
     @property
     def half_closeable(self) -> bool: ...
@@ -27,25 +27,27 @@ class Handler(session.Handler, Protocol):
 class HalfClosingSession(session.Session):
     """Ends its sending by `half_close`, and still delivers what comes before the peer's close frame.
 
-    The other way round it answers the peer's close frame at once, unless its handler is half-closeable: then only when
+    The other way round it answers the peer's close frame at once, unless its stream is half-closeable: then only when
     `close` is called. RFC 6455 §5.5.1 lets an endpoint delay its answer until it has sent what it was sending; nothing
     makes the peer listen to it.
 
     Messages must be streamed in, uncompressed, and be sent whole.
 
-    half_closed: we sent a close frame, and still deliver.
+    half_closed: we sent a close frame, and still deliver. stream: see `Stream`; None is not half-closeable.
     """
 
-    __slots__ = ("_handler", "half_closed")
+    __slots__ = ("half_closed", "stream")
 
-    def __init__(self, server: bool, handler: Handler, sink: Sink, now: Callable[[], float], limits: Limits) -> None:
+    def __init__(
+        self, server: bool, handler: session.Handler, sink: Sink, now: Callable[[], float], limits: Limits
+    ) -> None:
         super().__init__(server, handler, sink, now, limits)
-        self._handler = handler
+        self.stream: Stream | None = None
         self.half_closed = False
 
     def forget(self) -> None:
         super().forget()
-        del self._handler
+        self.stream = None
 
     def half_close(self) -> None:
         """Send a close frame with 1000, and nothing behind it."""
@@ -83,13 +85,15 @@ class HalfClosingSession(session.Session):
             super().control_received(opcode, payload)
 
     def _close_received(self, close: Close) -> None:
-        if close.code in ORDERLY and self._handler.half_closeable and (self.sent is None or self.half_closed):
+        stream = self.stream
+        orderly = close.code in ORDERLY and (self.sent is None or self.half_closed)
+        if orderly and stream is not None and stream.half_closeable:
             self.received = close
             if self.sent is None:
                 self.began = "peer"
-                self._handler.read_ended()
+                stream.read_ended()
                 return
-            self._handler.read_ended()
+            stream.read_ended()
         super()._close_received(close)
 
     def _take(self, part: bytes, final: bool) -> None:

@@ -1,0 +1,85 @@
+"""The server's default: accept one request after the other until one opens the WebSocket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_beastws.connection.state import State
+from twisted_beastws.errors import HandshakeError, UpgradeDeclined, WebSocketError
+from twisted_beastws.options import Role
+
+if TYPE_CHECKING:
+    from twisted_beastws.connection.connection import Connection
+    from twisted_beastws.wire.http import Request
+
+log = Logger()
+
+
+class Serving:
+    """Accepts requests on one connection, again while HTTP keeps it."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def begin(self) -> None:
+        """Accept a request when the first bytes come: until then a connection costs little."""
+        self._connection.require_opening(Role.SERVER).when_octets_come(self._serve)
+
+    def _serve(self) -> None:
+        connection = self._connection
+        accepted = connection.accept()
+        if connection.state is State.OPEN:
+            # Most open at once, and no code of the application awaits that.
+            connection.opening_settled()
+        else:
+            accepted.addBoth(self._accepted)
+
+    def _accepted(self, result: Request | Failure) -> None:
+        again = not isinstance(result, Failure) or self._not_accepted(result)
+        # A coroutine, for many requests that came together would be a deep recursion.
+        if again and self._connection.state is State.CONNECTING:
+            Deferred.fromCoroutine(self._accept_on())
+
+    async def _accept_on(self) -> None:
+        connection = self._connection
+        again: object = True
+        answered, began, limits = 0, connection.now(), connection.settings.limits
+        while again and connection.state is State.CONNECTING:
+            spent = answered == limits.max_messages_per_turn
+            if limits.max_seconds_per_turn is not None:
+                spent = spent or connection.now() - began > limits.max_seconds_per_turn
+            if spent:
+                await connection.next_turn_of_opening()
+                answered, began = 0, connection.now()
+                continue
+            opening: Any = connection.require_opening(Role.SERVER)
+            if not opening.octets_wait:
+                # Who has been answered and says nothing more is in no handshake that could time out.
+                opening.when_octets_come(self._serve)
+                return
+            again = await connection.accept().addErrback(self._not_accepted)
+            answered += 1
+        connection.settle_opening()
+
+    def _not_accepted(self, failure: Failure) -> bool:
+        """Whether to accept again."""
+        connection = self._connection
+        if connection.state is State.CONNECTING and not failure.check(WebSocketError):
+            log.failure("the handshake of {peer} failed; the connection is dropped", failure, peer=connection.peer)
+            connection.abort()
+        elif not failure.check(UpgradeDeclined):
+            log.debug(
+                "no WebSocket on connection {connection} of {peer}: {error}",
+                connection=connection.connection_id,
+                peer=connection.peer,
+                error=failure.value,
+            )
+        # What is logged may be kept, and must not keep us alive.
+        failure.cleanFailure()
+        return failure.check(HandshakeError) is not None
