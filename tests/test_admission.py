@@ -288,7 +288,7 @@ class TestOpening:
         assert [peer.transport.disconnected for peer in (opened, *rest)] == [False, True, False, False]
 
     def test_those_that_were_refused_do(self, serve: Any) -> None:
-        server = serve(max_opening=2, max_connections=0.5)
+        server = serve(max_opening=2, max_connections=1)
         first = server.arrive()
         assert answer(first, PAGE)[0] == 200
         rest = [server.arrive(), server.arrive()]
