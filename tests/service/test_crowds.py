@@ -94,7 +94,9 @@ def test_a_flood_into_a_large_room_delays_no_other_room_and_no_end(service: Serv
             waits.append(answered(service, witness))
         print(f"{len(waits)} answers, each within {max(waits):.3f} s of CPU")
         assert max(waits) < SHARE
-        assert {received(member) for member in members} == {2 * MESSAGES}
+        while {received(member) for member in members} != {2 * MESSAGES}:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
         # The end does not wait for a flood.
         attacker.sendall(b"\x81\x80\0\0\0\0" * 10922)
         answered(service, witness)

@@ -536,7 +536,8 @@ class TestOperation:
                 ann.sendall(UPGRADE[:-2] + b"Authorization: Basic YW5uOnNlY3JldA==\r\n\r\n")
                 assert ann.recv(13) == b"HTTP/1.1 101 "
         assert service.log.count("401: wrong name or password for 'ann'") == 3
-        assert "--auth: passwords come unencrypted to tcp:0:" in service.log
+        # No other machine sees what comes by the loopback interface.
+        assert "passwords come unencrypted" not in service.log
 
     def test_a_unix_socket_is_its_groups_and_its_clients_are_limited_by_address(self, tmp_path: Path) -> None:
         path = tmp_path / "s"
