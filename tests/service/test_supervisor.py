@@ -319,6 +319,15 @@ class TestAnswers:
         reactor.processes[0].ends()
         assert answers == [ConnectionLost]
 
+    def test_do_not_come_from_a_process_whose_input_is_closed(self, workers: Workers, reactor: Reactor) -> None:
+        process = reactor.processes[0]
+        process.protocol.childConnectionLost(0)
+        orders = process.orders
+        _, answers = self.ask(workers, "ready")
+        assert process.orders == orders
+        process.ends()
+        assert answers == [ConnectionLost]
+
     def test_that_are_unclear_are_logged(self, workers: Workers, reactor: Reactor, logged: Any) -> None:
         told: list[str] = []
         worker, _ = self.ask(workers, "ready")

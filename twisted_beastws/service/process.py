@@ -73,6 +73,7 @@ class Worker(ProcessProtocol):
         self._unfinished: dict[int, bytes] = {}
         self._exited: Failure | None = None
         self._open = True
+        self._hears = True
         self._lingering: IDelayedCall | None = None
         self._reload_due = False
         self._asked: dict[int, Deferred[Any]] = {}
@@ -137,7 +138,8 @@ class Worker(ProcessProtocol):
         return answer
 
     def _send(self, message: Any) -> None:
-        if self.transport is not None and self._open:
+        # A dying process closes its pipes one by one; what it does not hear it does not answer.
+        if self.transport is not None and self._open and self._hears:
             self.transport.writeToChild(0, json.dumps(message).encode("ascii") + b"\n")
 
     # Messages of the process.
@@ -156,6 +158,8 @@ class Worker(ProcessProtocol):
         rest = self._unfinished.pop(childFD, b"")
         if rest:
             self._line(childFD, rest)
+        if childFD == 0:
+            self._hears = False
         if childFD == self._reports and self._open:
             self._open = False
             if self._exited is not None:
