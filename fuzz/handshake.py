@@ -15,10 +15,10 @@ with instrumented():
     from twisted.internet.testing import StringTransport
     from twisted.python.failure import Failure
 
-    from twisted_beastws import Deflate, Limits, Origins, State, WebSocketProtocol, WebSocketServerFactory, dates
+    from twisted_beastws import Deflate, Limits, Origins, State, WebSocketProtocol, WebSocketServerFactory
     from twisted_beastws.errors import HandshakeError
     from twisted_beastws.options import Settings
-    from twisted_beastws.wire import deflate, handshake, origin
+    from twisted_beastws.wire import dates, deflate, handshake, origin
     from twisted_beastws.wire.frames import MaskKeys
     from twisted_beastws.wire.http import MAX_EMPTY_LINES, HeadBuffer, Request, Response, parse_request, parse_response
 

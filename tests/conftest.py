@@ -157,7 +157,7 @@ def clock() -> Clock:
 def dated() -> Iterator[None]:
     """Answers are dated as RFC 9110's example is, so that tests can write their bytes out."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("twisted_beastws.dates.time", lambda: 784111777.9)
+        patch.setattr("twisted_beastws.wire.dates.time", lambda: 784111777.9)
         yield
 
 

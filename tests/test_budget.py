@@ -10,11 +10,11 @@ from twisted.internet.defer import Deferred
 
 from twisted_beastws import Limits, MemoryBudget, State, Timeouts, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.budget import RECEIVED, SENT, Account
-from twisted_beastws.inbox import cost_of
+from twisted_beastws.connection.inbox import cost_of
 from twisted_beastws.wire.closing import Close
 from twisted_beastws.wire.session import HELD_OVERHEAD
 
-from .inside import inside
+from .support.inside import inside
 
 pytestmark = pytest.mark.usefixtures("logged")
 

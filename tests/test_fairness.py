@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted_beastws import Limits, Opcode, Response, State, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.testing import connected_pair
 
-from .inside import inside
+from .support.inside import inside
 
 pytestmark = pytest.mark.usefixtures("logged")
 

@@ -11,10 +11,10 @@ from twisted.internet.protocol import Protocol
 from twisted_beastws import State, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.connection.connection import Connection
 from twisted_beastws.connection.delivery import Delivery
+from twisted_beastws.connection.keepalive import Liveness
+from twisted_beastws.connection.server_handshake import ServerOpening
+from twisted_beastws.connection.write_buffer import Outgoing
 from twisted_beastws.hook_names import HOOKS
-from twisted_beastws.liveness import Liveness
-from twisted_beastws.opening import ServerOpening
-from twisted_beastws.outgoing import Outgoing
 from twisted_beastws.testing import Frame, connected_pair, scripted_client
 from twisted_beastws.wire.session import Session
 

@@ -31,12 +31,12 @@ from twisted_beastws import (
     errors,
     prepare,
 )
-from twisted_beastws.inbox import cost_of
-from twisted_beastws.outgoing import Outgoing
+from twisted_beastws.connection.inbox import cost_of
+from twisted_beastws.connection.write_buffer import Outgoing
 from twisted_beastws.wire.closing import Close
 
-from .inside import inside
-from .loopback import uncollected
+from .support.inside import inside
+from .support.loopback import uncollected
 
 pytestmark = pytest.mark.usefixtures("logged")
 

@@ -21,7 +21,7 @@ from twisted_beastws import (
 )
 from twisted_beastws.wire.session import HELD_OVERHEAD
 
-from .inside import inside
+from .support.inside import inside
 
 pytestmark = pytest.mark.usefixtures("logged")
 

@@ -40,7 +40,7 @@ from twisted_beastws.testing import (
     upgrade_response,
 )
 
-from .inside import inside
+from .support.inside import inside
 
 
 def test_the_examples_of_the_documentation():

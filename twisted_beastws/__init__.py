@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_beastws._version import __version__
 from twisted_beastws.budget import MemoryBudget
+from twisted_beastws.connection.scheduler import PingScheduler
 from twisted_beastws.errors import (
     BufferFull,
     ConnectionClosed,
@@ -19,8 +20,7 @@ from twisted_beastws.errors import (
 )
 from twisted_beastws.options import Deflate, Limits, Origins, Role, Timeouts
 from twisted_beastws.protocol import State, WebSocketProtocol
-from twisted_beastws.schedule import PingScheduler
-from twisted_beastws.server import WebSocketServerFactory
+from twisted_beastws.server.factory import WebSocketServerFactory
 from twisted_beastws.wire.closing import CloseCode, CloseReason
 from twisted_beastws.wire.codec import ACCELERATED
 from twisted_beastws.wire.frames import Opcode
@@ -29,10 +29,10 @@ from twisted_beastws.wire.http import Headers, Request, Response
 from twisted_beastws.wire.prepared import Prepared, prepare
 
 if TYPE_CHECKING:
-    from twisted_beastws.client import WebSocketClientEndpoint, connect
+    from twisted_beastws.client.connect import WebSocketClientEndpoint, connect
+    from twisted_beastws.client.reconnecting import is_retryable, reconnecting
     from twisted_beastws.hub import Hub
-    from twisted_beastws.reconnection import is_retryable, reconnecting
-    from twisted_beastws.resource import WebSocketResource
+    from twisted_beastws.web.resource import WebSocketResource
 
 __all__ = [
     "ACCELERATED",
@@ -75,11 +75,11 @@ __all__ = [
 # Imported when asked for: they bring twisted.web's server and twisted.application with them.
 _LATER = {
     "Hub": "hub",
-    "WebSocketClientEndpoint": "client",
-    "WebSocketResource": "resource",
-    "connect": "client",
-    "is_retryable": "reconnection",
-    "reconnecting": "reconnection",
+    "WebSocketClientEndpoint": "client.connect",
+    "WebSocketResource": "web.resource",
+    "connect": "client.connect",
+    "is_retryable": "client.reconnecting",
+    "reconnecting": "client.reconnecting",
 }
 
 

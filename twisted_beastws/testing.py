@@ -71,7 +71,7 @@ from zope.interface import implementer
 
 from twisted_beastws.options import Role, Settings
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
-from twisted_beastws.server import Handler, WebSocketServerFactory
+from twisted_beastws.server.factory import Handler, WebSocketServerFactory
 from twisted_beastws.wire import handshake
 from twisted_beastws.wire.closing import CloseCode, close_payload
 from twisted_beastws.wire.frames import FIN, Opcode, apply_mask, encode_frame

@@ -25,10 +25,10 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from ..certificates import identity_pem
-from ..loopback import switching
-from ..patience import PATIENCE
-from ..turns import in_turns
+from ..support.certificates import identity_pem
+from ..support.loopback import switching
+from ..support.patience import PATIENCE
+from ..support.turns import in_turns
 
 COMMAND = [sys.executable, "-m", "twisted_beastws"]
 # A session's leader has no terminal until it takes one: then Ctrl-C and hanging up are the terminal's to signal.

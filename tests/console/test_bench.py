@@ -17,8 +17,8 @@ from twisted_beastws import CloseReason, connect
 from twisted_beastws.console.bench import AT_ONCE, PATIENCE, Bench, BenchError, Echoed, Figures, Load
 from twisted_beastws.console.progress import Progress
 
-from ..loopback import leaving_nothing
-from ..loopback import serving as serving_ours
+from ..support.loopback import leaving_nothing
+from ..support.loopback import serving as serving_ours
 from .processes import console, echo, run, serving
 
 

@@ -13,8 +13,8 @@ from twisted_beastws.console.commands import HELP, Close, Message, Ping
 from twisted_beastws.console.failures import Status
 from twisted_beastws.console.options import DEFAULTS, Options
 
-from .. import command_line
-from ..certificates import Authority
+from ..support import command_line
+from ..support.certificates import Authority
 
 URL = "ws://localhost:1984/chat"
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..patience import PATIENCE
+from ..support.patience import PATIENCE
 from .processes import Console, Heard, answering, await_that, console, deaf, echo, serving
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no prompt on Windows")

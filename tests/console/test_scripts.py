@@ -18,10 +18,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection
 
-from ..certificates import Authority
-from ..loopback import switching
-from ..ports import free_port
-from ..turns import in_turns
+from ..support.certificates import Authority
+from ..support.loopback import switching
+from ..support.ports import free_port
+from ..support.turns import in_turns
 from .processes import (
     COMMAND,
     ENVIRONMENT,

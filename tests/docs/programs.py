@@ -17,8 +17,8 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-from ..patience import PATIENCE
-from ..ports import free_port
+from ..support.patience import PATIENCE
+from ..support.ports import free_port
 
 DOCS = Path(__file__).parents[2] / "docs"
 BIN = Path(sys.executable).parent

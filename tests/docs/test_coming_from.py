@@ -9,7 +9,7 @@ from websockets.exceptions import InvalidStatus
 
 from twisted_beastws.testing import connected_pair
 
-from ..patience import PATIENCE
+from ..support.patience import PATIENCE
 from .programs import defined, expect_refusal, listings, run_listing, running_listing, talking
 
 PAGES = ("autobahn", "twisted-web-websocket", "websockets")

@@ -30,7 +30,7 @@ from twisted_beastws import (
 )
 from twisted_beastws.testing import Frame, connected_pair, scripted_client, upgrade_request
 
-from ..certificates import identity, identity_pem, trusting
+from ..support.certificates import identity, identity_pem, trusting
 from .programs import PATIENCE, defined, expect_refusal, get, listings, run, running_listing, talking
 
 

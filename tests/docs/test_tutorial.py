@@ -11,8 +11,8 @@ import pytest
 
 from twisted_beastws.hub.redis import RedisBackplane
 
-from ..browser import chromium
-from ..ports import free_port
+from ..support.browser import chromium
+from ..support.ports import free_port
 from .programs import PATIENCE, defined, get, listings, printed, run, running, talking, until
 
 

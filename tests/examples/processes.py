@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from ..patience import PATIENCE
+from ..support.patience import PATIENCE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # What these tests import is what the examples do, from whatever directory.

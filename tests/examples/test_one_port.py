@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from ..certificates import identity_pem
-from ..turns import in_turns
+from ..support.certificates import identity_pem
+from ..support.turns import in_turns
 from .processes import EXAMPLES, PATIENCE, Example
 
 HANDSHAKE = (

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ..browser import chromium
-from ..certificates import identity_pem
+from ..support.browser import chromium
+from ..support.certificates import identity_pem
 from .processes import Example, await_that
 
 ENTER = "\ue007"

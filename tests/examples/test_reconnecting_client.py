@@ -8,7 +8,7 @@ from threading import Thread
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
-from ..ports import free_port
+from ..support.ports import free_port
 from .processes import PATIENCE, Example, Program, run
 
 WELCOME = "^Welcome to the chat!$"

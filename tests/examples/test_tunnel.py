@@ -14,7 +14,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from ..ports import free_port
+from ..support.ports import free_port
 from .processes import PATIENCE, Example
 
 

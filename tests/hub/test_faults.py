@@ -19,8 +19,8 @@ from twisted_beastws.hub import Hub, Message, PublishError, PublishUnknown
 from twisted_beastws.hub.backplane import BackplaneState, order_of
 from twisted_beastws.hub.redis import RedisBackplane
 
-from ..loopback import until
-from ..redis_server import RedisServer, redis_running
+from ..support.loopback import until
+from ..support.redis_server import RedisServer, redis_running
 from .stubs import Stub
 
 HUBS, CLIENTS = 3, 60

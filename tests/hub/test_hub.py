@@ -24,7 +24,7 @@ from twisted_beastws import (
 )
 from twisted_beastws.hub import LocalBackplane, Message
 
-from ..inside import inside
+from ..support.inside import inside
 from .stubs import Stub, outcome
 
 

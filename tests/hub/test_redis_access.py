@@ -16,8 +16,8 @@ from twisted_beastws.hub import Hub
 from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.hub.redis import RedisBackplane
 
-from ..loopback import Script, until
-from ..redis_server import RedisServer, redis_running
+from ..support.loopback import Script, until
+from ..support.redis_server import RedisServer, redis_running
 from ..tls import pki
 from .stubs import Stub
 

@@ -20,9 +20,9 @@ from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.hub.redis_url import RedisURL
 
-from ..certificates import identity_pem
-from ..loopback import until
-from ..redis_server import RedisServer, redis_running
+from ..support.certificates import identity_pem
+from ..support.loopback import until
+from ..support.redis_server import RedisServer, redis_running
 from .stubs import Stub
 
 

@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted_beastws.hub.redis_scripts import SALT, Taken
 from twisted_beastws.hub.redis_url import RedisURL
 
-from ..loopback import until
-from ..redis_server import RedisServer, redis_running
+from ..support.loopback import until
+from ..support.redis_server import RedisServer, redis_running
 from .simulated import SimulatedRedis
 
 FUTURE = "9000000000000-0"

@@ -8,7 +8,7 @@ import pytest
 
 from twisted_beastws import Deflate
 
-from ..certificates import identity_pem
+from ..support.certificates import identity_pem
 
 
 @pytest.fixture(params=[None, Deflate()], ids=["plain", "deflate"])

@@ -19,8 +19,8 @@ from twisted.internet.threads import deferToThread
 
 from twisted_beastws import CloseReason, ConnectionClosed, Deflate, Limits, WebSocketProtocol, connect
 
-from ..certificates import trusting
-from ..loopback import PATIENCE, serving
+from ..support.certificates import trusting
+from ..support.loopback import PATIENCE, serving
 
 T = TypeVar("T")
 

@@ -23,8 +23,8 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 
 from twisted_beastws import Deflate
 
-from ..certificates import trusting
-from ..loopback import listening
+from ..support.certificates import trusting
+from ..support.loopback import listening
 from .conversation import (
     FRAGMENTED,
     MESSAGES,

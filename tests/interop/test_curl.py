@@ -12,7 +12,7 @@ from twisted.internet.threads import deferToThread
 
 from twisted_beastws import Request, Response, WebSocketProtocol
 
-from ..loopback import PATIENCE, serving
+from ..support.loopback import PATIENCE, serving
 
 pytestmark = [
     pytest.mark.usefixtures("logged"),

@@ -7,7 +7,7 @@ import socket
 import threading
 from contextlib import suppress
 
-from ..patience import PATIENCE
+from ..support.patience import PATIENCE
 
 UPGRADE = (
     b"GET /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 
 from twisted_beastws import ACCELERATED, Limits, MemoryBudget, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws._version import __version__
-from twisted_beastws.descriptors import DescriptorWatch
+from twisted_beastws.server.descriptors import DescriptorWatch
 from twisted_beastws.service.admin import MAX_CONNECTIONS, HostNames, admin_factory
 from twisted_beastws.service.metering import Meter
 from twisted_beastws.service.metrics import Metrics

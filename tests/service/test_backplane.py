@@ -29,10 +29,10 @@ from twisted_beastws.hub.backplane import order_of
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.service import options
 
-from .. import command_line
-from ..patience import PATIENCE
-from ..ports import free_port
-from ..redis_server import RedisServer, redis_running
+from ..support import command_line
+from ..support.patience import PATIENCE
+from ..support.ports import free_port
+from ..support.redis_server import RedisServer, redis_running
 
 CLIENTS = 200
 SPEAKERS = 10

@@ -26,8 +26,8 @@ from twisted_beastws.service import Options
 from twisted_beastws.service.certificates import ReloadableEndpoint
 from twisted_beastws.tls.validity import why_invalid_now
 
-from .. import command_line
-from ..certificates import new_identity
+from ..support import command_line
+from ..support.certificates import new_identity
 from ..tls.pki import Server, root
 
 

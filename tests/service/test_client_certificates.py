@@ -17,8 +17,8 @@ from websockets.sync.client import connect
 from twisted_beastws import Response, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.service.authentication import Certificates, Gate
 
-from ..certificates import Authority
-from ..turns import in_turns
+from ..support.certificates import Authority
+from ..support.turns import in_turns
 from .test_twistd import PATIENCE, UPGRADE, WELCOME, RawClient, Service, await_that, running, twistd
 
 LISTEN = "ssl:0:interface=127.0.0.1:privateKey=key.pem"

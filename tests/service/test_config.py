@@ -15,7 +15,7 @@ from twisted_beastws.service import Options
 from twisted_beastws.service.config import ConfigError, read_config
 from twisted_beastws.service.serving import Farewell
 
-from .. import command_line
+from ..support import command_line
 from .test_options import LIMITS
 
 KINDS = {"flags": ["f"], "single": ["ping-interval", "path"], "repeated": ["listen"]}

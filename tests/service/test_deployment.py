@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 
 from twisted_beastws.service import Options
 
-from ..browser import chromium
+from ..support.browser import chromium
 from .test_twistd import ENVIRONMENT, PATIENCE, TWISTD, UPGRADE, WELCOME, await_that, identity
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

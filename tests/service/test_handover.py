@@ -12,7 +12,7 @@ import pytest
 from twisted_beastws.service import Options
 from twisted_beastws.service.handover import Handed, absolute, read_files
 
-from ..certificates import identity_pem
+from ..support.certificates import identity_pem
 
 HERE = os.path.abspath(".")
 

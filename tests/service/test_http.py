@@ -22,7 +22,7 @@ from twisted.internet.threads import deferToThread
 
 from twisted_beastws.service import Options, makeService
 
-from ..loopback import PATIENCE, listening
+from ..support.loopback import PATIENCE, listening
 
 pytestmark = pytest.mark.usefixtures("logged")
 

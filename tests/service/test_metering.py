@@ -23,10 +23,10 @@ from twisted_beastws import (
     prepare,
 )
 from twisted_beastws.service.metering import ROUND_TRIPS, Meter, Traffic
-from twisted_beastws.tunnel import TunnelFactory
+from twisted_beastws.streams.tunnel import TunnelFactory
 from twisted_beastws.wire.session import DeflateSession, Session
 
-from ..inside import inside
+from ..support.inside import inside
 
 pytestmark = pytest.mark.usefixtures("logged")
 

@@ -17,7 +17,7 @@ from twisted.internet.ssl import Certificate, KeyPair
 
 from twisted_beastws import Deflate, Limits, Origins, Timeouts, WebSocketServerFactory
 from twisted_beastws._version import __version__
-from twisted_beastws.peers import peer_of
+from twisted_beastws.server.peers import peer_of
 from twisted_beastws.service import Options, makeService
 from twisted_beastws.service.authentication import Checkers
 from twisted_beastws.service.chat import Chat
@@ -25,8 +25,8 @@ from twisted_beastws.service.login_limit import TooManyFailures
 from twisted_beastws.service.passwords import Hash
 from twisted_beastws.service.serving import Farewell
 
-from .. import command_line
-from ..certificates import identity, identity_pem
+from ..support import command_line
+from ..support.certificates import identity, identity_pem
 
 APP = """
 from twisted_beastws import Timeouts, WebSocketProtocol, WebSocketServerFactory

@@ -18,9 +18,9 @@ from typing import IO, Any
 import pytest
 from websockets.sync.client import connect
 
-from ..browser import chromium
-from ..patience import PATIENCE
-from ..ports import free_port
+from ..support.browser import chromium
+from ..support.patience import PATIENCE
+from ..support.ports import free_port
 
 LINES_KEPT = 500
 WELCOME = "Welcome to the chat!"

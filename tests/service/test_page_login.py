@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..browser import chromium
+from ..support.browser import chromium
 from .test_twistd import await_that, running
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from twisted_beastws.service import Options
 
-from ..ports import free_port
+from ..support.ports import free_port
 from .backends import READY, SWITCHING, Backend, status
 from .test_deployment import DEPLOY, answers, program, running
 from .test_twistd import await_that

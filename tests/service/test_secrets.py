@@ -12,7 +12,7 @@ import pytest
 from twisted_beastws.service import Options, makeService
 from twisted_beastws.service.secrets import MAX_SIZE, read_secret
 
-from .. import command_line
+from ..support import command_line
 from .test_twistd import RawClient, await_that, running
 
 pytest.importorskip("txredisapi", reason="THE BACKPLANE'S PASSWORD IS NOT TESTED: pip install .[redis]")

@@ -28,7 +28,7 @@ from twisted_beastws.service.sockets import (
 )
 from twisted_beastws.service.worker import Held
 
-from ..patience import PATIENCE
+from ..support.patience import PATIENCE
 
 if sys.platform == "win32":
     pytestmark = pytest.mark.skip(reason="SOCKETS OF THE SERVICE ARE NOT TESTED: they are those of POSIX")

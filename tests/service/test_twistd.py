@@ -33,7 +33,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from twisted_beastws.service.passwords import Hash
 
-from ..patience import PATIENCE
+from ..support.patience import PATIENCE
 
 LISTEN = "tcp:0:interface=127.0.0.1:backlog=512"
 TWISTD = Path(sys.executable).with_name("twistd")

@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from ..patience import PATIENCE
+from ..support.patience import PATIENCE
 from .test_deployment import unused_ports
 from .test_twistd import ENVIRONMENT, TWISTD, UPGRADE, Service, await_that, identity, running
 from .test_workers import alive, asked, asked_by_tls

@@ -19,7 +19,7 @@ from websockets.sync.client import ClientConnection, connect, unix_connect
 
 from twisted_beastws.service import Options
 
-from ..redis_server import RedisServer
+from ..support.redis_server import RedisServer
 from .test_deployment import AS_SYSTEMD, CLOSE, untrusting
 from .test_deployment import running as started
 from .test_twistd import ENVIRONMENT, PATIENCE, TWISTD, UPGRADE, WELCOME, Service, await_that, identity, running

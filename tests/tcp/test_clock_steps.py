@@ -12,7 +12,7 @@ from twisted.internet.threads import blockingCallFromThread
 
 from twisted_beastws import Timeouts
 
-from ..loopback import PATIENCE
+from ..support.loopback import PATIENCE
 from .test_server import close, read, serve, small
 
 PING, PONG, BYE = b"\x89\x00", small(0x8A), small(0x88, b"\x03\xe8")

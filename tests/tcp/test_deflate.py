@@ -19,8 +19,8 @@ from websockets.sync.client import ClientConnection, connect
 from twisted_beastws import DecoratorError, Limits, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.options import Deflate
 
-from ..inside import inside
-from ..patience import PATIENCE
+from ..support.inside import inside
+from ..support.patience import PATIENCE
 
 T = TypeVar("T")
 Connect = Callable[..., Any]

@@ -11,9 +11,9 @@ from twisted.internet import reactor
 
 from twisted_beastws import Limits, WebSocketProtocol
 
-from ..inside import inside
-from ..loopback import until
-from ..ways import BOTH_WAYS
+from ..support.inside import inside
+from ..support.loopback import until
+from ..support.ways import BOTH_WAYS
 from .test_server import close, read, serve, small
 
 BUDGET = 50

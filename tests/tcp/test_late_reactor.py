@@ -11,8 +11,8 @@ import pytest_twisted
 
 from twisted_beastws import Limits, Timeouts, WebSocketProtocol
 
-from ..loopback import PATIENCE, until
-from ..ways import BOTH_WAYS
+from ..support.loopback import PATIENCE, until
+from ..support.ways import BOTH_WAYS
 from .test_server import HEAD, close, frame, read, read_head, serve, small
 
 IDLE, BUSY = 1.0, 1.3

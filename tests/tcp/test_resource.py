@@ -21,11 +21,11 @@ from twisted.web.server import NOT_DONE_YET, Site
 from websockets.sync.client import connect
 
 from twisted_beastws import Deflate, Limits, Response, Timeouts, WebSocketProtocol, WebSocketServerFactory
-from twisted_beastws.resource import WebSocketResource
+from twisted_beastws.web.resource import WebSocketResource
 
-from ..certificates import trusting
-from ..loopback import PATIENCE, listening, turn, uncollected, until
-from ..ways import BOTH_WAYS
+from ..support.certificates import trusting
+from ..support.loopback import PATIENCE, listening, turn, uncollected, until
+from ..support.ways import BOTH_WAYS
 
 pytestmark = pytest.mark.usefixtures("logged")
 

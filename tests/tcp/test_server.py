@@ -24,10 +24,10 @@ from websockets.sync.client import ClientConnection, connect
 
 from twisted_beastws import Limits, Request, Response, Timeouts, WebSocketProtocol, WebSocketServerFactory
 
-from ..certificates import identity_pem
-from ..loopback import PATIENCE, listening, uncollected, until
-from ..turns import in_turns
-from ..ways import BOTH_WAYS
+from ..support.certificates import identity_pem
+from ..support.loopback import PATIENCE, listening, uncollected, until
+from ..support.turns import in_turns
+from ..support.ways import BOTH_WAYS
 
 pytestmark = pytest.mark.usefixtures("logged")
 

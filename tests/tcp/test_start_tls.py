@@ -19,9 +19,9 @@ from twisted_beastws import Limits, Response, WebSocketProtocol, WebSocketServer
 from twisted_beastws.errors import HandshakeError
 from twisted_beastws.options import Settings
 
-from ..certificates import identity, trusting
-from ..inside import inside
-from ..loopback import PATIENCE, switching, turn, until
+from ..support.certificates import identity, trusting
+from ..support.inside import inside
+from ..support.loopback import PATIENCE, switching, turn, until
 
 pytestmark = pytest.mark.usefixtures("logged")
 

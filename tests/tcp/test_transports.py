@@ -29,11 +29,11 @@ from twisted_beastws import (
     WebSocketProtocol,
     WebSocketServerFactory,
 )
-from twisted_beastws.bare_transport import BareTransport
+from twisted_beastws.connection.bare_transport import BareTransport
 from twisted_beastws.options import Settings
 
-from ..inside import inside
-from ..loopback import PATIENCE
+from ..support.inside import inside
+from ..support.loopback import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("logged")
 

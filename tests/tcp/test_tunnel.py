@@ -26,7 +26,7 @@ from twisted.web.client import Agent, readBody
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from ..loopback import PATIENCE
+from ..support.loopback import PATIENCE
 
 MEBI = 1 << 20
 LISTEN = "beastws:tcp:0:interface=127.0.0.1"

@@ -14,8 +14,8 @@ from twisted.web.server import Site
 from twisted_beastws import WebSocketProtocol, WebSocketResource, WebSocketServerFactory, connect
 from twisted_beastws.errors import UpgradeDeclined
 
-from ..certificates import trusting
-from ..loopback import failure_of, listening
+from ..support.certificates import trusting
+from ..support.loopback import failure_of, listening
 
 pytestmark = pytest.mark.usefixtures("logged")
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_beastws.uvreactor.reactor import UvloopReactor
 
-from ..patience import PATIENCE
+from ..support.patience import PATIENCE
 
 
 class Beside:

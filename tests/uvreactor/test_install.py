@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ..patience import PATIENCE
+from ..support.patience import PATIENCE
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 TWISTD = Path(sys.executable).with_name("twistd")

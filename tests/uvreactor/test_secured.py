@@ -14,7 +14,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
 
-from ..certificates import identity, identity_pem
+from ..support.certificates import identity, identity_pem
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

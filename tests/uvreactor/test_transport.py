@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from twisted_beastws.uvreactor.transport import FULL, Connection
 
-from ..patience import PATIENCE
+from ..support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("logged")
 

@@ -13,7 +13,7 @@ from twisted_beastws.options import Settings
 from twisted_beastws.testing import connected_pair
 from twisted_beastws.wire.frames import RSV1
 
-from ..inside import inside
+from ..support.inside import inside
 from .peer import Frame, Recorder
 
 TEXT, BINARY = 1, 2

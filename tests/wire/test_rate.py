@@ -15,7 +15,7 @@ from twisted_beastws import Deflate, Limits, Opcode, WebSocketProtocol
 from twisted_beastws.wire.rate import Bucket, rate_limited
 from twisted_beastws.wire.session import Session
 
-from ..inside import inside
+from ..support.inside import inside
 
 pytestmark = pytest.mark.usefixtures("logged")
 

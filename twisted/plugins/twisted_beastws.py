@@ -25,7 +25,7 @@ class ServerParser:
     prefix = "beastws"
 
     def parseStreamServer(self, reactor: Any, *args: Any, **kwargs: Any) -> Any:
-        from twisted_beastws.endpoints import parse_server
+        from twisted_beastws.streams.endpoints import parse_server
 
         return parse_server(reactor, args, kwargs)
 
@@ -35,7 +35,7 @@ class ClientParser:
     prefix = "beastws"
 
     def parseStreamClient(self, reactor: Any, *args: Any, **kwargs: Any) -> Any:
-        from twisted_beastws.endpoints import parse_client
+        from twisted_beastws.streams.endpoints import parse_client
 
         return parse_client(reactor, args, kwargs)
 
@@ -46,7 +46,7 @@ class ShortClientParser:
         self.prefix = prefix
 
     def parseStreamClient(self, reactor: Any, *args: Any, **kwargs: Any) -> Any:
-        from twisted_beastws.endpoints import parse_short_client
+        from twisted_beastws.streams.endpoints import parse_short_client
 
         return parse_short_client(self.prefix, reactor, args, kwargs)
 

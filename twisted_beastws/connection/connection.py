@@ -14,22 +14,22 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_beastws.bare_transport import BareTransport, complete
 from twisted_beastws.budget import RECEIVED, Account
-from twisted_beastws.client_opening import ClientOpening
 from twisted_beastws.clock import seconds_of
+from twisted_beastws.connection.bare_transport import BareTransport, complete
+from twisted_beastws.connection.client_handshake import ClientOpening
 from twisted_beastws.connection.delivery import APPLICATION, Delivery, deferred_of
 from twisted_beastws.connection.interfaces import Application, Gatekeeper, is_default, takes_messages
+from twisted_beastws.connection.keepalive import Liveness
+from twisted_beastws.connection.operation import forget_frames
+from twisted_beastws.connection.producers import PulledProducer, stop
+from twisted_beastws.connection.server_handshake import ServerOpening
 from twisted_beastws.connection.state import State, move
+from twisted_beastws.connection.unsent import unaccepted
+from twisted_beastws.connection.write_buffer import Outgoing
 from twisted_beastws.errors import BufferFull, ConnectionClosed, HandshakeTimeout, LocalError, ProtocolError
-from twisted_beastws.liveness import Liveness
-from twisted_beastws.opening import ServerOpening
-from twisted_beastws.operation import forget_frames
 from twisted_beastws.options import Decorator, Role, Settings
-from twisted_beastws.outgoing import Outgoing
-from twisted_beastws.producers import PulledProducer, stop
-from twisted_beastws.takeover import RequestOpening, WebConnection
-from twisted_beastws.unsent import unaccepted
+from twisted_beastws.web.takeover import RequestOpening, WebConnection
 from twisted_beastws.wire.closing import CloseCode, CloseReason
 from twisted_beastws.wire.deflate import Negotiated, PerMessageDeflate
 from twisted_beastws.wire.frames import Opcode

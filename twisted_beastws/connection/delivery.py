@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from twisted_beastws.connection.inbox import Inbox
 from twisted_beastws.connection.interfaces import hook_of, takes_messages
+from twisted_beastws.connection.operation import forget_frames, settled
 from twisted_beastws.errors import ConnectionClosed
-from twisted_beastws.inbox import Inbox
-from twisted_beastws.operation import forget_frames, settled
 from twisted_beastws.wire.closing import CloseCode
 
 if TYPE_CHECKING:

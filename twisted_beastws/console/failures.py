@@ -24,7 +24,7 @@ from twisted_beastws.errors import (
     TooManyRedirects,
     UpgradeDeclined,
 )
-from twisted_beastws.tls_failures import tls_trouble
+from twisted_beastws.tls.failures import tls_trouble
 from twisted_beastws.wire.closing import Close, CloseCode, CloseReason
 from twisted_beastws.wire.url import WebSocketURL
 

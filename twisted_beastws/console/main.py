@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater, react
 from twisted.python.usage import UsageError
 
-from twisted_beastws.client import connect
+from twisted_beastws.client.connect import connect
 from twisted_beastws.console.bench import TIMEOUTS, Bench, BenchError, Load
 from twisted_beastws.console.failures import Status, how_it_ended, status_of, why_not
 from twisted_beastws.console.front import Front

@@ -13,7 +13,7 @@ from twisted.python.usage import UsageError
 
 from twisted_beastws._version import __version__
 from twisted_beastws.amount import read_amount
-from twisted_beastws.client import HANDSHAKES_OWN
+from twisted_beastws.client.connect import HANDSHAKES_OWN
 from twisted_beastws.console.commands import Command, CommandError, Help, parse
 from twisted_beastws.wire.url import WebSocketURL
 
@@ -160,13 +160,13 @@ class Options(TwistedOptions):
 
     def opt_cacert(self, file: str) -> None:
         """Trust servers whom an authority in this file (PEM) vouches for, and no others."""
-        from twisted_beastws.pem import read_authorities
+        from twisted_beastws.tls.pem import read_authorities
 
         self["cacert"] = _read("cacert", file, read_authorities)
 
     def opt_cert(self, file: str) -> None:
         """Key and certificate (PEM) to show to a server that asks who you are."""
-        from twisted_beastws.pem import read_identity
+        from twisted_beastws.tls.pem import read_identity
 
         self["cert"] = _read("cert", file, read_identity)
 

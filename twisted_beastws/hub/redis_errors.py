@@ -17,7 +17,7 @@ from twisted.internet.error import (
 )
 
 from twisted_beastws.hub.backplane import BackplaneState
-from twisted_beastws.tls_failures import tls_trouble
+from twisted_beastws.tls.failures import tls_trouble
 
 
 class Remedy(Enum):

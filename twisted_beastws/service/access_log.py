@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 from twisted.application.service import Service
 from twisted.logger import Logger
 
-from twisted_beastws.peers import plain_host
+from twisted_beastws.server.peers import plain_host
 
 if TYPE_CHECKING:
     from twisted_beastws.protocol import WebSocketProtocol

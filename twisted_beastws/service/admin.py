@@ -11,10 +11,10 @@ from typing import Any
 
 from twisted.internet.address import UNIXAddress
 
-from twisted_beastws.operation import settled
+from twisted_beastws.connection.operation import settled
 from twisted_beastws.options import Limits, Timeouts
 from twisted_beastws.protocol import WebSocketProtocol
-from twisted_beastws.server import WebSocketServerFactory
+from twisted_beastws.server.factory import WebSocketServerFactory
 from twisted_beastws.service.metrics import NOT_INSTALLED, Metrics
 from twisted_beastws.service.summing import Summed
 from twisted_beastws.wire.http import Headers, Request, Response

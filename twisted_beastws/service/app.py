@@ -12,7 +12,7 @@ from operator import attrgetter
 from types import ModuleType
 
 from twisted_beastws.protocol import WebSocketProtocol
-from twisted_beastws.server import BARE_GENERATOR, Handler, WebSocketServerFactory, is_handler
+from twisted_beastws.server.factory import BARE_GENERATOR, Handler, WebSocketServerFactory, is_handler
 
 Served = Callable[[], WebSocketProtocol] | Handler
 """A maker of protocols, such as a class, or a coroutine function."""

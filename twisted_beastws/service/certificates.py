@@ -11,8 +11,8 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
 from zope.interface import directlyProvides, implementer, providedBy
 
-from twisted_beastws.pem import read_authorities
 from twisted_beastws.service.handover import Handed, absolute, read_files
+from twisted_beastws.tls.pem import read_authorities
 from twisted_beastws.tls.validity import why_invalid_now
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from math import ceil
 
-from twisted_beastws.admission import FROM_ADDRESS, Buckets
-from twisted_beastws.peers import peer_at
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
+from twisted_beastws.server.admission import FROM_ADDRESS, Buckets
+from twisted_beastws.server.peers import peer_at
 from twisted_beastws.wire.closing import CloseCode
 from twisted_beastws.wire.http import Headers, Response
 from twisted_beastws.wire.rate import Bucket

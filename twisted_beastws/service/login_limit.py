@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from twisted_beastws.admission import Buckets
-from twisted_beastws.peers import Peer
+from twisted_beastws.server.admission import Buckets
+from twisted_beastws.server.peers import Peer
 
 T = TypeVar("T")
 

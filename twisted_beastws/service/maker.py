@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from twisted_beastws.descriptors import DescriptorWatch
 from twisted_beastws.hub import Hub
 from twisted_beastws.protocol import WebSocketProtocol
-from twisted_beastws.server import WebSocketServerFactory
+from twisted_beastws.server.descriptors import DescriptorWatch
+from twisted_beastws.server.factory import WebSocketServerFactory
 from twisted_beastws.service.admin import HostNames, Ready, admin_factory
 from twisted_beastws.service.app import Served
 from twisted_beastws.service.authentication import Gate

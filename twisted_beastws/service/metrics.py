@@ -14,8 +14,8 @@ from twisted_beastws.wire.codec import ACCELERATED
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-    from twisted_beastws.descriptors import DescriptorWatch
-    from twisted_beastws.server import WebSocketServerFactory
+    from twisted_beastws.server.descriptors import DescriptorWatch
+    from twisted_beastws.server.factory import WebSocketServerFactory
 
 NOT_INSTALLED = "The metrics need the extra metrics: pip install 'twisted_beastws[metrics]'\n"
 

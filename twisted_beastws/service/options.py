@@ -21,7 +21,7 @@ from twisted_beastws.hub import Hub, LocalBackplane
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.hub.redis_url import RedisURL
 from twisted_beastws.options import Deflate, Limits, Origins, Timeouts
-from twisted_beastws.server import WebSocketServerFactory
+from twisted_beastws.server.factory import WebSocketServerFactory
 from twisted_beastws.service import worker
 from twisted_beastws.service.access_log import FORMATS, AccessLog
 from twisted_beastws.service.app import AppError, Served, find_app
@@ -243,7 +243,7 @@ def _backplane(text: str) -> str:
 
 
 def _authorities(text: str) -> str:
-    from twisted_beastws.pem import read_authorities
+    from twisted_beastws.tls.pem import read_authorities
 
     try:
         read_authorities(text if worker.membership is None else worker.membership.handed.path(text))

@@ -18,7 +18,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from zope.interface import implementer
 
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
-from twisted_beastws.server import WebSocketServerFactory
+from twisted_beastws.server.factory import WebSocketServerFactory
 from twisted_beastws.service.certificates import ReactorProxy
 from twisted_beastws.service.log_text import host_of
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
     from twisted.python.failure import Failure
 
-    from twisted_beastws.descriptors import DescriptorWatch
-    from twisted_beastws.server import WebSocketServerFactory
+    from twisted_beastws.server.descriptors import DescriptorWatch
+    from twisted_beastws.server.factory import WebSocketServerFactory
 
 # Types of endpoint whose addresses can be told as URLs: what is behind http or ws, and the port that need not be told.
 _SCHEMES = {"tcp": ("", 80), "tcp6": ("", 80), "systemd": ("", 80), "ssl": ("s", 443)}

@@ -12,7 +12,7 @@ from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.base import ReactorBase
 from twisted.internet.main import installReactor
 
-from twisted_beastws.descriptors import DescriptorWatch
+from twisted_beastws.server.descriptors import DescriptorWatch
 from twisted_beastws.uvreactor.children import SignalHandlingWithChildren
 from twisted_beastws.uvreactor.connector import Connector
 from twisted_beastws.uvreactor.port import Port, adopt

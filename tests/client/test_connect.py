@@ -1,0 +1,1120 @@
+"""Tests of `twisted_beastws.client.connect` over real TCP and TLS: `connect`, and its endpoint under ClientService."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from OpenSSL import SSL
+from twisted.application.internet import ClientService
+from twisted.internet import error, reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ServerEndpoint
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLContextFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import optionsForClientTLS
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from twisted_beastws import Deflate, Limits, State, Timeouts, WebSocketProtocol, WebSocketServerFactory, errors
+from twisted_beastws._version import __version__
+from twisted_beastws.client.connect import HANDSHAKES_OWN, WebSocketClientEndpoint, connect
+from twisted_beastws.options import kind_of
+from twisted_beastws.tls.unverified import UnverifiedTLS
+from twisted_beastws.wire.http import Request
+
+from ..support.certificates import identity, identity_pem, trusting
+from ..support.inside import inside
+from ..support.loopback import (
+    Noting,
+    Script,
+    Scripted,
+    connected,
+    failure_of,
+    field,
+    leaving_cycles,
+    leaving_nothing,
+    listening,
+    serving,
+    switching,
+    turn,
+    until,
+)
+from ..support.ports import free_port
+from ..support.ways import BOTH_WAYS
+from ..tls.pki import Server, root, trusted
+
+pytestmark = pytest.mark.usefixtures("logged")
+
+QUICK = Timeouts(handshake=0.3, close=0.3)
+
+
+def dial(port: int, secure: bool = False, target: str = "/chat", **options: Any) -> Deferred[Any]:
+    """`connect` to a server on the loopback interface."""
+    options.setdefault("reactor", reactor)
+    options.setdefault("protocol", Noting)
+    if not secure:
+        return connect(f"ws://127.0.0.1:{port}{target}", **options)
+    options.setdefault("tls", trusting())
+    return connect(f"wss://localhost:{port}{target}", **options)
+
+
+class TestOpen:
+    @BOTH_WAYS
+    @leaving_nothing
+    async def test_talks(self, secure):
+        async with serving(secure=secure) as url:
+            ws = await connect(url, reactor=reactor, protocol=Noting, tls=trusting() if secure else None)
+            assert type(ws) is Noting
+            assert ws.state is State.OPEN
+            assert ws.response.status == 101
+            ws.send("hello")
+            await until(lambda: ws.heard[1:])
+            assert ws.heard == ["opened", "hello"]
+            reason = await ws.close(1000, "done")
+            assert (reason.code, reason.clean, reason.began) == (1000, True, "local")
+            await turn()
+            assert Noting.closings == [reason]
+
+    @BOTH_WAYS
+    @leaving_nothing
+    async def test_queues_messages_by_default(self, secure):
+        async with serving(secure=secure) as url:
+            ws = await connect(url, tls=trusting() if secure else None)
+            assert type(ws) is WebSocketProtocol
+            for message in ("text", b"binary", "x" * 300_000):
+                ws.send(message)
+                assert await ws.receive() == message
+            await ws.close()
+
+    @BOTH_WAYS
+    @leaving_nothing
+    async def test_the_servers_close(self, secure):
+        class Closing(WebSocketProtocol):
+            def opened(self) -> None:
+                self.send("bye")
+                self.close(4000, "go")
+
+        async with serving(Closing, secure) as url:
+            await connect(url, protocol=Noting, tls=trusting() if secure else None)
+            await until(lambda: Noting.closings)
+            (reason,) = Noting.closings
+            assert (reason.code, reason.reason, reason.clean, reason.began) == (4000, "go", True, "peer")
+
+    @pytest.mark.parametrize("agreed", [False, True])
+    @leaving_nothing
+    async def test_compresses_where_both_want_to(self, agreed):
+        async with serving(deflate=Deflate() if agreed else None) as url:
+            ws = await connect(url, deflate=Deflate(server_max_window_bits=10))
+            assert (ws.extensions is not None) == agreed
+            for message in ("hello" * 1000, bytes(100_000)):
+                ws.send(message)
+                assert await ws.receive() == message
+            await ws.close()
+
+    @leaving_nothing
+    async def test_limits_and_timeouts_are_the_callers(self):
+        limits, timeouts = Limits(max_message_size=10), Timeouts(ping_interval=7.0)
+        async with serving() as url:
+            ws = await connect(url, limits=limits, timeouts=timeouts)
+            assert (inside(ws).settings.limits, inside(ws).settings.timeouts) == (limits, timeouts)
+            ws.send("x" * 11)
+            with pytest.raises(errors.ConnectionClosed) as closed:
+                await ws.receive()
+            assert closed.value.reason.sent.code == 1009
+            await until(lambda: ws.state is State.CLOSED)
+
+    @leaving_nothing
+    async def test_frames_in_the_heads_segment(self):
+        script = Script(lambda connection, head: connection.write(switching(head) + b"\x81\x02hi" * 1000))
+        async with script.listening() as port:
+            ws = await dial(port)
+            await until(lambda: len(ws.heard) == 1001)
+            assert ws.heard == ["opened"] + ["hi"] * 1000
+            ws.abort()
+
+
+@asynccontextmanager
+async def asked(answer: Any = None, secure: bool = False, **options: Any) -> Any:
+    """Yields the request of a client with these options."""
+    script = Script(answer or (lambda connection, head: connection.write(switching(head))))
+    async with script.listening(secure) as port:
+        ws = await dial(port, secure, **options)
+        yield ws, port, script.requests
+        ws.abort()
+
+
+class TestRequest:
+    @leaving_nothing
+    async def test_octets(self):
+        async with asked() as (_, port, requests):
+            head = requests[0]
+            key = field(head, b"Sec-WebSocket-Key")
+            assert head == (
+                b"GET /chat HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: %b\r\nSec-WebSocket-Version: 13\r\nUser-Agent: twisted_beastws/%b\r\n\r\n"
+                % (port, key, __version__.encode())
+            )
+
+    @pytest.mark.parametrize(
+        ("target", "sent"),
+        [
+            ("", b"/"),
+            ("?a=b", b"/?a=b"),
+            ("/", b"/"),
+            ("/a b/ü?x=ü y", b"/a%20b/%C3%BC?x=%C3%BC%20y"),
+            ("/%2f", b"/%2f"),
+        ],
+    )
+    @leaving_nothing
+    async def test_target(self, target, sent):
+        async with asked(target=target) as (_, _, requests):
+            assert requests[0].split(b" ")[1] == sent
+
+    @pytest.mark.parametrize(
+        ("url", "host"),
+        [
+            ("ws://example.com/", b"example.com"),
+            ("ws://Example.COM:80/", b"example.com"),
+            ("ws://example.com:443/", b"example.com:443"),
+            ("ws://[::1]/", b"[::1]"),
+            ("ws://[2001:DB8::1]:8080/", b"[2001:db8::1]:8080"),
+            ("ws://münchen.example/", b"xn--mnchen-3ya.example"),
+        ],
+    )
+    @leaving_nothing
+    async def test_host_is_the_urls_whatever_the_endpoint(self, url, host):
+        script = Script(lambda connection, head: connection.write(switching(head)))
+        async with script.listening() as port:
+            ws = await connect(url, endpoint=TCP4ClientEndpoint(reactor, "127.0.0.1", port))
+            assert field(script.requests[0], b"Host") == host
+            ws.abort()
+
+    @leaving_nothing
+    async def test_tls_over_an_endpoint_and_its_port(self):
+        script = Script(lambda connection, head: connection.write(switching(head)))
+        async with script.listening(secure=True) as port:
+            endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+            ws = await connect("wss://localhost/chat", endpoint=endpoint, tls=trusting())
+            assert field(script.requests[0], b"Host") == b"localhost"
+            ws.abort()
+
+    @leaving_nothing
+    async def test_tls_for_each_host_that_a_redirect_leads_to(self):
+        hosts: list[str] = []
+
+        def tls(host: str) -> Any:
+            hosts.append(host)
+            return trusting(host) if host == "localhost" else optionsForClientTLS(host, trustRoot=trusted())
+
+        there = Script(lambda connection, head: connection.write(switching(head)))
+        async with there.listening(Server("IP:127.0.0.1", signer=root()).options()) as port:
+            elsewhere = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: wss://127.0.0.1:%d/\r\n\r\n" % port
+            async with Script(elsewhere).listening(secure=True) as first:
+                ws = await connect(f"wss://localhost:{first}/", tls=tls)
+                assert hosts == ["localhost", "127.0.0.1"]
+                ws.abort()
+
+    @leaving_nothing
+    async def test_ipv6(self):
+        try:
+            port = await TCP6ServerEndpoint(reactor, 0, interface="::1").listen(
+                WebSocketServerFactory(WebSocketProtocol)
+            )
+        except error.CannotListenError:
+            pytest.skip("this machine has no IPv6")
+        url = f"ws://[::1]:{port.getHost().port}/chat"
+        ws = await connect(url)
+        assert ws.request.field("Host") == url[5:-5]
+        await ws.close()
+        await port.stopListening()
+
+    @pytest.mark.parametrize("name", ["User-Agent", "user-agent"])
+    @leaving_nothing
+    async def test_the_callers_user_agent_takes_the_place_of_ours(self, name):
+        async with asked(headers={name: "mine/1"}) as (_, _, requests):
+            assert field(requests[0], b"User-Agent") == b"mine/1"
+
+    @leaving_nothing
+    async def test_fields(self):
+        headers = {"X-One": "1", "X-Two": ["2", "3"], "Cookie": "a=b"}
+        async with asked(headers=headers) as (_, _, requests):
+            assert requests[0].endswith(b"\r\nX-One: 1\r\nX-Two: 2\r\nX-Two: 3\r\nCookie: a=b\r\n\r\n")
+
+    @pytest.mark.parametrize("field", sorted(HANDSHAKES_OWN))
+    def test_fields_of_the_handshake_are_not_the_callers(self, field):
+        name = field.title()
+        with pytest.raises(ValueError) as refused:
+            connect("ws://localhost/", headers={"X": "y", name: "websocket"})
+        assert str(refused.value) == f"headers[{name!r}]: this field is the handshake's own"
+
+    @pytest.mark.parametrize(
+        ("headers", "told"),
+        [
+            (["X: y"], 'headers: give a mapping such as {"X-User": "Ada"}, not list'),
+            ("X: y", 'headers: give a mapping such as {"X-User": "Ada"}, not str'),
+            ({"X": 1}, "headers['X']: give str or a list of str, not int"),
+            ({"X": None}, "headers['X']: give str or a list of str, not NoneType"),
+            ({"X": b"y"}, "headers['X']: give str or a list of str, not bytes"),
+            ({"X": ["y", 1]}, "headers['X']: give str or a list of str, not list"),
+            ({b"X": "y"}, "headers: b'X' is no field's name: give str"),
+        ],
+    )
+    def test_fields_of_another_type(self, headers, told):
+        with pytest.raises(TypeError) as refused:
+            connect("ws://localhost/", headers=headers)
+        assert str(refused.value) == told
+
+    @pytest.mark.parametrize("headers", [{"X y": "z"}, {"X": "y\r\nZ: z"}, {"X": ["y", "\0"]}, {"X": "\ud800"}])
+    def test_fields_that_cannot_be_sent(self, headers):
+        with pytest.raises(ValueError, match=r"^headers\['X( y)?'\]: "):
+            connect("ws://localhost/", headers=headers)
+
+    @pytest.mark.parametrize("name", ["url", "proxy"])
+    @pytest.mark.parametrize("value", [b"ws://user:secret@localhost/", 1])
+    def test_a_url_of_another_type(self, name, value):
+        with pytest.raises(TypeError) as refused:
+            connect(**{"url": "ws://localhost/", name: value})
+        assert str(refused.value) == f"{name}: give a URL as str, not {type(value).__name__}"
+
+    @pytest.mark.parametrize(
+        ("userinfo", "credentials"),
+        [("user:pass", b"user:pass"), ("user", b"user:"), (":pass", b":pass"), ("a%40b:%C3%BC%3A", "a@b:ü:".encode())],
+    )
+    @leaving_nothing
+    async def test_userinfo(self, userinfo, credentials):
+        script = Script(lambda connection, head: connection.write(switching(head)))
+        async with script.listening() as port:
+            ws = await connect(f"ws://{userinfo}@127.0.0.1:{port}/")
+            assert field(script.requests[0], b"Authorization") == b"Basic " + b64encode(credentials)
+            assert field(script.requests[0], b"Host") == b"127.0.0.1:%d" % port
+            ws.abort()
+
+    @leaving_nothing
+    async def test_authorization_takes_the_place_of_userinfo(self):
+        script = Script(lambda connection, head: connection.write(switching(head)))
+        async with script.listening() as port:
+            ws = await connect(f"ws://user:pass@127.0.0.1:{port}/", headers={"authorization": "Bearer x"})
+            assert field(script.requests[0], b"Authorization") == b"Bearer x"
+            ws.abort()
+
+    @pytest.mark.parametrize("how", ["plain", "coroutine"])
+    @leaving_nothing
+    async def test_decorator(self, how):
+        def decorate(request: Request) -> Any:
+            assert request.field("X") == "y"
+            request.headers.setRawHeaders("X", ["z"])
+            return turn() if how == "coroutine" else None
+
+        async with asked(headers={"X": "y"}, decorator=decorate) as (_, _, requests):
+            assert field(requests[0], b"X") == b"z"
+
+    @BOTH_WAYS
+    @pytest.mark.parametrize("how", ["plain", "coroutine", "breaking"])
+    @leaving_nothing
+    async def test_a_decorator_that_fails(self, how, secure):
+        async def later() -> None:
+            await turn()
+            raise ZeroDivisionError
+
+        def decorate(request: Request) -> Any:
+            if how == "breaking":
+                request.headers.removeHeader("Sec-WebSocket-Key")
+                return None
+            return later() if how == "coroutine" else 1 // 0
+
+        script = Script(None)
+        async with script.listening(secure) as port:
+            failure = await failure_of(dial(port, secure, decorator=decorate))
+            assert type(failure) is (errors.DecoratorError if how == "breaking" else ZeroDivisionError)
+            assert script.requests == []
+            assert Noting.closings == []
+
+    @pytest.mark.parametrize("chosen", [None, b"a", b"b"])
+    @leaving_nothing
+    async def test_subprotocols(self, chosen):
+        fields = [] if chosen is None else [b"Sec-WebSocket-Protocol: " + chosen]
+        answer = lambda connection, head: connection.write(switching(head, *fields))  # noqa: E731
+        async with asked(answer, subprotocols=["a", "b"]) as (ws, _, requests):
+            assert field(requests[0], b"Sec-WebSocket-Protocol") == b"a, b"
+            assert ws.subprotocol == (chosen.decode() if chosen else None)
+
+    @pytest.mark.parametrize("url", ["http:/x", "ftp://h/", "ws:///chat", "ws://h/#f", "ws://h:x/", "h:80", ""])
+    def test_what_is_no_url(self, url):
+        with pytest.raises(ValueError, match="not a WebSocket URL"):
+            connect(url)
+
+    @pytest.mark.parametrize(
+        ("proxy", "told"),
+        [
+            ("localhost:3128", "'localhost:3128' does not begin with http://, https:// or socks5://"),
+            ("socks4://h:1080", "'socks4://h:1080' does not begin with http://, https:// or socks5://"),
+            ("socks5://u:secret@:1080", "'socks5://:1080' names no host"),
+            ("https://u:secret@h:x", "'https://h:x': a port is a number from 0 to 65535"),
+            ("ws://h:3128", "'ws://h:3128' does not begin with http://, https:// or socks5://"),
+            ("", "'' does not begin with http://, https:// or socks5://"),
+            ("HTTP:///x", "'HTTP:///x' names no host"),
+            ("https://h:x/", "'https://h:x/': a port is a number from 0 to 65535"),
+        ],
+    )
+    def test_what_is_no_proxys_url(self, proxy, told):
+        with pytest.raises(ValueError) as refused:
+            connect("ws://h/", proxy=proxy)
+        assert str(refused.value) == f"proxy: {told}"
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"endpoint": "tcp:h:80"}, "endpoint: give one as clientFromString(reactor, ...) makes, not {}"),
+            ({"endpoint": TCP4ClientEndpoint}, "endpoint: give one as clientFromString(reactor, ...) makes, not {}"),
+            ({"decorator": "x"}, "decorator: give a function, not {}"),
+            ({"subprotocols": "chat"}, "subprotocols='chat': give a list of names"),
+            ({"protocol": Noting()}, "protocol: give a subclass of WebSocketProtocol, or what makes one, not {}"),
+            ({"protocol": Protocol}, "protocol: give a subclass of WebSocketProtocol, or what makes one, not {}"),
+            ({"protocol": None}, "protocol: give a subclass of WebSocketProtocol, or what makes one, not {}"),
+        ],
+    )
+    def test_options_of_another_kind(self, options, told):
+        with pytest.raises(TypeError) as refused:
+            connect("ws://localhost/", **options)
+        assert str(refused.value) == told.format(*map(kind_of, options.values()))
+
+    def test_a_subprotocol_that_is_no_token(self):
+        with pytest.raises(ValueError, match=r"^subprotocols: 'a b' is no name"):
+            connect("ws://localhost/", subprotocols=["a b"])
+
+
+def with_body(how: str) -> bytes:
+    head = b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\n"
+    if how == "length":
+        return head + b"Content-Length: 12\r\n\r\nwho are you?"
+    if how == "chunked":
+        return head + b"Transfer-Encoding: chunked\r\n\r\n4\r\nwho \r\n8\r\nare you?\r\n0\r\n\r\n"
+    return head + b"\r\nwho are you?"
+
+
+def drops(connection: Scripted, head: bytes) -> None:
+    connection.drop()
+
+
+def closes(*answers: bytes) -> Callable[[Scripted, bytes], None]:
+    def answer(connection: Scripted, head: bytes) -> None:
+        connection.write(b"".join(answers))
+        connection.close()
+
+    return answer
+
+
+def pours(head: bytes, more: bytes) -> Callable[[Scripted, bytes], None]:
+    """Sends without end."""
+
+    def answer(connection: Scripted, _: bytes) -> None:
+        class Pour:
+            def resumeProducing(self) -> None:
+                connection.write(more)
+
+            def stopProducing(self) -> None: ...
+
+        connection.write(head)
+        connection.transport.registerProducer(Pour(), False)
+
+    return answer
+
+
+# What a server does with the request, and what the client makes of it.
+LOST = (error.ConnectionLost, error.ConnectionDone)
+ANSWERS: dict[str, tuple[Any, type[BaseException] | tuple[type[BaseException], ...]]] = {
+    "drop": (drops, LOST),
+    "close": (closes(), LOST),
+    "close inside the head": (closes(b"HTTP/1.1 101 Swi"), LOST),
+    "close behind an interim answer": (closes(b"HTTP/1.1 100 Continue\r\n\r\n"), LOST),
+    "silence": (None, errors.HandshakeTimeout),
+    "silence inside the head": (b"HTTP/1.1 101 Swi", errors.HandshakeTimeout),
+    "garbage": (b"\0\1\2\3", errors.BadRequest),
+    "garbage and a close": (closes(b"220 mail.example ESMTP\r\n\r\n"), errors.BadRequest),
+    "a head without end": (pours(b"HTTP/1.1 101 Switching\r\n", b"X: " + b"x" * 70_000), errors.HeadTooLarge),
+    "interim answers without end": (pours(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100), errors.BadRequest),
+    "a wrong accept": (
+        lambda connection, head: connection.write(switching(head).replace(b"Accept: ", b"Accept: x")),
+        errors.BadSecAccept,
+    ),
+    "no accept": (
+        lambda connection, head: connection.write(switching(head).replace(b"Sec-WebSocket-Accept", b"X")),
+        errors.NoSecAccept,
+    ),
+    "HTTP/1.0": (
+        lambda connection, head: connection.write(switching(head).replace(b"/1.1", b"/1.0")),
+        errors.BadHttpVersion,
+    ),
+    "a subprotocol nobody offered": (
+        lambda connection, head: connection.write(switching(head, b"Sec-WebSocket-Protocol: x")),
+        errors.BadSubprotocol,
+    ),
+    "an extension nobody offered": (
+        lambda connection, head: connection.write(switching(head, b"Sec-WebSocket-Extensions: permessage-deflate")),
+        errors.BadExtension,
+    ),
+    "401, length": (with_body("length"), errors.UpgradeDeclined),
+    "401, chunked": (with_body("chunked"), errors.UpgradeDeclined),
+    "401, until the end": (closes(with_body("end")), errors.UpgradeDeclined),
+    "401, never ending": (pours(with_body("end"), bytes(70_000)), errors.UpgradeDeclined),
+    "401, silence": (with_body("end"), errors.UpgradeDeclined),
+    "426": (
+        b"HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 8\r\nContent-Length: 0\r\n\r\n",
+        errors.UpgradeDeclined,
+    ),
+}
+
+
+class TestFails:
+    """However it fails the Deferred fires once, the connection ends, nothing is left and nobody hears `closed`."""
+
+    @BOTH_WAYS
+    @pytest.mark.parametrize("name", ANSWERS)
+    @leaving_nothing
+    async def test_with_its_own_error(self, name, secure):
+        answer, expected = ANSWERS[name]
+        script = Script(answer)
+        async with script.listening(secure) as port:
+            failure = await failure_of(dial(port, secure, timeouts=QUICK))
+            assert isinstance(failure, expected)
+            if name.startswith("401"):
+                assert failure.status == 401
+                body = failure.response.body
+                assert body == b"who are you?" or (name == "401, never ending" and len(body) == 1 << 16)
+            assert len(script.requests) == 1
+            assert Noting.closings == []
+            await until(lambda: all(connection.lost.called for connection in script.connections))
+
+    @BOTH_WAYS
+    @pytest.mark.parametrize("after", [0.0, 0.05])
+    @pytest.mark.parametrize("name", ["silence", "silence inside the head", "401, silence", "401, never ending"])
+    @leaving_nothing
+    async def test_cancelled(self, name, after, secure):
+        script = Script(ANSWERS[name][0] if name != "401, never ending" else with_body("end"))
+        async with script.listening(secure) as port:
+            connecting = dial(port, secure)
+            if after:
+                await until(lambda: script.requests)
+                await turn(after)
+            connecting.cancel()
+            assert isinstance(await failure_of(connecting), CancelledError)
+            assert Noting.closings == []
+            await turn(0.02)
+            assert len(script.connections) == bool(after)
+
+    @BOTH_WAYS
+    @leaving_nothing
+    async def test_refused(self, secure):
+        failure = await failure_of(dial(free_port(), secure))
+        assert type(failure) is error.ConnectionRefusedError
+
+    @leaving_nothing
+    async def test_unknown_name(self):
+        class Nowhere:
+            def resolveHostName(self, receiver: Any, name: str, *args: Any, **options: Any) -> Any:
+                receiver.resolutionBegan(None)
+                receiver.resolutionComplete()
+
+        before = reactor.installNameResolver(Nowhere())
+        try:
+            failure = await failure_of(connect("ws://nowhere.invalid/", protocol=Noting))
+            assert type(failure) is error.DNSLookupError
+        finally:
+            reactor.installNameResolver(before)
+
+    @pytest.mark.parametrize("cancel", [False, True])
+    @leaving_nothing
+    async def test_a_connection_that_takes_too_long(self, cancel):
+        @implementer(IStreamClientEndpoint)
+        class Endless:
+            def __init__(self) -> None:
+                self.cancelled = 0
+
+            def connect(self, factory: Any) -> Deferred[Any]:
+                def cancelled(_: object) -> None:
+                    self.cancelled += 1
+
+                return Deferred(cancelled)
+
+        endless = Endless()
+        connecting = connect("ws://localhost/", endpoint=endless, timeouts=QUICK)
+        if cancel:
+            connecting.cancel()
+        failure = await failure_of(connecting)
+        assert type(failure) is (CancelledError if cancel else errors.HandshakeTimeout)
+        assert endless.cancelled == 1
+
+    @leaving_nothing
+    async def test_without_a_timeout_it_waits(self):
+        script = Script(lambda connection, head: reactor.callLater(0.2, connection.write, switching(head)))
+        async with script.listening() as port:
+            ws = await dial(port, timeouts=Timeouts(handshake=None))
+            assert ws.state is State.OPEN
+            ws.abort()
+
+    @BOTH_WAYS
+    @pytest.mark.parametrize("made", [None, "raises"])
+    @leaving_nothing
+    async def test_a_factory_that_makes_nothing(self, made, secure, logged):
+        class Making(Factory):
+            def buildProtocol(self, addr: Any) -> Any:
+                return None if made is None else 1 // 0
+
+        async with Script(None).listening(secure) as port:
+            scheme, host, tls = ("wss", "localhost", trusting()) if secure else ("ws", "127.0.0.1", None)
+            endpoint = WebSocketClientEndpoint(reactor, f"{scheme}://{host}:{port}/", tls=tls)
+            failure = await failure_of(endpoint.connect(Making()))
+            assert type(failure) is (error.NoProtocol if made is None else ZeroDivisionError)
+
+    @pytest.mark.parametrize("what", [Noting, Noting(), "x", None])
+    @leaving_nothing
+    async def test_what_is_no_factory(self, what):
+        endpoint = WebSocketClientEndpoint(reactor, "ws://localhost/")
+        failure = await failure_of(endpoint.connect(what))
+        assert type(failure) is TypeError
+        assert str(failure) == f"factory: give Factory.forProtocol(YourProtocol), not {kind_of(what)}"
+
+    @BOTH_WAYS
+    @pytest.mark.parametrize("service", [False, True])
+    @leaving_nothing
+    async def test_a_factory_that_makes_no_websocket(self, service, secure, logged):
+        class Plain(Protocol):
+            def __repr__(self) -> str:
+                return "<Plain>"
+
+        async with Script(None).listening(secure) as port:
+            scheme, host, tls = ("wss", "localhost", trusting()) if secure else ("ws", "127.0.0.1", None)
+            endpoint = WebSocketClientEndpoint(reactor, f"{scheme}://{host}:{port}/", tls=tls)
+            if service:
+                client = ClientService(endpoint, Factory.forProtocol(Plain))
+                client.startService()
+                failure = await failure_of(client.whenConnected(failAfterFailures=1))
+                await client.stopService()
+            else:
+                failure = await failure_of(endpoint.connect(Factory.forProtocol(Plain)))
+            made = "<_ReconnectingProtocolProxy wrapping <Plain>>" if service else "<Plain>"
+            assert type(failure) is TypeError
+            assert str(failure) == f"factory: it made {made}, which is no WebSocketProtocol"
+
+
+class TestLost:
+    """An open connection ends: `closed` is heard once, and nothing is left."""
+
+    @BOTH_WAYS
+    @pytest.mark.parametrize("how", ["drop", "close", "abort", "close frame", "garbage", "cancelled too late"])
+    @leaving_nothing
+    async def test_nothing_is_left(self, how, secure):
+        script = Script(lambda connection, head: connection.write(switching(head)))
+        async with script.listening(secure) as port:
+            connecting = dial(port, secure, timeouts=QUICK)
+            ws = await connecting
+            (connection,) = script.connections
+            if how == "drop":
+                connection.drop()
+            elif how == "close":
+                connection.close()
+            elif how == "abort":
+                ws.abort()
+            elif how == "close frame":
+                connection.write(b"\x88\x02\x03\xe8")
+                connection.close()
+            elif how == "garbage":
+                connection.write(b"\xff\xff")
+            else:
+                connecting.cancel()
+                assert ws.state is State.OPEN
+                ws.close()
+            await until(lambda: Noting.closings)
+            await until(lambda: connection.lost.called)
+            await turn(0.02)
+            assert len(Noting.closings) == 1
+
+
+class TestTLS:
+    @leaving_nothing
+    async def test_a_certificate_nobody_vouches_for_is_refused(self):
+        script = Script(lambda connection, head: connection.write(switching(head)))
+        async with script.listening(secure=True) as port:
+            failure = await failure_of(dial(port, True, tls=None))
+            assert type(failure) is errors.PeerNotVerified
+            assert failure.why == "no authority that this client trusts has signed it"
+            assert script.requests == []
+
+    @leaving_nothing
+    async def test_one_that_the_platform_vouches_for_is_accepted(self, monkeypatch, tmp_path):
+        roots = tmp_path / "roots.pem"
+        roots.write_bytes(identity_pem())
+        monkeypatch.setenv("SSL_CERT_FILE", str(roots))
+        async with serving(secure=True) as url:
+            ws = await connect(url)
+            await ws.close()
+
+    @leaving_nothing
+    async def test_one_for_another_name_is_refused(self):
+        script = Script(None)
+        async with script.listening(secure=True) as port:
+            connecting = connect(f"wss://127.0.0.1:{port}/", protocol=Noting, tls=trusting("127.0.0.1"))
+            failure = await failure_of(connecting)
+            assert str(failure) == "the certificate for 127.0.0.1 cannot be accepted: it is for localhost"
+            assert script.requests == []
+
+    @leaving_nothing
+    async def test_a_policy_of_ones_own_that_verifies_nothing_is_refused(self):
+        script = Script(None)
+        async with script.listening(secure=True) as port:
+            failure = await failure_of(dial(port, True, tls=_Anything()))
+            assert type(failure) is errors.PeerNotVerified
+            assert failure.why == "the TLS settings of this client verify none"
+            assert script.requests == []
+
+    @leaving_nothing
+    async def test_a_policy_of_ones_own_may_be_unverified_by_its_name(self):
+        async with serving(secure=True) as url:
+            ws = await connect(url, tls=UnverifiedTLS)
+            await ws.close()
+
+    @leaving_nothing
+    async def test_names_the_server(self):
+        named = []
+        options = identity().options()
+        options.getContext().set_tlsext_servername_callback(
+            lambda connection: named.append(connection.get_servername())
+        )
+
+        @implementer(IOpenSSLContextFactory)
+        class Options:
+            def getContext(self) -> Any:
+                return options.getContext()
+
+        port = reactor.listenSSL(0, Script(None), Options(), interface="127.0.0.1")
+        try:
+            connecting = dial(port.getHost().port, True, timeouts=QUICK)
+            assert type(await failure_of(connecting)) is errors.HandshakeTimeout
+            assert named == [b"localhost"]
+        finally:
+            await port.stopListening()
+
+    @pytest.mark.parametrize(
+        ("greeting", "expected"),
+        [
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", SSL.Error),
+            (None, errors.HandshakeTimeout),
+            ("drop", LOST),
+            ("cancel", CancelledError),
+        ],
+        ids=["plain HTTP", "silence", "drop", "cancel"],
+    )
+    @leaving_nothing
+    async def test_a_server_that_speaks_none(self, greeting, expected):
+        class Mute(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                if greeting == "drop":
+                    self.transport.abortConnection()
+                elif greeting == "cancel":
+                    connecting.cancel()
+                elif greeting is not None:
+                    self.transport.write(greeting)
+
+        factory = Factory.forProtocol(Mute)
+        factory.noisy = False
+        async with listening(factory) as port:
+            connecting = dial(port, True, timeouts=QUICK)
+            assert isinstance(await failure_of(connecting), expected)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Anything:
+    def clientConnectionForTLS(self, protocol: Any) -> Any:
+        return SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+
+
+def redirecting(location: str, status: int = 302) -> bytes:
+    return f"HTTP/1.1 {status} Found\r\nLocation: {location}\r\nContent-Length: 3\r\n\r\nbye".encode()
+
+
+def by_path(answers: dict[bytes, Any]) -> Callable[[Scripted, bytes], None]:
+    """Answers each target in its own way; opens for those that are not in ``answers``."""
+
+    def answer(connection: Scripted, head: bytes) -> None:
+        found = answers.get(head.split(b" ")[1])
+        connection.write(switching(head) if found is None else found)
+
+    return answer
+
+
+CREDENTIALS = {"Authorization": "Bearer x", "Cookie": "a=b", "X": "y"}
+
+
+class TestRedirects:
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    @leaving_nothing
+    async def test_are_followed(self, status):
+        script = Script(by_path({b"/chat": redirecting("/other?x=y", status)}))
+        async with script.listening() as port:
+            ws = await dial(port, headers=CREDENTIALS, decorator=lambda request: request.headers.addRawHeader("D", "d"))
+            assert [head.split(b" ")[1] for head in script.requests] == [b"/chat", b"/other?x=y"]
+            for head in script.requests:
+                fields = (b"Authorization", b"Cookie", b"X", b"D")
+                assert [field(head, name) for name in fields] == [b"Bearer x", b"a=b", b"y", b"d"]
+            assert field(script.requests[0], b"Sec-WebSocket-Key") != field(script.requests[1], b"Sec-WebSocket-Key")
+            assert ws.heard == ["opened"]
+            await until(lambda: script.connections[0].lost.called)
+            ws.abort()
+            await until(lambda: Noting.closings)
+            assert len(Noting.closings) == 1
+
+    @pytest.mark.parametrize(
+        ("location", "target"),
+        [
+            ("other", b"/a/other"),
+            ("./other", b"/a/other"),
+            ("../other", b"/other"),
+            ("?q", b"/a/b?q"),
+            ("//127.0.0.1:{port}/x", b"/x"),
+            ("http://127.0.0.1:{port}/x", b"/x"),
+            ("ws://127.0.0.1:{port}/x", b"/x"),
+            ("/x#fragment", b"/x"),
+        ],
+    )
+    @leaving_nothing
+    async def test_may_be_relative(self, location, target):
+        def answer(connection: Scripted, head: bytes) -> None:
+            again = len(script.requests) > 1
+            connection.write(switching(head) if again else redirecting(location.format(port=port)))
+
+        script = Script(answer)
+        async with script.listening() as port:
+            ws = await dial(port, target="/a/b?c")
+            assert script.requests[1].split(b" ")[1] == target
+            assert field(script.requests[1], b"Host") == b"127.0.0.1:%d" % port
+            ws.abort()
+
+    @leaving_nothing
+    async def test_userinfo_stays_in_its_origin(self):
+        other = Script(lambda connection, head: connection.write(switching(head)))
+        async with other.listening() as there:
+            script = Script(by_path({b"/": redirecting("/x"), b"/x": redirecting(f"ws://127.0.0.1:{there}/")}))
+            async with script.listening() as port:
+                ws = await connect(f"ws://user:pass@127.0.0.1:{port}/")
+                assert all(field(head, b"Authorization") == b"Basic dXNlcjpwYXNz" for head in script.requests)
+                assert field(other.requests[0], b"Authorization") is None
+                ws.abort()
+
+    @pytest.mark.parametrize("spelt", [str, str.lower, str.upper])
+    @leaving_nothing
+    async def test_only_harmless_headers_go_to_another_origin(self, spelt):
+        secret = ("Authorization", "Cookie", "Cookie2", "Proxy-Authorization", "X-Api-Key", "Origin", "Referer", "X")
+        harmless = ("Accept", "Accept-Language", "Cache-Control", "Pragma", "User-Agent")
+        headers = {spelt(name): f"the {name}" for name in (*secret, *harmless)} | {"Host": "internal.example"}
+        decorated: list[Request] = []
+        other = Script(lambda connection, head: connection.write(switching(head)))
+        async with other.listening() as there:
+            script = Script(redirecting(f"ws://127.0.0.1:{there}/"))
+            async with script.listening() as port:
+                ws = await dial(port, headers=headers, subprotocols=["token.secret"], decorator=decorated.append)
+                assert all(f"the {name}".encode() in script.requests[0] for name in (*secret, *harmless))
+                assert field(script.requests[0], b"Host") == b"internal.example"
+                assert field(script.requests[0], b"Sec-WebSocket-Protocol") == b"token.secret"
+                (request,) = other.requests
+                assert not any(f"the {name}".encode() in request for name in secret)
+                assert all(f"the {name}".encode() in request for name in harmless)
+                assert field(request, b"Host") == b"127.0.0.1:%d" % there
+                assert b"secret" not in request and b"internal" not in request
+                assert len(decorated) == 1
+                ws.abort()
+
+    @leaving_nothing
+    async def test_headers_and_subprotocols_stay_within_the_origin(self):
+        script = Script(by_path({b"/chat": redirecting("/x"), b"/x": None}))
+        async with script.listening() as port:
+            ws = await dial(port, headers={"X-Api-Key": "k"}, subprotocols=["a"])
+            assert field(script.requests[1], b"X-Api-Key") == b"k"
+            assert field(script.requests[1], b"Sec-WebSocket-Protocol") == b"a"
+            ws.abort()
+
+    @leaving_nothing
+    async def test_credentials_come_back_to_their_origin(self):
+        def answer(connection: Scripted, head: bytes) -> None:
+            connection.write(
+                redirecting(f"ws://127.0.0.1:{there}/") if head.startswith(b"GET /chat") else switching(head)
+            )
+
+        script = Script(answer)
+        async with script.listening() as port:
+            other = Script(redirecting(f"ws://127.0.0.1:{port}/back"))
+            async with other.listening() as there:
+                ws = await dial(port, headers=CREDENTIALS)
+                assert field(script.requests[1], b"Authorization") == b"Bearer x"
+                ws.abort()
+
+    @leaving_nothing
+    async def test_to_tls_are_followed(self):
+        async with serving(secure=True) as url:
+            script = Script(redirecting(url.replace("wss", "https")))
+            async with script.listening() as port:
+                ws = await dial(port, tls=trusting())
+                assert ws.state is State.OPEN
+                await ws.close()
+
+    @pytest.mark.parametrize("scheme", ["ws", "http"])
+    @leaving_nothing
+    async def test_away_from_tls_are_not(self, scheme):
+        other = Script(lambda connection, head: connection.write(switching(head)))
+        async with other.listening() as there:
+            script = Script(redirecting(f"{scheme}://localhost:{there}/"))
+            async with script.listening(secure=True) as port:
+                failure = await failure_of(dial(port, True))
+                assert type(failure) is errors.TooManyRedirects
+                assert failure.response.field("Location") == f"{scheme}://localhost:{there}/"
+            assert other.connections == []
+
+    @BOTH_WAYS
+    @pytest.mark.parametrize("most", [0, 1, 5])
+    @leaving_nothing
+    async def test_have_an_end(self, most, secure):
+        script = Script(redirecting("/chat"))
+        async with script.listening(secure) as port:
+            failure = await failure_of(dial(port, secure, max_redirects=most))
+            assert type(failure) is (errors.TooManyRedirects if most else errors.UpgradeDeclined)
+            assert (failure.status, failure.response.body) == (302, b"bye")
+            assert len(script.requests) == most + 1
+            assert Noting.closings == []
+
+    @leaving_nothing
+    async def test_exactly_as_many_as_are_allowed(self):
+        script = Script(by_path({b"/chat": redirecting("/1"), b"/1": redirecting("/2")}))
+        async with script.listening() as port:
+            ws = await dial(port, max_redirects=2)
+            assert len(script.requests) == 3
+            ws.abort()
+
+    @pytest.mark.parametrize(
+        "location", ["", "mailto:a@b", "ws://", "ftp://h/", "http://h:99999/", "http://[", "http://a b/"]
+    )
+    @leaving_nothing
+    async def test_to_nowhere_are_a_refusal(self, location):
+        answer = redirecting(location) if location else b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"
+        script = Script(answer)
+        async with script.listening() as port:
+            failure = await failure_of(dial(port))
+            assert type(failure) is errors.UpgradeDeclined
+            assert failure.status == 302
+            assert len(script.requests) == 1
+
+    @pytest.mark.parametrize("status", [300, 304, 305])
+    @leaving_nothing
+    async def test_other_statuses_are_no_redirects(self, status):
+        script = Script(
+            redirecting("/other", status).replace(b"Content-Length: 3\r\n\r\nbye", b"Content-Length: 0\r\n\r\n")
+        )
+        async with script.listening() as port:
+            assert (await failure_of(dial(port))).status == status
+            assert len(script.requests) == 1
+
+    @leaving_nothing
+    async def test_that_fail_then_are_that_failure(self):
+        script = Script(by_path({b"/chat": redirecting("/x"), b"/x": with_body("length")}))
+        async with script.listening() as port:
+            failure = await failure_of(dial(port))
+            assert type(failure) is errors.UpgradeDeclined
+            assert failure.status == 401
+
+    @pytest.mark.parametrize("complete", [False, True])
+    @leaving_nothing
+    async def test_cancelling_follows_none(self, complete):
+        """Also while the redirect's body is still on its way."""
+        answers = {b"/chat": redirecting("/x")[: None if complete else -1], b"/x": b""}
+        script = Script(by_path(answers))
+        async with script.listening() as port:
+            connecting = dial(port)
+            await until(lambda: len(script.requests) == 1 + complete)
+            await turn(0.02)
+            connecting.cancel()
+            assert type(await failure_of(connecting)) is CancelledError
+            await turn(0.05)
+            assert len(script.requests) == 1 + complete
+
+    @pytest.mark.parametrize("elsewhere", ["ws://127.0.0.1:{there}/y", "wss://example.com/", "ws://example.com:81/"])
+    @leaving_nothing
+    async def test_with_an_endpoint_stay_within_the_origin(self, elsewhere):
+        """The new connection would bypass the endpoint, which may be Tor's."""
+        other = Script(lambda connection, head: connection.write(switching(head)))
+        async with other.listening() as there:
+            location = elsewhere.format(there=there)
+            script = Script(by_path({b"/": redirecting("/x"), b"/x": redirecting(location)}))
+            async with script.listening() as port:
+                endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+                failure = await failure_of(connect("ws://example.com/", protocol=Noting, endpoint=endpoint))
+                assert type(failure) is errors.TooManyRedirects
+                assert [head.split(b" ")[1] for head in script.requests] == [b"/", b"/x"]
+            assert other.connections == []
+
+
+class TestEndpoint:
+    def test_is_one(self):
+        verifyObject(IStreamClientEndpoint, WebSocketClientEndpoint(reactor, "ws://localhost/"))
+
+    def test_the_reactor_may_be_the_installed_one(self):
+        assert WebSocketClientEndpoint(None, "ws://localhost/").reactor is reactor
+
+    @leaving_nothing
+    async def test_remembers_the_latest_failure(self):
+        script = Script(lambda connection, head: connection.write(answers.pop(0) or switching(head)))
+        answers = [with_body("length"), b"\0", None]
+        async with script.listening() as port:
+            endpoint = WebSocketClientEndpoint(reactor, f"ws://127.0.0.1:{port}/")
+            assert endpoint.last_failure is None
+            for expected in (errors.UpgradeDeclined, errors.BadRequest):
+                await failure_of(endpoint.connect(Factory.forProtocol(Noting)))
+                assert endpoint.last_failure.check(expected)
+            ws: Any = await endpoint.connect(Factory.forProtocol(Noting))
+            assert endpoint.last_failure is None
+            ws.abort()
+
+    @leaving_nothing
+    async def test_starts_and_stops_the_factory(self):
+        heard = []
+
+        class Heard(Factory):
+            noisy = False
+            protocol = Noting
+
+            def startFactory(self) -> None:
+                heard.append("start")
+
+            def stopFactory(self) -> None:
+                heard.append("stop")
+
+        async with serving() as url:
+            ws: Any = await WebSocketClientEndpoint(reactor, url).connect(Heard())
+            assert heard == ["start"]
+            await ws.close()
+            await until(lambda: heard == ["start", "stop"])
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("ws://user:secret@localhost/a", "ws://localhost/a"),
+            ("https://h:8443", "wss://h:8443/"),
+            ("ws://[::1]:9/a?token=secret", "ws://[::1]:9/a?..."),
+        ],
+    )
+    def test_shows_where_it_leads_and_no_secret(self, url, shown):
+        assert repr(WebSocketClientEndpoint(reactor, url)) == f"<WebSocketClientEndpoint {shown}>"
+
+
+class TestClientService:
+    """Twisted's own, as it comes."""
+
+    @staticmethod
+    def service(url: str, secure: bool, **options: Any) -> ClientService:
+        endpoint = WebSocketClientEndpoint(reactor, url, tls=trusting() if secure else None, timeouts=QUICK, **options)
+        return ClientService(endpoint, Factory.forProtocol(Noting), retryPolicy=lambda _: 0.01)
+
+    @BOTH_WAYS
+    @leaving_cycles
+    async def test_connects_and_stops_with_a_closing_handshake(self, secure):
+        closed: list[Any] = []
+
+        class Server(WebSocketProtocol):
+            def closed(self, reason: Any) -> None:
+                closed.append(reason)
+
+        async with serving(Server, secure) as url:
+            service = self.service(url, secure)
+            service.startService()
+            ws = await connected(service)
+            assert type(ws) is Noting
+            assert ws.heard == ["opened"]
+            await service.stopService()
+            assert ws.state is State.CLOSED
+            await until(lambda: closed)
+            assert [(reason.code, reason.clean, reason.began) for reason in closed] == [(1000, True, "peer")]
+            assert [(reason.code, reason.clean, reason.began) for reason in Noting.closings] == [(1000, True, "local")]
+
+    @BOTH_WAYS
+    @pytest.mark.parametrize("how", ["drop", "close frame", "ours", "lose"])
+    @leaving_cycles
+    async def test_reconnects(self, how, secure):
+        script = Script(lambda connection, head: connection.write(switching(head)))
+        async with script.listening(secure) as port:
+            url = f"wss://localhost:{port}/" if secure else f"ws://127.0.0.1:{port}/"
+            service = self.service(url, secure)
+            service.startService()
+            for times in range(1, 4):
+                ws = await connected(service)
+                await until(lambda: len(script.connections) == times)  # noqa: B023
+                if how == "drop":
+                    script.connections[-1].drop()
+                elif how == "close frame":
+                    script.connections[-1].write(b"\x88\x02\x03\xe8")
+                    script.connections[-1].close()
+                elif how == "ours":
+                    ws.close()
+                else:
+                    ws.transport.loseConnection()
+                await until(lambda: ws.state is State.CLOSED)  # noqa: B023
+            ws = await connected(service)
+            assert len(Noting.closings) == 3
+            stopped = service.stopService()
+            script.connections[-1].close()
+            await stopped
+
+    @BOTH_WAYS
+    @pytest.mark.parametrize("name", ANSWERS)
+    @leaving_cycles
+    async def test_goes_on_after_a_failure(self, name, secure):
+        """Nothing is logged: no transition that its machine does not know."""
+
+        def answer(connection: Scripted, head: bytes) -> None:
+            if len(script.requests) > 1:
+                connection.write(switching(head))
+            elif callable(ANSWERS[name][0]):
+                ANSWERS[name][0](connection, head)
+            else:
+                connection.write(ANSWERS[name][0] or b"")
+
+        script = Script(answer)
+        async with script.listening(secure) as port:
+            service = self.service(f"wss://localhost:{port}/" if secure else f"ws://127.0.0.1:{port}/", secure)
+            service.startService()
+            ws = await connected(service)
+            assert ws.heard == ["opened"]
+            await turn(0.05)
+            assert len(script.connections) == 2
+            ws.abort()
+            await service.stopService()
+            assert len(Noting.closings) == 1
+
+    @BOTH_WAYS
+    @pytest.mark.parametrize("name", ["silence", "silence inside the head", "401, silence", "redirect"])
+    @leaving_cycles
+    async def test_stops_while_it_connects(self, name, secure):
+        redirect = redirecting("/x")[:-1]
+        script = Script(redirect if name == "redirect" else ANSWERS[name][0])
+        async with script.listening(secure) as port:
+            service = self.service(f"wss://localhost:{port}/" if secure else f"ws://127.0.0.1:{port}/", secure)
+            service.startService()
+            await until(lambda: script.requests)
+            await turn(0.02)
+            await service.stopService()
+            await until(lambda: script.connections[0].lost.called)
+            assert len(script.requests) == 1
+
+    @leaving_cycles
+    async def test_redirects(self):
+        script = Script(by_path({b"/": redirecting("/x")}))
+        async with script.listening() as port:
+            service = self.service(f"ws://127.0.0.1:{port}/", False)
+            service.startService()
+            ws = await connected(service)
+            assert ws.request.target == "/x"
+            await turn(0.05)
+            assert len(script.connections) == 2
+            stopped = service.stopService()
+            script.connections[-1].close()
+            await stopped

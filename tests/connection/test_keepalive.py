@@ -1,0 +1,521 @@
+"""Tests of `twisted_beastws.connection.keepalive`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
+
+from twisted_beastws.connection.keepalive import MAX_LOOKS, Liveness
+from twisted_beastws.options import Timeouts
+
+NEVER = {"idle": None, "ping_interval": None, "send": None, "message": None, "close": None}
+
+
+class Session:
+    """What a liveness knows of a session."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.received_at = clock.seconds()
+        self.message_began_at: float | None = None
+        self.pinged: list[float] = []
+        self.clock = clock
+
+    def ping(self) -> None:
+        self.pinged.append(self.clock.seconds())
+
+
+class Owner:
+    reading_paused = False
+    free = True
+    taken = 0
+    in_system = 0
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.heard: list[tuple[float, str]] = []
+        self.liveness: Liveness | None = None
+
+    def deadline_passed(self) -> None:
+        self.heard.append((self.clock.seconds(), "deadline"))
+
+    def timed_out(self, what: str) -> None:
+        self.heard.append((self.clock.seconds(), what))
+        assert self.liveness is not None
+        self.liveness.closing()
+
+    def may_ping(self) -> bool:
+        return self.free
+
+    def turns(self) -> int:
+        return self.taken
+
+    def unaccepted(self) -> int:
+        return self.in_system
+
+    def stopped_reading(self, what: str) -> None:
+        self.timed_out(what)
+
+
+class Life:
+    """A liveness with its owner and its session, and a reactor that calls in time."""
+
+    def __init__(self, **timeouts: Any) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000.0)
+        self.owner = Owner(self.clock)
+        self.liveness = self.owner.liveness = Liveness(self.owner, self.clock, Timeouts(**{**NEVER, **timeouts}))
+        self.session = Session(self.clock)
+
+    def open(self) -> Life:
+        self.liveness.opened(self.session)  # type: ignore[arg-type]
+        return self
+
+    def passes(self, seconds: float) -> Life:
+        until = self.clock.seconds() + seconds
+        while self.clock.calls and self.clock.calls[0].getTime() <= until:
+            self.clock.advance(max(0.0, self.clock.calls[0].getTime() - self.clock.seconds()))
+            assert len(self.clock.calls) <= 1
+        self.clock.advance(until - self.clock.seconds())
+        return self
+
+    def pings(self, payload: bytes) -> Deferred[float]:
+        return self.liveness.ping_sent(payload, self.clock.seconds())
+
+    @property
+    def heard(self) -> list[tuple[float, str]]:
+        """What the owner heard, in seconds from the start."""
+        return [(at - 1000.0, what) for at, what in self.owner.heard]
+
+
+def fired(deferred: Deferred[Any]) -> list[Any]:
+    results: list[Any] = []
+    deferred.addBoth(results.append)
+    return results
+
+
+class TestDeadline:
+    def test_passes_once(self):
+        life = Life()
+        life.liveness.expect(10.0)
+        assert life.passes(9.99).heard == []
+        assert life.passes(100).heard == [(10.0, "deadline")]
+        assert life.clock.calls == []
+
+    def test_a_new_one_takes_its_place(self):
+        life = Life()
+        life.liveness.expect(10.0)
+        life.passes(6)
+        life.liveness.expect(10.0)
+        assert life.passes(100).heard == [(16.0, "deadline")]
+
+    def test_none_is_never(self):
+        life = Life()
+        life.liveness.expect(10.0)
+        life.liveness.expect(None)
+        assert life.clock.calls == []
+        assert life.passes(100).heard == []
+
+    def test_the_connection_opens(self):
+        life = Life()
+        life.liveness.expect(10.0)
+        assert life.open().passes(100).heard == []
+        assert life.clock.calls == []
+
+    def test_a_life_ends(self):
+        assert Life(max_lifetime=3600.0).open().passes(10_000).heard == [(3600.0, "deadline")]
+
+    def test_closing_has_its_time(self):
+        life = Life(close=10.0, idle=5.0, ping_interval=1.0, message=5.0).open()
+        life.liveness.closing()
+        assert life.passes(100).heard == [(10.0, "deadline")]
+        assert life.session.pinged == []
+        assert life.clock.calls == []
+
+
+class TestSilence:
+    def test_ends_it(self):
+        life = Life(idle=60.0, close=10.0).open()
+        assert life.passes(59.99).heard == []
+        assert life.passes(0.01).heard == [(60.0, "nothing was received for 60 s")]
+        assert life.passes(100).heard[1:] == [(70.0, "deadline")]
+
+    def test_any_octet_breaks_it_and_costs_no_timer(self):
+        life = Life(idle=60.0).open()
+        call = life.clock.calls[0]
+        for _ in range(59):
+            life.passes(1)
+            life.session.received_at = life.clock.seconds()
+            assert life.clock.calls == [call]
+        assert life.passes(59.9).heard == []
+        assert life.passes(0.1).heard == [(119.0, "nothing was received for 60 s")]
+
+    @pytest.mark.parametrize("strict", [False, True])
+    def test_of_one_who_reads_is_none(self, strict):
+        """It is not asked while octets wait for it: the ping would not leave before them."""
+        life = Life(idle=60.0, ping_interval=20.0, strict_pong=strict).open()
+        life.owner.free = False
+        for _ in range(10):
+            life.owner.taken += 1
+            assert life.passes(50).heard == []
+        ((at, what),) = life.passes(100).heard
+        assert 500 <= at <= 580
+        assert what == "nothing was received for 60 s"
+        assert life.session.pinged == []
+
+    def test_is_our_own_while_we_do_not_read(self):
+        life = Life(idle=60.0).open().passes(40)
+        life.owner.reading_paused = True
+        life.liveness.paused()
+        assert life.passes(1000).heard == []
+        life.owner.reading_paused = False
+        life.liveness.resumed()
+        assert life.passes(19.9).heard == []
+        assert life.passes(0.1).heard == [(1060.0, "nothing was received for 60 s")]
+
+    def test_of_one_who_takes_nothing_is_none_of_ours(self):
+        """Else whoever sends much and reads nothing would be here for ever."""
+        life = Life(idle=10.0, ping_interval=2.0).open()
+        life.owner.reading_paused = True
+        life.liveness.paused()
+        life.passes(100.0)
+        life.owner.free = False
+        life.passes(9.0)
+        life.owner.taken += 1
+        life.passes(11.0)
+        assert life.heard == []
+        life.passes(2.0)
+        assert [what for _, what in life.heard] == ["nothing was taken for 10 s"]
+
+    def test_of_one_who_is_read_from_in_between_is_none(self):
+        life = Life(idle=10.0, ping_interval=2.0).open()
+        life.owner.free = False
+        for _ in range(5):
+            life.owner.reading_paused = True
+            life.liveness.paused()
+            life.passes(8.0)
+            life.owner.reading_paused = False
+            life.liveness.resumed()
+        assert life.heard == []
+
+    def test_strictly_only_a_pong_breaks_it(self):
+        life = Life(idle=60.0, strict_pong=True).open().passes(30)
+        life.session.received_at = life.clock.seconds()
+        life.liveness.pong_received(b"")
+        life.passes(30)
+        life.session.received_at = life.clock.seconds()
+        assert life.passes(29.9).heard == []
+        assert life.passes(100).heard == [(90.0, "nothing was received for 60 s")]
+
+    def test_strictly_it_is_our_own_too_while_we_do_not_read(self):
+        life = Life(idle=60.0, strict_pong=True).open().passes(59)
+        life.owner.reading_paused = True
+        life.liveness.paused()
+        life.passes(1000)
+        life.owner.reading_paused = False
+        life.liveness.resumed()
+        assert life.passes(0.9).heard == []
+        assert life.passes(0.1).heard == [(1060.0, "nothing was received for 60 s")]
+
+
+class TestStoppedReading:
+    """A peer that accepts no data is closed, whatever it sends."""
+
+    def stalled(self, **timeouts: Any) -> Life:
+        life = Life(send=60.0, **timeouts).open().passes(100)
+        life.owner.free = False
+        life.owner.in_system = 1 << 20
+        return life
+
+    def test_ends_it_within_five_quarters_of_the_time(self):
+        life = self.stalled(idle=300.0)
+        for _ in range(59):
+            # Pongs and messages are no help.
+            life.passes(1.0)
+            life.session.received_at = life.clock.seconds()
+            life.liveness.pong_received(b"")
+        assert life.heard == []
+        life.passes(16.0)
+        assert [what for _, what in life.heard] == ["nothing was taken for 60 s"]
+
+    @pytest.mark.parametrize("progress", ["turns", "acknowledgements"])
+    def test_does_not_end_one_that_accepts_a_little(self, progress):
+        life = self.stalled()
+        for _ in range(10):
+            life.passes(40.0)
+            if progress == "turns":
+                life.owner.taken += 1
+            else:
+                life.owner.in_system -= 1
+        assert life.heard == []
+        life.passes(76.0)
+        assert len(life.heard) == 1
+
+    def test_more_in_the_systems_buffer_is_no_progress(self):
+        life = self.stalled()
+        for _ in range(8):
+            life.passes(10.0)
+            life.owner.in_system += 1000
+        assert len(life.heard) == 1
+
+    def test_does_not_end_one_for_which_nothing_waits(self):
+        life = self.stalled().passes(50.0)
+        life.owner.free = True
+        life.passes(20.0)
+        life.owner.free = False
+        assert life.passes(59.0).heard == []
+
+    def test_holds_while_we_read_nothing_ourselves(self):
+        life = self.stalled(idle=300.0)
+        life.owner.reading_paused = True
+        life.liveness.paused()
+        assert len(life.passes(76.0).heard) == 1
+
+    def test_never_is_never(self):
+        life = Life(send=None, ping_interval=30.0).open()
+        life.owner.free = False
+        assert life.passes(10_000.0).heard == []
+
+
+class TestSlowMessage:
+    def test_ends_it(self):
+        life = Life(message=20.0).open().passes(100)
+        life.session.message_began_at = life.clock.seconds()
+        assert life.passes(19.9).heard == []
+        # Whether a message is under way is looked at so often; a message's age is never found too early.
+        assert life.passes(20.1).heard == [(pytest.approx(120.0), "a message was not finished in 20 s")]
+
+    def test_a_finished_one_does_not(self):
+        life = Life(message=20.0).open().passes(10)
+        life.session.message_began_at = life.clock.seconds()
+        life.passes(19)
+        life.session.message_began_at = None
+        assert life.passes(1000).heard == []
+
+    def test_each_has_its_own_time(self):
+        life = Life(message=20.0).open()
+        for _ in range(10):
+            life.session.message_began_at = life.clock.seconds()
+            assert life.passes(15).heard == []
+
+    def test_our_own_slowness_is_not_the_peers(self):
+        life = Life(message=20.0).open()
+        life.session.message_began_at = life.clock.seconds()
+        life.passes(15)
+        life.owner.reading_paused = True
+        life.liveness.paused()
+        assert life.passes(1000).heard == []
+        life.owner.reading_paused = False
+        life.liveness.resumed()
+        assert life.passes(4.9).heard == []
+        assert life.passes(0.1).heard == [(1020.0, "a message was not finished in 20 s")]
+
+
+class TestPings:
+    def test_go_out_each_so_often(self):
+        life = Life(ping_interval=5.0).open().passes(21)
+        assert life.session.pinged == [1005.0, 1010.0, 1015.0, 1020.0]
+        life.session.received_at = life.clock.seconds()
+        life.passes(5)
+        assert life.session.pinged[4:] == [1025.0]
+
+    @pytest.mark.parametrize("interval", [5.0, 0.7])
+    def test_keep_their_interval_though_each_call_is_a_little_late(self, interval):
+        life = Life(ping_interval=interval)
+        life.clock.advance(0.01)
+        life.open()
+        for _ in range(200):
+            (call,) = life.clock.calls
+            life.clock.advance(call.getTime() - life.clock.seconds() + 0.004)
+        late = [at - (1000.01 + interval * number) for number, at in enumerate(life.session.pinged, start=1)]
+        assert len(late) == 200
+        assert all(0 <= each <= 1 / 32 + 0.0041 for each in late)
+
+    def test_that_were_missed_are_left_out(self):
+        life = Life(ping_interval=5.0).open()
+        life.clock.advance(27.0)
+        life.passes(10.0)
+        assert life.session.pinged == [1027.0, 1030.0, 1035.0]
+
+    def test_do_not_wait_behind_others(self):
+        life = Life(ping_interval=5.0).open()
+        life.owner.free = False
+        life.passes(11)
+        life.owner.free = True
+        life.passes(5)
+        assert life.session.pinged == [1015.0]
+
+    def test_tell_the_latency(self):
+        life = Life(ping_interval=5.0).open().passes(5)
+        assert life.liveness.latency is None
+        life.passes(0.5)
+        life.liveness.pong_received(b"")
+        assert life.liveness.latency == pytest.approx(0.5)
+
+    def test_a_pong_nobody_asked_for_tells_nothing(self):
+        life = Life(ping_interval=5.0).open().passes(4)
+        life.liveness.pong_received(b"")
+        assert life.liveness.latency is None
+        life.passes(1.5)
+        life.liveness.pong_received(b"other")
+        assert life.liveness.latency is None
+
+    def test_none_after_the_end(self):
+        life = Life(ping_interval=5.0).open()
+        life.liveness.lost(ConnectionLost())
+        life.passes(100)
+        assert life.session.pinged == []
+
+
+class TestApplicationsPings:
+    def test_the_round_trip(self):
+        life = Life().open()
+        answered = fired(life.pings(b"a"))
+        life.passes(0.25)
+        life.liveness.pong_received(b"a")
+        assert answered == [0.25]
+        assert life.liveness.latency == 0.25
+
+    def test_one_pong_answers_all_before_its_own(self):
+        life = Life().open()
+        answered = []
+        for payload in (b"a", b"b", b"c"):
+            answered.append(fired(life.pings(payload)))
+            life.passes(1)
+        life.liveness.pong_received(b"b")
+        assert answered == [[3.0], [2.0], []]
+        assert life.liveness.latency == 2.0
+        life.liveness.pong_received(b"a")
+        assert answered[2] == []
+        life.liveness.pong_received(b"c")
+        assert answered[2] == [1.0]
+
+    def test_a_strange_pong_answers_none(self):
+        life = Life().open()
+        answered = fired(life.pings(b"a"))
+        life.liveness.pong_received(b"b")
+        assert answered == []
+
+    def test_cancelling_one_leaves_the_others(self):
+        life = Life().open()
+        first, second = life.pings(b"a"), life.pings(b"a")
+        first.cancel()
+        assert fired(first)[0].check(CancelledError)
+        life.passes(1)
+        life.liveness.pong_received(b"a")
+        assert fired(second) == [1.0]
+
+    def test_fail_with_the_connection(self):
+        life = Life().open()
+        pings = [life.pings(b"a"), life.pings(b"b")]
+        # The first to hear of it gives up the second.
+        pings[0].addErrback(lambda failure: pings[1].cancel() or failure)
+        life.liveness.lost(ConnectionLost())
+        assert fired(pings[0])[0].check(ConnectionLost)
+        assert fired(pings[1])[0].check(CancelledError)
+
+
+class TestLateReactor:
+    """The reactor was busy; what the peer sent in time is read after the timer's call."""
+
+    @staticmethod
+    def late(life: Life, seconds: float) -> None:
+        """Nothing is called for so long; then the timer's call is, before the sockets are read."""
+        life.clock.rightNow += seconds
+        TestLateReactor.turn(life)
+
+    @staticmethod
+    def turn(life: Life) -> None:
+        (call,) = life.clock.calls
+        life.clock.calls.clear()
+        call.called = 1
+        call.func()
+
+    @pytest.mark.parametrize("strict", [False, True])
+    @pytest.mark.parametrize("turns", [0, 1])
+    def test_a_pong_that_is_read_behind_the_call_is_in_time(self, strict, turns):
+        life = Life(idle=60.0, strict_pong=strict).open()
+        self.late(life, 100.0)
+        for _ in range(turns):
+            self.turn(life)
+        life.session.received_at = life.clock.seconds()
+        life.liveness.pong_received(b"")
+        assert life.passes(59.9).heard == []
+        assert life.passes(0.2).heard == [(160.0, "nothing was received for 60 s")]
+
+    def test_a_pong_behind_much_else_is_in_time(self):
+        life = Life(idle=60.0, strict_pong=True).open()
+        self.late(life, 100.0)
+        for _ in range(100):
+            life.session.received_at += 1e-3
+            self.turn(life)
+        life.liveness.pong_received(b"")
+        assert life.passes(59.9).heard == []
+
+    def test_a_message_whose_end_is_read_behind_the_call_is_in_time(self):
+        life = Life(message=20.0).open()
+        life.session.message_began_at = life.clock.seconds()
+        self.late(life, 100.0)
+        life.session.message_began_at = None
+        assert life.passes(100).heard == []
+
+    def test_a_handshake_that_is_read_behind_the_call_is_in_time(self):
+        life = Life()
+        life.liveness.expect(10.0)
+        self.late(life, 100.0)
+        assert life.open().passes(100).heard == []
+
+    def test_one_who_said_nothing_is_ended_two_turns_later(self):
+        life = Life(idle=60.0).open()
+        self.late(life, 100.0)
+        assert life.heard == []
+        self.turn(life)
+        assert life.heard == []
+        self.turn(life)
+        assert life.heard == [(100.0, "nothing was received for 60 s")]
+
+    def test_one_who_sends_all_but_a_pong_is_ended(self):
+        life = Life(idle=60.0, strict_pong=True).open()
+        self.late(life, 100.0)
+        for turns in range(2 * MAX_LOOKS):
+            assert life.heard == [], turns
+            life.session.received_at += 1e-3
+            self.turn(life)
+        assert life.heard == [(100.0, "nothing was received for 60 s")]
+
+    def test_an_answered_request_has_its_doubt_again(self):
+        life = Life()
+        life.liveness.expect(10.0)
+        self.late(life, 100.0)
+        life.liveness.expect(10.0)
+        self.late(life, 100.0)
+        assert life.heard == []
+
+
+class TestEnd:
+    def test_nothing_is_left(self):
+        life = Life(idle=60.0, ping_interval=5.0, message=20.0, max_lifetime=3600.0).open()
+        assert len(life.clock.calls) == 1
+        life.liveness.lost(ConnectionLost())
+        assert life.clock.calls == []
+        assert life.liveness.due is None
+
+    @pytest.mark.parametrize("when", ["deadline_passed", "timed_out"])
+    def test_the_owner_may_lose_its_connection_meanwhile(self, when):
+        life = Life(idle=60.0, max_lifetime=30.0 if when == "deadline_passed" else None, close=10.0).open()
+
+        def lose(*_: object) -> None:
+            life.liveness.closing()
+            life.liveness.lost(ConnectionLost())
+
+        setattr(life.owner, when, lose)
+        life.passes(60)
+        assert life.clock.calls == []
+
+    def test_no_time_set_is_no_timer(self):
+        life = Life().open()
+        life.liveness.closing()
+        assert life.clock.calls == []

@@ -1,0 +1,603 @@
+"""Tests of `twisted_beastws.connection.write_buffer`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import ISystemHandle
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_beastws.connection.write_buffer import HAND_OVER, JOINED, OVERHEAD, Outgoing, most_at_once
+from twisted_beastws.errors import BufferFull, LocalError
+from twisted_beastws.options import Limits
+from twisted_beastws.wire.frames import GATHER_LIMIT, Opcode
+
+
+@implementer(ISystemHandle)
+class Socket(FileDescriptor):
+    """What Twisted's TCP transport is to its producer, with a socket that takes ``room`` octets more."""
+
+    connected = 1
+
+    def __init__(self, room: int = 0) -> None:
+        super().__init__(self)  # type: ignore[arg-type]
+        self.room = room
+        self.broken: Exception | None = None
+        self.writing = False
+        self.taken = b""
+        self.given = 0
+
+    def addWriter(self, _: object) -> None:
+        self.writing = True
+
+    def removeWriter(self, _: object) -> None:
+        self.writing = False
+
+    def removeReader(self, _: object) -> None: ...
+
+    def getHandle(self) -> Socket:
+        return self
+
+    def send(self, data: Any) -> int:
+        if self.broken is not None:
+            raise self.broken
+        if not self.room:
+            raise BlockingIOError
+        data = bytes(data[: self.room])
+        self.room -= len(data)
+        self.taken += data
+        return len(data)
+
+    def write(self, data: bytes) -> None:
+        self.given += len(data)
+        super().write(data)
+
+    def writeSomeData(self, data: Any) -> int | BaseException:
+        try:
+            return self.send(data[: self.SEND_LIMIT])
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            return error
+
+    def flow(self, room: int) -> None:
+        self.room += room
+        while self.writing and self.room:
+            self.doWrite()
+
+
+class Stalling(StringTransport):
+    """What TLS is to its producer: it takes what it is given, and asks to pause in between."""
+
+    stalled = False
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if self.stalled:
+            self.producer.pauseProducing()
+
+    def flow(self) -> None:
+        self.stalled = False
+        self.producer.resumeProducing()
+
+
+class Owner(list[str]):
+    """Notes what it hears."""
+
+    def overflowed(self) -> None:
+        self.append("overflowed")
+
+    def transport_leaving(self) -> None:
+        self.append("leaving")
+
+
+def make(transport: Any, owner: Owner | None = None, **limits: Any) -> Outgoing:
+    limits = {"max_message_size": 1, "max_buffered": 1000, "high_water": 500, "low_water": 100, **limits}
+    return Outgoing(transport, Limits(**limits), Owner() if owner is None else owner)
+
+
+def stalled(**options: Any) -> tuple[Outgoing, Stalling]:
+    """One octet given to a push transport that wants no more."""
+    transport = Stalling()
+    outgoing = make(transport, **options)
+    transport.stalled = True
+    outgoing.write(b"-")
+    transport.clear()
+    assert not outgoing.free
+    return outgoing, transport
+
+
+class TestPlainSocket:
+    def test_is_written_to_at_once(self):
+        socket = Socket(room=100)
+        outgoing = make(socket)
+        assert outgoing.direct
+        assert (socket.producer, socket.streamingProducer) == (outgoing, False)
+        outgoing.write(b"abc")
+        assert (socket.taken, socket.writing, outgoing.free, outgoing.buffered) == (b"abc", False, True, 0)
+
+    def test_may_be_written_past_us_while_nothing_waits_and_nobody_is_paced(self):
+        socket, producer = Socket(room=1), Socket()
+        outgoing = make(socket, max_buffered=GATHER_LIMIT)
+        assert outgoing.at_once is not None and outgoing.at_once(b"ab") == 1
+        outgoing.write_rest(b"ab", 1)
+        assert (outgoing.at_once, outgoing.free, outgoing.buffered) == (None, False, 1)
+        outgoing.write(b"c")
+        socket.flow(10)
+        assert socket.taken == b"abc" and outgoing.at_once is not None
+        outgoing.register(producer)
+        assert outgoing.at_once is None
+        outgoing.unregister()
+        assert outgoing.at_once is not None
+        outgoing.lost(ConnectionLost())
+        assert outgoing.at_once is None
+
+    def test_nothing_is_written_past_close_limits(self):
+        assert make(Socket(room=1), max_buffered=GATHER_LIMIT - 1).at_once is None
+
+    def test_nothing_is_written_past_another_transport(self):
+        assert make(Stalling(), max_buffered=GATHER_LIMIT).at_once is None
+
+    def test_keeps_what_does_not_fit(self):
+        socket = Socket(room=2)
+        outgoing = make(socket)
+        outgoing.write(b"abcde")
+        outgoing.write(b"fgh")
+        assert (socket.taken, outgoing.free, outgoing.size, outgoing.buffered) == (b"ab", False, 3, 6)
+        socket.flow(2)
+        assert (socket.taken, outgoing.free, outgoing.buffered) == (b"abcd", False, 6)
+        socket.flow(1)
+        assert (socket.taken, outgoing.free, outgoing.buffered) == (b"abcde", False, 3)
+        socket.flow(1)
+        assert (socket.taken, outgoing.free) == (b"abcdef", False)
+        socket.flow(100)
+        assert (socket.taken, outgoing.free, outgoing.buffered) == (b"abcdefgh", True, 0)
+        assert not socket.writing
+
+    def test_a_socket_exactly_filled_is_free(self):
+        socket = Socket(room=3)
+        outgoing = make(socket)
+        outgoing.write(b"abc")
+        assert outgoing.free
+        outgoing.write(b"d")
+        assert not outgoing.free
+        assert outgoing.buffered == 1
+
+    def test_a_long_rest_stays_here(self):
+        """The transport copies what it is given, and gets what it takes to be called again."""
+        socket = Socket(room=10)
+        outgoing = make(socket, max_buffered=1 << 20)
+        data = bytes(range(256)) * 2048
+        outgoing.write(data)
+        outgoing.write_control(Opcode.PING, b"behind it")
+        assert (socket.taken, socket.given) == (data[:10], HAND_OVER)
+        assert (outgoing.free, outgoing.buffered) == (False, len(data) - 10 + 9)
+        socket.flow(HAND_OVER + 5)
+        assert (socket.taken, socket.given) == (data[: HAND_OVER + 15], 2 * HAND_OVER)
+        assert outgoing.buffered == len(data) - HAND_OVER - 15 + 9
+        socket.flow(1 << 20)
+        assert (socket.taken, socket.given) == (data + b"behind it", 2 * HAND_OVER)
+        assert (outgoing.free, outgoing.buffered) == (True, 0)
+
+    def test_finishes_behind_a_long_rest(self):
+        socket = Socket(room=10)
+        outgoing = make(socket, max_buffered=1 << 20)
+        finished: list[int] = []
+        outgoing.write(bytes(2 * HAND_OVER + 10))
+        outgoing.finish(lambda: finished.append(len(socket.taken)))
+        socket.flow(HAND_OVER - 1)
+        assert not finished
+        # What is left then stands in the transport.
+        socket.flow(1)
+        assert finished == [HAND_OVER + 10]
+        socket.flow(1 << 20)
+        assert socket.taken == bytes(2 * HAND_OVER + 10)
+
+    def test_a_broken_connection_is_the_transports_affair(self):
+        socket = Socket(room=100)
+        outgoing = make(socket)
+        socket.broken = ConnectionResetError()
+        outgoing.write(b"abc")
+        assert socket.writing
+        assert socket.doWrite() is socket.broken
+        socket.connectionLost(Failure(ConnectionLost()))
+        assert not outgoing.free
+
+    def test_finishes_behind_all(self):
+        socket = Socket()
+        outgoing = make(socket)
+        finished: list[bytes] = []
+        outgoing.write(b"abc")
+        outgoing.write(b"def")
+        outgoing.finish(lambda: finished.append(socket.taken))
+        assert not finished
+        assert not outgoing.finished
+        socket.flow(3)
+        # What is left stands in the transport, which flushes it by itself.
+        assert finished == [b"abc"]
+        assert outgoing.finished
+        assert socket.producer is None
+        socket.flow(3)
+        assert socket.taken == b"abcdef"
+        assert finished == [b"abc"]
+
+
+class TestPushTransport:
+    def test_is_written_to_at_once(self):
+        transport = Stalling()
+        outgoing = make(transport)
+        assert not outgoing.direct
+        assert (transport.producer, transport.streaming) == (outgoing, True)
+        outgoing.write(b"abc")
+        assert (transport.value(), outgoing.free, outgoing.buffered) == (b"abc", True, 0)
+
+    def test_keeps_what_comes_while_it_pauses(self):
+        outgoing, transport = stalled()
+        assert outgoing.buffered == 1
+        outgoing.write(b"abc")
+        outgoing.write(b"def")
+        assert (transport.value(), outgoing.size, outgoing.buffered) == (b"", 6, 7)
+        transport.flow()
+        assert (transport.value(), outgoing.free, outgoing.buffered) == (b"abcdef", True, 0)
+
+    def test_pausing_again_stops_the_flow_between_frames(self):
+        outgoing, transport = stalled(max_buffered=1 << 20)
+        frames = [bytes((number,)) * (HAND_OVER // 2) for number in range(5)]
+        for frame in frames:
+            outgoing.write(frame)
+        transport.producer.resumeProducing()
+        assert transport.value() == frames[0] + frames[1]
+        assert (outgoing.free, outgoing.size) == (False, 3 * HAND_OVER // 2)
+        transport.clear()
+        transport.flow()
+        assert transport.value() == frames[2] + frames[3] + frames[4]
+
+    def test_a_long_frame_is_handed_over_in_parts(self):
+        outgoing, transport = stalled(max_buffered=1 << 20)
+        for frame in (b"a", bytes(2 * HAND_OVER + 1), b"b"):
+            outgoing.write(frame)
+        # TLS would encrypt, and its transport copy, all that it is given: it gets no more than is handed over at once.
+        part = bytes(HAND_OVER)
+        for expected, left in ((b"a", 2 * len(part) + 2), (part, len(part) + 2), (part, 2), (b"\0", 1), (b"b", 0)):
+            transport.producer.resumeProducing()
+            assert transport.value() == expected
+            assert outgoing.buffered == left + len(expected)
+            transport.clear()
+
+    def test_a_pause_asked_for_from_outside(self):
+        transport = Stalling()
+        outgoing = make(transport)
+        outgoing.pauseProducing()
+        outgoing.write(b"abc")
+        assert (transport.value(), outgoing.buffered) == (b"", 3)
+        outgoing.resumeProducing()
+        assert transport.value() == b"abc"
+
+    def test_stopped_by_the_transport(self):
+        outgoing, transport = stalled()
+        outgoing.stopProducing()
+        outgoing.write(b"abc")
+        assert transport.value() == b""
+
+
+class TestLimit:
+    @pytest.mark.parametrize("size", [999, 1000, 1001])
+    @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
+    def test_what_waits(self, policy, size):
+        owner = Owner()
+        outgoing, transport = stalled(slow_reader=policy, owner=owner)
+        outgoing.write(bytes(size - 1))
+        refused = size > 1000
+        if refused and policy == "pause":
+            with pytest.raises(BufferFull, match="1000"):
+                outgoing.write(b"b")
+        else:
+            outgoing.write(b"b")
+        assert outgoing.size == size - refused
+        assert outgoing.dropped == (refused and policy != "pause")
+        assert owner == ["overflowed"] * (refused and policy == "close")
+        transport.flow()
+        assert transport.value() == bytes(size - 1) + b"b" * (not refused)
+
+    @pytest.mark.parametrize("transport", [Socket, Stalling])
+    def test_a_frame_that_can_never_fit_is_refused(self, transport):
+        # A message of max_buffered fits with its header, and as a compressor may lengthen it.
+        assert most_at_once(1000) == 1204
+        outgoing = make(transport())
+        with pytest.raises(LocalError, match=r"1205 bytes at once, where Limits\.max_buffered is 1000"):
+            outgoing.write(bytes(1205))
+        assert outgoing.free
+        assert outgoing.buffered == 0
+        outgoing.write(bytes(1204))
+
+    def test_a_frame_that_can_never_fit_is_refused_while_others_wait_too(self):
+        owner = Owner()
+        outgoing, _ = stalled(owner=owner)
+        with pytest.raises(LocalError, match="1205 bytes at once"):
+            outgoing.write(bytes(1205))
+        assert owner == []
+        assert outgoing.dropped == 0
+
+    @pytest.mark.parametrize("policy", ["close", "drop"])
+    def test_a_frame_of_max_buffered_waits_alone(self, policy):
+        owner = Owner()
+        outgoing, _ = stalled(owner=owner, slow_reader=policy)
+        outgoing.write(bytes(1204))
+        assert (outgoing.size, owner) == (1204, [])
+        outgoing.write(b"a")
+        assert (outgoing.size, outgoing.dropped) == (1204, 1)
+
+    def test_a_small_one_fits_where_a_large_one_was_dropped(self):
+        outgoing, transport = stalled(slow_reader="drop")
+        outgoing.write(bytes(500))
+        outgoing.write(bytes(501))
+        outgoing.write(b"a" * 500)
+        assert outgoing.dropped == 1
+        transport.flow()
+        assert transport.value() == bytes(500) + b"a" * 500
+
+
+class TestCost:
+    """The memory that waits is counted, not the payload alone."""
+
+    @pytest.mark.parametrize("size", [1, 100, JOINED])
+    def test_small_frames_wait_joined(self, size):
+        outgoing, transport = stalled(max_buffered=1 << 22)
+        count = 3 * HAND_OVER // size
+        frames = [bytes((number % 256,)) * size for number in range(count)]
+        for frame in frames:
+            outgoing.write(frame)
+        assert count * size <= outgoing.waiting <= count * size + 3 * OVERHEAD
+        transport.flow()
+        assert transport.value() == b"".join(frames)
+        assert outgoing.waiting == outgoing.cost == 0
+
+    def test_the_overhead_of_larger_ones_counts(self):
+        outgoing, _ = stalled(max_buffered=1 << 22)
+        for _ in range(10):
+            outgoing.write(bytes(JOINED + 1))
+        assert outgoing.waiting == 10 * (JOINED + 1) + 9 * OVERHEAD
+        assert outgoing.buffered == 10 * (JOINED + 1) + 1
+
+    def test_a_frame_counts_until_its_last_byte_is_gone(self):
+        socket = Socket()
+        outgoing = make(socket, max_buffered=1 << 22)
+        outgoing.write(bytes(4 * HAND_OVER))
+        socket.flow(3 * HAND_OVER - 1)
+        assert outgoing.waiting == 4 * HAND_OVER
+        socket.flow(HAND_OVER)
+        assert (outgoing.waiting, outgoing.cost, outgoing.buffered) == (0, 1, 1)
+
+    def test_messages_held_in_the_session_count(self):
+        outgoing, _ = stalled(slow_reader="drop")
+        outgoing.hold(600)
+        assert not outgoing.admits(401)
+        assert outgoing.admits(400)
+        outgoing.hold(-600)
+        assert outgoing.admits(1000)
+        assert outgoing.waiting == 0
+
+    def test_a_frame_is_not_joined_with_one_that_is_being_sent(self):
+        socket = Socket()
+        outgoing = make(socket)
+        for frame in (b"first", b"second", b"third"):
+            outgoing.write(frame)
+        socket.flow(len(b"first") + 3)
+        outgoing.write(b"fourth")
+        socket.flow(100)
+        assert socket.taken == b"firstsecondthirdfourth"
+
+    @pytest.mark.parametrize("taken", range(len(b"firstsecondthird") + 1))
+    def test_discarding_cuts_no_frame_in_half(self, taken):
+        socket = Socket()
+        outgoing = make(socket)
+        for frame in (b"first", b"second", b"third"):
+            outgoing.write(frame)
+        socket.flow(taken)
+        outgoing.discard()
+        outgoing.write_control(Opcode.CLOSE, b"close")
+        socket.flow(100)
+        whole = b"first" if taken < len(b"first") else b"firstsecondthird"
+        assert socket.taken == whole + b"close"
+
+
+class TestControlFrames:
+    def test_leave_at_once(self):
+        transport = Stalling()
+        outgoing = make(transport)
+        for opcode, frame in ((Opcode.PING, b"ping"), (Opcode.PONG, b"pong"), (Opcode.CLOSE, b"close")):
+            outgoing.write_control(opcode, frame)
+        assert transport.value() == b"pingpongclose"
+
+    def test_pass_what_waits_but_for_a_close(self):
+        outgoing, transport = stalled()
+        outgoing.write(b"data")
+        for opcode, frame in ((Opcode.CLOSE, b"close"), (Opcode.PING, b"ping"), (Opcode.PONG, b"pong")):
+            outgoing.write_control(opcode, frame)
+        transport.flow()
+        assert transport.value() == b"pongpingdataclose"
+
+    def test_a_flood_of_pongs_keeps_one(self):
+        outgoing, transport = stalled()
+        for number in range(100_000):
+            outgoing.write_control(Opcode.PONG, b"%d" % number)
+        assert outgoing.buffered == 1
+        transport.flow()
+        assert transport.value() == b"99999"
+
+    def test_several_pings_keep_their_order(self):
+        outgoing, transport = stalled()
+        outgoing.write(b"data")
+        for ping in (b"one", b"two", b"three"):
+            outgoing.write_control(Opcode.PING, ping)
+        assert outgoing.size == len(b"dataonetwothree")
+        transport.flow()
+        assert transport.value() == b"onetwothreedata"
+
+    def test_go_out_at_the_limit(self):
+        outgoing, transport = stalled()
+        outgoing.write(bytes(1000))
+        outgoing.write_control(Opcode.PING, b"ping")
+        outgoing.write_control(Opcode.CLOSE, b"close")
+        transport.flow()
+        assert transport.value() == b"ping" + bytes(1000) + b"close"
+
+    def test_discarding_makes_a_close_the_next(self):
+        outgoing, transport = stalled()
+        outgoing.write(b"data")
+        outgoing.write_control(Opcode.PONG, b"pong")
+        outgoing.discard()
+        outgoing.write_control(Opcode.CLOSE, b"close")
+        assert outgoing.size == len(b"close")
+        transport.flow()
+        assert transport.value() == b"close"
+
+
+class TestDrain:
+    @pytest.mark.parametrize("kept", [98, 99, 100])
+    def test_fires_at_low_water(self, kept):
+        outgoing, transport = stalled()
+        outgoing.write(bytes(kept))
+        drained = outgoing.drain()
+        assert drained.called == (kept <= 99)
+        transport.flow()
+        assert drained.called
+
+    def test_is_done_where_nothing_waits(self):
+        assert make(Socket()).drain().called
+
+    def test_fires_as_soon_as_it_may(self):
+        socket = Socket()
+        outgoing = make(socket)
+        outgoing.write(bytes(500))
+        outgoing.write(bytes(100))
+        drained = outgoing.drain()
+        socket.flow(499)
+        assert not drained.called
+        socket.flow(1)
+        # Of the second write the socket took nothing.
+        assert outgoing.buffered == 100
+        assert drained.called
+
+    def test_fails_with_the_connection(self):
+        outgoing, _ = stalled()
+        outgoing.write(bytes(500))
+        waiting = [outgoing.drain(), outgoing.drain()]
+        outgoing.lost(ConnectionLost())
+        failures: list[Failure] = []
+        for one in waiting:
+            one.addErrback(failures.append)
+        assert [failure.type for failure in failures] == [ConnectionLost] * 2
+
+    def test_cancelling_does_no_harm(self):
+        outgoing, transport = stalled()
+        outgoing.write(bytes(500))
+        stays, goes = outgoing.drain(), outgoing.drain()
+        goes.cancel()
+        failures: list[Failure] = []
+        goes.addErrback(failures.append)
+        assert failures[0].check(CancelledError)
+        transport.flow()
+        assert stays.called
+
+    @pytest.mark.parametrize("lost", [False, True])
+    def test_one_may_cancel_the_other(self, lost):
+        outgoing, transport = stalled()
+        outgoing.write(bytes(500))
+        waiting: list[Deferred[None]] = [outgoing.drain(), outgoing.drain()]
+        outcomes: list[Any] = []
+
+        def cancel_others(result: Any) -> None:
+            outcomes.append(result)
+            for one in waiting:
+                one.cancel()
+
+        for one in waiting:
+            one.addBoth(cancel_others)
+        if lost:
+            outgoing.lost(ConnectionLost())
+        else:
+            transport.flow()
+        assert len(outcomes) == 2
+        assert outcomes[1].check(CancelledError)
+
+    def test_who_sends_on_waits_again(self):
+        outgoing, transport = stalled()
+        outgoing.write(bytes(500))
+        again: list[Deferred[None]] = []
+
+        def send_on(_: None) -> None:
+            transport.stalled = True
+            outgoing.write(b"-")
+            outgoing.write(bytes(600))
+            again.append(outgoing.drain())
+
+        outgoing.drain().addCallback(send_on)
+        transport.flow()
+        assert not again[0].called
+        transport.flow()
+        assert again[0].called
+
+
+class TestFinish:
+    def test_at_once_where_nothing_waits(self):
+        transport = Stalling()
+        outgoing = make(transport)
+        finished: list[bool] = []
+        outgoing.finish(lambda: finished.append(transport.producer is None))
+        outgoing.finish(lambda: finished.append(False))
+        assert finished == [True]
+        assert outgoing.finished
+        assert not outgoing.free
+
+    def test_waits_and_is_called_once(self):
+        outgoing, transport = stalled()
+        outgoing.write(b"abc")
+        finished: list[int] = []
+        outgoing.finish(lambda: finished.append(1))
+        outgoing.finish(lambda: finished.append(2))
+        assert not finished
+        transport.flow()
+        assert len(finished) == 1
+        assert transport.value() == b"abc"
+
+    def test_the_lost_do_not_finish(self):
+        outgoing, _ = stalled()
+        outgoing.write(b"abc")
+        finished: list[bool] = []
+        outgoing.finish(lambda: finished.append(True))
+        outgoing.lost(ConnectionLost())
+        outgoing.resumeProducing()
+        assert not finished
+        assert outgoing.size == 0
+
+
+writes = st.one_of(st.binary(min_size=1, max_size=40), st.integers(0, 30))
+
+
+@given(st.integers(0, 30), st.lists(writes, max_size=60))
+def test_a_socket_gets_every_octet_once_in_order(room, steps):
+    """Octets are written, and a number gives the socket that much room."""
+    socket = Socket(room)
+    outgoing = make(socket, max_buffered=1 << 20)
+    written = b""
+    for step in steps:
+        if isinstance(step, bytes):
+            outgoing.write(step)
+            written += step
+        else:
+            socket.flow(step)
+        assert written.startswith(socket.taken)
+        assert outgoing.buffered >= len(written) - len(socket.taken)
+        assert outgoing.free == (len(socket.taken) == len(written))
+    socket.flow(len(written))
+    assert socket.taken == written
+    assert (outgoing.buffered, outgoing.free) == (0, True)

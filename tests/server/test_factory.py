@@ -1,0 +1,535 @@
+"""Tests of `twisted_beastws.server.factory`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from functools import partial, wraps
+from typing import Any
+
+import pytest
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
+from twisted.internet.error import ConnectionAborted, ConnectionLost
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from zope.interface.verify import verifyObject
+
+from twisted_beastws import (
+    ConnectionClosed,
+    Limits,
+    Request,
+    Response,
+    State,
+    Timeouts,
+    WebSocketProtocol,
+    WebSocketServerFactory,
+)
+from twisted_beastws.wire.closing import Close
+
+from ..support.inside import inside
+
+pytestmark = pytest.mark.usefixtures("logged")
+
+
+class Outcome(list[Any]):
+    """What a Deferred fired with; a failure as its exception."""
+
+    def __init__(self, deferred: Deferred[Any]) -> None:
+        deferred.addCallbacks(self.append, lambda failure: self.append(failure.value))
+
+
+def close(code: int, reason: str = "") -> bytes:
+    return b"\x88" + bytes((2 + len(reason),)) + code.to_bytes(2, "big") + reason.encode()
+
+
+async def echo(ws: WebSocketProtocol) -> None:
+    async for message in ws:
+        ws.send(message)
+        await ws.drain()
+
+
+async def greet(ws: WebSocketProtocol, greeting: str = "hello") -> None:
+    ws.send(greeting)
+    await ws.receive()
+
+
+class Greeter:
+    """A handler that keeps something between its connections."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def serve(self, ws: WebSocketProtocol) -> None:
+        self.count += 1
+        ws.send(str(self.count))
+        await ws.receive()
+
+    async def __call__(self, ws: WebSocketProtocol) -> None:
+        await self.serve(ws)
+
+
+@inlineCallbacks
+def greet_older(ws: WebSocketProtocol, greeting: str = "hello") -> Generator[Deferred[Any], Any, None]:
+    ws.send(greeting)
+    said = yield ws.receive()
+    if said == "fail":
+        raise ZeroDivisionError
+    ws.send(said)
+
+
+class Older:
+    @inlineCallbacks
+    def serve(self, ws: WebSocketProtocol) -> Generator[Deferred[Any], Any, None]:
+        yield greet_older(ws)
+
+
+class TestFactory:
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"deflate": True}, r"deflate=True: give Deflate\(...\)"),
+            ({"origins": "https://a"}, r"origins='https://a': give Origins\(...\)"),
+            ({"limits": {"max_message_size": 1}}, r"give Limits\(...\)"),
+            ({"timeouts": 5}, r"give Timeouts\(...\)"),
+            ({"subprotocols": "chat"}, "subprotocols='chat': give a list of names"),
+            ({"subprotocols": None}, "subprotocols=None: give a list of names"),
+            ({"subprotocols": [b"chat"]}, "subprotocols: b'chat' is no name: give str"),
+            ({"decorator": Response(200)}, "decorator: give a function, not a value of type Response"),
+            ({"clock": 5}, "clock: give a reactor or another IReactorTime, not a value of type int"),
+            ({"clock": Clock}, "clock: give a reactor or another IReactorTime, not the class Clock"),
+        ],
+    )
+    def test_options_of_another_kind_are_refused(self, options, told):
+        with pytest.raises(TypeError, match=told):
+            WebSocketServerFactory(echo, **options)
+
+    @pytest.mark.parametrize("name", ["", "a b", "a,b", "\u00e9", "a\r\nX: y"])
+    def test_subprotocols_are_tokens(self, name):
+        with pytest.raises(ValueError) as refused:
+            WebSocketServerFactory(echo, subprotocols=["chat", name])
+        assert str(refused.value) == (
+            f"subprotocols: {name!r} is no name: only the characters of a token may stand in it"
+        )
+
+    @pytest.mark.parametrize(
+        ("made", "what"),
+        [
+            (None, "a value of type NoneType"),
+            (Protocol(), "a value of type Protocol"),
+            (WebSocketProtocol, "the class WebSocketProtocol"),
+        ],
+    )
+    def test_what_makes_something_else_is_told(self, clock, made, what):
+        factory = WebSocketServerFactory(lambda: made, clock=clock)
+        with pytest.raises(TypeError) as refused:
+            factory.buildProtocol(None)
+        assert str(refused.value) == f"make() gave {what}, not a WebSocketProtocol"
+        assert factory.connections == set()
+
+    def test_a_generator_function_needs_inline_callbacks(self):
+        def handler(ws: WebSocketProtocol) -> Generator[Deferred[Any], Any, None]:
+            yield ws.receive()
+
+        def waiting() -> Generator[None, None, None]:
+            yield
+
+        for what in (handler, waiting, partial(handler, None)):
+            with pytest.raises(TypeError) as refused:
+                WebSocketServerFactory(what)
+            assert str(refused.value) == (
+                f"{what!r} is a generator function: put @inlineCallbacks over it, or make it a coroutine function "
+                "(async def)"
+            )
+
+    def test_is_one(self, clock):
+        assert verifyObject(IProtocolFactory, WebSocketServerFactory(echo, clock=clock))
+
+    def test_makes_protocols_of_a_class(self, clock):
+        class Mine(WebSocketProtocol): ...
+
+        factory = WebSocketServerFactory(Mine, clock=clock)
+        protocol = factory.buildProtocol(None)
+        assert type(protocol) is Mine
+        assert protocol.factory is inside(protocol).server is factory
+        assert inside(protocol).settings is factory.settings
+        assert factory.buildProtocol(None) is not protocol
+
+    def test_makes_protocols_of_whatever_makes_them(self, clock):
+        class Mine(WebSocketProtocol):
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+        for make in (lambda: Mine("a"), partial(Mine, "a"), partial(Mine, name="a")):
+            protocol = WebSocketServerFactory(make, clock=clock).buildProtocol(None)
+            assert protocol.name == "a"
+
+    @pytest.mark.parametrize("what", [None, "text", 1, Protocol])
+    def test_of_something_else_it_says_so(self, what):
+        with pytest.raises(TypeError, match=repr(what)):
+            WebSocketServerFactory(what)
+
+    def test_of_what_needs_arguments_it_says_so(self):
+        class Mine(WebSocketProtocol):
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+        def handler(ws: WebSocketProtocol) -> None: ...
+
+        for what in (handler, Mine("a").send, lambda *, name: Mine(name)):
+            with pytest.raises(TypeError, match=f"^{re.escape(repr(what))} cannot be called without arguments: give "):
+                WebSocketServerFactory(what)
+
+    def test_of_what_may_need_none_it_is_one(self, clock):
+        class Mine(WebSocketProtocol):
+            def __init__(self, name: str = "a", *rest: str, **more: str) -> None:
+                self.name = name
+
+        @wraps(WebSocketProtocol.send)
+        def wrapping() -> Mine:
+            return Mine()
+
+        class Needing(WebSocketProtocol):
+            def __init__(self, name: str) -> None: ...
+
+        # A subclass may put in its place what makes one.
+        WebSocketServerFactory(Needing)
+        for make in (Mine, wrapping, lambda *names, **more: Mine(*names, **more), partial(next, iter([Mine()]))):
+            assert WebSocketServerFactory(make, clock=clock).buildProtocol(None).name == "a"
+
+    def test_shares_the_settings(self, clock):
+        factory = WebSocketServerFactory(echo, subprotocols=["a"], timeouts=Timeouts(close=1.0), clock=clock)
+        assert factory.settings.subprotocols == ("a",)
+        assert factory.settings.timeouts.close == 1.0
+        assert factory.settings.clock is clock
+
+    def test_knows_its_connections(self, connect, clock):
+        factory = WebSocketServerFactory(echo, clock=clock)
+        first = connect(factory=factory)
+        second = connect(factory=factory, opened=False)
+        assert factory.connections == {first.protocol, second.protocol}
+        first.leaves()
+        assert factory.connections == {second.protocol}
+        second.leaves()
+        assert factory.connections == set()
+
+
+class TestCoroutine:
+    def test_echoes(self, connect):
+        peer = connect(echo)
+        peer.sends(peer.text("a"), peer.frame(0x82, b"b"))
+        assert peer.reads() == b"\x81\x01a\x82\x01b"
+        peer.sends(peer.close(1001))
+        assert peer.reads() == close(1001)
+        peer.leaves()
+
+    @pytest.mark.parametrize(
+        ("handler", "sent"),
+        [
+            (partial(greet, greeting="hi"), b"\x81\x02hi"),
+            (Greeter().serve, b"\x81\x011"),
+            (Greeter(), b"\x81\x011"),
+            (greet_older, b"\x81\x05hello"),
+            (partial(greet_older, greeting="hi"), b"\x81\x02hi"),
+            (Older().serve, b"\x81\x05hello"),
+        ],
+        ids=["partial", "method", "object", "older", "partial of older", "method of older"],
+    )
+    def test_of_any_kind(self, connect, handler, sent):
+        peer = connect(handler, opened=False)
+        peer.sends(peer.HEAD)
+        assert peer.reads().endswith(b"\r\n\r\n" + sent)
+        peer.leaves()
+
+    def test_returning_closes_with_1000(self, connect):
+        peer = connect(greet)
+        peer.sends(peer.text("bye"))
+        assert peer.reads() == close(1000)
+        peer.sends(peer.close())
+        assert peer.transport.disconnecting
+        peer.leaves()
+        assert peer.protocol.close_reason.clean
+
+    def test_an_older_one_that_returns_or_raises(self, connect, logged):
+        peer = connect(greet_older)
+        peer.reads()
+        peer.sends(peer.text("bye"))
+        assert peer.reads() == b"\x81\x03bye" + close(1000)
+        peer = connect(greet_older)
+        peer.reads()
+        peer.sends(peer.text("fail"))
+        assert peer.reads() == close(1011)
+        assert len(logged(ZeroDivisionError)) == 1
+
+    def test_returning_at_once(self, connect):
+        async def nothing(ws: WebSocketProtocol) -> None: ...
+
+        peer = connect(nothing, opened=False)
+        peer.sends(peer.HEAD)
+        assert peer.reads().endswith(b"\r\n\r\n" + close(1000))
+        peer.leaves()
+
+    def test_returning_after_the_close_changes_nothing(self, connect):
+        async def leave(ws: WebSocketProtocol) -> None:
+            await ws.receive()
+            ws.close(4000)
+
+        peer = connect(leave)
+        peer.sends(peer.text("a"))
+        assert peer.reads() == close(4000)
+        peer.leaves()
+
+    def test_raising_is_logged_once_and_closes_with_1011(self, connect, logged):
+        async def fail(ws: WebSocketProtocol) -> None:
+            await ws.receive()
+            raise ZeroDivisionError
+
+        peer = connect(fail)
+        peer.sends(peer.text("a"))
+        assert peer.reads() == close(1011)
+        assert len(logged(ZeroDivisionError)) == 1
+        peer.leaves()
+        assert isinstance(peer.protocol.close_reason.error, ZeroDivisionError)
+
+    def test_raising_after_the_end_is_logged_once(self, connect, logged):
+        async def fail(ws: WebSocketProtocol) -> None:
+            try:
+                await ws.receive()
+            except ConnectionClosed:
+                raise ZeroDivisionError from None
+
+        peer = connect(fail)
+        peer.leaves()
+        assert len(logged(ZeroDivisionError)) == 1
+
+    @pytest.mark.parametrize("how", ["lost", "closed"])
+    def test_hears_of_the_end_and_need_not_mind(self, connect, how):
+        peer = connect(greet)
+        if how == "closed":
+            peer.sends(peer.close(4000))
+        peer.leaves(ConnectionLost())
+
+    def test_the_end_of_another_connection_is_its_own_affair_but_ends_it(self, connect):
+        """A proxy's other side is gone: that is no fault to log, and nobody serves this side any more."""
+        other = connect(WebSocketProtocol)
+
+        async def forward(ws: WebSocketProtocol) -> None:
+            async for message in ws:
+                other.protocol.send(message)
+
+        peer = connect(forward)
+        other.leaves()
+        peer.sends(peer.text("a"))
+        assert peer.reads() == close(1000)
+        assert peer.protocol.state is State.CLOSING
+        peer.leaves()
+
+    def test_paces_the_peer(self, connect):
+        """While the handler waits for its own peer to read, no more is read from it than the queue holds."""
+        peer = connect(echo, limits=Limits(max_message_size=1000, max_buffered=1000, high_water=500, low_water=100))
+        peer.transport.stall()
+        sent = 0
+        while peer.transport.producerState == "producing":
+            peer.sends(peer.frame(0x82, bytes(200)))
+            sent += 1
+            assert sent < 50
+        assert peer.protocol.state is State.OPEN
+        assert peer.protocol.buffered_amount < 1000
+        peer.transport.flow()
+        assert peer.reads() == (b"\x82\x7e\x00\xc8" + bytes(200)) * sent
+        assert peer.transport.producerState == "producing"
+
+
+def says(peer: Any) -> int:
+    """The status of the answer to a handshake."""
+    peer.sends(peer.HEAD)
+    return int(peer.reads().split(b" ")[1])
+
+
+class TestLimits:
+    @pytest.mark.parametrize("limit", [1, 3])
+    def test_so_many_connections(self, connect, clock, limit):
+        factory = WebSocketServerFactory(echo, limits=Limits(max_connections=limit), clock=clock)
+        peers = [connect(factory=factory) for _ in range(limit)]
+        late = connect(factory=factory, opened=False)
+        assert says(late) == 503
+        peers[0].leaves()
+        assert says(connect(factory=factory, opened=False)) == 101
+        assert says(connect(factory=factory, opened=False)) == 503
+
+    def test_the_refused_may_try_again(self, connect, clock):
+        factory = WebSocketServerFactory(echo, limits=Limits(max_connections=1), clock=clock)
+        first, second = connect(factory=factory), connect(factory=factory, opened=False)
+        second.sends(second.HEAD)
+        answer = second.reads()
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert answer.endswith(b"\r\n\r\nThe server has too many connections; try again later")
+        first.leaves()
+        if not second.transport.disconnecting:
+            assert says(second) == 101
+
+    def test_so_many_connections_from_an_address(self, connect, clock):
+        factory = WebSocketServerFactory(echo, limits=Limits(max_connections_per_peer=2), clock=clock)
+
+        def arrive(host: str, port: int) -> Any:
+            peer = connect(factory=factory, opened=False)
+            peer.transport.peerAddr = IPv4Address("TCP", host, port)
+            return peer
+
+        first, second = arrive("127.0.0.1", 1), arrive("127.0.0.1", 2)
+        assert [says(first), says(second), says(arrive("127.0.0.1", 3))] == [101, 101, 503]
+        assert says(arrive("127.0.0.2", 4)) == 101
+        first.leaves()
+        assert [says(arrive("127.0.0.1", 5)), says(arrive("127.0.0.1", 6))] == [101, 503]
+
+    def test_peers_without_an_address_are_not_one_peer(self, connect, clock):
+        factory = WebSocketServerFactory(echo, limits=Limits(max_connections_per_peer=1), clock=clock)
+        for _ in range(3):
+            peer = connect(factory=factory, opened=False)
+            peer.transport.peerAddr = object()
+            assert says(peer) == 101
+
+    def test_the_declined_take_no_place_for_good(self, connect, clock):
+        class Choosy(WebSocketProtocol):
+            def upgrade_requested(self, request: Request) -> Response | None:
+                return Response(403) if self.user is None else None
+
+        factory = WebSocketServerFactory(
+            Choosy, limits=Limits(max_connections=1, max_connections_per_peer=1), clock=clock
+        )
+        for _ in range(3):
+            peer = connect(factory=factory, opened=False)
+            assert [says(peer), says(peer)] == [403, 403]
+            peer.protocol.user = "somebody"
+            assert says(peer) == 101
+            peer.leaves()
+
+    def test_the_declined_keep_nobody_out(self, connect, clock):
+        class Choosy(WebSocketProtocol):
+            def upgrade_requested(self, request: Request) -> Response | None:
+                return Response(403) if self.user is None else None
+
+        factory = WebSocketServerFactory(Choosy, limits=Limits(max_connections=1), clock=clock)
+        declined = connect(factory=factory, opened=False)
+        assert says(declined) == 403
+        welcome = connect(factory=factory, opened=False)
+        welcome.protocol.user = "somebody"
+        assert says(welcome) == 101
+
+    def test_the_limits_count_what_is_about_to_open(self, connect, clock):
+        class Slow(WebSocketProtocol):
+            def upgrade_requested(self, request: Request) -> Deferred[None]:
+                return Deferred()
+
+        factory = WebSocketServerFactory(Slow, limits=Limits(max_connections=1), clock=clock)
+        first, second = connect(factory=factory, opened=False), connect(factory=factory, opened=False)
+        first.sends(first.HEAD)
+        assert says(second) == 503
+        first.leaves()
+        third = connect(factory=factory, opened=False)
+        third.sends(third.HEAD)
+        assert third.reads() == b""
+
+
+class TestDrain:
+    def test_closes_all_and_fires_when_they_are_gone(self, connect, clock):
+        factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
+        peers = [connect(factory=factory) for _ in range(3)]
+        drained = Outcome(factory.drain())
+        for peer in peers:
+            assert peer.reads() == close(1001, "the server is shutting down")
+            assert drained == []
+            peer.sends(peer.close(1001))
+            peer.leaves()
+            assert peer.protocol.close_reason.clean
+        assert drained == [None]
+        assert clock.calls == []
+
+    def test_with_a_code_of_ones_own(self, connect, clock):
+        factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
+        peer = connect(factory=factory)
+        factory.drain(1012, "back soon")
+        assert peer.reads() == close(1012, "back soon")
+
+    def test_of_none_is_done(self, clock):
+        factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
+        assert Outcome(factory.drain()) == [None]
+        assert Outcome(factory.drain()) == [None]
+
+    def test_twice(self, connect, clock):
+        factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
+        peer = connect(factory=factory)
+        drained = [Outcome(factory.drain()), Outcome(factory.drain())]
+        peer.leaves()
+        assert drained == [[None], [None]]
+        assert Outcome(factory.drain()) == [None]
+
+    def test_drops_those_not_open_yet(self, connect, clock):
+        factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
+        peer = connect(factory=factory, opened=False)
+        peer.sends(peer.HEAD[:40])
+        drained = Outcome(factory.drain())
+        assert peer.transport.disconnected
+        peer.leaves(ConnectionAborted())
+        assert drained == [None]
+
+    def test_is_bounded(self, connect, clock):
+        factory = WebSocketServerFactory(WebSocketProtocol, timeouts=Timeouts(close=5.0), clock=clock)
+        peer = connect(factory=factory)
+        drained = Outcome(factory.drain())
+        clock.advance(5.1)
+        assert peer.transport.disconnected
+        peer.leaves(ConnectionAborted())
+        assert drained == [None]
+
+    def test_new_ones_are_answered_503_and_not_waited_for(self, connect, clock):
+        factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
+        peer = connect(factory=factory)
+        drained = Outcome(factory.drain())
+        late = connect(factory=factory, opened=False)
+        assert says(late) == 503
+        silent = connect(factory=factory, opened=False)
+        peer.leaves()
+        assert drained == [None]
+        assert says(connect(factory=factory, opened=False)) == 503
+        late.leaves()
+        silent.leaves()
+        assert clock.calls != []
+        assert len(factory.connections) == 1
+
+    def test_cancelling_its_deferred_does_no_harm(self, connect, clock):
+        factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
+        peer = connect(factory=factory)
+        first, second = factory.drain(), factory.drain()
+        outcomes = [Outcome(first), Outcome(second)]
+        first.cancel()
+        assert isinstance(outcomes[0][0], CancelledError)
+        peer.leaves()
+        assert outcomes[1] == [None]
+
+    def test_those_who_close_already_are_waited_for(self, connect, clock):
+        factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
+        peer = connect(factory=factory)
+        peer.protocol.close(4000)
+        drained = Outcome(factory.drain())
+        assert drained == []
+        peer.sends(peer.close(4000))
+        peer.leaves()
+        assert drained == [None]
+        assert peer.protocol.close_reason.sent == Close(4000)
+
+    def test_handlers_see_a_good_end(self, connect, clock):
+        ends: list[str] = []
+
+        async def handler(ws: WebSocketProtocol) -> None:
+            async for _ in ws:
+                pass
+            ends.append("end")
+
+        factory = WebSocketServerFactory(handler, clock=clock)
+        peer = connect(factory=factory)
+        factory.drain()
+        peer.sends(peer.close(1001))
+        peer.leaves()
+        assert ends == ["end"]

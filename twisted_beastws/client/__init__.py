@@ -1,0 +1,1 @@
+"""The client: `connect`, the endpoint, proxies and reconnecting."""

@@ -1,0 +1,362 @@
+"""Clients: `connect` to a URL, and the endpoint that does it for ``ClientService``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from inspect import isclass, iscoroutinefunction, isgeneratorfunction
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast, overload
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import NoProtocol
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_beastws.budget import MemoryBudget
+from twisted_beastws.client.proxies import endpoint_through, over_tls, parse_proxy
+from twisted_beastws.connection.application_transport import ApplicationTransport
+from twisted_beastws.connection.operation import forget_frames, settled
+from twisted_beastws.errors import HandshakeTimeout, TooManyRedirects, UpgradeDeclined
+from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts, check_decorator, kind_of
+from twisted_beastws.protocol import WebSocketProtocol, connection_of
+from twisted_beastws.wire.http import Request, Response, fields_given
+from twisted_beastws.wire.url import WebSocketURL
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+    from typing_extensions import Unpack
+
+P = TypeVar("P", bound=WebSocketProtocol)
+
+REDIRECTS = frozenset((301, 302, 303, 307, 308))
+ACROSS_ORIGINS = frozenset(("accept", "accept-language", "cache-control", "pragma", "user-agent"))
+"""The caller's fields, in lower case, that follow a redirect to another origin: any other may hold a secret."""
+HANDSHAKES_OWN = frozenset(
+    (
+        "upgrade",
+        "connection",
+        "sec-websocket-key",
+        "sec-websocket-version",
+        "sec-websocket-extensions",
+        "content-length",
+        "transfer-encoding",
+    )
+)
+"""The fields, in lower case, that a caller may not give: what makes the request a handshake (RFC 6455 §4.1), and what
+would give it a body."""
+
+
+class FactoryBefore(Factory):
+    """Stands before a client's ``factory``, and begins and ends with it. Raises TypeError for what is none."""
+
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory) -> None:
+        if isclass(factory) or not hasattr(factory, "buildProtocol"):
+            raise TypeError(f"factory: give Factory.forProtocol(YourProtocol), not {kind_of(factory)}")
+        self._factory = factory
+
+    def doStart(self) -> None:
+        self._factory.doStart()
+
+    def doStop(self) -> None:
+        self._factory.doStop()
+
+    def make(self, addr: IAddress | None) -> Any:
+        """What that factory builds."""
+        return self._factory.buildProtocol(cast("IAddress", addr))
+
+
+class _ClientFactory(FactoryBefore):
+    """Makes the caller's protocol a client's end."""
+
+    def __init__(self, factory: IProtocolFactory, settings: Settings) -> None:
+        super().__init__(factory)
+        self._settings = settings
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        protocol = self.make(addr)
+        if protocol is None:
+            # Not all that stand between, as TLS does, know what to make of None.
+            raise NoProtocol
+        # A wrapper, as ClientService's, passes on what it has not itself.
+        if isclass(protocol) or not hasattr(protocol, "as_client"):
+            raise TypeError(f"factory: it made {protocol!r}, which is no WebSocketProtocol")
+        websocket = protocol.as_client(self._settings)
+        return protocol if protocol is websocket else _Attempt(protocol, websocket)
+
+
+class _Attempt:
+    """Stands before a protocol that wraps ours, as ``ClientService``'s does, until the WebSocket is open.
+
+    A wrapper must not hear of the end of a connection that `WebSocketClientEndpoint.connect` never gave out; and it
+    keeps the transport for itself, to close it, which is to be by the closing handshake.
+    """
+
+    def __init__(self, wrapper: Any, websocket: WebSocketProtocol) -> None:
+        self.wrapper = wrapper
+        self.opened = False
+        self._websocket = websocket
+
+    def makeConnection(self, transport: Any) -> None:
+        self.wrapper.makeConnection(ApplicationTransport(connection_of(self._websocket), transport))
+
+    def connectionLost(self, reason: Failure) -> None:
+        (self.wrapper if self.opened else self._websocket).connectionLost(reason)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._websocket, name)
+
+
+@implementer(IStreamClientEndpoint)
+class WebSocketClientEndpoint:
+    """Connects to ``url``; the factory given to `connect` makes the `WebSocketProtocol`, which comes back open.
+
+    reactor: None is the installed one. url: ``ws:`` or ``wss:``; userinfo becomes HTTP Basic credentials.
+    endpoint: to be connected to in place of the URL's host and port; TLS is spoken over it for ``wss:``. A redirect to
+        another origin is not followed then, for the new connection would bypass it.
+    headers: more fields of the request. decorator: gets the `Request` before each attempt; may be a coroutine function.
+    tls: ``IOpenSSLClientConnectionCreator`` in place of one that trusts the platform's authorities; or a function of
+        the host's name that gives one, for redirects may lead to another host. The certificate must be valid for the
+        URL's host in any case, except for a `twisted_beastws.tls.unverified.UnverifiedTLS`.
+    proxy: a proxy to connect through: ``http://user:password@host:port``, ``https://...`` or ``socks5://...``;
+        ``"env"`` reads ``https_proxy``, ``http_proxy`` (for ``ws:``), ``all_proxy``, ``no_proxy`` at each connection.
+    max_redirects: followed at most; away from TLS never. To another origin go no subprotocols, and of ``headers`` only
+        Accept, Accept-Language, Cache-Control, Pragma and User-Agent. 5 (picows).
+    subprotocols, timeouts, limits: as for a server.
+    deflate: the compression that is offered; None, the default, offers none.
+    budget: a `MemoryBudget` that this shares with the process's other connections; None, the default, is no bound.
+
+    Raises ``ValueError`` or ``TypeError`` for what cannot be: a URL that is none, headers that cannot be sent or are
+    the handshake's own, options of another kind. last_failure: why the latest attempt failed, or None.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        url: str,
+        *,
+        endpoint: IStreamClientEndpoint | None = None,
+        headers: Mapping[str, str | Sequence[str]] | None = None,
+        decorator: Decorator | None = None,
+        subprotocols: Sequence[str] = (),
+        tls: Any = None,
+        proxy: str | None = None,
+        max_redirects: int = 5,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        deflate: Deflate | None = None,
+        budget: MemoryBudget | None = None,
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
+        self.reactor: Any = reactor
+        self._url = _parsed("url", url)
+        self._proxy = None if proxy is None else parse_proxy(proxy)
+        if endpoint is not None and (isclass(endpoint) or not hasattr(endpoint, "connect")):
+            raise TypeError(f"endpoint: give one as clientFromString(reactor, ...) makes, not {kind_of(endpoint)}")
+        check_decorator(decorator)
+        _check_tls(tls)
+        self._endpoint = endpoint
+        self._headers = _fields({} if headers is None else headers)
+        self._decorator = decorator
+        self._tls = tls
+        self._max_redirects = max_redirects
+        self._settings = Settings(
+            subprotocols=subprotocols,
+            timeouts=timeouts or Timeouts(),
+            limits=limits or Limits(),
+            deflate=deflate,
+            clock=reactor,
+            budget=budget,
+        )
+        self.last_failure: Failure | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {shown(self._url)}>"
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect, and perform the opening handshake.
+
+        Fires with the factory's protocol when its WebSocket is open. Fails with a `HandshakeError`, or with what the
+        endpoint below failed with; with TypeError for a factory that is none, or makes no `WebSocketProtocol`.
+        ``Timeouts.handshake`` bounds each of the two steps, of each redirect's, too. Cancelling drops everything, and
+        fails with ``CancelledError``.
+        """
+        self.last_failure = None
+        connecting = Deferred.fromCoroutine(self._connect(protocolFactory))
+
+        def cancel(outcome: Deferred[IProtocol]) -> None:
+            # What endpoints fail with when they are cancelled differs from one to the next.
+            outcome.errback(CancelledError())
+            connecting.cancel()
+
+        outcome: Deferred[IProtocol] = Deferred(cancel)
+        connecting.addBoth(self._connected, outcome)
+        return outcome
+
+    def _connected(self, result: IProtocol | Failure, outcome: Deferred[IProtocol]) -> None:
+        if isinstance(result, Failure):
+            self.last_failure = _without_frames(result)
+        if not outcome.called:
+            outcome.callback(result)
+
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        url, redirects = self._url, self._max_redirects
+        while True:
+            try:
+                return await self._attempt(url, factory)
+            except UpgradeDeclined as error:
+                target = _redirected(url, error.response) if self._max_redirects else None
+                if target is None:
+                    raise
+                if not redirects or (url.secure and not target.secure) or self._leaves_endpoint(target):
+                    raise TooManyRedirects(error.response) from None
+            url, redirects = target, redirects - 1
+
+    def _leaves_endpoint(self, target: WebSocketURL) -> bool:
+        return self._endpoint is not None and target.origin != self._url.origin
+
+    async def _attempt(self, url: WebSocketURL, factory: IProtocolFactory) -> IProtocol:
+        settings = self._settings
+        if url.origin != self._url.origin:
+            # Some servers take a token as a subprotocol.
+            settings = replace(settings, subprotocols=())
+        connecting = self._endpoint_for(url).connect(_ClientFactory(factory, settings))
+        if self._settings.timeouts.handshake is not None:
+            connecting.addTimeout(self._settings.timeouts.handshake, self.reactor, _timed_out)
+        protocol: Any = await connecting
+        try:
+            opening = protocol.handshake(url.host_field, url.target, decorator=self._decorating(url))
+            await opening.addErrback(_without_frames)
+        except BaseException:
+            # A declined handshake may have left the connection open; the next attempt makes its own.
+            protocol.abort()
+            raise
+        if isinstance(protocol, _Attempt):
+            protocol.opened = True
+            return cast(IProtocol, protocol.wrapper)
+        return cast(IProtocol, protocol)
+
+    def _decorating(self, url: WebSocketURL) -> Decorator:
+        async def decorate(request: Request) -> None:
+            same_origin = url.origin == self._url.origin
+            for name, values in self._headers.items():
+                if same_origin or name.lower() in ACROSS_ORIGINS:
+                    request.headers.setRawHeaders(name, values)
+            if url.authorization is not None and not request.headers.hasHeader("Authorization"):
+                request.headers.setRawHeaders("Authorization", [url.authorization])
+            if self._decorator is not None and same_origin:
+                await settled(self._decorator(request))
+
+        return decorate
+
+    def _endpoint_for(self, url: WebSocketURL) -> IStreamClientEndpoint:
+        endpoint = self._endpoint or endpoint_through(self.reactor, self._proxy, url)
+        return over_tls(endpoint, url.host, self._tls) if url.secure else endpoint
+
+
+def shown(url: WebSocketURL) -> str:
+    """The URL for a log: without its userinfo, and without its query, which may have a token."""
+    path, asks, _ = url.target.partition("?")
+    return f"{url.scheme}://{url.host_field}{path}{asks and '?...'}"
+
+
+def _parsed(name: str, url: Any) -> WebSocketURL:
+    if not isinstance(url, str):
+        raise TypeError(f"{name}: give a URL as str, not {type(url).__name__}")
+    return WebSocketURL.parse(url)
+
+
+def _fields(headers: Any) -> dict[str, list[str]]:
+    """The caller's fields, each with a list of values. Raises TypeError or ``ValueError`` that names the argument."""
+    fields = fields_given(headers)
+    for name in fields:
+        if name.lower() in HANDSHAKES_OWN:
+            raise ValueError(f"headers[{name!r}]: this field is the handshake's own")
+    return fields
+
+
+def _redirected(url: WebSocketURL, response: Response) -> WebSocketURL | None:
+    """Where an answer redirects to, or None where it does not."""
+    location = response.field("Location")
+    if response.status not in REDIRECTS or location is None:
+        return None
+    try:
+        return url.join(location)
+    except ValueError:
+        return None
+
+
+def _without_frames(failure: Failure) -> Failure:
+    # They would keep the connection for as long as the failure is remembered; its traceback stays as text.
+    failure.cleanFailure()
+    forget_frames(failure.value)
+    return failure
+
+
+def _timed_out(result: object, seconds: float) -> Failure:
+    return Failure(HandshakeTimeout(f"The connection was not made in {seconds:g} s"))
+
+
+def _check_tls(tls: Any) -> None:
+    known = any(hasattr(tls, name) for name in ("clientConnectionForTLS", "getContext"))
+    if tls is not None and not callable(tls) and not known:
+        raise TypeError(
+            f"tls: give optionsForClientTLS(host, ...), or a function that makes it of a host's name, not "
+            f"{kind_of(tls)}: wss: in the URL asks for TLS"
+        )
+
+
+class ClientOptions(TypedDict, total=False):
+    """What `connect` takes for its `WebSocketClientEndpoint`."""
+
+    endpoint: IStreamClientEndpoint | None
+    headers: Mapping[str, str | Sequence[str]] | None
+    decorator: Decorator | None
+    subprotocols: Sequence[str]
+    tls: Any
+    proxy: str | None
+    max_redirects: int
+    timeouts: Timeouts | None
+    limits: Limits | None
+    deflate: Deflate | None
+    budget: MemoryBudget | None
+
+
+@overload
+def connect(
+    url: str, *, protocol: Callable[[], P], reactor: Any = None, **options: Unpack[ClientOptions]
+) -> Deferred[P]: ...
+
+
+@overload
+def connect(url: str, *, reactor: Any = None, **options: Unpack[ClientOptions]) -> Deferred[WebSocketProtocol]: ...
+
+
+def connect(
+    url: str,
+    *misplaced: object,
+    protocol: Callable[[], Any] = WebSocketProtocol,
+    reactor: Any = None,
+    **options: Unpack[ClientOptions],
+) -> Deferred[Any]:
+    """Connect to ``url``; fires with an open ``protocol`` (its class, or what else makes one).
+
+    options: those of `WebSocketClientEndpoint`, which raises for what it cannot take. It always fires, once: see
+    `WebSocketClientEndpoint.connect`.
+    """
+    if misplaced:
+        raise TypeError("connect() takes the URL alone by its place: write connect(url, reactor=reactor)")
+    if iscoroutinefunction(protocol) or isgeneratorfunction(protocol):
+        raise TypeError(
+            f"protocol: give a subclass of WebSocketProtocol, not the coroutine function {protocol!r}: a client's code "
+            "goes on behind ws = await connect(url)"
+        )
+    if not callable(protocol) or (isclass(protocol) and not issubclass(protocol, WebSocketProtocol)):
+        raise TypeError(f"protocol: give a subclass of WebSocketProtocol, or what makes one, not {kind_of(protocol)}")
+    factory = Factory.forProtocol(cast(Any, protocol))
+    factory.noisy = False
+    return WebSocketClientEndpoint(reactor, url, **options).connect(factory)

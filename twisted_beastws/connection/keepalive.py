@@ -1,0 +1,301 @@
+"""A connection's deadlines and pings: whether the peer is still there, and whether it is in time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from twisted_beastws.connection.scheduler import PingScheduler
+from twisted_beastws.options import Timeouts
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_beastws.wire.session import Session
+
+
+MAX_LOOKS = 128
+"""Looks at a peer that seems silent while data of it comes in, at most: in as many turns the reactor reads 8 MiB, more
+than a socket's receive buffer holds."""
+
+
+class Owner(Protocol):
+    """The connection whose liveness it is."""
+
+    reading_paused: bool
+
+    def deadline_passed(self) -> None:
+        """What was given a deadline is not done."""
+
+    def timed_out(self, what: str) -> None:
+        """The peer of an open connection is silent or slow; ``what`` says it in words."""
+
+    def may_ping(self) -> bool:
+        """A ping would leave now, not wait behind others."""
+
+    def turns(self) -> int:
+        """How often the peer made room for what waits; it grows."""
+
+    def unaccepted(self) -> int:
+        """Bytes in the system's buffer that the peer has not accepted, or 0 if that is unknown."""
+
+    def stopped_reading(self, what: str) -> None:
+        """The peer of an open connection has accepted nothing for too long; ``what`` says it in words."""
+
+
+LOOKS = 4
+"""Looks at a connection in ``Timeouts.send``: a peer that accepts nothing is closed after at most 5/4 of it."""
+
+
+class Liveness:
+    """Watches over one connection on the shared `PingScheduler`.
+
+    latency: seconds that the latest ping took to be answered, or None.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_heard_at",
+        "_looks",
+        "_now",
+        "_owner",
+        "_paused_at",
+        "_ping_due",
+        "_pinged_at",
+        "_pings",
+        "_ponged_at",
+        "_scheduler",
+        "_session",
+        "_stuck_at",
+        "_taken_at",
+        "_timeouts",
+        "_turns",
+        "_unaccepted",
+        "_waiting_at",
+        "due",
+        "latency",
+    )
+
+    def __init__(self, owner: Owner, clock: IReactorTime, timeouts: Timeouts) -> None:
+        self._owner: Owner | None = owner
+        self._timeouts = timeouts
+        self._scheduler = PingScheduler.of(clock)
+        self._now = self._scheduler.now
+        self._session: Session | None = None
+        self._deadline: float | None = None
+        self._ping_due: float | None = None
+        self._pinged_at: float | None = None
+        self._ponged_at = 0.0
+        self._paused_at = 0.0
+        self._taken_at = 0.0
+        # When it was first seen that octets wait while we read nothing, and since when none were taken.
+        self._stuck_at: float | None = None
+        self._turns = 0
+        # Since when bytes wait and none of them was accepted, as far as was seen, and how many the system had then.
+        self._waiting_at: float | None = None
+        self._unaccepted = 0
+        # How often the peer seemed silent in looks one behind the other, and the last octets at the latest of them.
+        self._looks = 0
+        self._heard_at: float | None = None
+        self._pings: deque[tuple[bytes, float, Deferred[float]]] | None = None
+        self.latency: float | None = None
+        self.due: int | None = None
+
+    def expect(self, seconds: float | None) -> None:
+        """Something must be done within ``seconds``, in place of what was expected before; None takes its time."""
+        now = self._now()
+        self._looks = 0
+        self._deadline = None if seconds is None else now + seconds
+        self._scheduler.watch(self, self._next_look(now))
+
+    def opened(self, session: Session) -> None:
+        """The connection is open: ping, and watch for silence, slow messages and old age."""
+        now = self._ponged_at = self._paused_at = self._now()
+        self._session = session
+        self._looks = 0
+        self._taken_at = now
+        self._turns = 0 if self._owner is None else self._owner.turns()
+        interval, lifetime = self._timeouts.ping_interval, self._timeouts.max_lifetime
+        self._ping_due = None if interval is None else now + interval
+        self._deadline = None if lifetime is None else now + lifetime
+        self._scheduler.watch(self, self._next_look(now))
+        session.wall = self._scheduler.wall
+        session.lead = self._scheduler.lead
+
+    def closing(self) -> None:
+        """The connection closes: the closing handshake, or the end of TCP, has its time."""
+        self._session = None
+        self.expect(self._timeouts.close)
+
+    def clock_was_set(self) -> None:
+        """Somebody set the clock that the reactor goes by: put the timer right, and notice the next time."""
+        self._scheduler.check_clock()
+        if self._session is not None:
+            self._session.lead = self._scheduler.lead
+
+    def paused(self) -> None:
+        """We read nothing from the peer for now."""
+        self._paused_at = self._now()
+
+    def resumed(self) -> None:
+        """We read again: the time since `paused` was ours, not the peer's."""
+        session = self._session
+        self._stuck_at = None
+        if session is not None:
+            now = self._now()
+            spent = now - self._paused_at
+            self._ponged_at += spent
+            session.received_at += spent
+            if session.message_began_at is not None:
+                session.message_began_at += spent
+            self._scheduler.watch(self, self._next_look(now))
+
+    def lost(self, error: Exception) -> None:
+        """The connection is gone: forget it, fail what waits for pongs."""
+        self._session = self._owner = self._deadline = None
+        self._scheduler.watch(self, None)
+        while self._pings:
+            _fail(self._pings.popleft()[2], error)
+
+    def ping_sent(self, payload: bytes, at: float) -> Deferred[float]:
+        """The application sent a ping at that time; fires with the seconds to its pong."""
+        if self._pings is None:
+            self._pings = deque()
+        pings = self._pings
+        answered: Deferred[float] = Deferred(lambda _: pings.remove(ping))
+        ping = (payload, at, answered)
+        pings.append(ping)
+        return answered
+
+    def pong_received(self, payload: bytes) -> None:
+        """Match a pong with the pings that wait; it answers all before its own too (RFC 6455 §5.5.3)."""
+        now = self._ponged_at = self._now()
+        pings = self._pings
+        if pings and any(payload == sent for sent, _, _ in pings):
+            sent = None
+            while pings and sent != payload:
+                sent, at, answered = pings.popleft()
+                self.latency = now - at
+                answered.callback(self.latency)
+        elif self._pinged_at is not None and not payload:
+            self.latency = now - self._pinged_at
+            self._pinged_at = None
+
+    def look(self, now: float) -> float | None:
+        """Do what is due; say when to look again."""
+        owner, session = self._owner, self._session
+        if owner is None:
+            return None
+        end = self._due_end(now, owner, session)
+        if end is None:
+            self._looks = 0
+            self._ping_if_due(now, owner)
+        elif self._has_read_all():
+            self._looks = 0
+            end()
+        else:
+            self._scheduler.look_after_reading(self)
+            return None
+        return self._next_look(now)
+
+    def _due_end(self, now: float, owner: Owner, session: Session | None) -> Callable[[], None] | None:
+        """What ends the connection for being late, or None."""
+        if self._deadline is not None and now >= self._deadline:
+            return self._end_at_deadline
+        if session is None:
+            return None
+        # A slow reader is not asked while octets wait for it, and may have nothing to say itself; but it reads.
+        turns = owner.turns()
+        moved = turns != self._turns
+        if moved:
+            self._turns, self._taken_at = turns, now
+        if moved or not owner.reading_paused or owner.may_ping():
+            self._stuck_at = None
+        elif self._stuck_at is None:
+            self._stuck_at = now
+        silent, slow = self._silent_at(session, now), self._slow_at(session, now)
+        if self._stopped_reading(now, owner, moved):
+            return partial(owner.stopped_reading, f"nothing was taken for {self._timeouts.send:g} s")
+        if silent is not None and now >= silent:
+            done = "received" if self._stuck_at is None else "taken"
+            return partial(owner.timed_out, f"nothing was {done} for {self._timeouts.idle:g} s")
+        if slow is not None and now >= slow:
+            return partial(owner.timed_out, f"a message was not finished in {self._timeouts.message:g} s")
+        return None
+
+    def _end_at_deadline(self) -> None:
+        self._deadline = None
+        assert self._owner is not None
+        self._owner.deadline_passed()
+
+    def _has_read_all(self) -> bool:
+        """Whether the reactor has read what the peer sent in time: the reactor may have been late, not the peer."""
+        heard_at = None if self._session is None else self._session.received_at
+        came, self._heard_at = heard_at != self._heard_at, heard_at
+        self._looks += 1
+        return self._looks > 1 and (not came or self._looks > MAX_LOOKS)
+
+    def _ping_if_due(self, now: float, owner: Owner) -> None:
+        session, interval = self._session, self._timeouts.ping_interval
+        if session is None or interval is None or self._ping_due is None or now < self._ping_due:
+            return
+        # The next one keeps the interval, however late this one is; those that were missed are left out.
+        self._ping_due += interval * (1 + (now - self._ping_due) // interval)
+        if self._ping_due <= now:
+            # By an error of rounding.
+            self._ping_due += interval
+        if owner.may_ping():
+            self._pinged_at = now
+            session.ping()
+
+    def _stopped_reading(self, now: float, owner: Owner, moved: bool) -> bool:
+        if self._timeouts.send is None or owner.may_ping():
+            self._waiting_at = None
+            return False
+        # A slow reader makes room in the transport rarely, but the system sees each of its acknowledgements.
+        unaccepted = owner.unaccepted()
+        if self._waiting_at is None or moved or unaccepted < self._unaccepted:
+            self._waiting_at = now
+        self._unaccepted = unaccepted
+        return now >= self._waiting_at + self._timeouts.send
+
+    def _next_look(self, now: float) -> float | None:
+        first, session = self._deadline, self._session
+        if session is not None:
+            send = self._timeouts.send
+            look = None if send is None else now + send / LOOKS
+            for time in (look, self._ping_due, self._silent_at(session, now), self._slow_at(session, now)):
+                if time is not None and (first is None or time < first):
+                    first = time
+        return first
+
+    def _silent_at(self, session: Session, now: float) -> float | None:
+        idle = self._timeouts.idle
+        if idle is None:
+            return None
+        # While we ourselves do not read, the peer's silence says nothing; that it takes nothing, either, does.
+        if self._owner is None or self._owner.reading_paused:
+            return (now if self._stuck_at is None else self._stuck_at) + idle
+        heard_at = self._ponged_at if self._timeouts.strict_pong else session.received_at
+        return max(heard_at, self._taken_at) + idle
+
+    def _slow_at(self, session: Session, now: float) -> float | None:
+        if self._timeouts.message is None:
+            return None
+        began = session.message_began_at
+        if began is None or self._owner is None or self._owner.reading_paused:
+            began = now
+        return began + self._timeouts.message
+
+
+def _fail(answered: Deferred[float], error: Exception) -> None:
+    # Not with the frames of those that were told before.
+    answered.errback(error.with_traceback(None))
+    if isinstance(answered.result, Failure) and answered.result.value is error and answered._debugInfo is not None:
+        # Who pings need not mind how it ended, nor be told that he did not. Whoever asks later has it yet.
+        answered._debugInfo.failResult = None

@@ -1,0 +1,457 @@
+"""The write buffer between a session and its transport, whose only producer it is."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol, cast
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IPullProducer, IPushProducer, ISystemHandle
+from zope.interface import implementer
+
+from twisted_beastws.budget import SENT, Account
+from twisted_beastws.connection.producers import stop
+from twisted_beastws.errors import BufferFull, LocalError
+from twisted_beastws.options import Limits
+from twisted_beastws.wire.codec import clear_send
+from twisted_beastws.wire.frames import GATHER_LIMIT, Opcode
+
+HAND_OVER = 1 << 16
+"""Bytes given to the transport at once: 64 KiB, Twisted's own ``bufferSize``. The transport may hold a copy of them."""
+
+AT_ONCE = 2 * HAND_OVER
+"""Bytes given to the transport undivided: as much as a session gathers, and the frame that it could not gather."""
+
+JOINED = 1 << 14
+"""Bytes up to which a frame is joined with those before it: 16 KiB. The overhead of a larger one is below 1 %."""
+
+OVERHEAD = 128
+"""Bytes that each further object in the queue takes beyond its content: its header, the allocator's, and a slot."""
+
+
+def most_at_once(max_buffered: int) -> int:
+    """Bytes that may be written at once: a message of ``max_buffered``, as it is in frames.
+
+    RFC 6455 §5.2 adds headers. A compressor may lengthen a message by this bound (zlib's ``deflateBound``).
+    """
+    return max_buffered + (max_buffered >> 3) + (max_buffered >> 6) + 64
+
+
+class Owner(Protocol):
+    """The connection whose octets they are."""
+
+    def overflowed(self) -> None:
+        """``Limits.max_buffered`` is reached under the policy ``close``."""
+
+    def transport_leaving(self) -> None:
+        """Somebody else told the transport to close."""
+
+
+@implementer(IPushProducer, IPullProducer)
+class Outgoing:
+    """Gives octets to the transport while it takes them and keeps the rest, bounded, whole frames at a time.
+
+    A plain TCP or UNIX socket is written to directly while its transport's buffer is empty: Twisted's own ``write``
+    would wait for another turn of the reactor and change the set of watched descriptors twice. As the transport's
+    *pull* producer we are told when its buffer has run empty. So on `twisted_beastws.uvreactor`. Any other transport
+    (TLS, tests) has us as a push producer. A socket on which TLS is started becomes such a transport.
+
+    free: the transport takes octets now, and nothing waits.
+    at_once: see `twisted_beastws.wire.frames.Sink`.
+    size: bytes that wait here. Small frames wait joined, so that ``size`` is close to the memory that they take.
+    held: the cost of messages that wait in the session, behind a streamed one.
+    account: gets `cost` whenever it changes, for a process-wide budget; None without one.
+    dropped: messages dropped under the policies ``drop`` and ``close``.
+    finished: all was given to the transport, and nothing more will be.
+    turns: how often the transport, which had enough, took octets again.
+    """
+
+    __slots__ = (
+        "_drains",
+        "_finish",
+        "_handed",
+        "_limits",
+        "_most",
+        "_owner",
+        "_pings",
+        "_pong",
+        "_producer",
+        "_producer_paused",
+        "_queue",
+        "_rest",
+        "_send",
+        "_transport",
+        "account",
+        "at_once",
+        "dropped",
+        "finished",
+        "free",
+        "held",
+        "size",
+        "turns",
+    )
+
+    def __init__(self, transport: Any, limits: Limits, owner: Owner, account: Account | None = None) -> None:
+        self._transport = transport
+        self._limits = limits
+        # Of an int's own type, and ours: it is read for each write.
+        self._most = int(limits.max_buffered)
+        self._owner: Owner | None = owner
+        self.account = account
+        self._send = _plain_send(transport)
+        self.at_once: Callable[[bytes], int] | None = None
+        # What is left of data that the system has begun to take, without what the transport has of it.
+        self._rest: memoryview | None = None
+        # Whole frames: small ones joined in a bytearray, large ones as they came.
+        self._queue: deque[bytes | bytearray] | None = None
+        self._pong: bytes | None = None
+        self._pings = b""
+        self._drains: list[Deferred[None]] | None = None
+        self._finish: Callable[[], None] | None = None
+        self._producer: Any = None
+        self._producer_paused = False
+        self._handed = 0
+        self.free = True
+        self.size = 0
+        self.held = 0
+        self.dropped = 0
+        self.turns = 0
+        self.finished = False
+        transport.registerProducer(self, not self.direct)
+        # By Nagle's algorithm a long message's end would wait for the peer's delayed acknowledgement. UNIX has none.
+        with suppress(AttributeError, OSError):
+            transport.setTcpNoDelay(True)
+
+    @property
+    def direct(self) -> bool:
+        """Whether the transport is plain TCP or UNIX, and we write past it; it asks for more when it is empty."""
+        return self._send is not None and not getattr(self._transport, "TLS", False)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes written to us that the operating system may not have yet."""
+        return self.size + self._handed
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of memory that wait here and in the session, with the overhead of their objects."""
+        waiting = self.size + self.held
+        if self._queue is not None:
+            waiting += OVERHEAD * (len(self._queue) - 1)
+        if self._rest is not None:
+            # The whole frame stays until the last of it has gone.
+            waiting += len(cast(bytes, self._rest.obj))
+        return waiting
+
+    @property
+    def cost(self) -> int:
+        """`waiting`, and what the transport was given and may hold a copy of."""
+        here = 0 if self._rest is None else len(self._rest)
+        return self.waiting + self._handed - here
+
+    def write(self, data: bytes) -> None:
+        """Send whole frames, or keep them. At ``Limits.max_buffered`` the policy decides; `BufferFull` says it refused.
+
+        Raises `LocalError` for data that can never fit.
+        """
+        if self.free and self._producer is None and len(data) <= self._most:
+            self._hand_over(data)
+        elif self.admits(len(data)):
+            self.write_admitted(data)
+
+    def admits(self, size: int) -> bool:
+        """Whether ``size`` more bytes may be written; where they may not, the policy was carried out, or raises."""
+        most, waiting = self._most, self.waiting
+        if waiting + size <= most:
+            return True
+        if size > most_at_once(most):
+            raise LocalError(
+                f"{size} bytes at once, where Limits.max_buffered is {most}: raise it, or send less at a time"
+            )
+        return not waiting or self._overflow()
+
+    def hold(self, size: int) -> None:
+        """Count ``size`` bytes more, or fewer if it is negative, of messages that wait in the session."""
+        self.held += size
+        self._count()
+
+    def admits_part(self, size: int) -> None:
+        """The same for a part of a message, which cannot be dropped; raises `BufferFull` unless the policy closes."""
+        waiting = self.waiting
+        # Held messages alone must not stop the message that they wait for.
+        if waiting > self.held and waiting + size > self._most:
+            if self._limits.slow_reader == "close" and self._owner is not None:
+                self._owner.overflowed()
+            else:
+                raise BufferFull(self._full())
+
+    def write_admitted(self, data: bytes) -> None:
+        """Send whole frames that `admits` let in."""
+        if self.free:
+            self._hand_over(data)
+        else:
+            self._keep(data)
+        if not self.free and self._producer is not None:
+            self._pace(self._producer)
+
+    def write_rest(self, frame: bytes, gone: int) -> None:
+        """Send what ``at_once`` left of a frame."""
+        self._wait(memoryview(frame)[gone:])
+
+    def write_control(self, opcode: int, frame: bytes) -> None:
+        """Send a control frame whatever waits: a close last, a pong in place of one that waits, a ping at once."""
+        if self.free:
+            self._hand_over(frame)
+        elif opcode == Opcode.PONG:
+            # RFC 6455 §5.5.3: of several unanswered pings the latest needs an answer, so a flood of them keeps one.
+            self._pong = frame
+        elif opcode == Opcode.CLOSE:
+            self._keep(frame)
+        else:
+            self._pings += frame
+            self.size += len(frame)
+            self._count()
+
+    def discard(self) -> None:
+        """Forget what waits here, so that a close frame is next."""
+        self._queue = self._pong = None
+        self._pings = b""
+        self.size = 0
+        self._count()
+
+    def register(self, producer: Any) -> None:
+        """Pause ``producer`` above ``Limits.high_water``, resume it at ``low_water``. RuntimeError for a second."""
+        if self._producer is not None:
+            raise RuntimeError(f"{producer!r} cannot be registered: {self._producer!r} is not unregistered")
+        if self.finished:
+            producer.stopProducing()
+            return
+        self._producer = producer
+        self._open(self.free)
+        self._pace(producer)
+
+    def unregister(self) -> Any:
+        """Pause and resume nobody any more; returns the producer."""
+        producer, self._producer = self._producer, None
+        self._producer_paused = False
+        self._open(self.free)
+        return producer
+
+    def hand_over_all(self) -> None:
+        """Give all that waits to the transport: TLS is about to start, and what was sent before leaves in clear."""
+        if self.direct and not self.free:
+            waiting = b"".join((self._rest or b"", self._pong or b"", self._pings, *(self._queue or ())))
+            self._rest = None
+            self.discard()
+            self._transport.write(waiting)
+
+    def finish(self, finished: Callable[[], None]) -> None:
+        """Call ``finished``, once, when all was given to the transport and we no longer are its producer."""
+        if not self.finished:
+            self._finish = finished
+            self._check_finished()
+
+    def abandon(self) -> None:
+        """Forget what waits and let nothing leave: the transport is about to be aborted."""
+        self._open(False)
+        self.finished = True
+        self._finish = self._send = self._rest = self._transport = None
+        self._handed = 0
+        self.discard()
+
+    def lost(self, error: Exception) -> None:
+        """The transport is gone: forget everything, fail what waits for `drain`."""
+        self.abandon()
+        self._owner = None
+        while self._drains:
+            # Not with the frames of those that were told before.
+            self._drains.pop(0).errback(error.with_traceback(None))
+        stop(self.unregister())
+
+    def drain(self) -> Deferred[None]:
+        """Fires when at most ``Limits.low_water`` octets wait; cancelling it does no harm."""
+        if self.buffered <= self._limits.low_water:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred(self._forget)
+        if self._drains is None:
+            self._drains = []
+        self._drains.append(waiting)
+        return waiting
+
+    def _forget(self, waiting: Deferred[None]) -> None:
+        if self._drains is not None:
+            self._drains.remove(waiting)
+
+    def _open(self, free: bool) -> None:
+        self.free = free
+        # Who is paced, or bounded closely, has each frame looked at.
+        unlooked = free and self._producer is None and self._most >= GATHER_LIMIT
+        self.at_once = self._send if unlooked else None
+
+    def _overflow(self) -> bool:
+        if self._limits.slow_reader == "pause":
+            raise BufferFull(self._full())
+        self.dropped += 1
+        if self._limits.slow_reader == "close" and self._owner is not None:
+            self._owner.overflowed()
+        return False
+
+    def _full(self) -> str:
+        return f"{self.waiting} bytes wait for a slow reader: Limits.max_buffered is {self._most}"
+
+    def _keep(self, data: bytes) -> None:
+        if self._queue is None:
+            self._queue = deque()
+        queue, size = self._queue, len(data)
+        self.size += size
+        tail = queue[-1] if queue else None
+        if size > JOINED:
+            queue.append(data)
+        elif isinstance(tail, bytearray) and len(tail) + size <= HAND_OVER:
+            tail += data
+        else:
+            queue.append(bytearray(data))
+        self._count()
+
+    def _count(self) -> None:
+        if self.account is not None:
+            self.account.count(SENT, self.cost)
+
+    def _hand_over(self, data: bytes | memoryview) -> None:
+        if self._send is None:
+            if len(data) > AT_ONCE:
+                self._hand_over_parts(memoryview(data))
+                return
+            self._transport.write(data)
+            if not self.free:
+                self._handed = len(data)
+                self._count()
+            return
+        try:
+            sent = self._send(data)
+        except OSError:
+            sent = 0
+        if sent != len(data):
+            self._wait(memoryview(data)[sent:])
+
+    def _hand_over_parts(self, rest: memoryview) -> None:
+        # TLS encrypts at once all that it gets, and the transport below copies that.
+        part = rest[:0]
+        while self.free and len(rest):
+            part, rest = rest[:HAND_OVER], rest[HAND_OVER:]
+            self._transport.write(bytes(part))
+        if not self.free:
+            self._handed = len(part) + len(rest)
+            self._rest = rest if len(rest) else None
+            self._count()
+
+    def _wait(self, rest: memoryview) -> None:
+        if self._tls_started():
+            self._hand_over(bytes(rest))
+            return
+        # The system's buffer is full, or the connection broken: `write` meets the same and does as Twisted does. It
+        # gets no more than it takes to call us again, for it copies what it gets.
+        self._open(False)
+        self._handed = len(rest)
+        self._rest = rest[HAND_OVER:] if len(rest) > HAND_OVER else None
+        self._transport.write(bytes(rest[:HAND_OVER]))
+        self._count()
+
+    def _tls_started(self) -> bool:
+        """Notice that TLS was started on the socket: from now on the transport encrypts, and paces us as TLS does."""
+        if self._send is None or self.direct:
+            return False
+        self._send = None
+        self._open(self.free)
+        if not self.finished:
+            self._transport.unregisterProducer()
+            self._transport.registerProducer(self, True)
+        return True
+
+    def _flush(self) -> None:
+        rest, self._rest = self._rest, None
+        if rest is not None and self._send is None:
+            self._hand_over_parts(rest)
+        elif rest is not None:
+            self._hand_over(rest)
+        if self.free and self._pong is not None:
+            pong, self._pong = self._pong, None
+            self._hand_over(pong)
+        if self.free and self._pings:
+            pings, self._pings = self._pings, b""
+            self.size -= len(pings)
+            self._hand_over(pings)
+        while self.free and self._queue:
+            self._hand_over(self._next(self._queue))
+        if self._queue is not None and not self._queue:
+            self._queue = None
+        self._count()
+        self._call_for_more()
+        self._check_finished()
+
+    def _pace(self, producer: Any) -> None:
+        if not self._producer_paused and self.buffered > self._limits.high_water:
+            self._producer_paused = True
+            producer.pauseProducing()
+
+    def _call_for_more(self) -> None:
+        while self._drains and self.buffered <= self._limits.low_water:
+            self._drains.pop(0).callback(None)
+        if self._producer_paused and self.buffered <= self._limits.low_water:
+            self._producer_paused = False
+            self._producer.resumeProducing()
+
+    def _next(self, queue: deque[bytes | bytearray]) -> bytes:
+        frames = [queue.popleft()]
+        size = len(frames[0])
+        while queue and size + len(queue[0]) <= HAND_OVER:
+            frames.append(queue.popleft())
+            size += len(frames[-1])
+        self.size -= size
+        return b"".join(frames)
+
+    def _check_finished(self) -> None:
+        if self._finish is not None and not self._queue and not self._pings and self._rest is None:
+            finish, self._finish = self._finish, None
+            self.finished = True
+            self._open(False)
+            self._transport.unregisterProducer()
+            finish()
+
+    # IPushProducer and IPullProducer: the transport calls these.
+
+    def resumeProducing(self) -> None:
+        """The transport takes octets again."""
+        if self._transport is not None:
+            self._tls_started()
+            self._open(True)
+            self.turns += 1
+            self._handed = 0
+            self._flush()
+            # Somebody ended the transport over our heads, and it waits for its producer.
+            if self._owner is not None and not self.finished and getattr(self._transport, "disconnecting", False):
+                self._owner.transport_leaving()
+
+    def pauseProducing(self) -> None:
+        """The transport has enough."""
+        self._open(False)
+
+    def stopProducing(self) -> None:
+        """The transport is gone; its protocol hears of it by connectionLost."""
+        self._open(False)
+
+
+def _plain_send(transport: Any) -> Callable[[bytes | memoryview], int] | None:
+    """Return the ``send`` of a transport's socket, if all that is written there leaves as it is."""
+    # Asked of the class: a TLS transport passes on whatever it is asked to the one below it.
+    ungathered = getattr(type(transport), "ungathered", None)
+    plain = isinstance(transport, FileDescriptor) and ISystemHandle.providedBy(transport)
+    send: Callable[[bytes | memoryview], int] | None = None
+    if ungathered is not None:
+        send = ungathered(transport)
+    elif plain and not getattr(transport, "TLS", False):
+        send = transport.getHandle().send
+    return send if send is None or not hasattr(transport, "TLS") else clear_send(transport, send)

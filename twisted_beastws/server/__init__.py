@@ -1,0 +1,1 @@
+"""The server: the factory, admission limits and graceful shutdown."""

@@ -1,0 +1,1 @@
+"""Endpoint strings, and any stream protocol over WebSocket."""

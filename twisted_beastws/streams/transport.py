@@ -1,0 +1,156 @@
+"""The transport that a stream protocol has when its octets travel in messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IConsumer, IPushProducer, ISSLTransport, ITCPTransport, ITransport
+from zope.interface import alsoProvides, implementer
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+
+    from twisted_beastws.streams.tunnel import Tunnel
+
+_BELOW = frozenset(
+    ("getHandle", "getPeerCertificate", "getTcpKeepAlive", "getTcpNoDelay", "setTcpKeepAlive", "setTcpNoDelay")
+)
+"""What the transport below answers for, where it can. Not ALPN: what TLS agreed on there is HTTP, not the stream."""
+
+
+@implementer(ITransport, IConsumer, IPushProducer)
+class StreamTransport:
+    """Behaves as a transport of Twisted's does; a `Tunnel` carries what is written.
+
+    It provides ``ITCPTransport`` and ``ISSLTransport`` where the transport below does.
+
+    connected: until the protocol's ``connectionLost``. disconnecting: since `loseConnection`; nothing is received then.
+    """
+
+    def __init__(self, tunnel: Tunnel, below: Any) -> None:
+        self._tunnel: Tunnel | None = tunnel
+        self._below = below
+        self._producer: Any = None
+        self._streaming = False
+        self._ending_writing = False
+        self.disconnecting = False
+        alsoProvides(self, [kind for kind in (ITCPTransport, ISSLTransport) if kind.providedBy(below)])
+
+    @property
+    def connected(self) -> bool:
+        return self._tunnel is not None
+
+    def lost(self) -> None:
+        """The tunnel is gone."""
+        self._tunnel = self._producer = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _BELOW:
+            return getattr(self._below, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def getHost(self) -> IAddress:
+        """The address of this end, as the transport below gives it."""
+        return self._below.getHost()  # type: ignore[no-any-return]
+
+    def getPeer(self) -> IAddress:
+        """The address of the other end, as the transport below gives it."""
+        return self._below.getPeer()  # type: ignore[no-any-return]
+
+    # Writing.
+
+    def write(self, data: bytes) -> None:
+        """Send octets; never refused, and forgotten once the connection closes. TypeError for what are none."""
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"a transport takes bytes, not {type(data).__name__}")
+        if data and self._tunnel is not None:
+            self._tunnel.send_octets(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Send octets that come in parts, as one."""
+        self.write(b"".join(data))
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Pause ``producer`` while the peer does not keep up; see `WebSocketProtocol.registerProducer`."""
+        if self._tunnel is None or not self._tunnel.sendable:
+            producer.stopProducing()
+            return
+        self._tunnel.registerProducer(producer, streaming)
+        self._producer, self._streaming = producer, streaming
+
+    def unregisterProducer(self) -> None:
+        """Let go of the producer; a close that waited for it goes on."""
+        self._producer = None
+        if self._tunnel is not None:
+            self._tunnel.unregisterProducer()
+            self._end_when_flushed()
+
+    # Reading.
+
+    def pauseProducing(self) -> None:
+        """Deliver nothing until `resumeProducing`: the peer's writes come to wait."""
+        if self._tunnel is not None:
+            self._tunnel.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Deliver again."""
+        if self._tunnel is not None:
+            self._tunnel.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """As `loseConnection`."""
+        self.loseConnection()
+
+    # Ending.
+
+    def loseConnection(self) -> None:
+        """Close with 1000 behind all that is written, and behind a pull producer.
+
+        A push producer that does not unregister is not waited for once it has nothing to write, as by Twisted's TCP.
+        """
+        if not self.disconnecting:
+            self.disconnecting = True
+            self._end_when_flushed()
+
+    def loseWriteConnection(self) -> None:
+        """End this direction alone, by a close frame; see `HalfClosingSession` for what the peer makes of it."""
+        if not self.disconnecting and not self._ending_writing:
+            self._ending_writing = True
+            self._end_when_flushed()
+
+    def abortConnection(self) -> None:
+        """Drop the connection, with what waits to be sent."""
+        if self._tunnel is not None:
+            self.disconnecting = True
+            self._tunnel.abort()
+
+    def _end_when_flushed(self) -> None:
+        tunnel = self._tunnel
+        if tunnel is not None and tunnel.sendable and (self.disconnecting or self._ending_writing):
+            tunnel.drain().addCallbacks(self._flushed, lambda _: None)
+        elif tunnel is not None and self.disconnecting:
+            tunnel.end()
+
+    def _flushed(self, _: None) -> None:
+        if self._tunnel is None:
+            return
+        if self._producer is None:
+            self._end(self._tunnel)
+        elif self._streaming:
+            # It is resumed behind us, and may have more.
+            self._tunnel.later(self._end_unless_more_came)
+
+    def _end_unless_more_came(self) -> None:
+        if self._tunnel is None:
+            return
+        if self._tunnel.flushed:
+            self._end(self._tunnel)
+        else:
+            self._end_when_flushed()
+
+    def _end(self, tunnel: Tunnel) -> None:
+        if self.disconnecting:
+            tunnel.end()
+        else:
+            tunnel.end_writing()

@@ -1,0 +1,229 @@
+"""Any stream protocol over WebSocket: what it writes becomes binary messages, and messages what it receives."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol, ILoggingContext, IProtocolFactory
+from twisted.python.failure import Failure
+
+from twisted_beastws.client.connect import FactoryBefore
+from twisted_beastws.options import Role, Settings
+from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
+from twisted_beastws.server.factory import WebSocketServerFactory
+from twisted_beastws.streams.transport import StreamTransport
+from twisted_beastws.wire.closing import CloseCode, CloseReason
+from twisted_beastws.wire.frames import Opcode
+from twisted_beastws.wire.halfclose import ORDERLY, HalfClosingSession
+from twisted_beastws.wire.http import Request, Response
+from twisted_beastws.wire.session import DeflateSession
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress, IProtocol
+
+SUBPROTOCOLS = ("binary",)
+"""What tunnels offer and accept: websockify's name for octets in binary messages."""
+
+MAX_MESSAGE = 1 << 16
+"""Octets of a message sent, at most: 64 KiB, less than any peer refuses."""
+
+CLOSE = 300.0
+"""Seconds from an orderly close frame to the end of TCP, in which the peer first reads all that the systems' buffers
+hold; as many as ``Timeouts.idle`` grants."""
+
+
+def for_streams(settings: Settings) -> Settings:
+    """Settings without what bounds messages: they are passed on in pieces, and a transport refuses no write."""
+    limits = replace(
+        settings.limits, max_message_size=None, max_frame_size=None, max_fragments=None, max_buffered=sys.maxsize
+    )
+    # A program behind a stream may well read nothing for a while.
+    timeouts = replace(settings.timeouts, message=None, send=settings.timeouts.idle)
+    return replace(settings, limits=limits, timeouts=timeouts, deflate=None)
+
+
+class Tunnel(WebSocketProtocol):
+    """Carries the octets of ``stream``, which a `StreamTransport` connects when the WebSocket is open.
+
+    Messages are passed on as they arrive, of whatever length; text is refused with 1003. The stream's
+    ``connectionLost`` gets ``ConnectionDone`` if both ends closed in order, else ``ConnectionAborted`` or
+    ``ConnectionLost``, whose text has the close code.
+    """
+
+    stream: IProtocol | None = None
+    _stream_transport: StreamTransport | None = None
+    _offered: Sequence[str] = ()
+
+    @classmethod
+    def carrying(cls, stream: IProtocol, subprotocols: Sequence[str]) -> Tunnel:
+        """A client's end; ``subprotocols`` are those that it offers."""
+        tunnel = cls()
+        tunnel.stream, tunnel._offered = stream, subprotocols
+        return tunnel
+
+    def makeConnection(self, transport: Any) -> None:
+        connection = connection_of(self)
+        connection.session_types = (HalfClosingSession, DeflateSession)
+        if connection.role is Role.CLIENT:
+            subprotocols = tuple(self._offered)
+            connection.settings = replace(for_streams(connection.settings), subprotocols=subprotocols)
+        super().makeConnection(transport)
+
+    # What the WebSocket does to the stream.
+
+    def upgrade_requested(self, request: Request) -> Response | None:
+        # Not before: the factory need not count those who never come to speak its protocol.
+        factory = cast("TunnelFactory", connection_of(self).server)
+        self.stream = factory.stream_factory.buildProtocol(cast("IAddress", self.peer))
+        return None if self.stream is not None else Response(503, body="There is no place for this connection\n")
+
+    def opened(self) -> None:
+        assert self.stream is not None
+        connection = connection_of(self)
+        cast(HalfClosingSession, connection.session).stream = self
+        self._stream_transport = StreamTransport(self, connection.transport)
+        self.stream.makeConnection(self._stream_transport)
+
+    def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> None:
+        transport, stream = self._stream_transport, self.stream
+        if opcode == Opcode.TEXT:
+            self.close(CloseCode.UNKNOWN_DATA, "a stream takes binary messages")
+        elif data and transport is not None and stream is not None and not transport.disconnecting:
+            self._half_alive()
+            stream.dataReceived(data)
+
+    def closed(self, reason: CloseReason) -> None:
+        transport, self._stream_transport = self._stream_transport, None
+        if transport is not None and self.stream is not None:
+            transport.lost()
+            self.stream.connectionLost(_lost(reason))
+
+    # What the stream's transport asks for.
+
+    @property
+    def sendable(self) -> bool:
+        """No close frame was sent, and the connection is there."""
+        session = connection_of(self).session
+        return session is not None and not session.closed
+
+    @property
+    def flushed(self) -> bool:
+        """`drain` would not wait."""
+        connection = connection_of(self)
+        return connection.outgoing.buffered <= connection.settings.limits.low_water
+
+    def later(self, call: Callable[[], object]) -> None:
+        """Call it in the reactor's next turn."""
+        connection_of(self).clock.callLater(0, call)
+
+    def send_octets(self, data: bytes) -> None:
+        """Send ``data`` in messages of `MAX_MESSAGE`; behind a close frame it is forgotten."""
+        self._half_alive()
+        connection = connection_of(self)
+        for at in range(0, len(data), MAX_MESSAGE):
+            session = connection.session
+            if session is None or session.closed:
+                return
+            session.send_binary(bytes(data[at : at + MAX_MESSAGE]))
+
+    def end(self) -> None:
+        """Close with 1000, or answer the peer's close frame."""
+        if self.state is State.OPEN:
+            self.close()
+            connection = connection_of(self)
+            if connection.ended is None:
+                connection.liveness.expect(CLOSE)
+
+    def end_writing(self) -> None:
+        """Send a close frame, and go on receiving."""
+        session = cast(HalfClosingSession, connection_of(self).require_session())
+        session.half_close()
+        if session.half_closed:
+            self._half_opened("writeConnectionLost")
+
+    # Half-closed.
+
+    @property
+    def half_closeable(self) -> bool:
+        """The stream wants to know when the peer has nothing more to send, and may go on itself."""
+        return self.state is State.OPEN and IHalfCloseableProtocol.providedBy(self.stream)
+
+    def read_ended(self) -> None:
+        """The peer sent its close frame."""
+        self._half_opened("readConnectionLost")
+
+    def _half_opened(self, notification: str) -> None:
+        # RFC 6455 §5.5.1: no pings go, or are answered, behind a close frame.
+        connection_of(self).liveness.closing()
+        self._half_alive()
+        if IHalfCloseableProtocol.providedBy(self.stream):
+            connection_of(self).run_hook(getattr(self.stream, notification))
+
+    def _half_alive(self) -> None:
+        """Something moved; where one direction is left of the connection, it has its time anew."""
+        connection = connection_of(self)
+        session = connection.session
+        if connection.state is State.OPEN and session is not None and (session.sent or session.received):
+            connection.liveness.expect(connection.settings.timeouts.idle)
+
+
+def _lost(reason: CloseReason) -> Failure:
+    codes = {close.code for close in (reason.sent, reason.received) if close is not None}
+    if reason.clean and codes <= ORDERLY:
+        return Failure(ConnectionDone())
+    kind = ConnectionAborted if isinstance(reason.error, ConnectionAborted) else ConnectionLost
+    return Failure(kind(f"WebSocket close code {reason.code}: {reason}"))
+
+
+class TunnelFactory(WebSocketServerFactory):
+    """Serves ``stream_factory``'s protocols through `Tunnel`.
+
+    options: those of `WebSocketServerFactory`; of ``limits`` those of messages do not apply, nor does ``deflate``.
+    """
+
+    def __init__(
+        self, stream_factory: IProtocolFactory, *, subprotocols: Sequence[str] = SUBPROTOCOLS, **options: Any
+    ) -> None:
+        super().__init__(Tunnel, subprotocols=subprotocols, **options)
+        self.stream_factory = stream_factory
+        self.settings = for_streams(self.settings)
+
+    def logPrefix(self) -> str:
+        return f"{_log_prefix(self.stream_factory)} (WebSocket)"
+
+    def doStart(self) -> None:
+        super().doStart()  # type: ignore[no-untyped-call]
+        self.stream_factory.doStart()
+
+    def doStop(self) -> None:
+        super().doStop()  # type: ignore[no-untyped-call]
+        self.stream_factory.doStop()
+
+
+class ClientTunnelFactory(FactoryBefore):
+    """Makes the client's end of a `Tunnel` of each protocol that is not a WebSocket's itself."""
+
+    def __init__(self, factory: IProtocolFactory, subprotocols: Sequence[str]) -> None:
+        super().__init__(factory)
+        self._subprotocols = subprotocols
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        protocol = self.make(addr)
+        if protocol is None or _is_unclaimed_websocket(protocol):
+            return protocol
+        return Tunnel.carrying(protocol, self._subprotocols)
+
+
+def _is_unclaimed_websocket(protocol: Any) -> bool:
+    # `ClientService` wraps what its factory makes. One that is a client's end already speaks WebSocket in the stream.
+    return hasattr(protocol, "as_client") and connection_of(protocol).role is Role.SERVER
+
+
+def _log_prefix(factory: Any) -> str:
+    if ILoggingContext.providedBy(factory):
+        return factory.logPrefix()
+    return type(factory).__name__

@@ -1,0 +1,46 @@
+"""`WebSocketResource`: a server's factory as a resource of twisted.web."""
+
+from __future__ import annotations
+
+from inspect import isclass
+from typing import TYPE_CHECKING
+
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from twisted_beastws.options import kind_of
+from twisted_beastws.web.takeover import WebConnection
+
+if TYPE_CHECKING:
+    from twisted.web.http import Request
+
+    from twisted_beastws.server.factory import WebSocketServerFactory
+
+
+class WebSocketResource(Resource):
+    """Serves WebSocket where a `WebSocketServerFactory` is put into a site: ``root.putChild(b"ws", resource)``.
+
+    It is a leaf: all paths below are its own, too. Each request gets a protocol of the factory, whose hooks see it as
+    they would see it on a connection of its own; what they, or the handshake's rules, answer other than 101 leaves
+    through twisted.web, which keeps the connection as HTTP says. A 101 takes the connection over: the site's timeouts
+    hold no longer, ours do; when it ends the site's access log gets its line, and ``request.notifyFinish()`` fires,
+    with the transport's failure where the WebSocket was not closed cleanly.
+
+    Over HTTP/2 (RFC 9113 §8.6) a handshake is answered 501. Raises TypeError for what is no factory.
+    """
+
+    isLeaf = True
+
+    def __init__(self, factory: WebSocketServerFactory) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        if isclass(factory) or not hasattr(factory, "buildProtocol"):
+            raise TypeError(f"factory: give WebSocketServerFactory(YourProtocol), not {kind_of(factory)}")
+        self.factory = factory
+
+    def render(self, request: Request) -> int:
+        """Serve a request of any method; twisted.web calls it."""
+        connection = WebConnection(request)
+        # Where it waited for another resource, as one that authenticates, the client may have left.
+        if not connection.lost:
+            self.factory.buildProtocol(request.getClientAddress()).makeConnection(connection)
+        return NOT_DONE_YET

@@ -1,0 +1,277 @@
+"""The take-over of a connection from twisted.web, which has read the request that asks for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides
+
+from twisted_beastws.connection.server_handshake import ServerOpening
+from twisted_beastws.errors import BadHttpVersion, LocalError
+from twisted_beastws.wire import handshake
+from twisted_beastws.wire.closing import CloseCode
+from twisted_beastws.wire.dates import http_date
+from twisted_beastws.wire.handshake import is_upgrade
+from twisted_beastws.wire.http import Request, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted_beastws.connection.connection import Connection
+    from twisted_beastws.connection.interfaces import Application
+
+# Fields that speak of a body, where a 101 has none; `Response.to_bytes` leaves out the body's length itself.
+_OF_A_BODY = frozenset((b"Content-Encoding", b"Content-Type"))
+# RFC 9113 §8.2.2: these must not be sent in HTTP/2.
+_OF_A_CONNECTION = frozenset((b"Connection", b"Keep-Alive", b"Proxy-Connection", b"Transfer-Encoding", b"Upgrade"))
+
+
+class WebConnection:
+    """A twisted.web ``Request`` and the connection under it: a transport, until the real one is taken over.
+
+    While the request is judged twisted.web reads the connection and is the transport's producer. A request is answered
+    through twisted.web, which keeps the connection then, or `take_over` makes the channel give all that it receives to
+    the WebSocket; the request ends with the connection.
+
+    Raises `LocalError` for a request whose answer has begun.
+
+    request: the request as ours.
+    """
+
+    def __init__(self, http_request: Any) -> None:
+        if http_request.startedWriting or http_request.finished:
+            raise LocalError(f"the answer to {http_request!r} has begun: no WebSocket can come of it")
+        self.request = Request.from_twisted(http_request)
+        # Whatever stands before twisted.web may not have read the body of an upgrade: it is refused as if unread.
+        self.request.body_read = not is_upgrade(self.request)
+        self._http_request = http_request
+        self._channel = http_request.channel
+        self._connection: Connection | None = None
+        self._application: Application | None = None
+
+    def belong_to(self, connection: Connection, application: Application) -> None:
+        """Tell ``application`` when the connection is lost."""
+        self._connection, self._application = connection, application
+        self._http_request.notifyFinish().addBoth(self._request_ended)
+
+    @property
+    def lost(self) -> bool:
+        """The client left before the request came here."""
+        return self._channel is None
+
+    @property
+    def over_http2(self) -> bool:
+        """The request has a stream, not a connection."""
+        return self.request.version == "2"
+
+    # The transport's part, while twisted.web has it.
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """twisted.web is the transport's producer."""
+
+    def unregisterProducer(self) -> None:
+        """As `registerProducer`."""
+
+    def getPeer(self) -> Any:
+        return self._http_request.getClientAddress()
+
+    def getHost(self) -> Any:
+        return self._http_request.getHost()
+
+    @property
+    def over_tls(self) -> bool:
+        """Whether twisted.web got the request over TLS."""
+        return bool(self._http_request.isSecure())
+
+    def loseConnection(self) -> None:
+        if self.over_http2:
+            self.abortConnection()
+        elif self._channel is not None:
+            self._channel.loseConnection()
+
+    def abortConnection(self) -> None:
+        channel = self._channel
+        if channel is None:
+            return
+        if self.over_http2:
+            # The stream is reset; nobody tells the request of it.
+            channel.abortConnection()
+            self._http_request.connectionLost(Failure(ConnectionAborted()))
+        else:
+            channel.transport.abortConnection()
+
+    def __getattr__(self, name: str) -> Any:
+        # Whatever else a transport knows, as of TLS the peer's certificate; a stream has none.
+        return getattr(None if self._channel is None else self._channel.transport, name)
+
+    def _request_ended(self, result: object) -> None:
+        """The request ended by other hands than ours."""
+        application = self._release()
+        if application is not None:
+            application.connectionLost(result if isinstance(result, Failure) else Failure(ConnectionDone()))
+
+    def _release(self) -> Application | None:
+        application, self._application = self._application, None
+        self._connection = self._channel = None
+        return application
+
+    # Answers.
+
+    def answer(self, response: Response) -> None:
+        """Send an answer other than 101 through twisted.web, with what the site and the application set before."""
+        request, headers = self._http_request, response.headers
+        if not self.over_http2:
+            # RFC 9112 §9.6: twisted.web looks at the request's Connection field, not at the answer's.
+            self._channel.persistent = self._channel.persistent and response.keep_alive
+        self._release()
+        request.setResponseCode(response.status, response.reason.encode("latin-1", "replace"))
+        # RFC 9110 §8.3: no Content-Type stands for unknown; twisted.web's default would be HTML.
+        request.defaultContentType = None
+        request.responseHeaders.removeHeader(b"Content-Length")
+        for name, values in headers.getAllRawHeaders():
+            if name == b"Set-Cookie":
+                request.cookies.extend(values)
+            elif name not in (b"Content-Length", b"Transfer-Encoding") and not (
+                self.over_http2 and name in _OF_A_CONNECTION
+            ):
+                request.responseHeaders.setRawHeaders(name, values)
+        if not request.responseHeaders.hasHeader(b"Date"):
+            request.responseHeaders.setRawHeaders(b"Date", [http_date()])
+        # RFC 9110 §8.6: these have no body, and no length.
+        if response.status not in (204, 304):
+            request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(response.body)])
+        request.write(response.body)
+        request.finish()
+
+    def add_fields(self, response: Response) -> None:
+        """Add to a 101 what the site and the application set on the request: cookies, Server and Date."""
+        headers = response.headers
+        for name, values in self._http_request.responseHeaders.getAllRawHeaders():
+            # The handshake's own fields are agreed on with the client: a site has no part in that.
+            ours = name in _OF_A_BODY or name.startswith(b"Sec-Websocket-")
+            if not ours and not headers.hasHeader(name):
+                headers.setRawHeaders(name, values)
+        for cookie in self._http_request.cookies:
+            headers.addRawHeader(b"Set-Cookie", cookie)
+        if not headers.hasHeader(b"Date"):
+            headers.setRawHeaders(b"Date", [http_date()])
+
+    # The take-over.
+
+    def take_over(self) -> tuple[Any, bytes]:
+        """End HTTP on the connection; returns the transport, without a producer, and the octets behind the request."""
+        request, channel = self._http_request, self._channel
+        transport = channel.transport
+        octets: list[bytes] = []
+        tail = channel.clearLineBuffer()
+        # Once the request is done the channel reads again, and plays back what came meanwhile; if it may live on.
+        channel.dataReceived = octets.append
+        channel.persistent = True
+        channel.requestDone(request)
+        channel.setTimeout(None)
+        octets.append(tail)
+        # All that wraps the channel, be it TLS or a proxy's header, goes on as it is: twisted.web's own way, too.
+        channel.dataReceived = self._data_received
+        channel.connectionLost = self._connection_lost
+        transport.unregisterProducer()
+        transport.resumeProducing()
+        request.setResponseCode(101)
+        request.startedWriting = 1
+        request.write = _ignore
+        request.finish = self._finished
+        return transport, b"".join(octets)
+
+    def allow_half_close(self, transport: Any) -> None:
+        """Let the protocol know when the peer ended its side of a plain TCP or UNIX transport."""
+        outermost, application = transport.protocol, self._application
+        assert application is not None
+        outermost.readConnectionLost = application.readConnectionLost
+        outermost.writeConnectionLost = application.writeConnectionLost
+        alsoProvides(outermost, IHalfCloseableProtocol)
+
+    def _data_received(self, data: bytes) -> None:
+        assert self._application is not None
+        self._application.dataReceived(data)
+
+    def _finished(self) -> None:
+        """The application, or twisted.web when ``render`` raised, finished the request."""
+        if self._connection is not None:
+            failed = self._http_request.code != 101
+            self._connection.close(CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL)
+
+    def _connection_lost(self, reason: Failure) -> None:
+        request, channel, connection = self._http_request, self._channel, self._connection
+        application = self._release()
+        assert application is not None and connection is not None
+        try:
+            application.connectionLost(reason)
+        finally:
+            for changed, names in ((channel, ("dataReceived", "connectionLost")), (request, ("write", "finish"))):
+                for name in names:
+                    changed.__dict__.pop(name, None)
+            channel.connectionLost(reason)
+            if channel.factory is not None:
+                channel.factory.log(request)
+            if connection.close_reason is not None and connection.close_reason.clean:
+                # A request that ended well tells so, one that was interrupted tells why.
+                notifications, request.notifications = request.notifications, []
+                for notification in notifications:
+                    notification.callback(None)
+            request.connectionLost(reason)
+
+
+class RequestOpening(ServerOpening):
+    """The opening handshake of the one request that twisted.web read."""
+
+    __slots__ = ("_web",)
+
+    def __init__(self, connection: Connection, web: WebConnection, application: Application) -> None:
+        super().__init__(connection)
+        self._web = web
+        web.belong_to(connection, application)
+
+    def when_octets_come(self, begin: Callable[[], None]) -> None:
+        begin()
+
+    async def _next_request(self) -> Request:
+        return self._web.request
+
+    def _over_tls(self) -> bool:
+        return self._web.over_tls
+
+    async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Response | None:
+        try:
+            return await super()._judge(request, subprotocols)
+        except BadHttpVersion as error:
+            if self._web.over_http2:
+                # RFC 9113 §8.6: HTTP/2 has no 101; what RFC 8441 has in its place twisted.web does not do.
+                error.status = 501
+            raise
+
+    def _upgrade(self, request: Request, response: Response | None) -> None:
+        connection, web = self._connection, self._web
+        response = response or self._success(request)
+        web.add_fields(response)
+        answer = response.to_bytes()
+        transport, octets = web.take_over()
+        outgoing = connection.move_to(transport)
+        if outgoing.direct:
+            web.allow_half_close(transport)
+            # What twisted.web wrote may wait in the transport: nothing may leave directly before it did.
+            outgoing.pauseProducing()
+        transport.write(answer)
+        self._head.feed(octets)
+        connection.upgraded(request, response)
+
+    async def _write(self, response: Response) -> None:
+        self._request = None
+        handshake.complete(response)
+        self._web.answer(response)
+        self._connection.let_go()
+
+
+def _ignore(data: bytes) -> None:
+    """What is written to a request whose connection is a WebSocket: it would be read as a frame."""
