@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ from twisted.python.failure import Failure
 
 # Expectations are octets, and zlib's; tests of ISA-L choose it themselves.
 os.environ["TWISTED_BEASTWS_ZLIB"] = "1"
+
+WHOLE_SUITE = "15 minutes on two cores"
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -63,6 +66,21 @@ def fail_if_skipped(report: Report) -> Report:
         report.outcome = "failed"
         report.longrepr = f"{reason} (CI is set: nothing may be skipped)"
     return report
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return f"the whole suite takes about {WHOLE_SUITE}" if whole else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the parts that were not tested, each with the way to install the program that it needs."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    if reasons:
+        terminalreporter.section("not tested")
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.line(f"{count} skipped: {reason}")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

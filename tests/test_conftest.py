@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,7 +53,9 @@ def run_pytest(tmp_path: Path):
 
     def run(source: str, ci: str | None, *options: str, by: tuple[str, ...] = ()) -> tuple[int, str]:
         shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
-        shutil.copytree(Path(__file__).with_name("uvreactor") / "started", tmp_path / "uvreactor" / "started")
+        shutil.copytree(
+            Path(__file__).with_name("uvreactor") / "started", tmp_path / "uvreactor" / "started", dirs_exist_ok=True
+        )
         (tmp_path / "test_it.py").write_text(source)
         environment = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_ADDOPTS")}
         environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -79,6 +82,18 @@ def test_ci_fails_for_a_skipped_module(run_pytest):
     status, output = run_pytest(SKIPPED_MODULE, "1")
     assert status == pytest.ExitCode.INTERRUPTED
     assert "could not import 'no_such_module'" in output
+
+
+def test_the_summary_counts_each_part_that_was_not_tested(run_pytest):
+    status, output = run_pytest(SKIPPED, None)
+    summary = output.partition(" not tested ")[2]
+    assert "\n1 skipped: no browser here\n1 skipped: no database here\n" in summary
+
+
+def test_the_header_of_a_whole_run_says_how_long_it_takes(run_pytest):
+    whole = run_pytest(SKIPPED, None, "--override-ini=testpaths=.")[1]
+    assert re.search(r"^the whole suite takes about \d+ minutes", whole, re.MULTILINE)
+    assert "the whole suite" not in run_pytest(SKIPPED, None, "test_it.py")[1]
 
 
 @pytest.mark.parametrize("ci", [None, "", "false"])

@@ -26,6 +26,7 @@ NOT_SOURCE = shutil.ignore_patterns(
 )
 OURS = {"twisted_beastws.py", "dropin.cache", "__pycache__"}
 NO_COMPILER = {"CC": "/no/such/compiler"}
+ACCELERATED = "import twisted_beastws\nprint(json.dumps(twisted_beastws.ACCELERATED))"
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -58,6 +59,7 @@ class Environment:
 
     def __init__(self, kind: str, home: Path) -> None:
         self.kind = kind
+        self.clone: Path | None = None
         venv.create(home, with_pip=False, symlinks=True)
         self.python = home / "bin" / "python"
         (self.site,) = home.glob("lib/python*/site-packages")
@@ -100,7 +102,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("cc") is None:
-        pytest.skip("NO COMPILED WHEEL IS TESTED: there is no C compiler (apt-get install gcc libc6-dev python3-dev)")
+        pytest.skip("THE COMPILED WHEEL IS NOT TESTED: apt-get install gcc libc6-dev python3-dev")
     return build(copied(source, tmp_path_factory.mktemp("wheel") / "checkout"), "wheel", CFLAGS="-O0")
 
 
@@ -111,10 +113,13 @@ def sdist(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["wheel", "sdist", "editable"])
 def installed(request: pytest.FixtureRequest, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """Installed from a wheel built with a C compiler; from an sdist and from the checkout without one."""
+    """Installed from a wheel, from an sdist without a C compiler, and as the README does, from a clone in place."""
     environment = Environment(request.param, tmp_path_factory.mktemp(request.param) / "venv")
-    what = ["-e", source] if request.param == "editable" else [request.getfixturevalue(request.param)]
-    environment.install(*what, **NO_COMPILER)
+    if request.param == "editable":
+        environment.clone = copied(source, tmp_path_factory.mktemp("clone") / "checkout")
+        environment.install("-e", environment.clone, CFLAGS="-O0")
+    else:
+        environment.install(request.getfixturevalue(request.param), **NO_COMPILER)
     return environment
 
 
@@ -167,9 +172,12 @@ def test_importing_the_package_installs_no_reactor(installed: Environment, tmp_p
     assert installed.evaluate(statements, tmp_path) is False
 
 
-def test_the_compiled_codec_is_optional(installed: Environment, tmp_path: Path) -> None:
-    statements = "import twisted_beastws\nprint(json.dumps(twisted_beastws.ACCELERATED))"
-    assert installed.evaluate(statements, tmp_path) is (installed.kind == "wheel")
+def test_the_compiled_codec_is_optional_and_used_in_the_clone_too(installed: Environment, tmp_path: Path) -> None:
+    compiled = shutil.which("cc") is not None and installed.kind != "sdist"
+    # Python puts the working directory first on sys.path, and so does twistd.
+    in_clone = [] if installed.clone is None else [installed.clone, installed.clone / "examples"]
+    for directory in (tmp_path, *in_clone):
+        assert installed.evaluate(ACCELERATED, directory) is compiled
 
 
 def test_this_suite_runs_on_the_installed_package() -> None:

@@ -225,7 +225,7 @@ class TestRequest:
                 WebSocketServerFactory(WebSocketProtocol)
             )
         except error.CannotListenError:
-            pytest.skip("this machine has no IPv6")
+            pytest.skip("IPV6 IS NOT TESTED: this machine has none")
         url = f"ws://[::1]:{port.getHost().port}/chat"
         ws = await connect(url)
         assert ws.request.field("Host") == url[5:-5]

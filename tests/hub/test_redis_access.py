@@ -61,7 +61,7 @@ def counted_waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Hub]]:
     """``hub(url)``: a hub that tries that Redis."""
-    pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
+    pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
     from twisted_beastws.hub import redis_link
 
     monkeypatch.setattr(redis_link, "backoff", lambda failures: 0.05)

@@ -303,7 +303,7 @@ class TestLoss:
     async def test_one_that_is_not_there_is_told_of_once(
         self, tmp_path: Path, node: Callable[..., Node], logged: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
+        pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
         from twisted_beastws.hub import redis_link
 
         tries: list[int] = []
@@ -326,7 +326,7 @@ class TestLoss:
 
     @pytest.mark.usefixtures("logged")
     def test_stopping_while_it_connects_leaves_nothing_and_says_nothing(self) -> None:
-        pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
+        pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
         reactor = MemoryReactorClock()
         for url in ("unix:///nowhere", "redis://127.0.0.1"):
             hub = Hub(RedisBackplane(url, reactor=reactor))
@@ -335,7 +335,7 @@ class TestLoss:
             assert stopped.called and reactor.getDelayedCalls() == []
 
     def test_a_redis_that_refuses_writes_is_probed_once_a_second_however_long(self) -> None:
-        pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
+        pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
         from twisted_beastws.hub.redis_link import RedisLink
 
         # Over the connections' own bytes: of a real Redis this would take a minute.
@@ -363,7 +363,7 @@ class TestLoss:
         assert 55 <= probes <= 70
 
     def test_the_waits_between_tries_grow_to_ten_seconds(self) -> None:
-        pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
+        pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
         from twisted_beastws.hub.redis_link import backoff
 
         assert 0.2 <= backoff(1) <= 0.3
@@ -400,7 +400,7 @@ class TestAccess:
         logged: Callable[..., Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
+        pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
         from twisted_beastws.hub import redis_link
 
         tries: list[int] = []

@@ -16,7 +16,7 @@ from ..support.loopback import PATIENCE, serving
 
 pytestmark = [
     pytest.mark.usefixtures("logged"),
-    pytest.mark.skipif(shutil.which("curl") is None, reason="CURL IS NOT TESTED: install the Debian package curl"),
+    pytest.mark.skipif(shutil.which("curl") is None, reason="CURL IS NOT TESTED: apt-get install curl"),
 ]
 
 UPGRADE = {

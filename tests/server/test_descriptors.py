@@ -127,7 +127,7 @@ reactor.run()
 
 @pytest.mark.skipif(sys.platform == "win32", reason="THE LIMIT OF FILES IS NOT TESTED: it is POSIX's")
 def test_the_uvloop_reactor_says_so_and_serves_again_when_connections_end() -> None:
-    pytest.importorskip("uvloop", reason="THE UVLOOP REACTOR IS NOT TESTED: pip install .[uvloop]")
+    pytest.importorskip("uvloop", reason="THE UVLOOP REACTOR IS NOT TESTED: pip install uvloop")
 
     def served(client: socket.socket) -> bool:
         with suppress(ConnectionError):

@@ -19,7 +19,7 @@ if sys.platform != "linux":
 
 __all__ = ["many_files"]
 
-pytest.importorskip("prometheus_client", reason="ABUSE IS NOT TESTED: pip install .[metrics]")
+pytest.importorskip("prometheus_client", reason="ABUSE IS NOT TESTED: pip install prometheus_client")
 
 BROADCAST = """
 import socket

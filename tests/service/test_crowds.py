@@ -74,7 +74,7 @@ def received(client: socket.socket) -> int:
 @pytest.fixture(params=["default", "beastws-uvloop"])
 def service(request: pytest.FixtureRequest, tmp_path: Path, many_files: None) -> Iterator[Service]:
     if request.param != "default":
-        pytest.importorskip("uvloop", reason="CROWDS ON UVLOOP ARE NOT TESTED: pip install .[uvloop]")
+        pytest.importorskip("uvloop", reason="CROWDS ON UVLOOP ARE NOT TESTED: pip install uvloop")
     limits = ("--max-chat-rate=0", "--ping-interval=0", "--drain-time=2")
     reactor = [] if request.param == "default" else [f"--reactor={request.param}"]
     with running(tmp_path, *limits, twistd=reactor) as service:

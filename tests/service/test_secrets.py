@@ -15,7 +15,7 @@ from twisted_beastws.service.secrets import MAX_SIZE, read_secret
 from ..support import command_line
 from .test_twistd import RawClient, await_that, running
 
-pytest.importorskip("txredisapi", reason="THE BACKPLANE'S PASSWORD IS NOT TESTED: pip install .[redis]")
+pytest.importorskip("txredisapi", reason="THE BACKPLANE'S PASSWORD IS NOT TESTED: pip install txredisapi hiredis")
 
 URL = "redis://ann:s3cret@127.0.0.1:1/0"
 

@@ -29,14 +29,9 @@ FLAGS = (
 )
 
 
-def missing() -> str:
-    """What it needs that is not here."""
-    needed = {
-        str(CHROMIUM): CHROMIUM.exists(),
-        str(CHROMEDRIVER): CHROMEDRIVER.exists(),
-        "the package selenium": importlib.util.find_spec("selenium") is not None,
-    }
-    return ", ".join(name for name, there in needed.items() if not there)
+def can_start() -> bool:
+    """Whether Chromium, its driver and selenium are installed."""
+    return CHROMIUM.exists() and CHROMEDRIVER.exists() and importlib.util.find_spec("selenium") is not None
 
 
 @contextmanager
@@ -46,8 +41,9 @@ def chromium(profile: Path, untested: str) -> Iterator[Any]:
     profile: the directory of its own that it keeps things in.
     untested: what is not tested without it, for the word about that where the test is skipped.
     """
-    if missing():
-        pytest.skip(f"{untested} NOT TESTED: {missing()} missing (apt-get install chromium chromium-driver)")
+    if not can_start():
+        install = "apt-get install chromium chromium-driver, pip install selenium"
+        pytest.skip(f"{untested} NOT TESTED: {install}")
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 

@@ -74,9 +74,9 @@ class RedisServer:
 def redis_running(directory: Path, *options: str) -> Iterator[RedisServer]:
     """A redis-server; the test is skipped where it or its client is missing."""
     if shutil.which("redis-server") is None:
-        pytest.skip("there is no redis-server (Debian: redis-server)")
+        pytest.skip("REDIS IS NOT TESTED: apt-get install redis-server")
     if find_spec("txredisapi") is None:
-        pytest.skip("there is no txredisapi (the extra: redis)")
+        pytest.skip("REDIS IS NOT TESTED: pip install txredisapi hiredis")
     server = RedisServer(directory, *options)
     try:
         yield server

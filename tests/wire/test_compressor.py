@@ -27,7 +27,7 @@ MESSAGES = st.lists(
 
 
 if not hasattr(compressor, "isal_zlib"):
-    pytest.skip("ISA-L IS NOT TESTED: it is not installed (pip install isal)", allow_module_level=True)
+    pytest.skip("ISA-L IS NOT TESTED: pip install isal", allow_module_level=True)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from twisted_beastws.service.app import Served
 from twisted_beastws.service.authentication import Gate
 from twisted_beastws.service.chat import Chat, HubService
 from twisted_beastws.service.chat_limits import ChatLimits
+from twisted_beastws.service.codec import report_codec
 from twisted_beastws.service.logs import buffer_standard_output, reopen_log_files
 from twisted_beastws.service.metering import Meter
 from twisted_beastws.service.metrics import Metrics
@@ -50,6 +51,7 @@ def makeService(options: Options) -> Operated:
 
     if options.membership is None:
         buffer_standard_output()
+        report_codec()
         for option in options.visible:
             log.warn(
                 "--{option}: the list of processes shows its password to every user of this machine: give it by "
