@@ -53,9 +53,8 @@ def run_pytest(tmp_path: Path):
 
     def run(source: str, ci: str | None, *options: str, by: tuple[str, ...] = ()) -> tuple[int, str]:
         shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
-        shutil.copytree(
-            Path(__file__).with_name("uvreactor") / "started", tmp_path / "uvreactor" / "started", dirs_exist_ok=True
-        )
+        started = Path("uvreactor", "started")
+        shutil.copytree(Path(__file__).parent / started, tmp_path / started, dirs_exist_ok=True)
         (tmp_path / "test_it.py").write_text(source)
         environment = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_ADDOPTS")}
         environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -85,8 +84,7 @@ def test_ci_fails_for_a_skipped_module(run_pytest):
 
 
 def test_the_summary_counts_each_part_that_was_not_tested(run_pytest):
-    status, output = run_pytest(SKIPPED, None)
-    summary = output.partition(" not tested ")[2]
+    summary = run_pytest(SKIPPED, None)[1].partition(" not tested ")[2]
     assert "\n1 skipped: no browser here\n1 skipped: no database here\n" in summary
 
 

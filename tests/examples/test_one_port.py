@@ -130,9 +130,7 @@ def test_without_an_identity_there_is_no_tls(tmp_path: Path) -> None:
             assert connection.recv(1 << 16).startswith(b"HTTP/1.1 400 ")
 
 
-@pytest.mark.skipif(
-    which("openssl") is None, reason="THE COMMAND OF ONE_PORT IS NOT TESTED: apt-get install openssl"
-)
+@pytest.mark.skipif(which("openssl") is None, reason="THE COMMAND OF ONE_PORT IS NOT TESTED: apt-get install openssl")
 def test_the_identity_made_as_it_says(tmp_path: Path) -> None:
     (command,) = re.findall(r"^ +(openssl .*)$", (EXAMPLES / "one_port.py").read_text(), re.MULTILINE)
     subprocess.run(shlex.split(command), cwd=tmp_path, check=True, timeout=PATIENCE, capture_output=True)

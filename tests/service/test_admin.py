@@ -24,7 +24,7 @@ from twisted_beastws.service.metering import Meter
 from twisted_beastws.service.metrics import Metrics
 
 prometheus = pytest.importorskip(
-    "prometheus_client.parser", reason="NO METRICS ARE TESTED: pip install prometheus_client"
+    "prometheus_client.parser", reason="METRICS ARE NOT TESTED: pip install prometheus_client"
 )
 pytestmark = pytest.mark.usefixtures("logged")
 

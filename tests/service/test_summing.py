@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from twisted_beastws.service.summing import PATIENCE, Summed, families, summed
 
-pytest.importorskip("prometheus_client", reason="NO METRICS ARE TESTED: pip install prometheus_client")
+pytest.importorskip("prometheus_client", reason="METRICS ARE NOT TESTED: pip install prometheus_client")
 
 
 def page(*lines: str) -> str:

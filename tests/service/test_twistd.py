@@ -471,7 +471,7 @@ class TestCompression:
 
 class TestOperation:
     def test_what_is_to_be_seen_while_it_runs_and_while_it_stops(self, tmp_path: Path) -> None:
-        pytest.importorskip("prometheus_client", reason="NO METRICS ARE TESTED: pip install prometheus_client")
+        pytest.importorskip("prometheus_client", reason="METRICS ARE NOT TESTED: pip install prometheus_client")
         with running(tmp_path, "--admin=tcp:0:interface=127.0.0.1", "--access-log=access.log") as service:
             log = tmp_path / "access.log"
             with joined(service) as one:

@@ -106,7 +106,7 @@ def all_asked(service: Service, ask: Callable[[int], str] = asked) -> set[str]:
 
 class TestTogether:
     def test_they_share_the_sockets_and_the_dead_are_replaced(self, app: Path) -> None:
-        pytest.importorskip("prometheus_client", reason="NO METRICS ARE TESTED: pip install prometheus_client")
+        pytest.importorskip("prometheus_client", reason="METRICS ARE NOT TESTED: pip install prometheus_client")
         arguments = ("--admin=tcp:0:interface=127.0.0.1", "--access-log=access.log", "--listen=unix:shared:mode=600")
         with running(app, *SERVED, *arguments) as service:
             first = all_asked(service)

@@ -133,9 +133,7 @@ def session_module(frame_codec: type) -> Any:
 def compiled_codec() -> type:
     """The compiled codec, even where the pure one was chosen; where it was not built, the test is skipped."""
     if not codec.ACCELERATED and os.environ.get(codec.PURE_VARIABLE, "0") in ("", "0"):
-        pytest.skip(
-            "THE COMPILED CODEC IS NOT TESTED: apt-get install gcc libc6-dev python3-dev, repeat pip install"
-        )
+        pytest.skip("THE COMPILED CODEC IS NOT TESTED: apt-get install gcc libc6-dev python3-dev, repeat pip install")
     from twisted_beastws.wire._speedups import FrameCodec
 
     return FrameCodec
