@@ -1,8 +1,8 @@
 """How much memory a connection costs whose peer reads nothing, by the size of the messages that are sent to it.
 
 ``python stalled.py`` prints a table. Each figure is how much the server's resident memory grew, at its peak, from
-before the first message until ``Limits.max_buffered`` was reached and the reactor had turned some times more. One
-server serves all sizes of a row. The connections stay open, so that no later one gets the memory of an earlier one.
+before the first message until ``Limits.max_buffered`` was reached and the reactor had turned some times more. Each
+figure of the table has a server of its own: memory that one connection freed would hide what the next one takes.
 """
 
 from __future__ import annotations
@@ -18,28 +18,39 @@ from pathlib import Path
 from typing import Any
 
 SIZES = (0, 1, 10, 100, 1000, 10_000)
+MAX_BUFFERED = (1 << 18, 1 << 20, 1 << 22)
 LIMITS = {"slow_reader": "pause"}
 PATIENCE = 60.0
 """Seconds; what takes longer has failed."""
 PAUSES = 5
 """Times that a full connection is filled again, because the system takes some more meanwhile."""
 PAUSE = 0.01
+SEND_BUFFER = 1 << 16
 HEAD = (
     b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
 
-def measure(reactor: str, secure: bool, limits: dict[str, Any] = LIMITS) -> dict[int, int]:
-    """Return the bytes that a server on ``reactor`` grew by for each of `SIZES`.
+def allowed(max_buffered: int) -> int:
+    """Return the bytes that a connection may cost."""
+    return max_buffered * 3 // 2 + (1 << 16)
+
+
+def measure(
+    reactor: str, secure: bool, sizes: tuple[int, ...] = SIZES, max_buffered: int = MAX_BUFFERED[-1]
+) -> dict[int, int]:
+    """Return the bytes that one server on ``reactor`` grew by for each of ``sizes``.
 
     Args:
         reactor: ``default`` or ``uvloop``.
         secure: use TLS.
-        limits: for `Limits`; the policy must be ``pause``.
+        sizes: of the messages, a connection each.
+        max_buffered: for `Limits`.
     """
+    limits = {**LIMITS, "max_buffered": max_buffered, "max_message_size": min(max_buffered, 1 << 20)}
     # The first connection pays for all that is made once, and is not counted.
-    sizes = (1000, *SIZES)
+    sizes = (1000, *sizes)
     arguments = [reactor, "tls" if secure else "plain", json.dumps(limits), *map(str, sizes)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     growth: dict[int, int] = {}
@@ -74,7 +85,7 @@ def _opened(port: int, secure: bool) -> socket.socket:
 def serve(reactor_name: str, layer: str, limits: str, *sizes: str) -> None:
     """Be the server: print the port, then a line with each connection's cost."""
     root = Path(__file__).parents[1]
-    sys.path[:0] = [str(root), str(root / "tcp")]
+    sys.path[:0] = [str(root / "support"), str(root / "tcp")]
     if reactor_name == "uvloop":
         from twisted_beastws.uvreactor import install
 
@@ -110,17 +121,25 @@ def serve(reactor_name: str, layer: str, limits: str, *sizes: str) -> None:
         endpoint: Any = SSL4ServerEndpoint(reactor, 0, identity().options(), interface="127.0.0.1")
     else:
         endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
-    endpoint.listen(factory).addCallback(lambda port: print(port.getHost().port, flush=True))
+
+    def listening(port: Any) -> None:
+        # Accepted connections inherit it. The system's own limit would take millions of small writes to fill.
+        port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        print(port.getHost().port, flush=True)
+
+    endpoint.listen(factory).addCallback(listening)
     reactor.run()  # type: ignore[attr-defined]
 
 
 def main() -> None:
-    print("| | " + " | ".join(f"{size} bytes" for size in SIZES) + " |")
-    for reactor in ("default", "uvloop"):
-        for secure in (False, True):
-            growth = measure(reactor, secure)
-            row = " | ".join(f"{growth[size] / (1 << 20):.2f}" for size in SIZES)
-            print(f"| {reactor}, {'TLS' if secure else 'plain'} | {row} |", flush=True)
+    print("| `max_buffered`, reactor | " + " | ".join(f"{size} bytes" for size in SIZES) + " | allowed |")
+    for max_buffered in MAX_BUFFERED:
+        for reactor in ("default", "uvloop"):
+            for secure in (False, True):
+                costs = [measure(reactor, secure, (size,), max_buffered)[size] for size in SIZES]
+                title = f"{max_buffered / (1 << 20):g} MiB, {reactor}, {'TLS' if secure else 'plain'}"
+                row = " | ".join(f"{cost / (1 << 20):.2f}" for cost in (*costs, allowed(max_buffered)))
+                print(f"| {title} | {row} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from typing import Any, Protocol, cast
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IPullProducer, IPushProducer, ISystemHandle
+from twisted.internet.interfaces import IPullProducer, IPushProducer, IReactorTime, ISSLTransport, ISystemHandle
 from zope.interface import implementer
 
 from twisted_beastws.budget import SENT, Account
+from twisted_beastws.connection.joined_writes import JoinedWrites
 from twisted_beastws.connection.producers import stop
 from twisted_beastws.errors import BufferFull, LocalError
 from twisted_beastws.options import Limits
@@ -42,6 +43,8 @@ def most_at_once(max_buffered: int) -> int:
 
 class Owner(Protocol):
     """The connection whose octets they are."""
+
+    clock: IReactorTime
 
     def overflowed(self) -> None:
         """``Limits.max_buffered`` is reached under the policy ``close``."""
@@ -84,6 +87,7 @@ class Outgoing:
         "_rest",
         "_send",
         "_transport",
+        "_writes",
         "account",
         "at_once",
         "dropped",
@@ -102,6 +106,10 @@ class Outgoing:
         self._owner: Owner | None = owner
         self.account = account
         self._send = _plain_send(transport)
+        # What is written to the transport goes there.
+        self._writes: Any = transport
+        if self._send is None and ISSLTransport.providedBy(transport):
+            self._writes = JoinedWrites(transport, owner.clock)
         self.at_once: Callable[[bytes], int] | None = None
         # What is left of data that the system has begun to take, without what the transport has of it.
         self._rest: memoryview | None = None
@@ -258,7 +266,9 @@ class Outgoing:
         """Forget what waits and let nothing leave: the transport is about to be aborted."""
         self._open(False)
         self.finished = True
-        self._finish = self._send = self._rest = self._transport = None
+        if isinstance(self._writes, JoinedWrites):
+            self._writes.discard()
+        self._finish = self._send = self._rest = self._transport = self._writes = None
         self._handed = 0
         self.discard()
 
@@ -325,7 +335,7 @@ class Outgoing:
             if len(data) > AT_ONCE:
                 self._hand_over_parts(memoryview(data))
                 return
-            self._transport.write(data)
+            self._writes.write(data)
             if not self.free:
                 self._handed = len(data)
                 self._count()
@@ -342,7 +352,7 @@ class Outgoing:
         part = rest[:0]
         while self.free and len(rest):
             part, rest = rest[:HAND_OVER], rest[HAND_OVER:]
-            self._transport.write(bytes(part))
+            self._writes.write(bytes(part))
         if not self.free:
             self._handed = len(part) + len(rest)
             self._rest = rest if len(rest) else None
@@ -365,6 +375,8 @@ class Outgoing:
         if self._send is None or self.direct:
             return False
         self._send = None
+        if self._owner is not None:
+            self._writes = JoinedWrites(self._transport, self._owner.clock)
         self._open(self.free)
         if not self.finished:
             self._transport.unregisterProducer()
@@ -417,6 +429,8 @@ class Outgoing:
         if self._finish is not None and not self._queue and not self._pings and self._rest is None:
             finish, self._finish = self._finish, None
             self.finished = True
+            if isinstance(self._writes, JoinedWrites):
+                self._writes.flush()
             self._open(False)
             self._transport.unregisterProducer()
             finish()
