@@ -17,7 +17,8 @@ from zope.interface import implementer
 from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.client.proxies import endpoint_through, over_tls, parse_proxy
 from twisted_beastws.connection.application_transport import ApplicationTransport
-from twisted_beastws.connection.operation import forget_frames, settled
+from twisted_beastws.connection.awaiting import AwaitableDeferred, settled
+from twisted_beastws.connection.operation import forget_frames
 from twisted_beastws.errors import HandshakeTimeout, TooManyRedirects, UpgradeDeclined
 from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts, check_decorator, kind_of
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
@@ -193,7 +194,7 @@ class WebSocketClientEndpoint:
             outcome.errback(CancelledError())
             connecting.cancel()
 
-        outcome: Deferred[IProtocol] = Deferred(cancel)
+        outcome: Deferred[IProtocol] = AwaitableDeferred(cancel, _abort)
         connecting.addBoth(self._connected, outcome)
         return outcome
 
@@ -256,6 +257,11 @@ class WebSocketClientEndpoint:
     def _endpoint_for(self, url: WebSocketURL) -> IStreamClientEndpoint:
         endpoint = self._endpoint or endpoint_through(self.reactor, self._proxy, url)
         return over_tls(endpoint, url.host, self._tls) if url.secure else endpoint
+
+
+def _abort(protocol: Any) -> None:
+    """Drop a connection that opened after the asyncio Task that waits for it was cancelled."""
+    protocol.abort()
 
 
 def shown(url: WebSocketURL) -> str:

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from twisted_beastws.client.connect import WebSocketClientEndpoint
 from twisted_beastws.clock import date_of, seconds_of
+from twisted_beastws.connection.awaiting import awaitable
 from twisted_beastws.errors import HandshakeTimeout, SocksDeclined, UpgradeDeclined
 from twisted_beastws.options import kind_of
 from twisted_beastws.protocol import State, WebSocketProtocol
@@ -89,7 +90,7 @@ class ReconnectingService(ClientService):
         """Fire in the reactor's next turn: ClientService fires within a step of its own, in which it takes no call."""
         if waiting.called:
             return waiting
-        return waiting.addBoth(lambda result: deferLater(self._reactor, 0, lambda: result))
+        return awaitable(waiting.addBoth(lambda result: deferLater(self._reactor, 0, lambda: result)))
 
     def _if_live(self, protocol: IProtocol, fail_after_failures: int | None) -> IProtocol | Deferred[IProtocol]:
         connection = cast(WebSocketProtocol, protocol)

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from twisted_beastws.budget import RECEIVED, Account
 from twisted_beastws.clock import seconds_of
+from twisted_beastws.connection.awaiting import AwaitableDeferred
 from twisted_beastws.connection.bare_transport import BareTransport, complete
 from twisted_beastws.connection.client_handshake import ClientOpening
 from twisted_beastws.connection.delivery import APPLICATION, Delivery, deferred_of
@@ -705,7 +706,7 @@ class Connection:
         if self.ended is not None:
             return succeed(self.ended)
         self.require_session()
-        closer: Deferred[CloseReason] = Deferred()
+        closer: Deferred[CloseReason] = AwaitableDeferred()
         self._closers = [*(self._closers or ()), closer]
         return closer
 

@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from twisted_beastws.connection.awaiting import AwaitableDeferred, awaited, run, succeeded
 from twisted_beastws.connection.inbox import Inbox
 from twisted_beastws.connection.interfaces import hook_of, takes_messages
-from twisted_beastws.connection.operation import forget_frames, settled
+from twisted_beastws.connection.operation import forget_frames
 from twisted_beastws.errors import ConnectionClosed
 from twisted_beastws.wire.closing import CloseCode
 
@@ -74,14 +75,21 @@ class Delivery:
             return None
         message = self._inbox.take()
         connection.count_received()
-        return succeed(message)
+        return succeeded(message)
 
     def wait(self) -> Deferred[str | bytes]:
         """Return a Deferred of the next message, which has not come."""
         assert self._receivers is not None
-        receiver: Deferred[str | bytes] = Deferred(self._receivers.remove)
+        receiver: Deferred[str | bytes] = AwaitableDeferred(self._receivers.remove, self._put_back)
         self._receivers.append(receiver)
         return receiver
+
+    def _put_back(self, message: str | bytes) -> None:
+        """Keep a message that its receiver will not take: its asyncio Task was cancelled before it woke up."""
+        if self._receivers:
+            self._receivers.popleft().callback(message)
+        else:
+            self._require_inbox().put_back(message)
 
     def _keep(self, message: str | bytes) -> None:
         if self._receivers:
@@ -232,5 +240,5 @@ def deferred_of(result: Any) -> Deferred[Any] | None:
     if isinstance(result, (Generator, AsyncGenerator)):
         raise TypeError(f"{result!r}: a hook with yield in it runs only in inlineCallbacks, or as async def with await")
     if hasattr(result, "__await__"):
-        return Deferred.fromCoroutine(settled(result))
+        return run(awaited(result))
     raise TypeError(f"a hook returned {result!r}: it may return None, a Deferred or a coroutine")

@@ -43,6 +43,15 @@ class Inbox:
         """Add a message."""
         cost = cost_of(message)
         self._queue.append((message, cost))
+        self._grow(cost)
+
+    def put_back(self, message: str | bytes) -> None:
+        """Add a message that was taken, as the oldest one."""
+        cost = cost_of(message)
+        self._queue.appendleft((message, cost))
+        self._grow(cost)
+
+    def _grow(self, cost: int) -> None:
         self.size += cost
         if not self._paused and (
             len(self._queue) >= self._limits.max_queued or self.size >= self._limits.max_queued_size

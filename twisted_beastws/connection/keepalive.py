@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from twisted_beastws.connection.awaiting import AwaitableDeferred
 from twisted_beastws.connection.scheduler import PingScheduler
 from twisted_beastws.options import Timeouts
 
@@ -167,7 +168,7 @@ class Liveness:
         if self._pings is None:
             self._pings = deque()
         pings = self._pings
-        answered: Deferred[float] = Deferred(lambda _: pings.remove(ping))
+        answered: Deferred[float] = AwaitableDeferred(lambda _: pings.remove(ping))
         ping = (payload, at, answered)
         pings.append(ping)
         return answered

@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
+from twisted_beastws.connection.awaiting import AwaitableDeferred, settled
 from twisted_beastws.errors import LocalError
 from twisted_beastws.wire.http import HeadBuffer
 
@@ -17,13 +18,6 @@ if TYPE_CHECKING:
     from twisted_beastws.connection.connection import Connection
 
 T = TypeVar("T")
-
-
-async def settled(result: T | Awaitable[T]) -> T:
-    """What a hook returned, when it is there: a value, a Deferred's result or a coroutine's."""
-    if isinstance(result, Deferred) or hasattr(result, "__await__"):
-        return await result
-    return result
 
 
 def forget_frames(error: BaseException | None) -> None:
@@ -158,7 +152,7 @@ class Operation:
         except LocalError:
             coroutine.close()
             raise
-        operation: Deferred[T] = Deferred(self._cancelled)
+        operation: Deferred[T] = AwaitableDeferred(self._cancelled, self._cancelled)
         self._operation = operation
         # Most have nothing to wait for, and need no Deferred of their own.
         context = copy_context()

@@ -10,7 +10,8 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_beastws.connection.operation import Operation, settled
+from twisted_beastws.connection.awaiting import settled
+from twisted_beastws.connection.operation import Operation
 from twisted_beastws.errors import HandshakeError, HookFailed, LocalError, UpgradeDeclined
 from twisted_beastws.options import Decorator
 from twisted_beastws.tls.failures import tls_trouble

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IPullProducer, IPushProducer, IReactorTi
 from zope.interface import implementer
 
 from twisted_beastws.budget import SENT, Account
+from twisted_beastws.connection.awaiting import AwaitableDeferred
 from twisted_beastws.connection.joined_writes import JoinedWrites
 from twisted_beastws.connection.producers import stop
 from twisted_beastws.errors import BufferFull, LocalError
@@ -285,7 +286,7 @@ class Outgoing:
         """Fires when at most ``Limits.low_water`` octets wait; cancelling it does no harm."""
         if self.buffered <= self._limits.low_water:
             return succeed(None)
-        waiting: Deferred[None] = Deferred(self._forget)
+        waiting: Deferred[None] = AwaitableDeferred(self._forget)
         if self._drains is None:
             self._drains = []
         self._drains.append(waiting)

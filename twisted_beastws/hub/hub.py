@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_beastws.connection.awaiting import awaitable
 from twisted_beastws.errors import ConnectionClosed, LocalError
 from twisted_beastws.hub.arguments import check_hub, check_join, check_room, checked_message
 from twisted_beastws.hub.backplane import (
@@ -106,7 +107,7 @@ class Hub:
         """
         self._stopped = True
         stopped = self.backplane.stop()
-        return self._fan_out.when_empty().addCallback(lambda _: stopped)
+        return awaitable(self._fan_out.when_empty().addCallback(lambda _: stopped))
 
     @property
     def waiting(self) -> int:
@@ -137,7 +138,7 @@ class Hub:
 
         The list has no bound. `roster` has one: use it where clients can ask for the names.
         """
-        return self.backplane.who(room)
+        return awaitable(self.backplane.who(room))
 
     def roster(self, room: str, *, after: str | None = None, most: int = MAX_LISTED) -> Deferred[Roster]:
         """Fire with the first names of the room's members, sorted, and how many members have a name.
@@ -149,7 +150,7 @@ class Hub:
         """
         if most < 1:
             raise ValueError(f"roster(most={most!r}): must be greater than 0")
-        return self.backplane.roster(room, after, most)
+        return awaitable(self.backplane.roster(room, after, most))
 
     def join(
         self,
@@ -187,7 +188,7 @@ class Hub:
         self._begin()
         rooms = self._rooms_of_open(connection)
         if room in rooms:
-            return self.backplane.subscribe(room).addCallback(lambda _: True)
+            return awaitable(self.backplane.subscribe(room).addCallback(lambda _: True))
         self._keys += 1
         member = Member(connection, str(self._keys), render, gap, name is not None, self._fan_out.number)
         catch_up = None if after is None else self._catch_up(member, room, after)
@@ -197,8 +198,8 @@ class Hub:
         if name is not None:
             self.backplane.enter(room, member.key, name)
         if catch_up is None:
-            return subscribed.addCallback(lambda _: True)
-        return subscribed.addCallback(lambda _: Deferred.fromCoroutine(catch_up.run()))
+            return awaitable(subscribed.addCallback(lambda _: True))
+        return awaitable(subscribed.addCallback(lambda _: Deferred.fromCoroutine(catch_up.run())))
 
     def leave(self, connection: WebSocketProtocol, room: str) -> None:
         """Take ``connection`` out of ``room``; nothing happens if it is not in it.
@@ -277,7 +278,7 @@ class Hub:
         published = self.backplane.publish(room, message, keep, exclude, *known_as)
         if published.called and not published.paused and not self._fan_out.waits(room):
             return published
-        return published.addBoth(self._published, room)
+        return awaitable(published.addBoth(self._published, room))
 
     def _published(self, result: str | Failure | None, room: str | None) -> Deferred[str | None]:
         given = self._fan_out.when_given(room)

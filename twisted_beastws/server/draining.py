@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred, succeed
 
 from twisted_beastws.clock import seconds_of
+from twisted_beastws.connection.awaiting import AwaitableDeferred
 from twisted_beastws.protocol import State
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Drain:
             self._deadline = self._clock.callLater(seconds, self._at_deadline)
         if not self._leaving:
             return succeed(None)
-        gone: Deferred[None] = Deferred(self._waiters.remove)
+        gone: Deferred[None] = AwaitableDeferred(self._waiters.remove)
         self._waiters.append(gone)
         return gone
 

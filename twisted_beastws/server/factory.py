@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.clock import seconds_of
+from twisted_beastws.connection.awaiting import TaskCancelled, run
 from twisted_beastws.errors import ConnectionClosed, TooManyConnections
 from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Settings, Timeouts, kind_of
 from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
@@ -45,13 +46,15 @@ class HandlerProtocol(WebSocketProtocol):
     def opened(self) -> Deferred[Any]:
         running = self.handler(self)
         if not isinstance(running, Deferred):
-            running = Deferred.fromCoroutine(running)
+            running = run(running)
         return running.addErrback(self._handler_stopped).addCallback(self._handler_returned)
 
     def _handler_stopped(self, failure: Failure) -> None:
-        # Another connection's end, too, which the handler did not mind, ends its work here.
-        failure.trap(ConnectionClosed)
+        # A handler need not catch the end of its own connection, nor that of another one which it uses.
+        cancelled = failure.trap(ConnectionClosed, TaskCancelled) is TaskCancelled
         failure.cleanFailure()
+        if cancelled and self.state is State.OPEN:
+            self.close(CloseCode.GOING_AWAY)
 
     def _handler_returned(self, result: object) -> None:
         connection = connection_of(self)

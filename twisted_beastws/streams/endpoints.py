@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_beastws.client.connect import WebSocketClientEndpoint, shown
+from twisted_beastws.connection.awaiting import awaitable
 from twisted_beastws.options import Settings, Timeouts
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.server.factory import WebSocketServerFactory
@@ -109,7 +110,7 @@ class ServerEndpoint:
             self._keys.check_with(factory.settings)
         except ValueError:
             return fail()
-        return self._endpoint.listen(ConfiguredFactory(factory, self._keys))
+        return awaitable(self._endpoint.listen(ConfiguredFactory(factory, self._keys)))
 
 
 @implementer(IStreamClientEndpoint)

@@ -1,0 +1,208 @@
+"""`CoroutineTask`: runs one coroutine on an asyncio reactor. Loaded only where an asyncio loop runs."""
+
+from __future__ import annotations
+
+from asyncio import (
+    AbstractEventLoop,
+    CancelledError,
+    Future,
+    _enter_task,
+    _get_running_loop,
+    _leave_task,
+    _register_task,
+    current_task,
+)
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from itertools import count
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from twisted_beastws.connection.awaiting import AwaitableDeferred, TaskCancelled
+
+_numbers = count(1)
+
+
+class CoroutineTask(Future[Any]):
+    """A task whose coroutine may await Deferreds and asyncio objects.
+
+    It starts at once, and goes on as soon as a Deferred fires, as a Twisted coroutine does. asyncio's own Task would do
+    both one iteration of the loop later, so that answers to the messages of one chunk would no longer leave together.
+
+    While the coroutine runs, this is ``asyncio.current_task()``, which ``asyncio.timeout``, ``TaskGroup`` and aiohttp
+    need. asyncio documents the functions for that under "Extending". anyio reads ``_fut_waiter`` and ``_must_cancel``.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], loop: AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._task_coroutine = coroutine
+        self._task_context = copy_context()
+        self._task_loop = loop
+        self._task_name: str | None = None
+        self._fut_waiter: Any = None
+        self._must_cancel = False
+        self._cancel_requests = 0
+        self._cancel_with: tuple[Any, ...] = ()
+        self._registered = False
+        self._outcome: AwaitableDeferred[Any] = AwaitableDeferred(self._outcome_cancelled)
+
+    def begin(self) -> Deferred[Any]:
+        """Run the coroutine as far as it goes; the Deferred fires with its result."""
+        outcome = self._outcome
+        self._step(self._task_coroutine.send, None)
+        return outcome
+
+    # What an asyncio Task offers.
+
+    def get_coro(self) -> Coroutine[Any, Any, Any]:
+        """Return the coroutine."""
+        return self._task_coroutine
+
+    def get_context(self) -> Context:
+        """Return the context in which the coroutine runs."""
+        return self._task_context
+
+    def get_name(self) -> str:
+        """Return the task's name."""
+        if self._task_name is None:
+            self._task_name = f"beastws-{next(_numbers)}"
+        return self._task_name
+
+    def set_name(self, value: object) -> None:
+        """Give the task a name."""
+        self._task_name = str(value)
+
+    def cancelling(self) -> int:
+        """Return how often `cancel` was called, less the calls of `uncancel`."""
+        return self._cancel_requests
+
+    def uncancel(self) -> int:
+        """Take one call of `cancel` back."""
+        if self._cancel_requests:
+            self._cancel_requests -= 1
+            if not self._cancel_requests:
+                self._must_cancel = False
+        return self._cancel_requests
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Have the coroutine's wait raise asyncio's ``CancelledError``; cancels what it waits for."""
+        if self.done():
+            return False
+        self._cancel_requests += 1
+        self._cancel_with = () if msg is None else (msg,)
+        waiting = self._fut_waiter
+        if isinstance(waiting, Deferred):
+            self._fut_waiter = None
+            waiting.cancel()
+            error = CancelledError(*self._cancel_with)
+            self._task_loop.call_soon(self._step, self._task_coroutine.throw, error)
+        elif waiting is None or not waiting.cancel(*self._cancel_with):
+            self._must_cancel = True
+        return True
+
+    def _outcome_cancelled(self, outcome: object) -> None:
+        self.cancel()
+
+    # How it runs.
+
+    def _step(self, resume: Callable[[Any], Any], value: Any) -> None:
+        if self._must_cancel:
+            self._must_cancel = False
+            resume, value = self._task_coroutine.throw, CancelledError(*self._cancel_with)
+        loop = self._task_loop
+        entered = _get_running_loop() is loop
+        outer = current_task(loop) if entered else None
+        if outer is not None:
+            _leave_task(loop, outer)
+        if entered:
+            _enter_task(loop, self)  # type: ignore[arg-type]
+        finished = True
+        try:
+            result = self._task_context.run(resume, value)
+            finished = False
+        except StopIteration as done:
+            result = done.value
+        except BaseException:
+            result = Failure()
+        finally:
+            if entered:
+                _leave_task(loop, self)  # type: ignore[arg-type]
+            if outer is not None:
+                _enter_task(loop, outer)
+        # Outside of the clauses: what runs now has nothing to do with how the coroutine ended.
+        if finished:
+            self._finish(result)
+        else:
+            self._wait_for(result)
+
+    def _wait_for(self, waiting: Any) -> None:
+        if not self._registered:
+            # asyncio.all_tasks() needs to show no task that never waits.
+            self._registered = True
+            _register_task(self)  # type: ignore[arg-type]
+        loop = self._task_loop
+        if isinstance(waiting, Deferred):
+            self._fut_waiter = waiting
+            waiting.addBoth(self._deferred_fired, waiting)
+            if self._must_cancel:
+                self._must_cancel = False
+                self._cancel_requests -= 1
+                self.cancel(*self._cancel_with)
+        elif getattr(waiting, "_asyncio_future_blocking", None):
+            waiting._asyncio_future_blocking = False
+            self._fut_waiter = waiting
+            waiting.add_done_callback(self._future_done)
+            if self._must_cancel and waiting.cancel(*self._cancel_with):
+                self._must_cancel = False
+        elif waiting is None:
+            # As asyncio.sleep(0) does: give way to the others for one iteration.
+            loop.call_soon(self._step, self._task_coroutine.send, None)
+        else:
+            bad = RuntimeError(f"a coroutine awaited {waiting!r}, which is neither a Deferred nor an asyncio future")
+            loop.call_soon(self._step, self._task_coroutine.throw, bad)
+
+    def _deferred_fired(self, result: Any, waiting: Deferred[Any]) -> None:
+        if self._fut_waiter is not waiting:
+            # The wait was cancelled.
+            return
+        self._fut_waiter = None
+        if isinstance(result, Failure):
+            self._step(self._task_coroutine.throw, result.value)
+        else:
+            self._step(self._task_coroutine.send, result)
+
+    def _future_done(self, waiting: Any) -> None:
+        self._fut_waiter = None
+        failed: BaseException | None = None
+        try:
+            waiting.result()
+        except BaseException as error:
+            failed = error
+        self._step(self._task_coroutine.send if failed is None else self._task_coroutine.throw, failed)
+
+    def _finish(self, result: Any) -> None:
+        if not isinstance(result, Failure):
+            self.set_result(result)
+        elif isinstance(result.value, CancelledError):
+            super().cancel(*self._cancel_with)
+            result = Failure(TaskCancelled())
+        elif isinstance(result.value, Exception):
+            self.set_exception(result.value)
+            # The Deferred has it: asyncio must not log that no one retrieved it.
+            self.exception()
+        else:
+            super().cancel()
+        if not self._outcome.called:
+            self._outcome.callback(result)
+
+
+def restore(context: Context) -> None:
+    """Set the context variables that differ in ``context`` in the current context, too."""
+    for variable, value in context.items():
+        if variable.get(_MISSING) is not value:
+            variable.set(value)
+
+
+_MISSING: Any = object()
