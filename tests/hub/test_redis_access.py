@@ -178,8 +178,12 @@ class TestRefusedServers:
                     await until(lambda: "cluster_state:ok" in redis.ask("CLUSTER INFO"))
                 lines.clear()
                 one = hub(redis.url)
-                await until(lambda: any("a node of a Redis Cluster" in line for line in lines))
+                line = await one.backplane.refused  # type: ignore[attr-defined]
+                assert "a node of a Redis Cluster" in line and redis.url in line
                 assert not one.ready and one.backplane.state is BackplaneState.REFUSING
+                # It is over: no connection is tried again.
+                await one.backplane._link._serving  # type: ignore[attr-defined]
+                assert len([line for line in lines if "a node of a Redis Cluster" in line]) == 1
                 await one.stop()
 
     @pytest_twisted.ensureDeferred
@@ -293,6 +297,46 @@ class TestFull:
             # Without its clock it is another dataset; without histories alone nobody here misses anything.
             gaps = ["GAP"] if policy == "allkeys-lru" else []
             assert member.heard == ["first", "second", *gaps, "third"]
+            await one.stop()
+
+
+class TestNotSaving:
+    @pytest_twisted.ensureDeferred
+    async def test_a_redis_that_cannot_save_is_reported_and_used_again_when_it_can(
+        self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
+    ) -> None:
+        snapshots = tmp_path / "snapshots"
+        snapshots.mkdir()
+        options = [
+            "--dir",
+            str(snapshots),
+            "--appendonly",
+            "no",
+            "--save",
+            "3600 1",
+            "--enable-protected-configs",
+            "yes",
+        ]
+        with redis_running(tmp_path, *options) as redis:
+            one = hub(redis.url)
+            await until(lambda: one.ready)
+            member = Stub()
+            await one.join(member.connection, "a", gap=lambda message: "GAP")
+            # Root may write into every directory that exists.
+            snapshots.rmdir()
+            redis.ask("BGSAVE")
+            await until(lambda: "rdb_last_bgsave_status:err" in redis.ask("INFO persistence"))
+            refused = await one.publish("a", "refused").addErrback(lambda failure: failure.value)
+            assert str(refused) == "the backplane takes no messages now: only the members here have the message"
+            assert one.backplane.state is BackplaneState.NOT_SAVING
+            assert any("Redis cannot write its data to disk and takes no writes" in line for line in lines)
+            snapshots.mkdir()
+            redis.ask(f"CONFIG SET dir {snapshots}")
+            redis.ask("BGSAVE")
+            await until(lambda: one.backplane.state is BackplaneState.CONNECTED)
+            await one.publish("a", "taken")
+            await until(lambda: member.heard == ["refused", "taken"])
+            assert one.backplane.failures == {"refused": 1}  # type: ignore[attr-defined]
             await one.stop()
 
 

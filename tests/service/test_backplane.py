@@ -294,3 +294,16 @@ async def test_clients_that_return_before_redis_is_there_miss_nothing(redis: Red
         await until(lambda: "is away" in second.log.rpartition("is connected")[2])
         assert await deferToThread(ready, admin) == 200
         await gatherResults([client.close() for client in returning])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_redis_cluster_ends_the_start_with_a_clear_line(tmp_path: Path, workers: int) -> None:
+    with redis_running(tmp_path, "--cluster-enabled", "yes", "--appendonly", "no") as redis:
+        service = Service(tmp_path / "log", f"--backplane={redis.url}", f"--workers={workers}")
+        try:
+            assert service.process.wait(PATIENCE) == 1
+        finally:
+            service.process.kill()
+        assert f"the backplane {redis.url}" in service.log
+        assert "cannot be used: this Redis is a node of a Redis Cluster" in service.log
+        assert "Traceback" not in service.log

@@ -97,6 +97,7 @@ class RedisBackplane:
         state: a `BackplaneState`. ready: whether Redis was there since the start.
         losses: how often the connection was lost.
         gaps: how often the members of a room were told that messages may be missing.
+        refused: fires with one line when the backplane gives up at its start, because this server can never serve it.
         failures: publications that failed, counted by reason: ``away``, ``refused``, ``unknown`` and ``overloaded``.
 
     Raises:
@@ -128,6 +129,7 @@ class RedisBackplane:
         self.losses = 0
         self.gaps = 0
         self.failures: Counter[str] = Counter()
+        self.refused: Deferred[str] = Deferred()
         self.in_flight = 0
         self.prefix = prefix
         self.max_room_history = max_room_history
@@ -396,7 +398,7 @@ class RedisBackplane:
         try:
             await link.renew()
         except Refused as refused:
-            if refused.trouble.remedy is Remedy.RECONNECT:
+            if refused.trouble.remedy is not Remedy.WAIT:
                 raise
 
     def lost(self, why: BaseException) -> None:
@@ -406,7 +408,8 @@ class RedisBackplane:
         if self.state is BackplaneState.STOPPED:
             return
         self.state = why.trouble.state if isinstance(why, Refused) else BackplaneState.CONNECTING
-        self._log_trouble("the backplane {url} is away, which is tried again: {why}", why_lost(why))
+        if self.ready or not isinstance(why, Refused) or why.trouble.remedy is not Remedy.GIVE_UP:
+            self._log_trouble("the backplane {url} is away, which is tried again: {why}", why_lost(why))
         if was_linked:
             self.losses += 1
             for reader in [self._everyone, *self._rooms.values()]:
@@ -415,6 +418,13 @@ class RedisBackplane:
                     reader.last, reader.epoch = self._known, self._place.epoch
                 if reader.waiting is not None:
                     reader.subscribed()
+
+    def gave_up(self, why: Refused) -> None:
+        """End the first connection attempts: a program that waits for ``refused`` can stop with its line."""
+        line = f"the backplane {self.url} cannot be used: {why.trouble.logged}"
+        self.state = BackplaneState.REFUSING
+        self.log.error("{line}", line=line)
+        self.refused.callback(line)
 
     def received(self, room: str | None, message_id: str, previous: str, epoch: str, payload: bytes) -> None:
         """Something was published in a room that is subscribed to."""
@@ -492,7 +502,7 @@ class RedisBackplane:
             return
         self.state = trouble.state
         self._log_trouble("the backplane {url} takes no messages: {why}", trouble.logged)
-        if trouble.remedy is Remedy.RECONNECT:
+        if trouble.remedy is not Remedy.WAIT:
             self._up.restart(why or Refused(trouble.logged, trouble))
 
     def _log_trouble(self, line: str, why: str) -> None:

@@ -25,6 +25,7 @@ class Remedy(Enum):
 
     RECONNECT = "another connection may reach a server that is ready"
     WAIT = "the same connection will do once the server has recovered"
+    GIVE_UP = "nothing but another URL"
 
 
 class Trouble(NamedTuple):
@@ -71,7 +72,7 @@ _BUSY = Trouble(
 )
 _CLUSTER = Trouble(
     BackplaneState.REFUSING,
-    Remedy.RECONNECT,
+    Remedy.GIVE_UP,
     "the backplane takes no messages",
     "this Redis is a node of a Redis Cluster, which the backplane does not support: give the URL of a Redis of its own",
 )

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from twisted_beastws.hub.redis_errors import Trouble
+from twisted_beastws.hub.redis_errors import Refused, Trouble
 from twisted_beastws.hub.redis_scripts import Page, Part, Swept, Taken, Verified
 
 
@@ -45,7 +45,10 @@ class LinkUser(Protocol):
         """Both connections are there. Fires when the hub can work with them; the link begins anew if it fails."""
 
     def lost(self, why: BaseException) -> None:
-        """They are gone, or did not come about; the link tries again."""
+        """Both connections are gone, or could not be opened. The link tries again, unless it gave up."""
+
+    def gave_up(self, why: Refused) -> None:
+        """The link does not try again: this server can never serve the hub."""
 
     def received(self, room: str | None, message_id: str, previous: str, epoch: str, payload: bytes) -> None:
         """Something was published."""

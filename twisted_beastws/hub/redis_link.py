@@ -16,7 +16,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
 from twisted_beastws.hub import redis_scripts as scripts
-from twisted_beastws.hub.redis_errors import LinkLost, Refused
+from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy
 from twisted_beastws.hub.redis_interfaces import LinkUser
 from twisted_beastws.hub.redis_protocol import Connection, Subscriber
 from twisted_beastws.hub.redis_scripts import Page, Part, Swept, Taken, Verified
@@ -76,7 +76,7 @@ class RedisLink:
         self._subscriber: Subscriber | None = None
         self._lease = self._new_lease()
         self._stopping = self._disconnecting = False
-        self._paused = False
+        self._paused = self._was_linked = False
         self._beating = LoopingCall(self._beat)
         self._beating.clock = reactor
         self._probing: IDelayedCall | None = None
@@ -225,6 +225,9 @@ class RedisLink:
                 await self._disconnect(why)
             if self._stopping:
                 return
+            if isinstance(why, Refused) and why.trouble.remedy is Remedy.GIVE_UP and not self._was_linked:
+                self._user.gave_up(why)
+                return
             failures += 1
             await deferLater(self._reactor, backoff(failures))
 
@@ -240,6 +243,7 @@ class RedisLink:
         if self._paused:
             self.pause()
         await self._user.linked()
+        self._was_linked = True
         self._beating.start(BEAT, now=True).addErrback(_ignored)
 
     async def _connected(self, connection: AConnection) -> AConnection:

@@ -214,7 +214,7 @@ class Recovery:
                 answer = await command()
                 return answer if self._is_current(link) else None
             except Refused as refused:
-                if refused.trouble.remedy is Remedy.RECONNECT:
+                if refused.trouble.remedy is not Remedy.WAIT:
                     self._backplane.link.restart(refused)
                     return None
             await deferLater(self._backplane.reactor, RETRY)

@@ -102,7 +102,19 @@ def makeService(options: Options) -> Operated:
         if watched:
             answers["metrics"] = partial(_page, metrics)
         helpers.append(Supervised(reactor, options.membership, answers))
-    return Operated(reactor, serving, helpers, reloads)
+    operated = Operated(reactor, serving, helpers, reloads)
+    refused = getattr(getattr(hub, "backplane", None), "refused", None)
+    if refused is not None:
+        refused.addCallback(partial(_stop_for_good, operated, options))
+    return operated
+
+
+def _stop_for_good(operated: Operated, options: Options, line: str) -> str:
+    """End the service, and all its processes, with exit status 1: the backplane can never work."""
+    if options.membership is not None:
+        options.membership.reports.send("failed", line)
+    operated.fail(line)
+    return line
 
 
 def _is_ready(serving: Serving, hub: Hub | None) -> bool:

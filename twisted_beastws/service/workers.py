@@ -198,7 +198,10 @@ class Workers(Service):
             line = f"worker {worker.number} cannot start: {worker.why}"
         else:
             line = f"worker {worker.number} ended after {lived:.1f} s: {reason.getErrorMessage().rstrip('.')}"
-        if worker.booted:
+        if worker.booted and worker.why is not None:
+            # It served, and found that no worker can ever work.
+            self.failed(worker.why)
+        elif worker.booted:
             self._start_later(worker.number, line, lived)
         else:
             self._failed(worker.number, line)
