@@ -70,7 +70,7 @@ class TestTurns:
         for delivered in (3, 6):
             assert peer.protocol.heard == numbers(delivered)
             assert peer.transport.producerState == "paused"
-            assert inside(peer.protocol).reading_paused
+            assert inside(peer.protocol).reading.paused
             turn(peer.clock)
         assert peer.protocol.heard == numbers(8)
         assert peer.transport.producerState == "producing"
@@ -82,7 +82,7 @@ class TestTurns:
     def test_reading_is_paused_beyond_the_limit(self, connect, protocol, count, paused):
         peer = connect(protocol, limits=THREE)
         peer.protocol.dataReceived(texts(peer, count))
-        assert inside(peer.protocol).reading_paused is paused
+        assert inside(peer.protocol).reading.paused is paused
 
     def test_connections_take_turns(self, connect, protocol):
         first, second = connect(protocol, limits=THREE), connect(protocol, limits=THREE)
@@ -129,7 +129,7 @@ class TestTurns:
         assert peer.protocol.state is State.CLOSING
         # What comes behind waits in the peer's system, not here.
         assert peer.transport.producerState == "paused"
-        while inside(peer.protocol).reading_paused:
+        while inside(peer.protocol).reading.paused:
             turn(peer.clock)
         assert peer.protocol.close_reason.clean
         peer.leaves()
@@ -178,25 +178,25 @@ class TestHooks:
             turn(peer.clock)
         assert peer.protocol.heard == numbers(40)
         waiting[-1].callback(None)
-        assert not inside(peer.protocol).reading_paused
+        assert not inside(peer.protocol).reading.paused
 
     def test_the_application_s_pause_outlasts_the_turn(self, connect):
         peer = connect(Hooked, limits=THREE)
         peer.protocol.dataReceived(texts(peer, 8))
         peer.protocol.pauseProducing()
         turn(peer.clock)
-        assert (peer.protocol.heard, inside(peer.protocol).reading_paused) == (numbers(3), True)
+        assert (peer.protocol.heard, inside(peer.protocol).reading.paused) == (numbers(3), True)
         peer.protocol.resumeProducing()
         assert peer.protocol.heard == numbers(6)
         turn(peer.clock)
-        assert (peer.protocol.heard, inside(peer.protocol).reading_paused) == (numbers(8), False)
+        assert (peer.protocol.heard, inside(peer.protocol).reading.paused) == (numbers(8), False)
 
     @pytest.mark.parametrize("end", ["close", "abort"])
     def test_a_hook_that_ends_the_connection_in_a_later_turn(self, connect, end):
         peer = connect(Hooked, limits=THREE)
         peer.protocol.does = lambda text: getattr(peer.protocol, end)() and None if text == "4" else None
         peer.protocol.dataReceived(texts(peer, 30) + peer.close())
-        while inside(peer.protocol).reading_paused and end == "close":
+        while inside(peer.protocol).reading.paused and end == "close":
             turn(peer.clock)
         turn(peer.clock)
         peer.leaves(ConnectionDone())

@@ -456,7 +456,7 @@ class TestFaults:
         told: list[str] = []
         log = Logger("connection", observer=lambda event: told.append(formatEvent(event)))
         # A protocol's own `log` is the application's.
-        monkeypatch.setattr("twisted_beastws.connection.connection.log", log)
+        monkeypatch.setattr("twisted_beastws.connection.ending.log", log)
         peer = connect(limits=Limits(max_message_size=5))
         peer.sends(peer.text("longer"))
         assert peer.reads() == close(1009)
@@ -634,7 +634,7 @@ class TestReceive:
     def test_what_nobody_takes_pauses_the_reading(self, connect, count):
         peer = connect()
         peer.sends(*[peer.text("a")] * count)
-        assert inside(peer.protocol).reading_paused == (count >= 16)
+        assert inside(peer.protocol).reading.paused == (count >= 16)
         assert peer.transport.producerState == ("paused" if count >= 16 else "producing")
         for left in range(count - 1, -1, -1):
             assert Outcome(peer.protocol.receive()) == ["a"]

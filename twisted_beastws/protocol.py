@@ -19,8 +19,8 @@ from zope.interface import implementer
 from twisted_beastws.connection.application_transport import ApplicationTransport
 from twisted_beastws.connection.connection import Connection
 from twisted_beastws.connection.delivery import Messages
-from twisted_beastws.connection.interfaces import default
-from twisted_beastws.connection.serving import Serving
+from twisted_beastws.connection.hooks import default
+from twisted_beastws.connection.serving import AcceptLoop
 from twisted_beastws.connection.state import State
 from twisted_beastws.connection.streaming import MessageWriter, check_opcode, each, streamed_message
 from twisted_beastws.hook_names import HOOKS, lookalikes
@@ -138,7 +138,7 @@ class WebSocketProtocol(Protocol):
 
         Override it to drive `read_request`, `accept` and `respond` by hand.
         """
-        Serving(self._websocket_connection).begin()
+        AcceptLoop(self._websocket_connection).begin()
 
     def read_request(self) -> Deferred[Request]:
         """Read the next HTTP request's head.
@@ -146,7 +146,7 @@ class WebSocketProtocol(Protocol):
         Fails with `BadRequest` or `HeadTooLarge` (answered 400 or 431, and closed), `HandshakeTimeout`, or the
         transport's failure. Cancelling aborts the connection. `LocalError` is raised while another operation runs.
         """
-        return cast("Deferred[Request]", self._websocket_connection.require_opening(Role.SERVER).read_request())
+        return cast("Deferred[Request]", self._websocket_connection.require_handshake(Role.SERVER).read_request())
 
     def accept(
         self,
@@ -195,7 +195,7 @@ class WebSocketProtocol(Protocol):
         can be read. Cancelling aborts the connection. Fails with `LocalError` where no request waits for an answer, and
         for a status below 200; `LocalError` is raised while another operation runs.
         """
-        return cast("Deferred[None]", self._websocket_connection.require_opening(Role.SERVER).respond(response))
+        return cast("Deferred[None]", self._websocket_connection.require_handshake(Role.SERVER).respond(response))
 
     # Opening: the client's side.
 
@@ -221,7 +221,7 @@ class WebSocketProtocol(Protocol):
         another runs.
         """
         connection = self._websocket_connection
-        opening = connection.require_opening(Role.CLIENT)
+        opening = connection.require_handshake(Role.CLIENT)
         if not isinstance(host, str) or not isinstance(target, str):
             raise TypeError("handshake(host, target): give both as str")
         check_decorator(decorator)
@@ -454,7 +454,8 @@ class WebSocketProtocol(Protocol):
     @property
     def response(self) -> Response | None:
         """The opening handshake's 101, None before."""
-        return self._websocket_connection.response
+        accepted = self._websocket_connection.accepted
+        return None if accepted is None else accepted.response
 
     @property
     def subprotocol(self) -> str | None:
@@ -468,12 +469,14 @@ class WebSocketProtocol(Protocol):
     @property
     def extensions(self) -> str | None:
         """The extensions in use, in the words of Sec-WebSocket-Extensions (the browsers' ``extensions``), or None."""
-        return self._websocket_connection.extensions
+        accepted = self._websocket_connection.accepted
+        return None if accepted is None else accepted.extensions
 
     @property
     def deflate(self) -> Negotiated | None:
         """The compression that was agreed on, or None."""
-        return self._websocket_connection.deflate
+        accepted = self._websocket_connection.accepted
+        return None if accepted is None else accepted.deflate
 
     @property
     def close_reason(self) -> CloseReason | None:

@@ -661,7 +661,7 @@ class TestDeflate:
         hello = b"\xc1" + bytes((len(HELLO),)) + HELLO + b"\xc1" + bytes((len(HELLO_AGAIN),)) + HELLO_AGAIN
         peer.sends(with_fields(SWITCHING, b"Sec-WebSocket-Extensions: permessage-deflate") + hello)
         assert outcome[0].status == 101
-        assert inside(peer.protocol).deflate.answer == "permessage-deflate"
+        assert peer.protocol.deflate.answer == "permessage-deflate"
         assert peer.protocol.heard == ["opened", "Hello", "Hello"]
         peer.protocol.send("Hello")
         sent = peer.reads()
@@ -674,7 +674,7 @@ class TestDeflate:
         peer, _ = self.asking(dial, offer, **bits, client_no_context_takeover=True)
         answer = b"permessage-deflate; server_max_window_bits=9; client_max_window_bits=10"
         peer.sends(with_fields(SWITCHING, b"Sec-WebSocket-Extensions: " + answer))
-        agreed = inside(peer.protocol).deflate
+        agreed = peer.protocol.deflate
         assert (agreed.server_max_window_bits, agreed.client_max_window_bits) == (9, 10)
         assert (agreed.server_no_context_takeover, agreed.client_no_context_takeover) == (False, True)
 
@@ -682,7 +682,7 @@ class TestDeflate:
         peer, outcome = self.asking(dial)
         peer.sends(SWITCHING)
         assert outcome[0].status == 101
-        assert inside(peer.protocol).deflate is None
+        assert peer.protocol.deflate is None
         peer.sends(b"\xc1" + bytes((len(HELLO),)) + HELLO)
         assert peer.protocol.close_reason.sent.code == 1002
 
@@ -700,7 +700,7 @@ class TestDeflate:
         peer, outcome = self.asking(dial)
         peer.sends(with_fields(SWITCHING, b"Sec-WebSocket-Extensions: " + answer))
         assert [type(one) for one in outcome] == [errors.BadExtension]
-        assert inside(peer.protocol).deflate is None
+        assert peer.protocol.deflate is None
         assert peer.transport.disconnecting
 
     @pytest.mark.parametrize("values", [[], ["permessage-deflate"], ["permessage-deflate; server_no_context_takeover"]])

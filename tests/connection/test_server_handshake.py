@@ -26,7 +26,7 @@ from twisted_beastws import (
     errors,
     is_upgrade,
 )
-from twisted_beastws.connection.operation import going_on
+from twisted_beastws.connection.coroutines import going_on
 from twisted_beastws.wire.http import SERVER, parse_request
 
 from ..support.inside import inside
@@ -231,12 +231,12 @@ class TestServe:
         peer.transport.stall()
         for _ in range(100):
             peer.sends(PLAIN * 100)
-            if inside(peer.protocol).reading_paused:
+            if inside(peer.protocol).reading.paused:
                 break
         assert peer.transport.producerState == "paused"
         assert len(peer.transport.value()) < 1000
         read = b""
-        while inside(peer.protocol).reading_paused:
+        while inside(peer.protocol).reading.paused:
             peer.transport.producer.resumeProducing()
             read += peer.reads()
         assert read

@@ -19,7 +19,6 @@ from websockets.sync.client import ClientConnection, connect
 from twisted_beastws import DecoratorError, Limits, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.options import Deflate
 
-from ..support.inside import inside
 from ..support.patience import PATIENCE
 
 T = TypeVar("T")
@@ -110,7 +109,7 @@ class TestAnswer:
         peer = connect(opened=False, deflate=Deflate())
         head = offer(peer, offers)
         assert head.startswith(b"HTTP/1.1 101 ") and b"Extensions" not in head
-        assert inside(peer.protocol).deflate is None
+        assert peer.protocol.deflate is None
         peer.protocol.send("hello", compress=True)
         assert peer.reads() == b"\x81\x05hello"
 

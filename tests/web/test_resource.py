@@ -1,4 +1,4 @@
-"""Tests of `twisted_beastws.web.resource` and `twisted_beastws.web.takeover`, over a site in memory."""
+"""Tests of `twisted_beastws.web.resource` and `twisted_beastws.connection.takeover`, over a site in memory."""
 
 from __future__ import annotations
 

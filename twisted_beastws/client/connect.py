@@ -18,7 +18,7 @@ from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.client.proxies import endpoint_through, over_tls, parse_proxy
 from twisted_beastws.connection.application_transport import ApplicationTransport
 from twisted_beastws.connection.awaiting import AwaitableDeferred, settled
-from twisted_beastws.connection.operation import forget_frames
+from twisted_beastws.connection.coroutines import forget_frames
 from twisted_beastws.errors import HandshakeTimeout, TooManyRedirects, UpgradeDeclined
 from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts, check_decorator, kind_of
 from twisted_beastws.protocol import WebSocketProtocol, connection_of

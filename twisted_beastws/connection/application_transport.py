@@ -28,7 +28,7 @@ class ApplicationTransport:
         """Close by the closing handshake, with 1000; before there is a WebSocket, behind the answers that wait."""
         connection = self._connection
         if connection.state is State.CONNECTING:
-            connection.tear_down()
+            connection.ending.tear_down()
         elif connection.session is not None:
             connection.close()
 

@@ -1,84 +1,79 @@
-"""Where received messages go: to the application's hooks or to ``receive()``, one at a time and in order."""
+"""Delivery of received messages to the application's hooks or to ``receive()``, one at a time and in order."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_beastws.connection.awaiting import AwaitableDeferred, awaited, run, succeeded
+from twisted_beastws.connection.awaiting import AwaitableDeferred, succeeded
+from twisted_beastws.connection.coroutines import forget_frames
+from twisted_beastws.connection.hooks import MESSAGE_HOOKS, deferred_of, hook_of
 from twisted_beastws.connection.inbox import Inbox
-from twisted_beastws.connection.interfaces import hook_of, takes_messages
-from twisted_beastws.connection.operation import forget_frames
+from twisted_beastws.connection.interfaces import DeliveryHost, Described
 from twisted_beastws.errors import ConnectionClosed
 from twisted_beastws.wire.closing import CloseCode
-
-if TYPE_CHECKING:
-    from twisted_beastws.connection.connection import Connection
-    from twisted_beastws.wire.session import Session
-
+from twisted_beastws.wire.session import Session
 
 log = Logger()
 
 INBOX, HOOK, APPLICATION = 1, 2, 4
-"""Why nothing is read for now: messages wait to be taken, a hook takes its time, the application said so."""
+"""The reasons for a pause: messages wait in the inbox, a hook is not done, the application paused the connection."""
 
 
 class Delivery:
-    """Gives the messages of one open connection to its application.
+    """Delivers the messages of one open connection to its application.
 
-    by_hooks: the application has a hook for messages, so that `receive` is not for it.
+    Attributes:
+        by_hooks: The application overrides a message hook, so that `receive` must not be used.
     """
 
-    __slots__ = ("_connection", "_handling", "_held", "_inbox", "_receivers", "by_hooks")
+    __slots__ = ("_application", "_handling", "_held", "_host", "_inbox", "_receivers", "by_hooks")
 
-    def __init__(self, connection: Connection, application: Any) -> None:
-        self._connection = connection
+    def __init__(self, host: DeliveryHost, application: Any) -> None:
+        self._host = host
+        self._application = application
         self._inbox: Inbox | None = None
         self._receivers: deque[Deferred[str | bytes]] | None = None
         self._handling: Deferred[None] | None = None
         self._held = 0
-        self.by_hooks = takes_messages(application)
+        self.by_hooks = False
 
     @property
     def size(self) -> int:
-        """Bytes of memory that the messages take which wait."""
+        """The memory of the pending messages, in bytes."""
         return 0 if self._inbox is None else self._inbox.size
 
     @property
     def handling(self) -> bool:
-        """A hook takes its time."""
+        """A hook returned a Deferred that has not fired."""
         return self._handling is not None
 
     def direct(self, session: Session) -> None:
-        """Have ``session`` give its messages to the hooks, or to `receive`."""
-        application = self._connection.application
-        fragments = hook_of(application, "fragment_received")
+        """Make ``session`` pass its messages to the hooks, or to `receive`."""
+        text, binary, fragments = [hook_of(self._application, name) for name in MESSAGE_HOOKS]
         if fragments is not None:
             session.stream_to(fragments)
-        elif self.by_hooks:
-            session.on_text = hook_of(application, "text_received")
-            session.on_binary = hook_of(application, "binary_received")
+        elif text is not None or binary is not None:
+            session.on_text, session.on_binary = text, binary
         else:
             session.on_text = session.on_binary = self._keep
+            return
+        self.by_hooks = True
 
     # To receive().
 
-    def receive(self, connection: Connection) -> Deferred[str | bytes] | None:
-        """Return the next message if one waits, else None. This goes on when the connection is gone."""
+    def receive(self) -> Deferred[str | bytes] | None:
+        """Return a pending message, or None. It works after the end of the connection, too."""
         if self._receivers is None:
             self._receivers = deque()
-        if not self._inbox:
-            return None
-        message = self._inbox.take()
-        connection.count_received()
-        return succeeded(message)
+        return succeeded(self._inbox.take()) if self._inbox else None
 
     def wait(self) -> Deferred[str | bytes]:
-        """Return a Deferred of the next message, which has not come."""
+        """Return a Deferred of the next message, which has not come yet."""
         assert self._receivers is not None
         receiver: Deferred[str | bytes] = AwaitableDeferred(self._receivers.remove, self._put_back)
         self._receivers.append(receiver)
@@ -99,7 +94,7 @@ class Delivery:
 
     def _require_inbox(self) -> Inbox:
         if self._inbox is None:
-            self._inbox = Inbox(self._connection.settings.limits, self._inbox_full, self._inbox_low)
+            self._inbox = Inbox(self._host.settings.limits, self._inbox_full, self._inbox_low)
         return self._inbox
 
     def _inbox_full(self) -> None:
@@ -107,11 +102,11 @@ class Delivery:
             self._receivers = deque()
             log.info(
                 "{count} messages wait on connection {connection} of {peer}, which cannot send more: {protocol} "
-                "overrides no message hook, and nobody has called receive()",
+                "overrides no message hook, and has not called receive()",
                 count=len(self._require_inbox()),
-                connection=self._connection.connection_id,
-                peer=self._connection.peer,
-                protocol=type(self._connection.application).__qualname__,
+                connection=self._host.connection_id,
+                peer=self._host.peer,
+                protocol=type(self._application).__qualname__,
             )
         self.hold(INBOX)
 
@@ -119,40 +114,40 @@ class Delivery:
         self.release(INBOX)
 
     def clear(self) -> None:
-        """Forget the messages that wait."""
+        """Forget the pending messages."""
         if self._inbox is not None:
             self._inbox.clear()
 
     # Pauses.
 
     def hold(self, reason: int) -> None:
-        """Deliver nothing for ``reason``, and read no more once enough waits."""
+        """Deliver nothing for ``reason``, and stop reading once enough bytes wait."""
         self._held |= reason
-        session = self._connection.require_session()
+        session = self._host.require_session()
         session.pause()
-        self._connection.hold_reading(session.paused)
+        self._host.hold_reading(session.paused)
 
     def release(self, reason: int) -> None:
-        """Deliver again, unless there is another reason not to."""
+        """Deliver again, unless there is another reason for the pause."""
         self._held &= ~reason
-        session = self._connection.session
+        session = self._host.session
         if self._held or session is None:
             return
         session.resume()
-        self._connection.hold_reading(session.paused)
+        self._host.hold_reading(session.paused)
 
     # To hooks.
 
     def hook_returned(self, result: Any) -> None:
-        """A message hook returned something; if that takes time, what comes behind it waits in the inbox."""
+        """A message hook returned a value other than None. The next messages wait in the inbox until it is settled."""
         handling = deferred_of(result)
         if handling is None:
             return
-        handling.addErrback(self._connection.application_failed)
+        handling.addErrback(self._host.hook_failed_with)
         if handling.called and not handling.paused:
             return
         self._handling = handling
-        session = self._connection.require_session()
+        session = self._host.require_session()
         if session.on_fragment is not None:
             self.hold(HOOK)
         else:
@@ -163,19 +158,16 @@ class Delivery:
 
     def _handled(self, _: object) -> None:
         self._handling = None
-        connection = self._connection
-        session = connection.require_session()
-        application: Any = connection.application
+        host, application = self._host, self._application
+        session = host.require_session()
         while self._inbox and self._handling is None and session.began != "local":
             message = self._inbox.take()
-            connection.count_received()
+            host.count_received()
             text = isinstance(message, str)
             session.call_hook(application.text_received if text else application.binary_received, message)
-        if self._handling is not None:
+        if self._handling is not None or host.messages_delivered():
             return
-        if connection.ended is not None:
-            connection.finish()
-        elif session.on_fragment is not None:
+        if session.on_fragment is not None:
             self.release(HOOK)
         else:
             self.direct(session)
@@ -183,36 +175,36 @@ class Delivery:
     # The end.
 
     def lost(self) -> None:
-        """No message will come any more."""
+        """No more messages will come."""
         if self._inbox is not None:
             self._inbox.detach()
 
     def fail_receivers(self, closed: ConnectionClosed) -> None:
-        """Tell those who wait for a message that none will come."""
+        """Fail the pending `receive` Deferreds: no message will come."""
         while self._receivers:
-            # Not with the frames of those that were told before.
+            # Drop the traceback; otherwise it grows with each Deferred that fails with it.
             self._receivers.popleft().errback(closed.with_traceback(None))
 
-    def finish(self, connection: Connection, application: Any) -> None:
-        """Log what nobody will take, if that is certain, and let go of the connection."""
+    def finish(self) -> None:
+        """Log messages that will certainly not be consumed, and let go of the connection."""
         if self.by_hooks or self._receivers is None:
-            self.log_unconsumed(connection, application)
-        del self._connection
+            self.log_unconsumed(self._host, self._application)
+        del self._host, self._application
 
-    def log_unconsumed(self, connection: Connection, application: Any) -> None:
-        """Say in the log how many messages came that the application will not take."""
+    def log_unconsumed(self, host: Described, application: Any) -> None:
+        """Log the number of messages that the application will not consume."""
         if self._inbox:
             log.info(
                 "connection {connection} of {peer} ended with {count} messages that {protocol} did not take",
-                connection=connection.connection_id,
-                peer=connection.peer,
+                connection=host.connection_id,
+                peer=host.peer,
                 count=len(self._inbox),
                 protocol=type(application).__qualname__,
             )
 
 
 class Messages:
-    """What ``async for`` goes through. No generator: one left early asyncio would keep until its loop turns."""
+    """The iterator of ``async for``. No generator: asyncio would keep an unfinished one until its loop turns."""
 
     __slots__ = ("_receive",)
 
@@ -226,19 +218,8 @@ class Messages:
         try:
             return await self._receive()
         except ConnectionClosed as error:
-            # Awaiting a Deferred that has failed already makes a cycle of the error, its Failure and the frames.
+            # Awaiting a Deferred that has already failed makes a cycle of the error, its Failure and the frames.
             forget_frames(error)
             if error.reason.code in (CloseCode.NORMAL, CloseCode.GOING_AWAY):
                 raise StopAsyncIteration from None
             raise type(error)(error.reason) from None
-
-
-def deferred_of(result: Any) -> Deferred[Any] | None:
-    """A Deferred of what a hook returned, or None for None. Raises TypeError for what a hook must not return."""
-    if result is None or isinstance(result, Deferred):
-        return result
-    if isinstance(result, (Generator, AsyncGenerator)):
-        raise TypeError(f"{result!r}: a hook with yield in it runs only in inlineCallbacks, or as async def with await")
-    if hasattr(result, "__await__"):
-        return run(awaited(result))
-    raise TypeError(f"a hook returned {result!r}: it may return None, a Deferred or a coroutine")

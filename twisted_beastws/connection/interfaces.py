@@ -1,48 +1,35 @@
-"""What a connection asks of those above it: the application, the server, and who counts what happens."""
+"""What a connection asks of the objects above it, and what its parts ask of the connection.
+
+`Application` is the user's protocol, `Gatekeeper` the server, and `Observer` counts for the server. `HandshakeHost` and
+`DeliveryHost` are the connection as its handshake and its delivery see it.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IAddress
+    from twisted.python.failure import Failure
+
+    from twisted_beastws.connection.accepted import Accepted
+    from twisted_beastws.options import Settings
     from twisted_beastws.wire.closing import CloseReason
     from twisted_beastws.wire.frames import Opcode
     from twisted_beastws.wire.http import Request
     from twisted_beastws.wire.session import DeflateSession, Session
 
-H = TypeVar("H", bound=Callable[..., Any])
-
-MESSAGE_HOOKS = ("text_received", "binary_received", "fragment_received")
-
-
-def default(method: H) -> H:
-    """Mark a method as the library's own, so that it shows where somebody has put another in its place."""
-    method.is_default = True  # type: ignore[attr-defined]
-    return method
-
-
-def is_default(method: Any) -> bool:
-    """Whether a method is the library's own."""
-    return getattr(method, "is_default", False)
-
-
-def hook_of(application: Any, name: str) -> Any:
-    """Return the hook of that name if the application's class or the application itself has one, else None."""
-    hook = getattr(application, name)
-    return None if is_default(hook) else hook
-
-
-def takes_messages(application: Any) -> bool:
-    """Whether the application has a hook for messages, and so cannot take them by ``receive()``."""
-    return any(hook_of(application, name) is not None for name in MESSAGE_HOOKS)
-
 
 class Application(Protocol):
-    """The protocol that a user has written. The connection calls its hooks and what Twisted's transports call.
+    """The protocol that a user has written. The connection calls its hooks, and the methods that Twisted defines.
 
-    The connection binds ``dataReceived`` to what takes the bytes at present. user: whom an `Observer` may write down.
+    The connection binds ``dataReceived`` to the function that takes the bytes at present.
+
+    Attributes:
+        user: The user's name or account, for an `Observer`.
     """
 
     user: Any
@@ -75,12 +62,12 @@ class Application(Protocol):
 
 
 class Observer(Protocol):
-    """Who counts what happens on the connections of a server."""
+    """Counts the events on the connections of a server."""
 
     def session_types(
         self, plain: type[Session], deflating: type[DeflateSession]
     ) -> tuple[type[Session], type[DeflateSession]]:
-        """Return what is used in place of these classes."""
+        """Return the classes to use in place of these."""
 
     def opened(self) -> None:
         """A handshake succeeded."""
@@ -95,17 +82,19 @@ class Observer(Protocol):
         """A connection is closed because its peer reads too slowly."""
 
     def closed(self, application: Any, session: Session, seconds: float, dropped: int) -> None:
-        """A connection is gone that was open for so many seconds, and dropped so many messages."""
+        """A connection ended that was open for ``seconds``, and dropped that many messages."""
 
 
 class Gatekeeper(Protocol):
     """The server, which decides who may connect.
 
     Attributes:
-        refusals: how often each limit was met, by its name.
-        observer: who is told what happens.
-        gate: returns the `Response` to a request that is not let in, or None; a Deferred or a coroutine will do, too.
-        client_of: returns the address of the client, by that of the peer and the request that a proxy passes on.
+        refusals: How often each limit was met, by its name.
+        observer: Counts the events, or None.
+        gate: Returns None to let a request in, or the `Response` that refuses it. It may return a Deferred or be a
+            coroutine function.
+        client_of: Returns the address of the client, given the address of the peer and the request that a proxy
+            forwards.
     """
 
     observer: Observer | None
@@ -122,7 +111,113 @@ class Gatekeeper(Protocol):
         """Count a connection that is about to open; raise a `HandshakeError` if there is no place."""
 
     def dismiss(self, protocol: Any) -> None:
-        """Give the place back: the connection did not open."""
+        """Release the place: the connection did not open."""
 
     def forget(self, protocol: Any) -> None:
         """The connection is gone."""
+
+
+class Described(Protocol):
+    """A connection, as log lines name it."""
+
+    @property
+    def connection_id(self) -> int: ...
+
+    @property
+    def peer(self) -> IAddress | None: ...
+
+
+class HandshakeHost(Described, Protocol):
+    """The connection as its opening handshake sees it: settings, the objects above it, and a way to answer.
+
+    Attributes:
+        settings: The options of the connection.
+        application: The `Application`, whose hooks the handshake calls.
+        server: Decides who may connect, or None.
+    """
+
+    settings: Settings
+    application: Any
+    server: Gatekeeper | None
+
+    @property
+    def connecting(self) -> bool:
+        """The handshake may go on: the connection is neither open nor about to end."""
+
+    @property
+    def over_tls(self) -> bool:
+        """The connection is TLS that ends in this process."""
+
+    def request_read(self, request: Request | None) -> None:
+        """The handshake judges ``request`` from now on, or no request."""
+
+    def propose(self, subprotocol: str | None) -> None:
+        """Show the application this subprotocol, which its `upgrade_requested` may replace."""
+
+    @property
+    def chosen_subprotocol(self) -> str | None:
+        """The subprotocol that `propose` showed, or the one that the application put in its place."""
+
+    def send(self, data: bytes) -> None:
+        """Send a request, or an answer."""
+
+    def drain(self) -> Deferred[None]:
+        """Return a Deferred that fires when the peer has taken most of the bytes sent."""
+
+    def expect_handshake(self) -> None:
+        """Restart the time limit of the handshake."""
+
+    def expect_request(self) -> None:
+        """Start the time limit of an idle connection that HTTP keeps."""
+
+    def hold_reading(self, hold: bool) -> None:
+        """Pause reading from the transport, or resume it."""
+
+    def accepted(self, accepted: Accepted) -> None:
+        """Open the connection."""
+
+    def settle(self) -> None:
+        """If the connection is open, pass it the bytes that followed the handshake."""
+
+    def settle_soon(self) -> None:
+        """Call `settle` in the reactor's next turn, or at once if no bytes wait."""
+
+    def move_to(self, transport: Any, answer: bytes) -> bool:
+        """Leave the transport of the handshake for ``transport``, and send ``answer`` there first.
+
+        Returns whether it is a plain TCP or UNIX transport, whose two directions end one after the other.
+        """
+
+    def let_go(self) -> None:
+        """The transport's owner, twisted.web, answered the request and keeps its connection."""
+
+    def tear_down(self) -> None:
+        """End TCP after the bytes sent so far."""
+
+    def abort(self) -> None:
+        """Drop the connection now."""
+
+
+class DeliveryHost(Described, Protocol):
+    """The connection as its delivery sees it."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def session(self) -> Session | None: ...
+
+    def require_session(self) -> Session:
+        """Return the session; raise if there is none."""
+
+    def hold_reading(self, hold: bool) -> None:
+        """Pause reading from the transport, or resume it."""
+
+    def count_received(self) -> None:
+        """Count the received bytes that the application has not taken."""
+
+    def hook_failed_with(self, failure: Failure) -> None:
+        """A hook's Deferred failed."""
+
+    def messages_delivered(self) -> bool:
+        """The last pending hook is done. Return whether the connection has ended, and is finished now."""

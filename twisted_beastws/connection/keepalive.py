@@ -25,10 +25,12 @@ MAX_LOOKS = 128
 than a socket's receive buffer holds."""
 
 
-class Owner(Protocol):
-    """The connection whose liveness it is."""
+class LivenessOwner(Protocol):
+    """The connection that `Liveness` watches over."""
 
-    reading_paused: bool
+    @property
+    def reading_paused(self) -> bool:
+        """Reading from the peer is paused."""
 
     def deadline_passed(self) -> None:
         """What was given a deadline is not done."""
@@ -82,8 +84,8 @@ class Liveness:
         "latency",
     )
 
-    def __init__(self, owner: Owner, clock: IReactorTime, timeouts: Timeouts) -> None:
-        self._owner: Owner | None = owner
+    def __init__(self, owner: LivenessOwner, clock: IReactorTime, timeouts: Timeouts) -> None:
+        self._owner: LivenessOwner | None = owner
         self._timeouts = timeouts
         self._scheduler = PingScheduler.of(clock)
         self._now = self._scheduler.now
@@ -204,7 +206,7 @@ class Liveness:
             return None
         return self._next_look(now)
 
-    def _due_end(self, now: float, owner: Owner, session: Session | None) -> Callable[[], None] | None:
+    def _due_end(self, now: float, owner: LivenessOwner, session: Session | None) -> Callable[[], None] | None:
         """What ends the connection for being late, or None."""
         if self._deadline is not None and now >= self._deadline:
             return self._end_at_deadline
@@ -241,7 +243,7 @@ class Liveness:
         self._looks += 1
         return self._looks > 1 and (not came or self._looks > MAX_LOOKS)
 
-    def _ping_if_due(self, now: float, owner: Owner) -> None:
+    def _ping_if_due(self, now: float, owner: LivenessOwner) -> None:
         session, interval = self._session, self._timeouts.ping_interval
         if session is None or interval is None or self._ping_due is None or now < self._ping_due:
             return
@@ -254,7 +256,7 @@ class Liveness:
             self._pinged_at = now
             session.ping()
 
-    def _stopped_reading(self, now: float, owner: Owner, moved: bool) -> bool:
+    def _stopped_reading(self, now: float, owner: LivenessOwner, moved: bool) -> bool:
         if self._timeouts.send is None or owner.may_ping():
             self._waiting_at = None
             return False

@@ -1,16 +1,17 @@
-"""The server's opening handshake (RFC 6455 §4.2): requests in, answers out, until one upgrades."""
+"""The server's opening handshake (RFC 6455 §4.2): it answers requests until one of them upgrades the connection."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_beastws.connection.accepted import Accepted
 from twisted_beastws.connection.awaiting import settled
+from twisted_beastws.connection.interfaces import HandshakeHost
 from twisted_beastws.connection.operation import Operation
 from twisted_beastws.errors import HandshakeError, HookFailed, LocalError, UpgradeDeclined
 from twisted_beastws.options import Decorator
@@ -21,66 +22,72 @@ from twisted_beastws.wire.deflate import Negotiated, accept_offer
 from twisted_beastws.wire.http import MAX_EMPTY_LINES, Request, Response, parse_request
 from twisted_beastws.wire.origin import check_origin
 
-if TYPE_CHECKING:
-    from twisted_beastws.connection.connection import Connection
-
 log = Logger()
 
 
-class ServerOpening(Operation):
-    """Reads requests and answers them; gone once the connection is open."""
+class Agreement(NamedTuple):
+    """The result of judging an upgrade request: it is valid, and these are the terms."""
+
+    subprotocol: str | None
+    deflate: Negotiated | None
+
+    @property
+    def extensions(self) -> str | None:
+        """The extensions in use, in the words of Sec-WebSocket-Extensions, or None."""
+        return None if self.deflate is None else self.deflate.answer
+
+
+class ServerHandshake(Operation):
+    """Reads requests and answers them, until one of them becomes an `Accepted`."""
 
     __slots__ = ("_kept", "_request")
 
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection, "request", MAX_EMPTY_LINES)
+    def __init__(self, host: HandshakeHost) -> None:
+        super().__init__(host, "request", MAX_EMPTY_LINES)
         self._request: Request | None = None
-        # Answered, and without a byte of another request.
+        # The last request is answered, and no byte of another one has come.
         self._kept = False
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the transport."""
         if self._kept:
             self._kept = False
-            self._connection.expect_handshake()
+            self._host.expect_handshake()
         super().data_received(data)
 
     def lost(self, failure: Failure) -> None:
-        """End what is under way with ``failure``; if that is nothing, nobody else tells whom TLS kept out."""
+        """End the running operation with ``failure``. If none runs, log a TLS failure here; nothing else will."""
         if self._operation is None and (trouble := tls_trouble(failure.value)):
-            log.info("TLS with {peer} failed: {trouble}", peer=self._connection.peer, trouble=trouble)
+            log.info("TLS with {peer} failed: {trouble}", peer=self._host.peer, trouble=trouble)
         super().lost(failure)
 
     def peer_finished(self) -> bool:
-        """Return whether there is a request to answer: the client may have ended its side of TCP behind it."""
+        """Return whether there is a request to answer: a client may end its side of TCP after its request."""
         super().peer_finished()
-        waits_for_bytes = self._reader is not None or (self._operation is None and not self.octets_wait)
-        return self._connection.connecting and (self._request is not None or not waits_for_bytes)
+        waits_for_bytes = self._reader is not None or (self._operation is None and not self.bytes_wait)
+        return self._host.connecting and (self._request is not None or not waits_for_bytes)
+
+    # The operations.
 
     def read_request(self) -> Deferred[Request]:
-        """The head of the next request that the server's gate lets in."""
-        return self.operate(self._read_admitted(self._connection.settings.decorator))
+        """Read the next request that the server's gate lets in."""
+        return self.operate(self._read_admitted(self._host.settings.decorator))
 
     def respond(self, response: Response) -> Deferred[None]:
-        """Answer the request read last."""
+        """Answer the request that was read last."""
         return self.operate(self._respond(response))
 
     def accept(
         self, request: Request | None, buffered: bytes, decorator: Decorator | None, subprotocols: Sequence[str]
     ) -> Deferred[Request]:
-        """Answer ``request``, or the next one that comes, by the WebSocket handshake."""
+        """Perform the WebSocket handshake with ``request``, or with the next one."""
         return self.operate(self._accept(request, buffered, decorator, subprotocols))
-
-    @property
-    def _gate(self) -> Callable[[Any, Request], Any] | None:
-        server = self._connection.server
-        return None if server is None else server.gate
 
     async def _read_admitted(self, decorator: Decorator | None) -> Request:
         while True:
             request = await self._read_request(decorator)
-            gate = self._gate
-            answer = None if gate is None else await self.settled(gate(self._connection.application, request))
+            gate = None if self._host.server is None else self._host.server.gate
+            answer = None if gate is None else await self.settled(gate(self._host.application, request))
             if answer is None:
                 return request
             await self._respond(answer)
@@ -89,16 +96,21 @@ class ServerOpening(Operation):
         if self._request is not None:
             raise LocalError("the request read before is not answered: accept(request) it, or respond()")
         try:
-            # The one before has been answered. This may say for whom a proxy asks, and so who is counted.
-            self._connection.request = None
-            self._connection.request = self._request = await self._next_request()
-            self._connection.count_request()
+            # The request before this one is answered. This one may name another client, if a proxy forwards both.
+            self._host.request_read(None)
+            self._request = await self._next_request()
+            self._host.request_read(self._request)
+            self._count_request()
             handshake.check_host(self._request)
         except HandshakeError as error:
             # RFC 9112 §2.2 and RFC 6585 §5, where Beast sends nothing.
             await self._send(handshake.failure(error, self._request), decorator)
             raise
         return self._request
+
+    def _count_request(self) -> None:
+        if self._host.server is not None:
+            self._host.server.count_request(self._host.application)
 
     async def _next_request(self) -> Request:
         return parse_request(await self.next_head())
@@ -108,86 +120,86 @@ class ServerOpening(Operation):
             raise LocalError("respond() answers a request: there is none, or it is answered")
         if response.status < 200:
             raise LocalError(f"a {response.status} is no answer: accept() switches protocols, and nothing comes before")
-        await self._send(response, self._connection.settings.decorator)
+        await self._send(response, self._host.settings.decorator)
 
     async def _accept(
         self, request: Request | None, buffered: bytes, decorator: Decorator | None, subprotocols: Sequence[str]
-    ) -> Request:
+    ) -> Accepted:
         if buffered:
-            # They were read before all that the transport has given since.
+            # These bytes were read before all bytes that came from the transport since.
             self._head.feed(bytes(buffered) + self._head.rest())
-        decorator = decorator or self._connection.settings.decorator
+        decorator = decorator or self._host.settings.decorator
         if request is None:
             request = await self._read_request(decorator)
         elsewhere = request is not self._request
-        self._request = self._connection.request = request
+        self._request = request
         try:
             if elsewhere:
-                self._connection.count_request()
+                self._host.request_read(request)
+                self._count_request()
                 handshake.check_host(request)
-            response = await self._judge(request, subprotocols or self._connection.settings.subprotocols)
+            answer = await self._judge(request, subprotocols or self._host.settings.subprotocols)
         except HandshakeError as error:
             await self._send(handshake.failure(error, request), decorator)
             raise
-        if response is None and decorator is None:
-            self._upgrade(request, None)
-            return request
-        if response is None:
-            response = await self._decorate(self._success(request), decorator)
+        if isinstance(answer, Agreement) and decorator is None:
+            return self._upgrade(request, None, answer)
+        if isinstance(answer, Agreement):
+            response = handshake.success(request, answer.subprotocol, answer.extensions)
+            response = await self._decorate(response, decorator)
             if response.status == 101:
-                self._connection.subprotocol = response.field("Sec-WebSocket-Protocol")
-                self._upgrade(request, response)
-                return request
-            decorator = None
+                chosen = response.field("Sec-WebSocket-Protocol")
+                return self._upgrade(request, response, Agreement(chosen, answer.deflate))
+            decorator, answer = None, response
             for name in handshake.SWITCHING_FIELDS:
                 response.headers.removeHeader(name)
-        await self._send(response, decorator)
-        raise UpgradeDeclined(response)
+        await self._send(answer, decorator)
+        raise UpgradeDeclined(answer)
 
-    def _upgrade(self, request: Request, response: Response | None) -> None:
-        """Become a session; no ``response`` is the answer as it is without a decorator."""
-        connection, date = self._connection, http_date()
+    def _upgrade(self, request: Request, response: Response | None, agreed: Agreement) -> Accepted:
+        """Send the 101: ``response``, or the plain one if no decorator changed it."""
+        date = http_date()
         if response is None:
-            answer = handshake.success_bytes(request, connection.subprotocol, connection.extensions, date)
+            answer = handshake.success_bytes(request, agreed.subprotocol, agreed.extensions, date)
         else:
             if not response.headers.hasHeader(b"Date"):
                 response.headers.setRawHeaders(b"Date", [date])
             answer = response.to_bytes()
-        connection.outgoing.write_admitted(answer)
-        connection.upgraded(request, response, date)
+        self._host.send(answer)
+        return Accepted(request, response, date, agreed.subprotocol, agreed.deflate, self.rest())
 
-    def _success(self, request: Request) -> Response:
-        return handshake.success(request, self._connection.subprotocol, self._connection.extensions)
+    # Judging a request.
 
-    async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Response | None:
-        """The answer to a request, or None for its upgrade; raises a `HandshakeError`."""
-        connection, gate = self._connection, self._gate
-        application: Any = connection.application
-        if gate is not None:
-            answer = await self._ask(gate, application, request)
+    async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Agreement | Response:
+        """Return the application's answer to a request, or `Agreement` if it upgrades. Raises a `HandshakeError`."""
+        host = self._host
+        application, server = host.application, host.server
+        if server is not None and server.gate is not None:
+            answer = await self._ask(server.gate, application, request)
             if answer is not None:
                 return answer
         answer = await self._ask(application.http_requested, request)
         if answer is not None:
             return answer
         handshake.check_request(request, host_checked=True)
-        check_origin(request, connection.settings.origins, over_tls=self._over_tls())
-        connection.admit()
-        connection.subprotocol = handshake.select_subprotocol(request, subprotocols)
+        check_origin(request, host.settings.origins, over_tls=self._over_tls)
+        if server is not None:
+            server.admit(application)
+        host.propose(handshake.select_subprotocol(request, subprotocols))
         answer = await self._ask(application.upgrade_requested, request)
         if answer is not None:
             return answer
-        self._check_subprotocol(request)
-        connection.deflate = self._accept_deflate(request)
-        return None
+        chosen = host.chosen_subprotocol
+        if chosen is not None:
+            self._check_subprotocol(request, chosen)
+        return Agreement(chosen, self._accept_deflate(request))
 
+    @property
     def _over_tls(self) -> bool:
-        """Whether the connection is TLS that ends in this process."""
-        return ISSLTransport.providedBy(self._connection.transport)
+        return self._host.over_tls
 
-    def _check_subprotocol(self, request: Request) -> None:
-        chosen = self._connection.subprotocol
-        if chosen is not None and chosen not in handshake.offered_subprotocols(request):
+    def _check_subprotocol(self, request: Request, chosen: str) -> None:
+        if chosen not in handshake.offered_subprotocols(request):
             mistake = LocalError(
                 f"upgrade_requested set self.subprotocol to {chosen!r}, which the client did not offer"
             )
@@ -195,19 +207,20 @@ class ServerOpening(Operation):
             raise HookFailed from mistake
 
     def _accept_deflate(self, request: Request) -> Negotiated | None:
-        options = self._connection.settings.deflate
+        options = self._host.settings.deflate
         if options is None:
             return None
         return accept_offer(request.headers.getRawHeaders(b"Sec-WebSocket-Extensions", ()), options)
 
     async def _ask(self, hook: Callable[..., Any], *arguments: Any) -> Response | None:
+        """Call a hook, and return its answer. Raises `HookFailed` if the hook raises or returns anything else."""
         name = getattr(hook, "__qualname__", repr(hook))
         try:
             answer = hook(*arguments)
             if answer is not None:
                 answer = await settled(answer)
             if self.abandoned:
-                # The hook ended the connection: nothing is opened on it.
+                # The hook ended the connection, so it must not open.
                 raise CancelledError
             if answer is None:
                 return None
@@ -226,8 +239,10 @@ class ServerOpening(Operation):
             "{hook} failed; the handshake on connection {connection} is answered 500",
             failure,
             hook=hook,
-            connection=self._connection.connection_id,
+            connection=self._host.connection_id,
         )
+
+    # Answers other than 101.
 
     async def _decorate(self, response: Response, decorator: Decorator | None) -> Response:
         response.request = self._request
@@ -238,10 +253,10 @@ class ServerOpening(Operation):
         try:
             answer = await self.settled(decorator(response))
             if isinstance(answer, Response) and answer is not response:
-                # Or whoever it was to keep out would be let in.
+                # The decorator may have meant to refuse the request by this response.
                 raise TypeError(f"a decorator changes the response that it is given: it returned {answer!r}")
             handshake.check_decorated(response, self._request, accept, extensions)
-            # What cannot be written is the decorator's mistake, too.
+            # A response that cannot be written is the decorator's mistake, too.
             response.to_bytes()
         except Exception as error:
             if self.abandoned:
@@ -254,27 +269,27 @@ class ServerOpening(Operation):
         return response
 
     async def _send(self, response: Response, decorator: Decorator | None) -> None:
-        """Send an answer that does not upgrade."""
         await self._write(await self._decorate(response, decorator))
 
     async def _write(self, response: Response) -> None:
-        """Send an answer as it is; close behind it where HTTP does not keep the connection."""
-        request = self._request
-        # RFC 9112 §9.3: kept unless either side says otherwise; behind a body, unread, nothing could be found.
+        """Send an answer, and close after it if HTTP does not keep the connection."""
+        request, host = self._request, self._host
+        # RFC 9112 §9.3: both sides decide. After an unread body no next request could be found.
         keep = request is not None and request.keep_alive and not request.has_body and response.keep_alive
-        if self._finished and not self.octets_wait:
+        if self._finished and not self.bytes_wait:
             keep = False
         handshake.complete(response, close=not keep, date=http_date())
         answer = response.to_bytes()
         self._request = None
-        self._connection.dismiss()
-        self._connection.outgoing.write_admitted(answer)
+        if host.server is not None:
+            host.server.dismiss(host.application)
+        host.send(answer)
         if not keep:
-            self._connection.tear_down()
+            host.tear_down()
             return
-        self._kept = not self.octets_wait
+        self._kept = not self.bytes_wait
         if self._kept:
-            self._connection.expect_request()
+            host.expect_request()
         else:
-            self._connection.expect_handshake()
-        await self._connection.outgoing.drain()
+            host.expect_handshake()
+        await host.drain()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = Logger()
 
 
-class Serving:
+class AcceptLoop:
     """Accepts requests on one connection, again while HTTP keeps it."""
 
     __slots__ = ("_connection",)
@@ -29,14 +29,14 @@ class Serving:
 
     def begin(self) -> None:
         """Accept a request when the first bytes come: until then a connection costs little."""
-        self._connection.require_opening(Role.SERVER).when_octets_come(self._serve)
+        self._connection.require_handshake(Role.SERVER).when_bytes_come(self._serve)
 
     def _serve(self) -> None:
         connection = self._connection
         accepted = connection.accept()
-        if connection.state is State.OPEN:
+        if connection.life.state is State.OPEN:
             # Most open at once, and no code of the application awaits that.
-            connection.opening_settled()
+            connection.settle()
         else:
             accepted.addBoth(self._accepted)
 
@@ -55,17 +55,17 @@ class Serving:
             if limits.max_seconds_per_turn is not None:
                 spent = spent or connection.now() - began > limits.max_seconds_per_turn
             if spent:
-                await connection.next_turn_of_opening()
+                await connection.reading.next_turn()
                 answered, began = 0, connection.now()
                 continue
-            opening: Any = connection.require_opening(Role.SERVER)
-            if not opening.octets_wait:
+            opening: Any = connection.require_handshake(Role.SERVER)
+            if not opening.bytes_wait:
                 # Who has been answered and says nothing more is in no handshake that could time out.
-                opening.when_octets_come(self._serve)
+                opening.when_bytes_come(self._serve)
                 return
             again = await connection.accept().addErrback(self._not_accepted)
             answered += 1
-        connection.settle_opening()
+        connection.settle()
 
     def _not_accepted(self, failure: Failure) -> bool:
         """Whether to accept again."""

@@ -1,18 +1,18 @@
-"""The states of a connection, and which one may follow which.
+"""The states of a connection, and the transitions between them.
 
-Theory of operation. A `Connection` begins in ``CONNECTING``, when there may be no transport yet: bytes from the
-transport go to the opening handshake, which reads heads and answers them. A handshake that succeeds moves to ``OPEN``:
+Theory of operation. A `Connection` begins in ``CONNECTING``, perhaps before it has a transport. The opening handshake
+takes the bytes from the transport, reads heads and answers them. When a handshake succeeds, the state becomes ``OPEN``:
 from then on ``dataReceived`` is the session's ``feed``, and messages go to the hooks or to ``receive()``.
 
 Three things move to ``CLOSING``: a close frame that we send or answer, an error, and a deadline. From then on nothing
-that the application sends leaves, and what the peer sends is read and thrown away, so that its end is seen.
+that the application sends leaves. The connection reads and discards the peer's bytes, so that it sees the peer's end.
 
-There is one way out. Whatever ends the connection, the transport reports that it is lost, and `Connection.lost` moves
-to ``CLOSED``: it fails what waits, calls ``closed`` once if the connection was open, and cuts every reference between
-the application, the connection and its parts, so that all of them are freed at once.
+There is one way out. Whatever ends the connection, the transport reports that it is lost, and `Ending.lost` moves to
+``CLOSED``: it fails the pending Deferreds, calls ``closed`` once if the connection was open, and removes the references
+between the application, the connection and its parts, so that all of them are freed at once.
 
 =============  ===================================================================  ==============
-State          What moves on                                                        To
+State          Event                                                                Next state
 =============  ===================================================================  ==============
 CONNECTING     the handshake succeeds                                               OPEN
 CONNECTING     the handshake fails for good or times out; ``abort``, ``close``      CLOSING
@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+
+from twisted_beastws.wire.closing import CloseReason
 
 
 class State(Enum):
@@ -44,12 +46,26 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 }
 
 
-def move(present: State, to: State) -> State:
-    """Return the state ``to``.
+class Lifecycle:
+    """The state of one connection, and the account of its end.
 
-    Raises:
-        RuntimeError: ``to`` may not follow ``present``.
+    Attributes:
+        state: Changes only in `move`.
+        ended: How the connection ended, once it has.
     """
-    if to not in TRANSITIONS[present]:
-        raise RuntimeError(f"a connection that is {present.value} cannot become {to.value}")
-    return to
+
+    __slots__ = ("ended", "state")
+
+    def __init__(self) -> None:
+        self.state = State.CONNECTING
+        self.ended: CloseReason | None = None
+
+    def move(self, to: State) -> None:
+        """Change the state.
+
+        Raises:
+            RuntimeError: ``to`` may not follow the present state.
+        """
+        if to not in TRANSITIONS[self.state]:
+            raise RuntimeError(f"a connection that is {self.state.value} cannot become {to.value}")
+        self.state = to

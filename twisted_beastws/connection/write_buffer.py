@@ -42,8 +42,8 @@ def most_at_once(max_buffered: int) -> int:
     return max_buffered + (max_buffered >> 3) + (max_buffered >> 6) + 64
 
 
-class Owner(Protocol):
-    """The connection whose octets they are."""
+class WriteBufferOwner(Protocol):
+    """The connection whose bytes these are."""
 
     clock: IReactorTime
 
@@ -99,12 +99,12 @@ class Outgoing:
         "turns",
     )
 
-    def __init__(self, transport: Any, limits: Limits, owner: Owner, account: Account | None = None) -> None:
+    def __init__(self, transport: Any, limits: Limits, owner: WriteBufferOwner, account: Account | None = None) -> None:
         self._transport = transport
         self._limits = limits
         # Of an int's own type, and ours: it is read for each write.
         self._most = int(limits.max_buffered)
-        self._owner: Owner | None = owner
+        self._owner: WriteBufferOwner | None = owner
         self.account = account
         self._send = _plain_send(transport)
         # What is written to the transport goes there.
@@ -133,6 +133,11 @@ class Outgoing:
         # By Nagle's algorithm a long message's end would wait for the peer's delayed acknowledgement. UNIX has none.
         with suppress(AttributeError, OSError):
             transport.setTcpNoDelay(True)
+
+    def moved_to(self, transport: Any) -> Outgoing:
+        """Return the write buffer of the same connection on another transport. This one must be empty."""
+        assert self._owner is not None
+        return Outgoing(transport, self._limits, self._owner, self.account)
 
     @property
     def direct(self) -> bool:

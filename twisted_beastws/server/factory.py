@@ -58,8 +58,7 @@ class HandlerProtocol(WebSocketProtocol):
 
     def _handler_returned(self, result: object) -> None:
         connection = connection_of(self)
-        if connection.delivery is not None:
-            connection.delivery.log_unconsumed(connection, self)
+        connection.log_unconsumed(self)
         if self.state is State.OPEN:
             self.close()
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from twisted_beastws.connection.takeover import WebConnection
 from twisted_beastws.options import kind_of
-from twisted_beastws.web.takeover import WebConnection
 
 if TYPE_CHECKING:
     from twisted.web.http import Request

@@ -415,7 +415,6 @@ class Session(FrameCodec):
     def forget(self) -> None:
         """Let go of whom it told, which nobody needs any more behind the end: no cycle keeps them alive."""
         self.on_text = self.on_binary = self.on_fragment = None
-        del self.handler
 
     def lost(self, error: BaseException | None = None) -> None:
         """The transport is gone: end the session without a word."""

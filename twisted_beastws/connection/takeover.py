@@ -1,18 +1,20 @@
-"""The take-over of a connection from twisted.web, which has read the request that asks for it."""
+"""Taking a connection over from twisted.web, which has read the upgrade request."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
-from twisted_beastws.connection.server_handshake import ServerOpening
+from twisted_beastws.connection.accepted import Accepted
+from twisted_beastws.connection.interfaces import Application, HandshakeHost
+from twisted_beastws.connection.server_handshake import Agreement, ServerHandshake
 from twisted_beastws.errors import BadHttpVersion, LocalError
 from twisted_beastws.wire import handshake
-from twisted_beastws.wire.closing import CloseCode
+from twisted_beastws.wire.closing import CloseCode, CloseReason
 from twisted_beastws.wire.dates import http_date
 from twisted_beastws.wire.handshake import is_upgrade
 from twisted_beastws.wire.http import Request, Response
@@ -20,40 +22,49 @@ from twisted_beastws.wire.http import Request, Response
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from twisted_beastws.connection.connection import Connection
-    from twisted_beastws.connection.interfaces import Application
 
-# Fields that speak of a body, where a 101 has none; `Response.to_bytes` leaves out the body's length itself.
+class Closing(Protocol):
+    """The connection, as the request that it took over sees it."""
+
+    @property
+    def close_reason(self) -> CloseReason | None: ...
+
+    def close(self, code: int) -> Any: ...
+
+
+# These fields describe a body, and a 101 has none. `Response.to_bytes` leaves out the length of a body.
 _OF_A_BODY = frozenset((b"Content-Encoding", b"Content-Type"))
 # RFC 9113 §8.2.2: these must not be sent in HTTP/2.
 _OF_A_CONNECTION = frozenset((b"Connection", b"Keep-Alive", b"Proxy-Connection", b"Transfer-Encoding", b"Upgrade"))
 
 
 class WebConnection:
-    """A twisted.web ``Request`` and the connection under it: a transport, until the real one is taken over.
+    """A twisted.web ``Request`` with its connection: a transport for the time before the real one is taken over.
 
-    While the request is judged twisted.web reads the connection and is the transport's producer. A request is answered
-    through twisted.web, which keeps the connection then, or `take_over` makes the channel give all that it receives to
-    the WebSocket; the request ends with the connection.
+    During the handshake twisted.web reads the connection and is the transport's producer. A response other than 101
+    leaves through twisted.web, which keeps the connection. After a 101, `take_over` makes the channel pass all received
+    bytes to the WebSocket, and the request ends with the connection.
 
-    Raises `LocalError` for a request whose answer has begun.
+    Attributes:
+        request: The same request, as our `Request`.
 
-    request: the request as ours.
+    Raises:
+        LocalError: The response to the request has begun.
     """
 
     def __init__(self, http_request: Any) -> None:
         if http_request.startedWriting or http_request.finished:
             raise LocalError(f"the answer to {http_request!r} has begun: no WebSocket can come of it")
         self.request = Request.from_twisted(http_request)
-        # Whatever stands before twisted.web may not have read the body of an upgrade: it is refused as if unread.
+        # A program in front of twisted.web may not have read the body of an upgrade, so treat the body as unread.
         self.request.body_read = not is_upgrade(self.request)
         self._http_request = http_request
         self._channel = http_request.channel
-        self._connection: Connection | None = None
+        self._connection: Closing | None = None
         self._application: Application | None = None
 
-    def belong_to(self, connection: Connection, application: Application) -> None:
-        """Tell ``application`` when the connection is lost."""
+    def belong_to(self, connection: Closing, application: Application) -> None:
+        """Call the application's ``connectionLost`` when the connection is lost."""
         self._connection, self._application = connection, application
         self._http_request.notifyFinish().addBoth(self._request_ended)
 
@@ -97,18 +108,18 @@ class WebConnection:
         if channel is None:
             return
         if self.over_http2:
-            # The stream is reset; nobody tells the request of it.
+            # This resets the stream, which does not notify the request.
             channel.abortConnection()
             self._http_request.connectionLost(Failure(ConnectionAborted()))
         else:
             channel.transport.abortConnection()
 
     def __getattr__(self, name: str) -> Any:
-        # Whatever else a transport knows, as of TLS the peer's certificate; a stream has none.
+        # All other names are the transport's, such as the methods of TLS. A stream has none.
         return getattr(None if self._channel is None else self._channel.transport, name)
 
     def _request_ended(self, result: object) -> None:
-        """The request ended by other hands than ours."""
+        """Code outside this package ended the request."""
         application = self._release()
         if application is not None:
             application.connectionLost(result if isinstance(result, Failure) else Failure(ConnectionDone()))
@@ -121,14 +132,14 @@ class WebConnection:
     # Answers.
 
     def answer(self, response: Response) -> None:
-        """Send an answer other than 101 through twisted.web, with what the site and the application set before."""
+        """Send an answer other than 101 through twisted.web, with the fields that the site and the application set."""
         request, headers = self._http_request, response.headers
         if not self.over_http2:
             # RFC 9112 §9.6: twisted.web looks at the request's Connection field, not at the answer's.
             self._channel.persistent = self._channel.persistent and response.keep_alive
         self._release()
         request.setResponseCode(response.status, response.reason.encode("latin-1", "replace"))
-        # RFC 9110 §8.3: no Content-Type stands for unknown; twisted.web's default would be HTML.
+        # RFC 9110 §8.3: a missing Content-Type means unknown; twisted.web's default would be HTML.
         request.defaultContentType = None
         request.responseHeaders.removeHeader(b"Content-Length")
         for name, values in headers.getAllRawHeaders():
@@ -147,10 +158,10 @@ class WebConnection:
         request.finish()
 
     def add_fields(self, response: Response) -> None:
-        """Add to a 101 what the site and the application set on the request: cookies, Server and Date."""
+        """Add to a 101 the fields that the site and the application set on the request: cookies, Server and Date."""
         headers = response.headers
         for name, values in self._http_request.responseHeaders.getAllRawHeaders():
-            # The handshake's own fields are agreed on with the client: a site has no part in that.
+            # The handshake negotiates its own fields with the client; a site must not change them.
             ours = name in _OF_A_BODY or name.startswith(b"Sec-Websocket-")
             if not ours and not headers.hasHeader(name):
                 headers.setRawHeaders(name, values)
@@ -162,18 +173,22 @@ class WebConnection:
     # The take-over.
 
     def take_over(self) -> tuple[Any, bytes]:
-        """End HTTP on the connection; returns the transport, without a producer, and the octets behind the request."""
+        """End HTTP on the connection.
+
+        Returns:
+            The transport, without a producer, and the bytes that followed the request.
+        """
         request, channel = self._http_request, self._channel
         transport = channel.transport
-        octets: list[bytes] = []
+        followed: list[bytes] = []
         tail = channel.clearLineBuffer()
-        # Once the request is done the channel reads again, and plays back what came meanwhile; if it may live on.
-        channel.dataReceived = octets.append
+        # After the request the channel reads on, if it is persistent, and replays the bytes that came in between.
+        channel.dataReceived = followed.append
         channel.persistent = True
         channel.requestDone(request)
         channel.setTimeout(None)
-        octets.append(tail)
-        # All that wraps the channel, be it TLS or a proxy's header, goes on as it is: twisted.web's own way, too.
+        followed.append(tail)
+        # Wrappers of the channel, such as TLS or a proxy's header, stay in place, as twisted.web itself does it.
         channel.dataReceived = self._data_received
         channel.connectionLost = self._connection_lost
         transport.unregisterProducer()
@@ -182,10 +197,10 @@ class WebConnection:
         request.startedWriting = 1
         request.write = _ignore
         request.finish = self._finished
-        return transport, b"".join(octets)
+        return transport, b"".join(followed)
 
     def allow_half_close(self, transport: Any) -> None:
-        """Let the protocol know when the peer ended its side of a plain TCP or UNIX transport."""
+        """Notify the protocol when the peer ends its side of a plain TCP or UNIX transport."""
         outermost, application = transport.protocol, self._application
         assert application is not None
         outermost.readConnectionLost = application.readConnectionLost
@@ -216,62 +231,56 @@ class WebConnection:
             if channel.factory is not None:
                 channel.factory.log(request)
             if connection.close_reason is not None and connection.close_reason.clean:
-                # A request that ended well tells so, one that was interrupted tells why.
+                # ``notifyFinish`` fires with None after a clean end, and with the failure otherwise.
                 notifications, request.notifications = request.notifications, []
                 for notification in notifications:
                     notification.callback(None)
             request.connectionLost(reason)
 
 
-class RequestOpening(ServerOpening):
-    """The opening handshake of the one request that twisted.web read."""
+class RequestHandshake(ServerHandshake):
+    """The opening handshake with the one request that twisted.web read."""
 
     __slots__ = ("_web",)
 
-    def __init__(self, connection: Connection, web: WebConnection, application: Application) -> None:
-        super().__init__(connection)
+    def __init__(self, host: HandshakeHost, web: WebConnection) -> None:
+        super().__init__(host)
         self._web = web
-        web.belong_to(connection, application)
 
-    def when_octets_come(self, begin: Callable[[], None]) -> None:
+    def when_bytes_come(self, begin: Callable[[], None]) -> None:
         begin()
 
     async def _next_request(self) -> Request:
         return self._web.request
 
+    @property
     def _over_tls(self) -> bool:
         return self._web.over_tls
 
-    async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Response | None:
+    async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Agreement | Response:
         try:
             return await super()._judge(request, subprotocols)
         except BadHttpVersion as error:
             if self._web.over_http2:
-                # RFC 9113 §8.6: HTTP/2 has no 101; what RFC 8441 has in its place twisted.web does not do.
+                # RFC 9113 §8.6: HTTP/2 has no 101, and twisted.web does not know RFC 8441, which replaces it.
                 error.status = 501
             raise
 
-    def _upgrade(self, request: Request, response: Response | None) -> None:
-        connection, web = self._connection, self._web
-        response = response or self._success(request)
+    def _upgrade(self, request: Request, response: Response | None, agreed: Agreement) -> Accepted:
+        web, response = self._web, response or handshake.success(request, agreed.subprotocol, agreed.extensions)
         web.add_fields(response)
         answer = response.to_bytes()
-        transport, octets = web.take_over()
-        outgoing = connection.move_to(transport)
-        if outgoing.direct:
+        transport, followed = web.take_over()
+        if self._host.move_to(transport, answer):
             web.allow_half_close(transport)
-            # What twisted.web wrote may wait in the transport: nothing may leave directly before it did.
-            outgoing.pauseProducing()
-        transport.write(answer)
-        self._head.feed(octets)
-        connection.upgraded(request, response)
+        return Accepted(request, response, None, agreed.subprotocol, agreed.deflate, followed)
 
     async def _write(self, response: Response) -> None:
         self._request = None
         handshake.complete(response)
         self._web.answer(response)
-        self._connection.let_go()
+        self._host.let_go()
 
 
 def _ignore(data: bytes) -> None:
-    """What is written to a request whose connection is a WebSocket: it would be read as a frame."""
+    """Discard a write to a request whose connection is a WebSocket: the peer would read it as a frame."""

@@ -1,0 +1,51 @@
+"""The hooks of an application: which of them it overrides, and what a hook may return."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from twisted_beastws.connection.awaiting import awaited, run
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+MESSAGE_HOOKS = ("text_received", "binary_received", "fragment_received")
+
+
+def default(method: H) -> H:
+    """Mark a method as the library's own, so that an override can be recognised."""
+    method.is_default = True  # type: ignore[attr-defined]
+    return method
+
+
+def is_default(method: Any) -> bool:
+    """Return whether a method is the library's own."""
+    return getattr(method, "is_default", False)
+
+
+def hook_of(application: Any, name: str) -> Any:
+    """Return the hook of that name if the application's class, or the instance, overrides it; else None."""
+    hook = getattr(application, name)
+    return None if getattr(hook, "is_default", False) else hook
+
+
+def takes_messages(application: Any) -> bool:
+    """Return whether the application overrides a message hook, and so cannot use ``receive()``."""
+    return any(hook_of(application, name) is not None for name in MESSAGE_HOOKS)
+
+
+def deferred_of(result: Any) -> Deferred[Any] | None:
+    """Return a Deferred of a hook's result, or None if the hook returned None.
+
+    Raises:
+        TypeError: A hook must not return ``result``.
+    """
+    if result is None or isinstance(result, Deferred):
+        return result
+    if isinstance(result, (Generator, AsyncGenerator)):
+        raise TypeError(f"{result!r}: a hook with yield in it runs only in inlineCallbacks, or as async def with await")
+    if hasattr(result, "__await__"):
+        return run(awaited(result))
+    raise TypeError(f"a hook returned {result!r}: it may return None, a Deferred or a coroutine")

@@ -1,0 +1,146 @@
+"""Reading from the transport: the function that takes the bytes, pauses, and turns of the reactor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+
+from twisted_beastws.budget import RECEIVED, Account
+from twisted_beastws.connection.bare_transport import BareTransport
+from twisted_beastws.connection.shared import Shared
+from twisted_beastws.connection.state import State
+from twisted_beastws.errors import BufferFull
+from twisted_beastws.wire.closing import CloseCode
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
+
+
+class Reading:
+    """The reading side of one connection below its session.
+
+    Attributes:
+        paused: Reading from the transport is paused.
+        account: Counts the received bytes for the process's `MemoryBudget`, or None.
+    """
+
+    __slots__ = ("_connection", "_end", "_turn", "account", "paused")
+
+    def __init__(self, connection: Shared) -> None:
+        self._connection = connection
+        self._turn: IDelayedCall | None = None
+        self._end: Callable[[], None] | None = None
+        self.account: Account | None = None
+        self.paused = False
+
+    # The function that takes the bytes.
+
+    def receive_by(self, receive: Callable[[bytes], None]) -> None:
+        """Pass the bytes from the transport to ``receive``, and count them if there is a budget."""
+        transport, application = self._connection.transport, self._connection.application
+        if isinstance(transport, BareTransport) and not transport.pausable:
+            receive = partial(self._receive_bounded, receive)
+        if self.account is not None:
+            receive = partial(self._receive_counted, receive)
+        if application is not None:
+            # A chunk costs no further call, and no check of the state.
+            vars(application)["dataReceived"] = receive
+
+    def receive_nothing(self) -> None:
+        """Discard the bytes that come from now on."""
+        if self._connection.application is not None:
+            vars(self._connection.application)["dataReceived"] = _discard
+
+    def _receive_bounded(self, receive: Callable[[bytes], None], data: bytes) -> None:
+        """Receive from a transport that goes on reading during a pause."""
+        receive(data)
+        session, limit = self._connection.session, self._connection.settings.limits.max_buffered
+        if session is not None and session.unparsed_size > limit and session.paused:
+            waiting = f"{session.unparsed_size} bytes wait for the application on a transport that cannot be paused"
+            session.fail(BufferFull(f"{waiting}: Limits.max_buffered is {limit}"), CloseCode.TRY_AGAIN_LATER)
+
+    def _receive_counted(self, receive: Callable[[bytes], None], data: bytes) -> None:
+        receive(data)
+        self.count()
+
+    def count(self) -> None:
+        """Count the bytes that were received and not delivered, if there is a budget."""
+        if self.account is None:
+            return
+        connection = self._connection
+        size = 0 if connection.delivery is None else connection.delivery.size
+        if connection.session is not None:
+            size += connection.session.received_size
+        if connection.handshake is not None:
+            size += connection.handshake.waiting
+        self.account.count(RECEIVED, size)
+
+    # Pauses.
+
+    def hold(self, hold: bool) -> None:
+        """Pause reading, or resume it."""
+        connection = self._connection
+        if hold and connection.life.state is State.CLOSING:
+            # A closing connection reads and discards the peer's bytes, so that it sees the peer's end.
+            hold = connection.session is not None and connection.session.spent
+        if hold != self.paused and connection.life.ended is None:
+            self.paused = hold
+            if hold:
+                connection.liveness.paused()
+                connection.transport.pauseProducing()
+            else:
+                connection.liveness.resumed()
+                connection.transport.resumeProducing()
+
+    # Turns.
+
+    def await_turn(self) -> None:
+        """The session has spent its budget for this turn of the reactor, or half of it."""
+        if self._turn is None:
+            self._turn = self._connection.clock.callLater(0, self._next_turn)
+        self.hold(self._connection.require_session().paused)
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        session = self._connection.require_session()
+        session.next_turn()
+        self.count()
+        self.hold(session.paused)
+        if self._end is not None and not session.spent:
+            end, self._end = self._end, None
+            end()
+
+    def waits_for_turn(self, end: Callable[[], None]) -> bool:
+        """Return whether part of a chunk waits for a turn. If so, call ``end`` when the hooks have had it."""
+        session = self._connection.session
+        if session is None or not session.spent:
+            return False
+        self._end = end
+        return True
+
+    def next_turn(self) -> Deferred[None]:
+        """Return a Deferred that fires in the reactor's next turn.
+
+        A peer that sends many requests at once must not keep the other connections waiting.
+        """
+        begun: Deferred[None] = Deferred()
+
+        def begin() -> None:
+            self._turn = None
+            begun.callback(None)
+
+        self._turn = self._connection.clock.callLater(0, begin)
+        return begun
+
+    def stop(self) -> None:
+        """The transport is gone: wait for no more turns."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+
+
+def _discard(data: bytes) -> None:
+    """Discard the bytes after the end."""
