@@ -18,7 +18,7 @@ from twisted_beastws.connection.bare_transport import complete
 from twisted_beastws.connection.client_handshake import ClientHandshake
 from twisted_beastws.connection.delivery import APPLICATION, Delivery
 from twisted_beastws.connection.ending import Ending
-from twisted_beastws.connection.events import Events
+from twisted_beastws.connection.events import ConnectionEvents
 from twisted_beastws.connection.hooks import takes_messages
 from twisted_beastws.connection.interfaces import Application, Gatekeeper, Observer
 from twisted_beastws.connection.keepalive import Liveness
@@ -125,7 +125,7 @@ class Connection:
         given, transport = transport, complete(transport, clock, self._lost_unnoticed)
         self.reading = Reading(self)
         self.ending = Ending(self, self.reading)
-        events = Events(self, self.reading, self.ending)
+        events = ConnectionEvents(self, self.reading, self.ending)
         self.liveness = Liveness(events, clock, self.settings.timeouts)
         if self.settings.budget is not None:
             self.reading.account = self.settings.budget.open(self.ending.shed)
@@ -399,7 +399,7 @@ class Connection:
     def overflowed(self) -> None:
         """The peer reads too slowly: discard the write buffer, close with 1013."""
         if self.ended is None and self.transport is not None:
-            Events(self, self.reading, self.ending).overflowed()
+            ConnectionEvents(self, self.reading, self.ending).overflowed()
 
     def reading_lost(self) -> None:
         """The peer ended its side of TCP."""

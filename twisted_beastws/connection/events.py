@@ -1,4 +1,4 @@
-"""`Events`: the reports of the parts of a connection, and what the connection does about each."""
+"""`ConnectionEvents`: the reports of the parts of a connection, and what the connection does about each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from twisted_beastws.wire.session import Session
 
 
-class Events:
+class ConnectionEvents:
     """Handles the events that the session, the delivery, the write buffer and the deadlines report."""
 
     __slots__ = ("_connection", "_ending", "_reading")

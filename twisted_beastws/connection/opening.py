@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted_beastws.connection.accepted import Accepted
 from twisted_beastws.connection.delivery import Delivery
 from twisted_beastws.connection.ending import Ending
-from twisted_beastws.connection.events import Events
+from twisted_beastws.connection.events import ConnectionEvents
 from twisted_beastws.connection.hook_calls import run_hook
 from twisted_beastws.connection.hooks import is_default
 from twisted_beastws.connection.interfaces import Observer
@@ -48,7 +48,12 @@ class Opening:
     )
 
     def __init__(
-        self, connection: Shared, reading: Reading, ending: Ending, events: Events, move: Callable[[Any], None]
+        self,
+        connection: Shared,
+        reading: Reading,
+        ending: Ending,
+        events: ConnectionEvents,
+        move: Callable[[Any], None],
     ) -> None:
         self._connection = connection
         self._reading = reading

@@ -45,7 +45,9 @@ def most_at_once(max_buffered: int) -> int:
 class WriteBufferOwner(Protocol):
     """The connection whose bytes these are."""
 
-    clock: IReactorTime
+    @property
+    def clock(self) -> IReactorTime:
+        """The reactor."""
 
     def overflowed(self) -> None:
         """``Limits.max_buffered`` is reached under the policy ``close``."""
