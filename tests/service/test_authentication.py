@@ -200,6 +200,13 @@ class TestRequests:
         peer.sends(peer.HEAD[:-2] + b"Origin: http://evil\r\n" + authorization("ann:secret"))
         assert status(peer) == 403
 
+    def test_script_gets_a_challenge_that_browsers_ignore(self, connect: Callable[..., Any], clock: Clock) -> None:
+        peer = Server(connect, clock, make_checker("memory:ann:secret")).client()
+        for field, challenge in ((b"", b"Basic realm="), (b"X-Requested-With: XMLHttpRequest\r\n", b"X-Basic realm=")):
+            peer.sends(b"GET / HTTP/1.1\r\nHost: h\r\n" + field + b"\r\n")
+            answer = peer.reads()
+            assert answer.startswith(b"HTTP/1.1 401 ") and b"WWW-Authenticate: " + challenge in answer
+
     def test_a_file_that_changes_holds_at_once(self, connect: Callable[..., Any], clock: Clock, tmp_path: Path) -> None:
         passwords = tmp_path / "passwords"
         passwords.write_text("ann:secret\n")

@@ -464,13 +464,48 @@ class TestJson:
         answer = client.gets()
         assert answer.endswith(WELCOME) and b"Sec-WebSocket-Protocol" not in answer
 
+    @pytest.mark.parametrize(
+        ("chat", "target", "status", "body"),
+        [
+            ("/chat", b"/chat?name=Ann", 426, b"This is the chat's WebSocket endpoint"),
+            ("/chat", b"/chat/a?after=0-0", 426, b"This is the chat's WebSocket endpoint"),
+            ("/chat", b"/chat/a?after=0-0&name=", 400, b"the name must be 1 to 32 visible characters"),
+            ("/chat", b"/chat?after=x", 400, b"after must be a message's id"),
+            ("/chat", b"/chat/a/b?after=0-0", 404, b"There is nothing here"),
+            ("/", b"/?after=0-0&name=", 400, b"the name must be"),
+            ("/", b"/?after=0-0", 426, b"This is the chat's"),
+            ("/", b"/?utm=1", 200, b"<!doctype html>"),
+        ],
+    )
+    def test_plain_request_gets_the_answer_that_a_handshake_would_get(
+        self, chat: str, target: bytes, status: int, body: bytes
+    ) -> None:
+        client = Service(f"--path={chat}").connect()
+        client.sends(b"GET " + target + b" HTTP/1.1\r\nHost: h\r\n\r\n")
+        head, _, answer = client.gets().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert answer.startswith(body)
+
+    def test_plain_request_is_no_join(self) -> None:
+        service = Service("--max-joins-per-address=0.04")
+        ask = b"GET /chat?name=Ann HTTP/1.1\r\nHost: h\r\n\r\n"
+        for _ in range(3):
+            client = service.connect()
+            client.sends(ask)
+            assert client.gets().startswith(b"HTTP/1.1 426 ")
+        service.join()
+        client = service.connect()
+        client.sends(ask)
+        answer = client.gets()
+        assert answer.startswith(b"HTTP/1.1 429 ") and b"\r\nRetry-After: 25\r\n" in answer
+
     def test_a_name_by_which_one_was_let_in_is_theirs(self, tmp_path: Path) -> None:
         (tmp_path / "passwords").write_text("ann:secret\n")
         service = Service(f"--auth=file:{tmp_path}/passwords")
         client = service.connect()
         login = b"Authorization: Basic " + b64encode(b"ann:secret") + b"\r\n\r\n"
         client.sends(upgrade(b"/chat?name=bob")[:-2] + login)
-        assert client.gets().endswith(b'{"type":"welcome","room":"","name":"ann"}')
+        assert client.gets().endswith(b'{"type":"welcome","room":"","name":"ann","user":"ann"}')
 
     def test_a_sender_hears_whether_the_backplane_took_its_message(self) -> None:
         service = Service("--backplane=unix:///nowhere") if find_spec("txredisapi") else None

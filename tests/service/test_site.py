@@ -18,13 +18,13 @@ UPGRADE = {"Connection": ["Upgrade"], "Upgrade": ["websocket"]}
 def ask(
     target: str, method: str = "GET", *, chat: str = "/chat", fields: dict[str, list[str]] | None = None
 ) -> Response:
-    response = Site(chat).answer(Request(method, target, "1.1", Headers(fields or {})))
+    response = Site(chat, 1000).answer(Request(method, target, "1.1", Headers(fields or {})))
     assert response is not None
     return response
 
 
 def is_left_to_the_handshake(target: str, method: str = "GET", *, chat: str = "/chat") -> bool:
-    return Site(chat).answer(Request(method, target, "1.1", Headers(UPGRADE))) is None
+    return Site(chat, 1000).answer(Request(method, target, "1.1", Headers(UPGRADE))) is None
 
 
 class TestPaths:
@@ -49,7 +49,7 @@ class TestPaths:
         assert response.body == (
             b"This is the chat's WebSocket endpoint, for WebSocket clients; the page that talks to it is at /\n"
         )
-        assert Site("/chat").answer(Request("POST", target, "1.1", Headers())) is None
+        assert Site("/chat", 1000).answer(Request("POST", target, "1.1", Headers())) is None
 
     def test_options_of_the_server_itself(self) -> None:
         response = ask("*", "OPTIONS")
@@ -133,8 +133,9 @@ class TestPage:
         }
         assert len(b64decode(hashes["script"][8:-1])) == 32
 
-    def test_it_knows_where_the_chat_is(self) -> None:
+    def test_it_knows_where_the_chat_is_and_the_size_of_its_messages(self) -> None:
         assert b'data-path="/chat"' in ask("/").body
+        assert b'data-max-message="1000"' in ask("/").body
         assert b'data-path="/a/b;c=%20"' in ask("/", chat="/a/b;c=%20").body
         assert not re.search(rb"\{\{|\}\}", ask("/").body)
 
@@ -143,7 +144,7 @@ class TestPage:
         assert b'data-path="/&amp;amp&#x27;&quot;&lt;x&gt;"' in body
 
     def test_answers_are_not_shared(self) -> None:
-        site = Site("/chat")
+        site = Site("/chat", 1000)
         request = Request("GET", "/", "1.1", Headers())
         first, second = site.answer(request), site.answer(request)
         assert first is not None and second is not None

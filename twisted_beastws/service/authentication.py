@@ -145,7 +145,7 @@ class Checkers:
             # What stands before no colon may be a password.
             names = f", but for {' and '.join(map(quoted, tried))}" if tried else ""
             _log_refusal(protocol, 401, f"there is no login{names}")
-            return _unauthorized()
+            return _unauthorized(request)
         peer = peer_at(protocol.peer)
         try:
             user = await self._limit.check(peer, lambda: self._user_of(login))
@@ -164,7 +164,7 @@ class Checkers:
                 host=host_of(protocol.peer),
                 seconds=seconds,
             )
-        return _unauthorized()
+        return _unauthorized(request)
 
     @staticmethod
     def _count(protocol: WebSocketProtocol) -> None:
@@ -219,8 +219,12 @@ def _log_refusal(protocol: WebSocketProtocol, status: int, why: str) -> None:
     )
 
 
-def _unauthorized() -> Response:
-    return Response(401, headers=Headers({"WWW-Authenticate": [CHALLENGE]}), body=UNAUTHORIZED)
+def _unauthorized(request: Request) -> Response:
+    # A browser asks the user for a password at a Basic challenge, even if a script made the request and only wants the
+    # status. RFC 9110 §11.6.1 requires a challenge; browsers ignore this scheme.
+    is_script = request.headers.hasHeader(b"X-Requested-With")
+    challenge = f"X-{CHALLENGE}" if is_script else CHALLENGE
+    return Response(401, headers=Headers({"WWW-Authenticate": [challenge]}), body=UNAUTHORIZED)
 
 
 def _come_back(status: int, seconds: int, why: str) -> Response:

@@ -19,7 +19,7 @@ from twisted_beastws.service.notices import Notices
 from twisted_beastws.service.site import Site
 from twisted_beastws.service.subprotocol import CHAT_V1, BadRequest, Entry, event
 from twisted_beastws.wire.closing import CloseReason
-from twisted_beastws.wire.handshake import is_upgrade
+from twisted_beastws.wire.handshake import is_upgrade, is_visit
 from twisted_beastws.wire.http import Request, Response
 
 WELCOME = "Welcome to the chat!"
@@ -72,6 +72,8 @@ class Chat(WebSocketProtocol):
     def http_requested(self, request: Request) -> Response | None:
         room = subprotocol.room_of(request.path, self._path)
         self._room = room or ""
+        if room is not None and is_visit(request) and subprotocol.is_entry(request.query):
+            return self._answer_for_handshake(request)
         if not room:
             return self._site.answer(request)
         # Below a chat at / every path is a room's, but no page.
@@ -89,13 +91,26 @@ class Chat(WebSocketProtocol):
                 self._entry = self._entry._replace(name=str(self.user))
         return self._limits.refuse_join(self, connection_of(self).clock.seconds())
 
+    def _answer_for_handshake(self, request: Request) -> Response:
+        """Return the answer that a handshake with this address would get; 426 if it would be accepted.
+
+        A page in a browser never sees the answer to a handshake that failed, so it asks a second time in this way.
+        """
+        try:
+            subprotocol.entry_of(request.query)
+        except BadRequest as error:
+            return Response(400, body=f"{error}\n")
+        busy = self._limits.refuse_join(self, connection_of(self).clock.seconds(), count=False)
+        return busy or self._site.endpoint
+
     def opened(self) -> Deferred[Any]:
         self.log.info("{name} connected", name=_name_of(self.peer))
         if self.subprotocol != CHAT_V1:
             self.send(WELCOME)
             return self._hub.join(self, self._room, render=subprotocol.as_text)
         name, after = self._entry
-        self.send(event("welcome", room=self._room, name=name))
+        user = None if self.user is None else str(self.user)
+        self.send(event("welcome", room=self._room, name=name, user=user))
         joining = self._hub.join(
             self, self._room, name=name, render=subprotocol.with_id, gap=subprotocol.as_gap, after=after
         )

@@ -35,16 +35,21 @@ class ChatLimits:
         self._seconds = 0.0
         self._joins_of = Buckets(lambda: self._seconds)
 
-    def refuse_join(self, member: WebSocketProtocol, seconds: float) -> Response | None:
-        """Count a join, at a time in seconds; return the answer to one beyond the limit."""
+    def refuse_join(self, member: WebSocketProtocol, seconds: float, *, count: bool = True) -> Response | None:
+        """Count a join, at a time in seconds; return the answer to one beyond the limit.
+
+        count: False only returns the answer.
+        """
         peer = peer_at(member.peer)
         if self._joins is None or not peer.name:
             return None
         self._seconds = seconds
-        wait = self._joins_of.take(peer, self._joins, max(1.0, JOINS_AT_ONCE * self._joins))
+        ask = self._joins_of.take if count else self._joins_of.wait
+        wait = ask(peer, self._joins, max(1.0, JOINS_AT_ONCE * self._joins))
         if not wait:
             return None
-        _count_refusal(member, "max_joins_per_address")
+        if count:
+            _count_refusal(member, "max_joins_per_address")
         headers = Headers({"Retry-After": [str(ceil(wait))]})
         return Response(429, headers=headers, body=f"There are too many joins {FROM_ADDRESS}\n")
 

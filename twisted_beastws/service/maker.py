@@ -189,7 +189,8 @@ def _serving_admin(options: Options, metrics: Metrics | Summed, ready: Ready) ->
 def _serving_chat(options: Options, hub: Hub) -> Serving:
     path = options["path"]
     limits = ChatLimits(options["max-joins-per-address"] or None, options["max-chat-rate"] or None)
-    chat = _factory(options, partial(Chat, hub, path, Site(path), Notices(hub), limits), (CHAT_V1,))
+    site = Site(path, options["max-message"])
+    chat = _factory(options, partial(Chat, hub, path, site, Notices(hub), limits), (CHAT_V1,))
     return Serving(chat, options.endpoints, [("http", "/"), ("ws", options["path"])], options.farewell)
 
 

@@ -19,13 +19,15 @@ NOT_ALLOWED = "The chat's page can only be read: GET or HEAD\n"
 class Site:
     """The HTTP side of the service.
 
-    chat_path: where the chat itself is: its path, without a query, as it stands in a request.
+    Args:
+        chat_path: the chat's path, without a query, as it stands in a request.
+        max_message: bytes of a message that the chat accepts, so that the page can refuse a longer one.
     """
 
-    def __init__(self, chat_path: str) -> None:
+    def __init__(self, chat_path: str, max_message: int) -> None:
         self._chat_path = chat_path
         source = (files("twisted_beastws.service") / "page.html").read_text(encoding="utf-8")
-        page = source.replace("{{path}}", escape(chat_path))
+        page = source.replace("{{path}}", escape(chat_path)).replace("{{max_message}}", str(max_message))
         self._page = page.encode("utf-8")
         self._page_headers = Headers(
             {
@@ -56,7 +58,12 @@ class Site:
 
     def answer_visit(self, request: Request) -> Response | None:
         """Tell a browser that opens a room's address as a page where the page is; None for anything else."""
-        return Response(426, body=ENDPOINT) if is_visit(request) else None
+        return self.endpoint if is_visit(request) else None
+
+    @property
+    def endpoint(self) -> Response:
+        """The answer to a request for the chat's address that is not a handshake."""
+        return Response(426, body=ENDPOINT)
 
 
 def _policy(page: str) -> str:

@@ -96,6 +96,11 @@ def entry_of(query: str) -> Entry:
     return Entry(name, after)
 
 
+def is_entry(query: str) -> bool:
+    """Return whether a query has a field that `entry_of` reads."""
+    return any(field.partition("=")[0] in ("name", "after") for field in query.split("&"))
+
+
 def read(text: str) -> Request:
     """What a client's message asks for. Raises `BadRequest`."""
     if _has_many_parts(text):
