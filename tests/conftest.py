@@ -231,5 +231,7 @@ def logged(logging: None) -> Iterator[Callable[..., list[Any]]]:
     globalLogPublisher.addObserver(observe)
     yield take
     gc.collect()
+    # What outlived this test is not the next one's garbage either.
+    gc.freeze()
     globalLogPublisher.removeObserver(observe)
     assert events == []

@@ -1,0 +1,122 @@
+"""The checks of the project, each as a session: ``nox -s lint``, ``nox -s tests-3.12``, ``nox -s package``.
+
+`.ci/run` and the workflows of the forge run these sessions. What follows ``--`` goes to pytest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "types", "tests"]
+
+VERSIONS = nox.project.python_versions(nox.project.load_toml())
+OLDEST = VERSIONS[0]
+EXTRAS = "isal,metrics,redis,uvloop"
+
+# Tests of whole programs, tests that take minutes, and tests that need the repository.
+PROGRAMS = ("console", "docs", "examples", "hub", "interop", "service")
+LONG = ("tcp/test_flood.py", "tcp/test_stalled.py", "test_conformance.py", "uvreactor", "wire/test_joined.py")
+REPOSITORY = ("test_conftest.py", "test_docs.py", "test_fuzz.py", "test_packaging.py", "test_readme.py", "typed")
+
+# Folders whose tests use the reactor.
+ON_A_REACTOR = ("client", "examples", "hub", "interop", "server", "service", "streams", "tcp", "tls", "web")
+
+
+def without(*names: str) -> list[str]:
+    """Return pytest's options that leave out these files and folders below ``tests``."""
+    return [f"--ignore=tests/{name}" for name in names]
+
+
+QUICK = [
+    *without(*PROGRAMS, *LONG, *REPOSITORY),
+    "--deselect=tests/wire/test_frames.py::TestAnyChunking",
+]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check the style with ruff."""
+    session.install("-q", "ruff")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types with mypy."""
+    session.install("-q", ".[dev]")
+    session.run("mypy")
+
+
+@nox.session(python=VERSIONS)
+def tests(session: nox.Session) -> None:
+    """Run the whole suite, with the newest version of each dependency."""
+    session.install("-q", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=VERSIONS)
+def quick(session: nox.Session) -> None:
+    """Run the quick tests, with the newest version of each dependency."""
+    session.install("-q", ".[test]")
+    session.run("pytest", *QUICK, *session.posargs)
+
+
+@nox.session(python=OLDEST, venv_backend="uv")
+def lowest(session: nox.Session) -> None:
+    """Run the quick tests on the oldest Python, with the lowest version of each dependency."""
+    session.install("-q", "--resolution=lowest-direct", f".[{EXTRAS}]")
+    session.install("-q", ".[test]")
+    session.run("pytest", *QUICK, *session.posargs)
+
+
+@nox.session
+def pure(session: nox.Session) -> None:
+    """Run the tests that use a codec on the pure Python codec."""
+    session.install("-q", ".[test]")
+    left_out = without("console", "docs", "examples", "hub", "service", "test_conformance.py", "uvreactor", *REPOSITORY)
+    session.run("pytest", *left_out, *session.posargs, env={"TWISTED_BEASTWS_PURE": "1"})
+
+
+@nox.session
+def uvloop(session: nox.Session) -> None:
+    """Run the tests that use a reactor on ``twisted_beastws.uvreactor``."""
+    session.install("-q", ".[test]")
+    session.run("pytest", "--uvloop", *(f"tests/{folder}" for folder in ON_A_REACTOR), *session.posargs)
+
+
+@nox.session
+def trunk(session: nox.Session) -> None:
+    """Run the quick tests on Twisted's trunk; they may fail."""
+    session.install("-q", ".[test]", "twisted @ git+https://github.com/twisted/twisted")
+    session.run("pytest", *QUICK, *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    session.install("-q", ".[docs]")
+    session.run("sphinx-build", "-W", "-q", "-b", "html", "docs", "build/docs")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the sdist and a wheel, and check what an index and its users would see."""
+    session.install("-q", "build", "twine", "check-wheel-contents", "pyroma", "validate-pyproject[all]")
+    dist = Path(session.create_tmp()) / "dist"
+    session.run("validate-pyproject", "pyproject.toml")
+    session.run("python", "-m", "build", "-o", str(dist))
+    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
+    session.run("check-wheel-contents", *map(str, dist.glob("*.whl")))
+    session.run("pyroma", "--min=9", *map(str, dist.glob("*.tar.gz")))
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Replay each fuzz target's corpus."""
+    session.install("-q", ".[test]")
+    session.run("pytest", "tests/test_fuzz.py", *session.posargs)
