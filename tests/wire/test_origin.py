@@ -268,6 +268,7 @@ class TestAllowed:
 
     @given(st.text(max_size=30) | st.from_regex(r"(https?|wss?|x)://[a-z0-9.\[\]:*@/-]{0,20}", fullmatch=True))
     @example("HTTPS://\u0130.example")
+    @example("\u00b9")
     def test_what_is_advised_is_taken(self, value: str) -> None:
         try:
             check_allowed(value)

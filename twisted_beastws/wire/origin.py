@@ -97,14 +97,15 @@ def _taken_apart(text: str) -> re.Match[str] | None:
 def _host_written(host: str) -> str | None:
     if host.startswith("["):
         return _ipv6_written(host[1:-1])
+    # First, because the ASCII form can be a number: "\u00b9" is "1".
+    if not host.isascii():
+        host = _ascii_name(host) or ""
     if _NUMBER.fullmatch(host):
         # Browsers take 127.1 and 0x7f.1 for the address that they stand for.
         try:
             return socket.inet_ntoa(socket.inet_aton(host.rstrip(".")))
         except (OSError, ValueError):
             return None
-    if not host.isascii():
-        host = _ascii_name(host) or ""
     return host if _NAME.fullmatch(host) else None
 
 
