@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_beastws.hub import Message, PublishError
 from twisted_beastws.hub.backplane import PublishUnknown, order_of
+from twisted_beastws.hub.redis_scripts import GRACE
 
 from .simulated import Node, SimulatedRedis, settle
 from .stubs import Stub
@@ -22,6 +23,7 @@ STEPS = (
     *("publish with ref", "retry", "notice", "publish elsewhere", "publish elsewhere", "publish elsewhere"),
     *("cut", "cut early", "connect", "connect", "beat", "beat", "wait"),
     *("flush", "save", "restore", "evict", "clock back", "clock on", "clock stands"),
+    *("restart", "crash", "crash", "stop", "crash elsewhere", "save", "power cut", "lost snapshot"),
     *("OOM", "MISCONF", "READONLY", "LOADING", "well", "well"),
     *("leave", "return", "return", "join"),
 )
@@ -109,14 +111,18 @@ class World:
 
     def __init__(self, **options: Any) -> None:
         self.server = SimulatedRedis(max_ids=40)
+        self.options = options
         self.nodes = [Node(self.server, **options) for _ in range(2)]
+        self.publisher: dict[str, str] = {}
+        self.hub_names: set[str] = set()
+        self.unsaved: set[str] = set()
         self.acknowledged: dict[str, list[str]] = {room: [] for room in ROOMS}
         self.unknown: list[tuple[str, str, str]] = []
         self.refs: dict[str, list[str]] = {}
         self.said = 0
         self.lossy = False
         self.returned = True
-        self.known = "0-0 "
+        self.known, self.name = "0-0 ", "elsewhere"
         self.clients: list[Client] = []
         for number in range(4):
             self.new_client(ROOMS[number % 3 == 2], self.nodes[number % 2])
@@ -133,6 +139,7 @@ class World:
 
         def taken(message_id: str | None) -> None:
             if message_id is not None:
+                self.publisher.setdefault(message_id, node.hub_name)
                 if ref is not None:
                     self.refs.setdefault(ref, []).append(message_id)
                 if message_id not in self.acknowledged[room]:
@@ -174,14 +181,33 @@ class World:
         elif name == "wait":
             for each in self.nodes:
                 each.clock.advance(1)
-        elif name in ("flush", "save", "restore"):
-            if name == "restore":
-                # That takes a restart: nobody stays connected.
+        elif name in ("flush", "save", "restore", "restart"):
+            if name in ("restore", "restart"):
+                # Nobody stays connected.
                 for each in self.nodes:
                     each.link_.cut(bool(which % 2))
                 self.returned = False
+            self.hub_names |= set(server.data.hubs)
             getattr(server, name)()
-            self.lossy = True
+            self.unsaved |= self.hub_names - set(server.data.hubs) if name == "restore" else set()
+            self.lossy = self.lossy or name != "restart"
+        elif name in ("crash", "stop"):
+            self.replace(which % 2, name == "crash", bool(which & 4))
+        elif name == "lost snapshot":
+            # Everyone has what the snapshot has, and nobody who is left has more.
+            settle(*self.nodes)
+            server.save()
+            for part in ("publish", "publish elsewhere", "turn", "power cut"):
+                self.step(part, which)
+        elif name == "power cut":
+            # Redis and some or all hubs die together.
+            self.step("restore", which)
+            self.step("crash elsewhere", which)
+            for number in range(2):
+                if not which & 1 << number:
+                    self.replace(number, True, False)
+        elif name == "crash elsewhere":
+            self.known, self.name, self.returned = "0-0 ", f"elsewhere {self.said} {which}", False
         elif name == "evict":
             server.data.evict(room)
         elif name.startswith("clock"):
@@ -197,26 +223,42 @@ class World:
         elif name == "join" and len(self.clients) < 8:
             self.new_client(room, node)
 
+    def replace(self, number: int, crash: bool, executed: bool) -> None:
+        """A node's process ends, and another starts. Its clients are cut off."""
+        node = self.nodes[number]
+        for client in self.clients:
+            if client.node is node:
+                client.stub = client.node = None
+        if crash:
+            node.link_.crash(executed)
+        else:
+            node.hub.stop()
+        self.nodes[number] = Node(self.server, connected=False, **self.options)
+
     def elsewhere(self, room: str) -> None:
         if self.server.error is None:
             if not self.returned:
                 self.returned = True
-                self.server.position(self.known)
+                self.server.position(self.known, self.name)
             self.said += 1
             payload = f"other {self.said} t\nm{self.said}".encode()
             budgets = (self.nodes[0].max_room_history, self.nodes[0].max_history)
-            taken = self.server.publish(self.known, room, payload, self.nodes[0]._history, "", budgets)
+            taken = self.server.publish(self.known, room, payload, self.nodes[0]._history, "", budgets, self.name)
             if taken.id:
                 known = order_of(self.known.split()[0])
                 self.known = "{}-{} {}".format(*max(order_of(taken.id), known), taken.place.epoch)
+                self.publisher[taken.id] = self.name
                 self.acknowledged[room].append(taken.id)
 
     def calm(self) -> None:
         """Redis is well again, everyone is connected, and one more message reaches all."""
         self.server.error = None
-        # The third hub is back, too: what it knows tells whether the dataset is the one that it published to.
-        self.server.position(self.known)
         for _ in range(3):
+            # Hubs that have not returned by now will not.
+            self.server.now += 1000 * (GRACE + 1)
+            if self.known != "0-0 ":
+                # The third hub is back, too.
+                self.server.position(self.known, self.name)
             for node in self.nodes:
                 node.link_.drop_if_asked()
                 node.link_.connect()
@@ -238,6 +280,8 @@ class World:
         """Every guarantee, for every client."""
         for ref, ids in self.refs.items():
             assert self.lossy or len(set(ids)) == 1, f"the ref {ref} was taken as {ids}"
+        # Not guaranteed: a hub is gone, and Redis has lost that it was ever there.
+        untraced = self.unsaved - {self.name, *(node.hub_name for node in self.nodes)}
         for number, client in enumerate(self.clients):
             heard = client.heard
             for part in client.parts():
@@ -245,7 +289,7 @@ class World:
                 assert ids == sorted(set(ids)), f"client {number} is out of order: {heard}"
             assert not client.again, f"client {number} heard twice: {client.again}"
             for missed in set(self.acknowledged[client.room]) - set(heard):
-                if self.server.order[missed] < (client.since or 0):
+                if self.server.order[missed] < (client.since or 0) or self.publisher[missed] in untraced:
                     continue
                 assert self.informed(heard, missed), f"client {number} is not informed of {missed}: {heard}"
         for room in ROOMS if self.nodes[0].keeps else ():

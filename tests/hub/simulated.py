@@ -20,6 +20,7 @@ from twisted_beastws.hub.redis_errors import LinkLost, Refused
 from twisted_beastws.hub.redis_interfaces import Link
 from twisted_beastws.hub.redis_scripts import (
     ENTRY_COST,
+    GRACE,
     ROOM_COST,
     SALT,
     Order,
@@ -64,6 +65,10 @@ class Dataset:
         self.records: dict[str, tuple[str, int]] = {}
         self.ages: dict[str, int] = {}
         self.refs: dict[str, str] = {}
+        self.server = ""
+        self.hubs: dict[str, int] = {}
+        self.witnesses: set[str] = set()
+        self.unsure: int | None = None
 
     def begin(self, known: str, name: str, now: int, write: Callable[[], None], force: bool = False) -> None:
         known_id, _, known_epoch = known.partition(" ")
@@ -75,12 +80,15 @@ class Dataset:
             latest = (now, 0)
         self.left += [each for each in (self.epoch, known_epoch) if each and each not in self.left]
         self.epoch, self.latest, self.started, self.floor = name, latest, latest, latest
+        self.unsure = None
         self.ids.clear()
         self.ids.append(id_of(latest))
 
-    def verify(self, known: str, begin: Callable[[], None]) -> Verified:
+    def verify(self, known: str, hub: str, now: int, server: str, began: bool, begin: Callable[[], None]) -> bool:
+        """Do as the script POSITION; returns whether it is sure that the dataset is the one that the hub knows."""
         known_id, _, known_epoch = known.partition(" ")
         sure = True
+        epoch = self.epoch
         if known_epoch not in ("", self.epoch):
             if known_epoch not in self.left:
                 begin()
@@ -89,7 +97,36 @@ class Dataset:
                 sure = False
             else:
                 begin()
-        return Verified(self.place, sure)
+        hubs = dict(self.hubs)
+        previous, self.server = self.server, server
+        if previous not in ("", server) and not began and self.epoch == epoch:
+            self.witnesses = {*hubs, *(self.witnesses if self.unsure is not None else ())}
+            self.unsure = now
+            if not hubs:
+                begin()
+        if self.unsure is not None:
+            if sure:
+                self.witnesses.discard(hub)
+            if not self.witnesses:
+                self.unsure = None
+            elif abs(now - self.unsure) > GRACE * 1000:
+                begin()
+        for other, seen in hubs.items():
+            if abs(now - seen) > GRACE * 1000:
+                del self.hubs[other]
+        return sure
+
+    def register(self, hub: str, now: int, salt: int) -> str | None:
+        """The id that a new hub is given."""
+        known, self.hubs[hub] = hub in self.hubs, now
+        if known:
+            return None
+        self._next_id(now, salt)
+        self.ids.append(id_of(self.latest))
+        return id_of(self.latest)
+
+    def _next_id(self, now: int, salt: int) -> None:
+        self.latest = (now, salt) if now > self.latest[0] else (self.latest[0], self.latest[1] + 1 + salt)
 
     @property
     def place(self) -> Place:
@@ -118,7 +155,7 @@ class Dataset:
         else:
             previous, bytes_kept = (stream[-1][0] if stream else id_of(self.floor)), 0
         before = bytes_kept + ROOM_COST if record is not None else 0
-        self.latest = (now, salt) if now > self.latest[0] else (self.latest[0], self.latest[1] + 1 + salt)
+        self._next_id(now, salt)
         if order_of(previous) >= self.latest:
             ms, seq = order_of(previous)
             self.latest = (ms, seq + 1 + salt)
@@ -154,7 +191,7 @@ class Dataset:
         previous = found[0][2] if found else record[0] if record else id_of(self.floor)
         whole = order_of(previous) <= order_of(after)
         exact = whole and (previous == after or any(entry[0] == after for entry in stream))
-        exact = exact and order_of(after) > self.started
+        exact = exact and order_of(after) > self.started and self.unsure is None
         part: list[tuple[str, bytes]] = []
         more, taken = len(found) == count, 0
         for message_id, payload, _ in found:
@@ -193,6 +230,7 @@ class SimulatedRedis:
         self.subscribers: dict[str | None, list[SimulatedLink]] = {}
         self.names: dict[str, dict[tuple[object, str], str]] = {}
         self.order: dict[str, int] = {}
+        self.name = "server 0"
         self._made = 0
 
     def save(self) -> None:
@@ -200,6 +238,18 @@ class SimulatedRedis:
 
     def restore(self) -> None:
         self.data = deepcopy(self.saved)
+        self.restart()
+
+    def restart(self) -> None:
+        """Another process serves the data, or a replica that has it."""
+        self._made += 1
+        self.name = f"server {self._made}"
+
+    def leave(self, link: object) -> None:
+        """Nobody is listed that was listed by this link."""
+        for names in self.names.values():
+            for key in [key for key in names if key[0] is link]:
+                del names[key]
 
     def flush(self) -> None:
         self.data = Dataset(self.max_ids)
@@ -218,26 +268,50 @@ class SimulatedRedis:
         self._made += not force
         self.data.begin(known, f"e{self._made}", self.now, self.write, force)
 
-    def position(self, known: str) -> Verified:
+    def position(self, known: str, hub: str) -> Verified:
+        epoch = self.data.epoch
         self.begin(known)
-        return self.data.verify(known, lambda: self.begin(known, force=True))
+        self.write()
+        began = epoch != self.data.epoch
+        sure = self.data.verify(known, hub, self.now, self.name, began, lambda: self.begin(known, force=True))
+        self._register(hub, self._salt())
+        return Verified(self.data.place, sure)
+
+    def _register(self, hub: str, salt: int) -> None:
+        given = self.data.register(hub, self.now, salt)
+        if given is not None:
+            self.order[given] = len(self.order)
+            self._send(None, given, "0-0", b"")
+
+    def _salt(self) -> int:
+        self._made += 1
+        return self._made * 1_000_003 % SALT
+
+    def _send(self, room: str | None, message_id: str, previous: str, payload: bytes) -> None:
+        epoch = self.data.epoch
+        for link in self.subscribers.get(room, []):
+            link.coming.append(lambda link=link: link.user.received(room, message_id, previous, epoch, payload))
 
     def publish(
-        self, known: str, room: str | None, payload: bytes, keep: int, ref: str, budgets: tuple[int, int]
+        self,
+        known: str,
+        room: str | None,
+        payload: bytes,
+        keep: int,
+        ref: str,
+        budgets: tuple[int, int],
+        hub: str = "elsewhere",
     ) -> Taken:
         self.begin(known)
-        if keep or ref:
+        if keep or ref or hub not in self.data.hubs:
             self.write()
-        self._made += 1
-        taken, previous = self.data.publish(
-            room or "", payload, keep, ref, self.now, self._made * 1_000_003 % SALT, budgets
-        )
+        salt = self._salt()
+        if hub not in self.data.hubs:
+            self._register(hub, salt)
+        taken, previous = self.data.publish(room or "", payload, keep, ref, self.now, salt, budgets)
         if not taken.again:
             self.order[taken.id] = len(self.order)
-            for link in self.subscribers.get(room, []):
-                link.coming.append(
-                    lambda link=link: link.user.received(room, taken.id, previous, taken.place.epoch, payload)
-                )
+            self._send(room, taken.id, previous, payload)
         return taken
 
 
@@ -291,13 +365,23 @@ class SimulatedLink(Link):
         self.answers.clear()
         self.subscribing.clear()
         self.coming.clear()
-        for name in [key for names in self.server.names.values() for key in names if key[0] is self]:
-            for names in self.server.names.values():
-                names.pop(name, None)
+        self.server.leave(self)
         for done in lost:
             if not done.called:
                 done.errback(LinkLost("the connection was lost"))
         self.user.lost(why or LinkLost("the connection was lost"))
+
+    def crash(self, executed: bool) -> None:
+        """The hub's process is killed."""
+        for links in self.server.subscribers.values():
+            while self in links:
+                links.remove(self)
+        for command, _ in self.sent if executed else ():
+            self._execute(command)
+        self.connected = False
+        for queue in (self.sent, self.answers, self.subscribing, self.coming):
+            queue.clear()
+        self.server.leave(self)
 
     def execute(self) -> None:
         """Redis takes one command."""
@@ -381,6 +465,8 @@ class SimulatedLink(Link):
         pass
 
     def stop(self) -> Deferred[None]:
+        if self.connected and self.server.error is None:
+            self.server.data.hubs.pop(self.user.hub_name, None)
         self.cut()
         return succeed(None)
 
@@ -402,7 +488,7 @@ class SimulatedLink(Link):
         return done
 
     def position(self, known: str) -> Deferred[Verified]:
-        return self._send(lambda: self.server.position(known))
+        return self._send(lambda: self.server.position(known, self.user.hub_name))
 
     def subscribe(self, rooms: Sequence[str | None]) -> Deferred[None]:
         assert self.connected
@@ -418,7 +504,7 @@ class SimulatedLink(Link):
 
     def publish(self, known: str, room: str | None, payload: bytes, keep: int, ref: str) -> Deferred[Taken]:
         budgets = (self.user.max_room_history, self.user.max_history)
-        return self._send(lambda: self.server.publish(known, room, payload, keep, ref, budgets))
+        return self._send(lambda: self.server.publish(known, room, payload, keep, ref, budgets, self.user.hub_name))
 
     def read(self, known: str, room: str, after: str, count: int, size: int) -> Deferred[Part]:
         return self._send(lambda: (self.server.begin(known), self.server.data.read(room, after, count, size))[1])
@@ -444,9 +530,7 @@ class SimulatedLink(Link):
     def renew(self) -> Deferred[object]:
         def renew() -> None:
             self.server.write()
-            for names in self.server.names.values():
-                for key in [key for key in names if key[0] is self]:
-                    del names[key]
+            self.server.leave(self)
 
         return self._send(renew)
 
@@ -489,6 +573,11 @@ class Node(RedisBackplane):
             self.link_.settle()
             assert outcome(joining) is not None
         return stub
+
+
+def member_of(node: Node, room: str = "a", **options: Any) -> Stub:
+    """A member that is informed of gaps: it gets ``GAP``."""
+    return node.joins(room, gap=lambda message: "GAP", **options)
 
 
 def settle(*nodes: Node) -> None:

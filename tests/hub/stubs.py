@@ -64,3 +64,10 @@ def outcome(deferred: Deferred[Any]) -> Any:
     results: list[Any] = []
     deferred.addCallbacks(results.append, lambda failure: results.append(failure.value))
     return results[0] if results else None
+
+
+def done(deferred: Deferred[Any]) -> Any:
+    """Return what a Deferred fired with, as often as a test asks."""
+    result = outcome(deferred)
+    deferred.addCallback(lambda _: result)
+    return result

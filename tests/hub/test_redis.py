@@ -14,8 +14,8 @@ from twisted_beastws.hub.redis import JOIN_PATIENCE, RedisBackplane
 from twisted_beastws.hub.redis_errors import Refused
 from twisted_beastws.hub.redis_rooms import MAX_HELD
 
-from .simulated import ERRORS, Node, SimulatedRedis, settle
-from .stubs import Stub, outcome
+from .simulated import ERRORS, Node, SimulatedRedis, member_of, settle
+from .stubs import Stub, done
 
 BUDGETS = (1 << 22, 1 << 26)
 
@@ -32,26 +32,10 @@ def quiet(logged: Callable[..., Any]) -> Any:
     logged(type(None))
 
 
-def gap(message: Message) -> str:
-    return "GAP"
-
-
-def told(node: Node, room: str = "a", **options: Any) -> Stub:
-    """A member that hears of gaps."""
-    return node.joins(room, gap=gap, **options)
-
-
 def elsewhere(server: SimulatedRedis, room: str, *said: str, payload: bytes | None = None) -> None:
     """A third hub publishes."""
     for text in said or ("",):
         server.publish("0-0 ", room, payload or f"other 1 t\n{text}".encode(), 100, "", BUDGETS)
-
-
-def done(deferred: Deferred[Any]) -> Any:
-    """What it fired with, as often as it is asked for."""
-    result = outcome(deferred)
-    deferred.addCallback(lambda _: result)
-    return result
 
 
 def said_of(error: Any) -> str:
@@ -297,8 +281,8 @@ class TestFirstConnection:
     def test_a_join_waits_no_longer_than_its_patience_and_then_hears_of_the_gap(self, server: SimulatedRedis) -> None:
         one = Node(server, connected=False)
         member, back = Stub(), Stub()
-        joining = one.hub.join(member.connection, "a", gap=gap)
-        returning = one.hub.join(back.connection, "a", gap=gap, after="1-1")
+        joining = one.hub.join(member.connection, "a", gap=lambda message: "GAP")
+        returning = one.hub.join(back.connection, "a", gap=lambda message: "GAP", after="1-1")
         one.clock.advance(JOIN_PATIENCE)
         assert (done(joining), done(returning)) == (True, False)
         assert isinstance(done(one.hub.publish("a", "hello")), PublishError)
@@ -362,14 +346,14 @@ class TestLoss:
 
     def test_back_again_all_rooms_have_the_messages_that_they_missed(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
-        members = [told(one, "a"), told(one, "b"), told(two, "a")]
+        members = [member_of(one, "a"), member_of(one, "b"), member_of(two, "a")]
         two.hub.publish("a", "before")
         settle(one, two)
         one.link_.cut()
         for room in ("a", "b"):
             two.hub.publish(room, f"missed in {room}")
         settle(two)
-        joined = told(one, "c")
+        joined = member_of(one, "c")
         two.hub.publish("c", "missed in c")
         settle(two)
         one.link_.connect()
@@ -383,7 +367,7 @@ class TestLoss:
 
     def test_a_message_whose_predecessor_is_missing_waits_for_it(self, server: SimulatedRedis) -> None:
         one = Node(server)
-        member = told(one)
+        member = member_of(one)
         one.link_.cut()
         elsewhere(server, "a", "missed")
         one.link_.connect()
@@ -402,7 +386,7 @@ class TestLoss:
 
     def test_long_histories_are_caught_up_in_parts(self, server: SimulatedRedis) -> None:
         one, two = Node(server, history=1000), Node(server, history=1000)
-        member = told(one)
+        member = member_of(one)
         one.link_.cut()
         for number in range(300):
             two.hub.publish("a", str(number))
@@ -412,7 +396,7 @@ class TestLoss:
 
     def test_beyond_the_history_the_gap_is_reported_in_its_place(self, server: SimulatedRedis) -> None:
         one, two = Node(server, history=10), Node(server, history=10)
-        member = told(one)
+        member = member_of(one)
         two.hub.publish("a", "before")
         settle(one, two)
         one.link_.cut()
@@ -427,7 +411,7 @@ class TestLoss:
 
     def test_without_a_history_a_gap_is_reported(self, server: SimulatedRedis) -> None:
         one, two = Node(server, history=0), Node(server, history=0)
-        member = told(one)
+        member = member_of(one)
         one.link_.cut()
         two.hub.publish("a", "missed")
         settle(two)
@@ -439,7 +423,7 @@ class TestLoss:
 
     def test_a_loss_while_catching_up_is_caught_up_the_next_time(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
-        member = told(one)
+        member = member_of(one)
         one.link_.cut()
         two.hub.publish("a", "1")
         settle(two)
@@ -458,7 +442,7 @@ class TestLoss:
     def test_more_messages_than_can_be_held_are_read_from_the_history(self, server: SimulatedRedis) -> None:
         one = Node(server, history=1000)
         two = Node(server, history=1000)
-        member = told(one)
+        member = member_of(one)
         one.link_.cut()
         two.hub.publish("a", "missed")
         settle(two)
@@ -497,92 +481,6 @@ class TestLoss:
 
 
 @pytest.mark.usefixtures("quiet")
-class TestLostData:
-    @pytest.mark.parametrize("back", [0, 5000])
-    def test_an_emptied_dataset_is_a_gap_and_ids_rise_whatever_the_clock_does(
-        self, server: SimulatedRedis, back: int
-    ) -> None:
-        one, two = Node(server), Node(server)
-        members = [told(one), told(two)]
-        first = one.hub.publish("a", "before")
-        settle(one, two)
-        for node in (one, two):
-            node.link_.cut()
-        server.flush()
-        server.now -= back
-        for node in (one, two):
-            node.returns()
-        second = two.hub.publish("a", "after")
-        settle(one, two)
-        assert [member.heard for member in members] == [["before", "GAP", "after"]] * 2
-        assert order_of(done(second)) > order_of(done(first))
-        late = Stub()
-        joining = one.hub.join(late.connection, "a", after=done(first))
-        settle(one)
-        assert (done(joining), late.heard) == (False, ["after"])
-
-    def test_a_flush_under_a_living_connection_is_seen_by_the_next_sign_of_life(self, server: SimulatedRedis) -> None:
-        one = Node(server)
-        members = [told(one, "a"), told(one, "b")]
-        one.hub.publish("a", "before")
-        settle(one)
-        server.flush()
-        one.link_.beat()
-        settle(one)
-        assert [member.heard for member in members] == [["before", "GAP"], ["GAP"]]
-
-    def test_an_older_dataset_is_a_gap_even_where_others_published_in_it(self, server: SimulatedRedis) -> None:
-        one, two = Node(server), Node(server)
-        members = [told(one), told(two)]
-        settle(one, two)
-        server.save()
-        one.hub.publish("a", "lost")
-        settle(one)
-        for node in (one, two):
-            node.link_.cut()
-        server.restore()
-        server.now += 1000
-        # The hub that knows nothing of the loss is back first.
-        two.returns()
-        two.hub.publish("a", "new")
-        settle(two)
-        one.returns()
-        two.link_.beat()
-        settle(one, two)
-        assert members[0].heard == ["lost", "GAP", "new", "GAP"]
-        assert members[1].heard == ["new", "GAP"]
-
-    def test_an_evicted_history_is_a_gap_only_for_readers_that_need_it(self, server: SimulatedRedis) -> None:
-        one, two = Node(server), Node(server)
-        members = [told(one), told(two)]
-        first = one.hub.publish("a", "1")
-        settle(one, two)
-        one.link_.cut()
-        second = two.hub.publish("a", "2")
-        settle(two)
-        server.data.evict("a")
-        one.returns()
-        two.hub.publish("a", "3")
-        settle(one, two)
-        assert members[0].heard == ["1", "GAP", "3"]
-        assert members[1].heard == ["1", "2", "3"]
-        for after, complete in ((first, False), (second, True)):
-            back = Stub()
-            joining = two.hub.join(back.connection, "a", after=done(after))
-            settle(two)
-            assert (done(joining), back.heard) == (complete, ["3"])
-
-    def test_an_id_from_nowhere_holds_no_message_back(self, server: SimulatedRedis) -> None:
-        one = Node(server)
-        back = Stub()
-        joining = one.hub.join(back.connection, "a", after="9999999999999999999-0")
-        settle(one)
-        one.hub.publish("a", "now")
-        settle(one)
-        assert (done(joining), back.heard) == (False, ["now"])
-
-
-@pytest.mark.usefixtures("quiet")
 class TestErrors:
     @pytest.mark.parametrize(("error", "state"), [("OOM", BackplaneState.FULL), ("MISCONF", BackplaneState.NOT_SAVING)])
     def test_a_state_tells_why_redis_takes_nothing_until_it_does(
@@ -609,7 +507,7 @@ class TestErrors:
         self, server: SimulatedRedis, error: str, state: BackplaneState
     ) -> None:
         one, two = Node(server), Node(server)
-        members = [told(one), told(two)]
+        members = [member_of(one), member_of(two)]
         server.error = error
         one.hub.publish("a", "refused").addErrback(lambda _: None)
         one.link_.settle()
@@ -626,7 +524,7 @@ class TestErrors:
 
     def test_redis_that_is_loading_is_not_connected_to(self, server: SimulatedRedis) -> None:
         one = Node(server)
-        member = told(one)
+        member = member_of(one)
         one.link_.cut()
         elsewhere(server, "a", "missed")
         server.error = "LOADING"
@@ -639,7 +537,7 @@ class TestErrors:
 
     def test_a_refused_read_of_the_history_is_repeated(self, server: SimulatedRedis) -> None:
         one = Node(server)
-        member = told(one)
+        member = member_of(one)
         one.link_.cut()
         elsewhere(server, "a", "missed")
         read, refusals = server.data.read, [Refused("BUSY Redis is busy running a script")] * 2

@@ -37,6 +37,7 @@ class User:
 
     def __init__(self) -> None:
         self.is_linked = False
+        self.beats = 0
         self.heard: list[tuple[Any, ...]] = []
 
     def linked(self) -> Deferred[None]:
@@ -53,7 +54,7 @@ class User:
         return []
 
     def beat(self, *sign: Any) -> None:
-        pass
+        self.beats += 1
 
 
 class Listener(User):
@@ -73,7 +74,7 @@ def linked(redis: RedisServer, monkeypatch: pytest.MonkeyPatch, names: Any, salt
     monkeypatch.setattr(redis_link, "token_hex", lambda size: next(names))
     monkeypatch.setattr(redis_link, "randbelow", lambda most: next(salts))
     user = User()
-    return redis_link.RedisLink(RedisURL.parse(redis.url), user, reactor, "beastws", *BUDGETS), user  # type: ignore[arg-type]
+    return redis_link.RedisLink(RedisURL.parse(redis.url), user, reactor, "beastws", *BUDGETS, "hub"), user  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -95,7 +96,8 @@ async def test_both_answer_alike(redis: RedisServer, monkeypatch: pytest.MonkeyP
 
     link, user = linked(redis, monkeypatch, names(), salts())
     link.start()
-    await until(lambda: user.is_linked)
+    await until(lambda: user.beats == 1)
+    simulated.position(user.known, "hub")
     rooms = ["a", "b", "c \u00f6", "d"]
     await link.subscribe([None, *rooms])
     listener: Any = Listener()
@@ -104,13 +106,16 @@ async def test_both_answer_alike(redis: RedisServer, monkeypatch: pytest.MonkeyP
     known, ids = f"{FUTURE} ", ["0-0", FUTURE, "9000000000000-5"]
     for _ in range(60):
         room = random.choice(rooms)
-        step = random.choice(["publish"] * 4 + ["read", "read", "sweep", "position", "evict", "ahead", "flush"])
+        hub = link._hub_name = random.choice(["hub", "hub", "another"])
+        step = random.choice(
+            ["publish"] * 4 + ["read", "read", "sweep", "position", "evict", "ahead", "flush", "server", "wait"]
+        )
         if step == "publish":
             payload = b"x" * random.choice([10, 400, 2000, 3000]) + str(next(made)).encode()
             keep, ref = random.choice([0, 3, 100]), random.choice(["", "", f"r{random.randrange(5)}"])
             where = None if not keep and not ref and random.random() < 0.3 else room
             answer = await link.publish(known, where, payload, keep, ref)
-            expected: Any = simulated.publish(known, where, payload, keep, ref, BUDGETS)
+            expected: Any = simulated.publish(known, where, payload, keep, ref, BUDGETS, hub)
             if isinstance(answer, Taken) and answer.id:
                 ids.append(answer.id)
         elif step == "read":
@@ -124,7 +129,7 @@ async def test_both_answer_alike(redis: RedisServer, monkeypatch: pytest.MonkeyP
             simulated.begin(known)
             expected = simulated.data.sweep(pairs)
         elif step == "position":
-            answer, expected = await link.position(known), simulated.position(known)
+            answer, expected = await link.position(known), simulated.position(known, hub)
         elif step == "evict":
             redis.ask(f"DEL beastws:0:history:{room}" if " " not in room else "PING")
             if " " not in room:
@@ -133,6 +138,19 @@ async def test_both_answer_alike(redis: RedisServer, monkeypatch: pytest.MonkeyP
         elif step == "ahead":
             # A hub that knows a later id than the dataset: this one is not its own.
             known = f"9000000000000-{simulated.data.latest[1] + random.choice([0, 5])} {random.choice(['', 'gone'])}"
+            continue
+        elif step == "server":
+            redis.ask("HSET beastws:0:clock server another")
+            simulated.data.server = "another"
+            if random.random() < 0.3:
+                redis.ask("DEL beastws:0:hubs")
+                simulated.data.hubs.clear()
+            continue
+        elif step == "wait":
+            # A script counts the change as so much older.
+            if simulated.data.unsure is not None:
+                redis.ask("HINCRBY beastws:0:clock unsure -40000")
+                simulated.data.unsure -= 40000
             continue
         elif random.random() < 0.3:
             redis.ask("FLUSHALL")

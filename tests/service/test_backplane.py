@@ -273,7 +273,8 @@ async def test_clients_that_return_before_redis_is_there_miss_nothing(redis: Red
         early.says("two")
         await until(lambda: early.heard == ["one", "two"])
         await early.close()
-    redis.kill()
+    # It accepts connections, and answers nothing.
+    redis.stop()
     admin = free_port()
     options = (f"--backplane={redis.url}", f"--admin=tcp:{admin}:interface=127.0.0.1")
     with running(tmp_path / "second.log", *options) as second:
@@ -283,7 +284,7 @@ async def test_clients_that_return_before_redis_is_there_miss_nothing(redis: Red
         for client in returning:
             client.says("three")
         assert all(len(client.told) == 1 for client in returning)
-        redis.start()
+        redis.go_on()
         await until(lambda: all(len(client.heard) == 6 for client in returning))
         assert await deferToThread(ready, admin) == 200
         for client in returning:

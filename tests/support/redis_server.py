@@ -29,7 +29,9 @@ class RedisServer:
         self.port = free_port()
         self._command = [
             *("redis-server", "--unixsocket", str(self.path), "--bind", "127.0.0.1", "--port", str(self.port)),
-            *("--dir", str(directory), "--appendonly", "yes", "--save", "", "--daemonize", "no", *options),
+            *("--dir", str(directory), "--appendonly", "yes", "--save", "", "--daemonize", "no"),
+            # A replica has the data at once, and not after five seconds.
+            *("--repl-diskless-sync-delay", "0", *options),
         ]
         self.start()
 

@@ -137,7 +137,7 @@ class RedisBackplane:
         self._history = history
         self._max_in_flight = max_in_flight
         self._given_reactor = reactor
-        self._hub_name = secrets.token_hex(8)
+        self.hub_name = secrets.token_hex(8)
         self._published = 0
         self._undelivered = 0
         self._paced: list[Deferred[None]] = []
@@ -176,7 +176,8 @@ class RedisBackplane:
         except ModuleNotFoundError as error:
             raise ImportError("RedisBackplane needs an extra: pip install 'twisted_beastws[redis]'") from error
 
-        return RedisLink(self.url, self, self.reactor, self.prefix, self.max_room_history, self.max_history)
+        budgets = (self.max_room_history, self.max_history)
+        return RedisLink(self.url, self, self.reactor, self.prefix, *budgets, self.hub_name)
 
     @property
     def reactor(self) -> IReactorTime:
@@ -231,7 +232,7 @@ class RedisBackplane:
             subscribed = reader.wait()
             return subscribed.addCallback(lambda _: self.publish(room, data, keep, exclude, ref))
         self._published += 1
-        message = Message(room, data, None, self._hub_name, self._published)
+        message = Message(room, data, None, self.hub_name, self._published)
         if not self._is_linked:
             return self._publish_away(message, exclude, ref)
         payload = encode(message)
@@ -332,7 +333,7 @@ class RedisBackplane:
             self._recovery.sweep_again()
 
     def _new_reader(self, room: str | None) -> RoomReader:
-        return RoomReader(room, self._hub_name, self._deliver, self._recovery.catch_up)
+        return RoomReader(room, self.hub_name, self._deliver, self._recovery.catch_up)
 
     def _deliver(self, message: Message, exclude: object) -> None:
         if message.gap:
@@ -430,6 +431,10 @@ class RedisBackplane:
         """Something was published in a room that is subscribed to."""
         reader = self._everyone if room is None else self._rooms.get(room)
         if reader is None:
+            return
+        if room is None and not payload:
+            # Another hub was registered: from now on this hub knows whether a dataset is from before that.
+            self._known = max(self._known, order_of(message_id))
             return
         message = self.decode(room, message_id or None, payload)
         if message is None:

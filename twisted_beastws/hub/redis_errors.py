@@ -128,6 +128,7 @@ _BY_PART = (
     ("ACL failure", _FORBIDDEN),
     ("max number of clients", _BUSY),
     ("invalid password", _LOGIN),
+    ("Protocol error: unauthenticated", _LOGIN),
     ("without any password configured", _LOGIN),
     ("invalid username-password", _LOGIN),
     ("nknown Redis command", _OLD),

@@ -65,8 +65,10 @@ class RedisLink:
         prefix: str = "beastws",
         max_room_history: int = 1 << 22,
         max_history: int = 1 << 26,
+        hub_name: str = "",
     ) -> None:
         self._url = url
+        self._hub_name = hub_name
         self._user = user
         self._reactor = reactor
         self._budgets = (max_room_history, max_history)
@@ -96,8 +98,10 @@ class RedisLink:
         if self._commands is None:
             serving.cancel()
         else:
-            # Its reply comes behind all others.
-            last = self._commands.execute("DEL", self._lease).addTimeout(STOP_TIMEOUT, self._reactor)
+            # Replies to all earlier commands come first, so this hub has nothing left to confirm.
+            self._commands.execute("DEL", self._lease).addErrback(_ignored)
+            goodbye = self._commands.execute("HDEL", self._key("hubs"), self._hub_name)
+            last = goodbye.addTimeout(STOP_TIMEOUT, self._reactor)
             last.addBoth(lambda _: serving.cancel())
         return serving
 
@@ -122,7 +126,9 @@ class RedisLink:
 
     def position(self, known: str) -> Deferred[Verified]:
         """Where the dataset is, and whether it is the one that the hub knows."""
-        return self._evaluate(scripts.POSITION, ["clock", "ids"], known, token_hex(4)).addCallback(scripts.verified_of)
+        keys = ["clock", "ids", "hubs", "witnesses"]
+        hub = (self._hub_name, self._channel(None), randbelow(scripts.SALT), scripts.GRACE)
+        return self._evaluate(scripts.POSITION, keys, known, token_hex(4), *hub).addCallback(scripts.verified_of)
 
     def subscribe(self, rooms: Sequence[str | None]) -> Deferred[None]:
         """Have what is published in ``rooms``."""
@@ -138,9 +144,10 @@ class RedisLink:
     def publish(self, known: str, room: str | None, payload: bytes, keep: int, ref: str) -> Deferred[Taken]:
         """Publish, and put into the room's history, of which the last ``keep`` messages stay."""
         name = room or ""
-        keys = ["clock", "ids", f"history:{name}", "records", "ages", "refs:0", "refs:1"]
+        keys = ["clock", "ids", "hubs", f"history:{name}", "records", "ages", "refs:0", "refs:1"]
         limits = (self._channel(room), keep, name, *self._budgets, randbelow(scripts.SALT), ref, self._key("history:"))
-        answer = self._evaluate(scripts.PUBLISH, keys, known, token_hex(4), payload, *limits)
+        hub = (self._hub_name, self._channel(None))
+        answer = self._evaluate(scripts.PUBLISH, keys, known, token_hex(4), payload, *limits, *hub)
         return answer.addCallback(scripts.taken_of)
 
     def read(self, known: str, room: str, after: str, count: int, size: int) -> Deferred[Part]:

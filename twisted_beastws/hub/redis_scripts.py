@@ -13,10 +13,22 @@ Each script runs in one step. All keys begin with ``PREFIX:DATABASE:``.
 - ``refs:0`` and ``refs:1``, hashes: the ids of messages by their idempotency keys, in two generations.
 - ``here:ROOM``, a hash: the names of a room's members, by hub and member.
 - ``hub:NAME``: a hub's lease. The members of a hub without one are not listed.
+- ``hubs``, a hash: the hubs that may have acknowledged messages, and when each confirmed last that it is there.
+- ``witnesses``, a hash: of those, the hubs that have not confirmed the dataset since the server changed.
 
-A hub passes the latest id that it knows with each call. If the dataset's own is older, the dataset is not the one that
-gave out that id: Redis lost it, or restored an older one. The same is true if the dataset does not have the id when the
-hub returns. The script then begins a new epoch, in which all ids are higher than every id that the hub knows.
+Has the dataset lost acknowledged messages? Two checks find out.
+
+*A hub knows more.* A hub passes the latest id that it knows with each call. If the dataset's own is older, the dataset
+is not the one that gave out that id: Redis lost it, or restored an older one. The same is true if the dataset does not
+have the id when the hub returns.
+
+*The server changed*, which the ``run_id`` and ``master_replid`` of INFO show: Redis restarted, or a replica took over.
+Then messages can be missing that only one hub knew, so each hub in ``hubs`` has to return and confirm the dataset.
+Until then ``clock`` has ``unsure``, the time of the change, and no part of a history counts as exact. If all hubs have
+confirmed it within `GRACE`, nothing is lost. A new hub is given an id, which the other hubs learn: so they notice a
+dataset from before that hub was registered.
+
+If a check fails, the script begins a new epoch, in which all ids are higher than every id that the hub knows.
 """
 
 from __future__ import annotations
@@ -40,6 +52,10 @@ ROOM_COST = 1024
 MAX_IDS = 65536
 """Ids of the latest messages that a dataset keeps, by which a hub that returns knows it again. About 1 MB."""
 
+GRACE = 30
+"""Seconds after a change of the server in which the hubs have to confirm the dataset: the time of a lease, and twice
+the longest wait of a hub between two attempts to connect."""
+
 SALT = 1 << 20
 """Ids leave random gaps below this, so that two datasets give out the same id once in a million times."""
 
@@ -59,11 +75,12 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local clock = redis.call('HMGET', KEYS[1], 'epoch', 'ms', 'seq', 'start', 'floor', 'size', 'refs', 'refs_since',
-    'left')
+    'left', 'server', 'unsure')
 local epoch, ms, seq, start, floor = clock[1], tonumber(clock[2]), tonumber(clock[3]), clock[4], clock[5]
 local known_id, known_epoch = string.match(ARGV[1], '^(%S+) ?(%S*)$')
 local known_ms, known_seq = parse(known_id)
 local left = clock[9] or ''
+local unsure = tonumber(clock[11])
 local function begin_epoch()
     if not (ms and seq) or less(ms, seq, known_ms, known_seq) then
         ms, seq = known_ms, known_seq
@@ -78,7 +95,8 @@ local function begin_epoch()
     end
     epoch, start, floor = ARGV[2], format(ms, seq), format(ms, seq)
     redis.call('HSET', KEYS[1], 'epoch', epoch, 'ms', ms, 'seq', string.format('%.0f', seq),
-        'start', start, 'floor', floor, 'left', left)
+        'start', start, 'floor', floor, 'left', left, 'unsure', '')
+    unsure = nil
     redis.call('DEL', KEYS[2])
     redis.call('XADD', KEYS[2], start, 'e', '')
 end
@@ -87,9 +105,28 @@ if not (epoch and ms and seq) or less(ms, seq, known_ms, known_seq) then
 end
 """.replace("MAX_LEFT", str(8 * 9))
 
-# KEYS: clock, ids.
-POSITION = f"""{CLOCK}
-local sure = 1
+# Notes a hub that may acknowledge messages. KEYS[3]: hubs.
+REGISTER = f"""
+local function register(hub, channel, salt)
+    if redis.call('HSET', KEYS[3], hub, now) == 0 then
+        return
+    end
+    if now > ms then
+        ms, seq = now, salt
+    else
+        seq = seq + 1 + salt
+    end
+    local id = format(ms, seq)
+    redis.call('HSET', KEYS[1], 'ms', ms, 'seq', string.format('%.0f', seq))
+    redis.call('XADD', KEYS[2], 'MAXLEN', '~', {MAX_IDS}, id, 'e', '')
+    redis.call('PUBLISH', channel, id .. ' 0-0 ' .. epoch .. '\\n')
+end
+"""
+
+# KEYS: clock, ids, hubs, witnesses. ARGV: known, name, hub, channel to all hubs, salt, GRACE.
+POSITION = f"""{CLOCK}{REGISTER}
+local hub, grace = ARGV[3], ARGV[6] * 1000
+local sure, confirms = 1, true
 if known_epoch ~= '' and known_epoch ~= epoch and known_epoch ~= clock[1] then
     -- It is one of those before this one, or the dataset is older than the caller.
     if not string.find(left, known_epoch, 1, true) then
@@ -98,23 +135,64 @@ if known_epoch ~= '' and known_epoch ~= epoch and known_epoch ~= clock[1] then
 elseif known_epoch == epoch and #redis.call('XRANGE', KEYS[2], known_id, known_id) == 0 then
     local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
     if oldest and oldest[1] ~= start and less(known_ms, known_seq, parse(oldest[1])) then
-        sure = 0
+        sure, confirms = 0, false
     else
         begin_epoch()
     end
 end
+local hubs = redis.call('HGETALL', KEYS[3])
+local info = redis.call('INFO', 'server') .. redis.call('INFO', 'replication')
+local server = string.match(info, 'run_id:(%w*)') .. ' ' .. string.match(info, 'master_replid:(%w*)')
+if server ~= clock[10] then
+    redis.call('HSET', KEYS[1], 'server', server)
+    if clock[10] and epoch == clock[1] then
+        if not unsure then
+            redis.call('DEL', KEYS[4])
+        end
+        for n = 1, #hubs, 2 do
+            redis.call('HSET', KEYS[4], hubs[n], '')
+        end
+        unsure = now
+        redis.call('HSET', KEYS[1], 'unsure', now)
+        if #hubs == 0 then
+            -- Hubs that came and left without a trace in this dataset may have acknowledged more.
+            begin_epoch()
+        end
+    end
+end
+if unsure then
+    if confirms then
+        redis.call('HDEL', KEYS[4], hub)
+    end
+    if redis.call('HLEN', KEYS[4]) == 0 then
+        redis.call('HSET', KEYS[1], 'unsure', '')
+    elseif math.abs(now - unsure) > grace then
+        begin_epoch()
+    end
+end
+-- The caller learns of all that these have acknowledged.
+for n = 1, #hubs, 2 do
+    if math.abs(now - hubs[n + 1]) > grace then
+        redis.call('HDEL', KEYS[3], hubs[n])
+    end
+end
+register(hub, ARGV[4], tonumber(ARGV[5]))
 return {{epoch, format(ms, seq), sure}}
 """
 
-# KEYS: clock, ids, history, records, ages, refs:0, refs:1.
-# ARGV: known, name, payload, channel, keep, room, room's budget, all rooms' budget, salt, ref, prefix of histories.
-PUBLISH = f"""{CLOCK}
+# KEYS: clock, ids, hubs, history, records, ages, refs:0, refs:1.
+# ARGV: known, name, payload, channel, keep, room, room's budget, all rooms' budget, salt, ref, prefix of histories,
+# hub, channel to all hubs.
+PUBLISH = f"""{CLOCK}{REGISTER}
+if redis.call('HEXISTS', KEYS[3], ARGV[12]) == 0 then
+    register(ARGV[12], ARGV[13], tonumber(ARGV[9]))
+end
 local payload, channel, keep, room, ref = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[10]
 local newest, oldest
 if ref ~= '' then
     newest = tonumber(clock[7]) or 0
     oldest = 1 - newest
-    local known = redis.call('HGET', KEYS[6 + newest], ref) or redis.call('HGET', KEYS[6 + oldest], ref)
+    local known = redis.call('HGET', KEYS[7 + newest], ref) or redis.call('HGET', KEYS[7 + oldest], ref)
     if known then
         return {{epoch, format(ms, seq), known, 1}}
     end
@@ -122,12 +200,12 @@ end
 local id, previous = '', '0-0'
 local size = tonumber(clock[6]) or 0
 if keep > 0 then
-    local record, bytes, latest = redis.call('HGET', KEYS[4], room), 0, nil
+    local record, bytes, latest = redis.call('HGET', KEYS[5], room), 0, nil
     if record then
         latest, bytes = string.match(record, '^(%S+) (%d+)$')
         bytes = tonumber(bytes)
     else
-        latest = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)[1]
+        latest = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
         latest = latest and latest[1]
     end
     previous = latest or floor
@@ -143,39 +221,39 @@ if keep > 0 then
     id = format(ms, seq)
     redis.call('HSET', KEYS[1], 'ms', ms, 'seq', string.format('%.0f', seq))
     redis.call('XADD', KEYS[2], 'MAXLEN', '~', {MAX_IDS}, id, 'e', '')
-    local length = redis.call('XLEN', KEYS[3])
+    local length = redis.call('XLEN', KEYS[4])
     local before = record and bytes + {ROOM_COST} or 0
     if length == 0 then
         bytes = 0
     end
-    redis.call('XADD', KEYS[3], id, 'm', payload, 'p', previous)
+    redis.call('XADD', KEYS[4], id, 'm', payload, 'p', previous)
     length, bytes = length + 1, bytes + #payload + {ENTRY_COST}
     while length > 0 and (length > keep or bytes > tonumber(ARGV[7])) do
-        local first = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
+        local first = redis.call('XRANGE', KEYS[4], '-', '+', 'COUNT', 1)[1]
         length = length - 1
         bytes = math.max(0, bytes - #first[2][2] - {ENTRY_COST})
-        redis.call('XTRIM', KEYS[3], 'MAXLEN', length)
+        redis.call('XTRIM', KEYS[4], 'MAXLEN', length)
     end
     if length == 0 then
         bytes = 0
     end
-    redis.call('EXPIRE', KEYS[3], {TTL})
-    redis.call('HSET', KEYS[4], room, id .. ' ' .. string.format('%.0f', bytes))
-    redis.call('ZADD', KEYS[5], ms, room)
+    redis.call('EXPIRE', KEYS[4], {TTL})
+    redis.call('HSET', KEYS[5], room, id .. ' ' .. string.format('%.0f', bytes))
+    redis.call('ZADD', KEYS[6], ms, room)
     size = size - before + bytes + {ROOM_COST}
     -- Rooms that were quiet for longest give way: beyond the budget, or when their history has expired.
     for _ = 1, 64 do
-        local quiet = redis.call('ZRANGE', KEYS[5], 0, 1, 'WITHSCORES')
+        local quiet = redis.call('ZRANGE', KEYS[6], 0, 1, 'WITHSCORES')
         if quiet[1] == room then
             quiet = {{quiet[3], quiet[4]}}
         end
         if not quiet[1] or (size <= tonumber(ARGV[8]) and tonumber(quiet[2]) > ms - {TTL}000) then
             break
         end
-        local other, held = string.match(redis.call('HGET', KEYS[4], quiet[1]) or '0-0 0', '^(%S+) (%d+)$')
+        local other, held = string.match(redis.call('HGET', KEYS[5], quiet[1]) or '0-0 0', '^(%S+) (%d+)$')
         redis.call('DEL', ARGV[11] .. quiet[1])
-        redis.call('HDEL', KEYS[4], quiet[1])
-        redis.call('ZREM', KEYS[5], quiet[1])
+        redis.call('HDEL', KEYS[5], quiet[1])
+        redis.call('ZREM', KEYS[6], quiet[1])
         size = math.max(0, size - tonumber(held) - {ROOM_COST})
         local floor_ms, floor_seq = parse(floor)
         if less(floor_ms, floor_seq, parse(other)) then
@@ -186,12 +264,12 @@ if keep > 0 then
 end
 if ref ~= '' then
     local since = tonumber(clock[8]) or 0
-    if math.abs(now - since) > {REF_TIME}000 or redis.call('HLEN', KEYS[6 + newest]) >= {MAX_REFS} then
+    if math.abs(now - since) > {REF_TIME}000 or redis.call('HLEN', KEYS[7 + newest]) >= {MAX_REFS} then
         newest = oldest
-        redis.call('DEL', KEYS[6 + newest])
+        redis.call('DEL', KEYS[7 + newest])
         redis.call('HSET', KEYS[1], 'refs', newest, 'refs_since', now)
     end
-    redis.call('HSET', KEYS[6 + newest], ref, id)
+    redis.call('HSET', KEYS[7 + newest], ref, id)
 end
 redis.call('PUBLISH', channel, id .. ' ' .. previous .. ' ' .. epoch .. '\\n' .. payload)
 return {{epoch, format(ms, seq), id, 0}}
@@ -210,7 +288,7 @@ end
 local whole = not less(after_ms, after_seq, parse(previous))
 local exact = whole and (previous == ARGV[3] or #redis.call('XRANGE', KEYS[3], ARGV[3], ARGV[3]) == 1)
 local start_ms, start_seq = parse(start)
-if not less(start_ms, start_seq, after_ms, after_seq) then
+if unsure or not less(start_ms, start_seq, after_ms, after_seq) then
     exact = false
 end
 local more, size, part = #found == tonumber(ARGV[4]) and 1 or 0, 0, {{}}
