@@ -422,6 +422,41 @@ class TestSlowHooks:
 HOOKS = ["opened", "text", "binary", "ping", "pong", "closed"]
 
 
+class TestLossInsideAHook:
+    @pytest.mark.parametrize("hook", ["opened", "text", "binary", "ping", "pong", "fragment"])
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_nothing_is_raised_to_the_transport(self, connect, logged, hook, fails):
+        def lose(*_: object) -> None:
+            peer.leaves(ConnectionLost())
+            if fails:
+                raise ZeroDivisionError
+
+        peer = connect(Streaming if hook == "fragment" else Hooked, opened=False)
+        peer.protocol.does[hook] = lose
+        peer.sends(peer.HEAD)
+        peer.sends(peer.frame(0x89) + peer.frame(0x8A) + peer.text("a") + peer.frame(0x82, b"b"))
+        assert len(logged(ZeroDivisionError)) == fails
+        assert peer.protocol.names().count("closed") == 1
+        assert peer.protocol.state is State.CLOSED
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_nor_after_a_slow_hook(self, connect, later, logged, fails):
+        peer = connect(Hooked)
+        peer.protocol.does["text"] = later
+        peer.sends(peer.text("a") + peer.text("b") + peer.text("c"))
+
+        def lose(*_: object) -> None:
+            peer.leaves(ConnectionLost())
+            if fails:
+                raise ZeroDivisionError
+
+        peer.protocol.does["text"] = lose
+        later.done()
+        # The messages came before the loss, so their hooks are called, and `closed` is the last one.
+        assert len(logged(ZeroDivisionError)) == 2 * fails
+        assert peer.protocol.names() == ["opened", "text", "text", "text", "closed"]
+
+
 class TestFaults:
     @pytest.mark.parametrize("how", ["raise", "Deferred", "coroutine"])
     @pytest.mark.parametrize("hook", [*HOOKS, "fragment"])

@@ -31,7 +31,7 @@ class Delivery:
         by_hooks: The application overrides a message hook, so that `receive` must not be used.
     """
 
-    __slots__ = ("_application", "_handling", "_held", "_host", "_inbox", "_receivers", "by_hooks")
+    __slots__ = ("_application", "_delivering", "_handling", "_held", "_host", "_inbox", "_receivers", "by_hooks")
 
     def __init__(self, host: DeliveryHost, application: Any) -> None:
         self._host = host
@@ -39,6 +39,7 @@ class Delivery:
         self._inbox: Inbox | None = None
         self._receivers: deque[Deferred[str | bytes]] | None = None
         self._handling: Deferred[None] | None = None
+        self._delivering = False
         self._held = 0
         self.by_hooks = False
 
@@ -49,8 +50,8 @@ class Delivery:
 
     @property
     def handling(self) -> bool:
-        """A hook returned a Deferred that has not fired."""
-        return self._handling is not None
+        """A hook returned a Deferred that has not fired, or the hooks are getting the messages that waited for it."""
+        return self._handling is not None or self._delivering
 
     def direct(self, session: Session) -> None:
         """Make ``session`` pass its messages to the hooks, or to `receive`."""
@@ -158,19 +159,26 @@ class Delivery:
 
     def _handled(self, _: object) -> None:
         self._handling = None
-        host, application = self._host, self._application
+        host = self._host
         session = host.require_session()
-        while self._inbox and self._handling is None and session.began != "local":
-            message = self._inbox.take()
-            host.count_received()
-            text = isinstance(message, str)
-            session.call_hook(application.text_received if text else application.binary_received, message)
+        self._delivering = True
+        self._deliver_queued(session)
+        self._delivering = False
         if self._handling is not None or host.messages_delivered():
             return
         if session.on_fragment is not None:
             self.release(HOOK)
         else:
             self.direct(session)
+
+    def _deliver_queued(self, session: Session) -> None:
+        """Pass the messages in the inbox to the hooks, until one of them takes time."""
+        application = self._application
+        while self._inbox and self._handling is None and session.began != "local":
+            message = self._inbox.take()
+            self._host.count_received()
+            text = isinstance(message, str)
+            session.call_hook(application.text_received if text else application.binary_received, message)
 
     # The end.
 

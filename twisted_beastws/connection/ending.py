@@ -243,12 +243,14 @@ class Ending:
     def finish(self) -> None:
         """Call ``closed``, the last hook, and let go of the application."""
         connection = self._connection
-        session, connection.session = connection.session, None
         application = connection.application
+        if application is None:
+            # A hook that lost the connection has brought us here before.
+            return
+        session, connection.session = connection.session, None
         if session is not None:
             session.forget()
-        if application is not None and connection.delivery is not None:
+        if connection.delivery is not None:
             connection.delivery.finish()
         connection.release()
-        if application is not None:
-            run_hook(connection, application.closed, self.reason())
+        run_hook(connection, application.closed, self.reason())
