@@ -27,7 +27,7 @@ from twisted_beastws import (
     testing,
 )
 from twisted_beastws.errors import BadSecAccept
-from twisted_beastws.options import Limits, Role, Settings
+from twisted_beastws.options import Limits, Role
 from twisted_beastws.testing import (
     ConnectedPair,
     Frame,
@@ -491,7 +491,7 @@ class TestConnectedPair:
     def test_the_options_of_both(self):
         pair = connected_pair(
             Echo,
-            settings=Settings(subprotocols=("b", "c"), limits=Limits(max_message_size=10)),
+            client_options={"subprotocols": ("b", "c"), "limits": Limits(max_message_size=10)},
             subprotocols=["a", "b"],
             timeouts=Timeouts(idle=7.0, ping_interval=3.0),
         )
@@ -560,7 +560,7 @@ class TestConnectedPair:
     def test_time_passes_for_both(self):
         pair = connected_pair(
             Echo,
-            settings=Settings(timeouts=Timeouts(idle=20.0, ping_interval=None)),
+            client_options={"timeouts": Timeouts(idle=20.0, ping_interval=None)},
             timeouts=Timeouts(ping_interval=5.0),
         )
         pair.advance(100.0)
@@ -788,7 +788,7 @@ class TestScriptedServer:
             peer.frames()
 
     def test_handshake(self):
-        peer = scripted_server(WebSocketProtocol, opened=False, settings=Settings(subprotocols=("a",)))
+        peer = scripted_server(WebSocketProtocol, opened=False, client_options={"subprotocols": ("a",)})
         opening = peer.protocol.handshake("example.org", "/chat")
         request = peer.read_head()
         assert request.startswith(b"GET /chat HTTP/1.1\r\nHost: example.org\r\n")

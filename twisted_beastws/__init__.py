@@ -30,6 +30,7 @@ from twisted_beastws.wire.prepared import Prepared, prepare
 
 if TYPE_CHECKING:
     from twisted_beastws.client.connect import WebSocketClientEndpoint, connect
+    from twisted_beastws.client.factory import WebSocketClientFactory
     from twisted_beastws.client.reconnecting import is_retryable, reconnecting
     from twisted_beastws.hub import Hub
     from twisted_beastws.web.resource import WebSocketResource
@@ -60,6 +61,7 @@ __all__ = [
     "Timeouts",
     "UpgradeDeclined",
     "WebSocketClientEndpoint",
+    "WebSocketClientFactory",
     "WebSocketError",
     "WebSocketProtocol",
     "WebSocketResource",
@@ -76,6 +78,7 @@ __all__ = [
 _LATER = {
     "Hub": "hub",
     "WebSocketClientEndpoint": "client.connect",
+    "WebSocketClientFactory": "client.factory",
     "WebSocketResource": "web.resource",
     "connect": "client.connect",
     "is_retryable": "client.reconnecting",

@@ -32,6 +32,12 @@ def kind_of(value: object) -> str:
     return f"the class {value.__name__}" if isclass(value) else f"a value of type {type(value).__name__}"
 
 
+def check_clock(clock: object) -> None:
+    """Raise TypeError unless ``clock`` is None or an ``IReactorTime``."""
+    if clock is not None and (isclass(clock) or not (hasattr(clock, "callLater") and hasattr(clock, "seconds"))):
+        raise TypeError(f"clock: give a reactor or another IReactorTime, not {kind_of(clock)}")
+
+
 def check_decorator(decorator: object) -> None:
     """Raise TypeError for what cannot be called, or would never run, and is not None."""
     if decorator is None:
@@ -231,7 +237,10 @@ class Limits:
             self._derive(self.max_message_size)
             self._check_echo(self.max_message_size)
         if not self.low_water <= self.high_water <= self.max_buffered:
-            raise ValueError("Limits: low_water <= high_water <= max_buffered does not hold")
+            raise ValueError(
+                f"Limits(low_water={self.low_water}, high_water={self.high_water}, max_buffered={self.max_buffered}): "
+                "low_water must not be more than high_water, nor high_water more than max_buffered"
+            )
         if self.slow_reader not in ("close", "drop", "pause"):
             raise ValueError(f"Limits(slow_reader={self.slow_reader!r}): must be 'close', 'drop' or 'pause'")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from warnings import warn
 
 from twisted.internet.defer import Deferred, fail
@@ -24,7 +24,16 @@ from twisted_beastws.connection.serving import AcceptLoop
 from twisted_beastws.connection.state import State
 from twisted_beastws.connection.streaming import MessageWriter, check_opcode, each, streamed_message
 from twisted_beastws.hook_names import HOOKS, lookalikes
-from twisted_beastws.options import Decorator, Role, Settings, check_decorator, checked_subprotocols
+from twisted_beastws.options import (
+    Decorator,
+    Deflate,
+    Limits,
+    Role,
+    Settings,
+    Timeouts,
+    check_decorator,
+    checked_subprotocols,
+)
 from twisted_beastws.wire.closing import CloseCode, CloseReason
 from twisted_beastws.wire.deflate import Negotiated
 from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT, Opcode
@@ -348,6 +357,45 @@ class WebSocketProtocol(Protocol):
         Raises `LocalError` before there is a connection. Cancelling does no harm.
         """
         return self._websocket_connection.drain()
+
+    def flush(self) -> Deferred[None]:
+        """Wait until all data sent so far has left.
+
+        Returns:
+            A Deferred that fires when the operating system has taken all bytes that were sent before this call, or,
+            over TLS, when the TLS layer has passed them on. Data that is sent later does not delay it. Messages that
+            wait for the end of a streamed `message` are not counted. It fails with `ConnectionClosed` if the
+            connection ends first. Cancelling it does no harm.
+
+        Raises:
+            LocalError: There is no connection yet.
+        """
+        return self._websocket_connection.flush()
+
+    def set_options(
+        self,
+        *,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        deflate: Deflate | Literal[False] | None = None,
+    ) -> None:
+        """Replace options of this connection alone (Beast: ``set_option``). None leaves an option as it is.
+
+        In `http_requested` and `upgrade_requested` the request can decide. In an open connection the timeouts apply at
+        once, and the limits from the next frame and the next write on.
+
+        Args:
+            timeouts: The timeouts. Their ``handshake`` applies to the next request.
+            limits: The limits. Those of the HTTP head and of the number of connections and requests belong to the
+                factory, and have no effect here.
+            deflate: The compression to accept or to offer, or False for none.
+
+        Raises:
+            LocalError: The connection is open, and ``deflate``, or a rate in ``limits``, cannot change any more.
+            ConnectionClosed: The connection has ended.
+            TypeError: An argument is of another type.
+        """
+        self._websocket_connection.set_options(timeouts, limits, deflate)
 
     @property
     def buffered_amount(self) -> int:

@@ -69,7 +69,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_beastws.options import Role, Settings
+from twisted_beastws.client.factory import WebSocketClientFactory
+from twisted_beastws.options import Role
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.server.factory import Handler, WebSocketServerFactory
 from twisted_beastws.wire import handshake
@@ -389,7 +390,9 @@ def connected_pair(server: Callable[[], S], client: Callable[[], C], **options: 
 
 
 @overload
-def connected_pair(server: Callable[[], S], **options: Any) -> ConnectedPair[S, WebSocketProtocol]: ...
+def connected_pair(
+    server: Callable[[], S], client: WebSocketClientFactory = ..., **options: Any
+) -> ConnectedPair[S, WebSocketProtocol]: ...
 
 
 @overload
@@ -400,15 +403,15 @@ def connected_pair(
 
 @overload
 def connected_pair(
-    server: WebSocketServerFactory | Handler, **options: Any
+    server: WebSocketServerFactory | Handler, client: WebSocketClientFactory = ..., **options: Any
 ) -> ConnectedPair[WebSocketProtocol, WebSocketProtocol]: ...
 
 
 def connected_pair(
     server: Any,
-    client: Callable[[], Any] = WebSocketProtocol,
+    client: Any = WebSocketProtocol,
     *,
-    settings: Settings | None = None,
+    client_options: Mapping[str, Any] | None = None,
     host: str = "localhost",
     target: str = "/",
     clock: Clock | None = None,
@@ -416,18 +419,26 @@ def connected_pair(
     opened: bool = True,
     **options: Any,
 ) -> ConnectedPair[Any, Any]:
-    """A server and a client that are connected in memory, and have shaken hands.
+    """Connect a server and a client in memory, and perform the opening handshake.
 
-    server: a `WebSocketServerFactory`, or what one is made of, by ``options``: a protocol class, a coroutine function.
-    client: the client's protocol class. settings: the client's options. host, target: what it asks for.
-    clock: the time of both; default: the factory's, if that is a ``Clock``, or a new one.
-    chunk: octets that are delivered at once, at most.
-    opened: shake hands. Otherwise call ``pair.client.handshake`` and ``pair.flush()``.
+    Args:
+        server: A `WebSocketServerFactory`, or its first argument: a protocol class or a coroutine function.
+        client: A `WebSocketClientFactory`, or its first argument: a protocol class.
+        client_options: The options of the client's factory: ``timeouts``, ``limits``, ``deflate``, ``subprotocols`` and
+            ``decorator``.
+        host: The client's Host field.
+        target: The target of the client's request.
+        clock: The time of both ends; None is the clock of the server's factory, if that is a ``Clock``, or a new one.
+        chunk: The most bytes to deliver at once.
+        opened: Perform the handshake. Otherwise call ``pair.client.handshake`` and ``pair.flush()`` yourself.
+        options: The options of the server's factory.
 
-    Raises the `HandshakeError` that ``handshake`` fails with; AssertionError if it waits for something.
+    Raises:
+        HandshakeError: The handshake failed.
+        AssertionError: The handshake waits for something.
     """
     far, clock = _build_server(server, clock, options)
-    near = _build_client(client, settings, clock)
+    near = _build_client(client, client_options, clock)
     pair = ConnectedPair(far, near, clock, chunk)
     if opened:
         _finish(pair, near.handshake(host, target))
@@ -444,8 +455,10 @@ def _build_server(server: Any, clock: Clock | None, options: dict[str, Any]) -> 
     return protocol, clock
 
 
-def _build_client(client: Callable[[], Any], settings: Settings | None, clock: Clock) -> Any:
-    return client().as_client(replace(settings or Settings(), clock=clock))
+def _build_client(client: Any, options: Mapping[str, Any] | None, clock: Clock) -> Any:
+    factory = client if isinstance(client, WebSocketClientFactory) else WebSocketClientFactory(client, **options or {})
+    protocol = factory.buildProtocol(None)
+    return protocol.as_client(replace(factory.settings, clock=clock))
 
 
 def _finish(link: Link, handshake: Deferred[Any]) -> None:
@@ -664,7 +677,7 @@ def scripted_client(
 def scripted_server(
     client: Callable[[], C],
     *,
-    settings: Settings | None = None,
+    client_options: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
     clock: Clock | None = None,
     chunk: int = CHUNK,
@@ -677,7 +690,7 @@ def scripted_server(
     Raises the `HandshakeError` that ``handshake`` fails with.
     """
     clock = clock or Clock()
-    peer = ScriptedPeer(_build_client(client, settings, clock), clock, chunk)
+    peer = ScriptedPeer(_build_client(client, client_options, clock), clock, chunk)
     if opened:
         opening = peer.protocol.handshake("localhost")
         peer.send(upgrade_response(peer.read_head(), headers))

@@ -24,7 +24,7 @@ from twisted_beastws._version import __version__
 from twisted_beastws.client.connect import HANDSHAKES_OWN, WebSocketClientEndpoint, connect
 from twisted_beastws.options import kind_of
 from twisted_beastws.tls.unverified import UnverifiedTLS
-from twisted_beastws.wire.http import Request
+from twisted_beastws.wire.http import Request, Response
 
 from ..support.certificates import identity, identity_pem, trusting
 from ..support.inside import inside
@@ -62,6 +62,19 @@ def dial(port: int, secure: bool = False, target: str = "/chat", **options: Any)
     return connect(f"wss://localhost:{port}{target}", **options)
 
 
+def closing_with(code: int) -> type[WebSocketProtocol]:
+    class Closing(WebSocketProtocol):
+        def opened(self) -> None:
+            self.close(code)
+
+    return Closing
+
+
+class Declining(WebSocketProtocol):
+    def http_requested(self, request: Request) -> Response:
+        return Response(404)
+
+
 class TestOpen:
     @BOTH_WAYS
     @leaving_nothing
@@ -89,6 +102,40 @@ class TestOpen:
                 ws.send(message)
                 assert await ws.receive() == message
             await ws.close()
+
+    @BOTH_WAYS
+    @leaving_nothing
+    async def test_async_with_closes_at_the_end_of_the_block(self, secure):
+        async with serving(secure=secure) as url:
+            async with connect(url, protocol=Noting, tls=trusting() if secure else None) as ws:
+                assert ws.state is State.OPEN
+                ws.send("hello")
+                await until(lambda: ws.heard[1:])
+            assert ws.state is State.CLOSED
+            assert (ws.close_reason.sent.code, ws.close_reason.clean) == (1000, True)
+
+    @leaving_nothing
+    async def test_async_with_closes_with_1011_if_the_block_raises(self):
+        async with serving() as url:
+            with pytest.raises(ZeroDivisionError):
+                async with connect(url) as ws:
+                    raise ZeroDivisionError
+            assert ws.close_reason.sent.code == 1011
+
+    @leaving_nothing
+    async def test_async_with_passes_the_end_of_the_connection_on(self):
+        async with serving(closing_with(4001)) as url:
+            with pytest.raises(errors.ConnectionClosed) as closed:
+                async with connect(url) as ws:
+                    await ws.receive()
+            assert closed.value.reason.code == ws.close_reason.code == 4001
+
+    @leaving_nothing
+    async def test_async_with_raises_if_the_handshake_fails(self):
+        async with serving(Declining) as url:
+            with pytest.raises(errors.UpgradeDeclined):
+                async with connect(url):
+                    raise AssertionError("the block must not run")
 
     @BOTH_WAYS
     @leaving_nothing

@@ -14,7 +14,6 @@ from twisted_beastws import State, WebSocketProtocol
 from twisted_beastws.console.commands import Close, Command, CommandError, Message, Ping
 from twisted_beastws.console.front import User
 from twisted_beastws.console.session import LIMITS, MAX_MESSAGE, Session
-from twisted_beastws.options import Settings
 from twisted_beastws.testing import connected_pair
 
 
@@ -187,7 +186,7 @@ class TestPerson:
         assert talk.pair.server.heard == []
 
     def test_the_subprotocol_is_told(self) -> None:
-        talk = Talk(subprotocols=["chat.v1"], settings=Settings(subprotocols=("chat.v1",)))
+        talk = Talk(subprotocols=["chat.v1"], client_options={"subprotocols": ("chat.v1",)})
         assert ", subprotocol chat.v1; " in talk.front.notes[0]
 
 

@@ -177,12 +177,20 @@ class TestEmbedding:
 
 
 class TestTwistedWeb:
-    site, resource, klein = listings("howto/twisted-web")
+    site, before, resource, klein = listings("howto/twisted-web")
 
     def test_a_site(self, tmp_path: Path) -> None:
         (tmp_path / "public").mkdir()
         (tmp_path / "public" / "page.txt").write_text("a page")
         with running_listing(self.site, tmp_path) as port, talking(port, "/echo") as client:
+            client.send("hello")
+            assert client.recv(PATIENCE) == "hello"
+            assert get(port, "/page.txt") == (200, "a page")
+
+    def test_upgrades_on_any_path_of_a_site(self, tmp_path: Path) -> None:
+        (tmp_path / "public").mkdir()
+        (tmp_path / "public" / "page.txt").write_text("a page")
+        with running_listing(self.before, tmp_path) as port, talking(port, "/page.txt") as client:
             client.send("hello")
             assert client.recv(PATIENCE) == "hello"
             assert get(port, "/page.txt") == (200, "a page")

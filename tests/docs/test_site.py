@@ -26,7 +26,7 @@ LISTED = {
     "howto/proxies": 1,
     "howto/scaling": 1,
     "howto/testing": 5,
-    "howto/twisted-web": 3,
+    "howto/twisted-web": 4,
     "topics/backpressure": 3,
     "topics/memory": 1,
     "coming-from/autobahn": 7,

@@ -112,7 +112,7 @@ class Pair:
             TunnelFactory(serving, clock=self.clock, **options),
             lambda: Tunnel.carrying(self.near, ("binary",)),
             clock=self.clock,
-            settings=Settings(timeouts=Timeouts(idle=None, ping_interval=None) if silent else Timeouts()),
+            client_options={"timeouts": Timeouts(idle=None, ping_interval=None) if silent else Timeouts()},
         )
         (self.far,) = serving.built
         self.flush = self.link.flush

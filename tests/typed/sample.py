@@ -42,6 +42,7 @@ from twisted_beastws import (
     Timeouts,
     UpgradeDeclined,
     WebSocketClientEndpoint,
+    WebSocketClientFactory,
     WebSocketError,
     WebSocketProtocol,
     WebSocketResource,
@@ -223,6 +224,19 @@ async def client(reactor: Any) -> None:
     own: Client = await connect("ws://localhost/", protocol=Client, reactor=reactor)
     print(own.seen)
     own.abort()
+    async with connect("ws://localhost/", protocol=Client) as inside:
+        more: int = inside.seen
+        await inside.flush()
+        inside.set_options(timeouts=Timeouts(idle=5.0), limits=Limits(), deflate=False)
+        print(more)
+
+
+async def by_hand(endpoint: Any) -> None:
+    factory = WebSocketClientFactory(Client, timeouts=Timeouts(), limits=Limits(), deflate=Deflate(), decorator=None)
+    ws: WebSocketProtocol = await endpoint.connect(factory)
+    response: Response = await ws.handshake("localhost", "/chat")
+    request: Request = Request.parse(b"GET / HTTP/1.1\r\n\r\n")
+    print(response.status, request.path)
 
 
 def service(reactor: Any) -> None:
@@ -237,6 +251,8 @@ def service(reactor: Any) -> None:
 
 def mount(root: Any) -> None:
     root.putChild(b"ws", WebSocketResource(server()))
+    before: Resource = WebSocketResource(server()).before(root)
+    print(before)
 
 
 async def main(reactor: Any, endpoint: Any) -> None:
@@ -256,3 +272,6 @@ def tests() -> None:
     peer.send(Frame.text("hello"), Frame.close())
     peer.expect(Frame.text("hello"), Frame.close())
     print(seen, peer.protocol.user)
+    other: ConnectedPair[Echo, WebSocketProtocol] = connected_pair(Echo, WebSocketClientFactory(Client))
+    same: ConnectedPair[Echo, Client] = connected_pair(Echo, Client, client_options={"limits": Limits()}, deflate=None)
+    print(other, same)

@@ -664,3 +664,27 @@ class TestHeadBuffer:
 
         # 16 times the octets: 16 times the time if linear, 256 times if not.
         assert cost(1 << 18) < 80 * cost(1 << 14)
+
+
+class TestRequestParse:
+    """`Request.parse` reads a head as the server does."""
+
+    HEAD = b"GET /chat?a=1 HTTP/1.1\r\nHost: example.com\r\nX-Name: b\r\n\r\n"
+
+    @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+    def test_reads_a_head(self, kind: Any) -> None:
+        request = Request.parse(kind(self.HEAD))
+        assert (request.method, request.path, request.query, request.version) == ("GET", "/chat", "a=1", "1.1")
+        assert request.field("X-Name") == "b"
+        assert request == parse_request(self.HEAD)
+
+    @pytest.mark.parametrize(
+        "head", [b"", b"GET / HTTP/1.1\r\n", HEAD[:-2], HEAD + b"rest", b"GET /\r\n\r\n", b"\x16\x03\x01\r\n\r\n"]
+    )
+    def test_refuses_bytes_that_are_not_one_head(self, head: bytes) -> None:
+        with pytest.raises(BadRequest):
+            Request.parse(head)
+
+    def test_refuses_another_version(self) -> None:
+        with pytest.raises(UnsupportedVersion):
+            Request.parse(b"GET / HTTP/2.0\r\n\r\n")

@@ -9,11 +9,9 @@ from twisted.internet.defer import Deferred
 
 from twisted_beastws import Deflate, Limits, WebSocketProtocol, prepare
 from twisted_beastws.errors import ConnectionClosed
-from twisted_beastws.options import Settings
 from twisted_beastws.testing import connected_pair
 from twisted_beastws.wire.frames import RSV1
 
-from ..support.inside import inside
 from .peer import Frame, Recorder
 
 TEXT, BINARY = 1, 2
@@ -126,9 +124,9 @@ class TestCompressed:
     def test_between_messages_of_a_connection_s_own_context(self, alone, fragment_size):
         options = Deflate(server_no_context_takeover=alone, client_no_context_takeover=alone, threshold=10)
         limits = Limits(fragment_size=fragment_size)
-        settings = Settings(deflate=options, limits=limits)
-        pair = connected_pair(WebSocketProtocol, settings=settings, deflate=options, limits=limits)
-        assert inside(pair.client).deflate
+        settings = {"deflate": options, "limits": limits}
+        pair = connected_pair(WebSocketProtocol, client_options=settings, deflate=options, limits=limits)
+        assert pair.client.deflate
         messages = ["a text of some length, " * count for count in (1, 2, 3)] + ["short", "", b"octets " * 20]
         for sender, receiver in ((pair.server, pair.client), (pair.client, pair.server)):
             for message in messages * 2:
@@ -139,7 +137,7 @@ class TestCompressed:
 
     def test_while_a_compressed_message_is_streamed(self):
         options = Deflate()
-        pair = connected_pair(WebSocketProtocol, settings=Settings(deflate=options), deflate=options)
+        pair = connected_pair(WebSocketProtocol, client_options={"deflate": options}, deflate=options)
         for sender, receiver in ((pair.server, pair.client), (pair.client, pair.server)):
             sender.send("a text of some length")
             with sender.message() as message:
@@ -151,7 +149,7 @@ class TestCompressed:
 
     def test_compressed_by_the_threshold_unless_it_is_told(self):
         options = Deflate(threshold=100)
-        pair = connected_pair(WebSocketProtocol, settings=Settings(deflate=options), deflate=options)
+        pair = connected_pair(WebSocketProtocol, client_options={"deflate": options}, deflate=options)
         sent = []
         for size, compress in ((99, None), (100, None), (50, True), (200, False)):
             pair.server.send(prepare(b"x" * size, compress=compress))

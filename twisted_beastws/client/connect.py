@@ -19,9 +19,10 @@ from twisted_beastws.client.proxies import endpoint_through, over_tls, parse_pro
 from twisted_beastws.connection.application_transport import ApplicationTransport
 from twisted_beastws.connection.awaiting import AwaitableDeferred, settled
 from twisted_beastws.connection.coroutines import forget_frames
-from twisted_beastws.errors import HandshakeTimeout, TooManyRedirects, UpgradeDeclined
+from twisted_beastws.errors import ConnectionClosed, HandshakeTimeout, TooManyRedirects, UpgradeDeclined
 from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts, check_decorator, kind_of
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
+from twisted_beastws.wire.closing import CloseCode
 from twisted_beastws.wire.http import Request, Response, fields_given
 from twisted_beastws.wire.url import WebSocketURL
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 P = TypeVar("P", bound=WebSocketProtocol)
+T = TypeVar("T")
 
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 ACROSS_ORIGINS = frozenset(("accept", "accept-language", "cache-control", "pragma", "user-agent"))
@@ -194,7 +196,7 @@ class WebSocketClientEndpoint:
             outcome.errback(CancelledError())
             connecting.cancel()
 
-        outcome: Deferred[IProtocol] = AwaitableDeferred(cancel, _abort)
+        outcome: Connecting[IProtocol] = Connecting(cancel, _abort)
         connecting.addBoth(self._connected, outcome)
         return outcome
 
@@ -257,6 +259,24 @@ class WebSocketClientEndpoint:
     def _endpoint_for(self, url: WebSocketURL) -> IStreamClientEndpoint:
         endpoint = self._endpoint or endpoint_through(self.reactor, self._proxy, url)
         return over_tls(endpoint, url.host, self._tls) if url.secure else endpoint
+
+
+class Connecting(AwaitableDeferred[T]):
+    """The Deferred of `connect`. ``async with`` waits for it, and closes the connection at the end of the block.
+
+    It closes with 1000, or with 1011 if the block raises an exception other than `ConnectionClosed`, and waits for the
+    end of the connection, which ``Timeouts.close`` bounds.
+    """
+
+    _opened: Any = None
+
+    async def __aenter__(self) -> T:
+        self._opened = await self
+        return cast(T, self._opened)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        failed = error is not None and not isinstance(error, ConnectionClosed)
+        await self._opened.close(CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL)
 
 
 def _abort(protocol: Any) -> None:
@@ -335,11 +355,11 @@ class ClientOptions(TypedDict, total=False):
 @overload
 def connect(
     url: str, *, protocol: Callable[[], P], reactor: Any = None, **options: Unpack[ClientOptions]
-) -> Deferred[P]: ...
+) -> Connecting[P]: ...
 
 
 @overload
-def connect(url: str, *, reactor: Any = None, **options: Unpack[ClientOptions]) -> Deferred[WebSocketProtocol]: ...
+def connect(url: str, *, reactor: Any = None, **options: Unpack[ClientOptions]) -> Connecting[WebSocketProtocol]: ...
 
 
 def connect(
@@ -348,11 +368,24 @@ def connect(
     protocol: Callable[[], Any] = WebSocketProtocol,
     reactor: Any = None,
     **options: Unpack[ClientOptions],
-) -> Deferred[Any]:
-    """Connect to ``url``; fires with an open ``protocol`` (its class, or what else makes one).
+) -> Connecting[Any]:
+    """Connect to ``url``, and perform the opening handshake.
 
-    options: those of `WebSocketClientEndpoint`, which raises for what it cannot take. It always fires, once: see
-    `WebSocketClientEndpoint.connect`.
+    ``ws = await connect(url)`` opens a connection, and ``async with connect(url) as ws:`` closes it at the end of the
+    block, too: with 1000, or with 1011 if the block raises.
+
+    Args:
+        url: A ``ws:`` or ``wss:`` URL.
+        protocol: A subclass of `WebSocketProtocol`, or a callable that makes one.
+        reactor: The reactor; None is the installed one.
+        options: The options of `WebSocketClientEndpoint`.
+
+    Returns:
+        A Deferred of the open ``protocol``, which always fires, once: see `WebSocketClientEndpoint.connect`.
+
+    Raises:
+        TypeError: An argument is of another type.
+        ValueError: The URL, or an option, is not valid.
     """
     if misplaced:
         raise TypeError("connect() takes the URL alone by its place: write connect(url, reactor=reactor)")
@@ -365,4 +398,4 @@ def connect(
         raise TypeError(f"protocol: give a subclass of WebSocketProtocol, or what makes one, not {kind_of(protocol)}")
     factory = Factory.forProtocol(cast(Any, protocol))
     factory.noisy = False
-    return WebSocketClientEndpoint(reactor, url, **options).connect(factory)
+    return cast("Connecting[Any]", WebSocketClientEndpoint(reactor, url, **options).connect(factory))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionLost
@@ -31,7 +32,7 @@ from twisted_beastws.connection.state import Lifecycle, State
 from twisted_beastws.connection.takeover import RequestHandshake, WebConnection
 from twisted_beastws.connection.write_buffer import Outgoing
 from twisted_beastws.errors import ConnectionClosed, LocalError
-from twisted_beastws.options import Decorator, Role, Settings
+from twisted_beastws.options import Decorator, Deflate, Limits, Role, Settings, Timeouts
 from twisted_beastws.wire.closing import CloseCode, CloseReason
 from twisted_beastws.wire.http import Request
 from twisted_beastws.wire.session import DeflateSession, Session
@@ -286,6 +287,43 @@ class Connection:
             raise LocalError("a twisted.web request brings its connection, and this protocol has one")
         return WebConnection(http_request)
 
+    # Options.
+
+    def set_options(
+        self, timeouts: Timeouts | None, limits: Limits | None, deflate: Deflate | Literal[False] | None
+    ) -> None:
+        """See `WebSocketProtocol.set_options`."""
+        if self.life.ended is not None:
+            raise ConnectionClosed(self.life.ended)
+        settings = self.settings
+        if self.transport is None and settings is DEFAULTS:
+            # The factory assigns its own options after ``__init__``.
+            raise LocalError("set_options() needs a connection: call it in connectionMade(), or in a hook")
+        if deflate is not None:
+            if self.session is not None:
+                raise LocalError("set_options(deflate=...): both ends agreed on compression when the connection opened")
+            settings = replace(settings, deflate=deflate or None)
+        if timeouts is not None:
+            settings = replace(settings, timeouts=timeouts)
+        if limits is not None:
+            self._check_rates(limits)
+            settings = replace(settings, limits=limits)
+        self.settings = settings
+        if self.handshake is not None:
+            self.handshake.set_settings(settings)
+        if self.transport is not None and timeouts is not None:
+            self.liveness.set_timeouts(timeouts)
+        if self.transport is not None and limits is not None:
+            self.outgoing.set_limits(limits)
+        if limits is not None and self.session is not None and self.delivery is not None:
+            self.session.set_limits(limits)
+            self.delivery.set_limits(limits)
+
+    def _check_rates(self, limits: Limits) -> None:
+        for name in ("max_message_rate", "max_byte_rate"):
+            if self.session is not None and getattr(limits, name) != getattr(self.settings.limits, name):
+                raise LocalError(f"set_options(limits=...): {name} cannot change once the connection is open")
+
     # Messages.
 
     def require_session(self) -> Session:
@@ -347,6 +385,16 @@ class Connection:
         if self.transport is None:
             self.require_session()
         return self.outgoing.drain()
+
+    def flush(self) -> Deferred[None]:
+        """See `WebSocketProtocol.flush`."""
+        if self.ended is not None:
+            return fail(ConnectionClosed(self.ended))
+        if self.transport is None:
+            self.require_session()
+        if self.session is not None and self.session.gathered_size:
+            self.session.flush()
+        return self.outgoing.flush()
 
     def register(self, producer: Any, streaming: bool) -> None:
         """See `WebSocketProtocol.registerProducer`."""

@@ -15,6 +15,7 @@ from twisted_beastws.connection.hooks import MESSAGE_HOOKS, deferred_of, hook_of
 from twisted_beastws.connection.inbox import Inbox
 from twisted_beastws.connection.interfaces import DeliveryHost, Described
 from twisted_beastws.errors import ConnectionClosed
+from twisted_beastws.options import Limits
 from twisted_beastws.wire.closing import CloseCode
 from twisted_beastws.wire.session import Session
 
@@ -113,6 +114,11 @@ class Delivery:
 
     def _inbox_low(self) -> None:
         self.release(INBOX)
+
+    def set_limits(self, limits: Limits) -> None:
+        """Use other limits from the next message on."""
+        if self._inbox is not None:
+            self._inbox.set_limits(limits)
 
     def clear(self) -> None:
         """Forget the pending messages."""

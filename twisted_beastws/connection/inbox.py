@@ -36,6 +36,10 @@ class Inbox:
         self.size = 0
         self._paused = False
 
+    def set_limits(self, limits: Limits) -> None:
+        """Use other limits from the next message on."""
+        self._limits = limits
+
     def __len__(self) -> int:
         return len(self._queue)
 

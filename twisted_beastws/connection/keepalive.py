@@ -66,6 +66,7 @@ class Liveness:
         "_heard_at",
         "_looks",
         "_now",
+        "_opened_at",
         "_owner",
         "_paused_at",
         "_ping_due",
@@ -93,7 +94,7 @@ class Liveness:
         self._deadline: float | None = None
         self._ping_due: float | None = None
         self._pinged_at: float | None = None
-        self._ponged_at = 0.0
+        self._opened_at = self._ponged_at = 0.0
         self._paused_at = 0.0
         self._taken_at = 0.0
         # When it was first seen that octets wait while we read nothing, and since when none were taken.
@@ -116,9 +117,20 @@ class Liveness:
         self._deadline = None if seconds is None else now + seconds
         self._scheduler.watch(self, self._next_look(now))
 
+    def set_timeouts(self, timeouts: Timeouts) -> None:
+        """Use other timeouts. In an open connection, the next ping is due one interval from now."""
+        self._timeouts = timeouts
+        if self._session is not None:
+            now = self._now()
+            lifetime = timeouts.max_lifetime
+            self._ping_due = None if timeouts.ping_interval is None else now + timeouts.ping_interval
+            self._deadline = None if lifetime is None else self._opened_at + lifetime
+            self._looks = 0
+            self._scheduler.watch(self, self._next_look(now))
+
     def opened(self, session: Session) -> None:
         """The connection is open: ping, and watch for silence, slow messages and old age."""
-        now = self._ponged_at = self._paused_at = self._now()
+        now = self._opened_at = self._ponged_at = self._paused_at = self._now()
         self._session = session
         self._looks = 0
         self._taken_at = now

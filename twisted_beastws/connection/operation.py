@@ -15,6 +15,7 @@ from twisted_beastws.connection.awaiting import AwaitableDeferred, settled
 from twisted_beastws.connection.coroutines import going_on
 from twisted_beastws.connection.interfaces import HandshakeHost
 from twisted_beastws.errors import LocalError
+from twisted_beastws.options import Settings
 from twisted_beastws.wire.http import HeadBuffer
 
 T = TypeVar("T")
@@ -50,6 +51,10 @@ class Operation:
         self._paused = False
         self._receiving = False
         self._finished = False
+
+    def set_settings(self, settings: Settings) -> None:
+        """Use other options from now on, except for the limits of a head."""
+        self._host.settings = settings
 
     # Bytes.
 

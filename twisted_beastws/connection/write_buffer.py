@@ -78,7 +78,10 @@ class Outgoing:
     __slots__ = (
         "_drains",
         "_finish",
+        "_flushes",
+        "_gone",
         "_handed",
+        "_kept",
         "_limits",
         "_most",
         "_owner",
@@ -121,6 +124,9 @@ class Outgoing:
         self._pong: bytes | None = None
         self._pings = b""
         self._drains: list[Deferred[None]] | None = None
+        # Bytes that were ever put into the queue, and taken from it; each flush waits for a number of the latter.
+        self._kept = self._gone = 0
+        self._flushes: list[tuple[int, Deferred[None]]] | None = None
         self._finish: Callable[[], None] | None = None
         self._producer: Any = None
         self._producer_paused = False
@@ -140,6 +146,12 @@ class Outgoing:
         """Return the write buffer of the same connection on another transport. This one must be empty."""
         assert self._owner is not None
         return Outgoing(transport, self._limits, self._owner, self.account)
+
+    def set_limits(self, limits: Limits) -> None:
+        """Use other limits from the next write on."""
+        self._limits = limits
+        self._most = int(limits.max_buffered)
+        self._open(self.free)
 
     @property
     def direct(self) -> bool:
@@ -262,6 +274,7 @@ class Outgoing:
             waiting = b"".join((self._rest or b"", self._pong or b"", self._pings, *(self._queue or ())))
             self._rest = None
             self.discard()
+            self._gone = self._kept
             self._transport.write(waiting)
 
     def finish(self, finished: Callable[[], None]) -> None:
@@ -284,9 +297,11 @@ class Outgoing:
         """The transport is gone: forget everything, fail what waits for `drain`."""
         self.abandon()
         self._owner = None
+        # Drop the traceback; otherwise it grows with each Deferred that fails with it.
         while self._drains:
-            # Not with the frames of those that were told before.
             self._drains.pop(0).errback(error.with_traceback(None))
+        while self._flushes:
+            self._flushes.pop(0)[1].errback(error.with_traceback(None))
         stop(self.unregister())
 
     def drain(self) -> Deferred[None]:
@@ -298,6 +313,27 @@ class Outgoing:
             self._drains = []
         self._drains.append(waiting)
         return waiting
+
+    def flush(self) -> Deferred[None]:
+        """Return a Deferred that fires when the system, or TLS, has taken all bytes that were written before.
+
+        Cancelling it does no harm.
+        """
+        if isinstance(self._writes, JoinedWrites):
+            self._writes.flush()
+        if not self.buffered:
+            return succeed(None)
+        waiting: Deferred[None] = AwaitableDeferred(self._forget_flush)
+        self._flushes = [*(self._flushes or ()), (self._kept, waiting)]
+        return waiting
+
+    def _forget_flush(self, cancelled: Deferred[None]) -> None:
+        self._flushes = [(kept, flush) for kept, flush in self._flushes or () if flush is not cancelled]
+
+    def _fire_flushes(self, left: int) -> None:
+        """The transport has taken the first ``left`` bytes that ever were in the queue."""
+        while self._flushes and self._flushes[0][0] <= left:
+            self._flushes.pop(0)[1].callback(None)
 
     def _forget(self, waiting: Deferred[None]) -> None:
         if self._drains is not None:
@@ -325,6 +361,7 @@ class Outgoing:
             self._queue = deque()
         queue, size = self._queue, len(data)
         self.size += size
+        self._kept += size
         tail = queue[-1] if queue else None
         if size > JOINED:
             queue.append(data)
@@ -393,6 +430,8 @@ class Outgoing:
 
     def _flush(self) -> None:
         rest, self._rest = self._rest, None
+        # If nothing is left of the last piece, the transport has taken all that it got.
+        left = self._gone if rest is None else -1
         if rest is not None and self._send is None:
             self._hand_over_parts(rest)
         elif rest is not None:
@@ -409,6 +448,8 @@ class Outgoing:
         if self._queue is not None and not self._queue:
             self._queue = None
         self._count()
+        if self._flushes:
+            self._fire_flushes(self._gone if self.free else left)
         self._call_for_more()
         self._check_finished()
 
@@ -431,6 +472,7 @@ class Outgoing:
             frames.append(queue.popleft())
             size += len(frames[-1])
         self.size -= size
+        self._gone += size
         return b"".join(frames)
 
     def _check_finished(self) -> None:

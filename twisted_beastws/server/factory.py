@@ -16,7 +16,7 @@ from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.clock import seconds_of
 from twisted_beastws.connection.awaiting import TaskCancelled, run
 from twisted_beastws.errors import ConnectionClosed, TooManyConnections
-from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Settings, Timeouts, kind_of
+from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Settings, Timeouts, check_clock, kind_of
 from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
 from twisted_beastws.server.admission import Admission
 from twisted_beastws.server.draining import Drain
@@ -100,8 +100,7 @@ class WebSocketServerFactory(Factory):
         budget: MemoryBudget | None = None,
     ) -> None:
         self.make = _maker(protocol_or_coroutine)
-        if clock is not None and (isclass(clock) or not (hasattr(clock, "callLater") and hasattr(clock, "seconds"))):
-            raise TypeError(f"clock: give a reactor or another IReactorTime, not {kind_of(clock)}")
+        check_clock(clock)
         self.settings = Settings(
             decorator=decorator,
             subprotocols=subprotocols,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from inspect import isclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from twisted.web.resource import Resource
+from twisted.web.resource import IResource, Resource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET
 
 from twisted_beastws.connection.takeover import WebConnection
 from twisted_beastws.options import kind_of
+from twisted_beastws.wire.handshake import is_upgrade
 
 if TYPE_CHECKING:
     from twisted.web.http import Request
@@ -37,6 +38,16 @@ class WebSocketResource(Resource):
             raise TypeError(f"factory: give WebSocketServerFactory(YourProtocol), not {kind_of(factory)}")
         self.factory = factory
 
+    def before(self, resource: IResource) -> Resource:
+        """Return a resource that serves WebSocket upgrades on any path, and passes all other requests to ``resource``.
+
+        It serves as the root of a site: ``Site(WebSocketResource(factory).before(root))``.
+
+        Args:
+            resource: The resource of all other requests, of any kind: also a leaf, such as a ``WSGIResource``.
+        """
+        return UpgradesBefore(self, resource)
+
     def render(self, request: Request) -> int:
         """Serve a request of any method; twisted.web calls it."""
         connection = WebConnection(request)
@@ -44,3 +55,22 @@ class WebSocketResource(Resource):
         if not connection.lost:
             self.factory.buildProtocol(request.getClientAddress()).makeConnection(connection)
         return NOT_DONE_YET
+
+
+class UpgradesBefore(Resource):
+    """Passes upgrades to a `WebSocketResource`, and all other requests to another resource."""
+
+    # All paths come here; `render` looks for the other resource's children.
+    isLeaf = True
+
+    def __init__(self, websockets: WebSocketResource, resource: IResource) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        if isclass(resource) or not IResource.providedBy(resource):
+            raise TypeError(f"before(resource): give a twisted.web resource, not {kind_of(resource)}")
+        self._websockets = websockets
+        self._resource = resource
+
+    def render(self, request: Request) -> Any:
+        if is_upgrade(request):
+            return self._websockets.render(request)
+        return getChildForRequest(self._resource, request).render(request)

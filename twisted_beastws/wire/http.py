@@ -201,6 +201,19 @@ class Request:
     body_read: bool = False
 
     @classmethod
+    def parse(cls, head: bytes) -> Request:
+        """Return the request that an HTTP head holds, as the server itself reads it.
+
+        Args:
+            head: The request line and the fields, with the empty line at the end and nothing after it.
+
+        Raises:
+            BadRequest: The head is not valid HTTP.
+            UnsupportedVersion: The request is of another major version of HTTP than 1.
+        """
+        return parse_request(bytes(head))
+
+    @classmethod
     def from_twisted(cls, request: Any) -> Request:
         """A twisted.web ``Request`` as one of ours; its fields are copied, its body stays with it."""
         fields = {name: list(values) for name, values in request.requestHeaders.getAllRawHeaders()}

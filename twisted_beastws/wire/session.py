@@ -128,6 +128,15 @@ class Session(FrameCodec):
         # A text in progress has characters that take up to four bytes of memory each.
         self._wide = False
 
+    def set_limits(self, limits: Limits) -> None:
+        """Use other limits from the next frame on. Rates cannot change."""
+        self.max_message_size, self.max_frame_size, self.fragment_size = (
+            UNLIMITED if limit is None else min(limit, UNLIMITED)
+            for limit in (limits.max_message_size, limits.max_frame_size, limits.fragment_size)
+        )
+        self.max_fragments = limits.max_fragments
+        self.set_budget(limits.max_messages_per_turn, limits.max_seconds_per_turn)
+
     # Receiving.
 
     def too_big(self) -> MessageTooBig:
