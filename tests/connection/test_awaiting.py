@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
@@ -31,9 +34,12 @@ NEW = sys.version_info >= (3, 11)
 
 
 def on_asyncio(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run the test on a loop of its own, in a thread: with ``--uvloop`` the suite's reactor runs a loop in this one."""
+
     @wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
-        asyncio.run(test(*args, **kwargs))
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(lambda: asyncio.run(test(*args, **kwargs))).result()
 
     return run
 
@@ -585,6 +591,24 @@ class TestHandlersAwaitAsyncio:
         assert heard == ["refused", "a"]
 
     @on_asyncio
+    async def test_another_task_can_await_a_handlers_task(self, logged: Any) -> None:
+        tasks: list[Any] = []
+
+        async def handler(ws: WebSocketProtocol) -> None:
+            tasks.append(asyncio.current_task())
+            if await ws.receive() == "fail":
+                raise KeyError("a")
+
+        for message, error in (("return", type(None)), ("fail", KeyError)):
+            pair = connected_pair(handler)
+            waiting = asyncio.ensure_future(asyncio.gather(tasks[-1], return_exceptions=True))
+            await turns()
+            pair.client.send(message)
+            pair.flush()
+            assert [type(result) for result in await waiting] == [error]
+        assert len(logged(KeyError)) == 1
+
+    @on_asyncio
     async def test_context_variables_are_kept_across_waits_of_both_kinds(self) -> None:
         variable: ContextVar[str] = ContextVar("variable", default="outside")
         seen: list[str] = []
@@ -607,6 +631,36 @@ class TestHandlersAwaitAsyncio:
         assert seen == ["0", "1"]
         assert variable.get() == "outside"
 
+    @pytest.mark.parametrize("ending", ["returns", "raises", "is cut off"])
+    @on_asyncio
+    async def test_a_connection_is_freed_without_the_garbage_collector(self, ending: str, logged: Any) -> None:
+        async def handler(ws: WebSocketProtocol) -> None:
+            await asyncio.sleep(0)
+            async for message in ws:
+                if ending == "raises":
+                    raise KeyError(message)
+                return
+
+        pair = connected_pair(handler)
+        await turns()
+        watched = [ref(pair.server), ref(pair.client)]
+        gc.collect()
+        gc.disable()
+        try:
+            if ending == "is cut off":
+                pair.cut()
+            else:
+                pair.client.send("a")
+                pair.flush()
+                pair.advance(60)
+            assert pair.server.state is State.CLOSED
+            del pair
+            await turns()
+            assert [each() for each in watched] == [None, None]
+        finally:
+            gc.enable()
+        assert len(logged(KeyError)) == (ending == "raises")
+
 
 class TestHooksAwaitAsyncio:
     @on_asyncio
@@ -623,6 +677,23 @@ class TestHooksAwaitAsyncio:
             pair.client.send(text)
         await until(pair, lambda: len(heard) == 3)
         assert heard == ["a", "b", "c"]
+
+    @on_asyncio
+    async def test_cancelling_a_hooks_task_closes_with_1011(self, logged: Any) -> None:
+        tasks: list[Any] = []
+
+        class Waits(WebSocketProtocol):
+            async def text_received(self, text: str) -> None:
+                tasks.append(asyncio.current_task())
+                await asyncio.sleep(3600)
+
+        pair = connected_pair(Waits)
+        pair.client.send("a")
+        pair.flush()
+        tasks[0].cancel()
+        await until(pair, lambda: pair.client.close_reason)
+        assert pair.client.close_reason and pair.client.close_reason.code == 1011
+        assert len(logged(CancelledError)) == 1
 
     @on_asyncio
     async def test_a_hook_may_return_an_asyncio_future(self) -> None:

@@ -56,6 +56,19 @@ class Database:
     insert = lookup
 
 
+class TestAsyncio:
+    program, server, _fixture = listings("howto/asyncio")
+
+    def test_the_program_talks_to_a_server_as_a_task(self, tmp_path: Path) -> None:
+        with running_listing(TestEmbedding.program, tmp_path) as port:
+            (tmp_path / "talk.py").write_text(self.program.replace("localhost:8000", f"127.0.0.1:{port}"))
+            done = run([sys.executable, "talk.py"], tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
+
+    def test_the_server_has_a_factory(self) -> None:
+        assert isinstance(defined(self.server)["factory"], WebSocketServerFactory)
+
+
 class TestEmbedding:
     program, service, by_class, by_coroutine, pages, tell_all, ask, feed, report = listings("howto/embedding")
 

@@ -12,7 +12,12 @@ import pytest
 from .processes import EXAMPLES, run
 
 ALL = sorted(EXAMPLES.glob("*.py"))
-OPTIONS = {"echo_client": "--url ws:", "reconnecting_client": "--url ws:", "tunnel": "--listen ENDPOINT"}
+OPTIONS = {
+    "echo_client": "--url ws:",
+    "reconnecting_client": "--url ws:",
+    "scrapy_feed": "--url ws:",
+    "tunnel": "--listen ENDPOINT",
+}
 
 
 def test_each_is_tested_here() -> None:

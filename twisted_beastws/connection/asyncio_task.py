@@ -46,11 +46,14 @@ class CoroutineTask(Future[Any]):
         self._cancel_requests = 0
         self._cancel_with: tuple[Any, ...] = ()
         self._registered = False
-        self._outcome: AwaitableDeferred[Any] = AwaitableDeferred(self._outcome_cancelled)
+        self._awaited = False
+        self._ended_with: Any = _RUNS
+        self._outcome: AwaitableDeferred[Any] | None = AwaitableDeferred(self._outcome_cancelled)
 
     def begin(self) -> Deferred[Any]:
         """Run the coroutine as far as it goes; the Deferred fires with its result."""
         outcome = self._outcome
+        assert outcome is not None
         self._step(self._task_coroutine.send, None)
         return outcome
 
@@ -102,6 +105,11 @@ class CoroutineTask(Future[Any]):
             self._must_cancel = True
         return True
 
+    def add_done_callback(self, fn: Callable[[Any], object], *, context: Context | None = None) -> None:
+        """Call ``fn`` when the coroutine has ended. A task that awaits this one calls this."""
+        self._awaited = True
+        super().add_done_callback(fn, context=context)
+
     def _outcome_cancelled(self, outcome: object) -> None:
         self.cancel()
 
@@ -118,24 +126,25 @@ class CoroutineTask(Future[Any]):
             _leave_task(loop, outer)
         if entered:
             _enter_task(loop, self)  # type: ignore[arg-type]
-        finished = True
+        waiting: Any = None
         try:
-            result = self._task_context.run(resume, value)
-            finished = False
+            waiting = self._task_context.run(resume, value)
         except StopIteration as done:
-            result = done.value
+            self._ended_with = done.value
         except BaseException:
-            result = Failure()
+            self._ended_with = Failure()
         finally:
+            # A traceback refers to this frame, which must not refer to the error.
+            del resume, value
             if entered:
                 _leave_task(loop, self)  # type: ignore[arg-type]
             if outer is not None:
                 _enter_task(loop, outer)
         # Outside of the clauses: what runs now has nothing to do with how the coroutine ended.
-        if finished:
-            self._finish(result)
+        if self._ended_with is _RUNS:
+            self._wait_for(waiting)
         else:
-            self._wait_for(result)
+            self._finish()
 
     def _wait_for(self, waiting: Any) -> None:
         if not self._registered:
@@ -182,20 +191,26 @@ class CoroutineTask(Future[Any]):
             failed = error
         self._step(self._task_coroutine.send if failed is None else self._task_coroutine.throw, failed)
 
-    def _finish(self, result: Any) -> None:
+    def _finish(self) -> None:
+        result, self._ended_with = self._ended_with, None
         if not isinstance(result, Failure):
             self.set_result(result)
         elif isinstance(result.value, CancelledError):
             super().cancel(*self._cancel_with)
             result = Failure(TaskCancelled())
         elif isinstance(result.value, Exception):
-            self.set_exception(result.value)
-            # The Deferred has it: asyncio must not log that no one retrieved it.
+            # The error's frames refer to this task: with the error itself, only the garbage collector would free both.
+            seen = result.value if self._awaited else RuntimeError(f"the coroutine failed: {result.value!r}")
+            self.set_exception(seen)
+            # The Deferred has the error: asyncio must not log that no one retrieved it.
             self.exception()
+            del seen
         else:
             super().cancel()
-        if not self._outcome.called:
-            self._outcome.callback(result)
+        # It refers to this task, as its canceller.
+        outcome, self._outcome = self._outcome, None
+        if outcome is not None and not outcome.called:
+            outcome.callback(result)
 
 
 def restore(context: Context) -> None:
@@ -206,3 +221,5 @@ def restore(context: Context) -> None:
 
 
 _MISSING: Any = object()
+_RUNS: Any = object()
+"""How a coroutine ended that has not ended."""
