@@ -347,7 +347,8 @@ class TestCancellingATask:
     @on_asyncio
     async def test_a_connection_that_opened_just_before_is_aborted(self) -> None:
         aborted: list[Any] = []
-        deferred: AwaitableDeferred[str] = AwaitableDeferred(None, aborted.append)
+        deferred: AwaitableDeferred[str] = AwaitableDeferred()
+        deferred.unclaimed = aborted.append
         task = task_for(deferred)
         await turns()
         deferred.callback("connection")

@@ -196,7 +196,8 @@ class WebSocketClientEndpoint:
             outcome.errback(CancelledError())
             connecting.cancel()
 
-        outcome: Connecting[IProtocol] = Connecting(cancel, _abort)
+        outcome: Connecting[IProtocol] = Connecting(cancel)
+        outcome.unclaimed = _abort
         connecting.addBoth(self._connected, outcome)
         return outcome
 

@@ -7,7 +7,6 @@ from asyncio import (
     CancelledError,
     Future,
     _enter_task,
-    _get_running_loop,
     _leave_task,
     _register_task,
     current_task,
@@ -20,9 +19,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from twisted_beastws.connection.awaiting import AwaitableDeferred, TaskCancelled
+from twisted_beastws.connection.awaiting import AwaitableDeferred, TaskCancelled, succeeded
 
 _numbers = count(1)
+
+_RUNS: Any = object()
+"""The result of a coroutine that has not ended."""
 
 
 class CoroutineTask(Future[Any]):
@@ -35,27 +37,31 @@ class CoroutineTask(Future[Any]):
     need. asyncio documents the functions for that under "Extending". anyio reads ``_fut_waiter`` and ``_must_cancel``.
     """
 
+    _task_name: str | None = None
+    _fut_waiter: Any = None
+    _must_cancel = False
+    _cancel_requests = 0
+    _cancel_with: tuple[Any, ...] = ()
+    _registered = False
+    _awaited = False
+    _ended_with: Any = _RUNS
+    _outcome: AwaitableDeferred[Any] | None = None
+
     def __init__(self, coroutine: Coroutine[Any, Any, Any], loop: AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self._task_coroutine = coroutine
         self._task_context = copy_context()
         self._task_loop = loop
-        self._task_name: str | None = None
-        self._fut_waiter: Any = None
-        self._must_cancel = False
-        self._cancel_requests = 0
-        self._cancel_with: tuple[Any, ...] = ()
-        self._registered = False
-        self._awaited = False
-        self._ended_with: Any = _RUNS
-        self._outcome: AwaitableDeferred[Any] | None = AwaitableDeferred(self._outcome_cancelled)
 
     def begin(self) -> Deferred[Any]:
         """Run the coroutine as far as it goes; the Deferred fires with its result."""
-        outcome = self._outcome
-        assert outcome is not None
         self._step(self._task_coroutine.send, None)
-        return outcome
+        if self._ended_with is _RUNS:
+            self._outcome = AwaitableDeferred(self._outcome_cancelled)
+            return self._outcome
+        # A Failure makes a Deferred that has failed.
+        result, self._ended_with = self._ended_with, None
+        return succeeded(result)
 
     # What an asyncio Task offers.
 
@@ -120,7 +126,7 @@ class CoroutineTask(Future[Any]):
             self._must_cancel = False
             resume, value = self._task_coroutine.throw, CancelledError(*self._cancel_with)
         loop = self._task_loop
-        entered = _get_running_loop() is loop
+        entered = loop.is_running()
         outer = current_task(loop) if entered else None
         if outer is not None:
             _leave_task(loop, outer)
@@ -141,10 +147,14 @@ class CoroutineTask(Future[Any]):
             if outer is not None:
                 _enter_task(loop, outer)
         # Outside of the clauses: what runs now has nothing to do with how the coroutine ended.
-        if self._ended_with is _RUNS:
-            self._wait_for(waiting)
-        else:
+        if self._ended_with is not _RUNS:
             self._finish()
+        elif self._registered and isinstance(waiting, Deferred) and not self._must_cancel:
+            # As `_wait_for` does, without its call: this is each step of most handlers.
+            self._fut_waiter = waiting
+            waiting.addBoth(self._deferred_fired, waiting)
+        else:
+            self._wait_for(waiting)
 
     def _wait_for(self, waiting: Any) -> None:
         if not self._registered:
@@ -192,12 +202,12 @@ class CoroutineTask(Future[Any]):
         self._step(self._task_coroutine.send if failed is None else self._task_coroutine.throw, failed)
 
     def _finish(self) -> None:
-        result, self._ended_with = self._ended_with, None
+        result = self._ended_with
         if not isinstance(result, Failure):
             self.set_result(result)
         elif isinstance(result.value, CancelledError):
             super().cancel(*self._cancel_with)
-            result = Failure(TaskCancelled())
+            result = self._ended_with = Failure(TaskCancelled())
         elif isinstance(result.value, Exception):
             # The error's frames refer to this task: with the error itself, only the garbage collector would free both.
             seen = result.value if self._awaited else RuntimeError(f"the coroutine failed: {result.value!r}")
@@ -207,10 +217,11 @@ class CoroutineTask(Future[Any]):
             del seen
         else:
             super().cancel()
-        # It refers to this task, as its canceller.
         outcome, self._outcome = self._outcome, None
-        if outcome is not None and not outcome.called:
-            outcome.callback(result)
+        if outcome is not None:
+            self._ended_with = None
+            if not outcome.called:
+                outcome.callback(result)
 
 
 def restore(context: Context) -> None:
@@ -221,5 +232,3 @@ def restore(context: Context) -> None:
 
 
 _MISSING: Any = object()
-_RUNS: Any = object()
-"""How a coroutine ended that has not ended."""

@@ -52,23 +52,13 @@ class AwaitableDeferred(Deferred[T]):
     If the Task is cancelled, this Deferred is cancelled, and the Task gets asyncio's ``CancelledError``. If other code
     cancels this Deferred, the Task gets Twisted's ``CancelledError``.
 
-    Args:
-        canceller: as for any Deferred.
-        unclaimed: called with a result that no one will see, because the Task was cancelled after this fired.
+    Attributes:
+        unclaimed: called with a result that no one will see, because the Task was cancelled after this fired; or None.
     """
 
     _asyncio_future_blocking = _OnlyOnInstances()
     _waits: tuple[_TaskWait, ...] = ()
-    _unclaimed: Callable[[Any], object] | None = None
-
-    def __init__(
-        self,
-        canceller: Callable[[Deferred[Any]], None] | None = None,
-        unclaimed: Callable[[Any], object] | None = None,
-    ) -> None:
-        super().__init__(canceller)
-        if unclaimed is not None:
-            self._unclaimed = unclaimed
+    unclaimed: Callable[[Any], object] | None = None
 
     # An asyncio Task calls these.
 
@@ -93,8 +83,8 @@ class AwaitableDeferred(Deferred[T]):
             for wait in self._waits:
                 wait.cancelled(msg)
             super().cancel()
-        if self._unclaimed is not None:
-            self.addCallback(self._unclaimed)
+        if self.unclaimed is not None:
+            self.addCallback(self.unclaimed)
         # The Task will not see this failure; it must not be logged as unhandled.
         self.addErrback(_ignored)
         return waiting

@@ -77,7 +77,8 @@ class Delivery:
     def wait(self) -> Deferred[str | bytes]:
         """Return a Deferred of the next message, which has not come yet."""
         assert self._receivers is not None
-        receiver: Deferred[str | bytes] = AwaitableDeferred(self._receivers.remove, self._put_back)
+        receiver: AwaitableDeferred[str | bytes] = AwaitableDeferred(self._receivers.remove)
+        receiver.unclaimed = self._put_back
         self._receivers.append(receiver)
         return receiver
 

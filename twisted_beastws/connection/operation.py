@@ -131,7 +131,8 @@ class Operation:
         except LocalError:
             coroutine.close()
             raise
-        operation: Deferred[T] = AwaitableDeferred(self._cancelled, self._cancelled)
+        operation: AwaitableDeferred[T] = AwaitableDeferred(self._cancelled)
+        operation.unclaimed = self._cancelled
         self._operation = operation
         # Most handshakes have nothing to wait for, and need no Deferred of their own.
         context = copy_context()
