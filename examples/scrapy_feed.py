@@ -35,15 +35,13 @@ class FeedSpider(scrapy.Spider):
         self.items = items
 
     async def start(self) -> AsyncIterator[Any]:
-        ws = await asyncio.wait_for(connect(self.url), 30)
         left = self.items
-        async for message in ws:
-            for value in json.loads(message)[:left]:
-                left -= 1
-                yield {"value": value}
-            if not left:
-                break
-        await ws.close()
+        async with connect(self.url) as ws:
+            while left:
+                message = await asyncio.wait_for(ws.receive(), 30)
+                for value in json.loads(message)[:left]:
+                    left -= 1
+                    yield {"value": value}
 
 
 if __name__ == "__main__":

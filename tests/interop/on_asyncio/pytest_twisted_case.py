@@ -18,7 +18,8 @@ async def test_a_coroutine_talks_to_a_handler_that_awaits_asyncio() -> None:
     assert asyncio.get_running_loop()
     factory = WebSocketServerFactory(handler)
     port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
-    ws = await connect(f"ws://127.0.0.1:{port.getHost().port}/")
+    url = f"ws://127.0.0.1:{port.getHost().port}/"
+    ws = await connect(url)
     ws.send("a")
     ws.send("b")
     ws.send("bye")
@@ -26,6 +27,9 @@ async def test_a_coroutine_talks_to_a_handler_that_awaits_asyncio() -> None:
     assert await ws.receive() == "a"
     assert [message async for message in ws] == ["b"]
     assert (await ws.close()).code == 1000
+    async with connect(url) as ws:
+        ws.send("b")
+        assert await ws.receive() == "b"
     await port.stopListening()
 
 

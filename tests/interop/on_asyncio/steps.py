@@ -55,4 +55,8 @@ async def talk(url: str) -> None:
     assert [message async for message in ws] == ["second", "third"]
     reason: CloseReason = await ws.close()
     assert (reason.code, reason.clean) == (1000, True)
+    async with connect(url) as ws:
+        ws.send("in a block")
+        assert await ws.receive() == "in a block"
+    assert ws.close_reason and ws.close_reason.code == 1000
     assert CALLER.get() == url

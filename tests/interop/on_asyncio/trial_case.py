@@ -31,6 +31,9 @@ class Talks(TestCase):
         self.assertEqual(await ws.receive(), "a")
         await ws.drain()
         self.assertEqual((await ws.close()).code, 1000)
+        async with connect(self.url) as ws:
+            ws.send("b")
+            self.assertEqual(await ws.receive(), "b")
 
     @inlineCallbacks
     def test_a_generator_talks(self) -> Any:
