@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.connection.awaiting import awaitable
-from twisted_beastws.errors import ConnectionClosed, LocalError
+from twisted_beastws.errors import ConnectionClosed
 from twisted_beastws.hub.arguments import check_hub, check_join, check_room, checked_message
 from twisted_beastws.hub.backplane import (
     Backplane,
@@ -23,11 +23,11 @@ from twisted_beastws.hub.backplane import (
     order_of,
 )
 from twisted_beastws.hub.catching_up import CatchUp
-from twisted_beastws.hub.fan_out import Delivery, FanOut, cost_of
+from twisted_beastws.hub.fan_out import FanOut, cost_of
 from twisted_beastws.hub.members import Member, Render, as_published, untold
+from twisted_beastws.hub.sending import MemberSender
 from twisted_beastws.options import kind_of
-from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
-from twisted_beastws.wire.prepared import Prepared, prepare
+from twisted_beastws.protocol import State, WebSocketProtocol
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -57,10 +57,6 @@ class Hub:
             ``max_in_flight``).
         reactor: None is the installed one. The hub needs it only when a message has to wait.
 
-    Attributes:
-        dropped: messages that were dropped for slow members, counted for each member.
-        expelled: members that were closed beyond max_buffered.
-
     The first `join` or `publish` starts the backplane, or `start`.
 
     Raises:
@@ -81,16 +77,13 @@ class Hub:
     ) -> None:
         check_hub(backplane, max_buffered, slow_reader, max_waiting)
         self.backplane: Backplane = LocalBackplane() if backplane is None else backplane
-        self.dropped = 0
-        self.expelled = 0
-        self._max_buffered = max_buffered
-        self._slow_reader = slow_reader
+        self._sender = MemberSender(max_buffered, slow_reader, self._membership)
         self._rooms: dict[str, dict[WebSocketProtocol, Member]] = {}
         self._rooms_of: dict[WebSocketProtocol, dict[str, Member]] = {}
         self._keys = 0
         self._max_waiting = max_waiting
         self._reactor = reactor
-        self._fan_out = FanOut(self._recipients, self._give, self._installed_reactor)
+        self._fan_out = FanOut(self._recipients, self._sender.give, self._installed_reactor)
         self._stopped = False
 
     def start(self) -> None:
@@ -108,6 +101,16 @@ class Hub:
         self._stopped = True
         stopped = self.backplane.stop()
         return awaitable(self._fan_out.when_empty().addCallback(lambda _: stopped))
+
+    @property
+    def dropped(self) -> int:
+        """Messages that were dropped for slow members, counted for each member."""
+        return self._sender.dropped
+
+    @property
+    def expelled(self) -> int:
+        """Members that were closed beyond max_buffered."""
+        return self._sender.expelled
 
     @property
     def waiting(self) -> int:
@@ -316,7 +319,7 @@ class Hub:
         return CatchUp(
             after,
             lambda after: self.backplane.history(room, after),
-            lambda message: self._give_alone(member, message),
+            lambda message: self._sender.give_alone(member, message),
             self._pace_of(member.connection),
         )
 
@@ -336,76 +339,8 @@ class Hub:
         members = (_first(rooms, number) for rooms in self._rooms_of.values())
         return [member for member in members if member is not None]
 
-    def _give(self, delivery: Delivery, members: list[Member]) -> None:
-        """Send a message to some of its recipients."""
-        message, exclude, framed = delivery.message, delivery.exclude, delivery.framed
-        for member in members:
-            if member.left or member.connection is exclude:
-                if member.left and message.room is None:
-                    self._give_elsewhere(delivery, member)
-                continue
-            if member.catch_up is not None:
-                self._offer(member, member.catch_up, message)
-                continue
-            render = member.render_gap if message.gap else member.render
-            if render not in framed:
-                framed[render] = self._frame(render, message)
-            prepared = framed[render]
-            if prepared is not None:
-                self._send(member.connection, prepared)
-
-    def _give_elsewhere(self, delivery: Delivery, member: Member) -> None:
-        """Send a message for all to a connection that left the room it was counted in, as a member of another."""
-        other = _first(self._rooms_of.get(member.connection, {}), delivery.number)
-        if other is not None:
-            self._give(delivery, [other])
-
-    def _offer(self, member: Member, catch_up: CatchUp, message: Message) -> None:
-        # What is for everybody is in no room's history, nor behind anything in it.
-        if message.room is None:
-            self._give_alone(member, message)
-            return
-        catch_up.offer(message)
-        if catch_up.done:
-            member.catch_up = None
-
-    def _give_alone(self, member: Member, message: Message) -> None:
-        render = member.render_gap if message.gap else member.render
-        prepared = None if member.left else self._frame(render, message)
-        if prepared is not None:
-            self._send(member.connection, prepared)
-
-    def _frame(self, render: Render, message: Message) -> Prepared | None:
-        try:
-            rendered = render(message)
-            return None if rendered is None else prepare(rendered)
-        except Exception:
-            self.log.failure("a message in {room!r} could not be rendered", room=message.room)
-            return None
-
-    def _send(self, connection: WebSocketProtocol, prepared: Prepared) -> None:
-        if connection.state is not State.OPEN:
-            return
-        if self._max_buffered is not None and connection.buffered_amount > self._max_buffered:
-            self._too_slow(connection)
-            return
-        try:
-            connection.send(prepared)
-        except ConnectionClosed:
-            pass
-        except LocalError:
-            # `BufferFull`, or more than the connection may ever hold.
-            self.dropped += 1
-        except Exception:
-            self.log.failure("could not send to {peer}, which is dropped", peer=connection.peer)
-            connection.abort()
-
-    def _too_slow(self, connection: WebSocketProtocol) -> None:
-        if self._slow_reader == "drop":
-            self.dropped += 1
-        else:
-            self.expelled += 1
-            connection_of(connection).overflowed()
+    def _membership(self, connection: WebSocketProtocol, number: int) -> Member | None:
+        return _first(self._rooms_of.get(connection, {}), number)
 
 
 def _first(rooms: dict[str, Member], number: int) -> Member | None:

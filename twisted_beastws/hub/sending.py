@@ -1,0 +1,115 @@
+"""`MemberSender`: sends messages to the members of a hub's rooms, each framed once for all members that share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from twisted.logger import Logger
+
+from twisted_beastws.errors import ConnectionClosed, LocalError
+from twisted_beastws.hub.backplane import Message
+from twisted_beastws.hub.catching_up import CatchUp
+from twisted_beastws.hub.fan_out import Delivery
+from twisted_beastws.hub.members import Member, Render
+from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
+from twisted_beastws.wire.prepared import Prepared, prepare
+
+
+class MemberSender:
+    """Sends messages to members, and applies the hub's policy for slow readers.
+
+    Args:
+        max_buffered: bytes that can wait for a slow member; None leaves it to the connection.
+        slow_reader: ``close`` the member beyond them, or ``drop`` the message.
+        membership: finds a connection's membership in any room that is older than a message's number, or None.
+
+    Attributes:
+        dropped: messages that were dropped for slow members.
+        expelled: members that were closed because they read too slowly.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        max_buffered: int | None,
+        slow_reader: Literal["close", "drop"],
+        membership: Callable[[WebSocketProtocol, int], Member | None],
+    ) -> None:
+        self.dropped = 0
+        self.expelled = 0
+        self._max_buffered = max_buffered
+        self._slow_reader = slow_reader
+        self._membership = membership
+
+    def give(self, delivery: Delivery, members: list[Member]) -> None:
+        """Send a message to some of its recipients."""
+        message, exclude, framed = delivery.message, delivery.exclude, delivery.framed
+        for member in members:
+            if member.left or member.connection is exclude:
+                if member.left and message.room is None:
+                    self._give_elsewhere(delivery, member)
+                continue
+            if member.catch_up is not None:
+                self._offer(member, member.catch_up, message)
+                continue
+            render = member.render_gap if message.gap else member.render
+            if render not in framed:
+                framed[render] = self._frame(render, message)
+            prepared = framed[render]
+            if prepared is not None:
+                self._send(member.connection, prepared)
+
+    def _give_elsewhere(self, delivery: Delivery, member: Member) -> None:
+        """Send a message for all to a connection that left the room it was counted in, as a member of another."""
+        other = self._membership(member.connection, delivery.number)
+        if other is not None:
+            self.give(delivery, [other])
+
+    def _offer(self, member: Member, catch_up: CatchUp, message: Message) -> None:
+        # What is for everybody is in no room's history, nor behind anything in it.
+        if message.room is None:
+            self.give_alone(member, message)
+            return
+        catch_up.offer(message)
+        if catch_up.done:
+            member.catch_up = None
+
+    def give_alone(self, member: Member, message: Message) -> None:
+        render = member.render_gap if message.gap else member.render
+        prepared = None if member.left else self._frame(render, message)
+        if prepared is not None:
+            self._send(member.connection, prepared)
+
+    def _frame(self, render: Render, message: Message) -> Prepared | None:
+        try:
+            rendered = render(message)
+            return None if rendered is None else prepare(rendered)
+        except Exception:
+            self.log.failure("a message in {room!r} could not be rendered", room=message.room)
+            return None
+
+    def _send(self, connection: WebSocketProtocol, prepared: Prepared) -> None:
+        if connection.state is not State.OPEN:
+            return
+        if self._max_buffered is not None and connection.buffered_amount > self._max_buffered:
+            self._too_slow(connection)
+            return
+        try:
+            connection.send(prepared)
+        except ConnectionClosed:
+            pass
+        except LocalError:
+            # `BufferFull`, or more than the connection may ever hold.
+            self.dropped += 1
+        except Exception:
+            self.log.failure("could not send to {peer}, which is dropped", peer=connection.peer)
+            connection.abort()
+
+    def _too_slow(self, connection: WebSocketProtocol) -> None:
+        if self._slow_reader == "drop":
+            self.dropped += 1
+        else:
+            self.expelled += 1
+            connection_of(connection).overflowed()
