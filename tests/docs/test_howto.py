@@ -341,7 +341,7 @@ def test_testing(tmp_path: Path) -> None:
 
 
 class TestHub:
-    rooms, joined = listings("hub")
+    rooms, permissions, joined = listings("hub")
 
     def test_rooms(self) -> None:
         factory = defined(self.rooms)["factory"]
@@ -351,6 +351,20 @@ class TestHub:
             pair.flush()
         assert bob.client.receive().result == "hello"
         assert not ann.client.receive().called and not eve.client.receive().called
+
+    def test_permissions(self) -> None:
+        hub = defined(self.permissions)["hub"]
+        member = connected_pair(WebSocketProtocol).server
+        member.user = SimpleNamespace(rooms=["tea"], is_staff=False)
+        refused: list[object] = []
+        hub.join(member, "tea")
+        hub.join(member, "coffee").addErrback(lambda failure: refused.append(failure.value))
+        hub.publish("tea", "hello", sender=member).addErrback(lambda failure: refused.append(failure.value))
+        assert [str(error) for error in refused] == [
+            "not allowed to join the room 'coffee'",
+            "not allowed to publish in the room 'tea'",
+        ]
+        assert hub.rooms == {"tea": 1}
 
     def test_joined(self) -> None:
         assert isinstance(defined(self.joined)["hub"], Hub)

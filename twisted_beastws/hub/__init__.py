@@ -10,5 +10,16 @@ from twisted_beastws.hub.backplane import (
     Roster,
 )
 from twisted_beastws.hub.hub import Hub
+from twisted_beastws.hub.permissions import NotAllowed
 
-__all__ = ["Backplane", "History", "Hub", "LocalBackplane", "Message", "PublishError", "PublishUnknown", "Roster"]
+__all__ = [
+    "Backplane",
+    "History",
+    "Hub",
+    "LocalBackplane",
+    "Message",
+    "NotAllowed",
+    "PublishError",
+    "PublishUnknown",
+    "Roster",
+]

@@ -24,6 +24,13 @@ def check_hub(backplane: object, max_buffered: object, slow_reader: object, max_
         raise ValueError(f"Hub(max_waiting={max_waiting!r}): must be greater than 0")
 
 
+def check_permissions(may_join: object, may_publish: object) -> None:
+    """Raise TypeError for a permission that is no function."""
+    for argument, function in (("may_join", may_join), ("may_publish", may_publish)):
+        if function is not None and not callable(function):
+            raise TypeError(f"Hub({argument}={function!r}): give a function of a connection and a room, or None")
+
+
 def check_join(room: object, name: object, after: object, render: object, gap: object) -> None:
     """Raise TypeError for an argument of the wrong kind."""
     check_room(room)

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from twisted_beastws.connection.awaiting import awaitable
 from twisted_beastws.errors import ConnectionClosed
-from twisted_beastws.hub.arguments import check_hub, check_join, check_room, checked_message
+from twisted_beastws.hub.arguments import check_hub, check_join, check_permissions, check_room, checked_message
 from twisted_beastws.hub.backplane import (
     Backplane,
     BackplaneState,
@@ -25,6 +25,7 @@ from twisted_beastws.hub.backplane import (
 from twisted_beastws.hub.catching_up import CatchUp
 from twisted_beastws.hub.fan_out import FanOut, cost_of
 from twisted_beastws.hub.members import Member, Render, as_published, untold
+from twisted_beastws.hub.permissions import Permission, refusal
 from twisted_beastws.hub.sending import MemberSender
 from twisted_beastws.options import kind_of
 from twisted_beastws.protocol import State, WebSocketProtocol
@@ -55,6 +56,8 @@ class Hub:
         max_waiting: bytes of memory that messages can take while they wait for their turn to be sent. Beyond it the hub
             refuses further messages for a room that has waiting ones: `publish` fails. 16 MiB (`RedisBackplane`'s
             ``max_in_flight``).
+        may_join: called with a connection and a room at each `join`; False refuses it. None allows every join.
+        may_publish: called in the same way at each `publish` that names its ``sender``.
         reactor: None is the installed one. The hub needs it only when a message has to wait.
 
     The first `join` or `publish` starts the backplane, or `start`.
@@ -73,9 +76,14 @@ class Hub:
         max_buffered: int | None = None,
         slow_reader: Literal["close", "drop"] = "close",
         max_waiting: int = 1 << 24,
+        may_join: Permission | None = None,
+        may_publish: Permission | None = None,
         reactor: IReactorTime | None = None,
     ) -> None:
         check_hub(backplane, max_buffered, slow_reader, max_waiting)
+        check_permissions(may_join, may_publish)
+        self._may_join = may_join
+        self._may_publish = may_publish
         self.backplane: Backplane = LocalBackplane() if backplane is None else backplane
         self._sender = MemberSender(max_buffered, slow_reader, self._membership)
         self._rooms: dict[str, dict[WebSocketProtocol, Member]] = {}
@@ -178,6 +186,8 @@ class Hub:
         Fires with whether it missed nothing: False where an ``after`` was given and its message is no longer kept, or
         the backplane is away. Then it has what there is. Joining again changes nothing.
 
+        Fails with `NotAllowed` if ``may_join`` refuses; the connection then gets nothing of the room.
+
         Raises `LocalError` before the connection is open, `ConnectionClosed` when it is gone, ``ValueError`` for an
         ``after`` that is no id.
         """
@@ -188,6 +198,9 @@ class Hub:
             raise ConnectionClosed(cast("CloseReason", connection.close_reason))
         if after is not None:
             order_of(after)
+        refused = refusal(self._may_join, "join", connection, room)
+        if refused is not None:
+            return awaitable(refused)
         self._begin()
         rooms = self._rooms_of_open(connection)
         if room in rooms:
@@ -233,6 +246,7 @@ class Hub:
         exclude: WebSocketProtocol | None = None,
         keep: bool = True,
         ref: str | None = None,
+        sender: WebSocketProtocol | None = None,
     ) -> Deferred[str | None]:
         """Send ``message`` to every member of ``room`` on all hubs, but for ``exclude``.
 
@@ -244,6 +258,7 @@ class Hub:
             ref: an idempotency key, which makes it safe to publish the message again after a failure: of all messages
                 with the same ref in this room within five minutes, the backplane takes one. While the backplane does
                 not take it, nobody gets a message with a ref.
+            sender: the connection that publishes, for ``may_publish``. None is the application itself, which may.
 
         Returns:
             A Deferred that fires, when the backplane took the message and the members here have been sent what waited
@@ -251,9 +266,12 @@ class Hub:
             your message hook: a sender then goes no faster than the hub. It fails with `PublishError` if the backplane
             did not take the message, or if too much waits (``max_waiting``); the error's ``delivered_here`` says
             whether the members here get it. It fails with `PublishUnknown` if nobody knows whether the backplane took
-            it.
+            it. It fails with `NotAllowed` if ``may_publish`` refuses.
         """
         check_room(room)
+        refused = refusal(self._may_publish, "publish", sender, room)
+        if refused is not None:
+            return awaitable(refused)
         return self._publish(room, message, exclude, keep, ref)
 
     def publish_to_all(self, message: str | bytes, *, exclude: WebSocketProtocol | None = None) -> Deferred[None]:
