@@ -39,8 +39,9 @@ from twisted_beastws.testing import (
     upgrade_request,
     upgrade_response,
 )
+from twisted_beastws.testing.transport import CHUNK
 
-from .support.inside import inside
+from ..support.inside import inside
 
 
 def test_the_examples_of_the_documentation():
@@ -87,7 +88,7 @@ class Producer(list[str]):
 class Wire:
     """A transport at each end of a `Link`."""
 
-    def __init__(self, protocol: type[Notes] = Notes, chunk: int = testing.CHUNK) -> None:
+    def __init__(self, protocol: type[Notes] = Notes, chunk: int = CHUNK) -> None:
         self.near, self.far = protocol(), protocol()
         self.link = Link(self.near, self.far, Clock(), chunk)
         self.here: MemoryTransport = self.near.transport  # type: ignore[assignment]
@@ -404,7 +405,7 @@ class TestLink:
         assert wire.flush().near.heard == [b"answer"]
 
     def test_ends_that_never_fall_silent(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(testing, "MAX_ROUNDS", 10)
+        monkeypatch.setattr("twisted_beastws.testing.link.MAX_ROUNDS", 10)
         wire = Wire()
         wire.near.dataReceived = wire.here.write  # type: ignore[method-assign]
         wire.far.dataReceived = wire.there.write  # type: ignore[method-assign]

@@ -1,0 +1,74 @@
+"""`Frame`: a WebSocket frame as it is on the wire."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from twisted_beastws.wire.closing import CloseCode, close_payload
+from twisted_beastws.wire.frames import FIN, Opcode, apply_mask, encode_frame
+
+# RFC 6455 §5.7: the mask of the examples.
+_MASK = bytes.fromhex("37fa213d")
+
+
+class Frame(NamedTuple):
+    """A frame as it is on the wire (RFC 6455 §5.2), its mask taken off. rsv: the three reserved bits; 4 is RSV1."""
+
+    opcode: int
+    payload: bytes = b""
+    fin: bool = True
+    rsv: int = 0
+
+    @classmethod
+    def text(cls, text: str, fin: bool = True) -> Frame:
+        """A text message, or its beginning; what continues it is ``Frame(0, ...)``."""
+        return cls(Opcode.TEXT, text.encode(), fin)
+
+    @classmethod
+    def binary(cls, data: bytes, fin: bool = True) -> Frame:
+        """A binary message, or its beginning."""
+        return cls(Opcode.BINARY, data, fin)
+
+    @classmethod
+    def ping(cls, payload: bytes = b"") -> Frame:
+        """A ping."""
+        return cls(Opcode.PING, payload)
+
+    @classmethod
+    def pong(cls, payload: bytes = b"") -> Frame:
+        """A pong."""
+        return cls(Opcode.PONG, payload)
+
+    @classmethod
+    def close(cls, code: int = CloseCode.NORMAL, reason: str = "") -> Frame:
+        """A close; 1005 makes an empty one."""
+        return cls(Opcode.CLOSE, close_payload(code, reason))
+
+    def to_bytes(self, masked: bool) -> bytes:
+        """The frame as it is sent, by a client ``masked``."""
+        first = (FIN if self.fin else 0) | self.rsv << 4 | self.opcode
+        return encode_frame(first, self.payload, _MASK if masked else None)
+
+
+def take_frame(octets: bytes, masked: bool) -> tuple[Frame, bytes] | None:
+    if len(octets) < 2:
+        return None
+    size = octets[1] & 0x7F
+    start = 2 if size < 126 else 4 if size == 126 else 10
+    if start > 2:
+        size = int.from_bytes(octets[2:start], "big")
+    key = octets[start : start + 4] if masked else None
+    start += 4 if masked else 0
+    if len(octets) < start + size:
+        return None
+    payload = octets[start : start + size]
+    frame = Frame(
+        Opcode(octets[0] & 0x0F),
+        payload if key is None else apply_mask(payload, key),
+        bool(octets[0] & FIN),
+        octets[0] >> 4 & 7,
+    )
+    end = start + size
+    if encode_frame(octets[0], frame.payload, key) != octets[:end]:
+        raise AssertionError(f"not a good frame: {octets[:end]!r}")
+    return frame, octets[end:]

@@ -1,0 +1,190 @@
+"""Peers that do as a test tells them: they send and expect frames and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar, overload
+
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_beastws.options import Role
+from twisted_beastws.protocol import WebSocketProtocol, connection_of
+from twisted_beastws.server.factory import Handler, WebSocketServerFactory
+from twisted_beastws.testing.ends import build_client, build_server
+from twisted_beastws.testing.frames import Frame, take_frame
+from twisted_beastws.testing.link import Link, finish
+from twisted_beastws.testing.transport import CHUNK
+from twisted_beastws.wire import handshake
+from twisted_beastws.wire.http import parse_request
+
+S = TypeVar("S", bound=WebSocketProtocol)
+C = TypeVar("C", bound=WebSocketProtocol)
+
+# RFC 6455 §1.3: the key of the example.
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+
+
+@implementer(IHalfCloseableProtocol)
+class Received(Protocol):
+    """What a scripted peer has read."""
+
+    def __init__(self) -> None:
+        self.octets = bytearray()
+        self.ended = False
+
+    def dataReceived(self, data: bytes) -> None:
+        self.octets += data
+
+    def readConnectionLost(self) -> None:
+        self.ended = True
+
+    def writeConnectionLost(self) -> None:
+        pass
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.ended = True
+
+
+class ScriptedPeer(Link, Generic[S]):
+    """The other end of a protocol under test; made by `scripted_client` and `scripted_server`.
+
+    protocol: what is under test. transport: this end's; the other is ``protocol_transport``.
+    """
+
+    def __init__(self, protocol: S, clock: Clock, chunk: int) -> None:
+        self.protocol = protocol
+        self._received = Received()
+        self._masks = connection_of(protocol).role is Role.SERVER
+        if self._masks:
+            super().__init__(self._received, protocol, clock, chunk)
+            self.transport, self.protocol_transport = self.ends
+        else:
+            super().__init__(protocol, self._received, clock, chunk)
+            self.protocol_transport, self.transport = self.ends
+
+    def send(self, *what: bytes | Frame) -> None:
+        """Send octets as they are, and frames, masked if this is the client; then `flush`."""
+        for part in what:
+            self.transport.write(part.to_bytes(self._masks) if isinstance(part, Frame) else part)
+        self.flush()
+
+    def read(self) -> bytes:
+        """All the octets that came and were not read yet."""
+        self.flush()
+        octets = bytes(self._received.octets)
+        self._received.octets.clear()
+        return octets
+
+    def read_head(self) -> bytes:
+        """The HTTP head that came, with its empty line. Raises AssertionError if there is none."""
+        self.flush()
+        head, end, rest = self._received.octets.partition(b"\r\n\r\n")
+        if not end:
+            raise AssertionError(f"no HTTP head came: {bytes(head)!r}")
+        self._received.octets = rest
+        return bytes(head + end)
+
+    def frames(self) -> list[Frame]:
+        """The frames that came and were not read yet; of one that is not whole the octets wait.
+
+        Raises AssertionError for a mask where none belongs, none where one does, and a length not in its shortest form.
+        """
+        octets = self.read()
+        frames = []
+        while (taken := take_frame(octets, masked=not self._masks)) is not None:
+            frame, octets = taken
+            frames.append(frame)
+        self._received.octets += octets
+        return frames
+
+    def expect(self, *frames: Frame) -> None:
+        """Raise AssertionError unless these frames came, and nothing else."""
+        came = self.frames()
+        if came != list(frames) or self._received.octets:
+            raise AssertionError(
+                f"expected {list(frames)}; {came} came, and {bytes(self._received.octets)!r} behind them"
+            )
+
+    @property
+    def ended(self) -> bool:
+        """The protocol ended its side of TCP, or the connection is gone."""
+        return self._received.ended
+
+
+def upgrade_request(target: str = "/", host: str = "localhost", headers: Mapping[str, str] | None = None) -> bytes:
+    """A client's handshake; ``headers`` are added to its fields, or stand in place of them."""
+    request = handshake.client_request(host, target, KEY)
+    for name, value in (headers or {}).items():
+        request.headers.setRawHeaders(name, [value])
+    return request.to_bytes()
+
+
+def upgrade_response(request: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """A server's answer that accepts ``request``; ``headers`` are added to its fields, or stand in place of them."""
+    response = handshake.success(parse_request(request))
+    for name, value in (headers or {}).items():
+        response.headers.setRawHeaders(name, [value])
+    return response.to_bytes()
+
+
+@overload
+def scripted_client(server: Callable[[], S], **options: Any) -> ScriptedPeer[S]: ...
+
+
+@overload
+def scripted_client(server: WebSocketServerFactory | Handler, **options: Any) -> ScriptedPeer[WebSocketProtocol]: ...
+
+
+def scripted_client(
+    server: Any,
+    *,
+    target: str = "/",
+    headers: Mapping[str, str] | None = None,
+    clock: Clock | None = None,
+    chunk: int = CHUNK,
+    opened: bool = True,
+    **options: Any,
+) -> ScriptedPeer[Any]:
+    """A client's end that does as it is told, connected to ``server``, which is as for `connected_pair`.
+
+    target, headers: of its `upgrade_request`. opened: shake hands; otherwise send what you like, and read the answer.
+
+    Raises AssertionError if the server declines.
+    """
+    protocol, clock = build_server(server, clock, options)
+    peer = ScriptedPeer(protocol, clock, chunk)
+    if opened:
+        peer.send(upgrade_request(target, headers=headers))
+        head = peer.read_head()
+        if not head.startswith(b"HTTP/1.1 101 "):
+            peer.cut()
+            raise AssertionError(f"the server declined: {head + peer.read()!r}")
+    return peer
+
+
+def scripted_server(
+    client: Callable[[], C],
+    *,
+    client_options: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    clock: Clock | None = None,
+    chunk: int = CHUNK,
+    opened: bool = True,
+) -> ScriptedPeer[C]:
+    """A server's end that does as it is told, connected to ``client``, which is as for `connected_pair`.
+
+    headers: of its `upgrade_response`. opened: shake hands; otherwise call ``peer.protocol.handshake``, and answer.
+
+    Raises the `HandshakeError` that ``handshake`` fails with.
+    """
+    clock = clock or Clock()
+    peer = ScriptedPeer(build_client(client, client_options, clock), clock, chunk)
+    if opened:
+        opening = peer.protocol.handshake("localhost")
+        peer.send(upgrade_response(peer.read_head(), headers))
+        finish(peer, opening)
+    return peer
