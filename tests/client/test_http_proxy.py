@@ -19,7 +19,7 @@ from zope.interface.verify import verifyObject
 
 from twisted_beastws import State, Timeouts, errors
 from twisted_beastws.client.connect import WebSocketClientEndpoint, connect
-from twisted_beastws.client.http_proxy import ProxyEndpoint, Tunnel
+from twisted_beastws.client.http_proxy import HttpConnect, ProxyEndpoint
 from twisted_beastws.wire.http import Headers, Request
 
 from ..support.certificates import identity_pem, trusting
@@ -295,7 +295,8 @@ class TestNoTunnel:
 
     @pytest.mark.parametrize("more", [OPENED, b"\0" * 10, b"x" * 70_000])
     def test_what_a_transport_delivers_after_cancelling(self, more):
-        tunnel = Tunnel(Factory(), IPv4Address("TCP", "127.0.0.1", 1), Request("CONNECT", "host:80", "1.1", Headers()))
+        request = Request("CONNECT", "host:80", "1.1", Headers())
+        tunnel = HttpConnect(Factory(), IPv4Address("TCP", "127.0.0.1", 1), request)
         tunnel.makeConnection(StringTransport())
         tunnel.opened.cancel()
         assert tunnel.transport.disconnected

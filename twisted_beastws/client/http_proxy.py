@@ -23,7 +23,7 @@ MAX_INTERIM = 8
 """Interim (1xx) answers put up with before the final one, as of a server."""
 
 
-class Tunnel(Protocol):
+class HttpConnect(Protocol):
     """Asks for the tunnel, then passes everything to the protocol that wanted it."""
 
     def __init__(self, factory: IProtocolFactory, address: IAddress, request: Request) -> None:
@@ -122,16 +122,16 @@ class ProxyEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect and open the tunnel; cancelling drops the connection."""
 
-        connecting: Deferred[Any] = self._proxy.connect(_TunnelFactory(protocolFactory, self._request))
+        connecting: Deferred[Any] = self._proxy.connect(_HttpConnectFactory(protocolFactory, self._request))
         return connecting.addCallback(lambda tunnel: tunnel.opened)
 
 
-class _TunnelFactory(Factory):
+class _HttpConnectFactory(Factory):
     noisy = False
 
     def __init__(self, factory: IProtocolFactory, request: Request) -> None:
         self._factory = factory
         self._request = request
 
-    def buildProtocol(self, addr: IAddress | None) -> Tunnel:
-        return Tunnel(self._factory, cast("IAddress", addr), self._request)
+    def buildProtocol(self, addr: IAddress | None) -> HttpConnect:
+        return HttpConnect(self._factory, cast("IAddress", addr), self._request)

@@ -44,11 +44,11 @@ class SocksEndpoint:
             A Deferred of the factory's protocol. It fails with `SocksDeclined` when the proxy does not connect, or as
             ``proxy`` fails. Cancelling drops the connection.
         """
-        connecting: Deferred[Any] = self._proxy.connect(_Factory(protocolFactory, self._asked))
+        connecting: Deferred[Any] = self._proxy.connect(_SocksFactory(protocolFactory, self._asked))
         return connecting.addCallback(lambda tunnel: tunnel.opened)
 
 
-class _Factory(Factory):
+class _SocksFactory(Factory):
     noisy = False
 
     def __init__(self, factory: IProtocolFactory, asked: tuple[str, int, str, str]) -> None:
@@ -61,11 +61,11 @@ class _Factory(Factory):
     def doStop(self) -> None:
         self._factory.doStop()
 
-    def buildProtocol(self, addr: IAddress | None) -> _Tunnel:
-        return _Tunnel(self._factory, cast("IAddress", addr), Socks5(*self._asked))
+    def buildProtocol(self, addr: IAddress | None) -> _SocksConnect:
+        return _SocksConnect(self._factory, cast("IAddress", addr), Socks5(*self._asked))
 
 
-class _Tunnel(Protocol):
+class _SocksConnect(Protocol):
     """Asks for the connection, then passes everything to the protocol that wanted it."""
 
     def __init__(self, factory: IProtocolFactory, address: IAddress, socks: Socks5) -> None:

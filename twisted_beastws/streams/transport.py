@@ -3,20 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IConsumer, IPushProducer, ISSLTransport, ITCPTransport, ITransport
 from zope.interface import alsoProvides, implementer
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress
+    from collections.abc import Callable
 
-    from twisted_beastws.streams.tunnel import Tunnel
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IAddress
 
 _BELOW = frozenset(
     ("getHandle", "getPeerCertificate", "getTcpKeepAlive", "getTcpNoDelay", "setTcpKeepAlive", "setTcpNoDelay")
 )
 """What the transport below answers for, where it can. Not ALPN: what TLS agreed on there is HTTP, not the stream."""
+
+
+class Carrier(Protocol):
+    """The WebSocket that carries a stream: a `Tunnel`."""
+
+    @property
+    def sendable(self) -> bool: ...
+
+    @property
+    def flushed(self) -> bool: ...
+
+    def send_octets(self, data: bytes) -> None: ...
+
+    def drain(self) -> Deferred[None]: ...
+
+    def later(self, call: Callable[[], object]) -> None: ...
+
+    def end(self) -> None: ...
+
+    def end_writing(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None: ...
+
+    def unregisterProducer(self) -> None: ...
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
 
 
 @implementer(ITransport, IConsumer, IPushProducer)
@@ -28,8 +59,8 @@ class StreamTransport:
     connected: until the protocol's ``connectionLost``. disconnecting: since `loseConnection`; nothing is received then.
     """
 
-    def __init__(self, tunnel: Tunnel, below: Any) -> None:
-        self._tunnel: Tunnel | None = tunnel
+    def __init__(self, tunnel: Carrier, below: Any) -> None:
+        self._tunnel: Carrier | None = tunnel
         self._below = below
         self._producer: Any = None
         self._streaming = False
@@ -149,7 +180,7 @@ class StreamTransport:
         else:
             self._end_when_flushed()
 
-    def _end(self, tunnel: Tunnel) -> None:
+    def _end(self, tunnel: Carrier) -> None:
         if self.disconnecting:
             tunnel.end()
         else:
