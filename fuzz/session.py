@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,27 +12,17 @@ from engine import instrumented, run
 with instrumented():
     from twisted_beastws.errors import BadDeflate, BadFramePayload, BufferFull, ConnectionClosed, LocalError
     from twisted_beastws.options import Deflate, Limits
-    from twisted_beastws.wire import codec, frames
-    from twisted_beastws.wire._speedups import FrameCodec as CompiledCodec
+    from twisted_beastws.wire import frames
+    from twisted_beastws.wire.codec import PURE, Codec, compiled_codec
     from twisted_beastws.wire.deflate import Negotiated, PerMessageDeflate
     from twisted_beastws.wire.prepared import prepare
+    from twisted_beastws.wire.session import Session
 
 KEY = b"\x01\x82\x43\xc4"
 SIZES = (1, 16, 150, 70_000)
 BAD_TEXT, BAD_DATA = repr(BadFramePayload()), repr(BadDeflate())
 PAUSE, STALL, RAISE = 22, 29, 30
 REFUSALS = (BufferFull, ConnectionClosed, LocalError)
-
-
-def sessions_on(frame_codec: type) -> Any:
-    """The session module as it stands on ``frame_codec``, whichever codec is in use."""
-    spec = importlib.util.find_spec("twisted_beastws.wire.session")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    chosen, codec.FrameCodec = codec.FrameCodec, frame_codec  # type: ignore[assignment, misc]
-    spec.loader.exec_module(module)
-    codec.FrameCodec = chosen  # type: ignore[misc]
-    return module
 
 
 class Source:
@@ -118,29 +107,27 @@ class Connection:
     at_once = None
     depth = 0
 
-    def __init__(self, module: Any, plan: Plan, server: bool, limits: Limits, reactions: list[int]) -> None:
+    def __init__(self, on: Codec, plan: Plan, server: bool, limits: Limits, reactions: list[int]) -> None:
         self.events: list[Any] = []
         self.writes: list[tuple[int, bytes]] = []
         self.reactions = iter(reactions)
         self.turn_is_awaited = False
-        arguments = (server, self, self, lambda: 0.0, limits)
+        deflate = None
         if plan.deflating:
             agreed = Negotiated("", plan.bits, plan.bits, plan.alone, plan.alone)
             deflate = PerMessageDeflate(agreed, Deflate(threshold=3, level=1, mem_level=1), server)
-            self.session = module.DeflateSession(*arguments, deflate)
-        else:
-            self.session = module.Session(*arguments)
+        self.session = Session(server, self, self, lambda: 0.0, limits, deflate, on)
         if plan.fragment_size is not None:
-            self.session.fragment_size = plan.fragment_size
+            self.session.writer.fragment_size = plan.fragment_size
 
     def hold(self, size: int) -> None:
         """Count no memory: nothing here has a limit of it."""
 
     def receive_as(self, plan: Plan) -> None:
-        if plan.text:
-            self.session.on_text = lambda text: self.note("text", text)
-        if plan.binary:
-            self.session.on_binary = lambda data: self.note("binary", data)
+        self.session.deliver_to(
+            (lambda text: self.note("text", text)) if plan.text else None,
+            (lambda data: self.note("binary", data)) if plan.binary else None,
+        )
         if plan.streaming:
             self.session.stream_to(lambda data, opcode, final: self.note("piece", data, opcode, final))
 
@@ -159,14 +146,14 @@ class Connection:
         session = self.session
         text = payload.decode("latin-1")
         actions: dict[int, Callable[[], Any]] = {
-            19: lambda: session.send_prepared(prepare(text)),
-            20: lambda: session.send_text(text * 30),
-            21: lambda: session.send_binary(payload),
+            19: lambda: session.sender.send_prepared(prepare(text)),
+            20: lambda: session.sender.send_text(text * 30),
+            21: lambda: session.sender.send_binary(payload),
             PAUSE: session.pause,
             23: session.resume,
-            24: lambda: session.begin_message(len(payload) % 2 + 1),
-            25: lambda: session.write_part(text.encode()),
-            26: session.end_message,
+            24: lambda: session.sender.begin_message(len(payload) % 2 + 1),
+            25: lambda: session.sender.write_part(text.encode()),
+            26: session.sender.end_message,
             27: lambda: session.ping(payload * 18),
             28: lambda: session.close(1000 + len(payload), text),
             STALL: lambda: setattr(self, "free", not self.free),
@@ -239,9 +226,9 @@ class Connection:
     @property
     def state(self) -> tuple[Any, ...]:
         session = self.session
-        reason = session.reason()
+        reason = session.closing.reason()
         closes = (reason.code, reason.reason, reason.clean, reason.began, reason.sent, reason.received)
-        return self.events, repr(session.error), closes, session.ended, session.paused, session.sendable
+        return self.events, repr(session.closing.error), closes, session.ended, session.paused, session.writer.sendable
 
     @property
     def outcome(self) -> tuple[Any, ...]:
@@ -253,29 +240,28 @@ class Connection:
 def check(data: bytes) -> None:
     """Run what ``data`` says on both codecs."""
     plan = Plan(data)
-    ours, pure = (_run(module, plan, plan.steps) for module in (COMPILED, PURE))
+    ours, pure = (_run(on, plan, plan.steps) for on in (COMPILED, PURE))
     assert ours.state == pure.state, (ours.state, pure.state)
     assert ours.writes == pure.writes, (ours.writes, pure.writes)
     if plan.may_be_cut_elsewhere:
-        for module in (COMPILED, PURE):
-            whole = _run(module, plan, [(0, plan.wire)])
+        for on in (COMPILED, PURE):
+            whole = _run(on, plan, [(0, plan.wire)])
             assert (whole.outcome, whole.wire) == (ours.outcome, ours.wire), (whole.outcome, ours.outcome)
     peer = Connection(PURE, plan, not plan.server, Limits(max_message_size=None, max_fragments=None), [])
     peer.receive_as(Plan(b""))
     peer.run([(0, ours.wire)])
-    assert peer.session.error is None, peer.session.error
-    assert peer.session.received == ours.session.sent
+    assert peer.session.closing.error is None, peer.session.closing.error
+    assert peer.session.closing.received == ours.session.closing.sent
 
 
-def _run(module: Any, plan: Plan, steps: list[tuple[int, bytes]]) -> Connection:
-    connection = Connection(module, plan, plan.server, plan.limits, plan.reactions)
+def _run(on: Codec, plan: Plan, steps: list[tuple[int, bytes]]) -> Connection:
+    connection = Connection(on, plan, plan.server, plan.limits, plan.reactions)
     connection.receive_as(plan)
     return connection.run(steps)
 
 
 frames.MaskKeys.next = lambda self: KEY  # type: ignore[method-assign]
-with instrumented():
-    COMPILED, PURE = sessions_on(CompiledCodec), sessions_on(frames.FrameCodec)
+COMPILED = compiled_codec()
 
 if __name__ == "__main__":
     run(check)

@@ -12,7 +12,7 @@ from twisted_beastws import Limits, MemoryBudget, State, Timeouts, WebSocketProt
 from twisted_beastws.budget import RECEIVED, SENT, Account
 from twisted_beastws.connection.inbox import cost_of
 from twisted_beastws.wire.closing import Close
-from twisted_beastws.wire.session import HELD_OVERHEAD
+from twisted_beastws.wire.sender import HELD_OVERHEAD
 
 from .support.inside import inside
 

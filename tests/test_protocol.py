@@ -926,9 +926,9 @@ class TestSend:
 
     def test_too_long_a_ping(self, connect):
         peer = connect()
-        with pytest.raises(LocalError, match="126 octets"):
+        with pytest.raises(LocalError, match="126 bytes"):
             peer.protocol.ping(bytes(126))
-        with pytest.raises(LocalError, match="126 octets"):
+        with pytest.raises(LocalError, match="126 bytes"):
             peer.protocol.pong(bytes(126))
         assert peer.reads() == b""
 

@@ -19,7 +19,7 @@ from twisted_beastws import (
     State,
     WebSocketProtocol,
 )
-from twisted_beastws.wire.session import HELD_OVERHEAD
+from twisted_beastws.wire.sender import HELD_OVERHEAD
 
 from .support.inside import inside
 

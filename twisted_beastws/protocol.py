@@ -40,7 +40,7 @@ from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT, Opcode
 from twisted_beastws.wire.http import Request, Response
 from twisted_beastws.wire.origin import is_host
 from twisted_beastws.wire.prepared import Prepared
-from twisted_beastws.wire.session import octets_of
+from twisted_beastws.wire.sender import as_bytes
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, ITransport
@@ -298,24 +298,24 @@ class WebSocketProtocol(Protocol):
         connection is open or for more than ``Limits.max_buffered``. Text with lone surrogates raises
         UnicodeEncodeError, what is no message TypeError.
         """
-        self._websocket_connection.require_session().send(message, compress=compress)
+        self._websocket_connection.require_session().sender.send(message, compress=compress)
 
     def send_text(self, text: str | bytes, *, compress: bool | None = None) -> None:
         """Send a text message; ``bytes`` must be UTF-8 already, and are not checked. As `send` otherwise."""
         if compress is None and isinstance(text, str):
-            self._websocket_connection.require_session().send_text(text)
+            self._websocket_connection.require_session().sender.send_text(text)
         else:
-            payload = text.encode() if isinstance(text, str) else octets_of(text, "send_text() takes str or bytes")
-            self._websocket_connection.require_session().send_message(FIN_TEXT, payload, compress)
+            payload = text.encode() if isinstance(text, str) else as_bytes(text, "send_text() takes str or bytes")
+            self._websocket_connection.require_session().sender.send_message(FIN_TEXT, payload, compress)
 
     def send_binary(self, data: bytes, *, compress: bool | None = None) -> None:
         """Send a binary message. As `send` otherwise."""
         if not isinstance(data, bytes):
-            data = octets_of(data, "send_binary() takes bytes")
+            data = as_bytes(data, "send_binary() takes bytes")
         if compress is None:
-            self._websocket_connection.require_session().send_binary(data)
+            self._websocket_connection.require_session().sender.send_binary(data)
         else:
-            self._websocket_connection.require_session().send_message(FIN_BINARY, data, compress)
+            self._websocket_connection.require_session().sender.send_message(FIN_BINARY, data, compress)
 
     def message(
         self, opcode: int = Opcode.TEXT, *, compress: bool | None = None

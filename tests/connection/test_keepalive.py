@@ -16,9 +16,10 @@ NEVER = {"idle": None, "ping_interval": None, "send": None, "message": None, "cl
 
 
 class Session:
-    """What a liveness knows of a session."""
+    """The part of a session that `Liveness` uses; it is its own reader."""
 
     def __init__(self, clock: Clock) -> None:
+        self.reader = self
         self.received_at = clock.seconds()
         self.message_began_at: float | None = None
         self.pinged: list[float] = []

@@ -24,7 +24,6 @@ from twisted_beastws import (
 )
 from twisted_beastws.service.metering import ROUND_TRIPS, Meter, Traffic
 from twisted_beastws.streams.tunnel import TunnelFactory
-from twisted_beastws.wire.session import DeflateSession, Session
 
 from ..support.inside import inside
 
@@ -65,7 +64,7 @@ class Server:
 
     @property
     def traffic(self) -> Traffic:
-        return self.meter.traffic_with(self.factory.connections)
+        return self.meter.all_traffic
 
 
 @pytest.fixture
@@ -370,6 +369,8 @@ def plain(connect: Callable[..., Any]) -> Iterator[Any]:
     peer.leaves()
 
 
-def test_without_a_meter_there_is_nothing_of_it(plain: Any) -> None:
-    assert type(inside(plain.protocol).session) is Session
-    assert inside(plain.protocol).session_types == (Session, DeflateSession)
+def test_without_a_meter_messages_take_the_shortest_path(plain: Any) -> None:
+    protocol = plain.protocol
+    session = inside(protocol).session
+    assert protocol.send == session.writer.send
+    assert session.reader.on_text == protocol.text_received

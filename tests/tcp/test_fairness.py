@@ -152,7 +152,7 @@ async def test_a_flood_is_read_no_faster_than_it_is_handled(secure):
     class Slow(WebSocketProtocol):
         def text_received(self, text: str) -> None:
             # No public name shows what is left of a chunk.
-            waiting.append(len(inside(self).session._partial))
+            waiting.append(inside(self).session.reader.unparsed_size)
 
     limits = Limits(max_messages_per_turn=BUDGET)
 

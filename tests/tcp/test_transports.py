@@ -192,7 +192,7 @@ class TestSSHChannel:
             and server.close_reason.sent.code == 1013
         )
         session = inside(server).session
-        assert session is None or session.unparsed_size <= (1 << 18) + (1 << 16)
+        assert session is None or session.reader.unparsed_size <= (1 << 18) + (1 << 16)
 
 
 def test_iosim_carries_messages(clock: Clock) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import operator
 import os
@@ -119,24 +118,11 @@ def first_bad_octet(text: bytes) -> int | None:
 Event = tuple[Any, ...]
 
 
-def session_module(frame_codec: type) -> Any:
-    """`twisted_beastws.wire.session` as it stands on ``frame_codec``, whichever codec is in use here."""
-    spec = importlib.util.find_spec("twisted_beastws.wire.session")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codec, "FrameCodec", frame_codec)
-        spec.loader.exec_module(module)
-    return module
-
-
-def compiled_codec() -> type:
+def compiled_codec() -> codec.Codec:
     """The compiled codec, even where the pure one was chosen; where it was not built, the test is skipped."""
     if not codec.ACCELERATED and os.environ.get(codec.PURE_VARIABLE, "0") in ("", "0"):
         pytest.skip("THE COMPILED CODEC IS NOT TESTED: apt-get install gcc libc6-dev python3-dev, repeat pip install")
-    from twisted_beastws.wire._speedups import FrameCodec
-
-    return FrameCodec
+    return codec.compiled_codec()
 
 
 class Recorder:
@@ -161,6 +147,7 @@ class Recorder:
         binary: bool = True,
         streaming: bool = False,
         fails: bool = True,
+        on: codec.Codec = codec.IN_USE,
     ) -> None:
         self.server = server
         self.react = react
@@ -174,11 +161,11 @@ class Recorder:
         self.turns = 0
         self.tick = 0.0
         self._turn_awaited = False
-        self.session = Session(server, self, self, self.now, limits or Limits())
-        if text:
-            self.session.on_text = lambda message: self.note("text", message)
-        if binary:
-            self.session.on_binary = lambda message: self.note("binary", message)
+        self.session = Session(server, self, self, self.now, limits or Limits(), codec=on)
+        self.session.deliver_to(
+            (lambda message: self.note("text", message)) if text else None,
+            (lambda message: self.note("binary", message)) if binary else None,
+        )
         if streaming:
             self.session.stream_to(lambda data, opcode, final: self.note("piece", data, opcode, final))
 
@@ -269,12 +256,12 @@ class Recorder:
 
     @property
     def error(self) -> type[BaseException] | None:
-        return None if self.session.error is None else type(self.session.error)
+        return None if self.session.closing.error is None else type(self.session.closing.error)
 
     @property
     def outcome(self) -> tuple[Any, ...]:
         """All that must be the same however the octets were cut."""
-        reason = self.session.reason()
+        reason = self.session.closing.reason()
         closes = (reason.code, reason.reason, reason.clean, reason.began, reason.sent, reason.received)
         return self.events, self.sent, self.error, closes, self.session.ended
 

@@ -1,4 +1,4 @@
-"""Tests of a connection's budget for one turn of the reactor (`FrameCodec.set_budget`)."""
+"""Tests of a connection's budget for one turn of the reactor (`TurnBudget`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from twisted_beastws.options import Deflate, Limits
 from twisted_beastws.wire.deflate import Negotiated, PerMessageDeflate
-from twisted_beastws.wire.session import DeflateSession
+from twisted_beastws.wire.session import Session
 
 from .peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Event, Frame, Recorder, octets, to
 
@@ -93,7 +93,7 @@ class TestMessages:
 
     def test_each_chunk_of_tcp_has_its_own_budget(self, server):
         recorder = Recorder(server, THREE)
-        recorder.session.one_chunk_a_turn = True
+        recorder.session.reader.budget.one_chunk_a_turn = True
         for number in range(5):
             fed(recorder, (TEXT, b"%d" % number))
         assert (heard(recorder), recorder.turns) == (["0", "1", "2", "3", "4"], 0)
@@ -106,7 +106,7 @@ class TestMessages:
     def test_chunks_behind_a_long_one_share_its_budget(self, server, size, shared):
         """uvloop reads a socket again in the same turn when its buffer of 256 KB is full."""
         recorder = Recorder(server, THREE)
-        recorder.session.one_chunk_a_turn = True
+        recorder.session.reader.budget.one_chunk_a_turn = True
         header = len(to(server, (BINARY, bytes(size - 20)))) - (size - 20)
         for _ in range(4):
             fed(recorder, (BINARY, bytes(size - header)))
@@ -129,7 +129,7 @@ class TestMessages:
 
     def test_a_thousand_echoes_are_one_write_by_default(self, server):
         def echo(recorder: Recorder, event: Event) -> None:
-            recorder.session.send_text(event[1])
+            recorder.session.sender.send_text(event[1])
 
         recorder = fed(Recorder(server, react=echo), *texts(1001))
         assert (len(recorder.writes), len(recorder.sent)) == (1, 1000)
@@ -213,10 +213,10 @@ def deflating(server: bool, limits: Limits, streaming: bool = False) -> Recorder
     recorder = Recorder(server, limits, streaming=streaming)
     plain = recorder.session
     deflate = PerMessageDeflate(AGREED, Deflate(), server)
-    recorder.session = DeflateSession(server, recorder, recorder, recorder.now, limits, deflate)
-    recorder.session.on_text, recorder.session.on_binary = plain.on_text, plain.on_binary
-    if plain.on_fragment is not None:
-        recorder.session.stream_to(plain.on_fragment)
+    recorder.session = Session(server, recorder, recorder, recorder.now, limits, deflate)
+    recorder.session.deliver_to(plain.reader.on_text, plain.reader.on_binary)
+    if plain.assembler.on_fragment is not None:
+        recorder.session.stream_to(plain.assembler.on_fragment)
     return recorder
 
 
@@ -257,7 +257,7 @@ class TestWaiting:
 
     def test_sending_goes_on(self, server):
         recorder = fed(Recorder(server, THREE), *texts(5))
-        recorder.session.send_text("meanwhile")
+        recorder.session.sender.send_text("meanwhile")
         assert recorder.sent == [Frame(TEXT, b"meanwhile")]
 
     def test_a_close_of_ours_finds_the_answer_in_its_turn(self, server):
@@ -266,7 +266,7 @@ class TestWaiting:
         assert not recorder.session.ended
         recorder.take_turns()
         assert heard(recorder) == ["0", "1", "2", "ended"]
-        assert recorder.session.clean
+        assert recorder.session.closing.clean
 
     def test_what_is_thrown_away_behind_a_close_counts_as_well(self, server):
         recorder = Recorder(server, THREE)

@@ -22,20 +22,19 @@ KEY = b"\x01\x82\x43\xc4"
 
 
 @pytest.fixture(scope="module")
-def sessions() -> list[Any]:
-    return [peer.session_module(kind).Session for kind in (peer.compiled_codec(), frames.FrameCodec)]
+def codecs() -> list[codec.Codec]:
+    return [peer.compiled_codec(), codec.PURE]
 
 
-def outcome(session: Any, server: bool, chunks: list[bytes], limits: Limits, react: Any, tick: float) -> Any:
+def outcome(on: codec.Codec, server: bool, chunks: list[bytes], limits: Limits, react: Any, tick: float) -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(peer, "Session", session)
         patch.setattr(frames.MaskKeys, "next", lambda self: KEY)
-        recorder = peer.Recorder(server, limits, react)
+        recorder = peer.Recorder(server, limits, react, on=on)
         recorder.tick = tick
         recorder.feed(*chunks)
     events = [(event[0], *map(str, event[1:])) for event in recorder.events]
     turns = recorder.turns, recorder.times_asked
-    return events, recorder.writes, turns, repr(recorder.session.error), recorder.session.reason().code
+    return events, recorder.writes, turns, repr(recorder.session.closing.error), recorder.session.closing.reason().code
 
 
 FRAMES = st.builds(
@@ -54,7 +53,7 @@ FRAMES = st.builds(
 class TestSameResults:
     @given(st.data())
     @settings(max_examples=400, deadline=None)
-    def test_for_any_octets_in_any_chunks(self, sessions: list[Any], data: st.DataObject) -> None:
+    def test_for_any_octets_in_any_chunks(self, codecs: list[codec.Codec], data: st.DataObject) -> None:
         server = data.draw(st.booleans())
         wire = peer.to(server, *data.draw(st.lists(FRAMES, max_size=8))) + data.draw(st.binary(max_size=20))
         chunks = peer.cut(wire, data.draw(st.lists(st.integers(0, max(len(wire), 1)), max_size=12)))
@@ -75,9 +74,9 @@ class TestSameResults:
                 step = next(steps, None)
                 session = recorder.session
                 if step == "echo" and event[0] == "text":
-                    session.send_text(event[1])
+                    session.sender.send_text(event[1])
                 elif step == "echo" and event[0] == "binary":
-                    session.send_binary(event[1])
+                    session.sender.send_binary(event[1])
                 elif step == "pause":
                     session.pause()
                 elif step == "raise" and event[0] in ("text", "binary"):
@@ -88,24 +87,24 @@ class TestSameResults:
 
             return react
 
-        compiled, pure = (outcome(session, server, chunks, limits, reaction(), tick) for session in sessions)
+        compiled, pure = (outcome(on, server, chunks, limits, reaction(), tick) for on in codecs)
         assert compiled == pure
 
     @given(st.integers(0, 255), st.binary(max_size=300), st.one_of(st.none(), st.binary(min_size=4, max_size=4)))
-    def test_of_encode_frame(self, sessions: list[Any], first: int, payload: bytes, key: bytes | None) -> None:
+    def test_of_encode_frame(self, codecs: list[codec.Codec], first: int, payload: bytes, key: bytes | None) -> None:
         from twisted_beastws.wire import _speedups
 
         assert _speedups.encode_frame(first, payload, key) == frames.encode_frame(first, payload, key)
 
     @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 125, 126, 65535, 65536, 100001])
-    def test_of_sizes(self, sessions: list[Any], size: int) -> None:
+    def test_of_sizes(self, codecs: list[codec.Codec], size: int) -> None:
         from twisted_beastws.wire import _speedups
 
         payload = bytes(range(256)) * (size // 256 + 1)
         assert _speedups.apply_mask(payload[:size], KEY) == frames.apply_mask(payload[:size], KEY)
         assert _speedups.encode_frame(0x82, payload[:size], KEY) == frames.encode_frame(0x82, payload[:size], KEY)
 
-    def test_a_key_of_another_size_is_refused(self, sessions: list[Any]) -> None:
+    def test_a_key_of_another_size_is_refused(self, codecs: list[codec.Codec]) -> None:
         from twisted_beastws.wire import _speedups
 
         for key in (b"", b"abc", b"abcde"):
@@ -115,7 +114,9 @@ class TestSameResults:
 
 class TestChoice:
     @pytest.mark.parametrize(("value", "pure"), [(None, False), ("", False), ("0", False), ("1", True)])
-    def test_is_the_environment_s(self, sessions: list[Any], value: str | None, pure: bool, tmp_path: Path) -> None:
+    def test_is_the_environment_s(
+        self, codecs: list[codec.Codec], value: str | None, pure: bool, tmp_path: Path
+    ) -> None:
         environment = {name: text for name, text in os.environ.items() if name != codec.PURE_VARIABLE}
         if value is not None:
             environment[codec.PURE_VARIABLE] = value

@@ -30,7 +30,7 @@ from twisted_beastws.wire.deflate import (
     parse_extensions,
 )
 from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT
-from twisted_beastws.wire.session import DeflateSession
+from twisted_beastws.wire.session import Session
 
 from . import peer
 from .peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Event, Frame, octets, to
@@ -625,17 +625,18 @@ def test_round_trip(options: Deflate, server: bool, messages: list[bytes]) -> No
 class Recorder(peer.Recorder):
     """As the plain one, with compression agreed on by both ends' having ``options``."""
 
-    session: DeflateSession
+    session: Session
 
     def __init__(
         self, server: bool = True, limits: Limits | None = None, *args: Any, options: Deflate = DEFAULTS, **more: Any
     ) -> None:
         super().__init__(server, limits, *args, **more)
         plain = self.session
-        self.session = DeflateSession(server, self, self, self.now, limits or Limits(), codec(options, server))
-        self.session.on_text, self.session.on_binary = plain.on_text, plain.on_binary
-        if plain.on_fragment is not None:
-            self.session.stream_to(plain.on_fragment)
+        self.deflate = codec(options, server)
+        self.session = Session(server, self, self, self.now, limits or Limits(), self.deflate)
+        self.session.deliver_to(plain.reader.on_text, plain.reader.on_binary)
+        if plain.assembler.on_fragment is not None:
+            self.session.stream_to(plain.assembler.on_fragment)
 
 
 def compressed(payload: bytes, opcode: int = TEXT, fin: bool = True) -> Frame:
@@ -748,7 +749,7 @@ class TestReceiving:
 
     def test_the_error_names_the_limit(self, server: bool) -> None:
         recorder = Recorder(server, Limits(max_message_size=16)).receive(compressed(bomb(17)))
-        assert "max_message_size is 16" in str(recorder.session.error)
+        assert "max_message_size is 16" in str(recorder.session.closing.error)
 
     def test_the_frames_limit_is_on_what_is_sent(self, server: bool) -> None:
         (payload,) = deflated(bytes(10_000))
@@ -814,7 +815,7 @@ class TestReceiving:
         recorder = Recorder(server)
         recorder.session.close(1000)
         recorder.receive(compressed(b"\xff\xff"), *fragmented(bomb(1 << 21), 5), Frame(TEXT, b"x"), *close(1000))
-        assert recorder.session.clean
+        assert recorder.session.closing.clean
         assert recorder.error is None
         assert recorder.events == [("ended",)]
 
@@ -823,7 +824,7 @@ class TestReceiving:
         recorder = Recorder(server).receive(first)
         recorder.session.close(1000)
         recorder.receive(last, compressed(HELLO), *close(1000))
-        assert (recorder.events, recorder.session.clean) == ([("ended",)], True)
+        assert (recorder.events, recorder.session.closing.clean) == ([("ended",)], True)
 
 
 class TestStreaming:
@@ -901,7 +902,7 @@ class TestStreaming:
         recorder = Recorder(server, Limits(max_message_size=2 * SLICE), leave, streaming=True)
         recorder.receive(compressed(bomb(9 * SLICE), BINARY), Frame(TEXT, b"hello"), *close(1000))
         assert [event[0] for event in recorder.events] == ["piece", "ended"]
-        assert recorder.session.clean
+        assert recorder.session.closing.clean
         assert recorder.error is None
 
     def test_closing_while_paused(self, server: bool) -> None:
@@ -909,7 +910,7 @@ class TestStreaming:
         recorder.receive(compressed(bomb(5 * SLICE), BINARY), Frame(TEXT, b"hello"), *close(1000))
         recorder.session.close(1000)
         assert [event[0] for event in recorder.events] == ["piece", "ended"]
-        assert recorder.session.clean
+        assert recorder.session.closing.clean
 
     def test_hook_that_fails_between_pieces(self, server: bool) -> None:
         def fail(recorder: peer.Recorder, event: Event) -> None:
@@ -947,12 +948,12 @@ class TestSending:
     def test_beasts_table(self, server: bool) -> None:
         recorder = self.send(server)
         for text in ("", "hello", "hello"):
-            recorder.session.send_text(text)
+            recorder.session.sender.send_text(text)
         assert recorder.sent == [compressed(b"\0"), compressed(HELLO), compressed(HELLO_AGAIN)]
         # Beast cuts what it compresses at its write buffer's size; here a message is a frame.
         data = noise(300)
         recorder = self.send(server)
-        recorder.session.send_binary(data)
+        recorder.session.sender.send_binary(data)
         (frame,) = recorder.sent
         assert (frame.opcode, frame.fin, frame.rsv) == (BINARY, True, 4)
         assert zlib.decompressobj(-15).decompress(frame.payload + TAIL) == data
@@ -960,37 +961,37 @@ class TestSending:
     def test_octets(self) -> None:
         recorder = self.send(True)
         for text in ("", "hello", "hello"):
-            recorder.session.send_text(text)
+            recorder.session.sender.send_text(text)
         assert recorder.wire == bytes.fromhex("c10100 c107ca48cdc9c90700 c105ca00110000")
 
     def test_threshold(self, server: bool) -> None:
         recorder = self.send(server, Deflate(threshold=5))
         for text in ("hell", "hello"):
-            recorder.session.send_text(text)
+            recorder.session.sender.send_text(text)
         # Octets count, not characters.
-        recorder.session.send_text("€€")
-        recorder.session.send_binary(b"hell")
+        recorder.session.sender.send_text("€€")
+        recorder.session.sender.send_binary(b"hell")
         assert [(frame.rsv, frame.opcode) for frame in recorder.sent] == [(0, TEXT), (4, TEXT), (4, TEXT), (0, BINARY)]
         assert recorder.sent[1] == compressed(HELLO)
 
     def test_choice(self, server: bool) -> None:
         recorder = self.send(server, Deflate(threshold=5))
-        recorder.session.send_message(FIN_TEXT, b"hello", False)
-        recorder.session.send_message(FIN_TEXT, b"hell", True)
-        recorder.session.send_message(FIN_BINARY, b"hell", None)
+        recorder.session.sender.send_message(FIN_TEXT, b"hello", False)
+        recorder.session.sender.send_message(FIN_TEXT, b"hell", True)
+        recorder.session.sender.send_message(FIN_BINARY, b"hell", None)
         assert [frame.rsv for frame in recorder.sent] == [0, 4, 0]
         assert recorder.sent[0] == Frame(TEXT, b"hello")
 
     def test_choice_without_an_agreement(self, server: bool) -> None:
         recorder = peer.Recorder(server)
         for compress in (None, False, True):
-            recorder.session.send_message(FIN_TEXT, b"hello", compress)
+            recorder.session.sender.send_message(FIN_TEXT, b"hello", compress)
         assert recorder.sent == [Frame(TEXT, b"hello")] * 3
 
     def test_an_uncompressed_message_leaves_the_context(self, server: bool) -> None:
         recorder = self.send(server)
         for compress in (True, False, True):
-            recorder.session.send_message(FIN_TEXT, b"hello", compress)
+            recorder.session.sender.send_message(FIN_TEXT, b"hello", compress)
         assert [frame.payload for frame in recorder.sent] == [HELLO, b"hello", HELLO_AGAIN]
 
     def test_control_frames_are_not_compressed(self, server: bool) -> None:
@@ -1004,14 +1005,17 @@ class TestSending:
     def test_after_a_close(self, server: bool) -> None:
         recorder = self.send(server)
         recorder.session.close(1000)
-        for send in (recorder.session.send_text, lambda text: recorder.session.send_binary(text.encode())):
+        for send in (
+            recorder.session.sender.send_text,
+            lambda text: recorder.session.sender.send_binary(text.encode()),
+        ):
             with pytest.raises(errors.ConnectionClosed):
                 send("hello")
-        assert recorder.session.deflate.compress(b"hello") == HELLO
+        assert recorder.deflate.compress(b"hello") == HELLO
 
     def test_gathered_while_a_chunk_is_fed(self, server: bool) -> None:
         def echo(recorder: peer.Recorder, event: Event) -> None:
-            recorder.session.send_text(event[1])
+            recorder.session.sender.send_text(event[1])
 
         recorder = Recorder(server, None, echo).receive(compressed(HELLO), compressed(HELLO_AGAIN))
         assert len(recorder.writes) == 1
@@ -1024,12 +1028,12 @@ class TestSending:
         def refuse(data: bytes) -> None:
             raise errors.BufferFull("full")
 
-        recorder.session.send_text("hello")
+        recorder.session.sender.send_text("hello")
         recorder.write = refuse  # type: ignore[method-assign]
         with pytest.raises(errors.BufferFull):
-            recorder.session.send_text("goodbye")
+            recorder.session.sender.send_text("goodbye")
         recorder.write = take  # type: ignore[method-assign]
-        recorder.session.send_text("goodbye")
+        recorder.session.sender.send_text("goodbye")
         receiver = codec(server=not server)
         assert [inflate(receiver, frame.payload) for frame in recorder.sent] == [b"hello", b"goodbye"]
 
@@ -1038,7 +1042,7 @@ class TestSending:
         recorder = Recorder(server, Limits(slow_reader=policy))
         for free in (True, False, False, True, True):
             recorder.free = free
-            recorder.session.send_text("hello")
+            recorder.session.sender.send_text("hello")
         lengths = [len(frame.payload) for frame in recorder.sent]
         assert lengths == ([7, 5, 7, 7, 5] if policy == "drop" else [7, 5, 4, 4, 4])
         if policy == "drop":
@@ -1057,35 +1061,35 @@ class TestStreamingOut:
 
     def test_small_parts_leave_as_one_frame(self, server: bool) -> None:
         recorder = Recorder(server)
-        recorder.session.begin_message(TEXT)
+        recorder.session.sender.begin_message(TEXT)
         for part in (b"hel", b"", b"lo"):
-            recorder.session.write_part(part)
+            recorder.session.sender.write_part(part)
         assert recorder.sent == []
-        recorder.session.end_message()
+        recorder.session.sender.end_message()
         # As Beast, of which nothing leaves before the end either.
         assert recorder.sent == [compressed(HELLO)]
-        recorder.session.send_text("hello")
+        recorder.session.sender.send_text("hello")
         assert recorder.sent[1:] == [compressed(HELLO_AGAIN)]
 
     def test_empty(self, server: bool) -> None:
         recorder = Recorder(server)
         for parts in ([], [b""]):
-            recorder.session.begin_message(BINARY)
+            recorder.session.sender.begin_message(BINARY)
             for part in parts:
-                recorder.session.write_part(part)
-            recorder.session.end_message()
+                recorder.session.sender.write_part(part)
+            recorder.session.sender.end_message()
         assert recorder.sent == [compressed(b"\0", BINARY)] * 2
 
     @pytest.mark.parametrize("compress", [None, True, False])
     def test_long_parts(self, compress: bool | None, server: bool) -> None:
         recorder = Recorder(server)
-        recorder.session.begin_message(BINARY, compress)
+        recorder.session.sender.begin_message(BINARY, compress)
         parts = [noise(size) for size in (100_000, 1, 70_000)]
         for part in parts:
-            recorder.session.write_part(part)
+            recorder.session.sender.write_part(part)
             recorder.session.ping(b"between")
-        recorder.session.send_text("behind")
-        recorder.session.end_message()
+        recorder.session.sender.send_text("behind")
+        recorder.session.sender.end_message()
         frames = [frame for frame in recorder.sent if frame.opcode != PING]
         assert [frame.rsv for frame in frames] == [0 if compress is False else 4] + [0] * (len(frames) - 2) + [4]
         assert [frame.fin for frame in frames] == [False] * (len(frames) - 2) + [True, True]
@@ -1101,37 +1105,37 @@ class TestStreamingOut:
             raise errors.BufferFull("full")
 
         first, second = noise(5000), noise(5001)
-        recorder.session.begin_message(BINARY)
-        recorder.session.write_part(first)
+        recorder.session.sender.begin_message(BINARY)
+        recorder.session.sender.write_part(first)
         recorder.admits_part = refuse  # type: ignore[method-assign]
         for _ in range(3):
             with pytest.raises(errors.BufferFull):
-                recorder.session.write_part(second)
+                recorder.session.sender.write_part(second)
         recorder.admits_part = admit  # type: ignore[method-assign]
-        recorder.session.write_part(second)
+        recorder.session.sender.write_part(second)
         recorder.admits_part = refuse  # type: ignore[method-assign]
         # What zlib holds back is not refused: the message would be lost.
-        recorder.session.end_message()
+        recorder.session.sender.end_message()
         receiver = Recorder(not server).receive(*recorder.sent)
         assert receiver.events == [("binary", first + second)]
 
     def test_the_rest_goes_behind_the_parts(self, server: bool) -> None:
         recorder = Recorder(server)
         for parts, rest in (([b"hel"], b"lo"), ([], b"hello"), ([b"hello"], b"")):
-            recorder.session.begin_message(TEXT)
+            recorder.session.sender.begin_message(TEXT)
             for part in parts:
-                recorder.session.write_part(part)
-            recorder.session.end_message(rest)
+                recorder.session.sender.write_part(part)
+            recorder.session.sender.end_message(rest)
         assert Recorder(not server).feed(recorder.wire).events == HELLO_TEXT * 3
 
     @pytest.mark.parametrize("policy", ["drop", "close"])
     def test_what_was_held_may_be_dropped_yet(self, policy: Any, server: bool) -> None:
         recorder = Recorder(server, Limits(slow_reader=policy))
-        recorder.session.begin_message(TEXT, False)
-        recorder.session.send_text("hello")
-        recorder.session.send_text("hello")
+        recorder.session.sender.begin_message(TEXT, False)
+        recorder.session.sender.send_text("hello")
+        recorder.session.sender.send_text("hello")
         recorder.free = False
-        recorder.session.end_message()
+        recorder.session.sender.end_message()
         assert [len(frame.payload) for frame in recorder.sent] == ([0, 7, 7] if policy == "drop" else [0, 7, 5])
 
     # Gathered, written alone, and in fragments.
@@ -1145,27 +1149,27 @@ class TestStreamingOut:
                 super().write(data)
                 if inner:
                     self.free = False
-                    self.session.send_binary(inner.pop())
+                    self.session.sender.send_binary(inner.pop())
 
         def react(recorder: peer.Recorder, event: Event) -> None:
             for message in messages[1:3]:
-                recorder.session.send_binary(message)
+                recorder.session.sender.send_binary(message)
 
         inner: list[bytes] = []
         recorder = Reentrant(server, react=react)
-        recorder.session.send_binary(messages[0])
+        recorder.session.sender.send_binary(messages[0])
         inner.append(messages[3])
         recorder.receive(Frame(TEXT))
-        recorder.session.send_binary(messages[4])
+        recorder.session.sender.send_binary(messages[4])
         received = Recorder(not server).feed(recorder.wire).events
         assert sorted(received) == sorted(("binary", message) for message in messages)
 
     def test_closing_inside_it(self, server: bool) -> None:
         recorder = Recorder(server)
-        recorder.session.begin_message(TEXT)
-        recorder.session.write_part(b"hel")
+        recorder.session.sender.begin_message(TEXT)
+        recorder.session.sender.write_part(b"hel")
         recorder.session.close(1000)
-        for more in (lambda: recorder.session.write_part(b"l"), recorder.session.end_message):
+        for more in (lambda: recorder.session.sender.write_part(b"l"), recorder.session.sender.end_message):
             with pytest.raises(errors.ConnectionClosed):
                 more()
         assert recorder.sent == close(1000)
@@ -1175,10 +1179,10 @@ class TestStreamingOut:
     def test_any_parts(self, server: bool, options: Deflate, messages: list[list[bytes]]) -> None:
         sender, receiver = Recorder(server, options=options), Recorder(not server, options=options)
         for parts in messages:
-            sender.session.begin_message(BINARY)
+            sender.session.sender.begin_message(BINARY)
             for part in parts:
-                sender.session.write_part(part)
-            sender.session.end_message()
+                sender.session.sender.write_part(part)
+            sender.session.sender.end_message()
         receiver.feed(sender.wire)
         assert receiver.events == [("binary", b"".join(parts)) for parts in messages]
 
@@ -1227,7 +1231,9 @@ def test_both_roles_any_operations_any_chunks(
         text = isinstance(message, str)
         before = len(sender.sent)
         compress = operation[2] if operation[0] == "send" else operation[3]
-        sender.session.send_message(FIN_TEXT if text else FIN_BINARY, message.encode() if text else message, compress)
+        sender.session.sender.send_message(
+            FIN_TEXT if text else FIN_BINARY, message.encode() if text else message, compress
+        )
         (frame,) = sender.sent[before:]
         pieces = [frame]
         if operation[0] == "parts":

@@ -159,32 +159,32 @@ class TestSend:
     @pytest.mark.parametrize("size", LENGTHS)
     def test_binary(self, server, size):
         recorder = Recorder(server)
-        recorder.session.send_binary(pattern(size))
+        recorder.session.sender.send_binary(pattern(size))
         assert recorder.sent == [Frame(BINARY, pattern(size))]
 
     def test_text(self, server):
         recorder = Recorder(server)
-        recorder.session.send_text("h\u00e9\u20ac\U0001f600\0\r\n")
+        recorder.session.sender.send_text("h\u00e9\u20ac\U0001f600\0\r\n")
         assert recorder.sent == [Frame(TEXT, b"h\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\0\r\n")]
 
     def test_text_that_utf8_has_no_octets_for(self, server):
         recorder = Recorder(server)
         with pytest.raises(UnicodeEncodeError):
-            recorder.session.send_text("\ud800")
+            recorder.session.sender.send_text("\ud800")
         assert recorder.writes == []
 
     def test_frame(self, server):
         recorder = Recorder(server)
-        recorder.session.send_frame(Opcode.TEXT, b"h")
-        recorder.session.send_frame(Opcode.CONTINUATION, b"")
-        recorder.session.send_frame(FIN | Opcode.CONTINUATION, b"i")
+        recorder.session.writer.send_frame(Opcode.TEXT, b"h")
+        recorder.session.writer.send_frame(Opcode.CONTINUATION, b"")
+        recorder.session.writer.send_frame(FIN | Opcode.CONTINUATION, b"i")
         assert recorder.sent == [Frame(TEXT, b"h", False), Frame(CONTINUATION, b"", False), Frame(CONTINUATION, b"i")]
 
     def test_a_client_masks_each_frame_with_another_key(self):
         """RFC 6455 §5.3"""
         recorder = Recorder(server=False)
         for _ in range(100):
-            recorder.session.send_binary(b"")
+            recorder.session.sender.send_binary(b"")
         keys = [data[2:6] for _, data in recorder.writes]
         assert len(set(keys)) > 95
         assert bytes(4) not in keys
@@ -196,9 +196,9 @@ class TestGather:
     @staticmethod
     def echo(recorder: Recorder, event: Event) -> None:
         if event[0] == "text":
-            recorder.session.send_text(event[1])
+            recorder.session.sender.send_text(event[1])
         elif event[0] == "binary":
-            recorder.session.send_binary(event[1])
+            recorder.session.sender.send_binary(event[1])
 
     def test_one_write_a_chunk(self, server):
         recorder = Recorder(server, react=self.echo)
@@ -231,7 +231,7 @@ class TestGather:
 
     def test_what_was_sent_before_a_hook_raised_leaves(self, server):
         def send_and_raise(recorder: Recorder, event: Event) -> None:
-            recorder.session.send_text("sent")
+            recorder.session.sender.send_text("sent")
             raise KeyError
 
         recorder = Recorder(server, react=send_and_raise).receive((TEXT, b"one"), (TEXT, b"two"))
@@ -240,7 +240,7 @@ class TestGather:
 
     def test_what_a_resumed_session_sends(self, server):
         def react(recorder: Recorder, event: Event) -> None:
-            recorder.session.send_text(event[1])
+            recorder.session.sender.send_text(event[1])
             if event[1] == "one":
                 recorder.session.pause()
 
@@ -252,14 +252,14 @@ class TestGather:
 
     def test_nothing_is_gathered_outside_a_chunk(self, server):
         recorder = Recorder(server)
-        recorder.session.send_text("one")
+        recorder.session.sender.send_text("one")
         recorder.session.ping(b"two")
         recorder.session.pong(b"three")
-        recorder.session.send_binary(b"four")
+        recorder.session.sender.send_binary(b"four")
         recorder.session.close()
         assert [opcode for opcode, _ in recorder.writes] == [0, PING, PONG, 0, CLOSE]
         assert [frame.opcode for frame in recorder.sent] == [TEXT, PING, PONG, BINARY, CLOSE]
-        assert recorder.session.gathered_size == 0
+        assert recorder.session.writer.gathered_size == 0
 
     def test_what_is_short_or_gathered_leaves_at_once_if_it_can(self, server):
         gone: list[bytes] = []
@@ -270,15 +270,15 @@ class TestGather:
             return len(frame)
 
         recorder.at_once = at_once
-        recorder.session.send_text("one")
+        recorder.session.sender.send_text("one")
         recorder.session.ping(b"two")
-        recorder.session.send_prepared(prepare(b"three"))
+        recorder.session.sender.send_prepared(prepare(b"three"))
         sent = decode(b"".join(gone), masked=not server)
         assert [frame.payload for frame in sent] == [b"one", b"two", b"three"]
         assert len(gone) == 3 and recorder.writes == []
         recorder.receive((TEXT, b"four"), (TEXT, b"five"))
         assert [frame.payload for frame in decode(gone[3], masked=not server)] == [b"four", b"five"]
-        recorder.session.send_binary(bytes(GATHER_LIMIT))
+        recorder.session.sender.send_binary(bytes(GATHER_LIMIT))
         assert len(gone) == 4 and len(recorder.writes) == 1
 
     @pytest.mark.parametrize("gathered", [False, True])
@@ -296,7 +296,7 @@ class TestGather:
         if gathered:
             recorder.receive((TEXT, b"hello"))
         else:
-            recorder.session.send_text("hello")
+            recorder.session.sender.send_text("hello")
         ((_, rest),) = recorder.writes
         assert decode(b"".join(gone) + rest, masked=not server) == [Frame(TEXT, b"hello")]
         assert len(gone) == (room is not None)
@@ -322,11 +322,11 @@ class TestGather:
 
         def react(recorder: Recorder, event: Event) -> None:
             self.echo(recorder, event)
-            sizes.append(recorder.session.gathered_size)
+            sizes.append(recorder.session.writer.gathered_size)
 
         recorder = Recorder(react=react).receive((TEXT, b"one"), (BINARY, pattern(200)))
         assert sizes == [5, 5 + 204]
-        assert recorder.session.gathered_size == 0
+        assert recorder.session.writer.gathered_size == 0
 
     def test_64_kib_are_written_at_once(self, server):
         """Whatever is gathered beyond 64 KiB would only wait."""
@@ -370,8 +370,8 @@ class TestGather:
                 self.session.close()
 
         def react(recorder: Recorder, event: Event) -> None:
-            recorder.session.send_binary(bytes(size))
-            recorder.session.send_binary(bytes(size))
+            recorder.session.sender.send_binary(bytes(size))
+            recorder.session.sender.send_binary(bytes(size))
 
         recorder = Closing(server, react=react).receive((TEXT, b"go"))
         assert recorder.sent == [Frame(BINARY, bytes(size)), Frame(BINARY, bytes(size)), Frame(CLOSE, b"\x03\xe8")]
@@ -449,7 +449,7 @@ class TestReceive:
         recorder.time = 7.5
         recorder.receive((TEXT, b"one"))
         assert recorder.times_asked == asked + 2
-        assert recorder.session.received_at == 7.5
+        assert recorder.session.reader.received_at == 7.5
 
     def test_the_clock_is_asked_once_in_16_frames_of_a_long_chunk(self, server):
         recorder = Recorder(server)
@@ -462,7 +462,7 @@ class TestReceive:
         recorder = Recorder(server)
         recorder.time = 9.0
         recorder.feed(b"\x81")
-        assert recorder.session.received_at == 9.0
+        assert recorder.session.reader.received_at == 9.0
 
 
 def frame(opcode: int, payload: bytes = b"", fin: bool = True, rsv: int = 0) -> Callable[[bool], bytes]:
@@ -578,7 +578,7 @@ class TestFaults:
         if server:
             assert recorder.wire == bytes.fromhex(CLOSE_SENT[error.close_code])
         assert recorder.sent == [Frame(CLOSE, error.close_code.to_bytes(2, "big"))]
-        reason = recorder.session.reason()
+        reason = recorder.session.closing.reason()
         assert (reason.code, reason.clean, reason.began, reason.received) == (1006, False, "local", None)
         assert (reason.sent, type(reason.error)) == ((error.close_code, ""), error)
 
@@ -878,8 +878,8 @@ def follow(script: list[str]) -> Callable[[Recorder, Event], object]:
     def react(recorder: Recorder, event: Event) -> object:
         session = recorder.session
         match next(steps, ""):
-            case "send" if session.sendable:
-                session.send_text("sent in a hook")
+            case "send" if session.writer.sendable:
+                session.sender.send_text("sent in a hook")
             case "pause":
                 session.pause()
             case "stop":
@@ -903,9 +903,9 @@ class TestRoundTrip:
         writer, reader = Recorder(server), Recorder(not server)
         for message in sent:
             if isinstance(message, str):
-                writer.session.send_text(message)
+                writer.session.sender.send_text(message)
             else:
-                writer.session.send_binary(message)
+                writer.session.sender.send_binary(message)
             writer.session.ping(b"between")
         writer.session.close(4000, "done")
         reader.feed(*cut(writer.wire, places))
@@ -915,8 +915,8 @@ class TestRoundTrip:
         assert reader.events == [*expected, ("ended",)]
         writer.feed(reader.wire)
         assert writer.events == [("pong", b"between")] * len(sent) + [("ended",)]
-        assert writer.session.reason().clean
-        assert reader.session.reason().clean
+        assert writer.session.closing.reason().clean
+        assert reader.session.closing.reason().clean
 
     @settings(deadline=None)
     @given(ROLES, st.lists(messages(), max_size=5), PLACES)
@@ -941,7 +941,7 @@ def cpu_time(chunks: list[bytes], rounds: int = 3) -> float:
     for _ in range(rounds):
         messages: list[str | bytes] = []
         recorder = Recorder(limits=UNLIMITED)
-        recorder.session.on_text = recorder.session.on_binary = messages.append
+        recorder.session.reader.on_text = recorder.session.reader.on_binary = messages.append
         start = time.process_time()
         recorder.feed(*chunks)
         best = min(best, time.process_time() - start)

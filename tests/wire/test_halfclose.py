@@ -38,11 +38,11 @@ def pieces(recorder: Recorder) -> bytes:
 class TestWeEndFirst:
     def test_a_close_frame_is_the_last_that_leaves(self, server):
         halves = Halves(server)
-        halves.session.send_binary(b"last")
+        halves.session.sender.send_binary(b"last")
         halves.session.half_close()
         halves.session.half_close()
         assert halves.sent == [Frame(BINARY, b"last"), Frame(CLOSE, NORMAL)]
-        assert halves.session.closed and not halves.session.ended
+        assert halves.session.writer.closed and not halves.session.ended
 
     @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
     def test_what_comes_before_the_peers_is_delivered(self, server, split):
@@ -52,7 +52,7 @@ class TestWeEndFirst:
         assert pieces(halves) == b"abc"
         assert halves.events[-2:] == [READ_ENDED, ENDED]
         assert halves.sent == [Frame(CLOSE, NORMAL)]
-        assert halves.session.reason() == CloseReason(1000, "", True, "local", Close(1000), Close(1000))
+        assert halves.session.closing.reason() == CloseReason(1000, "", True, "local", Close(1000), Close(1000))
 
     def test_nobody_is_told_who_cannot_tell_halves(self):
         halves = Halves(half_closeable=False)
@@ -107,7 +107,7 @@ class TestWeEndFirst:
         halves.session.half_close()
         halves.receive((CLOSE, b"\x03\xf3"))
         assert halves.events == [ENDED]
-        assert halves.session.reason().code == 1011
+        assert halves.session.closing.reason().code == 1011
 
     def test_behind_the_end_it_does_nothing(self):
         halves = Halves()
@@ -121,11 +121,11 @@ class TestThePeerEndsFirst:
     def test_we_go_on_sending(self, server, payload):
         halves = Halves(server).receive((BINARY, b"a"), (CLOSE, payload))
         assert halves.events == [("piece", b"a", True), READ_ENDED]
-        halves.session.send_binary(b"more")
+        halves.session.sender.send_binary(b"more")
         halves.session.close()
         assert halves.events[-1] == ENDED
         assert halves.sent == [Frame(BINARY, b"more"), Frame(CLOSE, payload or NORMAL)]
-        reason = halves.session.reason()
+        reason = halves.session.closing.reason()
         assert (reason.clean, reason.began) == (True, "peer")
 
     def test_half_closing_then_is_closing(self):
@@ -160,7 +160,7 @@ class TestThePeerEndsFirst:
         halves = Halves().receive((CLOSE, NORMAL))
         halves.session.lost(ConnectionError("cut"))
         assert halves.events == [READ_ENDED, ENDED]
-        reason = halves.session.reason()
+        reason = halves.session.closing.reason()
         assert (reason.code, reason.clean, str(reason.error)) == (1000, False, "cut")
 
 
@@ -172,4 +172,4 @@ class TestAsAnyOther:
         halves.receive((BINARY, b"late"), (CLOSE, b"\x03\xe9"))
         assert halves.sent == [Frame(PONG, b"?"), Frame(CLOSE, b"\x03\xe9bye")]
         assert pieces(halves) == b"abc"
-        assert halves.session.reason().began == "local"
+        assert halves.session.closing.reason().began == "local"

@@ -21,11 +21,12 @@ from hypothesis.stateful import (
 
 from twisted_beastws.errors import BufferFull, ConnectionClosed, LocalError
 from twisted_beastws.options import Deflate, Limits
-from twisted_beastws.wire import frames
 from twisted_beastws.wire.closing import Close
+from twisted_beastws.wire.codec import PURE, Codec
 from twisted_beastws.wire.deflate import PerMessageDeflate, accept_offer, check_answer, offer
 from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT
 from twisted_beastws.wire.prepared import prepare
+from twisted_beastws.wire.session import Session
 
 from . import peer
 from .peer import BINARY, PING, TEXT, Event
@@ -49,16 +50,13 @@ class End(peer.Recorder):
 
     other: End
 
-    def __init__(self, module: Any, server: bool, limits: Limits, deflate: PerMessageDeflate | None, streaming: bool):
+    def __init__(self, on: Codec, server: bool, limits: Limits, deflate: PerMessageDeflate | None, streaming: bool):
         super().__init__(server, limits, type(self).answer, streaming=streaming)
         plain = self.session
-        if deflate is None:
-            self.session = module.Session(server, self, self, self.now, limits)
-        else:
-            self.session = module.DeflateSession(server, self, self, self.now, limits, deflate)
-        self.session.on_text, self.session.on_binary = plain.on_text, plain.on_binary
-        if plain.on_fragment is not None:
-            self.session.stream_to(plain.on_fragment)
+        self.session = Session(server, self, self, self.now, limits, deflate, on)
+        self.session.deliver_to(plain.reader.on_text, plain.reader.on_binary)
+        if plain.assembler.on_fragment is not None:
+            self.session.stream_to(plain.assembler.on_fragment)
         self.queue = bytearray()
         self.said: list[Event] = []
         self.held: list[Event] = []
@@ -92,7 +90,7 @@ class End(peer.Recorder):
         self.queue += frame
 
     def control_received(self, opcode: int, payload: bytes) -> None:
-        if opcode == PING and self.session.sent is None:
+        if opcode == PING and self.session.closing.sent is None:
             self.said.append(("pong", payload))
         super().control_received(opcode, payload)
 
@@ -125,21 +123,21 @@ class End(peer.Recorder):
 
     def _send(self, message: str | bytes, compress: bool | None, prepared: bool) -> None:
         if prepared:
-            self.session.send_prepared(prepare(message, compress=compress))
+            self.session.sender.send_prepared(prepare(message, compress=compress))
         elif compress is not None:
             first, payload = (FIN_TEXT, message.encode()) if isinstance(message, str) else (FIN_BINARY, message)
-            self.session.send_message(first, payload, compress)
+            self.session.sender.send_message(first, payload, compress)
         elif isinstance(message, str):
-            self.session.send_text(message)
+            self.session.sender.send_text(message)
         else:
-            self.session.send_binary(message)
+            self.session.sender.send_binary(message)
 
     def begin(self, opcode: int, compress: bool | None) -> None:
         if self.over or self.opcode:
             with pytest.raises(ConnectionClosed if self.over else LocalError):
-                self.session.begin_message(opcode, compress)
+                self.session.sender.begin_message(opcode, compress)
         else:
-            self.session.begin_message(opcode, compress)
+            self.session.sender.begin_message(opcode, compress)
             self.opcode, self.parts = opcode, b""
 
     def part(self, size: int) -> None:
@@ -148,18 +146,18 @@ class End(peer.Recorder):
     def write_part(self, part: bytes) -> None:
         if self.over or not self.opcode or self.room == FULL:
             with pytest.raises(ConnectionClosed if self.over else BufferFull if self.opcode else LocalError):
-                self.session.write_part(part)
+                self.session.sender.write_part(part)
         else:
-            self.session.write_part(part)
+            self.session.sender.write_part(part)
             self.parts += part
 
     def end(self, size: int) -> None:
         rest = self._made_part(size)
         if self.over or not self.opcode:
             with pytest.raises(ConnectionClosed if self.over else LocalError):
-                self.session.end_message(rest)
+                self.session.sender.end_message(rest)
             return
-        self.session.end_message(rest)
+        self.session.sender.end_message(rest)
         message = self.parts + rest
         self.said += [("text", message.decode()) if self.opcode == TEXT else ("binary", message), *self.held]
         self.held.clear()
@@ -330,7 +328,7 @@ DELIVERIES = st.lists(st.sampled_from([0, 1, 2, 7, 20, 100, 5000, 65_536, 1 << 3
 class Joined(RuleBasedStateMachine):
     """Two sessions and the octets between them."""
 
-    module: Any
+    on: Codec
     server: End
     client: End
 
@@ -352,8 +350,8 @@ class Joined(RuleBasedStateMachine):
             agreed = check_answer([accepted.answer.encode()], chosen)
             assert agreed is not None
             codecs = PerMessageDeflate(accepted, chosen, True), PerMessageDeflate(agreed, chosen, False)
-        self.server = End(self.module, True, limits, codecs[0], streaming[0])
-        self.client = End(self.module, False, limits, codecs[1], streaming[1])
+        self.server = End(self.on, True, limits, codecs[0], streaming[0])
+        self.client = End(self.on, False, limits, codecs[1], streaming[1])
         self.server.other, self.client.other = self.client, self.server
         self.both = (self.server, self.client)
         self.steps = 0
@@ -399,8 +397,8 @@ class Joined(RuleBasedStateMachine):
             self.check_reason(end)
 
     def check_reason(self, end: End) -> None:
-        reason, theirs = end.session.reason(), end.other.session.reason()
-        assert end.session.error is None or end.gone, end.session.error
+        reason, theirs = end.session.closing.reason(), end.other.session.closing.reason()
+        assert end.session.closing.error is None or end.gone, end.session.closing.error
         assert end.session.ended is (ENDED in end.events)
         assert (reason.began == "local") is (CLOSING in end.events)
         assert reason.clean is (reason.sent is not None and reason.received is not None)
@@ -427,7 +425,7 @@ class Joined(RuleBasedStateMachine):
             self.check_reason(end)
             assert end.session.ended or end.other.gone
             if not end.gone and not end.other.gone:
-                assert end.session.clean
+                assert end.session.closing.clean
 
     def deliver_all(self) -> None:
         # A hook may pause, and what it answers is answered once at most.
@@ -442,8 +440,8 @@ class Joined(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("kind", ["pure", "compiled"])
 def test_both_views_agree(kind: str) -> None:
-    frame_codec = frames.FrameCodec if kind == "pure" else peer.compiled_codec()
-    machine = type("Machine", (Joined,), {"module": peer.session_module(frame_codec)})
+    on = PURE if kind == "pure" else peer.compiled_codec()
+    machine = type("Machine", (Joined,), {"on": on})
     run_state_machine_as_test(
         machine,
         settings=settings(

@@ -77,11 +77,11 @@ class TestSession:
         for prepared in (True, False):
             recorder = Recorder(server, Limits(fragment_size=fragment_size))
             if prepared:
-                recorder.session.send_prepared(prepare(message))
+                recorder.session.sender.send_prepared(prepare(message))
             elif isinstance(message, str):
-                recorder.session.send_text(message)
+                recorder.session.sender.send_text(message)
             else:
-                recorder.session.send_binary(message)
+                recorder.session.sender.send_binary(message)
             sent.append(recorder.sent)
         assert sent[0] == sent[1]
 
@@ -89,33 +89,33 @@ class TestSession:
         prepared = prepare("hello")
         recorders = [Recorder(True) for _ in range(2)]
         for recorder in recorders:
-            recorder.session.send_prepared(prepared)
+            recorder.session.sender.send_prepared(prepared)
         assert [recorder.writes[0][1] is prepared.plain.frame for recorder in recorders] == [True, True]
 
     def test_a_client_masks_each_by_another_key(self):
         recorder = Recorder(False)
         for _ in range(2):
-            recorder.session.send_prepared(prepare("hello"))
+            recorder.session.sender.send_prepared(prepare("hello"))
         assert recorder.writes[0] != recorder.writes[1]
 
     def test_gathered_with_what_a_chunk_s_hooks_send(self, server):
         prepared = prepare("x")
-        recorder = Recorder(server, react=lambda recorder, event: recorder.session.send_prepared(prepared))
+        recorder = Recorder(server, react=lambda recorder, event: recorder.session.sender.send_prepared(prepared))
         recorder.receive(*[Frame(TEXT, b"a")] * 3)
         assert recorder.sent == [Frame(TEXT, b"x")] * 3 and len(recorder.writes) == 1
 
     def test_behind_a_streamed_message(self, server):
         recorder = Recorder(server)
-        recorder.session.begin_message(TEXT)
-        recorder.session.send_prepared(prepare(b"later"))
-        recorder.session.end_message(b"first")
+        recorder.session.sender.begin_message(TEXT)
+        recorder.session.sender.send_prepared(prepare(b"later"))
+        recorder.session.sender.end_message(b"first")
         assert recorder.sent == [Frame(TEXT, b"first"), Frame(BINARY, b"later")]
 
     def test_once_closing(self, server):
         recorder = Recorder(server)
         recorder.session.close()
         with pytest.raises(ConnectionClosed):
-            recorder.session.send_prepared(prepare("x"))
+            recorder.session.sender.send_prepared(prepare("x"))
 
 
 class TestCompressed:

@@ -12,8 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from twisted_beastws import Deflate, Limits, Opcode, WebSocketProtocol
-from twisted_beastws.wire.rate import Bucket, rate_limited
-from twisted_beastws.wire.session import Session
+from twisted_beastws.wire.rate import Bucket
 
 from ..support.inside import inside
 
@@ -193,10 +192,18 @@ class TestOctets:
 
 
 class TestCost:
-    def test_nobody_pays_who_did_not_ask(self, connect: Callable[..., Any]) -> None:
-        assert type(inside(connect(Hooked).protocol).session) is Session
-        limited = inside(connect(Hooked, limits=Limits(max_message_rate=1)).protocol).session
-        assert type(limited) is rate_limited(Session) and not hasattr(limited, "__dict__")
+    def test_without_a_limit_chunks_and_messages_take_the_shortest_path(self, connect: Callable[..., Any]) -> None:
+        protocol = connect(Hooked).protocol
+        reader = inside(protocol).session.reader
+        assert (protocol.dataReceived, reader.on_text) == (reader.feed, protocol.text_received)
+
+    def test_a_limit_wraps_only_what_it_counts(self, connect: Callable[..., Any]) -> None:
+        protocol = connect(Hooked, limits=Limits(max_message_rate=1)).protocol
+        reader = inside(protocol).session.reader
+        assert protocol.dataReceived == reader.feed and reader.on_text != protocol.text_received
+        protocol = connect(Hooked, limits=Limits(max_byte_rate=1)).protocol
+        reader = inside(protocol).session.reader
+        assert protocol.dataReceived != reader.feed and reader.on_text == protocol.text_received
 
     @pytest.mark.parametrize("name", ["max_message_rate", "max_byte_rate"])
     def test_none_is_the_default_and_zero_is_a_mistake(self, name: str) -> None:

@@ -11,7 +11,7 @@ from twisted_beastws.errors import ConnectionClosed, LocalError
 from twisted_beastws.options import Limits
 from twisted_beastws.wire.closing import Close, CloseReason
 from twisted_beastws.wire.frames import Opcode
-from twisted_beastws.wire.session import HELD_OVERHEAD
+from twisted_beastws.wire.sender import HELD_OVERHEAD
 
 from .peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Event, Frame, Recorder, header, octets, to
 
@@ -116,7 +116,7 @@ class TestMessages:
         recorder.session.lost()
         assert recorder.events == [("text", "hi"), ENDED]
         assert recorder.writes == []
-        assert recorder.session.reason() == CloseReason(1006, "", False, "transport")
+        assert recorder.session.closing.reason() == CloseReason(1006, "", False, "transport")
 
     def test_the_stream_ends_inside_a_frame(self, server):
         recorder = Recorder(server).feed(to(server, (TEXT, b"hi"))[:-1])
@@ -149,36 +149,36 @@ class TestMessages:
 
     def test_a_hook_may_come_and_go(self, server):
         recorder = Recorder(server, text=False)
-        recorder.session.on_text = lambda text: recorder.note("first", text)
+        recorder.session.reader.on_text = lambda text: recorder.note("first", text)
         recorder.receive((TEXT, b"1"))
-        recorder.session.on_text = None
+        recorder.session.reader.on_text = None
         assert recorder.receive((TEXT, b"2")).error is errors.UnacceptableData
         assert recorder.events == [("first", "1"), ENDED]
 
     def test_a_hook_that_goes_while_its_message_comes(self, server):
         recorder = Recorder(server).receive((TEXT, b"1", False))
-        recorder.session.on_text = None
+        recorder.session.reader.on_text = None
         assert recorder.receive((CONTINUATION, b"2")).error is errors.UnacceptableData
         assert recorder.events == [ENDED]
 
     def test_when_a_message_began(self, server):
         recorder = Recorder(server)
-        assert recorder.session.message_began_at is None
+        assert recorder.session.reader.message_began_at is None
         recorder.time = 1.0
         recorder.receive((TEXT, b"whole"))
-        assert recorder.session.message_began_at is None
+        assert recorder.session.reader.message_began_at is None
         recorder.time = 2.0
         recorder.receive((TEXT, b"a", False), (PING, b""))
         recorder.time = 3.0
         recorder.receive((CONTINUATION, b"b", False), (PING, b""))
-        assert recorder.session.message_began_at == 2.0
+        assert recorder.session.reader.message_began_at == 2.0
         recorder.receive((CONTINUATION, b"c"))
-        assert recorder.session.message_began_at is None
+        assert recorder.session.reader.message_began_at is None
         wire = to(server, (BINARY, b"a single frame"))
         recorder.feed(wire[:-1])
-        assert recorder.session.message_began_at == 3.0
+        assert recorder.session.reader.message_began_at == 3.0
         recorder.feed(wire[-1:])
-        assert recorder.session.message_began_at is None
+        assert recorder.session.reader.message_began_at is None
         assert [event for event in recorder.events if event[0] != "ping"] == [
             ("text", "whole"),
             ("text", "abc"),
@@ -223,7 +223,7 @@ class TestHooks:
         recorder = Recorder(server, react=react).receive((TEXT, b"1"), (TEXT, b"2"), (PING, b""), (CLOSE, NORMAL))
         assert recorder.events == [("text", "1"), ("raised", error), ENDED]
         assert recorder.sent == [closed(1011)]
-        assert recorder.session.reason() == CloseReason(1006, "", False, "local", Close(1011), None, error)
+        assert recorder.session.closing.reason() == CloseReason(1006, "", False, "local", Close(1011), None, error)
 
     def test_a_return_that_the_handler_chokes_on(self, server):
         class Choking(Recorder):
@@ -235,9 +235,9 @@ class TestHooks:
 
     def test_what_they_send_leaves_in_order(self, server):
         def react(recorder: Recorder, event: Event) -> None:
-            recorder.session.send_text(f"got {event[1]}")
+            recorder.session.sender.send_text(f"got {event[1]}")
             recorder.session.ping(b"and")
-            recorder.session.send_binary(b"more")
+            recorder.session.sender.send_binary(b"more")
 
         recorder = Recorder(server, react=react).receive((TEXT, b"1"), (TEXT, b"2"))
         assert [frame.payload for frame in recorder.sent] == [b"got 1", b"and", b"more", b"got 2", b"and", b"more"]
@@ -258,14 +258,14 @@ class TestHooks:
         recorder.receive((CLOSE, b"\x03\xe9bye"), (PING, b"7"))
         assert recorder.events[2:] == [ENDED]
         reason = CloseReason(1001, "bye", True, "local", Close(1001, "enough"), Close(1001, "bye"))
-        assert recorder.session.reason() == reason
+        assert recorder.session.closing.reason() == reason
 
     def test_a_close_in_a_hook_and_the_answer_in_the_same_chunk(self, server):
         recorder = Recorder(server, react=lambda recorder, event: recorder.session.close())
         recorder.receive((TEXT, b"1"), (TEXT, b"2"), (CLOSE, b"\x0f\xa0"), (TEXT, b"3"))
         assert recorder.events == [("text", "1"), ENDED]
         assert recorder.sent == [closed(1000)]
-        assert recorder.session.reason() == CloseReason(4000, "", True, "local", Close(1000), Close(4000))
+        assert recorder.session.closing.reason() == CloseReason(4000, "", True, "local", Close(1000), Close(4000))
 
     def test_a_failure_in_a_hook(self, server):
         error = TimeoutError()
@@ -352,7 +352,7 @@ class TestPause:
     def test_sending_goes_on(self, server):
         recorder = Recorder(server)
         recorder.session.pause()
-        recorder.session.send_text("hi")
+        recorder.session.sender.send_text("hi")
         recorder.session.ping()
         assert recorder.sent == [Frame(TEXT, b"hi"), Frame(PING)]
 
@@ -362,7 +362,7 @@ class TestPause:
         recorder.session.close(4000)
         assert recorder.events == [("text", "1"), ("ping", b""), ENDED]
         assert recorder.sent == [closed(4000)]
-        assert recorder.session.reason() == CloseReason(1000, "", True, "local", Close(4000), Close(1000))
+        assert recorder.session.closing.reason() == CloseReason(1000, "", True, "local", Close(4000), Close(1000))
 
     def test_a_close_ends_it(self, server):
         recorder = Recorder(server)
@@ -382,7 +382,7 @@ class TestPause:
         recorder.session.fail(error)
         assert recorder.events == [ENDED]
         assert recorder.sent == [closed(1011)]
-        assert recorder.session.error is error
+        assert recorder.session.closing.error is error
 
     def test_the_loss_of_the_transport_forgets_what_waits(self, server):
         recorder = Recorder(server)
@@ -438,7 +438,7 @@ class TestStreaming:
         recorder = Recorder(server, streaming=True, react=lambda recorder, event: recorder.session.close())
         recorder.receive((TEXT, b"1", False), (CONTINUATION, b"\xff"), (TEXT, b"2"), (CLOSE, NORMAL))
         assert recorder.events == [("piece", b"1", 1, False), ENDED]
-        assert recorder.session.reason().clean
+        assert recorder.session.closing.reason().clean
 
     def test_raising_in_the_midst(self, server):
         def react(recorder: Recorder, event: Event) -> None:
@@ -603,11 +603,11 @@ class TestLimits:
             (Limits(max_message_size=None, max_frame_size=8), "Limits.max_frame_size is 8"),
         ):
             recorder = Recorder(server, limits).receive((TEXT, b"x" * 11))
-            assert str(recorder.session.error) == f"message too big: {told}"
+            assert str(recorder.session.closing.error) == f"message too big: {told}"
         recorder = Recorder(server, Limits(max_fragments=1, fragment_size=None)).receive(
             (TEXT, b"", False), (CONTINUATION, b"")
         )
-        assert "Limits.max_fragments is 1" in str(recorder.session.error)
+        assert "Limits.max_fragments is 1" in str(recorder.session.closing.error)
 
 
 # Beast's cases; None: the close is refused with 1002. 1014 is let in since Boost 1.92, an empty close answered by 1000;
@@ -643,11 +643,11 @@ class TestPeerCloses:
             assert recorder.wire == bytes.fromhex(answer)
         assert recorder.sent == [closed(answer_code)]
         assert recorder.events == [ENDED]
-        reason = recorder.session.reason()
+        reason = recorder.session.closing.reason()
         if isinstance(told, tuple):
             assert reason == CloseReason(*told, True, "peer", Close(answer_code), Close(*told))
         else:
-            assert reason == CloseReason(1006, "", False, "local", Close(1002), None, recorder.session.error)
+            assert reason == CloseReason(1006, "", False, "local", Close(1002), None, recorder.session.closing.error)
             assert type(reason.error) is told
 
     def test_what_comes_behind_is_thrown_away(self, server):
@@ -655,7 +655,7 @@ class TestPeerCloses:
         recorder.receive((TEXT, b"2"), (3, b"")).feed(b"", b"\xff" * 1000)
         assert recorder.events == [ENDED]
         assert recorder.sent == [closed(1000)]
-        assert recorder.session.reason().clean
+        assert recorder.session.closing.reason().clean
 
     def test_nothing_more_can_be_sent(self, server):
         recorder = Recorder(server).receive((CLOSE, b"\x0f\xa0enough"))
@@ -664,7 +664,7 @@ class TestPeerCloses:
 
     def test_a_hook_that_sends_behind_it(self, server):
         """What comes in one chunk before the close can still be answered."""
-        recorder = Recorder(server, react=lambda recorder, event: recorder.session.send_text("answer"))
+        recorder = Recorder(server, react=lambda recorder, event: recorder.session.sender.send_text("answer"))
         recorder.receive((TEXT, b"1"), (CLOSE, NORMAL))
         assert recorder.sent == [Frame(TEXT, b"answer"), closed(1000)]
 
@@ -673,9 +673,9 @@ def assert_sends_nothing(recorder: Recorder, reason: CloseReason) -> None:
     before = list(recorder.writes)
     session = recorder.session
     for send in (
-        lambda: session.send_text("late"),
-        lambda: session.send_binary(b"late"),
-        lambda: session.send_frame(0x81, b"late"),
+        lambda: session.sender.send_text("late"),
+        lambda: session.sender.send_binary(b"late"),
+        lambda: session.writer.send_frame(0x81, b"late"),
         lambda: session.ping(b"late"),
         lambda: session.pong(b"late"),
     ):
@@ -708,12 +708,12 @@ class TestWeClose:
         if server:
             assert recorder.wire == bytes.fromhex(wire)
         assert recorder.sent == [Frame(CLOSE, bytes.fromhex(wire)[2:])]
-        assert recorder.session.reason() == CloseReason(1006, "", False, "local", Close(*sent))
+        assert recorder.session.closing.reason() == CloseReason(1006, "", False, "local", Close(*sent))
         recorder.receive((TEXT, b"message"), (PING, b"p"), (CLOSE, b"\x03\xe8ok"))
         assert recorder.events == [("ping", b"p"), ENDED]
         assert len(recorder.sent) == 1
         reason = CloseReason(1000, "ok", True, "local", Close(*sent), Close(1000, "ok"))
-        assert recorder.session.reason() == reason
+        assert recorder.session.closing.reason() == reason
         assert_sends_nothing(recorder, reason)
 
     @pytest.mark.parametrize("code", [0, 999, 1004, 1006, 1015, 1016, 2563, 2999, 5000, 65535, 65536, -1])
@@ -722,7 +722,7 @@ class TestWeClose:
         with pytest.raises(LocalError):
             recorder.session.close(code)
         assert recorder.writes == recorder.events == []
-        recorder.session.send_text("still open")
+        recorder.session.sender.send_text("still open")
         assert recorder.sent == [Frame(TEXT, b"still open")]
 
     def test_nothing_more_can_be_sent(self, server):
@@ -734,10 +734,10 @@ class TestWeClose:
     def test_the_answer_ends_it(self, server):
         recorder = Recorder(server)
         recorder.session.close()
-        assert not recorder.session.clean
+        assert not recorder.session.closing.clean
         assert recorder.receive((CLOSE, b"")).events == [ENDED]
-        assert recorder.session.clean
-        assert recorder.session.reason() == CloseReason(1005, "", True, "local", Close(1000), Close(1005))
+        assert recorder.session.closing.clean
+        assert recorder.session.closing.reason() == CloseReason(1005, "", True, "local", Close(1000), Close(1005))
 
     def test_both_at_once(self, server):
         ours, theirs = Recorder(server), Recorder(not server)
@@ -746,8 +746,8 @@ class TestWeClose:
         ours.feed(theirs.wire)
         theirs.feed(ours.wire)
         one, two = Close(4001, "ours"), Close(4002, "theirs")
-        assert ours.session.reason() == CloseReason(*two, True, "local", one, two)
-        assert theirs.session.reason() == CloseReason(*one, True, "local", two, one)
+        assert ours.session.closing.reason() == CloseReason(*two, True, "local", one, two)
+        assert theirs.session.closing.reason() == CloseReason(*one, True, "local", two, one)
         assert ours.events == theirs.events == [ENDED]
         assert len(ours.sent) == len(theirs.sent) == 1
 
@@ -762,12 +762,12 @@ class TestWeClose:
         )
         assert recorder.events == [("ping", b"")]
         assert recorder.receive((CLOSE, NORMAL)).events[1:] == [ENDED]
-        assert recorder.session.reason().clean
+        assert recorder.session.closing.reason().clean
 
     def test_inside_a_text_of_theirs_that_goes_bad(self, server):
         recorder = Recorder(server).receive((TEXT, b"\xe2", False))
         recorder.session.close()
-        assert recorder.receive((CONTINUATION, b"\xff"), (CLOSE, NORMAL)).session.reason().clean
+        assert recorder.receive((CONTINUATION, b"\xff"), (CLOSE, NORMAL)).session.closing.reason().clean
 
     @pytest.mark.parametrize(
         ("received", "error"),
@@ -785,8 +785,8 @@ class TestWeClose:
         recorder.receive(*received)
         assert recorder.events == [ENDED]
         assert recorder.sent == [closed(1001)]
-        reason = CloseReason(1006, "", False, "local", Close(1001), None, recorder.session.error)
-        assert recorder.session.reason() == reason
+        reason = CloseReason(1006, "", False, "local", Close(1001), None, recorder.session.closing.error)
+        assert recorder.session.closing.reason() == reason
         assert recorder.error is error
 
     def test_again_it_does_nothing(self, server):
@@ -817,16 +817,16 @@ class TestControl:
     @pytest.mark.parametrize("name", ["ping", "pong"])
     def test_126_octets(self, server, name):
         recorder = Recorder(server)
-        with pytest.raises(LocalError, match=f"{name} of 126 octets: at most 125"):
+        with pytest.raises(LocalError, match=f"{name} of 126 bytes: at most 125"):
             getattr(recorder.session, name)(b"p" * 126)
         assert recorder.writes == []
 
     def test_between_frames_of_ours(self, server):
         recorder = Recorder(server)
-        recorder.session.send_frame(TEXT, b"h")
+        recorder.session.writer.send_frame(TEXT, b"h")
         recorder.session.ping(b"p")
         recorder.receive((PING, b"q"))
-        recorder.session.send_frame(0x80, b"i")
+        recorder.session.writer.send_frame(0x80, b"i")
         assert [frame.opcode for frame in recorder.sent] == [TEXT, PING, PONG, CONTINUATION]
 
 
@@ -852,7 +852,7 @@ class TestFail:
         assert recorder.events == [ENDED]
         code = int.from_bytes(frame.payload[:2], "big") or 1005
         reason = CloseReason(1006, "", False, "local", Close(code, frame.payload[2:].decode()), None, error)
-        assert recorder.session.reason() == reason
+        assert recorder.session.closing.reason() == reason
         assert_sends_nothing(recorder, reason)
 
     def test_twice(self, server):
@@ -862,7 +862,7 @@ class TestFail:
         recorder.session.fail(errors.BadOpcode())
         assert recorder.sent == [closed(1001)]
         assert recorder.events == [ENDED]
-        assert recorder.session.error is first
+        assert recorder.session.closing.error is first
 
     def test_after_our_close(self, server):
         recorder = Recorder(server)
@@ -871,13 +871,13 @@ class TestFail:
         recorder.session.fail(error)
         assert recorder.sent == [closed(4000)]
         assert recorder.events == [ENDED]
-        assert recorder.session.reason() == CloseReason(1006, "", False, "local", Close(4000), None, error)
+        assert recorder.session.closing.reason() == CloseReason(1006, "", False, "local", Close(4000), None, error)
 
     def test_after_the_closing_handshake(self, server):
         recorder = Recorder(server).receive((CLOSE, NORMAL))
         recorder.session.fail(TimeoutError())
         assert recorder.events == [ENDED]
-        assert recorder.session.reason() == CloseReason(1000, "", True, "peer", Close(1000), Close(1000))
+        assert recorder.session.closing.reason() == CloseReason(1000, "", True, "peer", Close(1000), Close(1000))
 
     def test_what_comes_behind_is_thrown_away(self, server):
         recorder = Recorder(server)
@@ -886,7 +886,7 @@ class TestFail:
         recorder.session.pause()
         recorder.session.resume()
         assert recorder.events == [ENDED]
-        assert not recorder.session.clean
+        assert not recorder.session.closing.clean
 
 
 class TestLost:
@@ -896,7 +896,7 @@ class TestLost:
         recorder.session.lost(error)
         assert recorder.events == [ENDED]
         reason = CloseReason(1006, "", False, "transport", None, None, error)
-        assert recorder.session.reason() == reason
+        assert recorder.session.closing.reason() == reason
         assert_sends_nothing(recorder, reason)
         assert recorder.writes == []
 
@@ -906,7 +906,7 @@ class TestLost:
         recorder.session.close(1001)
         recorder.session.lost(error)
         assert recorder.events == [ENDED]
-        assert recorder.session.reason() == CloseReason(1006, "", False, "local", Close(1001), None, error)
+        assert recorder.session.closing.reason() == CloseReason(1006, "", False, "local", Close(1001), None, error)
 
     @pytest.mark.parametrize("we_begin", [True, False])
     def test_after_the_closing_handshake(self, server, we_begin):
@@ -918,7 +918,7 @@ class TestLost:
         recorder.session.lost(ConnectionResetError())
         assert recorder.events == [ENDED]
         began = "local" if we_begin else "peer"
-        assert recorder.session.reason() == CloseReason(1000, "", True, began, Close(1000), Close(1000))
+        assert recorder.session.closing.reason() == CloseReason(1000, "", True, began, Close(1000), Close(1000))
 
     def test_after_a_failure(self, server):
         recorder = Recorder(server)
@@ -926,7 +926,7 @@ class TestLost:
         recorder.session.fail(error)
         recorder.session.lost(ConnectionResetError())
         assert recorder.events == [ENDED]
-        assert recorder.session.error is error
+        assert recorder.session.closing.error is error
 
     def test_twice(self, server):
         recorder = Recorder(server)
@@ -934,14 +934,14 @@ class TestLost:
         recorder.session.lost(first)
         recorder.session.lost(ConnectionAbortedError())
         assert recorder.events == [ENDED]
-        assert recorder.session.error is first
+        assert recorder.session.closing.error is first
 
     def test_what_comes_behind_is_thrown_away(self, server):
         recorder = Recorder(server)
         recorder.session.lost()
         recorder.receive((TEXT, b"1"), (CLOSE, NORMAL))
         assert recorder.events == [ENDED]
-        assert recorder.session.reason() == CloseReason(1006, "", False, "transport")
+        assert recorder.session.closing.reason() == CloseReason(1006, "", False, "transport")
 
 
 class Refusing(Recorder):
@@ -971,9 +971,9 @@ class TestSendLong:
     def test_frames(self, server, kind, size, sizes):
         recorder = Recorder(server, Limits(fragment_size=10))
         if kind == TEXT:
-            recorder.session.send_text("x" * size)
+            recorder.session.sender.send_text("x" * size)
         else:
-            recorder.session.send_binary(b"x" * size)
+            recorder.session.sender.send_binary(b"x" * size)
         assert recorder.sent == [
             Frame(CONTINUATION if number else kind, b"x" * part, number == len(sizes) - 1)
             for number, part in enumerate(sizes)
@@ -981,13 +981,13 @@ class TestSendLong:
 
     def test_a_character_may_be_cut(self, server):
         recorder = Recorder(server, Limits(fragment_size=2))
-        recorder.session.send_text("\u20ac")
+        recorder.session.sender.send_text("\u20ac")
         assert recorder.sent == [Frame(TEXT, b"\xe2\x82", False), Frame(CONTINUATION, b"\xac")]
 
     def test_a_frame_that_is_not_the_last(self, server):
         recorder = Recorder(server, Limits(fragment_size=2))
-        recorder.session.send_frame(BINARY, b"123")
-        recorder.session.send_frame(0x80, b"456")
+        recorder.session.writer.send_frame(BINARY, b"123")
+        recorder.session.writer.send_frame(0x80, b"456")
         assert recorder.sent == [
             Frame(BINARY, b"12", False),
             Frame(CONTINUATION, b"3", False),
@@ -999,7 +999,7 @@ class TestSendLong:
     def test_of_any_octets(self, server, kind):
         recorder = Recorder(server, Limits(fragment_size=2))
         for payload in (b"", b"12", b"345"):
-            recorder.session.send_binary(kind(payload))
+            recorder.session.sender.send_binary(kind(payload))
         assert [frame.payload for frame in recorder.sent] == [b"", b"12", b"34", b"5"]
 
     def test_of_a_kind_of_text(self, server):
@@ -1007,26 +1007,26 @@ class TestSendLong:
             pass
 
         recorder = Recorder(server, Limits(fragment_size=2))
-        recorder.session.send_text(Text("1"))
-        recorder.session.send_text(Text("234"))
+        recorder.session.sender.send_text(Text("1"))
+        recorder.session.sender.send_text(Text("234"))
         assert [frame.payload for frame in recorder.sent] == [b"1", b"23", b"4"]
 
     def test_the_default(self, server):
         recorder = Recorder(server)
-        recorder.session.send_binary(bytes(1 << 18))
-        recorder.session.send_binary(bytes((1 << 18) + 1))
+        recorder.session.sender.send_binary(bytes(1 << 18))
+        recorder.session.sender.send_binary(bytes((1 << 18) + 1))
         assert [len(frame.payload) for frame in recorder.sent] == [1 << 18, 1 << 18, 1]
 
     def test_none_is_one_frame(self, server):
         recorder = Recorder(server, Limits(fragment_size=None))
-        recorder.session.send_binary(bytes((1 << 18) + 1))
+        recorder.session.sender.send_binary(bytes((1 << 18) + 1))
         assert [len(frame.payload) for frame in recorder.sent] == [(1 << 18) + 1]
 
     @pytest.mark.parametrize("size", [1 << 62, 1 << 63, 1 << 64])
     def test_beyond_what_a_frame_can_have(self, server, size):
         limits = Limits(max_message_size=size, max_frame_size=size, fragment_size=size)
         recorder = Recorder(server, limits).receive((BINARY, b"1"))
-        recorder.session.send_binary(b"2")
+        recorder.session.sender.send_binary(b"2")
         assert (recorder.events, recorder.sent) == ([("binary", b"1")], [Frame(BINARY, b"2")])
 
     def test_control_frames_stay_whole(self, server):
@@ -1034,7 +1034,7 @@ class TestSendLong:
 
         def react(recorder: Recorder, event: Event) -> None:
             if event[0] == "text":
-                recorder.session.send_text("1")
+                recorder.session.sender.send_text("1")
 
         recorder = Recorder(server, Limits(fragment_size=10), react)
         recorder.session.ping(b"p" * 125)
@@ -1052,7 +1052,7 @@ class TestSendLong:
     def test_in_a_hook_it_goes_behind_what_was_gathered(self, server):
         def react(recorder: Recorder, event: Event) -> None:
             if event[0] == "text":
-                recorder.session.send_text(event[1])
+                recorder.session.sender.send_text(event[1])
 
         recorder = Recorder(server, Limits(fragment_size=3), react)
         recorder.receive((TEXT, b"1"), (PING, b""), (TEXT, b"2345"), (TEXT, b"6"), (TEXT, b"7"))
@@ -1061,9 +1061,9 @@ class TestSendLong:
 
     def test_all_of_it_or_nothing(self, server):
         recorder = Refusing(server, Limits(fragment_size=4))
-        recorder.session.send_binary(bytes(11))
+        recorder.session.sender.send_binary(bytes(11))
         assert recorder.writes == []
-        recorder.session.send_binary(bytes(10))
+        recorder.session.sender.send_binary(bytes(10))
         assert recorder.events == [("asked", 11, 0), ("asked", 10, 0)]
         assert [len(frame.payload) for frame in recorder.sent] == [4, 4, 2]
 
@@ -1073,12 +1073,12 @@ class TestStreamOut:
     def test_frames(self, server, kind):
         recorder = Recorder(server)
         session = recorder.session
-        session.begin_message(kind)
+        session.sender.begin_message(kind)
         assert recorder.writes == []
-        session.write_part(b"1")
-        session.write_part(b"")
-        session.write_part(b"2")
-        session.end_message()
+        session.sender.write_part(b"1")
+        session.sender.write_part(b"")
+        session.sender.write_part(b"2")
+        session.sender.end_message()
         assert recorder.sent == [
             Frame(kind, b"1", False),
             Frame(CONTINUATION, b"", False),
@@ -1088,17 +1088,17 @@ class TestStreamOut:
 
     def test_the_rest_goes_in_the_last_frame(self, server):
         recorder = Recorder(server)
-        recorder.session.begin_message(TEXT)
-        recorder.session.end_message(b"all")
-        recorder.session.begin_message(BINARY)
-        recorder.session.end_message()
+        recorder.session.sender.begin_message(TEXT)
+        recorder.session.sender.end_message(b"all")
+        recorder.session.sender.begin_message(BINARY)
+        recorder.session.sender.end_message()
         assert recorder.sent == [Frame(TEXT, b"all"), Frame(BINARY, b"")]
 
     def test_long_parts(self, server):
         recorder = Recorder(server, Limits(fragment_size=2))
-        recorder.session.begin_message(TEXT)
-        recorder.session.write_part(b"123")
-        recorder.session.end_message(b"456")
+        recorder.session.sender.begin_message(TEXT)
+        recorder.session.sender.write_part(b"123")
+        recorder.session.sender.end_message(b"456")
         assert [(frame.opcode, frame.payload, frame.fin) for frame in recorder.sent] == [
             (TEXT, b"12", False),
             (CONTINUATION, b"3", False),
@@ -1110,14 +1110,14 @@ class TestStreamOut:
         """But for control frames (RFC 6455 §5.4)."""
         recorder = Recorder(server, Limits(fragment_size=2))
         session = recorder.session
-        session.begin_message(TEXT)
-        session.write_part(b"1")
-        session.send_text("text")
+        session.sender.begin_message(TEXT)
+        session.sender.write_part(b"1")
+        session.sender.send_text("text")
         session.ping(b"p")
         recorder.receive((PING, b"q"))
-        session.send_binary(b"b")
-        session.end_message(b"2")
-        session.send_text("3")
+        session.sender.send_binary(b"b")
+        session.sender.end_message(b"2")
+        session.sender.send_text("3")
         assert recorder.sent == [
             Frame(TEXT, b"1", False),
             Frame(PING, b"p"),
@@ -1131,41 +1131,41 @@ class TestStreamOut:
 
     def test_in_a_hook(self, server):
         def react(recorder: Recorder, event: Event) -> None:
-            recorder.session.send_text("before")
-            recorder.session.begin_message(TEXT)
-            recorder.session.write_part(b"1")
-            recorder.session.send_text("meanwhile")
-            recorder.session.end_message(b"2")
+            recorder.session.sender.send_text("before")
+            recorder.session.sender.begin_message(TEXT)
+            recorder.session.sender.write_part(b"1")
+            recorder.session.sender.send_text("meanwhile")
+            recorder.session.sender.end_message(b"2")
 
         recorder = Recorder(server, react=react).receive((TEXT, b""), (PONG, b""))
         assert [frame.payload for frame in recorder.sent] == [b"before", b"1", b"2", b"meanwhile"] * 2
 
     def test_one_at_a_time(self, server):
         recorder = Recorder(server)
-        recorder.session.begin_message(TEXT)
+        recorder.session.sender.begin_message(TEXT)
         with pytest.raises(LocalError, match="a streamed message is open"):
-            recorder.session.begin_message(TEXT)
-        recorder.session.end_message(b"1")
-        recorder.session.begin_message(BINARY)
-        recorder.session.end_message(b"2")
+            recorder.session.sender.begin_message(TEXT)
+        recorder.session.sender.end_message(b"1")
+        recorder.session.sender.begin_message(BINARY)
+        recorder.session.sender.end_message(b"2")
         assert recorder.sent == [Frame(TEXT, b"1"), Frame(BINARY, b"2")]
 
     def test_a_part_that_is_refused_can_be_sent_again(self, server):
         recorder = Refusing(server)
-        recorder.session.begin_message(BINARY)
+        recorder.session.sender.begin_message(BINARY)
         with pytest.raises(errors.BufferFull):
-            recorder.session.write_part(b"1" * 11)
-        recorder.session.write_part(b"1" * 10)
-        recorder.session.end_message()
+            recorder.session.sender.write_part(b"1" * 11)
+        recorder.session.sender.write_part(b"1" * 10)
+        recorder.session.sender.end_message()
         assert recorder.sent == [Frame(BINARY, b"1" * 10, False), Frame(CONTINUATION)]
 
     def test_what_is_held_is_bounded(self, server):
         recorder = Refusing(server)
         recorder.room = 2 * HELD_OVERHEAD + 8
-        recorder.session.begin_message(BINARY)
+        recorder.session.sender.begin_message(BINARY)
         for payload in (b"1" * 6, b"2" * 3, b"", b"3" * 9, b""):
-            recorder.session.send_binary(payload)
-        recorder.session.end_message()
+            recorder.session.sender.send_binary(payload)
+        recorder.session.sender.end_message()
         # Each counts what its object takes: empty ones are bounded, too.
         held = (0, HELD_OVERHEAD + 6, 2 * HELD_OVERHEAD + 9)
         asked = [("asked", 6, held[0]), ("asked", 3, held[1]), *(("asked", size, held[2]) for size in (0, 9, 0))]
@@ -1176,8 +1176,8 @@ class TestStreamOut:
     @pytest.mark.parametrize("end", ["close", "fail", "lost"])
     def test_held_messages_no_longer_count_after_the_end(self, server, end):
         recorder = Refusing(server)
-        recorder.session.begin_message(BINARY)
-        recorder.session.send_binary(b"1")
+        recorder.session.sender.begin_message(BINARY)
+        recorder.session.sender.send_binary(b"1")
         assert recorder.held == HELD_OVERHEAD + 1
         {
             "close": recorder.session.close,
@@ -1189,28 +1189,28 @@ class TestStreamOut:
     def test_what_is_held_was_let_in(self, server):
         """Nothing that happens meanwhile takes it back."""
         recorder = Refusing(server)
-        recorder.session.begin_message(BINARY)
-        recorder.session.send_binary(b"1" * 10)
+        recorder.session.sender.begin_message(BINARY)
+        recorder.session.sender.send_binary(b"1" * 10)
         recorder.room = 0
-        recorder.session.end_message()
+        recorder.session.sender.end_message()
         assert recorder.sent == [Frame(BINARY), Frame(BINARY, b"1" * 10)]
 
     def test_what_is_held_is_a_copy(self, server):
         recorder = Recorder(server)
         payload = bytearray(b"before")
-        recorder.session.begin_message(BINARY)
-        recorder.session.send_binary(payload)
+        recorder.session.sender.begin_message(BINARY)
+        recorder.session.sender.send_binary(payload)
         payload[:] = b"after"
-        recorder.session.end_message()
+        recorder.session.sender.end_message()
         assert recorder.sent == [Frame(BINARY), Frame(BINARY, b"before")]
 
     @pytest.mark.parametrize("end", ["close", "fail", "peer", "lost"])
     def test_the_connection_ends_meanwhile(self, server, end):
         recorder = Recorder(server)
         session = recorder.session
-        session.begin_message(TEXT)
-        session.write_part(b"1")
-        session.send_text("held")
+        session.sender.begin_message(TEXT)
+        session.sender.write_part(b"1")
+        session.sender.send_text("held")
         if end == "close":
             session.close(1001)
         elif end == "fail":
@@ -1221,25 +1221,28 @@ class TestStreamOut:
             session.lost()
         sent = [Frame(TEXT, b"1", False), closed(1001)][: 1 if end == "lost" else 2]
         for late in (
-            lambda: session.write_part(b"2"),
-            lambda: session.end_message(b"3"),
-            lambda: session.send_text("4"),
+            lambda: session.sender.write_part(b"2"),
+            lambda: session.sender.end_message(b"3"),
+            lambda: session.sender.send_text("4"),
         ):
             with pytest.raises(ConnectionClosed) as raised:
                 late()
-            assert raised.value.reason == session.reason()
+            assert raised.value.reason == session.closing.reason()
         assert recorder.sent == sent
 
     def test_after_the_end(self, server):
         recorder = Recorder(server)
         recorder.session.close()
         with pytest.raises(ConnectionClosed):
-            recorder.session.begin_message(TEXT)
+            recorder.session.sender.begin_message(TEXT)
         assert recorder.sent == [closed(1000)]
 
     def test_nothing_without_a_beginning(self, server):
         recorder = Recorder(server)
-        for late in (lambda: recorder.session.write_part(b"1"), lambda: recorder.session.end_message(b"1")):
+        for late in (
+            lambda: recorder.session.sender.write_part(b"1"),
+            lambda: recorder.session.sender.end_message(b"1"),
+        ):
             with pytest.raises(LocalError, match="no streamed message is open"):
                 late()
         assert recorder.writes == []
@@ -1261,9 +1264,9 @@ class TestSendWhileSending:
     def test_a_message_goes_behind_the_fragments(self, server):
         recorder = Reentrant(server, Limits(fragment_size=2))
         session = recorder.session
-        recorder.on_write = lambda: (session.send_text("345"), session.ping(b"p"))
-        session.send_text("12_")
-        session.send_text("6")
+        recorder.on_write = lambda: (session.sender.send_text("345"), session.ping(b"p"))
+        session.sender.send_text("12_")
+        session.sender.send_text("6")
         assert [frame.payload for frame in recorder.sent] == [b"12", b"p", b"_", b"34", b"5", b"6"]
 
     def test_no_other_message_begins(self, server):
@@ -1272,36 +1275,36 @@ class TestSendWhileSending:
 
         def begin() -> None:
             with pytest.raises(LocalError):
-                recorder.session.begin_message(TEXT)
+                recorder.session.sender.begin_message(TEXT)
             raised.append(True)
 
         recorder.on_write = begin
-        recorder.session.send_text("123")
+        recorder.session.sender.send_text("123")
         assert raised and [frame.payload for frame in recorder.sent] == [b"12", b"3"]
 
     def test_a_message_goes_behind_those_held(self, server):
         recorder = Reentrant(server)
         session = recorder.session
-        session.begin_message(BINARY)
-        session.send_text("2")
-        session.send_text("3")
-        recorder.on_write = lambda: session.send_text("4")
-        session.end_message(b"1")
+        session.sender.begin_message(BINARY)
+        session.sender.send_text("2")
+        session.sender.send_text("3")
+        recorder.on_write = lambda: session.sender.send_text("4")
+        session.sender.end_message(b"1")
         assert [frame.payload for frame in recorder.sent] == [b"1", b"2", b"3", b"4"]
 
     def test_a_part_behind_the_last_is_refused(self, server):
         recorder = Reentrant(server)
         session = recorder.session
-        session.begin_message(BINARY)
+        session.sender.begin_message(BINARY)
         raised = []
 
         def write() -> None:
             with pytest.raises(LocalError):
-                session.write_part(b"2")
+                session.sender.write_part(b"2")
             raised.append(True)
 
         recorder.on_write = write
-        session.end_message(b"1")
+        session.sender.end_message(b"1")
         assert raised and recorder.sent == [Frame(BINARY, b"1")]
 
     @pytest.mark.parametrize("streamed", [False, True])
@@ -1310,21 +1313,26 @@ class TestSendWhileSending:
         session = recorder.session
         recorder.on_write = lambda: session.close(1001)
         if streamed:
-            session.begin_message(TEXT)
-            session.send_text("held")
-            session.end_message(b"123")
+            session.sender.begin_message(TEXT)
+            session.sender.send_text("held")
+            session.sender.end_message(b"123")
         else:
-            session.send_text("123")
+            session.sender.send_text("123")
         assert recorder.sent == [Frame(TEXT, b"12", False), closed(1001)]
         with pytest.raises(ConnectionClosed):
-            session.send_text("4")
+            session.sender.send_text("4")
 
 
 def test_an_open_session_tells_no_lie(server):
     recorder = Recorder(server).receive((TEXT, b"1"))
     session = recorder.session
-    assert (session.ended, session.clean, session.paused, session.sendable) == (False, False, False, True)
-    assert session.reason() == CloseReason(1006, "", False, "transport")
+    assert (session.ended, session.closing.clean, session.paused, session.writer.sendable) == (
+        False,
+        False,
+        False,
+        True,
+    )
+    assert session.closing.reason() == CloseReason(1006, "", False, "transport")
 
 
 def texts(recorder: Recorder) -> tuple[Event, ...]:
@@ -1405,15 +1413,15 @@ class TestWritingFails:
 
         monkeypatch.setattr(recorder, "write_admitted", write_admitted)
         if how == "held":
-            session.begin_message(TEXT)
-            session.write_part(b"part")
-            session.send_text("behind it, in more frames than one")
+            session.sender.begin_message(TEXT)
+            session.sender.write_part(b"part")
+            session.sender.send_text("behind it, in more frames than one")
         with pytest.raises(ZeroDivisionError):
             if how == "held":
-                session.end_message()
+                session.sender.end_message()
             else:
-                session.send_text("in more frames than one and two")
+                session.sender.send_text("in more frames than one and two")
         assert recorder.error is ZeroDivisionError
         assert recorder.sent[-1] == closed(1011)
         with pytest.raises(ConnectionClosed):
-            session.send_text("later")
+            session.sender.send_text("later")

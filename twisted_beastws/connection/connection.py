@@ -35,7 +35,7 @@ from twisted_beastws.errors import ConnectionClosed, LocalError
 from twisted_beastws.options import Decorator, Deflate, Limits, Role, Settings, Timeouts
 from twisted_beastws.wire.closing import CloseCode, CloseReason
 from twisted_beastws.wire.http import Request
-from twisted_beastws.wire.session import DeflateSession, Session
+from twisted_beastws.wire.session import Session
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 _connection_ids = count(1)
 
 DEFAULTS = Settings()
-
-PLAIN: tuple[type[Session], type[DeflateSession]] = (Session, DeflateSession)
-"""The classes of sessions, without and with compression."""
 
 
 class Connection:
@@ -76,7 +73,7 @@ class Connection:
         "role",
         "server",
         "session",
-        "session_types",
+        "session_type",
         "settings",
         "subprotocol",
         "transport",
@@ -100,7 +97,7 @@ class Connection:
         self.request: Request | None = None
         self.accepted: Accepted | None = None
         self.subprotocol: str | None = None
-        self.session_types = PLAIN
+        self.session_type: type[Session] = Session
         self.session: Session | None = None
         self.delivery: Delivery | None = None
         self.opened_at = 0.0
@@ -160,8 +157,8 @@ class Connection:
 
     def discard_clear(self) -> None:
         """TLS is about to start: send the queued bytes, and discard unread bytes that came in clear."""
-        if self.session is not None and self.session.gathered_size:
-            self.session.flush()
+        if self.session is not None and self.session.writer.gathered_size:
+            self.session.writer.flush()
         self.outgoing.hand_over_all()
         if self.handshake is not None:
             self.handshake.discard_waiting()
@@ -232,7 +229,7 @@ class Connection:
         """The number of bytes sent that the operating system may not have taken yet."""
         if self.transport is None:
             return 0
-        gathered = self.session.gathered_size if self.session is not None else 0
+        gathered = self.session.writer.gathered_size if self.session is not None else 0
         return gathered + self.outgoing.buffered
 
     # Opening.
@@ -392,8 +389,8 @@ class Connection:
             return fail(ConnectionClosed(self.ended))
         if self.transport is None:
             self.require_session()
-        if self.session is not None and self.session.gathered_size:
-            self.session.flush()
+        if self.session is not None and self.session.writer.gathered_size:
+            self.session.writer.flush()
         return self.outgoing.flush()
 
     def register(self, producer: Any, streaming: bool) -> None:

@@ -60,9 +60,9 @@ class Delivery:
         if fragments is not None:
             session.stream_to(fragments)
         elif text is not None or binary is not None:
-            session.on_text, session.on_binary = text, binary
+            session.deliver_to(text, binary)
         else:
-            session.on_text = session.on_binary = self._keep
+            session.deliver_to(self._keep, self._keep)
             return
         self.by_hooks = True
 
@@ -156,12 +156,11 @@ class Delivery:
             return
         self._handling = handling
         session = self._host.require_session()
-        if session.on_fragment is not None:
+        if session.streams:
             self.hold(HOOK)
         else:
-            keep = self._require_inbox().put
-            session.on_text = session.on_text and keep
-            session.on_binary = session.on_binary and keep
+            keep, reader = self._require_inbox().put, session.reader
+            session.deliver_to(reader.on_text and keep, reader.on_binary and keep)
         handling.addCallback(self._handled)
 
     def _handled(self, _: object) -> None:
@@ -173,7 +172,7 @@ class Delivery:
         self._delivering = False
         if self._handling is not None or host.messages_delivered():
             return
-        if session.on_fragment is not None:
+        if session.streams:
             self.release(HOOK)
         else:
             self.direct(session)
@@ -181,11 +180,11 @@ class Delivery:
     def _deliver_queued(self, session: Session) -> None:
         """Pass the messages in the inbox to the hooks, until one of them takes time."""
         application = self._application
-        while self._inbox and self._handling is None and session.began != "local":
+        while self._inbox and self._handling is None and session.closing.began != "local":
             message = self._inbox.take()
             self._host.count_received()
             text = isinstance(message, str)
-            session.call_hook(application.text_received if text else application.binary_received, message)
+            session.reader.call_hook(application.text_received if text else application.binary_received, message)
 
     # The end.
 

@@ -68,7 +68,7 @@ class Ending:
         if connection.life.ended is not None:
             return connection.life.ended
         if connection.session is not None:
-            return connection.session.reason()
+            return connection.session.closing.reason()
         return CloseReason(CloseCode.ABNORMAL, "", False, "transport")
 
     def closing(self) -> None:
@@ -102,7 +102,7 @@ class Ending:
     @property
     def _closed_cleanly(self) -> bool:
         session = self._connection.session
-        return session is not None and session.clean
+        return session is not None and session.closing.clean
 
     def _end_writing(self) -> None:
         # TLS has no half-close, but its shutdown waits for the peer's shutdown. After both close frames the peer sends
@@ -132,7 +132,7 @@ class Ending:
         """The process's `MemoryBudget` is spent, and this connection holds most: free its memory, close with 1013."""
         connection, account = self._connection, self._reading.account
         session = connection.session
-        if connection.life.state is not State.OPEN or session is None or session.sent is not None:
+        if connection.life.state is not State.OPEN or session is None or session.closing.sent is not None:
             self.abort()
             connection.outgoing.abandon()
             if account is not None:

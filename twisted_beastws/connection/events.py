@@ -135,7 +135,7 @@ class ConnectionEvents:
         session = connection.session
         if connection.life.state is State.OPEN and connection.observer is not None:
             connection.observer.read_too_slowly()
-        if session is not None and session.sent is None:
+        if session is not None and session.closing.sent is None:
             connection.outgoing.discard()
             session.close(CloseCode.TRY_AGAIN_LATER, "too slow a reader")
             self._ending.closing()

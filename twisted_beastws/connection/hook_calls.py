@@ -31,7 +31,7 @@ def hook_failed(connection: Shared, failure: Failure) -> None:
         failure.cleanFailure()
         return
     session = connection.session
-    failing = session is not None and not session.closed
+    failing = session is not None and not session.writer.closed
     log.failure(
         "the application failed on connection {connection} of {peer}{outcome}",
         failure,

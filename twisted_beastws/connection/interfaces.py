@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from twisted_beastws.wire.closing import CloseReason
     from twisted_beastws.wire.frames import Opcode
     from twisted_beastws.wire.http import Request
-    from twisted_beastws.wire.session import DeflateSession, Session
+    from twisted_beastws.wire.session import Session
 
 
 class Application(Protocol):
@@ -64,13 +64,8 @@ class Application(Protocol):
 class Observer(Protocol):
     """Counts the events on the connections of a server."""
 
-    def session_types(
-        self, plain: type[Session], deflating: type[DeflateSession]
-    ) -> tuple[type[Session], type[DeflateSession]]:
-        """Return the classes to use in place of these."""
-
-    def opened(self) -> None:
-        """A handshake succeeded."""
+    def opened(self, session: Session) -> None:
+        """A handshake succeeded. The observer may wrap the session's hooks and its sender before any is used."""
 
     def not_opened(self, application: Any, error: BaseException | None) -> None:
         """An ``accept`` failed."""

@@ -139,8 +139,8 @@ class Liveness:
         self._ping_due = None if interval is None else now + interval
         self._deadline = None if lifetime is None else now + lifetime
         self._scheduler.watch(self, self._next_look(now))
-        session.wall = self._scheduler.wall
-        session.lead = self._scheduler.lead
+        session.reader.wall = self._scheduler.wall
+        session.reader.lead = self._scheduler.lead
 
     def closing(self) -> None:
         """The connection closes: the closing handshake, or the end of TCP, has its time."""
@@ -151,7 +151,7 @@ class Liveness:
         """Somebody set the clock that the reactor goes by: put the timer right, and notice the next time."""
         self._scheduler.check_clock()
         if self._session is not None:
-            self._session.lead = self._scheduler.lead
+            self._session.reader.lead = self._scheduler.lead
 
     def paused(self) -> None:
         """We read nothing from the peer for now."""
@@ -165,9 +165,9 @@ class Liveness:
             now = self._now()
             spent = now - self._paused_at
             self._ponged_at += spent
-            session.received_at += spent
-            if session.message_began_at is not None:
-                session.message_began_at += spent
+            session.reader.received_at += spent
+            if session.reader.message_began_at is not None:
+                session.reader.message_began_at += spent
             self._scheduler.watch(self, self._next_look(now))
 
     def lost(self, error: Exception) -> None:
@@ -250,7 +250,7 @@ class Liveness:
 
     def _has_read_all(self) -> bool:
         """Whether the reactor has read what the peer sent in time: the reactor may have been late, not the peer."""
-        heard_at = None if self._session is None else self._session.received_at
+        heard_at = None if self._session is None else self._session.reader.received_at
         came, self._heard_at = heard_at != self._heard_at, heard_at
         self._looks += 1
         return self._looks > 1 and (not came or self._looks > MAX_LOOKS)
@@ -296,13 +296,13 @@ class Liveness:
         # While we ourselves do not read, the peer's silence says nothing; that it takes nothing, either, does.
         if self._owner is None or self._owner.reading_paused:
             return (now if self._stuck_at is None else self._stuck_at) + idle
-        heard_at = self._ponged_at if self._timeouts.strict_pong else session.received_at
+        heard_at = self._ponged_at if self._timeouts.strict_pong else session.reader.received_at
         return max(heard_at, self._taken_at) + idle
 
     def _slow_at(self, session: Session, now: float) -> float | None:
         if self._timeouts.message is None:
             return None
-        began = session.message_began_at
+        began = session.reader.message_began_at
         if began is None or self._owner is None or self._owner.reading_paused:
             began = now
         return began + self._timeouts.message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -17,14 +17,13 @@ from twisted_beastws.connection.ending import Ending
 from twisted_beastws.connection.events import ConnectionEvents
 from twisted_beastws.connection.hook_calls import run_hook
 from twisted_beastws.connection.hooks import is_default
-from twisted_beastws.connection.interfaces import Observer
 from twisted_beastws.connection.reading import Reading
 from twisted_beastws.connection.shared import Shared
 from twisted_beastws.connection.state import State
 from twisted_beastws.options import Role
 from twisted_beastws.wire.deflate import PerMessageDeflate
 from twisted_beastws.wire.http import Request
-from twisted_beastws.wire.rate import rate_limited
+from twisted_beastws.wire.rate import limit_rate
 from twisted_beastws.wire.session import Session
 
 if TYPE_CHECKING:
@@ -152,38 +151,31 @@ class Opening:
         self._followed = accepted.followed
         # Those bytes must not stay in memory as long as the connection.
         connection.accepted = accepted._replace(followed=b"") if accepted.followed else accepted
+        session = connection.session = self._make_session(accepted)
         if observer is not None:
             connection.opened_at = connection.now()
-            observer.opened()
-        session = connection.session = self._make_session(accepted, observer)
+            observer.opened(session)
         if is_default(application.send):
             # One call less for each message.
-            application.send = session.send
+            application.send = session.sender.send
         delivery = connection.delivery = Delivery(self._events, application)
         delivery.direct(session)
         connection.life.move(State.OPEN)
         connection.liveness.opened(session)
         if delivery.by_hooks:
-            session.call_hook(lambda _: application.opened(), None)
+            session.reader.call_hook(lambda _: application.opened(), None)
         else:
             run_hook(connection, application.opened)
 
-    def _make_session(self, accepted: Accepted, observer: Observer | None) -> Session:
+    def _make_session(self, accepted: Accepted) -> Session:
         connection, settings = self._connection, self.settings
-        server, (plain, deflating), limits = connection.role is Role.SERVER, connection.session_types, settings.limits
-        limited = limits.max_message_rate is not None or limits.max_byte_rate is not None
-        if limited:
-            plain, deflating = rate_limited(plain), rate_limited(deflating)
-        if observer is not None:
-            plain, deflating = observer.session_types(plain, deflating)
-        if accepted.deflate is None or settings.deflate is None:
-            session = plain(server, self._events, connection.outgoing, connection.now, limits)
-        else:
+        server, limits = connection.role is Role.SERVER, settings.limits
+        deflate = None
+        if accepted.deflate is not None and settings.deflate is not None:
             deflate = PerMessageDeflate(accepted.deflate, settings.deflate, server)
-            session = deflating(server, self._events, connection.outgoing, connection.now, limits, deflate)
-        session.one_chunk_a_turn = connection.outgoing.direct
-        if limited:
-            cast(Any, session).limit(limits, Counter() if self.server is None else self.server.refusals)
+        session = connection.session_type(server, self._events, connection.outgoing, connection.now, limits, deflate)
+        session.reader.budget.one_chunk_a_turn = connection.outgoing.direct
+        limit_rate(session, limits, Counter() if self.server is None else self.server.refusals)
         return session
 
     def settle_soon(self) -> None:

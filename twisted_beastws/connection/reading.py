@@ -58,8 +58,10 @@ class Reading:
         """Receive from a transport that goes on reading during a pause."""
         receive(data)
         session, limit = self._connection.session, self._connection.settings.limits.max_buffered
-        if session is not None and session.unparsed_size > limit and session.paused:
-            waiting = f"{session.unparsed_size} bytes wait for the application on a transport that cannot be paused"
+        if session is not None and session.reader.unparsed_size > limit and session.paused:
+            waiting = (
+                f"{session.reader.unparsed_size} bytes wait for the application on a transport that cannot be paused"
+            )
             session.fail(BufferFull(f"{waiting}: Limits.max_buffered is {limit}"), CloseCode.TRY_AGAIN_LATER)
 
     def _receive_counted(self, receive: Callable[[bytes], None], data: bytes) -> None:

@@ -16,7 +16,7 @@ from twisted_beastws.connection.state import Lifecycle
 from twisted_beastws.connection.write_buffer import Outgoing
 from twisted_beastws.options import Role, Settings
 from twisted_beastws.wire.http import Request
-from twisted_beastws.wire.session import DeflateSession, Session
+from twisted_beastws.wire.session import Session
 
 
 class Shared(Described, Protocol):
@@ -37,7 +37,7 @@ class Shared(Described, Protocol):
         request: The request of the opening handshake, or None before it.
         accepted: The result of the handshake, or None before it.
         subprotocol: The subprotocol that both ends agreed on, or that the server is about to choose.
-        session_types: The classes of the session, without and with compression.
+        session_type: The class of the session.
         session: Reads and writes frames while the connection is open.
         delivery: Gives the messages to the application, from the moment that the connection is open.
         opened_at: The time when it opened.
@@ -57,7 +57,7 @@ class Shared(Described, Protocol):
     request: Request | None
     accepted: Accepted | None
     subprotocol: str | None
-    session_types: tuple[type[Session], type[DeflateSession]]
+    session_type: type[Session]
     session: Session | None
     delivery: Delivery | None
     opened_at: float

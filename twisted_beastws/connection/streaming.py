@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from twisted_beastws.wire.closing import CloseCode
 from twisted_beastws.wire.frames import Opcode
-from twisted_beastws.wire.session import Session, octets_of
+from twisted_beastws.wire.sender import as_bytes
+from twisted_beastws.wire.session import Session
 
 
 class MessageWriter:
@@ -20,20 +21,20 @@ class MessageWriter:
 
     def write(self, part: str | bytes) -> None:
         """Send a part; ``bytes`` of a text may end inside a character. Raises `ConnectionClosed`, `BufferFull`."""
-        octets = part.encode() if isinstance(part, str) else octets_of(part, "write() takes str or bytes")
-        self._session.write_part(octets)
+        octets = part.encode() if isinstance(part, str) else as_bytes(part, "write() takes str or bytes")
+        self._session.sender.write_part(octets)
 
 
 @contextmanager
 def streamed_message(session: Session, opcode: int, compress: bool | None) -> Iterator[MessageWriter]:
     """Send a message part by part; see `WebSocketProtocol.message`."""
-    session.begin_message(opcode, compress)
+    session.sender.begin_message(opcode, compress)
     try:
         yield MessageWriter(session)
     except BaseException as error:
         session.fail(error, CloseCode.INTERNAL_ERROR)
         raise
-    session.end_message()
+    session.sender.end_message()
 
 
 def check_opcode(opcode: int) -> None:

@@ -1,7 +1,7 @@
-"""Counting what happens on the connections of a factory whose ``observer`` is a `Meter`.
+"""`Meter`: counts of the messages, handshakes and ends of a factory's connections.
 
-The session of such a connection is a subclass of what it would be otherwise: where nobody asks for numbers nothing is
-counted, and nothing is in the way of a message.
+A factory's ``observer`` wraps the hooks and the sender of each session when the connection opens. Without an observer
+nothing is wrapped, and messages take the shortest path.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -17,20 +16,17 @@ from twisted_beastws.errors import HandshakeError, HandshakeTimeout, UpgradeDecl
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.wire.frames import Opcode
 from twisted_beastws.wire.handshake import is_upgrade
-from twisted_beastws.wire.session import DeflateSession, Session
+from twisted_beastws.wire.sender import Sender, send_other
 
 if TYPE_CHECKING:
     from twisted_beastws.options import Limits
     from twisted_beastws.service.access_log import AccessLog
     from twisted_beastws.wire.closing import CloseReason
     from twisted_beastws.wire.prepared import Prepared
+    from twisted_beastws.wire.session import Session
 
 ROUND_TRIPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds, in seconds, of the groups that round trips of pings are counted in."""
-
-
-# What ``super()`` would find, without a search for each message.
-_call_hook, _send_text, _send_binary = Session.call_hook, Session.send_text, Session.send_binary
 
 
 class Traffic(NamedTuple):
@@ -50,121 +46,119 @@ class Traffic(NamedTuple):
         return Traffic(*(one + more for one, more in zip(self, other, strict=True)))
 
 
-_counters: Callable[[Any], tuple[int, ...]] = attrgetter(*Traffic._fields)
+class TrafficCounter:
+    """Counts the messages of one connection: it wraps the hooks that get messages; `MeteredSender` counts the rest."""
 
+    __slots__ = Traffic._fields
 
-class _Counting:
-    """The counters of a session, for classes that have the slots for them."""
-
-    # Of two bases one alone may have slots.
-    if not TYPE_CHECKING:
-        __slots__ = ()
-    else:
-        received_texts: int
-        received_text_octets: int
-        received_binaries: int
-        received_binary_octets: int
-        sent_texts: int
-        sent_text_octets: int
-        sent_binaries: int
-        sent_binary_octets: int
-        on_text: Any
-        on_binary: Any
-        message_opcode: int
-        _in_prepared: bool
-        _streams_text: bool
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self) -> None:
         self.received_texts = self.received_text_octets = self.received_binaries = self.received_binary_octets = 0
         self.sent_texts = self.sent_text_octets = self.sent_binaries = self.sent_binary_octets = 0
-        self._in_prepared = self._streams_text = False
 
     @property
     def traffic(self) -> Traffic:
-        """What was counted so far."""
-        return Traffic(*_counters(self))
+        """The counts so far."""
+        return Traffic(*_counts(self))
 
-    # Received.
+    def text_hook(self, hook: Callable[[str], Any]) -> Callable[[str], Any]:
+        """Return a hook that counts a text message and passes it to ``hook``."""
 
-    def call_hook(self, hook: Any, message: Any) -> None:
-        # What waited for a slow hook was counted when it came, and is called by another hook than these.
-        if hook is not None and (hook is self.on_text or hook is self.on_binary):
-            if type(message) is str:
-                self.received_texts += 1
-                self.received_text_octets += len(message) if message.isascii() else len(message.encode())
+        def counted(text: str) -> Any:
+            self.received_texts += 1
+            self.received_text_octets += len(text) if text.isascii() else len(text.encode())
+            return hook(text)
+
+        return counted
+
+    def binary_hook(self, hook: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        """Return a hook that counts a binary message and passes it to ``hook``."""
+
+        def counted(data: bytes) -> Any:
+            self.received_binaries += 1
+            self.received_binary_octets += len(data)
+            return hook(data)
+
+        return counted
+
+    def fragment_hook(self, hook: Callable[[bytes, Opcode, bool], Any]) -> Callable[[bytes, Opcode, bool], Any]:
+        """Return a hook that counts a piece of a message and passes it to ``hook``."""
+
+        def counted(data: bytes, opcode: Opcode, final: bool) -> Any:
+            if opcode == Opcode.TEXT:
+                self.received_texts += final
+                self.received_text_octets += len(data)
             else:
-                self.received_binaries += 1
-                self.received_binary_octets += len(message)
-        _call_hook(self, hook, message)  # type: ignore[arg-type]
+                self.received_binaries += final
+                self.received_binary_octets += len(data)
+            return hook(data, opcode, final)
 
-    def _deliver_fragment(self, part: bytes, final: bool) -> None:
-        if self.message_opcode == Opcode.TEXT:
-            self.received_texts += final
-            self.received_text_octets += len(part)
-        else:
-            self.received_binaries += final
-            self.received_binary_octets += len(part)
-        super()._deliver_fragment(part, final)  # type: ignore[misc]
+        return counted
 
-    # Sent, or taken to be sent: what raises is not.
-
-    def send_message(self, first: int, payload: bytes, compress: bool | None = None) -> None:
-        super().send_message(first, payload, compress)  # type: ignore[misc]
-        if self._in_prepared:
-            self._in_prepared = False
-        else:
-            self._count_sent(bool(first & Opcode.TEXT), 1, len(payload))
-
-    def send_prepared(self, message: Prepared) -> None:
-        # It may go on by `send_message`.
-        self._in_prepared = True
-        try:
-            super().send_prepared(message)  # type: ignore[misc]
-        finally:
-            self._in_prepared = False
-        self._count_sent(bool(message.plain.first & Opcode.TEXT), 1, len(message.plain.payload))
-
-    def begin_message(self, opcode: int, compress: bool | None = None) -> None:
-        super().begin_message(opcode, compress)  # type: ignore[misc]
-        self._streams_text = opcode == Opcode.TEXT
-        self._count_sent(self._streams_text, 1, 0)
-
-    def write_part(self, part: bytes) -> None:
-        super().write_part(part)  # type: ignore[misc]
-        self._count_sent(self._streams_text, 0, len(part))
-
-    def _count_sent(self, text: bool, messages: int, octets: int) -> None:
+    def count_sent(self, text: bool, messages: int, size: int) -> None:
+        """Count messages that were sent, and their bytes."""
         if text:
             self.sent_texts += messages
-            self.sent_text_octets += octets
+            self.sent_text_octets += size
         else:
             self.sent_binaries += messages
-            self.sent_binary_octets += octets
+            self.sent_binary_octets += size
 
 
-class _CountingPlain(_Counting):
-    """The same of a session without compression, whose messages do not all go by its `send_message`."""
+_counts: Callable[[TrafficCounter], tuple[int, ...]] = attrgetter(*Traffic._fields)
 
-    __slots__ = ()
+
+class MeteredSender:
+    """Counts the messages that the `Sender` which it wraps has taken. A message that it refused does not count."""
+
+    __slots__ = ("__weakref__", "_counter", "_sender", "_streams_text")
+
+    def __init__(self, sender: Sender, counter: TrafficCounter) -> None:
+        self._sender = sender
+        self._counter = counter
+        self._streams_text = False
+
+    def send(self, message: Any, *, compress: bool | None = None) -> None:
+        """See `Sender.send`."""
+        if compress is None and isinstance(message, str):
+            self.send_text(message)
+        else:
+            send_other(self, message, compress)
 
     def send_text(self, text: str) -> None:
-        _send_text(self, text)  # type: ignore[arg-type]
-        self.sent_texts += 1
-        self.sent_text_octets += len(text) if text.isascii() else len(text.encode())
+        """See `Sender.send_text`."""
+        self._sender.send_text(text)
+        self._counter.count_sent(True, 1, len(text) if text.isascii() else len(text.encode()))
 
     def send_binary(self, data: bytes) -> None:
-        _send_binary(self, data)  # type: ignore[arg-type]
-        self.sent_binaries += 1
-        self.sent_binary_octets += len(data)
+        """See `Sender.send_binary`."""
+        self._sender.send_binary(data)
+        self._counter.count_sent(False, 1, len(data))
 
+    def send_message(self, first: int, payload: bytes, compress: bool | None = None) -> None:
+        """See `Sender.send_message`."""
+        self._sender.send_message(first, payload, compress)
+        self._counter.count_sent(bool(first & Opcode.TEXT), 1, len(payload))
 
-@cache
-def metered(kind: Any) -> Any:
-    """The subclass of ``kind``, a `Session`, that counts its messages."""
-    mixin = _Counting if issubclass(kind, DeflateSession) else _CountingPlain
-    slots = {"__slots__": (*Traffic._fields, "_in_prepared", "_streams_text"), "__module__": __name__}
-    return type(f"Metered{kind.__name__}", (mixin, kind), {**slots, "__doc__": kind.__doc__})
+    def send_prepared(self, message: Prepared) -> None:
+        """See `Sender.send_prepared`."""
+        self._sender.send_prepared(message)
+        self._counter.count_sent(bool(message.plain.first & Opcode.TEXT), 1, len(message.plain.payload))
+
+    def begin_message(self, opcode: int, compress: bool | None = None) -> None:
+        """See `Sender.begin_message`."""
+        self._sender.begin_message(opcode, compress)
+        self._streams_text = opcode == Opcode.TEXT
+        self._counter.count_sent(self._streams_text, 1, 0)
+
+    def write_part(self, part: bytes) -> None:
+        """See `Sender.write_part`."""
+        self._sender.write_part(part)
+        self._counter.count_sent(self._streams_text, 0, len(part))
+
+    def end_message(self, rest: bytes = b"") -> None:
+        """See `Sender.end_message`."""
+        self._sender.end_message(rest)
+        self._counter.count_sent(self._streams_text, 0, len(rest))
 
 
 class Meter:
@@ -185,18 +179,18 @@ class Meter:
         self.responses: Counter[str] = Counter()
         self.closes: Counter[tuple[str, str]] = Counter()
         self.traffic = Traffic()
+        self._counters: dict[Session, TrafficCounter] = {}
         self.round_trips = [0] * (len(ROUND_TRIPS) + 1)
         self.round_trip_seconds = 0.0
         self.slow_readers = 0
         self.dropped = 0
 
-    def session_types(self, plain: Any, deflating: Any) -> tuple[Any, Any]:
-        """Return the subclasses of two classes of sessions that count messages."""
-        return metered(plain), metered(deflating)
-
-    def opened(self) -> None:
-        """A handshake succeeded."""
+    def opened(self, session: Session) -> None:
+        """A handshake succeeded, and ``session`` is about to begin: count its messages."""
         self.handshakes["101"] += 1
+        counter = self._counters[session] = TrafficCounter()
+        session.wrap_hooks(counter)
+        session.sender = MeteredSender(session.sender, counter)
 
     def not_opened(self, protocol: WebSocketProtocol, error: BaseException | None) -> None:
         """One did not, or another request was answered."""
@@ -227,7 +221,8 @@ class Meter:
 
     def closed(self, protocol: WebSocketProtocol, session: Session, seconds: float, dropped: int) -> None:
         """A connection that was open for so many seconds is gone."""
-        traffic = traffic_of(session)
+        counter = self._counters.pop(session, None)
+        traffic = Traffic() if counter is None else counter.traffic
         self.traffic = self.traffic.plus(traffic)
         if connection_of(protocol).settings.limits.slow_reader == "drop":
             self.dropped += dropped
@@ -236,16 +231,10 @@ class Meter:
         if self.access_log is not None:
             self.access_log.closed(protocol, traffic, seconds)
 
-    def traffic_with(self, connections: Iterable[WebSocketProtocol]) -> Traffic:
-        """All that was counted, on these connections too."""
-        sessions = (connection_of(protocol).session for protocol in connections)
-        counted = (_counters(session) for session in sessions if isinstance(session, _Counting))
-        return Traffic(*map(sum, zip(self.traffic, *counted, strict=True)))
-
-
-def traffic_of(session: Session) -> Traffic:
-    """What was counted on a session, if it counts."""
-    return session.traffic if isinstance(session, _Counting) else Traffic()
+    @property
+    def all_traffic(self) -> Traffic:
+        """The counts of all connections, those that are open included."""
+        return Traffic(*map(sum, zip(self.traffic, *map(_counts, self._counters.values()), strict=True)))
 
 
 def dropped_by(connections: Iterable[WebSocketProtocol], limits: Limits) -> int:

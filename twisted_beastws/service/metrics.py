@@ -109,7 +109,7 @@ class Metrics:
             yield from self._rooms(gauge, counter)
 
     def _traffic(self, counter: Any) -> Iterator[Metric]:
-        traffic = self._meter.traffic_with(self._factory.connections)
+        traffic = self._meter.all_traffic
         labels = ("direction", "type")
         yield counter(
             "messages",

@@ -20,7 +20,6 @@ from twisted_beastws.wire.closing import CloseCode, CloseReason
 from twisted_beastws.wire.frames import Opcode
 from twisted_beastws.wire.halfclose import ORDERLY, HalfClosingSession
 from twisted_beastws.wire.http import Request, Response
-from twisted_beastws.wire.session import DeflateSession
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IProtocol
@@ -67,7 +66,7 @@ class Tunnel(WebSocketProtocol):
 
     def makeConnection(self, transport: Any) -> None:
         connection = connection_of(self)
-        connection.session_types = (HalfClosingSession, DeflateSession)
+        connection.session_type = HalfClosingSession
         if connection.role is Role.CLIENT:
             subprotocols = tuple(self._offered)
             connection.settings = replace(for_streams(connection.settings), subprotocols=subprotocols)
@@ -108,7 +107,7 @@ class Tunnel(WebSocketProtocol):
     def sendable(self) -> bool:
         """No close frame was sent, and the connection is there."""
         session = connection_of(self).session
-        return session is not None and not session.closed
+        return session is not None and not session.writer.closed
 
     @property
     def flushed(self) -> bool:
@@ -126,9 +125,9 @@ class Tunnel(WebSocketProtocol):
         connection = connection_of(self)
         for at in range(0, len(data), MAX_MESSAGE):
             session = connection.session
-            if session is None or session.closed:
+            if session is None or session.writer.closed:
                 return
-            session.send_binary(bytes(data[at : at + MAX_MESSAGE]))
+            session.sender.send_binary(bytes(data[at : at + MAX_MESSAGE]))
 
     def end(self) -> None:
         """Close with 1000, or answer the peer's close frame."""
@@ -167,7 +166,11 @@ class Tunnel(WebSocketProtocol):
         """Something moved; where one direction is left of the connection, it has its time anew."""
         connection = connection_of(self)
         session = connection.session
-        if connection.state is State.OPEN and session is not None and (session.sent or session.received):
+        if (
+            connection.state is State.OPEN
+            and session is not None
+            and (session.closing.sent or session.closing.received)
+        ):
             connection.liveness.expect(connection.settings.timeouts.idle)
 
 

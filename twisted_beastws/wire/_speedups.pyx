@@ -1,9 +1,10 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, initializedcheck=True
-"""The compiled twin of `twisted_beastws.wire.frames.FrameCodec`: the same interface, the same results.
+"""The compiled twins of `FrameReader`, `FrameWriter` and `TurnBudget`: the same interfaces, the same results.
 
-Raw memory is touched in small functions alone, each given its size; every size is checked before it is reckoned with.
+Only small functions touch raw memory. Each gets the size of it, and every size is checked before it is used.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.math cimport INFINITY, fabs
@@ -11,7 +12,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from twisted_beastws import errors
-from twisted_beastws.wire.frames import GATHER_LIMIT as _GATHER_LIMIT, LEAP as _LEAP, LOOK_EVERY as _LOOK_EVERY, mask_keys
+from twisted_beastws.wire.frames import GATHER_LIMIT as _GATHER_LIMIT, mask_keys
+from twisted_beastws.wire.reader import LEAP as _LEAP, too_big
+from twisted_beastws.wire.turns import LOOK_EVERY as _LOOK_EVERY
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
@@ -227,146 +230,380 @@ def clear_send(transport, send):
     return send_in_clear
 
 
-# Where frames are gathered, by one codec at a time: another whose chunk is fed meanwhile writes each by itself.
+# Where frames are gathered, by one writer at a time: a writer that is corked meanwhile writes each frame by itself.
 cdef uint8_t _gathered[GATHER_LIMIT]
-cdef FrameCodec _gatherer = None
+cdef FrameWriter _gatherer = None
 
 
-cdef class FrameCodec:
-    """See `twisted_beastws.wire.frames.FrameCodec`."""
+@cython.final
+cdef class FrameWriter:
+    """See `twisted_beastws.wire.writer.FrameWriter`."""
 
-    cdef public object on_text, on_binary, now, wall, sink
+    # A bound method may be held weakly.
+    cdef object __weakref__
+    cdef public object sink, backlog
+    cdef public uint64_t fragment_size
+    cdef readonly bint server, sendable, closed
+    cdef bint _corked
+    # If it is not 0, this writer is the gatherer.
+    cdef readonly Py_ssize_t gathered_size
+
+    def __init__(self, bint server, sink):
+        self.server = server
+        self.sink = sink
+        self.fragment_size = _MOST
+        self.sendable = True
+
+    def send(self, message, *, compress=None):
+        """Send a message; see ``WebSocketProtocol.send``."""
+        if compress is None and isinstance(message, str):
+            self._send_text(message)
+        else:
+            self.backlog.send_other(message, compress)
+
+    def send_text(self, text):
+        """Send a text message in one frame."""
+        self._send_text(text)
+
+    cdef _send_text(self, text):
+        cdef Py_ssize_t size = 0
+        cdef const char *encoded
+        if len(text) > CACHED_TEXT and not text.isascii():
+            # Python would keep the encoded bytes for as long as the text.
+            self.send_frame(FIN_TEXT, text.encode())
+            return
+        encoded = PyUnicode_AsUTF8AndSize(text, &size)
+        if self.sendable and <uint64_t>size <= self.fragment_size:
+            self._emit(FIN_TEXT, <const uint8_t *>encoded, size)
+        else:
+            self.send_frame(FIN_TEXT, text.encode())
+
+    def send_binary(self, data):
+        """Send a binary message in one frame."""
+        self.send_frame(FIN_BINARY, data)
+
+    cpdef send_frame(self, int first, payload):
+        """Send a data frame whose first byte is ``first``, or keep it in ``backlog`` if it may not leave now."""
+        if self.sendable:
+            self.emit(first, payload)
+        else:
+            self.backlog.send_held(first, payload)
+
+    def hold(self):
+        """Send messages to ``backlog`` until `release`."""
+        self.sendable = False
+
+    def release(self):
+        """Let messages leave again, unless the writer is closed."""
+        self.sendable = not self.closed
+
+    def close(self):
+        """Let no further message leave."""
+        self.sendable = False
+        self.closed = True
+
+    cpdef emit(self, int first, payload):
+        """Write a frame, or gather it while the writer is corked and nothing waits in the sink."""
+        cdef const uint8_t[::1] view
+        # RFC 6455 §5.5: a control frame is never fragmented.
+        if <uint64_t>len(payload) > self.fragment_size and not first & 0x08:
+            self.backlog.emit_fragments(first, payload)
+            return
+        if isinstance(payload, bytes):
+            self._emit(first, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+        else:
+            view = payload
+            self._emit(first, &view[0] if view.shape[0] else NULL, view.shape[0])
+
+    def emit_pieces(self, int first, payload):
+        """Write an admitted payload in frames of ``fragment_size``; if ``first`` has FIN, the last frame has it."""
+        cdef const uint8_t[::1] view = payload
+        cdef const uint8_t *octets = &view[0] if view.shape[0] else NULL
+        cdef Py_ssize_t end = view.shape[0], at = 0, size
+        cdef int fin = first & FIN, opcode = first & ~FIN
+        if self.gathered_size:
+            self._flush(b"")
+        # RFC 6455 §5.5.1: no data frame follows a close frame.
+        while not self.closed:
+            size = end - at
+            if <uint64_t>size > self.fragment_size:
+                size = <Py_ssize_t>self.fragment_size
+            frame = _framed(opcode | (fin if at + size == end else 0), octets + at, size, self._next_key())
+            self.sink.write_admitted(frame)
+            opcode = 0
+            at += size
+            if at >= end:
+                return
+
+    cdef bytes _next_key(self):
+        return None if self.server else mask_keys.next()
+
+    cdef _emit(self, int first, const uint8_t *payload, Py_ssize_t size):
+        cdef uint8_t header[MOST_HEADER]
+        cdef bytes key = self._next_key()
+        cdef Py_ssize_t length = _header(header, first, size, key)
+        if size >= GATHER_LIMIT or not self._gathers(length + size):
+            self._write(first, _framed(first, payload, size, key))
+        elif length + size > GATHER_LIMIT - self.gathered_size:
+            self._flush(_framed(first, payload, size, key))
+        else:
+            _put(_gathered + self.gathered_size, header, length, payload, size, key)
+            self._has_gathered(length + size)
+
+    def emit_frame(self, int first, bytes frame not None):
+        """Write or gather a finished frame, as `emit` does; ``first`` is its first byte."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+        if not self._gathers(size):
+            self._write(first, frame)
+        elif size > GATHER_LIMIT - self.gathered_size:
+            self._flush(frame)
+        else:
+            memcpy(_gathered + self.gathered_size, PyBytes_AS_STRING(frame), size)
+            self._has_gathered(size)
+
+    cdef bint _gathers(self, Py_ssize_t size) except -1:
+        if not self._corked or size >= GATHER_LIMIT:
+            return False
+        # The first gathered frame asks; nothing is written before the others.
+        if not self.gathered_size and not self.sink.free:
+            return False
+        return _gatherer is None or _gatherer is self
+
+    cdef _has_gathered(self, Py_ssize_t size):
+        global _gatherer
+        _gatherer = self
+        self.gathered_size += size
+        if self.gathered_size == GATHER_LIMIT:
+            self._flush(b"")
+
+    cdef _write(self, int first, bytes frame):
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+        if self.gathered_size:
+            self._flush(b"")
+        if size < GATHER_LIMIT and self._left_at_once(frame, size):
+            return
+        if first & 0x08:
+            self.sink.write_control(first & 0x0F, frame)
+        else:
+            self.sink.write(frame)
+
+    cdef bint _left_at_once(self, bytes frames, Py_ssize_t size) except -1:
+        cdef Py_ssize_t gone
+        at_once = self.sink.at_once
+        if at_once is None:
+            return False
+        try:
+            gone = at_once(frames)
+        except OSError:
+            gone = 0
+        if gone != size:
+            self.sink.write_rest(frames, gone)
+        return True
+
+    def cork(self):
+        """Gather frames until `uncork`."""
+        self._corked = True
+
+    def uncork(self):
+        """Write the gathered frames, and each further one at once."""
+        self._uncork()
+
+    cdef _uncork(self):
+        self._corked = False
+        if self.gathered_size:
+            self._flush(b"")
+
+    def flush(self):
+        """Write the gathered frames."""
+        if self.gathered_size:
+            self._flush(b"")
+
+    cdef _flush(self, bytes last):
+        # Writes the gathered frames and ``last``, for which there is no room.
+        global _gatherer
+        cdef bytes frames = PyBytes_FromStringAndSize(<const char *>_gathered, self.gathered_size)
+        if PyBytes_GET_SIZE(last):
+            # Adding nothing takes Python time, and ``last`` is nearly always empty.
+            frames = frames + last
+        self.gathered_size = 0
+        _gatherer = None
+        # The sink was free when the first was gathered, and each frame could have been written alone.
+        if not self._left_at_once(frames, PyBytes_GET_SIZE(frames)):
+            self.sink.write_admitted(frames)
+
+
+@cython.final
+cdef class TurnBudget:
+    """See `twisted_beastws.wire.turns.TurnBudget`."""
+
+    cdef public bint one_chunk_a_turn
+    cdef readonly bint spent
+    cdef bint _awaited
+    cdef object _now
+    cdef double _seconds, _began, _used
+    cdef uint64_t _frames, frames_left, look_at, _step
+
+    def __init__(self, now):
+        self._now = now
+        self.set(_MOST, None)
+
+    def set(self, uint64_t frames, seconds):
+        """Allow so many frames and seconds in a turn, and begin a new one. None is unlimited."""
+        self._frames = frames
+        self._seconds = INFINITY if seconds is None else seconds
+        self.renew()
+
+    cpdef renew(self):
+        """Begin a new turn."""
+        self.spent = self._awaited = False
+        self._began = self._now()
+        self._used = 0.0
+        self.frames_left = self._frames
+        self._look_soon()
+
+    cdef void begin_chunk(self, double now) noexcept:
+        if self._awaited:
+            self.look_at = self.frames_left
+            return
+        if self.one_chunk_a_turn:
+            self._began = now
+            self.frames_left = self._frames
+        else:
+            # The chunks of one turn share the budget; the time between them belongs to other connections.
+            self._began = now - self._used
+        self._look_soon()
+
+    cdef bint end_chunk(self, Py_ssize_t size, bint stopped) except -1:
+        if not self.spent:
+            # A hook may have ended the connection, and then nobody answers.
+            if self._awaited or stopped or (self.one_chunk_a_turn and size <= GATHER_LIMIT):
+                return False
+            if not self.one_chunk_a_turn:
+                self._used = <double>self._now() - self._began
+                if 2 * self._used <= self._seconds and self.frames_left >= self._frames // 2:
+                    return False
+        self._awaited = True
+        return True
+
+    cdef void _look_soon(self) noexcept:
+        # The first look comes after the next frame, the others at longer and longer distances.
+        self._step = 1
+        self.look_at = self.frames_left - 1 if self.frames_left else 0
+
+    cdef bint look(self) except -1:
+        if not self.frames_left or self.out_of_time():
+            self.spent = True
+            return True
+        self._step = min(4 * self._step, <uint64_t>LOOK_EVERY)
+        self.look_at = self.frames_left - self._step if self.frames_left > self._step else 0
+        return False
+
+    cpdef bint out_of_time(self) except -1:
+        """Return whether the seconds of this turn are spent; the budget is spent then."""
+        self.spent = self._seconds != INFINITY and <double>self._now() - self._began > self._seconds
+        return self.spent
+
+
+@cython.final
+cdef class FrameReader:
+    """See `twisted_beastws.wire.reader.FrameReader`."""
+
+    cdef object __weakref__
+    cdef public object on_text, on_binary, handler, payloads, wall
+    cdef readonly object now
     cdef public double received_at, lead
-    cdef public bint server, accepts_rsv1, sendable, closed, whole, compressed, spent, one_chunk_a_turn
-    cdef public int halted, message_opcode
-    cdef public uint64_t max_frame_size, max_message_size, message_size, fragment_size
+    cdef public bint accepts_rsv1, whole, unfinished, compressed
+    cdef readonly bint server
+    cdef readonly int halted, message_opcode
+    cdef public uint64_t message_size
+    cdef public uint64_t max_frame_size, max_message_size
     cdef public object message_began_at
-    cdef public bytes _partial
-    cdef readonly uint64_t _remaining
+    cdef readonly uint64_t remaining
+    cdef readonly TurnBudget budget
+    cdef FrameWriter _writer
+    cdef object _events
+    cdef bytes _partial
     cdef uint8_t _key[4]
-    cdef bint _gathering, _turn_awaited
-    cdef double _turn_time, _turn_began, _used
-    cdef uint64_t _turn_frames, _frames_left, _look_at, _step
-    # Octets of what is gathered; where there are any, this is the gatherer.
-    cdef Py_ssize_t _waiting
+    cdef bint _feeding
     # A message that is one frame but comes in several chunks, received into the place it is delivered from.
     cdef bytes _solo
     cdef Py_ssize_t _solo_at
     cdef int _solo_first
     cdef Utf8 _utf8
 
-    def __init__(self, bint server, sink, now, max_message_size, max_frame_size):
-        self.server = server
-        self.sink = sink
+    def __init__(self, FrameWriter writer not None, events, now, TurnBudget budget not None):
+        self._writer = writer
+        self._events = events
+        self.server = writer.server
         self.now = now
-        self.max_message_size = _MOST if max_message_size is None or max_message_size > _MOST else max_message_size
-        self.max_frame_size = _MOST if max_frame_size is None or max_frame_size > _MOST else max_frame_size
-        self.fragment_size = _MOST
+        self.budget = budget
+        self.max_message_size = self.max_frame_size = _MOST
         self.received_at = now()
-        self.sendable = True
         self.halted = RUNNING
         self.whole = True
         self._partial = b""
-        self.set_budget(None, None)
-
-    def set_budget(self, frames, seconds):
-        """Set how many frames, and how many seconds, the connection may take in one turn of the reactor."""
-        self._turn_frames = _MOST if frames is None or frames > _MOST else frames
-        self._turn_time = INFINITY if seconds is None else seconds
-        self._renew_budget()
-
-    cdef _renew_budget(self):
-        self.spent = self._turn_awaited = False
-        self._turn_began = self.now()
-        self._used = 0.0
-        self._frames_left = self._turn_frames
-        self._look_soon()
 
     def feed(self, bytes data not None):
-        """Take a chunk as it was received. Never raises for what the peer or a hook did."""
+        """Read a chunk. Nothing is raised, whatever the peer or a hook does."""
         self.received_at = self.now()
-        if self._turn_awaited:
-            self._look_at = self._frames_left
-        elif self.one_chunk_a_turn:
-            self._turn_began = self.received_at
-            self._frames_left = self._turn_frames
-            self._look_soon()
-        else:
-            # Chunks of one turn share the budget; the time since the last chunk was not ours.
-            self._turn_began = self.received_at - self._used
-            self._look_soon()
+        self.budget.begin_chunk(self.received_at)
         if self.wall is not None and fabs(<double>self.wall() - self.received_at - self.lead) > LEAP:
-            self.clock_was_set()
+            self._events.clock_was_set()
         self._run(data)
 
     def next_turn(self):
-        """Renew the budget, in a new turn of the reactor, and go on with what waited."""
-        cdef bint waits = self.spent
-        self._renew_budget()
-        if waits and self.halted == RUNNING and not self._gathering:
+        """Renew the budget in a new turn of the reactor, and read the rest of the chunk."""
+        cdef bint waits = self.budget.spent
+        self.budget.renew()
+        if waits and self.halted == RUNNING and not self._feeding:
             self._run(b"")
 
+    def pause(self):
+        """Deliver nothing until `resume`; what is fed meanwhile is kept."""
+        if self.halted == RUNNING:
+            self.halted = PAUSED
+
     def resume(self):
-        """Go on after ``halted`` was `PAUSED`, with what was kept meanwhile."""
+        """Go on after `pause`, with the bytes that arrived meanwhile."""
         if self.halted == PAUSED:
             self.halted = RUNNING
-            if not self._gathering:
+            if not self._feeding:
                 self._run(b"")
 
+    def stop(self):
+        """Read nothing any more."""
+        self.halted = STOPPED
+        self._partial = b""
+        self.budget.spent = False
+
+    def detach(self):
+        """The connection has ended: drop the references to it, so that no cycle keeps it alive."""
+        self.on_text = self.on_binary = self.handler = self.payloads = None
+
     cdef _run(self, bytes data):
-        cdef bint alone
-        if self._gathering or self.spent:
-            # Fed by a hook, or by what the sink's writing calls: it is parsed behind the chunk that is under way.
+        if self._feeding or self.budget.spent:
+            # A hook, or the sink's writing, fed us: these bytes come after the chunk that is being read.
             self._partial = self._partial + data
             return
-        self._gathering = True
+        self._feeding = self._writer._corked = True
         try:
             self._parse(data)
         except _ProtocolError as error:
-            self.fail(error)
+            self.handler.fail(error)
         finally:
-            self._gathering = False
-            if self._waiting:
-                self._flush(b"")
-        alone = self.one_chunk_a_turn and PyBytes_GET_SIZE(data) <= GATHER_LIMIT
-        if self.spent or not (alone or self._turn_awaited or not self._asks_for_turn()):
-            self._turn_awaited = True
-            self.turn_awaited()
+            self._feeding = False
+            self._writer._uncork()
+        if self.budget.end_chunk(PyBytes_GET_SIZE(data), self.halted == STOPPED):
+            self._events.turn_awaited()
 
-    cdef bint _asks_for_turn(self) except -1:
-        # Whether to ask for the next turn: nothing else shows that one has begun.
-        if self.halted == STOPPED:
-            # A hook may have ended the session, and nobody is left to be asked.
-            return False
-        if self.one_chunk_a_turn:
-            return True
-        self._used = <double>self.now() - self._turn_began
-        return 2 * self._used > self._turn_time or self._frames_left < self._turn_frames // 2
-
-    cdef void _look_soon(self) noexcept:
-        # After the next frame, and then less and less often.
-        self._step = 1
-        self._look_at = self._frames_left - 1 if self._frames_left else 0
-
-    cdef bint _look(self) except -1:
-        # Whether the budget is spent.
-        if not self._frames_left or self.out_of_time():
-            self.spent = True
-            return True
-        self._step = min(4 * self._step, <uint64_t>LOOK_EVERY)
-        self._look_at = self._frames_left - self._step if self._frames_left > self._step else 0
-        return False
-
-    cpdef bint out_of_time(self) except -1:
-        """Whether the time of this turn is over; sets ``spent`` then."""
-        self.spent = self._turn_time != INFINITY and <double>self.now() - self._turn_began > self._turn_time
-        return self.spent
-
-    cpdef _parse(self, bytes data):
-        if data is None:
-            raise TypeError("a chunk is bytes")
+    cdef _parse(self, bytes data):
         cdef Py_ssize_t position
         cdef bytes fed_meanwhile
+        if self.unfinished and self.halted == RUNNING:
+            # The rest of the interrupted payload comes before the frames after it.
+            self._partial = self._partial + data
+            data = b""
+            self.payloads.resume()
         while True:
             if self._partial:
                 data = self._partial + data
@@ -377,22 +614,23 @@ cdef class FrameCodec:
                 self._partial = b""
             elif position < PyBytes_GET_SIZE(data):
                 self._partial = data[position:] + fed_meanwhile
-            if not fed_meanwhile or self.halted != RUNNING or self.spent:
+            if not fed_meanwhile or self.halted != RUNNING or self.budget.spent:
                 return
             data = b""
 
     cdef Py_ssize_t _parse_chunk(self, bytes data) except -1:
-        # Takes the frames that are whole, and what is there of a long one; returns how many octets that are.
+        # Reads the whole frames, and the part that arrived of a long one; returns the number of bytes read.
         cdef const uint8_t *octets
         cdef const uint8_t *key
         cdef Py_ssize_t position = 0, end, start, at
         cdef uint64_t length, least
         cdef int first, second
         cdef bint simple
+        cdef TurnBudget budget = self.budget
         octets = <const uint8_t *>PyBytes_AS_STRING(data)
         end = PyBytes_GET_SIZE(data)
-        while self.halted == RUNNING and not self.spent:
-            if self._remaining:
+        while self.halted == RUNNING and not budget.spent:
+            if self.remaining:
                 if position == end:
                     break
                 if self._solo is not None:
@@ -402,7 +640,7 @@ cdef class FrameCodec:
                 continue
             if end - position < 2:
                 break
-            if self._frames_left <= self._look_at and self._look():
+            if budget.frames_left <= budget.look_at and budget.look():
                 break
             first = octets[position]
             second = octets[position + 1]
@@ -435,28 +673,28 @@ cdef class FrameCodec:
                     break
             if simple and length <= <uint64_t>(end - start):
                 if length > self.max_message_size or length > self.max_frame_size:
-                    raise self.too_big()
+                    raise too_big(self.max_message_size, self.max_frame_size)
                 position = start + <Py_ssize_t>length
                 self._deliver(first, octets + start, <Py_ssize_t>length, key)
             elif first & 0x08:
                 if length > <uint64_t>(end - start):
                     break
                 position = start + <Py_ssize_t>length
-                self.control_received(first & 0x0F, self._payload(octets + start, <Py_ssize_t>length, key))
+                self.handler.control_received(first & 0x0F, self._payload(octets + start, <Py_ssize_t>length, key))
             elif self.whole and first & FIN and first & RSV1 and length <= <uint64_t>(end - start):
                 if length > self.max_frame_size:
-                    raise self.too_big()
+                    raise too_big(self.max_message_size, self.max_frame_size)
                 position = start + <Py_ssize_t>length
-                self.compressed_received(first, self._payload(octets + start, <Py_ssize_t>length, key))
-                # It may have inflated to much.
-                self._look_at = self._frames_left
+                self.payloads.compressed_received(first, self._payload(octets + start, <Py_ssize_t>length, key))
+                # A short frame may inflate to a long message: look at the clock.
+                budget.look_at = budget.frames_left
             elif simple and length <= SOLO_LIMIT:
                 position = start
                 self._begin_solo(first, length, key)
             else:
                 position = start
                 self._begin(first, length, key)
-            self._frames_left -= 1
+            budget.frames_left -= 1
         return position
 
     cdef _check_first(self, int first, uint64_t length):
@@ -472,7 +710,7 @@ cdef class FrameCodec:
             if first & RESERVED:
                 raise _BadReservedBits()
         elif opcode == 0:
-            # RFC 6455 §5.4; RFC 7692 §6: RSV1 stands on a message's first frame alone.
+            # RFC 6455 §5.4; RFC 7692 §6: only the first frame of a message may have RSV1.
             if not self.message_opcode:
                 raise _BadContinuation()
             if first & RESERVED:
@@ -494,42 +732,42 @@ cdef class FrameCodec:
         if first == FIN_BINARY:
             self.call_hook(self.on_binary, self._payload(source, size, key))
             return
-        # Refused by its header, as one that comes in parts is: before its text is judged.
+        # A kind without a hook is refused by its header, before its text is judged, however it arrives.
         if self.on_text is None:
             raise _UnacceptableData()
         self.call_hook(self.on_text, _decoded(source, size, key, self.server))
 
     cpdef call_hook(self, hook, message):
-        """Give a message to the application; what it does wrong is `hook_failed`'s."""
+        """Give a message to the application; the events tell of its result or exception."""
         if hook is None:
             raise _UnacceptableData()
         try:
             result = hook(message)
             if result is not None:
-                self.hook_returned(result)
+                self._events.hook_returned(result)
         except Exception:
-            self.hook_failed()
+            self._events.hook_failed()
 
     cdef _begin(self, int first, uint64_t length, const uint8_t *key):
-        # Judged by the header, before anything is kept (Beast does so too); a compressed length says nothing yet.
+        # As in Beast, the header decides before any payload is kept. A compressed frame's length says nothing yet.
         if first & 0x0F:
             self.compressed = first & RSV1
         if length > self.max_frame_size or (
             not self.compressed
             and (self.message_size > self.max_message_size or length > self.max_message_size - self.message_size)
         ):
-            raise self.too_big()
-        # Before the subclass is called, which may let go of what `key` points to.
+            raise too_big(self.max_message_size, self.max_frame_size)
+        # A call may free the memory that `key` points to.
         if self.server:
             memcpy(self._key, key, 4)
-        self.begin_frame(first, length)
-        self._remaining = length
+        self.payloads.begin_frame(first, length)
+        self.remaining = length
         if not length:
-            self.payload_received(b"", True)
+            self.payloads.payload_received(b"", True)
 
     cdef _begin_solo(self, int first, uint64_t length, const uint8_t *key):
         if length > self.max_message_size or length > self.max_frame_size:
-            raise self.too_big()
+            raise too_big(self.max_message_size, self.max_frame_size)
         if (self.on_text if first == FIN_TEXT else self.on_binary) is None:
             raise _UnacceptableData()
         if self.server:
@@ -538,28 +776,28 @@ cdef class FrameCodec:
         self._solo_at = 0
         self._solo_first = first
         self._utf8.needed = 0
-        self._remaining = length
+        self.remaining = length
         self.message_began_at = self.received_at
 
     cdef Py_ssize_t _continue_solo(self, const uint8_t *octets, Py_ssize_t position, Py_ssize_t end) except -1:
         cdef Py_ssize_t size = end - position
         cdef uint8_t *target
-        if <uint64_t>size > self._remaining:
-            size = <Py_ssize_t>self._remaining
+        if <uint64_t>size > self.remaining:
+            size = <Py_ssize_t>self.remaining
         if size > PyBytes_GET_SIZE(self._solo) - self._solo_at:
-            raise RuntimeError("more octets than the frame has")
+            raise RuntimeError("more bytes than the frame has")
         target = <uint8_t *>PyBytes_AS_STRING(self._solo) + self._solo_at
         if self.server:
             _unmask(target, octets + position, size, self._key)
             self._turn_key(size)
         else:
             memcpy(target, octets + position, size)
-        # RFC 6455 §8.1: at the first bad octet, not at the message's end.
+        # RFC 6455 §8.1: fail at the first bad byte, not at the message's end.
         if self._solo_first == FIN_TEXT and self.whole and not _is_utf8(&self._utf8, target, size):
             raise _BadFramePayload()
         self._solo_at += size
-        self._remaining -= <uint64_t>size
-        if not self._remaining:
+        self.remaining -= <uint64_t>size
+        if not self.remaining:
             self._end_solo()
         return position + size
 
@@ -567,7 +805,7 @@ cdef class FrameCodec:
         cdef bytes message = self._solo
         self._solo = None
         self.message_began_at = None
-        # A close was sent meanwhile: what comes before the peer's is thrown away.
+        # We sent a close frame meanwhile: data before the peer's is thrown away.
         if not self.whole:
             return
         if self._solo_first == FIN_BINARY:
@@ -586,177 +824,39 @@ cdef class FrameCodec:
 
     cdef Py_ssize_t _continue_payload(self, const uint8_t *octets, Py_ssize_t position, Py_ssize_t end) except -1:
         cdef Py_ssize_t size = end - position
-        if <uint64_t>size > self._remaining:
-            size = <Py_ssize_t>self._remaining
+        if <uint64_t>size > self.remaining:
+            size = <Py_ssize_t>self.remaining
         part = self._payload(octets + position, size, self._key)
-        self._remaining -= <uint64_t>size
+        self.remaining -= <uint64_t>size
         self._turn_key(size)
-        self.payload_received(part, not self._remaining)
+        self.payloads.payload_received(part, not self.remaining)
         return position + size
 
-    def send(self, message, *, compress=None):
-        """Send a message: see ``WebSocketProtocol.send``."""
-        if compress is None and isinstance(message, str):
-            self.send_text(message)
-        else:
-            self.send_other(message, compress)
+    def begin_message(self, int opcode):
+        """The first frame of a message arrived that cannot be delivered whole."""
+        self.whole = False
+        self.message_opcode = opcode
+        self.message_size = 0
+        self.message_began_at = self.received_at
 
-    cpdef send_text(self, text):
-        """Send a text message in one frame."""
-        cdef Py_ssize_t size = 0
-        cdef const char *encoded
-        if len(text) > CACHED_TEXT and not text.isascii():
-            # Python would keep the octets with the text, as long as that is kept.
-            self.send_frame(FIN_TEXT, text.encode())
-            return
-        encoded = PyUnicode_AsUTF8AndSize(text, &size)
-        if self.sendable and <uint64_t>size <= self.fragment_size:
-            self._emit(FIN_TEXT, <const uint8_t *>encoded, size)
-        else:
-            self.send_frame(FIN_TEXT, text.encode())
+    def end_message(self, bint whole):
+        """The message has ended; the next one may be delivered ``whole``."""
+        self.message_opcode = 0
+        self.message_size = 0
+        self.message_began_at = None
+        self.whole = whole
 
-    def send_binary(self, data):
-        """Send a binary message in one frame."""
-        self.send_frame(FIN_BINARY, data)
-
-    cpdef send_frame(self, int first, payload):
-        """Send a data frame whose first octet is ``first``; `send_held` takes it where it may not leave now."""
-        if self.sendable:
-            self.emit(first, payload)
-        else:
-            self.send_held(first, payload)
-
-    cpdef emit(self, int first, payload):
-        """Write a frame, or gather it while a chunk is being fed and nothing waits in the sink."""
-        cdef const uint8_t[::1] view
-        # RFC 6455 §5.5: a control frame stays whole.
-        if <uint64_t>len(payload) > self.fragment_size and not first & 0x08:
-            self.emit_fragments(first, payload)
-            return
-        if isinstance(payload, bytes):
-            self._emit(first, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
-        else:
-            view = payload
-            self._emit(first, &view[0] if view.shape[0] else NULL, view.shape[0])
-
-    def emit_pieces(self, int first, payload):
-        """Write a payload, admitted already, in frames of ``fragment_size``; FIN, if ``first`` has it, on the last.
-
-        It stops where a close frame comes in between.
-        """
-        cdef const uint8_t[::1] view = payload
-        cdef const uint8_t *octets = &view[0] if view.shape[0] else NULL
-        cdef Py_ssize_t end = view.shape[0], at = 0, size
-        cdef int fin = first & FIN, opcode = first & ~FIN
-        if self._waiting:
-            self._flush(b"")
-        # RFC 6455 §5.5.1: no data frame follows a close frame.
-        while not self.closed:
-            size = end - at
-            if <uint64_t>size > self.fragment_size:
-                size = <Py_ssize_t>self.fragment_size
-            frame = _framed(opcode | (fin if at + size == end else 0), octets + at, size, self._next_key())
-            self.sink.write_admitted(frame)
-            opcode = 0
-            at += size
-            if at >= end:
-                return
-
-    cdef bytes _next_key(self):
-        return None if self.server else mask_keys.next()
-
-    cdef _emit(self, int first, const uint8_t *payload, Py_ssize_t size):
-        cdef uint8_t header[MOST_HEADER]
-        cdef bytes key = self._next_key()
-        cdef Py_ssize_t length = _header(header, first, size, key)
-        if size >= GATHER_LIMIT or not self._gathers(length + size):
-            self._write(first, _framed(first, payload, size, key))
-        elif length + size > GATHER_LIMIT - self._waiting:
-            self._flush(_framed(first, payload, size, key))
-        else:
-            _put(_gathered + self._waiting, header, length, payload, size, key)
-            self._has_gathered(length + size)
-
-    def emit_frame(self, int first, bytes frame not None):
-        """Write a whole frame, or gather it, as `emit` does; ``first`` is its first octet."""
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
-        if not self._gathers(size):
-            self._write(first, frame)
-        elif size > GATHER_LIMIT - self._waiting:
-            self._flush(frame)
-        else:
-            memcpy(_gathered + self._waiting, PyBytes_AS_STRING(frame), size)
-            self._has_gathered(size)
-
-    cdef bint _gathers(self, Py_ssize_t size) except -1:
-        if not self._gathering or size >= GATHER_LIMIT:
-            return False
-        # Asked once for what leaves together: nothing is written before it.
-        if not self._waiting and not self.sink.free:
-            return False
-        return _gatherer is None or _gatherer is self
-
-    cdef _has_gathered(self, Py_ssize_t size):
-        global _gatherer
-        _gatherer = self
-        self._waiting += size
-        if self._waiting == GATHER_LIMIT:
-            self._flush(b"")
-
-    cdef _write(self, int first, bytes frame):
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
-        if self._waiting:
-            self._flush(b"")
-        if size < GATHER_LIMIT and self._left_at_once(frame, size):
-            return
-        if first & 0x08:
-            self.sink.write_control(first & 0x0F, frame)
-        else:
-            self.sink.write(frame)
-
-    cdef bint _left_at_once(self, bytes frames, Py_ssize_t size) except -1:
-        cdef Py_ssize_t gone
-        at_once = self.sink.at_once
-        if at_once is None:
-            return False
-        try:
-            gone = at_once(frames)
-        except OSError:
-            gone = 0
-        if gone != size:
-            self.sink.write_rest(frames, gone)
-        return True
-
-    def drop_received(self):
-        """Free the part of a message that came; whether the rest of its frame then goes to `payload_received`."""
+    def drop_message(self):
+        """Free the received part of a message; return whether the rest of its frame then goes to ``payloads``."""
         dropped = self._solo is not None
         self._solo = None
         return dropped
 
+    def too_big(self):
+        """Return the error that names the limits in force."""
+        return too_big(self.max_message_size, self.max_frame_size)
+
     @property
     def unparsed_size(self):
-        """Bytes received and kept that `payload_received` or a hook has not had."""
+        """The received bytes that neither ``payloads`` nor a hook has had."""
         return PyBytes_GET_SIZE(self._partial) + (0 if self._solo is None else self._solo_at)
-
-    @property
-    def gathered_size(self):
-        """Octets gathered and not yet written."""
-        return self._waiting
-
-    def flush(self):
-        """Write what was gathered."""
-        if self._waiting:
-            self._flush(b"")
-
-    cdef _flush(self, bytes last):
-        # With ``last``, for which there is no room.
-        global _gatherer
-        cdef bytes frames = PyBytes_FromStringAndSize(<const char *>_gathered, self._waiting)
-        if PyBytes_GET_SIZE(last):
-            # Python takes its time to add nothing, and nearly always there is nothing.
-            frames = frames + last
-        self._waiting = 0
-        _gatherer = None
-        # Nothing waited in the sink, and each frame may be written alone.
-        if not self._left_at_once(frames, PyBytes_GET_SIZE(frames)):
-            self.sink.write_admitted(frames)

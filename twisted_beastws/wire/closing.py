@@ -102,3 +102,38 @@ def close_payload(code: int, reason: str = "") -> bytes:
         raise LocalError(f"close code {code} may not be sent: use 1000-1003, 1007-1014 or 3000-4999")
     encoded = reason.encode()[:MAX_REASON]
     return code.to_bytes(2, "big") + encoded.decode(errors="ignore").encode()
+
+
+class ClosingHandshake:
+    """The close frames of a connection so far, and the account that they give (RFC 6455 §7.1).
+
+    Attributes:
+        sent: Our close frame, or None.
+        received: The peer's close frame, or None.
+        began: The side that began to close.
+        error: The fault for which we closed, or None.
+    """
+
+    __slots__ = ("began", "error", "received", "sent")
+
+    def __init__(self) -> None:
+        self.sent: Close | None = None
+        self.received: Close | None = None
+        self.began: Literal["local", "peer", "transport"] = "transport"
+        self.error: BaseException | None = None
+
+    @property
+    def clean(self) -> bool:
+        """Close frames went both ways."""
+        return self.sent is not None and self.received is not None
+
+    @property
+    def echo(self) -> int:
+        """The code that answers the peer's close frame: its own, or 1000 for an empty one, as in Beast."""
+        code = self.received.code if self.received is not None else CloseCode.NO_STATUS
+        return CloseCode.NORMAL if code == CloseCode.NO_STATUS else code
+
+    def reason(self) -> CloseReason:
+        """Return how the connection ended, or is ending."""
+        code, text = self.received or (CloseCode.ABNORMAL, "")
+        return CloseReason(int(code), text, self.clean, self.began, self.sent, self.received, self.error)

@@ -1,23 +1,54 @@
-"""Which `FrameCodec` is in use: the compiled one where it was built, the pure Python one otherwise or on request."""
+"""The codec in use: the compiled one where it was built, the pure Python one otherwise or on request."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from twisted_beastws.wire import reader, turns, writer
 
 PURE_VARIABLE = "TWISTED_BEASTWS_PURE"
 """Set to anything but 0 or nothing, this environment variable chooses the pure Python codec."""
 
-ACCELERATED = False
 
-if TYPE_CHECKING or os.environ.get(PURE_VARIABLE, "0") not in ("", "0"):
-    from twisted_beastws.wire.frames import FrameCodec, clear_send
-else:
+class Codec(NamedTuple):
+    """The classes that every byte of a connection passes through."""
+
+    reader: type[reader.FrameReader]
+    writer: type[writer.FrameWriter]
+    budget: type[turns.TurnBudget]
+
+
+PURE = Codec(reader.FrameReader, writer.FrameWriter, turns.TurnBudget)
+
+
+def compiled_codec() -> Codec:
+    """Return the compiled codec.
+
+    Raises:
+        ImportError: It was not built.
+    """
+    from twisted_beastws.wire import _speedups
+
+    return Codec(_speedups.FrameReader, _speedups.FrameWriter, _speedups.TurnBudget)
+
+
+def _choose() -> Codec:
+    if os.environ.get(PURE_VARIABLE, "0") not in ("", "0"):
+        return PURE
     try:
-        from twisted_beastws.wire._speedups import FrameCodec, clear_send
-
-        ACCELERATED = True
+        return compiled_codec()
     except ImportError:
-        from twisted_beastws.wire.frames import FrameCodec, clear_send
+        return PURE
 
-__all__ = ["ACCELERATED", "PURE_VARIABLE", "FrameCodec", "clear_send"]
+
+IN_USE = _choose()
+ACCELERATED = IN_USE is not PURE
+"""Whether the compiled codec is in use."""
+
+if TYPE_CHECKING or not ACCELERATED:
+    from twisted_beastws.wire.frames import clear_send
+else:
+    from twisted_beastws.wire._speedups import clear_send
+
+__all__ = ["ACCELERATED", "IN_USE", "PURE", "PURE_VARIABLE", "Codec", "clear_send", "compiled_codec"]

@@ -1,20 +1,23 @@
-"""How often something may happen: token buckets, and sessions whose peer may send only so much a second."""
+"""Rate limits: token buckets, and `RateLimit`, which holds a session's peer to one."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted_beastws.errors import RateExceeded
 
 if TYPE_CHECKING:
     from twisted_beastws.options import Limits
+    from twisted_beastws.wire.assembler import FragmentHook
+    from twisted_beastws.wire.session import Session
 
 # Less than any cost, more than the errors of adding up fractions.
 _ROUNDING = 1e-6
 
 HEADERS = 1 << 10
-"""Octets of frame headers that a byte rate allows a message beyond its payload."""
+"""Bytes of frame headers that a byte rate allows a message beyond its payload."""
 
 
 class Bucket:
@@ -54,68 +57,72 @@ class Bucket:
         return max(0.0, self._level - max(0.0, now - self._at) * self._rate)
 
 
-class _RateLimiting:
-    """The limits of a session, for classes that have the slots for them."""
+class RateLimit:
+    """Holds a session's peer to ``Limits.max_message_rate`` and ``max_byte_rate``.
 
-    # Of two bases one alone may have slots.
-    if not TYPE_CHECKING:
-        __slots__ = ()
-    else:
-        _messages: Bucket | None
-        _octets: Bucket | None
-        _refusals: Counter[str]
-        on_text: Any
-        on_binary: Any
-        received_at: float
-        sent: Any
-        now: Any
-        fail: Any
+    A message in fragments and a control frame count as one message each. After our close frame nothing counts, because
+    nothing is delivered.
+    """
 
-    def limit(self, limits: Limits, refusals: Counter[str]) -> None:
-        """Hold the peer to ``limits``, counting in ``refusals`` when it goes beyond; to be called before any octet."""
+    __slots__ = ("_bytes", "_messages", "_refusals", "_session")
+
+    def __init__(self, session: Session, limits: Limits, refusals: Counter[str]) -> None:
+        """Limit ``session``, and count in ``refusals`` how often the peer exceeds a limit."""
         rate = limits.max_byte_rate
+        self._session = session
         self._refusals = refusals
         self._messages = None if limits.max_message_rate is None else Bucket(limits.max_message_rate)
-        # A message that may be sent at all may be sent at once.
-        self._octets = None if rate is None else Bucket(rate, max(rate, (limits.max_message_size or 0) + HEADERS))
+        # The greatest message that the limits allow may arrive at once.
+        self._bytes = None if rate is None else Bucket(rate, max(rate, (limits.max_message_size or 0) + HEADERS))
 
-    def feed(self, data: bytes) -> None:
-        """Take a chunk as it was received, if the rate of octets allows it."""
-        if self._octets is not None and self.sent is None and self._octets.take(len(data), self.now()):
-            self.fail(self._exceeded("max_byte_rate", "too many octets a second"))
-        else:
-            super().feed(data)  # type: ignore[misc]
+    def feed(self, feed: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """Return the callable that takes chunks in place of ``feed``."""
+        session, bucket = self._session, self._bytes
+        if bucket is None:
+            return feed
 
-    def call_hook(self, hook: Any, message: Any) -> None:
-        # What waited for a slow hook was counted when it came, and is called by another hook than these.
-        if hook is not None and (hook is self.on_text or hook is self.on_binary):
-            self._count()
-        super().call_hook(hook, message)  # type: ignore[misc]
+        def limited(data: bytes) -> None:
+            if session.closing.sent is None and bucket.take(len(data), session.reader.now()):
+                self._exceeded("max_byte_rate", "too many bytes a second")
+            else:
+                feed(data)
 
-    def _deliver_fragment(self, part: bytes, final: bool) -> None:
-        if final:
-            self._count()
-        super()._deliver_fragment(part, final)  # type: ignore[misc]
+        return limited
 
-    def control_received(self, opcode: int, payload: bytes) -> None:
-        self._count()
-        super().control_received(opcode, payload)  # type: ignore[misc]
+    def text_hook(self, hook: Callable[[str], Any]) -> Callable[[str], Any]:
+        """Return the hook for text messages to use in place of ``hook``."""
+        return lambda message: hook(message) if self.count() else None
 
-    def _count(self) -> None:
-        if self._messages is not None and self.sent is None and self._messages.take(1, self.received_at):
-            raise self._exceeded("max_message_rate", "too many messages a second")
+    def binary_hook(self, hook: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        """Return the hook for binary messages to use in place of ``hook``."""
+        return lambda message: hook(message) if self.count() else None
 
-    def _exceeded(self, limit: str, why: str) -> RateExceeded:
+    def fragment_hook(self, hook: FragmentHook) -> FragmentHook:
+        """Return the hook for pieces of messages to use in place of ``hook``."""
+        return lambda data, opcode, final: hook(data, opcode, final) if not final or self.count() else None
+
+    def count(self) -> bool:
+        """Count a message; fail the session and return False if it is one too many."""
+        session, bucket = self._session, self._messages
+        if bucket is not None and session.closing.sent is None and bucket.take(1, session.reader.received_at):
+            self._exceeded("max_message_rate", "too many messages a second")
+            return False
+        return True
+
+    def _exceeded(self, limit: str, why: str) -> None:
         self._refusals[limit] += 1
-        return RateExceeded(f"{why}: Limits.{limit} is exceeded")
+        self._session.fail(RateExceeded(f"{why}: Limits.{limit} is exceeded"))
 
 
-_limited: dict[Any, Any] = {}
+def limit_rate(session: Session, limits: Limits, refusals: Counter[str]) -> None:
+    """Hold a session's peer to ``limits``, if they limit a rate; to be called before any hook is set.
 
-
-def rate_limited(kind: Any) -> Any:
-    """The subclass of ``kind``, a `Session`, whose `limit` is to be called; others pay nothing for it."""
-    if kind not in _limited:
-        slots = {"__slots__": ("_messages", "_octets", "_refusals"), "__module__": __name__, "__doc__": kind.__doc__}
-        _limited[kind] = type(f"RateLimited{kind.__name__}", (_RateLimiting, kind), slots)
-    return _limited[kind]
+    Sessions without such a limit pay nothing for it.
+    """
+    if limits.max_byte_rate is None and limits.max_message_rate is None:
+        return
+    limit = RateLimit(session, limits, refusals)
+    session.feed = limit.feed(session.feed)
+    if limits.max_message_rate is not None:
+        session.wrap_hooks(limit)
+        session.count_control = limit.count

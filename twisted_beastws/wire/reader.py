@@ -1,0 +1,437 @@
+"""`FrameReader`: received bytes to messages and control frames (RFC 6455 §5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted_beastws.errors import (
+    BadContinuation,
+    BadControlFragment,
+    BadControlSize,
+    BadDataFrame,
+    BadMaskedFrame,
+    BadOpcode,
+    BadReservedBits,
+    BadSize,
+    BadUnmaskedFrame,
+    MessageTooBig,
+    ProtocolError,
+    UnacceptableData,
+)
+from twisted_beastws.wire.frames import (
+    FIN,
+    FIN_BINARY,
+    FIN_TEXT,
+    PAUSED,
+    RSV1,
+    RSV2,
+    RSV3,
+    RUNNING,
+    STOPPED,
+    UNLIMITED,
+    Opcode,
+    apply_mask,
+    decode_text,
+)
+from twisted_beastws.wire.turns import TurnBudget
+from twisted_beastws.wire.writer import FrameWriter
+
+LEAP = 1 / 32
+"""Seconds by which the reactor's clock must jump until the reader reports it: the resolution of the deadlines."""
+
+
+def too_big(max_message_size: int, max_frame_size: int) -> MessageTooBig:
+    """Return the error for a message above the limits; it names those that are set."""
+    limits = {"Limits.max_message_size": max_message_size, "Limits.max_frame_size": max_frame_size}
+    set_limits = [f"{name} is {limit}" for name, limit in limits.items() if limit != UNLIMITED]
+    return MessageTooBig(f"message too big: {', '.join(set_limits)}")
+
+
+class ReaderEvents(Protocol):
+    """Gets the events of a reader that do not concern the frames themselves."""
+
+    def hook_returned(self, result: Any) -> None:
+        """A message hook returned ``result``, which is not None."""
+
+    def hook_failed(self) -> None:
+        """A hook raised an exception, which is being handled."""
+
+    def turn_awaited(self) -> None:
+        """Call `FrameReader.next_turn` in the reactor's next turn. If the budget is spent, read nothing until then."""
+
+    def clock_was_set(self) -> None:
+        """Somebody set the clock ``wall``. The reader has not yet read the frames of the chunk that just arrived."""
+
+
+class FrameHandler(Protocol):
+    """Handles control frames, and the faults of the peer."""
+
+    def control_received(self, opcode: int, payload: bytes) -> None:
+        """A whole control frame arrived. Raises `ProtocolError` if it is wrong."""
+
+    def fail(self, error: BaseException) -> None:
+        """The peer broke the protocol: fail the connection."""
+
+
+class Payloads(Protocol):
+    """Takes the payloads of messages that the reader cannot deliver whole, in the order of the frames."""
+
+    def begin_frame(self, first: int, length: int) -> None:
+        """A data frame begins whose first byte is ``first``."""
+
+    def payload_received(self, part: bytes, last: bool) -> None:
+        """A part of the frame's payload arrived; ``last`` if the frame ends with it."""
+
+    def compressed_received(self, first: int, payload: bytes) -> None:
+        """A whole compressed message arrived in one frame."""
+
+    def resume(self) -> None:
+        """Deliver the rest of a payload that a paused hook, or the end of the turn, interrupted."""
+
+
+class FrameReader:
+    """Finds frames in received bytes, checks them and delivers messages.
+
+    A message that arrives in one frame in one chunk goes straight to ``on_text`` or ``on_binary``. All other data
+    frames go to ``payloads``, control frames to ``handler``.
+
+    Attributes:
+        server: A server reads masked frames, a client frames without a mask (RFC 6455 §5.1).
+        on_text: The hook for text messages. None: text is refused with 1003.
+        on_binary: The hook for binary messages, likewise.
+        handler: See `FrameHandler`.
+        payloads: See `Payloads`.
+        budget: The connection's share of a turn.
+        now: Returns the time. The reader asks before and after a chunk, and between the frames of a long one.
+        received_at: The time of the latest chunk.
+        wall: A clock that may be set, or None.
+        lead: The seconds by which ``wall`` is ahead of ``now``. A chunk that finds another lead is reported.
+        accepts_rsv1: Compressed messages may come (RFC 7692 §6).
+        halted: ``RUNNING``, ``PAUSED`` or ``STOPPED``.
+        whole: Messages may be delivered whole: none is unfinished, none is streamed in, none is thrown away.
+        unfinished: ``payloads`` has more to deliver before the next frame is read.
+        message_opcode: The opcode of the message that is arriving, or 0.
+        message_size: The bytes of it that arrived, inflated.
+        message_began_at: The time of its first frame, or None.
+        compressed: It is compressed.
+        remaining: The bytes that the frame's payload still lacks.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_events",
+        "_feeding",
+        "_key",
+        "_partial",
+        "_writer",
+        "accepts_rsv1",
+        "budget",
+        "compressed",
+        "halted",
+        "handler",
+        "lead",
+        "max_frame_size",
+        "max_message_size",
+        "message_began_at",
+        "message_opcode",
+        "message_size",
+        "now",
+        "on_binary",
+        "on_text",
+        "payloads",
+        "received_at",
+        "remaining",
+        "server",
+        "unfinished",
+        "wall",
+        "whole",
+    )
+
+    handler: FrameHandler
+    payloads: Payloads
+
+    def __init__(
+        self,
+        writer: FrameWriter,
+        events: ReaderEvents,
+        now: Callable[[], float],
+        budget: TurnBudget,
+    ) -> None:
+        self._writer = writer
+        self._events = events
+        self.server = writer.server
+        self.now = now
+        self.budget = budget
+        self.max_message_size = self.max_frame_size = UNLIMITED
+        self.on_text: Callable[[str], Any] | None = None
+        self.on_binary: Callable[[bytes], Any] | None = None
+        self.received_at = now()
+        self.wall: Callable[[], float] | None = None
+        self.lead = 0.0
+        self.accepts_rsv1 = False
+        self.halted = RUNNING
+        self.whole = True
+        self.unfinished = False
+        self.message_began_at: float | None = None
+        self.message_opcode = 0
+        self.message_size = 0
+        self.compressed = False
+        self.remaining = 0
+        self._key: bytes | None = None
+        self._partial = b""
+        self._feeding = False
+
+    # Chunks.
+
+    def feed(self, data: bytes) -> None:
+        """Read a chunk. Nothing is raised, whatever the peer or a hook does.
+
+        The messages that hooks send meanwhile leave as one write at the end, or one for each 64 KiB.
+        """
+        self.received_at = self.now()
+        self.budget.begin_chunk(self.received_at)
+        if self.wall is not None and abs(self.wall() - self.received_at - self.lead) > LEAP:
+            self._events.clock_was_set()
+        self._run(data)
+
+    def next_turn(self) -> None:
+        """Renew the budget in a new turn of the reactor, and read the rest of the chunk."""
+        waits = self.budget.spent
+        self.budget.renew()
+        if waits and self.halted == RUNNING and not self._feeding:
+            self._run(b"")
+
+    def pause(self) -> None:
+        """Deliver nothing until `resume`; what is fed meanwhile is kept."""
+        if self.halted == RUNNING:
+            self.halted = PAUSED
+
+    def resume(self) -> None:
+        """Go on after `pause`, with the bytes that arrived meanwhile."""
+        if self.halted == PAUSED:
+            self.halted = RUNNING
+            if not self._feeding:
+                self._run(b"")
+
+    def stop(self) -> None:
+        """Read nothing any more."""
+        self.halted = STOPPED
+        self._partial = b""
+        self.budget.stop()
+
+    def detach(self) -> None:
+        """The connection has ended: drop the references to it, so that no cycle keeps it alive."""
+        self.on_text = self.on_binary = None
+        del self.handler, self.payloads
+
+    def _run(self, data: bytes) -> None:
+        if self._feeding or self.budget.spent:
+            # A hook, or the sink's writing, fed us: these bytes come after the chunk that is being read.
+            self._partial += data
+            return
+        self._feeding = True
+        self._writer.cork()
+        try:
+            self._parse(data)
+        except ProtocolError as error:
+            self.handler.fail(error)
+        finally:
+            self._feeding = False
+            self._writer.uncork()
+        if self.budget.end_chunk(len(data), self.halted == STOPPED):
+            self._events.turn_awaited()
+
+    def _parse(self, data: bytes) -> None:
+        if self.unfinished and self.halted == RUNNING:
+            # The rest of the interrupted payload comes before the frames after it.
+            self._partial += data
+            data = b""
+            self.payloads.resume()
+        while True:
+            if self._partial:
+                data = self._partial + data
+                self._partial = b""
+            position = self._parse_chunk(data)
+            fed_meanwhile = self._partial
+            self._partial = data[position:] + fed_meanwhile if self.halted != STOPPED else b""
+            if not fed_meanwhile or self.halted != RUNNING or self.budget.spent:
+                return
+            data = b""
+
+    # Frames.
+
+    def _parse_chunk(self, data: bytes) -> int:
+        """Read the whole frames, and the part that arrived of a long one; return the number of bytes read."""
+        position = 0
+        end = len(data)
+        budget = self.budget
+        frames_left, look_at = budget.frames_left, budget.look_at
+        while self.halted == RUNNING and not budget.spent:
+            if self.remaining:
+                if position == end:
+                    break
+                position = self._continue_payload(data, position)
+                continue
+            if end - position < 2:
+                break
+            if frames_left <= look_at:
+                budget.frames_left = frames_left
+                if budget.look():
+                    break
+                look_at = budget.look_at
+            first = data[position]
+            length = data[position + 1] & 0x7F
+            simple = self.whole and (first == FIN_TEXT or first == FIN_BINARY)
+            if not simple:
+                self._check_first(first, length)
+            # RFC 6455 §5.1: a client masks every frame, a server none.
+            if self.server:
+                if data[position + 1] < 0x80:
+                    raise BadUnmaskedFrame
+            elif data[position + 1] >= 0x80:
+                raise BadMaskedFrame
+            start = position + 2
+            if length > 125:
+                start += 2 if length == 126 else 8
+                if start > end:
+                    break
+                least = 126 if length == 126 else 1 << 16
+                length = int.from_bytes(data[position + 2 : start], "big")
+                # RFC 6455 §5.2: the shortest form, and the most significant bit is 0.
+                if length < least or length >= 1 << 63:
+                    raise BadSize
+            key = None
+            if self.server:
+                key = data[start : start + 4]
+                start += 4
+                if start > end:
+                    break
+            stop = start + length
+            if simple and stop <= end:
+                if length > self.max_message_size or length > self.max_frame_size:
+                    raise self.too_big()
+                payload = data[start:stop]
+                position = stop
+                self._deliver(first, payload if key is None else apply_mask(payload, key))
+            elif first & 0x08:
+                if stop > end:
+                    break
+                payload = data[start:stop]
+                position = stop
+                self.handler.control_received(first & 0x0F, payload if key is None else apply_mask(payload, key))
+            elif self.whole and first & FIN and first & RSV1 and stop <= end:
+                if length > self.max_frame_size:
+                    raise self.too_big()
+                payload = data[start:stop]
+                position = stop
+                self.payloads.compressed_received(first, payload if key is None else apply_mask(payload, key))
+                # A short frame may inflate to a long message: look at the clock.
+                look_at = frames_left
+            else:
+                self._begin(first, length, key)
+                position = start
+            frames_left -= 1
+        budget.frames_left = frames_left
+        return position
+
+    def _check_first(self, first: int, length: int) -> None:
+        opcode = first & 0x0F
+        if opcode & 0x08:
+            # RFC 6455 §5.5: control frames are short and never fragmented.
+            if opcode > Opcode.PONG:
+                raise BadOpcode
+            if not first & FIN:
+                raise BadControlFragment
+            if length > 125:
+                raise BadControlSize
+            if first & (RSV1 | RSV2 | RSV3):
+                raise BadReservedBits
+        elif opcode == Opcode.CONTINUATION:
+            # RFC 6455 §5.4; RFC 7692 §6: only the first frame of a message may have RSV1.
+            if not self.message_opcode:
+                raise BadContinuation
+            if first & (RSV1 | RSV2 | RSV3):
+                raise BadReservedBits
+        else:
+            if opcode > Opcode.BINARY:
+                raise BadOpcode
+            if self.message_opcode:
+                raise BadDataFrame
+            if first & (RSV2 | RSV3) or (first & RSV1 and not self.accepts_rsv1):
+                raise BadReservedBits
+
+    def too_big(self) -> MessageTooBig:
+        """Return the error that names the limits in force."""
+        return too_big(self.max_message_size, self.max_frame_size)
+
+    def _deliver(self, first: int, payload: bytes) -> None:
+        if first == FIN_TEXT:
+            # A kind without a hook is refused by its header, before its text is judged, however it arrives.
+            if self.on_text is None:
+                raise UnacceptableData
+            self.call_hook(self.on_text, decode_text(payload))
+        else:
+            self.call_hook(self.on_binary, payload)
+
+    def call_hook(self, hook: Callable[[Any], Any] | None, message: Any) -> None:
+        """Give a message to the application; the events tell of its result or exception.
+
+        Raises:
+            UnacceptableData: There is no hook.
+        """
+        if hook is None:
+            raise UnacceptableData
+        try:
+            result = hook(message)
+            if result is not None:
+                self._events.hook_returned(result)
+        except Exception:
+            self._events.hook_failed()
+
+    def _begin(self, first: int, length: int, key: bytes | None) -> None:
+        # As in Beast, the header decides before any payload is kept. A compressed frame's length says nothing yet.
+        if first & 0x0F:
+            self.compressed = bool(first & RSV1)
+        if length > self.max_frame_size or (not self.compressed and self.message_size + length > self.max_message_size):
+            raise self.too_big()
+        self.payloads.begin_frame(first, length)
+        self.remaining = length
+        self._key = key
+        if not length:
+            self.payloads.payload_received(b"", True)
+
+    def _continue_payload(self, data: bytes, position: int) -> int:
+        part = data[position : position + self.remaining]
+        size = len(part)
+        self.remaining -= size
+        if self._key is not None:
+            part = apply_mask(part, self._key)
+            turn = size & 3
+            self._key = self._key[turn:] + self._key[:turn]
+        self.payloads.payload_received(part, not self.remaining)
+        return position + size
+
+    # The message that is arriving.
+
+    def begin_message(self, opcode: int) -> None:
+        """The first frame of a message arrived that cannot be delivered whole."""
+        self.whole = False
+        self.message_opcode = opcode
+        self.message_size = 0
+        self.message_began_at = self.received_at
+
+    def end_message(self, whole: bool) -> None:
+        """The message has ended; the next one may be delivered ``whole``."""
+        self.message_opcode = self.message_size = 0
+        self.message_began_at = None
+        self.whole = whole
+
+    def drop_message(self) -> bool:
+        """Free the received part of a message; return whether the rest of its frame then goes to ``payloads``."""
+        return False
+
+    @property
+    def unparsed_size(self) -> int:
+        """The received bytes that neither ``payloads`` nor a hook has had."""
+        return len(self._partial)
