@@ -24,7 +24,7 @@ LISTED = {
     "hub": 2,
     "howto/asyncio": 3,
     "howto/authentication": 4,
-    "howto/embedding": 9,
+    "howto/embedding": 10,
     "howto/proxies": 1,
     "howto/scaling": 1,
     "howto/testing": 5,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from twisted_beastws.client.factory import WebSocketClientFactory
     from twisted_beastws.client.reconnecting import is_retryable, reconnecting
     from twisted_beastws.hub import Hub
+    from twisted_beastws.server.router import Router
     from twisted_beastws.web.resource import WebSocketResource
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "Request",
     "Response",
     "Role",
+    "Router",
     "State",
     "Timeouts",
     "UpgradeDeclined",
@@ -77,6 +79,7 @@ __all__ = [
 # Imported when asked for: they bring twisted.web's server and twisted.application with them.
 _LATER = {
     "Hub": "hub",
+    "Router": "server.router",
     "WebSocketClientEndpoint": "client.connect",
     "WebSocketClientFactory": "client.factory",
     "WebSocketResource": "web.resource",

@@ -552,6 +552,11 @@ def connection_of(protocol: WebSocketProtocol) -> Connection:
     return protocol._websocket_connection
 
 
+def share(protocol: WebSocketProtocol, connection: Connection) -> None:
+    """Let a new protocol use the connection of another one, in whose place it is to open it."""
+    protocol._websocket_connection = connection
+
+
 _TWISTEDS = frozenset((*dir(Protocol), "write"))
 _OURS = frozenset(
     name

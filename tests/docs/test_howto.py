@@ -70,7 +70,7 @@ class TestAsyncio:
 
 
 class TestEmbedding:
-    program, service, by_class, by_coroutine, pages, tell_all, ask, feed, report = listings("howto/embedding")
+    program, service, by_class, by_coroutine, paths, pages, tell_all, ask, feed, report = listings("howto/embedding")
 
     def test_the_program(self, tmp_path: Path) -> None:
         with running_listing(self.program, tmp_path) as port, talking(port) as client:
@@ -86,6 +86,19 @@ class TestEmbedding:
             with pytest.raises(ConnectionClosed):
                 client.recv(PATIENCE)
             assert client.close_code == 1001
+
+    def test_paths_lead_to_their_protocols_and_to_pages(self, tmp_path: Path) -> None:
+        listen = (
+            "from twisted.internet import reactor\n"
+            "reactor.listenTCP(8000, factory, interface='127.0.0.1')\nreactor.run()\n"
+        )
+        with running_listing(self.paths + listen, tmp_path) as port:
+            with talking(port, "/chat/a%20b") as client:
+                client.send("hello")
+                assert client.recv(PATIENCE) == "a b: hello"
+            with talking(port, "/feed") as client:
+                assert client.recv(PATIENCE) == "the latest news"
+            assert get(port, "/")[1] == "<h1>Chat</h1>"
 
     @pytest.mark.parametrize(("listing", "name"), [(program, "program.py"), (service, "talk.tac")])
     def test_without_its_port_it_ends(self, listing: str, name: str, tmp_path: Path) -> None:

@@ -125,8 +125,8 @@ class TestNotFound:
     )
     def test_another_kind(self, name: str, kind: str) -> None:
         assert failure(f"good:{name}") == (
-            "only a subclass of WebSocketProtocol, a coroutine function (async def) or a WebSocketServerFactory can be "
-            f"served; it is {kind}"
+            "only a subclass of WebSocketProtocol, a coroutine function (async def), a Router or a "
+            f"WebSocketServerFactory can be served; it is {kind}"
         )
 
 

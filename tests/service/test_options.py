@@ -38,6 +38,11 @@ async def echo(ws):
     pass
 
 factory = WebSocketServerFactory(Echo, timeouts=Timeouts(idle=7, ping_interval=3))
+
+from twisted.web.resource import Resource
+from twisted_beastws import Router
+router = Router({"/echo/{name}": Echo}, echo)
+pages = Router({"/echo/{name}": Echo}, Resource())
 """
 
 
@@ -464,6 +469,15 @@ class TestApp:
             assert settings.timeouts == Timeouts(handshake=30, idle=9, ping_interval=5, close=5)
             assert settings.origins.allowed == ("https://example.com",)
             assert type(service.factory.buildProtocol(None)).__name__ == name
+
+    def test_a_router_takes_the_settings(self, app: str, tmp_path: Path) -> None:
+        service = makeService(parse("--app", f"{app}:router", "--idle-timeout=9"))
+        assert service.factory.settings.timeouts.idle == 9
+        assert type(service.factory.buildProtocol(None)).__name__ == "RoutedProtocol"
+
+    def test_pages_of_a_router_cannot_be_guarded(self, app: str) -> None:
+        message = refusal(f"--app={app}:pages", "--auth=memory:a:b", "--listen=tcp:1")
+        assert message.startswith("--auth guards WebSockets alone: the Router ")
 
     def test_a_factory_is_served_as_it_is(self, app: str) -> None:
         service = makeService(parse(f"--app={app}:factory", "--listen=tcp:1"))

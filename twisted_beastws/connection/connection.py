@@ -67,6 +67,7 @@ class Connection:
         "liveness",
         "now",
         "opened_at",
+        "outermost",
         "outgoing",
         "reading",
         "request",
@@ -76,6 +77,7 @@ class Connection:
         "session_type",
         "settings",
         "subprotocol",
+        "successor",
         "transport",
     )
 
@@ -88,6 +90,8 @@ class Connection:
 
     def __init__(self) -> None:
         self.application: Application | None = None
+        self.outermost: Application | None = None
+        self.successor: Application | None = None
         self.role = Role.SERVER
         self.settings = DEFAULTS
         self.server: Gatekeeper | None = None
@@ -117,7 +121,7 @@ class Connection:
             from twisted.internet import reactor
 
             clock = cast("IReactorTime", reactor)
-        self.application = application
+        self.application = self.outermost = application
         self.clock = clock
         self.now = seconds_of(clock)
         given, transport = transport, complete(transport, clock, self._lost_unnoticed)
@@ -165,7 +169,7 @@ class Connection:
 
     def release(self) -> None:
         """Let go of the application, and of the parts that refer to this object."""
-        self.application = None
+        self.application = self.outermost = self.successor = None
         del self.reading, self.ending
 
     # Facts about the connection.
@@ -285,6 +289,14 @@ class Connection:
         return WebConnection(http_request)
 
     # Options.
+
+    def use(self, settings: Settings) -> None:
+        """Use these options in place of the factory's, before the connection is open."""
+        self.settings = settings
+        if self.handshake is not None:
+            self.handshake.set_settings(settings)
+        self.liveness.set_timeouts(settings.timeouts)
+        self.outgoing.set_limits(settings.limits)
 
     def set_options(
         self, timeouts: Timeouts | None, limits: Limits | None, deflate: Deflate | Literal[False] | None

@@ -200,7 +200,7 @@ class Ending:
             )
         closed = ConnectionClosed(ended)
         self._release_parts(handshake, reason, closed)
-        vars(application).pop("dataReceived", None)
+        vars(connection.outermost).pop("dataReceived", None)
         if session is None:
             connection.release()
         else:
@@ -227,7 +227,7 @@ class Ending:
         if self._reading.account is not None:
             self._reading.account.close()
         if connection.server is not None:
-            connection.server.forget(connection.application)
+            connection.server.forget(connection.outermost)
 
     def _settle(self, closed: ConnectionClosed) -> None:
         delivery = self._connection.delivery

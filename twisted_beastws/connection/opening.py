@@ -146,6 +146,8 @@ class Opening:
     def accepted(self, accepted: Accepted) -> None:
         """Open the connection."""
         connection = self._connection
+        if connection.successor is not None:
+            self.application = connection.application = connection.successor
         application, observer = self.application, None if self.server is None else self.server.observer
         connection.request, connection.subprotocol = accepted.request, accepted.subprotocol
         self._followed = accepted.followed

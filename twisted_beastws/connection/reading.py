@@ -40,7 +40,7 @@ class Reading:
 
     def receive_by(self, receive: Callable[[bytes], None]) -> None:
         """Pass the bytes from the transport to ``receive``, and count them if there is a budget."""
-        transport, application = self._connection.transport, self._connection.application
+        transport, application = self._connection.transport, self._connection.outermost
         if isinstance(transport, BareTransport) and not transport.pausable:
             receive = partial(self._receive_bounded, receive)
         if self.account is not None:
@@ -51,8 +51,8 @@ class Reading:
 
     def receive_nothing(self) -> None:
         """Discard the bytes that come from now on."""
-        if self._connection.application is not None:
-            vars(self._connection.application)["dataReceived"] = _discard
+        if self._connection.outermost is not None:
+            vars(self._connection.outermost)["dataReceived"] = _discard
 
     def _receive_bounded(self, receive: Callable[[bytes], None], data: bytes) -> None:
         """Receive from a transport that goes on reading during a pause."""

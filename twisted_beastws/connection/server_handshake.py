@@ -128,7 +128,7 @@ class ServerHandshake(Operation):
         if buffered:
             # These bytes were read before all bytes that came from the transport since.
             self._head.feed(bytes(buffered) + self._head.rest())
-        decorator = decorator or self._host.settings.decorator
+        given, decorator = decorator, decorator or self._host.settings.decorator
         if request is None:
             request = await self._read_request(decorator)
         elsewhere = request is not self._request
@@ -138,7 +138,9 @@ class ServerHandshake(Operation):
                 self._host.request_read(request)
                 self._count_request()
                 handshake.check_host(request)
-            answer = await self._judge(request, subprotocols or self._host.settings.subprotocols)
+            answer = await self._judge(request, subprotocols)
+            # A hook may have set other options.
+            decorator = given or self._host.settings.decorator
         except HandshakeError as error:
             await self._send(handshake.failure(error, request), decorator)
             raise
@@ -185,7 +187,7 @@ class ServerHandshake(Operation):
         check_origin(request, host.settings.origins, over_tls=self._over_tls)
         if server is not None:
             server.admit(application)
-        host.propose(handshake.select_subprotocol(request, subprotocols))
+        host.propose(handshake.select_subprotocol(request, subprotocols or host.settings.subprotocols))
         answer = await self._ask(application.upgrade_requested, request)
         if answer is not None:
             return answer

@@ -24,6 +24,9 @@ class Shared(Described, Protocol):
 
     Attributes:
         application: The user's protocol, from the moment that there is a transport to the end.
+        outermost: The protocol that the transport calls, and that the server counts: the same object, except for a
+            connection that a `Router` opened.
+        successor: The application that takes over when the connection opens, or None.
         role: The end of the connection that this is.
         settings: The options of the connection.
         server: The factory, on the server's side.
@@ -44,6 +47,8 @@ class Shared(Described, Protocol):
     """
 
     application: Application | None
+    outermost: Application | None
+    successor: Application | None
     role: Role
     settings: Settings
     server: Gatekeeper | None

@@ -117,13 +117,19 @@ class WebSocketServerFactory(Factory):
         self.gate: Callable[[Any, Request], Any] | None = None
         self.client_of: Callable[[Any, Request], Any] | None = None
         self._drain: Drain | None = None
+        pages = getattr(self.make, "pages", None)
+        self._site: Any = None if pages is None else pages(self)
 
     def acceptableProtocols(self) -> list[bytes]:
         """What TLS may agree on (``IProtocolNegotiationFactory``)."""
         # RFC 7301 §3.2: no protocol in common ends the handshake, and browsers offer this one.
         return [b"http/1.1"]
 
-    def buildProtocol(self, addr: IAddress | None) -> WebSocketProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return self.build(addr) if self._site is None else self._site.buildProtocol(addr)
+
+    def build(self, addr: IAddress | None) -> WebSocketProtocol:
+        """Make the protocol of a WebSocket, also where a `Router` has twisted.web read the connections."""
         protocol = self.make()
         if not isinstance(protocol, WebSocketProtocol):
             raise TypeError(f"make() gave {kind_of(protocol)}, not a WebSocketProtocol")

@@ -13,9 +13,10 @@ from types import ModuleType
 
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server.factory import BARE_GENERATOR, Handler, WebSocketServerFactory, is_handler
+from twisted_beastws.server.router import Router
 
-Served = Callable[[], WebSocketProtocol] | Handler
-"""A maker of protocols, such as a class, or a coroutine function."""
+Served = Callable[[], WebSocketProtocol] | Handler | Router
+"""A maker of protocols, such as a class, a coroutine function, or a router."""
 
 
 class AppError(Exception):
@@ -23,7 +24,7 @@ class AppError(Exception):
 
 
 def find_app(name: str) -> Served | WebSocketServerFactory:
-    """The `WebSocketProtocol` subclass, coroutine function or `WebSocketServerFactory` that ``package.module:name`` is.
+    """Return what ``package.module:name`` is: a protocol class, coroutine function, router or factory.
 
     The current directory is put on ``sys.path``, where the module is looked for first. Raises `AppError`.
     """
@@ -65,7 +66,7 @@ def _import_failed(module_name: str, error: BaseException) -> AppError:
 
 
 def _check_kind(found: object) -> Served | WebSocketServerFactory:
-    if isinstance(found, WebSocketServerFactory) or is_handler(found):
+    if isinstance(found, (WebSocketServerFactory, Router)) or is_handler(found):
         return found
     if isclass(found) and issubclass(found, WebSocketProtocol):
         return found
@@ -73,8 +74,8 @@ def _check_kind(found: object) -> Served | WebSocketServerFactory:
     if isgeneratorfunction(found):
         kind = BARE_GENERATOR
     raise AppError(
-        "only a subclass of WebSocketProtocol, a coroutine function (async def) or a WebSocketServerFactory can be "
-        f"served; it is {kind}"
+        "only a subclass of WebSocketProtocol, a coroutine function (async def), a Router or a WebSocketServerFactory "
+        f"can be served; it is {kind}"
     )
 
 

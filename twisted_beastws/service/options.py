@@ -303,8 +303,8 @@ class Options(TwistedOptions):
         _parameter(
             "app",
             "What to serve in place of the chat, on every path, as package.module:name: a subclass of "
-            "WebSocketProtocol, a coroutine function, or a WebSocketServerFactory, which has its own origins, times "
-            "and sizes.",
+            "WebSocketProtocol, a coroutine function, a Router, or a WebSocketServerFactory, which has its own "
+            "origins, times and sizes.",
         ),
         _parameter(
             "workers",
@@ -616,6 +616,11 @@ class Options(TwistedOptions):
                     raise UsageError(
                         f"{self._named(option)} does not reach a WebSocketServerFactory: {self['app']} has its own"
                     )
+        if self["auth"] and hasattr(getattr(app, "make", app), "pages"):
+            raise UsageError(
+                f"{self._named('auth')} guards WebSockets alone: the Router {self['app']} has a twisted.web resource "
+                "as its default, whose pages anyone could get"
+            )
         return app
 
     @property

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
@@ -185,6 +186,9 @@ def _checked_head(lines: list[bytes]) -> bytes:
     return head + b"\r\n"
 
 
+NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
+
+
 @dataclass(slots=True)
 class Request:
     """A request's head.
@@ -192,6 +196,7 @@ class Request:
     target: as it was sent: origin-form, absolute-form, ``*`` or, with CONNECT, authority-form.
     version: ``1.0`` or ``1.1``; from twisted.web whatever that let through.
     body_read: a body that the head announces was already taken off the connection by an HTTP server.
+    path_parameters: the parts of the path that a `Router`'s template names, decoded; empty without one.
     """
 
     method: str
@@ -199,6 +204,7 @@ class Request:
     version: str
     headers: Headers
     body_read: bool = False
+    path_parameters: Mapping[str, str] = field(default_factory=lambda: NO_PARAMETERS)
 
     @classmethod
     def parse(cls, head: bytes) -> Request:
