@@ -6,15 +6,15 @@ framing rules of RFC 6455) and `LocalError` (the calling program made a mistake)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from twisted_beastws.wire.close_reason import CloseReason
 
-    from twisted_beastws.wire.closing import CloseReason
-    from twisted_beastws.wire.http import Response
+if TYPE_CHECKING:
+    from twisted.web.http_headers import Headers
+    from typing_extensions import Self
 
 
 class WebSocketError(Exception):
@@ -170,10 +170,24 @@ class BadExtension(HandshakeError):
     message = "The WebSocket handshake Sec-WebSocket-Extensions field is not an answer to what was offered"
 
 
+class DecliningResponse(Protocol):
+    """The `Response` in an `UpgradeDeclined`: these are its attributes that matter after the end."""
+
+    status: int
+    reason: str
+    body: bytes
+    request: Any
+
+    @property
+    def headers(self) -> Headers: ...
+
+    def field(self, name: str) -> str | None: ...
+
+
 class UpgradeDeclined(HandshakeError):
     """The answer's status is not 101 (Beast: ``upgrade_declined``). ``response`` is the whole answer, with its body."""
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: DecliningResponse) -> None:
         # The phrase is the peer's: a log line must not be of its making.
         reason = ascii(response.reason[:80])[1:-1]
         super().__init__(f"The WebSocket handshake was declined: {response.status} {reason}")

@@ -17,13 +17,20 @@ from zope.interface import implementer
 from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.client.proxies import endpoint_through, over_tls, parse_proxy
 from twisted_beastws.connection.application_transport import ApplicationTransport
-from twisted_beastws.connection.awaiting import AwaitableDeferred, settled
+from twisted_beastws.connection.awaiting import AwaitableDeferred
 from twisted_beastws.connection.coroutines import forget_frames
-from twisted_beastws.errors import ConnectionClosed, HandshakeTimeout, TooManyRedirects, UpgradeDeclined
+from twisted_beastws.connection.running import settled
+from twisted_beastws.errors import (
+    ConnectionClosed,
+    DecliningResponse,
+    HandshakeTimeout,
+    TooManyRedirects,
+    UpgradeDeclined,
+)
 from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts, check_decorator, kind_of
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.wire.closing import CloseCode
-from twisted_beastws.wire.http import Request, Response, fields_given
+from twisted_beastws.wire.http import Request, fields_given
 from twisted_beastws.wire.url import WebSocketURL
 
 if TYPE_CHECKING:
@@ -306,7 +313,7 @@ def _fields(headers: Any) -> dict[str, list[str]]:
     return fields
 
 
-def _redirected(url: WebSocketURL, response: Response) -> WebSocketURL | None:
+def _redirected(url: WebSocketURL, response: DecliningResponse) -> WebSocketURL | None:
     """Where an answer redirects to, or None where it does not."""
     location = response.field("Location")
     if response.status not in REDIRECTS or location is None:

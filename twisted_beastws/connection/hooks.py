@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from twisted_beastws.connection.awaiting import awaited, run
+from twisted_beastws.connection.running import awaited, run
 
 H = TypeVar("H", bound=Callable[..., Any])
 

@@ -11,9 +11,10 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from twisted_beastws.connection.accepted import Accepted
-from twisted_beastws.connection.awaiting import AwaitableDeferred, settled
+from twisted_beastws.connection.awaiting import AwaitableDeferred
 from twisted_beastws.connection.coroutines import going_on
 from twisted_beastws.connection.interfaces import HandshakeHost
+from twisted_beastws.connection.running import settled
 from twisted_beastws.errors import LocalError
 from twisted_beastws.options import Settings
 from twisted_beastws.wire.http import HeadBuffer

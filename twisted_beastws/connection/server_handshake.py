@@ -10,9 +10,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.connection.accepted import Accepted
-from twisted_beastws.connection.awaiting import settled
 from twisted_beastws.connection.interfaces import HandshakeHost
 from twisted_beastws.connection.operation import Operation
+from twisted_beastws.connection.running import settled
 from twisted_beastws.errors import HandshakeError, HookFailed, LocalError, UpgradeDeclined
 from twisted_beastws.options import Decorator
 from twisted_beastws.tls.failures import tls_trouble

@@ -14,7 +14,8 @@ from zope.interface import implementer
 
 from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.clock import seconds_of
-from twisted_beastws.connection.awaiting import TaskCancelled, run
+from twisted_beastws.connection.awaiting import TaskCancelled
+from twisted_beastws.connection.running import run
 from twisted_beastws.errors import ConnectionClosed, TooManyConnections
 from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Settings, Timeouts, check_clock, kind_of
 from twisted_beastws.protocol import State, WebSocketProtocol, connection_of

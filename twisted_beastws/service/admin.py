@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.address import UNIXAddress
 
-from twisted_beastws.connection.awaiting import settled
+from twisted_beastws.connection.running import settled
 from twisted_beastws.options import Limits, Timeouts
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server.factory import WebSocketServerFactory

@@ -18,7 +18,7 @@ from twisted.cred.strcred import findCheckerFactories
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_beastws.connection.awaiting import settled
+from twisted_beastws.connection.running import settled
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.server.peers import peer_at
 from twisted_beastws.service.log_text import host_of, quoted

@@ -16,7 +16,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger
 
-from twisted_beastws.connection.awaiting import settled
+from twisted_beastws.connection.running import settled
 from twisted_beastws.service.channel import Orders, Reports
 from twisted_beastws.service.handover import Handed
 

@@ -6,13 +6,10 @@ import re
 import socket
 from functools import lru_cache
 from ipaddress import IPv6Address
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from twisted_beastws.errors import OriginRefused
 from twisted_beastws.wire.http import Request, raw_fields
-
-if TYPE_CHECKING:
-    from twisted_beastws.options import Origins
 
 NULL, FILE = "null", "file://"
 """The origin of sandboxed pages, which any page of the web can make, and that of files."""
@@ -36,6 +33,25 @@ _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _PAGES_SCHEMES = {"ws": "http", "wss": "https"}
 _UNPRINTABLE = re.compile(r"[^ -~]|[<>&\"'\\]")
 _SHOWN = 200
+
+
+class AllowedOrigins(Protocol):
+    """The options that `check_origin` reads: `Origins`."""
+
+    @property
+    def allowed(self) -> tuple[str, ...]: ...
+
+    @property
+    def same_site(self) -> bool: ...
+
+    @property
+    def allow_any_origin_dangerously(self) -> bool: ...
+
+    @property
+    def allow_null_origin_dangerously(self) -> bool: ...
+
+    @property
+    def allow_file_origin_dangerously(self) -> bool: ...
 
 
 class Origin(NamedTuple):
@@ -175,7 +191,7 @@ def _parse_allowed(allowed: tuple[str, ...]) -> frozenset[Origin | None]:
     return frozenset(map(_parse, allowed))
 
 
-def check_origin(request: Request, origins: Origins, *, over_tls: bool = False) -> None:
+def check_origin(request: Request, origins: AllowedOrigins, *, over_tls: bool = False) -> None:
     """Check the page that made a request (RFC 6455 §10.2).
 
     A page of this site is one of http, https, ws or wss whose host and port are those of the request's Host; a port
