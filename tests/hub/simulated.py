@@ -17,7 +17,7 @@ from twisted_beastws.hub import Hub
 from twisted_beastws.hub.backplane import BackplaneState, order_of
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.hub.redis_errors import LinkLost, Refused
-from twisted_beastws.hub.redis_interfaces import Link
+from twisted_beastws.hub.redis_interfaces import RedisCommands
 from twisted_beastws.hub.redis_scripts import (
     ENTRY_COST,
     GRACE,
@@ -315,7 +315,7 @@ class SimulatedRedis:
         return taken
 
 
-class SimulatedLink(Link):
+class SimulatedLink(RedisCommands):
     """A link to it. Commands wait to be executed; answers and messages to be received.
 
     Commands and messages are on connections of their own: their order between each other is the test's choice.
@@ -556,7 +556,7 @@ class Node(RedisBackplane):
             self.returns()
             assert self.state is BackplaneState.CONNECTED
 
-    def _make_link(self) -> Link:
+    def _make_link(self) -> RedisCommands:
         return self.link_
 
     def returns(self) -> None:

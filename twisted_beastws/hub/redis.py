@@ -49,7 +49,7 @@ from twisted_beastws.hub.backplane import (
     order_of,
 )
 from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy, Trouble, why_lost
-from twisted_beastws.hub.redis_interfaces import Link
+from twisted_beastws.hub.redis_interfaces import RedisCommands
 from twisted_beastws.hub.redis_messages import decode, encode
 from twisted_beastws.hub.redis_names import Names
 from twisted_beastws.hub.redis_recovery import STEP, Recovery
@@ -141,7 +141,7 @@ class RedisBackplane:
         self._published = 0
         self._undelivered = 0
         self._paced: list[Deferred[None]] = []
-        self._link: Link | None = None
+        self._link: RedisCommands | None = None
         self._links = 0
         self._is_linked = False
         self._deliver_to_hub: Deliver = lambda message, exclude: None
@@ -169,7 +169,7 @@ class RedisBackplane:
             reader.subscribed()
         return succeed(None) if link is None else link.stop()
 
-    def _make_link(self) -> Link:
+    def _make_link(self) -> RedisCommands:
         # txredisapi imports the reactor.
         try:
             from twisted_beastws.hub.redis_link import RedisLink
@@ -278,11 +278,11 @@ class RedisBackplane:
         return self._names.page(room).addCallback(_roster, after, most)
 
     @property
-    def _up(self) -> Link:
-        return cast(Link, self._link)
+    def _up(self) -> RedisCommands:
+        return cast(RedisCommands, self._link)
 
     @property
-    def link(self) -> Link:
+    def link(self) -> RedisCommands:
         """The link, while it is linked. Raises `LinkLost`."""
         if self._link is None or not self._is_linked:
             raise LinkLost("the backplane is away")
@@ -394,7 +394,7 @@ class RedisBackplane:
         self._recovery.begin(list(self._rooms.values()))
 
     @staticmethod
-    async def _check_writes(link: Link) -> None:
+    async def _check_writes(link: RedisCommands) -> None:
         """Write something: a replica answers every question, and would count as connected until the first message."""
         try:
             await link.renew()

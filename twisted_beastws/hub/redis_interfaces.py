@@ -11,7 +11,7 @@ from twisted_beastws.hub.redis_errors import Refused, Trouble
 from twisted_beastws.hub.redis_scripts import Page, Part, Swept, Taken, Verified
 
 
-class Link(Protocol):
+class RedisCommands(Protocol):
     """Both connections to a Redis, one for commands and one for what is published, and their reconnection.
 
     Its commands are for while it is linked; a command fails with `Refused`, or `LinkLost` when a connection is lost.
@@ -36,7 +36,7 @@ class Link(Protocol):
 
 
 class LinkUser(Protocol):
-    """What a `Link` tells. known: the latest id that the hub knows."""
+    """The reports of a `RedisCommands`. known: the latest id that the hub knows."""
 
     @property
     def known(self) -> str: ...

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from twisted_beastws.hub.redis_recovery import STEP, Recovery
+from twisted_beastws.hub.redis_recovery import STEP, RecoveredBackplane, Recovery
 from twisted_beastws.hub.redis_scripts import Page
-
-if TYPE_CHECKING:
-    from twisted_beastws.hub.redis import RedisBackplane
 
 MAX_NAMES = 1000
 """Names in one answer."""
@@ -23,7 +20,7 @@ FRESH = 1.0
 class Names:
     """Asks Redis for names, about a large room at most once a second."""
 
-    def __init__(self, backplane: RedisBackplane, recovery: Recovery) -> None:
+    def __init__(self, backplane: RecoveredBackplane, recovery: Recovery) -> None:
         self._backplane = backplane
         self._recovery = recovery
         self._pages: dict[str, tuple[float, Deferred[Any]]] = {}

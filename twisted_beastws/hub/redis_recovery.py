@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import deferLater
@@ -17,11 +17,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy
+from twisted_beastws.hub.redis_interfaces import RedisCommands
 from twisted_beastws.hub.redis_rooms import RoomReader
 from twisted_beastws.hub.redis_scripts import Page, Swept
-
-if TYPE_CHECKING:
-    from twisted_beastws.hub.redis import RedisBackplane
 
 Item = TypeVar("Item")
 
@@ -35,12 +33,48 @@ RETRY = 1.0
 """Seconds until a command that Redis refused is tried again."""
 
 
+class RecoveredBackplane(Protocol):
+    """The `RedisBackplane`, as its parts see it."""
+
+    @property
+    def reactor(self) -> Any: ...
+
+    @property
+    def readers(self) -> dict[str | None, RoomReader]:
+        """A reader for each room that has members here."""
+
+    @property
+    def links(self) -> int:
+        """The number of links so far: a step of an earlier link must not go on."""
+
+    @property
+    def link(self) -> RedisCommands: ...
+
+    @property
+    def is_linked(self) -> bool: ...
+
+    @property
+    def keeps(self) -> bool:
+        """Redis keeps a history."""
+
+    @property
+    def known(self) -> str: ...
+
+    def read(self, room: str, after: str) -> Deferred[Any]: ...
+
+    def learned(self, answer: Any) -> Any: ...
+
+    def paced(self) -> Deferred[None]: ...
+
+    def decode(self, room: str | None, message_id: str | None, payload: bytes) -> Any: ...
+
+
 class Recovery:
     """Brings the rooms of a `RedisBackplane` up to date."""
 
     log = Logger()
 
-    def __init__(self, backplane: RedisBackplane) -> None:
+    def __init__(self, backplane: RecoveredBackplane) -> None:
         self._backplane = backplane
         self._behind: deque[RoomReader] = deque()
         self._reading = 0

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, cast
 
-if TYPE_CHECKING:
-    from twisted_beastws.uvreactor.transport import Connection
+
+class HeldOwner(Protocol):
+    """The connection that uvloop reads for."""
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def takes(self, held: Any) -> bool: ...
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def eof_received(self) -> bool: ...
+
+    def go_on_reading(self) -> None: ...
 
 
 class Held(asyncio.Protocol):
     """Stands in for the connection until it is resumed: keeps the one chunk that uvloop reads, or the end."""
 
-    def __init__(self, connection: Connection, transport: asyncio.Transport) -> None:
+    def __init__(self, connection: HeldOwner, transport: asyncio.Transport) -> None:
         self._connection = connection
         self._transport = transport
         self._data = b""
@@ -40,7 +55,7 @@ class Held(asyncio.Protocol):
         connection = self._connection
         if not connection.takes(self):
             return
-        self._transport.set_protocol(connection)
+        self._transport.set_protocol(cast(asyncio.BaseProtocol, connection))
         if self._data:
             connection.data_received(self._data)
         if self._ended:

@@ -16,7 +16,7 @@ from twisted_beastws.uvreactor import steps
 from twisted_beastws.uvreactor.transport import Connection, ip_address, log_prefix
 
 if TYPE_CHECKING:
-    from twisted_beastws.uvreactor.reactor import UvloopReactor
+    from twisted_beastws.uvreactor.interfaces import NativeReactor
 
 ADOPTED_BACKLOG = 4096
 """Connections that wait on a socket which was opened elsewhere: uvloop sets a number, and this is Linux's own limit."""
@@ -91,7 +91,7 @@ def serve(connection: Connection, factory: Any, number: int | None, port: int | 
         connection.begin(protocol, f"{log_prefix(protocol)},{number},{address.host}")
 
 
-def adopt(reactor: UvloopReactor, descriptor: int, family: int, factory: IProtocolFactory) -> Connection:
+def adopt(reactor: NativeReactor, descriptor: int, family: int, factory: IProtocolFactory) -> Connection:
     """Serve a connection that was accepted elsewhere, on a duplicate of its descriptor."""
 
     def opened(connection: Connection) -> None:
@@ -102,6 +102,6 @@ def adopt(reactor: UvloopReactor, descriptor: int, family: int, factory: IProtoc
     return connection
 
 
-def take_over(reactor: UvloopReactor, connected: socket.socket, connection: Connection) -> None:
+def take_over(reactor: NativeReactor, connected: socket.socket, connection: Connection) -> None:
     """Have uvloop serve a connected socket; the connection is opened in the loop's next turn."""
     steps.start(reactor.loop.connect_accepted_socket(lambda: connection, connected))

@@ -23,7 +23,7 @@ from twisted_beastws.uvreactor.handle import Handle
 from twisted_beastws.uvreactor.held import Held
 
 if TYPE_CHECKING:
-    from twisted_beastws.uvreactor.reactor import UvloopReactor
+    from twisted_beastws.uvreactor.interfaces import NativeReactor
 
 _log = Logger()
 
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
     _closed = _ended = _aborting = _flush_due = _flush_awaited = _writeDisconnecting = _writeDisconnected = False
     _unflushed = 0
 
-    def __init__(self, reactor: UvloopReactor, opened: Callable[[Connection], None]) -> None:
+    def __init__(self, reactor: NativeReactor, opened: Callable[[Connection], None]) -> None:
         """opened: called with the connection when it can be used, to `begin` or to `refuse` it."""
         self.reactor = reactor
         self._opened = opened

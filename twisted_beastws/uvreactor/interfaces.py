@@ -1,0 +1,25 @@
+"""What a port and a connection ask of the reactor above them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+
+class NativeReactor(Protocol):
+    """The `UvloopReactor`.
+
+    Attributes:
+        native: The ports and connections that run on uvloop's transports.
+        descriptors: Watches whether the process has file descriptors left.
+    """
+
+    native: set[Any]
+    descriptors: Any
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+    def timeout(self) -> float | None: ...
+
+    def runUntilCurrent(self) -> None: ...
