@@ -13,12 +13,12 @@ from twisted.internet.defer import Deferred
 from twisted_beastws import Opcode
 from twisted_beastws.console.commands import (
     HELP,
-    Close,
+    CloseCommand,
     Command,
     CommandError,
     File,
     Help,
-    Message,
+    MessageCommand,
     Ping,
     parse,
 )
@@ -29,24 +29,24 @@ class TestParse:
     @pytest.mark.parametrize(
         ("line", "command"),
         [
-            ("hello", Message("hello")),
-            (" /ping", Message(" /ping")),
-            ("", Message("")),
-            ("//ping", Message("/ping")),
-            ("//", Message("/")),
-            ("/binary 00ff1B", Message(b"\x00\xff\x1b")),
-            ("/binary 00 ff\t1b", Message(b"\x00\xff\x1b")),
-            ("/binary 0x00 0XFF", Message(b"\x00\xff")),
-            ("/binary", Message(b"")),
+            ("hello", MessageCommand("hello")),
+            (" /ping", MessageCommand(" /ping")),
+            ("", MessageCommand("")),
+            ("//ping", MessageCommand("/ping")),
+            ("//", MessageCommand("/")),
+            ("/binary 00ff1B", MessageCommand(b"\x00\xff\x1b")),
+            ("/binary 00 ff\t1b", MessageCommand(b"\x00\xff\x1b")),
+            ("/binary 0x00 0XFF", MessageCommand(b"\x00\xff")),
+            ("/binary", MessageCommand(b"")),
             ("/send a file", File("a file", Opcode.BINARY)),
             ("/send-text a.json ", File("a.json", Opcode.TEXT)),
             ("/ping", Ping()),
             ("/ping x y", Ping(b"x y")),
             ("/ping " + "x" * 125, Ping(b"x" * 125)),
-            ("/close", Close(1000, "")),
-            ("/close 4001", Close(4001, "")),
-            ("/close 1011 out of tea", Close(1011, "out of tea")),
-            ("/close 1000 " + "x" * 123, Close(1000, "x" * 123)),
+            ("/close", CloseCommand(1000, "")),
+            ("/close 4001", CloseCommand(4001, "")),
+            ("/close 1011 out of tea", CloseCommand(1011, "out of tea")),
+            ("/close 1000 " + "x" * 123, CloseCommand(1000, "x" * 123)),
             ("/help", Help()),
         ],
     )
@@ -79,7 +79,7 @@ class TestParse:
 
     @given(st.text())
     def test_any_text_can_be_sent(self, text: str) -> None:
-        assert parse(f"/{text}" if text.startswith("/") else text) == Message(text)
+        assert parse(f"/{text}" if text.startswith("/") else text) == MessageCommand(text)
 
     def test_the_help_names_every_command(self) -> None:
         assert {line.split()[0] for line in HELP.splitlines()[1:]} == {
@@ -122,8 +122,8 @@ def ran() -> Ran:
 
 class TestRun:
     def test_messages(self, ran: Ran) -> None:
-        ran.run(Message("text"))
-        ran.run(Message(b"\x00"))
+        ran.run(MessageCommand("text"))
+        ran.run(MessageCommand(b"\x00"))
         assert ran.heard == ["text", b"\x00"]
         assert ran.told == []
 
@@ -171,7 +171,7 @@ class TestRun:
         assert len(ran.told) == 1 and ran.told[0].startswith("pong after ")
 
     def test_close(self, ran: Ran) -> None:
-        ran.run(Close(4001, "bye"))
+        ran.run(CloseCommand(4001, "bye"))
         received = ran.pair.server.close_reason.received
         assert received is not None and tuple(received) == (4001, "bye")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from twisted_beastws import __version__
-from twisted_beastws.console.commands import HELP, Close, Message, Ping
+from twisted_beastws.console.commands import HELP, CloseCommand, MessageCommand, Ping
 from twisted_beastws.console.failures import Status
-from twisted_beastws.console.options import DEFAULTS, Options
+from twisted_beastws.console.options import DEFAULTS, ConsoleOptions
 
 from ..support import command_line
 from ..support.certificates import Authority
@@ -19,8 +19,8 @@ from ..support.certificates import Authority
 URL = "ws://localhost:1984/chat"
 
 
-parse = partial(command_line.parse, Options)
-refusal = partial(command_line.refusal, Options)
+parse = partial(command_line.parse, ConsoleOptions)
+refusal = partial(command_line.refusal, ConsoleOptions)
 
 
 class TestGiven:
@@ -43,7 +43,13 @@ class TestGiven:
         assert options["header"] == {"X-A": ["1", "2"], "Origin": ["https://example.com"], "Empty": [""]}
         assert options["subprotocol"] == ["chat.v1", "chat"]
         assert options["insecure"] and options["wait"] == 0.5
-        assert options.script == [Message("hello"), Ping(), Close(4000), Message("-1"), Message("")]
+        assert options.script == [
+            MessageCommand("hello"),
+            Ping(),
+            CloseCommand(4000),
+            MessageCommand("-1"),
+            MessageCommand(""),
+        ]
 
     def test_fields_from_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "fields").write_text("\ufeffAuthorization: Bearer s3cret\r\n\nX-A: 1\n", encoding="utf-8")

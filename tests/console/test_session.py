@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from twisted_beastws import State, WebSocketProtocol
-from twisted_beastws.console.commands import Close, Command, CommandError, Message, Ping
+from twisted_beastws.console.commands import CloseCommand, Command, CommandError, MessageCommand, Ping
 from twisted_beastws.console.front import User
-from twisted_beastws.console.session import LIMITS, MAX_MESSAGE, Session
+from twisted_beastws.console.session import LIMITS, MAX_MESSAGE, TerminalSession
 from twisted_beastws.testing import connected_pair
 
 
@@ -75,7 +75,7 @@ class Talk:
         self.over: list[Any] = []
         self.pair = connected_pair(
             Server,
-            client=lambda: Session(self.front, self.clock, "ws://h/", script, wait),
+            client=lambda: TerminalSession(self.front, self.clock, "ws://h/", script, wait),
             clock=self.clock,
             **options,
         )
@@ -115,8 +115,8 @@ class TestPerson:
 
     def test_does_what_is_typed(self) -> None:
         talk = Talk()
-        talk.front.user.command(Message("a"))
-        talk.front.user.command(Message(b"b"))
+        talk.front.user.command(MessageCommand("a"))
+        talk.front.user.command(MessageCommand(b"b"))
         talk.pair.flush()
         assert talk.pair.server.heard == ["a", b"b"]
         assert talk.front.shown == ["welcome", "a", b"b"]
@@ -169,18 +169,18 @@ class TestPerson:
 
     def test_half_a_surrogate_pair_is_told(self) -> None:
         talk = Talk()
-        talk.front.user.command(Message("\ud800"))
+        talk.front.user.command(MessageCommand("\ud800"))
         assert talk.front.faults == ["the text has half of a surrogate pair in it, which UTF-8 cannot say"]
 
     def test_too_long_a_message_is_told(self) -> None:
         talk = Talk()
-        talk.front.user.command(Message(b"x" * (5 << 20)))
+        talk.front.user.command(MessageCommand(b"x" * (5 << 20)))
         assert len(talk.front.faults) == 1 and talk.session.state is State.OPEN
 
     def test_what_is_typed_behind_the_close_is_nothing(self) -> None:
         talk = Talk()
         talk.session.interrupt()
-        talk.front.user.command(Message("late"))
+        talk.front.user.command(MessageCommand("late"))
         talk.pair.flush()
         assert talk.front.faults == []
         assert talk.pair.server.heard == []
@@ -192,7 +192,7 @@ class TestPerson:
 
 class TestScript:
     def test_answers_have_their_time(self) -> None:
-        talk = Talk([Message("a"), Message("b")], wait=1.0)
+        talk = Talk([MessageCommand("a"), MessageCommand("b")], wait=1.0)
         talk.pair.advance(0.99)
         assert talk.front.shown == ["welcome", "a", "b"]
         assert talk.session.state is State.OPEN
@@ -201,13 +201,13 @@ class TestScript:
         assert talk.session.complete and talk.session.latency is not None
 
     def test_no_wait_is_the_ping_alone(self) -> None:
-        talk = Talk([Message("a")], wait=0.0)
+        talk = Talk([MessageCommand("a")], wait=0.0)
         talk.pair.advance(0.0)
         assert talk.front.shown == ["welcome", "a"]
         assert talk.over[0].clean and talk.session.complete
 
     def test_forever_is_until_somebody_closes(self) -> None:
-        talk = Talk([Message("a")], wait=math.inf)
+        talk = Talk([MessageCommand("a")], wait=math.inf)
         talk.pair.advance(29.0)
         assert talk.session.state is State.OPEN
         talk.pair.server.close()
@@ -216,7 +216,7 @@ class TestScript:
 
     def test_one_after_the_other(self) -> None:
         slow = Slow()
-        talk = Talk([slow, Message("b")], wait=0.0)
+        talk = Talk([slow, MessageCommand("b")], wait=0.0)
         talk.pair.advance(1.0)
         assert talk.pair.server.heard == []
         slow.done.callback(None)
@@ -224,20 +224,20 @@ class TestScript:
         assert talk.pair.server.heard == ["b"]
 
     def test_a_failure_ends_it(self) -> None:
-        talk = Talk([Failing(CommandError("no")), Message("b")], wait=0.0)
+        talk = Talk([Failing(CommandError("no")), MessageCommand("b")], wait=0.0)
         talk.pair.advance(1.0)
         assert talk.front.faults == ["no"]
         assert talk.pair.server.heard == []
         assert talk.over[0].clean and not talk.session.complete
 
     def test_a_close_as_its_end(self) -> None:
-        talk = Talk([Message("a"), Close(4000, "x")], wait=9.0)
+        talk = Talk([MessageCommand("a"), CloseCommand(4000, "x")], wait=9.0)
         talk.pair.advance(1.0)
         assert tuple(talk.sent) == (4000, "x")
         assert talk.session.complete
 
     def test_a_close_in_its_midst(self) -> None:
-        talk = Talk([Close(), Ping()], wait=9.0)
+        talk = Talk([CloseCommand(), Ping()], wait=9.0)
         talk.pair.advance(1.0)
         assert talk.over and not talk.session.complete
 
@@ -257,7 +257,7 @@ class TestScript:
 def test_the_input_is_paused_while_the_server_does_not_read() -> None:
     talk = Talk()
     for _ in range(3):
-        talk.front.user.command(Message(b"x" * (1 << 16)))
+        talk.front.user.command(MessageCommand(b"x" * (1 << 16)))
     assert talk.front.produced == ["pause"]
     talk.pair.flush()
     assert talk.front.produced == ["pause", "resume"]

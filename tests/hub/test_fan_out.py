@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted_beastws import Hub
 from twisted_beastws.hub import LocalBackplane, PublishError, fan_out
 from twisted_beastws.hub.backplane import Message
-from twisted_beastws.hub.fan_out import OVERHEAD, SLICE, SLICE_SIZE, SMALL_SLICE, TURN, Delivery, FanOut, cost_of
+from twisted_beastws.hub.fan_out import OVERHEAD, SLICE, SLICE_SIZE, SMALL_SLICE, TURN, FanOut, FanOutDelivery, cost_of
 
 from .stubs import Stub, outcome
 
@@ -106,7 +106,7 @@ class TestTurns:
         clock, turns = Clock(), Turns()
         given: list[int] = []
 
-        def give(delivery: Delivery, members: list[int]) -> None:
+        def give(delivery: FanOutDelivery, members: list[int]) -> None:
             given.extend(members)
             clock.advance(len(members) * 10e-6)
 
@@ -124,7 +124,7 @@ class TestTurns:
     def test_publishing_without_pause_leaves_half_of_the_time_to_others(self) -> None:
         clock, turns = Clock(), Turns()
 
-        def give(delivery: Delivery, members: list[int]) -> None:
+        def give(delivery: FanOutDelivery, members: list[int]) -> None:
             clock.advance(len(members) * 10e-6)
 
         room = FanOut(lambda room, number: list(range(SLICE + 1)), give, lambda: turns.reactor, clock.seconds)
@@ -176,7 +176,7 @@ class TestOrder:
         clock, turns = Clock(), Turns()
         got: list[str] = []
 
-        def give(delivery: Delivery, members: list[int]) -> None:
+        def give(delivery: FanOutDelivery, members: list[int]) -> None:
             got.extend([str(delivery.message.data)] * len(members))
             clock.advance(TURN)
             if got == ["first"] * SLICE:

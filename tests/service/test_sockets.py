@@ -26,7 +26,7 @@ from twisted_beastws.service.sockets import (
     KeepingReactor,
     ServiceReactor,
 )
-from twisted_beastws.service.worker import Held
+from twisted_beastws.service.worker import HeldSocket
 
 from ..support.patience import PATIENCE
 
@@ -94,7 +94,7 @@ class TestHeld:
 
     def test_a_socket_is_adopted_for_what_it_was_held_for(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            adopting = AdoptingReactor(reactor, [Held(0, "SSL", listening.fileno())])
+            adopting = AdoptingReactor(reactor, [HeldSocket(0, "SSL", listening.fileno())])
             with pytest.raises(CannotListenError, match="the supervisor holds no such socket"):
                 adopting.listenTCP(0, Factory())
 
@@ -104,7 +104,7 @@ class TestHeld:
             listening.bind(str(path))
             listening.listen()
             path.unlink()
-            adopting = AdoptingReactor(reactor, [Held(0, "UNIX", os.dup(listening.fileno()))])
+            adopting = AdoptingReactor(reactor, [HeldSocket(0, "UNIX", os.dup(listening.fileno()))])
             port = adopting.listenUNIX(str(path), Factory())
             assert port.getHost().name == os.fsencode(path)
             port.connectionLost(Failure(ConnectionDone()))

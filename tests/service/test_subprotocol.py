@@ -11,9 +11,9 @@ import pytest
 from twisted_beastws.hub import Message
 from twisted_beastws.service.subprotocol import (
     MAX_PARTS,
-    BadRequest,
+    BadCommand,
+    ChatCommand,
     Entry,
-    Request,
     as_text,
     entry_of,
     event,
@@ -88,7 +88,7 @@ class TestEntry:
         ],
     )
     def test_a_bad_one_is_refused(self, query: str, reason: str) -> None:
-        with pytest.raises(BadRequest, match=reason):
+        with pytest.raises(BadCommand, match=reason):
             entry_of(query)
 
 
@@ -96,14 +96,14 @@ class TestRequests:
     @pytest.mark.parametrize(
         ("text", "request_"),
         [
-            ('{"type":"message","text":"hello"}', Request("hello", None)),
-            ('{"type":"message","text":"","ref":"7","more":[1]}', Request("", "7")),
-            ('{"type":"message","text":"\\u0000\\ud83d\\ude00"}', Request("\0\U0001f600", None)),
-            ('{"type":"who"}', Request(None, None)),
-            ('{"type":"who","ref":"' + "x" * 64 + '"}', Request(None, "x" * 64)),
+            ('{"type":"message","text":"hello"}', ChatCommand("hello", None)),
+            ('{"type":"message","text":"","ref":"7","more":[1]}', ChatCommand("", "7")),
+            ('{"type":"message","text":"\\u0000\\ud83d\\ude00"}', ChatCommand("\0\U0001f600", None)),
+            ('{"type":"who"}', ChatCommand(None, None)),
+            ('{"type":"who","ref":"' + "x" * 64 + '"}', ChatCommand(None, "x" * 64)),
         ],
     )
-    def test_are_read(self, text: str, request_: Request) -> None:
+    def test_are_read(self, text: str, request_: ChatCommand) -> None:
         assert read(text) == request_
 
     @pytest.mark.parametrize(
@@ -126,11 +126,11 @@ class TestRequests:
         ],
     )
     def test_a_bad_one_is_refused(self, text: str, reason: str) -> None:
-        with pytest.raises(BadRequest, match=reason):
+        with pytest.raises(BadCommand, match=reason):
             read(text)
 
     def test_a_refusal_refers_to_it(self) -> None:
-        with pytest.raises(BadRequest) as caught:
+        with pytest.raises(BadCommand) as caught:
             read('{"type":"dance","ref":"7"}')
         assert caught.value.ref == "7"
 
@@ -164,14 +164,14 @@ class TestParts:
         more = "".join(f',"{number}":0' for number in range(parts - 2))
         request = '{"type":"message","text":"hello"' + more + "}"
         if parts <= MAX_PARTS:
-            assert read(request) == Request("hello", None)
+            assert read(request) == ChatCommand("hello", None)
         else:
-            with pytest.raises(BadRequest, match="more than 64 values"):
+            with pytest.raises(BadCommand, match="more than 64 values"):
                 read(request)
 
     @pytest.mark.parametrize("text", ["[{," * 1000, '\\"' * 100 + ",[" * 100, "\n[" * 100])
     def test_a_text_may_have_any_number_of_brackets(self, text: str) -> None:
-        assert read(json.dumps({"type": "message", "text": text})) == Request(text, None)
+        assert read(json.dumps({"type": "message", "text": text})) == ChatCommand(text, None)
 
     @pytest.mark.parametrize(
         "text",
@@ -180,7 +180,7 @@ class TestParts:
     def test_a_megabyte_of_brackets_is_refused_in_little_time(self, text: str) -> None:
         def cost() -> float:
             began = time.thread_time()
-            with pytest.raises(BadRequest, match="not JSON"):
+            with pytest.raises(BadCommand, match="not JSON"):
                 read(text)
             return time.thread_time() - began
 

@@ -283,9 +283,11 @@ async def test_what_a_chunks_hooks_send_leaves_as_one_write(monkeypatch):
     if hasattr(reactor, "native"):
         from twisted_beastws.uvreactor import transport
 
-        ungathered = transport.Connection.ungathered
-        monkeypatch.setattr(transport.Connection, "data_received", noting("read", transport.Connection.data_received))
-        monkeypatch.setattr(transport.Connection, "ungathered", lambda self: noting("write", ungathered(self)))
+        ungathered = transport.NativeConnection.ungathered
+        monkeypatch.setattr(
+            transport.NativeConnection, "data_received", noting("read", transport.NativeConnection.data_received)
+        )
+        monkeypatch.setattr(transport.NativeConnection, "ungathered", lambda self: noting("write", ungathered(self)))
     else:
         handle = Connection.getHandle
         monkeypatch.setattr(Connection, "_dataReceived", noting("read", Connection._dataReceived))

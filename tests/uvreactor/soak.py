@@ -29,7 +29,18 @@ from twisted_beastws import WebSocketClientEndpoint, WebSocketProtocol, WebSocke
 
 PARALLEL = 40
 """Connections of each kind at a time."""
-KINDS = ("Connection", "Secured", "Held", "TCPTransport", "Plain", "Echo", "Client", "Connector", "Failure", "Deferred")
+KINDS = (
+    "NativeConnection",
+    "Secured",
+    "Held",
+    "TCPTransport",
+    "Plain",
+    "Echo",
+    "Client",
+    "Connector",
+    "Failure",
+    "Deferred",
+)
 LASTING = 0.2
 """Seconds that one lasts at most."""
 SIZES = (1, 100, 4096, 70_000, 1 << 20)

@@ -146,7 +146,7 @@ def talk():
 reactor.callInThread(talk)
 reactor.run()
 """
-    assert printed(INSTALLED + program) == "echo by Connection\n" * 2
+    assert printed(INSTALLED + program) == "echo by NativeConnection\n" * 2
 
 
 def test_twistd(tmp_path: Path) -> None:

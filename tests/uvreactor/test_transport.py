@@ -18,7 +18,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python import log
 from zope.interface import implementer
 
-from twisted_beastws.uvreactor.transport import FULL, Connection
+from twisted_beastws.uvreactor.transport import FULL, NativeConnection
 
 from ..support.patience import PATIENCE
 
@@ -457,7 +457,7 @@ class TestOptions:
         async def test(reactor: Any) -> None:
             async with Served(reactor, Noting()) as served:
                 transport = served.protocol.transport
-                assert isinstance(transport, Connection)
+                assert isinstance(transport, NativeConnection)
                 assert transport.getTcpNoDelay() is True
                 for enabled in (False, True):
                     transport.setTcpNoDelay(enabled)

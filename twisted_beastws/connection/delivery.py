@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from twisted_beastws.connection.awaiting import AwaitableDeferred, succeeded
 from twisted_beastws.connection.coroutines import forget_frames
-from twisted_beastws.connection.hooks import MESSAGE_HOOKS, deferred_of, hook_of
+from twisted_beastws.connection.hooks import MESSAGE_HOOKS, deferred_of, hook_of, name_of
 from twisted_beastws.connection.inbox import Inbox
 from twisted_beastws.connection.interfaces import DeliveryHost, Described
 from twisted_beastws.errors import ConnectionClosed
@@ -109,7 +109,7 @@ class Delivery:
                 count=len(self._require_inbox()),
                 connection=self._host.connection_id,
                 peer=self._host.peer,
-                protocol=type(self._application).__qualname__,
+                protocol=name_of(self._application),
             )
         self.hold(INBOX)
 
@@ -213,7 +213,7 @@ class Delivery:
                 connection=host.connection_id,
                 peer=host.peer,
                 count=len(self._inbox),
-                protocol=type(application).__qualname__,
+                protocol=name_of(application),
             )
 
 

@@ -36,6 +36,12 @@ def takes_messages(application: Any) -> bool:
     return any(hook_of(application, name) is not None for name in MESSAGE_HOOKS)
 
 
+def name_of(application: Any) -> str:
+    """Return the name of the application's class, or of the coroutine function that serves the connection, for logs."""
+    handler = getattr(application, "handler", None)
+    return str(getattr(handler, "__name__", type(application).__qualname__))
+
+
 def deferred_of(result: Any) -> Deferred[Any] | None:
     """Return a Deferred of a hook's result, or None if the hook returned None.
 

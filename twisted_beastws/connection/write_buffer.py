@@ -514,8 +514,10 @@ def _plain_send(transport: Any) -> Callable[[bytes | memoryview], int] | None:
     ungathered = getattr(type(transport), "ungathered", None)
     plain = isinstance(transport, FileDescriptor) and ISystemHandle.providedBy(transport)
     send: Callable[[bytes | memoryview], int] | None = None
-    if ungathered is not None:
+    if getattr(transport, "TLS", False):
+        send = None
+    elif ungathered is not None:
         send = ungathered(transport)
-    elif plain and not getattr(transport, "TLS", False):
+    elif plain:
         send = transport.getHandle().send
     return send if send is None or not hasattr(transport, "TLS") else clear_send(transport, send)

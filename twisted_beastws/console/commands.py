@@ -41,7 +41,7 @@ class Command(Protocol):
 
 
 @dataclass(frozen=True)
-class Message:
+class MessageCommand:
     """Send a message."""
 
     message: str | bytes
@@ -87,7 +87,7 @@ class Ping:
 
 
 @dataclass(frozen=True)
-class Close:
+class CloseCommand:
     """Close by the closing handshake."""
 
     code: int = CloseCode.NORMAL
@@ -108,9 +108,9 @@ class Help:
 def parse(line: str) -> Command:
     """What ``line`` asks for; raises `CommandError`."""
     if not line.startswith("/"):
-        return Message(line)
+        return MessageCommand(line)
     if line.startswith("//"):
-        return Message(line[1:])
+        return MessageCommand(line[1:])
     name, _, argument = line[1:].partition(" ")
     parser = _PARSERS.get(name)
     if parser is None:
@@ -121,7 +121,7 @@ def parse(line: str) -> Command:
 def _parse_binary(argument: str) -> Command:
     digits = re.sub(r"\s|0[xX]", "", argument)
     try:
-        return Message(bytes.fromhex(digits))
+        return MessageCommand(bytes.fromhex(digits))
     except ValueError:
         raise CommandError(f"/binary {escape(argument)}: give two hexadecimal digits an octet: 00 ff 10") from None
 
@@ -147,12 +147,12 @@ def _parse_close(argument: str) -> Command:
     code, _, reason = argument.partition(" ")
     reason = reason.strip()
     if not code:
-        return Close()
+        return CloseCommand()
     if not re.fullmatch("[0-9]{4}", code) or not may_be_sent(int(code)):
         raise CommandError(f"/close {escape(code)}: give a code that may be sent: 1000-1003, 1007-1014 or 3000-4999")
     if len(reason.encode()) > MAX_REASON:
         raise CommandError(f"/close: a reason holds {MAX_REASON} octets, and these are {len(reason.encode())}")
-    return Close(int(code), reason)
+    return CloseCommand(int(code), reason)
 
 
 def _parse_help(argument: str) -> Command:

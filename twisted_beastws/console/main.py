@@ -19,10 +19,10 @@ from twisted_beastws.client.connect import connect
 from twisted_beastws.console.bench import TIMEOUTS, Bench, BenchError, Load
 from twisted_beastws.console.failures import Status, how_it_ended, status_of, why_not
 from twisted_beastws.console.front import Front
-from twisted_beastws.console.options import Options
+from twisted_beastws.console.options import ConsoleOptions
 from twisted_beastws.console.pipes import Pipes
 from twisted_beastws.console.progress import Progress
-from twisted_beastws.console.session import LIMITS, MAX_MESSAGE, Session
+from twisted_beastws.console.session import LIMITS, MAX_MESSAGE, TerminalSession
 from twisted_beastws.console.style import Style
 from twisted_beastws.console.text import milliseconds
 
@@ -32,7 +32,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 def main(arguments: Sequence[str]) -> None:
     """Do what the command line asks for; raises ``SystemExit`` with a `Status`."""
     _open_closed_descriptors()
-    options = Options()
+    options = ConsoleOptions()
     try:
         options.parseOptions(arguments)
     except UsageError as error:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     react(_run, [options])
 
 
-async def _run(reactor: Any, options: Options) -> None:
+async def _run(reactor: Any, options: ConsoleOptions) -> None:
     # The reactor takes the signals for itself when it begins to run.
     await deferLater(reactor, 0)
     with Interrupt(reactor) as interrupt, _descriptors_as_before():
@@ -68,17 +68,17 @@ class Interrupt:
         self._reactor.callFromThread(lambda: self.action())
 
 
-async def _talk(reactor: Any, options: Options, interrupt: Interrupt) -> Status:
+async def _talk(reactor: Any, options: ConsoleOptions, interrupt: Interrupt) -> Status:
     prompted, front = _front(reactor, options)
     url = options.url
     name = f"{url.scheme}://{url.host_field}{url.target}"
     wait = None if prompted else options["wait"]
     # A redirect makes another.
-    make_session = partial(Session, front, reactor, name, options.script, wait)
+    make_session = partial(TerminalSession, front, reactor, name, options.script, wait)
     connecting = _connect(reactor, options, make_session, limits=LIMITS)
     interrupt.action = connecting.cancel
     try:
-        session: Session = await connecting
+        session: TerminalSession = await connecting
     except CancelledError:
         return Status.INTERRUPTED
     except Exception as error:
@@ -102,7 +102,7 @@ async def _talk(reactor: Any, options: Options, interrupt: Interrupt) -> Status:
     return status
 
 
-async def _bench(reactor: Any, options: Options, interrupt: Interrupt) -> Status:
+async def _bench(reactor: Any, options: ConsoleOptions, interrupt: Interrupt) -> Status:
     load = Load(options["connections"], options["messages"], options["size"])
     bench = Bench(load, lambda protocol: _connect(reactor, options, protocol, timeouts=TIMEOUTS), reactor)
     running = Deferred.fromCoroutine(bench.run(Progress(sys.stderr)))
@@ -120,12 +120,12 @@ async def _bench(reactor: Any, options: Options, interrupt: Interrupt) -> Status
     return Status.CLEAN
 
 
-def _not_connected(options: Options, error: Exception) -> Status:
+def _not_connected(options: ConsoleOptions, error: Exception) -> Status:
     print(why_not(error, options.url), file=sys.stderr)
     return Status.NOT_CONNECTED
 
 
-def _front(reactor: Any, options: Options) -> tuple[bool, Front]:
+def _front(reactor: Any, options: ConsoleOptions) -> tuple[bool, Front]:
     """The front, and whether it is one with a prompt."""
     style = Style.wanted()
     reads = options.script is None
@@ -142,7 +142,7 @@ def _front(reactor: Any, options: Options) -> tuple[bool, Front]:
     return False, Pipes(reads, style if os.isatty(1) else None, MAX_MESSAGE)
 
 
-def _connect(reactor: Any, options: Options, protocol: Callable[[], Any], **settings: Any) -> Deferred[Any]:
+def _connect(reactor: Any, options: ConsoleOptions, protocol: Callable[[], Any], **settings: Any) -> Deferred[Any]:
     insecure, authorities, identity = options["insecure"], options["cacert"], options["cert"]
     if options.url.secure and (insecure or authorities is not None or identity is not None):
         from twisted_beastws.console.tls import tls_with

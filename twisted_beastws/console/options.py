@@ -60,7 +60,7 @@ def _lines(path: str) -> list[str]:
         return [line for line in file.read().splitlines() if line.strip()]
 
 
-class Options(TwistedOptions):
+class ConsoleOptions(TwistedOptions):
     """What the user asked for; what cannot be done raises ``UsageError``, whose text is one line.
 
     url: where to connect, taken apart. script: what ``--exec`` asks for, or None without it.

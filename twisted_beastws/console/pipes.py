@@ -13,7 +13,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_beastws.console.commands import CommandError, Message, parse
+from twisted_beastws.console.commands import CommandError, MessageCommand, parse
 from twisted_beastws.console.front import User
 from twisted_beastws.console.style import Style
 
@@ -130,7 +130,7 @@ class Pipes(Protocol):
             self._refuse("not UTF-8, which a text message is")
             return
         try:
-            command = parse(text) if self._commands else Message(text)
+            command = parse(text) if self._commands else MessageCommand(text)
         except CommandError as error:
             self.fault(str(error))
         else:

@@ -28,7 +28,7 @@ END_OF_INPUT = "Ctrl-Z and Enter" if os.name == "nt" else "Ctrl-D"
 LIMITS = Limits(max_message_size=MAX_MESSAGE, slow_reader="pause")
 
 
-class Session(WebSocketProtocol):
+class TerminalSession(WebSocketProtocol):
     """Shows on ``front`` what happens, and does what the input asks for.
 
     name: of the server, for people. script: what to do in place of what is typed, one after the other. wait: seconds to

@@ -30,7 +30,7 @@ OVERHEAD = 512
 """Bytes that a waiting message costs beside its data, for the objects that hold it."""
 
 
-class Delivery:
+class FanOutDelivery:
     """A message on its way to the members here.
 
     number: its place among all messages that the hub accepted. recipients: the members that get it, once it has begun;
@@ -49,7 +49,7 @@ class Delivery:
         self.waiters: list[Deferred[None]] = []
 
 
-Stage = OrderedDict["str | None", "deque[Delivery]"]
+Stage = OrderedDict["str | None", "deque[FanOutDelivery]"]
 
 
 class FanOut:
@@ -76,7 +76,7 @@ class FanOut:
     def __init__(
         self,
         recipients: Callable[[str | None, int], list[Any]],
-        give: Callable[[Delivery, list[Any]], None],
+        give: Callable[[FanOutDelivery, list[Any]], None],
         reactor: Callable[[], IReactorTime],
         now: Callable[[], float] = perf_counter,
     ) -> None:
@@ -88,7 +88,7 @@ class FanOut:
         self._now = now
         # A message for all rooms has a stage of its own, between the rooms' messages before it and after it.
         self._stages: deque[Stage] = deque()
-        self._latest: dict[str | None, Delivery] = {}
+        self._latest: dict[str | None, FanOutDelivery] = {}
         self._paced: deque[Deferred[None]] = deque()
         self._running = False
         self._scheduled = False
@@ -102,7 +102,7 @@ class FanOut:
             None if all members have been sent it, else a Deferred that fires when they have.
         """
         self.number += 1
-        delivery = Delivery(message, exclude, self.number)
+        delivery = FanOutDelivery(message, exclude, self.number)
         if not (self._running or self._stages) and self._give_at_once(delivery):
             return None
         self._enqueue(delivery)
@@ -135,7 +135,7 @@ class FanOut:
         self._schedule()
         return waiter
 
-    def _enqueue(self, delivery: Delivery) -> None:
+    def _enqueue(self, delivery: FanOutDelivery) -> None:
         room = delivery.message.room
         if delivery.given:
             # It has begun: messages that sending it made somebody publish come after it.
@@ -173,7 +173,7 @@ class FanOut:
         if self._paced:
             self._schedule()
 
-    def _give_at_once(self, delivery: Delivery) -> bool:
+    def _give_at_once(self, delivery: FanOutDelivery) -> bool:
         """Give a message to its recipients, as far as the time reaches; return whether all got it."""
         self._running = True
         try:
@@ -191,7 +191,7 @@ class FanOut:
             self._run(self._now() + self._refilled())
         return finished
 
-    def _give_until(self, delivery: Delivery, until: float) -> bool:
+    def _give_until(self, delivery: FanOutDelivery, until: float) -> bool:
         finished = False
         while not finished and self._now() < until:
             finished = self._advance(delivery)
@@ -242,7 +242,7 @@ class FanOut:
         for waiter in delivery.waiters:
             waiter.callback(None)
 
-    def _advance(self, delivery: Delivery) -> bool:
+    def _advance(self, delivery: FanOutDelivery) -> bool:
         """Give a message to some of its recipients; return whether all got it."""
         recipients = delivery.recipients
         if recipients is None:
@@ -258,7 +258,7 @@ def cost_of(data: str | bytes) -> int:
     return getsizeof(data) + OVERHEAD
 
 
-def _slice_of(delivery: Delivery) -> int:
+def _slice_of(delivery: FanOutDelivery) -> int:
     return max(SMALL_SLICE, min(SLICE, SLICE_SIZE // (len(delivery.message.data) + 1)))
 
 

@@ -18,14 +18,14 @@ from twisted.python.failure import Failure
 from twisted_beastws.hub import redis_scripts as scripts
 from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy
 from twisted_beastws.hub.redis_interfaces import LinkUser
-from twisted_beastws.hub.redis_protocol import Connection, Subscriber
+from twisted_beastws.hub.redis_protocol import RedisConnection, Subscriber
 from twisted_beastws.hub.redis_scripts import Page, Part, Swept, Taken, Verified
 from twisted_beastws.hub.redis_url import RedisURL
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
-AConnection = TypeVar("AConnection", bound="Connection")
+AConnection = TypeVar("AConnection", bound="RedisConnection")
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for TCP and TLS to connect."""
@@ -74,7 +74,7 @@ class RedisLink:
         self._budgets = (max_room_history, max_history)
         # Channels, unlike keys, are of no database.
         self._prefix = f"{prefix}:{url.database}:"
-        self._commands: Connection | None = None
+        self._commands: RedisConnection | None = None
         self._subscriber: Subscriber | None = None
         self._lease = self._new_lease()
         self._stopping = self._disconnecting = False
@@ -244,7 +244,7 @@ class RedisLink:
         return next(filter(None, reasons), error) if isinstance(error, LinkLost) else error
 
     async def _connect(self) -> None:
-        self._commands = await self._connected(Connection(self._url, self._reactor, REPLY_TIMEOUT))
+        self._commands = await self._connected(RedisConnection(self._url, self._reactor, REPLY_TIMEOUT))
         subscriber = Subscriber(self._url, self._reactor, REPLY_TIMEOUT, self._published)
         self._subscriber = await self._connected(subscriber)
         if self._paused:
@@ -311,10 +311,10 @@ class Single(Factory):
 
     noisy = False
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
 
-    def buildProtocol(self, addr: object) -> Connection:
+    def buildProtocol(self, addr: object) -> RedisConnection:
         return self._connection
 
 

@@ -20,7 +20,7 @@ LOOKS = 5
 """Looks within the patience. A process that was busy meanwhile reads what waits for it between two looks."""
 
 
-class Connection(RedisProtocol):  # type: ignore[misc,unused-ignore]
+class RedisConnection(RedisProtocol):  # type: ignore[misc,unused-ignore]
     """A connection to Redis. It is its own factory, as far as txredisapi wants one.
 
     Args:
@@ -43,7 +43,7 @@ class Connection(RedisProtocol):  # type: ignore[misc,unused-ignore]
             dbid=url.database or None,
         )
         self.factory = self
-        self.ready: Deferred[Connection] = Deferred()
+        self.ready: Deferred[RedisConnection] = Deferred()
         self.gone: Deferred[BaseException] = Deferred()
         self.ended: BaseException | None = None
         self._patience = patience
@@ -127,11 +127,11 @@ class Connection(RedisProtocol):  # type: ignore[misc,unused-ignore]
             self.drop(LinkLost(f"it did not answer for {self._patience:g} seconds"))
 
 
-class Subscriber(Connection):
+class Subscriber(RedisConnection):
     """A connection on which messages come.
 
     Args:
-        url, clock, patience: as of a `Connection`.
+        url, clock, patience: as of a `RedisConnection`.
         received: takes the channel and payload of each message.
     """
 

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted_beastws.errors import ConnectionClosed, LocalError
 from twisted_beastws.hub.backplane import Message
 from twisted_beastws.hub.catching_up import CatchUp
-from twisted_beastws.hub.fan_out import Delivery
+from twisted_beastws.hub.fan_out import FanOutDelivery
 from twisted_beastws.hub.members import Member, Render
 from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
 from twisted_beastws.wire.prepared import Prepared, prepare
@@ -43,7 +43,7 @@ class MemberSender:
         self._slow_reader = slow_reader
         self._membership = membership
 
-    def give(self, delivery: Delivery, members: list[Member]) -> None:
+    def give(self, delivery: FanOutDelivery, members: list[Member]) -> None:
         """Send a message to some of its recipients."""
         message, exclude, framed = delivery.message, delivery.exclude, delivery.framed
         for member in members:
@@ -61,7 +61,7 @@ class MemberSender:
             if prepared is not None:
                 self._send(member.connection, prepared)
 
-    def _give_elsewhere(self, delivery: Delivery, member: Member) -> None:
+    def _give_elsewhere(self, delivery: FanOutDelivery, member: Member) -> None:
         """Send a message for all to a connection that left the room it was counted in, as a member of another."""
         other = self._membership(member.connection, delivery.number)
         if other is not None:

@@ -42,7 +42,8 @@ BARE_GENERATOR = "a generator function: put @inlineCallbacks over it, or make it
 class HandlerProtocol(WebSocketProtocol):
     """Runs a handler on its connection, which closes with 1000 when that returns and 1011 when it raises."""
 
-    handler: Handler
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
 
     def opened(self) -> Deferred[Any]:
         running = self.handler(self)
@@ -232,8 +233,7 @@ def _maker(protocol_or_coroutine: Any) -> Callable[[], WebSocketProtocol]:
                 "partial of one, or a coroutine function (async def)"
             )
         return protocol_or_coroutine  # type: ignore[no-any-return]
-    name = getattr(protocol_or_coroutine, "__name__", HandlerProtocol.__name__)
-    return type(name, (HandlerProtocol,), {"handler": staticmethod(protocol_or_coroutine)})
+    return partial(HandlerProtocol, protocol_or_coroutine)
 
 
 def _needs_arguments(make: Callable[..., Any]) -> bool:

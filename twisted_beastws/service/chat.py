@@ -17,7 +17,7 @@ from twisted_beastws.service.chat_limits import ChatLimits
 from twisted_beastws.service.log_text import host_of
 from twisted_beastws.service.notices import Notices
 from twisted_beastws.service.site import Site
-from twisted_beastws.service.subprotocol import CHAT_V1, BadRequest, Entry, event
+from twisted_beastws.service.subprotocol import CHAT_V1, BadCommand, Entry, event
 from twisted_beastws.wire.closing import CloseReason
 from twisted_beastws.wire.handshake import is_upgrade, is_visit
 from twisted_beastws.wire.http import Request, Response
@@ -85,7 +85,7 @@ class Chat(WebSocketProtocol):
         if self.subprotocol == CHAT_V1:
             try:
                 self._entry = subprotocol.entry_of(request.query)
-            except BadRequest as error:
+            except BadCommand as error:
                 return Response(400, body=f"{error}\n")
             if self.user is not None:
                 self._entry = self._entry._replace(name=str(self.user))
@@ -98,7 +98,7 @@ class Chat(WebSocketProtocol):
         """
         try:
             subprotocol.entry_of(request.query)
-        except BadRequest as error:
+        except BadCommand as error:
             return Response(400, body=f"{error}\n")
         busy = self._limits.refuse_join(self, connection_of(self).clock.seconds(), count=False)
         return busy or self._site.endpoint
@@ -125,7 +125,7 @@ class Chat(WebSocketProtocol):
             return self._say(text, None).addErrback(_only_here)
         try:
             said, ref, after = subprotocol.read(text)
-        except BadRequest as error:
+        except BadCommand as error:
             self.send(event("error", reason=str(error), ref=error.ref))
             return None
         if said is None:

@@ -20,7 +20,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted_beastws.service.certificates import ReactorProxy
 
 if TYPE_CHECKING:
-    from twisted_beastws.service.worker import Held
+    from twisted_beastws.service.worker import HeldSocket
 
 BACKLOG = 4096
 """Connections that the system keeps until they are accepted: Linux's own limit, ``net.core.somaxconn``."""
@@ -176,7 +176,7 @@ class AdoptingReactor(ReactorProxy):
     sockets: those of the one endpoint that listens by this reactor.
     """
 
-    def __init__(self, reactor: Any, sockets: Sequence[Held]) -> None:
+    def __init__(self, reactor: Any, sockets: Sequence[HeldSocket]) -> None:
         super().__init__(reactor)
         self._sockets = list(sockets)
 

@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     after: str | None
 
 
-class Request(NamedTuple):
+class ChatCommand(NamedTuple):
     """A client's request: ``text`` is None for ``who``. ref: goes into the answer. after: list later names."""
 
     text: str | None
@@ -53,7 +53,7 @@ class Request(NamedTuple):
     after: str | None = None
 
 
-class BadRequest(ValueError):
+class BadCommand(ValueError):
     """What a client asks for is nothing that there is; ``str(error)`` says why."""
 
     def __init__(self, reason: str, ref: str | None = None) -> None:
@@ -77,22 +77,22 @@ def room_of(path: str, chat_path: str) -> str | None:
 
 
 def entry_of(query: str) -> Entry:
-    """What ``name=NAME&after=ID`` says; other fields mean nothing. Raises `BadRequest`."""
+    """What ``name=NAME&after=ID`` says; other fields mean nothing. Raises `BadCommand`."""
     try:
         fields = parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=16)
     except ValueError:
-        raise BadRequest("the query is not of the form name=NAME&after=ID in UTF-8") from None
+        raise BadCommand("the query is not of the form name=NAME&after=ID in UTF-8") from None
     name, after = fields.get("name", [None])[-1], fields.get("after", [None])[-1]
     if name is not None:
         name = tidy(name, MAX_NAME)
         if name is None:
             marks = f"at most {MAX_MARKS} combining marks on each"
-            raise BadRequest(f"the name must be 1 to {MAX_NAME} visible characters, {marks}, no space at its ends")
+            raise BadCommand(f"the name must be 1 to {MAX_NAME} visible characters, {marks}, no space at its ends")
     if after is not None:
         try:
             order_of(after)
         except ValueError:
-            raise BadRequest("after must be a message's id, such as 1700000000000-0, or 0-0 for all") from None
+            raise BadCommand("after must be a message's id, such as 1700000000000-0, or 0-0 for all") from None
     return Entry(name, after)
 
 
@@ -101,31 +101,31 @@ def is_entry(query: str) -> bool:
     return any(field.partition("=")[0] in ("name", "after") for field in query.split("&"))
 
 
-def read(text: str) -> Request:
-    """What a client's message asks for. Raises `BadRequest`."""
+def read(text: str) -> ChatCommand:
+    """What a client's message asks for. Raises `BadCommand`."""
     if _has_many_parts(text):
-        raise BadRequest(f"not JSON, or more than {MAX_PARTS} values in it")
+        raise BadCommand(f"not JSON, or more than {MAX_PARTS} values in it")
     try:
         # A number of many digits would take an int long.
         request = json.loads(text, parse_int=float)
     except (ValueError, RecursionError):
-        raise BadRequest("not JSON") from None
+        raise BadCommand("not JSON") from None
     if not isinstance(request, dict):
-        raise BadRequest("not a JSON object")
+        raise BadCommand("not a JSON object")
     ref = request.get("ref")
     if ref is not None and (not isinstance(ref, str) or len(ref) > MAX_REF or not _is_text(ref)):
-        raise BadRequest(f"ref must be a string of at most {MAX_REF} characters")
+        raise BadCommand(f"ref must be a string of at most {MAX_REF} characters")
     kind, said = request.get("type"), request.get("text")
     if kind == "who":
         after = request.get("after")
         if after is not None and (not isinstance(after, str) or len(after) > MAX_NAME or not _is_text(after)):
-            raise BadRequest("after must be the last name of the answer before", ref)
-        return Request(None, ref, after)
+            raise BadCommand("after must be the last name of the answer before", ref)
+        return ChatCommand(None, ref, after)
     if kind != "message":
-        raise BadRequest("type must be message or who", ref)
+        raise BadCommand("type must be message or who", ref)
     if not isinstance(said, str) or not _is_text(said):
-        raise BadRequest("text must be a string of whole characters", ref)
-    return Request(said, ref)
+        raise BadCommand("text must be a string of whole characters", ref)
+    return ChatCommand(said, ref)
 
 
 def event(kind: str, **fields: Any) -> str:

@@ -32,7 +32,7 @@ MAX_HESITATION = 2.0
 """Seconds without a supervisor in which a worker begins to end, if it does not hang."""
 
 
-class Held(NamedTuple):
+class HeldSocket(NamedTuple):
     """A socket that the supervisor holds.
 
     endpoint: the place of its ``--listen`` among them all. kind: the method of the reactor by which it listens.
@@ -47,7 +47,7 @@ class Share(NamedTuple):
     """The data that a worker gets from its supervisor.
 
     number: from 1 on. directory: where the supervisor was when it read its options. twistd: twistd's arguments.
-    sockets: to listen on, as `Held`. files: the content of each file that the supervisor read, by its path.
+    sockets: to listen on, as `HeldSocket`. files: the content of each file that the supervisor read, by its path.
     time_to_end: seconds that it has to end without its supervisor.
     """
 
@@ -63,7 +63,7 @@ class Membership:
     """This process as one of the workers."""
 
     def __init__(self, share: Share, reports: Reports, orders: Orders) -> None:
-        self.sockets = [Held(*each) for each in share.sockets]
+        self.sockets = [HeldSocket(*each) for each in share.sockets]
         self.handed = Handed(share.files)
         self.reports = reports
         self.orders = orders

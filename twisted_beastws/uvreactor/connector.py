@@ -10,7 +10,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 
 from twisted_beastws.uvreactor.port import take_over
-from twisted_beastws.uvreactor.transport import Connection, log_prefix
+from twisted_beastws.uvreactor.transport import NativeConnection, log_prefix
 
 
 class Client(tcp.Client):
@@ -19,9 +19,9 @@ class Client(tcp.Client):
     reactor: Any
 
     def _connectDone(self) -> None:
-        take_over(self.reactor, self.socket, Connection(self.reactor, self._opened))
+        take_over(self.reactor, self.socket, NativeConnection(self.reactor, self._opened))
 
-    def _opened(self, connection: Connection) -> None:
+    def _opened(self, connection: NativeConnection) -> None:
         if not hasattr(self, "connector"):
             # Somebody stopped it, or its time was over.
             connection.refuse()

@@ -13,7 +13,7 @@ from twisted.python.context import theContextTracker
 from zope.interface import implementer
 
 from twisted_beastws.uvreactor import steps
-from twisted_beastws.uvreactor.transport import Connection, ip_address, log_prefix
+from twisted_beastws.uvreactor.transport import NativeConnection, ip_address, log_prefix
 
 if TYPE_CHECKING:
     from twisted_beastws.uvreactor.interfaces import NativeReactor
@@ -52,10 +52,10 @@ class Port(tcp.Port):
             self.reactor.native.discard(self)
             self.reactor.descriptors.discard(self)
 
-    def _accept(self) -> Connection:
-        return Connection(self.reactor, self._accepted)
+    def _accept(self) -> NativeConnection:
+        return NativeConnection(self.reactor, self._accepted)
 
-    def _accepted(self, connection: Connection) -> None:
+    def _accepted(self, connection: NativeConnection) -> None:
         number = self.sessionno
         self.sessionno = number + 1
         # What context.call does, without its calls.
@@ -67,7 +67,7 @@ class Port(tcp.Port):
             contexts.pop()
 
 
-def serve(connection: Connection, factory: Any, number: int | None, port: int | None) -> None:
+def serve(connection: NativeConnection, factory: Any, number: int | None, port: int | None) -> None:
     """Give an accepted connection a protocol, or end it where there is none.
 
     number: of the connection, for the log; None for the peer's port.
@@ -91,17 +91,17 @@ def serve(connection: Connection, factory: Any, number: int | None, port: int | 
         connection.begin(protocol, f"{log_prefix(protocol)},{number},{address.host}")
 
 
-def adopt(reactor: NativeReactor, descriptor: int, family: int, factory: IProtocolFactory) -> Connection:
+def adopt(reactor: NativeReactor, descriptor: int, family: int, factory: IProtocolFactory) -> NativeConnection:
     """Serve a connection that was accepted elsewhere, on a duplicate of its descriptor."""
 
-    def opened(connection: Connection) -> None:
+    def opened(connection: NativeConnection) -> None:
         serve(connection, factory, None, connection.sockname()[1])
 
-    connection = Connection(reactor, opened)
+    connection = NativeConnection(reactor, opened)
     take_over(reactor, socket.fromfd(descriptor, family, socket.SOCK_STREAM), connection)
     return connection
 
 
-def take_over(reactor: NativeReactor, connected: socket.socket, connection: Connection) -> None:
+def take_over(reactor: NativeReactor, connected: socket.socket, connection: NativeConnection) -> None:
     """Have uvloop serve a connected socket; the connection is opened in the loop's next turn."""
     steps.start(reactor.loop.connect_accepted_socket(lambda: connection, connected))

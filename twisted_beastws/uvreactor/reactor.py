@@ -16,7 +16,7 @@ from twisted_beastws.server.descriptors import DescriptorWatch
 from twisted_beastws.uvreactor.children import SignalHandlingWithChildren
 from twisted_beastws.uvreactor.connector import Connector
 from twisted_beastws.uvreactor.port import Port, adopt
-from twisted_beastws.uvreactor.transport import Connection
+from twisted_beastws.uvreactor.transport import NativeConnection
 
 INTERNET = (socket.AF_INET, socket.AF_INET6)
 
@@ -40,7 +40,7 @@ class UvloopReactor(AsyncioSelectorReactor):
                 set_event_loop(eventloop)
         if not isinstance(eventloop, uvloop.Loop):
             raise TypeError(f"a uvloop loop is needed, not {eventloop!r}")
-        self.native: set[Port | Connection] = set()
+        self.native: set[Port | NativeConnection] = set()
         # The loop's clock is monotonic; programs may take this one for the date, as twisted.web's log does.
         began = time.time() - time.monotonic()
         self.seconds = lambda: time.monotonic() + began
@@ -77,13 +77,13 @@ class UvloopReactor(AsyncioSelectorReactor):
         return adopt(self, fileDescriptor, addressFamily, factory)
 
     def addReader(self, reader: Any) -> None:
-        if isinstance(reader, (Connection, Port)):
+        if isinstance(reader, (NativeConnection, Port)):
             reader.startReading()
         else:
             super().addReader(reader)  # type: ignore[no-untyped-call]
 
     def removeReader(self, reader: Any) -> None:
-        if isinstance(reader, (Connection, Port)):
+        if isinstance(reader, (NativeConnection, Port)):
             reader.stopReading()
         else:
             super().removeReader(reader)  # type: ignore[no-untyped-call]

@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from twisted_beastws.uvreactor.handle import Handle
 from twisted_beastws.uvreactor.held import Held
+from twisted_beastws.uvreactor.secured import Secured
 
 if TYPE_CHECKING:
     from twisted_beastws.uvreactor.interfaces import NativeReactor
@@ -69,7 +70,7 @@ def ip_address(name: tuple[Any, ...]) -> IPv4Address | IPv6Address:
     interfaces.IPushProducer,
     interfaces.ILoggingContext,
 )
-class Connection(asyncio.Protocol):
+class NativeConnection(asyncio.Protocol):
     """A connected socket that uvloop reads and writes.
 
     What a protocol writes while it is given a chunk goes out together at the end of that; all else at once, as far as
@@ -98,7 +99,7 @@ class Connection(asyncio.Protocol):
     _closed = _ended = _aborting = _flush_due = _flush_awaited = _writeDisconnecting = _writeDisconnected = False
     _unflushed = 0
 
-    def __init__(self, reactor: NativeReactor, opened: Callable[[Connection], None]) -> None:
+    def __init__(self, reactor: NativeReactor, opened: Callable[[NativeConnection], None]) -> None:
         """opened: called with the connection when it can be used, to `begin` or to `refuse` it."""
         self.reactor = reactor
         self._opened = opened
@@ -221,6 +222,8 @@ class Connection(asyncio.Protocol):
         if producer is not None:
             self._call(producer.stopProducing)
         self._call(protocol.connectionLost, reason)
+        if self.TLS:
+            Secured.take_away(self)
         if lost is not None:
             self._call(lost, reason)
 
@@ -443,15 +446,13 @@ class Connection(asyncio.Protocol):
     # TLS, as Twisted has it.
 
     def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
-        from twisted_beastws.uvreactor.secured import Secured
-
-        # Twisted would register it with TLS, which only a `Secured` does.
+        # Twisted would register it with TLS; below, `Secured` does.
         producer, streaming = self.producer, self.streamingProducer
         if producer is not None:
             self.unregisterProducer()
-        startTLS(self, contextFactory, normal, Connection)
-        # A class of its own, so that nobody else is asked at each write.
-        self.__class__ = Secured
+        startTLS(self, contextFactory, normal, NativeConnection)
+        self.TLS = True
+        Secured(self).put_before(self)
         if producer is not None:
             self.registerProducer(producer, streaming)
 

@@ -1,0 +1,105 @@
+"""The rules of the package's structure: imports run downwards, without circles, and each class name is used once.
+
+`docs/internals/architecture.md` describes the rooms; ``pyproject.toml`` lists them, for ``lint-imports``.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import grimp
+import pytest
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+import twisted_beastws
+
+PACKAGE = Path(twisted_beastws.__file__).parent
+ROOT = Path(__file__).parent.parent
+
+MAX_LINES = 400
+"""Lines of a file."""
+
+MAX_CLASS_LINES = 250
+"""Lines of a class."""
+
+
+def classes() -> Iterator[tuple[str, ast.ClassDef]]:
+    """All classes of the package, each with the name of its file."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                yield path.relative_to(PACKAGE).as_posix(), node
+
+
+def circles(imports: dict[str, set[str]]) -> list[set[str]]:
+    """The strongly connected parts of a graph that have more than one node (Kosaraju's algorithm)."""
+    order: list[str] = []
+    seen: set[str] = set()
+
+    def visit(node: str, graph: dict[str, set[str]], out: list[str]) -> None:
+        stack = [(node, iter(sorted(graph[node])))]
+        seen.add(node)
+        while stack:
+            node, edges = stack[-1]
+            following = next((edge for edge in edges if edge not in seen), None)
+            if following is None:
+                stack.pop()
+                out.append(node)
+            else:
+                seen.add(following)
+                stack.append((following, iter(sorted(graph[following]))))
+
+    for node in sorted(imports):
+        if node not in seen:
+            visit(node, imports, order)
+    backwards: dict[str, set[str]] = {node: set() for node in imports}
+    for node, edges in imports.items():
+        for edge in edges:
+            backwards[edge].add(node)
+    seen.clear()
+    found = []
+    for node in reversed(order):
+        if node not in seen:
+            part: list[str] = []
+            visit(node, backwards, part)
+            found.append(set(part))
+    return [part for part in found if len(part) > 1]
+
+
+class TestImports:
+    def test_they_run_downwards(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.chdir(ROOT)
+        assert lint_imports(cache_dir=None, no_cache=True) == EXIT_STATUS_SUCCESS, capsys.readouterr().out
+
+    def test_no_files_import_each_other_in_a_circle(self) -> None:
+        graph = grimp.build_graph("twisted_beastws", cache_dir=None)
+        imports = {module: set(graph.find_modules_directly_imported_by(module)) for module in graph.modules}
+        assert circles(imports) == []
+
+    def test_a_circle_would_be_found(self) -> None:
+        assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}]
+        assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+class TestClasses:
+    def test_each_name_is_used_once(self) -> None:
+        files = defaultdict(set)
+        for file, node in classes():
+            files[node.name].add(file)
+        assert {name: places for name, places in files.items() if len(places) > 1} == {}
+
+    def test_none_is_made_at_run_time(self) -> None:
+        """A class has a place in the source: ``type()`` with three arguments, and ``__class__ =``, have none."""
+        found = []
+        for path in PACKAGE.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                made = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "type"
+                if made and isinstance(node, ast.Call) and len(node.args) == 3:
+                    found.append(f"{path.name}:{node.lineno}")
+                targets = node.targets if isinstance(node, ast.Assign) else ()
+                if any(isinstance(target, ast.Attribute) and target.attr == "__class__" for target in targets):
+                    found.append(f"{path.name}:{node.lineno}")
+        assert found == []
