@@ -20,7 +20,15 @@ EXTRAS = "isal,metrics,redis,uvloop"
 # Tests of whole programs, tests that take minutes, and tests that need the repository.
 PROGRAMS = ("console", "docs", "examples", "hub", "interop", "service")
 LONG = ("tcp/test_flood.py", "tcp/test_stalled.py", "test_conformance.py", "uvreactor", "wire/test_joined.py")
-REPOSITORY = ("test_conftest.py", "test_docs.py", "test_fuzz.py", "test_packaging.py", "test_readme.py", "typed")
+REPOSITORY = (
+    "test_architecture.py",
+    "test_conftest.py",
+    "test_docs.py",
+    "test_fuzz.py",
+    "test_packaging.py",
+    "test_readme.py",
+    "typed",
+)
 
 # Folders whose tests use the reactor.
 ON_A_REACTOR = ("client", "examples", "hub", "interop", "server", "service", "streams", "tcp", "tls", "web")

@@ -22,7 +22,8 @@ from twisted_beastws import (
     WebSocketServerFactory,
     prepare,
 )
-from twisted_beastws.service.metering import ROUND_TRIPS, Meter, Traffic
+from twisted_beastws.service.metering import ROUND_TRIPS, Meter
+from twisted_beastws.service.traffic import Traffic
 from twisted_beastws.streams.tunnel import TunnelFactory
 
 from ..support.inside import inside

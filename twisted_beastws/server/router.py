@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from twisted_beastws.connection.awaiting import settled
+from twisted_beastws.connection.running import settled
 from twisted_beastws.errors import HandshakeError
 from twisted_beastws.options import kind_of
 from twisted_beastws.protocol import WebSocketProtocol, connection_of, share

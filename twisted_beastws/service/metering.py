@@ -10,10 +10,11 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted_beastws.errors import HandshakeError, HandshakeTimeout, UpgradeDeclined
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
+from twisted_beastws.service.traffic import Traffic
 from twisted_beastws.wire.frames import Opcode
 from twisted_beastws.wire.handshake import is_upgrade
 from twisted_beastws.wire.sender import Sender, send_other
@@ -27,23 +28,6 @@ if TYPE_CHECKING:
 
 ROUND_TRIPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds, in seconds, of the groups that round trips of pings are counted in."""
-
-
-class Traffic(NamedTuple):
-    """Messages and the octets in them, uncompressed, by direction and type."""
-
-    received_texts: int = 0
-    received_text_octets: int = 0
-    received_binaries: int = 0
-    received_binary_octets: int = 0
-    sent_texts: int = 0
-    sent_text_octets: int = 0
-    sent_binaries: int = 0
-    sent_binary_octets: int = 0
-
-    def plus(self, other: Traffic) -> Traffic:
-        """Both together."""
-        return Traffic(*(one + more for one, more in zip(self, other, strict=True)))
 
 
 class TrafficCounter:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from twisted_beastws.errors import BadCloseCode, BadClosePayload, BadCloseSize, LocalError
 from twisted_beastws.wire.close_reason import Close, CloseCode, CloseReason
 
