@@ -1,6 +1,6 @@
 """Measure: ``python -m benchmarks``, in the repository's root.
 
-Makes an environment of its own, runs every server under every workload, and writes a table and a chart.
+Makes an environment of its own, runs every server under every workload, and writes a table and charts.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import resource
 import sys
 from pathlib import Path
 
-from benchmarks import environment, report
-from benchmarks.chart import chart
+from benchmarks import charts, environment, report
 from benchmarks.measure import MeasureError, Pace, measure
 from benchmarks.peers import SERVERS
 from benchmarks.process import UnavailableError
@@ -62,7 +61,10 @@ def main() -> None:
         options.output.mkdir(parents=True, exist_ok=True)
         details = report.details(results, workloads, servers)
         (options.output / "table.md").write_text(f"{text}\n## Details\n\n{details}\n")
-        (options.output / "chart.svg").write_text(chart(results, workloads, servers))
+        try:
+            charts.draw(options.output)
+        except ImportError:
+            print("no charts: pip install matplotlib, then run python -m benchmarks.charts", file=sys.stderr)
     if failed:
         sys.exit("not every server was measured under every workload")
 
@@ -79,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         "--environment", type=Path, default=environment.ROOT / "build" / "benchmarks", help="default: %(default)s"
     )
     parser.add_argument(
-        "--output", type=Path, nargs="?", const=RESULTS, help="write table.md and chart.svg there; default: %(const)s"
+        "--output", type=Path, nargs="?", const=RESULTS, help="write table.md and the charts there; default: %(const)s"
     )
     return parser
 
