@@ -1,4 +1,4 @@
-"""The programs in the README are programs."""
+"""The programs and commands of the README run, and it says the same as the rest of the project."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from .docs.programs import PATIENCE, expect_refusal, get, run_listing, running_listing, talking
+from .conftest import WHOLE_SUITE
+from .docs.programs import PATIENCE, expect_refusal, get, printed, run_listing, running, running_listing, talking
+from .support.ports import free_port
 
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", (Path(__file__).parents[1] / "README.md").read_text(), re.M | re.S)
-ECHO_CLASS, ECHO_COROUTINE, SERVER, SITE, CLIENT = BLOCKS
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
+ECHO, SERVER, CLIENT, SITE = BLOCKS
 SERVERS = pytest.mark.parametrize("server", [SERVER, SITE], ids=["server", "site"])
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """The README's first programs are the module ``hello`` there."""
-    (tmp_path / "hello.py").write_text(ECHO_CLASS + ECHO_COROUTINE)
+    (tmp_path / "hello.py").write_text(ECHO)
     (tmp_path / "public").mkdir()
     (tmp_path / "public" / "page.txt").write_text("a page")
     return tmp_path
@@ -41,7 +44,37 @@ def test_a_server_that_cannot_listen_ends(server: str, directory: Path) -> None:
     expect_refusal(server, directory)
 
 
-def test_the_client_talks_to_the_coroutine(directory: Path) -> None:
-    with running_listing(SERVER.replace("Echo", "echo"), directory) as port:
+def test_the_client_talks_to_the_server(directory: Path) -> None:
+    with running_listing(SERVER, directory) as port:
         done = run_listing(CLIENT, directory, port)
     assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
+
+
+def test_the_service_serves_the_class(directory: Path) -> None:
+    (command,) = re.findall(r"`(twistd -n beastws --app .*?)`", README)
+    port = free_port()
+    command = command.replace("-n ", "-n --pidfile= ")
+    with running(printed(f"{command} --listen tcp:{port}", port), directory, port), talking(port) as client:
+        client.send("hello")
+        assert client.recv(PATIENCE) == "hello"
+
+
+def test_the_endpoint_string_serves_a_site(directory: Path) -> None:
+    (command,) = re.findall(r"^twistd -n web .*$", README, re.MULTILINE)
+    port = free_port()
+    command = printed(command.replace("-n ", "-n --pidfile= "), port)
+    with running(command, directory, port), talking(port, subprotocols=["binary"]) as client:
+        client.send(b"GET /hello.py HTTP/1.0\r\n\r\n")
+        assert client.recv(PATIENCE).startswith(b"HTTP/1.0 200 OK\r\n")
+
+
+def test_it_has_two_commands_and_one_picture() -> None:
+    assert re.findall(r"^pip install .*$", README, re.MULTILINE) == [
+        "pip install -e . && twistd -n beastws",
+        "pip install -e '.[test]' && pytest",
+    ]
+    assert len(re.findall(r"!\[", README)) == 1
+
+
+def test_it_gives_the_time_that_the_header_of_a_run_gives() -> None:
+    assert f"about {WHOLE_SUITE.partition(' on ')[0]}" in README

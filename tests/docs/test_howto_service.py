@@ -1,0 +1,158 @@
+"""The listings of the how-to pages about background work, logs, parts of the service, and JSON."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from twisted_beastws.testing import connected_pair
+
+from ..support.ports import free_port
+from .programs import (
+    BIN,
+    ENVIRONMENT,
+    PATIENCE,
+    answers,
+    defined,
+    get,
+    listings,
+    printed,
+    run_listing,
+    running,
+    talking,
+    until,
+)
+
+
+@contextmanager
+def service(command: str, directory: Path) -> Iterator[tuple[int, Path]]:
+    """Run a command of a page on a free port; yields the port and the file of its output."""
+    port = free_port()
+    arguments = printed(command.replace("-n ", "-n --pidfile= "), port)
+    with running([*arguments, f"--listen=tcp:{port}:interface=127.0.0.1"], directory, port):
+        yield port, directory / "program.log"
+
+
+class TestBackground:
+    timer, database = listings("howto/background")
+
+    def test_the_timer_sends(self, tmp_path: Path) -> None:
+        (tmp_path / "ticker.py").write_text(self.timer.replace("start(1)", "start(0.05)"))
+        with service("twistd -n beastws --app ticker:factory", tmp_path) as (port, _), talking(port) as client:
+            assert len(str(client.recv(PATIENCE)).split(":")) == 3
+            assert client.recv(PATIENCE)
+
+    def test_a_timer_that_raises_is_logged_and_ends(self, tmp_path: Path) -> None:
+        (tmp_path / "ticker.py").write_text(self.timer.replace("now = ", "raise ValueError('broken')\n        now = "))
+        port = free_port()
+        command = printed("twistd -n --pidfile= beastws --app ticker:factory", port)
+        listen = f"--listen=tcp:{port}:interface=127.0.0.1"
+        out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        process = subprocess.Popen([*command, listen], cwd=tmp_path, env=ENVIRONMENT, **out)
+        until(lambda: answers(port))
+        process.terminate()
+        output = process.communicate(timeout=PATIENCE)[0]
+        assert "the ticker stopped" in output and "ValueError: broken" in output and process.returncode == 0
+
+    def test_the_database_is_closed_at_the_end(self, tmp_path: Path) -> None:
+        (tmp_path / "query.py").write_text(self.database)
+        command = "twistd -n beastws --app query:factory"
+        with service(command, tmp_path) as (port, log), talking(port) as client:
+            client.send("hello")
+            assert client.recv(PATIENCE) == "HELLO"
+        assert "the database is closed" in log.read_text()
+
+
+class TestLogging:
+    observer, own, alone = listings("howto/logging")
+
+    def test_the_observer_selects_lines(self, tmp_path: Path) -> None:
+        (tmp_path / "quiet.py").write_text(self.observer)
+        (command,) = listings("howto/logging", "sh")
+        port = free_port()
+        arguments = printed(command.removeprefix("PYTHONPATH=. ").replace("-n ", "-n --pidfile= "), port)
+        arguments[0:1] = ["env", f"PYTHONPATH=.:{ENVIRONMENT['PYTHONPATH']}", arguments[0]]
+        with running([*arguments, f"--listen=tcp:{port}:interface=127.0.0.1"], tmp_path, port):
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+                client.sendall(b"this is not HTTP\r\n\r\n")
+                assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+            log = until(lambda: "#debug" in (tmp_path / "program.log").read_text())
+        assert log and "#info]" not in (tmp_path / "program.log").read_text()
+
+    def test_lines_of_ones_own(self) -> None:
+        pair = connected_pair(defined(self.own)["Talk"])
+        pair.client.send("a\nb")
+        pair.flush()
+        pair.client.close()
+        pair.flush()
+        assert pair.server.close_reason.code == 1000
+
+    def test_a_program_begins_to_log(self, tmp_path: Path) -> None:
+        program = f"{self.alone}\nfrom twisted.logger import Logger\nLogger().info('a line')\n"
+        done = run_listing(program, tmp_path, 0)
+        assert "a line" in done.stdout
+
+
+def test_parts_of_the_service(tmp_path: Path) -> None:
+    (listing,) = listings("howto/service-parts")
+    (tmp_path / "talk.py").write_text(listings("tutorial")[0])
+    port, admin = free_port(), free_port()
+    listing = listing.replace("tcp:9000", f"tcp:{admin}").replace("tcp:8000", f"tcp:{port}:interface=127.0.0.1")
+    (tmp_path / "site.tac").write_text(listing)
+    command = [str(BIN / "twistd"), "-n", "--pidfile=", "-y", "site.tac"]
+    with ExitStack() as stack:
+        with running(command, tmp_path, port):
+            client = stack.enter_context(talking(port))
+            client.send("hello")
+            assert client.recv(PATIENCE) == "hello"
+            assert get(admin, "/readyz")[0] == 200
+        with pytest.raises(ConnectionClosed):
+            client.recv(PATIENCE)
+        assert client.close_code == 1001
+    log = (tmp_path / "program.log").read_text()
+    assert "working" in log and "status=101" in log
+
+
+class TestJson:
+    calculator, prices, inbox = listings("howto/json")
+
+    def test_answers_have_the_id(self) -> None:
+        pair = connected_pair(defined(self.calculator)["Calculator"])
+        for request in ({"id": 7, "add": [2, 3]}, {"add": [2]}):
+            pair.client.send(json.dumps(request))
+        pair.flush()
+        assert json.loads(pair.client.receive().result) == {"id": 7, "sum": 5}
+        assert "error" in json.loads(pair.client.receive().result)
+
+    @pytest.mark.parametrize("text", ["{", "[" * 200_000])
+    def test_what_is_not_json_closes(self, text: str) -> None:
+        pair = connected_pair(defined(self.calculator)["Calculator"])
+        pair.client.send(text)
+        pair.flush()
+        assert pair.client.close_reason.code == 1008
+
+    def test_a_price_reaches_all(self) -> None:
+        names = defined(self.prices)
+        pairs = [connected_pair(names["Prices"]) for _ in range(2)]
+        names["price_changed"]("tea", 3)
+        for pair in pairs:
+            pair.flush()
+            assert json.loads(pair.client.receive().result) == {"name": "tea", "price": 3}
+
+    def test_one_connection_gets_it_and_is_forgotten(self) -> None:
+        names = defined(self.inbox)
+        ann, bob = (connected_pair(names["Inbox"], target=target) for target in ("/ann", "/bob"))
+        ann.client.send("bob:hello")
+        for pair in (ann, bob):
+            pair.flush()
+        assert bob.client.receive().result == "ann: hello"
+        bob.client.close()
+        bob.flush()
+        assert list(names["online"]) == ["ann"]
