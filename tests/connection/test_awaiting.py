@@ -178,9 +178,9 @@ class TestTasksAwaitDeferreds:
         asked.append(hub.publish_to_all("m"))
         tasks = [task_for(each) for each in asked]
         await turns()
-        for each in waiting:
-            each.callback("done")
-        assert await asyncio.gather(*tasks) == [True, "done", "done", "done", None]
+        for each, answer in zip(waiting, ["done", "done", {"ann": ""}, "done", "done"], strict=True):
+            each.callback(answer)
+        assert await asyncio.gather(*tasks) == [True, "done", {"ann": None}, "done", None]
 
     @on_asyncio
     async def test_a_deferred_that_fired_long_ago_gives_its_result(self) -> None:

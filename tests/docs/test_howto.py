@@ -354,7 +354,7 @@ def test_testing(tmp_path: Path) -> None:
 
 
 class TestHub:
-    rooms, permissions, joined = listings("hub")
+    rooms, presence, permissions, joined = listings("hub")
 
     def test_rooms(self) -> None:
         factory = defined(self.rooms)["factory"]
@@ -364,6 +364,12 @@ class TestHub:
             pair.flush()
         assert bob.client.receive().result == "hello"
         assert not ann.client.receive().called and not eve.client.receive().called
+
+    def test_presence(self) -> None:
+        member = connected_pair(WebSocketProtocol).server
+        users: list[object] = []
+        defined(self.presence)["welcome"](member, "tea").addCallback(users.append)
+        assert users == [{"ann": {"role": "admin"}}]
 
     def test_permissions(self) -> None:
         hub = defined(self.permissions)["hub"]

@@ -527,6 +527,12 @@ class SimulatedLink(RedisCommands):
 
         return self._send(leave)
 
+    def announce(self, room: str) -> Deferred[object]:
+        return self._send(lambda: self.server._send(room, "", "0-0", b""))
+
+    def forget(self) -> None:
+        pass
+
     def renew(self) -> Deferred[object]:
         def renew() -> None:
             self.server.write()

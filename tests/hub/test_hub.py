@@ -168,7 +168,7 @@ class TestMembers:
         one.ends()
         assert hub.rooms == {"a": 1}
         assert hub.members("a") == (two.connection,)
-        assert outcome(hub.who("a")) == []
+        assert outcome(hub.who("a")) == {}
         assert hub.connections == 1
 
     @pytest.mark.parametrize(
@@ -217,9 +217,9 @@ class TestMembers:
         joined(hub, "a")
         ann, _ = joined(hub, "a", name="ann"), joined(hub, "a", name="bob")
         joined(hub, "b", name="eve")
-        assert outcome(hub.who("a")) == ["ann", "bob"]
+        assert outcome(hub.who("a")) == {"ann": None, "bob": None}
         hub.leave(ann.connection, "a")
-        assert outcome(hub.who("a")) == ["bob"]
+        assert outcome(hub.who("a")) == {"bob": None}
 
 
 class TestOthersAreNotDisturbed:

@@ -153,7 +153,7 @@ async def handler(ws: WebSocketProtocol) -> None:
         await ws.drain()
     try:
         identity: str | None = await hub.publish("echo", "somebody left", exclude=ws, keep=False)
-        names: list[str] = await hub.who("echo")
+        names: dict[str, object] = await hub.who("echo")
         print(identity, names, hub.rooms, hub.members("echo"))
     except PublishError:
         hub.leave(ws, "echo")

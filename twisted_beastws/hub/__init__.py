@@ -3,14 +3,15 @@
 from twisted_beastws.hub.backplane import (
     Backplane,
     History,
-    LocalBackplane,
     Message,
     PublishError,
     PublishUnknown,
     Roster,
 )
 from twisted_beastws.hub.hub import Hub
+from twisted_beastws.hub.local import LocalBackplane
 from twisted_beastws.hub.permissions import NotAllowed
+from twisted_beastws.hub.presence import PresenceEvent, PresenceWatch
 
 __all__ = [
     "Backplane",
@@ -19,6 +20,8 @@ __all__ = [
     "LocalBackplane",
     "Message",
     "NotAllowed",
+    "PresenceEvent",
+    "PresenceWatch",
     "PublishError",
     "PublishUnknown",
     "Roster",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
@@ -16,7 +16,6 @@ from twisted_beastws.hub.arguments import check_hub, check_join, check_permissio
 from twisted_beastws.hub.backplane import (
     Backplane,
     BackplaneState,
-    LocalBackplane,
     Message,
     PublishError,
     Roster,
@@ -24,8 +23,10 @@ from twisted_beastws.hub.backplane import (
 )
 from twisted_beastws.hub.catching_up import CatchUp
 from twisted_beastws.hub.fan_out import FanOut, cost_of
+from twisted_beastws.hub.local import LocalBackplane
 from twisted_beastws.hub.members import Member, Render, as_published, untold
 from twisted_beastws.hub.permissions import Permission, refusal
+from twisted_beastws.hub.presence import Presence, PresenceEvent, PresenceWatch, data_text, decoded
 from twisted_beastws.hub.sending import MemberSender
 from twisted_beastws.options import kind_of
 from twisted_beastws.protocol import State, WebSocketProtocol
@@ -92,6 +93,7 @@ class Hub:
         self._max_waiting = max_waiting
         self._reactor = reactor
         self._fan_out = FanOut(self._recipients, self._sender.give, self._installed_reactor)
+        self._presence = Presence(self.backplane, self._installed_reactor, self._unwatched)
         self._stopped = False
 
     def start(self) -> None:
@@ -144,12 +146,42 @@ class Hub:
         """The members of ``room`` that are here, in the order in which they joined."""
         return tuple(self._rooms.get(room, ()))
 
-    def who(self, room: str) -> Deferred[list[str]]:
-        """Fire with the names of the room's members on all hubs; while the backplane is away, of those here.
+    def who(self, room: str) -> Deferred[dict[str, Any]]:
+        """List the users in a room on all hubs; while the backplane is away, those of this hub.
 
-        The list has no bound. `roster` has one: use it where clients can ask for the names.
+        Use `roster` where clients can ask: its answer is bounded.
+
+        Returns:
+            A Deferred that fires with a dict: each user's name once, and the data that `join` was given for it, or
+            None.
         """
-        return awaitable(self.backplane.who(room))
+        return awaitable(decoded(self.backplane.who(room)))
+
+    def watch(self, room: str, callback: Callable[[PresenceEvent], object]) -> PresenceWatch:
+        """Call a function when a user joins or leaves a room, on any hub. A user is a name.
+
+        The users that are there already join first. A user with several connections joins with the first and leaves
+        with the last. A change is reported within a second or two; the users of a process that was killed leave
+        within 45 seconds. A user that joins and leaves within a second may cause no event.
+
+        Args:
+            room: the room.
+            callback: gets each `PresenceEvent`.
+
+        Returns:
+            The watch, with a ``stop()``.
+        """
+        check_room(room)
+        if not callable(callback):
+            raise TypeError(f"watch(callback={callback!r}): give a function of a PresenceEvent")
+        self._begin()
+        if room not in self._rooms and not self._presence.watches(room):
+            self.backplane.subscribe(room)
+        return self._presence.watch(room, callback)
+
+    def _unwatched(self, room: str) -> None:
+        if room not in self._rooms:
+            self.backplane.unsubscribe(room)
 
     def roster(self, room: str, *, after: str | None = None, most: int = MAX_LISTED) -> Deferred[Roster]:
         """Fire with the first names of the room's members, sorted, and how many members have a name.
@@ -169,13 +201,15 @@ class Hub:
         room: str,
         *,
         name: str | None = None,
+        data: object = None,
         render: Render = as_published,
         gap: Render = untold,
         after: str | None = None,
     ) -> Deferred[bool]:
         """Let ``connection`` have what is published in ``room`` from now on.
 
-        name: what `who` lists it by; None does not.
+        name: the user's name, by which `who` lists the member; None does not list it.
+        data: the user's data for `who` and `watch`, which JSON can express in 1024 bytes; needs a name.
         render: makes of each `Message` what the member is sent: ``str`` as text, ``bytes`` as binary, None for nothing.
             One function, shared by many members, is called once for them all; it must not depend on who they are.
         gap: makes of a `Message` without data what the member is sent when messages may be missing before the next one,
@@ -194,6 +228,9 @@ class Hub:
         if not hasattr(connection, "when_closed"):
             raise TypeError(f"join(connection, room): give an open WebSocketProtocol first, not {kind_of(connection)}")
         check_join(room, name, after, render, gap)
+        described = data_text(data)
+        if described and name is None:
+            raise TypeError("join(data=...): give a name, too")
         if connection.state is State.CLOSED:
             raise ConnectionClosed(cast("CloseReason", connection.close_reason))
         if after is not None:
@@ -212,7 +249,8 @@ class Hub:
         rooms[room] = self._rooms.setdefault(room, {})[connection] = member
         subscribed = self.backplane.subscribe(room)
         if name is not None:
-            self.backplane.enter(room, member.key, name)
+            # A backplane of the application's own need not know of data.
+            self.backplane.enter(room, member.key, name, *([described] if described else []))
         if catch_up is None:
             return awaitable(subscribed.addCallback(lambda _: True))
         return awaitable(subscribed.addCallback(lambda _: Deferred.fromCoroutine(catch_up.run())))
@@ -236,7 +274,8 @@ class Hub:
             self.backplane.exit(room, member.key)
         if not members:
             del self._rooms[room]
-            self.backplane.unsubscribe(room)
+            if not self._presence.watches(room):
+                self.backplane.unsubscribe(room)
 
     def publish(
         self,

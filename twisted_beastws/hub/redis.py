@@ -29,6 +29,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -50,11 +51,11 @@ from twisted_beastws.hub.backplane import (
 )
 from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy, Trouble, why_lost
 from twisted_beastws.hub.redis_interfaces import RedisCommands
-from twisted_beastws.hub.redis_messages import decode, encode
+from twisted_beastws.hub.redis_messages import decode, encode, people_of
 from twisted_beastws.hub.redis_names import Names
 from twisted_beastws.hub.redis_recovery import STEP, Recovery
 from twisted_beastws.hub.redis_rooms import Arrival, Own, RoomReader
-from twisted_beastws.hub.redis_scripts import Order, Page, Part, Place, Taken, Verified
+from twisted_beastws.hub.redis_scripts import GRACE, Order, Page, Part, Place, Taken, Verified
 from twisted_beastws.hub.redis_url import RedisURL
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ class RedisBackplane:
         self._paced: list[Deferred[None]] = []
         self._link: RedisCommands | None = None
         self._links = 0
+        self._linked_at = 0.0
+        self.presence_changed: Callable[[str | None], None] = lambda room: None
         self._is_linked = False
         self._deliver_to_hub: Deliver = lambda message, exclude: None
         self._place = Place("", "0-0")
@@ -163,6 +166,7 @@ class RedisBackplane:
 
     def stop(self) -> Deferred[None]:
         link, self._link = self._link, None
+        self._names.stop()
         self._is_linked = self.ready = False
         self.state = BackplaneState.STOPPED
         for reader in list(self._rooms.values()):
@@ -260,22 +264,23 @@ class RedisBackplane:
         found = self.read(room, after)
         return found.addCallback(self._history_of, room)
 
-    def enter(self, room: str, member: str, name: str) -> None:
-        self._rooms[room].names[member] = name
-        if self._is_linked:
-            self._up.enter(room, {member: name}).addErrback(self._recovery.not_listed)
+    def enter(self, room: str, member: str, name: str, data: str = "") -> None:
+        self._names.enter(room, member, name, data)
 
     def exit(self, room: str, member: str) -> None:
-        del self._rooms[room].names[member]
-        if self._is_linked:
-            self._up.exit(room, member).addErrback(self._recovery.not_listed)
+        self._names.exit(room, member)
 
-    def who(self, room: str) -> Deferred[list[str]]:
-        """Fire with names of the room's members, at most 1000; of a large room, as of at most a second ago."""
-        return self._names.page(room).addCallback(lambda page: list(page.names))
+    def who(self, room: str) -> Deferred[dict[str, str]]:
+        """Fire with the users of the room, of at most 10,000 members."""
+        return self._names.people(room).addCallback(lambda page: people_of(page.names))
 
     def roster(self, room: str, after: str | None, most: int) -> Deferred[Roster]:
         return self._names.page(room).addCallback(_roster, after, most)
+
+    @property
+    def settled(self) -> bool:
+        """Whether all hubs have had the time to return since the last loss, and to list their members."""
+        return not self.losses or self.reactor.seconds() - self._linked_at >= GRACE
 
     @property
     def _up(self) -> RedisCommands:
@@ -375,6 +380,7 @@ class RedisBackplane:
         await link.subscribe([None])
         await self._check_writes(link)
         self._links += 1
+        self._linked_at = self.reactor.seconds()
         self._is_linked = self.ready = True
         for reader in self._rooms.values():
             if reader.waiting is None:
@@ -432,9 +438,8 @@ class RedisBackplane:
         reader = self._everyone if room is None else self._rooms.get(room)
         if reader is None:
             return
-        if room is None and not payload:
-            # Another hub was registered: from now on this hub knows whether a dataset is from before that.
-            self._known = max(self._known, order_of(message_id))
+        if not payload:
+            self._noticed(room, message_id)
             return
         message = self.decode(room, message_id or None, payload)
         if message is None:
@@ -446,6 +451,14 @@ class RedisBackplane:
         reader.arrived(Arrival(message, before, epoch))
         if message.id is not None:
             self._known = max(self._known, order_of(message.id))
+
+    def _noticed(self, room: str | None, message_id: str) -> None:
+        """Read a notice of another hub, which is no message."""
+        if room is not None:
+            self.presence_changed(room)
+        elif message_id:
+            # Another hub was registered: from now on this hub knows whether a dataset is from before that.
+            self._known = max(self._known, order_of(message_id))
 
     def occupied(self) -> list[str]:
         """The rooms that have named members here."""
@@ -464,7 +477,8 @@ class RedisBackplane:
             self.state = BackplaneState.CONNECTED
             self._logged.clear()
             self.log.info("the backplane {url} takes messages again", url=self.url)
-        self._recovery.list_members(again=lease_expired)
+        listed = self._recovery.list_members(again=lease_expired)
+        listed.addCallback(lambda _: self.presence_changed(None))
 
     # Publications.
 
@@ -540,4 +554,5 @@ class RedisBackplane:
 
 
 def _roster(page: Page, after: str | None, most: int) -> Roster:
-    return Roster(sorted(name for name in page.names if after is None or name > after)[:most], page.total)
+    names = sorted(people_of(page.names))
+    return Roster([name for name in names if after is None or name > after][:most], page.total)

@@ -77,6 +77,7 @@ class RedisLink:
         self._commands: RedisConnection | None = None
         self._subscriber: Subscriber | None = None
         self._lease = self._new_lease()
+        self._earlier_leases: list[str] = []
         self._stopping = self._disconnecting = False
         self._paused = self._was_linked = False
         self._beating = LoopingCall(self._beat)
@@ -99,7 +100,7 @@ class RedisLink:
             serving.cancel()
         else:
             # Replies to all earlier commands come first, so this hub has nothing left to confirm.
-            self._commands.execute("DEL", self._lease).addErrback(_ignored)
+            self._commands.execute("DEL", self._lease, *self._earlier_leases).addErrback(_ignored)
             goodbye = self._commands.execute("HDEL", self._key("hubs"), self._hub_name)
             last = goodbye.addTimeout(STOP_TIMEOUT, self._reactor)
             last.addBoth(lambda _: serving.cancel())
@@ -174,11 +175,21 @@ class RedisLink:
         """List a member no more."""
         return self._execute("HDEL", self._key(f"here:{room}"), self._field(member))
 
+    def announce(self, room: str) -> Deferred[object]:
+        """Inform the other hubs that members of a room joined or left."""
+        return self._execute("PUBLISH", self._channel(room), " 0-0 \n")
+
     def renew(self) -> Deferred[object]:
-        """List nobody of those that were listed."""
-        self._execute("DEL", self._lease).addErrback(_ignored)
+        """Take a new lease. Members that are not listed again go with `forget`."""
+        self._earlier_leases.append(self._lease)
         self._lease = self._new_lease()
         return self._execute("SET", self._lease, "", "EX", LEASE)
+
+    def forget(self) -> None:
+        """End the earlier leases: all members are listed under the present one."""
+        leases, self._earlier_leases = self._earlier_leases, []
+        if leases:
+            self._execute("DEL", *leases).addErrback(_ignored)
 
     def roster(self, room: str, cursor: int, count: int) -> Deferred[Page]:
         """About ``count`` names of the members of all hubs that have given a sign of life, from ``cursor`` on."""

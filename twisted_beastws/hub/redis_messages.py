@@ -1,6 +1,8 @@
-"""Messages as Redis carries them."""
+"""Messages, and users of a room, as Redis carries them."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from twisted_beastws.hub.backplane import Message
 
@@ -18,3 +20,17 @@ def decode(room: str | None, message_id: str | None, payload: bytes) -> Message:
     if not newline or kind not in ("t", "b"):
         raise ValueError("not a message of ours")
     return Message(room, data.decode() if kind == "t" else data, message_id, sender, int(number))
+
+
+def listing_of(name: str, data: str) -> str:
+    """Return how Redis lists a member: its name and, after a newline, its data as JSON."""
+    return f"{name}\n{data}" if data or "\n" in name else name
+
+
+def people_of(listings: Iterable[str]) -> dict[str, str]:
+    """Return the users of a room from its listings: each name once, with data as JSON."""
+    people: dict[str, str] = {}
+    for listing in listings:
+        name, newline, data = listing.rpartition("\n")
+        people[name if newline else data] = data if newline else ""
+    return people

@@ -60,6 +60,9 @@ class RecoveredBackplane(Protocol):
     @property
     def known(self) -> str: ...
 
+    @property
+    def presence_changed(self) -> Callable[[str | None], None]: ...
+
     def read(self, room: str, after: str) -> Deferred[Any]: ...
 
     def learned(self, answer: Any) -> Any: ...
@@ -265,6 +268,8 @@ class Recovery:
                 )
                 if not self._is_current(link):
                     return
+            if not self._unlisted:
+                self._backplane.link.forget()
         except Refused:
             self._unlisted = True
         self._listing = False
