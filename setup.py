@@ -21,6 +21,7 @@ setup(
     package_data={
         "twisted_beastws": ["py.typed"],
         "twisted_beastws.service": ["*.html"],
+        "twisted_beastws.service.api": ["*.json"],
         "twisted_beastws.wire": ["*.pyx", "*.pyi"],
     },
     ext_modules=extensions,

@@ -27,7 +27,7 @@ from twisted_beastws import WebSocketProtocol, connect
 from twisted_beastws.hub import LocalBackplane
 from twisted_beastws.hub.backplane import order_of
 from twisted_beastws.hub.redis import RedisBackplane
-from twisted_beastws.service import options
+from twisted_beastws.service import Options, option_values
 
 from ..support import command_line
 from ..support.patience import PATIENCE
@@ -162,14 +162,14 @@ def in_order(heard: list[str]) -> bool:
     return True
 
 
-parse = partial(command_line.parse, options.Options)
-refusal = partial(command_line.refusal, options.Options)
+parse = partial(command_line.parse, Options)
+refusal = partial(command_line.refusal, Options)
 
 
 class TestOption:
     @pytest.fixture(autouse=True)
     def extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(options, "find_spec", {"txredisapi": object()}.get)
+        monkeypatch.setattr(option_values, "find_spec", {"txredisapi": object()}.get)
 
     def test_names_a_redis(self) -> None:
         backplane = parse("--backplane=redis://:secret@h:7/1", "--history=5").hub.backplane
@@ -186,7 +186,7 @@ class TestOption:
         assert "secret" not in told
 
     def test_so_does_the_want_of_its_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(options, "find_spec", lambda name: None)
+        monkeypatch.setattr(option_values, "find_spec", lambda name: None)
         told = refusal("--backplane=redis://h")
         assert told == "--backplane needs an extra: pip install 'twisted_beastws[redis]'"
 

@@ -142,7 +142,7 @@ class TestOptions:
         [
             ("pnig-interval = 5", "pnig-interval: there is no such option; ping-interval is one"),
             ("ping-interval = 'often'", "ping-interval=often: give seconds, such as 5 or 0.5; 0 is never"),
-            ("max-message = 1.5", "max-message=1.5: give a number of octets, 1 or more"),
+            ("max-message = 1.5", "max-message=1.5: give a number of bytes, 1 or more"),
             ("drain-code = 1000", "drain-code=1000: give 1001, the server goes away, or 1012, it comes back at once"),
             (
                 "origin = ['example.com']",
@@ -158,8 +158,8 @@ class TestOptions:
             ("app = 'nonsense'", "app=nonsense: give it as package.module:name"),
             (
                 "idle-timeout = 5",
-                "idle-timeout=5 is not more than --ping-interval=5: a client that has nothing to say would be closed "
-                "before it is asked",
+                "idle-timeout=5 is not more than --ping-interval=5: a silent client would be closed before its first "
+                "ping",
             ),
         ],
     )

@@ -14,6 +14,7 @@ import pytest
 from OpenSSL.crypto import FILETYPE_PEM
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.ssl import Certificate, KeyPair
+from twisted.python.usage import UsageError
 
 from twisted_beastws import Deflate, Limits, Origins, Timeouts, WebSocketServerFactory
 from twisted_beastws._version import __version__
@@ -124,7 +125,8 @@ class TestDefaults:
     def test_the_help_has_groups(self) -> None:
         lines = str(parse()).splitlines()
         titles = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-        assert titles[0] == "What is served:" and titles[-1] == "Other:"
+        assert titles[0] == "Service:" and titles[-1] == "Other:"
+        assert {"Access control:", "Timeouts:", "HTTP API:", "Shutdown:", "Monitoring:"} < set(titles)
         assert len(titles) == len(set(titles)) >= 6
         assert lines.index("Other:") < next(at for at, line in enumerate(lines) if line.startswith("  --version"))
 
@@ -362,7 +364,7 @@ COUNT = "give a number; 0 is no limit"
 RATE = "give a number a second, such as 10 or 0.5; 0 is no limit"
 PROXY = "give an address, a network such as 10.0.0.0/8, or unix"
 SECONDS = "give seconds, such as 5 or 0.5; 0 is never"
-OCTETS = "give a number of octets, 1 or more"
+OCTETS = "give a number of bytes, 1 or more"
 DRAIN = "give seconds, such as 8 or 0.5; 0 drops everyone"
 CODE = "give 1001, the server goes away, or 1012, it comes back at once"
 PATH = "give a path such as /chat: from a slash on, without a query, percent-encoded"
@@ -450,15 +452,56 @@ class TestRefused:
         parse(f"--listen={prefix}ssl:443:privateKey=key:certKey=certificate")
 
     def test_an_idle_timeout_that_no_ping_comes_before(self) -> None:
-        why = "a client that has nothing to say would be closed before it is asked"
+        why = "a silent client would be closed before its first ping"
         assert refusal("--idle-timeout=5") == f"--idle-timeout=5 is not more than --ping-interval=5: {why}"
         assert refusal("--ping-interval=61") == f"--idle-timeout=60 is not more than --ping-interval=61: {why}"
         parse("--idle-timeout=5.5")
+
+    def test_error_is_printed_after_the_usage_line_and_not_the_whole_help(self) -> None:
+        options = Options()
+        with pytest.raises(UsageError):
+            options.parseOptions(["--history=many"])
+        # twistd prints the options, and then the error.
+        usage, hint = str(options).splitlines()
+        assert usage.endswith("[options]")
+        assert hint == "'twistd beastws --help' lists the options."
 
     def test_what_is_no_option(self) -> None:
         assert refusal("--nope") == "option --nope not recognized"
         assert refusal("--app") == "option --app requires argument"
         assert refusal("tcp:1984", "x") == "tcp:1984: beastws takes options only"
+
+
+class TestApi:
+    @pytest.fixture
+    def tokens(self, tmp_path: Path) -> Path:
+        (tmp_path / "tokens").write_text("0123456789abcdef")
+        return tmp_path / "tokens"
+
+    def test_needs_an_endpoint_and_tokens(self, tokens: Path) -> None:
+        assert parse().api is None
+        options = parse("--api=tcp:0", f"--api-token-file={tokens}")
+        assert options.api is not None and options.api[0] == "tcp:0"
+        assert options.tokens is not None and options.tokens.path == str(tokens)
+        assert refusal("--api=tcp:0") == "--api needs --api-token-file, the tokens of the programs that can use it"
+        assert refusal(f"--api-token-file={tokens}") == "--api-token-file needs --api, the endpoint of the API"
+
+    def test_tokens_must_be_readable_and_long(self, tokens: Path) -> None:
+        assert refusal("--api=tcp:0", "--api-token-file=/nowhere").endswith("/nowhere: No such file or directory")
+        tokens.write_text("short")
+        why = "line 1: give 16 or more letters, digits and -._~+/, then perhaps ="
+        assert refusal("--api=tcp:0", f"--api-token-file={tokens}") == f"--api-token-file={tokens}: {why}"
+
+    def test_application_needs_a_hub(self, tokens: Path, app: str) -> None:
+        given = ("--api=tcp:0", f"--api-token-file={tokens}")
+        assert refusal(f"--app={app}:Echo", *given) == (
+            f"--api: {app}:Echo needs an attribute hub, the Hub with its rooms"
+        )
+
+    def test_workers_start_without_a_listener_of_their_own(self, tokens: Path) -> None:
+        options = parse("--api=tcp:0", f"--api-token-file={tokens}")
+        assert f"--api-token-file={tokens}" in options.arguments
+        assert not [argument for argument in options.arguments if argument.startswith("--api=")]
 
 
 class TestApp:
@@ -512,7 +555,7 @@ class TestApp:
     @pytest.mark.parametrize("name", ["Echo", "echo", "factory"])
     def test_an_app_has_no_path(self, app: str, name: str) -> None:
         assert refusal(f"--app={app}:{name}", "--path=/chat") == (
-            "--path is where the chat is: an --app is served on every path"
+            "--path is the chat's: an --app gets the requests of every path"
         )
 
     def test_what_is_not_found(self, app: str) -> None:

@@ -89,7 +89,7 @@ class Service:
         assert self.process.poll() is None, f"the service ended at once:\n{self.log}"
         if not self.log_file.exists():
             return None
-        return re.search(r"serving \w+://127\.0\.0\.1:(\d+)/(?!metrics)", self.log)
+        return re.search(r"serving \w+://127\.0\.0\.1:(\d+)/(?!metrics|api)", self.log)
 
     @property
     def log(self) -> str:

@@ -46,6 +46,8 @@ def check_room(room: object) -> None:
     """Raise TypeError for what is no room's name."""
     if not isinstance(room, str):
         raise TypeError(f"room: give its name as str, not {kind_of(room)}")
+    if room.startswith("\0"):
+        raise ValueError(f"room={room!r}: names that begin with NUL are the hub's own")
 
 
 def checked_message(message: str | bytes) -> str | bytes:

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 MAX_LISTED = 1000
 """Names in one answer of `Hub.roster`."""
 
+COMMANDS = "\0commands"
+"""The room of `Hub.send_command`. No member can join it: no name of a room begins with NUL."""
+
 PARTS = 16
 """Parts of a history, of 32 messages or 256 KiB, that a member gets before other connections get their turn."""
 
@@ -95,6 +98,7 @@ class Hub:
         self._fan_out = FanOut(self._recipients, self._sender.give, self._installed_reactor)
         self._presence = Presence(self.backplane, self._installed_reactor, self._unwatched)
         self._stopped = False
+        self._commanded: Callable[[str], object] | None = None
 
     def start(self) -> None:
         """Start the backplane, if it is not."""
@@ -321,6 +325,27 @@ class Hub:
         """
         return self._publish(None, message, exclude, False).addCallback(lambda _: None)
 
+    def send_command(self, command: str) -> Deferred[None]:
+        """Give ``command`` to every hub on the backplane that takes commands, this one included.
+
+        A command is for the program, not for members. A hub that loses its connection to the backplane for a while
+        gets the commands that it missed, as members get messages.
+
+        Returns:
+            A Deferred that fires when the backplane accepted the command, and fails as `publish` does.
+        """
+        return self._publish(COMMANDS, command, None, True).addCallback(lambda _: None)
+
+    def take_commands(self, received: Callable[[str], object]) -> Deferred[None]:
+        """Call ``received`` with each command from now on, in the order in which the backplane accepted them.
+
+        Returns:
+            A Deferred that fires when the hub is subscribed, or has to wait for the backplane.
+        """
+        self._commanded = received
+        self._begin()
+        return awaitable(self.backplane.subscribe(COMMANDS))
+
     def _publish(
         self,
         room: str | None,
@@ -370,7 +395,18 @@ class Hub:
         return self._reactor
 
     def _deliver(self, message: Message, exclude: object) -> Deferred[None] | None:
+        if message.room == COMMANDS:
+            self._command(message)
+            return None
         return self._fan_out.add(message, exclude)
+
+    def _command(self, message: Message) -> None:
+        if self._commanded is None or message.gap or isinstance(message.data, bytes):
+            return
+        try:
+            self._commanded(message.data)
+        except Exception:
+            self.log.failure("a command failed")
 
     def _catch_up(self, member: Member, room: str, after: str) -> CatchUp:
         return CatchUp(

@@ -69,6 +69,11 @@ class Chat(WebSocketProtocol):
         self._present = False
         self._key = ""
 
+    @property
+    def name(self) -> str | None:
+        """The member's name, if it has one."""
+        return self._entry.name
+
     def http_requested(self, request: Request) -> Response | None:
         room = subprotocol.room_of(request.path, self._path)
         self._room = room or ""

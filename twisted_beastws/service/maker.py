@@ -16,6 +16,7 @@ from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server.descriptors import DescriptorWatch
 from twisted_beastws.server.factory import WebSocketServerFactory
 from twisted_beastws.service.admin import HostNames, Ready, admin_factory
+from twisted_beastws.service.api.control import Control
 from twisted_beastws.service.app import Served
 from twisted_beastws.service.authentication import Gate
 from twisted_beastws.service.chat import Chat, HubService
@@ -97,6 +98,12 @@ def makeService(options: Options) -> Operated:
     if options.admin is not None:
         helpers.append(_serving_admin(options, metrics, ready))
         reloads.append(options.admin[1].reload)
+    if options["api-token-file"] is not None and hub is not None:
+        control = Control(reactor, hub, lambda: factory.connections)
+        helpers.append(control)
+        if options.api is not None:
+            helpers.append(_serving_api(reactor, options, hub, control))
+            reloads.append(options.api[1].reload)
     if options.membership is not None:
         answers: dict[str, Callable[[], Any]] = {"ready": ready}
         if watched:
@@ -150,6 +157,12 @@ def _supervising(reactor: Any, options: Options) -> Operated:
         # What is wrong with it ends the start, not each worker.
         helpers.insert(0, log)
         reloads.append(log.reopen)
+    if options.api is not None:
+        # This process has no members, but publishes like the others.
+        hub = options.hub if options.app is None else options.app.hub  # type: ignore[union-attr]
+        control = Control(reactor, hub, tuple)
+        helpers[:0] = [HubService(hub), control, _serving_api(reactor, options, hub, control)]
+        reloads.append(options.api[1].reload)
     if options.admin is not None:
         summed = Summed(reactor, workers)
         # Stopped after the workers, whose end it can be asked about.
@@ -184,6 +197,19 @@ def _serving_admin(options: Options, metrics: Metrics | Summed, ready: Ready) ->
     assert options.admin is not None
     factory = admin_factory(metrics, ready, HostNames(options["admin-host"]))
     return Serving(factory, [options.admin], [("http", "/metrics")], Farewell(seconds=ADMIN_FAREWELL), option="admin")
+
+
+def _serving_api(reactor: Any, options: Options, hub: Hub, control: Control) -> Serving:
+    # Most services have no API, and need no twisted.web.
+    from twisted_beastws.service.api.operations import Api
+    from twisted_beastws.service.api.parsing import Reader
+    from twisted_beastws.service.api.site import ApiFactory
+
+    assert options.api is not None and options.tokens is not None
+    is_chat, most = options.app is None, options["max-message"]
+    api = Api(hub, control, Reader(is_chat, most), is_chat)
+    factory = ApiFactory(reactor, api, options.tokens, most)
+    return Serving(factory, [options.api], [("http", "/api/publish")], option="api")
 
 
 def _serving_chat(options: Options, hub: Hub) -> Serving:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_beastws.server.descriptors import DescriptorWatch
-    from twisted_beastws.server.factory import WebSocketServerFactory
 
 # Types of endpoint whose addresses can be told as URLs: what is behind http or ws, and the port that need not be told.
 _SCHEMES = {"tcp": ("", 80), "tcp6": ("", 80), "systemd": ("", 80), "ssl": ("s", 443)}
@@ -42,22 +41,25 @@ class Farewell:
 
 
 class Serving(Service):
-    """Serves ``factory`` on ``endpoints``, each with the string that describes it.
+    """Serves a factory on endpoints. Starting raises `CannotListen`. Stopping ends listening and drains the factory.
 
-    urls: what to tell the user when listening, as scheme and path: ``("http", "/")``.
-    farewell: how connections are sent home. option: what the endpoints were named by.
+    Args:
+        factory: a `WebSocketServerFactory`, or another factory with ``connections`` and ``drain``.
+        endpoints: each with its string.
+        urls: a scheme and a path for each URL that the log shows, such as ``("http", "/")``.
+        farewell: the close frames of the graceful shutdown.
+        option: the option that names the endpoints.
 
-    Starting raises `CannotListen`. Stopping ends listening and drains the factory, which serves nobody after it.
-
-    ready: it listens wherever it was told to, and does not stop yet.
-    descriptors: watches the process's file descriptors while this listens; None for nothing.
+    Attributes:
+        ready: it listens on all endpoints, and does not stop yet.
+        descriptors: watches the process's file descriptors meanwhile; None for nothing.
     """
 
     log = Logger()
 
     def __init__(
         self,
-        factory: WebSocketServerFactory,
+        factory: Any,
         endpoints: Sequence[tuple[str, IStreamServerEndpoint]],
         urls: Sequence[tuple[str, str]],
         farewell: Farewell | None = None,

@@ -1,0 +1,1 @@
+"""The HTTP API, by which other programs publish to the rooms and look into them: docs/api.md."""

@@ -1,0 +1,102 @@
+"""Settings that follow from several options of ``twistd beastws``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from twisted.python.usage import Options as TwistedOptions
+
+from twisted_beastws.budget import MemoryBudget
+from twisted_beastws.hub import Hub, LocalBackplane
+from twisted_beastws.hub.redis import RedisBackplane
+from twisted_beastws.options import Deflate, Limits, Origins, Timeouts
+from twisted_beastws.service.deflating import read_deflate
+from twisted_beastws.service.option_table import ANY_ORIGIN, FILE_ORIGIN, NULL_ORIGIN
+from twisted_beastws.service.option_values import DRAIN_REASONS
+from twisted_beastws.service.serving import Farewell
+
+MAX_OPENING = 1000
+"""Connections without a WebSocket: with --max-head, this bounds the memory of clients that never open one."""
+
+MAX_OPENING_PER_ADDRESS = 250
+"""The same from one address: a quarter, so that a network of 48 bits, which has four times as much, fits too."""
+
+# Endpoints without TLS that other machines reach. haproxy: is behind a trusted proxy, and a UNIX socket is local.
+_UNENCRYPTED = ("tcp", "tcp6", "systemd")
+_LOOPBACK = re.compile(r":interface=(?:127\.|localhost\b|\\:\\:1(?!\S))")
+
+
+class Settings(TwistedOptions):
+    """A dict of options, and the settings that follow from them."""
+
+    @property
+    def deflate(self) -> Deflate | None:
+        """The compression of messages."""
+        return None if self["deflate"] is None else read_deflate(self["deflate"])
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The timeouts of a connection."""
+        return Timeouts(
+            handshake=self["handshake-timeout"] or None,
+            keep_alive=self["keep-alive-timeout"] or None,
+            idle=self["idle-timeout"] or None,
+            ping_interval=self["ping-interval"] or None,
+            close=5.0,
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of a connection, and of their number."""
+        return Limits(
+            max_message_size=self["max-message"],
+            max_head_size=self["max-head"],
+            max_connections=self["max-connections"] or None,
+            max_connections_per_peer=self["max-connections-per-address"] or None,
+            max_opening=MAX_OPENING,
+            max_opening_per_peer=MAX_OPENING_PER_ADDRESS,
+            max_handshakes=self["max-handshakes"] or None,
+            max_handshakes_per_peer=self["max-handshakes-per-address"] or None,
+            max_message_rate=self["max-message-rate"] or None,
+            max_byte_rate=self["max-byte-rate"] or None,
+        )
+
+    @property
+    def exposed(self) -> Sequence[str]:
+        """The endpoints that other machines reach without TLS, unless a trusted proxy is in front of them."""
+        if not self["auth"] or self["trust-proxy"]:
+            return ()
+        plain = (description for description in self["listen"] if description.partition(":")[0] in _UNENCRYPTED)
+        return [description for description in plain if not _LOOPBACK.search(description)]
+
+    @property
+    def budget(self) -> MemoryBudget | None:
+        """The memory that all connections share."""
+        limit = self["max-memory"]
+        return MemoryBudget(limit) if limit else None
+
+    @property
+    def origins(self) -> Origins:
+        """The web sites whose pages can connect."""
+        return Origins(
+            allowed=tuple(self["origin"]),
+            allow_any_origin_dangerously=bool(self[ANY_ORIGIN]),
+            allow_null_origin_dangerously=bool(self[NULL_ORIGIN]),
+            allow_file_origin_dangerously=bool(self[FILE_ORIGIN]),
+        )
+
+    @property
+    def hub(self) -> Hub:
+        """A new hub for the chat's rooms."""
+        history, most, url = self["history"], self["max-history"], self["backplane"]
+        if url is None:
+            return Hub(LocalBackplane(history=history, max_history=most))
+        room, prefix = min(self["max-room-history"], most), self["backplane-prefix"]
+        return Hub(RedisBackplane(url, history=history, max_room_history=room, max_history=most, prefix=prefix))
+
+    @property
+    def farewell(self) -> Farewell:
+        """The close frames of a graceful shutdown."""
+        code = self["drain-code"]
+        return Farewell(code, DRAIN_REASONS[code], self["drain-time"])
