@@ -506,12 +506,12 @@ class TestApi:
 
 class TestApp:
     def test_a_class_or_coroutine_takes_the_settings(self, app: str) -> None:
-        for name in ("Echo", "echo"):
+        for name, protocol in (("Echo", "Echo"), ("echo", "HandlerProtocol")):
             service = makeService(parse("--app", f"{app}:{name}", "--idle-timeout=9", "--origin=https://example.com"))
             settings = service.factory.settings
             assert settings.timeouts == Timeouts(handshake=30, idle=9, ping_interval=5, close=5)
             assert settings.origins.allowed == ("https://example.com",)
-            assert type(service.factory.buildProtocol(None)).__name__ == name
+            assert type(service.factory.buildProtocol(None)).__name__ == protocol
 
     def test_a_router_takes_the_settings(self, app: str, tmp_path: Path) -> None:
         service = makeService(parse("--app", f"{app}:router", "--idle-timeout=9"))

@@ -1,4 +1,4 @@
-"""Settings that follow from several options of ``twistd beastws``."""
+"""OptionSettings that follow from several options of ``twistd beastws``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNENCRYPTED = ("tcp", "tcp6", "systemd")
 _LOOPBACK = re.compile(r":interface=(?:127\.|localhost\b|\\:\\:1(?!\S))")
 
 
-class Settings(TwistedOptions):
+class OptionSettings(TwistedOptions):
     """A dict of options, and the settings that follow from them."""
 
     @property

@@ -26,7 +26,7 @@ from twisted_beastws.service.forwarded import HEADERS, TrustedProxies
 from twisted_beastws.service.handover import absolute, read_files
 from twisted_beastws.service.help import grouped
 from twisted_beastws.service.login_limit import LoginLimit
-from twisted_beastws.service.option_settings import Settings
+from twisted_beastws.service.option_settings import OptionSettings
 from twisted_beastws.service.option_table import (
     CHAT_ROOMS,
     DEFAULTS,
@@ -50,7 +50,7 @@ WORKERS_OWN = ("config", "workers", "worker-timeout", "api")
 """Options that the workers' own command lines leave out."""
 
 
-class Options(Settings):
+class Options(OptionSettings):
     """The options of the service. A value that cannot be used raises ``UsageError`` with one line of text.
 
     Attributes:
