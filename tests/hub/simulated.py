@@ -70,7 +70,9 @@ class Dataset:
         self.witnesses: set[str] = set()
         self.unsure: int | None = None
 
-    def begin(self, known: str, name: str, now: int, write: Callable[[], None], force: bool = False) -> None:
+    def begin(
+        self, known: str, name: str, now: int, server: str, write: Callable[[], None], force: bool = False
+    ) -> None:
         known_id, _, known_epoch = known.partition(" ")
         if self.epoch and self.latest >= order_of(known_id) and not force:
             return
@@ -80,7 +82,7 @@ class Dataset:
             latest = (now, 0)
         self.left += [each for each in (self.epoch, known_epoch) if each and each not in self.left]
         self.epoch, self.latest, self.started, self.floor = name, latest, latest, latest
-        self.unsure = None
+        self.unsure, self.server = None, server
         self.ids.clear()
         self.ids.append(id_of(latest))
 
@@ -266,7 +268,7 @@ class SimulatedRedis:
         self.any_command()
         # As a script that begins a second time in one call, which has one name.
         self._made += not force
-        self.data.begin(known, f"e{self._made}", self.now, self.write, force)
+        self.data.begin(known, f"e{self._made}", self.now, self.name, self.write, force)
 
     def position(self, known: str, hub: str) -> Verified:
         epoch = self.data.epoch

@@ -227,6 +227,20 @@ class TestRestart:
         assert member.heard == ["seen", "GAP"]
         assert not returned_with(one, seen)
 
+    def test_a_dataset_that_a_message_began_knows_its_server(self, server: SimulatedRedis) -> None:
+        one, two = Node(server), Node(server)
+        member = member_of(two)
+        server.flush()
+        seen = done_publish(one, "seen", two)
+        server.save()
+        done_publish(one, "lost")
+        one.link_.crash(True)
+        restarted(server, two)
+        two.returns()
+        assert not returned_with(two, seen)
+        confirmed_later(server, two)
+        assert member.heard == ["GAP", "seen", "GAP"]
+
     def test_a_hub_whose_registration_expired_is_registered_by_its_next_message(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         member = member_of(one)

@@ -81,6 +81,10 @@ local known_id, known_epoch = string.match(ARGV[1], '^(%S+) ?(%S*)$')
 local known_ms, known_seq = parse(known_id)
 local left = clock[9] or ''
 local unsure = tonumber(clock[11])
+local function server()
+    local info = redis.call('INFO', 'server') .. redis.call('INFO', 'replication')
+    return string.match(info, 'run_id:(%w*)') .. ' ' .. string.match(info, 'master_replid:(%w*)')
+end
 local function begin_epoch()
     if not (ms and seq) or less(ms, seq, known_ms, known_seq) then
         ms, seq = known_ms, known_seq
@@ -95,7 +99,8 @@ local function begin_epoch()
     end
     epoch, start, floor = ARGV[2], format(ms, seq), format(ms, seq)
     redis.call('HSET', KEYS[1], 'epoch', epoch, 'ms', ms, 'seq', string.format('%.0f', seq),
-        'start', start, 'floor', floor, 'left', left, 'unsure', '')
+        'start', start, 'floor', floor, 'left', left, 'unsure', '',
+        'server', server())
     unsure = nil
     redis.call('DEL', KEYS[2])
     redis.call('XADD', KEYS[2], start, 'e', '')
@@ -141,11 +146,11 @@ elseif known_epoch == epoch and #redis.call('XRANGE', KEYS[2], known_id, known_i
     end
 end
 local hubs = redis.call('HGETALL', KEYS[3])
-local info = redis.call('INFO', 'server') .. redis.call('INFO', 'replication')
-local server = string.match(info, 'run_id:(%w*)') .. ' ' .. string.match(info, 'master_replid:(%w*)')
-if server ~= clock[10] then
-    redis.call('HSET', KEYS[1], 'server', server)
-    if clock[10] and epoch == clock[1] then
+local present = server()
+if present ~= clock[10] and epoch == clock[1] then
+    redis.call('HSET', KEYS[1], 'server', present)
+    -- A dataset that an earlier version wrote has none.
+    if clock[10] then
         if not unsure then
             redis.call('DEL', KEYS[4])
         end
