@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_beastws.connection import option_changes, pacing
 from twisted_beastws.connection.application_transport import ApplicationTransport
 from twisted_beastws.connection.connection import Connection
 from twisted_beastws.connection.delivery import Messages
@@ -23,6 +24,8 @@ from twisted_beastws.connection.hooks import default
 from twisted_beastws.connection.serving import AcceptLoop
 from twisted_beastws.connection.state import State
 from twisted_beastws.connection.streaming import MessageWriter, check_opcode, each, streamed_message
+from twisted_beastws.connection.takeover import WebConnection
+from twisted_beastws.errors import LocalError
 from twisted_beastws.hook_names import HOOKS, lookalikes
 from twisted_beastws.options import (
     Decorator,
@@ -190,7 +193,7 @@ class WebSocketProtocol(Protocol):
             raise TypeError(f"accept(buffered=...): give bytes, not {type(buffered).__name__}")
         connection = self._websocket_connection
         if request is not None and not isinstance(request, Request) and connection.role is Role.SERVER:
-            web = connection.web_of(request)
+            web = _taken_over(connection, request)
             super().makeConnection(connection.connect(self, web))  # type: ignore[no-untyped-call]
             if web.lost:
                 self.connectionLost(Failure(ConnectionLost()))
@@ -356,7 +359,7 @@ class WebSocketProtocol(Protocol):
 
         Raises `LocalError` before there is a connection. Cancelling does no harm.
         """
-        return self._websocket_connection.drain()
+        return pacing.drain(self._websocket_connection)
 
     def flush(self) -> Deferred[None]:
         """Wait until all data sent so far has left.
@@ -370,7 +373,7 @@ class WebSocketProtocol(Protocol):
         Raises:
             LocalError: There is no connection yet.
         """
-        return self._websocket_connection.flush()
+        return pacing.flush(self._websocket_connection)
 
     def set_options(
         self,
@@ -395,12 +398,12 @@ class WebSocketProtocol(Protocol):
             ConnectionClosed: The connection has ended.
             TypeError: An argument is of another type.
         """
-        self._websocket_connection.set_options(timeouts, limits, deflate)
+        option_changes.set_options(self._websocket_connection, timeouts, limits, deflate)
 
     @property
     def buffered_amount(self) -> int:
         """Octets sent that the operating system may not have taken yet."""
-        return self._websocket_connection.buffered_amount
+        return pacing.buffered_amount(self._websocket_connection)
 
     @property
     def dropped_messages(self) -> int:
@@ -431,11 +434,11 @@ class WebSocketProtocol(Protocol):
         Without ``streaming`` it is asked for more once a turn of the reactor, in between. It is stopped when the
         connection begins to close, or is lost. Raises RuntimeError while another is registered.
         """
-        self._websocket_connection.register(producer, streaming)
+        pacing.register(self._websocket_connection, producer, streaming)
 
     def unregisterProducer(self) -> None:
         """Let go of the producer (``IConsumer``)."""
-        self._websocket_connection.unregister()
+        pacing.unregister(self._websocket_connection)
 
     def pauseProducing(self) -> None:
         """Deliver no message until `resumeProducing`, and read no more (``IPushProducer``); pings wait as well.
@@ -545,6 +548,12 @@ class WebSocketProtocol(Protocol):
     def peer(self) -> IAddress | None:
         """The address of the other end, as the transport gives it; None before it is connected, or if it has none."""
         return self._websocket_connection.peer
+
+
+def _taken_over(connection: Connection, http_request: TwistedRequest) -> WebConnection:
+    if connection.transport is not None:
+        raise LocalError("a twisted.web request brings its connection, and this protocol has one")
+    return WebConnection(http_request)
 
 
 def connection_of(protocol: WebSocketProtocol) -> Connection:

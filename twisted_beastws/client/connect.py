@@ -15,13 +15,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_beastws.budget import MemoryBudget
+from twisted_beastws.client.connecting import Connecting
 from twisted_beastws.client.proxies import endpoint_through, over_tls, parse_proxy
 from twisted_beastws.connection.application_transport import ApplicationTransport
-from twisted_beastws.connection.awaiting import AwaitableDeferred
 from twisted_beastws.connection.coroutines import forget_frames
 from twisted_beastws.connection.running import settled
 from twisted_beastws.errors import (
-    ConnectionClosed,
     DecliningResponse,
     HandshakeTimeout,
     TooManyRedirects,
@@ -29,7 +28,6 @@ from twisted_beastws.errors import (
 )
 from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts, check_decorator, kind_of
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
-from twisted_beastws.wire.closing import CloseCode
 from twisted_beastws.wire.http import Request, fields_given
 from twisted_beastws.wire.url import WebSocketURL
 
@@ -267,24 +265,6 @@ class WebSocketClientEndpoint:
     def _endpoint_for(self, url: WebSocketURL) -> IStreamClientEndpoint:
         endpoint = self._endpoint or endpoint_through(self.reactor, self._proxy, url)
         return over_tls(endpoint, url.host, self._tls) if url.secure else endpoint
-
-
-class Connecting(AwaitableDeferred[T]):
-    """The Deferred of `connect`. ``async with`` waits for it, and closes the connection at the end of the block.
-
-    It closes with 1000, or with 1011 if the block raises an exception other than `ConnectionClosed`, and waits for the
-    end of the connection, which ``Timeouts.close`` bounds.
-    """
-
-    _opened: Any = None
-
-    async def __aenter__(self) -> T:
-        self._opened = await self
-        return cast(T, self._opened)
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        failed = error is not None and not isinstance(error, ConnectionClosed)
-        await self._opened.close(CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL)
 
 
 def _abort(protocol: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from twisted_beastws.connection.pacing import discard_clear
 from twisted_beastws.connection.state import State
 from twisted_beastws.errors import LocalError
 
@@ -66,7 +67,7 @@ class ApplicationTransport:
         What the peer sent in clear behind the request or response read last is thrown away: whoever is on the way could
         have put it there.
         """
-        self._connection.discard_clear()
+        discard_clear(self._connection)
         self.below.startTLS(context, normal)
 
     def __getattr__(self, name: str) -> Any:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionLost
@@ -25,25 +24,22 @@ from twisted_beastws.connection.interfaces import Application, Gatekeeper, Obser
 from twisted_beastws.connection.keepalive import Liveness
 from twisted_beastws.connection.opening import Opening
 from twisted_beastws.connection.operation import Operation
-from twisted_beastws.connection.producers import PulledProducer
+from twisted_beastws.connection.option_changes import DEFAULTS
 from twisted_beastws.connection.reading import Reading
 from twisted_beastws.connection.server_handshake import ServerHandshake
 from twisted_beastws.connection.state import Lifecycle, State
 from twisted_beastws.connection.takeover import RequestHandshake, WebConnection
 from twisted_beastws.connection.write_buffer import Outgoing
 from twisted_beastws.errors import ConnectionClosed, LocalError
-from twisted_beastws.options import Decorator, Deflate, Limits, Role, Settings, Timeouts
+from twisted_beastws.options import Decorator, Role, Settings
 from twisted_beastws.wire.closing import CloseCode, CloseReason
 from twisted_beastws.wire.http import Request
 from twisted_beastws.wire.session import Session
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
-    from twisted.web.http import Request as TwistedRequest
 
 _connection_ids = count(1)
-
-DEFAULTS = Settings()
 
 
 class Connection:
@@ -159,14 +155,6 @@ class Connection:
         self.transport = complete(transport, self.clock, self._lost_unnoticed)
         self.outgoing = self.outgoing.moved_to(self.transport)
 
-    def discard_clear(self) -> None:
-        """TLS is about to start: send the queued bytes, and discard unread bytes that came in clear."""
-        if self.session is not None and self.session.writer.gathered_size:
-            self.session.writer.flush()
-        self.outgoing.hand_over_all()
-        if self.handshake is not None:
-            self.handshake.discard_waiting()
-
     def release(self) -> None:
         """Let go of the application, and of the parts that refer to this object."""
         self.application = self.outermost = self.successor = None
@@ -197,18 +185,9 @@ class Connection:
         return None if self.server is None else self.server.observer
 
     @property
-    def address(self) -> IAddress | None:
-        """The address of the peer according to the transport; None before it is connected, or if it has none."""
-        try:
-            return None if self.transport is None else cast("IAddress", self.transport.getPeer())
-        except Exception:
-            # A process has no such method, and the method of an SSH channel in memory fails.
-            return None
-
-    @property
     def peer(self) -> IAddress | None:
-        """The address of the client according to trusted proxies, or else `address`."""
-        address, request, server = self.address, self.request, self.server
+        """The address of the client according to trusted proxies, or else of the peer; None if there is none."""
+        address, request, server = address_of(self.transport), self.request, self.server
         if address is None or request is None or server is None or server.client_of is None:
             return address
         # A proxy may send requests of many clients over one connection.
@@ -227,14 +206,6 @@ class Connection:
     def latency(self) -> float | None:
         """The round-trip time of the latest ping in seconds, or None."""
         return None if self.transport is None else self.liveness.latency
-
-    @property
-    def buffered_amount(self) -> int:
-        """The number of bytes sent that the operating system may not have taken yet."""
-        if self.transport is None:
-            return 0
-        gathered = self.session.writer.gathered_size if self.session is not None else 0
-        return gathered + self.outgoing.buffered
 
     # Opening.
 
@@ -278,61 +249,6 @@ class Connection:
             self.observer.not_opened(application, failure.value)
         return failure
 
-    def web_of(self, http_request: TwistedRequest) -> WebConnection:
-        """Return the transport that a request of twisted.web brings.
-
-        Raises:
-            LocalError: There is a transport already.
-        """
-        if self.transport is not None:
-            raise LocalError("a twisted.web request brings its connection, and this protocol has one")
-        return WebConnection(http_request)
-
-    # Options.
-
-    def use(self, settings: Settings) -> None:
-        """Use these options in place of the factory's, before the connection is open."""
-        self.settings = settings
-        if self.handshake is not None:
-            self.handshake.set_settings(settings)
-        self.liveness.set_timeouts(settings.timeouts)
-        self.outgoing.set_limits(settings.limits)
-
-    def set_options(
-        self, timeouts: Timeouts | None, limits: Limits | None, deflate: Deflate | Literal[False] | None
-    ) -> None:
-        """See `WebSocketProtocol.set_options`."""
-        if self.life.ended is not None:
-            raise ConnectionClosed(self.life.ended)
-        settings = self.settings
-        if self.transport is None and settings is DEFAULTS:
-            # The factory assigns its own options after ``__init__``.
-            raise LocalError("set_options() needs a connection: call it in connectionMade(), or in a hook")
-        if deflate is not None:
-            if self.session is not None:
-                raise LocalError("set_options(deflate=...): both ends agreed on compression when the connection opened")
-            settings = replace(settings, deflate=deflate or None)
-        if timeouts is not None:
-            settings = replace(settings, timeouts=timeouts)
-        if limits is not None:
-            self._check_rates(limits)
-            settings = replace(settings, limits=limits)
-        self.settings = settings
-        if self.handshake is not None:
-            self.handshake.set_settings(settings)
-        if self.transport is not None and timeouts is not None:
-            self.liveness.set_timeouts(timeouts)
-        if self.transport is not None and limits is not None:
-            self.outgoing.set_limits(limits)
-        if limits is not None and self.session is not None and self.delivery is not None:
-            self.session.set_limits(limits)
-            self.delivery.set_limits(limits)
-
-    def _check_rates(self, limits: Limits) -> None:
-        for name in ("max_message_rate", "max_byte_rate"):
-            if self.session is not None and getattr(limits, name) != getattr(self.settings.limits, name):
-                raise LocalError(f"set_options(limits=...): {name} cannot change once the connection is open")
-
     # Messages.
 
     def require_session(self) -> Session:
@@ -343,8 +259,8 @@ class Connection:
             LocalError: The connection is not open yet.
         """
         if self.session is None:
-            if self.ended is not None:
-                raise ConnectionClosed(self.ended)
+            if self.life.ended is not None:
+                raise ConnectionClosed(self.life.ended)
             raise LocalError(f"there is no WebSocket before opened() is called: the connection is {self.state.value}")
         return self.session
 
@@ -356,18 +272,18 @@ class Connection:
             raise LocalError(f"{name} overrides a message hook: its messages go there, not to receive()")
         message = None if delivery is None else delivery.receive()
         if message is not None:
-            if self.ended is None:
+            if self.life.ended is None:
                 self.reading.count()
             return message
-        if self.ended is not None:
-            return fail(ConnectionClosed(self.ended))
+        if self.life.ended is not None:
+            return fail(ConnectionClosed(self.life.ended))
         self.require_session()
         assert delivery is not None
         return delivery.wait()
 
     def pause(self) -> None:
         """Deliver no message until `resume`, and stop reading. Raises `LocalError` before the connection is open."""
-        if self.ended is None:
+        if self.life.ended is None:
             self.require_session()
             assert self.delivery is not None
             self.delivery.hold(APPLICATION)
@@ -387,41 +303,6 @@ class Connection:
         session.ping(payload)
         return self.liveness.ping_sent(payload, now)
 
-    def drain(self) -> Deferred[None]:
-        """See `WebSocketProtocol.drain`."""
-        if self.ended is not None:
-            return fail(ConnectionClosed(self.ended))
-        if self.transport is None:
-            self.require_session()
-        return self.outgoing.drain()
-
-    def flush(self) -> Deferred[None]:
-        """See `WebSocketProtocol.flush`."""
-        if self.ended is not None:
-            return fail(ConnectionClosed(self.ended))
-        if self.transport is None:
-            self.require_session()
-        if self.session is not None and self.session.writer.gathered_size:
-            self.session.writer.flush()
-        return self.outgoing.flush()
-
-    def register(self, producer: Any, streaming: bool) -> None:
-        """See `WebSocketProtocol.registerProducer`."""
-        if self.state in (State.CLOSING, State.CLOSED):
-            producer.stopProducing()
-            return
-        if not streaming:
-            producer = PulledProducer(producer, self.clock)
-        self.outgoing.register(producer)
-        if not streaming and self.buffered_amount <= self.settings.limits.high_water:
-            producer.resumeProducing()
-
-    def unregister(self) -> None:
-        """See `WebSocketProtocol.unregisterProducer`."""
-        producer = self.outgoing.unregister()
-        if isinstance(producer, PulledProducer):
-            producer.pauseProducing()
-
     def run_hook(self, hook: Any, *arguments: Any) -> None:
         """Call a method of the application. If it fails, log that and close with 1011."""
         hook_calls.run_hook(self, hook, *arguments)
@@ -435,39 +316,48 @@ class Connection:
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> Deferred[CloseReason]:
         """See `WebSocketProtocol.close`."""
-        if self.ended is not None:
-            return succeed(self.ended)
+        if self.life.ended is not None:
+            return succeed(self.life.ended)
         if self.transport is None:
             return succeed(NEVER_CONNECTED)
         return self.ending.close(code, reason)
 
     def when_closed(self) -> Deferred[CloseReason]:
         """See `WebSocketProtocol.when_closed`."""
-        if self.ended is not None:
-            return succeed(self.ended)
+        if self.life.ended is not None:
+            return succeed(self.life.ended)
         self.require_session()
         return self.ending.when_closed()
 
     def abort(self) -> None:
         """See `WebSocketProtocol.abort`."""
-        if self.ended is None and self.transport is not None:
+        if self.life.ended is None and self.transport is not None:
             self.ending.abort()
 
     def overflowed(self) -> None:
         """The peer reads too slowly: discard the write buffer, close with 1013."""
-        if self.ended is None and self.transport is not None:
+        if self.life.ended is None and self.transport is not None:
             ConnectionEvents(self, self.reading, self.ending).overflowed()
 
     def reading_lost(self) -> None:
         """The peer ended its side of TCP."""
-        if self.ended is None:
+        if self.life.ended is None:
             self.ending.reading_lost()
 
     def lost(self, reason: Failure) -> None:
         """The transport is gone."""
-        if self.ended is None and self.application is not None:
+        if self.life.ended is None and self.application is not None:
             self.ending.lost(reason)
 
 
 NEVER_CONNECTED = CloseReason(CloseCode.ABNORMAL, "", False, "transport")
 """The end of a connection that has not begun."""
+
+
+def address_of(transport: Any) -> IAddress | None:
+    """Return the address of the peer according to the transport; None without a transport, or if it has none."""
+    try:
+        return None if transport is None else cast("IAddress", transport.getPeer())
+    except Exception:
+        # A process has no such method, and the method of an SSH channel in memory fails.
+        return None

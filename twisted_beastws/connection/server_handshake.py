@@ -205,7 +205,7 @@ class ServerHandshake(Operation):
             mistake = LocalError(
                 f"upgrade_requested set self.subprotocol to {chosen!r}, which the client did not offer"
             )
-            self._hook_failed("upgrade_requested", Failure(mistake))
+            _log_hook_failure(self._host, "upgrade_requested", Failure(mistake))
             raise HookFailed from mistake
 
     def _accept_deflate(self, request: Request) -> Negotiated | None:
@@ -232,17 +232,9 @@ class ServerHandshake(Operation):
         except Exception as error:
             if self.abandoned:
                 raise
-            self._hook_failed(name, Failure())
+            _log_hook_failure(self._host, name, Failure())
             raise HookFailed from error
         return answer
-
-    def _hook_failed(self, hook: str, failure: Failure) -> None:
-        log.failure(
-            "{hook} failed; the handshake on connection {connection} is answered 500",
-            failure,
-            hook=hook,
-            connection=self._host.connection_id,
-        )
 
     # Answers other than 101.
 
@@ -263,7 +255,7 @@ class ServerHandshake(Operation):
         except Exception as error:
             if self.abandoned:
                 raise
-            self._hook_failed("the decorator", Failure())
+            _log_hook_failure(self._host, "the decorator", Failure())
             await self._send(handshake.failure(HookFailed(), self._request), None)
             if isinstance(error, LocalError):
                 raise
@@ -295,3 +287,12 @@ class ServerHandshake(Operation):
         else:
             host.expect_handshake()
         await host.drain()
+
+
+def _log_hook_failure(host: HandshakeHost, hook: str, failure: Failure) -> None:
+    log.failure(
+        "{hook} failed; the handshake on connection {connection} is answered 500",
+        failure,
+        hook=hook,
+        connection=host.connection_id,
+    )

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from twisted_beastws.connection.option_changes import use
 from twisted_beastws.connection.running import settled
 from twisted_beastws.errors import HandshakeError
 from twisted_beastws.options import kind_of
@@ -146,7 +147,7 @@ class RoutedProtocol(WebSocketProtocol):
         if self.settings is None:
             self.settings = connection.settings
         elif connection.settings is not self.settings:
-            connection.use(self.settings)
+            use(connection, self.settings)
         found = self.router.find(request.path)
         if found is None:
             return Response(404, headers={"Content-Type": "text/plain"}, body="There is nothing at this path.\n")
@@ -163,7 +164,7 @@ class RoutedProtocol(WebSocketProtocol):
         connection = connection_of(self)
         if route.own_options:
             process = self.settings
-            connection.use(replace(route.factory.settings, clock=process.clock, budget=process.budget))
+            use(connection, replace(route.factory.settings, clock=process.clock, budget=process.budget))
         target = route.factory.make()
         if not isinstance(target, WebSocketProtocol):
             raise TypeError(f"{route.template}: make() gave {kind_of(target)}, not a WebSocketProtocol")
