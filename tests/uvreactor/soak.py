@@ -31,7 +31,7 @@ PARALLEL = 40
 """Connections of each kind at a time."""
 KINDS = (
     "NativeConnection",
-    "Secured",
+    "ConnectionWriter",
     "Held",
     "TCPTransport",
     "Plain",

@@ -18,7 +18,8 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python import log
 from zope.interface import implementer
 
-from twisted_beastws.uvreactor.transport import FULL, NativeConnection
+from twisted_beastws.uvreactor.transport import NativeConnection
+from twisted_beastws.uvreactor.writing import FULL
 
 from ..support.patience import PATIENCE
 
@@ -86,9 +87,10 @@ class Served:
 def writes(monkeypatch: pytest.MonkeyPatch, protocol: Noting) -> list[bytes]:
     """What the protocol's connection gives uvloop to write, each time."""
     given: list[bytes] = []
-    connection: Any = protocol.transport
-    write = connection._write
-    monkeypatch.setattr(connection, "_write", lambda data: (given.append(data), write(data)))
+    # How writes are joined cannot be seen in the bytes that arrive.
+    writer: Any = protocol.transport._writer  # type: ignore[union-attr]
+    write = writer._write
+    monkeypatch.setattr(writer, "_write", lambda data: (given.append(data), write(data)))
     return given
 
 

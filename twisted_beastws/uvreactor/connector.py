@@ -9,8 +9,9 @@ from twisted.internet.protocol import Protocol
 from twisted.python import log
 from twisted.python.failure import Failure
 
+from twisted_beastws.uvreactor.names import log_prefix
 from twisted_beastws.uvreactor.port import take_over
-from twisted_beastws.uvreactor.transport import NativeConnection, log_prefix
+from twisted_beastws.uvreactor.transport import NativeConnection
 
 
 class Client(tcp.Client):

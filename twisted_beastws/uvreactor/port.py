@@ -13,7 +13,8 @@ from twisted.python.context import theContextTracker
 from zope.interface import implementer
 
 from twisted_beastws.uvreactor import steps
-from twisted_beastws.uvreactor.transport import NativeConnection, ip_address, log_prefix
+from twisted_beastws.uvreactor.names import ip_address, log_prefix
+from twisted_beastws.uvreactor.transport import NativeConnection
 
 if TYPE_CHECKING:
     from twisted_beastws.uvreactor.interfaces import NativeReactor

@@ -1,57 +1,44 @@
-"""The methods of a connection on which TLS was started."""
+"""TLS on a connection, as Twisted has it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, cast
+
+from twisted_beastws.uvreactor.writing import ConnectionWriter
 
 
-class SecurableConnection(Protocol):
-    """A `NativeConnection`, whose protocol is Twisted's TLS."""
+class BelowTLS:
+    """The transport of a TLS layer: a connection, without the TLS that its users write to."""
 
-    connected: bool
-    disconnecting: bool
-    protocol: Any
-
-
-class Secured:
-    """Passes the calls of a connection's users to Twisted's TLS, which calls the methods of the connection's class."""
-
-    def __init__(self, connection: SecurableConnection) -> None:
+    def __init__(self, connection: Any, writer: ConnectionWriter) -> None:
         self._connection = connection
+        self._writer = writer
 
-    def put_before(self, connection: Any) -> None:
-        """Put these methods before those of the connection's class. A write then costs no check."""
-        for method in (
-            *(self.write, self.writeSequence, self.loseConnection),
-            *(self.registerProducer, self.unregisterProducer),
-        ):
-            setattr(connection, method.__name__, method)
-
-    @staticmethod
-    def take_away(connection: Any) -> None:
-        """Take the methods away from a connection that is gone: they refer to it."""
-        for name in ("write", "writeSequence", "loseConnection", "registerProducer", "unregisterProducer"):
-            vars(connection).pop(name, None)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
 
     def write(self, data: bytes) -> None:
-        if self._connection.connected:
-            self._connection.protocol.write(data)
+        self._writer.write(data)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        if self._connection.connected:
-            self._connection.protocol.writeSequence(iovec)
-
-    def loseConnection(self) -> None:
-        if self._connection.connected and not self._connection.disconnecting:
-            self._connection.protocol.loseConnection()
+        self._writer.writeSequence(iovec)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        if self._connection.connected:
-            self._connection.protocol.registerProducer(producer, streaming)
-        else:
-            producer.stopProducing()
+        self._writer.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
-        if self._connection.connected:
-            self._connection.protocol.unregisterProducer()
+        self._writer.unregisterProducer()
+
+    def loseConnection(self) -> None:
+        self._connection.close_when_written()
+
+
+def tls_layer(context_factory: Any, client: bool, protocol: Any) -> Any:
+    """Return Twisted's TLS between ``protocol``, which is connected already, and a transport to come."""
+    # Imported here: pyOpenSSL is needed only for TLS.
+    from twisted.protocols.tls import TLSMemoryBIOFactory
+
+    # The protocol is there already: the factory builds nothing.
+    factory = TLSMemoryBIOFactory(context_factory, client, cast(Any, None))
+    return factory.protocol(factory, protocol, False)

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error, interfaces
-from twisted.internet._newtls import startTLS
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python import log
 from twisted.python.context import theContextTracker
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 
-from twisted_beastws.uvreactor.handle import Handle
+from twisted_beastws.uvreactor.handle import ConnectionSocket
 from twisted_beastws.uvreactor.held import Held
-from twisted_beastws.uvreactor.secured import Secured
+from twisted_beastws.uvreactor.names import ip_address
+from twisted_beastws.uvreactor.secured import BelowTLS, tls_layer
+from twisted_beastws.uvreactor.writing import ConnectionWriter
 
 if TYPE_CHECKING:
     from twisted_beastws.uvreactor.interfaces import NativeReactor
@@ -31,35 +29,6 @@ _log = Logger()
 # As in Twisted, of the usual ends there is one each.
 DONE = Failure(CONNECTION_DONE)
 LOST = Failure(CONNECTION_LOST)
-
-RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER's value with which closing resets a connection."""
-
-FULL = 1 << 16
-"""Octets waiting above which a push producer is paused: Twisted's own ``bufferSize``, and asyncio's high-water mark."""
-
-
-def nowhere(data: bytes) -> None:
-    """Where goes what is written to a connection that has ended."""
-
-
-def log_prefix(protocol: object) -> str:
-    """What a protocol is called in the log."""
-    if interfaces.ILoggingContext.providedBy(protocol):
-        prefix: str = protocol.logPrefix()
-        return prefix
-    return type(protocol).__name__
-
-
-def ip_address(name: tuple[Any, ...]) -> IPv4Address | IPv6Address:
-    """Twisted's address for the socket module's."""
-    if len(name) == 2:
-        return IPv4Address("TCP", *name)
-    if name[3]:
-        # The scope is part of a link-local address.
-        host, _ = socket.getnameinfo(name, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
-        name = (host, *name[1:])
-    return IPv6Address("TCP", *name)
 
 
 @implementer(
@@ -71,33 +40,29 @@ def ip_address(name: tuple[Any, ...]) -> IPv4Address | IPv6Address:
     interfaces.ILoggingContext,
 )
 class NativeConnection(asyncio.Protocol):
-    """A connected socket that uvloop reads and writes.
+    """A connected socket that uvloop reads and writes. TCP_NODELAY is on, as it is in asyncio.
 
-    What a protocol writes while it is given a chunk goes out together at the end of that; all else at once, as far as
-    the operating system takes it. TCP_NODELAY is on, as it is in asyncio.
-
-    connected, disconnecting, disconnected, producer, streamingProducer, producerPaused: as Twisted's own transports'.
+    Attributes:
+        bufferSize, connected, disconnecting, disconnected, producer, streamingProducer, producerPaused: as in
+            Twisted's own transports.
+        TLS: TLS was started: what the application writes goes through it.
+        write: takes bytes, as ``ITransport`` has it. It is bound once, so that a write costs no further call.
     """
 
     TLS = False
-    bufferSize = FULL
     connected = disconnecting = disconnected = False
     protocol: Any = None
-    producer: Any = None
-    streamingProducer = producerPaused = False
     logstr = "Uninitialized"
     description = ""
     sessionno = 0
-    _tlsClientDefault = False
+    getPeerCertificate: Callable[[], Any]
+    write: Callable[[bytes], None]
 
+    _is_client = False
     _lost: Callable[[Failure], None] | None = None
-    _handle: Handle | None = None
     _held: Held | None = None
-    _gathered: list[bytes] | None = None
-    _gathers = _reading = _nodelay = True
-    _lent = False
-    _closed = _ended = _aborting = _flush_due = _flush_awaited = _writeDisconnecting = _writeDisconnected = False
-    _unflushed = 0
+    _reading = True
+    _ended = _aborting = _write_disconnecting = _write_disconnected = False
 
     def __init__(self, reactor: NativeReactor, opened: Callable[[NativeConnection], None]) -> None:
         """opened: called with the connection when it can be used, to `begin` or to `refuse` it."""
@@ -110,40 +75,13 @@ class NativeConnection(asyncio.Protocol):
     def logPrefix(self) -> str:
         return self.logstr
 
-    def begin(self, protocol: Any, logstr: str) -> None:
-        """Connect a protocol."""
-        self.protocol = protocol
-        self.logstr = logstr
-        self._contexts = theContextTracker.currentContext().contexts
-        self._context = {log.ILogContext: {"system": logstr}}
-        self._write = self._uv.write
-        self.connected = True
-        self.reactor.native.add(self)
-        self._gathered = []
-        try:
-            protocol.makeConnection(self)
-        except BaseException:
-            self._failed()
-        self._flush_gathered()
-        if self._flush_due:
-            self._flush_came()
-
-    def become_client(self, attempt: Any) -> None:
-        """This end is the one that connected: ``attempt`` is Twisted's client, whose connector hears of the end."""
-        self.description = f"<{type(self)} to {attempt.addr} at {id(self):x}>"
-        self.addr = attempt.addr
-        self.connector = attempt.connector
-        self._lost = attempt.connector.connectionLost
-        self._tlsClientDefault = True
-
-    def refuse(self) -> None:
-        """End a connection that no protocol was given."""
-        self._uv.abort()
-
-    # What uvloop calls.
+    # The beginning.
 
     def connection_made(self, transport: Any) -> None:
         self._uv = transport
+        self._socket = ConnectionSocket(transport)
+        self._writer = writer = ConnectionWriter(transport, self.reactor.loop, self)
+        self._write_to(writer)
         opened = self._opened
         del self._opened
         opened(self)
@@ -151,29 +89,56 @@ class NativeConnection(asyncio.Protocol):
             # As in Twisted, what was delayed by nothing comes before what is read.
             self.reactor.runUntilCurrent()
         if self.connected and not self._reading:
-            # Whatever it is told before, uvloop begins to read after this.
+            # Whatever uvloop is asked before, it begins to read after this.
             self._held = Held(self, transport)
             transport.set_protocol(self._held)
+
+    def begin(self, protocol: Any, logstr: str) -> None:
+        """Connect a protocol."""
+        self.protocol = protocol
+        self.logstr = logstr
+        self._contexts = theContextTracker.currentContext().contexts
+        self._context = {log.ILogContext: {"system": logstr}}
+        self.connected = True
+        self.reactor.native.add(self)
+        writer = self._writer
+        writer.begin_chunk()
+        try:
+            protocol.makeConnection(self)
+        except BaseException:
+            self._failed()
+        writer.end_chunk()
+
+    def become_client(self, attempt: Any) -> None:
+        """This end is the one that connected: ``attempt`` is Twisted's client, whose connector hears of the end."""
+        self.description = f"<{type(self)} to {attempt.addr} at {id(self):x}>"
+        self.addr = attempt.addr
+        self.connector = attempt.connector
+        self._lost = attempt.connector.connectionLost
+        self._is_client = True
+
+    def refuse(self) -> None:
+        """End a connection that got no protocol."""
+        self._uv.abort()
+
+    # What uvloop calls.
 
     def data_received(self, data: bytes) -> None:
         # What log.callWithContext does, without its copies.
         contexts = self._contexts
         contexts.append(self._context)
-        if self._gathers:
-            self._gathered = []
+        writer = self._writer
+        gathers = writer.gathers
+        if gathers:
+            writer.begin_chunk()
         try:
             self.protocol.dataReceived(data)
         except BaseException:
             self._failed()
         finally:
             contexts.pop()
-        gathered = self._gathered
-        if gathered is not None:
-            self._gathered = None
-            if gathered:
-                self._write(gathered[0] if len(gathered) == 1 else b"".join(gathered))
-            if self._flush_due:
-                self._flush_came()
+        if gathers:
+            writer.end_chunk()
 
     def eof_received(self) -> bool:
         self._ended = True
@@ -183,13 +148,13 @@ class NativeConnection(asyncio.Protocol):
         else:
             # As in Twisted, the reactor has nothing to watch any more: it is the protocol's to close.
             self.reactor.native.discard(self)
-            self._call(protocol.readConnectionLost)
-        # uvloop is to close nothing.
+            self.call(protocol.readConnectionLost)
+        # uvloop must not close anything.
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.connected:
-            self._closed = True
+            self._socket.closed = True
             if self._aborting:
                 self.connectionLost(Failure(error.ConnectionAborted()))
             elif exc is None:
@@ -198,81 +163,87 @@ class NativeConnection(asyncio.Protocol):
                 self.connectionLost(LOST if isinstance(exc, OSError) else Failure(exc))
 
     def pause_writing(self) -> None:
-        if self._uv.get_write_buffer_size() > FULL:
-            self._pause_producer()
+        self._writer.pause_writing()
 
     def resume_writing(self) -> None:
-        if self._flush_awaited:
-            self._flush_awaited = False
-            self._uv.set_write_buffer_limits(FULL, 0)
-        if self.connected and not self._aborting:
-            self._flushed()
+        self._writer.resume_writing()
 
     # The end.
 
     def connectionLost(self, reason: Failure) -> None:
-        """End the connection now, whatever waits, and tell its protocol."""
+        """End the connection now, whatever waits, and notify its protocol."""
         if not self.connected:
             return
-        self._let_go()
-        self._gathered = None
-        producer, self.producer = self.producer, None
+        if not self._socket.closed:
+            if not self._ended:
+                # The peer need not wait for the loop's next turn.
+                self._socket.shut_down()
+            self._uv.abort()
+        producer = self._leave()
         protocol, self.protocol = self.protocol, None
         lost, self._lost = self._lost, None
+        self._write_to(self._writer)
         if producer is not None:
-            self._call(producer.stopProducing)
-        self._call(protocol.connectionLost, reason)
-        if self.TLS:
-            Secured.take_away(self)
+            self.call(producer.stopProducing)
+        self.call(protocol.connectionLost, reason)
         if lost is not None:
-            self._call(lost, reason)
+            self.call(lost, reason)
+        # TLS knows its transport: this would be a cycle.
+        vars(self).pop("getPeerCertificate", None)
 
-    def _let_go(self) -> None:
-        if not self._closed:
-            if not self._ended:
-                # uvloop closes it in the loop's next turn, which the peer need not wait for.
-                with suppress(OSError):
-                    self._own_socket().shutdown(socket.SHUT_RDWR)
-            self._uv.abort()
-        if self._handle is not None:
-            self._handle.detach()
-            self._handle = None
-        self._leave()
-
-    def _leave(self) -> None:
+    def _leave(self) -> Any:
         self.connected = False
         self.disconnected = True
-        self._write = nowhere
+        self._socket.release()
         self.reactor.native.discard(self)
+        return self._writer.close()
 
     def abandon(self) -> None:
-        """Let go of the socket, of which somebody has a duplicate; nobody is told."""
+        """Let go of the socket, of which the application has a duplicate; nobody is notified."""
         if self.connected:
             self._leave()
             self._uv.abort()
 
     def loseConnection(self) -> None:
+        if not self.TLS:
+            self.close_when_written()
+        elif self.connected and not self.disconnecting:
+            self.protocol.loseConnection()
+
+    def close_when_written(self) -> None:
+        """Close when everything written has left."""
         if self.connected and not self.disconnecting:
             self.stopReading()
             self.disconnecting = True
-            if self._gathers or self.producer is not None:
-                self._await_flush()
+            if self._writer.closes_later:
+                self._writer.call_when_written()
             else:
                 self._uv.close()
 
     def abortConnection(self) -> None:
         if self.connected and not self._aborting:
             self._aborting = True
-            self._write = nowhere
-            self._gathered = None
+            self._writer.abort()
             self.stopReading()
-            self._options().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self._socket.reset_when_closed()
             self._uv.abort()
 
     def loseWriteConnection(self) -> None:
-        self._writeDisconnecting = True
+        self._write_disconnecting = True
         if self.connected:
-            self._await_flush()
+            self._writer.call_when_written()
+
+    def all_written(self) -> None:
+        """The writer's news: nothing waits any more."""
+        if self.disconnecting:
+            self._uv.close()
+        elif self._write_disconnecting and not self._write_disconnected:
+            self._write_disconnected = True
+            self._writer.write_nothing()
+            self._uv.write_eof()
+            protocol = interfaces.IHalfCloseableProtocol(self.protocol, None)
+            if protocol is not None:
+                self.call(protocol.writeConnectionLost)
 
     # Reading.
 
@@ -300,7 +271,7 @@ class NativeConnection(asyncio.Protocol):
         return True
 
     def go_on_reading(self) -> None:
-        """Have uvloop read, unless it was told not to or nothing is to come."""
+        """Have uvloop read, unless reading is paused or nothing is to come."""
         if self.reading:
             self._uv.resume_reading()
 
@@ -316,116 +287,77 @@ class NativeConnection(asyncio.Protocol):
 
     # Writing.
 
-    def write(self, data: bytes) -> None:
-        if not isinstance(data, bytes):
-            raise TypeError("Data must be bytes")
-        if self._gathered is None:
-            self._write(data)
-        else:
-            self._gathered.append(data)
-        if self.producer is not None:
-            self._produced(len(data))
+    def _write_to(self, upper: Any) -> None:
+        # What the application writes goes there: to the writer, or to TLS, which writes to the writer.
+        self._upper = upper
+        self.write = upper.write
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        parts = list(iovec)
-        for part in parts:
-            if not isinstance(part, bytes):
-                raise TypeError("Data must be bytes")
-        self.write(b"".join(parts))
-
-    def ungathered(self) -> Callable[[bytes | memoryview], int]:
-        """The socket's ``send``, for one who joins his writes himself.
-
-        He may call it while nothing waits here: what it leaves he gives to `write`, and as a pull producer hears when
-        that is gone. It is not to be called once the connection is lost or half-closed.
-        """
-        self._flush_gathered()
-        self._gathers = False
-        return self._own_socket().send
-
-    def _flush_gathered(self) -> None:
-        gathered, self._gathered = self._gathered, None
-        if gathered:
-            self._write(gathered[0] if len(gathered) == 1 else b"".join(gathered))
-
-    # Producers, as Twisted's FileDescriptor has them.
+        self._upper.writeSequence(iovec)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        if self.producer is not None:
-            raise RuntimeError(
-                f"Cannot register producer {producer}, because producer {self.producer} was never unregistered."
-            )
-        if self.disconnected:
-            producer.stopProducing()
-            return
-        self.producer = producer
-        self.streamingProducer = streaming
-        self._unflushed = self._uv.get_write_buffer_size()
-        if not streaming:
-            producer.resumeProducing()
-            if self._unflushed or self._gathered:
-                # More is wanted when what was written before has left, too.
-                self._await_flush()
+        self._upper.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
-        self.producer = None
-        if self.connected and self.disconnecting:
-            self._await_flush()
+        self._upper.unregisterProducer()
 
     def stopConsuming(self) -> None:
         self.unregisterProducer()
         self.loseConnection()
 
-    def _produced(self, size: int) -> None:
-        self._unflushed += size
-        if not self.streamingProducer:
-            self._await_flush()
-        elif self._unflushed > self.bufferSize:
-            # It may have left already: but one who never has to wait would never let others come to their turn.
-            self._pause_producer()
-            self._await_flush()
+    @property
+    def bufferSize(self) -> int:
+        return self._writer.full
 
-    def _pause_producer(self) -> None:
-        if self.producer is not None and self.streamingProducer:
-            self.producerPaused = True
-            self._call(self.producer.pauseProducing)
+    @bufferSize.setter
+    def bufferSize(self, size: int) -> None:
+        self._writer.full = size
 
-    def _await_flush(self) -> None:
-        """See to it that `_flushed` is called when nothing waits any more, but never from in here."""
-        if not self._flush_due:
-            self._flush_due = True
-            if self._gathered is None:
-                self.reactor.loop.call_soon(self._flush_came)
+    @property
+    def producer(self) -> Any:
+        return self._writer.producer
 
-    def _flush_came(self) -> None:
-        if self._flush_due:
-            self._flush_due = False
-            if self.connected and not self._aborting:
-                if self._uv.get_write_buffer_size():
-                    # uvloop then says when none is left, by resume_writing.
-                    self._flush_awaited = True
-                    self._uv.set_write_buffer_limits(0)
-                else:
-                    self._flushed()
+    @property
+    def streamingProducer(self) -> bool:
+        return self._writer.streaming
 
-    def _flushed(self) -> None:
-        self._unflushed = 0
-        if self.producer is not None and (self.producerPaused or not self.streamingProducer):
-            self.producerPaused = False
-            self._call(self.producer.resumeProducing)
-        elif self.disconnecting:
-            self._uv.close()
-        elif self._writeDisconnecting and not self._writeDisconnected:
-            self._writeDisconnected = True
-            self._write = nowhere
-            self._uv.write_eof()
-            protocol = interfaces.IHalfCloseableProtocol(self.protocol, None)
-            if protocol is not None:
-                self._call(protocol.writeConnectionLost)
+    @property
+    def producerPaused(self) -> bool:
+        return self._writer.paused
+
+    def ungathered(self) -> Callable[[bytes | memoryview], int] | None:
+        """Return the socket's ``send``, for a caller that joins its writes itself; None over TLS.
+
+        The caller may use it while nothing waits here. It gives the rest of a partial write to `write`, and hears as a
+        pull producer when that has left. It must not call it once the connection is lost or half-closed.
+        """
+        if self.TLS:
+            return None
+        self._writer.write_gathered()
+        self._writer.gathers = False
+        return self._socket.own().send
+
+    # TLS.
+
+    def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
+        # TLS paces the producer from now on.
+        producer, streaming = self.producer, self.streamingProducer
+        if producer is not None:
+            self.unregisterProducer()
+        layer = tls_layer(contextFactory, normal is self._is_client, self.protocol)
+        self.protocol = layer
+        self._write_to(layer)
+        self.getPeerCertificate = layer.getPeerCertificate
+        self.TLS = True
+        directlyProvides(self, interfaces.ISSLTransport)
+        layer.makeConnection(BelowTLS(self, self._writer))
+        if producer is not None:
+            self.registerProducer(producer, streaming)
 
     # The application's errors.
 
-    def _call(self, function: Callable[..., object], *arguments: object) -> None:
+    def call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function of the application in its log context; an error ends the connection."""
         self._contexts.append(self._context)
         try:
             function(*arguments)
@@ -443,30 +375,15 @@ class NativeConnection(asyncio.Protocol):
             _log.failure("Unhandled error in a callback", failure, log_system=self.logstr)
         self.connectionLost(failure)
 
-    # TLS, as Twisted has it.
-
-    def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
-        # Twisted would register it with TLS; below, `Secured` does.
-        producer, streaming = self.producer, self.streamingProducer
-        if producer is not None:
-            self.unregisterProducer()
-        startTLS(self, contextFactory, normal, NativeConnection)
-        self.TLS = True
-        Secured(self).put_before(self)
-        if producer is not None:
-            self.registerProducer(producer, streaming)
-
     # The socket.
 
     def peername(self) -> tuple[Any, ...] | None:
-        """The other end's address, as the socket module gives it; None if it was gone before it was asked for."""
-        name: tuple[Any, ...] | None = self._uv.get_extra_info("peername")
-        return name
+        """Return the other end's address, as the socket module gives it; None if that end left too early."""
+        return self._socket.peer_name()
 
     def sockname(self) -> tuple[Any, ...]:
-        """This end's address, as the socket module gives it."""
-        name: tuple[Any, ...] = self._uv.get_extra_info("sockname")
-        return name
+        """Return this end's address, as the socket module gives it."""
+        return self._socket.name()
 
     def getPeer(self) -> Any:
         return ip_address(self._uv.get_extra_info("peername"))
@@ -474,44 +391,28 @@ class NativeConnection(asyncio.Protocol):
     def getHost(self) -> Any:
         return ip_address(self.sockname())
 
-    def getHandle(self) -> socket.socket:
-        # Starting TLS puts another in its place, which gives OpenSSL's connection.
-        return self.socket
+    def getHandle(self) -> Any:
+        if not self.TLS:
+            return self.socket
+        return None if self.protocol is None else self.protocol.getHandle()
 
     @property
     def socket(self) -> socket.socket:
         """The connection's own socket, not a copy."""
-        handle = self._own_socket()
-        handle.abandon = self.abandon
-        self._lent = True
-        return handle
-
-    def _own_socket(self) -> Handle:
-        if self._handle is None:
-            # What is not said costs a system call each.
-            family = socket.AF_INET if len(self.sockname()) == 2 else socket.AF_INET6
-            self._handle = Handle(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, self.fileno())
-        return self._handle
+        return self._socket.lend(self.abandon)
 
     def fileno(self) -> int:
-        """The descriptor; -1 once the connection is lost."""
-        number: int = self._options().fileno() if self.connected else -1
-        return number
+        """Return the descriptor; -1 once the connection is lost."""
+        return self._socket.fileno() if self.connected else -1
 
     def getTcpNoDelay(self) -> bool:
-        return bool(self._options().getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        return self._socket.get_nodelay()
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        # Most who ask for it ask for what they have; who has the socket may have changed it.
-        if enabled != self._nodelay or self._lent:
-            self._options().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, bool(enabled))
-            self._nodelay = bool(enabled)
+        self._socket.set_nodelay(bool(enabled))
 
     def getTcpKeepAlive(self) -> bool:
-        return bool(self._options().getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        return self._socket.get_keepalive()
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        self._options().setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, bool(enabled))
-
-    def _options(self) -> Any:
-        return self._uv.get_extra_info("socket")
+        self._socket.set_keepalive(bool(enabled))

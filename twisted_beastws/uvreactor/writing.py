@@ -1,0 +1,236 @@
+"""The writing side of a TCP connection: gathers small writes, paces the producer, says when everything has left."""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+FULL = 1 << 16
+"""Bytes after which a push producer is paused: Twisted's own ``bufferSize``, and asyncio's high-water mark."""
+
+MOST_GATHERED = 512
+"""Gathered writes that are joined at the latest: each waits as an object, which takes 40 bytes or more."""
+
+
+def nowhere(data: bytes) -> None:
+    """Drop what is written after the end."""
+
+
+class WriterOwner(Protocol):
+    """The connection that a `ConnectionWriter` writes for."""
+
+    disconnecting: bool
+
+    def call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function of the application, whose errors end the connection."""
+
+    def all_written(self) -> None:
+        """The operating system has everything that was written, and no producer wants to write more."""
+
+
+class ConnectionWriter:
+    """Writes to uvloop's transport.
+
+    The writes that a protocol makes while it handles a chunk leave together at the end of the chunk. Any other write
+    leaves at once, as far as the operating system takes it; while bytes wait, further writes are gathered.
+
+    Attributes:
+        producer: the registered producer, or None. streaming: whether it is a push producer. paused: whether it is
+            paused.
+        gathers: gather the writes of a chunk.
+        full: bytes written since everything had left, after which a push producer is paused.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_flush_due",
+        "_gathered",
+        "_in_chunk",
+        "_loop",
+        "_owner",
+        "_stalled",
+        "_unflushed",
+        "_uv",
+        "_write",
+        "full",
+        "gathers",
+        "paused",
+        "producer",
+        "streaming",
+    )
+
+    def __init__(self, uv: Any, loop: AbstractEventLoop, owner: WriterOwner) -> None:
+        self._uv = uv
+        self._loop = loop
+        self._owner: WriterOwner | None = owner
+        self._write: Callable[[bytes], None] = uv.write
+        self._gathered: list[bytes] | None = None
+        self._in_chunk = self._ended = self._flush_due = False
+        # Bytes wait in uvloop's transport, which then says when none is left.
+        self._stalled = False
+        uv.set_write_buffer_limits(0)
+        self._unflushed = 0
+        self.gathers = True
+        self.full = FULL
+        self.producer: Any = None
+        self.streaming = self.paused = False
+
+    # Writing.
+
+    def write(self, data: bytes) -> None:
+        """Write bytes now, or with others that wait."""
+        if not isinstance(data, bytes):
+            raise TypeError("Data must be bytes")
+        gathered = self._gathered
+        if gathered is not None:
+            gathered.append(data)
+            if len(gathered) == MOST_GATHERED:
+                self._gathered = []
+                self._write(b"".join(gathered))
+        elif self._stalled:
+            # uvloop would keep a larger object for each write than Python does.
+            self._gathered = [data]
+        else:
+            self._write(data)
+        if self.producer is not None:
+            self._produced(len(data))
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Write parts as one."""
+        parts = list(iovec)
+        for part in parts:
+            if not isinstance(part, bytes):
+                raise TypeError("Data must be bytes")
+        self.write(b"".join(parts))
+
+    def begin_chunk(self) -> None:
+        """The protocol handles a chunk, or its beginning: gather what it writes."""
+        if self.gathers:
+            self._in_chunk = True
+            if self._gathered is None:
+                self._gathered = []
+
+    def end_chunk(self) -> None:
+        """Write what was gathered in a chunk."""
+        if self._in_chunk:
+            self._in_chunk = False
+            if not self._gathered:
+                self._gathered = None
+            elif not self._stalled:
+                self.write_gathered()
+            if self._flush_due:
+                self._flush_came()
+
+    def write_gathered(self) -> None:
+        """Write what was gathered, now."""
+        gathered, self._gathered = self._gathered, None
+        if gathered:
+            self._write(gathered[0] if len(gathered) == 1 else b"".join(gathered))
+
+    # The end.
+
+    @property
+    def closes_later(self) -> bool:
+        """Whether something has to leave from here before the connection is closed."""
+        return self.gathers or self.producer is not None or bool(self._gathered)
+
+    def call_when_written(self) -> None:
+        """Call the connection's ``all_written`` when everything has left, but never from in here."""
+        self._await_flush()
+
+    def write_nothing(self) -> None:
+        """Drop what was gathered, and all that is written from now on."""
+        self._write = nowhere
+        self._gathered = None
+
+    def abort(self) -> None:
+        """Drop everything, and call nobody any more."""
+        self._ended = True
+        self.write_nothing()
+
+    def close(self) -> Any:
+        """Let go of the connection and of the producer; return the producer."""
+        self.abort()
+        self._owner = None
+        producer, self.producer = self.producer, None
+        return producer
+
+    # Producers, as Twisted's FileDescriptor has them.
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Pace ``producer``. Raises RuntimeError if there is another."""
+        if self.producer is not None:
+            raise RuntimeError(
+                f"Cannot register producer {producer}, because producer {self.producer} was never unregistered."
+            )
+        if self._owner is None:
+            producer.stopProducing()
+            return
+        self.producer = producer
+        self.streaming = streaming
+        self._unflushed = self._uv.get_write_buffer_size()
+        if not streaming:
+            producer.resumeProducing()
+            if self._unflushed or self._gathered:
+                # More is wanted when what was written before has left, too.
+                self._await_flush()
+
+    def unregisterProducer(self) -> None:
+        """Let go of the producer."""
+        self.producer = None
+        if self._owner is not None and self._owner.disconnecting:
+            self._await_flush()
+
+    def _produced(self, size: int) -> None:
+        self._unflushed += size
+        if not self.streaming:
+            self._await_flush()
+        elif self._unflushed > self.full:
+            # It may have left already: but a producer that never has to wait would never let others come to their turn.
+            self._pause_producer()
+            self._await_flush()
+
+    def _pause_producer(self) -> None:
+        if self.producer is not None and self.streaming and self._owner is not None:
+            self.paused = True
+            self._owner.call(self.producer.pauseProducing)
+
+    # Flushing.
+
+    def _await_flush(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            if not self._in_chunk:
+                self._loop.call_soon(self._flush_came)
+
+    def _flush_came(self) -> None:
+        if self._flush_due:
+            self._flush_due = False
+            if not self._stalled:
+                self._flushed()
+
+    def pause_writing(self) -> None:
+        """Note that the operating system takes no more for now."""
+        self._stalled = True
+
+    def resume_writing(self) -> None:
+        """Go on: the operating system has taken everything."""
+        self._stalled = False
+        self._flushed()
+
+    def _flushed(self) -> None:
+        if self._in_chunk and self._gathered:
+            self._flush_due = True
+            return
+        if not self._in_chunk:
+            self.write_gathered()
+        owner, producer = self._owner, self.producer
+        if self._ended or self._stalled or owner is None:
+            return
+        self._unflushed = 0
+        if producer is not None and (self.paused or not self.streaming):
+            self.paused = False
+            owner.call(producer.resumeProducing)
+        else:
+            owner.all_written()
