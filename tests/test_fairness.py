@@ -292,20 +292,75 @@ class TestRequests:
         peer, asked = pages
         peer.protocol.dataReceived(b"".join(self.REQUEST % number for number in range(45)))
         counts = [len(asked)]
-        while counts[-1] < 45:
+        for _ in range(4):
             turn(peer.clock)
             counts.append(len(asked))
         assert asked == [f"/{number}" for number in range(45)]
-        # The first begins the operation whose turns are counted.
-        assert counts == [11, 21, 31, 41, 45]
+        assert counts == [10, 20, 30, 40, 45]
         assert peer.reads().count(b"HTTP/1.1 200 ") == 45
+
+    def test_that_each_come_alone_share_the_budget(self, pages):
+        """TLS delivers its records one by one, those of a turn too."""
+        peer, asked = pages
+        for number in range(25):
+            peer.protocol.dataReceived(self.REQUEST % number)
+        assert len(asked) == 10
+        turn(peer.clock)
+        assert len(asked) == 20
+        turn(peer.clock)
+        assert asked == [f"/{number}" for number in range(25)]
+
+    @pytest.mark.parametrize("count", [9, 10, 11])
+    def test_the_budget_is_exact(self, pages, count):
+        peer, asked = pages
+        for number in range(count):
+            peer.protocol.dataReceived(self.REQUEST % number)
+        assert len(asked) == min(count, 10)
+        turn(peer.clock)
+        assert len(asked) == count
+
+    def test_a_loop_of_read_request_and_respond_has_a_budget(self, connect):
+        class Looping(WebSocketProtocol):
+            def serve(self) -> None:
+                Deferred.fromCoroutine(self.answer())
+
+            async def answer(self) -> None:
+                while True:
+                    asked.append((await self.read_request()).target)
+                    await self.respond(Response(204))
+
+        asked: list[str] = []
+        peer = connect(Looping, opened=False, limits=Limits(max_messages_per_turn=10))
+        peer.protocol.dataReceived(b"".join(self.REQUEST % number for number in range(25)))
+        counts = [len(asked)]
+        for _ in range(2):
+            turn(peer.clock)
+            counts.append(len(asked))
+        assert counts == [10, 20, 25]
+
+    def test_the_time_of_their_hooks_counts(self, connect):
+        class Slow(WebSocketProtocol):
+            def http_requested(self, request: Any) -> Response:
+                asked.append(request.target)
+                clock.rightNow += 0.4
+                return Response(204)
+
+        asked: list[str] = []
+        peer = connect(Slow, opened=False, limits=Limits(max_seconds_per_turn=1.0))
+        clock = peer.clock
+        peer.protocol.dataReceived(b"".join(self.REQUEST % number for number in range(7)))
+        counts = [len(asked)]
+        for _ in range(2):
+            turn(clock)
+            counts.append(len(asked))
+        assert counts == [3, 6, 7]
 
     def test_a_client_that_leaves_is_forgotten(self, pages):
         peer, asked = pages
         peer.protocol.dataReceived(b"".join(self.REQUEST % number for number in range(45)))
         peer.leaves()
         assert peer.clock.getDelayedCalls() == []
-        assert len(asked) == 11
+        assert len(asked) == 10
 
     def test_an_upgrade_in_a_later_turn_opens_the_connection(self, pages):
         peer, asked = pages

@@ -6,15 +6,18 @@ import time
 from collections import Counter
 from typing import Any
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.error import ConnectionDone
 
-from twisted_beastws import Limits, WebSocketProtocol
+from twisted_beastws import Limits, Request, Response, WebSocketProtocol
 
 from ..support.inside import inside
 from ..support.loopback import until
 from ..support.ways import BOTH_WAYS
-from .test_server import close, read, serve, small
+from .test_server import close, read, read_head, serve, small
 
 BUDGET = 50
 MESSAGES = 5000
@@ -87,6 +90,68 @@ async def test_messages_that_each_come_in_a_tls_record_share_the_budget(secure):
             await server.by_socket(by_record)
     assert sum(turns.counts.values()) == 1000
     assert max(turns.counts.values()) <= BUDGET
+
+
+class Pages(WebSocketProtocol):
+    """Answers each request, and counts the answers of each turn."""
+
+    turns: Turns
+
+    def http_requested(self, request: Request) -> Response:
+        self.turns.count(self)
+        return Response(204)
+
+
+class Looping(WebSocketProtocol):
+    """The same by hand, in a loop that never waits itself."""
+
+    turns: Turns
+
+    def serve(self) -> None:
+        Deferred.fromCoroutine(self.answer()).addErrback(lambda failure: failure.trap(ConnectionDone, CancelledError))
+
+    async def answer(self) -> None:
+        while True:
+            await self.read_request()
+            self.turns.count(self)
+            await self.respond(Response(204))
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("answering", [Pages, Looping])
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
+@pytest_twisted.ensureDeferred
+async def test_pipelined_requests_leave_the_others_their_turns(secure, answering, together):
+    turns, count = Turns(), 600
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answered: list[float] = []
+
+    class Answering(answering):  # type: ignore[misc, valid-type]
+        pass
+
+    Answering.turns = turns
+
+    def pipeline(connection: Any) -> None:
+        # Over TLS each call makes a record, and the reactor delivers one after the other.
+        for part in [request * count] if together else [request] * count:
+            connection.sendall(part)
+        answers = b""
+        while answers.count(b"HTTP/1.1 204") < count:
+            answers += connection.recv(1 << 16)
+
+    def witness(connection: Any) -> None:
+        for _ in range(3):
+            connection.sendall(request)
+            assert read_head(connection).startswith(b"HTTP/1.1 204")
+            answered.append(time.monotonic())
+
+    limits = Limits(max_messages_per_turn=BUDGET, max_seconds_per_turn=None)
+    async with serve(Answering, secure, limits=limits) as server:
+        with turns:
+            await gatherResults([server.by_socket(each, opened=False) for each in (pipeline, witness)])
+    assert sum(turns.counts.values()) == count + 3
+    assert max(turns.counts.values()) <= BUDGET
+    assert len(answered) == 3
 
 
 @BOTH_WAYS

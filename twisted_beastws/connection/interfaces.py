@@ -168,6 +168,12 @@ class HandshakeHost(Described, Protocol):
     def hold_reading(self, hold: bool) -> None:
         """Pause reading from the transport, or resume it."""
 
+    def now(self) -> float:
+        """Return the time of the clock, in seconds."""
+
+    def next_turn(self) -> Deferred[None]:
+        """Return a Deferred that fires in the reactor's next turn."""
+
     def accepted(self, accepted: Accepted) -> None:
         """Open the connection."""
 

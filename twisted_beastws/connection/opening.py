@@ -115,6 +115,14 @@ class Opening:
         """Pause reading from the transport, or resume it."""
         self._reading.hold(hold)
 
+    def now(self) -> float:
+        """Return the time of the clock, in seconds."""
+        return self._connection.now()
+
+    def next_turn(self) -> Deferred[None]:
+        """Return a Deferred that fires in the reactor's next turn."""
+        return self._reading.next_turn()
+
     def move_to(self, transport: Any, answer: bytes) -> bool:
         """Leave the transport of the handshake for ``transport``, and send ``answer`` there first."""
         self._move(transport)

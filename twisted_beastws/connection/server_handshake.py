@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted_beastws.connection.accepted import Accepted
 from twisted_beastws.connection.interfaces import HandshakeHost
 from twisted_beastws.connection.operation import Operation
+from twisted_beastws.connection.request_budget import RequestBudget
 from twisted_beastws.connection.running import settled
 from twisted_beastws.errors import HandshakeError, HookFailed, LocalError, UpgradeDeclined
 from twisted_beastws.options import Decorator
@@ -40,10 +41,11 @@ class Agreement(NamedTuple):
 class ServerHandshake(Operation):
     """Reads requests and answers them, until one of them becomes an `Accepted`."""
 
-    __slots__ = ("_kept", "_request")
+    __slots__ = ("_budget", "_kept", "_request")
 
     def __init__(self, host: HandshakeHost) -> None:
         super().__init__(host, "request", MAX_EMPTY_LINES)
+        self._budget = RequestBudget(host)
         self._request: Request | None = None
         # The last request is answered, and no byte of another one has come.
         self._kept = False
@@ -113,6 +115,7 @@ class ServerHandshake(Operation):
             self._host.server.count_request(self._host.application)
 
     async def _next_request(self) -> Request:
+        await self._budget.take()
         return parse_request(await self.next_head())
 
     async def _respond(self, response: Response) -> None:

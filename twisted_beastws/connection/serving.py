@@ -49,22 +49,13 @@ class AcceptLoop:
     async def _accept_on(self) -> None:
         connection = self._connection
         again: object = True
-        answered, began, limits = 0, connection.now(), connection.settings.limits
         while again and connection.state is State.CONNECTING:
-            spent = answered == limits.max_messages_per_turn
-            if limits.max_seconds_per_turn is not None:
-                spent = spent or connection.now() - began > limits.max_seconds_per_turn
-            if spent:
-                await connection.reading.next_turn()
-                answered, began = 0, connection.now()
-                continue
             opening: Any = connection.require_handshake(Role.SERVER)
             if not opening.bytes_wait:
                 # Who has been answered and says nothing more is in no handshake that could time out.
                 opening.when_bytes_come(self._serve)
                 return
             again = await connection.accept().addErrback(self._not_accepted)
-            answered += 1
         connection.settle()
 
     def _not_accepted(self, failure: Failure) -> bool:
