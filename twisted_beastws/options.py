@@ -202,8 +202,9 @@ class Limits:
         the connection is closed with 1008. None.
     max_byte_rate: the same for octets as received; a message of max_message_size may always come at once. None.
     max_messages_per_turn, max_seconds_per_turn: a connection's budget in one turn of the reactor: so many messages,
-        pings, pongs and fragments, and so many seconds of work. A connection that has spent either is not read, and
-        the rest of its chunk waits for the next turn, so that the other connections get theirs. ``None`` is unlimited.
+        pings, pongs and fragments, or HTTP requests before them, and so many seconds of work. A connection that has
+        spent either is not read, and the rest of its chunk waits for the next turn, so that the other connections get
+        theirs. ``None`` is unlimited.
         1000, and 0.002 (Linux's ``netdev_budget_usecs``, 2 ms for the packets of a poll).
     """
 
