@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -106,3 +107,23 @@ class TestClasses:
                 if any(isinstance(target, ast.Attribute) and target.attr == "__class__" for target in targets):
                     found.append(f"{path.name}:{node.lineno}")
         assert found == []
+
+
+class TestTheMap:
+    """``docs/internals/architecture.md`` and CONTRIBUTING describe the tree as it is."""
+
+    def test_contributing_names_every_folder(self) -> None:
+        text = (ROOT / "CONTRIBUTING.md").read_text()
+        tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+        tops = {path.split("/")[0] for path in tracked.stdout.split("\0") if "/" in path}
+        rooms = {f"twisted_beastws/{path.name}" for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+        assert {name for name in tops | rooms if f"`{name}/" not in text} == set()
+
+    def test_each_file_and_class_that_the_map_names_exists(self) -> None:
+        text = (ROOT / "docs" / "internals" / "architecture.md").read_text()
+        files = {name for name in re.findall(r"`([\w/]+\.pyx?)`", text) if "/" in name}
+        missing = {name for name in files if not (PACKAGE / name).exists() and not (ROOT / name).exists()}
+        assert missing == set()
+        names = {node.name for _, node in classes()}
+        mentioned = set(re.findall(r"`([A-Z][a-z]+[A-Z]\w+)`", text))
+        assert {name for name in mentioned if name not in names} == set()
