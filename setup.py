@@ -1,17 +1,52 @@
-"""What pyproject.toml cannot say: the plugin directory, and the optional extension."""
+"""What pyproject.toml cannot say: the plugin directory, the optional extension, and the README for an index."""
+
+import os
+import re
+import sys
+from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 
-try:
-    from Cython.Build import cythonize
-except ImportError:
-    extensions = []
-else:
+HERE = Path(__file__).parent
+IMAGES = (".svg", ".png")
+
+
+def extensions() -> list[Extension]:
+    """Return the compiled codec, or nothing for the pure wheel (TWISTED_BEASTWS_BUILD_PURE=1)."""
+    if os.environ.get("TWISTED_BEASTWS_BUILD_PURE", "0") not in ("", "0"):
+        return []
+    try:
+        from Cython.Build import cythonize
+    except ImportError:
+        return []
     speedups = Extension("twisted_beastws.wire._speedups", ["twisted_beastws/wire/_speedups.pyx"])
-    extensions = cythonize([speedups], build_dir="build")
-    for extension in extensions:
-        # Where it cannot be built, the pure Python codec serves. cythonize() loses an "optional" given above.
+    if sys.platform == "linux" and "CFLAGS" not in os.environ:
+        # Without symbols and debugging information the extension has a seventh of the size.
+        speedups.extra_compile_args, speedups.extra_link_args = ["-g0"], ["-Wl,--strip-all"]
+    built: list[Extension] = cythonize([speedups], build_dir="build")
+    for extension in built:
+        # If it cannot be built, the pure Python codec is used. cythonize() loses an "optional" given above.
         extension.optional = True
+    return built
+
+
+def value_in(path: str, name: str) -> str:
+    """Return the text that a file gives to a name."""
+    (value,) = re.findall(rf'^{name} = "(.*)"$', (HERE / path).read_text("utf-8"), re.MULTILINE)
+    return str(value)
+
+
+def readme() -> str:
+    """Return the README with absolute links: an index shows it outside the repository."""
+    repository = value_in("pyproject.toml", "Repository")
+    version = value_in("twisted_beastws/_version.py", "__version__")
+
+    def absolute(link: "re.Match[str]") -> str:
+        kind = "raw" if link[1].endswith(IMAGES) else "blob"
+        return f"]({repository}/{kind}/{version}/{link[1]})"
+
+    return re.sub(r"\]\((?!https?:|#)([^)]+)\)", absolute, (HERE / "README.md").read_text("utf-8"))
+
 
 setup(
     # find_packages() does not see a plugin directory, which must stay without an __init__.py.
@@ -24,5 +59,7 @@ setup(
         "twisted_beastws.service.api": ["*.json"],
         "twisted_beastws.wire": ["*.pyx", "*.pyi"],
     },
-    ext_modules=extensions,
+    ext_modules=extensions(),
+    long_description=readme(),
+    long_description_content_type="text/markdown",
 )

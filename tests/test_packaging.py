@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -137,11 +138,32 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(source: Path, wh
     assert not {"twisted/__init__.py", "twisted/plugins/__init__.py"} & names
 
 
+def test_the_readme_has_absolute_links_on_an_index(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
+    links = re.findall(r"\]\(([^)]+)\)", metadata.partition("# twisted_beastws\n")[2])
+    assert len(links) > 10 and [link for link in links if not link.startswith(("https://", "http://localhost"))] == []
+    assert "Description-Content-Type: text/markdown" in metadata
+
+
+def test_a_pure_wheel_fits_every_platform(source: Path, tmp_path: Path) -> None:
+    built = build(copied(source, tmp_path / "checkout"), "wheel", TWISTED_BEASTWS_BUILD_PURE="1")
+    assert built.name.endswith("-py3-none-any.whl")
+    assert not [name for name in zipfile.ZipFile(built).namelist() if name.endswith(".so")]
+
+
+def test_the_extension_does_not_claim_to_be_safe_without_the_gil() -> None:
+    """No test runs it under threads without the GIL, so Python turns the GIL on when it imports the extension."""
+    assert "freethreading_compatible" not in (CHECKOUT / "twisted_beastws" / "wire" / "_speedups.pyx").read_text()
+
+
 def test_the_sdist_holds_what_is_needed_to_test_it(source: Path, sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {member.name.partition("/")[2] for member in archive if member.isfile()}
     assert files_below(source, "tests", "examples", "benchmarks", "twisted", "twisted_beastws") <= names
-    assert {"LICENSE", "README.md", "pyproject.toml", "setup.py"} <= names
+    assert files_below(source, "docs", "fuzz", "deploy") <= names
+    pages = {path.name for path in source.glob("*.md")}
+    assert {"LICENSE", "noxfile.py", "pyproject.toml", "setup.py", *pages} <= names
 
 
 def test_twistd_lists_it_from_any_directory(installed: Environment, source: Path, tmp_path: Path) -> None:
