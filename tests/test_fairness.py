@@ -12,7 +12,8 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from twisted_beastws import Limits, Opcode, Response, State, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws import Limits, Opcode, Response, State, Timeouts, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws.connection.keepalive import MAX_LOOKS
 from twisted_beastws.testing import connected_pair
 
 from .support.inside import inside
@@ -160,6 +161,47 @@ class TestTurns:
         del peer
         gc.collect()
         assert gone() is None
+
+
+class TestDeadlines:
+    """A peer that floods is paused most of the time: that is its own doing, and stops no deadline."""
+
+    @staticmethod
+    def flood(peer: Any, frame: bytes, seconds: int) -> None:
+        """Feed more than the budget in each second, and give it few turns: most of the time reading is paused."""
+        for _ in range(seconds):
+            peer.protocol.dataReceived(frame * 6)
+            turn(peer.clock)
+            peer.clock.rightNow += 1
+            turn(peer.clock)
+
+    def test_a_flooder_must_finish_its_message_in_time(self, connect):
+        peer = connect(Hooked, limits=THREE, timeouts=Timeouts(message=10, ping_interval=None))
+        peer.protocol.dataReceived(peer.frame(0x01, b"begun"))
+        self.flood(peer, peer.frame(0x8A), 9)
+        assert peer.protocol.state is State.OPEN
+        self.flood(peer, peer.frame(0x8A), 2 * MAX_LOOKS)
+        assert peer.protocol.close_reason.code == 1006
+        assert str(peer.protocol.close_reason.error) == "a message was not finished in 10 s"
+
+    def test_a_flooder_without_a_pong_is_closed_by_strict_pong(self, connect):
+        peer = connect(Hooked, limits=THREE, timeouts=Timeouts(idle=10, ping_interval=None, strict_pong=True))
+        self.flood(peer, peer.text(""), 9)
+        assert peer.protocol.state is State.OPEN
+        self.flood(peer, peer.text(""), 2 * MAX_LOOKS)
+        assert str(peer.protocol.close_reason.error) == "nothing was received for 10 s"
+
+    def test_a_flooder_with_pongs_lives(self, connect):
+        peer = connect(Hooked, limits=THREE, timeouts=Timeouts(idle=10, ping_interval=None, strict_pong=True))
+        self.flood(peer, peer.text("") * 5 + peer.frame(0x8A), 40)
+        assert peer.protocol.state is State.OPEN
+
+    def test_the_application_s_own_pause_stops_them(self, connect):
+        peer = connect(Hooked, limits=THREE, timeouts=Timeouts(message=10, idle=10, ping_interval=None))
+        peer.protocol.dataReceived(peer.frame(0x01, b"begun"))
+        peer.protocol.pauseProducing()
+        self.flood(peer, peer.frame(0x8A), 40)
+        assert peer.protocol.state is State.OPEN
 
 
 class TestHooks:

@@ -144,8 +144,8 @@ class ConnectionEvents:
 
     @property
     def reading_paused(self) -> bool:
-        """Reading from the peer is paused."""
-        return self._reading.paused
+        """The application keeps us from reading: the peer's silence says nothing."""
+        return self._reading.held
 
     def may_ping(self) -> bool:
         """Return whether a ping would leave now."""

@@ -24,17 +24,19 @@ class Reading:
 
     Attributes:
         paused: Reading from the transport is paused.
+        held: It is paused for the application's sake, not because the peer has spent its budget for this turn. The
+            peer's deadlines stop meanwhile.
         account: Counts the received bytes for the process's `MemoryBudget`, or None.
     """
 
-    __slots__ = ("_connection", "_end", "_turn", "account", "paused")
+    __slots__ = ("_connection", "_end", "_turn", "account", "held", "paused")
 
     def __init__(self, connection: Shared) -> None:
         self._connection = connection
         self._turn: IDelayedCall | None = None
         self._end: Callable[[], None] | None = None
         self.account: Account | None = None
-        self.paused = False
+        self.paused = self.held = False
 
     # The function that takes the bytes.
 
@@ -88,13 +90,20 @@ class Reading:
         if hold and connection.life.state is State.CLOSING:
             # A closing connection reads and discards the peer's bytes, so that it sees the peer's end.
             hold = connection.session is not None and connection.session.spent
-        if hold != self.paused and connection.life.ended is None:
-            self.paused = hold
-            if hold:
+        if connection.life.ended is not None:
+            return
+        held = hold and (connection.session is None or connection.session.held)
+        if held != self.held:
+            self.held = held
+            if held:
                 connection.liveness.paused()
-                connection.transport.pauseProducing()
             else:
                 connection.liveness.resumed()
+        if hold != self.paused:
+            self.paused = hold
+            if hold:
+                connection.transport.pauseProducing()
+            else:
                 connection.transport.resumeProducing()
 
     # Turns.

@@ -147,6 +147,11 @@ class Session:
         return self.reader.halted == PAUSED or self.reader.budget.spent
 
     @property
+    def held(self) -> bool:
+        """The application has paused the session."""
+        return self.reader.halted == PAUSED
+
+    @property
     def spent(self) -> bool:
         """The budget of this turn of the reactor is spent, and a part of the chunk waits for the next."""
         return self.reader.budget.spent
