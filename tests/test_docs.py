@@ -22,6 +22,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path
 LISTED = {
     "tutorial": 6,
     "hub": 2,
+    "howto/asgi": 1,
     "howto/asyncio": 3,
     "howto/authentication": 4,
     "howto/embedding": 10,

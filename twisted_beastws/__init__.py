@@ -29,6 +29,7 @@ from twisted_beastws.wire.http import Headers, Request, Response
 from twisted_beastws.wire.prepared import Prepared, prepare
 
 if TYPE_CHECKING:
+    from twisted_beastws.asgi.factory import ASGIFactory
     from twisted_beastws.client.connect import WebSocketClientEndpoint, connect
     from twisted_beastws.client.factory import WebSocketClientFactory
     from twisted_beastws.client.reconnecting import is_retryable, reconnecting
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCELERATED",
+    "ASGIFactory",
     "BufferFull",
     "CloseCode",
     "CloseReason",
@@ -78,6 +80,7 @@ __all__ = [
 
 # Imported when asked for: they bring twisted.web's server and twisted.application with them.
 _LATER = {
+    "ASGIFactory": "asgi.factory",
     "Hub": "hub",
     "Router": "server.router",
     "WebSocketClientEndpoint": "client.connect",

@@ -69,6 +69,15 @@ class TestAsyncio:
         assert isinstance(defined(self.server)["factory"], WebSocketServerFactory)
 
 
+class TestASGI:
+    def test_the_program_serves_the_application(self, tmp_path: Path) -> None:
+        (program,) = listings("howto/asgi")
+        with running_listing(program, tmp_path) as port, talking(port) as client:
+            client.send("hello")
+            assert client.recv(PATIENCE) == "hello"
+            assert get(port, "/")[0] == 404
+
+
 class TestEmbedding:
     program, service, by_class, by_coroutine, paths, pages, tell_all, ask, feed, report = listings("howto/embedding")
 

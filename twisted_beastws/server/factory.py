@@ -119,8 +119,10 @@ class WebSocketServerFactory(Factory):
         self.gate: Callable[[Any, Request], Any] | None = None
         self.client_of: Callable[[Any, Request], Any] | None = None
         self._drain: Drain | None = None
+        self._site: Any = None
         pages = getattr(self.make, "pages", None)
-        self._site: Any = None if pages is None else pages(self)
+        if pages is not None:
+            self.serve_pages(pages(self))
 
     def acceptableProtocols(self) -> list[bytes]:
         """What TLS may agree on (``IProtocolNegotiationFactory``)."""
@@ -129,6 +131,10 @@ class WebSocketServerFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return self.build(addr) if self._site is None else self._site.buildProtocol(addr)
+
+    def serve_pages(self, site: Any) -> None:
+        """Let a site of twisted.web read the connections; it calls `build` for each request of a WebSocket."""
+        self._site = site
 
     def build(self, addr: IAddress | None) -> WebSocketProtocol:
         """Make the protocol of a WebSocket, also where a `Router` has twisted.web read the connections."""

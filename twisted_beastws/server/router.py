@@ -118,7 +118,7 @@ class Router:
         if default is not None and not is_resource(default):
             self._default = Route("/", cast("Target", default))
         elif default is not None:
-            self.pages = lambda factory: _site(factory, default)
+            self.pages = lambda factory: site_before(factory, default)
 
     def __call__(self) -> WebSocketProtocol:
         """Make the protocol that reads the requests of a connection."""
@@ -216,7 +216,7 @@ def is_resource(value: object) -> bool:
     return bool(IResource.providedBy(value))
 
 
-def _site(factory: WebSocketServerFactory, resource: Any) -> Any:
+def site_before(factory: WebSocketServerFactory, resource: Any) -> Any:
     """Return the site that answers with the resource, and serves the factory's WebSockets."""
     from twisted.web.server import Site
 

@@ -7,13 +7,38 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from inspect import isclass, isgeneratorfunction
 from operator import attrgetter
 from types import ModuleType
+from typing import Any
 
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server.factory import BARE_GENERATOR, Handler, WebSocketServerFactory, is_handler
 from twisted_beastws.server.router import Router
+
+ASGI = "asgi:"
+"""What an ``--app`` begins with that names an ASGI application."""
+
+
+class ASGIApplication:
+    """An ASGI application that ``--app`` names, to be served with the options of the service."""
+
+    def __init__(self, application: Any) -> None:
+        self.application = application
+
+    def factory(self, **options: Any) -> WebSocketServerFactory:
+        """Return a factory that serves the application."""
+        from twisted_beastws.asgi.factory import ASGIFactory
+
+        factory = ASGIFactory(self.application, **options)
+        self._lifespan = factory.lifespan
+        return factory
+
+    def call_if_startup_fails(self, report: Callable[[str], None]) -> None:
+        """Call ``report`` with one line if the application reports that its startup failed."""
+        self._lifespan.failed = report
+
 
 Served = Callable[[], WebSocketProtocol] | Handler | Router
 """A maker of protocols, such as a class, a coroutine function, or a router."""
@@ -23,12 +48,29 @@ class AppError(Exception):
     """What was named cannot be served; ``str(error)`` says why in one line."""
 
 
-def find_app(name: str) -> Served | WebSocketServerFactory:
+def install_asyncio_reactor() -> None:
+    """Install a reactor on an asyncio loop, for ASGI: ours on uvloop if that is there, else Twisted's.
+
+    Nothing happens if the program has a reactor already, such as the one of ``twistd --reactor``.
+    """
+    if "twisted.internet.reactor" in sys.modules:
+        return
+    if find_spec("uvloop") is not None:
+        from twisted_beastws.uvreactor import install
+    else:
+        from twisted.internet.asyncioreactor import install
+    install()
+
+
+def find_app(name: str) -> Served | WebSocketServerFactory | ASGIApplication:
     """Return what ``package.module:name`` is: a protocol class, coroutine function, router or factory.
+
+    ``asgi:package.module:name`` is an ASGI application.
 
     The current directory is put on ``sys.path``, where the module is looked for first. Raises `AppError`.
     """
-    module_name, _, attribute = name.partition(":")
+    asgi = name.startswith(ASGI)
+    module_name, _, attribute = name.removeprefix(ASGI).partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
         raise AppError("give it as package.module:name")
     module = _import(module_name)
@@ -36,7 +78,7 @@ def find_app(name: str) -> Served | WebSocketServerFactory:
         found = attrgetter(attribute)(module)
     except AttributeError:
         raise AppError(f"the module {module_name} ({_file_of(module)}) has no {attribute}") from None
-    return _check_kind(found)
+    return _check_asgi(found) if asgi else _check_kind(found)
 
 
 def _import(module_name: str) -> ModuleType:
@@ -63,6 +105,19 @@ def _import_failed(module_name: str, error: BaseException) -> AppError:
         last = traceback.extract_tb(error.__traceback__)[-1]
         file, line = last.filename, last.lineno
     return AppError(f"importing {module_name} failed: {what} ({file}, line {line})")
+
+
+def _check_asgi(found: object) -> ASGIApplication:
+    if not callable(found):
+        raise AppError(f"only an ASGI application can be served; it is of type {type(found).__name__}")
+    from twisted.internet import reactor
+
+    if "twisted.internet.asyncioreactor" not in sys.modules:
+        raise AppError(
+            f"ASGI applications need asyncio, and this is {type(reactor).__name__}: start twistd --reactor asyncio, "
+            "or without --reactor"
+        )
+    return ASGIApplication(found)
 
 
 def _check_kind(found: object) -> Served | WebSocketServerFactory:

@@ -17,7 +17,7 @@ from twisted_beastws.server.descriptors import DescriptorWatch
 from twisted_beastws.server.factory import WebSocketServerFactory
 from twisted_beastws.service.admin import HostNames, Ready, admin_factory
 from twisted_beastws.service.api.control import Control
-from twisted_beastws.service.app import Served
+from twisted_beastws.service.app import ASGIApplication, Served
 from twisted_beastws.service.authentication import Gate
 from twisted_beastws.service.chat import Chat, HubService
 from twisted_beastws.service.chat_limits import ChatLimits
@@ -110,6 +110,8 @@ def makeService(options: Options) -> Operated:
             answers["metrics"] = partial(_page, metrics)
         helpers.append(Supervised(reactor, options.membership, answers))
     operated = Operated(reactor, serving, helpers, reloads)
+    if isinstance(options.app, ASGIApplication):
+        options.app.call_if_startup_fails(operated.fail)
     refused = getattr(getattr(hub, "backplane", None), "refused", None)
     if refused is not None:
         refused.addCallback(partial(_stop_for_good, operated, options))
@@ -221,15 +223,15 @@ def _serving_chat(options: Options, hub: Hub) -> Serving:
 
 
 def _factory(
-    options: Options, app: Served | WebSocketServerFactory, subprotocols: Sequence[str] = ()
+    options: Options, app: Served | WebSocketServerFactory | ASGIApplication, subprotocols: Sequence[str] = ()
 ) -> WebSocketServerFactory:
     if isinstance(app, WebSocketServerFactory):
         if app.settings.budget is None:
             # Its other settings are the application's; how much memory the process has is its operator's.
             app.settings = replace(app.settings, budget=options.budget)
         return app
-    return WebSocketServerFactory(
-        app,
+    make = app.factory if isinstance(app, ASGIApplication) else partial(WebSocketServerFactory, app)
+    return make(
         subprotocols=subprotocols,
         origins=options.origins,
         timeouts=options.timeouts,

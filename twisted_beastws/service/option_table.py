@@ -118,7 +118,7 @@ PARAMETERS: list[list[Any]] = [
         "app",
         "Application to serve on every path in place of the chat, as package.module:name: a subclass of "
         "WebSocketProtocol, a coroutine function, a Router, or a WebSocketServerFactory, which has its own origins, "
-        "timeouts and limits.",
+        "timeouts and limits; or as asgi:package.module:name, an ASGI application.",
     ),
     _parameter(
         "workers",

@@ -18,7 +18,7 @@ from twisted_beastws.server.factory import WebSocketServerFactory
 from twisted_beastws.service import worker
 from twisted_beastws.service.access_log import AccessLog
 from twisted_beastws.service.api.tokens import TokenFile
-from twisted_beastws.service.app import AppError, Served, find_app
+from twisted_beastws.service.app import ASGI, AppError, ASGIApplication, Served, find_app, install_asyncio_reactor
 from twisted_beastws.service.authentication import Certificates, CheckerError, Checkers, make_checker
 from twisted_beastws.service.config import ConfigError, read_config
 from twisted_beastws.service.descriptions import with_unix_mode
@@ -78,7 +78,7 @@ class Options(OptionSettings):
     optFlags: ClassVar[list[list[Any]]] = FLAGS
     optParameters: ClassVar[list[list[Any]]] = PARAMETERS
 
-    app: Served | WebSocketServerFactory | None = None
+    app: Served | WebSocketServerFactory | ASGIApplication | None = None
     endpoints: tuple[tuple[str, ReloadableEndpoint], ...] = ()
     admin: tuple[str, ReloadableEndpoint] | None = None
     api: tuple[str, ReloadableEndpoint] | None = None
@@ -198,6 +198,9 @@ class Options(OptionSettings):
         self._read_environment()
         if self["config"] is not None:
             self._read_file(self["config"])
+        if (self["app"] or "").startswith(ASGI):
+            # Before an endpoint imports the reactor, which would install Twisted's default.
+            install_asyncio_reactor()
         if not self["listen"]:
             self["listen"].append(LISTEN)
         self.directory = os.path.abspath(".")
@@ -306,7 +309,7 @@ class Options(OptionSettings):
             return ENVIRONMENT[option]
         return f"--config={self['config']}: {option}" if option in self._from_file else f"--{option}"
 
-    def _find_app(self) -> Served | WebSocketServerFactory:
+    def _find_app(self) -> Served | WebSocketServerFactory | ASGIApplication:
         try:
             app = find_app(self["app"])
         except AppError as error:

@@ -1,0 +1,231 @@
+"""`Conversation`: one run of an ASGI application, for one upgrade request and the connection that it opens."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_beastws.asgi.events import Application, Disconnected, Event, ProtocolMistake, Scope, headers_of
+from twisted_beastws.connection.awaiting import AwaitableDeferred, TaskCancelled, run
+from twisted_beastws.connection.inbox import Inbox
+from twisted_beastws.errors import ConnectionClosed
+from twisted_beastws.options import Limits
+from twisted_beastws.protocol import State, WebSocketProtocol
+from twisted_beastws.wire.closing import CloseCode, CloseReason
+from twisted_beastws.wire.http import Headers, Response
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+log = Logger()
+
+FORBIDDEN = 403
+"""The answer to an application that closes before it accepts, as ASGI defines."""
+
+GONE = CloseReason(CloseCode.ABNORMAL, "", False, "transport")
+"""The end of a connection that never opened."""
+
+
+class Conversation:
+    """Runs the application, and translates between its events and the protocol.
+
+    Messages that the application has not received wait in an inbox, which pauses the connection when it is full.
+
+    Attributes:
+        opening: fires when the accepted connection is open; fails with `Disconnected` if it does not open.
+        decision: fires with None when the application accepts, or with the `Response` that refuses.
+        subprotocol: the one that the application accepted with, or None.
+        headers: the fields that the application adds to the 101, or None.
+    """
+
+    def __init__(self, protocol: WebSocketProtocol, limits: Limits, clock: IReactorTime, patience: float) -> None:
+        self.decision: AwaitableDeferred[Response | None] = AwaitableDeferred()
+        self.opening: AwaitableDeferred[None] = AwaitableDeferred()
+        self.subprotocol: str | None = None
+        self.headers: Headers | None = None
+        self._protocol = protocol
+        self._clock = clock
+        self._patience = patience
+        self._inbox = Inbox(limits, protocol.pauseProducing, protocol.resumeProducing)
+        self._high_water = limits.high_water
+        self._waiters: deque[AwaitableDeferred[Any]] = deque()
+        self._connect_given = False
+        self._refusal: Response | None = None
+        self._body: list[bytes] = []
+        self._ended: CloseReason | None = None
+        self._running: Deferred[None] | None = None
+        self._deadline: IDelayedCall | None = None
+        self._watchers: list[Deferred[None]] = []
+
+    def begin(self, application: Application, scope: Scope) -> AwaitableDeferred[Response | None]:
+        """Run the application; returns `decision`."""
+        running = run(_as_coroutine(application, scope, self._receive, self._send))
+        self._running = running.addErrback(self._failed).addCallback(self._returned)
+        return self.decision
+
+    def when_returned(self) -> Deferred[None]:
+        """Return a Deferred that fires when the application has returned, or failed."""
+        waiter: Deferred[None] = Deferred()
+        self._watchers.append(waiter)
+        return waiter
+
+    # The connection.
+
+    def received(self, message: str | bytes) -> None:
+        """A message came."""
+        if self._waiters:
+            self._waiters.popleft().callback(message)
+        else:
+            self._inbox.put(message)
+
+    def lost(self, reason: CloseReason) -> None:
+        """The connection has ended. The application has time to return; then it is cancelled."""
+        if self._ended is not None:
+            return
+        self._ended = reason
+        self._inbox.detach()
+        if not self.opening.called:
+            self.opening.errback(Disconnected("the connection did not open"))
+            # The application need not wait for it.
+            self.opening.addErrback(_unless_disconnected)
+        if self._running is not None and not self._running.called:
+            self._deadline = self._clock.callLater(self._patience, self._cancel)
+        while self._waiters:
+            self._waiters.popleft().callback(None)
+
+    def _cancel(self) -> None:
+        self._deadline = None
+        log.warn(
+            "connection {connection} ended {patience:g} s ago, and the application has not returned: it is cancelled",
+            connection=self._protocol.connection_id,
+            patience=self._patience,
+        )
+        if self._running is not None:
+            self._running.cancel()
+
+    # The application.
+
+    async def _receive(self) -> Event:
+        if not self._connect_given:
+            self._connect_given = True
+            return {"type": "websocket.connect"}
+        message: Any = None
+        if self._inbox:
+            message = self._inbox.take()
+        elif self._ended is None:
+            waiter: AwaitableDeferred[Any] = AwaitableDeferred(self._stop_waiting)
+            waiter.unclaimed = self._put_back
+            self._waiters.append(waiter)
+            message = await waiter
+        if message is None:
+            ended = self._ended or GONE
+            return {"type": "websocket.disconnect", "code": ended.code, "reason": ended.reason}
+        return {"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message}
+
+    def _stop_waiting(self, waiter: Any) -> None:
+        self._waiters.remove(waiter)
+
+    def _put_back(self, message: str | bytes | None) -> None:
+        if message is not None and self._waiters:
+            self._waiters.popleft().callback(message)
+        elif message is not None:
+            self._inbox.put_back(message)
+
+    async def _send(self, event: Event) -> None:
+        if self._ended is not None:
+            raise Disconnected("the client has gone")
+        kind = event.get("type")
+        if kind == "websocket.send" and self.decision.called:
+            await self._send_message(event)
+        elif kind == "websocket.close" and self.decision.called:
+            self._protocol.close(*_close_of(event))
+        elif self.decision.called:
+            raise ProtocolMistake(f"{kind!r} was sent after the handshake, where ASGI has websocket.send and .close")
+        else:
+            opening = self._decide(kind, event)
+            if opening is not None:
+                await opening
+
+    async def _send_message(self, event: Event) -> None:
+        protocol, text = self._protocol, event.get("text")
+        message = event.get("bytes") if text is None else text
+        if message is None:
+            raise ProtocolMistake("websocket.send needs text or bytes")
+        try:
+            protocol.send(message)
+            if protocol.buffered_amount > self._high_water:
+                await protocol.drain()
+        except ConnectionClosed as error:
+            raise Disconnected(str(error)) from None
+
+    def _decide(self, kind: Any, event: Event) -> Deferred[None] | None:
+        """Answer the handshake. Returns a Deferred that fires when an accepted connection is open."""
+        if kind == "websocket.accept" and self._refusal is None:
+            self.subprotocol = event.get("subprotocol")
+            self.headers = headers_of(event.get("headers") or ())
+            self.decision.callback(None)
+            return self.opening
+        elif kind == "websocket.close" and self._refusal is None:
+            self.decision.callback(Response(FORBIDDEN))
+        elif kind == "websocket.http.response.start" and self._refusal is None:
+            headers = headers_of(event.get("headers") or ())
+            self._refusal = Response(event["status"], headers=headers)
+        elif kind == "websocket.http.response.body" and self._refusal is not None:
+            self._body.append(event.get("body") or b"")
+            if not event.get("more_body"):
+                self._refusal.body = b"".join(self._body)
+                self.decision.callback(self._refusal)
+        else:
+            raise ProtocolMistake(f"{kind!r} was sent before the handshake was decided, where ASGI does not allow it")
+        return None
+
+    # The end.
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(Disconnected) and self._ended is not None:
+            failure.cleanFailure()
+            return
+        cancelled = failure.check(TaskCancelled) is not None
+        if not cancelled:
+            log.failure(
+                "the ASGI application failed on connection {connection}",
+                failure,
+                connection=self._protocol.connection_id,
+            )
+        failure.cleanFailure()
+        if not self.decision.called:
+            self.decision.callback(Response(500))
+        elif self._protocol.state is State.OPEN:
+            self._protocol.close(CloseCode.GOING_AWAY if cancelled else CloseCode.INTERNAL_ERROR)
+
+    def _returned(self, result: object) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if not self.decision.called and self._ended is None:
+            log.error(
+                "the ASGI application returned without an answer to the handshake on connection {connection}",
+                connection=self._protocol.connection_id,
+            )
+            self.decision.callback(Response(500))
+        elif self._protocol.state is State.OPEN:
+            self._protocol.close()
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            watcher.callback(None)
+
+
+def _unless_disconnected(failure: Failure) -> None:
+    failure.trap(Disconnected)
+
+
+async def _as_coroutine(application: Application, scope: Scope, receive: Any, send: Any) -> None:
+    await application(scope, receive, send)
+
+
+def _close_of(event: Event) -> tuple[int, str]:
+    return event.get("code") or CloseCode.NORMAL, event.get("reason") or ""
