@@ -10,8 +10,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.asgi.events import Application, Disconnected, Event, ProtocolMistake, Scope, headers_of
-from twisted_beastws.connection.awaiting import AwaitableDeferred, TaskCancelled, run
+from twisted_beastws.connection.awaiting import AwaitableDeferred, TaskCancelled
 from twisted_beastws.connection.inbox import Inbox
+from twisted_beastws.connection.running import run
 from twisted_beastws.errors import ConnectionClosed
 from twisted_beastws.options import Limits
 from twisted_beastws.protocol import State, WebSocketProtocol

@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 from twisted_beastws.asgi.conversation import GONE, Conversation
 from twisted_beastws.asgi.events import Application, scope_of
 from twisted_beastws.asgi.lifespan import Lifespan
-from twisted_beastws.connection.awaiting import awaitable, settled
+from twisted_beastws.connection.awaiting import awaitable
+from twisted_beastws.connection.running import settled
 from twisted_beastws.options import Decorator, kind_of
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.server.factory import WebSocketServerFactory

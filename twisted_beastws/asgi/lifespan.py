@@ -10,7 +10,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.asgi.events import VERSION, Application, Event
-from twisted_beastws.connection.awaiting import AwaitableDeferred, run
+from twisted_beastws.connection.awaiting import AwaitableDeferred
+from twisted_beastws.connection.running import run
 
 log = Logger()
 
