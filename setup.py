@@ -12,20 +12,24 @@ IMAGES = (".svg", ".png")
 
 
 def extensions() -> list[Extension]:
-    """Return the compiled codec, or nothing for the pure wheel (TWISTED_BEASTWS_BUILD_PURE=1)."""
+    """Return the compiled modules, or nothing for the pure wheel (TWISTED_BEASTWS_BUILD_PURE=1)."""
     if os.environ.get("TWISTED_BEASTWS_BUILD_PURE", "0") not in ("", "0"):
         return []
     try:
         from Cython.Build import cythonize
     except ImportError:
         return []
-    speedups = Extension("twisted_beastws.wire._speedups", ["twisted_beastws/wire/_speedups.pyx"])
+    compiled = [
+        Extension(f"twisted_beastws.{module}", [f"twisted_beastws/{module.replace('.', '/')}.pyx"])
+        for module in ("wire._speedups", "tls._records")
+    ]
     if sys.platform == "linux" and "CFLAGS" not in os.environ:
-        # Without symbols and debugging information the extension has a seventh of the size.
-        speedups.extra_compile_args, speedups.extra_link_args = ["-g0"], ["-Wl,--strip-all"]
-    built: list[Extension] = cythonize([speedups], build_dir="build")
+        for extension in compiled:
+            # Without symbols and debugging information the extension has a seventh of the size.
+            extension.extra_compile_args, extension.extra_link_args = ["-g0"], ["-Wl,--strip-all"]
+    built: list[Extension] = cythonize(compiled, build_dir="build")
     for extension in built:
-        # If it cannot be built, the pure Python codec is used. cythonize() loses an "optional" given above.
+        # Without them the pure Python codec and Twisted's own TLS serve. cythonize() loses an "optional" given above.
         extension.optional = True
     return built
 
@@ -57,6 +61,7 @@ setup(
         "twisted_beastws": ["py.typed"],
         "twisted_beastws.service": ["*.html"],
         "twisted_beastws.service.api": ["*.json"],
+        "twisted_beastws.tls": ["*.pyx", "*.pyi"],
         "twisted_beastws.wire": ["*.pyx", "*.pyi"],
     },
     ext_modules=extensions(),

@@ -1,7 +1,8 @@
 """The load generator: one thread on epoll that writes frames built beforehand and counts the bytes that come back.
 
 It parses no frames: it compares the answer to a first message with that message, and learns the answer's length from
-it. Between two polls it makes one `readv` and one `write` for each window of messages.
+it. Between two polls it makes one `readv` and one `write` for each window of messages. Over TLS it uses the ``ssl``
+module, and never resumes a session.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import select
 import socket
 from contextlib import suppress
 from time import perf_counter
+from typing import Any
 
 from benchmarks import frames
+from benchmarks.secure import Secure
 from benchmarks.workloads import Workload
 
 HOST = "127.0.0.1"
@@ -31,8 +34,12 @@ class Load:
         self.port = port
         self.workload = workload
         self.round_trips: list[float] = []
-        self._connections: dict[int, socket.socket] = {}
+        self._connections: dict[int, Any] = {}
         self._epoll = select.epoll()
+        secure = Secure(self._connections) if workload.secure else None
+        self._secure = secure
+        # Like os.readv and os.write; None where nothing came but messages of TLS itself.
+        self._readv, self._write = (os.readv, os.write) if secure is None else (secure.readv, secure.write)
 
     def drive(self, seconds: float) -> int:
         """Go on for so long; returns how many units of the workload were done."""
@@ -50,14 +57,18 @@ class Load:
             raise StalledError(f"nothing came in {PATIENCE:g} s")
         return events
 
-    def _connect(self) -> socket.socket:
+    def _connect(self) -> Any:
         connection = socket.create_connection((HOST, self.port), PATIENCE)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._secure is not None:
+            connection = self._secure.wrap(connection)
         self._connections[connection.fileno()] = connection
         return connection
 
-    def _open(self) -> socket.socket:
+    def _open(self) -> Any:
         connection = self._connect()
+        if self._secure is not None:
+            connection.do_handshake()
         connection.sendall(self._request())
         head = b""
         while not head.endswith(b"\r\n\r\n"):
@@ -85,7 +96,7 @@ class Load:
             fields.append(f"Sec-WebSocket-Extensions: {frames.OFFER}")
         return "\r\n".join([*fields, "", ""]).encode()
 
-    def _watch(self, connection: socket.socket) -> None:
+    def _watch(self, connection: Any) -> None:
         connection.setblocking(False)
         self._epoll.register(connection, select.EPOLLIN)
 
@@ -107,7 +118,7 @@ class Echo(Load):
         for fd in self._connections:
             self._send(fd, memoryview(self._window))
 
-    def _answer_size(self, connection: socket.socket, message: bytes) -> int:
+    def _answer_size(self, connection: Any, message: bytes) -> int:
         connection.sendall(message)
         payload, size = frames.read_message(connection)
         if payload != self.workload.payload:
@@ -115,7 +126,7 @@ class Echo(Load):
         return size
 
     def drive(self, seconds: float) -> int:
-        poll, readv, write = self._poll, os.readv, os.write
+        poll, readv, write = self._poll, self._readv, self._write
         window, awaited, left, sent_at = self._window, self._awaited, self._left, self._sent_at
         whole = len(window)
         room = [bytearray(min(awaited, 1 << 18))]
@@ -129,6 +140,8 @@ class Echo(Load):
                     continue
                 size = readv(fd, room)
                 if not size:
+                    if size is None:
+                        continue
                     raise ConnectionError("the server ended the connection")
                 rest = left[fd] - size
                 if rest:
@@ -147,7 +160,7 @@ class Echo(Load):
 
     def _send(self, fd: int, data: memoryview) -> None:
         with suppress(BlockingIOError):
-            data = data[os.write(fd, data) :]
+            data = data[self._write(fd, data) :]
         if data:
             self._unsent[fd] = data
         self._epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT if data else select.EPOLLIN)
@@ -175,7 +188,7 @@ class FanOut(Load):
         opened[0].sendall(self._message * 2)
 
     def drive(self, seconds: float) -> int:
-        poll, readv, message = self._poll, os.readv, self._message
+        poll, readv, message = self._poll, self._readv, self._message
         room = [bytearray(1 << 12)]
         of_a_round = self._size * self.workload.connections
         received, delivered = self._received, 0
@@ -184,12 +197,14 @@ class FanOut(Load):
             for fd, _ in poll():
                 size = readv(fd, room)
                 if not size:
+                    if size is None:
+                        continue
                     raise ConnectionError("the server ended the connection")
                 received += size
                 if received >= of_a_round:
                     received -= of_a_round
                     delivered += self.workload.connections
-                    os.write(self._speaker, message)
+                    self._write(self._speaker, message)
         self._received = received
         return delivered
 
@@ -206,24 +221,37 @@ class Handshakes(Load):
 
     def _begin(self) -> None:
         connection = self._connect()
-        connection.sendall(self._opening)
-        self._heads[connection.fileno()] = b""
         self._watch(connection)
+        self._heads[connection.fileno()] = b""
+        if self._secure is None:
+            connection.sendall(self._opening)
+        else:
+            self._shake(connection)
+
+    def _shake(self, connection: Any) -> None:
+        if self._secure is not None and self._secure.shake(connection):
+            connection.send(self._opening)
 
     def drive(self, seconds: float) -> int:
         done = 0
+        room = bytearray(1 << 12)
         until = perf_counter() + seconds
         while perf_counter() < until:
             for fd, _ in self._poll():
-                data = os.read(fd, 1 << 12)
-                if not data:
+                if self._secure is not None and fd in self._secure.shaking:
+                    self._shake(self._connections[fd])
+                    continue
+                size = self._readv(fd, [room])
+                if size is None:
+                    continue
+                if not size:
                     if fd in self._heads:
                         raise ConnectionError("the server ended the connection in the handshake")
                     self._connections.pop(fd).close()
                     self._begin()
                     done += 1
                 elif fd in self._heads:
-                    self._read_head(fd, data)
+                    self._read_head(fd, bytes(room[:size]))
         return done
 
     def _read_head(self, fd: int, data: bytes) -> None:
@@ -233,7 +261,7 @@ class Handshakes(Load):
             if not head.startswith(b"HTTP/1.1 101 "):
                 raise ConnectionError(f"no handshake: {head!r}")
             del self._heads[fd]
-            os.write(fd, frames.CLOSE)
+            self._write(fd, frames.CLOSE)
 
 
 class Idle(Load):

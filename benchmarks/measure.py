@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter, sleep
 
+from benchmarks.certificate import certificate
 from benchmarks.load import Echo, FanOut, Handshakes, Idle, Load
 from benchmarks.peers import Server
 from benchmarks.process import ServerProcess
@@ -52,7 +53,10 @@ class Pace:
 def measure(python: Path, server: Server, workload: Workload, core: int, pace: Pace) -> Figure:
     """Run the server on ``core`` under the workload; raises `UnavailableError` if it has nothing like it,
     `MeasureError` if it fails."""
-    server = replace(server, variables=workload.variables | server.variables)
+    variables = workload.variables | server.variables
+    if workload.secure:
+        variables["BENCHMARK_CERTIFICATE"] = str(certificate())
+    server = replace(server, variables=variables)
     try:
         with ServerProcess(python, server, workload.mode, core) as process:
             try:

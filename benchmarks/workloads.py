@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from benchmarks.frames import BINARY, TEXT
 
@@ -25,7 +25,7 @@ class Workload:
 
     mode: the server's mode. connections: at the same time. in_flight: messages on each.
     unit: the unit of the cost, and the unit of work.
-    variables: environment variables for the server, before its own.
+    variables: environment variables for the server, before its own. secure: over TLS.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Workload:
     compressed: bool = False
     unit: str = "µs a message"
     variables: dict[str, str] = field(default_factory=lambda: {"TWISTED_BEASTWS_ZLIB": "1"})
+    secure: bool = False
 
 
 WORKLOADS = (
@@ -85,4 +86,22 @@ WORKLOADS = (
         "prepared", "64 bytes to 1000 connections, prepared once", "prepared", "fanout", 1000, unit="µs a delivery"
     ),
     Workload("idle", "memory of an idle connection", "echo", "idle", 2000, unit="KiB a connection"),
+)
+PLAIN = {each.name: each for each in WORKLOADS}
+
+
+def over_tls(name: str, **changes: Any) -> Workload:
+    """The same workload over TLS."""
+    plain = PLAIN[name]
+    return replace(plain, name=f"tls-{name}", title=f"TLS: {plain.title}", secure=True, **changes)
+
+
+WORKLOADS += (
+    over_tls("ping-pong"),
+    replace(over_tls("ping-pong", connections=1), name="tls-single", title="TLS: one connection, 1 in flight"),
+    over_tls("pipelined"),
+    over_tls("4k"),
+    over_tls("1m", opcode=TEXT, payload=b"x" * (1 << 20)),
+    over_tls("handshakes"),
+    over_tls("idle"),
 )

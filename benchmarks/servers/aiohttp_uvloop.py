@@ -45,7 +45,8 @@ async def start() -> int:
     application.router.add_get("/", handler)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, serving.HOST, 0, backlog=serving.BACKLOG).start()
+    tls = serving.tls_context()
+    await web.TCPSite(runner, serving.HOST, 0, backlog=serving.BACKLOG, ssl_context=tls).start()
     return runner.addresses[0][1]
 
 

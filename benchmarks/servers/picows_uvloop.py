@@ -33,7 +33,9 @@ listener = serving.choose({"echo": Echo, "handshake": Echo, "fanout": FanOut})
 
 
 async def start() -> int:
-    server = await ws_create_server(lambda request: listener(), serving.HOST, 0, backlog=serving.BACKLOG)
+    server = await ws_create_server(
+        lambda request: listener(), serving.HOST, 0, backlog=serving.BACKLOG, ssl=serving.tls_context()
+    )
     return server.sockets[0].getsockname()[1]
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import ssl
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 HOST = "127.0.0.1"
@@ -14,6 +16,10 @@ BACKLOG = 1024
 
 LIFETIME = 300
 """Seconds after which the kernel ends a server that nobody ended."""
+
+
+CERTIFICATE = os.environ.get("BENCHMARK_CERTIFICATE")
+"""The file with a key and its certificate, if the server is to speak TLS."""
 
 
 def choose(modes: dict[str, Any]) -> Any:
@@ -27,11 +33,26 @@ def choose(modes: dict[str, Any]) -> Any:
         sys.exit(os.EX_UNAVAILABLE)
 
 
+def tls_context() -> ssl.SSLContext | None:
+    """asyncio's servers' TLS, or None if they serve without."""
+    if CERTIFICATE is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(CERTIFICATE)
+    return context
+
+
 def run_twisted(factory: Any) -> None:
     """Serve a factory on Twisted's default reactor."""
     from twisted.internet import reactor
 
-    port = reactor.listenTCP(0, factory, backlog=BACKLOG, interface=HOST)
+    if CERTIFICATE is None:
+        port = reactor.listenTCP(0, factory, backlog=BACKLOG, interface=HOST)
+    else:
+        from twisted.internet.ssl import PrivateCertificate
+
+        options = PrivateCertificate.loadPEM(Path(CERTIFICATE).read_text()).options()
+        port = reactor.listenSSL(0, factory, options, backlog=BACKLOG, interface=HOST)
     print(port.getHost().port, flush=True)
     reactor.run()
 

@@ -43,7 +43,8 @@ handler, extensions = serving.choose(
 
 
 async def start() -> int:
-    server = await serve(handler, serving.HOST, 0, backlog=serving.BACKLOG, extensions=extensions)
+    tls = serving.tls_context()
+    server = await serve(handler, serving.HOST, 0, backlog=serving.BACKLOG, extensions=extensions, ssl=tls)
     return server.sockets[0].getsockname()[1]
 
 

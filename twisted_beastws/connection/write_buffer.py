@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IPullProducer, IPushProducer, IReactorTime, ISSLTransport, ISystemHandle
+from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
 from twisted_beastws.budget import SENT, Account
@@ -18,6 +19,7 @@ from twisted_beastws.connection.joined_writes import JoinedWrites
 from twisted_beastws.connection.producers import stop
 from twisted_beastws.errors import BufferFull, LocalError
 from twisted_beastws.options import Limits
+from twisted_beastws.tls.sending import encrypting_send
 from twisted_beastws.wire.codec import clear_send
 from twisted_beastws.wire.frames import GATHER_LIMIT, Opcode
 
@@ -77,6 +79,7 @@ class Outgoing:
 
     __slots__ = (
         "_drains",
+        "_encrypts",
         "_finish",
         "_flushes",
         "_gone",
@@ -114,8 +117,9 @@ class Outgoing:
         self._send = _plain_send(transport)
         # What is written to the transport goes there.
         self._writes: Any = transport
-        if self._send is None and ISSLTransport.providedBy(transport):
-            self._writes = JoinedWrites(transport, owner.clock)
+        self._encrypts = False
+        if self._send is None:
+            self._encrypt()
         self.at_once: Callable[[bytes], int] | None = None
         # What is left of data that the system has begun to take, without what the transport has of it.
         self._rest: memoryview | None = None
@@ -156,7 +160,7 @@ class Outgoing:
     @property
     def direct(self) -> bool:
         """Whether the transport is plain TCP or UNIX, and we write past it; it asks for more when it is empty."""
-        return self._send is not None and not getattr(self._transport, "TLS", False)
+        return self._send is not None and not self._encrypts and not getattr(self._transport, "TLS", False)
 
     @property
     def buffered(self) -> int:
@@ -342,7 +346,7 @@ class Outgoing:
     def _open(self, free: bool) -> None:
         self.free = free
         # Who is paced, or bounded closely, has each frame looked at.
-        unlooked = free and self._producer is None and self._most >= GATHER_LIMIT
+        unlooked = free and self._producer is None and self._most >= GATHER_LIMIT and not self._encrypts
         self.at_once = self._send if unlooked else None
 
     def _overflow(self) -> bool:
@@ -391,6 +395,10 @@ class Outgoing:
             sent = 0
         if sent != len(data):
             self._wait(memoryview(data)[sent:])
+        elif not self.free:
+            # TLS has taken it all, but its transport could not.
+            self._handed = len(data)
+            self._count()
 
     def _hand_over_parts(self, rest: memoryview) -> None:
         # TLS encrypts at once all that it gets, and the transport below copies that.
@@ -417,16 +425,21 @@ class Outgoing:
 
     def _tls_started(self) -> bool:
         """Notice that TLS was started on the socket: from now on the transport encrypts, and paces us as TLS does."""
-        if self._send is None or self.direct:
+        if self._send is None or self._encrypts or self.direct:
             return False
-        self._send = None
-        if self._owner is not None:
-            self._writes = JoinedWrites(self._transport, self._owner.clock)
+        self._encrypt()
         self._open(self.free)
         if not self.finished:
             self._transport.unregisterProducer()
             self._transport.registerProducer(self, True)
         return True
+
+    def _encrypt(self) -> None:
+        """Send through the compiled record path if the transport is TLS and can use it."""
+        self._send = encrypting_send(self._transport)
+        self._encrypts = self._send is not None
+        if self._send is None and self._owner is not None and ISSLTransport.providedBy(self._transport):
+            self._writes = JoinedWrites(self._transport, self._owner.clock)
 
     def _flush(self) -> None:
         rest, self._rest = self._rest, None
@@ -496,7 +509,7 @@ class Outgoing:
             self._handed = 0
             self._flush()
             # Somebody ended the transport over our heads, and it waits for its producer.
-            if self._owner is not None and not self.finished and getattr(self._transport, "disconnecting", False):
+            if self._owner is not None and not self.finished and _leaving(self._transport):
                 self._owner.transport_leaving()
 
     def pauseProducing(self) -> None:
@@ -506,6 +519,12 @@ class Outgoing:
     def stopProducing(self) -> None:
         """The transport is gone; its protocol hears of it by connectionLost."""
         self._open(False)
+
+
+def _leaving(transport: Any) -> bool:
+    """Whether the transport is about to close, or TLS has ended and the transport below it is."""
+    below = transport.transport if isinstance(transport, ProtocolWrapper) else None
+    return bool(getattr(transport, "disconnecting", False) or getattr(below, "disconnecting", False))
 
 
 def _plain_send(transport: Any) -> Callable[[bytes | memoryview], int] | None:

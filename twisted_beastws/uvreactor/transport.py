@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import error, interfaces
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python import log
 from twisted.python.context import theContextTracker
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
+from twisted_beastws.tls.records import attach
 from twisted_beastws.uvreactor.handle import ConnectionSocket
 from twisted_beastws.uvreactor.held import Held
 from twisted_beastws.uvreactor.names import ip_address
@@ -105,6 +107,8 @@ class NativeConnection(asyncio.Protocol):
         writer.begin_chunk()
         try:
             protocol.makeConnection(self)
+            if isinstance(protocol, TLSMemoryBIOProtocol):
+                attach(protocol)
         except BaseException:
             self._failed()
         writer.end_chunk()
@@ -337,6 +341,18 @@ class NativeConnection(asyncio.Protocol):
         self._writer.gathers = False
         return self._socket.own().send
 
+    def ungathered_records(self) -> tuple[Callable[[bytes | memoryview], int], Callable[[], bool]]:
+        """Return the socket's ``send`` for the records of TLS, and a function that returns whether bytes wait here.
+
+        From now on the producer of the connection is paused whenever the caller writes here.
+        """
+        self._writer.write_gathered()
+        self._writer.gathers = False
+        self._writer.full = 0
+        # If TLS was started here, its ``write`` may be another one now.
+        self._write_to(self._upper)
+        return self._socket.own().send, self._writer.waits
+
     # TLS.
 
     def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
@@ -351,6 +367,7 @@ class NativeConnection(asyncio.Protocol):
         self.TLS = True
         directlyProvides(self, interfaces.ISSLTransport)
         layer.makeConnection(BelowTLS(self, self._writer))
+        attach(layer)
         if producer is not None:
             self.registerProducer(producer, streaming)
 

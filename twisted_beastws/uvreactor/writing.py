@@ -104,6 +104,10 @@ class ConnectionWriter:
                 raise TypeError("Data must be bytes")
         self.write(b"".join(parts))
 
+    def waits(self) -> bool:
+        """Return whether any bytes have not left."""
+        return bool(self._gathered) or self._uv.get_write_buffer_size() > 0
+
     def begin_chunk(self) -> None:
         """The protocol handles a chunk, or its beginning: gather what it writes."""
         if self.gathers:

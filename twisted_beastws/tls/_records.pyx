@@ -1,0 +1,303 @@
+# cython: language_level=3, boundscheck=True, wraparound=False
+"""The compiled record path: OpenSSL called through the function pointers of pyOpenSSL's own binding.
+
+`twisted_beastws.tls.records` decides which connections use it. Every call holds the GIL, because OpenSSL may call back
+into Python (session tickets, keys for a log, renegotiation). All memory belongs to one call: other threads may run a
+reactor of their own.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.weakref cimport PyWeakref_NewRef
+from libc.stdint cimport uintptr_t
+
+cdef extern from "Python.h":
+    int _PyBytes_Resize(PyObject **data, Py_ssize_t size) except -1
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
+    void release "Py_DECREF"(PyObject *data)
+
+ctypedef int (*Transfer)(void *, void *, int) noexcept
+ctypedef int (*Outcome)(void *, int) noexcept
+
+cdef Transfer ssl_read = NULL, ssl_write = NULL, bio_read = NULL, bio_write = NULL
+cdef Outcome ssl_get_error = NULL
+cdef object plain_data_received = None, plain_write = None
+
+cdef enum:
+    # ssl.h: the same in every version of OpenSSL.
+    WANT_READ = 2
+    # RFC 8446 §5.1: the most that a record carries.
+    RECORD = 1 << 14
+    # Bytes given to OpenSSL between two looks at what it made of them, so that its buffers stay small.
+    SLICE = 1 << 16
+    # Data up to this size passes through the C stack.
+    SMALL = 1 << 13
+    # A record's header, tag, initialization vector and padding, generously.
+    OVERHEAD = 320
+
+
+def bind(*, uintptr_t read, uintptr_t write, uintptr_t from_bio, uintptr_t into_bio, uintptr_t error, protocol):
+    """Take the addresses of SSL_read, SSL_write, BIO_read, BIO_write and SSL_get_error, and Twisted's TLS protocol."""
+    global ssl_read, ssl_write, bio_read, bio_write, ssl_get_error, plain_data_received, plain_write
+    ssl_read, ssl_write = <Transfer>read, <Transfer>write
+    bio_read, bio_write = <Transfer>from_bio, <Transfer>into_bio
+    ssl_get_error = <Outcome>error
+    plain_data_received, plain_write = protocol.dataReceived, protocol._write
+
+
+cdef bytes _cut(PyObject *data, Py_ssize_t size):
+    # The first bytes of ``data``, whose reference is taken over; None for none.
+    if not size:
+        release(data)
+        return None
+    _PyBytes_Resize(&data, size)
+    result = <bytes>data
+    release(data)
+    return result
+
+
+cdef class Records:
+    """Reads and writes the records of one `TLSMemoryBIOProtocol` of Twisted's, once its handshake is complete.
+
+    All that is not data (the handshake, alerts, errors, the end) is left to the protocol's own code, which this calls.
+
+    Where the records go directly to a socket, the transport below has those that the socket did not take. ``_behind``:
+    something may still wait there.
+
+    Attributes:
+        handle: The ``SSL*`` as the binding has it, which keeps the memory.
+    """
+
+    cdef readonly object handle
+    cdef object _protocol, _socket_send, _below, _waits
+    cdef void *_ssl
+    cdef void *_into
+    cdef void *_from
+    cdef bint _ready, _receiving, _more, _behind
+    cdef bytes _later
+    cdef object __weakref__
+
+    def __init__(self, protocol, handle, uintptr_t ssl, uintptr_t into_ssl, uintptr_t from_ssl):
+        if ssl_read == NULL:
+            raise RuntimeError("bind() was not called")
+        if not (ssl and into_ssl and from_ssl):
+            raise ValueError("the connection has no memory BIOs")
+        # A reference would be a cycle: the protocol calls our methods.
+        self._protocol = PyWeakref_NewRef(protocol, None)
+        self.handle = handle
+        self._ssl, self._into, self._from = <void *>ssl, <void *>into_ssl, <void *>from_ssl
+
+    cdef bint _is_ready(self, protocol) except -1:
+        # Whether there is nothing but data to expect.
+        if not self._ready:
+            self._ready = protocol._handshakeDone
+        return self._ready and not protocol._appSendBuffer
+
+    # Receiving.
+
+    def data_received(self, bytes data not None):
+        """Decrypt what the transport received, and deliver it."""
+        protocol = self._protocol()
+        if protocol is None or protocol._lostTLSConnection:
+            return
+        if self._receiving:
+            # Called by what it delivers to: this comes behind the chunk that is under way.
+            self._later = data if self._later is None else self._later + data
+            return
+        if not self._is_ready(protocol):
+            plain_data_received(protocol, data)
+            return
+        self._receiving = True
+        try:
+            self._receive(protocol, data)
+            while self._later is not None:
+                data, self._later = self._later, None
+                self._receive(protocol, data)
+        finally:
+            self._receiving = False
+            self._later = None
+
+    cdef _receive(self, protocol, bytes data):
+        cdef Py_ssize_t at = 0, size = PyBytes_GET_SIZE(data), part
+        cdef char *source = PyBytes_AS_STRING(data)
+        cdef int outcome
+        cdef bytes plain
+        while at < size and not protocol._lostTLSConnection:
+            part = min(size - at, <Py_ssize_t>SLICE)
+            if bio_write(self._into, source + at, <int>part) != part:
+                raise MemoryError("OpenSSL has no memory for what was received")
+            at += part
+            plain = self._decrypt(part, &outcome)
+            if plain is not None and not protocol._aborted:
+                protocol.wrappedProtocol.dataReceived(plain)
+            if protocol._lostTLSConnection:
+                return
+            if outcome != WANT_READ or plain is None:
+                # The end, an error, or a message of TLS itself, whose callbacks may have failed.
+                protocol._flushReceiveBIO()
+        self._flush(protocol)
+
+    cdef bytes _decrypt(self, Py_ssize_t size, int *outcome):
+        # The data in the ``size`` bytes that the BIO was given last, or None. SSL_read needs no more than fits below:
+        # of what came before, less than a record is left.
+        cdef char small[SMALL + RECORD]
+        cdef Py_ssize_t room = size + RECORD, done = 0
+        cdef int got
+        cdef PyObject *large = NULL
+        cdef char *target = small
+        if size > SMALL:
+            large = new_bytes(NULL, room)
+            target = PyBytes_AS_STRING(<object>large)
+        while done < room:
+            got = ssl_read(self._ssl, target + done, <int>(room - done))
+            if got <= 0:
+                break
+            done += got
+        outcome[0] = ssl_get_error(self._ssl, got) if got <= 0 else 0
+        if large != NULL:
+            return _cut(large, done)
+        return PyBytes_FromStringAndSize(small, done) if done else None
+
+    def flush(self):
+        """Write what OpenSSL has to say of its own: the handshake, alerts, answers to key updates, tickets."""
+        protocol = self._protocol()
+        if protocol is not None:
+            self._flush(protocol)
+
+    cdef _flush(self, protocol):
+        cdef char answer[SMALL]
+        cdef int got
+        while True:
+            got = bio_read(self._from, answer, SMALL)
+            if got <= 0:
+                return
+            self._put(protocol, PyBytes_FromStringAndSize(answer, got))
+
+    cdef bint _put(self, protocol, bytes records) except -1:
+        # Give records to the socket if nothing waits before them, the rest to the transport below; returns whether the
+        # socket took all. An alert that comes with an abort must not arrive, or the peer would take it for a clean end.
+        cdef Py_ssize_t sent = 0
+        if self._socket_send is not None and not protocol._aborted and (not self._behind or not self._waits()):
+            try:
+                sent = self._socket_send(records)
+            except OSError:
+                # The transport meets the same, and does as Twisted does.
+                sent = 0
+            if sent == PyBytes_GET_SIZE(records):
+                self._behind = False
+                return True
+        self._behind = True
+        protocol.transport.write(records[sent:] if sent else records)
+        return False
+
+    cdef bint _put_data(self, protocol, bytes records) except -1:
+        if self._put(protocol, records):
+            return True
+        if self._below is not None and protocol._producer is not None and not self._below.producerPaused:
+            # The transport resumes its producer when it has nothing left.
+            self._below.producerPaused = True
+            protocol._producer.pauseProducing()
+        return False
+
+    # Sending.
+
+    def sender(self, send, below, waits):
+        """Return `send`.
+
+        Args:
+            send: The method of the socket below, to which all records go from now on while nothing waits.
+            below: The transport of that socket.
+            waits: Returns whether any bytes wait in that transport.
+        """
+        self._socket_send, self._below, self._waits, self._behind = send, below, waits, True
+        return self.send
+
+    def write_at_once(self, protocol):
+        """Take over the protocol's ``write``, which would gather until the reactor's next turn."""
+        aggregator = getattr(protocol, "_aggregator", None)
+        if aggregator is not None:
+            aggregator.flush()
+        protocol.write, protocol.writeSequence = self.write, self.write_sequence
+
+    def write(self, bytes data not None):
+        """Encrypt and write ``data`` at once, as the protocol's own ``write`` does in the reactor's next turn."""
+        protocol = self._protocol()
+        if protocol is not None and not (protocol.disconnecting and protocol._producer is None):
+            self.write_records(data)
+
+    def write_sequence(self, parts):
+        """As `write`."""
+        self.write(b"".join(parts))
+
+    def write_records(self, bytes data not None):
+        """Encrypt ``data`` and write it to the transport below."""
+        cdef Py_ssize_t at = 0, size = PyBytes_GET_SIZE(data)
+        cdef bytes records
+        protocol = self._protocol()
+        if protocol is None or protocol._lostTLSConnection:
+            return
+        while at < size and self._is_ready(protocol):
+            records = self._encrypt(PyBytes_AS_STRING(data), size, &at)
+            if records is None:
+                break
+            self._put_data(protocol, records)
+        self._finish_write(protocol, data, at, size)
+
+    def send(self, data):
+        """Encrypt ``data`` and give it to the system, as a socket's ``send``; returns how much was encrypted.
+
+        Once the system takes no more, the transport below has the rest of the records. It pauses its producer then.
+        """
+        cdef Py_buffer view
+        cdef Py_ssize_t at = 0
+        cdef bytes records
+        protocol = self._protocol()
+        if protocol is None or protocol._lostTLSConnection:
+            return len(data)
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            while at < view.len and self._is_ready(protocol):
+                records = self._encrypt(<char *>view.buf, view.len, &at)
+                if records is None:
+                    break
+                if not self._put_data(protocol, records):
+                    self._finish_write(protocol, b"", 0, 0)
+                    return at
+            self._finish_write(protocol, data, at, view.len)
+            return view.len
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef _finish_write(self, protocol, data, Py_ssize_t at, Py_ssize_t size):
+        if self._more:
+            self._more = False
+            self._flush(protocol)
+        if at < size:
+            # Before the handshake is complete, or OpenSSL fails or waits for the peer: the protocol's code has the rest.
+            plain_write(protocol, bytes(data[at:]))
+
+    cdef bytes _encrypt(self, char *data, Py_ssize_t whole, Py_ssize_t *at):
+        # The records of the next `SLICE` of data; None if OpenSSL takes no data now.
+        cdef char small[SMALL + 2 * OVERHEAD]
+        cdef Py_ssize_t size = min(whole - at[0], <Py_ssize_t>SLICE), taken = 0, filled = 0
+        cdef Py_ssize_t room = size + (size // RECORD + 2) * OVERHEAD
+        cdef char *source = data + at[0]
+        cdef char *target = small
+        cdef PyObject *large = NULL
+        cdef int got
+        if size > SMALL:
+            large = new_bytes(NULL, room)
+            target = PyBytes_AS_STRING(<object>large)
+        while taken < size and room - filled > OVERHEAD:
+            got = ssl_write(self._ssl, source + taken, <int>min(size - taken, <Py_ssize_t>RECORD))
+            if got <= 0:
+                break
+            taken += got
+            filled += max(bio_read(self._from, target + filled, <int>(room - filled)), 0)
+        # A ticket or the like may have been in the way.
+        self._more = filled == room
+        at[0] += taken
+        if large != NULL:
+            return _cut(large, filled)
+        return PyBytes_FromStringAndSize(small, filled) if filled else None
