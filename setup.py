@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the plugin directory, the optional extension, and the README for an index."""
+"""What pyproject.toml cannot say: the plugin directory, the optional extensions, and the README for an index."""
 
 import os
 import re
