@@ -37,11 +37,19 @@ INSTALLED = [
     "twisted.words.test.test_service",
 ]
 
+TLS = [
+    *(f"twisted.internet.test.test_{name}" for name in ("tls", "endpoints")),
+    *(f"twisted.test.test_{name}" for name in ("ssl", "sslverify", "sni", "amp")),
+    "twisted.protocols.test.test_tls",
+]
+
 EXCEPTIONS = {
     # asyncio turns Nagle's algorithm off, and Twisted leaves it on; here it is off.
     "twisted.test.test_tcp.LoopbackTests.test_tcpNoDelay",
     # It looks at the buffer inside Twisted's own transport.
     "twisted.test.test_tcp.HalfCloseTests.testCloseWriteCloser",
+    # It replaces the connection of OpenSSL that Twisted's TLS uses by one whose `send` fails.
+    "twisted.protocols.test.test_tls.TLSMemoryBIOTests.test_errorWriting",
 }
 """What passes on Twisted's asyncio reactor and not on ours: a reason each."""
 
@@ -49,8 +57,8 @@ EXCEPTIONS = {
 class Run:
     """The tests of some modules on a reactor, in a process of their own."""
 
-    def __init__(self, reactor: str, modules: list[str], directory: Path) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    def __init__(self, reactor: str, modules: list[str], directory: Path, **variables: str) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **variables}
         command = [sys.executable, PROGRAM, reactor, directory / reactor, *modules]
         # Files, not pipes: a process that a test leaves behind would hold them open.
         self.out, self.err = directory / f"{reactor}.out", directory / f"{reactor}.err"
@@ -90,3 +98,10 @@ def test_what_passes_on_twisteds_asyncio_reactor_passes_here(modules: list[str],
     assert len(passing) > 400
     failing = {test for test in passing if ends.get(test) != "passed"}
     assert failing == EXCEPTIONS & passing, ours.err.read_text()[-20000:]
+
+
+def test_the_tests_of_tls_pass_on_twisteds_own_path_too(tmp_path: Path) -> None:
+    with Run("uvloop", TLS, tmp_path, TWISTED_BEASTWS_TLS="twisted") as ours:
+        ends = ours.ends()
+    assert len(ends) > 300
+    assert {test for test, end in ends.items() if end == "failed"} == set(), ours.err.read_text()[-20000:]

@@ -39,6 +39,12 @@ def reactor_under_test(test: Any) -> Any:
     return kind(loop)
 
 
+def connect_and_attach(self: Any, transport: Any) -> None:
+    """Connect Twisted's TLS in memory as well, and have it use the compiled path, as on a connection of the reactor."""
+    connect(self, transport)
+    attach(self)
+
+
 class Recorder(Reporter):
     """Takes down how each test ended."""
 
@@ -83,6 +89,10 @@ def main(directory: str, modules: list[str]) -> None:
     # Twisted's property tests must not fail because the machine is busy.
     hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
     hypothesis.settings.load_profile("patient")
+    # Not before the profile is loaded. This test never ends on the compiled path; trial would wait for 120 s.
+    from twisted.protocols.test.test_tls import TLSMemoryBIOTests
+
+    TLSMemoryBIOTests.test_errorWriting.timeout = 10  # type: ignore[attr-defined]
     loader = TestLoader()
     suite = TestSuite([loader.loadByName(module) for module in modules])
     result = TrialRunner(Recorder, workingDirectory=directory).run(suite)
@@ -92,7 +102,9 @@ def main(directory: str, modules: list[str]) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "uvloop":
         import uvloop
+        from twisted.protocols.tls import TLSMemoryBIOProtocol
 
+        from twisted_beastws.tls.records import attach
         from twisted_beastws.uvreactor import install
         from twisted_beastws.uvreactor.reactor import UvloopReactor
 
@@ -100,6 +112,8 @@ if __name__ == "__main__":
         kind: Any = UvloopReactor
         installed: Any = uvloop.new_event_loop()
         install(installed)
+        connect = TLSMemoryBIOProtocol.makeConnection
+        TLSMemoryBIOProtocol.makeConnection = connect_and_attach  # type: ignore[method-assign]
     else:
         new_loop, kind = asyncio.new_event_loop, AsyncioSelectorReactor
         installed = asyncio.new_event_loop()
