@@ -387,7 +387,7 @@ class TestSending:
         pair.exchange()
         below = pair.server.below = pair.server.tls.transport = Waiting()
         socket, producer = Socket(below), Producer()
-        send = pair.server.records.sender(socket.send, below, lambda: bool(below.waiting))
+        send = pair.server.records.sender(socket.send, lambda: bool(below.waiting), below)
         pair.server.tls.registerProducer(producer, True)
         return pair, send, socket, producer
 

@@ -70,7 +70,7 @@ cdef class Records:
     """
 
     cdef readonly object handle
-    cdef object _protocol, _socket_send, _below, _waits
+    cdef object _protocol, _socket_send, _waits, _paused
     cdef void *_ssl
     cdef void *_into
     cdef void *_from
@@ -194,23 +194,23 @@ cdef class Records:
     cdef bint _put_data(self, protocol, bytes records) except -1:
         if self._put(protocol, records):
             return True
-        if self._below is not None and protocol._producer is not None and not self._below.producerPaused:
+        if self._paused is not None and protocol._producer is not None and not self._paused.producerPaused:
             # The transport resumes its producer when it has nothing left.
-            self._below.producerPaused = True
+            self._paused.producerPaused = True
             protocol._producer.pauseProducing()
         return False
 
     # Sending.
 
-    def sender(self, send, below, waits):
+    def sender(self, send, waits, paused):
         """Return `send`.
 
         Args:
             send: The method of the socket below, to which all records go from now on while nothing waits.
-            below: The transport of that socket.
-            waits: Returns whether any bytes wait in that transport.
+            waits: Returns whether any bytes wait in the transport of that socket.
+            paused: That transport, if its ``producerPaused`` must be set when its producer is paused here.
         """
-        self._socket_send, self._below, self._waits, self._behind = send, below, waits, True
+        self._socket_send, self._waits, self._paused, self._behind = send, waits, paused, True
         return self.send
 
     def write_at_once(self, protocol):

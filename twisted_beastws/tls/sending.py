@@ -35,12 +35,14 @@ def encrypting_send(transport: Any) -> Callable[[bytes | memoryview], int] | Non
     records.write_at_once(protocol)
     gone_past = getattr(type(below), "ungathered_records", None)
     if gone_past is not None:
+        # It pauses its producer itself.
         send, waits = gone_past(below)
+        paused = None
     elif isinstance(below, FileDescriptor) and hasattr(below, "socket"):
-        send, waits = below.socket.send, partial(_waits, below)
+        send, waits, paused = below.socket.send, partial(_waits, below), below
     else:
         return None
-    encrypting: Callable[[bytes | memoryview], int] = records.sender(send, below, waits)
+    encrypting: Callable[[bytes | memoryview], int] = records.sender(send, waits, paused)
     return encrypting
 
 
