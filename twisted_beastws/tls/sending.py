@@ -1,43 +1,45 @@
-"""Sending through the compiled record path, past the transport's own write buffer while that is empty."""
+"""The compiled record path as transports and their users see it. pyOpenSSL is imported only for TLS."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-from twisted_beastws.tls.records import attach
+
+def use_records(protocol: Any) -> Any:
+    """Have a protocol use the compiled path, if it is Twisted's TLS; see `twisted_beastws.tls.records.attach`."""
+    twisteds = sys.modules.get("twisted.protocols.tls")
+    if twisteds is None or not isinstance(protocol, twisteds.TLSMemoryBIOProtocol):
+        return None
+    from twisted_beastws.tls.records import attach
+
+    return attach(protocol)
 
 
 def encrypting_send(transport: Any) -> Callable[[bytes | memoryview], int] | None:
     """Have a TLS transport use the compiled path, and return a function to send with, or None.
 
-    The caller registers with the transport as its push producer. It is paused when the socket did not take all of what
-    it sent, and resumed when that is gone.
+    The caller registers with the transport as its push producer. It is paused when the socket did not take all of the
+    data that it sent, and resumed when that has left.
 
     Args:
         transport: A TLS transport of Twisted's, or a socket's transport on which TLS was started.
     """
-    protocol: Any = transport
-    below: Any = transport
-    if isinstance(transport, TLSMemoryBIOProtocol):
-        below = transport.transport
-    else:
-        protocol = getattr(transport, "protocol", None)
-        if not getattr(transport, "TLS", False) or not isinstance(protocol, TLSMemoryBIOProtocol):
-            return None
-    records = attach(protocol)
+    started = getattr(transport, "protocol", None) if getattr(transport, "TLS", False) else None
+    records = use_records(transport if started is None else started)
     if records is None:
         return None
-    records.write_at_once(protocol)
+    below = transport.transport if started is None else transport
+    records.write_at_once(transport if started is None else started)
     gone_past = getattr(type(below), "ungathered_records", None)
+    paused = None
     if gone_past is not None:
         # It pauses its producer itself.
         send, waits = gone_past(below)
-        paused = None
     elif isinstance(below, FileDescriptor) and hasattr(below, "socket"):
         send, waits, paused = below.socket.send, partial(_waits, below), below
     else:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import error, interfaces
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python import log
 from twisted.python.context import theContextTracker
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
-from twisted_beastws.tls.records import attach
+from twisted_beastws.tls.sending import use_records
 from twisted_beastws.uvreactor.handle import ConnectionSocket
 from twisted_beastws.uvreactor.held import Held
 from twisted_beastws.uvreactor.names import ip_address
@@ -107,8 +106,7 @@ class NativeConnection(asyncio.Protocol):
         writer.begin_chunk()
         try:
             protocol.makeConnection(self)
-            if isinstance(protocol, TLSMemoryBIOProtocol):
-                attach(protocol)
+            use_records(protocol)
         except BaseException:
             self._failed()
         writer.end_chunk()
@@ -367,7 +365,7 @@ class NativeConnection(asyncio.Protocol):
         self.TLS = True
         directlyProvides(self, interfaces.ISSLTransport)
         layer.makeConnection(BelowTLS(self, self._writer))
-        attach(layer)
+        use_records(layer)
         if producer is not None:
             self.registerProducer(producer, streaming)
 
