@@ -388,6 +388,33 @@ class TestTLS:
             await one.stop()
 
     @pytest_twisted.ensureDeferred
+    async def test_an_authority_and_a_client_certificate_in_the_url_are_used(
+        self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
+    ) -> None:
+        server, client, authority = (tmp_path / f"{name}.pem" for name in ("server", "client", "authority"))
+        server.write_bytes(pki.Server("localhost", signer=pki.root()).pem())
+        client.write_bytes(pki.Server("client", signer=pki.root()).pem())
+        authority.write_bytes(pki.root_pem())
+        files = ["--tls-cert-file", str(server), "--tls-key-file", str(server), "--tls-ca-cert-file", str(authority)]
+        with redis_running(tmp_path, *files, "--tls-port", "0", "--tls-auth-clients", "yes") as redis:
+            redis.ask(f"CONFIG SET port 0 tls-port {redis.port}")
+            one = hub(f"rediss://localhost:{redis.port}?ca={authority}&cert={client}")
+            await until(lambda: one.ready)
+            assert await one.publish("a", "hello")
+            without = hub(f"rediss://localhost:{redis.port}?ca={authority}")
+            await until(lambda: any("requires a client certificate" in line for line in lines))
+            assert not without.ready
+            await gatherResults([one.stop(), without.stop()])
+
+    def test_a_file_that_cannot_be_used_is_named_at_once(self, tmp_path: Path) -> None:
+        empty = tmp_path / "empty.pem"
+        empty.write_text("")
+        with pytest.raises(ValueError, match=r"the URL's ca=/nowhere: No such file"):
+            RedisBackplane("rediss://h?ca=/nowhere")
+        with pytest.raises(ValueError, match=rf"the URL's cert={empty}: there is no certificate in it"):
+            RedisBackplane(f"rediss://h?cert={empty}")
+
+    @pytest_twisted.ensureDeferred
     async def test_redis_without_tls_is_told_of(
         self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
     ) -> None:

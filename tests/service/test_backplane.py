@@ -185,6 +185,10 @@ class TestOption:
         assert told.startswith("--backplane: the URL")
         assert "secret" not in told
 
+    def test_a_file_that_cannot_be_read_gets_one_line(self) -> None:
+        told = refusal("--backplane=rediss://:secret@h?ca=/nowhere")
+        assert told == "--backplane: the URL's ca=/nowhere: No such file or directory"
+
     def test_so_does_the_want_of_its_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(option_values, "find_spec", lambda name: None)
         told = refusal("--backplane=redis://h")

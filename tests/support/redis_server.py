@@ -84,3 +84,27 @@ def redis_running(directory: Path, *options: str) -> Iterator[RedisServer]:
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def sentinel_running(directory: Path, primary: int, *lines: str) -> Iterator[int]:
+    """A Sentinel that alone decides on a failover of the primary on a port, called ``rooms``; yields its port."""
+    port = free_port()
+    configuration = directory / "sentinel.conf"
+    configured = [
+        f"port {port}",
+        "bind 127.0.0.1",
+        f"dir {directory}",
+        f"sentinel monitor rooms 127.0.0.1 {primary} 1",
+        "sentinel down-after-milliseconds rooms 300",
+        "sentinel failover-timeout rooms 2000",
+        *lines,
+    ]
+    configuration.write_text("\n".join(configured) + "\n")
+    command = ["redis-server", str(configuration), "--sentinel"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        yield port
+    finally:
+        process.kill()
+        process.wait()

@@ -49,7 +49,7 @@ from twisted_beastws.hub.backplane import (
     key_of,
     order_of,
 )
-from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy, Trouble, why_lost
+from twisted_beastws.hub.redis_errors import LinkLost, NotReplicated, Refused, Remedy, Trouble, why_lost
 from twisted_beastws.hub.redis_interfaces import RedisCommands
 from twisted_beastws.hub.redis_messages import decode, encode, people_of
 from twisted_beastws.hub.redis_names import Names
@@ -119,6 +119,7 @@ class RedisBackplane:
         reactor: IReactorTime | None = None,
     ) -> None:
         self.url = RedisURL.parse(url)
+        self.url.check_files()
         if not _PREFIX.fullmatch(prefix):
             raise ValueError(f"RedisBackplane(prefix={prefix!r}): must be 1 to 64 printable ASCII characters")
         if not 0 < max_room_history <= max_history:
@@ -492,6 +493,8 @@ class RedisBackplane:
             if reader is not None and own is not None:
                 if answer.check(Refused) and ref is None:
                     own.failed = True
+                elif answer.check(NotReplicated):
+                    own.taken = True
                 elif answer.check(Refused) or not kept:
                     del reader.own[message.number]
                 reader.deliver_failed()
@@ -513,6 +516,8 @@ class RedisBackplane:
             told = "only the members here have" if here else "nobody has"
             return PublishError(f"{why.trouble.told}: {told} the message", here)
         self.failures["unknown"] += 1
+        if isinstance(why, NotReplicated):
+            return PublishUnknown(f"{why}: whether it outlives a failover is not known", False)
         reason = "the connection to the backplane was lost: whether it took the message is not known"
         return PublishUnknown(reason, False)
 

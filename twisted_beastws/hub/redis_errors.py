@@ -144,6 +144,10 @@ class Refused(Exception):
         self.trouble = trouble_of(text) if trouble is None else trouble
 
 
+class NotReplicated(Exception):
+    """Redis took a message, and too few replicas confirmed it in time."""
+
+
 class LinkLost(Exception):
     """The connections ended, or a command's answer did not come in time."""
 

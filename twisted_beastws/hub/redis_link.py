@@ -8,15 +8,15 @@ from itertools import islice
 from secrets import randbelow, token_hex
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
 from twisted_beastws.hub import redis_scripts as scripts
-from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy
+from twisted_beastws.hub.redis_endpoint import primary_of, redis_endpoint
+from twisted_beastws.hub.redis_errors import LinkLost, NotReplicated, Refused, Remedy
 from twisted_beastws.hub.redis_interfaces import LinkUser
 from twisted_beastws.hub.redis_protocol import RedisConnection, Subscriber
 from twisted_beastws.hub.redis_scripts import Page, Part, Swept, Taken, Verified
@@ -35,6 +35,9 @@ REPLY_TIMEOUT = 5.0
 
 STOP_TIMEOUT = 1.0
 """Seconds for the last reply at the end."""
+
+REPLICA_TIMEOUT = 1.0
+"""Seconds for the replicas to confirm a message, with ``min_replicas``."""
 
 BEAT = 10.0
 """Seconds between two signs of life, which keep our members' names, too."""
@@ -149,7 +152,19 @@ class RedisLink:
         limits = (self._channel(room), keep, name, *self._budgets, randbelow(scripts.SALT), ref, self._key("history:"))
         hub = (self._hub_name, self._channel(None))
         answer = self._evaluate(scripts.PUBLISH, keys, known, token_hex(4), payload, *limits, *hub)
-        return answer.addCallback(scripts.taken_of)
+        taken = answer.addCallback(scripts.taken_of)
+        if not self._url.min_replicas:
+            return taken
+        replicas = self._execute("WAIT", self._url.min_replicas, int(REPLICA_TIMEOUT * 1000))
+        # The replies come in this order.
+        both = gatherResults([taken, replicas], consumeErrors=True)
+        return both.addCallbacks(self._replicated, lambda failure: failure.value.subFailure)
+
+    def _replicated(self, answers: list[Any]) -> Taken:
+        taken, replicas = answers
+        if replicas < self._url.min_replicas:
+            raise NotReplicated(f"{replicas} of {self._url.min_replicas} replicas have the message")
+        return cast(Taken, taken)
 
     def read(self, known: str, room: str, after: str, count: int, size: int) -> Deferred[Part]:
         """At most ``count`` entries behind ``after``, of not much more than ``size`` bytes."""
@@ -255,8 +270,10 @@ class RedisLink:
         return next(filter(None, reasons), error) if isinstance(error, LinkLost) else error
 
     async def _connect(self) -> None:
-        self._commands = await self._connected(RedisConnection(self._url, self._reactor, REPLY_TIMEOUT))
-        subscriber = Subscriber(self._url, self._reactor, REPLY_TIMEOUT, self._published)
+        # Both connections go to the same server, whatever the Sentinels say meanwhile.
+        url = await primary_of(self._url, self._ask_sentinel)
+        self._commands = await self._connected(RedisConnection(url, self._reactor, REPLY_TIMEOUT))
+        subscriber = Subscriber(url, self._reactor, REPLY_TIMEOUT, self._published)
         self._subscriber = await self._connected(subscriber)
         if self._paused:
             self.pause()
@@ -264,8 +281,16 @@ class RedisLink:
         self._was_linked = True
         self._beating.start(BEAT, now=True).addErrback(_ignored)
 
+    async def _ask_sentinel(self, url: RedisURL, service: str) -> Any:
+        sentinel = await self._connected(RedisConnection(url, self._reactor, REPLY_TIMEOUT))
+        try:
+            return await sentinel.execute("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
+        finally:
+            sentinel.drop()
+
     async def _connected(self, connection: AConnection) -> AConnection:
-        connecting = _endpoint(self._url, self._reactor).connect(Single(connection))
+        endpoint = redis_endpoint(connection.url, self._reactor, CONNECT_TIMEOUT)
+        connecting = endpoint.connect(Single(connection))
         # The endpoint's own timeout does not bound a TLS handshake.
         await connecting.addTimeout(CONNECT_TIMEOUT, self._reactor)
         try:
@@ -332,17 +357,6 @@ class Single(Factory):
 def backoff(failures: int) -> float:
     """Seconds to wait after so many failures in a row."""
     return min(10.0, 0.25 * 1.7 ** min(failures - 1, 10)) * random.uniform(0.8, 1.2)
-
-
-def _endpoint(url: RedisURL, reactor: IReactorTime) -> IStreamClientEndpoint:
-    if url.path:
-        return cast(IStreamClientEndpoint, UNIXClientEndpoint(reactor, url.path, timeout=CONNECT_TIMEOUT))
-    endpoint = cast(IStreamClientEndpoint, HostnameEndpoint(reactor, url.host, url.port, timeout=CONNECT_TIMEOUT))
-    if not url.tls:
-        return endpoint
-    from twisted_beastws.tls.endpoint import tls_endpoint
-
-    return tls_endpoint(endpoint, url.host)
 
 
 def _when(*several: Deferred[BaseException]) -> Deferred[BaseException]:

@@ -43,6 +43,7 @@ class RedisConnection(RedisProtocol):  # type: ignore[misc,unused-ignore]
             dbid=url.database or None,
         )
         self.factory = self
+        self.url = url
         self.ready: Deferred[RedisConnection] = Deferred()
         self.gone: Deferred[BaseException] = Deferred()
         self.ended: BaseException | None = None

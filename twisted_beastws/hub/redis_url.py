@@ -1,22 +1,39 @@
-"""Where a Redis is, as a URL says it."""
+"""`RedisURL`: the address of a Redis, of the primary that Sentinels know, and the settings of its connections."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from urllib.parse import parse_qs, unquote, urlsplit
+from dataclasses import dataclass, field, replace
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 FORMS = (
-    "redis://[[user]:password@]host[:port][/database], rediss://... for TLS, or unix:///path/to/socket[?db=database]"
+    "redis://[[user]:password@]host[:port][/database], rediss://... for TLS, "
+    "redis+sentinel://[[user]:password@]host[:port],host[:port]/service[/database], "
+    "or unix:///path/to/socket[?db=database]"
 )
+
+SENTINEL_PORT = 26379
+
+_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
+_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:,@/]+)(:(?P<port>[0-9]{1,5}))?")
 
 
 @dataclass(frozen=True)
 class RedisURL:
-    """A Redis' address, and who we are there.
+    """The address of a Redis.
 
-    host, port: where it is, or path: its UNIX socket. tls: the host is spoken to over TLS, its certificate verified.
-    database: the number of the one that is used.
+    Attributes:
+        host, port: the server's.
+        path: its UNIX socket, instead of them.
+        tls: the connection uses TLS, and the server's certificate is verified.
+        database: the number of the database.
+        username, password: the Redis user.
+        authorities: a file of the authorities that may sign the server's certificate; None is the platform's.
+        certificate: a file with the client's key and certificate.
+        min_replicas: replicas that must have a message before it counts as accepted.
+        sentinels: hosts and ports of Sentinels, which know the primary's address.
+        service: the name under which the Sentinels know it.
+        sentinel_password: the Sentinels' own password.
     """
 
     host: str = ""
@@ -26,37 +43,122 @@ class RedisURL:
     database: int = 0
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    authorities: str | None = None
+    certificate: str | None = None
+    min_replicas: int = 0
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+    sentinel_password: str | None = field(default=None, repr=False)
 
     @classmethod
     def parse(cls, url: str) -> RedisURL:
-        """Read a URL. Raises ``ValueError``, whose text is one line without the password."""
+        """Read a URL.
+
+        Raises:
+            ValueError: it is none. The text is one line without a password.
+        """
         try:
             parts = urlsplit(url)
-            port = parts.port or 6379
         except ValueError:
-            raise ValueError(f"the URL is none: give {FORMS}") from None
-        username = unquote(parts.username or "") or None
-        password = unquote(parts.password or "") or None
+            raise _refusal() from None
+        if parts.fragment:
+            raise ValueError(f"the URL has a part that means nothing here: give {FORMS}")
+        login, _, hosts = parts.netloc.rpartition("@")
+        user, _, word = login.partition(":")
+        username, password = unquote(user) or None, unquote(word) or None
         if username is not None and password is None:
             raise ValueError("the URL has a user without a password: give redis://user:password@host")
-        if parts.fragment or (parts.query and parts.scheme != "unix"):
-            raise ValueError(f"the URL has a part that means nothing here: give {FORMS}")
-        if parts.scheme in ("redis", "rediss") and parts.hostname:
-            database = _database(parts.path.removeprefix("/"))
-            tls = parts.scheme == "rediss"
-            return cls(parts.hostname, port, tls=tls, database=database, username=username, password=password)
-        if parts.scheme == "unix" and parts.path not in ("", "/") and not parts.hostname:
-            queried = parse_qs(parts.query, keep_blank_values=True)
-            database = _database(queried.pop("db", [""])[-1])
-            if not queried:
-                return cls(path=unquote(parts.path), database=database, username=username, password=password)
-        raise ValueError(f"the URL is none of a Redis: give {FORMS}")
+        found = replace(_location(parts, hosts), username=username, password=password)
+        return _with_settings(found, parts)
+
+    def at(self, host: str, port: int) -> RedisURL:
+        """Return the address of the primary that the Sentinels named."""
+        return replace(self, host=host, port=port, sentinels=())
+
+    def sentinel(self, host: str, port: int) -> RedisURL:
+        """Return the address of one Sentinel."""
+        password = self.sentinel_password
+        return replace(self, host=host, port=port, database=0, username=None, password=password, sentinels=())
+
+    def check_files(self) -> None:
+        """Raise ``ValueError`` if a file of the URL cannot be used."""
+        if self.authorities is None and self.certificate is None:
+            return
+        from twisted_beastws.tls.pem import read_authorities, read_identity
+
+        for setting, path, read in (
+            ("ca", self.authorities, read_authorities),
+            ("cert", self.certificate, read_identity),
+        ):
+            try:
+                if path is not None:
+                    read(path)
+            except OSError as error:
+                raise ValueError(f"the URL's {setting}={path}: {error.strerror}") from None
+            except ValueError as error:
+                raise ValueError(f"the URL's {setting}={path}: {error}") from None
 
     def __str__(self) -> str:
         if self.path:
             return f"unix://{self.path}?db={self.database}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"redis{'s' if self.tls else ''}://{host}:{self.port}/{self.database}"
+        scheme = "rediss" if self.tls else "redis"
+        if self.sentinels:
+            hosts = ",".join(_address(host, port) for host, port in self.sentinels)
+            return f"{scheme}+sentinel://{hosts}/{self.service}/{self.database}"
+        return f"{scheme}://{_address(self.host, self.port)}/{self.database}"
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _refusal() -> ValueError:
+    return ValueError(f"the URL is none of a Redis: give {FORMS}")
+
+
+def _location(parts: SplitResult, hosts: str) -> RedisURL:
+    if parts.scheme == "unix" and not hosts and parts.path not in ("", "/"):
+        return RedisURL(path=unquote(parts.path))
+    if parts.scheme not in _SCHEMES or not hosts:
+        raise _refusal()
+    tls, path = parts.scheme.startswith("rediss"), parts.path.removeprefix("/")
+    if not parts.scheme.endswith("+sentinel"):
+        ((host, port),) = _hosts(hosts, 6379, most=1)
+        return RedisURL(host, port, tls=tls, database=_database(path))
+    service, _, database = path.partition("/")
+    if not service:
+        raise ValueError("the URL names no service: give redis+sentinel://host/service")
+    sentinels = _hosts(hosts, SENTINEL_PORT, most=16)
+    return RedisURL(tls=tls, database=_database(database), sentinels=sentinels, service=unquote(service))
+
+
+def _hosts(text: str, port: int, most: int) -> tuple[tuple[str, int], ...]:
+    found = [_HOST.fullmatch(each) for each in text.split(",")]
+    hosts = tuple((each["host"].strip("[]").lower(), int(each["port"] or port)) for each in found if each is not None)
+    if len(hosts) != len(found) or len(hosts) > most or not all(0 < number < 65536 for _, number in hosts):
+        raise _refusal()
+    return hosts
+
+
+def _with_settings(url: RedisURL, parts: SplitResult) -> RedisURL:
+    """Read the part after the question mark."""
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name == "db" and url.path:
+            url = replace(url, database=_database(value))
+        elif name == "min_replicas" and re.fullmatch("[0-9]", value):
+            url = replace(url, min_replicas=int(value))
+        elif name == "ca" and url.tls and value:
+            url = replace(url, authorities=value)
+        elif name == "cert" and url.tls and value:
+            url = replace(url, certificate=value)
+        elif name == "sentinel_password" and url.sentinels and value:
+            url = replace(url, sentinel_password=value)
+        else:
+            raise ValueError(f"the URL's {name}= means nothing here, or not with this value: {_SETTINGS}")
+    return url
+
+
+_SETTINGS = "db (unix:), ca and cert (rediss:), sentinel_password (+sentinel:), min_replicas (0 to 9)"
 
 
 def _database(text: str) -> int:

@@ -131,7 +131,7 @@ def backplane(text: str) -> str:
     # What was given may hold a password.
     try:
         url = read_secret(text)
-        RedisURL.parse(url)
+        RedisURL.parse(url).check_files()
     except ValueError as error:
         raise UsageError(f"--backplane: {error}") from None
     if find_spec("txredisapi") is None:
