@@ -903,7 +903,7 @@ class TestRedirects:
         async with serving(secure=True) as url:
             script = Script(redirecting(url.replace("wss", "https")))
             async with script.listening() as port:
-                ws = await dial(port, tls=trusting())
+                ws = await dial(port, tls=trusting)
                 assert ws.state is State.OPEN
                 await ws.close()
 

@@ -126,9 +126,10 @@ class WebSocketClientEndpoint:
     endpoint: to be connected to in place of the URL's host and port; TLS is spoken over it for ``wss:``. A redirect to
         another origin is not followed then, for the new connection would bypass it.
     headers: more fields of the request. decorator: gets the `Request` before each attempt; may be a coroutine function.
-    tls: ``IOpenSSLClientConnectionCreator`` in place of one that trusts the platform's authorities; or a function of
-        the host's name that gives one, for redirects may lead to another host. The certificate must be valid for the
-        URL's host in any case, except for a `twisted_beastws.tls.unverified.UnverifiedTLS`.
+    tls: ``IOpenSSLClientConnectionCreator`` in place of one that trusts the platform's authorities. It may have a
+        client's certificate, so a redirect to another origin is not followed then. Or a function that makes one of the
+        host's name, which may differ after a redirect. The server's certificate must be valid for the URL's host in any
+        case, except for a `twisted_beastws.tls.unverified.UnverifiedTLS`.
     proxy: a proxy to connect through: ``http://user:password@host:port``, ``https://...`` or ``socks5://...``;
         ``"env"`` reads ``https_proxy``, ``http_proxy`` (for ``ws:``), ``all_proxy``, ``no_proxy`` at each connection.
     max_redirects: followed at most; away from TLS never. To another origin go no subprotocols, and of ``headers`` only
@@ -221,12 +222,18 @@ class WebSocketClientEndpoint:
                 target = _redirected(url, error.response) if self._max_redirects else None
                 if target is None:
                     raise
-                if not redirects or (url.secure and not target.secure) or self._leaves_endpoint(target):
+                if not redirects or (url.secure and not target.secure) or self._is_out_of_reach(target):
                     raise TooManyRedirects(error.response) from None
             url, redirects = target, redirects - 1
 
-    def _leaves_endpoint(self, target: WebSocketURL) -> bool:
-        return self._endpoint is not None and target.origin != self._url.origin
+    def _is_out_of_reach(self, target: WebSocketURL) -> bool:
+        """Return whether a redirect leads out of the given endpoint, or shows another origin the given TLS identity."""
+        if target.origin == self._url.origin:
+            return False
+        fixed_tls = self._tls is not None and not callable(self._tls)
+        # The options may have been meant for the encrypted port of the same host.
+        encrypts = not self._url.secure and target.host == self._url.host
+        return self._endpoint is not None or (fixed_tls and target.secure and not encrypts)
 
     async def _attempt(self, url: WebSocketURL, factory: IProtocolFactory) -> IProtocol:
         settings = self._settings
