@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, optionsForClientTLS
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from twisted_beastws import (
     Hub,
@@ -249,6 +249,10 @@ class TestTwistedWeb:
                 assert client.recv(PATIENCE) == "hello"
             with talking(port, "/rooms/tea") as client:
                 assert client.recv(PATIENCE) == "This is tea."
+            # running() fails if the log has a traceback.
+            assert get(port, "/rooms/tea")[0] == 426
+            with pytest.raises(InvalidStatus), talking(port, "/rooms/tea", origin="https://elsewhere.example"):
+                pass
 
 
 class TestAuthentication:
