@@ -55,10 +55,12 @@ COLLIDING = sorted(
     if name not in BASE and not name.startswith("__") and name != "_websocket_connection"
 )
 
+REPLACEABLE = ("serve", "log", "send_json", "receive_json")
+
 OURS = sorted(
     name
     for name in vars(WebSocketProtocol)
-    if name.islower() and not name.startswith("__") and name not in (*HOOKS, "serve", "log", "write", "transport")
+    if name.islower() and not name.startswith("__") and name not in (*HOOKS, *REPLACEABLE, "write", "transport")
 )
 
 

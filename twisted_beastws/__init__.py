@@ -18,6 +18,7 @@ from twisted_beastws.errors import (
     UpgradeDeclined,
     WebSocketError,
 )
+from twisted_beastws.json_codec import JSON, InvalidMessage
 from twisted_beastws.options import Deflate, Limits, Origins, Role, Timeouts
 from twisted_beastws.protocol import State, WebSocketProtocol
 from twisted_beastws.server.factory import WebSocketServerFactory
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCELERATED",
+    "JSON",
     "ASGIFactory",
     "BufferFull",
     "CloseCode",
@@ -49,6 +51,7 @@ __all__ = [
     "HandshakeError",
     "Headers",
     "Hub",
+    "InvalidMessage",
     "Limits",
     "LocalError",
     "MemoryBudget",

@@ -25,8 +25,9 @@ from twisted_beastws.connection.serving import AcceptLoop
 from twisted_beastws.connection.state import State
 from twisted_beastws.connection.streaming import MessageWriter, check_opcode, each, streamed_message
 from twisted_beastws.connection.takeover import WebConnection
-from twisted_beastws.errors import LocalError
+from twisted_beastws.errors import ConnectionClosed, LocalError
 from twisted_beastws.hook_names import HOOKS, lookalikes
+from twisted_beastws.json_codec import InvalidMessage, codec_of
 from twisted_beastws.options import (
     Decorator,
     Deflate,
@@ -311,6 +312,28 @@ class WebSocketProtocol(Protocol):
             payload = text.encode() if isinstance(text, str) else as_bytes(text, "send_text() takes str or bytes")
             self._websocket_connection.require_session().sender.send_message(FIN_TEXT, payload, compress)
 
+    def send_json(self, message: Any, *, compress: bool | None = None) -> None:
+        """Send a message as JSON, encoded by the class's ``codec`` (see `JSON`). As `send` otherwise.
+
+        Raises:
+            TypeError, ValueError: The message cannot be encoded.
+        """
+        self.send_text(codec_of(self).encode(message), compress=compress)
+
+    async def receive_json(self) -> Any:
+        """Receive a message, and decode it by the class's ``codec`` (see `JSON`). As `receive` otherwise.
+
+        Raises:
+            ConnectionClosed: The connection has ended, or the message is not valid: then it closes with the code of the
+                codec.
+        """
+        message, codec = await self.receive(), codec_of(self)
+        try:
+            return codec.decode(message)
+        except InvalidMessage as error:
+            codec.refuse(self, error)
+            raise ConnectionClosed(cast("CloseReason", self.close_reason)) from error
+
     def send_binary(self, data: bytes, *, compress: bool | None = None) -> None:
         """Send a binary message. As `send` otherwise."""
         if not isinstance(data, bytes):
@@ -567,10 +590,12 @@ def share(protocol: WebSocketProtocol, connection: Connection) -> None:
 
 
 _TWISTEDS = frozenset((*dir(Protocol), "write"))
+# The library does not call these itself, or it calls them so that a subclass can override them.
+_REPLACEABLE = ("serve", "log", "send_json", "receive_json")
 _OURS = frozenset(
     name
     for name in (*vars(WebSocketProtocol), "_websocket_connection")
-    if name.islower() and not name.startswith("__") and name not in _TWISTEDS and name not in (*HOOKS, "serve", "log")
+    if name.islower() and not name.startswith("__") and name not in _TWISTEDS and name not in (*HOOKS, *_REPLACEABLE)
 )
 """The names that a subclass may not have for anything else."""
 

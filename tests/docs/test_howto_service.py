@@ -121,7 +121,7 @@ def test_parts_of_the_service(tmp_path: Path) -> None:
 
 
 class TestJson:
-    calculator, prices, inbox = listings("howto/json")
+    calculator, typed, models, prices, inbox = listings("howto/json")
 
     def test_answers_have_the_id(self) -> None:
         pair = connected_pair(defined(self.calculator)["Calculator"])
@@ -137,6 +137,22 @@ class TestJson:
         pair.client.send(text)
         pair.flush()
         assert pair.client.close_reason.code == 1008
+
+    def test_typed_messages_are_checked(self) -> None:
+        pair = connected_pair(defined(self.typed)["Game"])
+        pair.client.send_json({"type": "move", "x": 1, "y": 2})
+        pair.client.send_json({"type": "move", "x": "left"})
+        pair.flush()
+        assert json.loads(pair.client.receive().result) == {"type": "move", "x": 2, "y": 2}
+        assert pair.client.close_reason.code == 1007
+
+    def test_models_are_converted(self) -> None:
+        pair = connected_pair(defined(self.models)["Chat"])
+        pair.client.send_json({"text": "hello"})
+        pair.client.send_json({})
+        pair.flush()
+        assert json.loads(pair.client.receive().result) == {"text": "hello"}
+        assert pair.client.close_reason.code == 1007
 
     def test_a_price_reaches_all(self) -> None:
         names = defined(self.prices)

@@ -7,6 +7,7 @@ no annotations.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -18,6 +19,8 @@ from twisted.web.server import NOT_DONE_YET
 
 from twisted_beastws import (
     ACCELERATED,
+    JSON,
+    ASGIFactory,
     BufferFull,
     CloseCode,
     CloseReason,
@@ -27,6 +30,7 @@ from twisted_beastws import (
     HandshakeError,
     Headers,
     Hub,
+    InvalidMessage,
     Limits,
     LocalError,
     MemoryBudget,
@@ -38,6 +42,7 @@ from twisted_beastws import (
     Request,
     Response,
     Role,
+    Router,
     State,
     Timeouts,
     UpgradeDeclined,
@@ -195,6 +200,26 @@ async def parts() -> AsyncIterator[str]:
     yield "one"
 
 
+@dataclass
+class Said:
+    text: str
+
+
+def said(value: Any) -> Said:
+    return Said(str(value))
+
+
+class Typed(WebSocketProtocol):
+    codec = JSON(Said)
+    other = JSON(convert=said, dump=asdict, code=4000)
+    plain = JSON()
+
+    def json_received(self, message: Said) -> None:
+        text: str = self.codec.decode("{}").text
+        more: str = self.other.decode(b"{}").text
+        self.send_json(Said(text + more))
+
+
 class Client(WebSocketProtocol):
     seen: int = 0
 
@@ -237,6 +262,18 @@ async def by_hand(endpoint: Any) -> None:
     response: Response = await ws.handshake("localhost", "/chat")
     request: Request = Request.parse(b"GET / HTTP/1.1\r\n\r\n")
     print(response.status, request.path)
+
+
+def routed(resource: Resource) -> tuple[WebSocketServerFactory, WebSocketServerFactory]:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+
+    try:
+        Typed.codec.decode("{")
+    except InvalidMessage as error:
+        print(error)
+    router = Router({"/chat/{room}": Client, "/feed": handler, "/own": server()}, default=resource)
+    return WebSocketServerFactory(router), ASGIFactory(application, root_path="/app", limits=Limits())
 
 
 def service(reactor: Any) -> None:

@@ -23,7 +23,7 @@ from twisted_beastws.wire.handshake import failure
 from twisted_beastws.wire.http import Request, Response
 
 if TYPE_CHECKING:
-    from twisted.web.resource import IResource
+    from twisted.web.resource import IResource, Resource
 
 Target = Callable[[], WebSocketProtocol] | Handler | WebSocketServerFactory
 """What a path leads to: a `WebSocketProtocol` class, a coroutine function or a factory."""
@@ -103,7 +103,7 @@ class Router:
         TypeError: A target cannot serve.
     """
 
-    def __init__(self, routes: Mapping[str, Target], default: Target | IResource | None = None) -> None:
+    def __init__(self, routes: Mapping[str, Target], default: Target | IResource | Resource | None = None) -> None:
         if not isinstance(routes, Mapping):
             raise TypeError(f'Router(routes): give a mapping such as {{"/chat": Chat}}, not {kind_of(routes)}')
         made = [Route(template, target) for template, target in routes.items()]
@@ -211,7 +211,7 @@ def is_resource(value: object) -> bool:
     """Whether a default is a twisted.web resource."""
     if isclass(value) or not hasattr(value, "render"):
         return False
-    from twisted.web.resource import IResource
+    from twisted.web.resource import IResource, Resource
 
     return bool(IResource.providedBy(value))
 
