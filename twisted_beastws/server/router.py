@@ -211,7 +211,7 @@ def is_resource(value: object) -> bool:
     """Whether a default is a twisted.web resource."""
     if isclass(value) or not hasattr(value, "render"):
         return False
-    from twisted.web.resource import IResource, Resource
+    from twisted.web.resource import IResource
 
     return bool(IResource.providedBy(value))
 
