@@ -181,7 +181,7 @@ class Tab:
 PUPPETS = """
 window.sockets = [];
 window.WebSocket = class {
-    constructor(address) { this.address = address; this.sent = []; sockets.push(this); }
+    constructor(address, subprotocols) { Object.assign(this, {address, subprotocols, sent: []}); sockets.push(this); }
     get room() { return decodeURIComponent(new URL(this.address).pathname.slice("/chat/".length)); }
     get(event) { this.onmessage?.({data: JSON.stringify(event)}); }
     open(more) {

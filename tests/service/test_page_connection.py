@@ -7,7 +7,7 @@ import re
 import signal
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -250,7 +250,7 @@ class TestRefusal:
         ("status", "body", "state", "words"),
         [
             (401, "", "closed", "The server does not accept your login. Reload the page to log in again."),
-            (403, "not you", "closed", "The server refuses this browser: not you"),
+            (403, "not you", "closed", "The server refuses the connection: not you"),
             (404, "", "closed", "There cannot be a room with this name."),
             (426, "", "waiting", "Disconnected. The server answers, but refuses the connection."),
             (503, "", "waiting", "The server is too busy."),
@@ -297,6 +297,39 @@ class TestRefusal:
             tab.await_state("closed")
             assert tab.status == "The server does not accept your login. Reload the page to log in again."
             assert tab.get("retry", "innerText") == "Reload the page"
+
+
+class TestTokens:
+    CHALLENGE: ClassVar = {"WWW-Authenticate": 'Bearer realm="twisted_beastws"'}
+
+    def test_page_asks_for_a_token_and_sends_it_as_a_subprotocol(self, nameless: Puppet) -> None:
+        nameless.refuse(401, "there is no token", self.CHALLENGE)
+        assert nameless.status == "The server asks for an access token."
+        assert (nameless.get("grant", "hidden"), nameless.get("introduce", "hidden")) == (False, True)
+        nameless.run("document.getElementById('token').focus()")
+        nameless.press("a token", ENTER)
+        assert nameless.get("token-problem", "innerText") == "This is no access token: it has other characters."
+        nameless.run("document.getElementById('token').value = ''")
+        nameless.press("aaa.bbb-_.ccc", ENTER)
+        assert nameless.run("return sockets.at(-1).subprotocols") == ["chat.v1+json", "access_token", "aaa.bbb-_.ccc"]
+        nameless.open(name="ann", user="ann", write=False)
+        assert nameless.get("grant", "hidden") and nameless.get("say", "hidden")
+        assert not nameless.get("read-only", "hidden")
+        assert nameless.run("return localStorage['chat.token'] ?? null") is None, "a token is for this tab alone"
+
+    def test_page_says_that_the_token_is_wrong_or_expired(self, nameless: Puppet) -> None:
+        nameless.refuse(401, "there is no token", self.CHALLENGE)
+        nameless.run("document.getElementById('token').focus()")
+        nameless.press("aaa.bbb.ccc", ENTER)
+        nameless.refuse(401, "the signature is wrong", self.CHALLENGE)
+        assert nameless.get("token-problem", "innerText") == (
+            "The server does not accept this token: the signature is wrong."
+        )
+        nameless.press("aaa.bbb.ddd", ENTER)
+        nameless.open(name="ann", user="ann")
+        nameless.lose(4401, "the token has expired")
+        assert nameless.state == "closed" and not nameless.get("grant", "hidden")
+        assert nameless.get("token-problem", "innerText") == ("The server ended the connection: the token has expired.")
 
 
 class TestWorkers:

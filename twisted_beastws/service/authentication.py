@@ -6,9 +6,9 @@ import os
 import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from hmac import compare_digest
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from cryptography.x509.oid import NameOID
 from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
@@ -167,6 +167,13 @@ class Checkers:
         return _unauthorized(request)
 
     @staticmethod
+    def challenge(request: Request) -> str:
+        """Return the challenge of a 401."""
+        # A browser asks the user for a password at a Basic challenge, even if a script made the request and only wants
+        # the status. RFC 9110 §11.6.1 requires a challenge; browsers ignore this scheme.
+        return f"X-{CHALLENGE}" if request.headers.hasHeader(b"X-Requested-With") else CHALLENGE
+
+    @staticmethod
     def _count(protocol: WebSocketProtocol) -> None:
         server = connection_of(protocol).server
         if server is not None:
@@ -220,11 +227,7 @@ def _log_refusal(protocol: WebSocketProtocol, status: int, why: str) -> None:
 
 
 def _unauthorized(request: Request) -> Response:
-    # A browser asks the user for a password at a Basic challenge, even if a script made the request and only wants the
-    # status. RFC 9110 §11.6.1 requires a challenge; browsers ignore this scheme.
-    is_script = request.headers.hasHeader(b"X-Requested-With")
-    challenge = f"X-{CHALLENGE}" if is_script else CHALLENGE
-    return Response(401, headers=Headers({"WWW-Authenticate": [challenge]}), body=UNAUTHORIZED)
+    return Response(401, headers=Headers({"WWW-Authenticate": [Checkers.challenge(request)]}), body=UNAUTHORIZED)
 
 
 def _come_back(status: int, seconds: int, why: str) -> Response:
@@ -233,21 +236,28 @@ def _come_back(status: int, seconds: int, why: str) -> Response:
     return Response(status, headers=headers, body=f"{why}; try again later\n")
 
 
-class Gate:
-    """Lets in the requests of known users only; to be the ``gate`` of a factory.
+class Identity(Protocol):
+    """Identifies users."""
 
-    Every request, whatever it is for, has to say who makes it. ``user`` of the connection is the name.
+    def identify(
+        self, protocol: WebSocketProtocol, request: Request
+    ) -> str | Response | Awaitable[str | Response | None] | None:
+        """Return the user, the answer to a request without a valid login, or None for a request that needs none."""
+
+
+class Gate:
+    """The ``gate`` of a factory that accepts the requests of known users only, and sets ``user`` of the connection.
 
     Args:
-        checkers: who knows the users.
+        identity: identifies the users.
     """
 
-    def __init__(self, checkers: Checkers | Certificates) -> None:
-        self._checkers = checkers
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
 
     async def refuse(self, protocol: WebSocketProtocol, request: Request) -> Response | None:
-        """Return the answer to a request of nobody known, or None."""
-        found = await settled(self._checkers.identify(protocol, request))
+        """Return the answer to a request without a valid login, or None."""
+        found = await settled(self._identity.identify(protocol, request))
         refused = isinstance(found, Response)
         protocol.user = None if refused else found
         return found if isinstance(found, Response) else None

@@ -15,10 +15,12 @@ from twisted_beastws.hub import Hub
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server.descriptors import DescriptorWatch
 from twisted_beastws.server.factory import WebSocketServerFactory
+from twisted_beastws.service.access.identity import ACCESS_TOKEN, BearerTokens
+from twisted_beastws.service.access.sessions import Sessions
 from twisted_beastws.service.admin import HostNames, Ready, admin_factory
 from twisted_beastws.service.api.control import Control
 from twisted_beastws.service.app import ASGIApplication, Served
-from twisted_beastws.service.authentication import Gate
+from twisted_beastws.service.authentication import Checkers, Gate
 from twisted_beastws.service.chat import Chat, HubService
 from twisted_beastws.service.chat_limits import ChatLimits
 from twisted_beastws.service.codec import report_codec
@@ -31,13 +33,16 @@ from twisted_beastws.service.options import Options
 from twisted_beastws.service.secrets import ENVIRONMENT
 from twisted_beastws.service.serving import Farewell, Serving
 from twisted_beastws.service.site import Site
-from twisted_beastws.service.subprotocol import CHAT_V1
+from twisted_beastws.service.subprotocol import CHAT_V1, is_entry
 from twisted_beastws.service.summing import Summed
 from twisted_beastws.service.worker import Share, Supervised
 from twisted_beastws.service.workers import GRACE, Workers
+from twisted_beastws.wire.handshake import is_upgrade
 
 if TYPE_CHECKING:
     from twisted.application.service import IService
+
+    from twisted_beastws.wire.http import Request
 
 
 log = Logger()
@@ -71,17 +76,21 @@ def makeService(options: Options) -> Operated:
     helpers: list[IService] = []
     reloads: list[Callable[[], object]] = [reopen_log_files, *(endpoint.reload for _, endpoint in options.endpoints)]
     hub: Any = None
+    tokens = _tokens(reactor, options) if options.verifiers else None
     if options.app is None:
         hub = options.hub
         helpers.append(HubService(hub))
-        serving = _serving_chat(options, hub)
+        serving = _serving_chat(options, hub, tokens)
     else:
         hub = getattr(options.app, "hub", None)
         serving = Serving(_factory(options, options.app), options.endpoints, [("ws", "/")], options.farewell)
     # The uvloop reactor has its own.
     serving.descriptors = getattr(reactor, "descriptors", None) or DescriptorWatch(reactor.callLater)
     factory = serving.factory
-    if options.checkers is not None:
+    if tokens is not None:
+        helpers.append(tokens.sessions)
+        factory.gate = Gate(tokens).refuse
+    elif options.checkers is not None:
         factory.gate = Gate(options.checkers).refuse
     if options.proxies is not None:
         factory.client_of = options.proxies.client_of
@@ -214,11 +223,23 @@ def _serving_api(reactor: Any, options: Options, hub: Hub, control: Control) -> 
     return Serving(factory, [options.api], [("http", "/api/publish")], option="api")
 
 
-def _serving_chat(options: Options, hub: Hub) -> Serving:
+def _tokens(reactor: Any, options: Options) -> BearerTokens:
+    is_chat, passwords = options.app is None, options.checkers
+    assert passwords is None or isinstance(passwords, Checkers)
+
+    def is_page(request: Request) -> bool:
+        # The page has no secret, and asks its user for the token.
+        return request.path == "/" and not is_upgrade(request) and not is_entry(request.query)
+
+    is_public = is_page if is_chat and passwords is None else lambda request: False
+    return BearerTokens(options.verifiers, Sessions(reactor), passwords, is_public, is_chat)
+
+
+def _serving_chat(options: Options, hub: Hub, tokens: BearerTokens | None) -> Serving:
     path = options["path"]
     limits = ChatLimits(options["max-joins-per-address"] or None, options["max-chat-rate"] or None)
     site = Site(path, options["max-message"])
-    chat = _factory(options, partial(Chat, hub, path, site, Notices(hub), limits), (CHAT_V1,))
+    chat = _factory(options, partial(Chat, hub, path, site, Notices(hub), limits, tokens), (CHAT_V1,))
     return Serving(chat, options.endpoints, [("http", "/"), ("ws", options["path"])], options.farewell)
 
 
@@ -232,7 +253,8 @@ def _factory(
         return app
     make = app.factory if isinstance(app, ASGIApplication) else partial(WebSocketServerFactory, app)
     return make(
-        subprotocols=subprotocols,
+        # The pair that has a token must get an answer that it offered, if it is all that a browser offers.
+        subprotocols=(*subprotocols, ACCESS_TOKEN) if options.verifiers else subprotocols,
         origins=options.origins,
         timeouts=options.timeouts,
         limits=options.limits,

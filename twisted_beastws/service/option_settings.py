@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from twisted.python.usage import Options as TwistedOptions
 
 from twisted_beastws.budget import MemoryBudget
-from twisted_beastws.hub import Hub, LocalBackplane
+from twisted_beastws.hub import Backplane, Hub, LocalBackplane
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.options import Deflate, Limits, Origins, Timeouts
+from twisted_beastws.service.access.tokens import rights_of
 from twisted_beastws.service.deflating import read_deflate
 from twisted_beastws.service.option_table import ANY_ORIGIN, FILE_ORIGIN, NULL_ORIGIN
 from twisted_beastws.service.option_values import DRAIN_REASONS
@@ -88,12 +89,17 @@ class OptionSettings(TwistedOptions):
 
     @property
     def hub(self) -> Hub:
-        """A new hub for the chat's rooms."""
+        """A new hub for the chat's rooms, with the permissions of the users' tokens."""
         history, most, url = self["history"], self["max-history"], self["backplane"]
-        if url is None:
-            return Hub(LocalBackplane(history=history, max_history=most))
-        room, prefix = min(self["max-room-history"], most), self["backplane-prefix"]
-        return Hub(RedisBackplane(url, history=history, max_room_history=room, max_history=most, prefix=prefix))
+        backplane: Backplane = LocalBackplane(history=history, max_history=most)
+        if url is not None:
+            room, prefix = min(self["max-room-history"], most), self["backplane-prefix"]
+            backplane = RedisBackplane(url, history=history, max_room_history=room, max_history=most, prefix=prefix)
+        return Hub(
+            backplane,
+            may_join=lambda member, room: rights_of(member).may_read(room),
+            may_publish=lambda member, room: rights_of(member).may_write(room),
+        )
 
     @property
     def farewell(self) -> Farewell:

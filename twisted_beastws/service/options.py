@@ -16,6 +16,7 @@ from twisted_beastws._version import __version__
 from twisted_beastws.hub import LocalBackplane
 from twisted_beastws.server.factory import WebSocketServerFactory
 from twisted_beastws.service import worker
+from twisted_beastws.service.access.tokens import TokenVerifier
 from twisted_beastws.service.access_log import AccessLog
 from twisted_beastws.service.api.tokens import TokenFile
 from twisted_beastws.service.app import ASGI, AppError, ASGIApplication, Served, find_app, install_asyncio_reactor
@@ -59,7 +60,8 @@ class Options(OptionSettings):
         api: the endpoint of the HTTP API; None if there is none.
         tokens: of the programs that can use the API; None without an API.
         app: the application of ``--app``; None is the chat.
-        checkers: identify the users for ``--auth`` or ``--client-ca``; None lets everyone in.
+        checkers: identify users by password (``--auth``) or certificate (``--client-ca``); None if there are none.
+        verifiers: of tokens (``--auth jwt:``).
         access_log: None if there is none.
         proxies: the trusted proxies; None if there are none.
         membership: this process's place among the workers; None if it is no worker.
@@ -84,6 +86,7 @@ class Options(OptionSettings):
     api: tuple[str, ReloadableEndpoint] | None = None
     tokens: TokenFile | None = None
     checkers: Checkers | Certificates | None = None
+    verifiers: Sequence[TokenVerifier] = ()
     access_log: AccessLog | None = None
     proxies: TrustedProxies | None = None
     arguments: Sequence[str] = ()
@@ -130,14 +133,21 @@ class Options(OptionSettings):
 
     def opt_auth(self, description: str) -> None:
         """Ask for a name and a password by HTTP Basic, and accept those of this checker, such as
-        file:/etc/beastws.passwd with a line name:password for each user; may be repeated. The environment variable
-        BEASTWS_AUTH stands for it too."""
+        file:/etc/beastws.passwd with a line name:password for each user; or accept signed tokens (JWT), such as
+        jwt:jwks=/etc/beastws.jwks:audience=chat; may be repeated. The environment variable BEASTWS_AUTH stands for it
+        too."""
+        kind, _, argument = description.partition(":")
         try:
-            self["auth"].append(make_checker(description))
+            if kind == "jwt":
+                verifier = TokenVerifier(argument)
+                self["auth"].append(verifier)
+                description = verifier.description
+            else:
+                self["auth"].append(make_checker(description))
             self._checkers.append(description)
-        except CheckerError as error:
+        except (CheckerError, ValueError) as error:
             # The text after the colon can be a password.
-            raise UsageError(f"--auth={description.partition(':')[0]}: {error}") from None
+            raise UsageError(f"--auth={kind}: {error}") from None
 
     def opt_hash_password(self, name: str) -> None:
         """Ask for the password of a user, print the line of a password file for it, hashed, and exit."""
@@ -224,7 +234,10 @@ class Options(OptionSettings):
             if self[option] is None:
                 self[option] = default
         if self["auth"]:
-            self.checkers = Checkers(self["auth"], LoginLimit(self["max-login-failures"] or None, time.monotonic))
+            passwords = [checker for checker in self["auth"] if not isinstance(checker, TokenVerifier)]
+            self.verifiers = [checker for checker in self["auth"] if isinstance(checker, TokenVerifier)]
+            if passwords:
+                self.checkers = Checkers(passwords, LoginLimit(self["max-login-failures"] or None, time.monotonic))
         elif self["client-ca"] is not None:
             self.checkers = Certificates()
         if self["trust-proxy"]:

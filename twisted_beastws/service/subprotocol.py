@@ -46,11 +46,19 @@ class Entry(NamedTuple):
 
 
 class ChatCommand(NamedTuple):
-    """A client's request: ``text`` is None for ``who``. ref: goes into the answer. after: list later names."""
+    """A client's request: a message, ``auth`` if it has a token, else ``who``.
+
+    Attributes:
+        text: of a message.
+        ref: goes into the answer.
+        after: list later names.
+        token: the new token of the user.
+    """
 
     text: str | None
     ref: str | None
     after: str | None = None
+    token: str | None = None
 
 
 class BadCommand(ValueError):
@@ -121,8 +129,13 @@ def read(text: str) -> ChatCommand:
         if after is not None and (not isinstance(after, str) or len(after) > MAX_NAME or not _is_text(after)):
             raise BadCommand("after must be the last name of the answer before", ref)
         return ChatCommand(None, ref, after)
+    if kind == "auth":
+        token = request.get("token")
+        if not isinstance(token, str) or not token.isascii():
+            raise BadCommand("token must be a string", ref)
+        return ChatCommand(None, ref, token=token)
     if kind != "message":
-        raise BadCommand("type must be message or who", ref)
+        raise BadCommand("type must be message, who or auth", ref)
     if not isinstance(said, str) or not _is_text(said):
         raise BadCommand("text must be a string of whole characters", ref)
     return ChatCommand(said, ref)

@@ -1,0 +1,1 @@
+"""Login by signed tokens (JWT): docs/howto/authentication.md."""
