@@ -35,7 +35,7 @@ class SigningKey(NamedTuple):
     key: Any
 
 
-class Keys:
+class SigningKeys:
     """The keys of a file, which is read again when its time, size or inode changes.
 
     If the file cannot be read then, the last keys stay valid, and the log has the reason.

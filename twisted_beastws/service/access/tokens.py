@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from twisted_beastws.protocol import WebSocketProtocol
-from twisted_beastws.service.access.keys import KINDS, Keys
+from twisted_beastws.service.access.keys import KINDS, SigningKeys
 
 MAX_TOKEN = 8192
 """Characters of a token (nginx allows 8 KiB for a header field)."""
@@ -90,7 +90,7 @@ class TokenVerifier:
         if len(given) != 1:
             raise ValueError(f"give {_FORM}")
         try:
-            self.keys = Keys(given[0], fields[given[0]])
+            self.keys = SigningKeys(given[0], fields[given[0]])
         except OSError as error:
             raise ValueError(f"{fields[given[0]]}: {error.strerror}") from None
         except ValueError as error:
