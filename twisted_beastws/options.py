@@ -195,7 +195,7 @@ class Limits:
     max_opening: connections that are not a WebSocket yet; for one more the server drops the oldest of the peer that
         has the most of them. None.
     max_opening_per_peer: the same of one peer, whose own oldest one is dropped; if max_opening is set, only when that
-        is a second old. None.
+        is 5 seconds old. None.
     max_handshakes, max_handshakes_per_peer: HTTP requests a second on average, and as many at once, answered with 503
         and 429 beyond. None.
     max_message_rate: messages, pings and pongs that a peer may send a second on average, and as many at once; beyond it

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 
-from twisted_beastws import Limits, Request, Response, Timeouts, WebSocketProtocol, WebSocketServerFactory
-from twisted_beastws.server.admission import MIN_SWEPT
+from twisted_beastws import Limits, Request, Response, State, Timeouts, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws.server.admission import BURST, MIN_SWEPT
 from twisted_beastws.server.peers import Crowd, Peer, peer_of
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -262,18 +262,33 @@ class TestOpening:
         server.arrive()
         assert [peer.transport.disconnected for peer in peers] == [True] + [False] * 9
 
-    @pytest.mark.parametrize(("seconds", "dropped"), [(0.9, 0), (1.0, 3), (1.1, 3)])
+    @pytest.mark.parametrize(("seconds", "dropped"), [(BURST - 0.1, 0), (BURST, 3), (BURST + 0.1, 3)])
     def test_a_peer_whose_clients_come_at_once_keeps_them(
         self, serve: Any, clock: Clock, seconds: float, dropped: int
     ) -> None:
         """Behind a proxy all are one peer, and the reactor accepts hundreds before it reads what they sent."""
         server = serve(max_opening=10, max_opening_per_peer=2)
         peers = [server.arrive() for _ in range(4)]
+        clock.advance(0)
         assert not any(peer.transport.disconnected for peer in peers)
         clock.advance(seconds)
         peers.append(server.arrive())
+        assert not any(peer.transport.disconnected for peer in peers)
+        clock.advance(0)
         assert [peer.transport.disconnected for peer in peers] == [True] * dropped + [False] * (5 - dropped)
         assert server.factory.refusals["max_opening_per_peer"] == dropped
+
+    def test_a_late_reactor_reads_the_requests_of_a_crowd_before_it_drops_any(self, serve: Any, clock: Clock) -> None:
+        server = serve(max_opening=10, max_opening_per_peer=2)
+        peers = [server.arrive() for _ in range(4)]
+        # The reactor was busy with the first of them.
+        clock.rightNow += 2 * BURST
+        peers += [server.arrive() for _ in range(4)]
+        for peer in peers:
+            peer.protocol.dataReceived(peer.HEAD)
+        assert [peer.protocol.state for peer in peers] == [State.OPEN] * 8
+        clock.advance(0)
+        assert server.factory.refusals["max_opening_per_peer"] == 0
 
     def test_those_of_unix_sockets_are_one_peer(self, serve: Any) -> None:
         server = serve(max_opening_per_peer=2)

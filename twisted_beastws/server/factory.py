@@ -114,7 +114,7 @@ class WebSocketServerFactory(Factory):
             budget=budget,
         )
         self.connections: set[WebSocketProtocol] = set()
-        self.admission = Admission(lambda: seconds_of(self._clock())())
+        self.admission = Admission(lambda: seconds_of(self._clock())(), lambda call: self._clock().callLater(0, call))
         self.observer: Observer | None = None
         self.gate: Callable[[Any, Request], Any] | None = None
         self.client_of: Callable[[Any, Request], Any] | None = None
