@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from twisted_beastws.client.reconnecting import is_retryable, reconnecting
     from twisted_beastws.hub import Hub
     from twisted_beastws.server.router import Router
+    from twisted_beastws.trace import trace_frames
     from twisted_beastws.web.resource import WebSocketResource
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "is_upgrade",
     "prepare",
     "reconnecting",
+    "trace_frames",
 ]
 
 # Imported when asked for: they bring twisted.web's server and twisted.application with them.
@@ -92,6 +94,7 @@ _LATER = {
     "connect": "client.connect",
     "is_retryable": "client.reconnecting",
     "reconnecting": "client.reconnecting",
+    "trace_frames": "trace",
 }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from twisted_beastws import trace_frames
 from twisted_beastws.testing import connected_pair
 
 from ..support.ports import free_port
@@ -71,11 +72,11 @@ class TestBackground:
 
 
 class TestLogging:
-    observer, own, alone = listings("howto/logging")
+    observer, own, alone, trace = listings("howto/logging")
 
     def test_the_observer_selects_lines(self, tmp_path: Path) -> None:
         (tmp_path / "quiet.py").write_text(self.observer)
-        (command,) = listings("howto/logging", "sh")
+        command, _trace = listings("howto/logging", "sh")
         port = free_port()
         arguments = printed(command.removeprefix("PYTHONPATH=. ").replace("-n ", "-n --pidfile= "), port)
         arguments[0:1] = ["env", f"PYTHONPATH=.:{ENVIRONMENT['PYTHONPATH']}", arguments[0]]
@@ -85,6 +86,11 @@ class TestLogging:
                 assert client.recv(100).startswith(b"HTTP/1.1 400 ")
             log = until(lambda: "#debug" in (tmp_path / "program.log").read_text())
         assert log and "#info]" not in (tmp_path / "program.log").read_text()
+
+    def test_a_connection_can_ask_for_its_trace(self) -> None:
+        pair = connected_pair(defined(self.trace)["Talk"])
+        trace_frames("shop.orders", on=False)
+        assert pair.server.request is not None
 
     def test_lines_of_ones_own(self) -> None:
         pair = connected_pair(defined(self.own)["Talk"])

@@ -58,6 +58,7 @@ from twisted_beastws import (
     is_upgrade,
     prepare,
     reconnecting,
+    trace_frames,
 )
 from twisted_beastws.errors import NoSecKey, OriginRefused
 from twisted_beastws.hub import LocalBackplane, Message, PublishError
@@ -272,6 +273,7 @@ def routed(resource: Resource) -> tuple[WebSocketServerFactory, WebSocketServerF
         Typed.codec.decode("{")
     except InvalidMessage as error:
         print(error)
+    trace_frames("chat", on=False)
     router = Router({"/chat/{room}": Client, "/feed": handler, "/own": server()}, default=resource)
     return WebSocketServerFactory(router), ASGIFactory(application, root_path="/app", limits=Limits())
 

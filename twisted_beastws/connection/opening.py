@@ -20,6 +20,8 @@ from twisted_beastws.connection.hooks import is_default
 from twisted_beastws.connection.reading import Reading
 from twisted_beastws.connection.shared import Shared
 from twisted_beastws.connection.state import State
+from twisted_beastws.connection.tracing import NAMESPACES, is_traced, namespace_of
+from twisted_beastws.connection.tracing import begin as begin_trace
 from twisted_beastws.options import Role
 from twisted_beastws.wire.deflate import PerMessageDeflate
 from twisted_beastws.wire.http import Request
@@ -171,6 +173,8 @@ class Opening:
         delivery = connection.delivery = Delivery(self._events, application)
         delivery.direct(session)
         connection.life.move(State.OPEN)
+        if NAMESPACES and is_traced(namespace_of(application)):
+            begin_trace(connection, self._reading.receive_by)
         connection.liveness.opened(session)
         if delivery.by_hooks:
             session.reader.call_hook(lambda _: application.opened(), None)
