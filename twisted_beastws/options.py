@@ -349,7 +349,11 @@ Decorator = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """What all the connections of one factory share."""
+    """The options that all connections of one factory share.
+
+    Attributes:
+        target: the only path that a server answers, or None for all. Other paths get 404, before any login.
+    """
 
     decorator: Decorator | None = None
     subprotocols: Sequence[str] = ()
@@ -359,6 +363,7 @@ class Settings:
     deflate: Deflate | None = None
     clock: IReactorTime | None = None
     budget: MemoryBudget | None = None
+    target: str | None = None
 
     def __post_init__(self) -> None:
         # Taken as they are, they would fail when the first client comes.

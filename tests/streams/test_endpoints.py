@@ -34,7 +34,8 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import Certificate
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import Logger, LogLevel
 from twisted.plugin import getPlugins
 from twisted.protocols import amp
@@ -553,6 +554,23 @@ class TestServing:
                 failure: Any = await failure_of(dial(f"ws:127.0.0.1:{port}:target={target}"))
                 assert (failure.response.status, failure.response.body) == (404, b"There is no WebSocket here\n")
 
+    @pytest.mark.parametrize("by_hand", [False, True])
+    @leaving_nothing
+    async def test_another_path_is_404_before_any_login(self, by_hand):
+        class Answering(WebSocketProtocol):
+            def serve(self) -> None:
+                if by_hand:
+                    self.read_request().addErrback(lambda failure: None)
+                else:
+                    super().serve()
+
+        factory = WebSocketServerFactory(Answering, clock=reactor)
+        factory.gate = lambda application, request: Response(401)
+        async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", factory) as port:
+            for target, status in (("/", 404), ("/x", 401)):
+                failure: Any = await failure_of(dial(f"ws:127.0.0.1:{port}:target={target}"))
+                assert failure.response.status == status
+
     @pytest.mark.parametrize(("offered", "spoken"), [("base64,binary", "base64"), ("x", "x"), ("", None)])
     @leaving_nothing
     async def test_any_subprotocol(self, offered, spoken):
@@ -667,19 +685,18 @@ class TestServing:
 
         assert ConfiguredFactory(Refusing(WebSocketProtocol), Keys(target="/x")).buildProtocol(None) is None
 
-    def test_its_own_answers_come_first_behind_the_target(self):
+    @pytest.mark.parametrize(("path", "status"), [("/x", b"200"), ("/y", b"404")])
+    def test_its_own_answers_come_behind_the_target(self, path, status):
         class Page(WebSocketProtocol):
             def http_requested(self, request: Any) -> Any:
                 return Response(200)
 
-        protocol = ConfiguredFactory(WebSocketServerFactory(Page), Keys(target="/x")).buildProtocol(None)
-
-        class Asked:
-            path = "/x"
-
-        assert protocol.http_requested(Asked()).status == 200
-        Asked.path = "/y"
-        assert protocol.http_requested(Asked()).status == 404
+        factory = WebSocketServerFactory(Page, clock=Clock())
+        protocol = ConfiguredFactory(factory, Keys(target="/x")).buildProtocol(None)
+        transport = StringTransport()
+        protocol.makeConnection(transport)
+        protocol.dataReceived(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert transport.value().split()[1] == status
 
     def test_it_does_for_a_port_what_the_factory_would(self):
         calls: list[str] = []

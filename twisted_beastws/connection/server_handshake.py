@@ -88,8 +88,10 @@ class ServerHandshake(Operation):
     async def _read_admitted(self, decorator: Decorator | None) -> Request:
         while True:
             request = await self._read_request(decorator)
+            answer = self._not_here(request)
             gate = None if self._host.server is None else self._host.server.gate
-            answer = None if gate is None else await self.settled(gate(self._host.application, request))
+            if answer is None and gate is not None:
+                answer = await self.settled(gate(self._host.application, request))
             if answer is None:
                 return request
             await self._respond(answer)
@@ -109,6 +111,13 @@ class ServerHandshake(Operation):
             await self._send(handshake.failure(error, self._request), decorator)
             raise
         return self._request
+
+    def _not_here(self, request: Request) -> Response | None:
+        """Return a 404 if the server answers only another path: nobody has to log in to learn that."""
+        target = self._host.settings.target
+        if target is None or request.path == target:
+            return None
+        return Response(404, body="There is no WebSocket here\n")
 
     def _count_request(self) -> None:
         if self._host.server is not None:
@@ -179,6 +188,9 @@ class ServerHandshake(Operation):
         """Return the application's answer to a request, or `Agreement` if it upgrades. Raises a `HandshakeError`."""
         host = self._host
         application, server = host.application, host.server
+        answer = self._not_here(request)
+        if answer is not None:
+            return answer
         if server is not None and server.gate is not None:
             answer = await self._ask(server.gate, application, request)
             if answer is not None:

@@ -64,6 +64,7 @@ class Keys:
             subprotocols=settings.subprotocols if self.subprotocols is None else self.subprotocols,
             origins=replace(settings.origins, allowed=(*settings.origins.allowed, *self.origins)),
             timeouts=replace(settings.timeouts, **self.timeouts),
+            target=settings.target if self.target is None else self.target,
         )
 
 

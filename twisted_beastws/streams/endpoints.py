@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakMethod
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, clientFromString, quoteStringArgument, serverFromString
@@ -21,12 +20,11 @@ from zope.interface import implementer
 from twisted_beastws.client.connect import WebSocketClientEndpoint, shown
 from twisted_beastws.connection.awaiting import awaitable
 from twisted_beastws.options import Settings, Timeouts
-from twisted_beastws.protocol import WebSocketProtocol, connection_of
+from twisted_beastws.protocol import connection_of
 from twisted_beastws.server.factory import WebSocketServerFactory
 from twisted_beastws.streams.endpoint_keys import Keys
 from twisted_beastws.streams.tunnel import SUBPROTOCOLS, ClientTunnelFactory, Tunnel, TunnelFactory
 from twisted_beastws.wire.handshake import ANY_SUBPROTOCOL
-from twisted_beastws.wire.http import Request, Response
 from twisted_beastws.wire.url import WebSocketURL, ascii_name
 
 if TYPE_CHECKING:
@@ -66,8 +64,6 @@ class ConfiguredFactory(Factory):
             return None
         connection = connection_of(protocol)
         connection.settings = self._applied(connection.settings)
-        if self._keys.target is not None:
-            protocol.http_requested = _only_at(self._keys.target, protocol)
         return protocol
 
     def _applied(self, settings: Settings) -> Settings:
@@ -75,20 +71,6 @@ class ConfiguredFactory(Factory):
         if self._settings is None or self._settings[0] is not settings:
             self._settings = settings, self._keys.applied_to(settings)
         return self._settings[1]
-
-
-def _only_at(path: str, protocol: WebSocketProtocol) -> Callable[[Request], Any]:
-    present = protocol.http_requested
-    bound = getattr(present, "__self__", None) is protocol
-    hook: Callable[[], Any] = WeakMethod(present) if bound else lambda: present
-
-    def http_requested(request: Request) -> Any:
-        if request.path != path:
-            return Response(404, body="There is no WebSocket here\n")
-        own = hook()
-        return None if own is None else own(request)
-
-    return http_requested
 
 
 @implementer(IStreamServerEndpoint)
