@@ -27,7 +27,7 @@ _BARE = re.compile(r"[!#-<>-\[\]-~]+")
 
 
 class CannotLog(SystemExit, Exception):
-    """The file cannot be opened. Nobody need catch it: it ends the program with one line and exit status 1."""
+    """The file cannot be opened. The program need not catch it: it ends with one line and exit status 1."""
 
 
 def as_text(entry: dict[str, Any]) -> str:
@@ -148,7 +148,7 @@ class AccessLog(Service):
             self._file.write(line + "\n")
             self._file.flush()
         except OSError as error:
-            # A full disk is told once, not with each connection.
+            # Log a full disk once, not with each connection.
             if not self._failing:
                 self.log.error("cannot write the access log {path}: {error}", path=self.path, error=error.strerror)
             self._failing = True
@@ -157,17 +157,17 @@ class AccessLog(Service):
 
 
 def _open_private(path: str, flags: int) -> int:
-    # It has addresses and names: a group may read them, and nobody else.
+    # The file has addresses and names of users: only the owner and the group may read it.
     return os.open(path, flags, 0o640)
 
 
 def _is_pipe(path: str) -> bool:
-    # A line that is appended to a regular file stays whole, whoever else does so.
+    # A line that is appended to a regular file stays whole, even if another process appends too.
     return os.path.exists(path) and not os.path.isfile(path)
 
 
 def _close(file: TextIO | None) -> None:
-    # What a full disk did not take is tried again, and was told of.
+    # A write that failed for a full disk is tried again; the log already has a line about it.
     with suppress(OSError):
         if file is not None:
             file.close()

@@ -1,4 +1,4 @@
-"""What an operator may ask on a listener of its own: the metrics, and whether the service is well."""
+"""The admin listener: the metrics and the state of health, for operators."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_CONNECTIONS = 100
 """Connections at a time; for one more the oldest is dropped."""
 
 HEALTH = ("/healthz", "/readyz")
-"""Paths that answer by any name: they tell an attacker nothing, and a balancer asks by a name of its own."""
+"""Paths that answer under any name: they have no secrets, and a balancer uses a name of its own."""
 
 MISDIRECTED = "Ask by this listener's address, by localhost, or by a name that --admin-host gives\n"
 NOT_FOUND = "There are /metrics, /healthz and /readyz\n"
@@ -38,8 +38,8 @@ _PORT = re.compile(r":[0-9]*$")
 class HostNames:
     """The names by which the admin's listener may be asked.
 
-    An attacker's page whose name has been pointed at this machine (DNS rebinding) asks by that name, and so reads
-    nothing. Addresses, ``localhost`` and the machine's own name are no attacker's.
+    An attacker can point the name of its page at this machine (DNS rebinding); the page's requests have that name, and
+    get no answer. Addresses, ``localhost`` and the machine's own name are no attacker's.
 
     Args:
         names: more names.

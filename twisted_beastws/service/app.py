@@ -18,7 +18,7 @@ from twisted_beastws.server.factory import BARE_GENERATOR, Handler, WebSocketSer
 from twisted_beastws.server.router import Router
 
 ASGI = "asgi:"
-"""What an ``--app`` begins with that names an ASGI application."""
+"""The prefix of an ``--app`` that names an ASGI application."""
 
 
 class ASGIApplication:
@@ -45,7 +45,7 @@ Served = Callable[[], WebSocketProtocol] | Handler | Router
 
 
 class AppError(Exception):
-    """What was named cannot be served; ``str(error)`` says why in one line."""
+    """The application cannot be served; ``str(error)`` gives the reason in one line."""
 
 
 def install_asyncio_reactor() -> None:

@@ -1,4 +1,4 @@
-"""Who a client is: by HTTP Basic (RFC 7617) and the checkers of `twisted.cred`, or by its TLS certificate."""
+"""Logins: by HTTP Basic (RFC 7617) and the checkers of `twisted.cred`, or by the TLS certificate of the client."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class CheckerError(Exception):
-    """What was described is no checker; ``str(error)`` says why in one line, without a password in it."""
+    """The description of a checker is wrong; ``str(error)`` gives the reason in one line, without a password."""
 
 
 _SLOW_CALLS = SlowCalls()
@@ -81,18 +81,18 @@ def make_checker(description: str, slow_calls: SlowCalls = _SLOW_CALLS) -> Any:
 
 @implementer(IUsernamePassword)
 class Login(NamedTuple):
-    """What a client says that it is."""
+    """The name and the password that a client sent."""
 
     username: bytes
     password: bytes
 
     def checkPassword(self, password: bytes | str) -> bool:
-        """Whether it is this one, in time that does not tell how much of it is right."""
+        """Return whether this is the password, in a time that does not depend on the matching part."""
         return compare_digest(self.password, _as_bytes(password))
 
 
 def parse_basic(authorization: bytes) -> Login | None:
-    """Return the name and the password in an Authorization field, or None if there are none (RFC 7617 §2)."""
+    """Return the name and the password in an Authorization field, or None without them (RFC 7617 §2)."""
     name, colon, password = _decode_basic(authorization).partition(b":")
     if not name or not colon or _CONTROL.search(name + password):
         return None
@@ -136,13 +136,13 @@ class Checkers:
         self._limit = limit or LoginLimit(None, float)
 
     async def identify(self, protocol: WebSocketProtocol, request: Request) -> str | Response:
-        """Return the name of the user who makes a request, or the answer to one that has none."""
+        """Return the name of the user, or the answer to a request without a valid login."""
         fields = request.headers.getRawHeaders(b"Authorization", ())
         login = parse_basic(fields[0]) if len(fields) == 1 else None
         if login is None:
             # Each browser's first request: it is no guess.
             tried = [name for name, colon, _ in (_decode_basic(field).partition(b":") for field in fields) if colon]
-            # What stands before no colon may be a password.
+            # Without a colon, the text may be a password.
             names = f", but for {' and '.join(map(quoted, tried))}" if tried else ""
             _log_refusal(protocol, 401, f"there is no login{names}")
             return _unauthorized(request)
@@ -192,10 +192,10 @@ class Checkers:
 
 
 class Certificates:
-    """Who a client is by its certificate, which TLS has asked for and checked: the common name in it."""
+    """Identifies a client by the common name in its certificate, which TLS asked for and checked."""
 
     def identify(self, protocol: WebSocketProtocol, request: Request) -> str | Response:
-        """Return the name of the user who makes a request, or the answer to one that has none."""
+        """Return the name of the user, or the answer to a request without a valid login."""
         name = self._name_of(protocol.transport)
         if name is not None:
             return name

@@ -1,4 +1,4 @@
-"""Endpoints whose certificates can be read anew while they listen, and which may ask clients for theirs."""
+"""Endpoints that can reload their certificates while they listen, and can ask clients for certificates."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def refuse_encrypted_keys(description: str) -> None:
 
 
 def why_no_identity(error: Exception, description: str) -> str | None:
-    """What is wrong with the key and the certificate of ``ssl:``, where that is why it cannot be; None where not."""
+    """Return the fault in the key or the certificate of an ``ssl:`` endpoint; None if the error has another cause."""
     from OpenSSL.crypto import Error
 
     if isinstance(error, EncryptedKey):
@@ -72,7 +72,7 @@ class ChangingContext:
 
 
 class ReactorProxy:
-    """``reactor``, but for what is done with the context factories that `listenSSL` gets."""
+    """``reactor``, with other context factories for `listenSSL`."""
 
     def __init__(self, reactor: Any) -> None:
         self.below = reactor
@@ -84,7 +84,7 @@ class ReactorProxy:
 
 
 class _AskingReactor(ReactorProxy):
-    """client_ca: whoever comes by `listenSSL` is to have a certificate which one in that file has signed."""
+    """A reactor that asks each client of `listenSSL` for a certificate of an authority in the file ``client_ca``."""
 
     def __init__(self, reactor: Any, client_ca: str | None) -> None:
         super().__init__(reactor)
@@ -122,7 +122,7 @@ class _ListeningReactor(_AskingReactor):
     def __init__(self, reactor: Any, client_ca: str | None) -> None:
         super().__init__(reactor, client_ca)
         if client_ca is not None:
-            # Nobody comes in at another door.
+            # No other kind of endpoint listens: its clients would need no certificate.
             self.listenTCP = self.listenUNIX = self.adoptStreamPort = _refuse
 
     def listenSSL(self, port: int, factory: Any, contextFactory: Any, *arguments: Any, **options: Any) -> Any:
@@ -151,13 +151,16 @@ class _ReadingReactor(_AskingReactor):
 
 @implementer(IStreamServerEndpoint)
 class ReloadableEndpoint:
-    """The endpoint that ``description`` says, as of `serverFromString`, which raises what that raises.
+    """An endpoint that can reload its certificates, if it listens by the reactor's ``listenSSL`` as ``ssl:`` does.
 
-    What of it listens by the reactor's ``listenSSL``, as ``ssl:`` does, also behind ``haproxy:``, can be reloaded.
+    Args:
+        reactor: listens.
+        description: the endpoint string, also ``haproxy:`` with another one in it.
+        client_ca: a file of authorities; each client needs a certificate that one of them signed.
+        handed: the content of files that this process got from the supervisor, and does not read itself.
 
-    client_ca: a file of certificates; nobody comes in without one of their own that one of these has signed, and what
-    is not ``ssl:`` does not listen: ``ValueError``.
-    handed: files that are not read at first, but were handed to this process.
+    Raises:
+        ValueError: with client_ca, the endpoint is not ``ssl:``. `serverFromString` raises other errors.
     """
 
     log = Logger()
@@ -179,7 +182,7 @@ class ReloadableEndpoint:
         """See ``IStreamServerEndpoint``."""
         listening: Deferred[IListeningPort] = self._endpoint.listen(protocolFactory)
         if self._client_ca is not None and not self._reactor.contexts:
-            # It listens by itself, as stdio: does, and asks nobody.
+            # It listens by itself, as stdio: does, without the reactor.
             listening.addCallback(_stop_and_refuse)
         return listening
 

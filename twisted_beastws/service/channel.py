@@ -58,7 +58,7 @@ class Reports:
         self._put(message, MAX_BACKLOG * 2)
 
     def say(self, *message: Any) -> None:
-        """Send a message that is dropped, and counted, if the supervisor is too far behind."""
+        """Send a message; drop and count it if the supervisor reads too slowly."""
         self._put(message, MAX_BACKLOG)
 
     def access_line(self, line: str) -> None:
@@ -115,7 +115,7 @@ class Reports:
                 except BlockingIOError:
                     return True
                 except OSError:
-                    # Nobody reads any more.
+                    # The supervisor no longer reads.
                     self._closed = True
                     self._backlog.clear()
                     return False

@@ -1,4 +1,4 @@
-"""The chat: each text goes to everyone who is in the room, its sender too."""
+"""The chat: each text goes to every member of the room, its sender included."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOKEN_PATIENCE = 10.0
 
 
 class HubService(Service):
-    """Connects a hub's backplane when it starts, and lets go of it when it stops."""
+    """Connects a hub's backplane when it starts, and disconnects it when it stops."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
@@ -59,7 +59,7 @@ class Chat(WebSocketProtocol):
         hub: has the rooms.
         path: of the common room; ``path/NAME`` is another.
         site: has the pages.
-        notices: tells rooms which members come and go. All connections of a hub share it.
+        notices: announces joins and leaves to rooms. All connections of a hub share it.
         limits: the rates of joins and messages, shared in the same way.
         tokens: checks the tokens that clients send as messages; None if the service has no tokens.
     """

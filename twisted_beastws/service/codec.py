@@ -15,7 +15,7 @@ log = Logger()
 
 
 def report_codec() -> None:
-    """Log which codec is in use and what it costs, unless it is the compiled one."""
+    """Log the codec in use and its cost, unless it is the compiled one."""
     if ACCELERATED:
         return
     if os.environ.get(PURE_VARIABLE, "0") not in ("", "0"):

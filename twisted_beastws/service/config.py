@@ -13,7 +13,7 @@ else:
     import tomli as tomllib
 
 Value = str | bool
-"""What stands on a command line, or whether a flag does."""
+"""The text of a value, or whether a flag is given."""
 
 
 class ConfigError(Exception):
@@ -23,9 +23,13 @@ class ConfigError(Exception):
 def read_config(
     path: str, *, flags: Collection[str], single: Collection[str], repeated: Collection[str]
 ) -> dict[str, list[Value]]:
-    """What the file ``path`` gives to each option it names. Raises `ConfigError`.
+    """Return the values in the file ``path`` by option. Raises `ConfigError`.
 
-    flags, single, repeated: the names of those options that have no value, one, and any number.
+    Args:
+        path: the file.
+        flags: the options without a value.
+        single: the options with one value.
+        repeated: the options with any number of values.
     """
     values: dict[str, list[Value]] = {}
     for key, value in _load(path).items():

@@ -18,7 +18,7 @@ def with_unix_mode(description: str) -> str:
     if prefix is None:
         return description
     arguments = [match[1] for match in _ARGUMENT.finditer(description, prefix.end())]
-    # The last match is empty, behind the end. By place the mode is the second argument.
+    # The last match is empty, after the end. The mode is the second positional argument.
     positional = [argument for argument in arguments if argument and not re.match(r"\w+=", argument)]
     named = any(argument.startswith("mode=") for argument in arguments)
     return description if named or len(positional) > 1 else f"{description}:mode={UNIX_MODE}"

@@ -19,14 +19,18 @@ MAX_HOPS = 100
 """Addresses of a forwarding field that count, the last ones, as elements of other lists do."""
 
 UNIX = "unix"
-"""In place of a network: whoever comes by a UNIX socket."""
+"""In place of a network: all connections to a UNIX socket."""
 
 
 class TrustedProxies:
-    """Who is believed when it says for whom it asks.
+    """The proxies that the service trusts to forward the client's address.
 
-    networks: such as ``10.0.0.0/8`` or ``::1``, and `UNIX`; raises ``ValueError`` for what is none. header: the field,
-    one of `HEADERS`, that they set. Another they may pass on as the client sent it, and so it is never read.
+    Args:
+        networks: their addresses, such as ``10.0.0.0/8`` or ``::1``, and `UNIX`.
+        header: the field that they set, one of `HEADERS`. Only this one is read: proxies pass on others from clients.
+
+    Raises:
+        ValueError: one of networks is invalid.
     """
 
     def __init__(self, networks: Iterable[str], header: str) -> None:
@@ -36,9 +40,9 @@ class TrustedProxies:
         self._header = header
 
     def client_of(self, peer: IAddress, request: Request) -> IAddress:
-        """Who made a request that came from ``peer``: the last address before those that are trusted.
+        """Return the client's address of a request from ``peer``: the last one that is not a trusted proxy's.
 
-        Its port is 0 where nobody says it. What is no address ends the search: it was the one before it that said so.
+        The port is 0 if the field has none. Text that is no address ends the search at the hop that sent it.
         """
         if not self.trusts(peer):
             return peer
@@ -64,7 +68,7 @@ class TrustedProxies:
 
 
 def _for_in(element: str) -> str:
-    """What an element of Forwarded says after ``for=``; empty for nothing, or more than one."""
+    """Return the text after ``for=`` in an element of Forwarded; empty if there is none, or more than one."""
     # RFC 7239 §4. A comma or semicolon in a quoted string makes two elements of it, of which none has an address.
     found = [value.strip() for name, _, value in _pairs(element) if name.strip().lower() == "for"]
     return found[0].strip('"') if len(found) == 1 else ""
@@ -95,5 +99,5 @@ def _address(text: str) -> IAddress | None:
 
 
 def _plain(address: Any) -> Any:
-    """An IPv4 address that is written as an IPv6 one, as sockets of both kinds do, as what it is."""
+    """Return the IPv4 address that an IPv6 address stands for, as sockets of both kinds write it."""
     return getattr(address, "ipv4_mapped", None) or address

@@ -18,10 +18,10 @@ _NAMED = re.compile(r"(\w+)=(.*)", re.DOTALL)
 
 
 class Handed:
-    """Files by their paths, whose content was handed to this process.
+    """The files whose content the supervisor passed to this process.
 
-    Each is given a path of its own, at which its content can be read whatever has become of the file, and whoever may
-    read that. Where the system has no such paths the file itself is read.
+    Each gets a path of its own in memory, so that this process can read the content after it has lost its privileges,
+    or the file has gone. On systems without such paths, it reads the file itself.
     """
 
     def __init__(self, contents: Mapping[str, str]) -> None:
@@ -32,12 +32,12 @@ class Handed:
         return self._paths.get(path, path)
 
     def description(self, description: str) -> str:
-        """Return an endpoint string whose files are those that were handed over."""
+        """Return an endpoint string with the paths of the passed files."""
         return _with_files(description, self.path)
 
 
 def absolute(description: str) -> str:
-    """Return an endpoint string whose files are named by absolute paths: the working directory may change."""
+    """Return an endpoint string with absolute paths: the working directory may change."""
     return _with_files(description, os.path.abspath)
 
 

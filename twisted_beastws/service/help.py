@@ -10,10 +10,13 @@ COLUMN = 22
 
 
 def grouped(groups: Mapping[str, Sequence[str]], options: Iterable[str], docs: Mapping[str, str], width: int) -> str:
-    """The text for a terminal of ``width`` characters.
+    """Return the text for a terminal of ``width`` characters.
 
-    groups: names of options by the groups' titles; those that stand in none come last.
-    options: their names, with ``=`` behind those that take a value. docs: what they do.
+    Args:
+        groups: the options of each group, by its title; options in no group come last.
+        options: their names, each with ``=`` at its end if it takes a value.
+        docs: their descriptions.
+        width: characters of a line.
     """
     spelled = {name.rstrip("="): name for name in options}
     rest = dict(spelled)

@@ -1,4 +1,4 @@
-"""What a client sent, as it may stand in a log: one line of printable ASCII of a bounded length."""
+"""Text from a client, made safe for a log: one line of printable ASCII of a bounded length."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def reopen_log_files(publisher: LogPublisher = globalLogPublisher) -> None:
 
 
 def _log_files(publisher: LogPublisher) -> Iterator[BaseLogFile]:
-    # twistd opens its log file where nobody else can see it: an observer's attributes are the only way to it.
+    # twistd keeps its log file to itself: an observer's attributes are the only way to it.
     for observer in getattr(publisher, "_observers", ()):
         if isinstance(observer, LogPublisher):
             yield from _log_files(observer)
@@ -34,7 +34,7 @@ def buffer_standard_output() -> None:
     """
     stream = sys.stdout
     raw = getattr(stream, "buffer", None)
-    # One of another class is its owner's, who may need it as it is.
+    # Leave a stream of another class alone: its owner may need it as it is.
     if type(stream) is not io.TextIOWrapper:
         return
     stream.reconfigure(errors="backslashreplace")

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 log = Logger()
 
 ADMIN_FAREWELL = 1.0
-"""Seconds, behind the drain, that whoever asked the admin's listener last has to close."""
+"""Seconds after the drain that the last clients of the admin listener have to close."""
 
 
 def makeService(options: Options) -> Operated:
@@ -165,7 +165,7 @@ def _supervising(reactor: Any, options: Options) -> Operated:
     helpers: list[IService] = [workers]  # type: ignore[list-item, unused-ignore]
     reloads: list[Callable[[], object]] = [reopen_log_files, partial(_reload_workers, options, workers)]
     if log is not None:
-        # What is wrong with it ends the start, not each worker.
+        # A fault in the log file ends the start, not each worker.
         helpers.insert(0, log)
         reloads.append(log.reopen)
     if options.api is not None:
@@ -176,7 +176,7 @@ def _supervising(reactor: Any, options: Options) -> Operated:
         reloads.append(options.api[1].reload)
     if options.admin is not None:
         summed = Summed(reactor, workers)
-        # Stopped after the workers, whose end it can be asked about.
+        # It stops after the workers, so that it can report their end.
         helpers.insert(0, _serving_admin(options, summed, summed.ready))
         reloads.append(options.admin[1].reload)
     operated = Operated(reactor, serving, helpers, reloads, lambda: workers.signal("TERM"))
@@ -199,7 +199,7 @@ def _twistd_arguments(options: Options) -> list[str]:
     chosen = getattr(options, "parent", None) or {}
     reactor = [f"--reactor={chosen['reactor']}"] if chosen.get("reactor") not in (None, "default") else []
     logger = "--logger=twisted_beastws.service.worker.log_observer"
-    # The supervisor has changed it by now, if it was told to.
+    # twistd has already changed to the directory of its --rundir.
     rundir = f"--rundir={os.path.abspath('.')}"
     return ["--nodaemon", "--pidfile=", logger, rundir, *reactor, "beastws", *options.arguments]
 

@@ -151,7 +151,7 @@ class Meter:
     access_log: gets a line for each; or None.
 
     handshakes: by outcome: the answer's status, or ``timeout``. responses: answers to other requests than handshakes,
-        by status. closes: connections that were open and are gone, by close code and who began.
+        by status. closes: connections that were open and are gone, by close code and the side that began.
     traffic: of those. round_trips: of pings, one count for each of `ROUND_TRIPS` and one beyond; round_trip_seconds:
         all together. slow_readers: closed for it. dropped: messages that connections gone dropped under the policy
         ``drop``.

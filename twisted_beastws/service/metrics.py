@@ -1,4 +1,4 @@
-"""The metrics in Prometheus' text format, of what a `Meter` has counted; it takes the extra ``metrics``."""
+"""The metrics in Prometheus' text format, from the counts of a `Meter`; they need the extra ``metrics``."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ STATES = (State.CONNECTING, State.OPEN, State.CLOSING)
 
 
 class Metrics:
-    """What is to be told of ``factory``, whose connections ``meter`` counts.
+    """The metrics of a factory.
 
-    hub: whose rooms are counted, too: of it are read ``rooms``, a dict of their members' numbers, ``dropped``, and its
-        ``backplane.state``; what it does not have is not told.
+    Args:
+        factory: has the connections.
+        meter: counts them.
+        hub: its attributes ``rooms``, ``dropped`` and ``backplane.state`` become metrics, if it has them.
+        descriptors: counts the seconds without a file descriptor.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class Metrics:
         self._registry: Any = None
 
     def render(self) -> tuple[str, bytes]:
-        """The type and the octets of the page. Raises ImportError without the extra."""
+        """Return the type and the bytes of the page. Raises ImportError without the extra."""
         from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 
         if self._registry is None:
@@ -49,7 +52,7 @@ class Metrics:
         return CONTENT_TYPE_LATEST, generate_latest(self._registry)
 
     def describe(self) -> list[Metric]:
-        """There is nothing to tell before the first time (``prometheus_client``'s ``Collector``)."""
+        """Return nothing: collecting makes the families (``prometheus_client``'s ``Collector``)."""
         return []
 
     def collect(self) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""Names that users choose, of themselves and of rooms: what they look like to others."""
+"""Names that users choose, of themselves and of rooms, as other users see them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def tidy(name: str, most: int) -> str | None:
     variation selectors of symbols go.
 
     Args:
-        name: what the user gave.
+        name: the name from the user.
         most: characters that the result can have. It must have one, and a space is neither the first nor the last.
             Each must be printable and visible, with at most `MAX_MARKS` combining marks on it.
     """

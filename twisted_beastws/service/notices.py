@@ -1,4 +1,4 @@
-"""`Notices`: tells a chat's rooms which members come and go, many in one notice if they come and go at once."""
+"""`Notices`: announces joins and leaves to a chat's rooms, many in one notice if they come at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTERVAL = 1.0
 AT_ONCE = 1000
 """Notices that the members of a room get in an interval, all together, before its changes are gathered.
 
-A room of 10 tells 100 changes a second one by one, a room of 500 two, and any room the first one.
+A room of 10 announces 100 changes a second one by one, a room of 500 two, and any room the first one.
 """
 
 MAX_NAMES = 100
@@ -29,7 +29,10 @@ MAX_NAMES = 100
 class Changes:
     """A room's changes in this interval.
 
-    sent: notices that its members got. came, went: the changes that no notice tells yet.
+    Attributes:
+        sent: notices that its members got.
+        came: joins that no notice has yet.
+        went: leaves that no notice has yet.
     """
 
     __slots__ = ("came", "sent", "went")
@@ -44,7 +47,7 @@ class Notices:
     """The join and leave events of a hub's rooms.
 
     A notice goes to each member, so 500 members that come at once would cause 250,000. Beyond `AT_ONCE` a room's
-    changes are gathered for `INTERVAL`, and one notice tells all of them.
+    changes are gathered for `INTERVAL`, and one notice has all of them.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -60,7 +63,7 @@ class Notices:
             self._tell(room, clock, "join", {member: name})
 
     def went(self, member: WebSocketProtocol, room: str, name: str, clock: IReactorTime) -> None:
-        """A member left. If no notice told that it came, no notice tells that it left."""
+        """A member left. If its join was not announced yet, its leave is not announced either."""
         changes = self._changes_of(room)
         if changes.came.pop(member, None) is not None:
             return
@@ -74,7 +77,7 @@ class Notices:
 
     def _is_gathering(self, room: str, changes: Changes) -> bool:
         if changes.came or changes.went:
-            # Changes are told in their order.
+            # Changes are announced in their order.
             return True
         return changes.sent > 0 and changes.sent + len(self._hub.members(room)) > AT_ONCE
 
@@ -91,7 +94,7 @@ class Notices:
 
     def _interval_ended(self, room: str, clock: IReactorTime) -> None:
         changes = self._changes.pop(room)
-        # Someone who left and came back by another connection is here at the end.
+        # Leaves go first: a user that came back on another connection is present in the end.
         if changes.went:
             self._tell(room, clock, "leave", changes.went)
         if changes.came:

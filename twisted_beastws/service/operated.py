@@ -1,4 +1,4 @@
-"""The whole of the service as its operator sees it: what is served and what helps to run it, signals, the end."""
+"""The whole service: its listener, its helpers, signals and shutdown."""
 
 from __future__ import annotations
 
@@ -22,14 +22,20 @@ if TYPE_CHECKING:
 
 
 class Operated(MultiService):
-    """``serving``, with ``helpers`` that start before it and stop when it has sent everyone home.
+    """The service that twistd runs.
 
-    reactor: the one that runs it; it is told to stop by SIGTERM and SIGINT, which so are no failure: twistd ends with
-        status 0. A second of them drops the connections that are left.
-    reloads: what SIGHUP calls; one that raises is logged, and keeps none from the others.
-    again: what a second SIGTERM or SIGINT calls, if it does not drop the connections.
+    SIGTERM and SIGINT stop the reactor, so that twistd ends with status 0. A second one drops the remaining
+    connections.
 
-    factory: the server's.
+    Args:
+        reactor: runs the service.
+        serving: listens.
+        helpers: start before ``serving``, and stop after its graceful shutdown.
+        reloads: called at SIGHUP. The error of one is logged, and the others are called all the same.
+        again: called at a second SIGTERM or SIGINT, in place of dropping the connections.
+
+    Attributes:
+        factory: of ``serving``.
     """
 
     log = Logger()

@@ -23,7 +23,7 @@ MAX_OPENING = 1000
 MAX_OPENING_PER_ADDRESS = 250
 """The same from one address: a quarter, so that a network of 48 bits, which has four times as much, fits too."""
 
-# Endpoints without TLS that other machines reach. haproxy: is behind a trusted proxy, and a UNIX socket is local.
+# Endpoints without TLS that other machines reach. A trusted proxy is in front of haproxy:, and a UNIX socket is local.
 _UNENCRYPTED = ("tcp", "tcp6", "systemd")
 _LOOPBACK = re.compile(r":interface=(?:127\.|localhost\b|\\:\\:1(?!\S))")
 
@@ -79,7 +79,7 @@ class OptionSettings(TwistedOptions):
 
     @property
     def origins(self) -> Origins:
-        """The web sites whose pages can connect."""
+        """The web sites that can connect."""
         return Origins(
             allowed=tuple(self["origin"]),
             allow_any_origin_dangerously=bool(self[ANY_ORIGIN]),

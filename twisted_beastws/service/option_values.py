@@ -1,4 +1,4 @@
-"""The values of options: from text on the command line or in a file to what the service uses."""
+"""The values of options: text from the command line or a file becomes a number, a path or a URL."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def deflate(text: str) -> str:
 
 def backplane(text: str) -> str:
     """Read the URL of a Redis, or the file that has it."""
-    # What was given may hold a password.
+    # The text may have a password.
     try:
         url = read_secret(text)
         RedisURL.parse(url).check_files()

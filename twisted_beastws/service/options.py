@@ -56,14 +56,14 @@ class Options(OptionSettings):
 
     Attributes:
         endpoints: the endpoints to listen on, each with its string.
-        admin: the endpoint for the metrics and the state of health; None if there is none.
-        api: the endpoint of the HTTP API; None if there is none.
+        admin: the endpoint for the metrics and the state of health, or None.
+        api: the endpoint of the HTTP API, or None.
         tokens: of the programs that can use the API; None without an API.
         app: the application of ``--app``; None is the chat.
-        checkers: identify users by password (``--auth``) or certificate (``--client-ca``); None if there are none.
+        checkers: identify users by password (``--auth``) or certificate (``--client-ca``), or None.
         verifiers: of tokens (``--auth jwt:``).
-        access_log: None if there is none.
-        proxies: the trusted proxies; None if there are none.
+        access_log: the access log, or None.
+        proxies: the trusted proxies, or None.
         membership: this process's place among the workers; None if it is no worker.
         held: the listening ports that the workers share.
         arguments: a command line for a worker, with the options of all sources.
@@ -347,7 +347,7 @@ class Options(OptionSettings):
 
     @property
     def visible(self) -> Sequence[str]:
-        """The options whose value on the command line has a password."""
+        """The options that have a password on the command line."""
         given = [("auth", description) for description in self._checkers]
         if self["backplane"] is not None:
             given.append(("backplane", self["backplane"]))

@@ -138,7 +138,7 @@ class Worker(ProcessProtocol):
         return answer
 
     def _send(self, message: Any) -> None:
-        # A dying process closes its pipes one by one; what it does not hear it does not answer.
+        # A dying process closes its pipes one by one, and does not answer a message that it cannot read.
         if self.transport is not None and self._open and self._hears:
             self.transport.writeToChild(0, json.dumps(message).encode("ascii") + b"\n")
 

@@ -1,6 +1,6 @@
 """The PROXY protocol of HAProxy, versions 1 and 2: ``haproxy:`` in an endpoint's description.
 
-Twisted's own reader takes any text for an address, drops a connection whose header says UNKNOWN or comes in two
+Twisted's own reader takes any text for an address, drops a connection if its header is UNKNOWN or comes in two
 segments, and holds 64 KiB of header.
 """
 
@@ -40,11 +40,11 @@ _FAMILIES, _TRANSPORTS = range(4), range(3)
 
 
 class BadHeader(ValueError):
-    """What came is no header of the PROXY protocol."""
+    """The bytes are not a header of the PROXY protocol."""
 
 
 class Header(NamedTuple):
-    """What a header says: the client's and the server's address, if it does; and how many bytes it has."""
+    """A header: the addresses of the client and the server, if it has them, and its size in bytes."""
 
     source: IAddress | None
     destination: IAddress | None
@@ -122,7 +122,7 @@ def _address(version: int, host: str, port: int) -> IAddress:
 
 @implementer(IHalfCloseableProtocol)
 class ProxiedProtocol(ProtocolWrapper):
-    """Reads the header, and then hands everything to the protocol that it wraps, whose peer is the client."""
+    """Reads the header, and then passes all bytes to the wrapped protocol; its peer is the client."""
 
     log = Logger()
     transport: Any
@@ -141,7 +141,7 @@ class ProxiedProtocol(ProtocolWrapper):
             self.wrappedProtocol.dataReceived(data)
 
     def _read(self, data: bytes) -> bytes:
-        """Return what follows the header."""
+        """Return the bytes after the header."""
         self._head += data
         try:
             header = read_header(self._head)
@@ -178,7 +178,7 @@ class ProxiedProtocol(ProtocolWrapper):
 
 
 class ProxyProtocolFactory(WrappingFactory):
-    """Wraps the factory of protocols whose clients come by proxies that speak the PROXY protocol."""
+    """Wraps a factory for clients that come through proxies with the PROXY protocol."""
 
     protocol = ProxiedProtocol
     noisy = False

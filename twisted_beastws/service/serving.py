@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     from twisted_beastws.server.descriptors import DescriptorWatch
 
-# Types of endpoint whose addresses can be told as URLs: what is behind http or ws, and the port that need not be told.
+# Types of endpoint that have URLs: the end of the scheme, and its default port.
 _SCHEMES = {"tcp": ("", 80), "tcp6": ("", 80), "systemd": ("", 80), "ssl": ("s", 443)}
 _EVERYWHERE = ("0.0.0.0", "::")
 
 
 class CannotListen(SystemExit, Exception):
-    """An endpoint cannot be listened on. Nobody need catch it: it ends the program with one line and exit status 1.
+    """An endpoint cannot listen. It ends the program with one line and exit status 1, unless it is caught.
 
-    It is an Exception too, so that twistd removes its PID file and tells the terminal that it was started from.
+    It is an Exception too, so that twistd removes its PID file and informs the terminal that started it.
     """
 
 
@@ -118,7 +118,7 @@ class Serving(Service):
         try:
             await maybeDeferred(port.stopListening)
         except OSError as error:
-            # Somebody removed a UNIX socket's file: that is no reason not to send everyone home.
+            # The file of a UNIX socket is gone; the graceful shutdown must go on.
             self.log.warn("{port} did not close in order: {error}", port=port, error=error)
 
     def _listen(self, description: str, endpoint: IStreamServerEndpoint) -> Deferred[IListeningPort | None]:

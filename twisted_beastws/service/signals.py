@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Signals:
-    """Calls what is said for each signal, by its name, in place of what would happen otherwise.
+    """Calls a function for each signal, by the signal's name, in place of its normal handler.
 
     A signal that the system does not have is left out. It works in the main thread alone, and does nothing in another.
     """
@@ -36,7 +36,7 @@ class Signals:
             signal.signal(number, signal.SIG_IGN)
 
     def release(self) -> None:
-        """Let what was before `take` handle them."""
+        """Restore the handlers from before `take`."""
         while self._before:
             number, handler = self._before.popitem()
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,4 +1,4 @@
-"""What the service answers to plain HTTP: the chat's page at ``/``, and a line of text elsewhere."""
+"""The answers to plain HTTP: the chat's page at ``/``, and a line of text elsewhere."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Site:
         )
 
     def answer(self, request: Request) -> Response | None:
-        """Return the answer to a request; None for what the WebSocket handshake is to answer.
+        """Return the answer to a request; None leaves it to the WebSocket handshake.
 
         A chat at ``/`` shares that path with the page: requests for an upgrade are the chat's there, all others the
         page's.

@@ -37,8 +37,8 @@ class ServiceReactor(ReactorProxy):
     """``reactor``, but endpoints of the service listen by it as services do.
 
     TCP and UNIX sockets have a backlog of `BACKLOG`, unless ``description``, the endpoint string, has another. A UNIX
-    socket whose owner is gone is taken over. A socket that was opened elsewhere must be of the family that it is said
-    to be of, and keeps its file.
+    socket is taken over if its owner is gone. A socket that another program opened must have the family in the
+    description, and keeps its file.
     """
 
     log = Logger()
@@ -207,7 +207,7 @@ class AdoptingReactor(ReactorProxy):
 
 
 class SharedUNIXPort(unix.Port):
-    """A port whose file in the file system is another process's."""
+    """A listening port; another process owns its file in the file system."""
 
     @classmethod
     def of(cls, reactor: Any, descriptor: int, factory: Any) -> Any:
@@ -224,7 +224,7 @@ class SharedUNIXPort(unix.Port):
     def startListening(self) -> None:
         path = self._bindPath
         if not os.path.lexists(path):
-            # Somebody removed the file: its owner goes on without it. As an abstract name, Twisted gives it no mode.
+            # The file is gone, and its owner goes on without it. As an abstract name, Twisted gives it no mode.
             self._bindPath = b"\0" + path
         super().startListening()  # type: ignore[no-untyped-call]
         self._bindPath = path

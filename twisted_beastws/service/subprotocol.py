@@ -1,4 +1,4 @@
-"""The chat's subprotocol ``chat.v1+json``, as values: docs/chat.md says what it is."""
+"""The chat's subprotocol ``chat.v1+json``, as values: docs/chat.md describes it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_REF = 64
 MIN_SHARED_REF = 16
 """Characters from which on a ref identifies a message on its client's next connection, too.
 
-A shorter one may be a count, which begins anew with each connection, and two clients may have one name.
+A shorter one may be a count, which starts again on each connection, and two clients may have one name.
 """
 
 MAX_LISTED = 1000
@@ -39,7 +39,7 @@ _SEPARATOR = re.compile(r"[\[{,]")
 
 
 class Entry(NamedTuple):
-    """What the address of a chat says: the member's name, and the id of the last message that it saw."""
+    """The query of a chat's address: the member's name, and the id of the last message that it saw."""
 
     name: str | None
     after: str | None
@@ -62,7 +62,7 @@ class ChatCommand(NamedTuple):
 
 
 class BadCommand(ValueError):
-    """What a client asks for is nothing that there is; ``str(error)`` says why."""
+    """A client's request is invalid; ``str(error)`` gives the reason."""
 
     def __init__(self, reason: str, ref: str | None = None) -> None:
         super().__init__(reason)
@@ -110,7 +110,7 @@ def is_entry(query: str) -> bool:
 
 
 def read(text: str) -> ChatCommand:
-    """What a client's message asks for. Raises `BadCommand`."""
+    """Return the request in a client's message. Raises `BadCommand`."""
     if _has_many_parts(text):
         raise BadCommand(f"not JSON, or more than {MAX_PARTS} values in it")
     try:
@@ -142,13 +142,13 @@ def read(text: str) -> ChatCommand:
 
 
 def event(kind: str, **fields: Any) -> str:
-    """An event as it is sent; fields that are None are left out, but for the name."""
+    """Return the text of an event. Fields that are None are left out, except the name."""
     present = {name: value for name, value in fields.items() if value is not None or name == "name"}
     return json.dumps({"type": kind, **present}, ensure_ascii=False, separators=(",", ":"))
 
 
 def with_id(message: Message) -> str | bytes:
-    """An event from the hub for those who speak the subprotocol: with its id first, if it has one."""
+    """Return an event from the hub for clients of the subprotocol, with its id if it has one."""
     if message.id is None or isinstance(message.data, bytes):
         return message.data
     return f'{{"id":"{message.id}",{message.data[1:]}'
@@ -165,7 +165,7 @@ def retry_key(name: str | None, connection: str, ref: str, text: str) -> str:
 
 
 def as_text(message: Message) -> str | None:
-    """An event from the hub for those who do not: what was said, and nothing for any other."""
+    """Return an event from the hub for plain clients: the text of a message, and None for other events."""
     said = json.loads(message.data)
     return said["text"] if said["type"] == "message" else None
 

@@ -32,7 +32,7 @@ class BearerTokens:
     Args:
         verifiers: of which one must accept the token.
         sessions: closes the connections of tokens that expire.
-        passwords: asked for a login that is no token; None if there are none.
+        passwords: checks the logins that are not tokens; None accepts tokens only.
         is_public: whether a request needs no token, such as one for a page without a secret.
         has_first_message: a client of the chat's subprotocol can send the token as its first message.
     """

@@ -1,4 +1,4 @@
-"""`Sessions`: closes connections whose token has expired."""
+"""`Sessions`: closes a connection when its token expires."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`TokenVerifier`: checks tokens (JWT, RFC 7519), and `TokenUser`: the user whom a token names."""
+"""`TokenVerifier`: checks tokens (JWT, RFC 7519), and `TokenUser`: the user that a token names."""
 
 from __future__ import annotations
 

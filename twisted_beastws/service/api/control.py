@@ -1,4 +1,4 @@
-"""`Control`: what the API asks of every process of the service, on this machine and others."""
+"""`Control`: the API's commands for every process of the service, on this machine and others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Api`: what the API does, apart from HTTP."""
+"""`Api`: the operations of the API, apart from HTTP."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Api:
 
     def _publish(self, publication: Publication) -> Deferred[str | None]:
         room, text, key = publication
-        # With a key of its own, a message that the backplane does not take reaches nobody, and can be sent again.
+        # With a key of its own, a message that the backplane refuses reaches no member, and can be sent again.
         ref = json.dumps(["api", token_hex(16) if key is None else key])
         return self._hub.publish(room or "", text, ref=ref).addErrback(_raise)
 

@@ -57,7 +57,7 @@ class ApiRequest(http.Request):
         if self.refusal is None:
             self.content.write(data)
         elif self.received > 2 * self.factory.max_body and self.channel is not None:
-            # The client goes on sending a body that nobody reads.
+            # The client keeps sending a body after it was refused.
             cast(Any, self.channel).transport.abortConnection()
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
