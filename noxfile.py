@@ -18,7 +18,7 @@ OLDEST = VERSIONS[0]
 EXTRAS = "isal,metrics,redis,uvloop"
 
 # Tests of whole programs, tests that take minutes, and tests that need the repository.
-PROGRAMS = ("console", "docs", "examples", "hub", "interop", "service")
+PROGRAMS = ("asgi", "console", "docs", "examples", "hub", "interop", "service")
 LONG = ("tcp/test_flood.py", "tcp/test_stalled.py", "test_conformance.py", "uvreactor", "wire/test_joined.py")
 REPOSITORY = (
     "test_architecture.py",
@@ -31,7 +31,7 @@ REPOSITORY = (
 )
 
 # Folders whose tests use the reactor.
-ON_A_REACTOR = ("client", "examples", "hub", "interop", "server", "service", "streams", "tcp", "tls", "web")
+ON_A_REACTOR = ("asgi", "client", "examples", "hub", "interop", "server", "service", "streams", "tcp", "tls", "web")
 
 
 def without(*names: str) -> list[str]:
@@ -47,17 +47,19 @@ QUICK = [
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check the style with ruff."""
-    session.install("-q", "ruff")
+    """Check the style with ruff and the spelling with codespell."""
+    session.install("-q", "codespell[toml]", "ruff")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("codespell")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types with mypy."""
-    session.install("-q", ".[dev]")
+    """Check the types with mypy, and with pyright what a user's program sees."""
+    session.install("-q", ".[dev]", "pyright")
     session.run("mypy")
+    session.run("pyright", "tests/typed/sample.py")
 
 
 @nox.session(python=VERSIONS)
@@ -86,7 +88,9 @@ def lowest(session: nox.Session) -> None:
 def pure(session: nox.Session) -> None:
     """Run the tests that use a codec on the pure Python codec."""
     session.install("-q", ".[test]")
-    left_out = without("console", "docs", "examples", "hub", "service", "test_conformance.py", "uvreactor", *REPOSITORY)
+    left_out = without(
+        "asgi", "console", "docs", "examples", "hub", "service", "test_conformance.py", "uvreactor", *REPOSITORY
+    )
     session.run("pytest", *left_out, *session.posargs, env={"TWISTED_BEASTWS_PURE": "1"})
 
 
@@ -113,14 +117,29 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build the sdist and a wheel, and check what an index and its users would see."""
-    session.install("-q", "build", "twine", "check-wheel-contents", "pyroma", "validate-pyproject[all]")
-    dist = Path(session.create_tmp()) / "dist"
+    """Build what a release uploads beside the compiled wheels into ``dist``, and check it as an index would."""
+    session.install("-q", "build", "check-wheel-contents", "pyroma", "twine", "validate-pyproject[all]")
     session.run("validate-pyproject", "pyproject.toml")
-    session.run("python", "-m", "build", "-o", str(dist))
-    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
-    session.run("check-wheel-contents", *map(str, dist.glob("*.whl")))
-    session.run("pyroma", "--min=9", *map(str, dist.glob("*.tar.gz")))
+    session.run("python", "-m", "build", "--sdist")
+    session.run("python", "-m", "build", "--wheel", env={"TWISTED_BEASTWS_BUILD_PURE": "1"})
+    built = sorted(map(str, Path("dist").iterdir()))
+    session.run("twine", "check", "--strict", *built)
+    session.run("check-wheel-contents", *(name for name in built if name.endswith(".whl")))
+    session.run("pyroma", "--min=9", *(name for name in built if name.endswith(".tar.gz")))
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the whole suite and measure the package's branch coverage, whose least value is in ``pyproject.toml``."""
+    session.install("-q", ".[test]", "pytest-cov")
+    session.run("pytest", "--cov", "--cov-report=term:skip-covered", *session.posargs)
+
+
+@nox.session
+def links(session: nox.Session) -> None:
+    """Follow the documentation's links to other sites."""
+    session.install("-q", ".[docs]")
+    session.run("sphinx-build", "-q", "-b", "linkcheck", "docs", "build/linkcheck")
 
 
 @nox.session
