@@ -188,7 +188,7 @@ class Opening:
         if accepted.deflate is not None and settings.deflate is not None:
             deflate = PerMessageDeflate(accepted.deflate, settings.deflate, server)
         session = connection.session_type(server, self._events, connection.outgoing, connection.now, limits, deflate)
-        session.reader.budget.one_chunk_a_turn = connection.outgoing.direct
+        session.reader.budget.one_chunk_a_turn = connection.outgoing.one_chunk_a_turn
         limit_rate(session, limits, Counter() if self.server is None else self.server.refusals)
         return session
 

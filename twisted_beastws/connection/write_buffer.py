@@ -79,7 +79,6 @@ class Outgoing:
 
     __slots__ = (
         "_drains",
-        "_encrypts",
         "_finish",
         "_flushes",
         "_gone",
@@ -93,6 +92,7 @@ class Outgoing:
         "_producer",
         "_producer_paused",
         "_queue",
+        "_records_wait",
         "_rest",
         "_send",
         "_transport",
@@ -117,7 +117,7 @@ class Outgoing:
         self._send = _plain_send(transport)
         # What is written to the transport goes there.
         self._writes: Any = transport
-        self._encrypts = False
+        self._records_wait: Callable[[], int] | None = None
         if self._send is None:
             self._encrypt()
         self.at_once: Callable[[bytes], int] | None = None
@@ -160,7 +160,14 @@ class Outgoing:
     @property
     def direct(self) -> bool:
         """Whether the transport is plain TCP or UNIX, and we write past it; it asks for more when it is empty."""
-        return self._send is not None and not self._encrypts and not getattr(self._transport, "TLS", False)
+        plain = self._send is not None and self._records_wait is None
+        return plain and not getattr(self._transport, "TLS", False)
+
+    @property
+    def one_chunk_a_turn(self) -> bool:
+        """Whether the transport gives one chunk of up to 64 KiB in a turn of the reactor."""
+        below = self._transport.transport if isinstance(self._transport, ProtocolWrapper) else self._transport
+        return self.direct or (self._records_wait is not None and isinstance(below, FileDescriptor))
 
     @property
     def buffered(self) -> int:
@@ -346,7 +353,7 @@ class Outgoing:
     def _open(self, free: bool) -> None:
         self.free = free
         # Who is paced, or bounded closely, has each frame looked at.
-        unlooked = free and self._producer is None and self._most >= GATHER_LIMIT and not self._encrypts
+        unlooked = free and self._producer is None and self._most >= GATHER_LIMIT
         self.at_once = self._send if unlooked else None
 
     def _overflow(self) -> bool:
@@ -395,10 +402,6 @@ class Outgoing:
             sent = 0
         if sent != len(data):
             self._wait(memoryview(data)[sent:])
-        elif not self.free:
-            # TLS has taken it all, but its transport could not.
-            self._handed = len(data)
-            self._count()
 
     def _hand_over_parts(self, rest: memoryview) -> None:
         # TLS encrypts at once all that it gets, and the transport below copies that.
@@ -418,14 +421,14 @@ class Outgoing:
         # The system's buffer is full, or the connection broken: `write` meets the same and does as Twisted does. It
         # gets no more than it takes to call us again, for it copies what it gets.
         self._open(False)
-        self._handed = len(rest)
+        self._handed += len(rest)
         self._rest = rest[HAND_OVER:] if len(rest) > HAND_OVER else None
         self._transport.write(bytes(rest[:HAND_OVER]))
         self._count()
 
     def _tls_started(self) -> bool:
         """Notice that TLS was started on the socket: from now on the transport encrypts, and paces us as TLS does."""
-        if self._send is None or self._encrypts or self.direct:
+        if self._send is None or self._records_wait is not None or self.direct:
             return False
         self._encrypt()
         self._open(self.free)
@@ -436,8 +439,7 @@ class Outgoing:
 
     def _encrypt(self) -> None:
         """Send through the compiled record path if the transport is TLS and can use it."""
-        self._send = encrypting_send(self._transport)
-        self._encrypts = self._send is not None
+        self._send, self._records_wait = encrypting_send(self._transport)
         if self._send is None and self._owner is not None and ISSLTransport.providedBy(self._transport):
             self._writes = JoinedWrites(self._transport, self._owner.clock)
 
@@ -514,6 +516,10 @@ class Outgoing:
 
     def pauseProducing(self) -> None:
         """The transport has enough."""
+        if self.free and self._records_wait is not None:
+            # TLS took all of a message, and the socket did not.
+            self._handed = self._records_wait()
+            self._count()
         self._open(False)
 
     def stopProducing(self) -> None:

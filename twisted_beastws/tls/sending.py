@@ -20,8 +20,13 @@ def use_records(protocol: Any) -> Any:
     return attach(protocol)
 
 
-def encrypting_send(transport: Any) -> Callable[[bytes | memoryview], int] | None:
-    """Have a TLS transport use the compiled path, and return a function to send with, or None.
+def encrypting_send(
+    transport: Any,
+) -> tuple[Callable[[bytes | memoryview], int], Callable[[], int]] | tuple[None, None]:
+    """Have a TLS transport use the compiled path.
+
+    Returns:
+        A function to send with, and one that returns how many bytes wait in the transport below; or None twice.
 
     The caller registers with the transport as its push producer. It is paused when the socket did not take all of the
     data that it sent, and resumed when that has left.
@@ -32,7 +37,7 @@ def encrypting_send(transport: Any) -> Callable[[bytes | memoryview], int] | Non
     started = getattr(transport, "protocol", None) if getattr(transport, "TLS", False) else None
     records = use_records(transport if started is None else started)
     if records is None:
-        return None
+        return None, None
     below = transport.transport if started is None else transport
     records.write_at_once(transport if started is None else started)
     gone_past = getattr(type(below), "ungathered_records", None)
@@ -43,10 +48,9 @@ def encrypting_send(transport: Any) -> Callable[[bytes | memoryview], int] | Non
     elif isinstance(below, FileDescriptor) and hasattr(below, "socket"):
         send, waits, paused = below.socket.send, partial(_waits, below), below
     else:
-        return None
-    encrypting: Callable[[bytes | memoryview], int] = records.sender(send, waits, paused)
-    return encrypting
+        return None, None
+    return records.sender(send, waits, paused), waits
 
 
-def _waits(below: Any) -> bool:
-    return bool(below.dataBuffer or below._tempDataLen)
+def _waits(below: Any) -> int:
+    return len(below.dataBuffer) - int(below.offset) + int(below._tempDataLen)

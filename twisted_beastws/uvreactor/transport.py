@@ -339,8 +339,8 @@ class NativeConnection(asyncio.Protocol):
         self._writer.gathers = False
         return self._socket.own().send
 
-    def ungathered_records(self) -> tuple[Callable[[bytes | memoryview], int], Callable[[], bool]]:
-        """Return the socket's ``send`` for the records of TLS, and a function that returns whether bytes wait here.
+    def ungathered_records(self) -> tuple[Callable[[bytes | memoryview], int], Callable[[], int]]:
+        """Return the socket's ``send`` for the records of TLS, and a function that returns how many bytes wait here.
 
         From now on the producer of the connection is paused whenever the caller writes here.
         """

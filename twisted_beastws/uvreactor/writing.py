@@ -104,9 +104,9 @@ class ConnectionWriter:
                 raise TypeError("Data must be bytes")
         self.write(b"".join(parts))
 
-    def waits(self) -> bool:
-        """Return whether any bytes have not left."""
-        return bool(self._gathered) or self._uv.get_write_buffer_size() > 0
+    def waits(self) -> int:
+        """Return how many bytes have not left."""
+        return sum(map(len, self._gathered or ())) + int(self._uv.get_write_buffer_size())
 
     def begin_chunk(self) -> None:
         """The protocol handles a chunk, or its beginning: gather what it writes."""
