@@ -1,4 +1,4 @@
-"""Servers of a few lines behind a proxy, which stop and start as a service that is replaced does."""
+"""Small servers for a proxy, which stop and start like a service during a rolling restart."""
 
 from __future__ import annotations
 

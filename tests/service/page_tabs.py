@@ -83,7 +83,7 @@ class Tab:
 
     Args:
         name: the user's name; None leaves it to the page to ask.
-        room: what the address names.
+        room: the room in the address.
         before: a script that runs before the page's own.
         until: the state to wait for.
         login: ``user:password`` in the address.
@@ -205,7 +205,7 @@ window.fetch = async address => {
 
 
 class Puppet(Tab):
-    """A page whose connections are the test's own."""
+    """A page with connections that the test controls."""
 
     def __init__(self, driver: Any, port: int, *, name: str | None = "Ann") -> None:
         super().__init__(driver, port, name=name, before=PUPPETS, until="connecting")

@@ -1,4 +1,4 @@
-"""A service under those who read nothing, and under those who mean it no good: everybody else is served as before."""
+"""A service with clients that read nothing, and with attackers: other clients are served as before."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ hub = Hub()
 
 class Member(WebSocketProtocol):
     def opened(self):
-        # What the system takes of a message has left the service: let that be little.
+        # Bytes in the system's buffers have left the service, so keep those buffers small.
         self.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         return hub.join(self, "all")
 
@@ -50,12 +50,12 @@ MAX_BUFFERED = 1 << 18
 
 
 def memory(pid: int) -> int:
-    """Resident octets of a process."""
+    """Resident bytes of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
 def metric(service: Service, line: str) -> float:
-    """The value that a line of /metrics begins with the name of, 0 if there is none."""
+    """The value of a metric in /metrics, 0 if there is none."""
     found = [text for text in service.ask_admin("/metrics")[1].splitlines() if text.startswith(f"{line} ")]
     return float(found[0].split()[-1]) if found else 0.0
 
@@ -65,7 +65,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def joined(service: Service, address: str = "127.0.0.1", buffer: int | None = None) -> socket.socket:
-    """A client from ``address``, whose system keeps no more than ``buffer`` for it."""
+    """A client from ``address`` with a receive buffer of ``buffer`` bytes."""
     client = socket.socket()
     if buffer is not None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
@@ -147,7 +147,7 @@ def test_who_stops_reading_costs_the_others_nothing(broadcast: Service) -> None:
             client.close()
 
 
-# What one address can do: handshakes that it never ends, heads without end, frames that are none.
+# Attacks from one address: unfinished handshakes, endless heads, invalid frames.
 FLOOD = """
 import socket, sys, time
 

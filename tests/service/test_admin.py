@@ -1,4 +1,4 @@
-"""What the admin's listener answers: the metrics, and whether the service is well."""
+"""The admin listener: the metrics and the state of health."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Served:
         return answer
 
     def metrics(self) -> dict[str, float]:
-        """Samples by their names and, behind commas, the values of their labels, by the labels' names."""
+        """Samples by their names and the values of their labels, joined by commas."""
         head, body = self.ask("/metrics")
         assert head.startswith("HTTP/1.1 200 OK\r\n")
         samples = (sample for family in prometheus.text_string_to_metric_families(body) for sample in family.samples)
@@ -83,7 +83,7 @@ def served(connect: Callable[..., Any], clock: Clock) -> Served:
 
 
 class TestHosts:
-    """What a page can read here if its own name has been pointed at this machine."""
+    """DNS rebinding: a page points its own name at this machine."""
 
     @pytest.mark.parametrize(
         ("host", "status"),

@@ -44,7 +44,7 @@ instance = Echo()
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current directory, which is not on sys.path; what is imported from it is forgotten."""
+    """The current directory, which is not on sys.path; its modules are forgotten after the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path and Path(path) != Path.cwd()])
     before = set(sys.modules)

@@ -1,4 +1,4 @@
-"""Who may come in by a name and a password."""
+"""Logins by name and password."""
 
 from __future__ import annotations
 

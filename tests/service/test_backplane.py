@@ -43,7 +43,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path
 
 
 class Client(WebSocketProtocol):
-    """A client that speaks ``chat.v1+json``, keeps what it hears, and says again what was not taken.
+    """A client of ``chat.v1+json`` that keeps all messages, and repeats those that were not accepted.
 
     pending: its words that no `sent` has answered, by ref.
     """
@@ -75,7 +75,7 @@ class Client(WebSocketProtocol):
 
     @property
     def gaps(self) -> int:
-        """How often it was told of missing messages."""
+        """The number of gap notices that it got."""
         return self.told.count({"type": "history", "complete": False})
 
 
@@ -138,7 +138,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 async def speak(nodes: list[list[Client]], what: str, midway: Callable[[], None] = lambda: None) -> list[list[str]]:
-    """The first clients of each node say something, in turns; returns what is said on each."""
+    """Let the first clients of each node send in turns; return the messages sent on each."""
     said: list[list[str]] = [[], []]
     for number in range(MESSAGES):
         if number == MESSAGES // 2:
@@ -233,7 +233,7 @@ async def test_everyone_hears_everything_once_and_in_order_and_redis_may_go_and_
         await leaver.close()
         everyone.remove(leaver)
 
-        # While Redis is away, speakers are told that nobody has their words, or that this is not known.
+        # While Redis is away, senders learn that no member has their message, or that this is unknown.
         second = await speak(nodes, "second", redis.kill)
         speakers = nodes[0][:SPEAKERS] + nodes[1][:SPEAKERS]
         await until(lambda: all(client.told[-1]["type"] == "error" for client in speakers))

@@ -117,7 +117,7 @@ class TestSupervisorThatDoesNotRead:
         """Send lines until the next would be lost; return how many."""
         line = "x" * 10000
         count = 0
-        while supervisor.reports._size + len(line) + 100 < MAX_BACKLOG:  # the limit is of what waits here
+        while supervisor.reports._size + len(line) + 100 < MAX_BACKLOG:  # the limit counts the backlog here
             supervisor.reports.say("access", line)
             count += 1
         return count

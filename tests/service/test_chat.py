@@ -1,4 +1,4 @@
-"""The chat, octet by octet, on transports and a clock of the test's own."""
+"""The chat, byte by byte, on transports and a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PING, PONG = b"\x89\x00", b"\x8a\x80\0\0\0\0"
 
 
 def masked(first: int, payload: bytes) -> bytes:
-    """A client's frame of at most 125 octets, under a mask of zeros."""
+    """A client's frame of at most 125 bytes, under a mask of zeros."""
     return bytes((first, 0x80 | len(payload), 0, 0, 0, 0)) + payload
 
 
@@ -56,7 +56,7 @@ class Client:
         self.protocol.dataReceived(data)
 
     def gets(self) -> bytes:
-        """What came since the last look."""
+        """The bytes since the last call."""
         data: bytes = self.transport.value()
         self.transport.clear()
         return data
@@ -105,7 +105,7 @@ def service() -> Service:
 
 @pytest.fixture
 def events(request: pytest.FixtureRequest) -> list[LogEvent]:
-    """What is logged meanwhile."""
+    """The log events of the test."""
     events: list[LogEvent] = []
     globalLogPublisher.addObserver(events.append)
     request.addfinalizer(lambda: globalLogPublisher.removeObserver(events.append))

@@ -1,4 +1,4 @@
-"""``--client-ca``: who comes in by a certificate, over TLS."""
+"""``--client-ca``: logins by certificate, over TLS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LISTEN = "ssl:0:interface=127.0.0.1:privateKey=key.pem"
 
 
 def client_tls(directory: Path, identity: bytes | None) -> ssl.SSLContext:
-    """A client's TLS that trusts anybody and shows this certificate."""
+    """TLS of a client that trusts every server and presents this certificate."""
     tls = ssl.create_default_context()
     tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     if identity is not None:
@@ -102,7 +102,7 @@ class TestService:
 class TestNames:
     @pytest.fixture
     def client(self, connect: Callable[..., Any], clock: Clock) -> Callable[..., Any]:
-        """A client whose certificate has these names."""
+        """A client with these names in its certificate."""
 
         def client(*names: str, serves: type[WebSocketProtocol] = WebSocketProtocol) -> Any:
             pem = Authority("any").issue(*names)

@@ -115,7 +115,7 @@ class TestOptions:
         assert options.access_log is not None and options.access_log.path.endswith("/access.log")
 
     def test_all_of_help_can_be_written_there(self, write: Callable[[str], str]) -> None:
-        """Each name is known: what is wrong with it, if anything, is its value."""
+        """Every option is known; an error can only be about its value."""
         for name in (option.rstrip("=") for option in Options().longOpt):
             if name in ("help", "version", "config", "hash-password"):
                 continue

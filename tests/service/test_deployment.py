@@ -1,4 +1,4 @@
-"""The files of deploy/, as they stand but for ports and paths: nginx, HAProxy, sockets of systemd."""
+"""The files of deploy/ with other ports and paths: nginx, HAProxy, sockets of systemd."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CLOSE = b"\x88\x80\0\0\0\0"
 
 
 def unused_ports(count: int) -> list[int]:
-    """Ports that nobody has, nor will be given by the system."""
+    """Free ports outside the range that the system assigns."""
     ports: set[int] = set()
     while len(ports) < count:
         port = randrange(20000, 32000)
@@ -57,7 +57,7 @@ def answers(port: int) -> bool:
 
 @contextmanager
 def running(what: str, command: list[str], directory: Path, **settings: Any) -> Iterator[Path]:
-    """A program, and the file of what it says; it must end with status 0 when it is told to."""
+    """A program and its output file; it must end with status 0 at SIGTERM."""
     log = directory / f"{what}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=directory, env=ENVIRONMENT, stdout=output, stderr=output, **settings)
@@ -121,7 +121,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def chat_in(browser: Any, port: int) -> None:
-    """Say something on the page behind a proxy, and hear it."""
+    """Send a message on the page through a proxy, and receive it."""
     browser.get(f"https://[::1]:{port}/")
     await_that("it is welcome", lambda: WELCOME in browser.page_source)
     browser.execute_script("document.getElementById('text').value = 'h\u00e9llo there'")
@@ -139,7 +139,7 @@ def untrusting() -> ssl.SSLContext:
 
 
 def forge(port: int) -> None:
-    """Come to the chat from ::1, and say to be somebody else."""
+    """Connect to the chat from ::1 with a forged forwarded address."""
     said = b"X-Forwarded-For: 192.0.2.1\r\nForwarded: for=192.0.2.1\r\n\r\n"
     with socket.create_connection(("::1", port), PATIENCE) as tcp, untrusting().wrap_socket(tcp) as client:
         client.sendall(UPGRADE[:-2] + said)
@@ -213,7 +213,7 @@ class TestHAProxy:
             assert forged["address"] == "::1"
 
 
-# The sockets from 3 on, and for whom they are.
+# The sockets from 3 on, and their process.
 AS_SYSTEMD = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
@@ -234,7 +234,7 @@ class TestSystemd:
                 with connect(f"ws://127.0.0.1:{port}/chat", proxy=None) as client:
                     assert client.recv(PATIENCE) == WELCOME
                 await_that("it says where", lambda: f"serving http://127.0.0.1:{port}/" in log.read_text())
-            # It is systemd's: whoever comes now waits for the next service.
+            # systemd owns the socket: new clients wait for the next service.
             with socket.create_connection(("127.0.0.1", port), 1):
                 pass
 

@@ -1,4 +1,4 @@
-"""Whose address counts behind proxies."""
+"""The client's address when proxies forward it."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class TestForwardedFor:
             (("[2001:db8::1]",), "2001:db8::1 0"),
             (("[2001:db8::1]:443",), "2001:db8::1 443"),
             (("::ffff:192.0.2.1",), "192.0.2.1 0"),
-            # The rightmost that is not trusted: what is left of it anybody may have said.
+            # The rightmost address that is not trusted: a client can forge those to the left of it.
             (("198.51.100.9, 192.0.2.1",), "192.0.2.1 0"),
             (("198.51.100.9, 192.0.2.1, 10.9.9.9, fd00::1",), "192.0.2.1 0"),
             (("198.51.100.9", "192.0.2.1 ,\t10.9.9.9"), "192.0.2.1 0"),
             (("10.0.0.2, 10.0.0.3",), "10.0.0.2 0"),
-            # What is no address is nobody: its teller is the last that is known.
+            # Text that is no address ends the search: the hop that sent it counts.
             (("unknown",), "10.0.0.1 4711"),
             (("192.0.2.1, unknown, 10.0.0.2",), "10.0.0.2 0"),
             (("192.0.2.1,",), "10.0.0.1 4711"),

@@ -67,7 +67,7 @@ class TestFiles:
 
 
 class TestOptions:
-    """What a worker reads is what its supervisor was given, on its command line or in its file."""
+    """A worker reads the options of its supervisor, from the command line or the file."""
 
     SAMPLES: ClassVar[dict[str, str]] = {
         "app": "handover_app:App",

@@ -27,7 +27,7 @@ from ..support.loopback import PATIENCE, listening
 pytestmark = pytest.mark.usefixtures("logged")
 
 PATHS = (b"/", b"/chat")
-# What a plain GET gets there: the page, or a hint where it is.
+# The answer to a plain GET there: the page, or a hint where it is.
 PLAIN = {b"/": 200, b"/chat": 426}
 # What another method gets there: the chat answers as Boost.Beast does.
 OTHER = {b"/": 405, b"/chat": 400}
@@ -41,7 +41,7 @@ KEPT, CLOSED = "kept", "closed"
 
 
 class Row(NamedTuple):
-    """``PATH`` in the request stands for the path; a status ``PLAIN`` or ``OTHER`` for what is usual there."""
+    """``PATH`` in the request stands for the path; a status ``PLAIN`` or ``OTHER`` for the usual status there."""
 
     request: bytes
     statuses: tuple[Any, ...]
@@ -175,7 +175,7 @@ ROWS: dict[str, Row] = {
     "a field too long": bad(field(b"X: " + b"y" * 20_000), 431),
     "too many fields": bad(get(HOST + b"X: y\r\n" * 200), 431),
     "fields without end": bad(b"GET PATH HTTP/1.1\r\n" + b"X: y\r\n" * 5000, 431),
-    # RFC 9112 §6: framing. Nothing of a body is read, so the connection cannot be kept behind one.
+    # RFC 9112 §6: framing. Nothing of a body is read, so the connection cannot be kept after one.
     "Content-Length: 0": ok(field(b"Content-Length: 0")),
     "a body": ok(get(HOST + b"Content-Length: 5\r\n", behind=b"hello"), then=CLOSED),
     "a request in a body": ok(get(HOST + b"Content-Length: 39\r\n", behind=get(line=b"GET / HTTP/1.1")), then=CLOSED),
@@ -214,7 +214,7 @@ ROWS: dict[str, Row] = {
     "kinds of requests": Row(
         get(line=b"HEAD PATH HTTP/1.1") + get(b"") + get(line=b"PUT PATH HTTP/1.1") + get(), (PLAIN, 400, OTHER, PLAIN)
     ),
-    # RFC 9110 §7.8, §10.1.1: what a server may ignore.
+    # RFC 9110 §7.8, §10.1.1: fields that a server may ignore.
     "an upgrade to something else": ok(field(b"Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AA")),
     "an upgrade without Connection": Row(get(HOST + b"Upgrade: h2c\r\n"), (PLAIN,)),
     "Expect: 100-continue": ok(field(b"Expect: 100-continue")),
@@ -314,7 +314,7 @@ class Memory:
         self.protocol.makeConnection(self.transport)
 
     def exchange(self, request: bytes, size: int) -> tuple[bytes, bool]:
-        """What the server answers, and whether it keeps the connection."""
+        """The server's answers, and whether it keeps the connection."""
         for at in range(0, len(request), size):
             self.protocol.dataReceived(request[at : at + size])
         data: bytes = self.transport.value()
@@ -362,7 +362,7 @@ def talk(port: int, request: bytes, closes: bool) -> bytes:
 
 
 def talk_all(port: int) -> list[tuple[str, bytes, bytes]]:
-    """What the server says to each row: it closes by itself, or behind the request of a client that ended its side."""
+    """The server's answer to each row: it closes by itself, or after the request of a client that ended its side."""
     said = []
     for name, row in ROWS.items():
         for path in PATHS:

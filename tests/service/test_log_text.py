@@ -1,4 +1,4 @@
-"""What a client sent, as it may stand in a log."""
+"""Text from clients, made safe for a log."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Peers:
         self.checks: list[Deferred[str | None]] = []
 
     def begin(self, peer: Peer = ANN) -> list[Any]:
-        """Begin a check that ends when `checks` do; what came of it."""
+        """Begin a check that ends when `checks` do; return its result."""
 
         def check() -> Awaitable[str | None]:
             self.checks.append(Deferred())

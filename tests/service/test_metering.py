@@ -1,4 +1,4 @@
-"""What is counted, and that nothing is where nobody asks."""
+"""The counts of a meter, and no counting without one."""
 
 from __future__ import annotations
 
@@ -364,7 +364,7 @@ class TestTunnels:
 
 @pytest.fixture
 def plain(connect: Callable[..., Any]) -> Iterator[Any]:
-    """A connection that nobody counts."""
+    """A connection without a meter."""
     peer = connect(Hooked)
     yield peer
     peer.leaves()

@@ -29,7 +29,7 @@ NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Reactor:
-    """It runs from the start, and does at once what it is to do from another thread."""
+    """It runs from the start, and makes calls from other threads at once."""
 
     def __init__(self) -> None:
         self.stops = 0

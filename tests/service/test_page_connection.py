@@ -1,4 +1,4 @@
-"""What the chat page does with messages that are not sent yet, lost connections and refusals."""
+"""The chat page with messages that are not sent yet, lost connections and refusals."""
 
 from __future__ import annotations
 

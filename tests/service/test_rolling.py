@@ -1,4 +1,4 @@
-"""Proxies while the services behind them are replaced one after the other, as the documentation configures them."""
+"""Proxies as the documentation configures them, while their services are replaced one after the other."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def factory() -> WebSocketServerFactory:
 
 @pytest.fixture
 def lines(request: pytest.FixtureRequest) -> list[str]:
-    """What is logged at info or above."""
+    """The log events at info or above."""
     lines: list[str] = []
 
     def observe(event: LogEvent) -> None:

@@ -1,4 +1,4 @@
-"""What the service answers to plain HTTP."""
+"""The service's answers to plain HTTP."""
 
 from __future__ import annotations
 

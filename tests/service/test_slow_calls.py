@@ -13,7 +13,7 @@ from twisted_beastws.service.slow_calls import MAX_RUNNING, MAX_WAITING, Busy, S
 
 
 class Threads:
-    """Calls begin when a thread is free, and end when they are told to."""
+    """Calls begin when a thread is free, and end when the test ends them."""
 
     def __init__(self) -> None:
         self.running: list[tuple[Deferred[Any], Callable[..., Any]]] = []

@@ -35,7 +35,7 @@ if sys.platform == "win32":
 
 
 class Listening:
-    """A reactor that notes what is listened on."""
+    """A reactor that records each listening socket."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []

@@ -19,7 +19,7 @@ def page(*lines: str) -> str:
 
 
 class Worker:
-    """A worker whose metrics are a counter and a gauge of the same value."""
+    """A worker with a counter and a gauge of the same value."""
 
     def __init__(self, value: int) -> None:
         self.page: str | None = None

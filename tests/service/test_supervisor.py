@@ -25,7 +25,7 @@ if sys.platform == "win32":
 
 
 class Process:
-    """A process that a supervisor started, and what it was sent."""
+    """A process that a supervisor started, and the messages that it got."""
 
     def __init__(self, protocol: Any, command: list[str], descriptors: dict[int, Any]) -> None:
         self.protocol = protocol
@@ -91,7 +91,7 @@ def reactor() -> Reactor:
 
 @pytest.fixture
 def lines() -> list[str]:
-    """What the supervisor warns of."""
+    """The warnings of the supervisor."""
     return []
 
 
@@ -174,7 +174,7 @@ class TestSupervisor:
         process = reactor.processes[0]
         process.protocol.processExited(Failure(ProcessTerminated(exitCode=1)))
         assert len(workers.living) == 2
-        # What it says last is the reason.
+        # Its last line is the reason.
         process.reports_that("failed", "there is no app")
         process.protocol.childConnectionLost(3)
         assert len(workers.living) == 1

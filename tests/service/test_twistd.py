@@ -37,7 +37,7 @@ from ..support.patience import PATIENCE
 
 LISTEN = "tcp:0:interface=127.0.0.1:backlog=512"
 TWISTD = Path(sys.executable).with_name("twistd")
-# What these tests import is what is served, from whatever directory; the current one is not in it.
+# The service imports the same package as these tests, from any directory; the current one is not on the path.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 WELCOME = "Welcome to the chat!"
 UPGRADE = (
@@ -105,7 +105,7 @@ class Service:
         return int(port)
 
     def ask_admin(self, path: str) -> tuple[int, str]:
-        """The status and the body of what the admin's listener answers."""
+        """The status and the body of an answer of the admin listener."""
         http = HTTPConnection("127.0.0.1", self.admin_port, timeout=PATIENCE)
         http.request("GET", path)
         response = http.getresponse()
@@ -155,7 +155,7 @@ def pinging(tmp_path: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """Files for a thousand connections, here and in what is started here."""
+    """File descriptors for a thousand connections, here and in child processes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4096
     if hard != resource.RLIM_INFINITY and hard < wanted:
@@ -173,7 +173,7 @@ def joined(service: Service) -> Iterator[ClientConnection]:
 
 
 class RawClient:
-    """A client that reads and writes octets."""
+    """A client that reads and writes bytes."""
 
     def __init__(self, service: Service, request: bytes = UPGRADE) -> None:
         self.socket = socket.create_connection(("127.0.0.1", service.port), PATIENCE)
@@ -536,7 +536,7 @@ class TestOperation:
                 ann.sendall(UPGRADE[:-2] + b"Authorization: Basic YW5uOnNlY3JldA==\r\n\r\n")
                 assert ann.recv(13) == b"HTTP/1.1 101 "
         assert service.log.count("401: wrong name or password for 'ann'") == 3
-        # No other machine sees what comes by the loopback interface.
+        # No other machine sees the bytes on the loopback interface.
         assert "passwords come unencrypted" not in service.log
 
     def test_a_unix_socket_is_its_groups_and_its_clients_are_limited_by_address(self, tmp_path: Path) -> None:
@@ -601,7 +601,7 @@ def identity(name: str) -> bytes:
 
 
 def name_of(server: ssl.SSLSocket) -> str:
-    """Whom the server's certificate names."""
+    """The name in the server's certificate."""
     presented = server.getpeercert(binary_form=True)
     assert presented is not None
     (name,) = x509.load_der_x509_certificate(presented).subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
@@ -644,7 +644,7 @@ class TestCommand:
         assert done.returncode == 1
         line = line.format(directory=tmp_path)
         last = done.stdout.splitlines()[-1]
-        # twistd tells of options behind its own name, and of all else in the log.
+        # twistd prints errors of options after its own name, and all other errors in the log.
         assert last.endswith((f": {line}", f"] {line}"))
         assert "Traceback" not in done.stdout
         assert done.stderr == ""
@@ -655,7 +655,7 @@ class TestCommand:
             listen = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
             done = twistd(tmp_path, *foreground, "--logfile=log", "beastws", "--listen", listen)
         assert done.returncode == 1
-        # A daemon tells the terminal first.
+        # A daemon informs the terminal first.
         await_that("its pid file is gone", lambda: not (tmp_path / "twistd.pid").exists())
         line = f"cannot listen on {listen}: Address already in use (--listen names another)"
         log = await_that("the log says it", lambda: line in (text := (tmp_path / "log").read_text()) and text)

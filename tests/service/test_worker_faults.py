@@ -109,7 +109,7 @@ def test_workers_start_with_what_the_supervisor_read(app: Path, monkeypatch: pyt
     try:
         await_that("it listens", lambda: f"serving ws://127.0.0.1:{plain}/" in (app / "log").read_text())
         first = asked(plain)
-        # Now the file has the listeners in another order, and what cannot be; and nobody can read the key.
+        # Now the file has the listeners in another order and an invalid one, and the key cannot be read.
         config.write_text(f'listen = {listen[::-1]}\nping-interval = "often"\n')
         key.unlink()
         os.kill(int(first), signal.SIGKILL)
@@ -136,7 +136,7 @@ def test_a_stopped_supervisor_stops_no_worker(app: Path) -> None:
         await_that("the error is told", lambda: "ValueError: the text of the error" in service.log)
         assert '\n\t    raise ValueError("the text of the error")\n' in service.log
         assert says(service.port, "") == worker
-        # What `running` takes for a fault is what was asked for.
+        # `running` takes this expected log line for a fault.
         service.log_file.write_text(re.sub("Traceback|#critical", "", service.log))
 
 
@@ -154,7 +154,7 @@ def test_a_full_log_stops_no_worker_and_lines_stay_whole(app: Path) -> None:
                 begun = [log.readline()]
                 while begun.count(b"") == 0 and sum(b"serving ws" in line for line in begun) < 3:
                     begun.append(log.readline())
-                # From now on nobody reads.
+                # From now on the supervisor does not read.
                 workers = {says(port, f"{what} 10") for what in ("logs", "prints") for _ in range(4)}
                 workers |= {says(port, "") for _ in range(10)}
                 assert len(workers) == 2
@@ -293,7 +293,7 @@ def test_metrics_tell_of_a_process_without_descriptors(app: Path) -> None:
     with running(app, "--workers=1", *SERVED) as service:
         await_that("it is ready", lambda: ready(service))
         (worker,) = children(service.process.pid)
-        # What makes the page is imported at the first time.
+        # The modules of the page are imported at its first request.
         assert "beastws_out_of_descriptors_seconds_total 0.0" in service.ask_admin("/metrics")[1]
         _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
         resource.prlimit(worker, resource.RLIMIT_NOFILE, (5, hard))

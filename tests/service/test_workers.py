@@ -98,7 +98,7 @@ SERVED = ("--workers=2", "--app=who_app:Who")
 
 
 def all_asked(service: Service, ask: Callable[[int], str] = asked) -> set[str]:
-    """Who serves, when both do."""
+    """The workers that serve, when both do."""
     pids: set[str] = set()
     await_that("all serve", lambda: pids.add(ask(service.port)) or len(pids) == 2)
     return pids

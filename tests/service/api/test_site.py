@@ -34,7 +34,7 @@ class Backplane(LocalBackplane):
 
 
 class Member:
-    """A connection that keeps what it is sent."""
+    """A connection that keeps the messages that it gets."""
 
     state = State.OPEN
     buffered_amount = 0
