@@ -16,21 +16,10 @@ from twisted.internet.task import Clock
 from twisted_beastws.hub import Hub
 from twisted_beastws.hub.backplane import BackplaneState, order_of
 from twisted_beastws.hub.redis import RedisBackplane
+from twisted_beastws.hub.redis_answers import Order, Page, Part, Place, Swept, Taken, Verified
 from twisted_beastws.hub.redis_errors import LinkLost, Refused
 from twisted_beastws.hub.redis_interfaces import RedisCommands
-from twisted_beastws.hub.redis_scripts import (
-    ENTRY_COST,
-    GRACE,
-    ROOM_COST,
-    SALT,
-    Order,
-    Page,
-    Part,
-    Place,
-    Swept,
-    Taken,
-    Verified,
-)
+from twisted_beastws.hub.redis_scripts import ENTRY_COST, GRACE, ROOM_COST, SALT
 
 from .stubs import Stub, outcome
 

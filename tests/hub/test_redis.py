@@ -10,9 +10,10 @@ from twisted.internet.defer import Deferred
 
 from twisted_beastws.hub import Hub, Message, PublishError, PublishUnknown
 from twisted_beastws.hub.backplane import BackplaneState, order_of
-from twisted_beastws.hub.redis import JOIN_PATIENCE, RedisBackplane
+from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.hub.redis_errors import Refused
 from twisted_beastws.hub.redis_rooms import MAX_HELD
+from twisted_beastws.hub.redis_subscriptions import JOIN_PATIENCE
 
 from .simulated import ERRORS, Node, SimulatedRedis, member_of, settle
 from .stubs import Stub, done
@@ -131,7 +132,7 @@ class TestPublish:
         one.hub.publish("a", "x" * 1000)
         waiting = one.in_flight
         assert 1000 < waiting < 1050
-        one._max_in_flight = 2 * waiting
+        one._publications.max_in_flight = 2 * waiting
         published = one.hub.publish("a", "y" * (1000 + more))
         if refused:
             assert not done(published).delivered_here
@@ -192,16 +193,25 @@ class TestRef:
         one = Node(server)
         member = one.joins()
         one.link_.cut()
-        assert said_of(done(one.hub.publish("a", "x", ref="r"))) == "the backplane is away: nobody has the message"
+        assert said_of(done(one.hub.publish("a", "x", ref="r"))) == "the backplane is away: no member has the message"
         one.returns()
         server.error = "OOM"
         refused = one.hub.publish("a", "x", ref="r")
         one.link_.settle()
-        assert said_of(done(refused)) == "the backplane is full: nobody has the message"
+        assert said_of(done(refused)) == "the backplane is full: no member has the message"
         server.error = None
         one.hub.publish("a", "x", ref="r")
         one.link_.settle()
         assert member.heard == ["x"]
+
+    def test_a_notice_of_another_program_harms_nothing(self, server: SimulatedRedis) -> None:
+        one = Node(server)
+        for message_id in ("", "nonsense", "1-x"):
+            one.received(None, message_id, "0-0", "", b"")
+        member = one.joins()
+        one.hub.publish("a", "hello")
+        settle(one)
+        assert member.heard == ["hello"]
 
 
 class TestSubscriptions:
@@ -452,7 +462,7 @@ class TestLoss:
             one.link_.receive()
             if not one.link_.sent or one.link_.answers:
                 continue
-        while not one._rooms["a"].catching_up:
+        while not one.readers["a"].catching_up:
             one.link_.execute()
             one.link_.answer()
             one.link_.take_subscription()
@@ -463,7 +473,7 @@ class TestLoss:
         settle(two)
         while one.link_.coming:
             one.link_.receive()
-            assert len(one._rooms["a"]._held or ()) <= MAX_HELD
+            assert len(one.readers["a"]._held or ()) <= MAX_HELD
         settle(one, two)
         assert member.heard == ["missed", *said]
 

@@ -132,7 +132,7 @@ async def test_a_service_that_no_sentinel_knows_is_reported(tmp_path: Path) -> N
     with redis_running(tmp_path) as primary, sentinel_running(tmp_path, primary.port) as sentinel:
         await until(lambda: listens(sentinel))
         backplane = RedisBackplane(f"redis+sentinel://127.0.0.1:{sentinel}/other")
-        backplane._log_trouble = lambda line, why: lines.append(why)  # type: ignore[method-assign]
+        backplane._troubles.log = lambda line, why: lines.append(why)  # type: ignore[method-assign]
         hub = Hub(backplane)
         hub.start()
         await until(lambda: lines)

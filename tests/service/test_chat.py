@@ -524,7 +524,12 @@ class TestJson:
         other.sends(text("plain"))
         assert other.gets() == b"\x81\x05early\x81\x05hello\x81\x05plain"
         here = {"type": "error", "reason": "the backplane is away: only the members here have the message"}
-        nobody = {"type": "error", "reason": "the backplane is away: nobody has the message", "taken": "no", "ref": "7"}
+        nobody = {
+            "type": "error",
+            "reason": "the backplane is away: no member has the message",
+            "taken": "no",
+            "ref": "7",
+        }
         heard = [event.get("text") or event for event in ann.gets() if event["type"] != "join"]
         assert heard == ["early", here | {"taken": "here"}, "hello", here | {"taken": "here"}, nobody, "plain"]
 

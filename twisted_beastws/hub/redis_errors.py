@@ -31,12 +31,12 @@ class Remedy(Enum):
 class Trouble(NamedTuple):
     """Why Redis refuses a command.
 
-    state: what the backplane is in. remedy: what helps. told: for publishers. logged: for the operator, in full.
+    state: what the backplane is in. remedy: what helps. public: for publishers. logged: for the operator, in full.
     """
 
     state: BackplaneState
     remedy: Remedy
-    told: str
+    public: str
     logged: str
 
 

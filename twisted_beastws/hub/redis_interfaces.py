@@ -7,8 +7,8 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
+from twisted_beastws.hub.redis_answers import Page, Part, Swept, Taken, Verified
 from twisted_beastws.hub.redis_errors import Refused, Trouble
-from twisted_beastws.hub.redis_scripts import Page, Part, Swept, Taken, Verified
 
 
 class RedisCommands(Protocol):

@@ -14,12 +14,13 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
+from twisted_beastws.hub import redis_answers as answers
 from twisted_beastws.hub import redis_scripts as scripts
+from twisted_beastws.hub.redis_answers import Page, Part, Swept, Taken, Verified
 from twisted_beastws.hub.redis_endpoint import primary_of, redis_endpoint
 from twisted_beastws.hub.redis_errors import LinkLost, NotReplicated, Refused, Remedy
 from twisted_beastws.hub.redis_interfaces import LinkUser
 from twisted_beastws.hub.redis_protocol import RedisConnection, Subscriber
-from twisted_beastws.hub.redis_scripts import Page, Part, Swept, Taken, Verified
 from twisted_beastws.hub.redis_url import RedisURL
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class RedisLink:
         """Where the dataset is, and whether it is the one that the hub knows."""
         keys = ["clock", "ids", "hubs", "witnesses"]
         hub = (self._hub_name, self._channel(None), randbelow(scripts.SALT), scripts.GRACE)
-        return self._evaluate(scripts.POSITION, keys, known, token_hex(4), *hub).addCallback(scripts.verified_of)
+        return self._evaluate(scripts.POSITION, keys, known, token_hex(4), *hub).addCallback(answers.verified_of)
 
     def subscribe(self, rooms: Sequence[str | None]) -> Deferred[None]:
         """Have what is published in ``rooms``."""
@@ -152,7 +153,7 @@ class RedisLink:
         limits = (self._channel(room), keep, name, *self._budgets, randbelow(scripts.SALT), ref, self._key("history:"))
         hub = (self._hub_name, self._channel(None))
         answer = self._evaluate(scripts.PUBLISH, keys, known, token_hex(4), payload, *limits, *hub)
-        taken = answer.addCallback(scripts.taken_of)
+        taken = answer.addCallback(answers.taken_of)
         if not self._url.min_replicas:
             return taken
         replicas = self._execute("WAIT", self._url.min_replicas, int(REPLICA_TIMEOUT * 1000))
@@ -170,13 +171,13 @@ class RedisLink:
         """At most ``count`` entries behind ``after``, of not much more than ``size`` bytes."""
         keys = ["clock", "ids", f"history:{room}", "records"]
         answer = self._evaluate(scripts.READ, keys, known, token_hex(4), after, count, size, room)
-        return answer.addCallback(scripts.part_of)
+        return answer.addCallback(answers.part_of)
 
     def sweep(self, known: str, rooms: Sequence[tuple[str, str]]) -> Deferred[Swept]:
         """Which of ``rooms`` may have more than their readers, who are at the ids."""
         flat = [part for room in rooms for part in room]
         answer = self._evaluate(scripts.SWEEP, ["clock", "ids", "records"], known, token_hex(4), *flat)
-        return answer.addCallback(scripts.swept_of)
+        return answer.addCallback(answers.swept_of)
 
     def enter(self, room: str, names: dict[str, str]) -> Deferred[object]:
         """List members."""
@@ -209,7 +210,7 @@ class RedisLink:
     def roster(self, room: str, cursor: int, count: int) -> Deferred[Page]:
         """About ``count`` names of the members of all hubs that have given a sign of life, from ``cursor`` on."""
         answer = self._evaluate(scripts.ROSTER, [f"here:{room}"], self._key("hub:"), cursor, count)
-        return answer.addCallback(scripts.page_of)
+        return answer.addCallback(answers.page_of)
 
     def _evaluate(self, script: str, keys: Sequence[str], *arguments: str | bytes | int) -> Deferred[Any]:
         # By its digest it would fail where Redis has forgotten it, and what comes behind it would overtake it.

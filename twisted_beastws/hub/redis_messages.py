@@ -1,10 +1,13 @@
-"""Messages, and users of a room, as Redis carries them."""
+"""The forms in which Redis carries messages, and lists the users of a room."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from twisted_beastws.hub.backplane import Message
+from twisted.logger import Logger
+
+from twisted_beastws.hub.backplane import History, Message, Roster, order_of
+from twisted_beastws.hub.redis_answers import Page, Part
 
 
 def encode(message: Message) -> bytes:
@@ -34,3 +37,39 @@ def people_of(listings: Iterable[str]) -> dict[str, str]:
         name, newline, data = listing.rpartition("\n")
         people[name if newline else data] = data if newline else ""
     return people
+
+
+def roster_of(page: Page, after: str | None, most: int) -> Roster:
+    """Return at most ``most`` names of a page after ``after``, sorted."""
+    names = sorted(people_of(page.names))
+    return Roster([name for name in names if after is None or name > after][:most], page.total)
+
+
+class MessageReader:
+    """Reads messages that Redis carries; other programs can publish there, too.
+
+    Args:
+        logger: logs payloads that are no messages.
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        self._logger = logger
+
+    def read(self, room: str | None, message_id: str | None, payload: bytes) -> Message | None:
+        """Return the message of a payload; log one that is no message, and return None."""
+        try:
+            if message_id is not None:
+                order_of(message_id)
+            return decode(room, message_id, payload)
+        except ValueError:
+            self._logger.warn(
+                "another program publishes where the backplane does: {room!r}, {id!r}", room=room, id=message_id
+            )
+            return None
+
+    def history(self, part: Part, room: str) -> History:
+        """Return a part of a room's history."""
+        read = [self.read(room, message_id, payload) for message_id, payload in part.entries]
+        messages = [message for message in read if message is not None]
+        # Without any message of ours there is no id from which to read on.
+        return History(messages, part.exact, part.more and bool(messages), part.place.position)

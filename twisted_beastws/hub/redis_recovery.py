@@ -16,10 +16,10 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_beastws.hub.redis_answers import Page, Swept
 from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy
 from twisted_beastws.hub.redis_interfaces import RedisCommands
 from twisted_beastws.hub.redis_rooms import RoomReader
-from twisted_beastws.hub.redis_scripts import Page, Swept
 
 Item = TypeVar("Item")
 
