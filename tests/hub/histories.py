@@ -292,7 +292,7 @@ class World:
                 if self.server.order[missed] < (client.since or 0) or self.publisher[missed] in untraced:
                     continue
                 assert self.informed(heard, missed), f"client {number} is not informed of {missed}: {heard}"
-        for room in ROOMS if self.nodes[0].keeps else ():
+        for room in ROOMS if self.nodes[0].history_length else ():
             last = self.acknowledged[room][-1]
             for client in self.clients:
                 assert client.room != room or client.heard[-1] == last, f"{client.heard} lacks the last, {last}"

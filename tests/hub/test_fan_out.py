@@ -261,7 +261,7 @@ class TestMembers:
 
 
 def fan_out_parts() -> int:
-    from twisted_beastws.hub.hub import PARTS
+    from twisted_beastws.hub.sending import PARTS
 
     return PARTS
 

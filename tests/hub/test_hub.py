@@ -360,7 +360,7 @@ class TestHistory:
         hub.publish("a", "now")
         assert back.heard == ["2", "3", "4", "now"]
         # From then on it costs no more than any other.
-        assert hub._rooms["a"][back.connection].catch_up is None
+        assert hub._members.by_room["a"][back.connection].catch_up is None
 
     def test_who_does_not_ask_has_none(self, hub: Hub) -> None:
         hub.publish("a", "before")

@@ -1,4 +1,4 @@
-"""Rooms: what is published in one goes to all its members, on one machine or on many."""
+"""Rooms: a message to a room goes to all its members, on one machine or on many."""
 
 from twisted_beastws.hub.backplane import (
     Backplane,

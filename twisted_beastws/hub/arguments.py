@@ -1,15 +1,25 @@
-"""Checks of a hub's arguments: a wrong one gets one line that says what to give."""
+"""Checks of a hub's arguments: the error is one line that names the right value."""
 
 from __future__ import annotations
 
+import re
 from inspect import isclass
 
 from twisted_beastws.options import kind_of
 from twisted_beastws.wire.prepared import forgotten
 
+_PREFIX = re.compile(r"[!-~]{1,64}")
 
-def check_hub(backplane: object, max_buffered: object, slow_reader: object, max_waiting: object) -> None:
-    """Raise TypeError or ``ValueError`` for what a `Hub` cannot be made of."""
+
+def check_hub(
+    backplane: object,
+    max_buffered: object,
+    slow_reader: object,
+    max_waiting: object,
+    may_join: object,
+    may_publish: object,
+) -> None:
+    """Raise TypeError or ``ValueError`` for a wrong argument of `Hub`."""
     if slow_reader not in ("close", "drop"):
         raise ValueError(f"Hub(slow_reader={slow_reader!r}): must be 'close' or 'drop'")
     if max_buffered is not None and (isinstance(max_buffered, bool) or not isinstance(max_buffered, int)):
@@ -22,17 +32,25 @@ def check_hub(backplane: object, max_buffered: object, slow_reader: object, max_
         raise TypeError(f"Hub(max_waiting={max_waiting!r}): give a number of bytes")
     if max_waiting < 1:
         raise ValueError(f"Hub(max_waiting={max_waiting!r}): must be greater than 0")
-
-
-def check_permissions(may_join: object, may_publish: object) -> None:
-    """Raise TypeError for a permission that is no function."""
     for argument, function in (("may_join", may_join), ("may_publish", may_publish)):
         if function is not None and not callable(function):
             raise TypeError(f"Hub({argument}={function!r}): give a function of a connection and a room, or None")
 
 
-def check_join(room: object, name: object, after: object, render: object, gap: object) -> None:
+def check_redis(prefix: str, max_room_history: int, max_history: int) -> None:
+    """Raise ``ValueError`` for an argument that a `RedisBackplane` cannot use."""
+    if not _PREFIX.fullmatch(prefix):
+        raise ValueError(f"RedisBackplane(prefix={prefix!r}): must be 1 to 64 printable ASCII characters")
+    if not 0 < max_room_history <= max_history:
+        raise ValueError(
+            f"RedisBackplane(max_room_history={max_room_history}): must be from 1 to max_history ({max_history})"
+        )
+
+
+def check_join(connection: object, room: object, name: object, after: object, render: object, gap: object) -> None:
     """Raise TypeError for an argument of the wrong kind."""
+    if not hasattr(connection, "when_closed"):
+        raise TypeError(f"join(connection, room): give an open WebSocketProtocol first, not {kind_of(connection)}")
     check_room(room)
     for argument, value in (("name", name), ("after", after)):
         if not isinstance(value, str | None):
@@ -43,7 +61,7 @@ def check_join(room: object, name: object, after: object, render: object, gap: o
 
 
 def check_room(room: object) -> None:
-    """Raise TypeError for what is no room's name."""
+    """Raise TypeError for a room that is not a ``str``."""
     if not isinstance(room, str):
         raise TypeError(f"room: give its name as str, not {kind_of(room)}")
     if room.startswith("\0"):

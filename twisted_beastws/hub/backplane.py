@@ -1,4 +1,4 @@
-"""What joins hubs: the interface, and the implementation for a hub that is alone."""
+"""`Backplane`: the interface between a hub and the system that joins it with other hubs."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ MAX_REFS = 65536
 """Idempotency keys that are remembered: of the last messages that have one. Less than 32 MiB."""
 
 CHUNK = 32
-"""Messages of a room's history that are asked for at once."""
+"""Messages in one part of a room's history."""
 
 CHUNK_SIZE = 1 << 18
-"""Octets of them, beyond which no more are put into one answer. 256 KiB."""
+"""Bytes after which a part of a history ends: 256 KiB."""
 
 
 class Message(NamedTuple):
-    """What was published.
+    """A published message.
 
-    room: where, or None for everybody. data: ``str`` goes out as text, ``bytes`` as binary.
-    id: its place in the room's history, as ``MILLISECONDS-NUMBER`` with the time since 1970; None if it is not there.
-    sender, number: the hub that published it, and its count there.
-    gap: no message, but the notice that messages may be missing before the next one; data is empty.
+    Attributes:
+        room: the room; None is a message for all members.
+        data: ``str`` is sent as text, ``bytes`` as binary.
+        id: the place in the room's history, as ``MILLISECONDS-NUMBER`` with the time since 1970; None without one.
+        sender: the name of the hub that published it.
+        number: its number among that hub's messages.
+        gap: this is no message, but the notice that messages may be missing before the next one; data is empty.
     """
 
     room: str | None
@@ -47,8 +50,11 @@ class Message(NamedTuple):
 class History(NamedTuple):
     """A part of a room's history, the oldest message first.
 
-    complete: nothing is known to be missing before the first. more: there are later ones.
-    until: the latest id that the backplane gave out, in any room; None if it does not say.
+    Attributes:
+        messages: the messages.
+        complete: no message is missing before the first, as far as the backplane knows.
+        more: the history has later messages.
+        until: the latest id that the backplane gave out, in any room; None if it does not say.
     """
 
     messages: list[Message]
@@ -70,7 +76,11 @@ class Roster(NamedTuple):
 
 
 class PublishError(WebSocketError):
-    """The backplane did not take the message. delivered_here: the members on this hub got it, without an id."""
+    """The backplane did not accept the message.
+
+    Attributes:
+        delivered_here: the members on this hub got it, without an id.
+    """
 
     def __init__(self, reason: str, delivered_here: bool) -> None:
         super().__init__(reason)
@@ -78,19 +88,25 @@ class PublishError(WebSocketError):
 
 
 class PublishUnknown(PublishError):
-    """The connection was lost before the backplane answered: whether it took the message is not known.
+    """The backplane may or may not have accepted the message: the connection was lost before its answer.
 
-    If it did, members get the message in its place, here and elsewhere. To be sure that it is taken, and once, publish
-    it again with the same ``ref``.
+    If it accepted the message, members on all hubs get it in its place. Publish it again with the same ``ref``: the
+    backplane then accepts it once.
     """
 
 
 class BackplaneState(Enum):
-    """Whether a backplane takes messages, and if not, why.
+    """The state of a backplane: it accepts messages, or the reason why not.
 
-    STOPPED: it was not started, or was stopped. CONNECTING: it is away. LOADING: it reads its data after a start.
-    READ_ONLY: a replica answers. FULL: it has no memory left. NOT_SAVING: it cannot write to its disk.
-    REFUSING: it answers with other errors. CONNECTED: it takes messages.
+    Attributes:
+        STOPPED: it was not started, or was stopped.
+        CONNECTING: it is away.
+        LOADING: it reads its data after a start.
+        READ_ONLY: a replica answers.
+        FULL: it has no memory left.
+        NOT_SAVING: it cannot write to its disk.
+        REFUSING: it answers with other errors.
+        CONNECTED: it accepts messages.
     """
 
     STOPPED = "stopped"
@@ -104,32 +120,32 @@ class BackplaneState(Enum):
 
 
 Deliver = Callable[[Message, object], "Deferred[None] | None"]
-"""Takes each message for the members here, and the connection to leave out.
+"""Delivers a message to the members of the hub, without the connection that the second argument names.
 
-Returns None if the members have been sent it, else a Deferred that fires when they have. A backplane that gets messages
-from elsewhere should stop reading while many of these have not fired.
+Returns None if the members have been sent the message, else a Deferred that fires then. A backplane that receives
+messages from other hubs should stop reading while many of these have not fired.
 """
 
 
 class Backplane(Protocol):
-    """Carries messages from one hub to others, itself included, and keeps the rooms' history.
+    """Carries messages between hubs, including the publisher's, and keeps the rooms' history.
 
-    No Deferred but that of `publish` and `history` ever fails.
+    Only the Deferreds of `publish` and `history` can fail.
     """
 
     state: BackplaneState
 
     def start(self, deliver: Deliver) -> None:
-        """Connect, and stay so."""
+        """Connect, and reconnect after a loss."""
 
     def stop(self) -> Deferred[None]:
-        """Let go of everything."""
+        """Disconnect."""
 
     def subscribe(self, room: str) -> Deferred[None]:
-        """Deliver the messages of ``room``; fires when that is so, or has to wait for the backplane's return."""
+        """Deliver the messages of ``room``; fires when the hub is subscribed, or has to wait for the backplane."""
 
     def unsubscribe(self, room: str) -> None:
-        """Deliver them no more."""
+        """Stop to deliver the messages of ``room``."""
 
     def publish(
         self, room: str | None, data: str | bytes, keep: bool, exclude: object, ref: str | None = None
@@ -141,7 +157,7 @@ class Backplane(Protocol):
         """
 
     def history(self, room: str, after: str) -> Deferred[History]:
-        """What was published behind the message of id ``after``, or the first part of it."""
+        """Fire with the messages after the id ``after``, or with the first part of them."""
 
     def enter(self, room: str, member: str, name: str, data: str = "") -> None:
         """List a member with a name in ``room``.
@@ -150,7 +166,7 @@ class Backplane(Protocol):
             room: the room.
             member: its key, unique on this hub.
             name: the user's name.
-            data: the member's data as JSON. A hub leaves the argument out if there is none.
+            data: the member's data as JSON. A hub leaves the argument out without data.
         """
 
     def exit(self, room: str, member: str) -> None:
@@ -163,12 +179,17 @@ class Backplane(Protocol):
         """
 
     def roster(self, room: str, after: str | None, most: int) -> Deferred[Roster]:
-        """At most ``most`` of these names, sorted, from the first behind ``after`` on."""
+        """Fire with at most ``most`` of these names, sorted, from the first after ``after``."""
+
+
+def is_id(text: str) -> bool:
+    """Return whether a text is a message's id."""
+    return _ID.fullmatch(text) is not None
 
 
 def order_of(message_id: str) -> tuple[int, int]:
-    """By which the ids of one room are in order. Raises ``ValueError`` for what is none."""
-    if not _ID.fullmatch(message_id):
+    """Return an id as numbers, by which ids compare. Raises ``ValueError`` for text that is no id."""
+    if not is_id(message_id):
         raise ValueError(f"{message_id!r} is no message's id, such as 1700000000000-0")
     milliseconds, _, number = message_id.partition("-")
     return int(milliseconds), int(number)

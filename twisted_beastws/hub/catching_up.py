@@ -1,4 +1,4 @@
-"""From what a reader saw last to what is published now, with nothing twice and nothing out of order."""
+"""`CatchUp`: the way of a member from its last message to the present, each message once and in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted_beastws.hub.backplane import History, Message, order_of
 
 MAX_HELD = 256
-"""Messages that wait for the history to be read; beyond them it is read on until it has them."""
+"""Messages that are held while the history is read; beyond them, the history is read further."""
 
 
 class CatchUp:
@@ -17,7 +17,7 @@ class CatchUp:
 
     Args:
         after: the id of the last message that the reader has.
-        fetch: returns the history behind an id.
+        fetch: returns the history after an id.
         give: takes a message for the reader.
         pace: fires when more may be given; a failure ends the catch-up.
 
@@ -60,15 +60,15 @@ class CatchUp:
         self.complete = True
 
     def offer(self, message: Message) -> None:
-        """A message is published: give it behind those of the history, unless it is one of them."""
+        """Give a published message after those of the history, unless the history has it, too."""
         if self._running:
             if message.gap:
-                # The result of `run` tells of it.
+                # The result of `run` reports it.
                 self.complete = False
             else:
                 self._hold(message)
         elif not self._stopped:
-            # The subscription may be behind the history for some time.
+            # For some time the subscription may still bring messages that the history had.
             if message.id is not None:
                 if order_of(message.id) <= self._after or message.id == self._asked:
                     return
@@ -83,7 +83,7 @@ class CatchUp:
         """Give the history.
 
         Returns:
-            Whether the reader has every message behind ``after``. False, too, if anything failed or more messages came
+            Whether the reader has every message after ``after``. False, too, if anything failed or more messages came
             meanwhile than could be held.
         """
         try:

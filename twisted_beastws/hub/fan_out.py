@@ -138,7 +138,7 @@ class FanOut:
     def _enqueue(self, delivery: FanOutDelivery) -> None:
         room = delivery.message.room
         if delivery.given:
-            # It has begun: messages that sending it made somebody publish come after it.
+            # It has begun. Its recipients may have published in answer; those messages come after it.
             stage = Stage()
             self._stages.appendleft(stage)
             self._latest.setdefault(room, delivery)
@@ -225,7 +225,7 @@ class FanOut:
         self._allowance = until - self._ended_at
 
     def _give_slice(self, stage: Stage) -> None:
-        """Give a part of the first room's first message, and put the room behind the others."""
+        """Give a part of the first room's first message, and move the room to the end of the queue."""
         room, lane = next(iter(stage.items()))
         delivery = lane[0]
         if not self._advance(delivery):

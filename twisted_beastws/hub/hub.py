@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from twisted.internet.defer import Deferred, fail
@@ -12,7 +11,7 @@ from twisted.python.failure import Failure
 
 from twisted_beastws.connection.awaiting import awaitable
 from twisted_beastws.errors import ConnectionClosed
-from twisted_beastws.hub.arguments import check_hub, check_join, check_permissions, check_room, checked_message
+from twisted_beastws.hub.arguments import check_hub, check_join, check_room, checked_message
 from twisted_beastws.hub.backplane import (
     Backplane,
     BackplaneState,
@@ -22,13 +21,13 @@ from twisted_beastws.hub.backplane import (
     order_of,
 )
 from twisted_beastws.hub.catching_up import CatchUp
+from twisted_beastws.hub.commands import COMMANDS, Commands
 from twisted_beastws.hub.fan_out import FanOut, cost_of
 from twisted_beastws.hub.local import LocalBackplane
-from twisted_beastws.hub.members import Member, Render, as_published, untold
+from twisted_beastws.hub.members import Member, Memberships, Render, as_published, untold
 from twisted_beastws.hub.permissions import Permission, refusal
 from twisted_beastws.hub.presence import Presence, PresenceEvent, PresenceWatch, data_text, decoded
-from twisted_beastws.hub.sending import MemberSender
-from twisted_beastws.options import kind_of
+from twisted_beastws.hub.sending import MemberSender, pace_of
 from twisted_beastws.protocol import State, WebSocketProtocol
 
 if TYPE_CHECKING:
@@ -38,12 +37,6 @@ if TYPE_CHECKING:
 
 MAX_LISTED = 1000
 """Names in one answer of `Hub.roster`."""
-
-COMMANDS = "\0commands"
-"""The room of `Hub.send_command`. No member can join it: no name of a room begins with NUL."""
-
-PARTS = 16
-"""Parts of a history, of 32 messages or 256 KiB, that a member gets before other connections get their turn."""
 
 
 class Hub:
@@ -55,7 +48,7 @@ class Hub:
     Args:
         backplane: joins this hub with others, and keeps the rooms' history. None is a `LocalBackplane`.
         max_buffered: bytes that can wait for a member that reads slowly. None leaves it to the connection's own
-            ``Limits.max_buffered`` and ``slow_reader``, under whose ``pause`` a slow member misses messages.
+            ``Limits.max_buffered`` and ``slow_reader``; with its ``pause`` a slow member misses messages.
         slow_reader: the policy beyond max_buffered: ``close`` the member with 1013, or ``drop`` the message for it.
         max_waiting: bytes of memory that messages can take while they wait for their turn to be sent. Beyond it the hub
             refuses further messages for a room that has waiting ones: `publish` fails. 16 MiB (`RedisBackplane`'s
@@ -84,21 +77,19 @@ class Hub:
         may_publish: Permission | None = None,
         reactor: IReactorTime | None = None,
     ) -> None:
-        check_hub(backplane, max_buffered, slow_reader, max_waiting)
-        check_permissions(may_join, may_publish)
+        check_hub(backplane, max_buffered, slow_reader, max_waiting, may_join, may_publish)
         self._may_join = may_join
         self._may_publish = may_publish
         self.backplane: Backplane = LocalBackplane() if backplane is None else backplane
-        self._sender = MemberSender(max_buffered, slow_reader, self._membership)
-        self._rooms: dict[str, dict[WebSocketProtocol, Member]] = {}
-        self._rooms_of: dict[WebSocketProtocol, dict[str, Member]] = {}
+        self._members = Memberships()
+        self._sender = MemberSender(max_buffered, slow_reader, self._members.of_connection)
         self._keys = 0
         self._max_waiting = max_waiting
         self._reactor = reactor
-        self._fan_out = FanOut(self._recipients, self._sender.give, self._installed_reactor)
+        self._fan_out = FanOut(self._members.recipients, self._sender.give, self._installed_reactor)
         self._presence = Presence(self.backplane, self._installed_reactor, self._unwatched)
         self._stopped = False
-        self._commanded: Callable[[str], object] | None = None
+        self._commands = Commands()
 
     def start(self) -> None:
         """Start the backplane, if it is not."""
@@ -128,7 +119,7 @@ class Hub:
 
     @property
     def waiting(self) -> int:
-        """Bytes of memory of the messages that wait for their turn to be sent."""
+        """Bytes of memory of the pending messages."""
         return self._fan_out.waiting
 
     @property
@@ -139,16 +130,16 @@ class Hub:
     @property
     def rooms(self) -> dict[str, int]:
         """The rooms that have members here, each with how many."""
-        return {room: len(members) for room, members in self._rooms.items()}
+        return {room: len(members) for room, members in self._members.by_room.items()}
 
     @property
     def connections(self) -> int:
         """Connections that were in a room, and are not gone."""
-        return len(self._rooms_of)
+        return len(self._members.by_connection)
 
     def members(self, room: str) -> tuple[WebSocketProtocol, ...]:
         """The members of ``room`` that are here, in the order in which they joined."""
-        return tuple(self._rooms.get(room, ()))
+        return tuple(self._members.by_room.get(room, ()))
 
     def who(self, room: str) -> Deferred[dict[str, Any]]:
         """List the users in a room on all hubs; while the backplane is away, those of this hub.
@@ -179,12 +170,12 @@ class Hub:
         if not callable(callback):
             raise TypeError(f"watch(callback={callback!r}): give a function of a PresenceEvent")
         self._begin()
-        if room not in self._rooms and not self._presence.watches(room):
+        if room not in self._members.by_room and not self._presence.watches(room):
             self.backplane.subscribe(room)
         return self._presence.watch(room, callback)
 
     def _unwatched(self, room: str) -> None:
-        if room not in self._rooms:
+        if room not in self._members.by_room:
             self.backplane.unsubscribe(room)
 
     def roster(self, room: str, *, after: str | None = None, most: int = MAX_LISTED) -> Deferred[Roster]:
@@ -192,7 +183,7 @@ class Hub:
 
         Args:
             room: the room.
-            after: list names that sort behind this one: the last name of the answer before, to read on.
+            after: list the names after this one: give the last name of an answer to get the next ones.
             most: names in one answer. 1000.
         """
         if most < 1:
@@ -210,31 +201,33 @@ class Hub:
         gap: Render = untold,
         after: str | None = None,
     ) -> Deferred[bool]:
-        """Let ``connection`` have what is published in ``room`` from now on.
+        """Send ``connection`` the messages of ``room`` from now on.
 
-        name: the user's name, by which `who` lists the member; None does not list it.
-        data: the user's data for `who` and `watch`, which JSON can express in 1024 bytes; needs a name.
-        render: makes of each `Message` what the member is sent: ``str`` as text, ``bytes`` as binary, None for nothing.
-            One function, shared by many members, is called once for them all; it must not depend on who they are.
-        gap: makes of a `Message` without data what the member is sent when messages may be missing before the next one,
-            because the backplane lost them.
-        after: the id of the last message that the connection saw, perhaps on another: what the history has behind it
-            comes first, at the pace of `drain`.
+        Args:
+            connection: an open connection.
+            room: the room.
+            name: the user's name in `who`; None lists no name.
+            data: the user's data for `who` and `watch`, of at most 1024 bytes as JSON; needs a name.
+            render: turns each `Message` into the data that the member gets: ``str`` as text, ``bytes`` as binary, None
+                for nothing. The hub calls a function once for all members that share it.
+            gap: makes the notice for the member when messages may be missing before the next one.
+            after: the id of the last message that the connection got, perhaps on another one. The hub first sends the
+                later messages of the history, at the pace of `drain`.
 
-        Fires with whether it missed nothing: False where an ``after`` was given and its message is no longer kept, or
-        the backplane is away. Then it has what there is. Joining again changes nothing.
+        Joining again changes nothing.
 
-        Fails with `NotAllowed` if ``may_join`` refuses; the connection then gets nothing of the room.
+        Returns:
+            A Deferred that fires with whether the connection missed no message. It is False if the history no longer
+            has the message ``after``, or the backplane is away; the connection then gets the messages that are there.
+            It fails with `NotAllowed` if ``may_join`` refuses; the connection then gets nothing of the room.
 
-        Raises `LocalError` before the connection is open, `ConnectionClosed` when it is gone, ``ValueError`` for an
-        ``after`` that is no id.
+        Raises:
+            LocalError: the connection is not open yet.
+            ConnectionClosed: the connection is gone.
+            ValueError: ``after`` is no id.
         """
-        if not hasattr(connection, "when_closed"):
-            raise TypeError(f"join(connection, room): give an open WebSocketProtocol first, not {kind_of(connection)}")
-        check_join(room, name, after, render, gap)
-        described = data_text(data)
-        if described and name is None:
-            raise TypeError("join(data=...): give a name, too")
+        check_join(connection, room, name, after, render, gap)
+        described = data_text(data, name)
         if connection.state is State.CLOSED:
             raise ConnectionClosed(cast("CloseReason", connection.close_reason))
         if after is not None:
@@ -250,7 +243,7 @@ class Hub:
         member = Member(connection, str(self._keys), render, gap, name is not None, self._fan_out.number)
         catch_up = None if after is None else self._catch_up(member, room, after)
         member.catch_up = catch_up
-        rooms[room] = self._rooms.setdefault(room, {})[connection] = member
+        rooms[room] = self._members.by_room.setdefault(room, {})[connection] = member
         subscribed = self.backplane.subscribe(room)
         if name is not None:
             # A backplane of the application's own need not know of data.
@@ -260,11 +253,8 @@ class Hub:
         return awaitable(subscribed.addCallback(lambda _: Deferred.fromCoroutine(catch_up.run())))
 
     def leave(self, connection: WebSocketProtocol, room: str) -> None:
-        """Take ``connection`` out of ``room``; nothing happens if it is not in it.
-
-        It gets nothing more of the room, not even messages that wait for their turn.
-        """
-        member = self._rooms_of.get(connection, {}).pop(room, None)
+        """Take ``connection`` out of ``room``: it gets no message of the room any more, not even pending ones."""
+        member = self._members.by_connection.get(connection, {}).pop(room, None)
         if member is None:
             return
         member.left = True
@@ -272,12 +262,12 @@ class Hub:
         catch_up, member.catch_up = member.catch_up, None
         if catch_up is not None:
             catch_up.stop()
-        members = self._rooms[room]
+        members = self._members.by_room[room]
         del members[connection]
         if member.named:
             self.backplane.exit(room, member.key)
         if not members:
-            del self._rooms[room]
+            del self._members.by_room[room]
             if not self._presence.watches(room):
                 self.backplane.unsubscribe(room)
 
@@ -291,25 +281,25 @@ class Hub:
         ref: str | None = None,
         sender: WebSocketProtocol | None = None,
     ) -> Deferred[str | None]:
-        """Send ``message`` to every member of ``room`` on all hubs, but for ``exclude``.
+        """Send ``message`` to every member of ``room`` on all hubs, except ``exclude``.
 
         Args:
             room: the room.
             message: ``str`` is sent as text, ``bytes`` as binary. Text with lone surrogates raises UnicodeEncodeError.
-            exclude: a connection that does not get it.
-            keep: put it into the room's history.
-            ref: an idempotency key, which makes it safe to publish the message again after a failure: of all messages
-                with the same ref in this room within five minutes, the backplane takes one. While the backplane does
-                not take it, nobody gets a message with a ref.
+            exclude: a connection that does not get the message.
+            keep: put the message into the room's history.
+            ref: an idempotency key, which makes it safe to publish the message again after a failure. Of all messages
+                with the same ref in this room within five minutes, the backplane accepts one. No member gets a message
+                with a ref that the backplane has not accepted.
             sender: the connection that publishes, for ``may_publish``. None is the application itself, which may.
 
         Returns:
-            A Deferred that fires, when the backplane took the message and the members here have been sent what waited
-            for them in the room, with the message's id in the history, or None if no history is kept. Return it from
-            your message hook: a sender then goes no faster than the hub. It fails with `PublishError` if the backplane
-            did not take the message, or if too much waits (``max_waiting``); the error's ``delivered_here`` says
-            whether the members here get it. It fails with `PublishUnknown` if nobody knows whether the backplane took
-            it. It fails with `NotAllowed` if ``may_publish`` refuses.
+            A Deferred that fires with the message's id in the history, or None without a history, when the backplane
+            has accepted the message and the members here have been sent the pending messages of the room. Return it
+            from your message hook: a sender then goes no faster than the hub. It fails with `PublishError` if the
+            backplane did not accept the message, or if too many messages are pending (``max_waiting``); the error's
+            ``delivered_here`` is True if the members here get it. It fails with `PublishUnknown` if the outcome is
+            unknown, and with `NotAllowed` if ``may_publish`` refuses.
         """
         check_room(room)
         refused = refusal(self._may_publish, "publish", sender, room)
@@ -318,10 +308,10 @@ class Hub:
         return self._publish(room, message, exclude, keep, ref)
 
     def publish_to_all(self, message: str | bytes, *, exclude: WebSocketProtocol | None = None) -> Deferred[None]:
-        """Send ``message`` once to every connection that is in a room, on all hubs, but for ``exclude``.
+        """Send ``message`` once to every connection in any room, on all hubs, except ``exclude``.
 
-        It is in no history. Here it goes out after all messages that were published before it in any room, and before
-        all that are published after it. Fires and fails as `publish` does.
+        No history keeps it. On this hub it is sent after all earlier messages of any room, and before all later ones.
+        The Deferred fires and fails as that of `publish`.
         """
         return self._publish(None, message, exclude, False).addCallback(lambda _: None)
 
@@ -342,7 +332,7 @@ class Hub:
         Returns:
             A Deferred that fires when the hub is subscribed, or has to wait for the backplane.
         """
-        self._commanded = received
+        self._commands.received = received
         self._begin()
         return awaitable(self.backplane.subscribe(COMMANDS))
 
@@ -358,7 +348,7 @@ class Hub:
         message = checked_message(message)
         if self._fan_out.waits(room) and self.waiting + cost_of(message) > self._max_waiting:
             return fail(PublishError("the hub is too slow: too many messages wait to be sent", False))
-        # A backplane of somebody else's need not know of refs.
+        # A backplane of the application's own need not know of refs.
         known_as = () if ref is None else (ref,)
         published = self.backplane.publish(room, message, keep, exclude, *known_as)
         if published.called and not published.paused and not self._fan_out.waits(room):
@@ -375,17 +365,17 @@ class Hub:
             self.backplane.start(self._deliver)
 
     def _rooms_of_open(self, connection: WebSocketProtocol) -> dict[str, Member]:
-        rooms = self._rooms_of.get(connection)
+        rooms = self._members.by_connection.get(connection)
         if rooms is None:
             ended = connection.when_closed()
-            rooms = self._rooms_of[connection] = {}
+            rooms = self._members.by_connection[connection] = {}
             ended.addCallback(lambda _: self._ended(connection))
         return rooms
 
     def _ended(self, connection: WebSocketProtocol) -> None:
-        for room in list(self._rooms_of[connection]):
+        for room in list(self._members.by_connection[connection]):
             self.leave(connection, room)
-        del self._rooms_of[connection]
+        del self._members.by_connection[connection]
 
     def _installed_reactor(self) -> IReactorTime:
         if self._reactor is None:
@@ -395,46 +385,15 @@ class Hub:
         return self._reactor
 
     def _deliver(self, message: Message, exclude: object) -> Deferred[None] | None:
-        if message.room == COMMANDS:
-            self._command(message)
-            return None
-        return self._fan_out.add(message, exclude)
-
-    def _command(self, message: Message) -> None:
-        if self._commanded is None or message.gap or isinstance(message.data, bytes):
-            return
-        try:
-            self._commanded(message.data)
-        except Exception:
-            self.log.failure("a command failed")
+        if message.room != COMMANDS:
+            return self._fan_out.add(message, exclude)
+        self._commands.deliver(message)
+        return None
 
     def _catch_up(self, member: Member, room: str, after: str) -> CatchUp:
         return CatchUp(
             after,
             lambda after: self.backplane.history(room, after),
             lambda message: self._sender.give_alone(member, message),
-            self._pace_of(member.connection),
+            pace_of(member.connection, self._fan_out.pace),
         )
-
-    def _pace_of(self, connection: WebSocketProtocol) -> Callable[[], Deferred[None]]:
-        parts = count(1)
-
-        def pace() -> Deferred[None]:
-            drained = connection.drain()
-            return drained if next(parts) % PARTS else drained.addCallback(lambda _: self._fan_out.pace())
-
-        return pace
-
-    def _recipients(self, room: str | None, number: int) -> list[Member]:
-        """List the members that were there when the hub accepted a message."""
-        if room is not None:
-            return [member for member in self._rooms.get(room, {}).values() if member.since < number]
-        members = (_first(rooms, number) for rooms in self._rooms_of.values())
-        return [member for member in members if member is not None]
-
-    def _membership(self, connection: WebSocketProtocol, number: int) -> Member | None:
-        return _first(self._rooms_of.get(connection, {}), number)
-
-
-def _first(rooms: dict[str, Member], number: int) -> Member | None:
-    return next((member for member in rooms.values() if member.since < number), None)

@@ -1,4 +1,4 @@
-"""Permissions of rooms: functions of the application decide who may join and who may publish."""
+"""Permissions of rooms: functions of the application decide which connection may join, and which may publish."""
 
 from __future__ import annotations
 

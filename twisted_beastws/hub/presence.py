@@ -206,15 +206,17 @@ class Presence:
         self._ended(room)
 
 
-def data_text(data: object) -> str:
+def data_text(data: object, name: str | None) -> str:
     """Return a member's data as JSON, empty for None.
 
     Raises:
-        TypeError: JSON cannot express the data.
+        TypeError: JSON cannot express the data, or it has no name.
         ValueError: the data is longer than `MAX_DATA`.
     """
     if data is None:
         return ""
+    if name is None:
+        raise TypeError("join(data=...): give a name, too")
     try:
         text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -225,7 +227,7 @@ def data_text(data: object) -> str:
 
 
 def read_data(text: str) -> Any:
-    """Return the data of a member from its JSON; None if there is none, or another program wrote it."""
+    """Return the data of a member from its JSON; None without data, or with text that is not JSON."""
     try:
         return json.loads(text) if text else None
     except ValueError:

@@ -26,16 +26,15 @@ hub sweeps all rooms, and each reports a gap.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
+from twisted_beastws.hub.arguments import check_redis
 from twisted_beastws.hub.backplane import (
     CHUNK,
     CHUNK_SIZE,
@@ -45,6 +44,7 @@ from twisted_beastws.hub.backplane import (
     Message,
     PublishError,
     Roster,
+    is_id,
     order_of,
 )
 from twisted_beastws.hub.redis_answers import Part, Place, Verified
@@ -63,8 +63,6 @@ from twisted_beastws.hub.redis_url import RedisURL
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
-
-_PREFIX = re.compile(r"[!-~]{1,64}")
 
 
 class RedisBackplane:
@@ -114,12 +112,7 @@ class RedisBackplane:
     ) -> None:
         self.url = RedisURL.parse(url)
         self.url.check_files()
-        if not _PREFIX.fullmatch(prefix):
-            raise ValueError(f"RedisBackplane(prefix={prefix!r}): must be 1 to 64 printable ASCII characters")
-        if not 0 < max_room_history <= max_history:
-            raise ValueError(
-                f"RedisBackplane(max_room_history={max_room_history}): must be from 1 to max_history ({max_history})"
-            )
+        check_redis(prefix, max_room_history, max_history)
         self.state = BackplaneState.STOPPED
         self.ready = False
         self.losses = 0
@@ -128,7 +121,7 @@ class RedisBackplane:
         self.prefix = prefix
         self.max_room_history = max_room_history
         self.max_history = max_history
-        self._history = history
+        self.history_length = history
         self._publications = Publications(self, max_in_flight)
         self._pace = Pace()
         self._troubles = TroubleLog(self.log, self.url, self._publications.failures, lambda: self.reactor.seconds())
@@ -146,7 +139,7 @@ class RedisBackplane:
         self._names = Names(self, self._recovery)
         self._subscriptions = Subscriptions(self, self._recovery, self._place, self._new_reader)
 
-    # What the hub calls.
+    # Calls of the hub.
 
     def start(self, deliver: Deliver) -> None:
         self._deliver_to_hub = deliver
@@ -258,16 +251,6 @@ class RedisBackplane:
         """The rooms with members here."""
         return self._subscriptions.readers
 
-    @property
-    def keeps(self) -> bool:
-        """Redis keeps a history."""
-        return self._history > 0
-
-    @property
-    def history_length(self) -> int:
-        """Messages of a room that Redis keeps."""
-        return self._history
-
     def reader_of(self, room: str | None) -> RoomReader | None:
         """Return the reader of a room, or of the channel to everybody; None without members of this hub."""
         return self._subscriptions.of(room)
@@ -303,7 +286,7 @@ class RedisBackplane:
         """Return a Deferred that fires when the members have been sent most of the delivered messages."""
         return self._pace.paced()
 
-    # What the link calls.
+    # Calls of the link.
 
     def linked(self) -> Deferred[None]:
         """Ask for the dataset's place, and accept messages again."""
@@ -360,7 +343,7 @@ class RedisBackplane:
         self.refused.callback(line)
 
     def decode(self, room: str | None, message_id: str | None, payload: bytes) -> Message | None:
-        """Read a message; None if it is none."""
+        """Read a payload; return None if it is not a message."""
         return self._messages.read(room, message_id, payload)
 
     def received(self, room: str | None, message_id: str, previous: str, epoch: str, payload: bytes) -> None:
@@ -368,28 +351,20 @@ class RedisBackplane:
         reader = self.reader_of(room)
         if reader is None:
             return
-        if not payload:
-            self._noticed(room, message_id)
+        if payload:
+            self._arrived(reader, self.decode(room, message_id or None, payload), previous, epoch)
+        elif room is None:
+            # Another hub was registered: from now on this hub knows whether a dataset is from before that.
+            self._place.note(message_id)
+        else:
+            self.presence_changed(room)
+
+    def _arrived(self, reader: RoomReader, message: Message | None, previous: str, epoch: str) -> None:
+        if message is None or not is_id(previous):
             return
-        message = self.decode(room, message_id or None, payload)
-        if message is None:
-            return
-        try:
-            before = order_of(previous)
-        except ValueError:
-            return
-        reader.arrived(Arrival(message, before, epoch))
+        reader.arrived(Arrival(message, order_of(previous), epoch))
         if message.id is not None:
             self._place.note(message.id)
-
-    def _noticed(self, room: str | None, message_id: str) -> None:
-        """Read a notice of another hub, which is no message."""
-        if room is not None:
-            self.presence_changed(room)
-            return
-        # Another hub was registered: from now on this hub knows whether a dataset is from before that.
-        with suppress(ValueError):
-            self._place.note(message_id)
 
     def occupied(self) -> list[str]:
         """Return the rooms that have members with a name here."""

@@ -9,21 +9,30 @@ Order = tuple[int, int]
 
 
 class Place(NamedTuple):
-    """Where the dataset is: the name of its epoch, and its latest id."""
+    """The place of a dataset: the name of its epoch, and its latest id."""
 
     epoch: str
     position: str
 
 
 class Verified(NamedTuple):
-    """sure: the dataset has the id that the hub knows; otherwise it has only later ones, and the hub cannot tell."""
+    """The answer of POSITION.
+
+    Attributes:
+        sure: the dataset has the id that the hub knows. Otherwise it has later ids only, and nothing is certain.
+    """
 
     place: Place
     sure: bool
 
 
 class Taken(NamedTuple):
-    """A message was taken. id: empty if it is not kept. again: its ref was known; it was taken before."""
+    """Redis accepted a message.
+
+    Attributes:
+        id: its id, empty if Redis does not keep it.
+        again: Redis knew the ref, and had accepted the message before.
+    """
 
     place: Place
     id: str
@@ -33,9 +42,12 @@ class Taken(NamedTuple):
 class Part(NamedTuple):
     """Part of a room's history.
 
-    start: where the epoch began. whole: nothing is missing between the id asked from and the first entry, or the place
-    if there is none. exact: also, the id asked from is one of this room's, in this epoch. more: there are later ones.
-    entries: ids and payloads.
+    Attributes:
+        start: the latest id when the epoch began.
+        whole: no message is missing between the requested id and the first entry, or the place without an entry.
+        exact: also, the requested id is one of this room's, in this epoch.
+        more: the history has later messages.
+        entries: ids and payloads.
     """
 
     place: Place
@@ -47,14 +59,23 @@ class Part(NamedTuple):
 
 
 class Swept(NamedTuple):
-    """behind: the indexes of those rooms for which Redis may have more than their reader."""
+    """The answer of SWEEP.
+
+    Attributes:
+        behind: the indexes of the rooms for which Redis may have more messages than the reader.
+    """
 
     place: Place
     behind: list[int]
 
 
 class Page(NamedTuple):
-    """Names of a room's members. cursor: where to go on, 0 at the end. total: of all, with those of dead hubs."""
+    """Listings of a room's members.
+
+    Attributes:
+        cursor: the place from which to read on, 0 at the end.
+        total: the number of all listings, including those of dead hubs.
+    """
 
     cursor: int
     total: int

@@ -13,7 +13,7 @@ from twisted_beastws.hub.redis_url import RedisURL
 
 
 def redis_endpoint(url: RedisURL, reactor: IReactorTime, timeout: float) -> IStreamClientEndpoint:
-    """Return the endpoint of a Redis whose address is known.
+    """Return the endpoint of a Redis with a known address.
 
     Args:
         url: the address.

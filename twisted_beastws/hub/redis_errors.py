@@ -21,7 +21,7 @@ from twisted_beastws.tls.failures import tls_trouble
 
 
 class Remedy(Enum):
-    """What helps after an error reply."""
+    """The way out after an error reply."""
 
     RECONNECT = "another connection may reach a server that is ready"
     WAIT = "the same connection will do once the server has recovered"
@@ -31,7 +31,11 @@ class Remedy(Enum):
 class Trouble(NamedTuple):
     """Why Redis refuses a command.
 
-    state: what the backplane is in. remedy: what helps. public: for publishers. logged: for the operator, in full.
+    Attributes:
+        state: the state of the backplane.
+        remedy: the way out.
+        public: words for publishers.
+        logged: the full explanation, for the operator.
     """
 
     state: BackplaneState
@@ -137,7 +141,11 @@ _BY_PART = (
 
 
 class Refused(Exception):
-    """Redis answered with an error. trouble: what it means; None is to be found out."""
+    """Redis answered with an error.
+
+    Attributes:
+        trouble: its meaning; None looks it up.
+    """
 
     def __init__(self, text: str, trouble: Trouble | None = None) -> None:
         super().__init__(text)
@@ -153,7 +161,7 @@ class LinkLost(Exception):
 
 
 def trouble_of(text: str) -> Trouble:
-    """Tell what an error reply means."""
+    """Return the meaning of an error reply."""
     known = _BY_CODE.get(text.partition(" ")[0].lstrip("-"))
     for part, trouble in _BY_PART:
         if known is None and part in text:
@@ -167,7 +175,7 @@ def trouble_of(text: str) -> Trouble:
 
 
 def why_lost(error: BaseException) -> str:
-    """Tell in one line why there is no connection to Redis."""
+    """Explain in one line why there is no connection to Redis."""
     if isinstance(error, FirstError):
         error = error.subFailure.value  # type: ignore[assignment]
     if isinstance(error, Refused):
@@ -188,7 +196,7 @@ def why_lost(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-# Words in OpenSSL's reasons, and what they mean for the connection to Redis.
+# Words in OpenSSL's reasons, and their meaning for the connection to Redis.
 _TLS = (
     ("certificate required", "it requires a client certificate, which the backplane does not have"),
     ("handshake failure", "it requires a client certificate, or shares no cipher or version of TLS with us"),
@@ -200,7 +208,7 @@ _TLS = (
 
 
 def why_no_tls(error: BaseException) -> str | None:
-    """Tell in plain English why TLS failed; None if it did not."""
+    """Explain in plain English why TLS failed; None if it did not."""
     kind = type(error)
     if kind.__module__.partition(".")[0] == "service_identity":
         return "its certificate is for another name than the URL's"

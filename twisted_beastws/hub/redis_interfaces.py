@@ -1,4 +1,4 @@
-"""What a backplane and its link to Redis know of each other."""
+"""The interfaces between a backplane and its link to Redis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted_beastws.hub.redis_errors import Refused, Trouble
 
 
 class RedisCommands(Protocol):
-    """Both connections to a Redis, one for commands and one for what is published, and their reconnection.
+    """Both connections to a Redis, one for commands and one for messages, and their reconnection.
 
     Its commands are for while it is linked; a command fails with `Refused`, or `LinkLost` when a connection is lost.
     ``known`` is the latest id that the caller knows, a space, and the epoch that it knows.
@@ -44,7 +44,7 @@ class LinkUser(Protocol):
     def known(self) -> str: ...
 
     def linked(self) -> Deferred[None]:
-        """Both connections are there. Fires when the hub can work with them; the link begins anew if it fails."""
+        """Both connections are open. Fires when the hub can work with them; if it fails, the link reconnects."""
 
     def lost(self, why: BaseException) -> None:
         """Both connections are gone, or could not be opened. The link tries again, unless it gave up."""
@@ -53,10 +53,10 @@ class LinkUser(Protocol):
         """The link does not try again: this server can never serve the hub."""
 
     def received(self, room: str | None, message_id: str, previous: str, epoch: str, payload: bytes) -> None:
-        """Something was published."""
+        """A message or a notice was published."""
 
     def occupied(self) -> list[str]:
-        """The rooms that have named members here."""
+        """Return the rooms that have members with a name here."""
 
     def beat(self, trouble: Trouble | None, verified: Verified | None, lease_expired: bool) -> None:
-        """A sign of life was written, or refused."""
+        """Redis accepted a sign of life, or refused it."""

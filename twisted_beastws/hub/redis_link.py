@@ -35,7 +35,7 @@ REPLY_TIMEOUT = 5.0
 """Seconds without a byte from Redis while a reply is due, after which the connection is dropped."""
 
 STOP_TIMEOUT = 1.0
-"""Seconds for the last reply at the end."""
+"""Seconds for the last reply when the link stops."""
 
 REPLICA_TIMEOUT = 1.0
 """Seconds for the replicas to confirm a message, with ``min_replicas``."""
@@ -50,15 +50,19 @@ LEASE = 30
 """Seconds after the last of them, after which our members are no longer listed."""
 
 STEP = 200
-"""Rooms whose names one command keeps."""
+"""Rooms in one command that keeps names alive."""
 
 
 class RedisLink:
-    """Connects, and connects again when that is lost: at first in a quarter of a second, later every ten.
+    """Connects, and reconnects after a loss: at first after a quarter of a second, later every ten.
 
     Args:
-        url: where to. user: gets what comes. reactor: for connections and time.
-        prefix: of all keys and channels. max_room_history, max_history: bytes.
+        url: the address.
+        user: the backplane.
+        reactor: for connections and time.
+        prefix: the beginning of all keys and channels.
+        max_room_history, max_history: bytes.
+        hub_name: the hub's name in the dataset.
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class RedisLink:
         self._serving = Deferred.fromCoroutine(self._serve())
 
     def stop(self) -> Deferred[None]:
-        """Fires when nothing is left; the members here are no longer listed elsewhere."""
+        """End the connections and the listing of members; fires when they have ended."""
         serving = self._serving
         self._stopping = True
         serving.addErrback(lambda failure: failure.trap(CancelledError) and None)
@@ -111,12 +115,12 @@ class RedisLink:
         return serving
 
     def restart(self, why: Exception) -> None:
-        """Drop the connections, and try others."""
+        """Drop the connections, and open others."""
         if self._commands is not None:
             self._commands.drop(why)
 
     def pause(self) -> None:
-        """Read no more messages."""
+        """Stop reading messages."""
         self._paused = True
         if self._subscriber is not None and self._subscriber.transport is not None:
             self._subscriber.pauseProducing()
@@ -130,24 +134,24 @@ class RedisLink:
     # Commands.
 
     def position(self, known: str) -> Deferred[Verified]:
-        """Where the dataset is, and whether it is the one that the hub knows."""
+        """Ask for the dataset's place, and whether it is the dataset that the hub knows."""
         keys = ["clock", "ids", "hubs", "witnesses"]
         hub = (self._hub_name, self._channel(None), randbelow(scripts.SALT), scripts.GRACE)
         return self._evaluate(scripts.POSITION, keys, known, token_hex(4), *hub).addCallback(answers.verified_of)
 
     def subscribe(self, rooms: Sequence[str | None]) -> Deferred[None]:
-        """Have what is published in ``rooms``."""
+        """Receive the messages of ``rooms``."""
         if self._subscriber is None:
             raise LinkLost("the connection to Redis is not there")
         return self._subscriber.subscribe([self._channel(room) for room in rooms])
 
     def unsubscribe(self, rooms: Sequence[str]) -> None:
-        """Have it no more."""
+        """End the subscriptions to ``rooms``."""
         if self._subscriber is not None:
             self._subscriber.unsubscribe([self._channel(room) for room in rooms])
 
     def publish(self, known: str, room: str | None, payload: bytes, keep: int, ref: str) -> Deferred[Taken]:
-        """Publish, and put into the room's history, of which the last ``keep`` messages stay."""
+        """Publish a message, and put it into the room's history, which keeps the last ``keep`` messages."""
         name = room or ""
         keys = ["clock", "ids", "hubs", f"history:{name}", "records", "ages", "refs:0", "refs:1"]
         limits = (self._channel(room), keep, name, *self._budgets, randbelow(scripts.SALT), ref, self._key("history:"))
@@ -168,13 +172,13 @@ class RedisLink:
         return cast(Taken, taken)
 
     def read(self, known: str, room: str, after: str, count: int, size: int) -> Deferred[Part]:
-        """At most ``count`` entries behind ``after``, of not much more than ``size`` bytes."""
+        """Read at most ``count`` entries after ``after``, of not much more than ``size`` bytes."""
         keys = ["clock", "ids", f"history:{room}", "records"]
         answer = self._evaluate(scripts.READ, keys, known, token_hex(4), after, count, size, room)
         return answer.addCallback(answers.part_of)
 
     def sweep(self, known: str, rooms: Sequence[tuple[str, str]]) -> Deferred[Swept]:
-        """Which of ``rooms`` may have more than their readers, who are at the ids."""
+        """Ask for which of ``rooms`` Redis may have more messages than the readers, which are at the given ids."""
         flat = [part for room in rooms for part in room]
         answer = self._evaluate(scripts.SWEEP, ["clock", "ids", "records"], known, token_hex(4), *flat)
         return answer.addCallback(answers.swept_of)
@@ -188,7 +192,7 @@ class RedisLink:
         return entered
 
     def exit(self, room: str, member: str) -> Deferred[object]:
-        """List a member no more."""
+        """List a member no longer."""
         return self._execute("HDEL", self._key(f"here:{room}"), self._field(member))
 
     def announce(self, room: str) -> Deferred[object]:
@@ -213,7 +217,7 @@ class RedisLink:
         return answer.addCallback(answers.page_of)
 
     def _evaluate(self, script: str, keys: Sequence[str], *arguments: str | bytes | int) -> Deferred[Any]:
-        # By its digest it would fail where Redis has forgotten it, and what comes behind it would overtake it.
+        # By its digest a script can fail because Redis has forgotten it, and later commands would overtake it.
         return self._execute("EVAL", script, len(keys), *map(self._key, keys), *arguments)
 
     def _execute(self, *arguments: str | bytes | int) -> Deferred[Any]:
@@ -266,7 +270,7 @@ class RedisLink:
             await deferLater(self._reactor, backoff(failures))
 
     def _reason(self, error: Exception) -> BaseException:
-        """Why the connections ended, if ``error`` says no more than that they did."""
+        """Return the reason of the connections' end, if ``error`` has none."""
         reasons = [each.ended for each in (self._commands, self._subscriber) if each is not None]
         return next(filter(None, reasons), error) if isinstance(error, LinkLost) else error
 
@@ -344,7 +348,7 @@ class RedisLink:
 
 
 class Single(Factory):
-    """A factory of one protocol, made before."""
+    """A factory that returns one protocol, made before."""
 
     noisy = False
 
@@ -375,4 +379,4 @@ def _when(*several: Deferred[BaseException]) -> Deferred[BaseException]:
 
 
 def _ignored(failure: Failure) -> None:
-    """The connection's loss is told by itself, and a name that is not kept is listed again."""
+    """Ignore a failure: the link reports a loss itself, and the hub lists a missing name again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted_beastws.hub.backplane import order_of
+from twisted_beastws.hub.backplane import is_id, order_of
 from twisted_beastws.hub.redis_answers import Order, Place
 
 
@@ -28,5 +28,6 @@ class KnownPlace:
         return previous not in ("", place.epoch)
 
     def note(self, message_id: str) -> None:
-        """Note an id that the dataset gave out. Raises ``ValueError`` for text that is no id."""
-        self.order = max(self.order, order_of(message_id))
+        """Note an id that the dataset gave out; text of another program is no id."""
+        if is_id(message_id):
+            self.order = max(self.order, order_of(message_id))

@@ -1,7 +1,7 @@
-"""The way back to Redis: subscribing, sweeping, catching up and listing members, in bounded steps.
+"""`Recovery` after a return of Redis: it subscribes, sweeps, catches up and lists members, in bounded steps.
 
 Each step is one command about some hundred rooms or members, and waits for its reply. So the reactor and Redis have
-their other business in between, however many rooms there are.
+time for other work in between, however many rooms there are.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class RecoveredBackplane(Protocol):
     def is_linked(self) -> bool: ...
 
     @property
-    def keeps(self) -> bool:
-        """Redis keeps a history."""
+    def history_length(self) -> int:
+        """Messages of a room that Redis keeps."""
 
     @property
     def known(self) -> str: ...
@@ -87,7 +87,7 @@ class Recovery:
         self._unlisted = False
         self._scanned: dict[str, int] = {}
 
-    # What the backplane calls.
+    # Calls of the backplane.
 
     def begin(self, readers: list[RoomReader]) -> None:
         """The link is there: subscribe to the rooms, and bring them up to date."""
@@ -102,17 +102,17 @@ class Recovery:
         self._sweeping = self._sweep_again = self._listing = False
 
     def subscribe(self, reader: RoomReader) -> None:
-        """Subscribe to one room, whose first member has come."""
+        """Subscribe to one room: its first member has joined."""
         self._run(self._subscribe([reader], self._backplane.links))
 
     def sweep_again(self) -> None:
-        """The dataset is another one: look at all rooms."""
+        """Sweep all rooms: the dataset is another one."""
         self._sweep_again = True
         if not self._sweeping:
             self._run(self._sweep_all(self._backplane.links))
 
     def catch_up(self, reader: RoomReader) -> None:
-        """Read the history of a room that is behind, when it is its turn."""
+        """Read the history of a room that misses messages, in its turn."""
         self._behind.append(reader)
         self._read_next()
 
@@ -142,7 +142,7 @@ class Recovery:
                 return Page(0, len(names), names[:most])
             if len(names) >= most:
                 break
-        # Behind these, too, the members of hubs that are gone are to be removed: a page each time.
+        # Also remove the members of dead hubs from the rest of the list, one page each time.
         further = await link.roster(room, self._scanned.get(room) or cursor, STEP)
         self._scanned[room] = further.cursor
         return Page(cursor, further.total, names[:most])
@@ -153,7 +153,7 @@ class Recovery:
         return Deferred.fromCoroutine(steps).addErrback(self._ended)
 
     def _ended(self, failure: Failure) -> None:
-        # The loss of the link is told by itself, and all begins anew then.
+        # The link reports its loss itself, and the recovery then begins again.
         if not failure.check(LinkLost):
             self.log.failure("the backplane could not be brought up to date", failure)
 
@@ -212,12 +212,12 @@ class Recovery:
         if reader.last is None or reader.doubtful:
             reader.begin_at(swept.place)
             return
-        if behind and self._backplane.keeps:
+        if behind and self._backplane.history_length:
             reader.fall_behind()
             return
         reader.enter_epoch(swept.place.epoch)
-        if returned and not self._backplane.keeps:
-            # Without a history nobody knows what was published meanwhile.
+        if returned and not self._backplane.history_length:
+            # Without a history, messages that were published meanwhile are lost.
             reader.report_gap()
         reader.swept(swept.place, link)
 
@@ -245,7 +245,7 @@ class Recovery:
         self._read_next()
 
     async def _retried(self, command: Callable[[], Awaitable[Item]], link: int) -> Item | None:
-        """What Redis answers; None when the link is another one."""
+        """Return the answer of Redis; None when the link is another one."""
         while self._is_current(link):
             try:
                 answer = await command()
@@ -260,7 +260,7 @@ class Recovery:
     async def _list_members(self, link: int) -> None:
         self._unlisted = False
         try:
-            # By another lease those who left meanwhile are listed no more.
+            # A new lease drops the members that left meanwhile.
             await self._backplane.link.renew()
             for step in _steps(self._names()):
                 await DeferredList(

@@ -1,10 +1,10 @@
-"""What a hub has of one room: its place in the room's messages, and how it gets on from there.
+"""`RoomReader`: a hub's place in the messages of one room, and the way on from there.
 
 The guarantees rest on three rules:
 
 - A room's messages are delivered in the order of their ids, a hub's own ones too.
 - Each message names the one before it in its room. If that is later than the reader's place, messages are missing: the
-  reader holds what comes, and reads the history from its place on.
+  reader holds further messages, and reads the history from its place on.
 - Where the history does not have them either, or belongs to another epoch of the dataset, the reader reports a gap.
 
 The states of a reader:
@@ -73,7 +73,7 @@ class RoomReader:
         room: its name; None is the channel to everybody, which has no history.
         hub_name: the sender of this hub's own messages.
         deliver: takes each message for the members here, and the connection to leave out.
-        behind: called when the reader has begun to hold messages, and needs `catch_up`.
+        behind: called when the reader has begun to hold messages and needs a catch-up.
 
     Attributes:
         own: this hub's messages on their way, by number, in order. names: of the members that have one, by key.
@@ -123,7 +123,7 @@ class RoomReader:
         self._seen = 0
         # A gap was reported, and no message since.
         self._told = False
-        # A gap is to be reported behind the messages up to this id.
+        # The reader will report a gap after the messages up to this id.
         self._gap_behind: Order | None = None
         # Epochs that were left: of those, messages can only be late.
         self._left: tuple[str, ...] = ()
@@ -141,7 +141,7 @@ class RoomReader:
         return "{}-{}".format(*(self.last or (0, 0)))
 
     def wait(self) -> Deferred[None]:
-        """Return a Deferred that fires when nobody has to wait for the subscription any more."""
+        """Return a Deferred that fires when callers need not wait for the subscription any more."""
         # Of very many rooms few are waited for: the others have no list.
         waiting = self.waiting or []
         self.waiting = waiting
@@ -149,7 +149,7 @@ class RoomReader:
         return waiting[-1]
 
     def subscribed(self) -> None:
-        """Nobody has to wait for the subscription any more."""
+        """End the wait of all callers for the subscription."""
         waiting, self.waiting = self.waiting, None
         for waiter in waiting or ():
             if not waiter.called:
@@ -204,12 +204,12 @@ class RoomReader:
         self._give(message)
 
     def doubt(self) -> None:
-        """Nobody knows whether the dataset is the same as before: treat it as another one."""
+        """Treat the dataset as another one: it may or may not be the same as before."""
         if self.last is not None:
             self._change_epoch("")
 
     def enter_epoch(self, epoch: str) -> None:
-        """The dataset is another one, and has no messages behind ``last``."""
+        """Enter another dataset, which has no messages after ``last``."""
         if epoch != self.epoch:
             self._change_epoch(epoch)
             self.report_gap()
@@ -225,23 +225,23 @@ class RoomReader:
             self._left = (*self._left[-MAX_LEFT + 1 :], epoch)
 
     def report_gap(self) -> None:
-        """Tell the members that messages may be missing before the next one, if that is not the last they heard."""
+        """Inform the members that messages may be missing before the next one, once until the next message."""
         if not self._told:
             self._told = True
             self._deliver(Message(self.room, "", gap=True), None)
 
     def member_joined(self) -> None:
-        """Somebody is here who has not heard of the last gap."""
+        """Note a new member, which was not informed of the last gap."""
         self._told = False
 
     def fall_behind(self, *held: Arrival) -> None:
-        """Hold what comes, and ask for a catch-up."""
+        """Hold further messages, and ask for a catch-up."""
         if self._held is None:
             self._held = [*held]
             self._behind(self)
 
     def swept(self, place: Place, link: int) -> None:
-        """Nothing was published behind ``last`` when the dataset was at ``place``."""
+        """Note that no message was published after ``last`` up to the dataset's ``place``."""
         if self.last is not None and self._held is None:
             self.last = max(self.last, order_of(place.position))
             self._fresh = False
@@ -249,7 +249,7 @@ class RoomReader:
 
     def begin_read(self) -> str:
         """Return the id from which the history is to be read now."""
-        # What came before was published before the answer is made.
+        # Redis publishes these messages before it answers.
         self._seen = len(self._held or ())
         return self.place
 
@@ -260,7 +260,7 @@ class RoomReader:
         if changed or not part.whole:
             self.report_gap()
         if changed:
-            # What the dataset has from before this epoch may be cut off on either side.
+            # The messages from before this epoch may be incomplete on either side.
             self._gap_behind = order_of(part.start)
             self._change_epoch(part.place.epoch)
         for message_id, payload in part.entries:
@@ -285,7 +285,7 @@ class RoomReader:
             self.report_gap()
 
     def caught_up(self, link: int) -> None:
-        """The history is read: deliver what was held."""
+        """Deliver the held messages: the history is read."""
         held, self._held = self._held or [], None
         self._fresh = False
         self._forget(link)
@@ -295,7 +295,7 @@ class RoomReader:
             self.arrived(arrival)
 
     def lost(self) -> None:
-        """The link is lost: nothing arrives until it is back, and messages without an id never do."""
+        """Note the loss of the link: nothing arrives until it returns, and messages without an id never arrive."""
         self._fresh = self._overflowed = False
         if self._gap_behind is not None:
             self._report_pending_gap()
@@ -317,7 +317,7 @@ class RoomReader:
                 self._deliver(own.message, own.exclude)
 
     def deliver_failed(self) -> None:
-        """Deliver what Redis did not take, behind what it took before and has not brought yet."""
+        """Deliver the messages that Redis refused, after the earlier ones that it accepted."""
         while self.own:
             number, own = next(iter(self.own.items()))
             if not own.failed:
@@ -332,7 +332,7 @@ class RoomReader:
         self.deliver_failed()
 
     def _forget(self, link: int) -> None:
-        # What went out on an earlier link has come by now, or never will.
+        # Messages of an earlier link have arrived by now, or never will.
         for number, own in list(self.own.items()):
             if own.link < link:
                 del self.own[number]

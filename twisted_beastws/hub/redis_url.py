@@ -55,7 +55,7 @@ class RedisURL:
         """Read a URL.
 
         Raises:
-            ValueError: it is none. The text is one line without a password.
+            ValueError: it is not the address of a Redis. The text is one line without a password.
         """
         try:
             parts = urlsplit(url)

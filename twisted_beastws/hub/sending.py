@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Literal
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from twisted_beastws.errors import ConnectionClosed, LocalError
@@ -14,6 +16,9 @@ from twisted_beastws.hub.fan_out import FanOutDelivery
 from twisted_beastws.hub.members import Member, Render
 from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
 from twisted_beastws.wire.prepared import Prepared, prepare
+
+PARTS = 16
+"""Parts of a history, of 32 messages or 256 KiB, that a member gets before other connections get their turn."""
 
 
 class MemberSender:
@@ -68,7 +73,7 @@ class MemberSender:
             self.give(delivery, [other])
 
     def _offer(self, member: Member, catch_up: CatchUp, message: Message) -> None:
-        # What is for everybody is in no room's history, nor behind anything in it.
+        # A message for all is in no room's history, so it has no place there.
         if message.room is None:
             self.give_alone(member, message)
             return
@@ -113,3 +118,19 @@ class MemberSender:
         else:
             self.expelled += 1
             connection_of(connection).overflowed()
+
+
+def pace_of(connection: WebSocketProtocol, turn: Callable[[], Deferred[None]]) -> Callable[[], Deferred[None]]:
+    """Return the pace of a history that a member reads: its own, and a turn for others after `PARTS` parts.
+
+    Args:
+        connection: the member's.
+        turn: returns a Deferred that fires in a later turn of the reactor.
+    """
+    parts = count(1)
+
+    def pace() -> Deferred[None]:
+        drained = connection.drain()
+        return drained if next(parts) % PARTS else drained.addCallback(lambda _: turn())
+
+    return pace
