@@ -53,7 +53,7 @@ class Client:
         stub = self.stub = Stub(self.hears)
         self.node = node
         began, again = len(self.heard), len(self.again)
-        # Nobody can return to where he has been without an id: it begins anew.
+        # A client without an id cannot return to its place: it begins like a new one.
         fresh = last is None
         if fresh:
             self.since = None
@@ -74,7 +74,7 @@ class Client:
         joining.addCallback(joined)
 
     def parts(self) -> list[list[str]]:
-        """What it heard, cut where it returned with an id that Redis has lost: ids can begin lower behind that gap."""
+        """Return the heard ids, cut at each return with an id that Redis has lost: later ids can begin lower there."""
         cuts = [0, *self.resets, len(self.heard)]
         return [self.heard[begin:end] for begin, end in pairwise(cuts)]
 
@@ -86,13 +86,13 @@ class Client:
     def hears(self, said: Any) -> None:
         if said == GAP:
             self.heard.append(GAP)
-            # With its data, Redis loses what it knew of refs: across a gap a message may come again.
+            # Redis loses the refs with its data: after a gap a message may come again.
             self.texts = []
             return
         message_id, _, text = said.partition(" ")
         if message_id:
             self.heard.append(message_id)
-        # Without an id, nobody knows on another node that the client has the message.
+        # Another node cannot know that the client has a message without an id.
         if message_id and text in self.texts:
             self.again.append(text)
         self.texts.append(text)
@@ -183,7 +183,7 @@ class World:
                 each.clock.advance(1)
         elif name in ("flush", "save", "restore", "restart"):
             if name in ("restore", "restart"):
-                # Nobody stays connected.
+                # All connections end.
                 for each in self.nodes:
                     each.link_.cut(bool(which % 2))
                 self.returned = False
@@ -194,7 +194,7 @@ class World:
         elif name in ("crash", "stop"):
             self.replace(which % 2, name == "crash", bool(which & 4))
         elif name == "lost snapshot":
-            # Everyone has what the snapshot has, and nobody who is left has more.
+            # All clients have the messages of the snapshot, and no survivor has more.
             settle(*self.nodes)
             server.save()
             for part in ("publish", "publish elsewhere", "turn", "power cut"):
@@ -243,7 +243,7 @@ class World:
             self.said += 1
             payload = f"other {self.said} t\nm{self.said}".encode()
             budgets = (self.nodes[0].max_room_history, self.nodes[0].max_history)
-            taken = self.server.publish(self.known, room, payload, self.nodes[0]._history, "", budgets, self.name)
+            taken = self.server.publish(self.known, room, payload, self.nodes[0].history_length, "", budgets, self.name)
             if taken.id:
                 known = order_of(self.known.split()[0])
                 self.known = "{}-{} {}".format(*max(order_of(taken.id), known), taken.place.epoch)
@@ -298,19 +298,19 @@ class World:
                 assert client.room != room or client.heard[-1] == last, f"{client.heard} lacks the last, {last}"
 
     def informed(self, heard: Iterable[str], missed: str) -> bool:
-        """Whether a gap is reported between the messages that Redis took before and behind the one that is missed.
+        """Return whether a gap is reported between the messages before and after the missing one.
 
         If Redis lost it, only the hub that published it knows, and the report comes when that hub is back.
         """
-        told = False
+        reported = False
         for each in heard:
             if each == GAP:
-                told = True
+                reported = True
             elif self.server.order[each] < self.server.order[missed]:
-                told = False
-            elif told or not self.lossy:
-                return told
-        return told
+                reported = False
+            elif reported or not self.lossy:
+                return reported
+        return reported
 
 
 def decoded(choices: bytes) -> list[tuple[str, int]]:

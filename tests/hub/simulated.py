@@ -76,7 +76,7 @@ class Dataset:
         self.ids.append(id_of(latest))
 
     def verify(self, known: str, hub: str, now: int, server: str, began: bool, begin: Callable[[], None]) -> bool:
-        """Do as the script POSITION; returns whether it is sure that the dataset is the one that the hub knows."""
+        """Do as the script POSITION; return whether the dataset is certainly the one that the hub knows."""
         known_id, _, known_epoch = known.partition(" ")
         sure = True
         epoch = self.epoch
@@ -237,7 +237,7 @@ class SimulatedRedis:
         self.name = f"server {self._made}"
 
     def leave(self, link: object) -> None:
-        """Nobody is listed that was listed by this link."""
+        """List no member of this link any longer."""
         for names in self.names.values():
             for key in [key for key in names if key[0] is link]:
                 del names[key]

@@ -1,4 +1,4 @@
-"""What the hub's tests share: a member that is no connection, and a backplane that does as it is told."""
+"""Helpers of the hub's tests: a member that is no connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from twisted_beastws import CloseReason, Prepared, State, WebSocketProtocol
 
 
 class Stub:
-    """A member of a room. heard: what it was sent. sending: called with each message, before that."""
+    """A member of a room.
+
+    Args:
+        sending: called with each message, before the member hears it.
+
+    Attributes:
+        heard: the messages that the member was sent.
+    """
 
     peer = "stub"
 
@@ -51,7 +58,7 @@ class Stub:
 
     @property
     def _websocket_connection(self) -> Stub:
-        # Where the hub tells a connection that its peer reads too slowly.
+        # The hub calls `overflowed` here when the peer reads too slowly.
         return self
 
     @property
@@ -60,14 +67,14 @@ class Stub:
 
 
 def outcome(deferred: Deferred[Any]) -> Any:
-    """What it fired with; an exception that it failed with is returned, and None while it has not fired."""
+    """Return the result of a Deferred, or the exception with which it failed; None before it fired."""
     results: list[Any] = []
     deferred.addCallbacks(results.append, lambda failure: results.append(failure.value))
     return results[0] if results else None
 
 
 def done(deferred: Deferred[Any]) -> Any:
-    """Return what a Deferred fired with, as often as a test asks."""
+    """Return the result of a Deferred, as often as a test asks."""
     result = outcome(deferred)
     deferred.addCallback(lambda _: result)
     return result

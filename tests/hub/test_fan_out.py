@@ -373,7 +373,7 @@ STEPS = ("join a", "join b", "leave a", "leave b", "publish a", "publish b", "pu
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 5)), max_size=60))
 def test_each_member_hears_a_contiguous_part_of_each_room_from_its_join_on(steps: list[tuple[str, int]]) -> None:
-    """What a member hears of a room is all that was published from its join on, up to its leaving, in that order."""
+    """A member hears all messages of a room from its join to its leave, in their order."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fan_out, "TURN", 0.0)
         patch.setattr(fan_out, "SLICE", 2)

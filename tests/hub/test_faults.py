@@ -28,7 +28,7 @@ GAP = "gap"
 
 
 class Address:
-    """One address, behind which is one Redis or another."""
+    """One address that leads to one Redis or another."""
 
     def __init__(self, server: RedisServer) -> None:
         self.server = server
@@ -161,7 +161,7 @@ class World:
                 self.pending.append(Deferred.fromCoroutine(self.say(hub, room, f"m{self.said}", f"ref {self.said}")))
 
     async def say(self, hub: Hub, room: str, text: str, ref: str) -> None:
-        """As a good client: what was not taken, or nobody knows, is said again."""
+        """Publish as a good client does: again, if Redis did not accept the message or the outcome is unknown."""
         from twisted.internet import reactor
 
         while True:
@@ -219,15 +219,15 @@ def offset_of(server: RedisServer, role: str) -> int:
 
 
 def informed(heard: list[str], missed: str) -> bool:
-    told = False
+    reported = False
     for each in heard:
         if each == GAP:
-            told = True
+            reported = True
         elif order_of(each) < order_of(missed):
-            told = False
-        elif told:
+            reported = False
+        elif reported:
             return True
-    return told
+    return reported
 
 
 @pytest.fixture
@@ -325,7 +325,7 @@ async def test_a_failover_to_a_replica_that_lags_is_a_gap_for_every_client(
         replica.ask(f"REPLICAOF 127.0.0.1 {redis.port}")
         await world.keep_on(0.2)
         await until(lambda: "master_link_status:up" in replica.ask("INFO replication"))
-        # It gets nothing more, and what the primary takes from now on is lost with it.
+        # It gets nothing more: later messages are lost with the primary.
         replica.ask("REPLICAOF 127.0.0.1 1")
         await world.keep_on(0.2)
         world.address.server = replica

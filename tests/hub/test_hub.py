@@ -196,7 +196,7 @@ class TestMembers:
         peer.leaves()
         assert hub.rooms == {}
         assert hub.connections == 0
-        # It has left when its own hook is told.
+        # It has left before its own hook is called.
         assert ends == [()]
 
     def test_before_it_is_open_none_can_join(self, hub: Hub, connect: Callable[..., Any]) -> None:
@@ -382,7 +382,7 @@ class TestHistory:
         first = len(back.heard)
         assert 0 < first < 299
         assert outcome(joining) is None
-        # Held, and not before what came before it.
+        # Held until the earlier messages are sent.
         hub.publish("a", "300")
         assert len(back.heard) == first
         draining, back.draining = back.draining, Stub().draining

@@ -120,7 +120,7 @@ def restarted(server: SimulatedRedis, *nodes: Node) -> None:
 
 
 def returned_with(node: Node, after: str) -> bool:
-    """Whether a client that returns with an id gets every message since, as far as the hub can tell."""
+    """Return whether a client that returns with an id gets every message since, as far as the hub knows."""
     joining = node.hub.join(Stub().connection, "a", after=after)
     settle(node)
     return bool(done(joining))

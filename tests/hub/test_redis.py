@@ -386,7 +386,7 @@ class TestLoss:
             one.link_.execute()
             one.link_.answer()
             one.link_.take_subscription()
-        # Redis publishes it before it is asked which rooms are behind.
+        # Redis publishes it before the hub sweeps the rooms.
         elsewhere(server, "a", "meanwhile")
         while one.link_.coming:
             one.link_.receive()

@@ -31,7 +31,7 @@ COMMANDS = [
 
 @pytest.fixture
 def lines(logging: None) -> Iterator[list[str]]:
-    """What is logged."""
+    """The logged lines."""
     lines: list[str] = []
 
     def observe(event: Any) -> None:
@@ -283,7 +283,7 @@ class TestFull:
             first = await one.publish("a", "first")
             await one.publish("a", "second")
             await until(lambda: member.heard == ["first", "second"])
-            # What can be evicted, is.
+            # Redis evicts every key that it may.
             redis.ask(f"CONFIG SET maxmemory-policy {policy}")
             redis.ask("CONFIG SET maxmemory 1")
             redis.ask("SET some thing")
@@ -294,7 +294,7 @@ class TestFull:
             assert await one.join(back.connection, "a", after=first) is False
             await one.publish("a", "third")
             await until(lambda: "third" in member.heard)
-            # Without its clock it is another dataset; without histories alone nobody here misses anything.
+            # Without its clock the dataset is another one. Without histories alone, no member here misses a message.
             gaps = ["GAP"] if policy == "allkeys-lru" else []
             assert member.heard == ["first", "second", *gaps, "third"]
             await one.stop()

@@ -152,7 +152,7 @@ class TestPublish:
         assert [line for line in redis.ask(channels).splitlines() if line[0] == ":"] == [":1", ":1", ":0", ":2"]
         member.ends()
         await until(lambda: ":0" in redis.ask("PUBSUB NUMSUB beastws:0:room:a"))
-        # What is published while nobody is there is history, and the next one there hears again.
+        # A message without a member is in the history; the next member hears later messages.
         again = await one.joins("a")
         await two.hub.publish("a", "hello")
         await until(lambda: again.heard)
@@ -224,7 +224,7 @@ class TestNames:
         two.backplane._link._beating.stop()  # type: ignore[union-attr]
         await until(lambda: redis.ask("KEYS beastws:0:hub:*").startswith("*1\r\n"))
         assert list(await one.hub.who("a")) == ["ann"]
-        # What was forgotten is told again with the next sign of life.
+        # The next sign of life lists the forgotten members again.
         two.backplane._link._beating.start(0.1)  # type: ignore[union-attr]
         await until(lambda: redis.ask("HLEN beastws:0:here:a") == ":2\r\n")
         assert sorted(await one.hub.who("a")) == ["ann", "bob"]
@@ -423,7 +423,7 @@ class TestAccess:
 
 
 def test_nothing_imports_the_reactor_before_it_starts() -> None:
-    """txredisapi does when it is imported, and whoever chooses a reactor has to come first."""
+    """txredisapi imports the reactor, and a program must choose its reactor first."""
     statements = (
         "import sys, twisted_beastws.hub.redis as it; it.RedisBackplane('redis://localhost');"
         "print('twisted.internet.reactor' in sys.modules, 'txredisapi' in sys.modules)"

@@ -88,7 +88,7 @@ async def test_both_answer_alike(redis: RedisServer, monkeypatch: pytest.MonkeyP
 
     def names() -> Iterator[str]:
         while True:
-            # The simulated one counts what it makes in the same way.
+            # The simulated server counts in the same way.
             yield f"e{simulated._made + 1}"
 
     def salts() -> Iterator[int]:

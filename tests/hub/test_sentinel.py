@@ -1,4 +1,4 @@
-"""Sentinels and replicas: the backplane follows the primary, and waits for replicas if it is told to."""
+"""Sentinels and replicas: the backplane follows the primary, and waits for replicas if the URL says so."""
 
 from __future__ import annotations
 
