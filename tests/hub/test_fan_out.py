@@ -411,6 +411,7 @@ def test_each_member_hears_a_contiguous_part_of_each_room_from_its_join_on(steps
                 own = [number for number in numbers if published[number][0] in (place, "all")]
                 assert own == sorted(own)
         for which, room, since, until in checks:
-            due = [number for number in range(since, until or len(published)) if published[number][0] == room]
+            last = len(published) if until is None else until
+            due = [number for number in range(since, last) if published[number][0] == room]
             got = [int(said) for said in stubs[which].heard if int(said) in due]
             assert got == (due if until is None else due[: len(got)])
