@@ -1,4 +1,4 @@
-"""The options that connections share: frozen values, each default with its unit and whose precedent it follows."""
+"""The options of connections: frozen values. Each default has a unit and a named precedent."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class Role(Enum):
-    """Which end of a connection this is (Beast: ``beast::role_type``)."""
+    """The end of a connection (Beast: ``beast::role_type``)."""
 
     SERVER = "server"
     CLIENT = "client"
 
 
 def kind_of(value: object) -> str:
-    """What was given in place of something made of a class: that is for an error's text."""
+    """Describe a value of a wrong type, for the text of an error."""
     return f"the class {value.__name__}" if isclass(value) else f"a value of type {type(value).__name__}"
 
 
@@ -39,7 +39,7 @@ def check_clock(clock: object) -> None:
 
 
 def check_decorator(decorator: object) -> None:
-    """Raise TypeError for what cannot be called, or would never run, and is not None."""
+    """Raise TypeError unless ``decorator`` is None or can be called and would run."""
     if decorator is None:
         return
     if not callable(decorator):
@@ -52,7 +52,12 @@ def check_decorator(decorator: object) -> None:
 
 
 def checked_subprotocols(names: Any) -> tuple[str, ...]:
-    """Return the names of subprotocols. Raises TypeError or ``ValueError`` for what is no list of names."""
+    """Return the names of subprotocols as a tuple.
+
+    Raises:
+        TypeError: ``names`` is not a list of ``str``.
+        ValueError: A name is not a token.
+    """
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise TypeError(f"subprotocols={names!r}: give a list of names")
     listed = tuple(names)
@@ -106,26 +111,33 @@ def _check_range(value: object, least: int, most: int, *names: str) -> None:
 
 
 class DerivedSeconds(float):
-    """A default that follows another option, as `Derived`, in seconds."""
+    """A default in seconds that follows another option, as `Derived` does."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long things may take, in seconds; ``None`` is never. Deadlines are kept to 1/32 s and are never early.
+    """The timeouts of a connection, in seconds; ``None`` is never.
 
-    handshake: from the connection, or the first byte behind an HTTP answer, to the end of the opening handshake. 30
-        (Beast, suggested).
-    keep_alive: from an HTTP answer to the first byte of the next request. 75 (nginx's ``keepalive_timeout``): a
-        balancer that keeps an idle connection for 60 seconds closes it first.
-    idle: silence from the peer, not counting while we ourselves paused reading, unless octets wait and it takes none.
-        300 (Beast, suggested for a server).
-    ping_interval: a ping to the peer each so often; less than idle. 30 (half of nginx's ``proxy_read_timeout``), or
-        half of idle if that is less.
-    send: bytes wait for the peer, and it accepts none of them, whatever it sends. 60 (nginx's ``send_timeout``).
-    close: from our close frame, or from a failure, to the end of TCP. 10 (websockets' ``close_timeout``).
-    message: the age of an unfinished message. 300 (Node.js' ``requestTimeout``).
-    max_lifetime: the age of a connection, which then is closed with 1001. None (uWebSockets has it off).
-    strict_pong: only a pong counts as life, where otherwise any octet does. False (Beast).
+    A deadline is kept to within 1/32 s, and is never early.
+
+    Args:
+        handshake: The time for the opening handshake, from the connection, or from the first byte after an HTTP answer.
+            30 (Beast, suggested).
+        keep_alive: The time from an HTTP answer to the first byte of the next request. 75 (nginx's
+            ``keepalive_timeout``): a balancer that keeps an idle connection for 60 seconds closes it first.
+        idle: The longest silence of the peer. The time in which we paused reading does not count, unless bytes wait for
+            the peer and it takes none. 300 (Beast, suggested for a server).
+        ping_interval: The interval between pings to the peer; less than idle. 30 (half of nginx's
+            ``proxy_read_timeout``), or half of idle if that is less.
+        send: The longest time in which bytes wait for the peer and it accepts none of them, whatever it sends. 60
+            (nginx's ``send_timeout``).
+        close: The time from our close frame, or from a failure, to the end of TCP. 10 (websockets' ``close_timeout``).
+        message: The age of an unfinished message. 300 (Node.js' ``requestTimeout``).
+        max_lifetime: The age at which a connection is closed with 1001. None (uWebSockets has it off).
+        strict_pong: Only a pong counts as a sign of life; otherwise any byte does. False (Beast).
+
+    Raises:
+        ValueError: A number is not allowed, or idle is not more than ping_interval.
     """
 
     handshake: float | None = 30.0
@@ -152,60 +164,73 @@ class Timeouts:
 
     @classmethod
     def suggested(cls, role: Role | str) -> Timeouts:
-        """The values of Beast's ``timeout::suggested``: a server pings at half its idle timeout, a client never."""
+        """Return Beast's ``timeout::suggested``: a server pings at half its idle timeout, a client never."""
         if Role(role) is Role.SERVER:
             return cls(handshake=30.0, idle=300.0, ping_interval=150.0, close=30.0)
         return cls(handshake=30.0, idle=None, ping_interval=None, close=30.0)
 
 
 class Derived(int):
-    """A default that follows another option. One that the user gives is a plain ``int``, and is not changed."""
+    """A default that follows another option. A number that the user gives is a plain ``int``, and stays as it is."""
 
 
 BYTES_A_FRAGMENT = 256
-"""The shortest fragments, on average, in which a message of ``max_message_size`` may come: 4096 fragments for 1 MiB."""
+"""The smallest average size of the fragments of a message of ``max_message_size``: 4096 fragments for 1 MiB."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a connection may hold; sizes in bytes. Every limit is refused *beyond* its number, not at it.
+    """The limits of a connection. Sizes are in bytes. A limit refuses anything *beyond* its number, and accepts its
+    number.
 
-    A message that is received can be sent back: ValueError says which of ``max_message_size``, ``max_buffered`` and
-    ``max_fragments`` do not fit together. Those that you leave out follow ``max_message_size``.
+    A message that is received can be sent back: a ValueError says which of ``max_message_size``, ``max_buffered`` and
+    ``max_fragments`` do not fit together. A limit that you leave out follows ``max_message_size``.
 
-    max_message_size: a message, inflated; ``None`` is unlimited. 1 MiB (websockets' ``max_size``).
-    max_frame_size: one frame's payload as sent; ``None`` leaves it to max_message_size.
-    max_fragments: frames of one message, empty ones too; ``None`` is unlimited. 4096 (websockets), or one for each 256
-        bytes of max_message_size.
-    max_head_size: the HTTP head with its empty line. 16 KiB (Node.js' ``--max-http-header-size``).
-    max_head_lines: the head's lines. 128 (websockets' ``MAX_NUM_HEADERS``).
-    high_water, low_water: above the one producers are paused, at or below the other `drain` fires. 64 KiB and a quarter
-        of it (asyncio's transports).
-    max_buffered: bytes of memory that wait for a slow reader, hard. 4 MiB, or four times max_message_size.
-    slow_reader: what happens at max_buffered: ``close`` (with 1013), ``drop`` (whole messages, counted) or ``pause``
-        (`BufferFull` is raised).
-    fragment_size: longer messages are sent in frames of so many octets, so that pings and pongs can go in between; None
-        sends each in one frame. 256 KiB (Beast's ``auto_fragment``, at 4 KiB).
-    max_queued, max_queued_size: messages, and the bytes of memory that they take, received but not yet taken; above
-        either the transport is paused. 16 (websockets' ``max_queue``) and 1 MiB, or max_message_size.
-    max_connections, max_connections_per_peer: of one factory, answered with 503 beyond; ``None`` is unlimited. A peer
-        is an IPv4 address or an IPv6 network of 64 bits; an IPv6 network of 48 bits may have four times as much, here
-        and in the limits below. All programs on UNIX sockets are one peer, unless a proxy forwards its clients'
-        addresses.
-    max_opening: connections that are not a WebSocket yet; for one more the server drops the oldest of the peer that
-        has the most of them. None.
-    max_opening_per_peer: the same of one peer, whose own oldest one is dropped; if max_opening is set, only when that
-        is 5 seconds old. None.
-    max_handshakes, max_handshakes_per_peer: HTTP requests a second on average, and as many at once, answered with 503
-        and 429 beyond. None.
-    max_message_rate: messages, pings and pongs that a peer may send a second on average, and as many at once; beyond it
-        the connection is closed with 1008. None.
-    max_byte_rate: the same for octets as received; a message of max_message_size may always come at once. None.
-    max_messages_per_turn, max_seconds_per_turn: a connection's budget in one turn of the reactor: so many messages,
-        pings, pongs and fragments, or HTTP requests before them, and so many seconds of work. A connection that has
-        spent either is not read, and the rest of its chunk waits for the next turn, so that the other connections get
-        theirs. ``None`` is unlimited.
-        1000, and 0.002 (Linux's ``netdev_budget_usecs``, 2 ms for the packets of a poll).
+    Args:
+        max_message_size: The size of a message after decompression; ``None`` is unlimited. 1 MiB (websockets'
+            ``max_size``).
+        max_frame_size: The size of the payload of one frame as it was sent; ``None`` leaves it to max_message_size.
+        max_fragments: The frames of one message, empty ones included; ``None`` is unlimited. 4096 (websockets), or one
+            for each 256 bytes of max_message_size.
+        max_head_size: The size of an HTTP head with its empty line. 16 KiB (Node.js' ``--max-http-header-size``).
+        max_head_lines: The lines of an HTTP head. 128 (websockets' ``MAX_NUM_HEADERS``).
+        high_water: The size of the write buffer above which producers are paused. 64 KiB (asyncio's transports).
+        low_water: The size of the write buffer at which producers are resumed and `drain` fires. A quarter of
+            high_water (asyncio's transports).
+        max_buffered: The memory that the bytes for a slow reader take; a hard limit. 4 MiB, or four times
+            max_message_size.
+        slow_reader: The policy at max_buffered: ``close`` (with 1013), ``drop`` (whole messages, which are counted) or
+            ``pause`` (`BufferFull` is raised).
+        fragment_size: Longer messages are sent in frames of this size, so that pings and pongs can go in between; None
+            sends each message in one frame. 256 KiB (Beast's ``auto_fragment``, at 4 KiB).
+        max_queued: The messages that are received and not yet consumed; beyond it the transport is paused. 16
+            (websockets' ``max_queue``).
+        max_queued_size: The memory of the messages that are received and not yet consumed; beyond it the transport is
+            paused. 1 MiB, or max_message_size.
+        max_connections: The open connections of one factory; beyond it requests are answered with 503. ``None`` is
+            unlimited.
+        max_connections_per_peer: The open connections of one peer. A peer is an IPv4 address or an IPv6 network of 64
+            bits; an IPv6 network of 48 bits may have four times as many, here and in the limits below. All programs on
+            UNIX sockets are one peer, unless a proxy forwards its clients' addresses.
+        max_opening: The connections that are not a WebSocket yet. For one more the server drops the oldest connection
+            of the peer that has the most of them. None.
+        max_opening_per_peer: The same for one peer, whose own oldest connection is dropped; if max_opening is set, only
+            when that connection is 5 seconds old. None.
+        max_handshakes: The HTTP requests per second on average, and the number that may come at once; beyond it
+            requests are answered with 503. None.
+        max_handshakes_per_peer: The same for one peer; beyond it requests are answered with 429. None.
+        max_message_rate: The messages, pings and pongs that a peer may send per second on average, and the number that
+            may come at once; beyond it the connection is closed with 1008. None.
+        max_byte_rate: The same for bytes as received; a message of max_message_size may always come at once. None.
+        max_messages_per_turn: The messages, pings, pongs and fragments, or HTTP requests before them, that a connection handles
+            in one turn of the reactor. A connection that has spent this budget is not read, and the rest of its chunk waits for the next
+            turn, so that the other connections get theirs. ``None`` is unlimited. 1000.
+        max_seconds_per_turn: The seconds of work in one turn of the reactor, with the same effect. ``None`` is
+            unlimited. 0.002 (Linux's ``netdev_budget_usecs``, 2 ms for the packets of a poll).
+
+    Raises:
+        TypeError: A number is not a whole number.
+        ValueError: A number is not allowed, or two limits do not fit together.
     """
 
     max_message_size: int | None = 1 << 20
@@ -246,7 +271,7 @@ class Limits:
             raise ValueError(f"Limits(slow_reader={self.slow_reader!r}): must be 'close', 'drop' or 'pause'")
 
     def _frames(self, message: int) -> int:
-        """Frames that a message of that size is sent in."""
+        """Return the number of frames in which a message of that size is sent."""
         return 1 if self.fragment_size is None else -(-message // self.fragment_size)
 
     def _derive(self, message: int) -> None:
@@ -278,7 +303,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Origins:
-    """Which web sites' pages may connect (RFC 6455 §10.2). A request without an Origin is no browser's and is let in.
+    """Allowed web sites: only their pages may connect (RFC 6455 §10.2). A request without an Origin passes.
 
     Args:
         allowed: Origins to let in besides this site itself, as ``https://host`` or ``https://host:port``.
@@ -315,17 +340,24 @@ class Origins:
 
 @dataclass(frozen=True)
 class Deflate:
-    """Compression of messages, permessage-deflate (RFC 7692; Beast: ``permessage_deflate``, whose defaults these are).
+    """Compression by permessage-deflate (RFC 7692; Beast: ``permessage_deflate``, which has these defaults).
 
-    A window is given as its base-2 logarithm: 15 is 32 KiB, 9 is 512 octets. 8 is left out: zlib cannot compress with
-    it. What a connection holds from its first compressed message on is, to send, 2 ** (bits + 2) + 2 ** (mem_level + 9)
-    octets, and to receive 2 ** bits and 7 KiB; nothing between messages in a direction without context takeover.
+    A window is given as its base-2 logarithm: 15 is 32 KiB, 9 is 512 bytes. 8 is not allowed, because zlib cannot
+    compress with it. From its first compressed message on, a connection holds 2 ** (bits + 2) + 2 ** (mem_level + 9)
+    bytes to send, and 2 ** bits and 7 KiB to receive. In a direction without context takeover it holds nothing between
+    messages.
 
-    server_max_window_bits, client_max_window_bits: the window each end compresses with, at most. 9-15; 15 (Beast).
-    server_no_context_takeover, client_no_context_takeover: that end compresses each message by itself. False (Beast).
-    level: zlib's, 0 (stored) to 9 (smallest). 8 (Beast).
-    mem_level: zlib's memory for the search, 1-9. 4 (Beast).
-    threshold: messages of fewer octets are sent as they are. 0 (Beast's ``msg_size_threshold``).
+    Args:
+        server_max_window_bits: The window that the server compresses with, at most. 9-15; 15 (Beast).
+        client_max_window_bits: The window that the client compresses with, at most. 9-15; 15 (Beast).
+        server_no_context_takeover: The server compresses each message by itself. False (Beast).
+        client_no_context_takeover: The client compresses each message by itself. False (Beast).
+        level: The level of zlib, 0 (stored) to 9 (smallest). 8 (Beast).
+        mem_level: The memory of zlib for its search, 1-9. 4 (Beast).
+        threshold: Messages of fewer bytes are sent uncompressed. 0 (Beast's ``msg_size_threshold``).
+
+    Raises:
+        ValueError: A number is not allowed.
     """
 
     server_max_window_bits: int = 15
@@ -344,7 +376,7 @@ class Deflate:
 
 
 Decorator = Callable[[Any], Any]
-"""Gets the `Response` before a server sends it, or the `Request` before a client does, and may change it."""
+"""A function that may change a `Response` before a server sends it, or a `Request` before a client sends it."""
 
 
 @dataclass(frozen=True)
@@ -366,7 +398,7 @@ class Settings:
     target: str | None = None
 
     def __post_init__(self) -> None:
-        # Taken as they are, they would fail when the first client comes.
+        # Without these checks a mistake would show only when the first client comes.
         check_decorator(self.decorator)
         object.__setattr__(self, "subprotocols", checked_subprotocols(self.subprotocols))
         kinds = {"origins": Origins, "timeouts": Timeouts, "limits": Limits, "deflate": Deflate, "budget": MemoryBudget}

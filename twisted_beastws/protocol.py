@@ -55,22 +55,21 @@ __all__ = ["MessageWriter", "State", "WebSocketProtocol", "connection_of"]
 
 @implementer(IHalfCloseableProtocol, IConsumer, IPushProducer)
 class WebSocketProtocol(Protocol):
-    """A WebSocket connection (Beast: ``websocket::stream``). Subclass it and override the hooks you need.
+    """A WebSocket connection (Beast: ``websocket::stream``). Subclass it and override the hooks that you need.
 
     There are two ways to receive. A class that overrides `text_received`, `binary_received` or `fragment_received` gets
-    its messages there; a message of a kind it has no hook for is refused with 1003. A class that overrides none takes
-    them by `receive` or ``async for message in ws``; one that does not stops its peer after ``Limits.max_queued``
-    messages. A hook may return a Deferred or be a coroutine: the next message waits for it. An exception in a hook is
-    logged once and closes the connection with 1011. A hook that is assigned to an instance before the connection opens
-    is called like one of the class.
+    its messages there; the connection refuses a message without a hook with 1003. A class that overrides none of them
+    takes messages by `receive` or ``async for message in ws``; if it does not, reading pauses after
+    ``Limits.max_queued`` messages. A hook may return a Deferred or be a coroutine: the next message waits for it. An
+    exception in a hook is logged once and closes the connection with 1011. A hook that you assign to an instance before
+    the connection opens works like a hook of the class.
 
-    All names but those on this page are yours: the library keeps what it knows of the connection in one private
-    attribute. A class whose own attribute would hide one of these names, and is no hook, cannot be made: it raises
-    ``TypeError``.
+    All names except those on this page are yours: the library keeps its own data in one private attribute. If an
+    attribute of your class would hide a name on this page that is not a hook, creating the class raises ``TypeError``.
 
     Attributes:
-        user: yours to set, in `upgrade_requested`.
-        log: a ``Logger``; a class may have another.
+        user: Yours to set, in `upgrade_requested`.
+        log: A ``Logger``; a class may have another.
     """
 
     log: ClassVar[Logger] = Logger()
@@ -104,7 +103,7 @@ class WebSocketProtocol(Protocol):
             )
         overridden = cls.connectionLost is not WebSocketProtocol.connectionLost
         if overridden and not hasattr(cls.connectionLost, "runs_ours"):
-            cls.connectionLost = _behind_which_ours_runs(cls.connectionLost)  # type: ignore[method-assign]
+            cls.connectionLost = _followed_by_ours(cls.connectionLost)  # type: ignore[method-assign]
 
     # Twisted calls these.
 
@@ -115,7 +114,7 @@ class WebSocketProtocol(Protocol):
         try:
             super().makeConnection(connection.connect(self, transport))  # type: ignore[no-untyped-call]
         except BaseException:
-            # A subclass's connectionMade failed, which Twisted logs; it would wait for nobody.
+            # A subclass's connectionMade failed. Twisted logs that; no handshake will follow.
             connection.abort()
             raise
         # Not in connectionMade, which a subclass may override without calling ours.
@@ -124,7 +123,7 @@ class WebSocketProtocol(Protocol):
 
     @property
     def transport(self) -> ITransport | None:
-        """The transport below, on which ``loseConnection`` closes the WebSocket; None before the connection is made."""
+        """The transport; its ``loseConnection`` closes the WebSocket. None before the connection is made."""
         below = self._websocket_connection.transport
         if below is None:
             return None
@@ -135,11 +134,11 @@ class WebSocketProtocol(Protocol):
         self._websocket_connection.transport = transport
 
     def readConnectionLost(self) -> None:
-        """The peer ended its side of TCP (`IHalfCloseableProtocol`): answer its requests, then end ours."""
+        """The peer ended its side of TCP (``IHalfCloseableProtocol``): answer its requests, then end ours."""
         self._websocket_connection.reading_lost()
 
     def writeConnectionLost(self) -> None:
-        """Our side of TCP is ended (`IHalfCloseableProtocol`)."""
+        """Our side of TCP has ended (``IHalfCloseableProtocol``)."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._websocket_connection.lost(reason)
@@ -147,17 +146,23 @@ class WebSocketProtocol(Protocol):
     # Opening: the server's side.
 
     def serve(self) -> None:
-        """Called when a server's connection is made. The default accepts, again while HTTP keeps the connection.
+        """Serve the connection; called when the connection of a server is made.
 
-        Override it to drive `read_request`, `accept` and `respond` by hand.
+        The default accepts requests as long as HTTP keeps the connection. Override it to call `read_request`, `accept`
+        and `respond` yourself.
         """
         AcceptLoop(self._websocket_connection).begin()
 
     def read_request(self) -> Deferred[Request]:
-        """Read the next HTTP request's head.
+        """Read the next request's head.
 
-        Fails with `BadRequest` or `HeadTooLarge` (answered 400 or 431, and closed), `HandshakeTimeout`, or the
-        transport's failure. Cancelling aborts the connection. `LocalError` is raised while another operation runs.
+        Returns:
+            A Deferred of the request. It fails with `BadRequest` or `HeadTooLarge`, which are answered with 400 or 431
+            and close the connection, with `HandshakeTimeout`, or with the failure of the transport. Cancelling it
+            aborts the connection.
+
+        Raises:
+            LocalError: Another operation runs.
         """
         return cast("Deferred[Request]", self._websocket_connection.require_handshake(Role.SERVER).read_request())
 
@@ -171,20 +176,28 @@ class WebSocketProtocol(Protocol):
     ) -> Deferred[Request]:
         """Perform the server's opening handshake (Beast: ``async_accept``, RFC 6455 §4.2).
 
-        request: the request to answer, from `read_request`; None reads the next one. On a protocol that has no
-            connection, one of twisted.web, whose ``render`` returns ``NOT_DONE_YET``: a 101 takes its connection over;
-            any other answer leaves through twisted.web, which keeps the connection, and `state` is ``CLOSED``.
-        buffered: octets read off the wire already; they may hold the request, what is behind it, or parts of either.
-        decorator: gets the `Response` before it is sent, failures too; may be a coroutine function; default: the
-            factory's. If it sets Sec-WebSocket-Protocol of a 101 to another that the client offers, `subprotocol`
-            follows.
-        subprotocols: those spoken here, the preferred first; default: the factory's.
+        Args:
+            request: The request to answer, from `read_request`; None reads the next one. On a protocol without a
+                connection, a request of twisted.web, whose ``render`` returns ``NOT_DONE_YET``: a 101 takes its
+                connection over; any other answer leaves through twisted.web, which keeps the connection, and `state` is
+                ``CLOSED``.
+            buffered: Bytes that you have already read from the connection: the request, the bytes after it, or parts of
+                either.
+            decorator: Gets the `Response` before it is sent, failures included; may be a coroutine function. None is
+                the factory's. If it changes the Sec-WebSocket-Protocol of a 101 to another one that the client offers,
+                `subprotocol` follows.
+            subprotocols: The supported subprotocols, the preferred one first; empty is the factory's.
 
-        Fires with the request when the connection is open: `opened` is called first, then the code that awaits this
-        runs, then the first message is delivered. Fails with a `HandshakeError` when the request was answered
-        otherwise: while `state` is still ``CONNECTING``, HTTP keeps the connection and you may accept again. Fails with
-        `DecoratorError`, `HandshakeTimeout` or the transport's failure, too. Cancelling aborts the connection.
-        `LocalError` is raised while another operation runs, and for a request of twisted.web whose answer has begun.
+        Returns:
+            A Deferred of the request, which fires when the connection is open: first `opened` is called, then the code
+            that awaits this runs, then the first message is delivered. It fails with a `HandshakeError` if the request
+            was answered otherwise: while `state` is still ``CONNECTING``, HTTP keeps the connection and you may accept
+            again. It also fails with `DecoratorError`, `HandshakeTimeout` or the failure of the transport. Cancelling
+            it aborts the connection.
+
+        Raises:
+            LocalError: Another operation runs, or the response to the request of twisted.web has begun.
+            TypeError: An argument is of another type.
         """
         check_decorator(decorator)
         subprotocols = checked_subprotocols(subprotocols)
@@ -202,18 +215,26 @@ class WebSocketProtocol(Protocol):
         return connection.accept(cast("Request | None", request), buffered, decorator, subprotocols)
 
     def respond(self, response: Response) -> Deferred[None]:
-        """Answer the request that `read_request` gave by any response; fires when it left, or waits behind little.
+        """Answer the request that `read_request` returned with any response.
 
-        HTTP decides whether the connection is kept (RFC 9112 §9.3): while `state` is ``CONNECTING`` the next request
-        can be read. Cancelling aborts the connection. Fails with `LocalError` where no request waits for an answer, and
-        for a status below 200; `LocalError` is raised while another operation runs.
+        HTTP decides whether the connection is kept (RFC 9112 §9.3): while `state` is ``CONNECTING`` you can read the
+        next request.
+
+        Returns:
+            A Deferred that fires when most of the response has left. It fails with `LocalError` if no request waits for
+            an answer, and for a status below 200. Cancelling it aborts the connection.
+
+        Raises:
+            LocalError: Another operation runs.
         """
         return cast("Deferred[None]", self._websocket_connection.require_handshake(Role.SERVER).respond(response))
 
     # Opening: the client's side.
 
     def as_client(self, settings: Settings) -> WebSocketProtocol:
-        """Be the client's end, with these settings; returns itself. To be called before the connection is made."""
+        """Make this the client's end of its connection, and return it. `WebSocketClientFactory` calls this before the
+        connection is made.
+        """
         self._websocket_connection.be_client(settings)
         return self
 
@@ -222,16 +243,23 @@ class WebSocketProtocol(Protocol):
     ) -> Deferred[Response]:
         """Perform the client's opening handshake (Beast: ``async_handshake``, RFC 6455 §4.1).
 
-        host: the Host field, with a port where it is not the scheme's default. target: path and query.
-        decorator: gets the `Request` before it is sent and may add fields; default: the settings'.
-        subprotocols: those offered, the preferred first; default: the settings'.
+        Args:
+            host: The Host field, with the port if it is not the default of the scheme.
+            target: The path and query.
+            decorator: Gets the `Request` before it is sent, and may add fields; None is the factory's.
+            subprotocols: The subprotocols to offer, the preferred one first; empty is the factory's.
 
-        Fires with the response when the connection is open: `opened` is called first, then the code that awaits this
-        runs, then the first message is delivered. Fails with a `HandshakeError`: `UpgradeDeclined` has the
-        whole response, 64 KiB of its body at most; while `state` is still ``CONNECTING``, HTTP keeps the connection and
-        you may try again. Fails with `DecoratorError`, `HandshakeTimeout` or the transport's failure, too; with
-        ``ValueError`` for a host or target that is none. Cancelling aborts the connection. `LocalError` is raised while
-        another runs.
+        Returns:
+            A Deferred of the response, which fires when the connection is open: first `opened` is called, then the code
+            that awaits this runs, then the first message is delivered. It fails with a `HandshakeError`:
+            `UpgradeDeclined` has the whole response, with at most 64 KiB of its body; while `state` is still
+            ``CONNECTING``, HTTP keeps the connection and you may try again. It also fails with `DecoratorError`,
+            `HandshakeTimeout` or the failure of the transport, and with ``ValueError`` for an invalid host or target.
+            Cancelling it aborts the connection.
+
+        Raises:
+            LocalError: Another handshake runs.
+            TypeError: An argument is of another type.
         """
         connection = self._websocket_connection
         opening = connection.require_handshake(Role.CLIENT)
@@ -248,18 +276,26 @@ class WebSocketProtocol(Protocol):
 
     @default
     def http_requested(self, request: Request) -> Any:
-        """Any HTTP request, before any check. None goes on with the handshake; a `Response` (or a Deferred of one, or a
-        coroutine) is the answer: a page, a health check, a 404."""
+        """Any HTTP request, before all checks.
+
+        Return None to go on with the handshake, or a `Response` (or a Deferred or coroutine of one) to answer: a page,
+        a health check, a 404.
+        """
 
     @default
     def upgrade_requested(self, request: Request) -> Any:
-        """A valid handshake, before its answer. None accepts it; a `Response` (or a Deferred of one, or a coroutine)
-        declines. May set ``self.user``, and ``self.subprotocol`` to one that the client offers: another is logged as a
-        mistake, and answered 500."""
+        """A valid handshake, before its answer.
+
+        Return None to accept it, or a `Response` (or a Deferred or coroutine of one) to decline it. The hook may set
+        ``self.user``, and ``self.subprotocol`` to one that the client offers; any other subprotocol is a mistake, which
+        is logged and answered with 500.
+        """
 
     @default
     def opened(self) -> Any:
-        """The connection is open. Where hooks take the messages, they wait for what it returns."""
+        """The connection is open. If hooks get the messages, the first message waits for the Deferred that this
+        returns.
+        """
 
     @default
     def text_received(self, text: str) -> Any:
@@ -271,41 +307,48 @@ class WebSocketProtocol(Protocol):
 
     @default
     def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> Any:
-        """A piece of a message as it arrived; ``final`` is its end. Overriding it streams messages in, ungathered:
-        ``Limits.max_message_size``, ``max_fragments`` and ``Timeouts.message`` still hold, text is checked, but pieces
-        may end inside a character."""
+        """A piece of a message as it arrived; ``final`` marks the end of the message.
+
+        Override this to stream messages in without gathering them. ``Limits.max_message_size``, ``max_fragments`` and
+        ``Timeouts.message`` still apply, and text is checked, but a piece may end inside a character.
+        """
 
     @default
     def ping_received(self, payload: bytes) -> Any:
-        """A ping, already answered."""
+        """A ping, which is already answered."""
 
     @default
     def pong_received(self, payload: bytes) -> Any:
-        """A pong, asked for or not."""
+        """A pong, whether or not it answers a ping."""
 
     @default
     def closed(self, reason: CloseReason) -> Any:
-        """The connection, which was open, is gone; called exactly once."""
+        """The connection, which was open, has ended; called exactly once."""
 
     # Messages.
 
     @default
     def send(self, message: str | bytes | Prepared, *, compress: bool | None = None) -> None:
-        """Send a message: ``str`` as text, ``bytes`` as binary, or what `prepare` made, for many receivers.
+        """Send a message: ``str`` as text, ``bytes`` as binary, or a message from `prepare` for many receivers.
 
         It is queued at once, like ``transport.write``.
 
-        compress: whether to, where `deflate` was agreed on; None compresses from ``Deflate.threshold`` octets on. A
-            prepared message has its own choice.
+        Args:
+            message: The message.
+            compress: Whether to compress the message, if both ends agreed on `deflate`; None compresses from
+                ``Deflate.threshold`` bytes on. A prepared message has its own choice.
 
-        Raises `ConnectionClosed` once closing, `BufferFull` under the policy ``pause``, `LocalError` before the
-        connection is open or for more than ``Limits.max_buffered``. Text with lone surrogates raises
-        UnicodeEncodeError, what is no message TypeError.
+        Raises:
+            ConnectionClosed: The connection is closing, or has ended.
+            BufferFull: The write buffer is full, under the policy ``pause``.
+            LocalError: The connection is not open yet, or the message is larger than ``Limits.max_buffered``.
+            UnicodeEncodeError: The text has lone surrogates.
+            TypeError: The message is of another type.
         """
         self._websocket_connection.require_session().sender.send(message, compress=compress)
 
     def send_text(self, text: str | bytes, *, compress: bool | None = None) -> None:
-        """Send a text message; ``bytes`` must be UTF-8 already, and are not checked. As `send` otherwise."""
+        """Send a text message. ``bytes`` must be UTF-8 already, and are not checked. Otherwise as `send`."""
         if compress is None and isinstance(text, str):
             self._websocket_connection.require_session().sender.send_text(text)
         else:
@@ -335,7 +378,7 @@ class WebSocketProtocol(Protocol):
             raise ConnectionClosed(cast("CloseReason", self.close_reason)) from error
 
     def send_binary(self, data: bytes, *, compress: bool | None = None) -> None:
-        """Send a binary message. As `send` otherwise."""
+        """Send a binary message. Otherwise as `send`."""
         if not isinstance(data, bytes):
             data = as_bytes(data, "send_binary() takes bytes")
         if compress is None:
@@ -346,13 +389,19 @@ class WebSocketProtocol(Protocol):
     def message(
         self, opcode: int = Opcode.TEXT, *, compress: bool | None = None
     ) -> AbstractContextManager[MessageWriter]:
-        """Stream a message out: ``with ws.message() as m: m.write(part)``; each part leaves as a frame.
+        """Stream a message out: ``with ws.message() as m: m.write(part)``. Each part leaves as a frame.
 
-        opcode: ``Opcode.TEXT`` or ``Opcode.BINARY``, whatever the parts are; raises ValueError for any other.
+        Messages that you send meanwhile leave after it; control frames leave in between. If an exception leaves the
+        block, the connection closes with 1011, because the peer must not take an incomplete message for the whole.
 
-        What is sent meanwhile leaves behind it, control frames in between. Leaving the block by an exception closes
-        with 1011, for the peer must not take what it got for the whole. Raises `ConnectionClosed` once closing,
-        `LocalError` while another is open.
+        Args:
+            opcode: ``Opcode.TEXT`` or ``Opcode.BINARY``, whatever the type of the parts.
+            compress: As for `send`.
+
+        Raises:
+            ConnectionClosed: The connection is closing, or has ended.
+            LocalError: Another streamed message is open.
+            ValueError: The opcode is not that of a message.
         """
         check_opcode(opcode)
         return streamed_message(self._websocket_connection.require_session(), opcode, compress)
@@ -362,8 +411,9 @@ class WebSocketProtocol(Protocol):
     ) -> None:
         """Send a message whose parts come from an iterable, plain or asynchronous, at the pace of `drain`.
 
-        opcode: as for `message`; None, the default, is text if the first part is a ``str``, or there is none, and
-            binary otherwise.
+        Args:
+            parts: The parts of the message.
+            opcode: As for `message`; None is text if the first part is a ``str`` or if there are no parts, else binary.
         """
         stream = each(parts)
         first = await anext(stream, "")
@@ -378,9 +428,14 @@ class WebSocketProtocol(Protocol):
                 await self.drain()
 
     def drain(self) -> Deferred[None]:
-        """Fires when at most ``Limits.low_water`` octets wait to be sent; fails with `ConnectionClosed` if it is lost.
+        """Wait until the write buffer is nearly empty.
 
-        Raises `LocalError` before there is a connection. Cancelling does no harm.
+        Returns:
+            A Deferred that fires when at most ``Limits.low_water`` bytes wait to be sent. It fails with
+            `ConnectionClosed` if the connection is lost. Cancelling it does no harm.
+
+        Raises:
+            LocalError: There is no connection yet.
         """
         return pacing.drain(self._websocket_connection)
 
@@ -425,37 +480,45 @@ class WebSocketProtocol(Protocol):
 
     @property
     def buffered_amount(self) -> int:
-        """Octets sent that the operating system may not have taken yet."""
+        """The number of bytes sent that the operating system may not have taken yet."""
         return pacing.buffered_amount(self._websocket_connection)
 
     @property
     def dropped_messages(self) -> int:
-        """Messages that were dropped because the peer reads too slowly, under the policy ``drop``."""
+        """The number of messages dropped because the peer reads too slowly, under the policy ``drop``."""
         connection = self._websocket_connection
         return 0 if connection.transport is None else connection.outgoing.dropped
 
     def receive(self) -> Deferred[str | bytes]:
-        """The next message. Fails with `ConnectionClosed` when there will be none; cancelling does no harm.
+        """Receive the next message.
 
-        Raises `LocalError` in a class that overrides a message hook, and before the connection is open.
+        Returns:
+            A Deferred of the message. It fails with `ConnectionClosed` when no more messages will come. Cancelling it
+            does no harm.
+
+        Raises:
+            LocalError: The class overrides a message hook, or the connection is not open yet.
         """
         return self._websocket_connection.receive(self)
 
     def __aiter__(self) -> AsyncIterator[str | bytes]:
-        """The messages to the end: a close with 1000 or 1001 ends the loop, any other raises `ConnectionClosed`."""
+        """Iterate over the messages. A close with 1000 or 1001 ends the loop; any other raises `ConnectionClosed`."""
         return Messages(self.receive)
 
     # Keeping pace: we are a consumer of the application's bytes, and a producer of messages for it.
 
     def write(self, data: bytes) -> None:
-        """Send a binary message (``IConsumer``). Raises as `send`."""
+        """Send a binary message (``IConsumer``). Raises the errors of `send`."""
         self.send_binary(data)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Pause ``producer`` while more than ``Limits.high_water`` octets wait, until ``low_water`` (``IConsumer``).
+        """Pause ``producer`` while more than ``Limits.high_water`` bytes wait, until ``low_water`` (``IConsumer``).
 
-        Without ``streaming`` it is asked for more once a turn of the reactor, in between. It is stopped when the
-        connection begins to close, or is lost. Raises RuntimeError while another is registered.
+        A producer without ``streaming`` is asked for more once per turn of the reactor. The producer is stopped when
+        the connection begins to close or is lost.
+
+        Raises:
+            RuntimeError: Another producer is registered.
         """
         pacing.register(self._websocket_connection, producer, streaming)
 
@@ -464,9 +527,12 @@ class WebSocketProtocol(Protocol):
         pacing.unregister(self._websocket_connection)
 
     def pauseProducing(self) -> None:
-        """Deliver no message until `resumeProducing`, and read no more (``IPushProducer``); pings wait as well.
+        """Deliver no message until `resumeProducing`, and stop reading (``IPushProducer``); pings wait as well.
 
-        Once the connection is gone it does nothing. Raises `LocalError` before it is open.
+        After the end of the connection it does nothing.
+
+        Raises:
+            LocalError: The connection is not open yet.
         """
         self._websocket_connection.pause()
 
@@ -481,53 +547,73 @@ class WebSocketProtocol(Protocol):
     # Control.
 
     def ping(self, payload: bytes = b"") -> Deferred[float]:
-        """Send a ping of at most 125 octets; fires with the seconds to its pong, or to a later ping's.
+        """Send a ping, and measure the round trip.
 
-        Fails with `ConnectionClosed` when the connection ends first. Cancelling does no harm. Raises `LocalError` for a
-        longer payload and before the connection is open, `ConnectionClosed` once closing.
+        Args:
+            payload: At most 125 bytes.
+
+        Returns:
+            A Deferred of the time until its pong, or the pong of a later ping, in seconds. It fails with
+            `ConnectionClosed` if the connection ends first. Cancelling it does no harm.
+
+        Raises:
+            LocalError: The payload is longer, or the connection is not open yet.
+            ConnectionClosed: The connection is closing, or has ended.
         """
         return self._websocket_connection.ping(payload)
 
     def pong(self, payload: bytes = b"") -> None:
-        """Send a pong that nobody asked for (RFC 6455 §5.5.3). Raises as `ping`."""
+        """Send an unsolicited pong (RFC 6455 §5.5.3). Raises the errors of `ping`."""
         self._websocket_connection.require_session().pong(payload)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> Deferred[CloseReason]:
-        """Close by the closing handshake, bounded by ``Timeouts.close`` (RFC 6455 §7.1.2, Beast: ``async_close``).
+        """Close by the closing handshake (RFC 6455 §7.1.2, Beast: ``async_close``), which ``Timeouts.close`` bounds.
 
-        code: 1000-1003, 1007-1014, 3000-4999, or 1005 for none. reason: at most 123 octets of UTF-8, the rest is cut.
-        Messages that come before the peer's close frame are thrown away. Fires with the `CloseReason`, however it
-        ended; calling it again changes nothing. Before the connection is open it is `abort`. Raises `LocalError` for a
-        bad code.
+        Messages that arrive before the peer's close frame are discarded. Calling it again changes nothing. Before the
+        connection is open it is `abort`.
+
+        Args:
+            code: 1000-1003, 1007-1014, 3000-4999, or 1005 for a close frame without a code.
+            reason: At most 123 bytes of UTF-8; the rest is cut off.
+
+        Returns:
+            A Deferred of the `CloseReason`, which fires at the end of the connection, however it ends.
+
+        Raises:
+            LocalError: The code must not be sent.
         """
         return self._websocket_connection.close(code, reason)
 
     def when_closed(self) -> Deferred[CloseReason]:
-        """Fires with the `CloseReason` when the connection, which was open, is gone, however it ended.
+        """Wait for the end of an open connection.
 
-        It fires before `closed` is called. Raises `LocalError` before the connection is open.
+        Returns:
+            A Deferred of the `CloseReason`, which fires however the connection ends, before `closed` is called.
+
+        Raises:
+            LocalError: The connection is not open yet.
         """
         return self._websocket_connection.when_closed()
 
     def abort(self) -> None:
-        """Drop the connection now, with nothing sent."""
+        """Drop the connection now, without sending anything."""
         self._websocket_connection.abort()
 
     # What is known of the connection.
 
     @property
     def state(self) -> State:
-        """Where in its life the connection is."""
+        """The state of the connection."""
         return self._websocket_connection.state
 
     @property
     def request(self) -> Request | None:
-        """The opening handshake's request, None before."""
+        """The request of the opening handshake; None before it."""
         return self._websocket_connection.request
 
     @property
     def response(self) -> Response | None:
-        """The opening handshake's 101, None before."""
+        """The 101 of the opening handshake; None before it."""
         accepted = self._websocket_connection.accepted
         return None if accepted is None else accepted.response
 
@@ -542,13 +628,13 @@ class WebSocketProtocol(Protocol):
 
     @property
     def extensions(self) -> str | None:
-        """The extensions in use, in the words of Sec-WebSocket-Extensions (the browsers' ``extensions``), or None."""
+        """The extensions in use, in the words of Sec-WebSocket-Extensions (``extensions`` in browsers), or None."""
         accepted = self._websocket_connection.accepted
         return None if accepted is None else accepted.extensions
 
     @property
     def deflate(self) -> Negotiated | None:
-        """The compression that was agreed on, or None."""
+        """The compression that both ends agreed on, or None."""
         accepted = self._websocket_connection.accepted
         return None if accepted is None else accepted.deflate
 
@@ -559,7 +645,7 @@ class WebSocketProtocol(Protocol):
 
     @property
     def latency(self) -> float | None:
-        """Seconds that the latest ping took to be answered, or None."""
+        """The round-trip time of the latest answered ping in seconds, or None."""
         return self._websocket_connection.latency
 
     @property
@@ -569,7 +655,9 @@ class WebSocketProtocol(Protocol):
 
     @property
     def peer(self) -> IAddress | None:
-        """The address of the other end, as the transport gives it; None before it is connected, or if it has none."""
+        """The address of the peer, or of the client that a trusted proxy names. None before the connection is made, or
+        if it has none.
+        """
         return self._websocket_connection.peer
 
 
@@ -597,11 +685,11 @@ _OURS = frozenset(
     for name in (*vars(WebSocketProtocol), "_websocket_connection")
     if name.islower() and not name.startswith("__") and name not in _TWISTEDS and name not in (*HOOKS, *_REPLACEABLE)
 )
-"""The names that a subclass may not have for anything else."""
+"""The names that a subclass must not use for anything else."""
 
 
-def _behind_which_ours_runs(overriding: Any) -> Any:
-    """A subclass's ``connectionLost``, which may well not call ours: nobody but us knows how the connection ends."""
+def _followed_by_ours(overriding: Any) -> Any:
+    """Return a subclass's ``connectionLost``, followed by ours: without ours the connection would never end."""
 
     @wraps(overriding)
     def connection_lost(self: WebSocketProtocol, reason: Failure = connectionDone) -> None:
