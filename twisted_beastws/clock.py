@@ -1,4 +1,4 @@
-"""The time that deadlines are measured by."""
+"""The clock that deadlines use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def seconds_of(clock: IReactorTime) -> Callable[[], float]:
-    """Return the function that tells ``clock``'s time, in seconds since any moment; it never goes back.
+    """Return the function that returns the time of ``clock`` in seconds. The time never goes back.
 
     The ``seconds`` of Twisted's own reactors follow the wall clock, which an administrator or NTP may set. So for every
     reactor this is the system's monotonic clock. For other clocks, such as a ``Clock`` of a test, it is their own
@@ -23,13 +23,14 @@ def seconds_of(clock: IReactorTime) -> Callable[[], float]:
 
 
 def wall_clock_of(clock: IReactorTime) -> Callable[[], float] | None:
-    """Return the clock that the timers of ``clock`` follow, if somebody may set it; None if nobody can.
+    """Return the clock that the timers of ``clock`` follow, if it can be set; else None.
 
-    It is that of Twisted's own reactors. `twisted_beastws.uvreactor` has a monotonic one.
+    The timers of Twisted's own reactors follow the wall clock. Those of `twisted_beastws.uvreactor` follow a monotonic
+    clock.
     """
     return clock.seconds if isinstance(clock, ReactorBase) and not hasattr(clock, "is_monotonic") else None
 
 
 def date_of(clock: IReactorTime) -> Callable[[], float]:
-    """Return the function that tells the seconds since 1970: the system's date, or that of a ``Clock`` of a test."""
+    """Return the function that returns the seconds since 1970: the system's date, or the time of a test's ``Clock``."""
     return time.time if isinstance(clock, ReactorBase) else clock.seconds

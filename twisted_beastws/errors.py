@@ -1,7 +1,8 @@
-"""Every error of the package: one class a cause, named as in Boost.Beast's ``websocket::error``.
+"""Every error of the package: one class per cause, named as in Boost.Beast's ``websocket::error``.
 
-Three families, which never mix: `HandshakeError` (the opening handshake failed), `ProtocolError` (the peer broke the
-framing rules of RFC 6455) and `LocalError` (the calling program made a mistake). `ConnectionClosed` is no fault at all.
+There are three families. `HandshakeError`: the opening handshake failed. `ProtocolError`: the peer broke the framing
+rules of RFC 6455. `LocalError`: the calling program made a mistake. `ConnectionClosed` reports the end of a connection,
+which is no fault.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ if TYPE_CHECKING:
 
 
 class WebSocketError(Exception):
-    """Base of every error that this package raises."""
+    """The base of all errors that this package raises."""
 
 
 class HandshakeError(WebSocketError):
-    """The opening handshake failed.
+    """The opening handshake failed. The text of the error is the one-line body of a server's answer.
 
-    ``status`` is the HTTP status that a server answers the cause with; ``str(error)`` is the answer's one-line body.
-    ``retry_after`` is in how many seconds trying again may help, which the answer says, or None.
+    Attributes:
+        status: The HTTP status of a server's answer.
+        retry_after: The seconds after which another attempt may succeed, which the answer states, or None.
     """
 
     status: int = 400
@@ -188,7 +190,7 @@ class UpgradeDeclined(HandshakeError):
     """The answer's status is not 101 (Beast: ``upgrade_declined``). ``response`` is the whole answer, with its body."""
 
     def __init__(self, response: DecliningResponse) -> None:
-        # The phrase is the peer's: a log line must not be of its making.
+        # The peer chose the phrase, which must not forge a log line.
         reason = ascii(response.reason[:80])[1:-1]
         super().__init__(f"The WebSocket handshake was declined: {response.status} {reason}")
         self.response = response
@@ -196,11 +198,11 @@ class UpgradeDeclined(HandshakeError):
 
 
 class TooManyRedirects(UpgradeDeclined):
-    """The server redirects more often than is allowed, or to where it must not: in a circle, or away from TLS."""
+    """The server redirects too often, in a circle, away from TLS, or away from an endpoint that the caller gave."""
 
 
 class ProxyDeclined(UpgradeDeclined):
-    """The HTTP proxy declined to CONNECT; ``response`` is its answer."""
+    """The HTTP proxy declined to CONNECT. ``response`` is its answer."""
 
 
 class SocksDeclined(HandshakeError):
@@ -212,7 +214,7 @@ class SocksDeclined(HandshakeError):
 
 
 class PeerNotVerified(HandshakeError):
-    """TLS: the server did not prove that it is the host that the caller asked for. No byte of the request has left."""
+    """TLS: the server did not prove that it is the host of the URL. No byte of the request has left."""
 
     def __init__(self, host: str, why: str) -> None:
         super().__init__(f"the certificate for {host} cannot be accepted: {why}")
@@ -250,7 +252,7 @@ class HandshakeTimeout(HandshakeError, TimeoutError):
 
 
 class HookFailed(HandshakeError):
-    """A hook of the application raised during the handshake; ``__cause__`` is that exception."""
+    """A hook of the application raised during the handshake. ``__cause__`` is that exception."""
 
     status = 500
     message = "Internal Server Error"
@@ -343,7 +345,7 @@ class BadCloseCode(ProtocolError):
 class BadCloseSize(ProtocolError):
     """A close frame with one byte of payload (RFC 6455 §5.5.1; Beast: ``bad_close_size``)."""
 
-    message = "close frame of one octet"
+    message = "close frame of one byte"
 
 
 class BadClosePayload(ProtocolError):
@@ -381,10 +383,14 @@ class UnacceptableData(ProtocolError):
 
 
 class ConnectionClosed(WebSocketError):
-    """The connection is closing or closed. ``reason`` is its `CloseReason`.
+    """The connection is closing, or has ended.
 
-    It is a ``ConnectionDone`` of ``twisted.internet.error`` if both ends closed in order, with 1000, 1001 or no code,
-    and a ``ConnectionLost`` otherwise: code that traps these, or their base ``ConnectionClosed`` there, catches it.
+    It is also a ``ConnectionDone`` of ``twisted.internet.error`` if both ends closed in order, with 1000, 1001 or no
+    code, and a ``ConnectionLost`` otherwise. So code that handles these errors, or their base ``ConnectionClosed``,
+    handles this one.
+
+    Attributes:
+        reason: The `CloseReason`.
     """
 
     def __new__(cls, reason: CloseReason) -> Self:
@@ -416,7 +422,7 @@ del _kind
 
 
 class LocalError(WebSocketError):
-    """The calling program asked for something it may not; nothing was sent."""
+    """The calling program made a mistake. Nothing was sent."""
 
 
 class DecoratorError(LocalError):
@@ -427,4 +433,4 @@ class DecoratorError(LocalError):
 
 
 class BufferFull(LocalError):
-    """A send would exceed ``Limits.max_buffered`` under the policy ``pause``; nothing of it was sent."""
+    """A message would exceed ``Limits.max_buffered`` under the policy ``pause``. Nothing of it was sent."""

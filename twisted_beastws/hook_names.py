@@ -1,4 +1,4 @@
-"""Methods that look like hooks, and would never be called: misspelled, or named as in another library."""
+"""Methods that look like hooks and would never be called: misspelled, or named as in another library."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _OTHERS: Mapping[str, str] = {
 
 
 def hook_meant(name: str) -> str | None:
-    """Return the hook, or hooks, that a method of that name was probably meant to be, or None.
+    """Return the hook, or hooks, that the author of a method probably meant, or None.
 
     Args:
-        name: a method that a subclass adds.
+        name: The name of a method that a subclass adds.
     """
     plain = name.lower().replace("_", "")
     if plain in _OTHERS:
@@ -51,14 +51,14 @@ def hook_meant(name: str) -> str | None:
 
 
 def lookalikes(names: Iterable[str], known: Iterable[str]) -> list[tuple[str, str]]:
-    """Return each of ``names`` that looks like a hook, with the hook that was meant; ``known`` names are right."""
+    """Return each of ``names`` that looks like a hook, with that hook. ``known`` names are correct."""
     right = set(known)
     found = ((name, hook_meant(name)) for name in names if name not in right)
     return [(name, meant) for name, meant in found if meant is not None]
 
 
 def _is_slip(name: str, hook: str) -> bool:
-    """Whether ``name`` is ``hook`` in another style, or with two letters swapped, one left out or one twice."""
+    """Return whether ``name`` is ``hook`` in another style, or with two letters swapped, one missing or one doubled."""
     if name == hook:
         return True
     if len(name) == len(hook):

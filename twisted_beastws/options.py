@@ -222,9 +222,9 @@ class Limits:
         max_message_rate: The messages, pings and pongs that a peer may send per second on average, and the number that
             may come at once; beyond it the connection is closed with 1008. None.
         max_byte_rate: The same for bytes as received; a message of max_message_size may always come at once. None.
-        max_messages_per_turn: The messages, pings, pongs and fragments, or HTTP requests before them, that a connection handles
-            in one turn of the reactor. A connection that has spent this budget is not read, and the rest of its chunk waits for the next
-            turn, so that the other connections get theirs. ``None`` is unlimited. 1000.
+        max_messages_per_turn: The messages, pings, pongs and fragments, or HTTP requests before them, that a connection
+            handles in one turn of the reactor. A connection that has spent this budget is not read, and the rest of its
+            chunk waits for the next turn, so that the other connections get theirs. ``None`` is unlimited. 1000.
         max_seconds_per_turn: The seconds of work in one turn of the reactor, with the same effect. ``None`` is
             unlimited. 0.002 (Linux's ``netdev_budget_usecs``, 2 ms for the packets of a poll).
 

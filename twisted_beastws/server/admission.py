@@ -1,4 +1,4 @@
-"""Admission: a server's limits of connections and of requests, in all and for one peer."""
+"""Admission: the limits of a server on connections and requests, for all peers together and for one peer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from twisted_beastws.protocol import WebSocketProtocol
 
 MIN_SWEPT = 1000
-"""Peers whose rates are remembered before the first search for those that can be forgotten."""
+"""The number of peers with a token bucket at which full buckets are removed for the first time."""
 
 BURST = 5.0
 """Seconds in which connections of one peer that come at once are not dropped for each other, within ``max_opening``.
@@ -32,7 +32,7 @@ FROM_ADDRESS = "from this address; try again later"
 
 
 class Buckets:
-    """Token buckets by peer, and by network of peers, which `NETWORK_FACTOR` applies to."""
+    """Token buckets by peer, and by network of peers; `NETWORK_FACTOR` applies to the latter."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -82,16 +82,16 @@ class Buckets:
 
 
 class Admission:
-    """Counts a server's connections by peer, and the requests of the last second.
+    """Counts the connections of a server by peer, and the requests of the last second.
 
     Args:
-        now: returns the time in seconds.
-        next_turn: calls a function in the reactor's next turn.
+        now: Returns the time in seconds.
+        next_turn: Calls a function in the next turn of the reactor.
 
     Attributes:
-        refusals: how often each of `Limits` was met, by its name.
-        is_proxy: says of an address whether a trusted proxy connects from it. Until such a connection forwards its
-            client's address, the limits for one peer do not apply to it.
+        refusals: How often each of `Limits` was met, by its name.
+        is_proxy: Returns whether a trusted proxy connects from an address. Until its connection forwards the address of
+            the client, the limits for one peer do not apply to it.
     """
 
     def __init__(self, now: Callable[[], float], next_turn: Callable[[Callable[[], None]], object]) -> None:
@@ -110,9 +110,10 @@ class Admission:
     def arrive(self, protocol: WebSocketProtocol, limits: Limits, address: Any = None) -> None:
         """Count a new connection.
 
-        Beyond ``max_opening_per_peer`` the peer's oldest opening connection is dropped, beyond ``max_opening`` the
-        oldest of the peer that has the most: a client that only connects keeps out no other. If both are set, a peer
-        may exceed its own limit for the time of a `BURST`, and until the reactor has read what its clients sent.
+        Beyond ``max_opening_per_peer`` the peer's oldest opening connection is dropped; beyond ``max_opening``, the
+        oldest one of the peer with the most connections. So a client that only connects keeps out no other client. If
+        both limits are set, a peer may exceed its own limit for the time of a `BURST`, and until the reactor has read
+        the requests of its clients.
         """
         in_all, per_peer = limits.max_opening, limits.max_opening_per_peer
         if in_all is None and per_peer is None:
@@ -154,9 +155,9 @@ class Admission:
         self._next_turn(turn)
 
     def identify(self, protocol: WebSocketProtocol, limits: Limits, address: Any) -> None:
-        """Count an opening connection as that of the client at ``address``, which its proxy has forwarded.
+        """Count an opening connection as one of the client at ``address``, which its proxy has forwarded.
 
-        With None it is a proxy's connection that has forwarded no address yet.
+        None means that the proxy has forwarded no address yet.
         """
         if self._opening.discard(protocol) is not None:
             self.arrive(protocol, limits, address)
@@ -167,13 +168,13 @@ class Admission:
         protocol.abort()
 
     def count_request(self, protocol: WebSocketProtocol, limits: Limits) -> None:
-        """Count a request whose head is complete.
+        """Count a request with a complete head.
 
         Refused requests do not count, so an eager client is still served at the allowed rate.
 
         Raises:
-            TooManyRequests: the peer makes too many (429).
-            TooManyConnections: all peers together make too many (503).
+            TooManyRequests: The peer makes too many (429).
+            TooManyConnections: All peers together make too many (503).
         """
         per_peer, in_all = limits.max_handshakes_per_peer, limits.max_handshakes
         if per_peer is not None and (peer := peer_at(protocol.peer)).name:
@@ -193,7 +194,7 @@ class Admission:
         """Count a connection that is about to open.
 
         Raises:
-            TooManyConnections: there are too many (503).
+            TooManyConnections: There are too many (503).
         """
         in_all, per_peer = limits.max_connections, limits.max_connections_per_peer
         if in_all is not None or per_peer is not None:
@@ -208,13 +209,13 @@ class Admission:
         self._opening.discard(protocol)
 
     def dismiss(self, protocol: WebSocketProtocol, limits: Limits) -> None:
-        """Count a connection as opening again: its handshake was declined, and it may try another."""
+        """Count a connection as opening again: its handshake was declined, and another may follow."""
         self._open.discard(protocol)
         if limits.max_opening is not None or limits.max_opening_per_peer is not None:
             self._opening.discard(protocol)
             self._opening.add(protocol, peer_at(protocol.peer), self._now())
 
     def forget(self, protocol: WebSocketProtocol) -> None:
-        """Count a connection no more: it is gone."""
+        """Stop counting a connection that is gone."""
         self._open.discard(protocol)
         self._opening.discard(protocol)

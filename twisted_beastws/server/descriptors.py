@@ -1,4 +1,4 @@
-"""Noticing that the process has no file descriptor left, so that connections are dropped."""
+"""Noticing that the process has no free file descriptor, so that new connections are dropped."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 from twisted.logger import Logger
 
 INTERVAL = 1.0
-"""Seconds between two looks. Each costs two system calls."""
+"""Seconds between two checks. Each costs two system calls."""
 
 MIN_SILENCE = 60
-"""Looks, at least, between two log lines that say so."""
+"""The fewest checks between two log lines."""
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class DescriptorWatch:
-    """Looks whether a socket can be opened, as long as a listener needs that.
+    """Checks whether a socket can be opened, as long as there is a listener.
 
-    With no descriptor left a reactor drops new connections until old ones end. Twisted's default reactor says so for
-    each of them, uvloop for none.
+    Without a free descriptor a reactor drops new connections until old ones end. Twisted's default reactor logs each of
+    them; uvloop logs none.
 
     Args:
-        call_later: a reactor's ``callLater`` or a loop's ``call_later``.
+        call_later: A reactor's ``callLater`` or a loop's ``call_later``.
 
     Attributes:
-        seconds: how long there was none, so far.
+        seconds: The time without a free descriptor so far.
     """
 
     log = Logger()
@@ -42,13 +42,13 @@ class DescriptorWatch:
         self._silence = MIN_SILENCE
 
     def add(self, listener: object) -> None:
-        """Look from now on."""
+        """Check from now on."""
         self._listeners.add(listener)
         if self._next is None:
             self._next = self._call_later(INTERVAL, self._look)
 
     def discard(self, listener: object) -> None:
-        """Look no more, if this was the last listener."""
+        """Stop checking, if this was the last listener."""
         self._listeners.discard(listener)
         if not self._listeners and self._next is not None:
             self._next.cancel()

@@ -1,4 +1,4 @@
-"""Sending all the connections of a server home: at once, or one after the other until a deadline."""
+"""Graceful shutdown: closing all connections of a server, at once or one after the other until a deadline."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from twisted_beastws.protocol import WebSocketProtocol
 
 TICK = 1 / 32
-"""Seconds from one group of connections that are told to the next."""
+"""Seconds from one group of close frames to the next."""
 
-LEAST_PACE = 100.0
-"""Connections told a second, at least: a hundred that come back in a second are no herd."""
+MIN_PACE = 100.0
+"""The fewest close frames per second: a hundred clients that reconnect in one second are no herd."""
 
 GRACE = 0.5
-"""Seconds that a connection without a WebSocket has for a request on its way, which is answered 503."""
+"""Seconds that a connection without a WebSocket has for a request on its way, which is answered with 503."""
 
 
 class Drain:
-    """The end of a server's connections. What `begin` says when it is called again holds for all that are left."""
+    """The graceful shutdown of a server. A further call of `begin` applies to all connections that are left."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._now = seconds_of(clock)
         self._leaving: set[WebSocketProtocol] = set()
-        self._untold: list[WebSocketProtocol] = []
-        self._told = 0
+        self._still_open: list[WebSocketProtocol] = []
+        self._closed_count = 0
         self._waiters: list[Deferred[None]] = []
         self._next: IDelayedCall | None = None
         self._deadline: IDelayedCall | None = None
@@ -50,7 +50,7 @@ class Drain:
         if seconds:
             self._spread(seconds)
         else:
-            self._tell_rest()
+            self._close_rest()
         if seconds is not None and self._leaving:
             self._ends_at = self._now() + seconds
             self._deadline = self._clock.callLater(seconds, self._at_deadline)
@@ -61,7 +61,7 @@ class Drain:
         return gone
 
     def _at_deadline(self) -> None:
-        # A reactor that goes by the wall clock calls too early when that is set forward.
+        # A reactor that follows the wall clock calls too early if that clock is set forward.
         left = self._ends_at - self._now()
         if left > TICK:
             self._deadline = self._clock.callLater(left, self._at_deadline)
@@ -69,7 +69,7 @@ class Drain:
             self.abort()
 
     def abort(self) -> None:
-        """Drop what is left."""
+        """Drop the connections that are left."""
         for protocol in list(self._leaving):
             protocol.abort()
 
@@ -84,26 +84,26 @@ class Drain:
 
     def _spread(self, seconds: float) -> None:
         self._began = self._now()
-        self._untold = [protocol for protocol in self._leaving if protocol.state is State.OPEN]
-        self._told = 0
-        # The last has as long to answer as all had to be told.
-        self._pace = max(LEAST_PACE, len(self._untold) / (seconds / 2))
+        self._still_open = [protocol for protocol in self._leaving if protocol.state is State.OPEN]
+        self._closed_count = 0
+        # The last connection has as much time for its answer as all close frames had together.
+        self._pace = max(MIN_PACE, len(self._still_open) / (seconds / 2))
         self._grace = min(GRACE, seconds / 2)
-        self._tell_some()
+        self._close_some()
 
-    def _tell_some(self) -> None:
-        """Tell those whose turn has come."""
+    def _close_some(self) -> None:
+        """Close the connections that are due."""
         self._next = None
         elapsed = self._now() - self._began
-        while self._untold and self._told <= elapsed * self._pace:
-            self._told += 1
-            self._untold.pop().close(self._code, self._reason)
-        if not self._untold and elapsed >= self._grace:
-            self._tell_rest()
+        while self._still_open and self._closed_count <= elapsed * self._pace:
+            self._closed_count += 1
+            self._still_open.pop().close(self._code, self._reason)
+        if not self._still_open and elapsed >= self._grace:
+            self._close_rest()
         elif self._leaving:
-            self._next = self._clock.callLater(TICK, self._tell_some)
+            self._next = self._clock.callLater(TICK, self._close_some)
 
-    def _tell_rest(self) -> None:
+    def _close_rest(self) -> None:
         for protocol in list(self._leaving):
             if protocol.state in (State.OPEN, State.CONNECTING):
                 protocol.close(self._code, self._reason)
@@ -113,4 +113,4 @@ class Drain:
             if call is not None and call.active():
                 call.cancel()
         self._next = self._deadline = None
-        self._untold = []
+        self._still_open = []

@@ -1,4 +1,4 @@
-"""`WebSocketServerFactory`: what all connections of a server share, which of them live, and how they are sent home."""
+"""`WebSocketServerFactory`: the options, limits and live connections of a server, and its graceful shutdown."""
 
 from __future__ import annotations
 
@@ -36,11 +36,15 @@ Handler = Callable[[WebSocketProtocol], "Coroutine[Any, Any, Any] | Deferred[Any
 
 
 BARE_GENERATOR = "a generator function: put @inlineCallbacks over it, or make it a coroutine function (async def)"
-"""What is served by neither: its body would never run."""
+"""The error for a function that is neither a class nor a coroutine function: its body would never run."""
 
 
 class HandlerProtocol(WebSocketProtocol):
-    """Runs a handler on its connection, which closes with 1000 when that returns and 1011 when it raises."""
+    """Runs a handler on its connection, which closes with 1000 when the handler returns and with 1011 when it raises.
+
+    Attributes:
+        handler: The coroutine function.
+    """
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
@@ -69,21 +73,30 @@ class HandlerProtocol(WebSocketProtocol):
 class WebSocketServerFactory(Factory):
     """Makes the protocols of a server.
 
-    protocol_or_coroutine: a `WebSocketProtocol` subclass (or any callable that makes one), or a coroutine function that
-        gets each open connection: ``async def echo(ws): async for message in ws: ws.send(message)``. A generator
-        function in ``inlineCallbacks`` serves as well.
-    decorator: gets each HTTP `Response` before it is sent, failures too; may be a coroutine function.
-    subprotocols: those spoken here, the preferred first; ``*`` is any that the client offers.
-    origins: whose web pages may connect; default: this site's own.
-    timeouts, limits: see `Timeouts` and `Limits`.
-    deflate: how messages are compressed for a client that offers it; None, the default, is never.
-    clock: an ``IReactorTime``; None is the installed reactor.
-    budget: a `MemoryBudget` that all factories of the process share; None, the default, is no bound on their sum.
+    Args:
+        protocol_or_coroutine: A `WebSocketProtocol` subclass, any callable that makes one, or a coroutine function that
+            gets each open connection: ``async def echo(ws): async for message in ws: ws.send(message)``. A generator
+            function in ``inlineCallbacks`` works as well.
+        decorator: Gets each HTTP `Response` before it is sent, failures included; may be a coroutine function.
+        subprotocols: The supported subprotocols, the preferred one first; ``*`` is any that the client offers.
+        origins: The web sites whose pages may connect; None is this site only.
+        timeouts: See `Timeouts`.
+        limits: See `Limits`.
+        deflate: The compression for clients that offer it; None, the default, accepts none.
+        clock: An ``IReactorTime``; None is the installed reactor.
+        budget: A `MemoryBudget` that all factories of the process share; None is no bound on their sum.
 
-    connections: the live connections, open or not yet.
-    make: what makes each protocol; another may be put in its place before the first connection.
-    admission: counts connections and requests by peer.
-    observer, gate, client_of: see `twisted_beastws.connection.interfaces.Gatekeeper`; for the service.
+    Attributes:
+        connections: The live connections, including those that are not open yet.
+        make: Makes each protocol; you may replace it before the first connection.
+        admission: Counts connections and requests by peer.
+        observer: See `twisted_beastws.connection.interfaces.Gatekeeper`.
+        gate: See `twisted_beastws.connection.interfaces.Gatekeeper`.
+        client_of: See `twisted_beastws.connection.interfaces.Gatekeeper`.
+
+    Raises:
+        TypeError: An argument is of another type.
+        ValueError: An argument has a value that is not allowed.
     """
 
     noisy = False
@@ -125,7 +138,7 @@ class WebSocketServerFactory(Factory):
             self.serve_pages(pages(self))
 
     def acceptableProtocols(self) -> list[bytes]:
-        """What TLS may agree on (``IProtocolNegotiationFactory``)."""
+        """Return the protocols that TLS may agree on (``IProtocolNegotiationFactory``)."""
         # RFC 7301 §3.2: no protocol in common ends the handshake, and browsers offer this one.
         return [b"http/1.1"]
 
@@ -151,29 +164,30 @@ class WebSocketServerFactory(Factory):
 
     @property
     def refusals(self) -> Counter[str]:
-        """How often a limit of connections or rates was met, by its name among `Limits`."""
+        """The number of times that each limit of connections or rates was met, by its name in `Limits`."""
         return self.admission.refusals
 
     def identify(self, protocol: WebSocketProtocol, address: IAddress | None) -> None:
-        """Count an opening connection as that of the client at ``address``, which its proxy has forwarded.
+        """Count an opening connection as one of the client at ``address``, which its proxy has forwarded.
 
-        With None the proxy has forwarded no address yet, and the limits for one peer do not apply.
+        None means that the proxy has forwarded no address yet: the limits for one peer do not apply.
         """
         self.admission.identify(protocol, self.settings.limits, address)
 
     def count_request(self, protocol: WebSocketProtocol) -> None:
-        """Count a request; raises a `HandshakeError` (429 or 503) beyond the limits."""
+        """Count a request. Raises a `HandshakeError` (429 or 503) beyond the limits."""
         self.admission.count_request(protocol, self.settings.limits)
 
     def admit(self, protocol: WebSocketProtocol) -> None:
-        """Count a connection that is about to open; raises `TooManyConnections` (503) beyond the limits or in a
-        drain."""
+        """Count a connection that is about to open. Raises `TooManyConnections` (503) beyond the limits or during
+        shutdown.
+        """
         if self.draining:
             raise TooManyConnections("The server is shutting down")
         self.admission.admit(protocol, self.settings.limits)
 
     def dismiss(self, protocol: WebSocketProtocol) -> None:
-        """A connection does not count any more: it did not open."""
+        """Stop counting a connection that did not open."""
         self.admission.dismiss(protocol, self.settings.limits)
 
     def forget(self, protocol: WebSocketProtocol) -> None:
@@ -185,7 +199,7 @@ class WebSocketServerFactory(Factory):
 
     @property
     def draining(self) -> bool:
-        """`drain` was called: nobody opens any more."""
+        """The factory shuts down: `drain` was called, and no more connections open."""
         return self._drain is not None
 
     def drain(
@@ -195,21 +209,28 @@ class WebSocketServerFactory(Factory):
         *,
         seconds: float | None = None,
     ) -> Deferred[None]:
-        """Close every connection with ``code``; those not open yet are dropped, new handshakes answered 503.
+        """Close all connections with ``code``. The factory accepts no connection after this.
 
-        seconds: until all are gone. The open ones are told one after the other over the first half, no more than 10 ms
-            between two; those without a WebSocket are dropped behind them, half a second from now at the earliest; what
-            is left at the end is aborted. None tells all at once, and ``Timeouts.close`` bounds each.
+        Connections that are not open yet are dropped, and new handshakes are answered with 503. Calling it again starts
+        again with the connections that are left.
 
-        Fires when all that are there now are gone; cancelling it does no harm. Called again it begins anew with those
-        that are left. The factory serves nobody after it.
+        Args:
+            code: The close code.
+            reason: The close reason.
+            seconds: The time limit. In its first half the open connections get their close frames one after the other,
+                at most 10 ms apart. Connections without a WebSocket are dropped after that, and not before half a
+                second. The connections that are left at the end are aborted. None closes all at once, and
+                ``Timeouts.close`` bounds each.
+
+        Returns:
+            A Deferred that fires when all present connections are gone. Cancelling it does no harm.
         """
         if self._drain is None:
             self._drain = Drain(self._clock())
         return self._drain.begin(self.connections, code, reason, seconds)
 
     def abort(self) -> None:
-        """Drop every connection now, with nothing sent."""
+        """Drop all connections now, without sending anything."""
         for protocol in list(self.connections):
             protocol.abort()
 
@@ -243,12 +264,12 @@ def _maker(protocol_or_coroutine: Any) -> Callable[[], WebSocketProtocol]:
 
 
 def _needs_arguments(make: Callable[..., Any]) -> bool:
-    """It has parameters without defaults, as far as that can be known."""
+    """Return whether a callable has parameters without defaults, as far as that can be known."""
     try:
-        # What a decorator has wrapped may well get its arguments from that.
+        # A decorator may pass arguments to the function that it wraps, so look at the wrapper.
         parameters = signature(make, follow_wrapped=False).parameters.values()
     except Exception:
-        # Annotations that cannot be evaluated (Python 3.14), and what stands for a callable without being one's like.
+        # Python 3.14 may fail to evaluate annotations, and some callables have no signature.
         return False
     return any(
         parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
@@ -257,7 +278,7 @@ def _needs_arguments(make: Callable[..., Any]) -> bool:
 
 
 def is_handler(value: Any) -> TypeGuard[Handler]:
-    """It is a coroutine function, an object that is called as one, or a generator function in ``inlineCallbacks``."""
+    """Return whether ``value`` is a coroutine function, an object that acts as one, or uses ``inlineCallbacks``."""
     if isclass(value) or not callable(value):
         return False
     if iscoroutinefunction(value) or iscoroutinefunction(type(value).__call__):

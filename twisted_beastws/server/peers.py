@@ -1,4 +1,4 @@
-"""Peers: which addresses count as one client, and which client has the most connections."""
+"""Peers: the addresses that count as one client, and the client with the most connections."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ RFC 6177: a site gets a network of 48 to 64 bits. So a large site has room, and 
 
 
 class Peer(NamedTuple):
-    """One client, as far as its address tells.
+    """One client, as far as its address identifies it.
 
-    name: an IPv4 address, or an IPv6 network of 64 bits; empty for a connection that has no address.
-    network: an IPv4 address, or an IPv6 network of 48 bits.
+    Attributes:
+        name: An IPv4 address, or an IPv6 network of 64 bits; empty for a connection without an address.
+        network: An IPv4 address, or an IPv6 network of 48 bits.
     """
 
     name: str
@@ -27,7 +28,7 @@ class Peer(NamedTuple):
 
     @property
     def shares_network(self) -> bool:
-        """Whether other peers may be in the same network."""
+        """Other peers may be in the same network."""
         return self.network != self.name
 
 
@@ -52,7 +53,7 @@ def peer_of(host: str) -> Peer:
 
 
 def plain_host(host: str) -> str:
-    """Return an IPv6 address in its short spelling, or as the IPv4 address that it stands for; other text as it is."""
+    """Return the short form of an IPv6 address, or the IPv4 address in it; other text unchanged."""
     if ":" not in host:
         return host
     try:
@@ -64,7 +65,7 @@ def plain_host(host: str) -> str:
 
 
 class Tally:
-    """Counts by name, and finds the name with the highest count without a search."""
+    """Counts by name, and knows the name with the highest count without a search."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -90,7 +91,7 @@ class Tally:
             self._highest -= 1
 
     def highest(self) -> str:
-        """Return the name with the highest count, of several the one that has had it for longest."""
+        """Return the name with the highest count; of several, the one that has had that count for the longest time."""
         return next(iter(self._names[self._highest]))
 
     def _move(self, name: str, before: int, after: int) -> None:
@@ -110,7 +111,7 @@ T = TypeVar("T")
 
 
 class Crowd(Generic[T]):
-    """Connections by peer, in the order of their arrival, and the one that makes room for another."""
+    """Connections by peer, in the order of their arrival, and the connection to drop for a new one."""
 
     def __init__(self) -> None:
         self._peer_of: dict[T, Peer] = {}
@@ -130,11 +131,11 @@ class Crowd(Generic[T]):
         self._peers.setdefault(peer.network, Tally()).add(peer.name)
 
     def arrived_at(self, connection: T) -> float:
-        """Return when a connection arrived."""
+        """Return the time when a connection arrived."""
         return self._connections[self._peer_of[connection].name][connection]
 
     def discard(self, connection: T) -> Peer | None:
-        """Count a connection no more; return its peer, or None if it was not counted."""
+        """Stop counting a connection. Return its peer, or None if it was not counted."""
         peer = self._peer_of.pop(connection, None)
         if peer is None:
             return None
@@ -150,19 +151,19 @@ class Crowd(Generic[T]):
         return peer
 
     def has_room(self, peer: Peer, limit: int) -> bool:
-        """Whether both the peer and its network have less than they may."""
+        """Return whether both the peer and its network are below their limits."""
         if not peer.name:
             return True
         in_network = self._networks[peer.network] < NETWORK_FACTOR * limit
         return in_network and len(self._connections.get(peer.name, ())) < limit
 
     def oldest_of_crowded(self, peer: Peer, limit: int) -> T:
-        """Return the connection to end so that a peer without room has some: its own, or its network's."""
+        """Return the connection to drop so that a peer without room gets some: its own, or one of its network."""
         name = peer.name if len(self._connections.get(peer.name, ())) >= limit else self._peers[peer.network].highest()
         return next(iter(self._connections[name]))
 
     def oldest_of_largest(self) -> T:
-        """Return the oldest connection of the peer with the most, in the network with the most."""
+        """Return the oldest connection of the largest peer in the largest network."""
         return next(iter(self._connections[self._peers[self._networks.highest()].highest()]))
 
 
