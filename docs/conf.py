@@ -71,6 +71,8 @@ autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+# The members of a class stand below it already: a section "Attributes" must not describe them as objects again.
+napoleon_use_ivar = True
 options_classes = ["Deflate", "Limits", "Origins", "Timeouts"]
 
 _LISTING = r"\*\*[^*\n]+\*\*\n\n```python\n.*?^```\n"

@@ -1,4 +1,4 @@
-"""Clients: `connect` to a URL, and the endpoint that does it for ``ClientService``."""
+"""Clients: `connect` to a URL, and the endpoint for ``ClientService``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 ACROSS_ORIGINS = frozenset(("accept", "accept-language", "cache-control", "pragma", "user-agent"))
-"""The caller's fields, in lower case, that follow a redirect to another origin: any other may hold a secret."""
+"""The caller's fields, in lower case, that go to another origin after a redirect: any other may hold a secret."""
 HANDSHAKES_OWN = frozenset(
     (
         "upgrade",
@@ -57,7 +57,7 @@ would give it a body."""
 
 
 class FactoryBefore(Factory):
-    """Stands before a client's ``factory``, and begins and ends with it. Raises TypeError for what is none."""
+    """Wraps a client's ``factory``, and starts and stops with it. Raises TypeError for another argument."""
 
     noisy = False
 
@@ -73,7 +73,7 @@ class FactoryBefore(Factory):
         self._factory.doStop()
 
     def make(self, addr: IAddress | None) -> Any:
-        """What that factory builds."""
+        """Return a protocol of the wrapped factory."""
         return self._factory.buildProtocol(cast("IAddress", addr))
 
 
@@ -87,9 +87,9 @@ class _ClientFactory(FactoryBefore):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         protocol = self.make(addr)
         if protocol is None:
-            # Not all that stand between, as TLS does, know what to make of None.
+            # Wrappers such as TLS do not expect None.
             raise NoProtocol
-        # A wrapper, as ClientService's, passes on what it has not itself.
+        # A wrapper such as ClientService's passes on attributes that it lacks.
         if isclass(protocol) or not hasattr(protocol, "as_client"):
             raise TypeError(f"factory: it made {protocol!r}, which is no WebSocketProtocol")
         websocket = protocol.as_client(self._settings)
@@ -97,10 +97,10 @@ class _ClientFactory(FactoryBefore):
 
 
 class _Attempt:
-    """Stands before a protocol that wraps ours, as ``ClientService``'s does, until the WebSocket is open.
+    """Stands for a protocol that wraps ours, as ``ClientService``'s does, until the WebSocket is open.
 
-    A wrapper must not hear of the end of a connection that `WebSocketClientEndpoint.connect` never gave out; and it
-    keeps the transport for itself, to close it, which is to be by the closing handshake.
+    The wrapper must not learn of the end of a connection that `WebSocketClientEndpoint.connect` never returned. And
+    because it closes the transport itself, it must get one that performs the closing handshake.
     """
 
     def __init__(self, wrapper: Any, websocket: WebSocketProtocol) -> None:
@@ -120,26 +120,38 @@ class _Attempt:
 
 @implementer(IStreamClientEndpoint)
 class WebSocketClientEndpoint:
-    """Connects to ``url``; the factory given to `connect` makes the `WebSocketProtocol`, which comes back open.
+    """Connects to a URL. The factory given to `connect` makes the `WebSocketProtocol`, which is open when `connect`
+    fires.
 
-    reactor: None is the installed one. url: ``ws:`` or ``wss:``; userinfo becomes HTTP Basic credentials.
-    endpoint: to be connected to in place of the URL's host and port; TLS is spoken over it for ``wss:``. A redirect to
-        another origin is not followed then, for the new connection would bypass it.
-    headers: more fields of the request. decorator: gets the `Request` before each attempt; may be a coroutine function.
-    tls: ``IOpenSSLClientConnectionCreator`` in place of one that trusts the platform's authorities. It may have a
-        client's certificate, so a redirect to another origin is not followed then. Or a function that makes one of the
-        host's name, which may differ after a redirect. The server's certificate must be valid for the URL's host in any
-        case, except for a `twisted_beastws.tls.unverified.UnverifiedTLS`.
-    proxy: a proxy to connect through: ``http://user:password@host:port``, ``https://...`` or ``socks5://...``;
-        ``"env"`` reads ``https_proxy``, ``http_proxy`` (for ``ws:``), ``all_proxy``, ``no_proxy`` at each connection.
-    max_redirects: followed at most; away from TLS never. To another origin go no subprotocols, and of ``headers`` only
-        Accept, Accept-Language, Cache-Control, Pragma and User-Agent. 5 (picows).
-    subprotocols, timeouts, limits: as for a server.
-    deflate: the compression that is offered; None, the default, offers none.
-    budget: a `MemoryBudget` that this shares with the process's other connections; None, the default, is no bound.
+    Args:
+        reactor: The reactor; None is the installed one.
+        url: A ``ws:`` or ``wss:`` URL; userinfo becomes HTTP Basic credentials.
+        endpoint: An endpoint to connect to in place of the URL's host and port; for ``wss:``, TLS runs over it. A
+            redirect to another origin is then not followed, because the new connection would bypass the endpoint.
+        headers: Further fields of the request.
+        decorator: Gets the `Request` before each attempt; may be a coroutine function.
+        tls: An ``IOpenSSLClientConnectionCreator`` in place of one that trusts the platform's authorities. It may have a
+            client's certificate, so a redirect to another origin is then not followed. Or a function that makes one for
+            a host name, which may differ after a redirect. The server's certificate must be valid for the host of the
+            URL in any case, except for a `twisted_beastws.tls.unverified.UnverifiedTLS`.
+        proxy: A proxy: ``http://user:password@host:port``, ``https://...`` or ``socks5://...``; ``"env"`` reads
+            ``https_proxy``, ``http_proxy`` (for ``ws:``), ``all_proxy`` and ``no_proxy`` at each connection.
+        max_redirects: The number of redirects to follow; a redirect away from TLS is never followed. Another origin
+            gets no subprotocols, and of ``headers`` only Accept, Accept-Language, Cache-Control, Pragma and User-Agent.
+            5 (picows).
+        subprotocols: The subprotocols to offer, the preferred one first.
+        timeouts: See `Timeouts`.
+        limits: See `Limits`.
+        deflate: The compression to offer; None, the default, offers none.
+        budget: A `MemoryBudget` shared with the other connections of the process; None is no bound.
 
-    Raises ``ValueError`` or ``TypeError`` for what cannot be: a URL that is none, headers that cannot be sent or are
-    the handshake's own, options of another kind. last_failure: why the latest attempt failed, or None.
+    Attributes:
+        last_failure: Why the latest attempt failed, or None.
+
+    Raises:
+        TypeError: An argument is of another type.
+        ValueError: The URL is not valid, a field cannot be sent or belongs to the handshake, or an option is not
+            allowed.
     """
 
     def __init__(
@@ -189,16 +201,18 @@ class WebSocketClientEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect, and perform the opening handshake.
 
-        Fires with the factory's protocol when its WebSocket is open. Fails with a `HandshakeError`, or with what the
-        endpoint below failed with; with TypeError for a factory that is none, or makes no `WebSocketProtocol`.
-        ``Timeouts.handshake`` bounds each of the two steps, of each redirect's, too. Cancelling drops everything, and
-        fails with ``CancelledError``.
+        ``Timeouts.handshake`` bounds each of these two steps, also after each redirect.
+
+        Returns:
+            A Deferred of the factory's protocol, which fires when its WebSocket is open. It fails with a
+            `HandshakeError`, with the failure of the endpoint below, or with TypeError if the factory is none or makes
+            no `WebSocketProtocol`. Cancelling it drops the connection, and fails it with ``CancelledError``.
         """
         self.last_failure = None
         connecting = Deferred.fromCoroutine(self._connect(protocolFactory))
 
         def cancel(outcome: Deferred[IProtocol]) -> None:
-            # What endpoints fail with when they are cancelled differs from one to the next.
+            # Cancelled endpoints fail with different errors.
             outcome.errback(CancelledError())
             connecting.cancel()
 
@@ -280,7 +294,7 @@ def _abort(protocol: Any) -> None:
 
 
 def shown(url: WebSocketURL) -> str:
-    """The URL for a log: without its userinfo, and without its query, which may have a token."""
+    """Return the URL for a log: without its userinfo and its query, which may hold secrets."""
     path, asks, _ = url.target.partition("?")
     return f"{url.scheme}://{url.host_field}{path}{asks and '?...'}"
 
@@ -292,7 +306,7 @@ def _parsed(name: str, url: Any) -> WebSocketURL:
 
 
 def _fields(headers: Any) -> dict[str, list[str]]:
-    """The caller's fields, each with a list of values. Raises TypeError or ``ValueError`` that names the argument."""
+    """Return the caller's fields, each with a list of values. An error names the argument."""
     fields = fields_given(headers)
     for name in fields:
         if name.lower() in HANDSHAKES_OWN:
@@ -301,7 +315,7 @@ def _fields(headers: Any) -> dict[str, list[str]]:
 
 
 def _redirected(url: WebSocketURL, response: DecliningResponse) -> WebSocketURL | None:
-    """Where an answer redirects to, or None where it does not."""
+    """Return the URL of a redirect, or None if the response is no redirect."""
     location = response.field("Location")
     if response.status not in REDIRECTS or location is None:
         return None
@@ -312,7 +326,7 @@ def _redirected(url: WebSocketURL, response: DecliningResponse) -> WebSocketURL 
 
 
 def _without_frames(failure: Failure) -> Failure:
-    # They would keep the connection for as long as the failure is remembered; its traceback stays as text.
+    # The frames would keep the connection alive as long as the failure. Its traceback stays as text.
     failure.cleanFailure()
     forget_frames(failure.value)
     return failure
@@ -332,7 +346,7 @@ def _check_tls(tls: Any) -> None:
 
 
 class ClientOptions(TypedDict, total=False):
-    """What `connect` takes for its `WebSocketClientEndpoint`."""
+    """The options that `connect` passes to its `WebSocketClientEndpoint`."""
 
     endpoint: IStreamClientEndpoint | None
     headers: Mapping[str, str | Sequence[str]] | None

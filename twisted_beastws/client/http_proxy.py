@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 MAX_INTERIM = 8
-"""Interim (1xx) answers put up with before the final one, as of a server."""
+"""The number of interim (1xx) answers that may come before the final one."""
 
 
 class HttpConnect(Protocol):
-    """Asks for the tunnel, then passes everything to the protocol that wanted it."""
+    """Asks the proxy for the tunnel, then passes all bytes to the protocol inside."""
 
     def __init__(self, factory: IProtocolFactory, address: IAddress, request: Request) -> None:
         limits = Limits()
@@ -40,7 +40,7 @@ class HttpConnect(Protocol):
         self._write(self._request.to_bytes())
 
     def dataReceived(self, data: bytes) -> None:
-        # Looked up each time: a protocol may change its own in the course of its life, as ours does.
+        # A protocol may replace its dataReceived during its life, as ours does, so look it up each time.
         if self._inner is not None:
             self._inner.dataReceived(data)
         elif not self.opened.called:
@@ -67,9 +67,8 @@ class HttpConnect(Protocol):
             inner.dataReceived(rest)
 
     def _judged(self, head: bytes) -> IProtocol | None:
-        """Return the protocol for the tunnel that the answer opens, or None for an interim answer.
-
-        Raises what keeps the tunnel shut.
+        """Return the protocol for the tunnel that an answer opens, or None for an interim answer. Raises if the proxy
+        declines.
         """
         try:
             response = parse_response(head)
@@ -105,9 +104,13 @@ class HttpConnect(Protocol):
 
 @implementer(IStreamClientEndpoint)
 class ProxyEndpoint:
-    """Connects to ``host`` and ``port`` through the HTTP proxy behind ``proxy``.
+    """Connects to a host and port through an HTTP proxy.
 
-    credentials: a Proxy-Authorization value, or None. Fails with `ProxyDeclined` when the proxy says no.
+    Args:
+        proxy: The endpoint of the proxy.
+        host: The host.
+        port: The port.
+        credentials: A Proxy-Authorization value, or None.
     """
 
     def __init__(self, proxy: IStreamClientEndpoint, host: str, port: int, credentials: str | None = None) -> None:
@@ -120,7 +123,12 @@ class ProxyEndpoint:
         self._request = Request("CONNECT", authority, "1.1", headers)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect and open the tunnel; cancelling drops the connection."""
+        """Connect to the proxy, and open the tunnel.
+
+        Returns:
+            A Deferred of the factory's protocol. It fails with `ProxyDeclined` if the proxy declines. Cancelling it
+            drops the connection.
+        """
 
         connecting: Deferred[Any] = self._proxy.connect(_HttpConnectFactory(protocolFactory, self._request))
         return connecting.addCallback(lambda tunnel: tunnel.opened)

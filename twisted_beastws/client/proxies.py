@@ -1,4 +1,4 @@
-"""Which proxy a client connects through, and the endpoint that does so."""
+"""The proxy that a client connects through, and its endpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted_beastws.wire.url import WebSocketURL
 
 ENVIRONMENT = "env"
-"""The value of ``proxy`` that stands for the environment's."""
+"""The value of ``proxy`` for the proxy that the environment names."""
 
 _HTTP = {"http": "ws", "https": "wss"}
 _SOCKS = frozenset(("socks5", "socks5h"))
@@ -20,9 +20,13 @@ _SOCKS_PORT = 1080
 
 
 class Proxy:
-    """A proxy's address and our credentials there.
+    """The address of a proxy, and our credentials for it.
 
-    host, port: where it is. secure: it is spoken to over TLS. socks: it speaks SOCKS5, otherwise HTTP.
+    Attributes:
+        host: The host.
+        port: The port.
+        secure: The connection to the proxy uses TLS.
+        socks: The proxy speaks SOCKS5; otherwise HTTP.
     """
 
     def __init__(self, url: WebSocketURL, socks: bool) -> None:
@@ -42,8 +46,8 @@ def parse_proxy(text: Any) -> Proxy | str:
         The proxy, or `ENVIRONMENT`.
 
     Raises:
-        TypeError: It is no str.
-        ValueError: It is no proxy's URL; the text says why, without the password.
+        TypeError: It is not a ``str``.
+        ValueError: It is not the URL of a proxy; the text says why, without the password.
     """
     if not isinstance(text, str):
         raise TypeError(f"proxy: give a URL as str, not {type(text).__name__}")
@@ -65,7 +69,7 @@ def parse_proxy(text: Any) -> Proxy | str:
 
 
 def without_userinfo(text: str) -> str:
-    """Return a URL, or what was to be one, for an error's text: without its user and password."""
+    """Return a URL, valid or not, without its user and password, for the text of an error."""
     scheme, colon, rest = text.rpartition("://")
     return f"{scheme}{colon}{rest.rpartition('@')[2]}"
 
@@ -73,11 +77,11 @@ def without_userinfo(text: str) -> str:
 def proxy_from_environment(url: WebSocketURL) -> Proxy | None:
     """Return the proxy that the environment names for ``url``, or None.
 
-    RFC 6455 §4.1 prefers the proxy for HTTPS to that for HTTP, because only the former must be able to CONNECT. A value
+    RFC 6455 §4.1 prefers the proxy for HTTPS to that for HTTP, because only the former must support CONNECT. A value
     without a scheme is an HTTP proxy, as in curl.
 
     Raises:
-        ValueError: The variable that applies holds no proxy's URL.
+        ValueError: The variable that applies is not the URL of a proxy.
     """
     proxies = getproxies_environment()
     if proxy_bypass_environment(f"{url.host.removesuffix('.')}:{url.port}", proxies):

@@ -1,4 +1,4 @@
-"""A client that comes back: ``ClientService`` with a policy that knows why the last attempt failed."""
+"""A client that reconnects: ``ClientService`` with a policy that knows why the last attempt failed."""
 
 from __future__ import annotations
 
@@ -27,23 +27,24 @@ T = TypeVar("T")
 
 RETRYABLE_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 RETRYABLE_REPLIES = frozenset((1, 3, 4, 5, 6))
-"""What a SOCKS5 proxy replies (RFC 1928 §6) where its network, or the host, was in the way."""
+"""The replies of a SOCKS5 proxy (RFC 1928 §6) that report a problem of the network or the host."""
 FIRST_DELAY = 1.0
-"""Seconds before the first new attempt, half of them at random."""
+"""Seconds before the first new attempt; half of them are random."""
 GROWTH = 1.6
-"""Each delay in terms of the one before (websockets: 1.618)."""
+"""The factor from one delay to the next (websockets: 1.618)."""
 STEADY = 10.0
-"""Seconds that a connection has to live, or its end counts as an attempt that failed: it may be turned away at once."""
-MOST_DELAY = 90.0
-"""Seconds, the longest delay of our own making (websockets: 90)."""
-MOST_RETRY_AFTER = 3600.0
-"""Seconds, the longest delay that a server may ask for by Retry-After."""
+"""Seconds. The end of a younger connection counts as a failed attempt: the server may reject it again at once."""
+MAX_DELAY = 90.0
+"""Seconds: our longest delay (websockets: 90)."""
+MAX_RETRY_AFTER = 3600.0
+"""Seconds: the longest delay that a server may ask for by Retry-After."""
 
 
 def is_retryable(failure: Failure) -> bool:
-    """Whether trying again may help: yes for a lost or refused connection, silence, and statuses such as 503.
+    """Return whether another attempt may succeed.
 
-    No for 401, 403, 404, a redirect loop, an answer that is no WebSocket handshake, a refused certificate.
+    It may after a lost or refused connection, silence, and statuses such as 503. It will not after 401, 403, 404, a
+    redirect loop, a response that is no WebSocket handshake, or a refused certificate.
     """
     if failure.check(UpgradeDeclined):
         return failure.value.status in RETRYABLE_STATUSES  # type: ignore[union-attr]
@@ -53,7 +54,11 @@ def is_retryable(failure: Failure) -> bool:
 
 
 class ReconnectingService(ClientService):
-    """What `reconnecting` builds. given_up: the failure that trying again would not help, or None."""
+    """The service that `reconnecting` returns.
+
+    Attributes:
+        given_up: The failure after which another attempt would not succeed, or None.
+    """
 
     log = Logger()
 
@@ -71,23 +76,25 @@ class ReconnectingService(ClientService):
         super().startService()
 
     def whenConnected(self, failAfterFailures: int | None = None) -> Deferred[IProtocol]:
-        """As ``ClientService.whenConnected``, but never a connection that is closing or gone.
+        """Wait for an open connection. As ``ClientService.whenConnected``, but never a connection that is closing or
+        gone.
 
-        It fails with what made the service give up, too: before the first connection, or behind one, when it cannot
-        come back. What follows it may start and stop the service.
+        Returns:
+            A Deferred of the protocol. It also fails with the reason why the service gave up, before the first
+            connection or after one. A callback may start and stop the service.
         """
         if self.given_up is not None:
             return fail(self.given_up)
         connected = super().whenConnected(failAfterFailures)
-        # Judged as it opens: one that ends within a turn may have brought messages, which its taker must get.
+        # A connection that ends within a turn may have brought messages, which the caller must get. So check it now.
         return self._outside(connected.addCallbacks(self._if_live, self._why, (failAfterFailures,)))
 
     def stopService(self) -> Deferred[None]:
-        """As ``ClientService.stopService``; what follows it may start the service again."""
+        """Stop, as ``ClientService.stopService`` does. A callback may start the service again."""
         return self._outside(super().stopService())
 
     def _outside(self, waiting: Deferred[T]) -> Deferred[T]:
-        """Fire in the reactor's next turn: ClientService fires within a step of its own, in which it takes no call."""
+        """Fire in the next turn of the reactor: ClientService fires inside its own step, where it accepts no call."""
         if waiting.called:
             return waiting
         return awaitable(waiting.addBoth(lambda result: deferLater(self._reactor, 0, lambda: result)))
@@ -96,7 +103,7 @@ class ReconnectingService(ClientService):
         connection = cast(WebSocketProtocol, protocol)
         if connection.state is State.OPEN:
             return protocol
-        # A connection hears of its end before ClientService does, and has long begun to close.
+        # A connection learns of its end before ClientService does, and began to close earlier still.
         gone: Deferred[Any] = connection.when_closed()
         gone.addCallback(lambda _: deferLater(self._reactor, 0))
         return gone.addCallback(lambda _: self.whenConnected(fail_after_failures))
@@ -118,14 +125,14 @@ class ReconnectingService(ClientService):
             self.given_up = failure
             # Not from within the service's own step: it stops in the reactor's next turn.
             self._reactor.callLater(0, self._give_up)
-            return MOST_DELAY
+            return MAX_DELAY
         self.log.info(
             "{endpoint!r}: attempt {attempts} failed: {why}",
             endpoint=self._reconnecting,
             attempts=attempts,
-            why=_told(failure),
+            why=_in_one_line(failure),
         )
-        # ``attempts`` has the last of them.
+        # ``attempts`` includes the last of them.
         attempts += max(self._short_lived - 1, 0)
         return max(_backoff(attempts), _retry_after(failure, date_of(self._reactor)()))
 
@@ -142,51 +149,56 @@ class ReconnectingService(ClientService):
 
     def _give_up(self) -> None:
         if self.given_up is not None and self.running:
-            # Behind what ClientService says of a retry, which there will not be.
+            # ClientService has logged a retry, which will not happen: log this after it.
             self.log.warn(
                 "{endpoint!r}: gave up, trying again would not help: {why}",
                 endpoint=self._reconnecting,
-                why=_told(self.given_up),
+                why=_in_one_line(self.given_up),
             )
             self.stopService()
 
 
-def _told(failure: Failure) -> str:
-    """The failure in one line."""
+def _in_one_line(failure: Failure) -> str:
+    """Return the failure in one line."""
     return " ".join(f"{type(failure.value).__name__}: {failure.value}".split())
 
 
 def _backoff(attempts: int) -> float:
-    """The delay before the next attempt, after ``attempts`` in a row that failed; at least one."""
-    delay: float = min(MOST_DELAY, FIRST_DELAY * GROWTH ** min(attempts - 1, 64))
+    """Return the delay before the next attempt, after at least one failed attempt."""
+    delay: float = min(MAX_DELAY, FIRST_DELAY * GROWTH ** min(attempts - 1, 64))
     return random.uniform(delay / 2, delay)
 
 
 def _retry_after(failure: Failure, now: float) -> float:
-    """The seconds that a Retry-After field asks for (RFC 9110 §10.2.3), 0 without one."""
+    """Return the seconds that a Retry-After field asks for (RFC 9110 §10.2.3), or 0 without one."""
     if not failure.check(UpgradeDeclined):
         return 0.0
     value = failure.value.response.field("Retry-After") or ""  # type: ignore[union-attr]
     if value.isdecimal():
-        return min(float(value), MOST_RETRY_AFTER)
+        return min(float(value), MAX_RETRY_AFTER)
     try:
         when = parsedate_to_datetime(value)
     except (TypeError, ValueError, OverflowError):
         return 0.0
     # RFC 9110 §5.6.7: a date that names no zone is in UTC.
     when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
-    return min(max(when.timestamp() - now, 0.0), MOST_RETRY_AFTER)
+    return min(max(when.timestamp() - now, 0.0), MAX_RETRY_AFTER)
 
 
 def reconnecting(endpoint: WebSocketClientEndpoint, factory: IProtocolFactory) -> ReconnectingService:
-    """A ``ClientService`` that keeps ``endpoint`` connected as long as that makes sense.
+    """Return a ``ClientService`` that keeps ``endpoint`` connected as long as attempts can succeed.
 
-    After each failure it waits longer, from a second to 90, half of it at random; a server's Retry-After is honoured.
-    A failure that is not `is_retryable` ends it: the service stops, and those who wait in ``whenConnected`` get that
-    failure. The endpoint's decorator is called for each attempt, and so can compute fields anew.
+    After each failure it waits longer, from a second to 90, half of it random; it obeys a server's Retry-After. A
+    failure that is not `is_retryable` ends it: the service stops, and pending ``whenConnected`` Deferreds fail with
+    that failure. The endpoint's decorator is called for each attempt, so it can compute fields each time. The log has
+    the reason of each failure (info), and the reason why the service gave up (warn).
 
-    factory: ``Factory.forProtocol(YourProtocol)``. The log has why each attempt failed (info), and why the service gave
-    up (warn). Raises TypeError for an endpoint or a factory that is none.
+    Args:
+        endpoint: The endpoint.
+        factory: ``Factory.forProtocol(YourProtocol)``.
+
+    Raises:
+        TypeError: An argument is of another type.
     """
     if not hasattr(endpoint, "last_failure"):
         raise TypeError(f"endpoint: give WebSocketClientEndpoint(reactor, url), not {kind_of(endpoint)}")

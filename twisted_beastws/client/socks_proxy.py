@@ -66,7 +66,7 @@ class _SocksFactory(Factory):
 
 
 class _SocksConnect(Protocol):
-    """Asks for the connection, then passes everything to the protocol that wanted it."""
+    """Asks the proxy for the connection, then passes all bytes to the protocol inside."""
 
     def __init__(self, factory: IProtocolFactory, address: IAddress, socks: Socks5) -> None:
         self._factory = factory
@@ -79,7 +79,7 @@ class _SocksConnect(Protocol):
         cast(Any, self.transport).write(self._socks.greeting())
 
     def dataReceived(self, data: bytes) -> None:
-        # Looked up each time: a protocol may change its own in the course of its life, as ours does.
+        # A protocol may replace its dataReceived during its life, as ours does, so look it up each time.
         if self._inner is not None:
             self._inner.dataReceived(data)
         elif not self.opened.called:

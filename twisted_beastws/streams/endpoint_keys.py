@@ -1,4 +1,4 @@
-"""The keys of ``beastws:`` endpoint strings that are ours, among those of the endpoint within."""
+"""The keys of ``beastws:`` endpoint strings that are ours; the others belong to the inner endpoint."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 @dataclass(frozen=True)
 class Keys:
-    """What an endpoint string says of the WebSocket; None and nothing stand for keys that it does not have.
+    """The settings of the WebSocket in an endpoint string. A key that is missing is None or empty.
 
-    target: ``target=``. subprotocols: ``subprotocols=``. origins: ``origins=``. authority: ``authority=``.
-    timeouts: ``ping=`` and ``idle=``, by the names of `Timeouts`.
+    Attributes:
+        target: The key ``target=``.
+        subprotocols: The key ``subprotocols=``.
+        origins: The key ``origins=``.
+        authority: The key ``authority=``.
+        timeouts: The keys ``ping=`` and ``idle=``, by their names in `Timeouts`.
     """
 
     target: str | None = None
@@ -34,7 +38,7 @@ class Keys:
 
     @classmethod
     def take(cls, prefix: str, names: Collection[str], arguments: dict[str, str]) -> Keys:
-        """Take the keys called ``names`` out of ``arguments``. Raises ``ValueError`` that names the key."""
+        """Remove the keys called ``names`` from ``arguments``, and return them. A ``ValueError`` names the key."""
         found: dict[str, Any] = {}
         timeouts: dict[str, Any] = {}
         for name in names:
@@ -53,12 +57,12 @@ class Keys:
         return cls(**found, timeouts=timeouts)
 
     def check_with(self, settings: Settings) -> None:
-        """Raises ``ValueError`` that names a key which cannot be with the other settings of a server."""
+        """Raise a ``ValueError`` if a key does not fit the other settings of a server."""
         if self.timeouts:
             _check_pings("beastws", settings.timeouts, self.timeouts, "of the factory")
 
     def applied_to(self, settings: Settings) -> Settings:
-        """A server's settings with what the keys say: origins are added, all else is put in place of what was there."""
+        """Return the settings of a server with these keys: origins are added, all others replace the settings."""
         return replace(
             settings,
             subprotocols=settings.subprotocols if self.subprotocols is None else self.subprotocols,
@@ -70,15 +74,14 @@ class Keys:
 
 def _check_pings(prefix: str, timeouts: Timeouts, keys: Mapping[str, Any], others: str) -> None:
     if "ping_interval" not in keys and isinstance(timeouts.ping_interval, DerivedSeconds):
-        # It follows idle.
+        # The ping interval follows idle.
         return
     ping, idle = keys.get("ping_interval", timeouts.ping_interval), keys.get("idle", timeouts.idle)
     if ping is not None and idle is not None and idle <= ping:
         pinged = f"ping={ping:g}" + ("" if "ping_interval" in keys else f" {others}")
         idled = f"idle={idle:g}" + ("" if "idle" in keys else f" {others}")
         raise ValueError(
-            f"{prefix}: {idled} is not more than {pinged}: a peer that has nothing to say would be cut off before it "
-            "is asked"
+            f"{prefix}: {idled} is not more than {pinged}: a silent peer would be disconnected before it is pinged"
         )
 
 
@@ -102,7 +105,7 @@ def _origins(text: str) -> tuple[str, ...]:
         for origin in origins:
             check_allowed(origin)
     except ValueError as error:
-        # A colon without a backslash ends the value behind the scheme.
+        # A colon without a backslash ends the value after the scheme.
         why = f": {error}" if "://" in text else ""
         raise ValueError(
             f"give web sites such as https\\://example.com, with commas between and a backslash before each colon{why}"

@@ -1,7 +1,7 @@
 """Endpoint strings: ``beastws:`` around any other endpoint, and ``ws:`` and ``wss:``.
 
-Whatever listens or connects there may be any stream protocol of Twisted's: its octets travel in binary messages. What
-speaks WebSocket itself, a `WebSocketServerFactory` or a client's `WebSocketProtocol`, does just that.
+Any stream protocol of Twisted can listen or connect there: its bytes travel in binary messages. A
+`WebSocketServerFactory`, or a client's `WebSocketProtocol`, speaks WebSocket itself and is not wrapped.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CLIENT_KEYS = ("target", "subprotocols", "authority", "ping", "idle")
 
 @implementer(IProtocolNegotiationFactory)
 class ConfiguredFactory(Factory):
-    """Makes the protocols of ``factory``, which stays as it is, with what ``keys`` say for each."""
+    """Makes the protocols of ``factory``, which stays unchanged, with the settings of ``keys``."""
 
     noisy = False
 
@@ -67,7 +67,7 @@ class ConfiguredFactory(Factory):
         return protocol
 
     def _applied(self, settings: Settings) -> Settings:
-        # One for all connections, as it was without the keys.
+        # All connections share one object, as without keys.
         if self._settings is None or self._settings[0] is not settings:
             self._settings = settings, self._keys.applied_to(settings)
         return self._settings[1]
@@ -75,7 +75,7 @@ class ConfiguredFactory(Factory):
 
 @implementer(IStreamServerEndpoint)
 class ServerEndpoint:
-    """Listens on ``endpoint``, as ``beastws:`` does, for streams or for a `WebSocketServerFactory`'s messages."""
+    """Listens on ``endpoint``, as ``beastws:`` does, for streams or for the messages of a `WebSocketServerFactory`."""
 
     def __init__(self, reactor: Any, endpoint: IStreamServerEndpoint, keys: Keys) -> None:
         self._reactor = reactor
@@ -83,8 +83,12 @@ class ServerEndpoint:
         self._keys = keys
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Fires with the port that ``endpoint`` listens on; fails with ``ValueError`` where the factory's settings do
-        not go with the keys."""
+        """Listen.
+
+        Returns:
+            A Deferred of the port of ``endpoint``. It fails with ``ValueError`` if the keys do not fit the factory's
+            settings.
+        """
         factory: Any = protocolFactory
         if not isinstance(factory, WebSocketServerFactory):
             factory = TunnelFactory(protocolFactory, clock=self._reactor)
@@ -97,9 +101,15 @@ class ServerEndpoint:
 
 @implementer(IStreamClientEndpoint)
 class ClientEndpoint:
-    """Connects through ``endpoint``, as ``beastws:`` does, streams or a `WebSocketProtocol`.
+    """Connects a stream or a `WebSocketProtocol` through ``endpoint``, as ``beastws:`` does. It follows no redirects.
 
-    host, port, secure: what stands in the Host field, where ``keys`` say nothing else. Redirects are not followed.
+    Args:
+        reactor: The reactor.
+        endpoint: The inner endpoint.
+        host: The host for the Host field, unless ``keys`` has another.
+        port: The port for the Host field.
+        secure: The connection uses TLS.
+        keys: The keys of the endpoint string.
     """
 
     def __init__(
@@ -112,7 +122,7 @@ class ClientEndpoint:
         if keys.subprotocols is not None and ANY_SUBPROTOCOL in keys.subprotocols:
             raise ValueError("subprotocols=*: that is for servers; a client offers names, such as binary")
         self._subprotocols = SUBPROTOCOLS if keys.subprotocols is None else keys.subprotocols
-        # TLS, if any, is the endpoint's own.
+        # TLS, if any, belongs to the inner endpoint.
         self._endpoint = WebSocketClientEndpoint(
             reactor,
             f"ws://{authority}{url.target}",
@@ -132,7 +142,7 @@ class ClientEndpoint:
         return self._endpoint.last_failure
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Fires with the factory's own protocol, connected; fails as `WebSocketClientEndpoint.connect`."""
+        """Connect. The Deferred fires with the factory's own protocol; see `WebSocketClientEndpoint.connect`."""
         try:
             factory = ClientTunnelFactory(protocolFactory, self._subprotocols)
         except TypeError:
@@ -148,7 +158,7 @@ def _carried(protocol: Any) -> Any:
 
 
 def parse_server(reactor: Any, arguments: Sequence[str], keywords: Mapping[str, str]) -> ServerEndpoint:
-    """The endpoint of ``beastws:`` and what is behind it in a server's string. Raises ``ValueError`` that says why."""
+    """Return the endpoint of a server's ``beastws:`` string. Raises ``ValueError`` with the reason."""
     inner = dict(keywords)
     keys = Keys.take("beastws", SERVER_KEYS, inner)
     if keys.target is not None and "?" in keys.target:
@@ -157,7 +167,7 @@ def parse_server(reactor: Any, arguments: Sequence[str], keywords: Mapping[str, 
 
 
 def parse_client(reactor: Any, arguments: Sequence[str], keywords: Mapping[str, str]) -> ClientEndpoint:
-    """The same of a client's string."""
+    """Return the endpoint of a client's ``beastws:`` string. Raises ``ValueError`` with the reason."""
     inner = dict(keywords)
     keys = Keys.take("beastws", CLIENT_KEYS, inner)
     arguments, inner = _dialable(list(arguments), inner)
@@ -171,7 +181,7 @@ def parse_client(reactor: Any, arguments: Sequence[str], keywords: Mapping[str, 
 def parse_short_client(
     scheme: str, reactor: Any, arguments: Sequence[str], keywords: Mapping[str, str]
 ) -> ClientEndpoint:
-    """The endpoint of ``ws:`` or ``wss:``, which is ``scheme``, a host and perhaps a port."""
+    """Return the endpoint of a ``ws:`` or ``wss:`` string. Raises ``ValueError`` with the reason."""
     if any(argument.startswith("//") for argument in arguments):
         raise ValueError(f"{scheme}: this is an endpoint string, not a URL: write {scheme}:HOST:PORT:target=/PATH")
     inner = dict(keywords)
@@ -228,14 +238,14 @@ def _verified(endpoint: IStreamClientEndpoint, host: str) -> IStreamClientEndpoi
 
 
 def _certified_host(arguments: Sequence[str], keywords: Mapping[str, str]) -> str:
-    """Return the host that the certificate of a ``tls:`` or ``ssl:`` endpoint must be for."""
+    """Return the host for which the certificate of a ``tls:`` or ``ssl:`` endpoint must be valid."""
     return ascii_name(keywords.get("hostname") or keywords.get("host") or arguments[0])
 
 
 def _dialable(arguments: list[str], keywords: dict[str, str]) -> tuple[list[str], dict[str, str]]:
-    """Return what stands in a client's string in a form that Twisted connects to as it is meant.
+    """Return the arguments of a client's string in a form that Twisted understands.
 
-    Twisted knows international names by IDNA 2003 in ``tcp:``, and no IPv6 address in ``tls:``.
+    Twisted converts international names by IDNA 2003 in ``tcp:``, and accepts no IPv6 address in ``tls:``.
     """
     kind = arguments[0].lower() if arguments else ""
     host = keywords.get("host") or (arguments[1] if len(arguments) > 1 else "")
@@ -256,7 +266,7 @@ def _with_host(host: str, arguments: list[str], keywords: dict[str, str]) -> tup
 
 
 def _place(arguments: Sequence[str], keywords: Mapping[str, str], secure: bool) -> tuple[str, int]:
-    """The host and port that an endpoint's arguments name, as for TCP; this machine where they name none."""
+    """Return the host and port that the arguments of an endpoint name; this machine if they name none."""
     rest = list(arguments)
     host = keywords.get("host") or (rest.pop(0) if rest else "")
     port = keywords.get("port") or (rest.pop(0) if rest else "")
@@ -268,7 +278,7 @@ def _place(arguments: Sequence[str], keywords: Mapping[str, str], secure: bool) 
 
 
 def _host_and_port(scheme: str, arguments: list[str], keywords: dict[str, str]) -> tuple[str, int]:
-    """Take them out of what is behind ``scheme``."""
+    """Remove the host and port from the arguments of a ``ws:`` or ``wss:`` string, and return them."""
     host = keywords.pop("host", None) or (arguments.pop(0) if arguments else "")
     port = keywords.pop("port", None) or (arguments.pop(0) if arguments else "")
     if arguments or not host:

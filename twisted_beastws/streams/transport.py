@@ -1,4 +1,4 @@
-"""The transport that a stream protocol has when its octets travel in messages."""
+"""The transport of a stream protocol whose bytes travel in messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _BELOW = frozenset(
     ("getHandle", "getPeerCertificate", "getTcpKeepAlive", "getTcpNoDelay", "setTcpKeepAlive", "setTcpNoDelay")
 )
-"""What the transport below answers for, where it can. Not ALPN: what TLS agreed on there is HTTP, not the stream."""
+"""Methods of the transport below. ALPN is not among them: TLS agreed on HTTP there, not on the stream."""
 
 
 class Carrier(Protocol):
@@ -52,11 +52,13 @@ class Carrier(Protocol):
 
 @implementer(ITransport, IConsumer, IPushProducer)
 class StreamTransport:
-    """Behaves as a transport of Twisted's does; a `Tunnel` carries what is written.
+    """Behaves like a transport of Twisted; a `Tunnel` carries the bytes.
 
-    It provides ``ITCPTransport`` and ``ISSLTransport`` where the transport below does.
+    It provides ``ITCPTransport`` and ``ISSLTransport`` if the transport below does.
 
-    connected: until the protocol's ``connectionLost``. disconnecting: since `loseConnection`; nothing is received then.
+    Attributes:
+        connected: True until the protocol's ``connectionLost``.
+        disconnecting: `loseConnection` was called: the stream receives nothing more.
     """
 
     def __init__(self, tunnel: Carrier, below: Any) -> None:
@@ -82,28 +84,30 @@ class StreamTransport:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def getHost(self) -> IAddress:
-        """The address of this end, as the transport below gives it."""
+        """Return the address of this end according to the transport below."""
         return self._below.getHost()  # type: ignore[no-any-return]
 
     def getPeer(self) -> IAddress:
-        """The address of the other end, as the transport below gives it."""
+        """Return the address of the other end according to the transport below."""
         return self._below.getPeer()  # type: ignore[no-any-return]
 
     # Writing.
 
     def write(self, data: bytes) -> None:
-        """Send octets; never refused, and forgotten once the connection closes. TypeError for what are none."""
+        """Send bytes. They are never refused, and discarded once the connection closes. Raises TypeError for other
+        data.
+        """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"a transport takes bytes, not {type(data).__name__}")
         if data and self._tunnel is not None:
             self._tunnel.send_octets(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """Send octets that come in parts, as one."""
+        """Send bytes that come in parts."""
         self.write(b"".join(data))
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Pause ``producer`` while the peer does not keep up; see `WebSocketProtocol.registerProducer`."""
+        """Pause ``producer`` while the peer reads too slowly; see `WebSocketProtocol.registerProducer`."""
         if self._tunnel is None or not self._tunnel.sendable:
             producer.stopProducing()
             return
@@ -111,7 +115,7 @@ class StreamTransport:
         self._producer, self._streaming = producer, streaming
 
     def unregisterProducer(self) -> None:
-        """Let go of the producer; a close that waited for it goes on."""
+        """Let go of the producer. A close that waited for it goes on."""
         self._producer = None
         if self._tunnel is not None:
             self._tunnel.unregisterProducer()
@@ -120,7 +124,7 @@ class StreamTransport:
     # Reading.
 
     def pauseProducing(self) -> None:
-        """Deliver nothing until `resumeProducing`: the peer's writes come to wait."""
+        """Deliver nothing until `resumeProducing`: the peer's writes will pause."""
         if self._tunnel is not None:
             self._tunnel.pauseProducing()
 
@@ -136,22 +140,23 @@ class StreamTransport:
     # Ending.
 
     def loseConnection(self) -> None:
-        """Close with 1000 behind all that is written, and behind a pull producer.
+        """Close with 1000 after all bytes written so far, and after a pull producer.
 
-        A push producer that does not unregister is not waited for once it has nothing to write, as by Twisted's TCP.
+        A push producer that is not unregistered delays the close only while it has bytes to write, as with Twisted's
+        TCP.
         """
         if not self.disconnecting:
             self.disconnecting = True
             self._end_when_flushed()
 
     def loseWriteConnection(self) -> None:
-        """End this direction alone, by a close frame; see `HalfClosingSession` for what the peer makes of it."""
+        """End this direction alone, by a close frame; see `HalfClosingSession` for the effect on the peer."""
         if not self.disconnecting and not self._ending_writing:
             self._ending_writing = True
             self._end_when_flushed()
 
     def abortConnection(self) -> None:
-        """Drop the connection, with what waits to be sent."""
+        """Drop the connection, and discard the bytes that wait."""
         if self._tunnel is not None:
             self.disconnecting = True
             self._tunnel.abort()
@@ -169,7 +174,7 @@ class StreamTransport:
         if self._producer is None:
             self._end(self._tunnel)
         elif self._streaming:
-            # It is resumed behind us, and may have more.
+            # The producer is resumed after this call, and may have more.
             self._tunnel.later(self._end_unless_more_came)
 
     def _end_unless_more_came(self) -> None:

@@ -1,4 +1,4 @@
-"""Any stream protocol over WebSocket: what it writes becomes binary messages, and messages what it receives."""
+"""Any stream protocol over WebSocket: its writes become binary messages, and received messages become its data."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IProtocol
 
 SUBPROTOCOLS = ("binary",)
-"""What tunnels offer and accept: websockify's name for octets in binary messages."""
+"""The subprotocol that tunnels offer and accept: websockify's name for bytes in binary messages."""
 
 MAX_MESSAGE = 1 << 16
-"""Octets of a message sent, at most: 64 KiB, less than any peer refuses."""
+"""The most bytes in a message that is sent: 64 KiB, less than any peer refuses."""
 
 CLOSE = 300.0
 """Seconds from an orderly close frame to the end of TCP, in which the peer first reads all that the systems' buffers
@@ -36,21 +36,21 @@ hold; as many as ``Timeouts.idle`` grants."""
 
 
 def for_streams(settings: Settings) -> Settings:
-    """Settings without what bounds messages: they are passed on in pieces, and a transport refuses no write."""
+    """Return settings without limits on messages: a stream gets them in pieces, and a transport refuses no write."""
     limits = replace(
         settings.limits, max_message_size=None, max_frame_size=None, max_fragments=None, max_buffered=sys.maxsize
     )
-    # A program behind a stream may well read nothing for a while.
+    # The program at the end of a stream may read nothing for a long time.
     timeouts = replace(settings.timeouts, message=None, send=settings.timeouts.idle)
     return replace(settings, limits=limits, timeouts=timeouts, deflate=None)
 
 
 class Tunnel(WebSocketProtocol):
-    """Carries the octets of ``stream``, which a `StreamTransport` connects when the WebSocket is open.
+    """Carries the bytes of ``stream``, which a `StreamTransport` connects when the WebSocket is open.
 
-    Messages are passed on as they arrive, of whatever length; text is refused with 1003. The stream's
-    ``connectionLost`` gets ``ConnectionDone`` if both ends closed in order, else ``ConnectionAborted`` or
-    ``ConnectionLost``, whose text has the close code.
+    Messages of any length are passed on as they arrive; text is refused with 1003. The stream's ``connectionLost`` gets
+    ``ConnectionDone`` if both ends closed in order, else ``ConnectionAborted`` or ``ConnectionLost``, whose text has
+    the close code.
     """
 
     stream: IProtocol | None = None
@@ -59,7 +59,7 @@ class Tunnel(WebSocketProtocol):
 
     @classmethod
     def carrying(cls, stream: IProtocol, subprotocols: Sequence[str]) -> Tunnel:
-        """A client's end; ``subprotocols`` are those that it offers."""
+        """Return the client's end, which offers ``subprotocols``."""
         tunnel = cls()
         tunnel.stream, tunnel._offered = stream, subprotocols
         return tunnel
@@ -72,10 +72,10 @@ class Tunnel(WebSocketProtocol):
             connection.settings = replace(for_streams(connection.settings), subprotocols=subprotocols)
         super().makeConnection(transport)
 
-    # What the WebSocket does to the stream.
+    # Events of the WebSocket.
 
     def upgrade_requested(self, request: Request) -> Response | None:
-        # Not before: the factory need not count those who never come to speak its protocol.
+        # Earlier, the factory would count clients that never speak its protocol.
         factory = cast("TunnelFactory", connection_of(self).server)
         self.stream = factory.stream_factory.buildProtocol(cast("IAddress", self.peer))
         return None if self.stream is not None else Response(503, body="There is no place for this connection\n")
@@ -101,26 +101,26 @@ class Tunnel(WebSocketProtocol):
             transport.lost()
             self.stream.connectionLost(_lost(reason))
 
-    # What the stream's transport asks for.
+    # Requests of the stream's transport.
 
     @property
     def sendable(self) -> bool:
-        """No close frame was sent, and the connection is there."""
+        """The connection is there, and no close frame was sent."""
         session = connection_of(self).session
         return session is not None and not session.writer.closed
 
     @property
     def flushed(self) -> bool:
-        """`drain` would not wait."""
+        """`drain` would fire at once."""
         connection = connection_of(self)
         return connection.outgoing.buffered <= connection.settings.limits.low_water
 
     def later(self, call: Callable[[], object]) -> None:
-        """Call it in the reactor's next turn."""
+        """Call a function in the next turn of the reactor."""
         connection_of(self).clock.callLater(0, call)
 
     def send_octets(self, data: bytes) -> None:
-        """Send ``data`` in messages of `MAX_MESSAGE`; behind a close frame it is forgotten."""
+        """Send ``data`` in messages of `MAX_MESSAGE`; after a close frame it is discarded."""
         self._half_alive()
         connection = connection_of(self)
         for at in range(0, len(data), MAX_MESSAGE):
@@ -138,7 +138,7 @@ class Tunnel(WebSocketProtocol):
                 connection.liveness.expect(CLOSE)
 
     def end_writing(self) -> None:
-        """Send a close frame, and go on receiving."""
+        """Send a close frame, and continue to receive."""
         session = cast(HalfClosingSession, connection_of(self).require_session())
         session.half_close()
         if session.half_closed:
@@ -148,7 +148,7 @@ class Tunnel(WebSocketProtocol):
 
     @property
     def half_closeable(self) -> bool:
-        """The stream wants to know when the peer has nothing more to send, and may go on itself."""
+        """The stream is notified when the peer ends its direction, and may continue to send."""
         return self.state is State.OPEN and IHalfCloseableProtocol.providedBy(self.stream)
 
     def read_ended(self) -> None:
@@ -156,14 +156,14 @@ class Tunnel(WebSocketProtocol):
         self._half_opened("readConnectionLost")
 
     def _half_opened(self, notification: str) -> None:
-        # RFC 6455 §5.5.1: no pings go, or are answered, behind a close frame.
+        # RFC 6455 §5.5.1: after a close frame no pings are sent or answered.
         connection_of(self).liveness.closing()
         self._half_alive()
         if IHalfCloseableProtocol.providedBy(self.stream):
             connection_of(self).run_hook(getattr(self.stream, notification))
 
     def _half_alive(self) -> None:
-        """Something moved; where one direction is left of the connection, it has its time anew."""
+        """Bytes moved: if one direction of the connection has ended, restart the time limit of the other."""
         connection = connection_of(self)
         session = connection.session
         if (
@@ -183,9 +183,12 @@ def _lost(reason: CloseReason) -> Failure:
 
 
 class TunnelFactory(WebSocketServerFactory):
-    """Serves ``stream_factory``'s protocols through `Tunnel`.
+    """Serves the protocols of ``stream_factory`` through `Tunnel`.
 
-    options: those of `WebSocketServerFactory`; of ``limits`` those of messages do not apply, nor does ``deflate``.
+    Args:
+        stream_factory: The factory of the streams.
+        subprotocols: The subprotocols to accept.
+        options: The options of `WebSocketServerFactory`. The limits of messages and ``deflate`` do not apply.
     """
 
     def __init__(
@@ -208,7 +211,7 @@ class TunnelFactory(WebSocketServerFactory):
 
 
 class ClientTunnelFactory(FactoryBefore):
-    """Makes the client's end of a `Tunnel` of each protocol that is not a WebSocket's itself."""
+    """Wraps each protocol that does not speak WebSocket itself in the client's end of a `Tunnel`."""
 
     def __init__(self, factory: IProtocolFactory, subprotocols: Sequence[str]) -> None:
         super().__init__(factory)
@@ -222,7 +225,7 @@ class ClientTunnelFactory(FactoryBefore):
 
 
 def _is_unclaimed_websocket(protocol: Any) -> bool:
-    # `ClientService` wraps what its factory makes. One that is a client's end already speaks WebSocket in the stream.
+    # `ClientService` wraps the protocols of its factory. If one is a client already, it speaks WebSocket in the stream.
     return hasattr(protocol, "as_client") and connection_of(protocol).role is Role.SERVER
 
 

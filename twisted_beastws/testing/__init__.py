@@ -1,7 +1,7 @@
-"""For tests of your own programs: both ends of a connection in memory, and a peer that does as the test tells it.
+"""Tests of your own programs: both ends of a connection in memory, and a peer that the test controls.
 
-No reactor, no sockets, no test framework: time is a Twisted ``Clock``, and octets move when you say so. It serves trial
-and pytest alike. `connected_pair` joins a server's and a client's end, which have shaken hands:
+A test needs no reactor, socket or test framework: time is a Twisted ``Clock``, and bytes move when the test says so.
+Both trial and pytest can run such tests. `connected_pair` connects a server and a client, and performs the handshake:
 
 >>> from twisted_beastws import WebSocketProtocol
 >>> from twisted_beastws.testing import Frame, connected_pair, scripted_client, scripted_server
@@ -14,8 +14,7 @@ and pytest alike. `connected_pair` joins a server's and a client's end, which ha
 >>> pair.client.receive().result
 'hello'
 
-What goes wrong on a network goes wrong here where you want it. `ConnectedPair.advance` lets time pass, moving octets in
-between:
+A test can cause the failures of a network. `ConnectedPair.advance` lets time pass, and moves bytes meanwhile:
 
 >>> pair.server_transport.stalled = True
 >>> round_trip = pair.client.ping()
@@ -30,8 +29,8 @@ between:
 >>> pair.server.close_reason.code, pair.server.close_reason.clean
 (1006, False)
 
-`scripted_client` gives you the wire of your server, by frames or by octets, and `scripted_server` that of your client.
-What you send is not judged, so that it may be what no good peer sends; what you read must be good frames:
+`scripted_client` exchanges frames and bytes with your server, and `scripted_server` with your client. You may send
+frames that no correct peer sends; the frames that you read must be correct:
 
 >>> peer = scripted_client(Echo)
 >>> peer.send(Frame.text("hel", fin=False), Frame.ping(b"?"), Frame(0, b"lo"))
@@ -51,7 +50,7 @@ True
 >>> peer.protocol.state
 <State.CLOSED: 'closed'>
 
-A connection that is closed, or was ended by ``cut()``, leaves no delayed call on its clock.
+After a connection has closed, or after ``cut()``, no delayed call is left on its clock.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from twisted_beastws.server.factory import WebSocketServerFactory
 
 
 def build_server(server: Any, clock: Clock | None, options: dict[str, Any]) -> tuple[Any, Clock]:
+    """Return the protocol of a server, and the clock of both ends."""
     factory = server if isinstance(server, WebSocketServerFactory) else WebSocketServerFactory(server, **options)
     if clock is None:
         clock = factory.settings.clock if isinstance(factory.settings.clock, Clock) else Clock()
@@ -24,6 +25,7 @@ def build_server(server: Any, clock: Clock | None, options: dict[str, Any]) -> t
 
 
 def build_client(client: Any, options: Mapping[str, Any] | None, clock: Clock) -> Any:
+    """Return the protocol of a client."""
     factory = client if isinstance(client, WebSocketClientFactory) else WebSocketClientFactory(client, **options or {})
     protocol = factory.buildProtocol(None)
     return protocol.as_client(replace(factory.settings, clock=clock))

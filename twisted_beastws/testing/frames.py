@@ -12,7 +12,14 @@ _MASK = bytes.fromhex("37fa213d")
 
 
 class Frame(NamedTuple):
-    """A frame as it is on the wire (RFC 6455 §5.2), its mask taken off. rsv: the three reserved bits; 4 is RSV1."""
+    """A frame as it is on the wire (RFC 6455 §5.2), unmasked.
+
+    Attributes:
+        opcode: The opcode.
+        payload: The payload.
+        fin: The frame is the last of its message.
+        rsv: The three reserved bits; 4 is RSV1.
+    """
 
     opcode: int
     payload: bytes = b""
@@ -21,31 +28,31 @@ class Frame(NamedTuple):
 
     @classmethod
     def text(cls, text: str, fin: bool = True) -> Frame:
-        """A text message, or its beginning; what continues it is ``Frame(0, ...)``."""
+        """Return a text message, or its first frame; a further one is ``Frame(0, ...)``."""
         return cls(Opcode.TEXT, text.encode(), fin)
 
     @classmethod
     def binary(cls, data: bytes, fin: bool = True) -> Frame:
-        """A binary message, or its beginning."""
+        """Return a binary message, or its first frame."""
         return cls(Opcode.BINARY, data, fin)
 
     @classmethod
     def ping(cls, payload: bytes = b"") -> Frame:
-        """A ping."""
+        """Return a ping."""
         return cls(Opcode.PING, payload)
 
     @classmethod
     def pong(cls, payload: bytes = b"") -> Frame:
-        """A pong."""
+        """Return a pong."""
         return cls(Opcode.PONG, payload)
 
     @classmethod
     def close(cls, code: int = CloseCode.NORMAL, reason: str = "") -> Frame:
-        """A close; 1005 makes an empty one."""
+        """Return a close frame; 1005 makes an empty one."""
         return cls(Opcode.CLOSE, close_payload(code, reason))
 
     def to_bytes(self, masked: bool) -> bytes:
-        """The frame as it is sent, by a client ``masked``."""
+        """Return the bytes of the frame. The frames of a client are ``masked``."""
         first = (FIN if self.fin else 0) | self.rsv << 4 | self.opcode
         return encode_frame(first, self.payload, _MASK if masked else None)
 
@@ -70,5 +77,5 @@ def take_frame(octets: bytes, masked: bool) -> tuple[Frame, bytes] | None:
     )
     end = start + size
     if encode_frame(octets[0], frame.payload, key) != octets[:end]:
-        raise AssertionError(f"not a good frame: {octets[:end]!r}")
+        raise AssertionError(f"not a correct frame: {octets[:end]!r}")
     return frame, octets[end:]

@@ -16,9 +16,12 @@ MAX_ROUNDS = 100_000
 
 
 class Link:
-    """Two protocols, a `MemoryTransport` each, and a clock.
+    """Two protocols, a `MemoryTransport` for each, and a clock.
 
-    chunk: octets that are delivered at once, at most.
+    Attributes:
+        clock: The time of both protocols.
+        chunk: The most bytes to deliver at once.
+        ends: The transports of the client and of the server.
     """
 
     def __init__(self, client: Any, server: Any, clock: Clock, chunk: int) -> None:
@@ -32,11 +35,12 @@ class Link:
             end.protocol.makeConnection(end)
 
     def flush(self) -> None:
-        """Move octets both ways until nothing moves any more; called by a hook, it leaves that to the call under way.
+        """Move bytes both ways until no more bytes move. A call from a hook leaves that to the running call.
 
-        Calls on the clock that are due by now are made, too: an end handles a long chunk in several turns.
+        Calls on the clock that are due are made, too: an end handles a long chunk in several turns.
 
-        Raises AssertionError for ends that never fall silent.
+        Raises:
+            AssertionError: The ends do not stop sending.
         """
         if self._flushing:
             return
@@ -46,17 +50,17 @@ class Link:
                 moved = [end.step(self.chunk) for end in self.ends]
                 if any(moved):
                     continue
-                # What an end put off until the reactor's next turn.
+                # An end may have work for the next turn of the reactor.
                 due = self._next_due()
                 if due is None or due > self.clock.seconds():
                     return
                 self.clock.advance(0)
         finally:
             self._flushing = False
-        raise AssertionError(f"the two ends were not silent after {MAX_ROUNDS} deliveries each way")
+        raise AssertionError(f"the two ends still sent after {MAX_ROUNDS} deliveries each way")
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: run what is due at its time, in order, with a `flush` behind each."""
+        """Let time pass: make the calls on the clock in order, each at its time, with a `flush` after each."""
         self.flush()
         until = self.clock.seconds() + seconds
         while (due := self._next_due()) is not None and due <= until:
@@ -73,6 +77,7 @@ class Link:
 
 
 def finish(link: Link, handshake: Deferred[Any]) -> None:
+    """Flush, and raise the failure of the handshake, if it has one."""
     results: list[Any] = []
     handshake.addBoth(results.append)
     link.flush()

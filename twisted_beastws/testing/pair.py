@@ -19,7 +19,14 @@ C = TypeVar("C", bound=WebSocketProtocol)
 
 
 class ConnectedPair(Link, Generic[S, C]):
-    """Both ends of a connection; made by `connected_pair`."""
+    """Both ends of a connection, from `connected_pair`.
+
+    Attributes:
+        server: The server's protocol.
+        client: The client's protocol.
+        server_transport: The transport of the server.
+        client_transport: The transport of the client.
+    """
 
     def __init__(self, server: S, client: C, clock: Clock, chunk: int) -> None:
         self.server = server

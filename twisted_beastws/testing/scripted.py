@@ -1,4 +1,4 @@
-"""Peers that do as a test tells them: they send and expect frames and bytes."""
+"""Peers that a test controls: they send and expect frames and bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 @implementer(IHalfCloseableProtocol)
 class Received(Protocol):
-    """What a scripted peer has read."""
+    """The bytes that a scripted peer has received."""
 
     def __init__(self) -> None:
         self.octets = bytearray()
@@ -50,9 +50,12 @@ class Received(Protocol):
 
 
 class ScriptedPeer(Link, Generic[S]):
-    """The other end of a protocol under test; made by `scripted_client` and `scripted_server`.
+    """The peer of a protocol under test, from `scripted_client` or `scripted_server`.
 
-    protocol: what is under test. transport: this end's; the other is ``protocol_transport``.
+    Attributes:
+        protocol: The protocol under test.
+        protocol_transport: Its transport.
+        transport: The transport of this peer.
     """
 
     def __init__(self, protocol: S, clock: Clock, chunk: int) -> None:
@@ -67,20 +70,20 @@ class ScriptedPeer(Link, Generic[S]):
             self.protocol_transport, self.transport = self.ends
 
     def send(self, *what: bytes | Frame) -> None:
-        """Send octets as they are, and frames, masked if this is the client; then `flush`."""
+        """Send bytes unchanged, and frames, which are masked if this is the client; then `flush`."""
         for part in what:
             self.transport.write(part.to_bytes(self._masks) if isinstance(part, Frame) else part)
         self.flush()
 
     def read(self) -> bytes:
-        """All the octets that came and were not read yet."""
+        """Return all bytes that came since the last call."""
         self.flush()
         octets = bytes(self._received.octets)
         self._received.octets.clear()
         return octets
 
     def read_head(self) -> bytes:
-        """The HTTP head that came, with its empty line. Raises AssertionError if there is none."""
+        """Return the HTTP head that came, with its empty line. Raises AssertionError if there is none."""
         self.flush()
         head, end, rest = self._received.octets.partition(b"\r\n\r\n")
         if not end:
@@ -89,9 +92,11 @@ class ScriptedPeer(Link, Generic[S]):
         return bytes(head + end)
 
     def frames(self) -> list[Frame]:
-        """The frames that came and were not read yet; of one that is not whole the octets wait.
+        """Return the frames that came since the last call. The bytes of an incomplete frame stay.
 
-        Raises AssertionError for a mask where none belongs, none where one does, and a length not in its shortest form.
+        Raises:
+            AssertionError: A frame has a mask and must not, or has none and must, or its length is not in the shortest
+                form.
         """
         octets = self.read()
         frames = []
@@ -116,7 +121,7 @@ class ScriptedPeer(Link, Generic[S]):
 
 
 def upgrade_request(target: str = "/", host: str = "localhost", headers: Mapping[str, str] | None = None) -> bytes:
-    """A client's handshake; ``headers`` are added to its fields, or stand in place of them."""
+    """Return the request of a client's handshake; ``headers`` add to its fields or replace them."""
     request = handshake.client_request(host, target, KEY)
     for name, value in (headers or {}).items():
         request.headers.setRawHeaders(name, [value])
@@ -124,7 +129,7 @@ def upgrade_request(target: str = "/", host: str = "localhost", headers: Mapping
 
 
 def upgrade_response(request: bytes, headers: Mapping[str, str] | None = None) -> bytes:
-    """A server's answer that accepts ``request``; ``headers`` are added to its fields, or stand in place of them."""
+    """Return the response that accepts ``request``; ``headers`` add to its fields or replace them."""
     response = handshake.success(parse_request(request))
     for name, value in (headers or {}).items():
         response.headers.setRawHeaders(name, [value])
@@ -149,11 +154,19 @@ def scripted_client(
     opened: bool = True,
     **options: Any,
 ) -> ScriptedPeer[Any]:
-    """A client's end that does as it is told, connected to ``server``, which is as for `connected_pair`.
+    """Return a client that the test controls, connected to a server.
 
-    target, headers: of its `upgrade_request`. opened: shake hands; otherwise send what you like, and read the answer.
+    Args:
+        server: As for `connected_pair`.
+        target: The target of its `upgrade_request`.
+        headers: The fields of its `upgrade_request`.
+        clock: As for `connected_pair`.
+        chunk: As for `connected_pair`.
+        opened: Perform the handshake. Otherwise send any bytes you like, and read the answer.
+        options: The options of the server's factory.
 
-    Raises AssertionError if the server declines.
+    Raises:
+        AssertionError: The server declined.
     """
     protocol, clock = build_server(server, clock, options)
     peer = ScriptedPeer(protocol, clock, chunk)
@@ -175,11 +188,18 @@ def scripted_server(
     chunk: int = CHUNK,
     opened: bool = True,
 ) -> ScriptedPeer[C]:
-    """A server's end that does as it is told, connected to ``client``, which is as for `connected_pair`.
+    """Return a server that the test controls, connected to a client.
 
-    headers: of its `upgrade_response`. opened: shake hands; otherwise call ``peer.protocol.handshake``, and answer.
+    Args:
+        client: As for `connected_pair`.
+        client_options: As for `connected_pair`.
+        headers: The fields of its `upgrade_response`.
+        clock: The time of both ends; None is a new one.
+        chunk: As for `connected_pair`.
+        opened: Perform the handshake. Otherwise call ``peer.protocol.handshake`` yourself, and answer it.
 
-    Raises the `HandshakeError` that ``handshake`` fails with.
+    Raises:
+        HandshakeError: The handshake failed.
     """
     clock = clock or Clock()
     peer = ScriptedPeer(build_client(client, client_options, clock), clock, chunk)

@@ -17,14 +17,16 @@ CHUNK = 1 << 16
 
 @implementer(ITCPTransport, IConsumer, IPushProducer)
 class MemoryTransport:
-    """One end of a TCP connection in memory, on which nothing happens but in `step`.
+    """One end of a TCP connection in memory. Nothing happens on it except in `step`.
 
-    It is to its protocol what Twisted's is. It takes one producer, pauses it above ``buffer_size`` octets and resumes
-    it when all are gone; `loseConnection` waits for them, and for the producer to be unregistered; either direction may
-    end by itself, which a protocol that is no ``IHalfCloseableProtocol`` takes for the end of both.
+    It treats its protocol as Twisted's transports do. It has one producer, which it pauses above ``buffer_size`` bytes
+    and resumes when all bytes are gone. `loseConnection` waits for these bytes, and until the producer is unregistered.
+    Either direction may end by itself; a protocol that is no ``IHalfCloseableProtocol`` then loses both.
 
-    protocol: whose end it is, while it is ``connected``. disconnecting: since `loseConnection`; nothing is read then.
-    stalled: what is written here, and the end of it, does not arrive until this is False again.
+    Attributes:
+        protocol: The protocol of this end, while it is ``connected``.
+        disconnecting: `loseConnection` was called: this end reads no more.
+        stalled: Set it to True to keep the bytes written here, and the end of this direction, from arriving.
     """
 
     buffer_size = 1 << 16
@@ -51,19 +53,19 @@ class MemoryTransport:
         self._keep_alive = False
 
     def join(self, other: MemoryTransport) -> None:
-        """Be the two ends of one connection."""
+        """Make the two transports the ends of one connection."""
         self._other, other._other = other, self
 
     # For tests.
 
     @property
     def buffered(self) -> int:
-        """Octets written here that have not arrived."""
+        """The number of bytes written here that have not arrived."""
         return len(self._buffer)
 
-    def break_after(self, octets: int) -> None:
-        """Do `break_now` when so many more of the octets written here have arrived, those that wait counted."""
-        self._break_after = octets
+    def break_after(self, size: int) -> None:
+        """Call `break_now` when this many more bytes written here have arrived, including those that wait."""
+        self._break_after = size
 
     def break_now(self) -> None:
         """Break the connection: both protocols lose it at once, with ``ConnectionLost``."""
@@ -71,9 +73,11 @@ class MemoryTransport:
             end._lose(ConnectionLost(), None)
 
     def step(self, size: int = CHUNK) -> bool:
-        """Do what comes next on the way from here to the other end: at most ``size`` octets in one piece, or an end.
+        """Perform the next event in the direction from here to the other end: at most ``size`` bytes in one piece, or
+        an end.
 
-        Returns whether anything was done. What the other protocol raises comes out here.
+        Returns:
+            Whether there was an event. An exception of the other protocol leaves this call.
         """
         if self._aborting and self.connected:
             self._lose(ConnectionAborted(), ConnectionLost())
@@ -88,7 +92,7 @@ class MemoryTransport:
         elif self._ending and self.producer is None:
             self._end()
         else:
-            return self._tell()
+            return self._announce_end()
         return True
 
     def _deliver(self, size: int) -> bool:
@@ -103,7 +107,7 @@ class MemoryTransport:
             self._break_after -= min(size, len(self._buffer))
         piece = bytes(self._buffer[:size])
         del self._buffer[:size]
-        # An operating system takes what comes for an end that is closing, too.
+        # An operating system accepts bytes for a closing end, too.
         if not other.disconnecting:
             other.protocol.dataReceived(piece)
         if not self._buffer and self.producer is not None and (self._producer_paused or not self._streaming):
@@ -121,8 +125,8 @@ class MemoryTransport:
         if half_closeable is not None:
             half_closeable.writeConnectionLost()
 
-    def _tell(self) -> bool:
-        """Tell the other end, once, how this direction ended."""
+    def _announce_end(self) -> bool:
+        """Notify the other end, once, how this direction ended."""
         news, other = self._news, self._other
         if news is None or not other.connected:
             return False
@@ -140,11 +144,11 @@ class MemoryTransport:
         return True
 
     def _lose(self, reason: Exception, news: Exception | None) -> None:
-        """Be gone for ``reason``; the other end is to hear ``news``."""
+        """Lose the connection for ``reason``; ``news`` is the reason for the other end."""
         if not self.connected:
             return
         self.connected = False
-        # The end of a direction is told once.
+        # The end of a direction is announced once.
         if not (self._ended and isinstance(news, ConnectionDone)):
             self._news = news
         self._ended = True
@@ -158,9 +162,9 @@ class MemoryTransport:
     # ITCPTransport.
 
     def write(self, data: bytes) -> None:
-        """Send octets; TypeError for what are none."""
+        """Send bytes. Raises TypeError for anything else."""
         if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"a transport takes octets, not {data!r}")
+            raise TypeError(f"a transport takes bytes, not {data!r}")
         if self.connected and not self._ended:
             self._buffer += data
             if self._streaming and self.producer is not None and len(self._buffer) > self.buffer_size:
@@ -168,33 +172,33 @@ class MemoryTransport:
                 self.producer.pauseProducing()
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """Send octets."""
+        """Send bytes that come in parts."""
         self.write(b"".join(data))
 
     def loseConnection(self) -> None:
-        """Close behind what is written; read no more."""
+        """Close after the bytes written so far; read no more."""
         self.disconnecting = self.connected
 
     def loseWriteConnection(self) -> None:
-        """End this direction behind what is written."""
+        """End this direction after the bytes written so far."""
         self._ending = self.connected
 
     def abortConnection(self) -> None:
-        """Close with what is written lost."""
+        """Close, and discard the bytes written so far."""
         if self.connected:
             self._aborting = True
             self.disconnecting = True
 
     def getHost(self) -> IPv4Address:
-        """This end's address."""
+        """Return the address of this end."""
         return self._host
 
     def getPeer(self) -> IPv4Address:
-        """The other end's address."""
+        """Return the address of the other end."""
         return self._peer
 
     def getTcpNoDelay(self) -> bool:
-        """What `setTcpNoDelay` set."""
+        """Return the value that `setTcpNoDelay` set."""
         return self._no_delay
 
     def setTcpNoDelay(self, enabled: bool) -> None:
@@ -202,7 +206,7 @@ class MemoryTransport:
         self._no_delay = bool(enabled)
 
     def getTcpKeepAlive(self) -> bool:
-        """What `setTcpKeepAlive` set."""
+        """Return the value that `setTcpKeepAlive` set."""
         return self._keep_alive
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
@@ -212,7 +216,7 @@ class MemoryTransport:
     # IConsumer and IPushProducer.
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Take a producer; RuntimeError for a second."""
+        """Register a producer. Raises RuntimeError for a second one."""
         if self.producer is not None:
             raise RuntimeError(f"{producer!r} cannot be registered: {self.producer!r} is not unregistered")
         if not self.connected:
@@ -229,11 +233,11 @@ class MemoryTransport:
         self.producer = None
 
     def pauseProducing(self) -> None:
-        """Read no more."""
+        """Pause reading."""
         self._reading = False
 
     def resumeProducing(self) -> None:
-        """Read again."""
+        """Resume reading."""
         self._reading = True
 
     def stopProducing(self) -> None:

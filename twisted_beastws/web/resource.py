@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 
 
 class WebSocketResource(Resource):
-    """Serves WebSocket where a `WebSocketServerFactory` is put into a site: ``root.putChild(b"ws", resource)``.
+    """Serves the WebSockets of a factory in a site: ``root.putChild(b"ws", WebSocketResource(factory))``.
 
-    It is a leaf: all paths below are its own, too. Each request gets a protocol of the factory, whose hooks see it as
-    they would see it on a connection of its own; what they, or the handshake's rules, answer other than 101 leaves
-    through twisted.web, which keeps the connection as HTTP says. A 101 takes the connection over: the site's timeouts
-    hold no longer, ours do; when it ends the site's access log gets its line, and ``request.notifyFinish()`` fires,
-    with the transport's failure where the WebSocket was not closed cleanly.
+    It is a leaf, so all paths below are its own, too. Each request gets a protocol of the factory, whose hooks work as
+    on a connection of their own. Any response other than a 101 leaves through twisted.web, which keeps the connection
+    as HTTP says. A 101 takes the connection over: the timeouts of the site end, and ours begin. When the connection
+    ends, the site's access log gets its line, and ``request.notifyFinish()`` fires, with the failure of the transport
+    if the WebSocket was not closed cleanly.
 
-    Over HTTP/2 (RFC 9113 §8.6) a handshake is answered 501. Raises TypeError for what is no factory.
+    Over HTTP/2 (RFC 9113 §8.6) a handshake is answered with 501.
+
+    Raises:
+        TypeError: The argument is not a factory.
     """
 
     isLeaf = True
@@ -49,9 +52,9 @@ class WebSocketResource(Resource):
         return UpgradesBefore(self, resource)
 
     def render(self, request: Request) -> int:
-        """Serve a request of any method; twisted.web calls it."""
+        """Serve a request of any method. twisted.web calls this."""
         connection = WebConnection(request)
-        # Where it waited for another resource, as one that authenticates, the client may have left.
+        # The client may have left while another resource, such as a login, held the request.
         if not connection.lost:
             self.factory.buildProtocol(request.getClientAddress()).makeConnection(connection)
         return NOT_DONE_YET
