@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 from twisted.logger import Logger
 
+from twisted_beastws.connection.interfaces import Described
 from twisted_beastws.wire.closing import CloseCode, close_payload
-
-if TYPE_CHECKING:
-    from twisted_beastws.protocol import WebSocketProtocol
 
 log = Logger()
 
 T = TypeVar("T")
+
+
+class Refusable(Described, Protocol):
+    """The `WebSocketProtocol` that got a message."""
+
+    def close(self, code: int, reason: str) -> object: ...
 
 
 class InvalidMessage(ValueError):
@@ -111,7 +115,7 @@ class JSON(Generic[T]):
             # A client chose the text: RecursionError and the converter's errors are among them.
             raise InvalidMessage(f"{type(error).__name__}: {error}") from error
 
-    def refuse(self, protocol: WebSocketProtocol, error: InvalidMessage) -> None:
+    def refuse(self, protocol: Refusable, error: InvalidMessage) -> None:
         """Close a connection whose client sent a bad message."""
         log.info(
             "connection {connection} of {peer} sent a message that is not valid: {error}",
@@ -122,7 +126,7 @@ class JSON(Generic[T]):
         protocol.close(self.code, "the message is not valid JSON of the expected form")
 
 
-def codec_of(protocol: WebSocketProtocol) -> JSON[Any]:
+def codec_of(protocol: object) -> JSON[Any]:
     """Return the codec of a protocol's class, or one without a type."""
     codec = getattr(type(protocol), "codec", None)
     return codec if isinstance(codec, JSON) else PLAIN

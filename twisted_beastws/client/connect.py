@@ -130,8 +130,8 @@ class WebSocketClientEndpoint:
             redirect to another origin is then not followed, because the new connection would bypass the endpoint.
         headers: Further fields of the request.
         decorator: Gets the `Request` before each attempt; may be a coroutine function.
-        tls: An ``IOpenSSLClientConnectionCreator`` in place of one that trusts the platform's authorities. It may have a
-            client's certificate, so a redirect to another origin is then not followed. Or a function that makes one for
+        tls: An ``IOpenSSLClientConnectionCreator`` in place of one that trusts the platform's authorities. It may have
+            a client's certificate, so a redirect to another origin is then not followed. Or a function that makes one for
             a host name, which may differ after a redirect. The server's certificate must be valid for the host of the
             URL in any case, except for a `twisted_beastws.tls.unverified.UnverifiedTLS`.
         proxy: A proxy: ``http://user:password@host:port``, ``https://...`` or ``socks5://...``; ``"env"`` reads
