@@ -131,9 +131,9 @@ class WebSocketClientEndpoint:
         headers: Further fields of the request.
         decorator: Gets the `Request` before each attempt; may be a coroutine function.
         tls: An ``IOpenSSLClientConnectionCreator`` in place of one that trusts the platform's authorities. It may have
-            a client's certificate, so a redirect to another origin is then not followed. Or a function that makes one for
-            a host name, which may differ after a redirect. The server's certificate must be valid for the host of the
-            URL in any case, except for a `twisted_beastws.tls.unverified.UnverifiedTLS`.
+            a client's certificate, so a redirect to another origin is then not followed. Or a function that makes one
+            for a host name, which may differ after a redirect. The server's certificate must be valid for the host of
+            the URL in any case, except for a `twisted_beastws.tls.unverified.UnverifiedTLS`.
         proxy: A proxy: ``http://user:password@host:port``, ``https://...`` or ``socks5://...``; ``"env"`` reads
             ``https_proxy``, ``http_proxy`` (for ``ws:``), ``all_proxy`` and ``no_proxy`` at each connection.
         max_redirects: The number of redirects to follow; a redirect away from TLS is never followed. Another origin
