@@ -156,6 +156,7 @@ class TestStatus:
         status, out, err = run("localhost:1984")
         assert (status, out) == (2, "")
         assert err == (
+            "Usage: python -m twisted_beastws [options] URL\n"
             "not a WebSocket URL: 'localhost:1984' does not begin with ws:// or wss://\n"
             "Try python -m twisted_beastws --help.\n"
         )

@@ -55,7 +55,12 @@ class Load:
 
 @dataclass(frozen=True)
 class Figures:
-    """seconds: from the first message to the last echo. trips: the time of each message and its echo, sorted."""
+    """The result of a load, or of the part of it that was done.
+
+    Attributes:
+        seconds: the time from the first message to the last echo, or to the interruption.
+        trips: the time of each message and its echo, sorted.
+    """
 
     load: Load
     seconds: float
@@ -67,10 +72,10 @@ class Figures:
 
     def __str__(self) -> str:
         load, p50, p99 = self.load, milliseconds(self.quantile(0.5)), milliseconds(self.quantile(0.99))
-        messages = f"{counted(load.total, 'message')} of {counted(load.size, 'octet')}"
+        messages = f"{counted(len(self.trips), 'message')} of {counted(load.size, 'octet')}"
         return (
             f"{counted(load.connections, 'connection')}, {messages}, each echoed, in {self.seconds:.2f} s\n"
-            f"{load.total / self.seconds:.0f} messages/s\n"
+            f"{len(self.trips) / self.seconds:.0f} messages/s\n"
             f"round trip: p50 {p50}, p99 {p99}, longest {milliseconds(self.trips[-1])}"
         )
 
@@ -87,6 +92,13 @@ class Bench:
         self._done: Deferred[None] = Deferred()
         self._seen = 0
         self._seen_at = 0.0
+        self._started: float | None = None
+
+    def so_far(self) -> Figures | None:
+        """Return the figures of the messages that are back, or None if there are none."""
+        if self._started is None or not self.trips:
+            return None
+        return Figures(self.load, perf_counter() - self._started, array("d", sorted(self.trips)))
 
     async def run(self, progress: Progress) -> Figures:
         """Open, run, close. Raises what a connection fails with, and `BenchError`."""
@@ -96,12 +108,12 @@ class Bench:
             _require_files(self.load.connections + SPARE_FILES)
             await self._open_all(progress)
             self._seen_at = seconds_of(self._clock)()
-            started = perf_counter()
+            self._started = perf_counter()
             look.start(0.1, now=False)
             for connection in self._connections:
                 connection.next()
             await self._done
-            seconds = perf_counter() - started
+            seconds = perf_counter() - self._started
             await gatherResults([connection.close() for connection in self._connections])
         finally:
             if look.running:

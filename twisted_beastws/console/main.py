@@ -29,14 +29,20 @@ from twisted_beastws.console.text import milliseconds
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Do what the command line asks for; raises ``SystemExit`` with a `Status`."""
+def main(arguments: Sequence[str], program: str = "python -m twisted_beastws") -> None:
+    """Do what the command line asks for; raises ``SystemExit`` with a `Status`.
+
+    Args:
+        arguments: the command line, without the program.
+        program: the program as the user called it.
+    """
     _open_closed_descriptors()
     options = ConsoleOptions()
+    options.synopsis = f"Usage: {program} [options] URL"
     try:
         options.parseOptions(arguments)
     except UsageError as error:
-        print(f"{error}\nTry python -m twisted_beastws --help.", file=sys.stderr)
+        print(f"{options.synopsis}\n{error}\nTry {program} --help.", file=sys.stderr)
         raise SystemExit(Status.USAGE) from None
     react(_run, [options])
 
@@ -110,6 +116,9 @@ async def _bench(reactor: Any, options: ConsoleOptions, interrupt: Interrupt) ->
     try:
         figures = await running
     except CancelledError:
+        partial_figures = bench.so_far()
+        if partial_figures is not None:
+            print(f"interrupted\n{partial_figures}", flush=True)
         return Status.INTERRUPTED
     except BenchError as error:
         print(error, file=sys.stderr)
