@@ -13,7 +13,7 @@ from twisted.python.usage import UsageError
 from twisted_beastws import Origins, Timeouts
 from twisted_beastws.service import Options
 from twisted_beastws.service.config import ConfigError, read_config
-from twisted_beastws.service.serving import Farewell
+from twisted_beastws.service.serving import ShutdownPolicy
 
 from ..support import command_line
 from .test_options import LIMITS
@@ -110,7 +110,7 @@ class TestOptions:
         assert options.timeouts == Timeouts(handshake=2, idle=9, ping_interval=0.5, close=5)
         assert options.limits == replace(LIMITS, max_message_size=1000, max_message_rate=2.5)
         assert options["trust-proxy"] == ["127.0.0.1", "10.0.0.0/8"]
-        assert options.farewell == Farewell(1012, "the server is restarting", 3.0)
+        assert options.shutdown_policy == ShutdownPolicy(1012, "the server is restarting", 3.0)
         assert options.admin is not None and options.admin[0] == "tcp:2"
         assert options.access_log is not None and options.access_log.path.endswith("/access.log")
 

@@ -20,8 +20,8 @@ from twisted.logger import FileLogObserver, LogPublisher, globalLogPublisher
 from twisted.python.logfile import LogFile
 
 from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws.service.beastws_service import BeastwsService
 from twisted_beastws.service.logs import buffer_standard_output, reopen_log_files
-from twisted_beastws.service.operated import Operated
 from twisted_beastws.service.serving import Serving
 from twisted_beastws.service.signals import Signals
 
@@ -81,9 +81,9 @@ def connected(factory: WebSocketServerFactory) -> StringTransport:
     return transport
 
 
-def started(factory: WebSocketServerFactory, *helpers: Service, reloads: Any = ()) -> tuple[Operated, Reactor]:
+def started(factory: WebSocketServerFactory, *helpers: Service, reloads: Any = ()) -> tuple[BeastwsService, Reactor]:
     reactor = Reactor()
-    service = Operated(reactor, Serving(factory, [], []), helpers, reloads)
+    service = BeastwsService(reactor, Serving(factory, [], []), helpers, reloads)
     service.privilegedStartService()
     service.startService()
     reactor.run()
@@ -125,7 +125,7 @@ class TestSignals:
             """The reactor's own handler."""
 
         reactor = Reactor()
-        service = Operated(reactor, Serving(factory, [], []))
+        service = BeastwsService(reactor, Serving(factory, [], []))
         service.startService()
         signal.signal(signal.SIGTERM, before)
         reactor.run()
@@ -141,7 +141,7 @@ class TestSignals:
 
     def test_a_service_that_ended_before_the_reactor_ran_takes_none(self, factory: WebSocketServerFactory) -> None:
         reactor = Reactor()
-        service = Operated(reactor, Serving(factory, [], []))
+        service = BeastwsService(reactor, Serving(factory, [], []))
         service.startService()
         service.stopService()
         before = signal.getsignal(signal.SIGTERM)
@@ -228,10 +228,10 @@ class TestFailure:
     ) -> None:
         at_exit: list[Callable[[], None]] = []
         statuses: list[int] = []
-        monkeypatch.setattr("twisted_beastws.service.operated.atexit.register", at_exit.append)
-        monkeypatch.setattr("twisted_beastws.service.operated.os._exit", statuses.append)
+        monkeypatch.setattr("twisted_beastws.service.beastws_service.atexit.register", at_exit.append)
+        monkeypatch.setattr("twisted_beastws.service.beastws_service.os._exit", statuses.append)
         reactor = Reactor()
-        operated = Operated(reactor, Serving(factory, [], []))
+        operated = BeastwsService(reactor, Serving(factory, [], []))
         told: list[str] = []
         monkeypatch.setattr(operated, "log", SimpleNamespace(critical=lambda format, line: told.append(line)))
         operated.startService()
@@ -243,7 +243,7 @@ class TestFailure:
 
     def test_does_nothing_once_it_stops(self, factory: WebSocketServerFactory) -> None:
         reactor = Reactor()
-        operated = Operated(reactor, Serving(factory, [], []))
+        operated = BeastwsService(reactor, Serving(factory, [], []))
         operated.startService()
         operated.stopService()
         operated.fail("no worker serves")

@@ -24,7 +24,7 @@ from twisted_beastws.service.authentication import Checkers
 from twisted_beastws.service.chat import Chat
 from twisted_beastws.service.login_limit import TooManyFailures
 from twisted_beastws.service.passwords import Hash
-from twisted_beastws.service.serving import Farewell
+from twisted_beastws.service.serving import ShutdownPolicy
 
 from ..support import command_line
 from ..support.certificates import identity, identity_pem
@@ -83,7 +83,7 @@ class TestDefaults:
         assert options.limits == LIMITS
         assert options.origins == Origins()
         assert options.proxies is None
-        assert options.farewell == Farewell(1001, "the server is shutting down", 8.0)
+        assert options.shutdown_policy == ShutdownPolicy(1001, "the server is shutting down", 8.0)
         assert (options.admin, options.access_log, options.checkers) == (None, None, None)
 
     def test_each_is_in_the_help(self) -> None:
@@ -178,7 +178,9 @@ class TestGiven:
             assert f"--allow-{kind}-origin-dangerously" in refusal(f"--origin={value}")
 
     def test_the_end(self) -> None:
-        assert parse("--drain-time=0", "--drain-code=1012").farewell == Farewell(1012, "the server is restarting", 0.0)
+        assert parse("--drain-time=0", "--drain-code=1012").shutdown_policy == ShutdownPolicy(
+            1012, "the server is restarting", 0.0
+        )
 
     def test_limits(self) -> None:
         names = [field.name for field in fields(Limits) if field.name.startswith("max_")]

@@ -100,6 +100,7 @@ class TestKeyboard:
             puppet.click(f"show-{panel}")
             assert puppet.run("return getComputedStyle(document.getElementById(arguments[0])).display", panel) == "flex"
             assert puppet.get("main", "inert") and puppet.get(f"show-{panel}", "ariaExpanded") == "true"
+            assert puppet.run("return document.activeElement.textContent") == "Close"
             puppet.press(ESCAPE)
             assert puppet.run("return getComputedStyle(document.getElementById(arguments[0])).display", panel) == "none"
             assert (puppet.focused, puppet.get("main", "inert")) == (f"show-{panel}", False)

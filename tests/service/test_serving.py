@@ -14,7 +14,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from twisted_beastws import State, WebSocketProtocol, WebSocketServerFactory
-from twisted_beastws.service.serving import CannotListen, Farewell, Serving
+from twisted_beastws.service.serving import CannotListen, Serving, ShutdownPolicy
 
 URLS = [("http", "/"), ("ws", "/chat")]
 IN_USE = CannotListenError("", 1984, OSError(98, "Address already in use"))
@@ -235,7 +235,7 @@ class TestStop:
         protocol.makeConnection(transport)
         protocol.dataReceived(UPGRADE)
         transport.clear()
-        service = Serving(factory, [], URLS, Farewell(1012, "back soon", 2.0))
+        service = Serving(factory, [], URLS, ShutdownPolicy(1012, "back soon", 2.0))
         service.startService()
         service.stopService()
         assert transport.value() == b"\x88\x0b\x03\xf4back soon"

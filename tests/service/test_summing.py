@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 
-from twisted_beastws.service.summing import PATIENCE, Summed, families, summed
+from twisted_beastws.service.summing import PATIENCE, AggregatedMetrics, families, summed
 
 pytest.importorskip("prometheus_client", reason="METRICS ARE NOT TESTED: pip install prometheus_client")
 
@@ -50,7 +50,7 @@ class Workers:
         self.finished(worker)
 
 
-def values(clock: Clock, metrics: Summed) -> dict[str, float]:
+def values(clock: Clock, metrics: AggregatedMetrics) -> dict[str, float]:
     """The sums of both metrics."""
     pages: list[bytes] = []
     rendering = Deferred.fromCoroutine(metrics.render())
@@ -64,7 +64,7 @@ class TestNeverBackwards:
     def test_a_worker_that_dies_leaves_its_counts_and_takes_its_gauges(self) -> None:
         clock, one, other = Clock(), Worker(3), Worker(4)
         workers: Any = Workers(one, other)
-        metrics = Summed(clock, workers)
+        metrics = AggregatedMetrics(clock, workers)
         assert values(clock, metrics) == {"a_total": 7, "b": 7}
         workers.end(one)
         assert values(clock, metrics) == {"a_total": 7, "b": 4}
@@ -73,7 +73,7 @@ class TestNeverBackwards:
 
     def test_a_late_worker_counts_with_what_it_told_last(self) -> None:
         clock, one, other = Clock(), Worker(3), Worker(4)
-        metrics = Summed(clock, Workers(one, other))  # type: ignore[arg-type]
+        metrics = AggregatedMetrics(clock, Workers(one, other))  # type: ignore[arg-type]
         values(clock, metrics)
         one.late = Deferred()
         other.counts(6)
@@ -82,7 +82,7 @@ class TestNeverBackwards:
     def test_a_worker_that_ends_while_it_is_asked_counts_once(self) -> None:
         clock, one, other = Clock(), Worker(3), Worker(4)
         workers: Any = Workers(one, other)
-        metrics = Summed(clock, workers)
+        metrics = AggregatedMetrics(clock, workers)
         values(clock, metrics)
         one.late = fail(ConnectionLost())
         workers.end(one)
@@ -91,7 +91,7 @@ class TestNeverBackwards:
     def test_histograms_stay_and_what_never_was_asked_adds_nothing(self) -> None:
         clock, one = Clock(), Worker(0)
         workers: Any = Workers(one)
-        metrics = Summed(clock, workers)
+        metrics = AggregatedMetrics(clock, workers)
         one.page = page("# TYPE h histogram", 'h_bucket{le="+Inf"} 2', "h_count 2", "h_sum 3")
         workers.end(one)
         workers.end(Worker(0))
@@ -102,7 +102,7 @@ class TestNeverBackwards:
 class TestReady:
     def ready(self, workers: Any) -> bool:
         clock, answers = Clock(), []
-        Deferred.fromCoroutine(Summed(clock, workers).ready()).addCallback(answers.append)
+        Deferred.fromCoroutine(AggregatedMetrics(clock, workers).ready()).addCallback(answers.append)
         clock.advance(PATIENCE)
         assert isinstance(answers[0], bool)
         return answers[0]

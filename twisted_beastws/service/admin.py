@@ -16,7 +16,7 @@ from twisted_beastws.options import Limits, Timeouts
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server.factory import WebSocketServerFactory
 from twisted_beastws.service.metrics import NOT_INSTALLED, Metrics
-from twisted_beastws.service.summing import Summed
+from twisted_beastws.service.summing import AggregatedMetrics
 from twisted_beastws.wire.http import Headers, Request, Response
 
 Ready = Callable[[], bool | Awaitable[bool]]
@@ -77,7 +77,7 @@ class Admin(WebSocketProtocol):
         names: by which the listener may be asked.
     """
 
-    def __init__(self, metrics: Metrics | Summed, ready: Ready, names: HostNames) -> None:
+    def __init__(self, metrics: Metrics | AggregatedMetrics, ready: Ready, names: HostNames) -> None:
         self._metrics = metrics
         self._ready = ready
         self._names = names
@@ -115,7 +115,9 @@ def _uncached(status: int, kind: bytes, body: bytes) -> Response:
     return Response(status, headers=headers, body=body)
 
 
-def admin_factory(metrics: Metrics | Summed, ready: Ready, names: HostNames | None = None) -> WebSocketServerFactory:
+def admin_factory(
+    metrics: Metrics | AggregatedMetrics, ready: Ready, names: HostNames | None = None
+) -> WebSocketServerFactory:
     """Return the factory of `Admin` connections."""
     return WebSocketServerFactory(
         partial(Admin, metrics, ready, names or HostNames()),

@@ -21,6 +21,7 @@ from twisted_beastws.service.admin import HostNames, Ready, admin_factory
 from twisted_beastws.service.api.control import Control
 from twisted_beastws.service.app import ASGIApplication, Served
 from twisted_beastws.service.authentication import Checkers, Gate
+from twisted_beastws.service.beastws_service import BeastwsService
 from twisted_beastws.service.chat import Chat, HubService
 from twisted_beastws.service.chat_limits import ChatLimits
 from twisted_beastws.service.codec import report_codec
@@ -28,13 +29,12 @@ from twisted_beastws.service.logs import buffer_standard_output, reopen_log_file
 from twisted_beastws.service.metering import Meter
 from twisted_beastws.service.metrics import Metrics
 from twisted_beastws.service.notices import Notices
-from twisted_beastws.service.operated import Operated
 from twisted_beastws.service.options import Options
 from twisted_beastws.service.secrets import ENVIRONMENT
-from twisted_beastws.service.serving import Farewell, Serving
+from twisted_beastws.service.serving import Serving, ShutdownPolicy
 from twisted_beastws.service.site import Site
 from twisted_beastws.service.subprotocol import CHAT_V1, is_entry
-from twisted_beastws.service.summing import Summed
+from twisted_beastws.service.summing import AggregatedMetrics
 from twisted_beastws.service.worker import Share, Supervised
 from twisted_beastws.service.workers import GRACE, Workers
 from twisted_beastws.wire.handshake import is_upgrade
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-ADMIN_FAREWELL = 1.0
+ADMIN_SHUTDOWN = 1.0
 """Seconds after the drain that the last clients of the admin listener have to close."""
 
 
-def makeService(options: Options) -> Operated:
+def makeService(options: Options) -> BeastwsService:
     """The service that parsed ``options`` ask for."""
     from twisted.internet import reactor
 
@@ -83,7 +83,7 @@ def makeService(options: Options) -> Operated:
         serving = _serving_chat(options, hub, tokens)
     else:
         hub = getattr(options.app, "hub", None)
-        serving = Serving(_factory(options, options.app), options.endpoints, [("ws", "/")], options.farewell)
+        serving = Serving(_factory(options, options.app), options.endpoints, [("ws", "/")], options.shutdown_policy)
     # The uvloop reactor has its own.
     serving.descriptors = getattr(reactor, "descriptors", None) or DescriptorWatch(reactor.callLater)
     factory = serving.factory
@@ -118,7 +118,7 @@ def makeService(options: Options) -> Operated:
         if watched:
             answers["metrics"] = partial(_page, metrics)
         helpers.append(Supervised(reactor, options.membership, answers))
-    operated = Operated(reactor, serving, helpers, reloads)
+    operated = BeastwsService(reactor, serving, helpers, reloads)
     if isinstance(options.app, ASGIApplication):
         options.app.call_if_startup_fails(operated.fail)
     refused = getattr(getattr(hub, "backplane", None), "refused", None)
@@ -127,7 +127,7 @@ def makeService(options: Options) -> Operated:
     return operated
 
 
-def _stop_for_good(operated: Operated, options: Options, line: str) -> str:
+def _stop_for_good(operated: BeastwsService, options: Options, line: str) -> str:
     """End the service, and all its processes, with exit status 1: the backplane can never work."""
     if options.membership is not None:
         options.membership.reports.send("failed", line)
@@ -147,7 +147,7 @@ def _page(metrics: Metrics) -> str | None:
         return None
 
 
-def _supervising(reactor: Any, options: Options) -> Operated:
+def _supervising(reactor: Any, options: Options) -> BeastwsService:
     """What opens the sockets, and runs the processes that serve them."""
     log = options.access_log
     workers = Workers(
@@ -175,11 +175,11 @@ def _supervising(reactor: Any, options: Options) -> Operated:
         helpers[:0] = [HubService(hub), control, _serving_api(reactor, options, hub, control)]
         reloads.append(options.api[1].reload)
     if options.admin is not None:
-        summed = Summed(reactor, workers)
+        summed = AggregatedMetrics(reactor, workers)
         # It stops after the workers, so that it can report their end.
         helpers.insert(0, _serving_admin(options, summed, summed.ready))
         reloads.append(options.admin[1].reload)
-    operated = Operated(reactor, serving, helpers, reloads, lambda: workers.signal("TERM"))
+    operated = BeastwsService(reactor, serving, helpers, reloads, lambda: workers.signal("TERM"))
     workers.failed = operated.fail
     return operated
 
@@ -204,10 +204,12 @@ def _twistd_arguments(options: Options) -> list[str]:
     return ["--nodaemon", "--pidfile=", logger, rundir, *reactor, "beastws", *options.arguments]
 
 
-def _serving_admin(options: Options, metrics: Metrics | Summed, ready: Ready) -> Serving:
+def _serving_admin(options: Options, metrics: Metrics | AggregatedMetrics, ready: Ready) -> Serving:
     assert options.admin is not None
     factory = admin_factory(metrics, ready, HostNames(options["admin-host"]))
-    return Serving(factory, [options.admin], [("http", "/metrics")], Farewell(seconds=ADMIN_FAREWELL), option="admin")
+    return Serving(
+        factory, [options.admin], [("http", "/metrics")], ShutdownPolicy(seconds=ADMIN_SHUTDOWN), option="admin"
+    )
 
 
 def _serving_api(reactor: Any, options: Options, hub: Hub, control: Control) -> Serving:
@@ -240,7 +242,7 @@ def _serving_chat(options: Options, hub: Hub, tokens: BearerTokens | None) -> Se
     limits = ChatLimits(options["max-joins-per-address"] or None, options["max-chat-rate"] or None)
     site = Site(path, options["max-message"])
     chat = _factory(options, partial(Chat, hub, path, site, Notices(hub), limits, tokens), (CHAT_V1,))
-    return Serving(chat, options.endpoints, [("http", "/"), ("ws", options["path"])], options.farewell)
+    return Serving(chat, options.endpoints, [("http", "/"), ("ws", options["path"])], options.shutdown_policy)
 
 
 def _factory(

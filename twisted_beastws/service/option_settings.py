@@ -15,7 +15,7 @@ from twisted_beastws.service.access.tokens import rights_of
 from twisted_beastws.service.deflating import read_deflate
 from twisted_beastws.service.option_table import ANY_ORIGIN, FILE_ORIGIN, NULL_ORIGIN
 from twisted_beastws.service.option_values import DRAIN_REASONS
-from twisted_beastws.service.serving import Farewell
+from twisted_beastws.service.serving import ShutdownPolicy
 
 MAX_OPENING = 1000
 """Connections without a WebSocket: with --max-head, this bounds the memory of clients that never open one."""
@@ -102,7 +102,7 @@ class OptionSettings(TwistedOptions):
         )
 
     @property
-    def farewell(self) -> Farewell:
+    def shutdown_policy(self) -> ShutdownPolicy:
         """The close frames of a graceful shutdown."""
         code = self["drain-code"]
-        return Farewell(code, DRAIN_REASONS[code], self["drain-time"])
+        return ShutdownPolicy(code, DRAIN_REASONS[code], self["drain-time"])

@@ -32,7 +32,7 @@ class CannotListen(SystemExit, Exception):
 
 
 @dataclass(frozen=True)
-class Farewell:
+class ShutdownPolicy:
     """How connections are sent home: see `WebSocketServerFactory.drain`."""
 
     code: int = CloseCode.GOING_AWAY
@@ -47,7 +47,7 @@ class Serving(Service):
         factory: a `WebSocketServerFactory`, or another factory with ``connections`` and ``drain``.
         endpoints: each with its string.
         urls: a scheme and a path for each URL that the log shows, such as ``("http", "/")``.
-        farewell: the close frames of the graceful shutdown.
+        shutdown_policy: the close frames of the graceful shutdown.
         option: the option that names the endpoints.
 
     Attributes:
@@ -62,13 +62,13 @@ class Serving(Service):
         factory: Any,
         endpoints: Sequence[tuple[str, IStreamServerEndpoint]],
         urls: Sequence[tuple[str, str]],
-        farewell: Farewell | None = None,
+        shutdown_policy: ShutdownPolicy | None = None,
         option: str = "listen",
     ) -> None:
         self.factory = factory
         self._endpoints = endpoints
         self._urls = urls
-        self._farewell = farewell or Farewell()
+        self._shutdown_policy = shutdown_policy or ShutdownPolicy()
         self._option = option
         self.descriptors: DescriptorWatch | None = None
         self._listening = 0
@@ -109,8 +109,8 @@ class Serving(Service):
                 await self._stop_listening(port)
         if self.factory.connections:
             self.log.info("connections to close: {count}", count=len(self.factory.connections))
-        farewell = self._farewell
-        await self.factory.drain(farewell.code, farewell.reason, seconds=farewell.seconds)
+        shutdown_policy = self._shutdown_policy
+        await self.factory.drain(shutdown_policy.code, shutdown_policy.reason, seconds=shutdown_policy.seconds)
 
     async def _stop_listening(self, port: IListeningPort) -> None:
         if self.descriptors is not None:

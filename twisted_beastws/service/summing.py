@@ -28,7 +28,7 @@ _ONLY_GROW = ("counter", "histogram", "summary")
 """Kinds of metrics that outlive their process: Prometheus takes a smaller value for a restart of the whole service."""
 
 
-class Summed:
+class AggregatedMetrics:
     """The metrics of the processes of ``workers``, which are asked each time, and of their number."""
 
     def __init__(self, reactor: Any, workers: Workers) -> None:

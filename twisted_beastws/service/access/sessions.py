@@ -32,7 +32,7 @@ class Sessions(Service):
     def __init__(self, reactor: Any, now: Callable[[], float] = time.time) -> None:
         self._reactor = reactor
         self._now = now
-        # A connection that ends needs no farewell here, and a request that opens no WebSocket none either.
+        # A connection that ends is forgotten, and so is a request that opens no WebSocket.
         self._expires: WeakKeyDictionary[WebSocketProtocol, float] = WeakKeyDictionary()
         self._timer: Any = None
 

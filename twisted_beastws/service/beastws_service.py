@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from twisted_beastws.service.serving import Serving
 
 
-class Operated(MultiService):
+class BeastwsService(MultiService):
     """The service that twistd runs.
 
     SIGTERM and SIGINT stop the reactor, so that twistd ends with status 0. A second one drops the remaining
