@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import ssl
@@ -67,6 +68,11 @@ class TestService:
                 answers.append(answer(service, tls))
             log = tmp_path / "access.log"
             await_that("the end is told", lambda: " user=ann target=/chat " in log.read_text())
+            # The page shows this name, which its user did not choose.
+            url = f"wss://127.0.0.1:{service.port}/chat?name=other"
+            with connect(url, ssl=tls, subprotocols=["chat.v1+json"]) as client:  # type: ignore[list-item]
+                welcome = json.loads(client.recv(PATIENCE))
+                assert (welcome["name"], welcome["user"]) == ("ann", "ann")
         assert answers == [b"", b"", b"HTTP/1.1 403", b"HTTP/1.1 101"]
         kept_out = re.findall(r"TLS with IPv4Address\(.*\) failed: .*(peer did not .*|certificate .*)", service.log)
         assert kept_out == ["peer did not return a certificate", "certificate verify failed"]
