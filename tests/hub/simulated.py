@@ -524,6 +524,12 @@ class SimulatedLink(RedisCommands):
     def forget(self) -> None:
         pass
 
+    def inbox(self) -> Deferred[list[tuple[str, dict[str, bytes]]]]:
+        return succeed([])
+
+    def remove(self, entry: str) -> Deferred[object]:
+        return succeed(None)
+
     def renew(self) -> Deferred[object]:
         def renew() -> None:
             self.server.write()

@@ -24,7 +24,7 @@ from .stubs import Stub
 COMMANDS = [
     *("eval", "subscribe", "unsubscribe", "publish", "ping", "time", "set", "del", "exists", "expire"),
     *("info", "hexists", "hget", "hgetall", "hmget", "hset", "hdel", "hlen", "hscan", "zadd", "zrange", "zrem"),
-    *("xadd", "xlen", "xrange", "xrevrange", "xtrim"),
+    *("xadd", "xlen", "xrange", "xrevrange", "xtrim", "xdel"),
 ]
 """What a Redis user must be allowed, on keys and channels that begin with the prefix: see docs/hub.md."""
 

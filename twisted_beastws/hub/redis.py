@@ -49,6 +49,7 @@ from twisted_beastws.hub.backplane import (
 )
 from twisted_beastws.hub.redis_answers import Part, Place, Verified
 from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy, Trouble, why_lost
+from twisted_beastws.hub.redis_inbox import Inbox
 from twisted_beastws.hub.redis_interfaces import RedisCommands
 from twisted_beastws.hub.redis_messages import MessageReader, people_of, roster_of
 from twisted_beastws.hub.redis_names import Names
@@ -137,6 +138,7 @@ class RedisBackplane:
         self._messages = MessageReader(self.log)
         self._recovery = Recovery(self)
         self._names = Names(self, self._recovery)
+        self._inbox = Inbox(self)
         self._subscriptions = Subscriptions(self, self._recovery, self._place, self._new_reader)
 
     # Calls of the hub.
@@ -353,9 +355,11 @@ class RedisBackplane:
             return
         if payload:
             self._arrived(reader, self.decode(room, message_id or None, payload), previous, epoch)
-        elif room is None:
+        elif room is None and message_id:
             # Another hub was registered: from now on this hub knows whether a dataset is from before that.
             self._place.note(message_id)
+        elif room is None:
+            self._inbox.read()
         else:
             self.presence_changed(room)
 
@@ -385,6 +389,7 @@ class RedisBackplane:
             self.log.info("the backplane {url} takes messages again", url=self.url)
         listed = self._recovery.list_members(again=lease_expired)
         listed.addCallback(lambda _: self.presence_changed(None))
+        self._inbox.read()
 
     def refuses(self, trouble: Trouble, why: Refused | None = None) -> None:
         """Note that Redis refused a write."""

@@ -113,3 +113,14 @@ def swept_of(answer: list[Any]) -> Swept:
 def page_of(answer: list[Any]) -> Page:
     """The answer of `ROSTER`."""
     return Page(int(answer[0]), int(answer[1]), [name.decode("utf-8", "replace") for name in answer[2]])
+
+
+def inbox_of(answer: list[Any]) -> list[tuple[str, dict[str, bytes]]]:
+    """The entries of the inbox: ids and fields."""
+    return [
+        (
+            entry_id.decode("ascii", "replace"),
+            {name.decode("utf-8", "replace"): value for name, value in zip(fields[::2], fields[1::2], strict=True)},
+        )
+        for entry_id, fields in answer
+    ]

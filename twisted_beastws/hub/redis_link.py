@@ -49,6 +49,9 @@ PROBE = 1.0
 LEASE = 30
 """Seconds after the last of them, after which our members are no longer listed."""
 
+INBOX_STEP = 32
+"""Entries of the inbox in one answer."""
+
 STEP = 200
 """Rooms in one command that keeps names alive."""
 
@@ -210,6 +213,15 @@ class RedisLink:
         leases, self._earlier_leases = self._earlier_leases, []
         if leases:
             self._execute("DEL", *leases).addErrback(_ignored)
+
+    def inbox(self) -> Deferred[list[tuple[str, dict[str, bytes]]]]:
+        """Read the first entries of the inbox: ids and fields."""
+        found = self._execute("XRANGE", self._key("inbox"), "-", "+", "COUNT", INBOX_STEP)
+        return found.addCallback(answers.inbox_of)
+
+    def remove(self, entry: str) -> Deferred[object]:
+        """Remove an entry of the inbox."""
+        return self._execute("XDEL", self._key("inbox"), entry)
 
     def roster(self, room: str, cursor: int, count: int) -> Deferred[Page]:
         """About ``count`` names of the members of all hubs that have given a sign of life, from ``cursor`` on."""
