@@ -20,7 +20,6 @@ from .programs import (
     BIN,
     ENVIRONMENT,
     PATIENCE,
-    answers,
     defined,
     get,
     listings,
@@ -52,15 +51,16 @@ class TestBackground:
 
     def test_a_timer_that_raises_is_logged_and_ends(self, tmp_path: Path) -> None:
         (tmp_path / "ticker.py").write_text(self.timer.replace("now = ", "raise ValueError('broken')\n        now = "))
-        port = free_port()
-        command = printed("twistd -n --pidfile= beastws --app ticker:factory", port)
-        listen = f"--listen=tcp:{port}:interface=127.0.0.1"
-        out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        process = subprocess.Popen([*command, listen], cwd=tmp_path, env=ENVIRONMENT, **out)
-        until(lambda: answers(port))
-        process.terminate()
-        output = process.communicate(timeout=PATIENCE)[0]
-        assert "the ticker stopped" in output and "ValueError: broken" in output and process.returncode == 0
+        listen = f"--listen=tcp:{free_port()}:interface=127.0.0.1"
+        command = printed(f"twistd -n --pidfile= beastws --app ticker:factory {listen}", 0)
+        log = tmp_path / "log"
+        with log.open("w") as output:
+            process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=output, stderr=output)
+        try:
+            until(lambda: "ValueError: broken" in log.read_text() and "the ticker stopped" in log.read_text())
+        finally:
+            process.kill()
+            process.wait()
 
     def test_the_database_is_closed_at_the_end(self, tmp_path: Path) -> None:
         (tmp_path / "query.py").write_text(self.database)
