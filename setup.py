@@ -11,6 +11,17 @@ HERE = Path(__file__).parent
 IMAGES = (".svg", ".png")
 
 
+# The source of each compiled module. A source in Python also serves as it is, so its compiled module has another name;
+# ``_NAME.pxd`` declares the C types of that.
+SOURCES = {
+    "tls._records": "tls/_records.pyx",
+    "wire._reader": "wire/reader.py",
+    "wire._speedups": "wire/_speedups.pyx",
+    "wire._turns": "wire/turns.py",
+    "wire._writer": "wire/writer.py",
+}
+
+
 def extensions() -> list[Extension]:
     """Return the compiled modules, or nothing for the pure wheel (TWISTED_BEASTWS_BUILD_PURE=1)."""
     if os.environ.get("TWISTED_BEASTWS_BUILD_PURE", "0") not in ("", "0"):
@@ -20,14 +31,15 @@ def extensions() -> list[Extension]:
     except ImportError:
         return []
     compiled = [
-        Extension(f"twisted_beastws.{module}", [f"twisted_beastws/{module.replace('.', '/')}.pyx"])
-        for module in ("wire._speedups", "tls._records")
+        Extension(f"twisted_beastws.{module}", [f"twisted_beastws/{source}"]) for module, source in SOURCES.items()
     ]
     if sys.platform == "linux" and "CFLAGS" not in os.environ:
         for extension in compiled:
             # Without symbols and debugging information the extension has a seventh of the size.
             extension.extra_compile_args, extension.extra_link_args = ["-g0"], ["-Wl,--strip-all"]
-    built: list[Extension] = cythonize(compiled, build_dir="build")
+    # Annotations are for mypy: where they say ``int``, an IntEnum may come.
+    directives = {"language_level": 3, "annotation_typing": False}
+    built: list[Extension] = cythonize(compiled, build_dir="build", compiler_directives=directives)
     for extension in built:
         # Without them the pure Python codec and Twisted's own TLS serve. cythonize() loses an "optional" given above.
         extension.optional = True
@@ -62,7 +74,7 @@ setup(
         "twisted_beastws.service": ["*.html"],
         "twisted_beastws.service.api": ["*.json"],
         "twisted_beastws.tls": ["*.pyx", "*.pyi"],
-        "twisted_beastws.wire": ["*.pyx", "*.pyi"],
+        "twisted_beastws.wire": ["*.pxd", "*.pyx", "*.pyi"],
     },
     ext_modules=extensions(),
     long_description=readme(),

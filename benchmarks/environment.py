@@ -73,6 +73,6 @@ def _digest() -> str:
     for name in SOURCES:
         source = ROOT / name
         for path in sorted(source.rglob("*.*")) if source.is_dir() else [source]:
-            if path.suffix in (".py", ".pyx", ".toml", ".html"):
+            if path.suffix in (".py", ".pyx", ".pxd", ".toml", ".html"):
                 digest.update(path.read_bytes())
     return digest.hexdigest()

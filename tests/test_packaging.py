@@ -131,7 +131,8 @@ def files_below(folder: Path, *names: str) -> set[str]:
 def test_the_wheel_holds_every_file_of_the_package_and_no_other(source: Path, wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     compiled = sorted(name.partition(".")[::2] for name in names - files_below(source, "twisted_beastws", "twisted"))
-    assert [module for module, _ in compiled] == ["twisted_beastws/tls/_records", "twisted_beastws/wire/_speedups"]
+    modules = ["tls/_records", "wire/_reader", "wire/_speedups", "wire/_turns", "wire/_writer"]
+    assert [module for module, _ in compiled] == [f"twisted_beastws/{module}" for module in modules]
     assert all(suffix.endswith("so") for _, suffix in compiled)
     assert files_below(source, "twisted_beastws", "twisted") < names
     assert {"twisted_beastws/py.typed", "twisted/plugins/twisted_beastws.py"} <= names
@@ -154,8 +155,10 @@ def test_a_pure_wheel_fits_every_platform(source: Path, tmp_path: Path) -> None:
 
 
 def test_the_extension_does_not_claim_to_be_safe_without_the_gil() -> None:
-    """No test runs it under threads without the GIL, so Python turns the GIL on when it imports the extension."""
-    assert "freethreading_compatible" not in (CHECKOUT / "twisted_beastws" / "wire" / "_speedups.pyx").read_text()
+    """No test runs it under threads without the GIL, so Python turns the GIL on when it imports the extensions."""
+    wire = CHECKOUT / "twisted_beastws" / "wire"
+    for source in ("_speedups.pyx", "reader.py", "writer.py", "turns.py"):
+        assert "freethreading_compatible" not in (wire / source).read_text()
 
 
 def test_the_sdist_holds_what_is_needed_to_test_it(source: Path, sdist: Path) -> None:

@@ -1,4 +1,4 @@
-"""The other end of the wire: writes, reads and judges frames octet by octet, by RFC 6455 alone and none of our code."""
+"""The other end of the wire: writes, reads and judges frames byte by byte, by RFC 6455 alone and without our code."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def encode(frame: Frame, key: bytes | None, form: int | None = None, length: int
 
 
 def to(server: bool, *frames: Frame | tuple[Any, ...]) -> bytes:
-    """What a peer sends to a server or a client."""
+    """Return the bytes of frames that a peer sends to a server or a client."""
     return b"".join(encode(Frame(*frame), KEY if server else None) for frame in frames)
 
 
 def decode(wire: bytes, masked: bool) -> list[Frame]:
-    """The frames that ``wire`` consists of; every one must be whole, in its shortest form and masked as told."""
+    """The frames in ``wire``; every one must be whole, in its shortest form and masked as ``masked`` says."""
     frames = []
     while wire:
         size = wire[1] & 0x7F
@@ -83,7 +83,7 @@ def octets(wire: bytes) -> list[bytes]:
     return cut(wire, range(len(wire)))
 
 
-# RFC 3629 §4: the first octet's range, then those of the others.
+# RFC 3629 §4: the first byte's range, then those of the others.
 _TAIL = (0x80, 0xBF)
 _UTF8 = [
     [(0x00, 0x7F)],
@@ -130,8 +130,8 @@ class Recorder:
 
     events: ``("text", text)``, ``("binary", data)``, ``("piece", data, opcode, final)``, ``("ping", payload)``,
         ``("pong", payload)``, ``("returned", value)``, ``("raised", exception)``, ``("ended",)``.
-    writes: what the sink got: data frames with 0, control frames with their opcode.
-    react: called with this and each event that a hook is told; what it returns or raises, the hook does.
+    writes: the writes to the sink: data frames with 0, control frames with their opcode.
+    react: called with this recorder and each event of a hook; the hook returns its result, or raises its exception.
     fails: as `WebSocketProtocol` does, a hook that raised fails the session with 1011.
     turns: how many turns of the reactor the session asked for; `feed` gives them.
     tick: seconds that pass whenever the session asks for the time.
@@ -260,14 +260,14 @@ class Recorder:
 
     @property
     def outcome(self) -> tuple[Any, ...]:
-        """All that must be the same however the octets were cut."""
+        """All results that must be the same for any cutting of the bytes."""
         reason = self.session.closing.reason()
         closes = (reason.code, reason.reason, reason.clean, reason.began, reason.sent, reason.received)
         return self.events, self.sent, self.error, closes, self.session.ended
 
 
 class Verdict(NamedTuple):
-    """What must come of received octets: events, frames sent, and any one of ``errors`` if there are some."""
+    """The required results of received bytes: events, frames sent, and any one of ``errors`` if there are some."""
 
     events: list[Event]
     sent: list[Frame]
@@ -278,7 +278,7 @@ _CODES_NOT_SENT = (1004, 1005, 1006)
 
 
 def judge(wire: bytes, server: bool, limits: Limits, text: bool = True, binary: bool = True) -> Verdict:
-    """What a session must make of ``wire``: the rules of RFC 6455 one by one, with all octets at hand."""
+    """Return the required results of ``wire`` by the rules of RFC 6455, one by one, with all bytes at hand."""
     events: list[Event] = []
     sent: list[Frame] = []
     opcode, message, frames = 0, b"", 0

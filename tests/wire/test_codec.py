@@ -1,4 +1,4 @@
-"""The compiled codec and the pure Python one: which is in use, and that both do the same with the same octets."""
+"""The compiled codec and the pure Python one: which is in use, and that both do the same with the same bytes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import twisted_beastws
+from twisted_beastws.errors import BadFramePayload
 from twisted_beastws.options import Limits
-from twisted_beastws.wire import codec, frames
+from twisted_beastws.wire import codec, frames, raw
 
 from . import peer
 
@@ -96,6 +97,51 @@ class TestSameResults:
 
         assert _speedups.encode_frame(first, payload, key) == frames.encode_frame(first, payload, key)
 
+    @given(st.text(max_size=300), st.sampled_from([None, KEY]))
+    def test_of_payloads_that_are_text(self, codecs: list[codec.Codec], text: str, key: bytes | None) -> None:
+        from twisted_beastws.wire import _speedups
+
+        frames_made = []
+        for module in (raw, _speedups):
+            payload = module.text_payload(text)
+            frame = module.encode_frame(0x81, payload, key)
+            assert module.payload_size(payload) == len(module.payload_bytes(payload)) == len(text.encode())
+            target = bytearray(400 * 4)
+            module.put_frame(target, 3, 0x81, payload, key)
+            assert module.copy_start(target, 3 + len(frame)) == bytes(3) + frame
+            frames_made.append(frame)
+        assert frames_made[0] == frames_made[1]
+
+    @given(st.binary(max_size=60), st.integers(0, 20), st.booleans())
+    def test_of_received_payloads(self, codecs: list[codec.Codec], payload: bytes, start: int, masked: bool) -> None:
+        from twisted_beastws.wire import _speedups
+
+        data = bytes(start) + KEY + payload
+        key_at, key = (start, KEY) if masked else (-1, None)
+
+        def taken(module: Any) -> list[Any]:
+            values = [module.take_bytes(data, start + 4, len(payload), key_at)]
+            values.append(module.take_part(data, start + 4, len(payload), key))
+            values.append(module.read_length(data, start, start + 4))
+            try:
+                values.append(module.take_text(data, start + 4, len(payload), key_at))
+            except BadFramePayload:
+                values.append("not UTF-8")
+            return values
+
+        assert taken(raw) == taken(_speedups)
+
+    def test_no_byte_outside_the_chunk_is_read(self, codecs: list[codec.Codec]) -> None:
+        from twisted_beastws.wire import _speedups
+
+        for start, size, key_at in ((0, 5, -1), (3, 2, -1), (-1, 1, -1), (0, -1, -1), (0, 1, 1), (5, 0, -1)):
+            with pytest.raises(ValueError, match="not in the chunk"):
+                _speedups.take_bytes(b"four", start, size, key_at)
+        with pytest.raises(RuntimeError, match="no room"):
+            _speedups.put_frame(bytearray(8), 4, 0x81, "abc", None)
+        with pytest.raises(RuntimeError, match="no room"):
+            _speedups.put_frame(bytearray(8), 0, 0x81, "abc", KEY)
+
     @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 125, 126, 65535, 65536, 100001])
     def test_of_sizes(self, codecs: list[codec.Codec], size: int) -> None:
         from twisted_beastws.wire import _speedups
@@ -108,7 +154,7 @@ class TestSameResults:
         from twisted_beastws.wire import _speedups
 
         for key in (b"", b"abc", b"abcde"):
-            with pytest.raises(ValueError, match="four octets"):
+            with pytest.raises(ValueError, match="four bytes"):
                 _speedups.encode_frame(0x82, b"x", key)
 
 
@@ -121,7 +167,7 @@ class TestChoice:
         if value is not None:
             environment[codec.PURE_VARIABLE] = value
         asked = "import twisted_beastws; print(twisted_beastws.ACCELERATED)"
-        # Elsewhere than in the checkout, whose package would stand before the one that is installed.
+        # In another directory: in the checkout, its package would come before the installed one.
         told = subprocess.run(
             [sys.executable, "-c", asked], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, timeout=60
         )

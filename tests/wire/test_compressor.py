@@ -76,7 +76,7 @@ def test_what_all_share_is_as_one_of_its_own(isal, level, bits, mem_level, messa
 
 
 class Meddled:
-    """A compressor in whose use ``meddle`` is called, between the message and the flush."""
+    """A compressor that calls ``meddle`` between the message and the flush."""
 
     def __init__(self, meddle):
         self.made = new_compressor(6, 15, 8)

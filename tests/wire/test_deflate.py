@@ -41,18 +41,18 @@ TAIL = b"\0\0\xff\xff"
 
 HELLO = bytes.fromhex("ca48cdc9c90700")
 HELLO_AGAIN = bytes.fromhex("ca00110000")
-# RFC 7692 §7.2.3.4: "Hello" in a block that is its stream's last, and an octet behind it.
+# RFC 7692 §7.2.3.4: "Hello" in the last block of its stream, and a byte after it.
 HELLO_FINAL = bytes.fromhex("f348cdc9c9070000")
 
 
 def deflated(*messages: bytes, bits: int = 15, level: int = 9) -> list[bytes]:
-    """What a peer sends for ``messages``, each with what the ones before it left."""
+    """Return the payloads that a peer sends for ``messages``, compressed with context takeover."""
     compressor = zlib.compressobj(level, zlib.DEFLATED, -bits)
     return [(compressor.compress(each) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4] or b"\0" for each in messages]
 
 
 def noise(size: int) -> bytes:
-    """Octets that cannot be compressed, always the same."""
+    """Bytes that cannot be compressed, always the same."""
     return random.Random(size).randbytes(size)
 
 
@@ -66,7 +66,7 @@ def bomb(size: int) -> bytes:
 
 
 def agree(options: Deflate = DEFAULTS) -> Negotiated:
-    """What a client and a server that both have ``options`` come to."""
+    """Return the agreement of a client and a server that both have ``options``."""
     agreed = accept_offer([offer(options).encode()], options)
     assert agreed is not None
     return agreed
@@ -77,7 +77,7 @@ def codec(options: Deflate = DEFAULTS, server: bool = True) -> PerMessageDeflate
 
 
 def inflate(codec: PerMessageDeflate, *parts: bytes, room: int = 1 << 62) -> bytes:
-    """A message in parts; checks that its end is told once, and no piece is larger than allowed."""
+    """A message in parts; checks that its end is reported once, and no piece is larger than allowed."""
     message = b""
     ends: list[bool] = []
     for at, part in enumerate(parts):
@@ -211,7 +211,7 @@ ALONE = "server_no_context_takeover; client_no_context_takeover"
 S9, S10, S12 = (f"server_max_window_bits={bits}" for bits in (9, 10, 12))
 C9, C10, C15 = (f"client_max_window_bits={bits}" for bits in (9, 10, 15))
 
-# What is answered by each of SERVERS, None for nothing; "" is the name alone.
+# The answer of each of SERVERS, None for no answer; "" is the name alone.
 C8 = "client_max_window_bits=8"
 SAME_AS_BEAST: dict[str, tuple[str | None, ...]] = {
     "permessage-deflate": ("", S10, None, None, ALONE),
@@ -260,7 +260,7 @@ OTHER_THAN_BEAST: dict[str, tuple[str | None, ...]] = {
     # zlib inflates it, which Beast declines.
     "permessage-deflate; client_max_window_bits=8": (C8, f"{S10}; {C8}", C8, f"{S9}; {C8}", f"{ALONE}; {C8}"),
     "permessage-deflate; server_max_window_bits=8; client_max_window_bits=8": (None,) * 5,
-    # RFC 7692 §7.1.2.1: what is asked for is answered. Beast answers with less than 15 only.
+    # RFC 7692 §7.1.2.1: a requested parameter is answered. Beast answers with less than 15 only.
     "permessage-deflate; server_max_window_bits=15": (
         "server_max_window_bits=15",
         S10,
@@ -361,7 +361,7 @@ class TestClient:
             ("permessage-deflate; server_max_window_bits=8", DEFAULTS, (8, 15, False, False)),
             (f"permessage-deflate; {ALONE}", DEFAULTS, (15, 15, True, True)),
             ("permessage-deflate; client_max_window_bits=9", Deflate(client_max_window_bits=11), (15, 9, False, False)),
-            # What a client asks of itself it does, unanswered.
+            # A client keeps to a limit that it offers for itself, even without an answer.
             ("permessage-deflate", Deflate(15, 11, False, True), (15, 11, False, True)),
             ("permessage-deflate; server_max_window_bits=9", Deflate(10), (9, 15, False, False)),
             (
@@ -397,7 +397,7 @@ class TestClient:
             ("permessage-deflate, permessage-deflate", DEFAULTS),
             ("permessage-deflate, x-foo", DEFAULTS),
             ("permessage-deflate;", DEFAULTS),
-            # Not what was offered.
+            # These answers do not fit the offer.
             ("permessage-deflate", None),
             ("x-foo", None),
             ("permessage-deflate", Deflate(server_no_context_takeover=True)),
@@ -510,13 +510,13 @@ class TestInflating:
         [
             (HELLO, b"hello"),
             (HELLO_FINAL, b"Hello"),
-            # Sent without the octet of RFC 7692 §7.2.3.4.
+            # Sent without the byte of RFC 7692 §7.2.3.4.
             (HELLO_FINAL[:-1], b"Hello"),
             # RFC 7692 §7.2.3.3, §7.2.3.5.
             (bytes.fromhex("000500faff48656c6c6f00"), b"Hello"),
             (bytes.fromhex("f248050000 00ffffcac9c90700"), b"Hello"),
             (b"\0", b""),
-            # As Beast, of what is no DEFLATE data.
+            # As Beast for bytes that are no DEFLATE data.
             (b"", b""),
         ],
     )
@@ -734,7 +734,7 @@ FRAMES_RECEIVED: dict[str, tuple[list[Frame], list[Event], type[Exception] | Non
 class TestReceiving:
     @pytest.mark.parametrize("name", FRAMES_RECEIVED)
     def test_frames(self, name: str, server: bool) -> None:
-        """Beast's table, with a limit of 16 octets; in one chunk and octet by octet."""
+        """Beast's table, with a limit of 16 bytes; in one chunk and byte by byte."""
         frames, events, error, sent = FRAMES_RECEIVED[name]
         if error is not None:
             events = [*events, ("ended",)]
@@ -847,7 +847,7 @@ class TestStreaming:
         assert recorder.events == [("piece", b"", TEXT, True)] * 2
 
     def test_a_pause_holds_what_is_left_of_a_part(self, server: bool) -> None:
-        """No piece is delivered while paused, nothing behind it either; control frames' answers leave meanwhile."""
+        """No piece and no later message is delivered while paused; control frames' answers leave meanwhile."""
 
         def pause(recorder: peer.Recorder, event: Event) -> None:
             if event[0] == "piece":
@@ -950,7 +950,7 @@ class TestSending:
         for text in ("", "hello", "hello"):
             recorder.session.sender.send_text(text)
         assert recorder.sent == [compressed(b"\0"), compressed(HELLO), compressed(HELLO_AGAIN)]
-        # Beast cuts what it compresses at its write buffer's size; here a message is a frame.
+        # Beast cuts its compressed bytes at its write buffer's size; here a message is a frame.
         data = noise(300)
         recorder = self.send(server)
         recorder.session.sender.send_binary(data)
@@ -968,7 +968,7 @@ class TestSending:
         recorder = self.send(server, Deflate(threshold=5))
         for text in ("hell", "hello"):
             recorder.session.sender.send_text(text)
-        # Octets count, not characters.
+        # The threshold counts bytes, not characters.
         recorder.session.sender.send_text("€€")
         recorder.session.sender.send_binary(b"hell")
         assert [(frame.rsv, frame.opcode) for frame in recorder.sent] == [(0, TEXT), (4, TEXT), (4, TEXT), (0, BINARY)]
@@ -1114,7 +1114,7 @@ class TestStreamingOut:
         recorder.admits_part = admit  # type: ignore[method-assign]
         recorder.session.sender.write_part(second)
         recorder.admits_part = refuse  # type: ignore[method-assign]
-        # What zlib holds back is not refused: the message would be lost.
+        # A part that zlib holds back is not refused: the message would be lost.
         recorder.session.sender.end_message()
         receiver = Recorder(not server).receive(*recorder.sent)
         assert receiver.events == [("binary", first + second)]
@@ -1141,7 +1141,7 @@ class TestStreamingOut:
     # Gathered, written alone, and in fragments.
     @pytest.mark.parametrize("size", [10, 100_000, 1 << 19])
     def test_a_message_sent_while_another_is_written(self, size: int, server: bool) -> None:
-        """It refers to the other, and goes behind it."""
+        """It refers to the other message, and leaves after it."""
         messages = [noise(size), b"gathered", noise(size + 1), noise(size + 1)[-1000:], noise(size) + b"last"]
 
         class Reentrant(Recorder):
@@ -1217,8 +1217,8 @@ def cut_into_frames(frame: Frame, places: list[float], pings: bool) -> list[Fram
 def test_both_roles_any_operations_any_chunks(
     server: bool, options: Deflate, operations: list[tuple[Any, ...]], data: st.DataObject
 ) -> None:
-    """Whole and fragmented, compressed or not, control frames anywhere: the other end gets what was sent, in order,
-    however the octets are cut."""
+    """Whole and fragmented, compressed or not, control frames anywhere: the other end gets the messages, in order,
+    for any cutting of the bytes."""
     sender = Recorder(server, options=options)
     frames: list[Frame] = []
     expected: list[Event] = []

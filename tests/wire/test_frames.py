@@ -50,7 +50,7 @@ from .peer import (
     xor,
 )
 
-# RFC 6455 §5.2: the octets of the length, each form at its ends.
+# RFC 6455 §5.2: the bytes of the length, each form at its ends.
 LENGTHS = {
     0: "00",
     1: "01",
@@ -68,7 +68,7 @@ UNLIMITED = Limits(max_message_size=None, max_fragments=None)
 
 
 def pattern(size: int) -> bytes:
-    """Octets that show it when one of them is elsewhere."""
+    """Bytes that show if one of them is in another place."""
     return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
@@ -154,7 +154,7 @@ class TestMaskKeys:
 
 
 class TestSend:
-    """What one role sends, the reference decoder reads; `TestGather` has how it leaves."""
+    """The reference decoder reads the frames of each role; `TestGather` tests the writes."""
 
     @pytest.mark.parametrize("size", LENGTHS)
     def test_binary(self, server, size):
@@ -191,7 +191,7 @@ class TestSend:
 
 
 class TestGather:
-    """What hooks send during a chunk leaves in one write."""
+    """Messages that hooks send during a chunk leave in one write."""
 
     @staticmethod
     def echo(recorder: Recorder, event: Event) -> None:
@@ -336,7 +336,7 @@ class TestGather:
             self.echo(recorder, event)
             counts.append(len(recorder.writes))
 
-        # Headers: 4 octets from a server, 8 from a client.
+        # Headers: 4 bytes from a server, 8 from a client.
         size = GATHER_LIMIT // 4 - (4 if server else 8)
         recorder = Recorder(server, react=react)
         recorder.receive(*[(BINARY, pattern(size))] * 3, (BINARY, pattern(size - 1)), (BINARY, b""), (BINARY, b""))
@@ -455,7 +455,7 @@ class TestReceive:
         recorder = Recorder(server)
         asked = recorder.times_asked
         recorder.receive(*[(TEXT, b"")] * 321)
-        # Before, behind, and between: after the 1st frame, the 5th, the 21st and each 16th from there.
+        # Before, after, and between: after the 1st frame, the 5th, the 21st and each 16th from there.
         assert recorder.times_asked == asked + 2 + 2 + (321 - 5) // 16
 
     def test_a_part_of_a_frame_counts_as_received(self, server):
@@ -563,7 +563,7 @@ CLOSE_SENT = {1002: "88 02 03 ea", 1007: "88 02 03 ef", 1009: "88 02 03 f1"}
 
 
 class TestFaults:
-    """A broken rule fails the connection: the peer is told why by a close frame, and nothing more is read."""
+    """A broken rule fails the connection: a close frame gives the reason, and nothing more is read."""
 
     @pytest.mark.parametrize("name", FAULTS)
     @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
@@ -610,7 +610,7 @@ class TestFaults:
         assert recorder.error is errors.MessageTooBig
 
 
-# Each continues what is right so far; the last octet is the one that cannot be.
+# Each text is right up to its last byte.
 BAD_TEXTS = """
 80 bf c0 c1 f5 f8 fe ff 4180 c241 c2c2 c2ff e041 e080 e09f e0a041 e0a0ff e18041 ed41 eda0 edbf ed9f41 ed80c0 ee80ee f041
 f08f f080 f09041 f0908041 f0908080ff f180e2 f18080f0 f490 f4bf f48f41 f48fbf41 c3a9e282acff
@@ -619,7 +619,7 @@ BAD_TEXTS = [bytes.fromhex(text) for text in BAD_TEXTS.split()]
 
 
 class TestFailFast:
-    """RFC 6455 §8.1, at the first octet that no UTF-8 has there."""
+    """RFC 6455 §8.1, at the first byte that no UTF-8 has there."""
 
     @pytest.mark.parametrize("text", BAD_TEXTS, ids=bytes.hex)
     def test_the_texts_are_bad_in_their_last_octet(self, text):
@@ -671,7 +671,7 @@ class TestFailFast:
         assert bad is not None or recorder.events == [("text", text.decode())]
 
     def test_every_character_byte_by_byte(self):
-        """Each first and last of a row of the table, and what stands beside them."""
+        """Each first and last of a row of the table, and their neighbours."""
         text = "\0\x7f\x80\u07ff\u0800\u0fff\u1000\ud7ff\ue000\uffff\U00010000\U0003ffff\U00040000\U0010ffff"
         assert Recorder().feed(*octets(to(True, (TEXT, text.encode())))).events == [("text", text)]
 
@@ -746,7 +746,7 @@ def odd_frames(draw: st.DrawFn, server: bool) -> bytes:
 
 @st.composite
 def streams(draw: st.DrawFn, server: bool) -> bytes:
-    """Octets in all degrees of right: valid, changed somewhere, odd, and noise."""
+    """Bytes of all degrees of right: valid, changed somewhere, odd, and noise."""
     wire = draw(
         valid_streams(server)
         | st.builds(
@@ -783,7 +783,7 @@ STEPS = st.sampled_from(["", "", "send", "pause", "stop", "close", "raise", "fai
 
 
 class TestAnyChunking:
-    """However the same octets are cut into chunks, the same comes of them."""
+    """Any cutting of the same bytes into chunks has the same results."""
 
     @settings(deadline=None, max_examples=150)
     @given(st.data(), ROLES, LIMITS, TICKS, st.booleans(), st.booleans(), st.booleans())
@@ -853,7 +853,7 @@ class TestAnyChunking:
 def gather_pieces(events: list[Event], error: type[BaseException] | None) -> list[Event]:
     """Streamed messages in one piece each: only the pieces may depend on the chunks.
 
-    Of a text that fails as it arrives, what comes before the bad octet is delivered or not.
+    If a text fails as it arrives, the part before the bad byte is delivered or not.
     """
     gathered: list[Event] = []
     for event in events:
@@ -962,7 +962,7 @@ def slices(wire: bytes, size: int) -> list[bytes]:
 
 
 class TestLinearCost:
-    """Ten times the octets are ten times the work, however they come: quadratic cost would be far beyond each bound."""
+    """Ten times the bytes are ten times the work for any chunks: quadratic cost would be far above each bound."""
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
     def test_20000_fragments(self, opcode):

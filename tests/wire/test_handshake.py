@@ -45,7 +45,7 @@ FIELDS = {
 
 
 def head(start: str = "GET / HTTP/1.1", more: tuple[str, ...] = (), **changes: str | None) -> bytes:
-    """A good request: ``changes`` sets or, with None, leaves out a field; ``more`` is lines behind it."""
+    """A good request: ``changes`` sets or, with None, leaves out a field; ``more`` is lines after it."""
     fields: dict[str, str | None] = dict(FIELDS)
     for name, value in changes.items():
         fields[name.replace("_", "-")] = value
@@ -54,7 +54,7 @@ def head(start: str = "GET / HTTP/1.1", more: tuple[str, ...] = (), **changes: s
 
 
 def answer(wire: bytes, origins: Origins | None = None) -> tuple[type[HandshakeError] | None, bytes]:
-    """What a server makes of a head: the error, and the answer's octets without its Server field."""
+    """Return a server's result for a head: the error, and the answer's bytes without its Server field."""
     request = None
     error = None
     try:
@@ -152,7 +152,7 @@ REFUSED: dict[str, tuple[bytes, type[HandshakeError], bytes]] = {
     "no Connection": (head(Connection=None), errors.NoConnection, bad(CONNECTION)),
     "Connection: keep-alive": (head(Connection="keep-alive"), errors.NoConnectionUpgrade, bad(TOKEN)),
     "Connection: upgraded": (head(Connection="upgraded"), errors.NoConnectionUpgrade, bad(TOKEN)),
-    # RFC 9110 §15.5.22: what asks for no WebSocket is told to.
+    # RFC 9110 §15.5.22: the answer to another request names the protocol.
     "Connection: close": (head(Connection="close"), errors.NoConnectionUpgrade, bad(TOKEN, close=True)),
     "no Upgrade": (
         head(Upgrade=None),

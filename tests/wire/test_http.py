@@ -467,7 +467,7 @@ def chunked(data: bytes, cuts: list[int]) -> list[bytes]:
 def run(
     chunks: list[bytes], max_size: int = 200, max_lines: int = 8, max_empty_lines: int = 0
 ) -> tuple[list[bytes], object]:
-    """The heads that come out, and what ended it: the rest, or the error."""
+    """Return the heads, and the end: the remaining bytes, or the error."""
     buffer = HeadBuffer(max_size, max_lines, "request", max_empty_lines)
     heads: list[bytes] = []
     for chunk in chunks:
@@ -662,7 +662,7 @@ class TestHeadBuffer:
                 assert taken == head
             return best
 
-        # 16 times the octets: 16 times the time if linear, 256 times if not.
+        # 16 times the bytes: 16 times the time if linear, 256 times if not.
         assert cost(1 << 18) < 80 * cost(1 << 14)
 
 

@@ -1,5 +1,5 @@
-"""A client and a server that speak with each other: whatever they do, and however their octets are cut, both tell the
-same story."""
+"""A client and a server that speak with each other: for any actions and any cutting of their bytes, both have the
+same view."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ SMILES = "a\u00e4\u20ac\U0001f600"
 
 
 def made(kind: str, size: int) -> str | bytes:
-    """A message of so many octets, or nearly so. Two of a kind have a beginning in common."""
+    """A message of so many bytes, or nearly so. Two of a kind have a beginning in common."""
     return SMILES * (size // 10) if kind == "text" else NOISE[:size] if kind == "noise" else bytes(size)
 
 
 class End(peer.Recorder):
-    """One end, which writes into a queue that the other is fed from, and keeps what the other is to be told.
+    """One end, which writes into the queue of the other, and keeps the events that the other must have.
 
     room: of the sink: it is empty; something waits in it; it takes no more data frames, and a message is dropped.
     """
@@ -97,7 +97,7 @@ class End(peer.Recorder):
     def has(self, room: str) -> None:
         self.room, self.free = room, room == FREE
 
-    # What it does.
+    # Its actions.
 
     @property
     def over(self) -> bool:
@@ -182,7 +182,7 @@ class End(peer.Recorder):
         self.end(30)
 
     def lose(self, at: int) -> None:
-        """Say what the sink drops, and what would refer to it."""
+        """Return the messages that the sink drops, and those that refer to them."""
         for room in (FULL, FREE):
             self.has(room)
             self.say(NOISE[at : at + 100])
@@ -240,13 +240,13 @@ class End(peer.Recorder):
             raise RuntimeError("as told")
 
     def take(self, size: int) -> None:
-        """Be fed what the other wrote, ``size`` octets at most."""
+        """Read at most ``size`` bytes that the other end wrote."""
         queue = self.other.queue
         chunk = bytes(queue[:size])
         del queue[:size]
         self.feed(chunk)
 
-    # What it was told.
+    # Its events.
 
     @property
     def told(self) -> list[Event]:
@@ -263,11 +263,11 @@ class End(peer.Recorder):
         return whole
 
     def check_told(self, said: list[Event]) -> bool:
-        """Whether it was told all that the other said; fails if it was told anything else."""
+        """Return whether it has all events of the other; fail if it has others."""
         told = [event for event in self.told if event[0] != "raised"]
         open_for = min(told.index(event) if event in told else len(told) for event in (CLOSING, ENDED))
         assert told[:open_for] == said[:open_for]
-        # RFC 6455 §1.4: behind its close frame no message is delivered; pings and pongs are.
+        # RFC 6455 §1.4: after its close frame no message is delivered; pings and pongs are.
         controls = [event for event in said[open_for:] if event[0] in ("ping", "pong")]
         rest = [event for event in told[open_for:] if event != CLOSING]
         if ENDED in rest:
@@ -321,12 +321,12 @@ ACTIONS = st.one_of(
     st.tuples(st.just("lose"), st.integers(0, 100_000)),
     st.tuples(st.just("say"), st.text(max_size=20) | st.binary(max_size=20)),
 )
-# How many octets the one, the other, the one... is then fed.
+# How many bytes each end in turn is then fed.
 DELIVERIES = st.lists(st.sampled_from([0, 1, 2, 7, 20, 100, 5000, 65_536, 1 << 30]), max_size=6)
 
 
 class Joined(RuleBasedStateMachine):
-    """Two sessions and the octets between them."""
+    """Two sessions and the bytes between them."""
 
     on: Codec
     server: End
@@ -428,7 +428,7 @@ class Joined(RuleBasedStateMachine):
                 assert end.session.closing.clean
 
     def deliver_all(self) -> None:
-        # A hook may pause, and what it answers is answered once at most.
+        # A hook may pause, and its answer is answered once at most.
         for _ in range(1000):
             if not any(end.queue or end.session.paused for end in self.both):
                 return

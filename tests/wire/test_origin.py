@@ -154,7 +154,7 @@ class TestCheck:
                     check_origin(asking(other), Origins(**{name: True}))
 
 
-# What a caller may write, what is said of it, and what to write instead.
+# Values that a caller may give, the error for each, and the form that the error names.
 NEVER = {
     "https://*.example.com": ("patterns are not matched, so name each site", None),
     "https://bücher.example": ("browsers send a host's name in ASCII", "https://xn--bcher-kva.example"),
@@ -325,7 +325,7 @@ class TestRefusal:
 
 
 class TestOverTLS:
-    """Anybody on the way can write a page that came in clear; TLS that ends here knows that it is encrypted."""
+    """An attacker on the way can write a page that is sent in clear; TLS that ends here is known to be encrypted."""
 
     @pytest.mark.parametrize("origin", ["http://site.example", "http://site.example:80", "ws://site.example"])
     def test_a_page_in_clear_is_another_site(self, origin: str) -> None:

@@ -1,4 +1,4 @@
-"""Token buckets, and what a peer may send a second."""
+"""Tests of token buckets, and of the rates of a peer."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Slow(WebSocketProtocol):
 
 
 def closed_with(octets: bytes) -> int | None:
-    """The code of the close frame at the end of what was sent."""
+    """The code of the close frame at the end of the sent bytes."""
     at = octets.rfind(b"\x88")
     return None if at < 0 else int.from_bytes(octets[at + 2 : at + 4], "big")
 

@@ -1,4 +1,4 @@
-"""Tests of `twisted_beastws.wire.session`: what a connection makes of frames, and how it ends."""
+"""Tests of `twisted_beastws.wire.session`: messages, control frames, and how a connection ends."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ class TestHooks:
 
     @pytest.mark.parametrize("kind", [TEXT, BINARY, PING, PONG])
     def test_a_close_in_a_hook(self, server, kind):
-        """Messages behind it in the chunk are thrown away, pings are not answered, the peer's close is found."""
+        """Messages after it in the chunk are thrown away, pings are not answered, the peer's close is found."""
 
         def react(recorder: Recorder, event: Event) -> None:
             recorder.session.close(1001, "enough")
@@ -374,7 +374,7 @@ class TestPause:
         assert recorder.receive((TEXT, b"1"), (CLOSE, NORMAL)).events == [ENDED]
 
     def test_a_failure_forgets_what_waits(self, server):
-        """The error is the one that failed the session, whatever is found in what waited."""
+        """The error is the one that failed the session, not a fault in the bytes that waited."""
         error = TimeoutError("silence")
         recorder = Recorder(server)
         recorder.session.pause()
@@ -455,7 +455,7 @@ class TestStreaming:
 
 
 def split_in(count: int, size: int) -> list[tuple[Any, ...]]:
-    """A binary message of ``size`` octets in ``count`` frames."""
+    """A binary message of ``size`` bytes in ``count`` frames."""
     part = size // count
     parts = [part] * (count - 1) + [size - part * (count - 1)]
     return [(CONTINUATION if n else BINARY, b"x" * size, n == count - 1) for n, size in enumerate(parts)]
@@ -663,7 +663,7 @@ class TestPeerCloses:
         assert_sends_nothing(recorder, reason)
 
     def test_a_hook_that_sends_behind_it(self, server):
-        """What comes in one chunk before the close can still be answered."""
+        """Messages before the close in one chunk can still be answered."""
         recorder = Recorder(server, react=lambda recorder, event: recorder.session.sender.send_text("answer"))
         recorder.receive((TEXT, b"1"), (CLOSE, NORMAL))
         assert recorder.sent == [Frame(TEXT, b"answer"), closed(1000)]
@@ -702,7 +702,7 @@ class TestWeClose:
         ],
     )
     def test_close(self, server, arguments, wire, sent):
-        """Beast's cases, answered as there: 1000 'ok' behind a message and a ping."""
+        """Beast's cases, answered as there: 1000 'ok' after a message and a ping."""
         recorder = Recorder(server)
         recorder.session.close(*arguments)
         if server:
@@ -752,7 +752,7 @@ class TestWeClose:
         assert len(ours.sent) == len(theirs.sent) == 1
 
     def test_inside_a_message_of_theirs(self, server):
-        """It, and what follows, is read and thrown away: neither a kind nor a text is judged any more."""
+        """It is read and thrown away with all that follows: neither a kind nor a text is checked any more."""
         wire = to(server, (TEXT, b"1", False), (CONTINUATION, b"234", False))
         recorder = Recorder(server, binary=False).feed(wire[:-2])
         recorder.session.close()
@@ -945,7 +945,7 @@ class TestLost:
 
 
 class Refusing(Recorder):
-    """A recorder whose sink lets in no more than ``room`` octets of payload at once."""
+    """A recorder whose sink lets in no more than ``room`` bytes of payload at once."""
 
     room = 10
     held = 0
@@ -1166,7 +1166,7 @@ class TestStreamOut:
         for payload in (b"1" * 6, b"2" * 3, b"", b"3" * 9, b""):
             recorder.session.sender.send_binary(payload)
         recorder.session.sender.end_message()
-        # Each counts what its object takes: empty ones are bounded, too.
+        # Each counts with the memory of its object, so empty ones are bounded, too.
         held = (0, HELD_OVERHEAD + 6, 2 * HELD_OVERHEAD + 9)
         asked = [("asked", 6, held[0]), ("asked", 3, held[1]), *(("asked", size, held[2]) for size in (0, 9, 0))]
         assert recorder.events == asked
@@ -1249,7 +1249,7 @@ class TestStreamOut:
 
 
 class Reentrant(Recorder):
-    """A recorder for whom writing has consequences, as a producer that is paused has: ``on_write`` is called once."""
+    """A recorder that calls ``on_write`` at the first write, as a producer may be paused there."""
 
     on_write: Any = None
 
@@ -1340,7 +1340,7 @@ def texts(recorder: Recorder) -> tuple[Event, ...]:
 
 
 class TestFedInTheMidst:
-    """By a hook, or by what the sink's writing calls, as a tunnel's transport that is resumed there does."""
+    """By a hook, or by the sink's writing, as a tunnel's transport that is resumed there does."""
 
     MESSAGES = (b"one", b"", b"x" * 200, b"four", b"\xe2\x82\xac")
     FRAMES = (
@@ -1400,7 +1400,7 @@ class TestFedInTheMidst:
 class TestWritingFails:
     @pytest.mark.parametrize("how", ["fragments", "held"])
     def test_in_the_midst_of_what_leaves_ends_the_connection(self, server, how, monkeypatch):
-        """The peer has a part of it: nothing that came behind would be understood."""
+        """The peer has a part of it: it could not understand any later frame."""
         recorder = Recorder(server, Limits(fragment_size=10))
         session = recorder.session
         left = [0, 0] if how == "fragments" else [0, 0, 0]

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from sys import getsizeof
 from typing import Any
 
-from twisted_beastws.errors import BadFramePayload, TooManyFragments, UnacceptableData
+from twisted_beastws.errors import TooManyFragments, UnacceptableData
 from twisted_beastws.wire.frames import FIN, UNLIMITED, Opcode, decode_text
+from twisted_beastws.wire.raw import check_utf8
 from twisted_beastws.wire.reader import FrameReader
 
 FragmentHook = Callable[[bytes, Opcode, bool], Any]
@@ -78,7 +79,7 @@ class MessageAssembler:
     # What the reader calls.
 
     def begin_frame(self, first: int, length: int) -> None:
-        """A data frame begins whose first byte is ``first``."""
+        """A data frame begins with the byte ``first``."""
         opcode = first & 0x0F
         self.final = bool(first & FIN)
         if opcode:
@@ -146,15 +147,7 @@ class MessageAssembler:
     def _check_text(self, part: bytes, final: bool) -> str:
         if self._decoder is None:
             return ""
-        try:
-            text = self._decoder.decode(part, final)
-        except UnicodeDecodeError:
-            # RFC 6455 §8.1: fail at the first bad byte, not at the message's end.
-            raise BadFramePayload from None
-        # Python waits for the third byte of a surrogate, although the second is bad already.
-        if b"\xed\xa0" <= self._decoder.getstate()[0] < b"\xee":
-            raise BadFramePayload
-        return text
+        return check_utf8(self._decoder, part, final)
 
     def _deliver_fragment(self, hook: FragmentHook, part: bytes, final: bool) -> None:
         if part or final:

@@ -27,7 +27,7 @@ class CloseCode(IntEnum):
 
 
 class Close(NamedTuple):
-    """What one close frame says; code 1005 stands for a frame without a code."""
+    """The content of one close frame; code 1005 stands for a frame without a code."""
 
     code: int
     reason: str = ""
@@ -37,12 +37,11 @@ class Close(NamedTuple):
 class CloseReason:
     """How a connection ended.
 
-    code, reason: what the peer's close frame said; 1005 if it held no code, 1006 if none came (as a browser reports
-        it).
+    code, reason: of the peer's close frame; 1005 if it held no code, 1006 if none came (as a browser reports it).
     clean: close frames went both ways.
-    began: who began: ``local``, ``peer``, or ``transport`` when TCP ended without a close frame.
+    began: the side that began to close: ``local``, ``peer``, or ``transport`` when TCP ended without a close frame.
     sent, received: the close frames, where there were any.
-    error: what made us close, where it was a fault: a `ProtocolError`, a time-out, the transport's failure.
+    error: the fault that made us close, if any: a `ProtocolError`, a time-out, the transport's failure.
     """
 
     code: int

@@ -10,7 +10,7 @@ from twisted_beastws.wire.close_reason import Close, CloseCode, CloseReason
 __all__ = ["MAX_REASON", "Close", "CloseCode", "CloseReason", "close_payload", "may_be_sent", "parse_close"]
 
 MAX_REASON = 123
-"""Octets of UTF-8 that a close reason may have: a control frame's 125 less the code (RFC 6455 §5.5)."""
+"""Bytes of UTF-8 that a close reason may have: a control frame's 125 less the code (RFC 6455 §5.5)."""
 
 
 def may_be_sent(code: int) -> bool:
@@ -37,7 +37,7 @@ def parse_close(payload: bytes) -> Close:
 def close_payload(code: int, reason: str = "") -> bytes:
     """Make a close frame's payload; 1005 makes an empty one. A long reason is cut between characters.
 
-    Raises `LocalError` for a code that may not be sent, and for what is no code or no reason.
+    Raises `LocalError` for a code that may not be sent, and for a value of another type.
     """
     if not isinstance(code, int):
         raise LocalError(f"{code!r} is no close code: the code comes first, as in close(1000, 'bye')")

@@ -28,9 +28,9 @@ def compiled_codec() -> Codec:
     Raises:
         ImportError: It was not built.
     """
-    from twisted_beastws.wire import _speedups
+    from twisted_beastws.wire import _reader, _turns, _writer
 
-    return Codec(_speedups.FrameReader, _speedups.FrameWriter, _speedups.TurnBudget)
+    return Codec(_reader.FrameReader, _writer.FrameWriter, _turns.TurnBudget)
 
 
 def _choose() -> Codec:

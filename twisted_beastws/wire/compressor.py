@@ -1,4 +1,4 @@
-"""What compresses: ISA-L where the extra ``isal`` is installed, Python's zlib otherwise or on request."""
+"""Compressors: ISA-L where the extra ``isal`` is installed, Python's zlib otherwise or on request."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ try:
     from isal import isal_zlib
 
     ISAL = os.environ.get(ZLIB_VARIABLE, "0") in ("", "0")
-    """ISA-L compresses. Python's zlib inflates in any case: it is no slower, and stops exactly where it is told."""
+    """ISA-L compresses. Python's zlib inflates in any case: it is no slower, and stops exactly at a limit."""
 except ImportError:
     ISAL = False
 
-# zlib's levels in ISA-L's, whose 0 puts 110 octets of tables before each message. A connection's compressor takes 34
-# KiB at level 1, 82 at 2, 89 at 3; zlib's about 30 at 8.
+# zlib's levels as ISA-L's; its level 0 puts 110 bytes of tables before each message. A compressor of ISA-L takes 34 KiB
+# at level 1, 82 at 2, 89 at 3; zlib's about 30 at 8.
 _LEVELS = (0, 1, 1, 1, 1, 1, 1, 2, 2, 3)
 
 
@@ -38,24 +38,24 @@ def new_compressor(level: int, window_bits: int, mem_level: int) -> Compressor:
     return zlib.compressobj(level, zlib.DEFLATED, -window_bits, mem_level)
 
 
-# To make one costs as much as a message of a kilobyte. Those that nobody uses just now.
+# Idle compressors, to be used again: making one costs as much as a message of a kilobyte.
 _idle: dict[tuple[int, int, int], Compressor] = {}
 _MOST_IDLE = 16
 
 _SHORT = 512
-"""ISA-L makes a message of fewer octets up to a quarter longer by a full flush than by a sync flush."""
+"""ISA-L makes a message of fewer bytes up to a quarter longer by a full flush than by a sync flush."""
 
 
 def compress_alone(payload: bytes, level: int, window_bits: int, mem_level: int) -> bytes:
     """A message's payload that refers to none before it, without the tail (RFC 7692 §7.2.1), of a compressor for all.
 
-    payload: at least one octet, for nothing would be flushed otherwise.
+    payload: At least one byte, because zlib flushes nothing otherwise.
     """
     if ISAL and level and len(payload) < _SHORT:
         own = new_compressor(level, window_bits, mem_level)
         return (own.compress(payload) + own.flush(zlib.Z_SYNC_FLUSH))[:-4]
     parameters = (level, window_bits, mem_level)
-    # Taken out while it compresses: who comes in between, another thread too, or behind an error, gets another.
+    # It is taken out while it compresses: a call in between, another thread, or a call after an error gets another.
     compressor: Compressor | None = _idle.pop(parameters, None)
     if compressor is None:
         compressor = new_compressor(*parameters)

@@ -1,4 +1,4 @@
-"""permessage-deflate (RFC 7692): what the two ends agree on, and the codec, which inflates no more than it is let."""
+"""permessage-deflate (RFC 7692): the negotiation, and the codec, which inflates up to a limit."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SERVER_BITS, CLIENT_BITS = "server_max_window_bits", "client_max_window_bits"
 SERVER_ALONE, CLIENT_ALONE = "server_no_context_takeover", "client_no_context_takeover"
 
 SLICE = 1 << 16
-"""Octets inflated at once at most: 64 KiB, as many as a transport reads at once."""
+"""The greatest number of bytes inflated at once: 64 KiB, as many as a transport reads at once."""
 
 MAX_FIELDS_SIZE = 1536
 """Bytes of all the Sec-WebSocket-Extensions fields together; Beast's head has no longer line."""
 
-# RFC 7692 §7.2.1: what ends every flushed message, and is not sent.
+# RFC 7692 §7.2.1: the end of every flushed message, which is not sent.
 _TAIL = b"\0\0\xff\xff"
 
 # RFC 6455 §9.1, RFC 2616 §2.2.
@@ -87,7 +87,7 @@ def _malformed() -> BadExtension:
 
 @dataclass(frozen=True, slots=True)
 class Negotiated:
-    """What the two ends agreed on; ``answer`` says it as the server did. See `Deflate` for the parameters."""
+    """The parameters that the two ends agreed on; ``answer`` is the server's text. See `Deflate` for the parameters."""
 
     answer: str
     server_max_window_bits: int
@@ -139,7 +139,7 @@ def _accept(offered: Said, options: Deflate) -> Negotiated:
         said[SERVER_ALONE] = None
     if CLIENT_ALONE in offered or options.client_no_context_takeover:
         said[CLIENT_ALONE] = None
-    # RFC 7692 §7.1.2.1: what was asked for is answered, 15 as well, which Beast leaves out.
+    # RFC 7692 §7.1.2.1: answer a requested window, also one of 15, which Beast leaves out.
     if asked_server is not None or options.server_max_window_bits < 15:
         said[SERVER_BITS] = min(asked_server or 15, options.server_max_window_bits)
     if asked_client is not None or options.client_max_window_bits < 15:
@@ -153,7 +153,7 @@ def _accept(offered: Said, options: Deflate) -> Negotiated:
 def _negotiated(said: Said, client: Deflate | None = None) -> Negotiated:
     client_bits = said.get(CLIENT_BITS) or 15
     if client is not None:
-        # What a client asks of itself it does, whether or not the server knows.
+        # A client keeps to the limits that it offers for itself, even if the server does not know them.
         client_bits = min(client_bits, client.client_max_window_bits)
     return Negotiated(
         _to_text(said),
@@ -182,7 +182,7 @@ def offer(options: Deflate) -> str:
 
 
 def check_answer(values: Sequence[bytes], options: Deflate | None) -> Negotiated | None:
-    """What the server made of our `offer`; None if it declined. ``options`` is None if nothing was offered.
+    """The parameters that the server chose from our `offer`; None if it declined. Without an offer ``options`` is None.
 
     values: the answer's Sec-WebSocket-Extensions fields. Raises `BadExtension` for an answer that does not accept what
     was offered (RFC 7692 §5.1, where Beast goes on without compression), and for a client's window of 8.
@@ -209,10 +209,10 @@ def check_answer(values: Sequence[bytes], options: Deflate | None) -> Negotiated
 class PerMessageDeflate:
     """Compresses and inflates one connection's messages (RFC 7692 §7.2).
 
-    What zlib needs is made at a direction's first compressed message. Where its context is not taken over, all
-    connections share what compresses, and what inflates is freed behind each message.
+    zlib's memory is allocated at a direction's first compressed message. Without context takeover, all
+    connections share a compressor, and the inflater is freed after each message.
 
-    threshold: messages of fewer octets are not worth it.
+    threshold: Messages of fewer bytes are sent uncompressed.
     """
 
     __slots__ = (
@@ -261,7 +261,7 @@ class PerMessageDeflate:
         return self._need_compressor().compress(part)
 
     def finish_parts(self) -> bytes:
-        """What ends a message whose parts went through `compress_part`."""
+        """Return the end of a message whose parts went through `compress_part`."""
         if not self._parted:
             return b"\0"
         self._parted = False
@@ -283,16 +283,16 @@ class PerMessageDeflate:
         """Inflate the next part of a message; ``final`` if it is the last.
 
         Yields pieces of at most 64 KiB, from the second on inflated when it is asked for, with whether each ends the
-        message. Raises `BadDeflate`, and `MessageTooBig` beyond ``room`` octets, of which it inflates one.
+        message. Raises `BadDeflate`, and `MessageTooBig` beyond ``room`` bytes, of which it inflates one.
         """
         self._begun = self._begun or bool(part)
         if final and self._begun:
-            # Not behind nothing: an empty payload is an empty message, as in Beast.
+            # An empty payload is an empty message, as in Beast, so it gets no tail.
             part += _TAIL
         return self._pieces(self._slice(part, room), final, room)
 
     def inflate_whole(self, payload: bytes, room: int) -> bytes | Iterator[tuple[bytes, bool]]:
-        """Inflate a message that came at once: the whole of it, or if that is long what `inflate` gives."""
+        """Inflate a message that came at once: return it whole, or if it is long an iterator as `inflate` does."""
         if not payload:
             return self.inflate(payload, True, room)
         self._begun = True
@@ -324,7 +324,7 @@ class PerMessageDeflate:
             assert inflater is not None
             size = min(room + 1, SLICE)
             if len(piece) > room:
-                # What fits is judged first, so that the cutting into chunks does not decide which fault is found.
+                # The part that fits is checked first, so that any cutting into chunks finds the same fault.
                 if room:
                     yield piece[:room], False
                 raise MessageTooBig

@@ -11,10 +11,10 @@ from typing import Any
 from twisted_beastws.errors import BadFramePayload
 
 GATHER_LIMIT = 1 << 16
-"""Octets gathered from the hooks of one chunk before they are written: 64 KiB, what a transport reads at once."""
+"""Bytes gathered from the hooks of one chunk before they are written: 64 KiB, as many as a transport reads at once."""
 
 UNLIMITED = 1 << 63
-"""More octets than a frame can have (RFC 6455 §5.2)."""
+"""More bytes than a frame can have (RFC 6455 §5.2)."""
 
 RUNNING, PAUSED, STOPPED = range(3)
 
@@ -31,13 +31,14 @@ class Opcode(IntEnum):
 
 
 FIN, RSV1, RSV2, RSV3 = 0x80, 0x40, 0x20, 0x10
+RESERVED = RSV1 | RSV2 | RSV3
 FIN_TEXT, FIN_BINARY = FIN | Opcode.TEXT, FIN | Opcode.BINARY
 
 
 def clear_send(transport: Any, send: Callable[[Any], int]) -> Callable[[Any], int]:
     """Return ``send``, a socket's, made to take nothing once ``transport.TLS`` says that TLS was started there.
 
-    TLS may start at any time, and not through us. What is not taken goes through the transport, which encrypts it.
+    TLS may start at any time, and not through us. The transport takes the rest, and encrypts it.
     """
 
     def send_in_clear(data: Any) -> int:
@@ -56,7 +57,7 @@ class MaskKeys:
         self._at = 0
 
     def next(self) -> bytes:
-        """Four octets, never all zero: a zero key would send the payload as it is (Beast does the same)."""
+        """Return four bytes, never all zero: a zero key would send the payload as it is (Beast does the same)."""
         while True:
             if self._at == len(self._pool):
                 self._pool = os.urandom(4096)
@@ -78,7 +79,7 @@ if hasattr(os, "register_at_fork"):
 
 
 STRIDED = 1024
-"""Octets from which on four translations of every fourth octet are faster than one of a big integer: measured."""
+"""Bytes from which on four translations of every fourth byte are faster than one of a big integer: measured."""
 
 
 @lru_cache(maxsize=256)
@@ -99,7 +100,7 @@ def apply_mask(data: bytes, key: bytes) -> bytes:
 
 
 def encode_frame(first: int, payload: bytes, key: bytes | None = None) -> bytes:
-    """A whole frame; ``first`` is its first octet (FIN, RSV and opcode), ``key`` masks it."""
+    """Return a whole frame; ``first`` is its first byte (FIN, RSV and opcode), ``key`` masks it."""
     size = len(payload)
     mask_bit = 0 if key is None else 0x80
     # RFC 6455 §5.2: the length in its shortest form.
@@ -115,7 +116,7 @@ def encode_frame(first: int, payload: bytes, key: bytes | None = None) -> bytes:
 
 
 def decode_text(payload: bytes) -> str:
-    """A whole text message. Raises `BadFramePayload` for what is no UTF-8."""
+    """Return a whole text message. Raises `BadFramePayload` if it is not UTF-8."""
     try:
         return payload.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""A session whose two directions may end one after the other, as far as close frames can express it."""
+"""`HalfClosingSession`: its two directions may end one after the other, within the limits of close frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ORDERLY = frozenset((CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS
 
 
 class Stream(Protocol):
-    """The byte stream whose bytes travel in the messages.
+    """The byte stream in the messages.
 
     Attributes:
         half_closeable: It may go on sending after the peer's end.
@@ -80,7 +80,7 @@ class HalfClosingSession(Session):
             super().close(code, reason)
 
     def close_received(self, close: Close) -> None:
-        """Tell a half-closeable stream, and delay the answer until it ends; otherwise answer."""
+        """Notify a half-closeable stream, and delay the answer until it ends; otherwise answer."""
         stream = self.stream
         orderly = close.code in ORDERLY and (self.closing.sent is None or self.half_closed)
         if orderly and stream is not None and stream.half_closeable:

@@ -178,7 +178,7 @@ def select_subprotocol(request: Request, supported: Sequence[str]) -> str | None
     known = next((name for name in supported if name in offered), None)
     if known is not None or ANY_SUBPROTOCOL not in supported:
         return known
-    # What is no token cannot stand in the answer.
+    # Only a token can stand in the answer.
     return next((name for name in offered if _NAME.fullmatch(name)), None)
 
 
@@ -217,7 +217,7 @@ _SUCCESS = (
 
 
 def success_bytes(request: Request, subprotocol: str | None, extensions: str | None, date: str) -> bytes:
-    """Return the bytes of `success`, for an answer that nobody changes."""
+    """Return the bytes of `success`, for an answer without a decorator."""
     if subprotocol is not None:
         return success(request, subprotocol, extensions, date).to_bytes()
     key = raw_fields(request.headers).get(b"Sec-Websocket-Key")
@@ -229,7 +229,7 @@ def failure(error: HandshakeError, request: Request | None) -> Response:
     """Return the answer to a failed handshake: the error's status, and its text as the body.
 
     It says ``Connection: close`` where HTTP does not keep the connection: there is no request, or it does not allow it,
-    or its body follows, which nobody will read; and where there are too many.
+    or its body follows, which the server does not read; and where there are too many.
     """
     version = "1.0" if request is not None and request.version == "1.0" else "1.1"
     response = Response(error.status, body=str(error), version=version, request=request)
@@ -281,7 +281,7 @@ SWITCHING_FIELDS = (
 def check_decorated(
     response: Response, request: Request | None, accept: str | None, extensions: str | None = None
 ) -> None:
-    """Raise `DecoratorError` if a decorator spoilt a 101; with any other status it declines, and may say what it likes.
+    """Raise `DecoratorError` if a decorator spoilt a 101; with any other status it declines, with any fields.
 
     Args:
         response: The decorated response.
@@ -314,7 +314,7 @@ def check_decorated(
 
 
 def make_key() -> str:
-    """A fresh Sec-WebSocket-Key: 16 random octets in Base64 (RFC 6455 §4.1)."""
+    """A fresh Sec-WebSocket-Key: 16 random bytes in Base64 (RFC 6455 §4.1)."""
     return b2a_base64(os.urandom(16), newline=False).decode("ascii")
 
 
@@ -325,7 +325,7 @@ USER_AGENT = f"twisted_beastws/{__version__}"
 def client_request(
     host: str, target: str, key: str, subprotocols: Sequence[str] = (), extensions: str | None = None
 ) -> Request:
-    """The client's request, its fields in Beast's order. Raises ``ValueError`` for what cannot stand in a field.
+    """The client's request, its fields in Beast's order. Raises ``ValueError`` for a value that no field can have.
 
     host: the Host field, with a port where it is not the scheme's default.
     """
@@ -357,7 +357,7 @@ def check_response(
     Raises the `HandshakeError` of the first of Beast's checks that ``response`` fails. Stricter than Beast: neither a
     subprotocol nor an extension that was not offered is taken.
 
-    extensions: some were offered; what the answer says to them is left to `deflate.check_answer`.
+    extensions: some were offered; `deflate.check_answer` checks the answer to them.
     """
     get = response.headers.getRawHeaders
     if response.status != 101:

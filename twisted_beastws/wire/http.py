@@ -66,7 +66,7 @@ _RFC_NAMES = {
 }
 
 
-# Twisted's own cache of names keeps ten thousand of any length for ever: a peer's names must not get there.
+# Twisted's own cache of names keeps ten thousand of any length in memory, so a peer's names must not get there.
 @lru_cache(maxsize=256)
 @lru_cache(maxsize=128)
 def _canonical_name(name: bytes) -> bytes:
@@ -75,7 +75,7 @@ def _canonical_name(name: bytes) -> bytes:
 
 
 class Headers(TwistedHeaders):
-    """Twisted's ``Headers`` that refuse what Twisted's would silently mend.
+    """Twisted's ``Headers`` that refuse a value which Twisted's would silently change.
 
     A name that is not a token (RFC 9110 §5.1) and a value with CR, LF or NUL (RFC 9110 §5.5) raise ``ValueError`` when
     they are set.
@@ -232,7 +232,7 @@ class Request:
         )
 
     def field(self, name: str) -> str | None:
-        """The first value of field ``name``, each octet one character (Latin-1), or None."""
+        """The first value of field ``name``, each byte one character (Latin-1), or None."""
         return _first(self.headers, name)
 
     @property
@@ -250,7 +250,7 @@ class Request:
 
     @property
     def query(self) -> str:
-        """What follows the target's first ``?``; empty without one."""
+        """The part after the target's first ``?``; empty without one."""
         return self.target.partition("?")[2]
 
     def _origin_form(self) -> str:
@@ -284,7 +284,7 @@ class Request:
 
 
 class Response:
-    """An answer: what a decorator and the hooks may make and change, and what `to_bytes` sends.
+    """An answer. Decorators and hooks may make and change it; `to_bytes` gives the bytes to send.
 
     status: 100 to 999.
     reason: the standard phrase of the status, also after the status was changed, unless another was set.
@@ -293,9 +293,9 @@ class Response:
     body: a ``str`` is encoded as UTF-8; if there is no Content-Type, it becomes ``text/plain; charset=utf-8``, and
         X-Content-Type-Options ``nosniff``.
     version: ``1.1``, or ``1.0``.
-    request: what it answers, where that is known; the answer to HEAD is sent without its body.
+    request: the request that it answers, if known; the answer to HEAD is sent without its body.
 
-    Raises TypeError or ``ValueError`` for what cannot be sent; so does setting ``body``.
+    Raises TypeError or ``ValueError`` for a value that cannot be sent; so does setting ``body``.
     """
 
     __slots__ = ("_body", "_reason", "headers", "request", "status", "version")
@@ -330,7 +330,7 @@ class Response:
 
     @property
     def reason(self) -> str:
-        """The phrase behind the status; empty for a status that has none."""
+        """The phrase after the status; empty for a status that has none."""
         return _PHRASES.get(self.status, "") if self._reason is None else self._reason
 
     @reason.setter
@@ -339,7 +339,7 @@ class Response:
 
     @property
     def body(self) -> bytes:
-        """The octets behind the head."""
+        """The bytes after the head."""
         return self._body
 
     @body.setter
@@ -356,7 +356,7 @@ class Response:
         self._body = bytes(body)
 
     def field(self, name: str) -> str | None:
-        """The first value of field ``name``, each octet one character (Latin-1), or None."""
+        """The first value of field ``name``, each byte one character (Latin-1), or None."""
         return _first(self.headers, name)
 
     @property
@@ -414,10 +414,10 @@ class HeadBuffer:
     Args:
         max_size: Bytes of a head, including its empty line; more raise `HeadTooLarge`.
         max_lines: Lines of a head, excluding its empty line; more raise `HeadTooLarge`.
-        subject: What the errors' texts call the message.
+        subject: The name of the message in the texts of errors.
         max_empty_lines: Empty lines to skip before each head; they count towards nothing else.
 
-    Bytes behind a head count towards nothing, and `take` looks at them only when it is called again.
+    Bytes after a head do not count, and `take` looks at them only when it is called again.
     """
 
     __slots__ = ("_buffer", "_lines", "_max_empty_lines", "_max_lines", "_max_size", "_seen", "_skipped", "_subject")
@@ -436,7 +436,7 @@ class HeadBuffer:
         return len(self._buffer)
 
     def feed(self, data: bytes) -> None:
-        """Append octets; nothing is looked at, nothing is refused."""
+        """Append bytes, without a look at them."""
         self._buffer += data
 
     def take(self) -> bytes | None:
@@ -477,7 +477,7 @@ class HeadBuffer:
         return head
 
     def _skip_empty_lines(self) -> None:
-        # RFC 9112 §2.2: old clients send an empty line behind a body.
+        # RFC 9112 §2.2: old clients send an empty line after a body.
         while self._skipped < self._max_empty_lines and self._buffer.startswith(b"\r\n"):
             del self._buffer[:2]
             self._skipped += 1
@@ -504,7 +504,7 @@ class HeadBuffer:
 
 
 class _Fields:
-    """What llhttp calls with each field."""
+    """llhttp calls this with each field."""
 
     __slots__ = ("fields",)
 
@@ -513,7 +513,7 @@ class _Fields:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = _canonical_name(name)
-        # RFC 9112 §5.1: llhttp leaves the optional whitespace behind the value.
+        # RFC 9112 §5.1: llhttp leaves the optional whitespace after the value.
         value = value.rstrip(b" \t")
         if name in self.fields:
             self.fields[name].append(value)

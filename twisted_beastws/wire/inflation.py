@@ -24,7 +24,7 @@ class Inflation:
         self._pieces: Iterator[tuple[bytes, bool]] | None = None
 
     def begin_frame(self, first: int, length: int) -> None:
-        """A data frame begins whose first byte is ``first``."""
+        """A data frame begins with the byte ``first``."""
         self._assembler.begin_frame(first, length)
 
     def payload_received(self, part: bytes, last: bool) -> None:

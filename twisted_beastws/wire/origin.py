@@ -26,7 +26,7 @@ _LIKE_AN_ORIGIN = re.compile(
     r"(?:([a-z][a-z0-9+.\-]*):/+(?!/)|(?![a-z][a-z0-9+.\-]*:/))(?:[^/?#@]*@)?"
     r"(\[[^/?#\]]*\]|[^/?#:\[\]\s]*)(?::([0-9]*))?(?:[/?#].*)?"
 )
-# A host as a browser writes it in an origin: names in ASCII and lower case, with one dot at most behind them.
+# A host as a browser writes it in an origin: names in ASCII and lower case, with one dot at most after them.
 _NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?")
 _NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
@@ -73,7 +73,7 @@ def check_allowed(value: object) -> None:
 
     Raises:
         TypeError: It is no ``str``.
-        ValueError: No page can have it; the text says what to write instead.
+        ValueError: No page can have it; the text names the form to write instead.
     """
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not an origin: give str, such as 'https://example.com'")
@@ -152,7 +152,7 @@ def _ascii_name(host: str) -> str | None:
 
 
 def _trouble(value: str, written: str | None) -> str:
-    """Return what is wrong with a value that is not as browsers write origins."""
+    """Return the fault of a value that is not as browsers write origins."""
     match = _taken_apart(value)
     if match is None:
         return "it has characters that an origin never has"
@@ -195,8 +195,8 @@ def check_origin(request: Request, origins: AllowedOrigins, *, over_tls: bool = 
     """Check the page that made a request (RFC 6455 §10.2).
 
     A page of this site is one of http, https, ws or wss whose host and port are those of the request's Host; a port
-    that is not written is the default of the origin's scheme. Where the connection is TLS, so must be the page's:
-    anybody on the way can write a page that came in clear.
+    that is not written is the default of the origin's scheme. If the connection is TLS, so must be the page's:
+    an attacker on the way can write a page that is sent in clear.
 
     Args:
         request: The request.
@@ -229,7 +229,7 @@ def check_origin(request: Request, origins: AllowedOrigins, *, over_tls: bool = 
 
 
 def _advice(origin: str, parsed: Origin | None) -> str:
-    """Return what lets in pages of ``origin``: a program's setting, twistd beastws' and an endpoint string's."""
+    """Return the settings that let in pages of ``origin``: of a program, twistd beastws and an endpoint string."""
     if origin == NULL:
         return f"; {_lets_in('null')} all pages that send it"
     if origin == FILE:

@@ -36,33 +36,37 @@ class Prepared:
 
     def _compress(self, bits: int, level: int, mem_level: int) -> Framed:
         first, payload = self.plain.first | RSV1, b"\0"
-        # RFC 7692 §7.2.3.6: what an empty message is made of.
+        # RFC 7692 §7.2.3.6: the compressed form of an empty message.
         if self.plain.payload:
             payload = compress_alone(self.plain.payload, level, bits, mem_level)
         return Framed(first, payload, encode_frame(first, payload))
 
 
 def prepare(message: str | bytes, *, compress: bool | None = None) -> Prepared:
-    """A message to `send` to many connections: framed once, and compressed once for each set of parameters.
+    """Frame a message once, and compress it once for each set of parameters, to `send` it to many connections.
 
-    message: ``str`` as text, ``bytes`` as binary. compress: as for `send`.
+    A connection whose compressor keeps its context must begin a new one after a compressed prepared message. So `send`
+    itself compresses better for one receiver, or if a connection sends many other messages in between. A client, which
+    masks each frame by its own key, and a message beyond ``Limits.fragment_size`` gain nothing from a prepared message.
 
-    A connection whose compressor keeps its context begins a new one behind a prepared message that was compressed, so
-    that for one receiver, or where the messages between are many, `send` itself compresses better. A client, which
-    masks each frame by a key of its own, and a message beyond ``Limits.fragment_size`` gain nothing by it.
+    Args:
+        message: ``str`` as text, ``bytes`` as binary.
+        compress: As for `send`.
 
-    Text with lone surrogates raises UnicodeEncodeError, what is no message TypeError.
+    Raises:
+        UnicodeEncodeError: The text has lone surrogates.
+        TypeError: ``message`` is of another type.
     """
     if isinstance(message, str):
         return Prepared(FIN_TEXT, message.encode(), compress)
     if not isinstance(message, (bytes, bytearray, memoryview)):
         raise TypeError(f"prepare() takes str or bytes, not {type(message).__name__}{forgotten(message)}")
-    # A copy of what may change.
+    # The caller may change a bytearray.
     return Prepared(FIN_BINARY, bytes(message), compress)
 
 
 def forgotten(value: Any) -> str:
-    """What was forgotten where ``value``, which is no message, will give one: for the end of an error's text."""
+    """Return the end of the error's text for a ``value`` that must be awaited first, or nothing."""
     if not isawaitable(value):
         return ""
     # A Deferred; inlineCallbacks takes it, too.

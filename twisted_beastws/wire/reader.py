@@ -1,9 +1,10 @@
+# cython: wraparound=False, initializedcheck=False
 """`FrameReader`: received bytes to messages and control frames (RFC 6455 §5)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted_beastws.errors import (
     BadContinuation,
@@ -24,18 +25,18 @@ from twisted_beastws.wire.frames import (
     FIN_BINARY,
     FIN_TEXT,
     PAUSED,
+    RESERVED,
     RSV1,
-    RSV2,
-    RSV3,
     RUNNING,
     STOPPED,
     UNLIMITED,
-    Opcode,
-    apply_mask,
-    decode_text,
 )
+from twisted_beastws.wire.raw import SoloMessage, new_solo, read_length, take_bytes, take_part, take_text
 from twisted_beastws.wire.turns import TurnBudget
 from twisted_beastws.wire.writer import FrameWriter
+
+SOLO_LIMIT = 1 << 26
+"""Bytes for which room is made on a frame header's word alone: 64 MiB. That touches no memory yet."""
 
 LEAP = 1 / 32
 """Seconds by which the reactor's clock must jump until the reader reports it: the resolution of the deadlines."""
@@ -78,7 +79,7 @@ class Payloads(Protocol):
     """Takes the payloads of messages that the reader cannot deliver whole, in the order of the frames."""
 
     def begin_frame(self, first: int, length: int) -> None:
-        """A data frame begins whose first byte is ``first``."""
+        """A data frame begins with the byte ``first``."""
 
     def payload_received(self, part: bytes, last: bool) -> None:
         """A part of the frame's payload arrived; ``last`` if the frame ends with it."""
@@ -124,6 +125,7 @@ class FrameReader:
         "_feeding",
         "_key",
         "_partial",
+        "_solo",
         "_writer",
         "accepts_rsv1",
         "budget",
@@ -148,9 +150,6 @@ class FrameReader:
         "whole",
     )
 
-    handler: FrameHandler
-    payloads: Payloads
-
     def __init__(
         self,
         writer: FrameWriter,
@@ -160,6 +159,8 @@ class FrameReader:
     ) -> None:
         self._writer = writer
         self._events = events
+        self.handler: FrameHandler = cast(Any, None)
+        self.payloads: Payloads = cast(Any, None)
         self.server = writer.server
         self.now = now
         self.budget = budget
@@ -180,6 +181,7 @@ class FrameReader:
         self.remaining = 0
         self._key: bytes | None = None
         self._partial = b""
+        self._solo: SoloMessage | None = None
         self._feeding = False
 
     # Chunks.
@@ -191,8 +193,10 @@ class FrameReader:
         """
         self.received_at = self.now()
         self.budget.begin_chunk(self.received_at)
-        if self.wall is not None and abs(self.wall() - self.received_at - self.lead) > LEAP:
-            self._events.clock_was_set()
+        if self.wall is not None:
+            wall = self.wall()
+            if abs(wall - self.received_at - self.lead) > LEAP:
+                self._events.clock_was_set()
         self._run(data)
 
     def next_turn(self) -> None:
@@ -223,7 +227,7 @@ class FrameReader:
     def detach(self) -> None:
         """The connection has ended: drop the references to it, so that no cycle keeps it alive."""
         self.on_text = self.on_binary = None
-        del self.handler, self.payloads
+        self.handler = self.payloads = cast(Any, None)
 
     def _run(self, data: bytes) -> None:
         if self._feeding or self.budget.spent:
@@ -254,7 +258,10 @@ class FrameReader:
                 self._partial = b""
             position = self._parse_chunk(data)
             fed_meanwhile = self._partial
-            self._partial = data[position:] + fed_meanwhile if self.halted != STOPPED else b""
+            if self.halted == STOPPED:
+                self._partial = b""
+            elif position < len(data):
+                self._partial = data[position:] + fed_meanwhile
             if not fed_meanwhile or self.halted != RUNNING or self.budget.spent:
                 return
             data = b""
@@ -266,113 +273,110 @@ class FrameReader:
         position = 0
         end = len(data)
         budget = self.budget
-        frames_left, look_at = budget.frames_left, budget.look_at
         while self.halted == RUNNING and not budget.spent:
             if self.remaining:
                 if position == end:
                     break
-                position = self._continue_payload(data, position)
+                position = self._continue_payload(data, position, end)
                 continue
             if end - position < 2:
                 break
-            if frames_left <= look_at:
-                budget.frames_left = frames_left
-                if budget.look():
-                    break
-                look_at = budget.look_at
+            if budget.frames_left <= budget.look_at and budget.look():
+                break
             first = data[position]
-            length = data[position + 1] & 0x7F
+            second = data[position + 1]
+            length = second & 0x7F
             simple = self.whole and (first == FIN_TEXT or first == FIN_BINARY)
             if not simple:
                 self._check_first(first, length)
             # RFC 6455 §5.1: a client masks every frame, a server none.
             if self.server:
-                if data[position + 1] < 0x80:
+                if second < 0x80:
                     raise BadUnmaskedFrame
-            elif data[position + 1] >= 0x80:
+            elif second >= 0x80:
                 raise BadMaskedFrame
             start = position + 2
             if length > 125:
+                least = 126 if length == 126 else 1 << 16
                 start += 2 if length == 126 else 8
                 if start > end:
                     break
-                least = 126 if length == 126 else 1 << 16
-                length = int.from_bytes(data[position + 2 : start], "big")
+                length = read_length(data, position + 2, start)
                 # RFC 6455 §5.2: the shortest form, and the most significant bit is 0.
-                if length < least or length >= 1 << 63:
+                if length < least or length >= UNLIMITED:
                     raise BadSize
-            key = None
+            key_at = -1
             if self.server:
-                key = data[start : start + 4]
+                key_at = start
                 start += 4
                 if start > end:
                     break
-            stop = start + length
-            if simple and stop <= end:
+            room = end - start
+            if simple and length <= room:
                 if length > self.max_message_size or length > self.max_frame_size:
                     raise self.too_big()
-                payload = data[start:stop]
-                position = stop
-                self._deliver(first, payload if key is None else apply_mask(payload, key))
+                position = start + length
+                self._deliver(first, data, start, length, key_at)
             elif first & 0x08:
-                if stop > end:
+                if length > room:
                     break
-                payload = data[start:stop]
-                position = stop
-                self.handler.control_received(first & 0x0F, payload if key is None else apply_mask(payload, key))
-            elif self.whole and first & FIN and first & RSV1 and stop <= end:
+                position = start + length
+                self.handler.control_received(first & 0x0F, take_bytes(data, start, length, key_at))
+            elif self.whole and first & FIN and first & RSV1 and length <= room:
                 if length > self.max_frame_size:
                     raise self.too_big()
-                payload = data[start:stop]
-                position = stop
-                self.payloads.compressed_received(first, payload if key is None else apply_mask(payload, key))
+                position = start + length
+                self.payloads.compressed_received(first, take_bytes(data, start, length, key_at))
                 # A short frame may inflate to a long message: look at the clock.
-                look_at = frames_left
+                budget.look_at = budget.frames_left
             else:
-                self._begin(first, length, key)
                 position = start
-            frames_left -= 1
-        budget.frames_left = frames_left
+                key = None if key_at < 0 else data[key_at:start]
+                if simple and length <= SOLO_LIMIT:
+                    self._begin_solo(first, length, key)
+                else:
+                    self._begin(first, length, key)
+            budget.frames_left -= 1
         return position
 
     def _check_first(self, first: int, length: int) -> None:
         opcode = first & 0x0F
         if opcode & 0x08:
             # RFC 6455 §5.5: control frames are short and never fragmented.
-            if opcode > Opcode.PONG:
+            if opcode > 0xA:
                 raise BadOpcode
             if not first & FIN:
                 raise BadControlFragment
             if length > 125:
                 raise BadControlSize
-            if first & (RSV1 | RSV2 | RSV3):
+            if first & RESERVED:
                 raise BadReservedBits
-        elif opcode == Opcode.CONTINUATION:
+        elif not opcode:
             # RFC 6455 §5.4; RFC 7692 §6: only the first frame of a message may have RSV1.
             if not self.message_opcode:
                 raise BadContinuation
-            if first & (RSV1 | RSV2 | RSV3):
+            if first & RESERVED:
                 raise BadReservedBits
         else:
-            if opcode > Opcode.BINARY:
+            if opcode > 2:
                 raise BadOpcode
             if self.message_opcode:
                 raise BadDataFrame
-            if first & (RSV2 | RSV3) or (first & RSV1 and not self.accepts_rsv1):
+            if first & (RESERVED ^ RSV1) or (first & RSV1 and not self.accepts_rsv1):
                 raise BadReservedBits
 
     def too_big(self) -> MessageTooBig:
         """Return the error that names the limits in force."""
         return too_big(self.max_message_size, self.max_frame_size)
 
-    def _deliver(self, first: int, payload: bytes) -> None:
-        if first == FIN_TEXT:
-            # A kind without a hook is refused by its header, before its text is judged, however it arrives.
-            if self.on_text is None:
-                raise UnacceptableData
-            self.call_hook(self.on_text, decode_text(payload))
-        else:
-            self.call_hook(self.on_binary, payload)
+    def _deliver(self, first: int, data: bytes, start: int, size: int, key_at: int) -> None:
+        if first == FIN_BINARY:
+            self.call_hook(self.on_binary, take_bytes(data, start, size, key_at))
+            return
+        # A kind without a hook is refused by its header, before its text is judged, however it arrives.
+        if self.on_text is None:
+            raise UnacceptableData
+        self.call_hook(self.on_text, take_text(data, start, size, key_at))
 
     def call_hook(self, hook: Callable[[Any], Any] | None, message: Any) -> None:
         """Give a message to the application; the events tell of its result or exception.
@@ -401,16 +405,42 @@ class FrameReader:
         if not length:
             self.payloads.payload_received(b"", True)
 
-    def _continue_payload(self, data: bytes, position: int) -> int:
-        part = data[position : position + self.remaining]
-        size = len(part)
-        self.remaining -= size
-        if self._key is not None:
-            part = apply_mask(part, self._key)
+    def _begin_solo(self, first: int, length: int, key: bytes | None) -> None:
+        # A message in one frame that arrives in several chunks.
+        if length > self.max_message_size or length > self.max_frame_size:
+            raise self.too_big()
+        if (self.on_text if first == FIN_TEXT else self.on_binary) is None:
+            raise UnacceptableData
+        self._solo = new_solo(first == FIN_TEXT, length)
+        self._key = key
+        self.remaining = length
+        self.message_began_at = self.received_at
+
+    def _continue_payload(self, data: bytes, position: int, end: int) -> int:
+        size = end - position
+        if size > self.remaining:
+            size = self.remaining
+        key = self._key
+        if key is not None:
             turn = size & 3
-            self._key = self._key[turn:] + self._key[:turn]
-        self.payloads.payload_received(part, not self.remaining)
+            if turn:
+                self._key = key[turn:] + key[:turn]
+        self.remaining -= size
+        if self._solo is None:
+            self.payloads.payload_received(take_part(data, position, size, key), not self.remaining)
+        else:
+            self._solo.add(data, position, size, key, self.whole)
+            if not self.remaining:
+                self._end_solo(self._solo)
         return position + size
+
+    def _end_solo(self, solo: SoloMessage) -> None:
+        self._solo = None
+        self.message_began_at = None
+        # We sent a close frame meanwhile: data before the peer's is thrown away.
+        if self.whole:
+            message = solo.message()
+            self.call_hook(self.on_text if isinstance(message, str) else self.on_binary, message)
 
     # The message that is arriving.
 
@@ -429,9 +459,11 @@ class FrameReader:
 
     def drop_message(self) -> bool:
         """Free the received part of a message; return whether the rest of its frame then goes to ``payloads``."""
-        return False
+        dropped = self._solo is not None
+        self._solo = None
+        return dropped
 
     @property
     def unparsed_size(self) -> int:
         """The received bytes that neither ``payloads`` nor a hook has had."""
-        return len(self._partial)
+        return len(self._partial) + (0 if self._solo is None else self._solo.size)

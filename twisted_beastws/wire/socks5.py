@@ -39,7 +39,7 @@ class Socks5:
     Raises:
         ValueError: A name is longer than SOCKS5 can say.
 
-    done: the proxy connected; `rest` has the bytes that it sent behind its reply.
+    done: the proxy connected; `rest` has the bytes that it sent after its reply.
     """
 
     __slots__ = ("_credentials", "_parse", "_received", "_request", "done")
@@ -54,12 +54,12 @@ class Socks5:
         self.done = False
 
     def greeting(self) -> bytes:
-        """Return what the client sends first."""
+        """Return the bytes that the client sends first."""
         methods = bytes((NO_AUTHENTICATION, USERNAME) if self._credentials else (NO_AUTHENTICATION,))
         return bytes((VERSION, len(methods))) + methods
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes from the proxy; return what to send.
+        """Take bytes from the proxy; return the bytes to send.
 
         Raises:
             SocksDeclined: The proxy does not connect, or does not speak SOCKS5.
@@ -71,7 +71,7 @@ class Socks5:
         return answer
 
     def rest(self) -> bytes:
-        """Return the bytes behind the proxy's reply, which leave."""
+        """Return the bytes after the proxy's reply, and forget them."""
         rest, self._received = self._received, b""
         return rest
 

@@ -1,3 +1,4 @@
+# cython: wraparound=False, initializedcheck=False
 """`TurnBudget`: how much one connection may read in one turn of the reactor, so that the others have theirs."""
 
 from __future__ import annotations
@@ -6,6 +7,9 @@ import math
 from collections.abc import Callable
 
 from twisted_beastws.wire.frames import GATHER_LIMIT, UNLIMITED
+
+FOREVER = math.inf
+"""Seconds of a turn without a limit."""
 
 LOOK_EVERY = 16
 """Frames between two looks at the clock in a long chunk: a look costs a tenth of a small message."""
@@ -44,7 +48,7 @@ class TurnBudget:
     def set(self, frames: int, seconds: float | None) -> None:
         """Allow so many frames and seconds in a turn, and begin a new one. None is unlimited."""
         self._frames = frames
-        self._seconds = math.inf if seconds is None else seconds
+        self._seconds = FOREVER if seconds is None else seconds
         self.renew()
 
     def renew(self) -> None:
@@ -96,10 +100,10 @@ class TurnBudget:
             self.spent = True
             return True
         self._step = min(4 * self._step, LOOK_EVERY)
-        self.look_at = max(0, self.frames_left - self._step)
+        self.look_at = self.frames_left - self._step if self.frames_left > self._step else 0
         return False
 
     def out_of_time(self) -> bool:
         """Return whether the seconds of this turn are spent; the budget is spent then."""
-        self.spent = self._seconds != math.inf and self._now() - self._began > self._seconds
+        self.spent = self._seconds != FOREVER and self._now() - self._began > self._seconds
         return self.spent

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 import idna
 
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
-# RFC 3986 §3.3 and §3.4: what may stand in a path or query unquoted; "%" lets in what is quoted already.
+# RFC 3986 §3.3 and §3.4: the characters that a path or query has unquoted; "%" is for those quoted already.
 _ASCII = "".join(map(chr, range(128)))
 _UNQUOTED = "/?:@!$&'()*+,;=-._~%"
 
@@ -21,13 +21,13 @@ MAX_SHOWN = 200
 # Names (RFC 952, and the underscores of local networks), and IPv6 literals without a zone.
 _HOST = re.compile(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+")
 
-# What stands behind a host's last colon; within brackets it is part of an IPv6 literal.
+# The part after a host's last colon; within brackets it belongs to an IPv6 literal.
 _PORT = re.compile(r":([^:@\]]+)$")
 
 
 @dataclass(frozen=True, slots=True)
 class WebSocketURL:
-    """Where a client connects, and what it asks for.
+    """The address that a client connects to, and the resource that it requests.
 
     scheme: ``ws`` or ``wss``. host: ASCII, an IPv6 literal without brackets. target: path and query.
     user, password: of the userinfo, empty without one.
@@ -79,7 +79,7 @@ class WebSocketURL:
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """What credentials may not leave (RFC 6454 §4)."""
+        """The origin, which credentials must not leave (RFC 6454 §4)."""
         return self.scheme, self.host, self.port
 
     @property

@@ -1,3 +1,4 @@
+# cython: wraparound=False, initializedcheck=False
 """`FrameWriter`: messages to frames (RFC 6455 §5), written at once or gathered and written together."""
 
 from __future__ import annotations
@@ -5,16 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted_beastws.wire.frames import (
-    FIN,
-    FIN_BINARY,
-    FIN_TEXT,
-    GATHER_LIMIT,
-    UNLIMITED,
-    Opcode,
-    encode_frame,
-    mask_keys,
-)
+from twisted_beastws.wire.frames import FIN, FIN_BINARY, FIN_TEXT, GATHER_LIMIT, UNLIMITED, mask_keys
+from twisted_beastws.wire.raw import copy_start, encode_frame, payload_bytes, payload_size, put_frame, text_payload
 
 
 class Sink(Protocol):
@@ -43,7 +36,7 @@ class Sink(Protocol):
         """Count ``size`` more admitted bytes that wait in a `MessageSender`; a negative size takes them off."""
 
     def admits_part(self, size: int) -> None:
-        """Admit a part of a message whose beginning was sent.
+        """Admit a further part of a message.
 
         Raises:
             BufferFull: The part may not be written now.
@@ -76,7 +69,8 @@ class FrameWriter:
     """Puts messages into frames, and frames into a sink.
 
     Between `cork` and `uncork` the writer gathers frames while nothing waits in the sink, and writes them together:
-    the answers to the messages of one chunk leave as one write.
+    the answers to the messages of one chunk leave as one write. One writer at a time can gather. A writer that is
+    corked meanwhile writes each frame by itself.
 
     Attributes:
         server: A server sends frames unmasked, a client masks them (RFC 6455 §5.1).
@@ -85,13 +79,13 @@ class FrameWriter:
         fragment_size: The greatest payload of a data frame; longer messages go to ``backlog``.
         sendable: Messages may leave now: none is being streamed, and no close frame was sent.
         closed: No frame may follow, because a close frame was sent or the connection is gone.
+        gathered_size: The bytes of the gathered frames.
     """
 
     # A bound method may be held weakly.
     __slots__ = (
         "__weakref__",
         "_corked",
-        "_gathered",
         "backlog",
         "closed",
         "fragment_size",
@@ -108,34 +102,39 @@ class FrameWriter:
         self.fragment_size = UNLIMITED
         self.sendable = True
         self.closed = False
-        self._corked = False
-        # One bytearray for all frames: the object of a small frame is many times its content.
-        self._gathered = bytearray()
         self.gathered_size = 0
+        self._corked = False
 
     # Messages.
 
     def send(self, message: Any, *, compress: bool | None = None) -> None:
         """Send a message; see ``WebSocketProtocol.send``."""
         if compress is None and isinstance(message, str):
-            self.send_text(message)
+            if self.sendable:
+                # The shortest path, for the most frequent case.
+                self.emit(FIN_TEXT, text_payload(message))
+            else:
+                self._send(FIN_TEXT, message.encode())
         elif self.backlog is not None:
             self.backlog.send_other(message, compress)
 
     def send_text(self, text: str) -> None:
         """Send a text message in one frame."""
-        self.send_frame(FIN_TEXT, text.encode())
+        self._send(FIN_TEXT, text_payload(text))
 
     def send_binary(self, data: bytes) -> None:
         """Send a binary message in one frame."""
-        self.send_frame(FIN_BINARY, data)
+        self._send(FIN_BINARY, data)
 
     def send_frame(self, first: int, payload: bytes) -> None:
         """Send a data frame whose first byte is ``first``, or keep it in ``backlog`` if it may not leave now."""
+        self._send(first, payload)
+
+    def _send(self, first: int, payload: Any) -> None:
         if self.sendable:
             self.emit(first, payload)
         elif self.backlog is not None:
-            self.backlog.send_held(first, payload)
+            self.backlog.send_held(first, payload_bytes(payload))
 
     # Whether messages may leave.
 
@@ -154,25 +153,40 @@ class FrameWriter:
 
     # Frames.
 
-    def emit(self, first: int, payload: bytes) -> None:
+    def emit(self, first: int, payload: Any) -> None:
         """Write a frame, or gather it while the writer is corked and nothing waits in the sink."""
+        size = payload_size(payload)
         # RFC 6455 §5.5: a control frame is never fragmented.
-        if len(payload) > self.fragment_size and not first & 0x08 and self.backlog is not None:
-            self.backlog.emit_fragments(first, payload)
+        if size > self.fragment_size and not first & 0x08 and self.backlog is not None:
+            self.backlog.emit_fragments(first, payload_bytes(payload))
             return
-        self.emit_frame(first, encode_frame(first, payload, None if self.server else mask_keys.next()))
+        key = None
+        size += 2 if size < 126 else 4 if size < 65536 else 10
+        if not self.server:
+            key = mask_keys.next()
+            size += 4
+        if not self._gathers(size):
+            self._write(first, encode_frame(first, payload, key))
+        elif size > GATHER_LIMIT - self.gathered_size:
+            self._flush(encode_frame(first, payload, key))
+        else:
+            put_frame(_gathered, self.gathered_size, first, payload, key)
+            self._has_gathered(size)
 
     def emit_frame(self, first: int, frame: bytes) -> None:
         """Write or gather a finished frame, as `emit` does; ``first`` is its first byte."""
-        # The first gathered frame asks whether the sink is free; nothing is written before the others.
-        if self._corked and len(frame) < GATHER_LIMIT and (self.gathered_size or self.sink.free):
-            self._gathered += frame
-            self.gathered_size += len(frame)
-            if self.gathered_size >= GATHER_LIMIT:
-                self.flush()
-            return
+        size = len(frame)
+        if not self._gathers(size):
+            self._write(first, frame)
+        elif size > GATHER_LIMIT - self.gathered_size:
+            self._flush(frame)
+        else:
+            _gathered[self.gathered_size : self.gathered_size + size] = frame
+            self._has_gathered(size)
+
+    def _write(self, first: int, frame: bytes) -> None:
         if self.gathered_size:
-            self.flush()
+            self._flush(b"")
         if len(frame) < GATHER_LIMIT and self._left_at_once(frame):
             return
         if first & 0x08:
@@ -186,17 +200,23 @@ class FrameWriter:
         Writing stops if the connection closes in between.
         """
         if self.gathered_size:
-            self.flush()
+            self._flush(b"")
+        view = memoryview(payload)
         fin, opcode = first & FIN, first & ~FIN
-        end = len(payload)
-        for at in range(0, end or 1, self.fragment_size):
-            # RFC 6455 §5.5.1: no data frame follows a close frame.
-            if self.closed:
-                return
-            piece = payload[at : at + self.fragment_size]
-            last = fin if at + len(piece) == end else 0
+        end = len(view)
+        at = 0
+        # RFC 6455 §5.5.1: no data frame follows a close frame.
+        while not self.closed:
+            size = end - at
+            if size > self.fragment_size:
+                size = self.fragment_size
+            last = fin if at + size == end else 0
+            piece: Any = view[at : at + size]
             self.sink.write_admitted(encode_frame(opcode | last, piece, None if self.server else mask_keys.next()))
-            opcode = Opcode.CONTINUATION
+            opcode = 0
+            at += size
+            if at >= end:
+                return
 
     # Gathering.
 
@@ -208,16 +228,39 @@ class FrameWriter:
         """Write the gathered frames, and each further one at once."""
         self._corked = False
         if self.gathered_size:
-            self.flush()
+            self._flush(b"")
 
     def flush(self) -> None:
         """Write the gathered frames."""
-        gathered = bytes(self._gathered)
-        self._gathered.clear()
+        if self.gathered_size:
+            self._flush(b"")
+
+    def _gathers(self, size: int) -> bool:
+        if not self._corked or size >= GATHER_LIMIT:
+            return False
+        # The first gathered frame asks; nothing is written before the others.
+        if not self.gathered_size and not self.sink.free:
+            return False
+        return _gatherer is None or _gatherer is self
+
+    def _has_gathered(self, size: int) -> None:
+        global _gatherer
+        _gatherer = self
+        self.gathered_size += size
+        if self.gathered_size == GATHER_LIMIT:
+            self._flush(b"")
+
+    def _flush(self, last: bytes) -> None:
+        # Writes the gathered frames and ``last``, for which there is no room.
+        global _gatherer
+        frames = copy_start(_gathered, self.gathered_size)
+        if last:
+            frames += last
         self.gathered_size = 0
+        _gatherer = None
         # The sink was free when the first was gathered, and each frame could have been written alone.
-        if gathered and not self._left_at_once(gathered):
-            self.sink.write_admitted(gathered)
+        if not self._left_at_once(frames):
+            self.sink.write_admitted(frames)
 
     def _left_at_once(self, frames: bytes) -> bool:
         at_once = self.sink.at_once
@@ -230,3 +273,8 @@ class FrameWriter:
         if gone != len(frames):
             self.sink.write_rest(frames, gone)
         return True
+
+
+# The frames that one writer, the gatherer, has gathered.
+_gathered = bytearray(GATHER_LIMIT)
+_gatherer: FrameWriter | None = None

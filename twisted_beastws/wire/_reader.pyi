@@ -1,0 +1,1 @@
+from twisted_beastws.wire.reader import FrameReader as FrameReader

@@ -1,0 +1,25 @@
+from libc.stdint cimport uint8_t, uint64_t
+
+cpdef bytes take_bytes(bytes data, Py_ssize_t start, Py_ssize_t size, Py_ssize_t key_at)
+cpdef object take_text(bytes data, Py_ssize_t start, Py_ssize_t size, Py_ssize_t key_at)
+cpdef bytes take_part(bytes data, Py_ssize_t start, Py_ssize_t size, bytes key)
+cpdef uint64_t read_length(bytes data, Py_ssize_t start, Py_ssize_t end) except? 0
+cpdef object text_payload(object text)
+cpdef Py_ssize_t payload_size(object payload) except -1
+cpdef object payload_bytes(object payload)
+cpdef bytes encode_frame(int first, object payload, bytes key=*)
+cpdef int put_frame(bytearray target, Py_ssize_t at, int first, object payload, bytes key) except -1
+cpdef bytes copy_start(bytearray source, Py_ssize_t size)
+cpdef SoloMessage new_solo(bint text, uint64_t length)
+
+cdef struct Utf8:
+    # The continuation bytes that a character still needs, and the range of the next.
+    uint8_t needed, low, high
+
+cdef class SoloMessage:
+    cdef bytes _place
+    cdef bint _text
+    cdef Utf8 _utf8
+    cdef readonly Py_ssize_t size
+    cdef int add(self, bytes data, Py_ssize_t start, Py_ssize_t size, bytes key, bint checked) except -1
+    cdef object message(self)

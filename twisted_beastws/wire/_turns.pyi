@@ -1,0 +1,1 @@
+from twisted_beastws.wire.turns import TurnBudget as TurnBudget

@@ -1,0 +1,1 @@
+from twisted_beastws.wire.writer import FrameWriter as FrameWriter
