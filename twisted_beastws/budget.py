@@ -1,4 +1,4 @@
-"""A process-wide bound on the memory that connections buffer, in both directions."""
+"""A process-wide bound on the memory that connections buffer in both directions."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from heapq import heapify, heappop, heappush
 from twisted.logger import Logger
 
 RELIEF = 16
-"""At the limit a sixteenth of it is freed at once, so that the search for the largest holders is rare."""
+"""At the limit a sixteenth of it is freed at once, so that the search for the largest connections is rare."""
 
 SENT, RECEIVED = range(2)
-"""What an account counts: bytes that the peer has not taken, and bytes that the application has not taken."""
+"""The two parts of an account: bytes that the peer has not taken, and bytes that the application has not taken."""
 
 
 class Account:
-    """What one connection buffers.
+    """The memory that one connection buffers.
 
-    size: in bytes of memory. closed: the connection was closed at the budget's limit.
+    Attributes:
+        size: The memory in bytes.
+        closed: The connection was closed at the limit of the budget.
     """
 
     __slots__ = ("_budget", "_parts", "closed", "shed", "size")
@@ -30,7 +32,7 @@ class Account:
         self.closed = False
 
     def count(self, part: int, size: int) -> None:
-        """Set how much there is of ``part``. This may call the ``shed`` of any connection, of this one too."""
+        """Set the size of ``part``. This may call the ``shed`` of any connection, of this one too."""
         change = size - self._parts[part]
         if change and self._budget is not None:
             self._parts[part] = size
@@ -40,7 +42,7 @@ class Account:
     def close(self) -> None:
         """The connection is gone."""
         budget, self._budget = self._budget, None
-        # It keeps the connection, which keeps this.
+        # It refers to the connection, which refers to this account.
         del self.shed
         if budget is not None:
             budget.forget(self)
@@ -49,14 +51,20 @@ class Account:
 class MemoryBudget:
     """Bounds the memory that all connections of a process buffer together.
 
-    Give one object to all factories and clients of the process. It counts received heads and messages that the
-    application has not taken, unfinished messages, and sent messages that the peer has not taken. When they reach the
-    limit, the connections that hold most are closed with 1013 until a sixteenth of the limit is free again. Redis does
-    the same with its clients (``maxmemory-clients``).
+    Pass one object to all factories and clients of the process. It counts received heads and messages that the
+    application has not consumed, unfinished messages, and sent messages that the peer has not taken. At the limit, the
+    connections that buffer most are closed with 1013 until a sixteenth of the limit is free again. Redis does the same
+    with its clients (``maxmemory-clients``).
 
-    A message that many connections wait for counts for each of them.
+    A message that waits for many connections counts for each of them.
 
-    limit: bytes. used: bytes that are buffered now. closed: how many connections were closed at the limit.
+    Args:
+        limit: The most bytes.
+
+    Attributes:
+        limit: The most bytes.
+        used: The bytes buffered now.
+        closed: The number of connections closed at the limit.
     """
 
     log = Logger()
@@ -76,7 +84,7 @@ class MemoryBudget:
         """Return an account for a new connection.
 
         Args:
-            shed: frees the connection's memory now: closes it with 1013 if it is open, else drops it.
+            shed: Frees the connection's memory now: closes it with 1013 if it is open, else drops it.
         """
         account = Account(self, shed)
         self._accounts.add(account)
@@ -88,7 +96,7 @@ class MemoryBudget:
         self.used -= account.size
 
     def changed(self, change: int) -> None:
-        """Count a change of an account; at the limit, close the largest."""
+        """Count a change of an account. At the limit, close the largest connections."""
         self.used += change
         if self.used > self.limit and change > 0 and not self._relieving:
             self._relieving = True
@@ -104,7 +112,7 @@ class MemoryBudget:
         heapify(waiting)
         while self.used > target and waiting:
             _, number, account = heappop(waiting)
-            # One that is closed may take others with it.
+            # Closing one connection may close others.
             if account not in self._accounts:
                 continue
             again = account.closed
@@ -112,7 +120,7 @@ class MemoryBudget:
             account.closed = True
             account.shed()
             if account.size and not again:
-                # What it still holds may be more than others hold, who must not pay for it: then it is dropped.
+                # It may still hold more than others, which must not pay for it: then it is dropped.
                 heappush(waiting, (-account.size, ~number, account))
         self.log.warn(
             "connections buffered {used} bytes, and the process's limit is {limit}: {count} closed, {left} bytes left",

@@ -1,4 +1,4 @@
-"""A connection's transport as the application sees it."""
+"""The transport of a connection, as the application sees it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 class ApplicationTransport:
-    """A connection's transport as its application sees it: the transport below, but for `loseConnection`.
+    """The transport of a connection, as its application sees it: the transport below, with another `loseConnection`.
 
-    A transport waits for its producer, which we are, before it lets go; and the peer is to be told.
+    A transport waits for its producer, which is the connection, before it closes; and the peer must get a close frame
+    first.
     """
 
     __slots__ = ("_connection", "below")
@@ -26,7 +27,7 @@ class ApplicationTransport:
         self.below = below
 
     def loseConnection(self) -> None:
-        """Close by the closing handshake, with 1000; before there is a WebSocket, behind the answers that wait."""
+        """Close by the closing handshake, with 1000. Before there is a WebSocket, close after the pending answers."""
         connection = self._connection
         if connection.state is State.CONNECTING:
             connection.ending.tear_down()
@@ -34,7 +35,7 @@ class ApplicationTransport:
             connection.close()
 
     def abortConnection(self) -> None:
-        """As `WebSocketProtocol.abort`."""
+        """Drop the connection, as `WebSocketProtocol.abort` does."""
         self._connection.abort()
 
     def write(self, data: bytes) -> None:
@@ -54,18 +55,18 @@ class ApplicationTransport:
             )
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """The connection is the transport's producer. Raises `LocalError`: register with the connection."""
+        """Raise `LocalError`: register the producer with the connection."""
         raise LocalError("transport.registerProducer(): register the producer with the connection itself")
 
     def unregisterProducer(self) -> None:
-        """Raises `LocalError`, as `registerProducer`."""
+        """Raise `LocalError`, as `registerProducer` does."""
         raise LocalError("transport.unregisterProducer(): the producer is registered with the connection itself")
 
     def startTLS(self, context: Any, normal: bool = True) -> None:
-        """Encrypt all that is sent from now on (``ITLSTransport``); what was sent before leaves first, in clear.
+        """Encrypt all bytes from now on (``ITLSTransport``). Earlier bytes leave first, in clear.
 
-        What the peer sent in clear behind the request or response read last is thrown away: whoever is on the way could
-        have put it there.
+        Bytes that arrived in clear after the last request or response are discarded: an attacker on the network could
+        have sent them.
         """
         discard_clear(self._connection)
         self.below.startTLS(context, normal)

@@ -1,4 +1,4 @@
-"""Transports that lack methods of TCP's: SSH channels, standard input and output, processes."""
+"""Transports that lack methods of TCP: SSH channels, standard input and output, processes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def complete(transport: Any, clock: IReactorTime, lost: Callable[[], None]) -> A
 
 
 class BareTransport:
-    """Has stand-ins for what the transport below lacks; ITransport itself asks for little more than ``write``.
+    """Replaces the methods that the transport below lacks; ITransport itself requires little more than ``write``.
 
-    pausable: reading can be paused. If not, the connection bounds what it keeps meanwhile.
+    Attributes:
+        pausable: Reading can be paused. Otherwise the connection bounds the bytes that it keeps during a pause.
     """
 
     def __init__(self, below: Any, clock: IReactorTime, lost: Callable[[], None]) -> None:
@@ -42,7 +43,7 @@ class BareTransport:
         return getattr(self._below, name)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Pace ``producer`` if the transport can: an SSH channel says by two methods of its own when to stop."""
+        """Pace ``producer`` if the transport can: an SSH channel calls two methods of its own for that."""
         if hasattr(self._below, "registerProducer"):
             self._below.registerProducer(producer, streaming)
         elif hasattr(self._below, "stopWriting"):
@@ -56,17 +57,17 @@ class BareTransport:
             self._below.stopWriting = self._below.startWriting = _nothing
 
     def pauseProducing(self) -> None:
-        """Read nothing for now, if the transport can."""
+        """Pause reading, if the transport can."""
         if self.pausable:
             self._below.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Read again."""
+        """Resume reading."""
         if self.pausable:
             self._below.resumeProducing()
 
     def abortConnection(self) -> None:
-        """Drop the connection; it is lost in the reactor's next turn, whatever the transport does."""
+        """Drop the connection. It is lost in the next turn of the reactor, whatever the transport does."""
         getattr(self._below, "abortConnection", self._below.loseConnection)()
         self._clock.callLater(0, self._lost)
 

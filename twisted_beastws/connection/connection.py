@@ -43,7 +43,7 @@ _connection_ids = count(1)
 
 
 class Connection:
-    """Owns the parts of a connection, which `Shared` describes, and does what the user's protocol asks for.
+    """Owns the parts of a connection, which `Shared` describes, and carries out the requests of the user's protocol.
 
     Attributes:
         reading: The reading side, while there is a transport.

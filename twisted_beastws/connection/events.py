@@ -1,4 +1,4 @@
-"""`ConnectionEvents`: the reports of the parts of a connection, and what the connection does about each."""
+"""`ConnectionEvents`: the reports of the parts of a connection, and the reaction to each."""
 
 from __future__ import annotations
 

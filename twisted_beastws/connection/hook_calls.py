@@ -1,4 +1,4 @@
-"""Calls of an application's hooks other than those for messages, and the end of a connection whose hook failed."""
+"""Calls of an application's hooks other than those for messages, and the end of a connection after a hook failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hooks of an application: which of them it overrides, and what a hook may return."""
+"""The hooks of an application: the overridden ones, and the values that a hook may return."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages received and not yet taken: a bounded queue that pauses what fills it."""
+"""Messages received and not yet taken: a bounded queue that pauses its source."""
 
 from __future__ import annotations
 

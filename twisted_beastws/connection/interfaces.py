@@ -1,4 +1,4 @@
-"""What a connection asks of the objects above it, and what its parts ask of the connection.
+"""The interfaces of the objects above a connection, and of the connection as its parts see it.
 
 `Application` is the user's protocol, `Gatekeeper` the server, and `Observer` counts for the server. `HandshakeHost` and
 `DeliveryHost` are the connection as its handshake and its delivery see it.
@@ -127,7 +127,7 @@ class HandshakeHost(Described, Protocol):
 
     Attributes:
         settings: The options of the connection.
-        application: The `Application`, whose hooks the handshake calls.
+        application: The `Application`; the handshake calls its hooks.
         server: Decides who may connect, or None.
     """
 
@@ -186,7 +186,7 @@ class HandshakeHost(Described, Protocol):
     def move_to(self, transport: Any, answer: bytes) -> bool:
         """Leave the transport of the handshake for ``transport``, and send ``answer`` there first.
 
-        Returns whether it is a plain TCP or UNIX transport, whose two directions end one after the other.
+        Returns whether it is a plain TCP or UNIX transport, with two directions that end one after the other.
         """
 
     def let_go(self) -> None:

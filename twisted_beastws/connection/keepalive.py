@@ -1,4 +1,4 @@
-"""A connection's deadlines and pings: whether the peer is still there, and whether it is in time."""
+"""The deadlines and pings of a connection: is the peer still there, and is it in time?"""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 MAX_LOOKS = 128
-"""Looks at a peer that seems silent while data of it comes in, at most: in as many turns the reactor reads 8 MiB, more
-than a socket's receive buffer holds."""
+"""The most checks of a peer that seems silent while its data still comes in. In as many turns the reactor reads 8 MiB,
+more than the receive buffer of a socket holds."""
 
 
 class LivenessOwner(Protocol):
@@ -33,32 +33,34 @@ class LivenessOwner(Protocol):
         """Reading from the peer is paused."""
 
     def deadline_passed(self) -> None:
-        """What was given a deadline is not done."""
+        """The time limit set by `Liveness.expect` is over."""
 
     def timed_out(self, what: str) -> None:
         """The peer of an open connection is silent or slow; ``what`` says it in words."""
 
     def may_ping(self) -> bool:
-        """A ping would leave now, not wait behind others."""
+        """Return whether a ping would leave now, without waiting for other bytes."""
 
     def turns(self) -> int:
-        """How often the peer made room for what waits; it grows."""
+        """Return how often the peer made room for waiting bytes; it only grows."""
 
     def unaccepted(self) -> int:
-        """Bytes in the system's buffer that the peer has not accepted, or 0 if that is unknown."""
+        """Return the bytes in the system's buffer that the peer has not accepted, or 0 if that is unknown."""
 
     def stopped_reading(self, what: str) -> None:
         """The peer of an open connection has accepted nothing for too long; ``what`` says it in words."""
 
 
 LOOKS = 4
-"""Looks at a connection in ``Timeouts.send``: a peer that accepts nothing is closed after at most 5/4 of it."""
+"""Checks of a connection per ``Timeouts.send``: a peer that accepts nothing is closed after at most 5/4 of it."""
 
 
 class Liveness:
     """Watches over one connection on the shared `PingScheduler`.
 
-    latency: seconds that the latest ping took to be answered, or None.
+    Attributes:
+        latency: The round-trip time of the latest answered ping in seconds, or None.
+        due: The tick of the next check, for the scheduler.
     """
 
     __slots__ = (
@@ -97,13 +99,13 @@ class Liveness:
         self._opened_at = self._ponged_at = 0.0
         self._paused_at = 0.0
         self._taken_at = 0.0
-        # When it was first seen that octets wait while we read nothing, and since when none were taken.
+        # When bytes were first seen waiting while we read nothing; and since when the peer has taken none of them.
         self._stuck_at: float | None = None
         self._turns = 0
-        # Since when bytes wait and none of them was accepted, as far as was seen, and how many the system had then.
+        # Since when bytes wait without any being accepted, as far as the checks saw, and how many the system had then.
         self._waiting_at: float | None = None
         self._unaccepted = 0
-        # How often the peer seemed silent in looks one behind the other, and the last octets at the latest of them.
+        # The number of successive checks in which the peer seemed silent, and the time of its last bytes at the latest.
         self._looks = 0
         self._heard_at: float | None = None
         self._pings: deque[tuple[bytes, float, Deferred[float]]] | None = None
@@ -111,7 +113,7 @@ class Liveness:
         self.due: int | None = None
 
     def expect(self, seconds: float | None) -> None:
-        """Something must be done within ``seconds``, in place of what was expected before; None takes its time."""
+        """Restart the time limit with ``seconds``, in place of any earlier one; None is no limit."""
         now = self._now()
         self._looks = 0
         self._deadline = None if seconds is None else now + seconds
@@ -129,7 +131,7 @@ class Liveness:
             self._scheduler.watch(self, self._next_look(now))
 
     def opened(self, session: Session) -> None:
-        """The connection is open: ping, and watch for silence, slow messages and old age."""
+        """The connection is open: ping, and watch for silence, slow messages and the maximum lifetime."""
         now = self._opened_at = self._ponged_at = self._paused_at = self._now()
         self._session = session
         self._looks = 0
@@ -143,22 +145,22 @@ class Liveness:
         session.reader.lead = self._scheduler.lead
 
     def closing(self) -> None:
-        """The connection closes: the closing handshake, or the end of TCP, has its time."""
+        """The connection closes: start the time limit of the closing handshake and of the end of TCP."""
         self._session = None
         self.expect(self._timeouts.close)
 
     def clock_was_set(self) -> None:
-        """Somebody set the clock that the reactor goes by: put the timer right, and notice the next time."""
+        """The clock that the reactor follows was set: correct the timer, and notice the next time."""
         self._scheduler.check_clock()
         if self._session is not None:
             self._session.reader.lead = self._scheduler.lead
 
     def paused(self) -> None:
-        """We read nothing from the peer for now."""
+        """We stopped reading from the peer."""
         self._paused_at = self._now()
 
     def resumed(self) -> None:
-        """We read again: the time since `paused` was ours, not the peer's."""
+        """We read again. The time since `paused` does not count against the peer."""
         session = self._session
         self._stuck_at = None
         if session is not None:
@@ -171,14 +173,14 @@ class Liveness:
             self._scheduler.watch(self, self._next_look(now))
 
     def lost(self, error: Exception) -> None:
-        """The connection is gone: forget it, fail what waits for pongs."""
+        """The connection is gone: let go of it, and fail the pending pings."""
         self._session = self._owner = self._deadline = None
         self._scheduler.watch(self, None)
         while self._pings:
             _fail(self._pings.popleft()[2], error)
 
     def ping_sent(self, payload: bytes, at: float) -> Deferred[float]:
-        """The application sent a ping at that time; fires with the seconds to its pong."""
+        """The application sent a ping at that time. Return a Deferred of the seconds until its pong."""
         if self._pings is None:
             self._pings = deque()
         pings = self._pings
@@ -188,7 +190,7 @@ class Liveness:
         return answered
 
     def pong_received(self, payload: bytes) -> None:
-        """Match a pong with the pings that wait; it answers all before its own too (RFC 6455 §5.5.3)."""
+        """Match a pong with the pending pings. It also answers all pings before its own (RFC 6455 §5.5.3)."""
         now = self._ponged_at = self._now()
         pings = self._pings
         if pings and any(payload == sent for sent, _, _ in pings):
@@ -202,7 +204,7 @@ class Liveness:
             self._pinged_at = None
 
     def look(self, now: float) -> float | None:
-        """Do what is due; say when to look again."""
+        """Do everything that is due. Return when to look again."""
         owner, session = self._owner, self._session
         if owner is None:
             return None
@@ -219,12 +221,12 @@ class Liveness:
         return self._next_look(now)
 
     def _due_end(self, now: float, owner: LivenessOwner, session: Session | None) -> Callable[[], None] | None:
-        """What ends the connection for being late, or None."""
+        """Return the function that ends the connection because it is late, or None."""
         if self._deadline is not None and now >= self._deadline:
             return self._end_at_deadline
         if session is None:
             return None
-        # A slow reader is not asked while octets wait for it, and may have nothing to say itself; but it reads.
+        # While bytes wait for a slow reader, it gets no pings and may send nothing. Its reading is a sign of life.
         turns = owner.turns()
         moved = turns != self._turns
         if moved:
@@ -249,7 +251,9 @@ class Liveness:
         self._owner.deadline_passed()
 
     def _has_read_all(self) -> bool:
-        """Whether the reactor has read what the peer sent in time: the reactor may have been late, not the peer."""
+        """Return whether the reactor has read the bytes that the peer sent in time: the reactor may be late, not the
+        peer.
+        """
         heard_at = None if self._session is None else self._session.reader.received_at
         came, self._heard_at = heard_at != self._heard_at, heard_at
         self._looks += 1
@@ -259,10 +263,10 @@ class Liveness:
         session, interval = self._session, self._timeouts.ping_interval
         if session is None or interval is None or self._ping_due is None or now < self._ping_due:
             return
-        # The next one keeps the interval, however late this one is; those that were missed are left out.
+        # The next ping keeps the interval, however late this one is. Missed pings are left out.
         self._ping_due += interval * (1 + (now - self._ping_due) // interval)
         if self._ping_due <= now:
-            # By an error of rounding.
+            # Rounding errors.
             self._ping_due += interval
         if owner.may_ping():
             self._pinged_at = now
@@ -293,7 +297,7 @@ class Liveness:
         idle = self._timeouts.idle
         if idle is None:
             return None
-        # While we ourselves do not read, the peer's silence says nothing; that it takes nothing, either, does.
+        # While we read nothing, the peer's silence means nothing; but if it takes no bytes either, it may be gone.
         if self._owner is None or self._owner.reading_paused:
             return (now if self._stuck_at is None else self._stuck_at) + idle
         heard_at = self._ponged_at if self._timeouts.strict_pong else session.reader.received_at
@@ -309,8 +313,8 @@ class Liveness:
 
 
 def _fail(answered: Deferred[float], error: Exception) -> None:
-    # Not with the frames of those that were told before.
+    # Drop the traceback; otherwise it grows with each Deferred that fails with it.
     answered.errback(error.with_traceback(None))
     if isinstance(answered.result, Failure) and answered.result.value is error and answered._debugInfo is not None:
-        # Who pings need not mind how it ended, nor be told that he did not. Whoever asks later has it yet.
+        # The caller may ignore this Deferred, so do not log its failure as unhandled. A later errback still gets it.
         answered._debugInfo.failResult = None

@@ -146,7 +146,7 @@ class Operation:
             result = done.value
         except BaseException:
             result = Failure()
-        # The next calls run hooks, whose exceptions have nothing to do with how the coroutine ended. So they stand
+        # The next calls run hooks. Their exceptions have nothing to do with how the coroutine ended. So they stand
         # outside the ``except`` clauses.
         if waits_for is None:
             self._operated(result, operation, context)

@@ -1,4 +1,4 @@
-"""A pull producer made to push, at the reactor's pace."""
+"""A pull producer that pushes, at the pace of the reactor."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 log = Logger()
 
 TURN = 1e-8
-"""Seconds from one turn to the next, as Twisted's ``Cooperator`` has it: a ``Clock`` would never leave off at 0."""
+"""Seconds from one turn to the next, as in Twisted's ``Cooperator``: with 0 a ``Clock`` would never finish."""
 
 
 def stop(producer: Any) -> None:
-    """Stop ``producer``, or None. If that fails it is logged: whoever is at the end of a connection has more to do."""
+    """Stop ``producer``, or None. A failure is only logged, because the connection has more parts to end."""
     if producer is None:
         return
     try:
@@ -30,7 +30,7 @@ def stop(producer: Any) -> None:
 
 @implementer(IPushProducer)
 class PulledProducer:
-    """Asks ``producer`` for more once a turn of the reactor, unless it is paused."""
+    """Asks ``producer`` for more once per turn of the reactor, unless it is paused."""
 
     def __init__(self, producer: IPullProducer, clock: IReactorTime) -> None:
         self._producer = producer
@@ -42,12 +42,12 @@ class PulledProducer:
         self._producer.resumeProducing()
 
     def resumeProducing(self) -> None:
-        """Begin to ask, or again."""
+        """Start asking, or resume it."""
         if self._call is None:
             self._call = self._clock.callLater(TURN, self._pull)
 
     def pauseProducing(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         call, self._call = self._call, None
         if call is not None:
             call.cancel()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 RESOLUTION = 32
-"""Ticks a second: what is due within the same 1/32 s shares one wake-up. A deadline is never early."""
+"""Ticks per second: all deadlines in the same 1/32 s share one wake-up. A deadline is never early."""
 
 READ_TURNS = 2
 """Turns of the reactor after which it has polled its sockets: asyncio makes a call without delay before it polls."""
@@ -27,12 +27,12 @@ log = Logger()
 
 
 class Watched(Protocol):
-    """What a scheduler looks after."""
+    """A connection that a scheduler wakes."""
 
     due: int | None
 
     def look(self, now: float) -> float | None:
-        """Do what is due at ``now``; say when to look again, or None for never."""
+        """Do everything that is due at ``now``. Return when to look again, or None for never."""
 
 
 class PingScheduler:
@@ -43,7 +43,7 @@ class PingScheduler:
     watched.
 
     now: the clock that deadlines are measured by.
-    wall: the clock that the reactor's timers follow, if somebody may set it, or None.
+    wall: the clock that the timers of the reactor follow, if it can be set, or None.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -54,9 +54,9 @@ class PingScheduler:
         self._heap: list[int] = []
         self._call: IDelayedCall | None = None
         self._call_tick = 0
-        # How far the reactor's clock, by which it makes the call, was ahead of ours when the call was armed.
+        # The lead of the reactor's clock, which makes the call, over ours when the call was scheduled.
         self._ahead = 0.0
-        # What is looked at when the reactor has read its sockets, with the turns until then.
+        # The connections to check when the reactor has read its sockets, with the turns until then.
         self._unread: dict[Watched, int] = {}
         self._turn_call: IDelayedCall | None = None
 
@@ -87,12 +87,12 @@ class PingScheduler:
             emptied = not due
         if tick is not None:
             self._add(watched, tick)
-        # Nearly always others are due at both ticks, and sooner.
+        # Nearly always other connections are due at both ticks, or earlier.
         if emptied or self._call is None or (tick is not None and tick < self._call_tick):
             self._arm()
 
     def look_after_reading(self, watched: Watched) -> None:
-        """Look at ``watched``, which is being looked at, when the reactor has read what waits in its sockets."""
+        """Check ``watched``, which is being checked now, again when the reactor has read its sockets."""
         self._unread[watched] = READ_TURNS
         self._arm_turn()
 
@@ -101,7 +101,7 @@ class PingScheduler:
 
         The reactor would make the call late by as much. One that it makes early does no harm.
         """
-        # As `lead` has it, without the call: each connection comes here several times.
+        # The value of `lead`, without the call: each connection comes here several times.
         if (
             self._call is not None
             and self.wall is not None
@@ -147,7 +147,7 @@ class PingScheduler:
         try:
             while self._heap and self._heap[0] <= now * RESOLUTION:
                 due = self._ticks[self._heap[0]]
-                # A look may change what else is watched, and when.
+                # A check may change the other watches.
                 while due:
                     self._look(due.pop(), now)
                 self._prune()
@@ -168,7 +168,7 @@ class PingScheduler:
             self._unread[watched] -= 1
         try:
             for watched in [watched for watched, turns in self._unread.items() if not turns]:
-                # A look may have ended the watch on this one.
+                # A check may have ended this watch.
                 if self._unread.pop(watched, None) is not None:
                     self._look(watched, now)
         finally:

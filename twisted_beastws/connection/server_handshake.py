@@ -113,7 +113,7 @@ class ServerHandshake(Operation):
         return self._request
 
     def _not_here(self, request: Request) -> Response | None:
-        """Return a 404 if the server answers only another path: nobody has to log in to learn that."""
+        """Return a 404 if the server answers only another path: no login is needed to learn that."""
         target = self._host.settings.target
         if target is None or request.path == target:
             return None

@@ -1,4 +1,4 @@
-"""The server's default: accept one request after the other until one opens the WebSocket."""
+"""The default of a server: accept one request after the other until one opens the WebSocket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = Logger()
 
 
 class AcceptLoop:
-    """Accepts requests on one connection, again while HTTP keeps it."""
+    """Accepts the requests of one connection as long as HTTP keeps it."""
 
     __slots__ = ("_connection",)
 
@@ -35,14 +35,14 @@ class AcceptLoop:
         connection = self._connection
         accepted = connection.accept()
         if connection.life.state is State.OPEN:
-            # Most open at once, and no code of the application awaits that.
+            # Most handshakes open at once, and no code of the application awaits this one.
             connection.settle()
         else:
             accepted.addBoth(self._accepted)
 
     def _accepted(self, result: Request | Failure) -> None:
         again = not isinstance(result, Failure) or self._not_accepted(result)
-        # A coroutine, for many requests that came together would be a deep recursion.
+        # A coroutine, because callbacks would nest deeply if many requests came together.
         if again and self._connection.state is State.CONNECTING:
             Deferred.fromCoroutine(self._accept_on())
 
@@ -52,14 +52,14 @@ class AcceptLoop:
         while again and connection.state is State.CONNECTING:
             opening: Any = connection.require_handshake(Role.SERVER)
             if not opening.bytes_wait:
-                # Who has been answered and says nothing more is in no handshake that could time out.
+                # A client that was answered and sends nothing more is in no handshake that could time out.
                 opening.when_bytes_come(self._serve)
                 return
             again = await connection.accept().addErrback(self._not_accepted)
         connection.settle()
 
     def _not_accepted(self, failure: Failure) -> bool:
-        """Whether to accept again."""
+        """Return whether to accept again."""
         connection = self._connection
         if connection.state is State.CONNECTING and not failure.check(WebSocketError):
             log.failure("the handshake of {peer} failed; the connection is dropped", failure, peer=connection.peer)
@@ -71,6 +71,6 @@ class AcceptLoop:
                 peer=connection.peer,
                 error=failure.value,
             )
-        # What is logged may be kept, and must not keep us alive.
+        # A log observer may keep the failure, which must not keep the connection alive.
         failure.cleanFailure()
         return failure.check(HandshakeError) is not None

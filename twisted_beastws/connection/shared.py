@@ -80,4 +80,4 @@ class Shared(Described, Protocol):
         """
 
     def release(self) -> None:
-        """Let go of the parts, whose references to the connection would keep it alive."""
+        """Let go of the parts: their references to the connection would keep it alive."""

@@ -283,4 +283,4 @@ class RequestHandshake(ServerHandshake):
 
 
 def _ignore(data: bytes) -> None:
-    """Discard a write to a request whose connection is a WebSocket: the peer would read it as a frame."""
+    """Discard a write to a request that became a WebSocket: the peer would read it as a frame."""

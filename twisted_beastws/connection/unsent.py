@@ -1,4 +1,4 @@
-"""How much of what was written to a transport its peer has not accepted, as far as the operating system tells."""
+"""The bytes written to a transport that its peer has not accepted, as far as the operating system knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The write buffer between a session and its transport, whose only producer it is."""
+"""The write buffer between a session and its transport. It is the only producer of the transport."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ HAND_OVER = 1 << 16
 """Bytes given to the transport at once: 64 KiB, Twisted's own ``bufferSize``. The transport may hold a copy of them."""
 
 AT_ONCE = 2 * HAND_OVER
-"""Bytes given to the transport undivided: as much as a session gathers, and the frame that it could not gather."""
+"""The most bytes given to the transport undivided: a full gathered chunk, and one frame that did not fit into it."""
 
 JOINED = 1 << 14
-"""Bytes up to which a frame is joined with those before it: 16 KiB. The overhead of a larger one is below 1 %."""
+"""The largest frame that is joined with the frames before it: 16 KiB. A larger one has an overhead below 1 %."""
 
 OVERHEAD = 128
-"""Bytes that each further object in the queue takes beyond its content: its header, the allocator's, and a slot."""
+"""The overhead of each further object in the queue, in bytes: its header, the allocator's, and a slot."""
 
 
 def most_at_once(max_buffered: int) -> int:
-    """Bytes that may be written at once: a message of ``max_buffered``, as it is in frames.
+    """Return the most bytes that may be written at once: a message of ``max_buffered`` in its frames.
 
     RFC 6455 §5.2 adds headers. A compressor may lengthen a message by this bound (zlib's ``deflateBound``).
     """
@@ -45,7 +45,7 @@ def most_at_once(max_buffered: int) -> int:
 
 
 class WriteBufferOwner(Protocol):
-    """The connection whose bytes these are."""
+    """The connection of a write buffer."""
 
     @property
     def clock(self) -> IReactorTime:
@@ -55,26 +55,28 @@ class WriteBufferOwner(Protocol):
         """``Limits.max_buffered`` is reached under the policy ``close``."""
 
     def transport_leaving(self) -> None:
-        """Somebody else told the transport to close."""
+        """Other code told the transport to close."""
 
 
 @implementer(IPushProducer, IPullProducer)
 class Outgoing:
-    """Gives octets to the transport while it takes them and keeps the rest, bounded, whole frames at a time.
+    """Gives bytes to the transport as long as it takes them, and keeps the rest, bounded, in whole frames.
 
-    A plain TCP or UNIX socket is written to directly while its transport's buffer is empty: Twisted's own ``write``
-    would wait for another turn of the reactor and change the set of watched descriptors twice. As the transport's
-    *pull* producer we are told when its buffer has run empty. So on `twisted_beastws.uvreactor`. Any other transport
-    (TLS, tests) has us as a push producer. A socket on which TLS is started becomes such a transport.
+    It writes directly to a plain TCP or UNIX socket while the buffer of its transport is empty: Twisted's own ``write``
+    would wait for another turn of the reactor and change the set of watched descriptors twice. As the *pull* producer
+    of the transport it is notified when that buffer has run empty. This also works on `twisted_beastws.uvreactor`. Any
+    other transport (TLS, tests) has it as a push producer. A socket on which TLS is started becomes such a transport.
 
-    free: the transport takes octets now, and nothing waits.
-    at_once: see `twisted_beastws.wire.frames.Sink`.
-    size: bytes that wait here. Small frames wait joined, so that ``size`` is close to the memory that they take.
-    held: the cost of messages that wait in the session, behind a streamed one.
-    account: gets `cost` whenever it changes, for a process-wide budget; None without one.
-    dropped: messages dropped under the policies ``drop`` and ``close``.
-    finished: all was given to the transport, and nothing more will be.
-    turns: how often the transport, which had enough, took octets again.
+    Attributes:
+        free: The transport takes bytes now, and nothing waits.
+        at_once: See `twisted_beastws.wire.writer.Sink`.
+        size: The bytes that wait here. Small frames wait joined, so that ``size`` is close to the memory that they
+            take.
+        held: The cost of the messages that wait in the session for the end of a streamed message.
+        account: Gets `cost` whenever it changes, for a process-wide budget; None without one.
+        dropped: The messages dropped under the policies ``drop`` and ``close``.
+        finished: All bytes were given to the transport, and nothing more will be.
+        turns: How often the transport resumed this producer.
     """
 
     __slots__ = (
@@ -110,25 +112,25 @@ class Outgoing:
     def __init__(self, transport: Any, limits: Limits, owner: WriteBufferOwner, account: Account | None = None) -> None:
         self._transport = transport
         self._limits = limits
-        # Of an int's own type, and ours: it is read for each write.
+        # A plain int of our own, because each write reads it.
         self._most = int(limits.max_buffered)
         self._owner: WriteBufferOwner | None = owner
         self.account = account
         self._send = _plain_send(transport)
-        # What is written to the transport goes there.
+        # The object that gets the writes to the transport.
         self._writes: Any = transport
         self._records_wait: Callable[[], int] | None = None
         if self._send is None:
             self._encrypt()
         self.at_once: Callable[[bytes], int] | None = None
-        # What is left of data that the system has begun to take, without what the transport has of it.
+        # The rest of data that the system has begun to take, without the part that the transport has.
         self._rest: memoryview | None = None
         # Whole frames: small ones joined in a bytearray, large ones as they came.
         self._queue: deque[bytes | bytearray] | None = None
         self._pong: bytes | None = None
         self._pings = b""
         self._drains: list[Deferred[None]] | None = None
-        # Bytes that were ever put into the queue, and taken from it; each flush waits for a number of the latter.
+        # The bytes ever put into the queue, and ever taken from it. Each flush waits for a number of the latter.
         self._kept = self._gone = 0
         self._flushes: list[tuple[int, Deferred[None]]] | None = None
         self._finish: Callable[[], None] | None = None
@@ -142,7 +144,7 @@ class Outgoing:
         self.turns = 0
         self.finished = False
         transport.registerProducer(self, not self.direct)
-        # By Nagle's algorithm a long message's end would wait for the peer's delayed acknowledgement. UNIX has none.
+        # By Nagle's algorithm the end of a long message would wait for a delayed acknowledgement. UNIX has none.
         with suppress(AttributeError, OSError):
             transport.setTcpNoDelay(True)
 
@@ -159,7 +161,7 @@ class Outgoing:
 
     @property
     def direct(self) -> bool:
-        """Whether the transport is plain TCP or UNIX, and we write past it; it asks for more when it is empty."""
+        """The transport is plain TCP or UNIX, and we write past it; it asks for more when its buffer is empty."""
         plain = self._send is not None and self._records_wait is None
         return plain and not getattr(self._transport, "TLS", False)
 
@@ -171,12 +173,12 @@ class Outgoing:
 
     @property
     def buffered(self) -> int:
-        """Bytes written to us that the operating system may not have yet."""
+        """The bytes written here that the operating system may not have yet."""
         return self.size + self._handed
 
     @property
     def waiting(self) -> int:
-        """Bytes of memory that wait here and in the session, with the overhead of their objects."""
+        """The memory of the bytes that wait here and in the session, with the overhead of their objects."""
         waiting = self.size + self.held
         if self._queue is not None:
             waiting += OVERHEAD * (len(self._queue) - 1)
@@ -187,14 +189,16 @@ class Outgoing:
 
     @property
     def cost(self) -> int:
-        """`waiting`, and what the transport was given and may hold a copy of."""
+        """The memory of `waiting`, and of the bytes that the transport may hold a copy of."""
         here = 0 if self._rest is None else len(self._rest)
         return self.waiting + self._handed - here
 
     def write(self, data: bytes) -> None:
-        """Send whole frames, or keep them. At ``Limits.max_buffered`` the policy decides; `BufferFull` says it refused.
+        """Send whole frames, or keep them. At ``Limits.max_buffered`` the policy decides.
 
-        Raises `LocalError` for data that can never fit.
+        Raises:
+            BufferFull: The policy refused the frames.
+            LocalError: The data can never fit.
         """
         if self.free and self._producer is None and len(data) <= self._most:
             self._hand_over(data)
@@ -202,7 +206,7 @@ class Outgoing:
             self.write_admitted(data)
 
     def admits(self, size: int) -> bool:
-        """Whether ``size`` more bytes may be written; where they may not, the policy was carried out, or raises."""
+        """Return whether ``size`` more bytes may be written. If not, the policy was carried out, or this raises."""
         most, waiting = self._most, self.waiting
         if waiting + size <= most:
             return True
@@ -218,7 +222,7 @@ class Outgoing:
         self._count()
 
     def admits_part(self, size: int) -> None:
-        """The same for a part of a message, which cannot be dropped; raises `BufferFull` unless the policy closes."""
+        """Check a part of a message, which cannot be dropped. Raises `BufferFull` unless the policy closes."""
         waiting = self.waiting
         # Held messages alone must not stop the message that they wait for.
         if waiting > self.held and waiting + size > self._most:
@@ -237,11 +241,11 @@ class Outgoing:
             self._pace(self._producer)
 
     def write_rest(self, frame: bytes, gone: int) -> None:
-        """Send what ``at_once`` left of a frame."""
+        """Send the rest of a frame that ``at_once`` did not take."""
         self._wait(memoryview(frame)[gone:])
 
     def write_control(self, opcode: int, frame: bytes) -> None:
-        """Send a control frame whatever waits: a close last, a pong in place of one that waits, a ping at once."""
+        """Send a control frame even if bytes wait: a close last, a pong in place of a waiting one, a ping at once."""
         if self.free:
             self._hand_over(frame)
         elif opcode == Opcode.PONG:
@@ -255,14 +259,14 @@ class Outgoing:
             self._count()
 
     def discard(self) -> None:
-        """Forget what waits here, so that a close frame is next."""
+        """Discard the bytes that wait here, so that a close frame is next."""
         self._queue = self._pong = None
         self._pings = b""
         self.size = 0
         self._count()
 
     def register(self, producer: Any) -> None:
-        """Pause ``producer`` above ``Limits.high_water``, resume it at ``low_water``. RuntimeError for a second."""
+        """Pause ``producer`` above ``Limits.high_water``, resume it at ``low_water``. RuntimeError for a second one."""
         if self._producer is not None:
             raise RuntimeError(f"{producer!r} cannot be registered: {self._producer!r} is not unregistered")
         if self.finished:
@@ -273,14 +277,14 @@ class Outgoing:
         self._pace(producer)
 
     def unregister(self) -> Any:
-        """Pause and resume nobody any more; returns the producer."""
+        """Let go of the producer, and return it."""
         producer, self._producer = self._producer, None
         self._producer_paused = False
         self._open(self.free)
         return producer
 
     def hand_over_all(self) -> None:
-        """Give all that waits to the transport: TLS is about to start, and what was sent before leaves in clear."""
+        """Give all waiting bytes to the transport: TLS is about to start, and earlier bytes leave in clear."""
         if self.direct and not self.free:
             waiting = b"".join((self._rest or b"", self._pong or b"", self._pings, *(self._queue or ())))
             self._rest = None
@@ -289,13 +293,13 @@ class Outgoing:
             self._transport.write(waiting)
 
     def finish(self, finished: Callable[[], None]) -> None:
-        """Call ``finished``, once, when all was given to the transport and we no longer are its producer."""
+        """Call ``finished``, once, when the transport has all bytes and we no longer are its producer."""
         if not self.finished:
             self._finish = finished
             self._check_finished()
 
     def abandon(self) -> None:
-        """Forget what waits and let nothing leave: the transport is about to be aborted."""
+        """Discard the waiting bytes and send no more: the transport is about to be aborted."""
         self._open(False)
         self.finished = True
         if isinstance(self._writes, JoinedWrites):
@@ -305,7 +309,7 @@ class Outgoing:
         self.discard()
 
     def lost(self, error: Exception) -> None:
-        """The transport is gone: forget everything, fail what waits for `drain`."""
+        """The transport is gone: discard the waiting bytes, and fail the pending Deferreds."""
         self.abandon()
         self._owner = None
         # Drop the traceback; otherwise it grows with each Deferred that fails with it.
@@ -316,7 +320,7 @@ class Outgoing:
         stop(self.unregister())
 
     def drain(self) -> Deferred[None]:
-        """Fires when at most ``Limits.low_water`` octets wait; cancelling it does no harm."""
+        """Return a Deferred that fires when at most ``Limits.low_water`` bytes wait. Cancelling it does no harm."""
         if self.buffered <= self._limits.low_water:
             return succeed(None)
         waiting: Deferred[None] = AwaitableDeferred(self._forget)
@@ -352,7 +356,7 @@ class Outgoing:
 
     def _open(self, free: bool) -> None:
         self.free = free
-        # Who is paced, or bounded closely, has each frame looked at.
+        # With a producer or a small limit, each frame must be checked.
         unlooked = free and self._producer is None and self._most >= GATHER_LIMIT
         self.at_once = self._send if unlooked else None
 
@@ -404,7 +408,7 @@ class Outgoing:
             self._wait(memoryview(data)[sent:])
 
     def _hand_over_parts(self, rest: memoryview) -> None:
-        # TLS encrypts at once all that it gets, and the transport below copies that.
+        # TLS encrypts all bytes that it gets at once, and the transport below copies the result.
         part = rest[:0]
         while self.free and len(rest):
             part, rest = rest[:HAND_OVER], rest[HAND_OVER:]
@@ -418,8 +422,8 @@ class Outgoing:
         if self._tls_started():
             self._hand_over(bytes(rest))
             return
-        # The system's buffer is full, or the connection broken: `write` meets the same and does as Twisted does. It
-        # gets no more than it takes to call us again, for it copies what it gets.
+        # The system's buffer is full, or the connection is broken; Twisted's `write` handles both. It copies its data,
+        # so it gets only as much as makes it resume us.
         self._open(False)
         self._handed += len(rest)
         self._rest = rest[HAND_OVER:] if len(rest) > HAND_OVER else None
@@ -427,7 +431,7 @@ class Outgoing:
         self._count()
 
     def _tls_started(self) -> bool:
-        """Notice that TLS was started on the socket: from now on the transport encrypts, and paces us as TLS does."""
+        """Notice that TLS was started on the socket: the transport now encrypts, and paces us as TLS does."""
         if self._send is None or self._records_wait is not None or self.direct:
             return False
         self._encrypt()
@@ -503,14 +507,14 @@ class Outgoing:
     # IPushProducer and IPullProducer: the transport calls these.
 
     def resumeProducing(self) -> None:
-        """The transport takes octets again."""
+        """The transport takes bytes again."""
         if self._transport is not None:
             self._tls_started()
             self._open(True)
             self.turns += 1
             self._handed = 0
             self._flush()
-            # Somebody ended the transport over our heads, and it waits for its producer.
+            # Other code closed the transport, which waits for its producer.
             if self._owner is not None and not self.finished and _leaving(self._transport):
                 self._owner.transport_leaving()
 
@@ -523,7 +527,7 @@ class Outgoing:
         self._open(False)
 
     def stopProducing(self) -> None:
-        """The transport is gone; its protocol hears of it by connectionLost."""
+        """The transport is gone; its protocol gets connectionLost."""
         self._open(False)
 
 
@@ -534,8 +538,8 @@ def _leaving(transport: Any) -> bool:
 
 
 def _plain_send(transport: Any) -> Callable[[bytes | memoryview], int] | None:
-    """Return the ``send`` of a transport's socket, if all that is written there leaves as it is."""
-    # Asked of the class: a TLS transport passes on whatever it is asked to the one below it.
+    """Return the ``send`` of a socket, if its transport leaves written bytes unchanged; else None."""
+    # Look at the class, because an instance of a TLS transport passes unknown names on to the transport below.
     ungathered = getattr(type(transport), "ungathered", None)
     plain = isinstance(transport, FileDescriptor) and ISystemHandle.providedBy(transport)
     send: Callable[[bytes | memoryview], int] | None = None
