@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted_beastws.hub import Hub
 from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.hub.redis import RedisBackplane
-from twisted_beastws.hub.redis_inbox import MAX_ENTRY, Entry, Inbox, read_entry
+from twisted_beastws.hub.redis_inbox import MAX_ENTRY, InboxEntry, RedisInbox, read_entry
 
 from ..support.loopback import until
 from ..support.redis_server import RedisServer, redis_running
@@ -25,15 +25,15 @@ class TestEntries:
     @pytest.mark.parametrize(
         ("fields", "entry"),
         [
-            ({"room": b"a", "data": b"x"}, Entry("a", "x", True, "\0inbox 1-0")),
+            ({"room": b"a", "data": b"x"}, InboxEntry("a", "x", True, "\0inbox 1-0")),
             (
                 {"room": b"a", "data": b"\xff", "kind": b"binary", "keep": b"0"},
-                Entry("a", b"\xff", False, "\0inbox 1-0"),
+                InboxEntry("a", b"\xff", False, "\0inbox 1-0"),
             ),
-            ({"room": b"\xc3\xb6", "data": b"", "kind": b"text", "ref": b"r"}, Entry("\u00f6", "", True, "r")),
+            ({"room": b"\xc3\xb6", "data": b"", "kind": b"text", "ref": b"r"}, InboxEntry("\u00f6", "", True, "r")),
         ],
     )
-    def test_are_read(self, fields: dict[str, bytes], entry: Entry) -> None:
+    def test_are_read(self, fields: dict[str, bytes], entry: InboxEntry) -> None:
         assert read_entry("1-0", fields) == entry
 
     @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ async def test_a_wrong_entry_is_logged_and_holds_up_no_other(
 ) -> None:
     lines: list[str] = []
     monkeypatch.setattr(Logger, "warn", lambda self, line, why: lines.append(why))
-    assert isinstance(Inbox.log, Logger)
+    assert isinstance(RedisInbox.log, Logger)
     hub = started(redis)
     await connected(hub)
     member = Stub()

@@ -50,7 +50,7 @@ class BareTransport:
             self._below.stopWriting, self._below.startWriting = producer.pauseProducing, producer.resumeProducing
 
     def unregisterProducer(self) -> None:
-        """Let go of the producer."""
+        """Release the producer."""
         if hasattr(self._below, "unregisterProducer"):
             self._below.unregisterProducer()
         elif hasattr(self._below, "stopWriting"):

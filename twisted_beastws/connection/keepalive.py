@@ -173,7 +173,7 @@ class Liveness:
             self._scheduler.watch(self, self._next_look(now))
 
     def lost(self, error: Exception) -> None:
-        """The connection is gone: let go of it, and fail the pending pings."""
+        """The connection is gone: release it, and fail the pending pings."""
         self._session = self._owner = self._deadline = None
         self._scheduler.watch(self, None)
         while self._pings:

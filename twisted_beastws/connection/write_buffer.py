@@ -277,7 +277,7 @@ class Outgoing:
         self._pace(producer)
 
     def unregister(self) -> Any:
-        """Let go of the producer, and return it."""
+        """Release the producer, and return it."""
         producer, self._producer = self._producer, None
         self._producer_paused = False
         self._open(self.free)

@@ -49,7 +49,7 @@ from twisted_beastws.hub.backplane import (
 )
 from twisted_beastws.hub.redis_answers import Part, Place, Verified
 from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy, Trouble, why_lost
-from twisted_beastws.hub.redis_inbox import Inbox
+from twisted_beastws.hub.redis_inbox import RedisInbox
 from twisted_beastws.hub.redis_interfaces import RedisCommands
 from twisted_beastws.hub.redis_messages import MessageReader, people_of, roster_of
 from twisted_beastws.hub.redis_names import Names
@@ -138,7 +138,7 @@ class RedisBackplane:
         self._messages = MessageReader(self.log)
         self._recovery = Recovery(self)
         self._names = Names(self, self._recovery)
-        self._inbox = Inbox(self)
+        self._inbox = RedisInbox(self)
         self._subscriptions = Subscriptions(self, self._recovery, self._place, self._new_reader)
 
     # Calls of the hub.

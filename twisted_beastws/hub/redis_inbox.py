@@ -1,4 +1,4 @@
-"""`Inbox`: messages that other programs put into a stream in Redis, for the hubs to publish.
+"""`RedisInbox`: messages that other programs put into a stream in Redis, for the hubs to publish.
 
 Each hub that is woken reads the stream, publishes its entries in order with an idempotency key, and removes each entry
 when Redis has accepted the message. So a message is published once, whichever hubs read it, and survives the end of a
@@ -21,7 +21,7 @@ MAX_ENTRY = 1 << 20
 """Bytes of the data of an entry: 1 MiB, as ``Limits.max_message_size``."""
 
 
-class Entry(NamedTuple):
+class InboxEntry(NamedTuple):
     """A message of another program.
 
     Attributes:
@@ -51,7 +51,7 @@ class InboxBackplane(Protocol):
     ) -> Deferred[str | None]: ...
 
 
-class Inbox:
+class RedisInbox:
     """Publishes the entries of the inbox.
 
     Args:
@@ -97,7 +97,7 @@ class Inbox:
         await self._backplane.publish(entry.room, entry.data, entry.keep, None, entry.ref)
 
 
-def read_entry(entry_id: str, fields: dict[str, bytes]) -> Entry:
+def read_entry(entry_id: str, fields: dict[str, bytes]) -> InboxEntry:
     """Return the message of an entry.
 
     Raises:
@@ -124,4 +124,4 @@ def read_entry(entry_id: str, fields: dict[str, bytes]) -> Entry:
         message = data.decode() if kind == b"text" else data
     except UnicodeDecodeError:
         raise ValueError("its room, ref or text is not UTF-8") from None
-    return Entry(room, message, keep == b"1", ref or f"\0inbox {entry_id}")
+    return InboxEntry(room, message, keep == b"1", ref or f"\0inbox {entry_id}")

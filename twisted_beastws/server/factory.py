@@ -79,7 +79,7 @@ class WebSocketServerFactory(Factory):
             function in ``inlineCallbacks`` works as well.
         decorator: Gets each HTTP `Response` before it is sent, failures included; may be a coroutine function.
         subprotocols: The supported subprotocols, the preferred one first; ``*`` is any that the client offers.
-        origins: The web sites whose pages may connect; None is this site only.
+        origins: The web sites that may connect; None is this site only.
         timeouts: See `Timeouts`.
         limits: See `Limits`.
         deflate: The compression for clients that offer it; None, the default, accepts none.

@@ -33,7 +33,7 @@ class Peer(NamedTuple):
 
 
 UNKNOWN = Peer("", "")
-"""A connection in memory, or one whose proxy has not forwarded an address yet."""
+"""A connection in memory, or one of a proxy that has not forwarded an address yet."""
 
 LOCAL = Peer("unix", "unix")
 """All programs on UNIX sockets that forward no address."""
@@ -46,7 +46,7 @@ def peer_of(host: str) -> Peer:
     if ":" not in host:
         return Peer(host, host)
     try:
-        # RFC 7421: whoever has one address of a subnet may have all of them. RFC 6177: a site may have 65536 subnets.
+        # RFC 7421: a client with one address of a subnet may have all of them. RFC 6177: a site may have 65536 subnets.
         return Peer(*(str(IPv6Network((host, bits), strict=False)) for bits in (64, 48)))
     except ValueError:
         return Peer(host, host)

@@ -37,7 +37,7 @@ class Route:
     Attributes:
         template: the path, such as ``/chat/{room}``.
         factory: makes the protocols.
-        own_options: the target is a factory, whose options hold for its connections.
+        own_options: the target is a factory, and its options apply to its connections.
     """
 
     def __init__(self, template: str, target: Target) -> None:

@@ -1,4 +1,4 @@
-"""The transport of a stream protocol whose bytes travel in messages."""
+"""The transport of a stream protocol: its bytes travel in messages."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ class Tunnel(WebSocketProtocol):
     """Carries the bytes of ``stream``, which a `StreamTransport` connects when the WebSocket is open.
 
     Messages of any length are passed on as they arrive; text is refused with 1003. The stream's ``connectionLost`` gets
-    ``ConnectionDone`` if both ends closed in order, else ``ConnectionAborted`` or ``ConnectionLost``, whose text has
-    the close code.
+    ``ConnectionDone`` if both ends closed in order, else ``ConnectionAborted`` or ``ConnectionLost``, with the close
+    code in its text.
     """
 
     stream: IProtocol | None = None

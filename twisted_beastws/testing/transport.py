@@ -229,7 +229,7 @@ class MemoryTransport:
             producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
-        """Let go of the producer."""
+        """Release the producer."""
         self.producer = None
 
     def pauseProducing(self) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class WebSocketResource(Resource):
     """Serves the WebSockets of a factory in a site: ``root.putChild(b"ws", WebSocketResource(factory))``.
 
-    It is a leaf, so all paths below are its own, too. Each request gets a protocol of the factory, whose hooks work as
+    It is a leaf, so all paths below are its own, too. Each request gets a protocol of the factory; its hooks work as
     on a connection of their own. Any response other than a 101 leaves through twisted.web, which keeps the connection
     as HTTP says. A 101 takes the connection over: the timeouts of the site end, and ours begin. When the connection
     ends, the site's access log gets its line, and ``request.notifyFinish()`` fires, with the failure of the transport
