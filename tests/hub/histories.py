@@ -12,7 +12,8 @@ from twisted_beastws.hub import Message, PublishError
 from twisted_beastws.hub.backplane import PublishUnknown, order_of
 from twisted_beastws.hub.redis_scripts import GRACE
 
-from .simulated import Node, SimulatedRedis, settle
+from .nodes import Node, settle
+from .simulated import SimulatedRedis
 from .stubs import Stub
 
 ROOMS = ("a", "b")

@@ -11,17 +11,14 @@ from copy import deepcopy
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import Clock
 
-from twisted_beastws.hub import Hub
-from twisted_beastws.hub.backplane import BackplaneState, order_of
 from twisted_beastws.hub.redis import RedisBackplane
-from twisted_beastws.hub.redis_answers import Order, Page, Part, Place, Swept, Taken, Verified
+from twisted_beastws.hub.redis_answers import Page, Part, Swept, Taken, Verified
 from twisted_beastws.hub.redis_errors import LinkLost, Refused
 from twisted_beastws.hub.redis_interfaces import RedisCommands
-from twisted_beastws.hub.redis_scripts import ENTRY_COST, GRACE, ROOM_COST, SALT
+from twisted_beastws.hub.redis_scripts import SALT
 
-from .stubs import Stub, outcome
+from .dataset import Dataset
 
 ERRORS = {
     "OOM": "OOM command not allowed when used memory > 'maxmemory'.",
@@ -33,177 +30,6 @@ ERRORS = {
 
 BUDGETS = (1 << 22, 1 << 26)
 """Bytes of a room's history and of all, as by default."""
-
-
-def id_of(order: Order) -> str:
-    return "{}-{}".format(*order)
-
-
-class Dataset:
-    """What Redis keeps, and the steps that the scripts take on it."""
-
-    def __init__(self, max_ids: int) -> None:
-        self.epoch = ""
-        self.latest: Order = (0, 0)
-        self.started: Order = (0, 0)
-        self.floor: Order = (0, 0)
-        self.size = 0
-        self.left: list[str] = []
-        self.ids: deque[str] = deque(maxlen=max_ids)
-        self.streams: dict[str, list[tuple[str, bytes, str]]] = {}
-        self.records: dict[str, tuple[str, int]] = {}
-        self.ages: dict[str, int] = {}
-        self.refs: dict[str, str] = {}
-        self.server = ""
-        self.hubs: dict[str, int] = {}
-        self.witnesses: set[str] = set()
-        self.unsure: int | None = None
-
-    def begin(
-        self, known: str, name: str, now: int, server: str, write: Callable[[], None], force: bool = False
-    ) -> None:
-        known_id, _, known_epoch = known.partition(" ")
-        if self.epoch and self.latest >= order_of(known_id) and not force:
-            return
-        write()
-        latest = max(self.latest, order_of(known_id))
-        if now > latest[0]:
-            latest = (now, 0)
-        self.left += [each for each in (self.epoch, known_epoch) if each and each not in self.left]
-        self.epoch, self.latest, self.started, self.floor = name, latest, latest, latest
-        self.unsure, self.server = None, server
-        self.ids.clear()
-        self.ids.append(id_of(latest))
-
-    def verify(self, known: str, hub: str, now: int, server: str, began: bool, begin: Callable[[], None]) -> bool:
-        """Do as the script POSITION; return whether the dataset is certainly the one that the hub knows."""
-        known_id, _, known_epoch = known.partition(" ")
-        sure = True
-        epoch = self.epoch
-        if known_epoch not in ("", self.epoch):
-            if known_epoch not in self.left:
-                begin()
-        elif known_epoch and known_id not in self.ids:
-            if self.ids[0] != id_of(self.started) and order_of(known_id) < order_of(self.ids[0]):
-                sure = False
-            else:
-                begin()
-        hubs = dict(self.hubs)
-        previous, self.server = self.server, server
-        if previous not in ("", server) and not began and self.epoch == epoch:
-            self.witnesses = {*hubs, *(self.witnesses if self.unsure is not None else ())}
-            self.unsure = now
-            if not hubs:
-                begin()
-        if self.unsure is not None:
-            if sure:
-                self.witnesses.discard(hub)
-            if not self.witnesses:
-                self.unsure = None
-            elif abs(now - self.unsure) > GRACE * 1000:
-                begin()
-        for other, seen in hubs.items():
-            if abs(now - seen) > GRACE * 1000:
-                del self.hubs[other]
-        return sure
-
-    def register(self, hub: str, now: int, salt: int) -> str | None:
-        """The id that a new hub is given."""
-        known, self.hubs[hub] = hub in self.hubs, now
-        if known:
-            return None
-        self._next_id(now, salt)
-        self.ids.append(id_of(self.latest))
-        return id_of(self.latest)
-
-    def _next_id(self, now: int, salt: int) -> None:
-        self.latest = (now, salt) if now > self.latest[0] else (self.latest[0], self.latest[1] + 1 + salt)
-
-    @property
-    def place(self) -> Place:
-        return Place(self.epoch, id_of(self.latest))
-
-    def publish(
-        self, room: str, payload: bytes, keep: int, ref: str, now: int, salt: int, budgets: tuple[int, int]
-    ) -> tuple[Taken, str]:
-        """The answer, and the id of the message before, for a message that is to be published."""
-        if ref in self.refs:
-            return Taken(self.place, self.refs[ref], True), ""
-        message_id, previous = "", "0-0"
-        if keep:
-            message_id, previous = self._keep(room, payload, keep, now, salt, budgets)
-        if ref:
-            self.refs[ref] = message_id
-        return Taken(self.place, message_id, False), previous
-
-    def _keep(
-        self, room: str, payload: bytes, keep: int, now: int, salt: int, budgets: tuple[int, int]
-    ) -> tuple[str, str]:
-        stream = self.streams.get(room, [])
-        record = self.records.get(room)
-        if record is not None:
-            previous, bytes_kept = record
-        else:
-            previous, bytes_kept = (stream[-1][0] if stream else id_of(self.floor)), 0
-        before = bytes_kept + ROOM_COST if record is not None else 0
-        self._next_id(now, salt)
-        if order_of(previous) >= self.latest:
-            ms, seq = order_of(previous)
-            self.latest = (ms, seq + 1 + salt)
-        self.ids.append(id_of(self.latest))
-        if not stream:
-            bytes_kept = 0
-        stream.append((id_of(self.latest), payload, previous))
-        bytes_kept += len(payload) + ENTRY_COST
-        while stream and (len(stream) > keep or bytes_kept > budgets[0]):
-            bytes_kept = max(0, bytes_kept - len(stream.pop(0)[1]) - ENTRY_COST)
-        if not stream:
-            bytes_kept = 0
-        self.streams[room] = stream
-        self.records[room] = (id_of(self.latest), bytes_kept)
-        self.ages[room] = self.latest[0]
-        self.size += bytes_kept + ROOM_COST - before
-        while self.size > budgets[1]:
-            others = [other for other in self.ages if other != room]
-            if not others:
-                break
-            quiet = min(others, key=lambda other: (self.ages[other], other.encode()))
-            last, held = self.records.pop(quiet)
-            self.streams.pop(quiet, None)
-            del self.ages[quiet]
-            self.size = max(0, self.size - held - ROOM_COST)
-            self.floor = max(self.floor, order_of(last))
-        return id_of(self.latest), previous
-
-    def read(self, room: str, after: str, count: int, size: int) -> Part:
-        stream = self.streams.get(room, [])
-        record = self.records.get(room)
-        found = [entry for entry in stream if order_of(entry[0]) > order_of(after)][:count]
-        previous = found[0][2] if found else record[0] if record else id_of(self.floor)
-        whole = order_of(previous) <= order_of(after)
-        exact = whole and (previous == after or any(entry[0] == after for entry in stream))
-        exact = exact and order_of(after) > self.started and self.unsure is None
-        part: list[tuple[str, bytes]] = []
-        more, taken = len(found) == count, 0
-        for message_id, payload, _ in found:
-            taken += len(payload)
-            if part and taken > size:
-                more = True
-                break
-            part.append((message_id, payload))
-        return Part(self.place, id_of(self.started), whole, exact, more, part)
-
-    def sweep(self, rooms: Sequence[tuple[str, str]]) -> Swept:
-        behind = []
-        for index, (room, after) in enumerate(rooms):
-            record = self.records.get(room)
-            if order_of(after) < (order_of(record[0]) if record else self.floor):
-                behind.append(index)
-        return Swept(self.place, behind)
-
-    def evict(self, room: str) -> None:
-        """What ``volatile-lru`` does."""
-        self.streams.pop(room, None)
 
 
 class SimulatedRedis:
@@ -544,46 +370,3 @@ class SimulatedLink(RedisCommands):
             return Page(end if end < len(names) else 0, len(names), names[cursor:end])
 
         return self._send(page)
-
-
-class Node(RedisBackplane):
-    """A backplane on a `SimulatedLink`, with its hub."""
-
-    def __init__(self, server: SimulatedRedis, *, connected: bool = True, **options: Any) -> None:
-        self.clock = Clock()
-        super().__init__("redis://h", reactor=self.clock, **options)  # type: ignore[arg-type]
-        self.link_ = SimulatedLink(server, self)
-        self.hub = Hub(self, reactor=self.clock)
-        self.hub.start()
-        if connected:
-            self.returns()
-            assert self.state is BackplaneState.CONNECTED
-
-    def _make_link(self) -> RedisCommands:
-        return self.link_
-
-    def returns(self) -> None:
-        """Connect, and do all that follows."""
-        self.link_.connect()
-        self.link_.settle()
-        self.link_.beat()
-        self.link_.settle()
-
-    def joins(self, room: str = "a", *, settle: bool = True, **options: Any) -> Stub:
-        stub = Stub()
-        joining = self.hub.join(stub.connection, room, **options)
-        if settle:
-            self.link_.settle()
-            assert outcome(joining) is not None
-        return stub
-
-
-def member_of(node: Node, room: str = "a", **options: Any) -> Stub:
-    """A member that is informed of gaps: it gets ``GAP``."""
-    return node.joins(room, gap=lambda message: "GAP", **options)
-
-
-def settle(*nodes: Node) -> None:
-    while any(node.link_.busy() for node in nodes):
-        for node in nodes:
-            node.link_.settle()

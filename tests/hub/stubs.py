@@ -8,6 +8,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred, succeed
 
 from twisted_beastws import CloseReason, Prepared, State, WebSocketProtocol
+from twisted_beastws.hub import PublishError
 
 
 class Stub:
@@ -78,3 +79,8 @@ def done(deferred: Deferred[Any]) -> Any:
     result = outcome(deferred)
     deferred.addCallback(lambda _: result)
     return result
+
+
+def said_of(error: Any) -> str:
+    assert isinstance(error, PublishError)
+    return str(error)

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from twisted_beastws.hub.backplane import order_of
 from twisted_beastws.hub.redis_scripts import GRACE
 
-from .simulated import Node, SimulatedRedis, member_of, settle
+from .nodes import Node, member_of, settle
+from .simulated import SimulatedRedis
 from .stubs import Stub, done
-
-
-@pytest.fixture
-def server() -> SimulatedRedis:
-    return SimulatedRedis()
-
-
-@pytest.fixture
-def quiet(logged: Callable[..., Any]) -> Any:
-    """Lines in the log are no failure of the test."""
-    yield
-    logged(type(None))
 
 
 @pytest.mark.usefixtures("quiet")

@@ -20,7 +20,8 @@ from twisted_beastws.hub.redis_scripts import GRACE
 
 from ..support.loopback import until
 from ..support.redis_server import redis_running
-from .simulated import Node, SimulatedRedis, settle
+from .nodes import Node, settle
+from .simulated import SimulatedRedis
 from .stubs import Stub, outcome
 
 

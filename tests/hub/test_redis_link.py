@@ -4,100 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred, gatherResults, succeed
-from twisted.internet.error import ConnectionDone
-from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.python.failure import Failure
-
-from twisted_beastws.hub import Hub, PublishError, PublishUnknown
-from twisted_beastws.hub.backplane import BackplaneState
-from twisted_beastws.hub.redis import RedisBackplane
-from twisted_beastws.hub.redis_url import RedisURL
+from twisted.internet.defer import gatherResults
 
 from ..support.certificates import identity_pem
 from ..support.loopback import until
 from ..support.redis_server import RedisServer, redis_running
+from .real import RealNode
 from .stubs import Stub
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with redis_running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def redis(shared: RedisServer) -> RedisServer:
-    shared.ask("FLUSHALL")
-    return shared
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """One to be killed."""
-    with redis_running(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def node() -> Iterator[Callable[..., Node]]:
-    """``node(url)``: a hub on that Redis."""
-    nodes: list[Node] = []
-
-    def node(url: str, **options: Any) -> Node:
-        nodes.append(Node(url, **options))
-        return nodes[-1]
-
-    yield node
-    pytest_twisted.blockon(gatherResults([each.hub.stop() for each in nodes]))
-
-
-class Node:
-    def __init__(self, url: str, **options: Any) -> None:
-        self.backplane = RedisBackplane(url, **options)
-        self.hub = Hub(self.backplane)
-        self.hub.start()
-
-    def is_connected(self) -> bool:
-        return self.backplane.state is BackplaneState.CONNECTED
-
-    async def joins(self, room: str = "a", **options: Any) -> Stub:
-        await until(self.is_connected)
-        stub = Stub()
-        await self.hub.join(stub.connection, room, **options)
-        return stub
-
-
-class Idle:
-    """The user of a link, as far as it is asked."""
-
-    known = "0-0 "
-
-    def linked(self) -> Deferred[None]:
-        return succeed(None)
-
-    def lost(self, why: BaseException) -> None:
-        pass
-
-    def beat(self, *news: object) -> None:
-        pass
-
-
-async def refusal(hub: Hub, said: str) -> PublishError:
-    with pytest.raises(PublishError) as caught:
-        await hub.publish("a", said)
-    return caught.value
 
 
 class TestPublish:
     @pytest_twisted.ensureDeferred
-    async def test_each_once_and_in_one_order(self, redis: RedisServer, node: Callable[..., Node]) -> None:
+    async def test_each_once_and_in_one_order(self, redis: RedisServer, node: Callable[..., RealNode]) -> None:
         one, two = node(redis.url), node(f"redis://127.0.0.1:{redis.port}")
         members = [await one.joins(), await two.joins(), await one.joins()]
         said = [f"{number % 2}:{number}" for number in range(300)]
@@ -109,7 +33,7 @@ class TestPublish:
         assert len(set(ids)) == 300
 
     @pytest_twisted.ensureDeferred
-    async def test_arrives_as_it_was(self, redis: RedisServer, node: Callable[..., Node]) -> None:
+    async def test_arrives_as_it_was(self, redis: RedisServer, node: Callable[..., RealNode]) -> None:
         one, two = node(redis.url), node(redis.url)
         member = await two.joins("r\u00f6om {x}")
         await until(one.is_connected)
@@ -122,7 +46,7 @@ class TestPublish:
         assert back.heard == said
 
     @pytest_twisted.ensureDeferred
-    async def test_all_but_one_and_everybody(self, redis: RedisServer, node: Callable[..., Node]) -> None:
+    async def test_all_but_one_and_everybody(self, redis: RedisServer, node: Callable[..., RealNode]) -> None:
         one, two = node(redis.url), node(redis.url)
         publisher, other = await one.joins("a"), await two.joins("b")
         await one.hub.publish("a", "not to me", exclude=publisher.connection)
@@ -131,7 +55,7 @@ class TestPublish:
         assert publisher.heard == other.heard == ["to all"]
 
     @pytest_twisted.ensureDeferred
-    async def test_databases_are_apart(self, redis: RedisServer, node: Callable[..., Node]) -> None:
+    async def test_databases_are_apart(self, redis: RedisServer, node: Callable[..., RealNode]) -> None:
         one, two = node(f"{redis.url}?db=1"), node(f"{redis.url}?db=2")
         members = [await one.joins(name="ann"), await two.joins()]
         await one.hub.publish("a", "one")
@@ -142,7 +66,7 @@ class TestPublish:
 
     @pytest_twisted.ensureDeferred
     async def test_only_rooms_with_members_here_are_subscribed(
-        self, redis: RedisServer, node: Callable[..., Node]
+        self, redis: RedisServer, node: Callable[..., RealNode]
     ) -> None:
         one, two = node(redis.url), node(redis.url)
         member = await one.joins("a")
@@ -160,7 +84,9 @@ class TestPublish:
 
 class TestHistory:
     @pytest_twisted.ensureDeferred
-    async def test_the_last_messages_are_kept_for_a_day(self, redis: RedisServer, node: Callable[..., Node]) -> None:
+    async def test_the_last_messages_are_kept_for_a_day(
+        self, redis: RedisServer, node: Callable[..., RealNode]
+    ) -> None:
         one = node(redis.url, history=50)
         await until(one.is_connected)
         ids = await gatherResults([one.hub.publish("a", str(number)) for number in range(80)])
@@ -174,7 +100,7 @@ class TestHistory:
         assert late.heard == [str(number) for number in range(30, 80)]
 
     @pytest_twisted.ensureDeferred
-    async def test_long_messages_come_in_parts(self, redis: RedisServer, node: Callable[..., Node]) -> None:
+    async def test_long_messages_come_in_parts(self, redis: RedisServer, node: Callable[..., RealNode]) -> None:
         one = node(redis.url)
         await until(one.is_connected)
         for number in range(5):
@@ -186,7 +112,9 @@ class TestHistory:
         assert [said[:1] for said in back.heard] == ["0", "1", "2", "3", "4"]
 
     @pytest_twisted.ensureDeferred
-    async def test_none_is_kept_where_there_is_to_be_none(self, redis: RedisServer, node: Callable[..., Node]) -> None:
+    async def test_none_is_kept_where_there_is_to_be_none(
+        self, redis: RedisServer, node: Callable[..., RealNode]
+    ) -> None:
         one = node(redis.url, history=0)
         member = await one.joins()
         assert await one.hub.publish("a", "hello") is None
@@ -196,8 +124,10 @@ class TestHistory:
 
 class TestNames:
     @pytest_twisted.ensureDeferred
-    async def test_are_those_of_all_hubs_until_they_stop(self, redis: RedisServer, node: Callable[..., Node]) -> None:
-        one, two = node(redis.url), Node(redis.url)
+    async def test_are_those_of_all_hubs_until_they_stop(
+        self, redis: RedisServer, node: Callable[..., RealNode]
+    ) -> None:
+        one, two = node(redis.url), RealNode(redis.url)
         ann, bob = await one.joins(name="ann"), await two.joins(name="b\u00f6b 007")
         for each in (one, two):
             assert sorted(await each.hub.who("a")) == ["ann", "b\u00f6b 007"]
@@ -211,7 +141,7 @@ class TestNames:
 
     @pytest_twisted.ensureDeferred
     async def test_a_hub_without_a_sign_of_life_has_none(
-        self, redis: RedisServer, node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+        self, redis: RedisServer, node: Callable[..., RealNode], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from twisted_beastws.hub import redis_link
 
@@ -230,153 +160,10 @@ class TestNames:
         assert sorted(await one.hub.who("a")) == ["ann", "bob"]
 
 
-class TestLoss:
-    @pytest_twisted.ensureDeferred
-    async def test_killed_and_started_again(
-        self, own_redis: RedisServer, node: Callable[..., Node], logged: Callable[..., Any]
-    ) -> None:
-        one, two = node(own_redis.url), node(own_redis.url)
-        members = [await one.joins(name="ann"), await two.joins()]
-        before = await one.hub.publish("a", "before")
-        await until(lambda: all(member.heard for member in members))
-        own_redis.kill()
-        await refusal(one.hub, "lost")
-        await until(lambda: one.backplane.losses and two.backplane.losses)
-        assert (await refusal(one.hub, "down")).delivered_here
-        await refusal(two.hub, "down too")
-        assert [member.heard for member in members] == [["before", "down"], ["before", "down too"]]
-        assert list(await two.hub.who("a")) == []
-        own_redis.start()
-        await until(lambda: one.is_connected() and two.is_connected())
-        assert list(await two.hub.who("a")) == ["ann"]
-        await two.hub.publish("a", "after")
-        await until(lambda: all(member.heard[-1] == "after" for member in members))
-        # Only what Redis took is history.
-        assert (await two.joins(after=before)).heard == ["after"]
-        assert one.backplane.gaps == two.backplane.gaps == 0
-        logged(type(None))
-
-    @pytest_twisted.ensureDeferred
-    async def test_what_one_hub_missed_comes_from_the_history(
-        self, redis: RedisServer, node: Callable[..., Node], logged: Callable[..., Any]
-    ) -> None:
-        one, two = node(redis.url), node(redis.url)
-        members = [await one.joins(), await two.joins()]
-        await one.hub.publish("a", "before")
-        await until(lambda: all(member.heard for member in members))
-        two.backplane._link._subscriber.drop()  # type: ignore[union-attr]
-        for number in range(100):
-            await one.hub.publish("a", str(number))
-        await until(lambda: len(members[1].heard) == 101)
-        await one.hub.publish("a", "after")
-        await until(lambda: len(members[1].heard) == 102)
-        assert members[0].heard == members[1].heard == ["before", *map(str, range(100)), "after"]
-        assert two.backplane.losses == 1
-        assert logged(type(None))
-
-    @pytest_twisted.ensureDeferred
-    async def test_one_that_does_not_answer_is_left(
-        self,
-        own_redis: RedisServer,
-        node: Callable[..., Node],
-        logged: Callable[..., Any],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        from twisted_beastws.hub import redis_link
-
-        monkeypatch.setattr(redis_link, "REPLY_TIMEOUT", 0.3)
-        one = node(own_redis.url)
-        member = await one.joins()
-        own_redis.stop()
-        published = [one.hub.publish("a", str(number)).addErrback(lambda failure: failure.value) for number in range(3)]
-        # Redis has them in its socket, and may take them when it goes on.
-        assert [type(each) for each in await gatherResults(published)] == [PublishUnknown] * 3
-        assert member.heard == []
-        await until(lambda: not one.is_connected())
-        own_redis.go_on()
-        await until(one.is_connected)
-        await one.hub.publish("a", "3")
-        await until(lambda: "3" in member.heard)
-        assert member.heard == ["0", "1", "2", "3"][-len(member.heard) :]
-        assert logged(type(None))
-
-    @pytest_twisted.ensureDeferred
-    async def test_one_that_is_not_there_is_told_of_once(
-        self, tmp_path: Path, node: Callable[..., Node], logged: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
-        from twisted_beastws.hub import redis_link
-
-        tries: list[int] = []
-        monkeypatch.setattr(redis_link, "backoff", lambda failures: tries.append(failures) or 0.01)
-        node(f"unix://{tmp_path}/nothing")
-        await until(lambda: len(tries) > 3)
-        assert tries[:4] == [1, 2, 3, 4]
-        assert len(logged(type(None))) == 1
-
-    @pytest_twisted.ensureDeferred
-    async def test_stopping_in_any_state_is_the_end_of_it(self, redis: RedisServer, tmp_path: Path) -> None:
-        for url in (redis.url, f"redis://127.0.0.1:{redis.port}"):
-            at_once, connected = Node(url), Node(url)
-            await at_once.hub.stop()
-            await connected.joins()
-            await connected.hub.stop()
-            await refusal(connected.hub, "late")
-            assert connected.backplane.state is BackplaneState.STOPPED
-        await until(lambda: redis.ask("CLIENT LIST").count("id=") == 1)
-
-    @pytest.mark.usefixtures("logged")
-    def test_stopping_while_it_connects_leaves_nothing_and_says_nothing(self) -> None:
-        pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
-        reactor = MemoryReactorClock()
-        for url in ("unix:///nowhere", "redis://127.0.0.1"):
-            hub = Hub(RedisBackplane(url, reactor=reactor))
-            hub.start()
-            stopped = hub.stop()
-            assert stopped.called and reactor.getDelayedCalls() == []
-
-    def test_a_redis_that_refuses_writes_is_probed_once_a_second_however_long(self) -> None:
-        pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
-        from twisted_beastws.hub.redis_link import RedisLink
-
-        # Over the connections' own bytes: of a real Redis this would take a minute.
-        reactor = MemoryReactorClock()
-        link = RedisLink(RedisURL.parse("unix:///redis"), Idle(), reactor)
-        link.start()
-        connections: list[tuple[Any, StringTransport]] = []
-        for _ in range(2):
-            built = reactor.unixClients[-1][1].buildProtocol(None)
-            connections.append((built, StringTransport()))
-            built.makeConnection(connections[-1][1])
-        probes = 0
-        for _ in range(120):
-            for (protocol, transport), reply in zip(connections, (b"-OOM full\r\n", b"+PONG\r\n"), strict=True):
-                asked = transport.value().count(b"\r\nSET\r\n") + transport.value().count(b"\r\nPING\r\n")
-                transport.clear()
-                protocol.dataReceived(reply * asked)
-                probes += asked if protocol is connections[0][0] else 0
-            reactor.advance(0.5)
-        stopped = link.stop()
-        for protocol, _transport in connections:
-            protocol.connectionLost(Failure(ConnectionDone()))
-        assert stopped.called
-        # One a second, and one for each beat.
-        assert 55 <= probes <= 70
-
-    def test_the_waits_between_tries_grow_to_ten_seconds(self) -> None:
-        pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
-        from twisted_beastws.hub.redis_link import backoff
-
-        assert 0.2 <= backoff(1) <= 0.3
-        assert 0.34 <= backoff(2) <= 0.51
-        assert 8 <= backoff(10) <= 12
-        assert 8 <= backoff(100_000) <= 12
-
-
 class TestAccess:
     @pytest_twisted.ensureDeferred
     async def test_by_a_password_or_a_user_and_not_without(
-        self, tmp_path: Path, node: Callable[..., Node], logged: Callable[..., Any]
+        self, tmp_path: Path, node: Callable[..., RealNode], logged: Callable[..., Any]
     ) -> None:
         with redis_running(tmp_path) as redis:
             redis.ask("ACL SETUSER chat on >p@ss ~beastws:* &beastws:* +@all")
@@ -397,7 +184,7 @@ class TestAccess:
     async def test_over_tls_the_certificate_is_verified(
         self,
         tmp_path: Path,
-        node: Callable[..., Node],
+        node: Callable[..., RealNode],
         logged: Callable[..., Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from twisted_beastws.hub.redis_recovery import MAX_CATCH_UPS, STEP
 
-from .simulated import BUDGETS, Node, SimulatedRedis
+from .nodes import Node
+from .simulated import BUDGETS, SimulatedRedis
 from .stubs import Stub
 
 ROOMS = 2000

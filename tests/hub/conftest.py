@@ -1,0 +1,97 @@
+"""Fixtures of the hub's tests: a simulated Redis, and a log that may have lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import gatherResults
+from twisted.logger import formatEvent, globalLogPublisher
+
+from twisted_beastws.hub import Hub
+from twisted_beastws.hub.redis import RedisBackplane
+
+from ..support.redis_server import RedisServer, redis_running
+from .real import RealNode
+from .simulated import SimulatedRedis
+
+
+@pytest.fixture
+def server() -> SimulatedRedis:
+    return SimulatedRedis()
+
+
+@pytest.fixture
+def quiet(logged: Callable[..., Any]) -> Any:
+    """Lines in the log are no failure of the test."""
+    yield
+    logged(type(None))
+
+
+@pytest.fixture
+def lines(logging: None) -> Iterator[list[str]]:
+    """The logged lines."""
+    lines: list[str] = []
+
+    def observe(event: Any) -> None:
+        lines.append(str(formatEvent(event)))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)
+    assert not any("Traceback" in line or "Unhandled" in line for line in lines)
+
+
+@pytest.fixture
+def real_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Hub]]:
+    """``hub(url)``: a hub that tries that Redis."""
+    pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
+    from twisted_beastws.hub import redis_link
+
+    monkeypatch.setattr(redis_link, "backoff", lambda failures: 0.05)
+    monkeypatch.setattr(redis_link, "BEAT", 0.2)
+    monkeypatch.setattr(redis_link, "CONNECT_TIMEOUT", 1.0)
+    hubs: list[Hub] = []
+
+    def hub(url: str, **options: Any) -> Hub:
+        hubs.append(Hub(RedisBackplane(url, **options)))
+        hubs[-1].start()
+        return hubs[-1]
+
+    yield hub
+    pytest_twisted.blockon(gatherResults([each.stop() for each in hubs]))
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(shared: RedisServer) -> RedisServer:
+    shared.ask("FLUSHALL")
+    return shared
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """One to be killed."""
+    with redis_running(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def node() -> Iterator[Callable[..., RealNode]]:
+    """``node(url)``: a hub on that Redis."""
+    nodes: list[RealNode] = []
+
+    def node(url: str, **options: Any) -> RealNode:
+        nodes.append(RealNode(url, **options))
+        return nodes[-1]
+
+    yield node
+    pytest_twisted.blockon(gatherResults([each.hub.stop() for each in nodes]))
