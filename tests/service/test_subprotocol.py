@@ -13,7 +13,7 @@ from twisted_beastws.service.subprotocol import (
     MAX_PARTS,
     BadCommand,
     ChatCommand,
-    Entry,
+    ChatEntry,
     as_text,
     entry_of,
     event,
@@ -60,16 +60,16 @@ class TestEntry:
     @pytest.mark.parametrize(
         ("query", "entry"),
         [
-            ("", Entry(None, None)),
-            ("other=1&empty", Entry(None, None)),
-            ("name=ann", Entry("ann", None)),
-            ("name=Ann+B.%20%C3%A9", Entry("Ann B. \u00e9", None)),
-            ("name=" + "a" * 32, Entry("a" * 32, None)),
-            ("after=1700000000000-0&name=ann", Entry("ann", "1700000000000-0")),
-            ("name=a&name=b", Entry("b", None)),
+            ("", ChatEntry(None, None)),
+            ("other=1&empty", ChatEntry(None, None)),
+            ("name=ann", ChatEntry("ann", None)),
+            ("name=Ann+B.%20%C3%A9", ChatEntry("Ann B. \u00e9", None)),
+            ("name=" + "a" * 32, ChatEntry("a" * 32, None)),
+            ("after=1700000000000-0&name=ann", ChatEntry("ann", "1700000000000-0")),
+            ("name=a&name=b", ChatEntry("b", None)),
         ],
     )
-    def test_is_what_the_query_says(self, query: str, entry: Entry) -> None:
+    def test_is_what_the_query_says(self, query: str, entry: ChatEntry) -> None:
         assert entry_of(query) == entry
 
     @pytest.mark.parametrize(

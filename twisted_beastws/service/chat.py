@@ -20,7 +20,7 @@ from twisted_beastws.service.chat_limits import ChatLimits
 from twisted_beastws.service.log_text import host_of
 from twisted_beastws.service.notices import Notices
 from twisted_beastws.service.site import Site
-from twisted_beastws.service.subprotocol import CHAT_V1, BadCommand, Entry, event
+from twisted_beastws.service.subprotocol import CHAT_V1, BadCommand, ChatEntry, event
 from twisted_beastws.wire.closing import CloseReason
 from twisted_beastws.wire.handshake import is_upgrade, is_visit
 from twisted_beastws.wire.http import Request, Response
@@ -84,7 +84,7 @@ class Chat(WebSocketProtocol):
         self._deadline: Any = None
         self._messages = limits.bucket()
         self._room = ""
-        self._entry = Entry(None, None)
+        self._entry = ChatEntry(None, None)
         self._present = False
         self._key = ""
 

@@ -8,50 +8,38 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from twisted.python.usage import UsageError
 
 from twisted_beastws._version import __version__
 from twisted_beastws.hub import LocalBackplane
 from twisted_beastws.server.factory import WebSocketServerFactory
-from twisted_beastws.service import worker
 from twisted_beastws.service.access.tokens import TokenVerifier
 from twisted_beastws.service.access_log import AccessLog
 from twisted_beastws.service.api.tokens import TokenFile
 from twisted_beastws.service.app import ASGI, AppError, ASGIApplication, Served, find_app, install_asyncio_reactor
 from twisted_beastws.service.authentication import Certificates, CheckerError, Checkers, make_checker
-from twisted_beastws.service.config import ConfigError, read_config
-from twisted_beastws.service.descriptions import with_unix_mode
 from twisted_beastws.service.forwarded import HEADERS, TrustedProxies
 from twisted_beastws.service.handover import absolute, read_files
 from twisted_beastws.service.help import grouped
 from twisted_beastws.service.login_limit import LoginLimit
-from twisted_beastws.service.option_settings import OptionSettings
+from twisted_beastws.service.option_endpoints import endpoint_of
+from twisted_beastws.service.option_sources import OptionSources
 from twisted_beastws.service.option_table import (
     CHAT_ROOMS,
     DEFAULTS,
     FACTORY_SETTINGS,
-    FLAGS,
     GROUPS,
     LISTEN,
-    ORIGIN_FLAGS,
-    PARAMETERS,
-    REPEATED,
 )
-from twisted_beastws.service.option_values import backplane
-from twisted_beastws.service.secrets import ENVIRONMENT, has_password
 from twisted_beastws.wire.origin import check_allowed
 
 if TYPE_CHECKING:
     from twisted_beastws.service.certificates import ReloadableEndpoint
-    from twisted_beastws.service.sockets import HeldPort
-
-WORKERS_OWN = ("config", "workers", "worker-timeout", "api")
-"""Options that the workers' own command lines leave out."""
 
 
-class Options(OptionSettings):
+class Options(OptionSources):
     """The options of the service. A value that cannot be used raises ``UsageError`` with one line of text.
 
     Attributes:
@@ -64,8 +52,6 @@ class Options(OptionSettings):
         verifiers: of tokens (``--auth jwt:``).
         access_log: the access log, or None.
         proxies: the trusted proxies, or None.
-        membership: this process's place among the workers; None if it is no worker.
-        held: the listening ports that the workers share.
         arguments: a command line for a worker, with the options of all sources.
         files: the content, by path, of the files that workers start with.
         directory: the current directory when the options were parsed.
@@ -77,8 +63,6 @@ class Options(OptionSettings):
         "SIGTERM closes all connections gracefully, a second one drops the rest; SIGHUP reopens logs and reads "
         "certificates again."
     )
-    optFlags: ClassVar[list[list[Any]]] = FLAGS
-    optParameters: ClassVar[list[list[Any]]] = PARAMETERS
 
     app: Served | WebSocketServerFactory | ASGIApplication | None = None
     endpoints: tuple[tuple[str, ReloadableEndpoint], ...] = ()
@@ -93,26 +77,20 @@ class Options(OptionSettings):
     directory = "."
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self["listen"] = []
         self["origin"] = []
         self["auth"] = []
         self["trust-proxy"] = []
         self["admin-host"] = []
-        self._from_file: set[str] = set()
-        self._from_environment: set[str] = set()
-        self._command_line: list[str] = []
-        self._checkers: list[str] = []
-        self.membership = worker.membership
-        self.held: list[HeldPort] = []
         self.files: dict[str, str] = {}
         self._is_wrong = False
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse a command line. Raises ``UsageError``."""
-        self._command_line = [*(sys.argv[1:] if options is None else options)]
+        self.command_line = [*(sys.argv[1:] if options is None else options)]
         try:
-            super().parseOptions(self._command_line)  # type: ignore[no-untyped-call]
+            super().parseOptions(self.command_line)  # type: ignore[no-untyped-call]
         except UsageError:
             # twistd prints the usage before the error, which would scroll out of sight.
             self._is_wrong = True
@@ -144,7 +122,7 @@ class Options(OptionSettings):
                 description = verifier.description
             else:
                 self["auth"].append(make_checker(description))
-            self._checkers.append(description)
+            self.checker_descriptions.append(description)
         except (CheckerError, ValueError) as error:
             # The text after the colon can be a password.
             raise UsageError(f"--auth={kind}: {error}") from None
@@ -205,28 +183,28 @@ class Options(OptionSettings):
 
     def postOptions(self) -> None:
         """Find and check everything that the options name. Raises ``UsageError``."""
-        self._read_environment()
+        self.read_environment()
         if self["config"] is not None:
-            self._read_file(self["config"])
+            self.read_file(self["config"])
         if (self["app"] or "").startswith(ASGI):
             # Before an endpoint imports the reactor, which would install Twisted's default.
             install_asyncio_reactor()
         if not self["listen"]:
             self["listen"].append(LISTEN)
         self.directory = os.path.abspath(".")
-        self.arguments = self._as_arguments()
+        self.arguments = self.worker_arguments()
         if self["workers"] and self["app"] is None and self["backplane"] is None:
             raise UsageError(
-                f"{self._named('workers')}={self['workers']}: the chat's processes need --backplane, which joins them"
+                f"{self.named('workers')}={self['workers']}: the chat's processes need --backplane, which joins them"
             )
         self.endpoints = tuple(
-            (description, self._endpoint("listen", description, place))
+            (description, endpoint_of(self, "listen", description, place))
             for place, description in enumerate(self["listen"])
         )
         if self["workers"]:
             self.files = self.read_files()
         if self["admin"] is not None and self.membership is None:
-            self.admin = (self["admin"], self._endpoint("admin", self["admin"]))
+            self.admin = (self["admin"], endpoint_of(self, "admin", self["admin"]))
         if self["app"] is not None:
             self.app = self._find_app()
         self._find_api()
@@ -247,156 +225,56 @@ class Options(OptionSettings):
             self.access_log = AccessLog(self["access-log"], self["access-log-format"], relay)
         if 0 < self["idle-timeout"] <= self["ping-interval"]:
             raise UsageError(
-                f"{self._named('idle-timeout')}={self['idle-timeout']:g} is not more than "
-                f"{self._named('ping-interval')}={self['ping-interval']:g}: "
+                f"{self.named('idle-timeout')}={self['idle-timeout']:g} is not more than "
+                f"{self.named('ping-interval')}={self['ping-interval']:g}: "
                 "a silent client would be closed before its first ping"
             )
 
     def _find_api(self) -> None:
         path = self["api-token-file"]
         if self["api"] is not None and path is None:
-            raise UsageError(f"{self._named('api')} needs --api-token-file, the tokens of the programs that can use it")
+            raise UsageError(f"{self.named('api')} needs --api-token-file, the tokens of the programs that can use it")
         if path is None or self.membership is not None:
             return
         try:
             self.tokens = TokenFile(path)
         except OSError as error:
-            raise UsageError(f"{self._named('api-token-file')}={path}: {error.strerror}") from error
+            raise UsageError(f"{self.named('api-token-file')}={path}: {error.strerror}") from error
         except ValueError as error:
-            raise UsageError(f"{self._named('api-token-file')}={path}: {error}") from error
+            raise UsageError(f"{self.named('api-token-file')}={path}: {error}") from error
         if self["api"] is None:
-            raise UsageError(f"{self._named('api-token-file')} needs --api, the endpoint of the API")
+            raise UsageError(f"{self.named('api-token-file')} needs --api, the endpoint of the API")
         if self.app is not None:
             hub = getattr(self.app, "hub", None)
             if hub is None:
-                raise UsageError(f"{self._named('api')}: {self['app']} needs an attribute hub, the Hub with its rooms")
+                raise UsageError(f"{self.named('api')}: {self['app']} needs an attribute hub, the Hub with its rooms")
             if self["workers"] and isinstance(hub.backplane, LocalBackplane):
-                raise UsageError(f"{self._named('api')}: with --workers, the hub of {self['app']} needs a backplane")
-        self.api = (self["api"], self._endpoint("api", self["api"]))
-
-    def _read_environment(self) -> None:
-        """Fill in the options that the command line left out."""
-        for option, variable in ENVIRONMENT.items():
-            value = os.environ.get(variable)
-            if not value or self._is_given(option):
-                continue
-            self._from_environment.add(option)
-            try:
-                if option == "auth":
-                    self.opt_auth(value)
-                else:
-                    self[option] = backplane(value)
-            except UsageError as error:
-                raise UsageError(f"{variable}: {str(error).partition(': ')[2]}") from None
-
-    def _read_file(self, path: str) -> None:
-        """Fill in the options that the command line left out."""
-        parameters = {row[0]: row[4] for row in self.optParameters if row[0] != "config"}
-        methods = {name: getattr(self, f"opt_{name.replace('-', '_')}") for name in REPEATED}
-        flags = [row[0] for row in self.optFlags]
-        try:
-            values = read_config(path, flags=flags, single=parameters, repeated=methods)
-        except ConfigError as error:
-            raise UsageError(f"--config={error}") from None
-        for key, given in values.items():
-            if self._is_given(key):
-                continue
-            self._from_file.add(key)
-            try:
-                for value in given:
-                    if key in methods:
-                        methods[key](value)
-                    else:
-                        self[key] = parameters[key](value) if key in parameters else value
-            except UsageError as error:
-                raise UsageError(f"--config={path}: {str(error).removeprefix('--')}") from None
-
-    def _is_given(self, option: str) -> bool:
-        value = self[option]
-        # A flag that is not given is 0, and so may be a number that is.
-        return bool(value) if isinstance(value, list) or option in ORIGIN_FLAGS else value is not None
-
-    def _named(self, option: str) -> str:
-        """Return the option as the user gave it: on the command line, in the file or in the environment."""
-        if option in self._from_environment:
-            return ENVIRONMENT[option]
-        return f"--config={self['config']}: {option}" if option in self._from_file else f"--{option}"
+                raise UsageError(f"{self.named('api')}: with --workers, the hub of {self['app']} needs a backplane")
+        self.api = (self["api"], endpoint_of(self, "api", self["api"]))
 
     def _find_app(self) -> Served | WebSocketServerFactory | ASGIApplication:
         try:
             app = find_app(self["app"])
         except AppError as error:
-            raise UsageError(f"{self._named('app')}={self['app']}: {error}") from error
+            raise UsageError(f"{self.named('app')}={self['app']}: {error}") from error
         if self["path"] is not None:
-            raise UsageError(f"{self._named('path')} is the chat's: an --app gets the requests of every path")
+            raise UsageError(f"{self.named('path')} is the chat's: an --app gets the requests of every path")
         for option in CHAT_ROOMS:
             if self[option] is not None:
-                raise UsageError(f"{self._named(option)} is the chat's: an --app makes a Hub of its own")
+                raise UsageError(f"{self.named(option)} is the chat's: an --app makes a Hub of its own")
         if isinstance(app, WebSocketServerFactory):
             for option in FACTORY_SETTINGS:
-                if self._is_given(option):
+                if self.is_given(option):
                     raise UsageError(
-                        f"{self._named(option)} does not reach a WebSocketServerFactory: {self['app']} has its own"
+                        f"{self.named(option)} does not reach a WebSocketServerFactory: {self['app']} has its own"
                     )
         if self["auth"] and hasattr(getattr(app, "make", app), "pages"):
             raise UsageError(
-                f"{self._named('auth')} guards WebSockets alone: the Router {self['app']} has a twisted.web resource "
+                f"{self.named('auth')} guards WebSockets alone: the Router {self['app']} has a twisted.web resource "
                 "as its default, whose pages anyone could get"
             )
         return app
 
-    @property
-    def visible(self) -> Sequence[str]:
-        """The options that have a password on the command line."""
-        given = [("auth", description) for description in self._checkers]
-        if self["backplane"] is not None:
-            given.append(("backplane", self["backplane"]))
-        shown = {
-            option
-            for option, value in given
-            if has_password(option, value) and any(value in argument for argument in self._command_line)
-        }
-        return sorted(shown)
-
     def read_files(self) -> dict[str, str]:
         """Read the files that workers are to start with. Raises OSError."""
         return read_files([absolute(description) for description in self["listen"]], self["client-ca"])
-
-    def _as_arguments(self) -> list[str]:
-        """The command line for a worker: each option that was given, as it can be read again."""
-        single = [row[0] for row in self.optParameters if row[0] not in WORKERS_OWN]
-        given: dict[str, list[Any]] = {name: [self[name]] for name in single if self[name] is not None}
-        given |= {name: self._checkers if name == "auth" else self[name] for name in REPEATED}
-        flags = [f"--{row[0]}" for row in self.optFlags if self[row[0]]]
-        return [*flags, *(f"--{name}={value}" for name, values in given.items() for value in values)]
-
-    def _reactor(self, description: str, place: int | None) -> Any:
-        """The reactor for an endpoint. place: that of its ``--listen``, which workers share."""
-        # Importing the reactor installs it: not before twistd has read its own options.
-        from twisted.internet import reactor
-
-        from twisted_beastws.service.sockets import AdoptingReactor, HoldingReactor, KeepingReactor, ServiceReactor
-
-        if self.membership is not None:
-            return AdoptingReactor(reactor, [each for each in self.membership.sockets if each.endpoint == place])
-        if self["workers"] and place is not None:
-            return ServiceReactor(HoldingReactor(reactor, place, self.held), description)
-        return ServiceReactor(KeepingReactor(reactor), description)
-
-    def _endpoint(self, option: str, description: str, place: int | None = None) -> ReloadableEndpoint:
-        from twisted_beastws.service.certificates import ReloadableEndpoint, why_no_identity
-        from twisted_beastws.service.proxy_protocol import ProxyProtocolReactor
-
-        reactor = ProxyProtocolReactor(self._reactor(description, place))
-        client_ca = self["client-ca"] if option == "listen" else None
-        handed = None if self.membership is None else self.membership.handed
-        named = f"{self._named(option)}={description}"
-        try:
-            return ReloadableEndpoint(reactor, with_unix_mode(description), client_ca, handed)
-        except OSError as error:
-            raise UsageError(f"{named}: {error.filename}: {error.strerror}") from error
-        except Exception as error:
-            why = why_no_identity(error, description)
-            if why is None:
-                why = f"not an endpoint string, such as tcp:1984: {' '.join(str(error).split())}"
-            raise UsageError(f"{named}: {why}") from error

@@ -38,7 +38,7 @@ _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _SEPARATOR = re.compile(r"[\[{,]")
 
 
-class Entry(NamedTuple):
+class ChatEntry(NamedTuple):
     """The query of a chat's address: the member's name, and the id of the last message that it saw."""
 
     name: str | None
@@ -84,7 +84,7 @@ def room_of(path: str, chat_path: str) -> str | None:
     return room if room and "/" not in room else None
 
 
-def entry_of(query: str) -> Entry:
+def entry_of(query: str) -> ChatEntry:
     """What ``name=NAME&after=ID`` says; other fields mean nothing. Raises `BadCommand`."""
     try:
         fields = parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=16)
@@ -101,7 +101,7 @@ def entry_of(query: str) -> Entry:
             order_of(after)
         except ValueError:
             raise BadCommand("after must be a message's id, such as 1700000000000-0, or 0-0 for all") from None
-    return Entry(name, after)
+    return ChatEntry(name, after)
 
 
 def is_entry(query: str) -> bool:
