@@ -62,17 +62,12 @@ def test_api_reaches_members_on_all_workers_and_answers_503_without_redis(tmp_pa
         assert room["members"] == [f"m{number}" for number in range(MEMBERS)]
         assert room["history"] == [{"id": published["id"], "name": "Shop", "data": "hello"}]
 
-        # The envelope that docs/api.md describes.
-        text = json.dumps({"type": "message", "name": "Program", "text": "hi"}, separators=(",", ":"))
-        payload = f" 0-0 \nprogram 0 t\n{text}".encode()
+        # The entry that docs/api.md shows.
+        text = '{"type":"message","name":"Program","text":"hi"}'
         with socket.socket(socket.AF_UNIX) as program:
             program.connect(str(redis.path))
-            program.sendall(
-                b"*3\r\n"
-                + b"".join(
-                    b"$%d\r\n%b\r\n" % (len(each), each) for each in (b"PUBLISH", b"beastws:0:room:lobby", payload)
-                )
-            )
+            program.sendall(_command("XADD", "beastws:0:inbox", "*", "room", "lobby", "data", text))
+            program.sendall(_command("PUBLISH", "beastws:0:all:", ""))
         assert [next_message(member)["name"] for member in members] == ["Program"] * MEMBERS
 
         assert ask(port, "/api/disconnect", {"room": "lobby", "code": 4001, "reason": "bye"}) == (202, {})
@@ -83,6 +78,10 @@ def test_api_reaches_members_on_all_workers_and_answers_503_without_redis(tmp_pa
         status, answer = ask(port, "/api/publish", {"room": "lobby", "data": "lost?"})
         assert (status, answer["error"]["code"], answer["error"]["taken"]) == (503, "not_published", "no")
         redis.start()
+
+
+def _command(*words: str) -> bytes:
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word.encode()) for word in words)
 
 
 def _end_of(member: ClientConnection) -> tuple[int | None, str | None]:
