@@ -361,7 +361,11 @@ def test_testing(tmp_path: Path) -> None:
     quiz, *tests = listings("howto/testing")
     (tmp_path / "quiz.py").write_text(quiz)
     for number, test in enumerate(tests):
-        (tmp_path / f"test_{number}.py").write_text(test)
+        kind = "trial" if "twisted.trial" in test else "test"
+        (tmp_path / f"{kind}_{number}.py").write_text(test)
+    (for_trial,) = tmp_path.glob("trial_*.py")
+    done = run([sys.executable, "-m", "twisted.trial", for_trial.stem], tmp_path)
+    assert "(successes=1)" in done.stdout, done.stdout + done.stderr
     done = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], tmp_path)
     assert done.returncode == 0 and " passed" in done.stdout and "failed" not in done.stdout, done.stdout
 

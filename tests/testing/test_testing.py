@@ -40,6 +40,7 @@ from twisted_beastws.testing import (
     upgrade_response,
 )
 from twisted_beastws.testing.transport import CHUNK
+from twisted_beastws.wire.frames import Opcode
 
 from ..support.inside import inside
 
@@ -847,3 +848,34 @@ def test_serves_trial(name: str):
     InTrial(name).run(outcome)
     assert outcome.testsRun == 1
     assert outcome.wasSuccessful(), outcome.errors + outcome.failures
+
+
+class TestMessages:
+    def test_every_message_is_listed_and_none_is_taken(self) -> None:
+        class Talks(WebSocketProtocol):
+            def opened(self) -> None:
+                self.send("one")
+                with self.message(Opcode.BINARY) as message:
+                    message.write(b"tw")
+                    message.write(b"o")
+                self.ping()
+
+            def text_received(self, text: str) -> None:
+                self.send(text)
+
+        peer = scripted_client(Talks)
+        assert peer.messages() == ["one", b"two"]
+        assert peer.messages() == ["one", b"two"]
+        frames = peer.frames()
+        assert frames[0] == Frame.text("one") and len(frames) >= 4
+        peer.send(Frame.text("three"))
+        peer.expect(Frame.text("three"))
+        assert peer.messages() == ["one", b"two", "three"]
+
+    def test_an_unfinished_message_is_not_listed(self) -> None:
+        class Talks(WebSocketProtocol):
+            def opened(self) -> None:
+                self.writer = self.message()
+                self.writer.__enter__().write("half")
+
+        assert scripted_client(Talks).messages() == []

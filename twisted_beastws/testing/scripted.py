@@ -19,6 +19,7 @@ from twisted_beastws.testing.frames import Frame, take_frame
 from twisted_beastws.testing.link import Link, finish
 from twisted_beastws.testing.transport import CHUNK
 from twisted_beastws.wire import handshake
+from twisted_beastws.wire.frames import Opcode
 from twisted_beastws.wire.http import parse_request
 
 S = TypeVar("S", bound=WebSocketProtocol)
@@ -61,6 +62,7 @@ class ScriptedPeer(Link, Generic[S]):
     def __init__(self, protocol: S, clock: Clock, chunk: int) -> None:
         self.protocol = protocol
         self._received = Received()
+        self._taken: list[Frame] = []
         self._masks = connection_of(protocol).role is Role.SERVER
         if self._masks:
             super().__init__(self._received, protocol, clock, chunk)
@@ -98,13 +100,43 @@ class ScriptedPeer(Link, Generic[S]):
             AssertionError: A frame has a mask and must not, or has none and must, or its length is not in the shortest
                 form.
         """
-        octets = self.read()
+        frames, octets = self._split(self.read())
+        self._received.octets += octets
+        self._taken += frames
+        return frames
+
+    def messages(self) -> list[str | bytes]:
+        """Return every message received so far: text as ``str``, binary messages as ``bytes``, in order.
+
+        It takes nothing: `frames` and `expect` still see the frames, and messages whose frames they took are in the
+        list, too. Control frames and an unfinished message are not.
+
+        Raises:
+            AssertionError: A frame is wrong, as for `frames`, or a message is compressed.
+        """
+        self.flush()
+        frames, _ = self._split(bytes(self._received.octets))
+        messages: list[str | bytes] = []
+        opcode, parts = Opcode.TEXT, b""
+        for frame in (*self._taken, *frames):
+            if frame.opcode & 0x8:
+                continue
+            if frame.rsv:
+                raise AssertionError(f"{frame} is compressed: give the peer no deflate")
+            if frame.opcode:
+                opcode, parts = Opcode(frame.opcode), b""
+            parts += frame.payload
+            if frame.fin:
+                messages.append(parts.decode("utf-8") if opcode is Opcode.TEXT else parts)
+        return messages
+
+    def _split(self, octets: bytes) -> tuple[list[Frame], bytes]:
+        """Return the frames in these bytes, and the bytes of an unfinished one."""
         frames = []
         while (taken := take_frame(octets, masked=not self._masks)) is not None:
             frame, octets = taken
             frames.append(frame)
-        self._received.octets += octets
-        return frames
+        return frames, octets
 
     def expect(self, *frames: Frame) -> None:
         """Raise AssertionError unless these frames came, and nothing else."""
