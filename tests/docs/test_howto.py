@@ -69,6 +69,15 @@ class TestAsyncio:
         assert isinstance(defined(self.server)["factory"], WebSocketServerFactory)
 
 
+class TestDaphne:
+    def test_the_program_is_daphnes_command_on_our_factory(self, tmp_path: Path) -> None:
+        (program,) = listings("howto/daphne")
+        shows = "import daphne.server; print(daphne.server.WebSocketFactory.__name__)\n"
+        (tmp_path / "serve.py").write_text(program.replace("CommandLineInterface.entrypoint()", shows.strip()))
+        done = run([sys.executable, "serve.py"], tmp_path)
+        assert done.stdout == "DaphneFactory\n", done.stderr
+
+
 class TestASGI:
     def test_the_program_serves_the_application(self, tmp_path: Path) -> None:
         (program,) = listings("howto/asgi")
