@@ -25,7 +25,7 @@ from twisted_beastws.tls.records import attach
 
 from ..support.certificates import identity, trusting
 
-compiled = pytest.mark.skipif(records.unavailable() is not None, reason=f"NOT COMPILED: {records.unavailable()}")
+compiled = pytest.mark.usefixtures("compiled_path")
 
 
 class Below(StringTransport):

@@ -13,6 +13,8 @@ from twisted.internet.abstract import FileDescriptor
 def use_records(protocol: Any) -> Any:
     """Have a protocol use the compiled path, if it is Twisted's TLS; see `twisted_beastws.tls.records.attach`."""
     twisteds = sys.modules.get("twisted.protocols.tls")
+    # A client endpoint of Twisted's puts a protocol of its own before the factory's.
+    protocol = getattr(protocol, "_wrappedProtocol", protocol)
     if twisteds is None or not isinstance(protocol, twisteds.TLSMemoryBIOProtocol):
         return None
     from twisted_beastws.tls.records import attach

@@ -1,0 +1,21 @@
+"""The choice of the path of TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from twisted_beastws.tls import records
+
+
+@pytest.fixture
+def compiled_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The compiled record path serves, whatever the environment says. It skips the test if that path was not built."""
+    lacking = records.lacking()
+    if lacking is not None:
+        pytest.skip(f"THE COMPILED PATH OF TLS IS NOT TESTED: {lacking}")
+    monkeypatch.setenv(records.TLS_VARIABLE, "compiled")
+    records.unavailable.cache_clear()
+    yield
+    records.unavailable.cache_clear()

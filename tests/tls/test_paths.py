@@ -1,0 +1,157 @@
+"""The connections that use the compiled record path: those of this package, and all on the uvloop reactor."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.threads import deferToThread
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from twisted_beastws import WebSocketResource, WebSocketServerFactory, connect
+from twisted_beastws.tls import records
+
+from ..support.certificates import trusting
+from ..support.loopback import PATIENCE, Echo, listening, until
+
+pytestmark = pytest.mark.usefixtures("logged", "compiled_path")
+
+ON_UVLOOP = hasattr(reactor, "is_monotonic")
+MESSAGES = ["", "hello", "x" * 70_000, "y" * 500_000]
+
+
+def uses_records(transport: Any) -> bool:
+    """Whether a transport is TLS on the compiled path, as its protocol or below it."""
+    while not isinstance(transport, TLSMemoryBIOProtocol):
+        # What the application sees, or a socket's transport on which TLS was started.
+        transport = getattr(transport, "below", None) or transport.protocol
+    return records.attach(transport) is getattr(vars(transport).get("dataReceived"), "__self__", None) is not None
+
+
+class Noting(Echo):
+    """An echo that notes each of its transports."""
+
+    transports: list[Any]
+
+    def opened(self) -> None:
+        type(self).transports.append(self.transport)
+
+
+async def echoes(url: str, endpoint: Any, **options: Any) -> Any:
+    ws = await connect(url, endpoint=endpoint, **options)
+    for message in MESSAGES:
+        ws.send(message)
+    for message in MESSAGES:
+        assert await ws.receive() == message
+    return ws
+
+
+def loopback(port: int) -> TCP4ClientEndpoint:
+    return TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+
+
+@pytest.mark.parametrize("kind", ["our server", "twisted.web"])
+@pytest_twisted.ensureDeferred
+async def test_both_ends_of_a_websocket_use_it(kind: str) -> None:
+    class Server(Noting):
+        transports: list[Any] = []  # noqa: RUF012
+
+    factory: Any = WebSocketServerFactory(Server, clock=reactor)
+    if kind == "twisted.web":
+        root = Resource()
+        root.putChild(b"", WebSocketResource(factory))
+        factory = Site(root)
+    async with listening(factory, True) as port:
+        ws = await echoes("wss://localhost/", loopback(port), tls=trusting())
+        assert uses_records(ws.transport)
+        assert [uses_records(transport) for transport in Server.transports] == [True]
+        await ws.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_endpoint_of_the_users_that_wraps_tls_is_used_too() -> None:
+    async with listening(WebSocketServerFactory(Echo, clock=reactor), True) as port:
+        ws = await echoes("ws://localhost/", wrapClientTLS(trusting(), loopback(port)))
+        assert uses_records(ws.transport)
+        await ws.close()
+
+
+class Plain(Protocol):
+    """Any protocol of a user's."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.answer: Callable[[bytes], object] = bytes
+        self.lost: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self.answer(data)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.lost.callback(None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_other_protocols_use_it_on_the_uvloop_reactor_alone() -> None:
+    server, client = Plain(), Plain()
+    async with listening(Factory.forProtocol(lambda: server), True) as port:
+        await wrapClientTLS(trusting(), loopback(port)).connect(Factory.forProtocol(lambda: client))
+        server.answer = lambda data: server.transport.write(data)  # type: ignore[union-attr]
+        for size in (1, 100_000):
+            client.transport.write(b"x" * size)  # type: ignore[union-attr]
+            await until(lambda size=size: len(client.received) >= size)
+        for end in (server, client):
+            attached = "dataReceived" in vars(end.transport)
+            assert attached is ON_UVLOOP
+        client.transport.loseConnection()  # type: ignore[union-attr]
+        await server.lost.addTimeout(PATIENCE, reactor)
+        await client.lost.addTimeout(PATIENCE, reactor)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_peer_may_change_its_keys() -> None:
+    """RFC 8446 §4.6.3: we answer a request by new keys of our own."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("KEY UPDATES ARE NOT TESTED: apt-get install openssl")
+    server = Plain()
+    server.answer = lambda data: server.transport.write(data.upper())  # type: ignore[union-attr]
+
+    def talk(port: int) -> bytes:
+        command = [openssl, "s_client", "-connect", f"127.0.0.1:{port}", "-tls1_3"]
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with subprocess.Popen(command, **streams) as peer:  # type: ignore[call-overload]
+            hanging = threading.Timer(PATIENCE / 2, peer.kill)
+            hanging.start()
+            seen = b""
+            # It takes a line of "K" for a request to update both keys, and "Q" for the end.
+            for line, answer in ((b"before\n", b"BEFORE\n"), (b"K\n", b"KEYUPDATE\n"), (b"after\n", b"AFTER\n")):
+                peer.stdin.write(line)
+                peer.stdin.flush()
+                while not seen.endswith(answer) and (part := peer.stdout.readline()):
+                    seen += part
+            peer.stdin.write(b"Q\n")
+            peer.stdin.flush()
+            peer.wait()
+            hanging.cancel()
+            return seen
+
+    async with listening(Factory.forProtocol(lambda: server), True) as port:
+        talking = deferToThread(talk, port)
+        await until(lambda: server.connected)
+        # On any reactor, for this connection.
+        assert records.attach(server.transport) is not None
+        assert (await talking).endswith(b"AFTER\n")
+        await server.lost.addTimeout(PATIENCE, reactor)
