@@ -152,6 +152,7 @@ async def test_the_peer_may_change_its_keys() -> None:
         talking = deferToThread(talk, port)
         await until(lambda: server.connected)
         # On any reactor, for this connection.
-        assert records.attach(server.transport) is not None
-        assert (await talking).endswith(b"AFTER\n")
+        attached = records.attach(server.transport)
+        seen = await talking
+        assert seen.endswith(b"AFTER\n") and attached is not None
         await server.lost.addTimeout(PATIENCE, reactor)

@@ -558,8 +558,7 @@ class TestChoice:
     def test_a_function_with_another_signature_is_not_called(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(records.SIGNATURES, "SSL_read", "long(*)(SSL *, void *, long)")
         assert "SSL_read is int(*)(SSL *, void *, int)" in str(records.lacking())
-        monkeypatch.setitem(records.SIGNATURES, "SSL_no_such_function", "int(*)()")
-        monkeypatch.delitem(records.SIGNATURES, "SSL_read")
+        monkeypatch.setattr(records, "SIGNATURES", {"SSL_no_such_function": "int(*)()"})
         assert "has no SSL_no_such_function" in str(records.lacking())
 
     def test_twisteds_own_tls_serves_without_the_compiled_path(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,8 +112,15 @@ def unavailable() -> str | None:
     """Return why this process does not use the compiled path, or None. The first call binds it to OpenSSL."""
     reason = chosen_against(os.environ) or lacking()
     if reason is None:
-        read, write, from_bio, into_bio, error = (_address(_ffi.addressof(_lib, name)) for name in SIGNATURES)
-        bind(read=read, write=write, from_bio=from_bio, into_bio=into_bio, error=error, protocol=TLSMemoryBIOProtocol)
+        pointers = {name: _address(_ffi.addressof(_lib, name)) for name in SIGNATURES}
+        bind(
+            read=pointers["SSL_read"],
+            write=pointers["SSL_write"],
+            from_bio=pointers["BIO_read"],
+            into_bio=pointers["BIO_write"],
+            error=pointers["SSL_get_error"],
+            protocol=TLSMemoryBIOProtocol,
+        )
     return reason
 
 
