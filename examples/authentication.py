@@ -1,8 +1,9 @@
 """Names and passwords by twisted.cred: ``python authentication.py [--listen tcp:9008] [--passwords FILE]``.
 
-Every request, a page's as a WebSocket's, has to say by HTTP Basic who makes it; `user` is who that is. The file has a
-``name:password`` a line, as `FilePasswordDB` reads it, which takes hashed ones, too: ``echo ada:lovelace > passwords``.
-A browser asks for them once, for the page. Over anything but loopback use TLS: HTTP Basic hides nothing.
+Every request, for the page and for the WebSocket, must carry a name and a password by HTTP Basic; `user` is the
+name. The file has a line ``name:password`` for each user, as `FilePasswordDB` reads it: ``echo ada:lovelace >
+passwords``. It can contain hashes as well. A browser asks the user once, for the page. Except on the loopback
+interface, use TLS: HTTP Basic sends passwords unencrypted.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ BASIC = BasicCredentialFactory(b"example")
 
 
 class IUser(Interface):
-    """What those who are known here get."""
+    """The connection of a user who is logged in."""
 
 
 @implementer(IUser)

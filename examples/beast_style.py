@@ -1,7 +1,7 @@
 """A server in the style of Boost.Beast, every step by hand: ``python beast_style.py [--listen tcp:9002]``.
 
-It reads requests from each connection. One that asks for an upgrade is accepted, with a decorated answer, and its
-messages are echoed; any other is answered as HTTP, and the next one is read.
+It reads requests from each connection. It accepts a request for an upgrade, with a decorated answer, and echoes the
+messages. It answers any other request as HTTP, and reads the next one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from twisted_beastws import HandshakeError, Response, State, WebSocketProtocol, 
 
 
 def decorate(response: Response) -> None:
-    """Called with the answer to a handshake before it is sent, also where that fails."""
+    """Change the answer to a handshake before it leaves, also if the handshake fails."""
     response.headers.setRawHeaders("Server", ["beast_style"])
     if response.status == 101:
         response.headers.setRawHeaders("Set-Cookie", ["seen=1; HttpOnly; SameSite=Strict"])
@@ -39,7 +39,7 @@ class Session(WebSocketProtocol):
                 else:
                     await self.respond(Response(200, body=f"There is a WebSocket echo at {request.path}, too.\n"))
             except HandshakeError as error:
-                # It was answered; where HTTP keeps the connection the client may try again.
+                # The client has its answer. If HTTP keeps the connection, it may try again.
                 self.log.info("no WebSocket for {peer}: {error}", peer=self.peer, error=error)
         if self.state is State.OPEN:
             await self.echo()

@@ -1,7 +1,7 @@
-"""A chat in a program of one's own, a coroutine for each connection: ``python chat.py [--listen tcp:9001]``.
+"""A chat in your own program, with a coroutine for each connection: ``python chat.py [--listen tcp:9001]``.
 
-Each text goes to everyone, its sender too; a binary message closes its sender's connection with 1003. On SIGINT or
-SIGTERM everyone is told 1001.
+Each text goes to all clients, including its sender. A binary message closes its sender's connection with 1003. On
+SIGINT and SIGTERM all connections close with 1001.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""An echo server, a protocol class: ``python echo.py [--listen tcp:9000]``.
+"""An echo server as a protocol class: ``python echo.py [--listen tcp:9000]``.
 
-Every message comes back as it went, up to 16 MiB in any number of fragments, compressed if the client can: what the
-fuzzing client of a conformance suite asks for.
+It sends every message back unchanged, up to 16 MiB in any number of fragments, and compressed if the client can. A
+conformance suite's fuzzing client needs such a server.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted_beastws import Deflate, Limits, Timeouts, WebSocketProtocol, WebSocketServerFactory
 
 LIMITS = Limits(max_message_size=16 << 20)
-# A suite takes a ping that it did not ask for as a fault.
+# A suite reports an unexpected ping as a fault.
 TIMEOUTS = Timeouts(ping_interval=None)
 
 

@@ -1,6 +1,6 @@
 """An echo client for a conformance suite's fuzzing server: ``python echo_client.py [--url ws://127.0.0.1:9001]``.
 
-It asks how many cases there are, echoes in each until the server closes, and asks for the reports.
+It asks for the number of cases, echoes in each case until the server closes, and asks for the reports.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from twisted_beastws import CloseReason, Deflate, Limits, Timeouts, WebSocketPro
 
 AGENT = "twisted_beastws"
 LIMITS = Limits(max_message_size=16 << 20)
-# A suite takes a ping that it did not ask for as a fault.
+# A suite reports an unexpected ping as a fault.
 TIMEOUTS = Timeouts(ping_interval=None)
 
 
 class Echo(WebSocketProtocol):
-    """Echoes; ``over`` fires when the connection is gone, however it ended."""
+    """Echoes messages. ``over`` fires when the connection has ended, for whatever reason."""
 
     def __init__(self) -> None:
         self.over: Deferred[CloseReason] = Deferred()
@@ -44,7 +44,7 @@ class Client:
 
     async def run(self, parallel: int) -> int:
         number = await self.count()
-        # Shared: each takes the next case when it is done with one.
+        # Shared: each client takes the next case when it has finished one.
         cases = iter(range(1, number + 1))
         await gatherResults([Deferred.fromCoroutine(self.take(cases)) for _ in range(parallel)], consumeErrors=True)
         await self.echo(f"/updateReports?agent={AGENT}")

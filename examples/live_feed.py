@@ -1,7 +1,7 @@
 """A live feed, and a page that plots it: ``python live_feed.py [--listen tcp:9006]``, http://localhost:9006/.
 
-Twenty times a second a measurement goes to everyone who watches. It is framed and compressed once for them all; whoever
-does not keep up misses some. A newcomer gets the last ones first.
+Twenty times a second, a measurement goes to all viewers. The program frames and compresses it once for all of them. A
+viewer that reads too slowly misses some measurements. A new viewer first gets the latest ones.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ draw()
 </script>
 """
 
-# A message of a few octets only grows by it; the last ones that a newcomer gets become much shorter.
+# Compression makes short messages longer, but the first message of a new viewer much shorter.
 DEFLATE = Deflate(threshold=64)
 LIMITS = Limits(max_message_size=1 << 12, max_buffered=1 << 16, slow_reader="drop")
 
@@ -85,7 +85,7 @@ class Viewer(WebSocketProtocol):
         self.send(json.dumps(list(feed.latest)))
 
     def text_received(self, text: str) -> None:
-        """Nothing that a viewer says is of interest."""
+        """Ignore the messages of viewers."""
 
 
 class Feed:

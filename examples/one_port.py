@@ -1,10 +1,11 @@
 """TLS, HTTP and WebSocket on one port: ``python one_port.py [--listen tcp:9004] [--identity FILE]``.
 
-The first octets of a connection tell what it speaks. TLS is Twisted's, and within it the same question is asked again;
-a request that asks for an upgrade is accepted by a buffered handshake, as in Beast; any other goes to twisted.web, with
-the connection. The page, http://localhost:9004/ as well as https://localhost:9004/, talks to the WebSocket there.
+The first bytes of a connection show its protocol. Twisted handles TLS, and the program looks at the first bytes
+inside it again. A request for an upgrade is accepted by a buffered handshake, as in Beast. Any other request goes
+to twisted.web, together with the connection. The page is at http://localhost:9004/ and https://localhost:9004/, and
+talks to the WebSocket there.
 
-TLS needs a key and its certificate in one file. For a try:
+TLS needs a key and its certificate in one file. For a trial, make one with:
 
   openssl req -x509 -nodes -subj /CN=test -addext subjectAltName=DNS:localhost -keyout identity.pem -out identity.pem
 """
@@ -51,12 +52,12 @@ connection.onclose = ({code}) => socket.textContent = `was closed with ${code}`
 # RFC 8446 §5.1: a record of TLS's handshake.
 TLS = b"\x16"
 WEBSOCKET = re.compile(rb"\r\nupgrade:[ \t]*websocket\b", re.IGNORECASE)
-LONGEST = 1 << 14  # octets of a head
-PATIENCE = 30.0  # seconds, until it is clear
+LONGEST = 1 << 14  # bytes of a head
+PATIENCE = 30.0  # seconds until the protocol is known
 
 
 class Echo(WebSocketProtocol):
-    """Begins with what was read of the connection before it came here."""
+    """Begins with the bytes that were read before this protocol took the connection over."""
 
     buffered = b""
 
@@ -65,7 +66,7 @@ class Echo(WebSocketProtocol):
 
     def refused(self, failure: Failure) -> None:
         self.log.info("no WebSocket for {peer}: {error}", peer=self.peer, error=failure.value)
-        # It was answered, and HTTP may have kept the connection.
+        # The client has its answer, and HTTP may have kept the connection.
         self.transport.loseConnection()  # type: ignore[union-attr]
 
     def text_received(self, text: str) -> None:
@@ -73,7 +74,7 @@ class Echo(WebSocketProtocol):
 
 
 class Sniffer(Protocol, TimeoutMixin):
-    """Reads until it is clear what the connection speaks, and then leaves it to one who speaks that."""
+    """Reads until the protocol of the connection is known, and then hands the connection over."""
 
     factory: Any
     transport: Any

@@ -1,7 +1,7 @@
-"""A client that comes back: ``python reconnecting_client.py [--url ws://127.0.0.1:9001/]``.
+"""A client that reconnects: ``python reconnecting_client.py [--url ws://127.0.0.1:9001/]``.
 
-It prints what the server says, chat.py for one. When the connection is lost it is made again, later and later as long
-as that fails; what no other attempt would mend, such as a 404, ends the program.
+It prints the messages of a server, such as chat.py. When the connection is lost, it connects again, after longer delays
+while that fails. A failure that another attempt cannot cure, such as a 404, ends the program.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from twisted_beastws import ConnectionClosed, WebSocketClientEndpoint, WebSocket
 
 
 async def listen(service: ClientService) -> None:
-    """One connection after the other, until the service gives up or is stopped."""
+    """Print the messages of one connection after the other, until the service gives up or stops."""
     while True:
         ws: Any = await service.whenConnected()
         print("connected to", ws.peer, flush=True)

@@ -1,12 +1,13 @@
 """A tunnel for any TCP service: ``python tunnel.py [--listen ENDPOINT] [--to ENDPOINT]``, once at each end.
 
-Whoever connects to the one endpoint gets a connection to the other; which of the two speaks WebSocket is in their
-strings alone. To reach the SSH server of a machine that lets only HTTP through, run there, and then here:
+A client that connects to one endpoint gets a connection to the other. The endpoint strings alone decide which of
+the two speaks WebSocket. To reach the SSH server of a machine whose firewall passes only HTTP, run there,
+and then here:
 
     python tunnel.py --listen beastws:tcp:9009:target=/ssh --to tcp:localhost:22
     python tunnel.py --listen tcp:2222:interface=127.0.0.1 --to ws:that.machine:9009:target=/ssh
 
-and connect by ``ssh -p 2222 localhost``.
+and connect with ``ssh -p 2222 localhost``.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from twisted.python.failure import Failure
 
 
 class Entry(ProxyServer):
-    """One connection, and what it becomes at the way out; the two halves pause each other as they fall behind."""
+    """One connection, and its continuation at the other endpoint. Each half pauses the other when it is too fast."""
 
     log = Logger()
     factory: Any
     transport: Any
 
     def connectionMade(self) -> None:
-        # Nothing is read before there is somewhere to write it.
+        # Read nothing before the other half is connected.
         self.transport.pauseProducing()
         way_out = ProxyClientFactory()
         way_out.setServer(self)

@@ -1,8 +1,9 @@
-"""WebSocket beside pages, under twisted.web: ``python under_twisted_web.py [--listen tcp:9003]``.
+"""WebSocket next to pages, under twisted.web: ``python under_twisted_web.py [--listen tcp:9003]``.
 
-/ is a page that talks to /echo, a `WebSocketResource`. /greet is a resource of one's own, whose ``render`` accepts the
-request itself: it is a WebSocket to those who ask for one, and a page to others. A Klein handler does the same, but
-returns a Deferred that fires when the WebSocket is done, as ``request.notifyFinish()`` does; or a `WebSocketResource`.
+/ is a page that talks to /echo, a `WebSocketResource`. /greet is a resource of our own, whose ``render`` accepts
+the request itself: it serves a WebSocket to clients that ask for one, and a page to all others. A Klein handler
+does the same, but returns a Deferred that fires when the WebSocket has ended, such as ``request.notifyFinish()``,
+or returns a `WebSocketResource`.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Greet(Resource):
         return NOT_DONE_YET
 
     def refused(self, failure: Failure) -> None:
-        # It was answered, or the client is gone: nothing is left to do.
+        # The client has its answer, or has disconnected: nothing is left to do.
         log.info("no WebSocket: {error}", error=failure.value)
 
 

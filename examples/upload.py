@@ -1,7 +1,7 @@
 """Upload of files, with progress: ``python upload.py [--listen tcp:9007] [--into .]``, http://localhost:9007/.
 
-A file is one binary message of any length. It is written as it comes, and no faster than the disk takes it, for nothing
-is read meanwhile; the sender is told every so often how many octets are written. What breaks off is removed.
+A file is one binary message of any length. The program writes each part as it arrives, at the disk's pace: it reads
+nothing meanwhile. From time to time it sends the number of written bytes. It removes a file whose upload breaks off.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ input.onchange = () => {
 </script>
 """
 
-STEP = 1 << 18  # octets, from one word of progress to the next
+STEP = 1 << 18  # bytes between two reports of progress
 LIMITS = Limits(max_message_size=16 << 30, max_fragments=None)
 TIMEOUTS = Timeouts(message=24 * 3600)
 REFUSED = 4000
@@ -74,7 +74,7 @@ class Upload(WebSocketProtocol):
     def opened(self) -> None:
         assert self.request is not None
         name = parse_qs(self.request.query).get("name", [""])[0]
-        # A page is told a close code and its reason, but nothing of an answer other than 101.
+        # A page can read a close code and its reason, but no HTTP answer other than 101.
         try:
             if not name or name.startswith(".") or Path(name).name != name:
                 raise ValueError
@@ -86,7 +86,7 @@ class Upload(WebSocketProtocol):
 
     async def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> None:
         assert self.file is not None
-        # Until it is written, nothing more is read: the sender comes to wait, and memory holds no more than this.
+        # Until this is written, the program reads no more: the sender waits, and memory holds only this part.
         await deferToThread(self.file.write, data)
         before, self.written = self.written, self.written + len(data)
         if final:

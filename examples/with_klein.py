@@ -1,7 +1,7 @@
 """Rooms under Klein: ``python with_klein.py [--listen tcp:9005]``; needs ``pip install klein``.
 
-/rooms/NAME is a WebSocket to those who ask for one, and tells others how many are there. /echo is a `WebSocketResource`
-that a route returns.
+/rooms/NAME is a WebSocket for clients that ask for one; others get the number of members. /echo is a
+`WebSocketResource` that a route returns.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def room(request: Request, name: str) -> str | None:
     if not is_upgrade(request):
         return f"{len(hub.members(name))} in {name}\n"
     talk = Talk(name)
-    # Where it is refused it was answered.
+    # A refused client has its answer.
     with suppress(HandshakeError):
         await talk.accept(request)
         await talk.when_closed()

@@ -1,4 +1,4 @@
-"""What is installed from a wheel, from an sdist and from the checkout itself, and what twistd sees of it."""
+"""Installation from a wheel, from an sdist and in place, and the plug-in that twistd finds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ACCELERATED = "import twisted_beastws\nprint(json.dumps(twisted_beastws.ACCELERA
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    # PYTHONPATH would let the checkout stand in for what is installed; TWISTED_BEASTWS_PURE chooses among what is.
+    # PYTHONPATH would replace the installed package by the checkout; TWISTED_BEASTWS_PURE selects the codec.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TWISTED"))}
     environment = {**inherited, **variables}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
@@ -56,7 +56,7 @@ def is_ours(name: str) -> bool:
 
 
 class Environment:
-    """A virtual environment with every package of the running one but ours, linked, so that nothing is fetched."""
+    """A virtual environment with links to all packages of the running one except ours: it needs no network."""
 
     def __init__(self, kind: str, home: Path) -> None:
         self.kind = kind
@@ -73,7 +73,7 @@ class Environment:
         self.twistd.write_text("from twisted.scripts.twistd import run\nrun()\n")
 
     def link_twisted(self, package: Path) -> None:
-        # The running environment's own copy of our plugin may lie among Twisted's.
+        # The running environment may have its own copy of our plug-in among Twisted's.
         link_entries(package, self.site / "twisted", {"plugins", "__pycache__"}.__contains__)
         link_entries(package / "plugins", self.site / "twisted" / "plugins", OURS.__contains__)
 
@@ -86,7 +86,7 @@ class Environment:
 
 
 def copied(checkout: Path, target: Path) -> Path:
-    """A copy to build in: a build leaves files behind, and takes up what an earlier one left."""
+    """Copy a checkout for a build: a build writes files, and uses files of an earlier build."""
     return Path(shutil.copytree(checkout, target, ignore=NOT_SOURCE))
 
 
@@ -161,7 +161,7 @@ def test_the_extension_does_not_claim_to_be_safe_without_the_gil() -> None:
         assert "freethreading_compatible" not in (wire / source).read_text()
 
 
-def test_the_sdist_holds_what_is_needed_to_test_it(source: Path, sdist: Path) -> None:
+def test_the_sdist_contains_its_tests(source: Path, sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {member.name.partition("/")[2] for member in archive if member.isfile()}
     assert files_below(source, "tests", "examples", "benchmarks", "twisted", "twisted_beastws") <= names

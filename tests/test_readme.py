@@ -19,7 +19,7 @@ SERVERS = pytest.mark.parametrize("server", [SERVER, SITE], ids=["server", "site
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """The README's first programs are the module ``hello`` there."""
+    """A directory with the README's first program as the module ``hello``."""
     (tmp_path / "hello.py").write_text(ECHO)
     (tmp_path / "public").mkdir()
     (tmp_path / "public" / "page.txt").write_text("a page")

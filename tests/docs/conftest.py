@@ -16,7 +16,7 @@ from .programs import DOCS, ENVIRONMENT
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built without a warning, and without a network."""
+    """Build the site without a warning and without a network."""
     work = tmp_path_factory.mktemp("docs")
     sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(work / "doctrees")]
     # A proxy that does not exist: a build that asks another machine fails.

@@ -1,4 +1,4 @@
-"""What the pages list, and running it: programs in processes of their own, on a free port of the loopback interface."""
+"""Run the listings of the pages as processes, on a free port of the loopback interface."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from ..support.ports import free_port
 
 DOCS = Path(__file__).parents[2] / "docs"
 BIN = Path(sys.executable).parent
-# What these tests import is what the listings do, from whatever directory.
+# The listings import the same package as these tests, in every directory.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def listings(page: str, language: str = "python") -> list[str]:
-    """The listings of a page in one language."""
+    """Return the listings of a page in one language."""
     text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def defined(listing: str, **names: Any) -> dict[str, Any]:
-    """What a listing defines, with these names around it."""
+    """Return the names that a listing defines; it can use ``names``."""
     namespace: dict[str, Any] = {"__name__": "listing", **names}
     exec(listing, namespace)
     return namespace
 
 
 def printed(command: str, port: int) -> list[str]:
-    """A command line as it is printed, with another port, on the loopback interface."""
+    """Return a command line of a page, with another port, on the loopback interface."""
     command = re.sub(r"tcp:\d+(?!:interface)", f"tcp:{port}:interface=127.0.0.1", command)
     command = re.sub(r"localhost:\d+", f"127.0.0.1:{port}", command)
     program, *arguments = shlex.split(command)
@@ -81,7 +81,7 @@ def running(command: list[str], directory: Path, port: int) -> Iterator[None]:
 
 
 def on_port(listing: str, port: int) -> str:
-    """A program on another port, and on the loopback interface alone."""
+    """Return a program that uses another port, on the loopback interface alone."""
     listing = re.sub(
         r"listenTCP\(9000, (\w+(?:\(\w+\))?)\)$", r'listenTCP(9000, \1, interface="127.0.0.1")', listing, flags=re.M
     )
@@ -91,14 +91,14 @@ def on_port(listing: str, port: int) -> str:
 
 @contextmanager
 def running_listing(listing: str, directory: Path, name: str = "program.py") -> Iterator[int]:
-    """A server; its port."""
+    """Run a server, and yield its port."""
     port = free_port()
     with running(_server(listing, directory, port, name), directory, port):
         yield port
 
 
 def expect_refusal(listing: str, directory: Path, name: str = "program.py") -> None:
-    """A server whose port somebody has says so and ends."""
+    """Check that a server whose port is taken ends with an error."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run(_server(listing, directory, port, name), directory)
@@ -113,7 +113,7 @@ def _server(listing: str, directory: Path, port: int, name: str) -> list[str]:
 
 
 def run_listing(listing: str, directory: Path, port: int) -> subprocess.CompletedProcess[str]:
-    """A program that ends by itself, which talks to ``port``."""
+    """Run a program that talks to ``port`` and ends by itself."""
     (directory / "ending.py").write_text(on_port(listing, port), encoding="utf-8")
     return run([sys.executable, "ending.py"], directory)
 
@@ -135,7 +135,7 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 
 def until(happened: Callable[[], Any]) -> Any:
-    """Try until it is true and raises nothing."""
+    """Call until the result is true, and return it; exceptions count as false."""
     deadline = time.monotonic() + PATIENCE
     while True:
         with suppress(Exception):

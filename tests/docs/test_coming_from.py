@@ -1,4 +1,4 @@
-"""Two listings that stand beside each other do the same."""
+"""Two listings side by side do the same, and the names in the tables exist."""
 
 from __future__ import annotations
 

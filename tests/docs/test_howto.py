@@ -1,4 +1,4 @@
-"""The listings of the how-to pages, and of others that have some."""
+"""The listings of the how-to pages and of some others."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from .programs import PATIENCE, defined, expect_refusal, get, listings, run, run
 
 
 def answer(server: Any, headers: dict[str, str] | None = None, target: str = "/") -> bytes:
-    """What a handshake is answered."""
+    """Return the answer to a handshake."""
     peer = scripted_client(server, opened=False)
     peer.send(upgrade_request(target, headers=headers or {}))
     return peer.read_head() + peer.read()
 
 
 class Database:
-    """Answers one question after the other, when it is told to."""
+    """Keeps questions, and the Deferreds of their answers."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -144,7 +144,7 @@ class TestEmbedding:
             assert peer.read_head().startswith(b"HTTP/1.1 %d " % status)
         assert answer(echo, target="/echo").startswith(b"HTTP/1.1 101 ")
 
-    def test_all_are_told(self) -> None:
+    def test_every_open_connection_gets_the_message(self) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol)
         pairs = [connected_pair(factory) for _ in range(2)]
         waiting = scripted_client(factory, opened=False)
@@ -192,7 +192,7 @@ class TestEmbedding:
 
     @pytest_twisted.ensureDeferred
     async def test_a_loop_that_sends(self) -> None:
-        """The server ends each connection behind what it is sent, in the midst of the loop."""
+        """The server closes each connection after its first message, while the loop runs."""
         from twisted.internet import reactor
 
         heard: list[str] = []
@@ -275,7 +275,7 @@ class TestAuthentication:
             assert refused.startswith(b"HTTP/1.1 401 ") and b"\r\nWWW-Authenticate: Bearer\r\n" in refused
         assert answer(private).endswith(b"\r\n\r\nA token, please\n")
 
-    def test_who_decides_too_slowly_is_dropped(self) -> None:
+    def test_a_slow_decision_drops_the_connection(self) -> None:
         class Slow(WebSocketProtocol):
             def upgrade_requested(self, request: object) -> Deferred[None]:
                 return Deferred()

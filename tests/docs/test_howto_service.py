@@ -138,7 +138,7 @@ class TestJson:
         assert "error" in json.loads(pair.client.receive().result)
 
     @pytest.mark.parametrize("text", ["{", "[" * 200_000])
-    def test_what_is_not_json_closes(self, text: str) -> None:
+    def test_invalid_json_closes(self, text: str) -> None:
         pair = connected_pair(defined(self.calculator)["Calculator"])
         pair.client.send(text)
         pair.flush()

@@ -24,7 +24,7 @@ def without_code(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return what a forge shows."""
+    """Return the text that a forge shows."""
     return re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
 
 

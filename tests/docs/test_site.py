@@ -29,7 +29,7 @@ def test_each_page_with_programs_has_a_test() -> None:
 
 class TestBuild:
     def test_every_public_name_is_in_the_reference(self, site: Path) -> None:
-        # Four lines about it stand before what is compressed.
+        # Four lines of text come before the compressed part.
         inventory = zlib.decompress((site / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode()
         names = set(re.findall(r"^(?:\S+\.)?(\w+) py:", inventory, re.MULTILINE))
         pages = "".join(path.read_text() for path in (site / "reference").glob("*.html"))

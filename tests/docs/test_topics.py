@@ -1,4 +1,4 @@
-"""The tables of options and of the comparison say what is so."""
+"""The tables of options and of the comparison are true."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_option_is_argued_by_its_default(options: Any, name: str) -> None:
     rows = re.findall(rf"^\| `{options.__name__}.{name}` \| (.*?) \| .", TOPICS, re.MULTILINE)
     default = getattr(options(), name)
     if isinstance(default, Derived):
-        # The page says what it follows, too.
+        # The page also names the option that the default follows.
         rows = [row.partition(", or ")[0] for row in rows]
     assert rows == [told(default, " s")]
 
@@ -60,7 +60,7 @@ def comparison() -> ModuleType:
 class TestComparison:
     table = re.findall(r"^\| ([^|\n]+) \| (.*?) \| ", (DOCS / "topics" / "comparison.md").read_text(), re.MULTILINE)
 
-    def test_it_is_of_this_version_and_whole(self, comparison: ModuleType) -> None:
+    def test_it_is_complete_and_of_this_version(self, comparison: ModuleType) -> None:
         rows = dict(self.table)
         assert f"| | twisted_beastws {__version__} |" in (DOCS / "topics" / "comparison.md").read_text()
         assert list(rows) == list(comparison.SITUATIONS)

@@ -38,7 +38,7 @@ class TestTutorial:
 
     @property
     def whole(self) -> str:
-        """``talk.py`` as it is in the end."""
+        """Return the final ``talk.py``."""
         return self.head + "\n" + self.rooms.partition("WebSocketProtocol):\n")[2]
 
     def test_echo(self, serve: Callable[[str], Any], tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ class TestTutorial:
             assert ann.recv(PATIENCE) == bob.recv(PATIENCE) == "hello"
 
     @pytest.mark.parametrize("whole", [False, True])
-    def test_rooms_show_what_is_printed(self, serve: Callable[[str], Any], tmp_path: Path, whole: bool) -> None:
+    def test_rooms_print_the_output_of_the_page(self, serve: Callable[[str], Any], tmp_path: Path, whole: bool) -> None:
         clients = [command for command in self.commands if "/tea" in command]
         with serve(self.whole if whole else self.rooms) as port:
             nobody, ann, bob = (run(printed(command, port), tmp_path) for command in clients)
