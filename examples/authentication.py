@@ -41,7 +41,7 @@ BASIC = BasicCredentialFactory(b"example")
 
 
 class IUser(Interface):
-    """The connection of a user who is logged in."""
+    """The connection of a user after login."""
 
 
 @implementer(IUser)

@@ -1,7 +1,7 @@
 """A tunnel for any TCP service: ``python tunnel.py [--listen ENDPOINT] [--to ENDPOINT]``, once at each end.
 
 A client that connects to one endpoint gets a connection to the other. The endpoint strings alone decide which of
-the two speaks WebSocket. To reach the SSH server of a machine whose firewall passes only HTTP, run there,
+the two speaks WebSocket. To reach the SSH server of a machine with a firewall that passes only HTTP, run there,
 and then here:
 
     python tunnel.py --listen beastws:tcp:9009:target=/ssh --to tcp:localhost:22

@@ -1,6 +1,6 @@
 """WebSocket next to pages, under twisted.web: ``python under_twisted_web.py [--listen tcp:9003]``.
 
-/ is a page that talks to /echo, a `WebSocketResource`. /greet is a resource of our own, whose ``render`` accepts
+/ is a page that talks to /echo, a `WebSocketResource`. /greet is a resource of our own: its ``render`` accepts
 the request itself: it serves a WebSocket to clients that ask for one, and a page to all others. A Klein handler
 does the same, but returns a Deferred that fires when the WebSocket has ended, such as ``request.notifyFinish()``,
 or returns a `WebSocketResource`.

@@ -1,7 +1,7 @@
 """Upload of files, with progress: ``python upload.py [--listen tcp:9007] [--into .]``, http://localhost:9007/.
 
 A file is one binary message of any length. The program writes each part as it arrives, at the disk's pace: it reads
-nothing meanwhile. From time to time it sends the number of written bytes. It removes a file whose upload breaks off.
+nothing meanwhile. From time to time it sends the number of written bytes. If an upload breaks off, it removes the file.
 """
 
 from __future__ import annotations

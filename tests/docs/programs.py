@@ -98,7 +98,7 @@ def running_listing(listing: str, directory: Path, name: str = "program.py") -> 
 
 
 def expect_refusal(listing: str, directory: Path, name: str = "program.py") -> None:
-    """Check that a server whose port is taken ends with an error."""
+    """Check that a server ends with an error if its port is taken."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run(_server(listing, directory, port, name), directory)
