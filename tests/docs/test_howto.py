@@ -265,7 +265,7 @@ class TestTwistedWeb:
 
 
 class TestAuthentication:
-    token, first_message, certificates, tokens_anew = listings("howto/authentication")
+    token, first_message, signed, certificates, tokens_anew = listings("howto/authentication")
 
     def test_a_token(self) -> None:
         private = defined(self.token)["Private"]
@@ -324,6 +324,12 @@ class TestAuthentication:
         with pytest.raises(SSL.Error):
             await connect(url, reactor=reactor, tls=trusting()).addTimeout(PATIENCE, reactor)
         await port.stopListening()
+
+    def test_a_signed_token_names_the_user_and_the_rooms(self) -> None:
+        jwt = pytest.importorskip("jwt", reason="SIGNED TOKENS ARE NOT TESTED: pip install pyjwt")
+        secret = "a secret of at least 32 bytes, as PyJWT wants it"
+        claims = jwt.decode(defined(self.signed)["token_for"]("ann", secret), secret, ["HS256"], audience="chat")
+        assert claims["sub"] == "ann" and claims["rooms"] == ["lobby", "team-*"]
 
     def test_tokens_are_got_anew(self) -> None:
         tokens = iter("ab")
