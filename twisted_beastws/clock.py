@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.base import ReactorBase
 
@@ -34,3 +34,47 @@ def wall_clock_of(clock: IReactorTime) -> Callable[[], float] | None:
 def date_of(clock: IReactorTime) -> Callable[[], float]:
     """Return the function that returns the seconds since 1970: the system's date, or the time of a test's ``Clock``."""
     return time.time if isinstance(clock, ReactorBase) else clock.seconds
+
+
+class PendingTurn(Protocol):
+    """A call that is to come."""
+
+    def active(self) -> bool: ...
+
+    def cancel(self) -> None: ...
+
+
+class TurnCall:
+    """A function that the reactor calls in its next turn, unless this is cancelled."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function: Callable[[], object] | None = function
+
+    def __call__(self) -> None:
+        function, self._function = self._function, None
+        if function is not None:
+            function()
+
+    def active(self) -> bool:
+        """Return whether the call is still to come."""
+        return self._function is not None
+
+    def cancel(self) -> None:
+        """Call nothing."""
+        self._function = None
+
+
+def next_turn(clock: Any, function: Callable[[], object]) -> PendingTurn:
+    """Call ``function`` in the next turn of the reactor, however its clock is set meanwhile.
+
+    ``callLater(0, ...)`` of Twisted's own reactors comes an hour late if somebody sets the clock back by an hour before
+    the turn. Their queue for calls from threads has no times.
+    """
+    if wall_clock_of(clock) is None or not hasattr(clock, "callFromThread"):
+        delayed: PendingTurn = clock.callLater(0, function)
+        return delayed
+    call = TurnCall(function)
+    clock.callFromThread(call)
+    return call

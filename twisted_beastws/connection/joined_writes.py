@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from twisted_beastws.clock import PendingTurn, next_turn
+
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IReactorTime
 
 SMALL = 1 << 10
 """Bytes from which a write is not joined: 1 KiB. The overhead of a larger object is below 5 %."""
@@ -30,7 +32,7 @@ class JoinedWrites:
         self._clock = clock
         self._passed = 0
         self._waiting = bytearray()
-        self._call: IDelayedCall | None = None
+        self._call: PendingTurn | None = None
 
     def write(self, data: bytes | memoryview) -> None:
         """Write ``data`` now, or with the other small writes of this turn."""
@@ -42,7 +44,7 @@ class JoinedWrites:
                 self._passed += 1
                 self._transport.write(data)
                 return
-            self._call = self._clock.callLater(0, self._turn)
+            self._call = next_turn(self._clock, self._turn)
         if self._waiting and len(self._waiting) + len(data) > AT_ONCE:
             self.flush()
         if len(data) >= AT_ONCE:

@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 
+from twisted_beastws.clock import PendingTurn, next_turn
 from twisted_beastws.connection.accepted import Accepted
 from twisted_beastws.connection.delivery import Delivery
 from twisted_beastws.connection.ending import Ending
@@ -29,7 +30,7 @@ from twisted_beastws.wire.rate import limit_rate
 from twisted_beastws.wire.session import Session
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, IDelayedCall
+    from twisted.internet.interfaces import IAddress
 
 
 class Opening:
@@ -62,7 +63,7 @@ class Opening:
         self._events = events
         self._move = move
         self._followed = b""
-        self._settling: IDelayedCall | None = None
+        self._settling: PendingTurn | None = None
         self.settings = connection.settings
         self.application: Any = connection.application
         self.server = connection.server
@@ -197,7 +198,7 @@ class Opening:
         connection = self._connection
         waits = self._followed or (connection.handshake is not None and connection.handshake.bytes_wait)
         if connection.session is not None and waits:
-            self._settling = connection.clock.callLater(0, self.settle)
+            self._settling = next_turn(connection.clock, self.settle)
         else:
             self.settle()
 

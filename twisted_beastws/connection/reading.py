@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
 from twisted_beastws.budget import RECEIVED, Account
+from twisted_beastws.clock import PendingTurn, next_turn
 from twisted_beastws.connection.bare_transport import BareTransport
 from twisted_beastws.connection.shared import Shared
 from twisted_beastws.connection.state import State
 from twisted_beastws.errors import BufferFull
 from twisted_beastws.wire.closing import CloseCode
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall
 
 
 class Reading:
@@ -33,7 +30,7 @@ class Reading:
 
     def __init__(self, connection: Shared) -> None:
         self._connection = connection
-        self._turn: IDelayedCall | None = None
+        self._turn: PendingTurn | None = None
         self._end: Callable[[], None] | None = None
         self.account: Account | None = None
         self.paused = self.held = False
@@ -111,7 +108,7 @@ class Reading:
     def await_turn(self) -> None:
         """The session has spent its budget for this turn of the reactor, or half of it."""
         if self._turn is None:
-            self._turn = self._connection.clock.callLater(0, self._next_turn)
+            self._turn = next_turn(self._connection.clock, self._next_turn)
         self.hold(self._connection.require_session().paused)
 
     def _next_turn(self) -> None:
@@ -143,7 +140,7 @@ class Reading:
             self._turn = None
             begun.callback(None)
 
-        self._turn = self._connection.clock.callLater(0, begin)
+        self._turn = next_turn(self._connection.clock, begin)
         return begun
 
     def stop(self) -> None:

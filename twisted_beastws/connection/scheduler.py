@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from twisted.logger import Logger
 
-from twisted_beastws.clock import seconds_of, wall_clock_of
+from twisted_beastws.clock import PendingTurn, next_turn, seconds_of, wall_clock_of
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -58,7 +58,7 @@ class PingScheduler:
         self._ahead = 0.0
         # The connections to check when the reactor has read its sockets, with the turns until then.
         self._unread: dict[Watched, int] = {}
-        self._turn_call: IDelayedCall | None = None
+        self._turn_call: PendingTurn | None = None
 
     @classmethod
     def of(cls, clock: IReactorTime) -> PingScheduler:
@@ -156,7 +156,7 @@ class PingScheduler:
 
     def _arm_turn(self) -> None:
         if self._unread and self._turn_call is None:
-            self._turn_call = self._clock.callLater(0, self._turn)
+            self._turn_call = next_turn(self._clock, self._turn)
         elif not self._unread and self._turn_call is not None:
             self._turn_call.cancel()
             self._turn_call = None

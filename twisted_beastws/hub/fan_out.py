@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, succeed
 
+from twisted_beastws.clock import next_turn
 from twisted_beastws.hub.backplane import Message
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class FanOut:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._reactor().callLater(0, self._turn)
+            next_turn(self._reactor(), self._turn)
 
     def _turn(self) -> None:
         self._scheduled = False

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from twisted_beastws.budget import MemoryBudget
-from twisted_beastws.clock import seconds_of
+from twisted_beastws.clock import next_turn, seconds_of
 from twisted_beastws.connection.awaiting import TaskCancelled
 from twisted_beastws.connection.running import run
 from twisted_beastws.errors import ConnectionClosed, TooManyConnections
@@ -127,7 +127,7 @@ class WebSocketServerFactory(Factory):
             budget=budget,
         )
         self.connections: set[WebSocketProtocol] = set()
-        self.admission = Admission(lambda: seconds_of(self._clock())(), lambda call: self._clock().callLater(0, call))
+        self.admission = Admission(lambda: seconds_of(self._clock())(), lambda call: next_turn(self._clock(), call))
         self.observer: Observer | None = None
         self.gate: Callable[[Any, Request], Any] | None = None
         self.client_of: Callable[[Any, Request], Any] | None = None

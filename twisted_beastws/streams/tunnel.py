@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, ILoggingContext,
 from twisted.python.failure import Failure
 
 from twisted_beastws.client.connect import FactoryBefore
+from twisted_beastws.clock import next_turn
 from twisted_beastws.options import Role, Settings
 from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
 from twisted_beastws.server.factory import WebSocketServerFactory
@@ -117,7 +118,7 @@ class Tunnel(WebSocketProtocol):
 
     def later(self, call: Callable[[], object]) -> None:
         """Call a function in the next turn of the reactor."""
-        connection_of(self).clock.callLater(0, call)
+        next_turn(connection_of(self).clock, call)
 
     def send_octets(self, data: bytes) -> None:
         """Send ``data`` in messages of `MAX_MESSAGE`; after a close frame it is discarded."""
