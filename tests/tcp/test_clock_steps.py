@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 import pytest_twisted
@@ -29,6 +30,9 @@ class Wall:
         if not hasattr(reactor, "is_monotonic"):
             # Twisted's own has the function from before.
             monkeypatch.setattr(reactor, "seconds", lambda: true_time() + self.step)
+            # The scheduler that a connection of an earlier test keeps alive goes by the function from before, and would
+            # not notice the step.
+            monkeypatch.setattr("twisted_beastws.connection.scheduler._schedulers", WeakValueDictionary())
 
     def set(self, step: float) -> None:
         """Set it, between two calls of the reactor's."""
