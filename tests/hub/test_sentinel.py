@@ -104,9 +104,9 @@ def knows_two(port: int) -> bool:
 async def test_a_message_counts_as_accepted_once_enough_replicas_have_it(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from twisted_beastws.hub import redis_link
+    from twisted_beastws.hub import redis_replicas
 
-    monkeypatch.setattr(redis_link, "REPLICA_TIMEOUT", 0.2)
+    monkeypatch.setattr(redis_replicas, "REPLICA_TIMEOUT", 0.2)
     with redis_running(tmp_path) as primary, redis_running(tmp_path_factory.mktemp("replica")) as replica:
         hub = Hub(RedisBackplane(f"redis://127.0.0.1:{primary.port}?min_replicas=1"))
         hub.start()
@@ -116,6 +116,13 @@ async def test_a_message_counts_as_accepted_once_enough_replicas_have_it(
         unknown = await hub.publish("a", "hello", ref="r", exclude=sender.connection).addErrback(lambda f: f.value)
         assert isinstance(unknown, PublishUnknown)
         assert str(unknown) == ("0 of 1 replicas have the message: whether it outlives a failover is not known")
+        # All of these wait at once, and not one after the other.
+        calls = calls_of(primary, "wait")
+        outcomes = await gatherResults(
+            [hub.publish("b", str(n)).addErrback(lambda f: type(f.value)) for n in range(100)]
+        )
+        assert outcomes == [PublishUnknown] * 100
+        assert calls_of(primary, "wait") - calls == 2
         await replicate(primary, replica)
         message_id = await hub.publish("a", "hello", ref="r", exclude=sender.connection)
         assert str(message_id) in replica.ask("XRANGE beastws:0:history:a - +")
@@ -138,6 +145,11 @@ async def test_a_service_that_no_sentinel_knows_is_reported(tmp_path: Path) -> N
         await until(lambda: lines)
         assert lines[0] == f"the Sentinel 127.0.0.1:{sentinel} knows no service 'other'"
         await hub.stop()
+
+
+def calls_of(redis: RedisServer, command: str) -> int:
+    """How often a server executed a command."""
+    return int(redis.ask("INFO commandstats").partition(f"cmdstat_{command}:calls=")[2].partition(",")[0] or 0)
 
 
 def listens(port: int) -> bool:

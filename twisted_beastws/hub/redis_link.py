@@ -6,9 +6,9 @@ import random
 from collections.abc import Sequence
 from itertools import islice
 from secrets import randbelow, token_hex
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall, deferLater
@@ -18,9 +18,10 @@ from twisted_beastws.hub import redis_answers as answers
 from twisted_beastws.hub import redis_scripts as scripts
 from twisted_beastws.hub.redis_answers import Page, Part, Swept, Taken, Verified
 from twisted_beastws.hub.redis_endpoint import primary_of, redis_endpoint
-from twisted_beastws.hub.redis_errors import LinkLost, NotReplicated, Refused, Remedy
+from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy
 from twisted_beastws.hub.redis_interfaces import LinkUser
 from twisted_beastws.hub.redis_protocol import RedisConnection, Subscriber
+from twisted_beastws.hub.redis_replicas import ReplicaWait
 from twisted_beastws.hub.redis_url import RedisURL
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ REPLY_TIMEOUT = 5.0
 
 STOP_TIMEOUT = 1.0
 """Seconds for the last reply when the link stops."""
-
-REPLICA_TIMEOUT = 1.0
-"""Seconds for the replicas to confirm a message, with ``min_replicas``."""
 
 BEAT = 10.0
 """Seconds between two signs of life, which keep our members' names, too."""
@@ -89,6 +87,7 @@ class RedisLink:
         self._subscriber: Subscriber | None = None
         self._lease = self._new_lease()
         self._earlier_leases: list[str] = []
+        self._replicas = ReplicaWait(self._execute, url.min_replicas)
         self._stopping = self._disconnecting = False
         self._paused = self._was_linked = False
         self._beating = LoopingCall(self._beat)
@@ -160,19 +159,7 @@ class RedisLink:
         limits = (self._channel(room), keep, name, *self._budgets, randbelow(scripts.SALT), ref, self._key("history:"))
         hub = (self._hub_name, self._channel(None))
         answer = self._evaluate(scripts.PUBLISH, keys, known, token_hex(4), payload, *limits, *hub)
-        taken = answer.addCallback(answers.taken_of)
-        if not self._url.min_replicas:
-            return taken
-        replicas = self._execute("WAIT", self._url.min_replicas, int(REPLICA_TIMEOUT * 1000))
-        # The replies come in this order.
-        both = gatherResults([taken, replicas], consumeErrors=True)
-        return both.addCallbacks(self._replicated, lambda failure: failure.value.subFailure)
-
-    def _replicated(self, answers: list[Any]) -> Taken:
-        taken, replicas = answers
-        if replicas < self._url.min_replicas:
-            raise NotReplicated(f"{replicas} of {self._url.min_replicas} replicas have the message")
-        return cast(Taken, taken)
+        return self._replicas.confirm(answer.addCallback(answers.taken_of))
 
     def read(self, known: str, room: str, after: str, count: int, size: int) -> Deferred[Part]:
         """Read at most ``count`` entries after ``after``, of not much more than ``size`` bytes."""
