@@ -96,7 +96,7 @@ def sentinel_running(directory: Path, primary: int, *lines: str) -> Iterator[int
         "bind 127.0.0.1",
         f"dir {directory}",
         f"sentinel monitor rooms 127.0.0.1 {primary} 1",
-        "sentinel down-after-milliseconds rooms 300",
+        "sentinel down-after-milliseconds rooms 1000",
         "sentinel failover-timeout rooms 2000",
         *lines,
     ]
