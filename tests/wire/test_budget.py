@@ -53,6 +53,18 @@ class TestMessages:
             recorder.session.next_turn()
         assert not recorder.session.spent
 
+    def test_the_rest_of_a_chunk_and_the_next_chunk_share_a_turn(self, server):
+        recorder = Recorder(server, THREE)
+        recorder.session.reader.budget.one_chunk_a_turn = True
+        fed(recorder, *texts(5))
+        recorder.session.next_turn()
+        assert heard(recorder) == ["0", "1", "2", "3", "4"]
+        fed(recorder, *texts(5, start=5))
+        assert heard(recorder)[5:] == ["5"] and recorder.session.spent
+        recorder.session.next_turn()
+        recorder.session.next_turn()
+        assert heard(recorder)[6:] == ["6", "7", "8", "9"]
+
     def test_each_turn_is_asked_for_once(self, server):
         recorder = fed(Recorder(server, THREE), *texts(9))
         assert recorder.turns == 1

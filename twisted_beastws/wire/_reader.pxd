@@ -29,7 +29,6 @@ cdef class FrameReader:
 
     @cython.locals(wall=cython.double)
     cpdef feed(self, bytes data)
-    @cython.locals(waits=cython.bint)
     cpdef next_turn(self)
     cpdef pause(self)
     cpdef resume(self)

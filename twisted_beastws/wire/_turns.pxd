@@ -12,11 +12,12 @@ cdef class TurnBudget:
     cdef uint64_t frames_left, look_at
     cdef object _now
     cdef double _seconds, _began, _used
-    cdef bint _awaited
+    cdef bint _awaited, _continues
     cdef uint64_t _frames, _step
 
     cpdef set(self, uint64_t frames, object seconds)
     cpdef renew(self)
+    cdef begin_rest(self)
     cdef begin_chunk(self, double now)
     cdef bint end_chunk(self, Py_ssize_t size, bint stopped) except -1
     cdef stop(self)

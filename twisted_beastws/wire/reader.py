@@ -201,9 +201,11 @@ class FrameReader:
 
     def next_turn(self) -> None:
         """Renew the budget in a new turn of the reactor, and read the rest of the chunk."""
-        waits = self.budget.spent
-        self.budget.renew()
-        if waits and self.halted == RUNNING and not self._feeding:
+        if not self.budget.spent:
+            self.budget.renew()
+            return
+        self.budget.begin_rest()
+        if self.halted == RUNNING and not self._feeding:
             self._run(b"")
 
     def pause(self) -> None:

@@ -29,6 +29,7 @@ class TurnBudget:
     __slots__ = (
         "_awaited",
         "_began",
+        "_continues",
         "_frames",
         "_now",
         "_seconds",
@@ -53,11 +54,16 @@ class TurnBudget:
 
     def renew(self) -> None:
         """Begin a new turn."""
-        self.spent = self._awaited = False
+        self.spent = self._awaited = self._continues = False
         self._began = self._now()
         self._used = 0.0
         self.frames_left = self._frames
         self._look_soon()
+
+    def begin_rest(self) -> None:
+        """Begin a new turn with the rest of the last turn's chunk: the next chunk may arrive in this turn, too."""
+        self.renew()
+        self._continues = True
 
     def begin_chunk(self, now: float) -> None:
         """A chunk arrived at the time ``now``."""
@@ -66,7 +72,9 @@ class TurnBudget:
             return
         if self.one_chunk_a_turn:
             self._began = now
-            self.frames_left = self._frames
+            if not self._continues:
+                self.frames_left = self._frames
+            self._continues = False
         else:
             # The chunks of one turn share the budget; the time between them belongs to other connections.
             self._began = now - self._used
