@@ -8,16 +8,15 @@ from inspect import isclass, iscoroutinefunction, isgeneratorfunction
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast, overload
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import NoProtocol
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_beastws.budget import MemoryBudget
+from twisted_beastws.client.attempt import ConfiguringFactory, WrappedAttempt
 from twisted_beastws.client.connecting import Connecting
 from twisted_beastws.client.proxies import endpoint_through, over_tls, parse_proxy
-from twisted_beastws.connection.application_transport import ApplicationTransport
 from twisted_beastws.connection.coroutines import forget_frames
 from twisted_beastws.connection.running import settled
 from twisted_beastws.errors import (
@@ -27,12 +26,11 @@ from twisted_beastws.errors import (
     UpgradeDeclined,
 )
 from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts, check_decorator, kind_of
-from twisted_beastws.protocol import WebSocketProtocol, connection_of
+from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.wire.http import Request, fields_given
 from twisted_beastws.wire.url import WebSocketURL
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress
     from typing_extensions import Unpack
 
 P = TypeVar("P", bound=WebSocketProtocol)
@@ -54,68 +52,6 @@ HANDSHAKES_OWN = frozenset(
 )
 """The fields, in lower case, that a caller may not give: what makes the request a handshake (RFC 6455 §4.1), and what
 would give it a body."""
-
-
-class FactoryBefore(Factory):
-    """Wraps a client's ``factory``, and starts and stops with it. Raises TypeError for another argument."""
-
-    noisy = False
-
-    def __init__(self, factory: IProtocolFactory) -> None:
-        if isclass(factory) or not hasattr(factory, "buildProtocol"):
-            raise TypeError(f"factory: give Factory.forProtocol(YourProtocol), not {kind_of(factory)}")
-        self._factory = factory
-
-    def doStart(self) -> None:
-        self._factory.doStart()
-
-    def doStop(self) -> None:
-        self._factory.doStop()
-
-    def make(self, addr: IAddress | None) -> Any:
-        """Return a protocol of the wrapped factory."""
-        return self._factory.buildProtocol(cast("IAddress", addr))
-
-
-class _ClientFactory(FactoryBefore):
-    """Makes the caller's protocol a client's end."""
-
-    def __init__(self, factory: IProtocolFactory, settings: Settings) -> None:
-        super().__init__(factory)
-        self._settings = settings
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        protocol = self.make(addr)
-        if protocol is None:
-            # Wrappers such as TLS do not expect None.
-            raise NoProtocol
-        # A wrapper such as ClientService's passes on attributes that it lacks.
-        if isclass(protocol) or not hasattr(protocol, "as_client"):
-            raise TypeError(f"factory: it made {protocol!r}, which is no WebSocketProtocol")
-        websocket = protocol.as_client(self._settings)
-        return protocol if protocol is websocket else _Attempt(protocol, websocket)
-
-
-class _Attempt:
-    """Stands for a protocol that wraps ours, as ``ClientService``'s does, until the WebSocket is open.
-
-    The wrapper must not learn of the end of a connection that `WebSocketClientEndpoint.connect` never returned. And
-    because it closes the transport itself, it must get one that performs the closing handshake.
-    """
-
-    def __init__(self, wrapper: Any, websocket: WebSocketProtocol) -> None:
-        self.wrapper = wrapper
-        self.opened = False
-        self._websocket = websocket
-
-    def makeConnection(self, transport: Any) -> None:
-        self.wrapper.makeConnection(ApplicationTransport(connection_of(self._websocket), transport))
-
-    def connectionLost(self, reason: Failure) -> None:
-        (self.wrapper if self.opened else self._websocket).connectionLost(reason)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._websocket, name)
 
 
 @implementer(IStreamClientEndpoint)
@@ -254,7 +190,7 @@ class WebSocketClientEndpoint:
         if url.origin != self._url.origin:
             # Some servers take a token as a subprotocol.
             settings = replace(settings, subprotocols=())
-        connecting = self._endpoint_for(url).connect(_ClientFactory(factory, settings))
+        connecting = self._endpoint_for(url).connect(ConfiguringFactory(factory, settings))
         if self._settings.timeouts.handshake is not None:
             connecting.addTimeout(self._settings.timeouts.handshake, self.reactor, _timed_out)
         protocol: Any = await connecting
@@ -265,7 +201,7 @@ class WebSocketClientEndpoint:
             # A declined handshake may have left the connection open; the next attempt makes its own.
             protocol.abort()
             raise
-        if isinstance(protocol, _Attempt):
+        if isinstance(protocol, WrappedAttempt):
             protocol.opened = True
             return cast(IProtocol, protocol.wrapper)
         return cast(IProtocol, protocol)

@@ -11,7 +11,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.interfaces import IHalfCloseableProtocol, ILoggingContext, IProtocolFactory
 from twisted.python.failure import Failure
 
-from twisted_beastws.client.connect import FactoryBefore
+from twisted_beastws.client.attempt import FactoryBefore
 from twisted_beastws.clock import next_turn
 from twisted_beastws.options import Role, Settings
 from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
