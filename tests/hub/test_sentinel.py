@@ -20,6 +20,7 @@ from ..support.ports import free_port
 from ..support.redis_server import RedisServer, redis_running, sentinel_running
 from .stubs import Stub
 from .test_faults import Address, World
+from .test_redis_access import COMMANDS, allow
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +109,8 @@ async def test_a_message_counts_as_accepted_once_enough_replicas_have_it(
 
     monkeypatch.setattr(redis_replicas, "REPLICA_TIMEOUT", 0.2)
     with redis_running(tmp_path) as primary, redis_running(tmp_path_factory.mktemp("replica")) as replica:
-        hub = Hub(RedisBackplane(f"redis://127.0.0.1:{primary.port}?min_replicas=1"))
+        allow(primary, [*COMMANDS, "wait"])
+        hub = Hub(RedisBackplane(f"redis://chat:secret@127.0.0.1:{primary.port}?min_replicas=1"))
         hub.start()
         await connected(hub)
         sender, other = Stub(), Stub()

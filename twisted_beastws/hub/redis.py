@@ -195,8 +195,7 @@ class RedisBackplane:
     def history(self, room: str, after: str) -> Deferred[History]:
         if not self._is_linked:
             return fail(PublishError("the backplane is away", False))
-        found = self.read(room, after)
-        return found.addCallback(self._messages.history, room)
+        return self.read(room, after).addCallback(self._messages.history, room)
 
     def enter(self, room: str, member: str, name: str, data: str = "") -> None:
         self._names.enter(room, member, name, data)
@@ -356,7 +355,7 @@ class RedisBackplane:
         if payload:
             self._arrived(reader, self.decode(room, message_id or None, payload), previous, epoch)
         elif room is None and message_id:
-            # Another hub was registered: from now on this hub knows whether a dataset is from before that.
+            # Another hub was registered: this hub can now tell a dataset from before that.
             self._place.note(message_id)
         elif room is None:
             self._inbox.read()
