@@ -238,7 +238,7 @@ class Console:
             start_new_session=True,
         )
         self.slave = slave
-        self.octets = b""
+        self.output = b""
         self._unfinished = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
@@ -281,7 +281,7 @@ class Console:
     def _read(self) -> None:
         while self.master >= 0 and select.select([self.master], [], [], 0)[0]:
             data = os.read(self.master, 1 << 16)
-            self.octets += data
+            self.output += data
             self._unfinished += self._decoder.decode(data)
             # A sequence that is cut in the middle waits for its rest.
             cut = re.search(r"(\x1b(\[[\d;]*)?)?\Z", self._unfinished)

@@ -36,7 +36,7 @@ class TestFigures:
     def test_they_are_told(self) -> None:
         figures = Figures(Load(10, 50, 64), 0.25, array("d", (n / 1e6 for n in range(1, 501))))
         assert str(figures) == (
-            "10 connections, 500 messages of 64 octets, each echoed, in 0.25 s\n"
+            "10 connections, 500 messages of 64 bytes, each echoed, in 0.25 s\n"
             "2000 messages/s\n"
             "round trip: p50 0.25 ms, p99 0.495 ms, longest 0.5 ms"
         )
@@ -221,22 +221,22 @@ class TestProcess:
             status, out, err = run(url, *self.LOAD)
         assert (status, err) == (0, "")
         first, second, third = out.splitlines()
-        assert first.startswith("2 connections, 100 messages of 10 octets, each echoed, in ")
+        assert first.startswith("2 connections, 100 messages of 10 bytes, each echoed, in ")
         assert second.endswith(" messages/s") and int(second.split()[0]) > 0
         assert third.startswith("round trip: p50 ")
 
     def test_a_bar_shows_where_it_is(self) -> None:
         with serving(echo) as url, console(url, *self.LOAD) as client:
             assert client.ends() == 0
-        assert b"] 100% connected" in client.octets
-        assert client.screen.rows[0].startswith("2 connections, 100 messages of 10 octets")
+        assert b"] 100% connected" in client.output
+        assert client.screen.rows[0].startswith("2 connections, 100 messages of 10 bytes")
 
     def test_it_can_be_interrupted(self) -> None:
         with serving(echo) as url, console(url, "--bench", "--messages=1000000") as client:
             client.until("the bar", lambda screen: " messages" in screen.row)
             client.types("\x03")
             assert client.ends() == 130
-            assert b"Traceback" not in client.octets
+            assert b"Traceback" not in client.output
 
     def test_no_server(self) -> None:
         status, out, err = run("ws://localhost:1/", "--bench")

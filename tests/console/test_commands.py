@@ -59,17 +59,17 @@ class TestParse:
             ("/", "/: no such command"),
             ("/nope x", "/nope: no such command"),
             ("/\x1b[m", r"/\x1b[m: no such command"),
-            ("/binary 0", "/binary 0: give two hexadecimal digits an octet"),
-            ("/binary zz", "/binary zz: give two hexadecimal digits an octet"),
+            ("/binary 0", "/binary 0: give two hexadecimal digits an byte"),
+            ("/binary zz", "/binary zz: give two hexadecimal digits an byte"),
             ("/send", "/send and /send-text want the name of a file"),
             ("/send-text ", "/send and /send-text want the name of a file"),
-            ("/ping " + "x" * 126, "/ping: a ping holds 125 octets, and these are 126"),
-            ("/ping " + "ü" * 63, "/ping: a ping holds 125 octets, and these are 126"),
+            ("/ping " + "x" * 126, "/ping: a ping holds 125 bytes, and these are 126"),
+            ("/ping " + "ü" * 63, "/ping: a ping holds 125 bytes, and these are 126"),
             *(
                 (f"/close {code}", f"/close {code}: give a code that may")
                 for code in ("1", "1005", "1006", "5000", "x")
             ),
-            ("/close 1000 " + "x" * 124, "/close: a reason holds 123 octets, and these are 124"),
+            ("/close 1000 " + "x" * 124, "/close: a reason holds 123 bytes, and these are 124"),
         ],
     )
     def test_refused(self, line: str, why: str) -> None:
@@ -133,7 +133,7 @@ class TestRun:
         file.write_bytes(b"\xff" * size)
         ran.run(File(str(file), Opcode.BINARY))
         assert ran.heard == [b"\xff" * size]
-        assert ran.told == [f"sent {size} octet{'s' * (size != 1)} of {file}"]
+        assert ran.told == [f"sent {size} byte{'s' * (size != 1)} of {file}"]
 
     def test_a_file_of_text(self, ran: Ran, tmp_path: Path) -> None:
         file = tmp_path / "text"

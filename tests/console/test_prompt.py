@@ -73,9 +73,9 @@ class TestTyping:
         hears(heard, "one", "two", "one", "two")
 
     def test_characters_that_come_in_pieces(self, client: Console, heard: Heard) -> None:
-        for octet in "grüß 日本 🙂".encode():
-            client.types(bytes((octet,)))
-            client.until("the octet is taken", lambda screen: screen)
+        for one_byte in "grüß 日本 🙂".encode():
+            client.types(bytes((one_byte,)))
+            client.until("the byte is taken", lambda screen: screen)
         client.types("\r")
         hears(heard, "grüß 日本 🙂")
         client.shows("> grüß 日本 🙂")
@@ -117,7 +117,7 @@ class TestShown:
 
     def test_binary_is_shown_in_hexadecimal(self, client: Console, heard: Heard) -> None:
         heard.ws.send(b"\x00\x1b\xff")
-        client.shows("< binary, 3 octets: 00 1b ff")
+        client.shows("< binary, 3 bytes: 00 1b ff")
 
     def test_a_reason_is_not_obeyed(self, client: Console, heard: Heard) -> None:
         heard.ws.close(4000, "\x1b[2Jgone")
@@ -127,14 +127,14 @@ class TestShown:
     def test_colours(self, client: Console, heard: Heard) -> None:
         heard.ws.send("x")
         client.shows("< x")
-        assert b"\x1b[32m<\x1b[0m x" in client.octets
+        assert b"\x1b[32m<\x1b[0m x" in client.output
 
     def test_no_colours(self, heard: Heard) -> None:
         with serving(heard) as url, console(url, NO_COLOR="1") as client:
             client.until("the prompt", lambda screen: screen.row == ">" and heard.ws)
             heard.ws.send("x")
             client.shows("< x")
-            assert b"m<" not in client.octets and b"m>" not in client.octets
+            assert b"m<" not in client.output and b"m>" not in client.output
 
     def test_a_terminal_that_can_nothing(self) -> None:
         with serving(echo) as url, console(url, TERM="dumb") as client:
@@ -143,7 +143,7 @@ class TestShown:
             client.shows("< hello")
             client.types("\x04")
             assert client.ends() == 0
-            assert b"\x1b" not in client.octets
+            assert b"\x1b" not in client.output
 
 
 class TestCommands:
@@ -207,7 +207,7 @@ class TestEnds:
         client.signal(signal.SIGINT)
         client.process.wait(PATIENCE)
         assert client.ends() == 130
-        assert b"Traceback" not in client.octets
+        assert b"Traceback" not in client.output
         assert termios.tcgetattr(client.slave) == client.mode
 
     def test_ctrl_d_in_a_line_deletes(self, client: Console, heard: Heard) -> None:

@@ -143,7 +143,7 @@ class TestStatus:
         with serving(heard) as url:
             status, _, err = run(url, "-w0", stdin=b"one\n" + b"x" * (18 << 20))
         assert status == 3
-        assert "line 2 of the input is longer than 16777216 octets\n" in err
+        assert "line 2 of the input is longer than 16777216 bytes\n" in err
         assert heard.messages == ["one"]
 
     def test_a_file_that_is_not_there(self) -> None:

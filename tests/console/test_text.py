@@ -57,11 +57,11 @@ def test_escape(text: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("data", "shown"),
     [
-        (b"", "0 octets"),
-        (b"\x0a", "1 octet: 0a"),
-        (b"\x00\xff", "2 octets: 00 ff"),
-        (b"a" * MAX_HEX, f"{MAX_HEX} octets: {'61 ' * (MAX_HEX - 1)}61"),
-        (b"a" * (MAX_HEX + 1), f"{MAX_HEX + 1} octets: {'61 ' * (MAX_HEX - 1)}61, ..."),
+        (b"", "0 bytes"),
+        (b"\x0a", "1 byte: 0a"),
+        (b"\x00\xff", "2 bytes: 00 ff"),
+        (b"a" * MAX_HEX, f"{MAX_HEX} bytes: {'61 ' * (MAX_HEX - 1)}61"),
+        (b"a" * (MAX_HEX + 1), f"{MAX_HEX + 1} bytes: {'61 ' * (MAX_HEX - 1)}61, ..."),
     ],
 )
 def test_hexadecimal(data: bytes, shown: str) -> None:
@@ -82,7 +82,7 @@ def test_first_line(body: bytes, shown: str) -> None:
 
 
 def test_numbers() -> None:
-    assert [counted(number, "octet") for number in (0, 1, 2)] == ["0 octets", "1 octet", "2 octets"]
+    assert [counted(number, "byte") for number in (0, 1, 2)] == ["0 bytes", "1 byte", "2 bytes"]
     assert [milliseconds(s) for s in (0.0004219, 0.25, 0.9994, 0.9996, 1.5)] == [
         "0.422 ms",
         "250 ms",

@@ -30,7 +30,7 @@ PATIENCE = 10.0
 """Seconds in which nothing at all came back, after which the server is taken for one that does not echo."""
 
 SPARE_FILES = 64
-"""Files that the process has open besides the connections, at most."""
+"""The greatest number of other files that the process has open."""
 
 TIMEOUTS = Timeouts(close=2.0)
 
@@ -41,7 +41,7 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Load:
-    """connections: how many. messages: of each. size: octets of each message."""
+    """connections: how many. messages: of each. size: bytes of each message."""
 
     connections: int
     messages: int
@@ -72,7 +72,7 @@ class Figures:
 
     def __str__(self) -> str:
         load, p50, p99 = self.load, milliseconds(self.quantile(0.5)), milliseconds(self.quantile(0.99))
-        messages = f"{counted(len(self.trips), 'message')} of {counted(load.size, 'octet')}"
+        messages = f"{counted(len(self.trips), 'message')} of {counted(load.size, 'byte')}"
         return (
             f"{counted(load.connections, 'connection')}, {messages}, each echoed, in {self.seconds:.2f} s\n"
             f"{len(self.trips) / self.seconds:.0f} messages/s\n"

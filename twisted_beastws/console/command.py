@@ -8,7 +8,7 @@ from twisted_beastws.console.main import main
 
 
 def run() -> None:
-    """Do what the command line asks for; raises ``SystemExit``."""
+    """Run the command line; raises ``SystemExit``."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["serve"]:
         from twisted_beastws.console.serve import serve

@@ -25,7 +25,7 @@ what to type:
   /help                 this"""
 
 CHUNK = 1 << 16
-"""Octets of a file that are read at a time, 64 KiB: `Limits.high_water`."""
+"""Bytes of a file that are read at a time, 64 KiB: `Limits.high_water`."""
 
 Tell = Callable[[str], None]
 
@@ -35,7 +35,7 @@ class CommandError(Exception):
 
 
 class Command(Protocol):
-    """Something to do; ``tell`` shows what came of it. Raises `CommandError`, and what ``ws`` raises."""
+    """A command; ``tell`` shows its result. Raises `CommandError`, and the errors of ``ws``."""
 
     async def run(self, ws: WebSocketProtocol, tell: Tell) -> None: ...
 
@@ -63,7 +63,7 @@ class File:
             if self.opcode is Opcode.TEXT:
                 _require_text(file, self.path)
             await ws.send_stream(_chunks(file), self.opcode)
-        tell(f"sent {counted(size, 'octet')} of {escape(self.path)}")
+        tell(f"sent {counted(size, 'byte')} of {escape(self.path)}")
 
     def _open(self) -> BinaryIO:
         path = os.path.expanduser(self.path)
@@ -78,7 +78,7 @@ class File:
 
 @dataclass(frozen=True)
 class Ping:
-    """Ping, and tell the time to the pong."""
+    """Ping, and show the time to the pong."""
 
     payload: bytes = b""
 
@@ -123,7 +123,7 @@ def _parse_binary(argument: str) -> Command:
     try:
         return MessageCommand(bytes.fromhex(digits))
     except ValueError:
-        raise CommandError(f"/binary {escape(argument)}: give two hexadecimal digits an octet: 00 ff 10") from None
+        raise CommandError(f"/binary {escape(argument)}: give two hexadecimal digits an byte: 00 ff 10") from None
 
 
 def _parse_file(opcode: Opcode) -> Callable[[str], Command]:
@@ -139,7 +139,7 @@ def _parse_ping(argument: str) -> Command:
     payload = argument.encode()
     # RFC 6455 §5.5
     if len(payload) > 125:
-        raise CommandError(f"/ping: a ping holds 125 octets, and these are {len(payload)}")
+        raise CommandError(f"/ping: a ping holds 125 bytes, and these are {len(payload)}")
     return Ping(payload)
 
 
@@ -151,7 +151,7 @@ def _parse_close(argument: str) -> Command:
     if not re.fullmatch("[0-9]{4}", code) or not may_be_sent(int(code)):
         raise CommandError(f"/close {escape(code)}: give a code that may be sent: 1000-1003, 1007-1014 or 3000-4999")
     if len(reason.encode()) > MAX_REASON:
-        raise CommandError(f"/close: a reason holds {MAX_REASON} octets, and these are {len(reason.encode())}")
+        raise CommandError(f"/close: a reason holds {MAX_REASON} bytes, and these are {len(reason.encode())}")
     return CloseCommand(int(code), reason)
 
 
@@ -175,7 +175,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _require_text(file: BinaryIO, path: str) -> None:
-    # Before the first octet leaves: a peer closes on text that is not UTF-8.
+    # Before the first byte leaves: a peer closes on text that is not UTF-8.
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for chunk in _chunks(file):

@@ -10,16 +10,16 @@ from twisted_beastws.console.commands import Command
 
 
 class User(Protocol):
-    """Does what the input asks for."""
+    """Runs the commands of the input."""
 
     def command(self, command: Command) -> None:
-        """Do it, and tell what came of it."""
+        """Run it, and show its result."""
 
     def input_ended(self, complete: bool = True) -> None:
         """There is no more; if it is not ``complete``, some of it could not be made out."""
 
     def pauseProducing(self) -> None:
-        """The output is behind."""
+        """The output is too slow."""
 
     def resumeProducing(self) -> None:
         """The output keeps up."""
@@ -29,7 +29,7 @@ class User(Protocol):
 
 
 class Front(Protocol):
-    """Shows what happens, and reads what is typed. It is a producer: it can be told to read no more."""
+    """Shows events, and reads the input. It is a producer: its reading can be paused."""
 
     def start(self, user: User) -> None:
         """Begin to read; `message` and the others may be called from now on."""
@@ -41,7 +41,7 @@ class Front(Protocol):
         """Show something of ours; it must be safe for a terminal."""
 
     def fault(self, text: str) -> None:
-        """Show what went wrong; it must be safe for a terminal."""
+        """Show an error; the text must be safe for a terminal."""
 
     def stop(self) -> Deferred[None]:
         """Read no more; fires when everything is written, and the terminal is as it was."""

@@ -9,9 +9,9 @@ from twisted_beastws.console.text import drawn, width
 
 
 class Line:
-    """Editing as in the shell, without a screen: what is typed, where the cursor stands in it, and a history.
+    """Editing as in the shell, without a screen: the typed text, the place of the cursor, and a history.
 
-    text: what is typed so far. cursor: the character that it stands on, ``len(text)`` behind the last.
+    text: the text typed so far. cursor: the character that it stands on, ``len(text)`` after the last.
     """
 
     MAX_HISTORY = 1000
@@ -83,7 +83,7 @@ class Line:
         self._cut(self.cursor, len(self.text))
 
     def earlier(self) -> None:
-        """Recall the line before; what was being typed comes back behind the last."""
+        """Recall the line before; the unfinished line comes back after the last one."""
         if self._recalled:
             if self._recalled == len(self._history):
                 self._draft = self.text
@@ -91,7 +91,7 @@ class Line:
             self._become(self._history[self._recalled])
 
     def later(self) -> None:
-        """Recall the line behind."""
+        """Recall the next line."""
         if self._recalled < len(self._history):
             self._recalled += 1
             self._become([*self._history, self._draft][self._recalled])

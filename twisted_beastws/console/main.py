@@ -30,7 +30,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 
 def main(arguments: Sequence[str], program: str = "python -m twisted_beastws") -> None:
-    """Do what the command line asks for; raises ``SystemExit`` with a `Status`.
+    """Run the command line; raises ``SystemExit`` with a `Status`.
 
     Args:
         arguments: the command line, without the program.
@@ -157,7 +157,7 @@ def _connect(reactor: Any, options: ConsoleOptions, protocol: Callable[[], Any],
         from twisted_beastws.console.tls import tls_with
 
         ours = options.url.host
-        # Who is redirected shows nobody else who he is.
+        # Do not send the client certificate to another host after a redirect.
         settings["tls"] = lambda host: tls_with(host, insecure, authorities, identity if host == ours else None)
     return connect(
         options["url"],
@@ -171,7 +171,7 @@ def _connect(reactor: Any, options: ConsoleOptions, protocol: Callable[[], Any],
 
 @contextmanager
 def _descriptors_as_before() -> Iterator[None]:
-    """Twisted makes what it reads and writes non-blocking, for everyone who shares it with us."""
+    """Restore the blocking mode of the standard streams, which Twisted changes for all processes that share them."""
     # Windows has no such flag.
     before = [os.get_blocking(descriptor) for descriptor in (0, 1, 2)] if os.name == "posix" else []
     try:

@@ -61,9 +61,9 @@ def _lines(path: str) -> list[str]:
 
 
 class ConsoleOptions(TwistedOptions):
-    """What the user asked for; what cannot be done raises ``UsageError``, whose text is one line.
+    """The command line. A mistake in it raises ``UsageError``, whose text is one line.
 
-    url: where to connect, taken apart. script: what ``--exec`` asks for, or None without it.
+    url: where to connect, taken apart. script: the commands of ``--exec``, or None without it.
     """
 
     synopsis = "Usage: python -m twisted_beastws [options] URL"
@@ -107,7 +107,7 @@ class ConsoleOptions(TwistedOptions):
             "size",
             None,
             None,
-            f"Octets of each message of --bench. [default: {DEFAULTS['size']}]",
+            f"Bytes of each message of --bench. [default: {DEFAULTS['size']}]",
             _number("size", 1, MAX_SIZE),
         ],
     ]
@@ -180,7 +180,7 @@ class ConsoleOptions(TwistedOptions):
     opt_x = opt_exec
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse ``options``, which may stand behind the URL as well. Raises ``UsageError``."""
+        """Parse ``options``, which may follow the URL as well. Raises ``UsageError``."""
         try:
             found, arguments = gnu_getopt(list(options or ()), self.shortOpt, self.longOpt)
         except GetoptError as error:

@@ -106,7 +106,7 @@ class Pipes(Protocol):
                 self._line(line)
         if len(self._rest) > self._max_line:
             self._lines += 1
-            self._refuse(f"longer than {self._max_line} octets")
+            self._refuse(f"longer than {self._max_line} bytes")
 
     def readConnectionLost(self) -> None:
         if self._rest:

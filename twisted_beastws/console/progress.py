@@ -16,7 +16,7 @@ class Progress:
         self._shown = stream.isatty()
 
     def show(self, what: str, done: int, total: int) -> None:
-        """Draw the bar at ``done`` of ``total``, ``what`` behind it."""
+        """Draw the bar at ``done`` of ``total``, followed by ``what``."""
         if self._shown:
             filled = WIDTH * done // total
             bar = "#" * filled + "-" * (WIDTH - filled)

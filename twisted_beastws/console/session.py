@@ -1,4 +1,4 @@
-"""The connection of the console: what comes is shown, what is typed is done."""
+"""The connection of the console: it shows messages, and runs the typed commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from twisted_beastws.protocol import State, WebSocketProtocol
 from twisted_beastws.wire.closing import CloseReason
 
 MAX_MESSAGE = 1 << 24
-"""Octets of a message in either direction, 16 MiB; people look at them."""
+"""Bytes of a message in either direction, 16 MiB; people look at them."""
 
 END_OF_INPUT = "Ctrl-Z and Enter" if os.name == "nt" else "Ctrl-D"
 """What a person types to end the input."""
@@ -29,9 +29,9 @@ LIMITS = Limits(max_message_size=MAX_MESSAGE, slow_reader="pause")
 
 
 class TerminalSession(WebSocketProtocol):
-    """Shows on ``front`` what happens, and does what the input asks for.
+    """Shows events on ``front``, and runs the commands of the input.
 
-    name: of the server, for people. script: what to do in place of what is typed, one after the other. wait: seconds to
+    name: of the server, for people. script: commands in place of the input, one after the other. wait: seconds to
     listen on when the input has ended, or None for a person, who closes when it is time. over: fires with the
     `CloseReason`. complete: the input ended, and everything that it asked for was done.
     """
@@ -75,11 +75,11 @@ class TerminalSession(WebSocketProtocol):
     # What the front calls.
 
     def command(self, command: Command) -> None:
-        """Do it; what goes wrong is shown."""
+        """Run it, and show its errors."""
         self._begin(self._do(command))
 
     def input_ended(self, complete: bool = True) -> None:
-        """Close, behind what runs still; a script's server has had its time to answer then."""
+        """Close after the running commands; by then a script's server has had its time to answer."""
         self.complete = complete and not self._failed and self.state is State.OPEN
         self._begin_to_close()
 
@@ -110,7 +110,7 @@ class TerminalSession(WebSocketProtocol):
             if self._failed:
                 break
         self.complete = not self._failed
-        # What runs here is no part of what the end is behind.
+        # This command must not wait for itself.
         self._reactor.callLater(0, self._begin_to_close)
 
     async def _do(self, command: Command) -> None:

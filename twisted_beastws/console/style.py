@@ -23,7 +23,7 @@ class Style:
 
     @property
     def prompt(self) -> str:
-        """Two columns before what is typed."""
+        """Two columns before the typed text."""
         return self._marked(">", _CYAN, "")
 
     def received(self, message: str | bytes) -> str:

@@ -1,4 +1,4 @@
-"""A person's front: a line being typed at the bottom of a terminal, and above it what comes."""
+"""The front for a person: the line being typed at the bottom of a terminal, and the messages above it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ERASE = "\r\x1b[K"
 
 
 class Keyboard(ServerProtocol):
-    """Makes keys of octets, and says when there are no more for now."""
+    """Makes keys of bytes, and reports when there are no more for now."""
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)  # type: ignore[no-untyped-call]
@@ -40,7 +40,7 @@ class Keyboard(ServerProtocol):
 
 @implementer(IPushProducer)
 class Terminal(TerminalProtocol):
-    """Edits one row, scrolled sideways where the line is longer, which is drawn anew below each line shown.
+    """Edits one row, scrolled sideways where the line is longer, which is drawn again below each line shown.
 
     later: calls a function in a turn of the reactor, as ``callFromThread`` does from a signal's handler.
     """
@@ -112,7 +112,7 @@ class Terminal(TerminalProtocol):
         self._stdio.resumeProducing()
 
     def stopProducing(self) -> None:
-        """The connection is gone: what is typed goes nowhere."""
+        """The connection is gone: the typed text goes nowhere."""
         self._stdio.pauseProducing()
 
     # Twisted calls these.
@@ -129,7 +129,7 @@ class Terminal(TerminalProtocol):
             self._act(self._keys[seq])
 
     def keystrokes_ended(self) -> None:
-        """A chunk of them is through: what is pasted is drawn once."""
+        """A chunk of keys is done: pasted text is drawn once."""
         self._insert_typed()
         self._draw()
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from unicodedata import category, combining, east_asian_width
 
 MAX_HEX = 1024
-"""Octets of a binary message that a terminal is shown, 1 KiB: more is not read by anyone."""
+"""Bytes of a binary message that a terminal is shown, 1 KiB: more is not read by anyone."""
 
-# Zero-width (non-)joiners: emoji and Persian are written with them, and they only shape what stands beside them.
+# Zero-width (non-)joiners: emoji and Persian are written with them, and they only shape their neighbours.
 _JOINERS = "\u200c\u200d"
 
 
 def _is_safe(character: str) -> bool:
-    # Controls (C1 too: an 8-bit terminal obeys them), what turns the direction of writing, surrogates, separators.
+    # Controls (C1 too: an 8-bit terminal obeys them), characters that turn the direction of writing, surrogates and
+    # separators.
     return category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp") or character in _JOINERS
 
 
@@ -29,8 +30,8 @@ def paragraph(text: str) -> str:
 
 
 def hexadecimal(data: bytes) -> str:
-    """A binary message for a terminal: how long it is, and its octets up to `MAX_HEX`."""
-    count = counted(len(data), "octet")
+    """A binary message for a terminal: its length, and its first `MAX_HEX` bytes."""
+    count = counted(len(data), "byte")
     if not data:
         return count
     more = ", ..." if len(data) > MAX_HEX else ""
@@ -38,7 +39,7 @@ def hexadecimal(data: bytes) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 octet``, ``2 octets``."""
+    """``1 byte``, ``2 bytes``."""
     return f"{number} {noun}{'s' * (number != 1)}"
 
 

@@ -18,7 +18,7 @@ class ThreadedIO:
     """What `Pipes` needs of ``twisted.internet.stdio.StandardIO``: a thread reads, and each write is done at once.
 
     Args:
-        protocol: gets what is read. stdin: the descriptor to read from.
+        protocol: gets the input. stdin: the descriptor to read from.
         later: calls a function in the reactor's thread, as ``callFromThread``.
     """
 
@@ -27,7 +27,7 @@ class ThreadedIO:
         self._later = later
         self._producer: Any = None
         self._paused = self._owed = False
-        # Taken for each read, given back when what was read has been used.
+        # Taken for each read, given back when the input has been used.
         self._turn = threading.Semaphore(1)
         # Unbuffered: a buffer is locked while a thread waits, and Python cannot end meanwhile.
         self._input = open(stdin, "rb", buffering=0, closefd=False)  # noqa: SIM115
@@ -66,7 +66,7 @@ class ThreadedIO:
                 producer.stopProducing()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Remember whom to stop: there is never anything to pause it for."""
+        """Remember the producer, to stop it; it is never paused."""
         self._producer = producer
 
     def unregisterProducer(self) -> None:
@@ -85,7 +85,7 @@ class ThreadedIO:
             self._turn.release()
 
     def loseConnection(self) -> None:
-        """Use nothing more of what is read."""
+        """Discard the rest of the input."""
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             self._later(protocol.connectionLost, Failure(ConnectionDone()))

@@ -1,4 +1,4 @@
-"""TLS as the command line asks for it: whom to trust, and what to show."""
+"""TLS by the options of the command line: the trusted authorities, and the client's certificate."""
 
 from __future__ import annotations
 
