@@ -14,6 +14,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions, TLSVersion
 from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.web.resource import Resource
@@ -22,7 +23,7 @@ from twisted.web.server import Site
 from twisted_beastws import WebSocketResource, WebSocketServerFactory, connect
 from twisted_beastws.tls import records
 
-from ..support.certificates import trusting
+from ..support.certificates import identity, trusting
 from ..support.loopback import PATIENCE, Echo, listening, until
 
 pytestmark = pytest.mark.usefixtures("logged", "compiled_path")
@@ -148,7 +149,10 @@ async def test_the_peer_may_change_its_keys() -> None:
             hanging.cancel()
             return seen
 
-    async with listening(Factory.forProtocol(lambda: server), True) as port:
+    # Older versions of Twisted do not allow TLS 1.3 by themselves.
+    mine = identity()
+    options = CertificateOptions(mine.privateKey.original, mine.original, raiseMinimumTo=TLSVersion.TLSv1_3)
+    async with listening(Factory.forProtocol(lambda: server), options) as port:
         talking = deferToThread(talk, port)
         await until(lambda: server.connected)
         # On any reactor, for this connection.
