@@ -14,6 +14,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted_beastws.hub import Hub
 from twisted_beastws.hub.redis import RedisBackplane
 
+from ..support.log import as_observer
 from ..support.redis_server import RedisServer, redis_running
 from .real import RealNode
 from .simulated import SimulatedRedis
@@ -39,9 +40,9 @@ def lines(logging: None) -> Iterator[list[str]]:
     def observe(event: Any) -> None:
         lines.append(str(formatEvent(event)))
 
-    globalLogPublisher.addObserver(observe)
+    globalLogPublisher.addObserver(as_observer(observe))
     yield lines
-    globalLogPublisher.removeObserver(observe)
+    globalLogPublisher.removeObserver(as_observer(observe))
     assert not any("Traceback" in line or "Unhandled" in line for line in lines)
 
 

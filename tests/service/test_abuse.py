@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from .test_twistd import ENVIRONMENT, PATIENCE, UPGRADE, Service, await_that, many_files, running
+from ..support.patience import PATIENCE
+from .test_twistd import ENVIRONMENT, UPGRADE, Service, await_that, many_files, running
 
 if sys.platform != "linux":
     pytestmark = pytest.mark.skip(reason="ABUSE IS NOT TESTED: what is measured is in /proc, and all of 127/8 is here")
@@ -101,14 +102,14 @@ def flood(publisher: socket.socket, readers: list[socket.socket]) -> list[float]
             publisher.sendall(message)
             publisher.setblocking(False)
         for key, _ in selector.select(0.01):
-            reader = key.fileobj
-            assert isinstance(reader, socket.socket)
-            data = reader.recv(1 << 18)
+            ready = key.fileobj
+            assert isinstance(ready, socket.socket)
+            data = ready.recv(1 << 18)
             assert data, "a reader was dropped"
-            before = received[reader] // FRAME
-            received[reader] += len(data)
+            before = received[ready] // FRAME
+            received[ready] += len(data)
             now = time.monotonic()
-            took += [now - sent_at[at] for at in range(before, received[reader] // FRAME)]
+            took += [now - sent_at[at] for at in range(before, received[ready] // FRAME)]
     selector.close()
     return took
 

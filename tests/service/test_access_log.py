@@ -21,6 +21,8 @@ from twisted_beastws import Request, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.service.access_log import AccessLog, CannotLog, as_json, as_text
 from twisted_beastws.service.metering import Meter
 
+from ..support.log import as_observer
+
 pytestmark = pytest.mark.usefixtures("logging")
 
 ORIGIN = b"Origin: http://localhost\r\nSec-WebSocket-Protocol: b, a\r\n\r\n"
@@ -78,8 +80,8 @@ def errors(request: pytest.FixtureRequest) -> list[str]:
         if event["log_level"].name == "error":
             errors.append(formatEvent(event))
 
-    globalLogPublisher.addObserver(observe)
-    request.addfinalizer(lambda: globalLogPublisher.removeObserver(observe))
+    globalLogPublisher.addObserver(as_observer(observe))
+    request.addfinalizer(lambda: globalLogPublisher.removeObserver(as_observer(observe)))
     return errors
 
 

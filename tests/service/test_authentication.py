@@ -29,6 +29,8 @@ from twisted_beastws.service.authentication import (
 from twisted_beastws.service.login_limit import LoginLimit
 from twisted_beastws.service.slow_calls import MAX_RUNNING, MAX_WAITING, SlowCalls
 
+from ..support.log import as_observer
+
 
 def basic(login: str | bytes) -> bytes:
     return b"Basic " + b64encode(login.encode() if isinstance(login, str) else login)
@@ -343,9 +345,9 @@ def lines(logged: Any) -> Iterator[list[str]]:
         if str(event.get("log_namespace")).startswith("twisted_beastws.service"):
             lines.append(formatEvent(event))
 
-    globalLogPublisher.addObserver(observe)
+    globalLogPublisher.addObserver(as_observer(observe))
     yield lines
-    globalLogPublisher.removeObserver(observe)
+    globalLogPublisher.removeObserver(as_observer(observe))
     logged(type(None))
 
 

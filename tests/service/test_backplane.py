@@ -108,7 +108,7 @@ class Service:
     async def joined(self, query: str = "") -> Client:
         client = await connect(f"{self.url}/hall{query}", protocol=Client, subprotocols=["chat.v1+json"])
         await until(lambda: client.told)
-        return client  # type: ignore[no-any-return]
+        return client
 
 
 @contextmanager
@@ -245,10 +245,10 @@ async def test_everyone_hears_everything_once_and_in_order_and_redis_may_go_and_
             client.says_again()
         await until(lambda: not any(client.pending for client in speakers))
         third = await speak(nodes, "third")
-        said = [*said[0], *said[1], *second[0], *second[1], *third[0], *third[1]]
-        await until(lambda: all(len(client.heard) >= len(said) for client in everyone))
+        all_said = [*said[0], *said[1], *second[0], *second[1], *third[0], *third[1]]
+        await until(lambda: all(len(client.heard) >= len(all_said) for client in everyone))
         heard = everyone[0].heard
-        assert sorted(heard) == sorted(said)
+        assert sorted(heard) == sorted(all_said)
         for client in everyone:
             assert client.heard == heard and client.ids == everyone[0].ids and client.gaps == 0
         assert everyone[0].ids == sorted(everyone[0].ids, key=order_of)

@@ -28,6 +28,7 @@ from twisted_beastws.tls.validity import why_invalid_now
 
 from ..support import command_line
 from ..support.certificates import new_identity
+from ..support.log import as_observer
 from ..tls.pki import Server, root
 
 
@@ -45,8 +46,8 @@ def lines(request: pytest.FixtureRequest) -> list[str]:
     def observe(event: LogEvent) -> None:
         lines.append(formatEvent(event))
 
-    globalLogPublisher.addObserver(observe)
-    request.addfinalizer(lambda: globalLogPublisher.removeObserver(observe))
+    globalLogPublisher.addObserver(as_observer(observe))
+    request.addfinalizer(lambda: globalLogPublisher.removeObserver(as_observer(observe)))
     return lines
 
 

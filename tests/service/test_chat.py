@@ -26,6 +26,9 @@ from twisted_beastws.service import Options, makeService, notices, subprotocol
 from twisted_beastws.service.chat import Chat
 from twisted_beastws.service.chat_limits import ChatLimits
 
+from ..support.log import as_observer
+from ..support.states import state_of
+
 UPGRADE = (
     b"GET /chat HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -107,8 +110,8 @@ def service() -> Service:
 def events(request: pytest.FixtureRequest) -> list[LogEvent]:
     """The log events of the test."""
     events: list[LogEvent] = []
-    globalLogPublisher.addObserver(events.append)
-    request.addfinalizer(lambda: globalLogPublisher.removeObserver(events.append))
+    globalLogPublisher.addObserver(as_observer(events.append))
+    request.addfinalizer(lambda: globalLogPublisher.removeObserver(as_observer(events.append)))
     return events
 
 
@@ -512,7 +515,7 @@ class TestJson:
         if service is None:
             pytest.skip("REDIS IS NOT TESTED: pip install txredisapi hiredis")
         backplane = cast(RedisBackplane, service.hub.backplane)
-        backplane._make_link = NoLink  # type: ignore[method-assign]
+        backplane._make_link = NoLink  # type: ignore[assignment, method-assign]
         backplane._given_reactor = clock = Clock()
         ann, other = Speaker(service, "/chat?name=ann"), plain(service)
         ann.says(type="message", text="early")
@@ -768,7 +771,7 @@ class TestLiveness:
         assert client.gets() == other.gets() == PING * 11
         service.advance(5.0625)
         assert client.gets() == b"\x88\x1f\x03\xf3nothing was received for 60 s"
-        assert client.protocol.state is State.CLOSING
+        assert state_of(client.protocol) is State.CLOSING
         assert other.gets() == PING
 
     @pytest.mark.parametrize("sign", [PONG, masked(0x89, b""), text(""), b"\x81"])
@@ -777,9 +780,9 @@ class TestLiveness:
         service.advance(59)
         client.sends(sign)
         service.advance(59)
-        assert client.protocol.state is State.OPEN
+        assert state_of(client.protocol) is State.OPEN
         service.advance(1.0625)
-        assert client.protocol.state is State.CLOSING
+        assert state_of(client.protocol) is State.CLOSING
 
     def test_half_a_request_has_30_seconds(self, service: Service) -> None:
         client = service.connect()

@@ -19,8 +19,9 @@ from twisted_beastws import Response, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.service.authentication import Certificates, Gate
 
 from ..support.certificates import Authority
+from ..support.patience import PATIENCE
 from ..support.turns import in_turns
-from .test_twistd import PATIENCE, UPGRADE, WELCOME, RawClient, Service, await_that, running, twistd
+from .test_twistd import UPGRADE, WELCOME, RawClient, Service, await_that, running, twistd
 
 LISTEN = "ssl:0:interface=127.0.0.1:privateKey=key.pem"
 

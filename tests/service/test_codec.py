@@ -9,6 +9,9 @@ import pytest
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from twisted_beastws.service import codec
+from twisted_beastws.wire.codec import PURE_VARIABLE
+
+from ..support.log import as_observer
 
 
 @pytest.fixture
@@ -19,9 +22,9 @@ def lines(logging: None) -> Iterator[list[tuple[Any, str]]]:
     def observe(event: Any) -> None:
         events.append((event["log_level"], formatEvent(event)))
 
-    globalLogPublisher.addObserver(observe)
+    globalLogPublisher.addObserver(as_observer(observe))
     yield events
-    globalLogPublisher.removeObserver(observe)
+    globalLogPublisher.removeObserver(as_observer(observe))
 
 
 def test_the_compiled_codec_logs_nothing(lines: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +37,7 @@ def test_a_missing_compiler_is_one_warning_with_the_cost_and_the_cure(
     lines: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(codec, "ACCELERATED", False)
-    monkeypatch.delenv(codec.PURE_VARIABLE, raising=False)
+    monkeypatch.delenv(PURE_VARIABLE, raising=False)
     codec.report_codec()
     ((level, text),) = lines
     assert level is LogLevel.warn and "\n" not in text
@@ -43,7 +46,7 @@ def test_a_missing_compiler_is_one_warning_with_the_cost_and_the_cure(
 
 def test_the_chosen_pure_codec_is_one_line_with_the_variable(lines: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "ACCELERATED", False)
-    monkeypatch.setenv(codec.PURE_VARIABLE, "1")
+    monkeypatch.setenv(PURE_VARIABLE, "1")
     codec.report_codec()
     ((level, text),) = lines
-    assert level is LogLevel.info and f"because {codec.PURE_VARIABLE} is set" in text
+    assert level is LogLevel.info and f"because {PURE_VARIABLE} is set" in text

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from .test_twistd import PATIENCE, UPGRADE, Service, many_files, running
+from ..support.patience import PATIENCE
+from .test_twistd import UPGRADE, Service, many_files, running
 
 if sys.platform != "linux":
     pytestmark = pytest.mark.skip(reason="CROWDS ARE NOT TESTED: CPU time is read from /proc")

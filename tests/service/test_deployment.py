@@ -22,7 +22,8 @@ from websockets.sync.client import connect
 from twisted_beastws.service import Options
 
 from ..support.browser import chromium
-from .test_twistd import ENVIRONMENT, PATIENCE, TWISTD, UPGRADE, WELCOME, await_that, identity
+from ..support.patience import PATIENCE
+from .test_twistd import ENVIRONMENT, TWISTD, UPGRADE, WELCOME, await_that, identity
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 # Debian has them where only root looks.

@@ -22,7 +22,8 @@ from twisted.internet.threads import deferToThread
 
 from twisted_beastws.service import Options, makeService
 
-from ..support.loopback import PATIENCE, listening
+from ..support.loopback import listening
+from ..support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("logged")
 

@@ -40,8 +40,8 @@ class Peers:
         Deferred.fromCoroutine(self.limit.check(peer, lambda: succeed(user))).addBoth(results.append)
         (result,) = results
         if isinstance(result, Failure):
-            result.trap(TooManyFailures)
-            return int(result.value.retry_after)
+            assert isinstance(result.value, TooManyFailures)
+            return result.value.retry_after
         return result  # type: ignore[no-any-return]
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 
@@ -347,7 +348,7 @@ class TestTunnels:
             def connectionMade(self) -> None:
                 assert self.transport is not None
                 self.transport.write(b"octets")
-                self.transport.loseWriteConnection()
+                cast(ITCPTransport, self.transport).loseWriteConnection()
 
         factory = TunnelFactory(Factory.forProtocol(Half), clock=clock)
         meter = Meter()

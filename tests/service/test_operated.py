@@ -25,6 +25,8 @@ from twisted_beastws.service.logs import buffer_standard_output, reopen_log_file
 from twisted_beastws.service.serving import Serving
 from twisted_beastws.service.signals import Signals
 
+from ..support.log import as_observer
+
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -54,7 +56,7 @@ class Helper(Service):
         self.told = told
 
     def startService(self) -> None:
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         self.told.append("start")
 
     def stopService(self) -> None:
@@ -84,7 +86,7 @@ def connected(factory: WebSocketServerFactory) -> StringTransport:
 def started(factory: WebSocketServerFactory, *helpers: Service, reloads: Any = ()) -> tuple[BeastwsService, Reactor]:
     reactor = Reactor()
     service = BeastwsService(reactor, Serving(factory, [], []), helpers, reloads)
-    service.privilegedStartService()
+    service.privilegedStartService()  # type: ignore[no-untyped-call]
     service.startService()
     reactor.run()
     return service, reactor
@@ -208,7 +210,9 @@ class TestReload:
 
     def test_the_files_of_a_log_are_opened_again(self, tmp_path: Any) -> None:
         file = LogFile.fromFullPath(str(tmp_path / "log"))
-        publisher = LogPublisher(LogPublisher(FileLogObserver(file, lambda event: event["text"])), lambda event: None)
+        publisher = LogPublisher(
+            LogPublisher(FileLogObserver(file, lambda event: event["text"])), as_observer(lambda event: None)
+        )
         publisher({"text": "one"})
         os.rename(tmp_path / "log", tmp_path / "old")
         publisher({"text": "two"})

@@ -194,7 +194,8 @@ class TestGiven:
             "byte-rate": "max_byte_rate",
         }
         given = parse(*(f"--max-{option}={number}" for number, option in enumerate(asked, 2))).limits
-        assert given == replace(LIMITS, **{name: number for number, name in enumerate(asked.values(), 2)})
+        changed: dict[str, Any] = {name: number for number, name in enumerate(asked.values(), 2)}
+        assert given == replace(LIMITS, **changed)
         assert set(asked.values()) < set(names)
         rates = parse("--max-message-rate=0.5", "--max-handshakes=2.5").limits
         assert (rates.max_message_rate, rates.max_handshakes) == (0.5, 2.5)

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from websockets import Subprotocol
 from websockets.sync.client import connect
 
 from .page_tabs import ENTER, PAGE, Puppet, Server, Tab, fill, message, wait_until
@@ -58,7 +59,9 @@ class TestSource:
 
 class TestNames:
     def test_new_user_reads_at_once_and_chooses_a_name_to_write(self, browser: Any, server: Server) -> None:
-        with connect(f"ws://127.0.0.1:{server.port}/chat/new?name=Bob", subprotocols=["chat.v1+json"]) as bob:
+        with connect(
+            f"ws://127.0.0.1:{server.port}/chat/new?name=Bob", subprotocols=[Subprotocol("chat.v1+json")]
+        ) as bob:
             bob.send('{"type": "message", "text": "hello"}')
             tab = Tab(browser, server.port, name=None, room="new")
             tab.await_line("hello")

@@ -185,7 +185,12 @@ class TestFiles:
     def test_it_is_read_again_only_when_it_changed(self, file: File, monkeypatch: pytest.MonkeyPatch) -> None:
         parsed: list[bytes] = []
         parse = PasswordFile._parse
-        monkeypatch.setattr(PasswordFile, "_parse", lambda self, data: (parsed.append(data), parse(self, data))[1])
+
+        def parse_counted(self: PasswordFile, data: bytes) -> object:
+            parsed.append(data)
+            return parse(self, data)
+
+        monkeypatch.setattr(PasswordFile, "_parse", parse_counted)
         file.write("ann:secret")
         for _ in range(3):
             assert file.knows("ann", "secret")

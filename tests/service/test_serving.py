@@ -8,13 +8,17 @@ import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from twisted_beastws import State, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.service.serving import CannotListen, Serving, ShutdownPolicy
+
+from ..support.log import as_observer
 
 URLS = [("http", "/"), ("ws", "/chat")]
 IN_USE = CannotListenError("", 1984, OSError(98, "Address already in use"))
@@ -39,13 +43,14 @@ class Port:
         return self.stopped
 
 
+@implementer(IStreamServerEndpoint)
 class Endpoint:
     def __init__(self, listening: Deferred[Any]) -> None:
         self.listening = listening
         self.factory: object = None
 
-    def listen(self, factory: object) -> Deferred[Any]:
-        self.factory = factory
+    def listen(self, protocolFactory: object) -> Deferred[Any]:
+        self.factory = protocolFactory
         return self.listening
 
 
@@ -63,8 +68,8 @@ def lines(request: pytest.FixtureRequest) -> list[str]:
         if event["log_level"].name != "debug":
             lines.append(formatEvent(event))
 
-    globalLogPublisher.addObserver(observe)
-    request.addfinalizer(lambda: globalLogPublisher.removeObserver(observe))
+    globalLogPublisher.addObserver(as_observer(observe))
+    request.addfinalizer(lambda: globalLogPublisher.removeObserver(as_observer(observe)))
     return lines
 
 

@@ -27,10 +27,14 @@ class Threads:
 
 
 def test_few_run_at_a_time_and_the_others_wait_their_turn() -> None:
-    threads, done = Threads(), []
+    threads, done = Threads(), list[int]()
     calls = SlowCalls(threads)
+
+    def done_with(_: object, number: int) -> None:
+        done.append(number)
+
     for number in range(5):
-        calls.call(lambda: None).addCallback(lambda _, number=number: done.append(number))
+        calls.call(lambda: None).addCallback(done_with, number)
     assert len(threads.running) == MAX_RUNNING == 2
     for _ in range(5):
         threads.finish()

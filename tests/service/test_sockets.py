@@ -28,6 +28,7 @@ from twisted_beastws.service.sockets import (
 )
 from twisted_beastws.service.worker import HeldSocket
 
+from ..support.log import as_observer
 from ..support.patience import PATIENCE
 
 if sys.platform == "win32":
@@ -87,7 +88,7 @@ class TestHeld:
         held: list[HeldPort] = []
         port = HoldingReactor(reactor, 3, held).listenTCP(0, Factory(), interface="127.0.0.1")
         assert [(each.endpoint, each.kind, each.port) for each in held] == [(3, "TCP", port)]
-        assert port not in reactor.getReaders()  # type: ignore[attr-defined]
+        assert port not in reactor.getReaders()
         with socket.create_connection(("127.0.0.1", port.getHost().port), PATIENCE):
             pass
         port.connectionLost(Failure(ConnectionDone()))
@@ -154,9 +155,9 @@ def lines() -> Iterator[list[str]]:
     def observe(event: LogEvent) -> None:
         lines.append(formatEvent(event))
 
-    globalLogPublisher.addObserver(observe)
+    globalLogPublisher.addObserver(as_observer(observe))
     yield lines
-    globalLogPublisher.removeObserver(observe)
+    globalLogPublisher.removeObserver(as_observer(observe))
 
 
 class TestStaleUNIXSocket:

@@ -101,7 +101,7 @@ class TestNeverBackwards:
 
 class TestReady:
     def ready(self, workers: Any) -> bool:
-        clock, answers = Clock(), []
+        clock, answers = Clock(), list[bool]()
         Deferred.fromCoroutine(AggregatedMetrics(clock, workers).ready()).addCallback(answers.append)
         clock.advance(PATIENCE)
         assert isinstance(answers[0], bool)

@@ -274,9 +274,11 @@ class TestUnclean:
                 killed.socket.close()
                 one.send("hello")
                 assert [one.recv(PATIENCE), other.recv(PATIENCE)] == ["hello"] * 2
-                await_that(
-                    f"{name} has left", lambda name=name: f"{name} disconnected: begun by transport" in service.log
-                )
+
+                def logged(line: str = f"{name} disconnected: begun by transport") -> bool:
+                    return line in service.log
+
+                await_that(f"{name} has left", logged)
 
     def test_a_client_that_goes_without_a_close_disturbs_nobody(self, service: Service) -> None:
         with joined(service) as one:
@@ -461,6 +463,7 @@ class TestCompression:
     def test_of_the_chat(self, tmp_path: Path) -> None:
         with running(tmp_path, "--deflate=level=6,server_max_window_bits=12") as service:
             with connect(service.url, proxy=None) as client:
+                assert client.response is not None
                 assert "server_max_window_bits=12" in client.response.headers["Sec-WebSocket-Extensions"]
                 assert client.recv(PATIENCE) == WELCOME
                 client.send("hello " * 1000)

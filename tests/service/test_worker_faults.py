@@ -251,7 +251,12 @@ def test_a_killed_supervisor_leaves_nothing_that_prevents_a_start(app: Path) -> 
         stack.callback(killed.process.wait)
         stack.callback(killed.process.kill)
         workers: set[str] = set()
-        await_that("both serve", lambda: workers.add(says(port, "")) or len(workers) == 2)
+
+        def both_answered() -> bool:
+            workers.add(says(port, ""))
+            return len(workers) == 2
+
+        await_that("both serve", both_answered)
         # One has a client to send home, and one of them hangs.
         stack.enter_context(connect(f"ws://127.0.0.1:{port}/", proxy=None))
         hanging = stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))

@@ -19,10 +19,11 @@ from websockets.sync.client import ClientConnection, connect, unix_connect
 
 from twisted_beastws.service import Options
 
+from ..support.patience import PATIENCE
 from ..support.redis_server import RedisServer
 from .test_deployment import AS_SYSTEMD, CLOSE, untrusting
 from .test_deployment import running as started
-from .test_twistd import ENVIRONMENT, PATIENCE, TWISTD, UPGRADE, WELCOME, Service, await_that, identity, running
+from .test_twistd import ENVIRONMENT, TWISTD, UPGRADE, WELCOME, Service, await_that, identity, running
 
 if sys.platform == "win32":
     pytestmark = pytest.mark.skip(reason="WORKERS ARE NOT TESTED: sockets are shared on POSIX alone")
@@ -100,7 +101,12 @@ SERVED = ("--workers=2", "--app=who_app:Who")
 def all_asked(service: Service, ask: Callable[[int], str] = asked) -> set[str]:
     """The workers that serve, when both do."""
     pids: set[str] = set()
-    await_that("all serve", lambda: pids.add(ask(service.port)) or len(pids) == 2)
+
+    def both_answered() -> bool:
+        pids.add(ask(service.port))
+        return len(pids) == 2
+
+    await_that("all serve", both_answered)
     return pids
 
 

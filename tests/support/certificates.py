@@ -37,7 +37,8 @@ def identity_pem() -> bytes:
 
 @cache
 def identity() -> PrivateCertificate:
-    return PrivateCertificate.loadPEM(identity_pem())
+    certificate: PrivateCertificate = PrivateCertificate.loadPEM(identity_pem())
+    return certificate
 
 
 def trusting(host: str = "localhost") -> Any:

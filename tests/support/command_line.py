@@ -12,7 +12,7 @@ Read = TypeVar("Read", bound=Options)
 
 def parse(kind: type[Read], *arguments: str) -> Read:
     options = kind()
-    options.parseOptions(list(arguments))
+    options.parseOptions(list(arguments))  # type: ignore[no-untyped-call]
     return options
 
 

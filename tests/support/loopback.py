@@ -103,7 +103,7 @@ class Scripted(Protocol):
 class Script(Factory):
     """Calls ``answer(connection, head)`` for each request; bytes stand for what is sent to each, None for silence."""
 
-    protocol = Scripted
+    protocol: Any = Scripted
     noisy = False
 
     def __init__(self, answer: Callable[[Scripted, bytes], object] | bytes | None) -> None:
@@ -156,6 +156,7 @@ async def failure_of(connecting: Deferred[Any]) -> BaseException:
     (outcome,) = calls
     assert isinstance(outcome, Failure), "it connected"
     outcome.cleanFailure()
+    assert outcome.value is not None
     return outcome.value
 
 

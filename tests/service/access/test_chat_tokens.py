@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted_beastws import State
 from twisted_beastws.service.access.sessions import Sessions
 
+from ...support.states import state_of
 from ..test_chat import Client, Service
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -149,7 +150,7 @@ class TestFirstMessage:
         assert (welcome["type"], welcome["name"], welcome["user"]) == ("welcome", "ann", "ann")
         service.advance(20)
         member.gets()
-        assert member.client.protocol.state is State.OPEN
+        assert state_of(member.client.protocol) is State.OPEN
 
     @pytest.mark.parametrize(
         ("request_", "closing"),
@@ -170,9 +171,9 @@ class TestFirstMessage:
         member = Member(service)
         service.advance(9.9)
         member.gets()
-        assert member.client.protocol.state is State.OPEN
+        assert state_of(member.client.protocol) is State.OPEN
         service.advance(0.2)
-        assert member.client.protocol.state is State.CLOSING
+        assert state_of(member.client.protocol) is State.CLOSING
         assert b"no token came" in member.client.gets()
 
 
