@@ -286,8 +286,8 @@ class World:
         for number, client in enumerate(self.clients):
             heard = client.heard
             for part in client.parts():
-                ids = [order_of(each) for each in part if each != GAP]
-                assert ids == sorted(set(ids)), f"client {number} is out of order: {heard}"
+                orders = [order_of(each) for each in part if each != GAP]
+                assert orders == sorted(set(orders)), f"client {number} is out of order: {heard}"
             assert not client.again, f"client {number} heard twice: {client.again}"
             for missed in set(self.acknowledged[client.room]) - set(heard):
                 if self.server.order[missed] < (client.since or 0) or self.publisher[missed] in untraced:

@@ -20,7 +20,7 @@ class Node(RedisBackplane):
 
     def __init__(self, server: SimulatedRedis, *, connected: bool = True, **options: Any) -> None:
         self.clock = Clock()
-        super().__init__("redis://h", reactor=self.clock, **options)  # type: ignore[arg-type]
+        super().__init__("redis://h", reactor=self.clock, **options)
         self.link_ = SimulatedLink(server, self)
         self.hub = Hub(self, reactor=self.clock)
         self.hub.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -107,7 +108,7 @@ class SimulatedRedis:
     def _send(self, room: str | None, message_id: str, previous: str, payload: bytes) -> None:
         epoch = self.data.epoch
         for link in self.subscribers.get(room, []):
-            link.coming.append(lambda link=link: link.user.received(room, message_id, previous, epoch, payload))
+            link.coming.append(partial(link.user.received, room, message_id, previous, epoch, payload))
 
     def publish(
         self,
@@ -265,7 +266,12 @@ class SimulatedLink(RedisCommands):
     def beat(self) -> None:
         """A sign of life, as of `RedisLink`."""
         if self.connected and self.user.is_linked:
-            beaten = self._send(lambda: (self.server.any_command(), self.server.write()))
+
+            def beat() -> None:
+                self.server.any_command()
+                self.server.write()
+
+            beaten = self._send(beat)
             beaten.addCallback(lambda _: self.position(self.user.known))
             beaten.addCallbacks(
                 self._beaten,
@@ -324,10 +330,18 @@ class SimulatedLink(RedisCommands):
         return self._send(lambda: self.server.publish(known, room, payload, keep, ref, budgets, self.user.hub_name))
 
     def read(self, known: str, room: str, after: str, count: int, size: int) -> Deferred[Part]:
-        return self._send(lambda: (self.server.begin(known), self.server.data.read(room, after, count, size))[1])
+        def read() -> Part:
+            self.server.begin(known)
+            return self.server.data.read(room, after, count, size)
+
+        return self._send(read)
 
     def sweep(self, known: str, rooms: Sequence[tuple[str, str]]) -> Deferred[Swept]:
-        return self._send(lambda: (self.server.begin(known), self.server.data.sweep(rooms))[1])
+        def sweep() -> Swept:
+            self.server.begin(known)
+            return self.server.data.sweep(rooms)
+
+        return self._send(sweep)
 
     def enter(self, room: str, names: dict[str, str]) -> Deferred[object]:
         def enter() -> None:

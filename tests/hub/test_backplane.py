@@ -64,11 +64,12 @@ class TestPublish:
 
     def test_states(self) -> None:
         backplane = LocalBackplane()
-        assert backplane.state is BackplaneState.STOPPED
+        states = [backplane.state]
         backplane.start(lambda *delivery: None)
-        assert backplane.state is BackplaneState.CONNECTED
+        states.append(backplane.state)
         backplane.stop()
-        assert backplane.state is BackplaneState.STOPPED
+        states.append(backplane.state)
+        assert states == [BackplaneState.STOPPED, BackplaneState.CONNECTED, BackplaneState.STOPPED]
 
 
 class TestHistory:
@@ -232,6 +233,11 @@ def test_a_part_of_a_long_history_is_found_without_reading_all_of_it(monkeypatch
     local = Local(history=10_000)
     ids = [local.publish("a", str(number)) for number in range(10_000)]
     reads: list[str] = []
-    monkeypatch.setattr(backplane, "order_of", lambda text: reads.append(text) or order_of(text))
+
+    def order_read(text: str) -> object:
+        reads.append(text)
+        return order_of(text)
+
+    monkeypatch.setattr(backplane, "order_of", order_read)
     assert local.history("a", ids[5000])[0] == "5001"
     assert len(reads) < 20

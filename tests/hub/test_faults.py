@@ -43,7 +43,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port.getHost().port}"
+        return f"redis://127.0.0.1:{self.port.getHost().port}"  # type: ignore[attr-defined]
 
     def cut(self) -> None:
         for pair in list(self.pairs):

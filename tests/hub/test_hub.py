@@ -88,9 +88,9 @@ class TestPublish:
         self, hub: Hub, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from twisted_beastws.wire import prepared
+        from twisted_beastws.wire.compressor import compress_alone
 
         made: list[object] = []
-        compress_alone = prepared.compress_alone
 
         def counted(*parameters: Any) -> bytes:
             made.append(parameters)
@@ -131,7 +131,7 @@ class TestRender:
         assert calls[0].id
 
     def test_one_that_fails_is_logged_and_keeps_nothing_from_others(self, hub: Hub, logged: Callable[..., Any]) -> None:
-        broken, fine = joined(hub, "a", render=lambda message: 1 / 0), joined(hub, "a")  # type: ignore[arg-type]
+        broken, fine = joined(hub, "a", render=lambda message: 1 / 0), joined(hub, "a")
         hub.publish("a", "hello")
         assert [broken.heard, fine.heard] == [[], ["hello"]]
         assert len(logged(ZeroDivisionError)) == 1

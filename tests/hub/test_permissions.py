@@ -36,7 +36,12 @@ class TestJoining:
 
     def test_the_rule_sees_the_connection(self) -> None:
         asked: list[Any] = []
-        hub = Hub(may_join=lambda connection, room: not asked.append((connection, room)))
+
+        def may_join(connection: object, room: str) -> bool:
+            asked.append((connection, room))
+            return True
+
+        hub = Hub(may_join=may_join)
         member = Stub()
         hub.join(member.connection, "lobby")
         assert asked == [(member.connection, "lobby")]

@@ -82,7 +82,7 @@ class TestData:
 class TestOneHub:
     def test_users_join_with_their_first_connection_and_leave_with_their_last(self) -> None:
         clock, seen = Clock(), Seen()
-        hub = Hub(reactor=clock)  # type: ignore[arg-type]
+        hub = Hub(reactor=clock)
         watch = hub.watch("a", seen)
         first, second = Stub(), Stub()
         hub.join(first.connection, "a", name="ann", data={"role": "admin"})
@@ -101,7 +101,7 @@ class TestOneHub:
 
     def test_a_second_watch_gets_those_who_are_there_and_stops_alone(self) -> None:
         clock, first, second = Clock(), Seen(), Seen()
-        hub = Hub(reactor=clock)  # type: ignore[arg-type]
+        hub = Hub(reactor=clock)
         hub.join(Stub().connection, "a", name="ann")
         one = hub.watch("a", first)
         two = hub.watch("a", second)
@@ -117,7 +117,7 @@ class TestOneHub:
 
     def test_an_error_of_a_callback_is_logged_and_harms_nobody(self, logged: Callable[..., Any]) -> None:
         clock, seen = Clock(), Seen()
-        hub = Hub(reactor=clock)  # type: ignore[arg-type]
+        hub = Hub(reactor=clock)
         hub.watch("a", lambda event: 1 / 0)
         hub.watch("a", seen)
         hub.join(Stub().connection, "a", name="ann")
@@ -127,7 +127,7 @@ class TestOneHub:
 
     def test_other_rooms_and_members_without_a_name_cause_no_event(self) -> None:
         clock, seen = Clock(), Seen()
-        hub = Hub(reactor=clock)  # type: ignore[arg-type]
+        hub = Hub(reactor=clock)
         hub.watch("a", seen)
         hub.join(Stub().connection, "a")
         hub.join(Stub().connection, "b", name="ann")

@@ -63,7 +63,7 @@ async def use_everything(one: Hub, two: Hub) -> None:
     assert await two.join(other.connection, "a", after=first, name="bob")
     assert sorted(await one.who("a")) == ["ann", "bob"]
     other.ends()
-    await until(lambda: one.backplane.occupied() == ["a"])
+    await until(lambda: one.backplane.occupied() == ["a"])  # type: ignore[attr-defined]
     one.backplane._link._commands.drop()  # type: ignore[attr-defined]
     await until(lambda: one.backplane.losses == 1)  # type: ignore[attr-defined]
     await until(lambda: one.backplane.state is BackplaneState.CONNECTED)
@@ -185,7 +185,11 @@ class TestRefusedServers:
             for attempt in range(1, 5):
                 await until(lambda: one.backplane.state is BackplaneState.CONNECTED)
                 await one.publish("a", "refused").addErrback(lambda failure: None)
-                await until(lambda attempt=attempt: len(waits) >= attempt)
+
+                def tried(least: int = attempt) -> bool:
+                    return len(waits) >= least
+
+                await until(tried)
             assert waits[:4] == [1, 2, 3, 4]
             await one.stop()
 

@@ -29,7 +29,7 @@ class TestPublish:
         await until(lambda: all(len(member.heard) == 300 for member in members))
         assert members[0].heard == members[1].heard == members[2].heard
         for publisher in "01":
-            assert [text for text in members[0].heard if text[0] == publisher] == said[int(publisher) :: 2]  # type: ignore[index]
+            assert [text for text in members[0].heard if text[0] == publisher] == said[int(publisher) :: 2]
         assert len(set(ids)) == 300
 
     @pytest_twisted.ensureDeferred
@@ -37,7 +37,16 @@ class TestPublish:
         one, two = node(redis.url), node(redis.url)
         member = await two.joins("r\u00f6om {x}")
         await until(one.is_connected)
-        said = ["007", "1.5", "", "\u00e9\r\n$5\r\n", b"", b"007", bytes(range(256)), "x" * (1 << 20)]
+        said: list[str | bytes] = [
+            "007",
+            "1.5",
+            "",
+            "\u00e9\r\n$5\r\n",
+            b"",
+            b"007",
+            bytes(range(256)),
+            "x" * (1 << 20),
+        ]
         for each in said:
             await one.hub.publish("r\u00f6om {x}", each)
         await until(lambda: len(member.heard) == len(said))
@@ -192,7 +201,12 @@ class TestAccess:
         from twisted_beastws.hub import redis_link
 
         tries: list[int] = []
-        monkeypatch.setattr(redis_link, "backoff", lambda failures: tries.append(failures) or 0.05)
+
+        def backoff(failures: int) -> float:
+            tries.append(failures)
+            return 0.05
+
+        monkeypatch.setattr(redis_link, "backoff", backoff)
         certificate = tmp_path / "certificate.pem"
         certificate.write_bytes(identity_pem())
         files = [word for name in ("cert", "key", "ca-cert") for word in (f"--tls-{name}-file", str(certificate))]

@@ -34,6 +34,15 @@ class Idle:
     def lost(self, why: BaseException) -> None:
         pass
 
+    def gave_up(self, why: BaseException) -> None:
+        raise NotImplementedError
+
+    def received(self, room: str | None, message_id: str, previous: str, epoch: str, payload: bytes) -> None:
+        raise NotImplementedError
+
+    def occupied(self) -> list[str]:
+        raise NotImplementedError
+
     def beat(self, *news: object) -> None:
         pass
 
@@ -96,7 +105,11 @@ class TestLoss:
         one = node(own_redis.url)
         member = await one.joins()
         own_redis.stop()
-        published = [one.hub.publish("a", str(number)).addErrback(lambda failure: failure.value) for number in range(3)]
+
+        def error_of(failure: Failure) -> object:
+            return failure.value
+
+        published = [one.hub.publish("a", str(number)).addErrback(error_of) for number in range(3)]
         # Redis has them in its socket, and may take them when it goes on.
         assert [type(each) for each in await gatherResults(published)] == [PublishUnknown] * 3
         assert member.heard == []
@@ -116,7 +129,12 @@ class TestLoss:
         from twisted_beastws.hub import redis_link
 
         tries: list[int] = []
-        monkeypatch.setattr(redis_link, "backoff", lambda failures: tries.append(failures) or 0.01)
+
+        def backoff(failures: int) -> float:
+            tries.append(failures)
+            return 0.01
+
+        monkeypatch.setattr(redis_link, "backoff", backoff)
         node(f"unix://{tmp_path}/nothing")
         await until(lambda: len(tries) > 3)
         assert tries[:4] == [1, 2, 3, 4]

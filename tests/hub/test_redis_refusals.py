@@ -84,7 +84,7 @@ class TestErrors:
                 raise refusals.pop()
             return read(*arguments)
 
-        server.data.read = busy  # type: ignore[method-assign]
+        server.data.read = busy  # type: ignore[assignment, method-assign]
         one.returns()
         assert member.heard == []
         for _ in range(2):

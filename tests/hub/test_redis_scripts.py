@@ -177,9 +177,10 @@ async def test_both_answer_alike(redis: RedisServer, monkeypatch: pytest.MonkeyP
 @pytest_twisted.ensureDeferred
 async def test_refs_are_forgotten_in_generations(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     from twisted_beastws.hub import redis_scripts
+    from twisted_beastws.hub.backplane import MAX_REFS
 
     redis.ask("FLUSHALL")
-    small = redis_scripts.PUBLISH.replace(str(redis_scripts.MAX_REFS), "3", -1)
+    small = redis_scripts.PUBLISH.replace(str(MAX_REFS), "3", -1)
     monkeypatch.setattr(redis_scripts, "PUBLISH", small)
     link, user = linked(redis, monkeypatch, map(str, count()), count())
     link.start()
