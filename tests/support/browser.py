@@ -1,4 +1,4 @@
-"""A headless Chromium that reaches the loopback interface alone."""
+"""A headless Chromium that can reach only the loopback interface."""
 
 from __future__ import annotations
 
@@ -30,16 +30,19 @@ FLAGS = (
 
 
 def can_start() -> bool:
-    """Whether Chromium, its driver and selenium are installed."""
+    """Return whether Chromium, its driver and Selenium are installed."""
     return CHROMIUM.exists() and CHROMEDRIVER.exists() and importlib.util.find_spec("selenium") is not None
 
 
 @contextmanager
 def chromium(profile: Path, untested: str) -> Iterator[Any]:
-    """Its driver. It takes any certificate; a page's console is in its log ``browser``.
+    """Start Chromium and yield its Selenium driver; skip the test if Chromium cannot start.
 
-    profile: the directory of its own that it keeps things in.
-    untested: what is not tested without it, for the word about that where the test is skipped.
+    The browser accepts any certificate. The driver's log ``browser`` has the messages of the pages' consoles.
+
+    Args:
+        profile: An empty directory for the browser's profile.
+        untested: The feature that this test covers; the reason for skipping names it.
     """
     if not can_start():
         install = "apt-get install chromium chromium-driver, pip install selenium"

@@ -1,4 +1,7 @@
-"""The certificate that the tests over TLS share. No reactor is imported here: a conftest may use it."""
+"""The certificate that the tests over TLS share.
+
+This module imports no reactor, so a conftest may import it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClie
 
 
 def new_identity() -> bytes:
-    """A new certificate for ``localhost``, signed by itself, and its key: nobody trusts it who is not told to."""
+    """Return a new self-signed certificate for ``localhost`` and its key, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(timezone.utc)
@@ -27,10 +30,10 @@ def new_identity() -> bytes:
 
 @cache
 def identity_pem() -> bytes:
-    """The certificate and the key that all share.
+    """Return the shared certificate and its key as PEM.
 
-    They are not to be had by ``identity().dumpPEM()``: where two threads do that at once, OpenSSL's flag for a key
-    without its curve can stay set, and whoever converts the key after that is told that it is invalid.
+    Use this rather than ``identity().dumpPEM()``, which is not thread-safe: if two threads call it at once, OpenSSL's
+    flag for a key without its curve can stay set, and later conversions of the key fail because it looks invalid.
     """
     return new_identity()
 
@@ -42,12 +45,12 @@ def identity() -> PrivateCertificate:
 
 
 def trusting(host: str = "localhost") -> Any:
-    """The client's TLS policy that trusts `identity`."""
+    """Return a client's TLS options that trust `identity`."""
     return optionsForClientTLS(host, trustRoot=Certificate.loadPEM(identity_pem()))
 
 
 class Authority:
-    """It signs certificates; another signs its own, or it does so itself."""
+    """A certificate authority: ``issuer`` signs its certificate; without an issuer it is a root, signed by itself."""
 
     def __init__(self, name: str, issuer: Authority | None = None) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
@@ -55,7 +58,7 @@ class Authority:
         self.pem = (issuer or self)._sign(self.name, self.key, True)
 
     def issue(self, *names: str) -> bytes:
-        """A key, and a certificate of ``localhost`` with these common names."""
+        """Return a new key and its certificate for ``localhost`` with these common names, as PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return pem + self._sign(subject(*names), key, False)

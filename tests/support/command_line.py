@@ -1,4 +1,4 @@
-"""Command lines, read by a class of options."""
+"""Helpers that parse command lines with a class of options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def parse(kind: type[Read], *arguments: str) -> Read:
 
 
 def refusal(kind: type[Options], *arguments: str) -> str:
-    """The one line that somebody who gives these arguments is told."""
+    """Return the one-line error message for these arguments."""
     with pytest.raises(UsageError) as caught:
         parse(kind, *arguments)
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""A connection from within, for tests of what no public name shows: pauses, queues, settings and the bound methods."""
+"""Access to a connection's private state (pauses, queues, settings, bound methods), which no public name shows."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from twisted_beastws.protocol import connection_of
 
 
 def inside(protocol: Any) -> Any:
-    """The `Connection` of a protocol. It is no public name, and each use of it in a test is for want of one."""
+    """Return a protocol's `Connection`, which is private: use it only where no public name shows the same."""
     return connection_of(protocol)

@@ -9,5 +9,5 @@ from twisted.logger import ILogObserver, LogEvent
 
 
 def as_observer(observe: Callable[[LogEvent], object]) -> ILogObserver:
-    """Return the function itself, with the type that Twisted's log asks for."""
+    """Return the function itself, typed as the observer that Twisted's log requires."""
     return cast(ILogObserver, observe)

@@ -1,4 +1,4 @@
-"""What the tests over real sockets share: servers that do as they are told, and that nothing is left."""
+"""Helpers of the tests over real sockets: scripted servers, and checks that a test leaves nothing."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ from .patience import PATIENCE
 
 @asynccontextmanager
 async def listening(factory: Factory, secure: Any = False) -> AsyncIterator[int]:
-    """Serve ``factory`` on a port of the loopback interface, which it yields.
+    """Serve ``factory`` on the loopback interface, and yield the port's number.
 
-    secure: False for TCP, True for TLS with the shared certificate, or the options of TLS.
+    Args:
+        secure: False for TCP, True for TLS with the shared certificate, or TLS options.
     """
     if secure:
         options = identity().options() if secure is True else secure
@@ -59,7 +60,7 @@ class Echo(WebSocketProtocol):
 async def serving(
     protocol: Any = Echo, secure: bool = False, target: str = "/chat", **options: Any
 ) -> AsyncIterator[str]:
-    """Our own server, at the URL that it yields; drained at the end."""
+    """Run our own server, yield its URL, and drain the server at the end."""
     factory = WebSocketServerFactory(protocol, **options)
     async with listening(factory, secure) as port:
         try:
@@ -101,7 +102,10 @@ class Scripted(Protocol):
 
 
 class Script(Factory):
-    """Calls ``answer(connection, head)`` for each request; bytes stand for what is sent to each, None for silence."""
+    """A server that calls ``answer(connection, head)`` for each request.
+
+    If ``answer`` is bytes, the server sends them in response to each request; if it is None, the server sends nothing.
+    """
 
     protocol: Any = Scripted
     noisy = False
@@ -117,7 +121,7 @@ class Script(Factory):
 
     @asynccontextmanager
     async def listening(self, secure: Any = False) -> AsyncIterator[int]:
-        """Serve it, and see that every client is gone at the end."""
+        """Serve this script, and wait at the end until every client has disconnected."""
         async with listening(self, secure) as port:
             try:
                 yield port
@@ -129,14 +133,14 @@ class Script(Factory):
 
 
 def field(head: bytes, name: bytes) -> bytes | None:
-    """The value of a field of a head as it was sent."""
+    """Return the value of a field in the head of a message, or None; a repeated field fails the test."""
     values = [line.partition(b": ")[2] for line in head.split(b"\r\n") if line.startswith(name + b": ")]
     assert len(values) <= 1
     return values[0] if values else None
 
 
 def switching(head: bytes, *fields: bytes) -> bytes:
-    """The answer that opens a WebSocket (RFC 6455 §4.2.2)."""
+    """Return the response that accepts the WebSocket handshake (RFC 6455 §4.2.2)."""
     key = field(head, b"Sec-WebSocket-Key")
     assert key is not None
     accept = b64encode(sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
@@ -144,11 +148,11 @@ def switching(head: bytes, *fields: bytes) -> bytes:
     return b"\r\n".join((*lines, b"Sec-WebSocket-Accept: " + accept, b"", b""))
 
 
-# What comes of it, and that nothing is left
+# Results, and checks that nothing is left
 
 
 async def failure_of(connecting: Deferred[Any]) -> BaseException:
-    """What ``connecting`` fails with; that it fires more than once fails the test."""
+    """Return the exception that ``connecting`` fails with; fail the test if the Deferred fires more than once."""
     calls: list[Any] = []
     connecting.addBoth(calls.append)
     await until(lambda: calls)
@@ -161,7 +165,7 @@ async def failure_of(connecting: Deferred[Any]) -> BaseException:
 
 
 class Noting(WebSocketProtocol):
-    """A client that notes what happens to it; ``alive`` are those that are still kept by something."""
+    """A client that records its events; ``alive`` has the instances that are still referenced."""
 
     alive: ClassVar[WeakSet[Noting]] = WeakSet()
     closings: ClassVar[list[Any]] = []
@@ -186,7 +190,7 @@ async def turn(seconds: float = 0.0) -> None:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the reactor turn until something is so."""
+    """Let the reactor turn until ``condition()`` is true."""
     deadline = reactor.seconds() + PATIENCE
     while not condition():
         assert reactor.seconds() < deadline, "it never came about"
@@ -194,7 +198,10 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def connected(service: ClientService) -> Any:
-    """The protocol of a ``ClientService``, as soon as that takes orders again: it fires in the midst of a step."""
+    """Return the protocol of a ``ClientService`` one turn after `whenConnected` fires.
+
+    That Deferred fires in the middle of a state transition, during which the service accepts no calls.
+    """
     protocol = await service.whenConnected()
     await turn()
     return protocol
@@ -202,9 +209,9 @@ async def connected(service: ClientService) -> Any:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Without the collection of garbage: what is in a cycle stays."""
-    # pytest-twisted takes `cleanFailure` away, which lets go of what a traceback's frames know; and with Twisted before
-    # 25 pytest's own `__init__` gives each failure the traceback of whatever is being handled.
+    """Disable the garbage collector, so that objects in reference cycles stay alive."""
+    # pytest-twisted disables `cleanFailure`, which releases the variables of a traceback's frames. With Twisted before
+    # 25, pytest replaces `Failure.__init__` and gives each failure the traceback of the exception being handled.
     spec = find_spec("twisted.python.failure")
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
@@ -224,9 +231,11 @@ def uncollected() -> Iterator[None]:
 
 @asynccontextmanager
 async def nothing_left(cycles: bool = False) -> AsyncIterator[None]:
-    """At the end no `Noting` is alive, no call is delayed and nothing is read that was not before.
+    """Check that the block leaves no live `Noting`, no new delayed call and no new reader.
 
-    cycles: what is in one may wait for the collector, as a ``ClientService`` does by its own make.
+    Args:
+        cycles: Whether objects may be in reference cycles, as a ``ClientService`` always is; then the garbage
+            collector runs before the check.
     """
     Noting.closings.clear()
     Noting.alive.clear()
@@ -244,7 +253,7 @@ async def nothing_left(cycles: bool = False) -> AsyncIterator[None]:
 
 
 def leaving_nothing(test: Callable[..., Any], cycles: bool = False) -> Any:
-    """Run a test that is a coroutine function, whose own variables are gone when `nothing_left` looks."""
+    """Run a test, which is a coroutine function, inside `nothing_left`; its local variables are gone by the check."""
 
     @wraps(test)
     async def run(*arguments: Any, **fixtures: Any) -> None:

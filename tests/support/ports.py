@@ -1,4 +1,4 @@
-"""Ports of the loopback interface for programs that are told theirs."""
+"""Free loopback ports for programs that take their port as an argument."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FIRST, BEHIND = 10_240, 32_768
 
 
 def free_port() -> int:
-    """A port that nobody has, below those that Linux gives to connections: none gets it before the program does."""
+    """Return a free port below Linux's ephemeral range, so that no outgoing connection takes it before the program."""
     while True:
         port = SystemRandom().randrange(FIRST, BEHIND)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):

@@ -1,4 +1,4 @@
-"""A redis-server of the tests' own, on a UNIX socket and a loopback port, which they may kill and start again."""
+"""A redis-server on a UNIX socket and a loopback port, for tests that may kill and restart it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from .ports import free_port
 
 
 class RedisServer:
-    """A running redis-server, which writes each command to its file before it answers.
+    """A running redis-server, which writes each command to its append-only file before it replies.
 
-    directory: for its files, of which the socket is one. options: as on its command line.
+    Args:
+        directory: The directory for its files and its socket.
+        options: More options for its command line.
     """
 
     def __init__(self, directory: Path, *options: str) -> None:
@@ -30,7 +32,7 @@ class RedisServer:
         self._command = [
             *("redis-server", "--unixsocket", str(self.path), "--bind", "127.0.0.1", "--port", str(self.port)),
             *("--dir", str(directory), "--appendonly", "yes", "--save", "", "--daemonize", "no"),
-            # A replica has the data at once, and not after five seconds.
+            # Without this option a replica gets the data only after five seconds.
             *("--repl-diskless-sync-delay", "0", *options),
         ]
         self.start()
@@ -42,7 +44,7 @@ class RedisServer:
     def start(self) -> None:
         self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + PATIENCE
-        # It listens before it has read its file.
+        # The server listens before it has loaded its file.
         while b"LOADING" in (said := self._try("PING")) or not said:
             assert time.monotonic() < deadline and self.process.poll() is None, "redis-server does not start"
             time.sleep(0.02)
@@ -58,7 +60,7 @@ class RedisServer:
         self.process.send_signal(signal.SIGCONT)
 
     def ask(self, command: str) -> str:
-        """The reply to a command of which no argument has a space, as it is on the wire."""
+        """Return the raw reply to a command; its arguments must not contain spaces."""
         return self._try(command).decode()
 
     def _try(self, command: str) -> bytes:
@@ -74,7 +76,7 @@ class RedisServer:
 
 @contextmanager
 def redis_running(directory: Path, *options: str) -> Iterator[RedisServer]:
-    """A redis-server; the test is skipped where it or its client is missing."""
+    """Yield a running redis-server; skip the test if the server or the Python client is not installed."""
     if shutil.which("redis-server") is None:
         pytest.skip("REDIS IS NOT TESTED: apt-get install redis-server")
     if find_spec("txredisapi") is None:
@@ -88,7 +90,10 @@ def redis_running(directory: Path, *options: str) -> Iterator[RedisServer]:
 
 @contextmanager
 def sentinel_running(directory: Path, primary: int, *lines: str) -> Iterator[int]:
-    """A Sentinel that alone decides on a failover of the primary on a port, called ``rooms``; yields its port."""
+    """Run a Sentinel, and yield its port.
+
+    It monitors the primary on port ``primary`` under the name ``rooms``, and its vote alone starts a failover.
+    """
     port = free_port()
     configuration = directory / "sentinel.conf"
     configured = [

@@ -1,4 +1,4 @@
-"""The state of a connection, for tests that look at it more than once."""
+"""The state of a connection, for tests that check it more than once."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from twisted_beastws import State, WebSocketProtocol
 
 
 def state_of(protocol: WebSocketProtocol) -> State:
-    """Return the state now: a type checker takes an attribute for unchanged between two assertions."""
+    """Return the current state; a type checker would assume that the attribute is the same in two assertions."""
     return protocol.state

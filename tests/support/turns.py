@@ -1,4 +1,4 @@
-"""TLS sockets that one thread may read while another writes, as the `websockets` package's threads do."""
+"""TLS sockets for the threads of the `websockets` package, of which one reads while another writes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 class Turns(ssl.SSLSocket):
-    """One thread at a time calls OpenSSL, which bears no more.
+    """A TLS socket with a lock, because OpenSSL allows only one thread at a time to use a connection.
 
-    Python 3.11 does not see to that: about one connection in five hundred hung.
+    Python 3.11 has no such lock: about one connection in five hundred hung.
     """
 
     turn: AbstractContextManager[object] = nullcontext()
@@ -63,6 +63,6 @@ class Turns(ssl.SSLSocket):
 
 
 def in_turns(context: ssl.SSLContext) -> ssl.SSLContext:
-    """Have the context's sockets take turns."""
+    """Make the context create `Turns` sockets, and return the context."""
     context.sslsocket_class = Turns
     return context

@@ -1,4 +1,4 @@
-"""The ways on which octets travel."""
+"""The transports that tests use: TCP and TLS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The choice of the path of TLS."""
+"""A fixture that chooses the TLS path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted_beastws.tls import records
 
 @pytest.fixture
 def compiled_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The compiled record path serves, whatever the environment says. It skips the test if that path was not built."""
+    """Use the compiled record path, whatever the environment says; skip the test if that path was not built."""
     lacking = records.lacking()
     if lacking is not None:
         pytest.skip(f"THE COMPILED PATH OF TLS IS NOT TESTED: {lacking}")

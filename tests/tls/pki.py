@@ -1,4 +1,4 @@
-"""A private PKI whose certificates are wrong in one way each."""
+"""A private PKI: each bad certificate has exactly one fault."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAY = timedelta(days=1)
 
 
 class Signer:
-    """A certificate authority; ``issuer`` is the one above it."""
+    """A certificate authority; ``issuer`` signs its certificate, and without an issuer it is a root."""
 
     def __init__(self, name: str, issuer: Signer | None = None) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
@@ -38,7 +38,7 @@ class Signer:
         age: int = 0,
         usage: x509.ObjectIdentifier | None = None,
     ) -> x509.Certificate:
-        """Return a certificate whose validity began ``age`` days and one ago and lasts two days."""
+        """Return a certificate that is valid for two days, from ``age`` + 1 days ago."""
         now = datetime.now(timezone.utc) - age * DAY
         builder = x509.CertificateBuilder(self.name, name, key.public_key(), x509.random_serial_number())
         builder = builder.not_valid_before(now - DAY).not_valid_after(now + DAY)
@@ -85,7 +85,7 @@ def _named(name: str) -> x509.Name:
 
 
 def _names(names: Sequence[str]) -> x509.SubjectAlternativeName | None:
-    """``IP:`` before an address makes an iPAddress; anything else is a dNSName, be it an address."""
+    """Return a subjectAltName: ``IP:`` before an address makes an iPAddress; all else, even an address, a dNSName."""
     made: list[x509.GeneralName] = [
         x509.IPAddress(ip_address(name[3:])) if name.startswith("IP:") else x509.DNSName(name) for name in names
     ]
@@ -105,7 +105,7 @@ def intermediate() -> Signer:
 
 @cache
 def stranger() -> Signer:
-    """Return an authority that nobody trusts."""
+    """Return an authority that no client trusts."""
     return Signer("a stranger")
 
 
@@ -119,7 +119,7 @@ def root_pem() -> bytes:
 
 
 NO_DER = b"\x30\x82\xff\xff\x82"
-"""A subjectAltName that OpenSSL cannot parse, and so trusts no chain of."""
+"""A subjectAltName that OpenSSL cannot parse, so that it rejects the chain."""
 
 NO_ASCII = b"\x30\x03\x82\x01\xff"
 """A subjectAltName that OpenSSL parses: a dNSName of one byte that is not ASCII."""
@@ -151,7 +151,7 @@ BAD: dict[str, tuple[str, Callable[[], Server]]] = {
 }
 
 FOR_CLIENTS = (HOST, lambda: Server(HOST, signer=root(), usage=ExtendedKeyUsageOID.CLIENT_AUTH))
-"""A certificate that is not for servers, which OpenSSL's handshake refuses."""
+"""A certificate that is not for servers: OpenSSL rejects it during the handshake."""
 
 GOOD: dict[str, tuple[str, Callable[[], Server]]] = {
     "its name": (HOST, lambda: Server(HOST, signer=root())),

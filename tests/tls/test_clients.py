@@ -1,4 +1,4 @@
-"""Every client of ours refuses a bad certificate, and nothing but TLS reaches the server before."""
+"""Every client of ours rejects a bad certificate before it sends any application data to the server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def listening(script: Script, server: Server) -> AsyncIterator[int]:
     port = await SSL4ServerEndpoint(reactor, 0, server.options(), interface="127.0.0.1").listen(script)
     try:
         yield port.getHost().port
-        # The server has read all that a client sent when it sees the end.
+        # A server that sees the end of the connection has read all the client's data.
         for connection in script.connections:
             connection.lost.addTimeout(PATIENCE, reactor)
             await connection.lost
@@ -63,7 +63,7 @@ def bracketed(host: str) -> str:
 
 @pytest.fixture
 def roots(tmp_path: Path) -> Path:
-    """A directory with the trusted root, as endpoint strings take it."""
+    """Return a directory with the trusted root, for the ``trustRoots`` of endpoint strings."""
     folder = tmp_path / "roots"
     folder.mkdir()
     (folder / "root.pem").write_bytes(root_pem())
@@ -76,7 +76,7 @@ def trusting(host: str) -> Any:
 
 @implementer(IOpenSSLClientConnectionCreator)
 class Lax:
-    """A creator whose callback, worse than any of Twisted's, lets every certificate pass."""
+    """A connection creator with a verification callback that, unlike Twisted's, accepts every certificate."""
 
     def __init__(self, host: str) -> None:
         self._context = CertificateOptions(trustRoot=trusted()).getContext()

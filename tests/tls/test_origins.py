@@ -1,4 +1,4 @@
-"""The origin of a page whose WebSocket comes over TLS that ends here."""
+"""Origin checks for WebSockets over TLS that this server terminates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The connections that use the compiled record path: those of this package, and all on the uvloop reactor."""
+"""Connections on the compiled record path: those of this package, and every TLS connection on the uvloop reactor."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ MESSAGES = ["", "hello", "x" * 70_000, "y" * 500_000]
 
 
 def uses_records(transport: Any) -> bool:
-    """Whether a transport is TLS on the compiled path, as its protocol or below it."""
+    """Return whether a transport uses the compiled path: the transport itself, one below it, or its protocol."""
     while not isinstance(transport, TLSMemoryBIOProtocol):
-        # What the application sees, or a socket's transport on which TLS was started.
+        # This is the application's transport, or the transport of a socket on which startTLS() was called.
         transport = getattr(transport, "below", None) or transport.protocol
     return records.attach(transport) is getattr(vars(transport).get("dataReceived"), "__self__", None) is not None
 
 
 class Noting(Echo):
-    """An echo that notes each of its transports."""
+    """An echo server that records its transports."""
 
     transports: list[Any]
 
@@ -89,7 +89,7 @@ async def test_an_endpoint_of_the_users_that_wraps_tls_is_used_too() -> None:
 
 
 class Plain(Protocol):
-    """Any protocol of a user's."""
+    """A protocol that has nothing to do with this package."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -123,7 +123,7 @@ async def test_other_protocols_use_it_on_the_uvloop_reactor_alone() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_the_peer_may_change_its_keys() -> None:
-    """RFC 8446 §4.6.3: we answer a request by new keys of our own."""
+    """RFC 8446 §4.6.3: we reply to a key update request with a key update."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("KEY UPDATES ARE NOT TESTED: apt-get install openssl")
@@ -137,7 +137,7 @@ async def test_the_peer_may_change_its_keys() -> None:
             hanging = threading.Timer(PATIENCE / 2, peer.kill)
             hanging.start()
             seen = b""
-            # It takes a line of "K" for a request to update both keys, and "Q" for the end.
+            # s_client updates both ends' keys at a line of "K", and exits at "Q".
             for line, answer in ((b"before\n", b"BEFORE\n"), (b"K\n", b"KEYUPDATE\n"), (b"after\n", b"AFTER\n")):
                 peer.stdin.write(line)
                 peer.stdin.flush()
@@ -149,13 +149,13 @@ async def test_the_peer_may_change_its_keys() -> None:
             hanging.cancel()
             return seen
 
-    # Older versions of Twisted do not allow TLS 1.3 by themselves.
+    # Older versions of Twisted do not enable TLS 1.3 by default.
     mine = identity()
     options = CertificateOptions(mine.privateKey.original, mine.original, raiseMinimumTo=TLSVersion.TLSv1_3)
     async with listening(Factory.forProtocol(lambda: server), options) as port:
         talking = deferToThread(talk, port)
         await until(lambda: server.connected)
-        # On any reactor, for this connection.
+        # Only the uvloop reactor attaches every connection by itself.
         attached = records.attach(server.transport)
         seen = await talking
         assert seen.endswith(b"AFTER\n") and attached is not None

@@ -17,7 +17,11 @@ from ..support.certificates import Authority
 
 
 def verified(server: dict[str, Any], trusted: Any) -> list[str]:
-    """The common names of the server's chain as a client that trusts so sees it; raises SSL.Error if it does not."""
+    """Return the common names in the chain of a server that a client verifies with ``trusted``.
+
+    Raises:
+        SSL.Error: The client does not trust the server.
+    """
     client = SSL.Connection(CertificateOptions(trustRoot=trusted).getContext(), None)
     client.set_connect_state()
     other = SSL.Connection(CertificateOptions(**server).getContext(), None)

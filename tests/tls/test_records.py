@@ -1,4 +1,4 @@
-"""The compiled record path, against Twisted's own TLS at the other end, in memory."""
+"""Tests of the compiled record path in memory; the other end uses Twisted's own TLS."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ compiled = pytest.mark.usefixtures("compiled_path")
 
 
 class Below(StringTransport):
-    """The transport below TLS: its writes wait until `End.exchange` takes them."""
+    """The transport below TLS, which buffers writes until `End.written` takes them."""
 
     aborting = False
 
@@ -38,7 +38,7 @@ class Below(StringTransport):
 
 
 class Application(Protocol):
-    """Notes what it receives, and can do something with it."""
+    """Records received data, and calls ``then`` with each chunk."""
 
     def __init__(self) -> None:
         self.received = bytearray()
@@ -58,7 +58,7 @@ class Application(Protocol):
 
 @implementer(IOpenSSLContextFactory)
 class Context:
-    """An identity, and one version of TLS."""
+    """A TLS context with the shared certificate and a single TLS version."""
 
     def __init__(self, version: int) -> None:
         self.context = SSL.Context(SSL.TLS_METHOD)
@@ -90,7 +90,7 @@ class End:
         return self.records
 
     def written(self) -> bytes:
-        """Take what it wrote, that of the next turn included."""
+        """Return the pending output, including output of the next reactor turn."""
         self.clock.advance(0)
         written: bytes = self.below.value()
         self.below.clear()
@@ -101,7 +101,7 @@ class End:
 
 
 class Pair:
-    """A server on the compiled path, and a client on Twisted's own."""
+    """A server on the compiled path, and a client on Twisted's path."""
 
     def __init__(self, version: int = SSL.TLS1_3_VERSION, random: Random | None = None) -> None:
         self.random = random
@@ -109,7 +109,7 @@ class Pair:
         assert self.server.attach() is not None
 
     def exchange(self) -> None:
-        """Carry bytes both ways until both ends are silent."""
+        """Carry bytes both ways until neither end writes any more."""
         while True:
             to_server, to_client = self.client.written(), self.server.written()
             if not to_server and not to_client:
@@ -142,7 +142,7 @@ class TestData:
         pair = Pair(version, random)
         expected = {"server": b"", "client": b""}
         for _ in range(40):
-            # The client writes before its handshake is complete, too.
+            # Until the first exchange the client writes before its handshake is complete.
             for name, end in (("client", pair.client), ("server", pair.server)):
                 for _ in range(random.randrange(4)):
                     data = random.randbytes(random.choice((0, 1, 100, 5000, 16384, 16385, 70_000)))
@@ -174,7 +174,7 @@ class TestData:
             size = int.from_bytes(data[3:5], "big")
             sizes.append(size)
             data = data[5 + size :]
-        # RFC 8446 §5.2: the content, its type, and AES-GCM's tag.
+        # RFC 8446 §5.2: a record has the content, one byte for its type, and the 16 bytes of AES-GCM's tag.
         assert sizes == [16384 + 17] * 64
 
     def test_a_chunk_that_comes_while_another_is_delivered_waits_for_it(self) -> None:
@@ -216,7 +216,7 @@ class TestData:
 
     @pytest.mark.parametrize("written", [False, True], ids=["idle", "writing"])
     def test_data_flows_through_a_renegotiation(self, written: bool) -> None:
-        """TLS 1.2 may begin another handshake at any time, and OpenSSL takes no data meanwhile."""
+        """Either end may start another TLS 1.2 handshake at any time; until it is done OpenSSL accepts no writes."""
         pair = Pair(SSL.TLS1_2_VERSION)
         pair.exchange()
         connection = pair.server.tls.getHandle()
@@ -302,7 +302,7 @@ class TestEnd:
         pair = Pair()
         pair.exchange()
         pair.server.application.then = lambda data: pair.server.tls.abortConnection()
-        # Two pieces, of which the application aborts in the first.
+        # The data would arrive in two chunks; the application aborts at the first.
         pair.client.tls.write(b"x" * 200_000)
         pair.server.tls.dataReceived(pair.client.written())
         assert pair.server.below.aborting
@@ -329,7 +329,7 @@ class TestEnd:
 
 
 class Socket:
-    """Takes as many bytes at a time as it is told."""
+    """A socket with room for ``room`` bytes in its buffer."""
 
     def __init__(self, below: Below) -> None:
         self.room = 1 << 30
@@ -345,7 +345,7 @@ class Socket:
 
 
 class Waiting(Below):
-    """A transport that keeps what its socket does not take, as Twisted's does."""
+    """A transport that buffers the data that its socket does not accept, as Twisted's does."""
 
     producerPaused = False
 
@@ -357,7 +357,7 @@ class Waiting(Below):
         self.waiting += data
 
     def drain(self) -> None:
-        """The socket takes what waits."""
+        """Let the socket accept the buffered data."""
         waiting, self.waiting = self.waiting, b""
         StringTransport.write(self, waiting)
         if self.producer is not None and self.producerPaused:
@@ -380,7 +380,7 @@ class Producer:
 
 @compiled
 class TestSending:
-    """Records that go directly to a socket."""
+    """Records that are written directly to a socket."""
 
     def connected(self) -> tuple[Pair, Any, Socket, Producer]:
         pair = Pair()
@@ -406,7 +406,7 @@ class TestSending:
         socket.room = 100
         assert send(b"x" * 1000) == 1000
         assert producer.paused and len(pair.server.below.waiting) == 1022 - 100
-        # Even so nothing overtakes it.
+        # The socket has room again, but new data must not overtake the buffered data.
         socket.room = 1 << 30
         assert send(b"y") == 1
         pair.server.below.drain()
@@ -418,7 +418,7 @@ class TestSending:
     def test_a_long_message_is_encrypted_as_far_as_there_is_room(self) -> None:
         pair, send, socket, producer = self.connected()
         socket.room = 100_000
-        # Records of 64 KiB at a time: what waits below is bounded by that.
+        # It encrypts 64 KiB at a time, so the transport below buffers at most that much.
         assert send(bytes(1 << 20)) == 2 << 16
         assert producer.paused and len(pair.server.below.waiting) < 1 << 16
 
@@ -429,7 +429,7 @@ class TestSending:
         assert producer.paused and len(pair.server.below.waiting) == 23
 
     def test_the_alert_of_an_abort_does_not_leave(self) -> None:
-        """RFC 8446 §6.1: the peer must take it for a truncation, not for the end."""
+        """RFC 8446 §6.1: without close_notify the peer sees a truncation, not a regular end."""
         pair, _, _, _ = self.connected()
         pair.server.tls.abortConnection()
         assert pair.server.below.value() == b"" and pair.server.below.aborting
@@ -458,7 +458,7 @@ class TestChoice:
     """Which path serves a connection, and why."""
 
     def reason(self, end: End) -> str:
-        """Attach, and return the reason in the log why that was not done."""
+        """Try to attach, and return the logged reason why the compiled path does not serve the connection."""
         events: list[Any] = []
         globalLogPublisher.addObserver(events.append)
         try:

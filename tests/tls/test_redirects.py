@@ -1,4 +1,4 @@
-"""Redirects to another origin, with TLS options that have a client's certificate."""
+"""Redirects to another origin, with TLS options that include a client certificate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 
 class Server:
-    """A server that asks for a client's certificate and notes the one that it sees."""
+    """A server that requests a client certificate and records the one it gets."""
 
     def __init__(self, location: str | None = None) -> None:
         self.location = location

@@ -1,4 +1,4 @@
-"""Tests of `twisted_beastws.tls.verification` on connections of pyOpenSSL in memory."""
+"""Tests of `twisted_beastws.tls.verification` with pyOpenSSL connections in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .pki import BAD, GOOD, HOST, Server, root, trusted
 
 
 def shake_hands(client: SSL.Connection, server: SSL.Connection) -> None:
-    """Complete a handshake in memory. Raises what OpenSSL raises."""
+    """Complete a handshake in memory; OpenSSL's exceptions pass through."""
     client.set_connect_state()
     server.set_accept_state()
     for _ in range(6):
@@ -28,7 +28,7 @@ def shake_hands(client: SSL.Connection, server: SSL.Connection) -> None:
 
 
 def connected(server: Server, context: SSL.Context, session: Any = None) -> SSL.Connection:
-    """Return a client's connection to ``server`` whose handshake is complete."""
+    """Return a client connection to ``server`` after a complete handshake."""
     client = SSL.Connection(context, None)
     if session is not None:
         client.set_session(session)
@@ -37,7 +37,7 @@ def connected(server: Server, context: SSL.Context, session: Any = None) -> SSL.
 
 
 def trusting_all() -> SSL.Context:
-    """Return a context whose callback, unlike OpenSSL, lets every certificate pass."""
+    """Return a context with a verification callback that accepts every certificate."""
     context = CertificateOptions(trustRoot=trusted()).getContext()
     context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
     return context
@@ -97,7 +97,7 @@ class TestVerifyPeer:
 
 
 class TestResumption:
-    """OpenSSL does not verify anew when it resumes a session (RFC 8446 §2.2)."""
+    """OpenSSL does not verify the certificate again when it resumes a session (RFC 8446 §2.2)."""
 
     @pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
     def test_a_resumed_session_is_verified_as_well(self, version: int) -> None:
@@ -106,7 +106,7 @@ class TestResumption:
         context.set_max_proto_version(version)
         context.set_verify(SSL.VERIFY_PEER, lambda *_: asked.append(1) or True)
         other = Server("other.example", signer=root())
-        # Twisted's own server contexts resume nothing.
+        # Twisted's own server contexts do not resume sessions.
         resuming = SSL.Context(SSL.TLS_METHOD)
         resuming.use_certificate(crypto.X509.from_cryptography(other.certificate))
         resuming.use_privatekey(crypto.PKey.from_cryptography_key(other.key))
@@ -116,12 +116,12 @@ class TestResumption:
 
         def connect(session: Any) -> SSL.Connection:
             client, server = SSL.Connection(context, None), SSL.Connection(resuming, None)
-            # A server's connection that is freed without a shutdown takes its session along.
+            # If the server's connection is freed without a shutdown, its session is lost too.
             kept.append(server)
             if session is not None:
                 client.set_session(session)
             shake_hands(client, server)
-            # TLS 1.3 sends the ticket behind the handshake.
+            # In TLS 1.3 the session ticket arrives after the handshake.
             with suppress(SSL.WantReadError):
                 client.recv(1)
             return client
