@@ -1,4 +1,4 @@
-"""What the whole suite shares: connections in memory, the log, and that CI skips nothing."""
+"""Fixtures of the whole suite (connections in memory, the log), and the rule that CI skips no test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 
-# Expectations are octets, and zlib's; tests of ISA-L choose it themselves.
+# Tests expect the bytes that zlib compresses to; tests of ISA-L select it themselves.
 os.environ["TWISTED_BEASTWS_ZLIB"] = "1"
 
 WHOLE_SUITE = "15 minutes on two cores"
@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def heed_signals() -> None:
-    """Undo what a shell's ``&`` and ``nohup`` hand down: programs that tests start would ignore their signals, too."""
+    """Restore the signals that a shell's ``&`` and ``nohup`` ignore: programs that tests start would inherit that."""
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, handler)
@@ -51,16 +51,16 @@ def pytest_configure(config: pytest.Config) -> None:
         from twisted_beastws.uvreactor import install
 
         install()
-        # pytest-twisted takes what is installed already for its own, if it is of the kind it was asked for.
+        # pytest-twisted accepts an installed reactor if it is of the kind that the option names.
         config.option.reactor = "asyncio"
-        # Programs that tests start have PYTHONPATH from one or the other.
+        # Tests start programs with a PYTHONPATH from sys.path or from the environment, so extend both.
         started = str(Path(__file__).parent / "uvreactor" / "started")
         sys.path.insert(0, started)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (started, os.environ.get("PYTHONPATH"))))
 
 
 def fail_if_skipped(report: Report) -> Report:
-    """Where CI is set a skipped test fails, so that nothing CI is to show can be left out unseen."""
+    """Turn a skipped test into a failure where CI is set, so that CI cannot leave out a test unnoticed."""
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") not in (None, "", "false"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
@@ -74,7 +74,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List the parts that were not tested, each with the way to install the program that it needs."""
+    """List the parts that were not tested, and how to install the program that each of them needs."""
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
     if reasons:
@@ -94,7 +94,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 class Transport(StringTransport):
-    """A transport that keeps each write apart and stalls when it is told to, as one whose peer does not read."""
+    """A transport that records each write separately, and can stall as if its peer did not read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Transport(StringTransport):
 
 
 class Peer:
-    """The client's end of a connection in memory: what it sends, what it reads, how it leaves."""
+    """The client's end of a connection in memory: it sends and reads bytes, and can disconnect."""
 
     HEAD = (
         b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -147,7 +147,7 @@ class Peer:
 
     @classmethod
     def frame(cls, first: int, payload: bytes = b"") -> bytes:
-        """A masked frame whose first octet is ``first``."""
+        """Return a masked frame whose first byte is ``first``."""
         size = len(payload)
         if size < 126:
             header = bytes((first, 0x80 | size))
@@ -173,7 +173,7 @@ def clock() -> Clock:
 
 @pytest.fixture(autouse=True, scope="session")
 def dated() -> Iterator[None]:
-    """Answers are dated as RFC 9110's example is, so that tests can write their bytes out."""
+    """Set the Date field of every response to RFC 9110's example, so that tests can compare whole responses."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("twisted_beastws.wire.dates.time", lambda: 784111777.9)
         yield
@@ -181,7 +181,7 @@ def dated() -> Iterator[None]:
 
 @pytest.fixture
 def connect(clock: Clock) -> Callable[..., Peer]:
-    """``connect(protocol or coroutine, **factory options)``: a connection in memory, opened unless opened=False."""
+    """``connect(protocol or coroutine, **factory options)`` makes a connection in memory, open unless opened=False."""
 
     def connect(
         protocol: Any = None, *, opened: bool = True, factory: Any = None, address: Any = None, **options: Any
@@ -204,18 +204,18 @@ def connect(clock: Clock) -> Callable[..., Peer]:
 
 @pytest.fixture(scope="session")
 def logging() -> None:
-    # Until logging begins Twisted keeps every event, and with it what the event speaks of.
+    # Until logging begins, Twisted buffers every event, which keeps the objects of the event alive.
     show = warnings.showwarning
     globalLogBeginner.beginLoggingTo([lambda event: None], discardBuffer=True, redirectStandardIO=False)
-    # pytest's: the first test that has a log would find others' warnings in it.
+    # Twisted replaced pytest's function; without it, the first test with a log would find the warnings of other tests.
     warnings.showwarning = show
-    # What is there already is no test's garbage: leaving it out makes each test's search for its own quick.
+    # Collections skip frozen objects, so each test that searches for its own garbage is quick.
     gc.freeze()
 
 
 @pytest.fixture
 def logged(logging: None) -> Iterator[Callable[..., list[Any]]]:
-    """``logged(type)``: the failures of that type logged so far, which it takes. What nobody took fails the test."""
+    """``logged(type)`` removes the logged failures of a type and returns them; events left at the end fail the test."""
     events: list[Any] = []
 
     def observe(event: Any) -> None:
@@ -231,7 +231,7 @@ def logged(logging: None) -> Iterator[Callable[..., list[Any]]]:
     globalLogPublisher.addObserver(observe)
     yield take
     gc.collect()
-    # What outlived this test is not the next one's garbage either.
+    # Objects that outlive this test are not garbage of the next one.
     gc.freeze()
     globalLogPublisher.removeObserver(observe)
     assert events == []

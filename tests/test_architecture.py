@@ -1,4 +1,4 @@
-"""The rules of the package's structure: imports run downwards, without circles, and each class name is used once.
+"""The rules of the package's structure: imports run downwards, without cycles, and each class name is used once.
 
 `docs/internals/architecture.md` describes the rooms; ``pyproject.toml`` lists them, for ``lint-imports``.
 """
@@ -23,14 +23,14 @@ PACKAGE = Path(twisted_beastws.__file__).parent
 ROOT = Path(__file__).parent.parent
 
 MAX_LINES = 400
-"""Lines of a file."""
+"""The most lines that a file may have."""
 
 MAX_CLASS_LINES = 250
-"""Lines of a class."""
+"""The most lines that a class may have."""
 
 
 def classes() -> Iterator[tuple[str, ast.ClassDef]]:
-    """All classes of the package, each with the name of its file."""
+    """Yield all classes of the package, each with the name of its file."""
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
@@ -38,7 +38,7 @@ def classes() -> Iterator[tuple[str, ast.ClassDef]]:
 
 
 def circles(imports: dict[str, set[str]]) -> list[set[str]]:
-    """The strongly connected parts of a graph that have more than one node (Kosaraju's algorithm)."""
+    """Return the strongly connected components of more than one node (Kosaraju's algorithm)."""
     order: list[str] = []
     seen: set[str] = set()
 
@@ -96,7 +96,7 @@ class TestClasses:
         assert {name: places for name, places in files.items() if len(places) > 1} == {}
 
     def test_none_is_made_at_run_time(self) -> None:
-        """A class has a place in the source: ``type()`` with three arguments, and ``__class__ =``, have none."""
+        """No code calls ``type()`` with three arguments or assigns ``__class__``: every class stands in the source."""
         found = []
         for path in PACKAGE.rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):

@@ -129,7 +129,7 @@ def test_a_wrong_argument_is_refused_in_one_line(case: str) -> None:
     call, kind, text = CASES[case]
     with pytest.raises(kind) as caught:
         result = call()
-        # Of `handshake` a host that is none comes as its failure, as a target does.
+        # `handshake()` reports an invalid host by failing its Deferred, as it does for an invalid target.
         if isinstance(result, Deferred):
             failures: list[Failure] = []
             result.addErrback(failures.append)

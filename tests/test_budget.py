@@ -1,4 +1,4 @@
-"""Tests of `twisted_beastws.budget`, and of the connections that share one."""
+"""Tests of `twisted_beastws.budget`, and of connections that share a budget."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIMITS = Limits(max_buffered=8 << 20)
 
 
 class Holders:
-    """Accounts by name, and the order in which they were shed."""
+    """Accounts by name; records the order in which the budget sheds them."""
 
     def __init__(self, budget: MemoryBudget, names: str, frees: bool = True) -> None:
         self.shed: list[str] = []
@@ -68,7 +68,7 @@ class TestMemoryBudget:
             account.count(SENT, 10)
         assert (budget.used, budget.closed) == (1600, 0)
         account.count(SENT, 11)
-        # Down to 1500: the largest, and nine others.
+        # The budget sheds the largest account and nine others, until 1500 bytes are used.
         assert (budget.used, budget.closed, holders.shed[0]) == (1500, 10, chr(159))
         logged(type(None))
 
@@ -76,7 +76,7 @@ class TestMemoryBudget:
         budget = MemoryBudget(100)
         holders = Holders(budget, "ab", frees=False)
         holders.accounts["a"].count(SENT, 101)
-        # Closed, then dropped; and counted once.
+        # `a` was closed, then dropped, but counted once.
         assert holders.shed == ["a", "a"] and budget.closed == 1
         holders.accounts["b"].count(SENT, 1)
         assert holders.shed == ["a", "a", "a", "b", "b"] and budget.closed == 2
@@ -85,7 +85,7 @@ class TestMemoryBudget:
     def test_one_that_still_holds_most_is_dropped_before_a_smaller_one_is_closed(self, logged: Any) -> None:
         budget = MemoryBudget(100)
         holders = Holders(budget, "ab")
-        # Its peer stopped in a large frame, which stays until it is dropped.
+        # Closing `a` frees only a part: its peer stopped reading in a large frame, which stays until `a` is dropped.
         sizes = iter((40, 0))
         holders.accounts["a"].shed = lambda: (holders.shed.append("a"), holders.accounts["a"].count(SENT, next(sizes)))
         holders.accounts["b"].count(SENT, 39)
@@ -122,7 +122,7 @@ class TestMemoryBudget:
 
 
 class Slow(WebSocketProtocol):
-    """Takes its time for the first message."""
+    """Never finishes the hook of the message "wait"; echoes binary messages."""
 
     reason: Any = None
 
@@ -138,7 +138,7 @@ class Slow(WebSocketProtocol):
 
 @pytest.fixture
 def pair(connect: Any, clock: Any) -> Callable[..., Any]:
-    """``pair(limit, protocol)``: a budget, and two connections of a factory that has it."""
+    """``pair(limit, protocol)`` returns a budget, and two connections of a factory with that budget."""
 
     def make(limit: int, protocol: Any = Slow) -> Any:
         budget = MemoryBudget(limit)
@@ -164,7 +164,7 @@ class TestConnections:
         assert one.protocol.state is State.OPEN and closed_for_memory(other)
         assert budget.closed == 1
         assert 350_000 <= budget.used <= 400_000
-        # The peer that reads again gets the close frame, and no part of a message.
+        # When the peer reads again, it gets the close frame, and no part of a message.
         other.reads()
         other.transport.flow()
         assert other.reads() == b"\x88\x1f\x03\xf5the server is short of memory"
@@ -217,7 +217,7 @@ class TestConnections:
         other.protocol.send(bytes(250_000))
         assert closed_for_memory(other) and one.protocol.state is State.OPEN
         assert 390_000 <= budget.used <= 720_000
-        # The rest of the message is thrown away, and the close frame behind it is found.
+        # The server discards the rest of the message, and still reads the close frame after it.
         other.sends(frame[len(frame) // 65536 * 65536 :] if parts == "one frame" else b"", other.close(1013))
         assert other.protocol.close_reason.clean
         logged(type(None))
@@ -291,7 +291,7 @@ class TestConnections:
         assert budget.used < 1000
         for _ in range(100):
             clock.advance(0)
-        # An empty text and its slot in the queue.
+        # The cost of an empty text includes its slot in the queue.
         assert budget.used == 100 * cost_of("")
 
     def test_messages_that_the_application_had_paused_count(self, pair: Any) -> None:

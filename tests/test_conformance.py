@@ -1,7 +1,7 @@
-"""The Autobahn suite's own cases, run by kosoku against the echo examples; its reports are judged here, case by case.
+"""Run the cases of the Autobahn suite against the echo examples, and judge the report of each case.
 
-kosoku runs as a process of its own: in this one it would patch the standard library for the cases' sake. The groups 9,
-12 and 13 move gigabytes: without ``--all-cases`` a few cases of each are run.
+kosoku runs the cases. It patches the standard library, so it has a process of its own. The groups 9, 12 and 13 move
+gigabytes: without ``--all-cases``, only a few of their cases run.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from twisted_beastws.wire.codec import PURE_VARIABLE
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 KOSOKU = Path(sys.executable).with_name("kosoku")
-START_PATIENCE = 20.0  # seconds until a server says that it listens
+START_PATIENCE = 20.0  # seconds until a server prints that it listens
 RUN_PATIENCE = 120.0  # seconds for the cases of a short run
 LONG_PATIENCE = 5400.0  # seconds for all of the groups 9, 12 and 13, most of them spent in zlib
 STOP_PATIENCE = 30.0  # seconds from SIGTERM, or the last case, to the end
 PARALLEL = 8  # cases at a time
-SHOWN = 10  # cases told in full where many fail
+SHOWN = 10  # failed cases to print in full
 
 GROUPS = {
     "1": 16,  # framing
@@ -44,19 +44,19 @@ GROUPS = {
     "10": 1,  # automatic fragmentation
 }
 LONG_GROUPS = {
-    "9.1": 6, "9.2": 6, "9.3": 9, "9.4": 9, "9.5": 6, "9.6": 6, "9.7": 6, "9.8": 6,  # large messages, and many
+    "9.1": 6, "9.2": 6, "9.3": 9, "9.4": 9, "9.5": 6, "9.6": 6, "9.7": 6, "9.8": 6,  # large messages, and many messages
     **{f"12.{part}": 18 for part in range(1, 6)},  # compression: five kinds of data
     **{f"13.{part}": 18 for part in range(1, 8)},  # compression: seven ways to negotiate
 }  # fmt: skip
-# One of each, 1000 messages of 256 octets (12.*.3) or 16 (13.*.1), and some in fragments (12.1.11).
+# One case of each group: 1000 messages of 256 bytes (12.*.3) or 16 (13.*.1). In 12.1.11 the messages are fragmented.
 SAMPLE = {
     **{f"{part}.{3 if part.startswith('12.') else 1}": 1 for part in LONG_GROUPS},
     "12.1.11": 1,
 }
-# Where the suite accepts no client but one that offers client_no_context_takeover.
+# In these groups a client passes only if it offers client_no_context_takeover.
 BY_ITSELF = ("13.2.", "13.5.", "13.6.")
 
-# A case that may be NON-STRICT, and why. One that stands here and is strict after all fails.
+# The cases that may be NON-STRICT, each with its reason. A listed case that turns out strict fails.
 NON_STRICT: dict[str, str] = {}
 
 Report = dict[str, Any]
@@ -64,7 +64,7 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Selection:
-    """Cases to run in one go: kosoku's patterns with the number of cases that each stands for."""
+    """Cases for one run of kosoku: patterns, each with the number of cases that it matches."""
 
     cases: dict[str, int]
     parallel: int
@@ -80,7 +80,7 @@ class Selection:
 
 SHORT = {f"{group}.*": count for group, count in GROUPS.items()}
 SAMPLED = [Selection({**SHORT, **SAMPLE}, PARALLEL, RUN_PATIENCE)]
-# One long case at a time: the suite gives each its seconds, and the peer is one process for all.
+# Run one long case at a time: each has a time limit, and all cases share one process as their peer.
 ALL = [
     Selection(SHORT, PARALLEL, RUN_PATIENCE),
     Selection({f"{group}.*": count for group, count in LONG_GROUPS.items()}, 1, LONG_PATIENCE),
@@ -89,7 +89,7 @@ ALL = [
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left: kosoku's report of each case, in their order, and all that the peer under test printed."""
+    """The results of a run: kosoku's report of each case, in order, and the output of the peer under test."""
 
     reports: list[Report]
     output: str
@@ -99,7 +99,7 @@ class Run:
 
 
 def complaint(report: Report) -> str | None:
-    """What is wrong with a case, or None."""
+    """Describe the faults of a case; None if it passed."""
     behavior, close, reason = report["behavior"], report["behaviorClose"], NON_STRICT.get(report["id"])
     faults = []
     if behavior == "NON-STRICT" and reason is None:
@@ -116,12 +116,12 @@ def complaint(report: Report) -> str | None:
 
 
 def closed_with_a_code(report: Report) -> bool:
-    """Whether the close handshake was completed with a right code; the suite itself passes a peer that just leaves."""
+    """Check for a complete closing handshake with an accepted code; the suite also passes a peer that disconnects."""
     return bool(report["wasClean"] and report["remoteCloseCode"] in report["expectedClose"]["closeCode"])
 
 
 def facts(report: Report) -> str:
-    """A case in words and frames, readable without the suite at hand."""
+    """Describe a case in words and frames, readable without the suite."""
     close = (report["remoteCloseCode"], report["remoteCloseReason"])
     lines = {
         "sends": plain(report["description"]),
@@ -140,7 +140,7 @@ def plain(html: str) -> str:
 
 
 def frame(row: list[Any]) -> str:
-    """A frame of kosoku's log: the way, opcode (`+` where more is to follow), reserved bits, size and payload."""
+    """Format a frame of kosoku's log: direction, opcode (`+` if not final), reserved bits, size and payload."""
     kind, (size, payload), opcode, final, reserved = row[:5]
     way = "to" if kind == "TF" else "from"
     return f"    {way} peer: {opcode:#x}{'' if final else '+'} {reserved} {size} {payload!r}"
@@ -150,7 +150,7 @@ def frame(row: list[Any]) -> str:
 
 
 def server_role(selection: Selection, directory: Path, environment: dict[str, str]) -> Run:
-    """kosoku as the client of the echo example."""
+    """Run kosoku as the client of the echo example."""
     echo = [sys.executable, str(EXAMPLES / "echo.py"), "--listen", "tcp:0:interface=127.0.0.1"]
     with listening(echo, directory / "echo.log", r"^listening on .*\bport=(\d+)", environment) as (_, port):
         options = ["--parallelism", str(selection.parallel), "--outdir", str(directory)]
@@ -160,7 +160,7 @@ def server_role(selection: Selection, directory: Path, environment: dict[str, st
 
 
 def client_role(selection: Selection, directory: Path, environment: dict[str, str]) -> Run:
-    """kosoku as the server of the echo client example."""
+    """Run kosoku as the server of the echo client example."""
     parts = {
         "together": selection.only(lambda case: not case.startswith(BY_ITSELF)),
         "by itself": selection.only(lambda case: case.startswith(BY_ITSELF)),
@@ -183,7 +183,7 @@ def run_client(selection: Selection, directory: Path, environment: dict[str, str
             [sys.executable, str(EXAMPLES / "echo_client.py"), *url, *options],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=selection.patience, env=environment,
         )  # fmt: skip
-        # Told to stop, it ends with 0 as well.
+        # The exit status alone does not show success: it is also 0 after a signal to stop.
         assert client.returncode == 0 and "echoed in" in client.stdout, client.stdout
         kosoku.wait(STOP_PATIENCE)
     return Run(reports_in(directory, log.read_text()), client.stdout)
@@ -200,7 +200,7 @@ def reports_in(directory: Path, output: str) -> list[Report]:
 def listening(
     command: list[str], log: Path, listens: str, environment: dict[str, str]
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A server in a process of its own, which prints to ``log``; yields it, and the port that it was given."""
+    """Run a server in a process that prints to ``log``; yield the process and the port on which it listens."""
     with log.open("wb") as output:
         server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     try:
@@ -226,10 +226,10 @@ def port_of(server: subprocess.Popen[bytes], log: Path, listens: str) -> int:
 
 @pytest.fixture(params=["compiled", "pure"])
 def environment(request: pytest.FixtureRequest) -> dict[str, str]:
-    """The environment in which the peer under test uses that codec."""
+    """Return environment variables that select the codec of the peer under test."""
     if request.param == "compiled" and find_spec("twisted_beastws.wire._reader") is None:
         pytest.skip("THE COMPILED CODEC IS NOT TESTED: apt-get install gcc libc6-dev python3-dev, repeat pip install")
-    # What these tests import is what the examples do.
+    # The examples must import the same packages as these tests.
     path = os.pathsep.join(filter(None, sys.path))
     return {**os.environ, "PYTHONPATH": path, PURE_VARIABLE: str(int(request.param == "pure"))}
 
@@ -258,5 +258,5 @@ def judge(run: Run, selection: Selection) -> None:
 
 
 def pattern_of(case: str, selection: Selection) -> str:
-    """The pattern that asked for a case."""
+    """Return the pattern of the selection that matches a case."""
     return case if case in selection.cases else next(p for p in selection.cases if case.startswith(p.rstrip("*")))

@@ -49,7 +49,7 @@ def test_signals():
 
 @pytest.fixture
 def run_pytest(tmp_path: Path):
-    """Runs pytest under this suite's conftest on a file of the given source; gives its exit status and its output."""
+    """Run pytest with this suite's conftest on a file of the given source; return the exit status and the output."""
 
     def run(source: str, ci: str | None, *options: str, by: tuple[str, ...] = ()) -> tuple[int, str]:
         shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)

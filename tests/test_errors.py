@@ -1,4 +1,4 @@
-"""The errors, and that the documentation lists each with its status or close code."""
+"""Tests of `twisted_beastws.errors`; the documentation must list each error with its status or close code."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ ENDS = [
 
 
 class TestConnectionClosed:
-    """Code that traps Twisted's family catches it, too."""
+    """Code that catches Twisted's connection errors also catches this one."""
 
     @pytest.mark.parametrize(("reason", "kind"), ENDS)
     def test_it_is_of_twisteds_family(self, reason: CloseReason, kind: type[Exception]) -> None:

@@ -1,4 +1,4 @@
-"""Tests of the budget that a connection has in each turn of the reactor, as `WebSocketProtocol` keeps it."""
+"""Tests of the work that a `WebSocketProtocol` may do in one turn of the reactor."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def texts(peer: Any, count: int) -> bytes:
 
 
 def turn(clock: Clock) -> None:
-    """One turn of the reactor: the calls that are due when it begins."""
+    """Run one turn of the reactor: only the calls that are due when it begins."""
     due = [call for call in clock.getDelayedCalls() if call.getTime() <= clock.seconds()]
     for call in due:
         clock.calls.remove(call)
@@ -94,7 +94,7 @@ class TestTurns:
             turn(first.clock)
 
     def test_a_connection_that_is_lost_meanwhile_hears_all_that_came(self, connect, protocol):
-        """TLS may deliver data and the end in one turn."""
+        """TLS may deliver data and the loss of the connection in one turn."""
         peer = connect(protocol, limits=THREE)
         peer.protocol.dataReceived(texts(peer, 8))
         peer.leaves()
@@ -128,7 +128,7 @@ class TestTurns:
         peer.protocol.dataReceived(texts(peer, 30) + peer.close(4000))
         peer.protocol.close(4000)
         assert peer.protocol.state is State.CLOSING
-        # What comes behind waits in the peer's system, not here.
+        # Reading is paused, so later data stays in the peer's system and takes no memory here.
         assert peer.transport.producerState == "paused"
         while inside(peer.protocol).reading.paused:
             turn(peer.clock)
@@ -164,11 +164,11 @@ class TestTurns:
 
 
 class TestDeadlines:
-    """A peer that floods is paused most of the time: that is its own doing, and stops no deadline."""
+    """A flooding peer causes its own pauses of reading, so its deadlines continue during these pauses."""
 
     @staticmethod
     def flood(peer: Any, frame: bytes, seconds: int) -> None:
-        """Feed more than the budget in each second, and give it few turns: most of the time reading is paused."""
+        """Feed more than the budget each second, with so few turns that reading is paused most of the time."""
         for _ in range(seconds):
             peer.protocol.dataReceived(frame * 6)
             turn(peer.clock)
@@ -246,7 +246,7 @@ class TestHooks:
         assert peer.protocol.close_reason.clean is (end == "close")
 
     def test_a_transport_may_be_lost_at_once_within_a_slow_hook(self, connect):
-        """SSH channels end in the call that closes them. A hook that spent half of the budget asks for no turn then."""
+        """An SSH channel is lost inside the call that closes it. The lost connection must not schedule another turn."""
 
         def does(text: str) -> None:
             peer.clock.advance(0.0015)
@@ -281,7 +281,7 @@ class TestHooks:
 
 class TestReceive:
     def test_a_coroutine_that_never_waits_returns_to_the_reactor(self, connect):
-        """Each ``await`` of a message that is there already goes on at once."""
+        """``await`` returns a pending message at once, so a handler could run without end."""
         heard = []
 
         async def handler(ws: WebSocketProtocol) -> None:
@@ -303,7 +303,7 @@ class TestReceive:
 
         async def handler(ws: WebSocketProtocol) -> None:
             async for message in ws:
-                # A clock that its work moves on, without the calls that are due.
+                # Work takes time: move the clock without running the calls that are due.
                 clock.rightNow += 0.001
                 heard.append(message)
 
@@ -342,7 +342,7 @@ class TestRequests:
         assert peer.reads().count(b"HTTP/1.1 200 ") == 45
 
     def test_that_each_come_alone_share_the_budget(self, pages):
-        """TLS delivers its records one by one, those of a turn too."""
+        """TLS delivers each record in its own call, and so several in one turn."""
         peer, asked = pages
         for number in range(25):
             peer.protocol.dataReceived(self.REQUEST % number)

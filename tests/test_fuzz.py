@@ -1,4 +1,4 @@
-"""The targets of ``fuzz/`` still run: each replays a few octets of its own."""
+"""Check that each target of ``fuzz/`` still runs, on random bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FUZZ = Path(__file__).parents[1] / "fuzz"
 @pytest.mark.parametrize("target", ["session.py", "handshake.py"])
 def test_targets_run(target: str, tmp_path: Path) -> None:
     if target == "session.py":
-        # It compares both codecs.
+        # This target compares both codecs, so it needs the compiled one.
         compiled_codec()
     octets = random.Random(target)
     for number in range(200):

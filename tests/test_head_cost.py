@@ -48,7 +48,7 @@ def head(**fields: str) -> bytes:
 
 
 def cost(data: bytes, proxies: TrustedProxies = BY_FORWARDED_FOR) -> float:
-    """The CPU seconds that a server spends on a request, at best."""
+    """Return the CPU seconds that a server spends on a request, the least of five measurements."""
     server = WebSocketServerFactory(WebSocketProtocol, clock=Clock(), subprotocols=["chat", "x"], deflate=Deflate())
     server.client_of = proxies.client_of
     best = 1e9
@@ -72,7 +72,7 @@ def cost(data: bytes, proxies: TrustedProxies = BY_FORWARDED_FOR) -> float:
     ],
 )  # fmt: skip
 def test_a_field_of_16_kib_costs_at_most_30_handshakes(name: str) -> None:
-    """Without limits, 16 KiB of extensions cost 100 handshakes, and forwarded addresses 160."""
+    """Without limits, 16 KiB of extensions cost as much CPU as 100 handshakes, and forwarded addresses 160."""
     protocol = BY_FORWARDED if name == "Forwarded" else BY_FORWARDED_FOR
     plain = cost(head())
     for unit in UNITS:

@@ -1,4 +1,4 @@
-"""Tests of `twisted_beastws.hook_names`, and of the hooks that it guards."""
+"""Tests of `twisted_beastws.hook_names`, of the values that hooks return, and of unconsumed messages."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TestWarning:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             type("Chat", (WebSocketProtocol,), {name: lambda self, *_: None for name in names})
-            # Data is no method.
+            # An attribute that is not callable cannot be a misspelled hook.
             type("Chat", (WebSocketProtocol,), {"onMessage": 5})
 
     def test_it_names_the_line_of_the_class(self) -> None:
@@ -143,7 +143,7 @@ class TestUnconsumedMessages:
         peer = connect(handler)
         peer.sends(*(peer.text(letter) for letter in "abc"))
         peer.leaves()
-        # It may take them yet.
+        # The handler still runs and may receive them.
         assert told == []
         wait.callback(None)
         assert len(told) == 1 and "ended with 2 messages that handler did not take" in told[0]

@@ -1,4 +1,4 @@
-"""What ``import twisted_beastws`` gives, and what it leaves for later."""
+"""Tests of ``import twisted_beastws``: its public names, and the modules that it does not load."""
 
 from __future__ import annotations
 

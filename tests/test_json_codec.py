@@ -1,4 +1,4 @@
-"""`JSON`: typed messages, converters, and bad messages."""
+"""Tests of `JSON`: typed messages, converters, and bad messages."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Model(pydantic.BaseModel):
 
 @pytest.fixture(params=["msgspec", "orjson", "json"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each of the modules that encode, as if the better ones were not installed."""
+    """Select a JSON module by hiding the modules that the codec prefers to it."""
     missing = {"msgspec": (), "orjson": ("msgspec",), "json": ("msgspec", "orjson")}[request.param]
     from importlib.util import find_spec
 
@@ -221,6 +221,6 @@ class TestProtocol:
         peer.expect(Frame.text("own a"))
 
     def test_the_package_imports_no_codec_module_by_itself(self) -> None:
-        # Installed, they are used; the package needs none.
+        # The codec works with any of these modules, or with none of them.
         assert "pydantic" in sys.modules
         assert JSON().decode("1") == 1

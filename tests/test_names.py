@@ -1,4 +1,4 @@
-"""The names of a protocol: which are the library's, and that all others are the user's."""
+"""Tests of a protocol's names: the library has a fixed set, and all other names belong to the user."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BASE = set(vars(WebSocketProtocol)) | set(dir(Protocol))
 INTERNAL = {
     name for kind in (Connection, Delivery, Liveness, ServerHandshake, Outgoing, Session) for name in dir(kind)
 } | {f"_{name}" for name in dir(Connection)}
-"""What the parts of a connection call their own attributes: the names that once were the protocol's are among them."""
+"""Attribute names of a connection's internal parts; some of them were once attributes of the protocol."""
 
 ONCE_BROKEN = (
     *("turns", "timed_out", "_session", "_state", "_closing", "_clock", "_ended", "upgraded", "may_ping", "admit"),
@@ -65,7 +65,7 @@ OURS = sorted(
 
 
 class Hostile:
-    """Breaks whoever uses it: it cannot be called, compared, iterated or asked whether it is true."""
+    """An object that raises on any use: a call, a comparison, an iteration, a truth test, an attribute."""
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"the library used an attribute of the application: {name}")
@@ -136,7 +136,7 @@ class TestNamesOfTheApplication:
 
     def test_one_attribute_is_private(self) -> None:
         own = {name for name in vars(WebSocketProtocol) if name.startswith("_") and not name.startswith("__")}
-        # zope.interface and abc keep their own there.
+        # abc stores this attribute in the class.
         assert own <= {"_abc_impl"}
         instance = WebSocketProtocol()
         assert list(vars(instance)) == ["_websocket_connection"]
@@ -183,7 +183,7 @@ class TestHooksOfAnInstance:
         peer = scripted_client(WebSocketServerFactory(build))
         peer.send(Frame.text("a"), Frame.binary(b"b"))
         assert heard == ["a"]
-        # There is no hook for binary messages.
+        # The protocol has no hook for binary messages.
         peer.expect(Frame.close(1003))
         with pytest.raises(Exception, match="overrides a message hook"):
             peer.protocol.receive()

@@ -1,4 +1,4 @@
-"""Options that cannot be are refused where they are made."""
+"""Invalid options are refused by their constructors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_none_is_for_what_may_be_without_end(kind: Any, name: str) -> None:
 
 
 class TestWholeNumbers:
-    """The compiled codec and the head's parser take nothing else, and would fail with each client."""
+    """The compiled codec and the HTTP parser take only whole numbers: a fraction would fail every connection."""
 
     @pytest.mark.parametrize("name", ["max_message_size", "max_head_size", "max_messages_per_turn", "fragment_size"])
     def test_a_whole_number_may_be_given_as_float(self, name: str) -> None:
@@ -70,7 +70,7 @@ class TestWholeNumbers:
 
 
 class TestPings:
-    """A peer that has nothing to say is pinged before it is judged silent."""
+    """A silent peer gets a ping before the idle timeout closes its connection."""
 
     @pytest.mark.parametrize("interval", [9.9, None])
     def test_a_shorter_interval_or_none_is_taken(self, interval: float | None) -> None:
@@ -107,7 +107,7 @@ def test_the_words() -> None:
 
 
 class TestTogether:
-    """Every message that is received can be sent back."""
+    """A connection can send back every message that it receives."""
 
     @pytest.mark.parametrize("size", [1, 1 << 20, (1 << 20) + 1, 16 << 20, 1 << 30])
     def test_the_other_limits_follow_the_message_size(self, size: int) -> None:
@@ -115,7 +115,7 @@ class TestTogether:
         assert limits.max_buffered == max(4 << 20, 4 * size)
         assert limits.max_fragments == max(4096, -(-size // 256))
         assert limits.max_queued_size == max(1 << 20, size)
-        # The suite of Autobahn sends 4 MiB in frames of 64 bytes.
+        # The Autobahn suite sends 4 MiB in frames of 64 bytes.
         assert size < 16 << 20 or limits.max_fragments >= (4 << 20) // 64
 
     def test_they_follow_a_changed_message_size(self) -> None:

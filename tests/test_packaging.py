@@ -1,4 +1,4 @@
-"""Installation from a wheel, from an sdist and in place, and the plug-in that twistd finds."""
+"""Tests of the installation from a wheel, from an sdist and in place, and of the twistd plug-in."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def is_ours(name: str) -> bool:
 
 
 class Environment:
-    """A virtual environment with links to all packages of the running one except ours: it needs no network."""
+    """A virtual environment that links to all packages of the running one except ours, so it needs no network."""
 
     def __init__(self, kind: str, home: Path) -> None:
         self.kind = kind
@@ -73,7 +73,7 @@ class Environment:
         self.twistd.write_text("from twisted.scripts.twistd import run\nrun()\n")
 
     def link_twisted(self, package: Path) -> None:
-        # The running environment may have its own copy of our plug-in among Twisted's.
+        # The running environment may have its own copy of our plug-in in twisted/plugins.
         link_entries(package, self.site / "twisted", {"plugins", "__pycache__"}.__contains__)
         link_entries(package / "plugins", self.site / "twisted" / "plugins", OURS.__contains__)
 
@@ -86,7 +86,7 @@ class Environment:
 
 
 def copied(checkout: Path, target: Path) -> Path:
-    """Copy a checkout for a build: a build writes files, and uses files of an earlier build."""
+    """Copy a checkout for a build, because a build writes files there and reuses those of an earlier build."""
     return Path(shutil.copytree(checkout, target, ignore=NOT_SOURCE))
 
 
@@ -114,7 +114,7 @@ def sdist(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["wheel", "sdist", "editable"])
 def installed(request: pytest.FixtureRequest, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """Installed from a wheel, from an sdist without a C compiler, and as the README does, from a clone in place."""
+    """Install from a wheel, from an sdist without a C compiler, or in place from a clone, as the README does."""
     environment = Environment(request.param, tmp_path_factory.mktemp(request.param) / "venv")
     if request.param == "editable":
         environment.clone = copied(source, tmp_path_factory.mktemp("clone") / "checkout")
@@ -155,7 +155,7 @@ def test_a_pure_wheel_fits_every_platform(source: Path, tmp_path: Path) -> None:
 
 
 def test_the_extension_does_not_claim_to_be_safe_without_the_gil() -> None:
-    """No test runs it under threads without the GIL, so Python turns the GIL on when it imports the extensions."""
+    """No test runs the extensions in threads without the GIL, so Python must turn the GIL on when it imports them."""
     wire = CHECKOUT / "twisted_beastws" / "wire"
     for source in ("_speedups.pyx", "reader.py", "writer.py", "turns.py"):
         assert "freethreading_compatible" not in (wire / source).read_text()

@@ -1,4 +1,4 @@
-"""Tests of `twisted_beastws.protocol`: an open connection, and its end."""
+"""Tests of `twisted_beastws.protocol`: an open connection, and how it ends."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 
 def text(content: str) -> bytes:
-    """A short text frame of the server's."""
+    """Return a short text frame as the server sends it."""
     encoded = content.encode()
     assert len(encoded) < 126
     return b"\x81" + bytes((len(encoded),)) + encoded
@@ -57,19 +57,19 @@ PING = b"\x89\x00"
 
 
 class Outcome(list[Any]):
-    """What a Deferred fired with; a failure as its exception."""
+    """The result of a Deferred in a list; a failure becomes its exception."""
 
     def __init__(self, deferred: Deferred[Any]) -> None:
         deferred.addCallbacks(self.append, lambda failure: self.append(failure.value))
 
     @property
     def types(self) -> list[type]:
-        # The two kinds of this error are of one public class.
+        # ConnectionClosed has two private subclasses; tests compare the public class.
         return [ConnectionClosed if isinstance(one, ConnectionClosed) else type(one) for one in self]
 
 
 class Noting(WebSocketProtocol):
-    """Notes what its hooks are called with, and lets the test say what they do."""
+    """Records the calls of its hooks; the test sets in ``does`` what they do."""
 
     does: dict[str, Any]
 
@@ -207,7 +207,7 @@ class TestHooks:
 
 
 class TestOneWrite:
-    """What a chunk's hooks send leaves as one."""
+    """The server combines the messages that the hooks of one chunk send."""
 
     def test_a_thousand_echoes(self, connect):
         peer = connect(Echo)
@@ -232,7 +232,7 @@ class TestOneWrite:
         assert peer.transport.writes[1] == text("a") * 10
 
     def test_a_small_buffer_is_no_harm(self, connect):
-        """Octets that are gathered are as many writes as the limit allows, not one that it forbids."""
+        """Combined messages leave in several writes where a single one would exceed ``max_buffered``."""
         peer = connect(Echo, limits=Limits(max_message_size=1000, max_buffered=1000, high_water=1000, low_water=100))
         peer.sends(peer.text("x" * 100) * 50)
         assert peer.reads() == text("x" * 100) * 50
@@ -240,7 +240,7 @@ class TestOneWrite:
 
 
 class Later:
-    """Hooks that take their time, and what ends it."""
+    """A hook that returns a Deferred or a coroutine; ``done()`` ends the oldest call."""
 
     def __init__(self, how: str) -> None:
         self.how = how
@@ -452,7 +452,7 @@ class TestLossInsideAHook:
 
         peer.protocol.does["text"] = lose
         later.done()
-        # The messages came before the loss, so their hooks are called, and `closed` is the last one.
+        # The messages came before the loss, so their hooks run, and `closed` runs last.
         assert len(logged(ZeroDivisionError)) == 2 * fails
         assert peer.protocol.names() == ["opened", "text", "text", "text", "closed"]
 
@@ -490,7 +490,7 @@ class TestFaults:
     def test_of_the_peer_are_told_to_the_log(self, connect, monkeypatch):
         told: list[str] = []
         log = Logger("connection", observer=lambda event: told.append(formatEvent(event)))
-        # A protocol's own `log` is the application's.
+        # The `log` of a protocol belongs to the application; the library logs with its own.
         monkeypatch.setattr("twisted_beastws.connection.ending.log", log)
         peer = connect(limits=Limits(max_message_size=5))
         peer.sends(peer.text("longer"))
@@ -502,7 +502,7 @@ class TestFaults:
 
     @pytest.mark.parametrize("hook", [*HOOKS, "fragment"])
     def test_a_generator_is_one(self, connect, logged, hook):
-        """``inlineCallbacks`` was forgotten: none of it would run, and nobody would be told."""
+        """Without ``inlineCallbacks``, the body of a generator would never run, and the log would not show it."""
 
         def fault(*_: object) -> Any:
             yield
@@ -937,7 +937,7 @@ LIMITS = {"max_message_size": 1000, "max_buffered": 1000, "high_water": 500, "lo
 
 
 def stall(peer: Any) -> None:
-    """The transport takes one more frame, and wants no others."""
+    """Stall the transport, which takes one more frame and then pauses the server."""
     peer.transport.stall()
     peer.protocol.send("-")
     assert peer.reads() == text("-")
@@ -956,7 +956,7 @@ class TestSlowReader:
             peer.transport.flow()
             assert len(peer.reads()) == size
             return
-        # What waited is forgotten: the close frame is what a slow reader needs to read.
+        # The server discards pending messages, so that a slow reader has only the close frame to read.
         assert peer.protocol.state is State.CLOSING
         assert peer.protocol.close_reason.sent == Close(1013, "too slow a reader")
         with pytest.raises(ConnectionClosed):
@@ -1104,7 +1104,7 @@ class TestOfAnotherKind:
 
 
 class TestKeptSend:
-    """What an application keeps of a connection is the same at its end as it was."""
+    """An application may store ``send``: the stored method stays equal to the connection's ``send``."""
 
     def test_is_found_again(self, connect):
         room: list[Any] = []
@@ -1147,7 +1147,7 @@ def test_a_long_text_does_not_keep_its_octets(connect):
 
 class TestPing:
     def test_nobody_need_ask_what_became_of_it(self, connect):
-        """The ``logged`` fixture would have an unhandled error."""
+        """The caller may ignore the Deferred: the ``logged`` fixture would find an unhandled error."""
         peer = connect()
         for _ in range(3):
             peer.protocol.ping()
@@ -1248,7 +1248,7 @@ class TestClose:
 
     @pytest.mark.parametrize("answers_at", [None, 9.0])
     def test_is_bounded_to_the_end_of_tcp(self, connect, clock, answers_at):
-        """The time runs from the close frame; the peer's answer does not give it more."""
+        """The timeout runs from our close frame; the peer's close frame does not extend it."""
         peer = connect(Noting, timeouts=Timeouts(close=10.0))
         closed = Outcome(peer.protocol.close())
         clock.advance(9.0)
@@ -1380,7 +1380,7 @@ class TestClose:
 
     @pytest.mark.parametrize("way", [lambda ws: ws.abort(), lambda ws: ws.transport.abortConnection()])
     def test_abort_in_a_hook(self, connect, way):
-        """What came in the same chunk, from whom it was to be kept, is not delivered; nothing more leaves."""
+        """After an abort, the hooks get no more messages of the chunk, and the server sends nothing more."""
 
         class Suspicious(Noting):
             def text_received(self, text: str) -> None:
@@ -1593,7 +1593,7 @@ ENDS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.fixture
 def failures_as_they_are(monkeypatch):
-    """pytest-twisted takes `Failure.cleanFailure` away, which lets go of what a traceback's frames know."""
+    """Restore `Failure.cleanFailure`, which pytest-twisted disables: it releases the frames of a traceback."""
     spec = find_spec("twisted.python.failure")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -1602,7 +1602,7 @@ def failures_as_they_are(monkeypatch):
 
 @pytest.mark.usefixtures("failures_as_they_are")
 class TestEnds:
-    """Of each way out nothing is left: no timer, no object, no entry in the factory."""
+    """However a connection ends, no timer, no object and no entry in the factory is left."""
 
     @pytest.mark.parametrize("end", ENDS)
     def test_nothing_is_left(self, connect, clock, logged, end):
@@ -1653,7 +1653,7 @@ class TestEnds:
     @pytest.mark.parametrize("end", ["closed", "lost"])
     @pytest.mark.parametrize("waits", ["async for", "async for twice", "receive", "drain", "ping", "close"])
     def test_nothing_is_left_of_a_coroutine_that_the_end_finds_waiting(self, connect, clock, waits, end):
-        """In Python 3.12 a traceback keeps its callers' frames, and so made a cycle until the collector ran."""
+        """In Python 3.12 a traceback keeps its callers' frames, which once made a reference cycle."""
         met = []
 
         async def handler(ws: WebSocketProtocol) -> None:
@@ -1713,7 +1713,7 @@ class TestEnds:
 
 
 class TestTransport:
-    """What an application may do with the transport of its connection."""
+    """The transport of a connection, as the application uses it."""
 
     @pytest.mark.parametrize("write", ["write", "writeSequence"])
     def test_raw_bytes_are_refused_in_a_websocket(self, connect, write):

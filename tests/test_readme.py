@@ -1,4 +1,4 @@
-"""The programs and commands of the README run, and it says the same as the rest of the project."""
+"""The programs and commands of the README run, and the README agrees with the rest of the project."""
 
 from __future__ import annotations
 

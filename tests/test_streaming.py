@@ -1,4 +1,4 @@
-"""Messages streamed out and in, and long ones in fragments."""
+"""Tests of streamed messages, both sent and received, and of long messages sent in fragments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 
 def frames(wire: bytes) -> list[tuple[int, bytes]]:
-    """The server's frames: first octet and payload."""
+    """Split the server's output into frames: the first byte and the payload of each."""
     found = []
     while wire:
         size, at = wire[1], 2
