@@ -1,4 +1,4 @@
-"""asyncio Tasks that await our Deferreds, and handlers and hooks that await asyncio objects."""
+"""asyncio Tasks that await the library's Deferreds, and handlers and hooks that await asyncio objects."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from twisted_beastws import ConnectionClosed, Hub, Response, State, WebSocketPro
 from twisted_beastws.connection.awaiting import AwaitableDeferred, awaitable
 from twisted_beastws.testing import connected_pair
 
-# As in a program whose reactor it is: the library looks for asyncio's loop in no other program.
+# The library looks for asyncio's loop only in a program that has imported this reactor.
 import_module("twisted.internet.asyncioreactor")
 
 PACKAGE = Path(twisted_beastws.__file__).parent
 
 NEW = sys.version_info >= (3, 11)
-"""asyncio.timeout and asyncio.TaskGroup are there."""
+"""asyncio has ``timeout`` and ``TaskGroup``."""
 
 
 def on_asyncio(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run the test on a loop of its own, in a thread: with ``--uvloop`` the suite's reactor runs a loop in this one."""
+    """Run the test on a new loop in another thread: with ``--uvloop``, the reactor runs a loop in the main thread."""
 
     @wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -54,7 +54,7 @@ async def waits_for(deferred: Any) -> Any:
 
 
 def task_for(deferred: Any) -> asyncio.Task[Any]:
-    """A Task that waits for the Deferred, once it has begun."""
+    """Return a Task that awaits the Deferred once the Task has started."""
     return asyncio.create_task(waits_for(deferred))
 
 
@@ -280,7 +280,7 @@ class TestCancellingATask:
         pair.client.send("a")
         pair.client.send("b")
         pair.flush()
-        # The Deferred has fired, and the Task has not run since.
+        # The Deferred has fired, but the Task has not run since.
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -401,7 +401,7 @@ KINDS = ["bare yield", "timer", "future", "task", "wait_for", "deferred"]
 
 
 async def until(pair: Any, condition: Callable[[], object]) -> None:
-    """Let the loop turn and the bytes travel until the condition holds."""
+    """Run the loop and deliver bytes until the condition holds."""
     for _ in range(2000):
         if condition():
             return
@@ -443,7 +443,7 @@ class TestHandlersAwaitAsyncio:
         pair.client.send("a")
         pair.client.send("b")
         pair.flush()
-        # No iteration of the loop is needed.
+        # The answers need no iteration of the loop.
         heard: list[Any] = []
         pair.client.receive().addCallback(heard.append)
         pair.client.receive().addCallback(heard.append)

@@ -36,7 +36,7 @@ MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\nX: y\r\n\r\ngone"
 
 
 class Noting(WebSocketProtocol):
-    """Notes what happens to it."""
+    """A protocol that records its events."""
 
     def __init__(self) -> None:
         self.heard: list[Any] = []
@@ -52,7 +52,7 @@ class Noting(WebSocketProtocol):
 
 
 class Outcome(list[Any]):
-    """What a Deferred fired with; a failure as its exception."""
+    """The result of a Deferred, or the exception of its failure."""
 
     def __init__(self, deferred: Deferred[Any]) -> None:
         deferred.addCallbacks(self.append, lambda failure: self.append(failure.value))
@@ -73,7 +73,7 @@ def key(monkeypatch):
 
 @pytest.fixture
 def dial(connect, clock, key):
-    """``dial(protocol, **settings)``: a client whose server the test is; nothing is asked yet."""
+    """``dial(protocol, **settings)``: a client that has sent nothing yet. The test acts as its server."""
 
     def dial(protocol: Any = Noting, **settings: Any) -> Any:
         settings = Settings(clock=clock, **settings)
@@ -85,7 +85,7 @@ def dial(connect, clock, key):
 
 @pytest.fixture
 def ask(dial):
-    """``ask(**settings)``: a client that has sent its request, and what comes of that."""
+    """``ask(**settings)``: a client that has sent its request, and the outcome of its handshake."""
 
     def ask(**settings: Any) -> Any:
         peer = dial(**settings)
@@ -119,7 +119,7 @@ class TestAccepted:
 
     @pytest.mark.parametrize("size", [1, 7, 1 << 16])
     def test_messages_that_were_there_before_the_handshake_come_after_the_deferred(self, dial, size, clock):
-        """As with a server in memory, which answers while the request is written."""
+        """A server in memory answers while the client still writes the request."""
         peer = dial()
         peer.sends(*chunks(SWITCHING + TAIL, size))
         opening = peer.protocol.handshake("localhost:1984", "/chat")
@@ -251,7 +251,7 @@ class TestNoAnswer:
 
 
 class TestInterim:
-    """RFC 9110 §15.2: a client puts up with answers that are not final, expected or not."""
+    """RFC 9110 §15.2: a client accepts interim responses, even ones that it did not expect."""
 
     @pytest.mark.parametrize("size", [1, 1 << 16])
     def test_goes_by(self, ask, size):
@@ -279,7 +279,7 @@ def chunked(body: bytes, size: int = 1000) -> bytes:
 
 
 def declining(body: bytes, how: str) -> bytes:
-    """A 401 with ``body``, its end told in one of HTTP's ways."""
+    """Return a 401 response with ``body``; ``how`` names the way that HTTP marks the body's end."""
     head = b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\n"
     if how == "length":
         return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
@@ -445,7 +445,7 @@ HOWS = ["plain", "fired", "Deferred", "coroutine"]
 
 
 class Adding:
-    """A decorator that adds a field, at once or when it is told to."""
+    """A decorator that adds a field, either at once or when the test calls `come`."""
 
     def __init__(self, how: str = "plain") -> None:
         self.how = how
@@ -642,12 +642,12 @@ class TestSubprotocols:
         assert type(outcome[0]) is errors.BadSubprotocol
 
 
-# RFC 7692 §7.2.3.2: "Hello" twice with one window.
+# RFC 7692 §7.2.3.2: "Hello" twice, with context takeover.
 HELLO, HELLO_AGAIN = b"\xf2\x48\xcd\xc9\xc9\x07\x00", b"\xf2\x00\x11\x00\x00"
 
 
 class TestDeflate:
-    """What is offered and answered is `tests.wire.test_deflate`'s; here it is that it comes about."""
+    """`tests.wire.test_deflate` covers the negotiation; these tests cover connections that use the result."""
 
     def asking(self, dial: Any, offer: bytes = b"permessage-deflate; client_max_window_bits", **options: Any) -> Any:
         peer = dial(deflate=Deflate(**options))
@@ -715,7 +715,7 @@ class TestDeflate:
 
 
 def ends(peer: Any, clock: Any, how: str, opening: Deferred[Any]) -> None:
-    """Let a handshake end in one of the ways it can end in without an answer."""
+    """End a handshake without a response, in the way that ``how`` names."""
     if how == "half":
         peer.protocol.readConnectionLost()
         assert peer.transport.disconnecting

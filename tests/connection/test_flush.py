@@ -1,4 +1,4 @@
-"""Tests of `WebSocketProtocol.flush`, which waits until the data sent before it has left."""
+"""Tests of `WebSocketProtocol.flush`, which waits until all data sent before the call has left."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TestFlush:
         for _ in range(200):
             if flushed:
                 break
-            # The sender is never done: the buffer does not run empty.
+            # The sender keeps sending, so the write buffer never becomes empty.
             pair.server.send(BIG[:65_536])
             pair.server_transport.step()
             pair.client.receive()

@@ -11,7 +11,7 @@ from twisted_beastws.options import Limits
 
 
 class Log(list[str]):
-    """What an inbox asked for."""
+    """Records the calls of an inbox to pause and resume reading."""
 
     def pause(self) -> None:
         self.append("pause")
@@ -45,7 +45,7 @@ def test_pauses_at_so_many_messages(count, asked):
 @pytest.mark.parametrize(("size", "asked"), [(999, []), (1000, ["pause"]), (1001, ["pause"])])
 @pytest.mark.parametrize("kind", [str, bytes])
 def test_pauses_at_so_many_bytes_of_memory(kind, size, asked):
-    """Each message counts its object and its place in the queue, besides its content."""
+    """The size of a message includes its Python object and its place in the queue."""
     inbox, log = make(max_queued_size=1000)
     empty = cost_of(kind())
     content = "x" if kind is str else b"x"
@@ -59,7 +59,7 @@ def test_pauses_at_so_many_bytes_of_memory(kind, size, asked):
     ("character", "width"), [("x", 1), ("\xe9", 1), ("\N{EURO SIGN}", 2), ("\N{GRINNING FACE}", 4)]
 )
 def test_a_text_counts_what_its_characters_take_in_memory(character, width):
-    """One emoji makes each character of a text take four bytes."""
+    """If a text contains one emoji, Python stores each of its characters in four bytes."""
     inbox, log = make(max_queued_size=1 << 20)
     inbox.put("x" * 100_000 + character)
     assert 100_000 * width < inbox.size < 100_000 * width + 300
@@ -133,7 +133,7 @@ def test_detached_asks_nobody():
 
 @given(st.lists(st.one_of(st.binary(max_size=50), st.text(max_size=20), st.none()), max_size=200))
 def test_is_a_queue_that_pauses_and_resumes_in_turn(steps):
-    """None takes; anything else is put."""
+    """None takes a message out of the inbox; any other step puts one in."""
     inbox, log = make(max_queued=8, max_queued_size=200)
     model: list[str | bytes] = []
     for step in steps:

@@ -1,4 +1,4 @@
-"""Small writes to TLS, joined."""
+"""Tests of `twisted_beastws.connection.joined_writes`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted_beastws.connection.write_buffer import Outgoing
 
 
 class Below(list[bytes]):
-    """A transport that keeps each write, as Twisted's TLS does until the turn ends."""
+    """A transport that keeps each write apart, as Twisted's TLS does until the reactor turn ends."""
 
     def write(self, data: bytes) -> None:
         self.append(bytes(data))
@@ -109,14 +109,14 @@ class Owner:
         self.clock = Clock()
 
     def overflowed(self) -> None:
-        """Never here."""
+        """These tests never overflow the write buffer."""
 
     def transport_leaving(self) -> None:
-        """Never here."""
+        """In these tests the transport never leaves."""
 
 
 class Tls(StringTransport):
-    """A transport that says it is TLS, and takes everything."""
+    """A transport that claims to be TLS and accepts every write."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ NEVER = {"idle": None, "ping_interval": None, "send": None, "message": None, "cl
 
 
 class Session:
-    """The part of a session that `Liveness` uses; it is its own reader."""
+    """The part of a session that `Liveness` uses. It also acts as the session's reader."""
 
     def __init__(self, clock: Clock) -> None:
         self.reader = self
@@ -62,7 +62,7 @@ class Owner:
 
 
 class Life:
-    """A liveness with its owner and its session, and a reactor that calls in time."""
+    """A `Liveness` with its owner and session, and a clock that makes each call on time."""
 
     def __init__(self, **timeouts: Any) -> None:
         self.clock = Clock()
@@ -88,7 +88,7 @@ class Life:
 
     @property
     def heard(self) -> list[tuple[float, str]]:
-        """What the owner heard, in seconds from the start."""
+        """The calls to the owner, each with its time in seconds from the start."""
         return [(at - 1000.0, what) for at, what in self.owner.heard]
 
 
@@ -156,7 +156,7 @@ class TestSilence:
 
     @pytest.mark.parametrize("strict", [False, True])
     def test_of_one_who_reads_is_none(self, strict):
-        """It is not asked while octets wait for it: the ping would not leave before them."""
+        """While bytes wait in the write buffer, `Liveness` sends no ping: the ping would not leave before them."""
         life = Life(idle=60.0, ping_interval=20.0, strict_pong=strict).open()
         life.owner.free = False
         for _ in range(10):
@@ -178,7 +178,7 @@ class TestSilence:
         assert life.passes(0.1).heard == [(1060.0, "nothing was received for 60 s")]
 
     def test_of_one_who_takes_nothing_is_none_of_ours(self):
-        """Else whoever sends much and reads nothing would be here for ever."""
+        """Otherwise a peer that sends much but reads nothing could keep its connection without limit."""
         life = Life(idle=10.0, ping_interval=2.0).open()
         life.owner.reading_paused = True
         life.liveness.paused()
@@ -223,7 +223,7 @@ class TestSilence:
 
 
 class TestStoppedReading:
-    """A peer that accepts no data is closed, whatever it sends."""
+    """The connection closes when the peer accepts no data, even if the peer still sends."""
 
     def stalled(self, **timeouts: Any) -> Life:
         life = Life(send=60.0, **timeouts).open().passes(100)
@@ -234,7 +234,7 @@ class TestStoppedReading:
     def test_ends_it_within_five_quarters_of_the_time(self):
         life = self.stalled(idle=300.0)
         for _ in range(59):
-            # Pongs and messages are no help.
+            # Pongs and messages from the peer do not extend the time.
             life.passes(1.0)
             life.session.received_at = life.clock.seconds()
             life.liveness.pong_received(b"")
@@ -286,7 +286,7 @@ class TestSlowMessage:
         life = Life(message=20.0).open().passes(100)
         life.session.message_began_at = life.clock.seconds()
         assert life.passes(19.9).heard == []
-        # Whether a message is under way is looked at so often; a message's age is never found too early.
+        # Liveness checks every 20 s for an unfinished message, and counts from the start of the message.
         assert life.passes(20.1).heard == [(pytest.approx(120.0), "a message was not finished in 20 s")]
 
     def test_a_finished_one_does_not(self):
@@ -412,7 +412,7 @@ class TestApplicationsPings:
     def test_fail_with_the_connection(self):
         life = Life().open()
         pings = [life.pings(b"a"), life.pings(b"b")]
-        # The first to hear of it gives up the second.
+        # The errback of the first ping cancels the second.
         pings[0].addErrback(lambda failure: pings[1].cancel() or failure)
         life.liveness.lost(ConnectionLost())
         assert fired(pings[0])[0].check(ConnectionLost)
@@ -420,11 +420,11 @@ class TestApplicationsPings:
 
 
 class TestLateReactor:
-    """The reactor was busy; what the peer sent in time is read after the timer's call."""
+    """The reactor was busy: it calls the timer before it reads the bytes that the peer sent in time."""
 
     @staticmethod
     def late(life: Life, seconds: float) -> None:
-        """Nothing is called for so long; then the timer's call is, before the sockets are read."""
+        """Make no call for ``seconds``, then the timer's call, before the sockets are read."""
         life.clock.rightNow += seconds
         TestLateReactor.turn(life)
 

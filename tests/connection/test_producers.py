@@ -1,4 +1,4 @@
-"""The connection as a consumer of octets and as a producer of messages."""
+"""The connection as a consumer of bytes and as a producer of messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIMITS = Limits(high_water=100, low_water=50, max_message_size=1000, max_buffere
 
 
 class Producer:
-    """Notes what it is told; as a pull producer it sends ten octets each time it is asked."""
+    """Records the calls of its consumer; as a pull producer it writes ten bytes at each `resumeProducing`."""
 
     def __init__(self, consumer: Any = None) -> None:
         self.told: list[str] = []

@@ -15,7 +15,7 @@ from twisted_beastws.connection.scheduler import AFTER_FAULT, RESOLUTION, PingSc
 
 
 class Watched:
-    """Notes when it was looked at, and wants to be looked at again after ``again`` seconds."""
+    """Records the time of each look, and asks for the next look ``again`` seconds later."""
 
     def __init__(self, again: float | None = None, then: Callable[[], object] | None = None) -> None:
         self.due: int | None = None
@@ -31,7 +31,7 @@ class Watched:
 
 
 def pump(clock: Clock, seconds: float) -> None:
-    """Let the time pass as a reactor does: each call at its own time."""
+    """Advance the clock as a reactor does, and make each call at its own time."""
     until = clock.seconds() + seconds
     while clock.calls and clock.calls[0].getTime() <= until:
         clock.advance(max(0.0, clock.calls[0].getTime() - clock.seconds()))
@@ -219,7 +219,7 @@ wishes = st.lists(
 
 @given(wishes)
 def test_never_early_and_less_than_a_tick_late(wishes):
-    """Any order of wishes in any passage of time: each that stands is met once, in (wish, wish + 1/32 s]."""
+    """Each wish that is not replaced or cancelled gets exactly one look, in [wish, wish + 1/32 s]."""
     clock = Clock()
     scheduler = PingScheduler(clock)
     watched = [Watched() for _ in range(5)]
@@ -248,7 +248,7 @@ def test_never_early_and_less_than_a_tick_late(wishes):
 
 
 def test_a_fault_in_one_look_leaves_it_and_the_others_watched(clock, logged):
-    """A look that raises is a bug of ours; it must not become everybody's."""
+    """A look that raises is a bug of the library, but it must not stop the looks at other connections."""
     scheduler = PingScheduler(clock)
     watched = [Watched() for _ in range(5)]
     for one in watched:
@@ -268,7 +268,7 @@ def test_a_fault_in_one_look_leaves_it_and_the_others_watched(clock, logged):
 
 
 class Looking(Watched):
-    """Wants to be looked at again when the reactor has read, so often."""
+    """Asks ``times`` times for another look after the reactor has read."""
 
     def __init__(self, scheduler: PingScheduler, times: int) -> None:
         super().__init__()
@@ -336,7 +336,7 @@ class TestLookAfterReading:
 
 
 class Reactor(Clock):
-    """A reactor whose own clock, which its calls follow, somebody sets; `advance` is how time passes."""
+    """A reactor whose calls follow a wall clock: `set` changes that clock, and `advance` lets time pass."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ METHOD = "The WebSocket handshake method was not GET"
 
 
 def said(status: str, body: str, more: str = "", version: str = "1.1", before: str = "") -> bytes:
-    """An answer with a line of text."""
+    """Return a response with a line of text as its body."""
     return (
         f"HTTP/{version} {status}\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"
         f"{before}Content-Length: {len(body)}\r\n{more}Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: {SERVER}\r\n\r\n"
@@ -75,7 +75,7 @@ FAILED = said("500 Internal Server Error", "Internal Server Error")
 
 
 class Manual(WebSocketProtocol):
-    """Leaves the opening to the test, and notes what happens to it."""
+    """A protocol that records its events and leaves the opening handshake to the test."""
 
     def __init__(self) -> None:
         self.heard: list[Any] = []
@@ -97,7 +97,7 @@ class Served(Manual):
 
 
 class Outcome(list[Any]):
-    """What a Deferred fired with; a failure as its exception."""
+    """The result of a Deferred, or the exception of its failure."""
 
     def __init__(self, deferred: Deferred[Any]) -> None:
         deferred.addCallbacks(self.append, lambda failure: self.append(failure.value))
@@ -120,7 +120,7 @@ class TestServe:
         assert peer.protocol.heard == ["opened", "hello"]
 
     def test_the_response_is_what_was_sent(self, connect):
-        """Nobody changes it, so it is made again where somebody asks for it, and while nobody does, costs nothing."""
+        """Without a decorator, the connection builds `response` only when the application reads it."""
         peer = connect(Served, opened=False, deflate=Deflate(), subprotocols=["chat"])
         assert (peer.protocol.response, peer.protocol.extensions) == (None, None)
         peer.sends(GOOD[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Protocol: chat\r\n\r\n")
@@ -329,7 +329,7 @@ class TestEmptyLines:
 
 
 class TestHost:
-    """RFC 9112 §3.2: a request for anything says which host it is for, once, and correctly."""
+    """RFC 9112 §3.2: every request has exactly one Host field, with a valid value."""
 
     INVALID = bad("The WebSocket handshake Host field is invalid", more=CLOSE)
     TWICE = bad("The WebSocket handshake Host field is given twice")
@@ -396,7 +396,7 @@ class TestHost:
             assert peer.protocol.heard == [target]
 
     def test_of_an_absolute_form_target_counts_instead_of_the_field(self, connect):
-        """RFC 9112 §3.2.2; no page can make a browser send such a target."""
+        """RFC 9112 §3.2.2. No web page can make a browser send such a target."""
         for origin, status in ((b"http://b", 101), (b"http://localhost", 403)):
             peer = connect(Served, opened=False)
             peer.sends(GOOD.replace(b"/chat", b"http://b/chat")[:-2] + b"Origin: " + origin + b"\r\n\r\n")
@@ -425,7 +425,7 @@ class TestUpgradeRequired:
         assert peer.reads() == SWITCHING
 
     def test_says_what_a_handshake_lost_on_its_way(self, connect):
-        """A proxy that is not told to pass on these fields removes them."""
+        """A proxy removes these fields unless its configuration forwards them."""
         peer = connect(Served, opened=False)
         peer.sends(GOOD.replace(b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"Connection: close\r\n"))
         text = "The WebSocket handshake Connection field is missing the upgrade token"
@@ -458,7 +458,7 @@ class TestUpgradeRequired:
         sent = peer.reads()
         upgrade, connection = fields.get("Upgrade", "websocket"), fields.get("Connection", "Upgrade")
         if way == "decorator":
-            # Those of the 101 are taken off: what it is made into is an answer of its own.
+            # When a decorator changes the status of a 101, the 426 gets its own Upgrade and Connection fields.
             upgrade, connection = "websocket", "Upgrade"
         elif connection == "close":
             connection = "Upgrade, close"
@@ -467,7 +467,7 @@ class TestUpgradeRequired:
 
 
 class TestDate:
-    """RFC 9110 §6.6.1."""
+    """RFC 9110 §6.6.1: each response has a Date field."""
 
     def test_of_the_application_is_left_alone(self, connect):
         peer = connect(Manual, opened=False)
@@ -485,7 +485,7 @@ class TestDate:
 
 
 class TestEndOfTheClientsSide:
-    """A client may end its side of TCP behind its requests (``shutdown(SHUT_WR)``), and still waits for the answers."""
+    """A client may half-close TCP after its requests (``shutdown(SHUT_WR)``) and still wait for the responses."""
 
     @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested", "decorator"])
     @pytest.mark.parametrize("size", [1, 1 << 16])
@@ -582,7 +582,7 @@ class TestBodies:
         assert peer.protocol.heard == []
 
     def test_of_any_size_do_not_stop_the_reading(self, connect):
-        """What is not read would reset the connection under the answer, and hide that the peer has left."""
+        """Unread bytes would make TCP reset the connection and lose the response, and would hide the peer's close."""
         peer = connect(Served, opened=False)
         peer.sends(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n" + bytes(60_000))
         assert peer.reads() == bad(METHOD, more=CLOSE)
@@ -611,7 +611,7 @@ class TestBodies:
 
 
 def outcome_or_raised(call: Callable[[], Deferred[Any]]) -> Any:
-    """Whether a mistake is raised or fails the Deferred is the same to who awaits it."""
+    """Return the result or error of ``call``. To an awaiting caller, a raised error equals a failed Deferred."""
     try:
         return (Outcome(call()) or [None])[0]
     except errors.LocalError as error:
@@ -686,7 +686,7 @@ TAIL = b"\x81\x82\0\0\0\0hi\x81\x85\0\0\0\0there"
 class TestFormsOfAccept:
     def check(self, peer: Any, accepted: Outcome) -> None:
         assert peer.reads() == SWITCHING
-        # Messages that were there before accept() wait for the code that awaits it.
+        # Messages that arrived before accept() stay queued until the code that awaits it has run.
         peer.clock.advance(0)
         assert len(accepted) == 1
         assert isinstance(accepted[0], Request)
@@ -696,7 +696,7 @@ class TestFormsOfAccept:
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
     @given(st.integers(0, len(GOOD + TAIL)), st.integers(0, len(GOOD + TAIL)), st.integers(0, len(GOOD + TAIL)))
     def test_buffered_with_any_split(self, connect, first, second, early):
-        """What somebody read before, then what came before accept(), then what comes later."""
+        """Other code read the first bytes, the next ones arrive before accept(), and the rest after it."""
         first, second = sorted((first, second))
         data = GOOD + TAIL
         peer = connect(Manual, opened=False)
@@ -800,7 +800,7 @@ class TestOrder:
         if form is buffered:
             pieces, before = pieces[1:], pieces[0]
         elif form is given_request_and_bytes and len(GOOD + TAIL) <= size:
-            # The request and the frames were read by other code, which gives back the request alone.
+            # Other code read the request and the frames, and passed only the request to the protocol.
             pieces, before = [GOOD], GOOD + TAIL
         else:
             before = b""
@@ -831,7 +831,7 @@ class TestOrder:
         assert peer.protocol.heard == self.EXPECTED
 
     def test_where_serve_drives_the_opening_by_hand(self, connect):
-        """The frames behind the request are delivered in the same turn: no time has to pass."""
+        """The messages after the request are delivered in the same reactor turn."""
 
         class ByHand(Manual):
             def serve(self) -> None:
@@ -992,7 +992,7 @@ class TestMistakes:
 
 
 def returning(value: Any, how: str) -> tuple[Any, Callable[[], None]]:
-    """``value`` as a hook may return it, and what makes it come."""
+    """Return ``value`` in a form that a hook may return, and the function that makes the result available."""
     if how == "plain":
         return value, lambda: None
     if how == "fired":
@@ -1012,7 +1012,7 @@ HOWS = ["plain", "fired", "Deferred", "coroutine"]
 
 
 class Decorator:
-    """Notes the responses, changes them, and takes its time if it is told to."""
+    """A decorator that records responses and changes them, at once or when the test calls `come`."""
 
     def __init__(self, change: Callable[[Response], Any] = lambda response: None, how: str = "plain") -> None:
         self.change = change
@@ -1092,7 +1092,7 @@ class TestDecorator:
 
     @pytest.mark.parametrize("how", HOWS)
     def test_returning_another_response_is_its_fault(self, connect, logged, how):
-        """It was to keep somebody out: that it is not taken must not let him in."""
+        """The decorator meant to refuse the client, so its mistake must not admit the client."""
         decorator = Decorator(lambda response: Response(401), how)
         peer = connect(Manual, opened=False)
         failed = Outcome(peer.protocol.accept(decorator=decorator))
@@ -1144,7 +1144,7 @@ class TestDecorator:
 
     @pytest.mark.parametrize("chosen", ["a", "b", None])
     def test_may_choose_the_subprotocol(self, connect, chosen):
-        """``subprotocol`` is what the client is told."""
+        """The protocol's `subprotocol` is the one in the response."""
 
         def choose(response: Response) -> None:
             response.headers.removeHeader("Sec-WebSocket-Protocol")
@@ -1265,7 +1265,7 @@ class TestDecorator:
 
 
 class Hooked(Served):
-    """Its hooks return what the test puts there."""
+    """A protocol with hooks that return the values of `http` and `upgrade`, or call them."""
 
     http: Any = None
     upgrade: Any = None
@@ -1586,7 +1586,7 @@ class TestTimeout:
         peer.sends(GOOD + GOOD)
         clock.advance(5.1)
         assert peer.transport.disconnecting
-        # The second request stays unread, and a late answer of the hook is no answer.
+        # The server does not read the second request, and ignores the hook's late result.
         assert peer.protocol.heard == ["http /chat"]
         if not slow.called:
             slow.callback(None)
@@ -1726,7 +1726,7 @@ class TestCancelling:
 
     @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested", "decorator"])
     def test_while_somebody_thinks(self, connect, clock, hook):
-        """The connection's end comes a turn of the reactor later; what comes in between is too late."""
+        """The connection is lost one reactor turn after the cancellation. A hook's result in between is ignored."""
         later: Deferred[None] = Deferred(lambda deferred: deferred.callback(None))
         peer = connect(Manual, opened=False, decorator=(lambda _: later) if hook == "decorator" else None)
         if hook != "decorator":
@@ -1772,7 +1772,7 @@ class TestLost:
     @pytest.mark.parametrize("how", ["Deferred", "coroutine", "stubborn"])
     @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested", "decorator", "decorated failure"])
     def test_while_somebody_thinks(self, connect, clock, hook, how):
-        """Nobody's fault: nothing is logged, and what comes of the thought is for nothing."""
+        """The loss is no error of the hook: nothing is logged, and the hook's result is ignored."""
         later: Deferred[None] = Deferred()
         if how == "stubborn":
             later = Deferred(lambda deferred: deferred.callback(None))
@@ -1818,7 +1818,7 @@ class TestLost:
 
     @pytest.mark.parametrize("sent", [b"", GOOD[:40], BAD, BAD + GOOD[:40], b"\0"])
     def test_is_quiet_in_serve(self, connect, clock, sent):
-        """The fixture sees what is logged as Unhandled."""
+        """The `logged` fixture fails the test if an error is logged as unhandled."""
         peer = connect(Served, opened=False)
         peer.sends(sent)
         peer.leaves()
@@ -1826,7 +1826,7 @@ class TestLost:
 
 
 class TestHalfClose:
-    """The peer ends its side of TCP, as plain TCP tells a protocol that cares."""
+    """The peer half-closes TCP. Twisted reports this on plain TCP to an `IHalfCloseableProtocol`."""
 
     @pytest.mark.parametrize("sent", [b"", GOOD[:40], BAD])
     def test_before_the_handshake_is_done(self, connect, clock, sent):

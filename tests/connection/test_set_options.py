@@ -28,7 +28,7 @@ class Echo(WebSocketProtocol):
 
 
 def choosing(hook: str, **options: Any) -> type[WebSocketProtocol]:
-    """A server that sets these options for requests of ``/large``."""
+    """Return a server protocol with a ``hook`` that sets these options for requests for ``/large``."""
 
     def choose(self: Any, request: Request) -> None:
         if request.path == "/large":

@@ -1,4 +1,4 @@
-"""`trace_frames`: a line about each frame, without secrets."""
+"""`trace_frames`: one log line per frame, without secrets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HERE = Echo.__module__
 
 @pytest.fixture
 def lines(logging: None) -> Iterator[list[str]]:
-    """The lines of traces, without the number of their connection."""
+    """The trace lines, without the number of the connection."""
     found: list[str] = []
 
     def observe(event: Any) -> None:
@@ -42,7 +42,7 @@ def lines(logging: None) -> Iterator[list[str]]:
 
 @pytest.fixture
 def traced() -> Iterator[Callable[[str], None]]:
-    """Trace a namespace for the time of a test."""
+    """``traced(name)``: trace a namespace until the test ends."""
     names: list[str] = []
 
     def trace(name: str) -> None:
@@ -60,7 +60,7 @@ class TestLines:
         peer = scripted_client(Echo)
         lines.clear()
         peer.send(Frame.text("hello"), Frame.ping(b"p"), Frame.close(1000, "bye"))
-        # The answers to one chunk leave together, after it is read.
+        # The answers to a chunk leave together, after the server has read all of it.
         assert [line for line in lines if line.startswith("<")] == [
             "< TEXT, 5 bytes, masked: b'hello'",
             "< PING, 1 bytes, masked: b'p'",
@@ -172,7 +172,7 @@ class TestSwitch:
 
     def test_it_costs_nothing_when_it_is_off(self) -> None:
         session: Session = inside(scripted_client(Echo).protocol).session
-        # The same objects as without the module: the codec's own feed, and the write buffer itself.
+        # The session uses the codec's own `feed` and the write buffer itself, with no wrapper in between.
         assert session.feed == session.reader.feed
         assert type(session.writer.sink).__name__ == "Outgoing"
 

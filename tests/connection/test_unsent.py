@@ -30,7 +30,7 @@ def test_a_reader_that_reads_nothing_leaves_bytes_that_one_that_reads_takes() ->
         assert 0 < waiting <= sent
         while sent:
             sent -= len(reader.recv(1 << 16))
-        # The last acknowledgement may be on its way.
+        # The last acknowledgement may still be in transit.
         while unaccepted(writer):
             pass
         assert unaccepted(writer) == 0

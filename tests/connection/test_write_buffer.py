@@ -23,7 +23,7 @@ from twisted_beastws.wire.frames import GATHER_LIMIT, Opcode
 
 @implementer(ISystemHandle)
 class Socket(FileDescriptor):
-    """What Twisted's TCP transport is to its producer, with a socket that takes ``room`` octets more."""
+    """A stand-in for Twisted's TCP transport, on a socket that accepts ``room`` more bytes."""
 
     connected = 1
 
@@ -75,7 +75,7 @@ class Socket(FileDescriptor):
 
 
 class Stalling(StringTransport):
-    """What TLS is to its producer: it takes what it is given, and asks to pause in between."""
+    """A stand-in for a TLS transport: it accepts every write, and pauses its producer while it is stalled."""
 
     stalled = False
 
@@ -90,7 +90,7 @@ class Stalling(StringTransport):
 
 
 class Owner(list[str]):
-    """Notes what it hears."""
+    """Records the notifications from the write buffer."""
 
     def overflowed(self) -> None:
         self.append("overflowed")
@@ -105,7 +105,7 @@ def make(transport: Any, owner: Owner | None = None, **limits: Any) -> Outgoing:
 
 
 def stalled(**options: Any) -> tuple[Outgoing, Stalling]:
-    """One octet given to a push transport that wants no more."""
+    """Return a write buffer that has been paused by its push transport, and that transport."""
     transport = Stalling()
     outgoing = make(transport, **options)
     transport.stalled = True
@@ -172,7 +172,7 @@ class TestPlainSocket:
         assert outgoing.buffered == 1
 
     def test_a_long_rest_stays_here(self):
-        """The transport copies what it is given, and gets what it takes to be called again."""
+        """The transport copies each write, so it gets only one part at a time; it asks for the next part later."""
         socket = Socket(room=10)
         outgoing = make(socket, max_buffered=1 << 20)
         data = bytes(range(256)) * 2048
@@ -195,7 +195,7 @@ class TestPlainSocket:
         outgoing.finish(lambda: finished.append(len(socket.taken)))
         socket.flow(HAND_OVER - 1)
         assert not finished
-        # What is left then stands in the transport.
+        # The transport holds all remaining bytes.
         socket.flow(1)
         assert finished == [HAND_OVER + 10]
         socket.flow(1 << 20)
@@ -221,7 +221,7 @@ class TestPlainSocket:
         assert not finished
         assert not outgoing.finished
         socket.flow(3)
-        # What is left stands in the transport, which flushes it by itself.
+        # The transport holds all remaining bytes, and flushes them by itself.
         assert finished == [b"abc"]
         assert outgoing.finished
         assert socket.producer is None
@@ -264,7 +264,7 @@ class TestPushTransport:
         outgoing, transport = stalled(max_buffered=1 << 20)
         for frame in (b"a", bytes(2 * HAND_OVER + 1), b"b"):
             outgoing.write(frame)
-        # TLS would encrypt, and its transport copy, all that it is given: it gets no more than is handed over at once.
+        # TLS would encrypt a whole write, and its transport copy it, so each write has at most HAND_OVER bytes.
         part = bytes(HAND_OVER)
         for expected, left in ((b"a", 2 * len(part) + 2), (part, len(part) + 2), (part, 2), (b"\0", 1), (b"b", 0)):
             transport.producer.resumeProducing()
@@ -309,7 +309,7 @@ class TestLimit:
 
     @pytest.mark.parametrize("transport", [Socket, Stalling])
     def test_a_frame_that_can_never_fit_is_refused(self, transport):
-        # A message of max_buffered fits with its header, and as a compressor may lengthen it.
+        # A message of max_buffered bytes fits with its frame headers, even if compression lengthens it.
         assert most_at_once(1000) == 1204
         outgoing = make(transport())
         with pytest.raises(LocalError, match=r"1205 bytes at once, where Limits\.max_buffered is 1000"):
@@ -346,7 +346,7 @@ class TestLimit:
 
 
 class TestCost:
-    """The memory that waits is counted, not the payload alone."""
+    """`Outgoing.waiting` counts the memory of pending frames, not their payload alone."""
 
     @pytest.mark.parametrize("size", [1, 100, JOINED])
     def test_small_frames_wait_joined(self, size):
@@ -483,7 +483,7 @@ class TestDrain:
         socket.flow(499)
         assert not drained.called
         socket.flow(1)
-        # Of the second write the socket took nothing.
+        # The socket has accepted no byte of the second write.
         assert outgoing.buffered == 100
         assert drained.called
 
@@ -585,7 +585,7 @@ writes = st.one_of(st.binary(min_size=1, max_size=40), st.integers(0, 30))
 
 @given(st.integers(0, 30), st.lists(writes, max_size=60))
 def test_a_socket_gets_every_octet_once_in_order(room, steps):
-    """Octets are written, and a number gives the socket that much room."""
+    """A step is either bytes to write, or a number of bytes that the socket accepts next."""
     socket = Socket(room)
     outgoing = make(socket, max_buffered=1 << 20)
     written = b""
