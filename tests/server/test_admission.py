@@ -1,4 +1,4 @@
-"""Limits of connections and of requests, in all and from one address."""
+"""Limits on connections and requests, in total and per address."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 
 class Site(WebSocketProtocol):
-    """A page, and a WebSocket."""
+    """A site with a page and a WebSocket."""
 
     asked = 0
 
@@ -46,7 +46,7 @@ class Server:
         return self.connect(factory=self.factory, opened=False, address=address)
 
     def ask(self, host: str | None = "127.0.0.1", request: bytes | None = None) -> tuple[int, str | None]:
-        """The status and the Retry-After of the answer on a new connection."""
+        """Return the status and the Retry-After field of the response on a new connection."""
         return answer(self.arrive(host), request)
 
 
@@ -266,7 +266,7 @@ class TestOpening:
     def test_a_peer_whose_clients_come_at_once_keeps_them(
         self, serve: Any, clock: Clock, seconds: float, dropped: int
     ) -> None:
-        """Behind a proxy all are one peer, and the reactor accepts hundreds before it reads what they sent."""
+        """All clients of a proxy count as one peer, and the reactor accepts hundreds before it reads their requests."""
         server = serve(max_opening=10, max_opening_per_peer=2)
         peers = [server.arrive() for _ in range(4)]
         clock.advance(0)
@@ -281,7 +281,7 @@ class TestOpening:
     def test_a_late_reactor_reads_the_requests_of_a_crowd_before_it_drops_any(self, serve: Any, clock: Clock) -> None:
         server = serve(max_opening=10, max_opening_per_peer=2)
         peers = [server.arrive() for _ in range(4)]
-        # The reactor was busy with the first of them.
+        # The reactor was busy with the first four connections.
         clock.rightNow += 2 * BURST
         peers += [server.arrive() for _ in range(4)]
         for peer in peers:

@@ -1,4 +1,4 @@
-"""Noticing that no file descriptor is left: by itself, and in processes that listen."""
+"""Tests of `twisted_beastws.server.descriptors`: the watch on its own, and in processes that listen."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def lines() -> Iterator[list[str]]:
 
 
 class Sockets:
-    """Whether a socket can be opened."""
+    """Replaces ``socket.socket``. While `error` is set, no socket can be opened."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: OSError | None = None
@@ -86,7 +86,7 @@ class TestWatch:
     def test_says_when_it_is_over(self, sockets: Sockets, clock: Clock, lines: list[str]) -> None:
         DescriptorWatch(clock.callLater).add("port")
         for _ in range(5):
-            # Only the first was told, so only its end is.
+            # Only the first shortage is logged, so only its end is logged.
             sockets.error = OSError(errno.EMFILE, "Too many open files")
             clock.advance(INTERVAL)
             sockets.error = None

@@ -1,4 +1,4 @@
-"""Tests of `twisted_beastws.server.draining`: a drain that takes its time. What holds for any is in `test_server`."""
+"""Tests of `twisted_beastws.server.draining`: a drain spread over time. `tests.tcp.test_server` covers every drain."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def server(connect: Callable[..., Any], clock: Clock) -> Server:
 
 
 def told(peers: list[Any]) -> int:
-    """How many got a close frame."""
+    """Return the number of peers that got a close frame."""
     frames = [peer.transport.value() for peer in peers]
     assert set(frames) <= {b"", GOODBYE}
     return frames.count(GOODBYE)

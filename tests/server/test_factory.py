@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 
 class Outcome(list[Any]):
-    """What a Deferred fired with; a failure as its exception."""
+    """The result of a Deferred, or the exception of its failure."""
 
     def __init__(self, deferred: Deferred[Any]) -> None:
         deferred.addCallbacks(self.append, lambda failure: self.append(failure.value))
@@ -56,7 +56,7 @@ async def greet(ws: WebSocketProtocol, greeting: str = "hello") -> None:
 
 
 class Greeter:
-    """A handler that keeps something between its connections."""
+    """A handler that keeps state across its connections."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -193,7 +193,7 @@ class TestFactory:
         class Needing(WebSocketProtocol):
             def __init__(self, name: str) -> None: ...
 
-        # A subclass may put in its place what makes one.
+        # The factory accepts a class that needs arguments, because a subclass of the factory may replace `make`.
         WebSocketServerFactory(Needing)
         for make in (Mine, wrapping, lambda *names, **more: Mine(*names, **more), partial(next, iter([Mine()]))):
             assert WebSocketServerFactory(make, clock=clock).buildProtocol(None).name == "a"
@@ -311,7 +311,7 @@ class TestCoroutine:
         peer.leaves(ConnectionLost())
 
     def test_the_end_of_another_connection_is_its_own_affair_but_ends_it(self, connect):
-        """A proxy's other side is gone: that is no fault to log, and nobody serves this side any more."""
+        """The other side of a proxy is gone. That is no error to log, but it ends the handler and this connection."""
         other = connect(WebSocketProtocol)
 
         async def forward(ws: WebSocketProtocol) -> None:
@@ -326,7 +326,7 @@ class TestCoroutine:
         peer.leaves()
 
     def test_paces_the_peer(self, connect):
-        """While the handler waits for its own peer to read, no more is read from it than the queue holds."""
+        """While the handler waits for its peer to read, the connection reads no more messages than its queue holds."""
         peer = connect(echo, limits=Limits(max_message_size=1000, max_buffered=1000, high_water=500, low_water=100))
         peer.transport.stall()
         sent = 0
@@ -342,7 +342,7 @@ class TestCoroutine:
 
 
 def says(peer: Any) -> int:
-    """The status of the answer to a handshake."""
+    """Return the status of the response to a handshake."""
     peer.sends(peer.HEAD)
     return int(peer.reads().split(b" ")[1])
 

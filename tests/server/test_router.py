@@ -1,4 +1,4 @@
-"""`Router`: what serves each path."""
+"""Tests of `Router`, which chooses the protocol or factory for each path."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def nothing_made() -> None:
 
 
 def ask(router: Router, target: str, *, factory: Any = None, **options: Any) -> Any:
-    """A client that has sent the handshake's request for ``target``."""
+    """Return a client that has sent the handshake request for ``target``."""
     peer = scripted_client(factory or WebSocketServerFactory(router, **options), opened=False)
     peer.send(upgrade_request(target))
     return peer
@@ -210,7 +210,7 @@ class TestProtocols:
         assert peer.protocol.close_reason.sent.code == 1009
         peer.send(Frame.close(1009))
         assert small.connections == outer.connections - {second.protocol} == set()
-        # The same connection goes to another route, whose options are the outer factory's.
+        # The same connection then asks for another route, which has the options of the outer factory.
         second.read()
         second.send(upgrade_request("/chat/a"))
         assert status(second) == b"101"
