@@ -53,7 +53,7 @@ QUICK = Timeouts(handshake=0.3, close=0.3)
 
 
 def dial(port: int, secure: bool = False, target: str = "/chat", **options: Any) -> Deferred[Any]:
-    """`connect` to a server on the loopback interface."""
+    """Call `connect` for a server on the loopback interface."""
     options.setdefault("reactor", reactor)
     options.setdefault("protocol", Noting)
     if not secure:
@@ -186,7 +186,7 @@ class TestOpen:
 
 @asynccontextmanager
 async def asked(answer: Any = None, secure: bool = False, **options: Any) -> Any:
-    """Yields the request of a client with these options."""
+    """Connect a client with these options. Yield it, the server's port and the server's list of requests."""
     script = Script(answer or (lambda connection, head: connection.write(switching(head))))
     async with script.listening(secure) as port:
         ws = await dial(port, secure, **options)
@@ -456,7 +456,7 @@ def closes(*answers: bytes) -> Callable[[Scripted, bytes], None]:
 
 
 def pours(head: bytes, more: bytes) -> Callable[[Scripted, bytes], None]:
-    """Sends without end."""
+    """Return an answer that sends ``head``, then ``more`` again and again."""
 
     def answer(connection: Scripted, _: bytes) -> None:
         class Pour:
@@ -471,7 +471,7 @@ def pours(head: bytes, more: bytes) -> Callable[[Scripted, bytes], None]:
     return answer
 
 
-# What a server does with the request, and what the client makes of it.
+# Each answer of a server, and the error that it gives the client.
 LOST = (error.ConnectionLost, error.ConnectionDone)
 ANSWERS: dict[str, tuple[Any, type[BaseException] | tuple[type[BaseException], ...]]] = {
     "drop": (drops, LOST),
@@ -517,7 +517,7 @@ ANSWERS: dict[str, tuple[Any, type[BaseException] | tuple[type[BaseException], .
 
 
 class TestFails:
-    """However it fails the Deferred fires once, the connection ends, nothing is left and nobody hears `closed`."""
+    """Each failure fires the Deferred once and ends the connection, leaves nothing, and does not call `closed`."""
 
     @BOTH_WAYS
     @pytest.mark.parametrize("name", ANSWERS)
@@ -649,7 +649,7 @@ class TestFails:
 
 
 class TestLost:
-    """An open connection ends: `closed` is heard once, and nothing is left."""
+    """When an open connection ends, `closed` is called once and nothing is left."""
 
     @BOTH_WAYS
     @pytest.mark.parametrize("how", ["drop", "close", "abort", "close frame", "garbage", "cancelled too late"])
@@ -784,7 +784,7 @@ def redirecting(location: str, status: int = 302) -> bytes:
 
 
 def by_path(answers: dict[bytes, Any]) -> Callable[[Scripted, bytes], None]:
-    """Answers each target in its own way; opens for those that are not in ``answers``."""
+    """Answer each target with its entry in ``answers``; accept the handshake for any other target."""
 
     def answer(connection: Scripted, head: bytes) -> None:
         found = answers.get(head.split(b" ")[1])
@@ -973,7 +973,7 @@ class TestRedirects:
     @pytest.mark.parametrize("complete", [False, True])
     @leaving_nothing
     async def test_cancelling_follows_none(self, complete):
-        """Also while the redirect's body is still on its way."""
+        """This is also true while the redirect's body is still arriving."""
         answers = {b"/chat": redirecting("/x")[: None if complete else -1], b"/x": b""}
         script = Script(by_path(answers))
         async with script.listening() as port:
@@ -988,7 +988,7 @@ class TestRedirects:
     @pytest.mark.parametrize("elsewhere", ["ws://127.0.0.1:{there}/y", "wss://example.com/", "ws://example.com:81/"])
     @leaving_nothing
     async def test_with_an_endpoint_stay_within_the_origin(self, elsewhere):
-        """The new connection would bypass the endpoint, which may be Tor's."""
+        """A connection to another origin would bypass the endpoint, which may be Tor's."""
         other = Script(lambda connection, head: connection.write(switching(head)))
         async with other.listening() as there:
             location = elsewhere.format(there=there)
@@ -1055,7 +1055,7 @@ class TestEndpoint:
 
 
 class TestClientService:
-    """Twisted's own, as it comes."""
+    """Twisted's own ClientService, unchanged."""
 
     @staticmethod
     def service(url: str, secure: bool, **options: Any) -> ClientService:
@@ -1115,7 +1115,7 @@ class TestClientService:
     @pytest.mark.parametrize("name", ANSWERS)
     @leaving_cycles
     async def test_goes_on_after_a_failure(self, name, secure):
-        """Nothing is logged: no transition that its machine does not know."""
+        """Nothing is logged, so ClientService's state machine met no transition that it does not know."""
 
         def answer(connection: Scripted, head: bytes) -> None:
             if len(script.requests) > 1:

@@ -58,7 +58,7 @@ class Far(Protocol):
 
 
 def tunnels(connection: Scripted, head: bytes) -> None:
-    """Does as it is asked: connects, and passes on what comes from either side."""
+    """Connect to the requested port, and forward bytes in both directions."""
     port = int(head.split(b" ")[1].rpartition(b":")[2])
     factory = Factory.forProtocol(lambda: Far(connection))
     factory.noisy = False
@@ -72,7 +72,7 @@ def tunnels(connection: Scripted, head: bytes) -> None:
 
 
 def pretends(connection: Scripted, head: bytes) -> None:
-    """Opens the tunnel, and is the server behind it, too."""
+    """Open the tunnel, and act as the server at its far end too."""
     connection.write(OPENED if head.startswith(b"CONNECT ") else switching(head))
 
 
@@ -127,7 +127,7 @@ class TestTunnel:
     )
     @leaving_nothing
     async def test_octets(self, url, authority, host):
-        """The name is the proxy's to resolve."""
+        """The proxy resolves the host name, not the client."""
         proxy = Script(pretends)
         async with proxy.listening() as port:
             ws = await dial(port, url)
@@ -159,7 +159,7 @@ class TestTunnel:
         [
             OPENED,
             b"HTTP/1.0 299 \r\nContent-Length: 5\r\nX: y\r\n\r\n",
-            # RFC 9110 §15.2
+            # RFC 9110 §15.2: interim responses.
             b"HTTP/1.1 100 Continue\r\n\r\n" + OPENED,
             b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 8 + OPENED,
         ],
@@ -167,12 +167,12 @@ class TestTunnel:
     @pytest.mark.parametrize("size", [1, 7, 1000])
     @leaving_nothing
     async def test_opens_however_the_head_comes(self, head, size):
-        """What is behind it is the server's: here an answer in the same segments."""
+        """The bytes after the head belong to the server: here its response arrives in the same segments."""
 
         def answer(connection: Scripted, _: bytes) -> None:
             octets = head + b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone"
             connection.transport.setTcpNoDelay(True)
-            # The client may have heard enough.
+            # The client may have closed the connection already.
             with suppress(OSError):
                 for at in range(0, len(octets), size):
                     connection.transport.getHandle().send(octets[at : at + size])
@@ -235,7 +235,7 @@ def closing(octets: bytes) -> Any:
 
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 REFUSED = b"HTTP/1.1 %d No\r\nProxy-Authenticate: Basic\r\nContent-Length: 3\r\n\r\nno!"
-# What a proxy does when it is asked, and what the client makes of it.
+# Each answer of a proxy, and the error that it gives the client.
 ANSWERS: dict[str, tuple[Any, Any]] = {
     **{str(status): (REFUSED % status, errors.ProxyDeclined) for status in (101, 301, 403, 407, 502, 503)},
     "interim answers without end": (INTERIM * 9 + OPENED, errors.BadRequest),

@@ -178,7 +178,7 @@ class TestEnvironment:
             ({"https_proxy": "http://p:1", "no_proxy": "h:443"}, "wss://h/", None),
             ({"https_proxy": "http://p:1", "no_proxy": "ample.com"}, "wss://example.com/", "p"),
             ({"https_proxy": "http://p:1", "no_proxy": "127.0.0.1"}, "wss://127.0.0.1:5/", None),
-            # A CGI program's clients could set it by a Proxy field.
+            # A client of a CGI program could set HTTP_PROXY with a Proxy field.
             ({"HTTP_PROXY": "http://q:1", "REQUEST_METHOD": "GET"}, "ws://h/", None),
         ],
     )

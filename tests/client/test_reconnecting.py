@@ -1,4 +1,4 @@
-"""Tests of `twisted_beastws.client.reconnecting`: when to come back, and when to give up."""
+"""Tests of `twisted_beastws.client.reconnecting`: when to reconnect, and when to give up."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 @pytest.fixture(autouse=True)
 def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LogLevel, str]]:
-    """What the service logs."""
+    """The log events of the service."""
     events: list[tuple[LogLevel, str]] = []
 
     def observe(event: Any) -> None:
@@ -95,7 +95,7 @@ class TestIsRetryable:
 
 
 class Wire(StringTransport):
-    """Answers the request in the next turn; ends at once."""
+    """A transport that answers the request in the next reactor turn, and ends one turn after an abort."""
 
     def __init__(self, server: Server, protocol: Any, answer: bytes | None) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class Wire(StringTransport):
 
 @implementer(IStreamClientEndpoint)
 class Server:
-    """Answers with the next of ``answers``, None opens; an exception among them is why it cannot be connected to."""
+    """An endpoint that uses one of ``answers`` per attempt: bytes to send, None to accept, an exception to fail."""
 
     def __init__(self, clock: Clock, answers: list[Any]) -> None:
         self.clock = clock
@@ -154,12 +154,12 @@ class Patient:
             self.settle()
 
     def settle(self) -> None:
-        """Let happen what happens at once."""
+        """Make all calls that are due now."""
         self.clock.pump([0, 0, 0])
 
     @property
     def delay(self) -> float:
-        """Seconds to the next attempt, for which nothing else is waited."""
+        """Seconds to the next attempt, which is the only pending call."""
         (call,) = self.clock.getDelayedCalls()
         seconds: float = call.getTime() - self.clock.seconds()
         return seconds
@@ -313,7 +313,7 @@ def failures_of(*waiting: Deferred[Any]) -> list[type[BaseException]]:
 
 class TestWhenConnected:
     def test_is_not_a_connection_that_is_gone(self, shortest):
-        """It hears of its end before the service does, and what waits for the next is told so at once."""
+        """The connection learns of its end before the service does, and fires `when_closed` in between."""
         patient = Patient(None, None)
         first, second = [], []
         patient.service.whenConnected().addCallback(first.append)
@@ -327,7 +327,7 @@ class TestWhenConnected:
 
     @pytest.mark.parametrize("lost", ["before", "after"])
     def test_is_not_a_connection_that_closes(self, shortest, lost):
-        """A sender's loop, which asks for the next one as soon as this one takes nothing, would go round for ever."""
+        """Otherwise a sender that asks for the next connection when this one accepts nothing would loop endlessly."""
         patient = Patient(None, None)
         (first,) = results_of(patient.service.whenConnected())
         first.close()
@@ -497,7 +497,10 @@ class TestWrongArguments:
 
 
 class TestStartingAndStopping:
-    """In what follows `whenConnected` and `stopService`, which ClientService calls within its own steps."""
+    """Callbacks of `whenConnected` and `stopService` may start or stop the service.
+
+    ClientService alone would run them within its own steps, where it accepts no such call.
+    """
 
     def test_a_connection_may_be_stopped_at_once(self):
         patient = Patient(None, settle=False)
