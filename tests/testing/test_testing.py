@@ -52,7 +52,7 @@ def test_the_examples_of_the_documentation():
 
 
 class Notes(Protocol):
-    """A protocol that notes what it hears."""
+    """A protocol that records its events."""
 
     def __init__(self) -> None:
         self.heard: list[Any] = []
@@ -74,7 +74,7 @@ class HalfNotes(Notes):
 
 
 class Producer(list[str]):
-    """A producer that notes what it is told."""
+    """A producer that records the calls of its consumer."""
 
     def pauseProducing(self) -> None:
         self.append("pause")
@@ -460,7 +460,7 @@ async def echo(ws: WebSocketProtocol) -> None:
 
 
 def result(deferred: Deferred[Any]) -> Any:
-    """What ``deferred`` has fired with."""
+    """Return the result of ``deferred``, which must have fired."""
     results: list[Any] = []
     deferred.addCallback(results.append)
     assert results, "it did not fire"
@@ -661,7 +661,7 @@ class TestFrame:
         assert frame.to_bytes(False).hex() == octets
 
     def test_masked(self):
-        # RFC 6455 §5.7.
+        # The masked example of RFC 6455 §5.7.
         assert Frame.text("Hello").to_bytes(True).hex() == "818537fa213d7f9f4d5158"
 
 
@@ -776,7 +776,7 @@ class TestScriptedServer:
         closing = peer.protocol.close(4000)
         peer.expect(Frame.close(4000))
         peer.send(Frame.close(4000))
-        # RFC 6455 §7.1.1: the client waits for the server to end TCP.
+        # RFC 6455 §7.1.1: the client waits for the server to close TCP.
         assert not peer.ended
         peer.transport.loseConnection()
         peer.flush()
