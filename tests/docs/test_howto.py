@@ -325,10 +325,12 @@ class TestAuthentication:
             await connect(url, reactor=reactor, tls=trusting()).addTimeout(PATIENCE, reactor)
         await port.stopListening()
 
-    def test_a_signed_token_names_the_user_and_the_rooms(self) -> None:
+    def test_a_signed_token_names_the_user_and_the_rooms(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         jwt = pytest.importorskip("jwt", reason="SIGNED TOKENS ARE NOT TESTED: pip install pyjwt")
         secret = "a secret of at least 32 bytes, as PyJWT wants it"
-        claims = jwt.decode(defined(self.signed)["token_for"]("ann", secret), secret, ["HS256"], audience="chat")
+        (tmp_path / "secret").write_text(f"{secret}\n")
+        monkeypatch.chdir(tmp_path)
+        claims = jwt.decode(defined(self.signed)["token_for"]("ann"), secret, ["HS256"], audience="chat")
         assert claims["sub"] == "ann" and claims["rooms"] == ["lobby", "team-*"]
 
     def test_tokens_are_got_anew(self) -> None:
