@@ -241,6 +241,7 @@ class TestHandshake:
         peer = scripted_client(factory, opened=False)
         peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert peer.read_head().startswith(b"HTTP/1.1 404 ")
+        assert peer.read() == b"This port serves only the WebSockets of an ASGI application, and no pages.\n"
 
     def test_a_resource_answers_requests_for_no_websocket(self) -> None:
         root = Resource()

@@ -92,6 +92,9 @@ class ASGIFactory(WebSocketServerFactory):
         return ended.addCallback(lambda _: self.lifespan.stop())
 
 
+_NO_PAGES = "This port serves only the WebSockets of an ASGI application, and no pages.\n"
+
+
 class ASGIProtocol(WebSocketProtocol):
     """A connection to an ASGI application. Each upgrade request is a `Conversation` of its own."""
 
@@ -100,7 +103,7 @@ class ASGIProtocol(WebSocketProtocol):
         self.conversation: Conversation | None = None
 
     def http_requested(self, request: Request) -> Response | None:
-        return None if is_upgrade(request) else Response(404)
+        return None if is_upgrade(request) else Response(404, body=_NO_PAGES)
 
     async def upgrade_requested(self, request: Request) -> Response | None:
         asgi, connection = self.asgi, connection_of(self)
