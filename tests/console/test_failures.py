@@ -68,7 +68,7 @@ class TestWhyNot:
             (declined(404), "example.com:1984 answered 404 Not Found; is the path right?"),
             (
                 declined(404, "\nNo \x1b[2Jsuch page\nmore"),
-                r"example.com:1984 answered 404 Not Found: No \x1b[2Jsuch page; is the path right?",
+                r"example.com:1984 answered 404 Not Found: No \x1b[2Jsuch page",
             ),
             (declined(200), "example.com:1984 answered 200 OK; there is a web page, and no WebSocket"),
             (declined(503, "full"), "example.com:1984 answered 503 Service Unavailable: full"),

@@ -209,7 +209,7 @@ class TestNoConnection:
         answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         with answering(answer) as port:
             told = self.told(f"ws://localhost:{port}/nope")
-        assert told == f"localhost:{port} answered 404 Not Found: No chat here; is the path right?"
+        assert told == f"localhost:{port} answered 404 Not Found: No chat here"
 
     def test_another_protocol(self) -> None:
         with answering(b"220 mail.example ESMTP\r\n\r\n") as port:

@@ -97,6 +97,7 @@ class TestNotFound:
     )
     def test_another_form(self, name: str) -> None:
         assert failure(name) == "give it as package.module:name"
+        assert failure(f"asgi:{name}") == "give it as asgi:package.module:name"
 
     def test_no_module(self, directory: Path) -> None:
         assert failure("nope:x") == f"there is no module nope, neither in {directory} nor where Python looks"

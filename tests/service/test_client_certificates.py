@@ -92,7 +92,7 @@ class TestService:
     def test_listens_to_nothing_else(self, tmp_path: Path, ours: Authority, listen: str) -> None:
         done = twistd(tmp_path, "-n", "beastws", "--client-ca=ca.pem", f"--listen={listen}")
         assert done.returncode == 1
-        line = f"cannot listen on {listen}: --client-ca is for ssl: alone (--listen names another)"
+        line = f"cannot listen on {listen}: --client-ca is for ssl: alone; give another endpoint with --listen"
         assert done.stdout.splitlines()[-1].endswith(line)
 
     def test_a_password_may_be_asked_for_too(self, tmp_path: Path, ours: Authority) -> None:

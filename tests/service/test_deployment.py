@@ -249,8 +249,8 @@ class TestSystemd:
             )
         assert ended.returncode == 1
         said = (
-            "cannot listen on systemd:domain=INET:index=0: the socket is of another family: write domain=INET6 "
-            "(--listen names another)\n"
+            "cannot listen on systemd:domain=INET:index=0: the socket is of another family: write domain=INET6; "
+            "give another endpoint with --listen\n"
         )
         assert ended.stdout.decode().endswith(said) and b"Traceback" not in ended.stdout
 

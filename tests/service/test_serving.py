@@ -133,11 +133,12 @@ class TestCannotListen:
         service = Serving(factory, [("tcp:1984", Endpoint(fail(error)))], URLS)
         with pytest.raises(CannotListen) as caught:
             service.privilegedStartService()
-        assert str(caught.value) == caught.value.code == f"cannot listen on tcp:1984: {why} (--listen names another)"
+        line = f"cannot listen on tcp:1984: {why}; give another endpoint with --listen"
+        assert str(caught.value) == caught.value.code == line
 
     def test_the_line_names_the_option(self, factory: WebSocketServerFactory) -> None:
         service = Serving(factory, [("tcp:1", Endpoint(fail(IN_USE)))], URLS, option="admin")
-        with pytest.raises(CannotListen, match=r"Address already in use \(--admin names another\)$"):
+        with pytest.raises(CannotListen, match=r"Address already in use; give another endpoint with --admin$"):
             service.startService()
 
     def test_the_first_that_fails_is_told(self, factory: WebSocketServerFactory) -> None:
@@ -156,7 +157,7 @@ class TestCannotListen:
         slow.errback(Failure(IN_USE))
         assert lines == [
             "serving ws://localhost:1/",
-            "cannot listen on tcp:2: Address already in use (--listen names another)",
+            "cannot listen on tcp:2: Address already in use; give another endpoint with --listen",
         ]
 
 

@@ -660,7 +660,7 @@ class TestCommand:
         assert done.returncode == 1
         # A daemon informs the terminal first.
         await_that("its pid file is gone", lambda: not (tmp_path / "twistd.pid").exists())
-        line = f"cannot listen on {listen}: Address already in use (--listen names another)"
+        line = f"cannot listen on {listen}: Address already in use; give another endpoint with --listen"
         log = await_that("the log says it", lambda: line in (text := (tmp_path / "log").read_text()) and text)
         assert log.splitlines()[-1].endswith(line)
         assert "Traceback" not in log + done.stdout + done.stderr

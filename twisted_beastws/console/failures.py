@@ -42,10 +42,13 @@ class Status(IntEnum):
 _HINTS = {
     200: "; there is a web page, and no WebSocket",
     401: "; credentials go into the URL, or into --header='Authorization: ...'",
-    403: "; a browser would send an Origin: try --header='Origin: https://...'",
-    404: "; is the path right?",
     407: "; the proxy wants credentials",
 }
+_GUESSES = {
+    403: "; a browser would send an Origin: try --header='Origin: https://...'",
+    404: "; is the path right?",
+}
+"""Likely causes of answers that give no reason of their own."""
 
 
 def why_not(error: BaseException, url: WebSocketURL) -> str:
@@ -78,7 +81,8 @@ def _why_no_handshake(error: HandshakeError, server: str) -> str:
         if isinstance(error, TooManyRedirects):
             return f"{what}, a redirect too many, or one away from TLS"
         body = first_line(response.body)
-        return f"{what}{': ' if body else ''}{body}{_HINTS.get(response.status, '')}"
+        hints = _HINTS if body else _HINTS | _GUESSES
+        return f"{what}{': ' if body else ''}{body}{hints.get(response.status, '')}"
     if isinstance(error, BadRequest):
         return f"{server} does not speak HTTP; if it speaks TLS, the URL begins with wss://"
     return f"{server} is no WebSocket server as RFC 6455 has it: {error}"

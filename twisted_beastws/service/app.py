@@ -72,7 +72,7 @@ def find_app(name: str) -> Served | WebSocketServerFactory | ASGIApplication:
     asgi = name.startswith(ASGI)
     module_name, _, attribute = name.removeprefix(ASGI).partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
-        raise AppError("give it as package.module:name")
+        raise AppError(f"give it as {ASGI if asgi else ''}package.module:name")
     module = _import(module_name)
     try:
         found = attrgetter(attribute)(module)

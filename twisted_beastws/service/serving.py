@@ -144,7 +144,7 @@ class Serving(Service):
         # Twisted's CannotListenError has the system's own words one level deeper.
         cause = getattr(failure.value, "socketError", failure.value)
         why = getattr(cause, "strerror", None) or cause
-        line = f"cannot listen on {description}: {why} (--{self._option} names another)"
+        line = f"cannot listen on {description}: {why}; give another endpoint with --{self._option}"
         if self._starting:
             self._refused = self._refused or CannotListen(line)
         else:

@@ -120,7 +120,7 @@ class TestAccess:
         status, _, answer = service.asks("GET", "/api/rooms", token="f" * 16)
         assert (status, answer["error"]["message"]) == (
             401,
-            "there is a wrong token: give one as Authorization: Bearer TOKEN",
+            "a wrong token: send the field Authorization: Bearer TOKEN",
         )
 
     def test_two_tokens_get_401(self, service: Service) -> None:

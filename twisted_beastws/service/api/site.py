@@ -76,7 +76,7 @@ class ApiRequest(http.Request):
             host = getattr(client, "host", "a UNIX socket")
             what = "a wrong token" if fields else "no token"
             self.log.warn("API request from {host}: 401: {what}", host=host, what=what)
-            return ApiError(401, "not_authorized", f"there is {what}: give one as Authorization: Bearer TOKEN")
+            return ApiError(401, "not_authorized", f"{what}: send the field Authorization: Bearer TOKEN")
         return self._too_large() if length > self.factory.max_body else None
 
     def _too_large(self) -> ApiError:
