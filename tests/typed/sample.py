@@ -1,7 +1,7 @@
-"""A program that uses the public names as users do, for type checkers: it is never run.
+"""A program for type checkers that uses the public names as users do. It is never run.
 
-What is ``Any`` here is Twisted's: its interfaces mean nothing to mypy without the plugin mypy-zope, and much of it has
-no annotations.
+Twisted's objects are annotated as ``Any`` here: mypy understands Twisted's interfaces only with the plugin mypy-zope,
+and much of Twisted has no annotations.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ version: str = __version__
 
 
 class Echo(WebSocketProtocol):
-    """Every hook."""
+    """Override every hook."""
 
     def http_requested(self, request: Request) -> Response | None:
         if is_upgrade(request):
@@ -108,7 +108,7 @@ class Echo(WebSocketProtocol):
 
 
 class Upload(WebSocketProtocol):
-    """Messages streamed in, and out."""
+    """Stream messages in both directions."""
 
     size: int = 0
 
@@ -121,7 +121,7 @@ class Upload(WebSocketProtocol):
 
 
 class ByHand(WebSocketProtocol):
-    """The handshake step by step."""
+    """Perform the handshake step by step."""
 
     def serve(self) -> None:
         Deferred.fromCoroutine(self.run()).addErrback(self.failed)

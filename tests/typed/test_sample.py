@@ -1,4 +1,4 @@
-"""The annotations as a user's type checker sees them, in the installed package."""
+"""Tests of the installed package's annotations, with mypy as a user runs it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ SAMPLE = (Path(__file__).parent / "sample.py").read_text()
 
 
 class Checker:
-    """mypy in a directory of its own, where no configuration and no checkout is."""
+    """Runs mypy in a new directory, so that it finds neither a configuration nor the checkout."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.checked = 0
 
     def check(self, program: str) -> subprocess.CompletedProcess[str]:
-        # Not one name for all: mypy takes a file of the same size and time for one that it has seen.
+        # Each program gets a new name: mypy's cache takes a file of the same size and time for an unchanged one.
         self.checked += 1
         name = f"sample{self.checked}.py"
         (self.directory / name).write_text(program)
-        # PYTHONPATH would let the checkout stand in for what is installed.
+        # With PYTHONPATH mypy could check the checkout instead of the installed package.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MYPY"))}
         command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir=cache", name]
         return subprocess.run(command, cwd=self.directory, env=environment, capture_output=True, text=True, timeout=300)

@@ -1,4 +1,4 @@
-"""A uvloop reactor that runs beside the suite's own, in a thread."""
+"""A fixture that runs a uvloop reactor in a thread, in addition to the suite's own reactor."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from ..support.patience import PATIENCE
 
 
 class Beside:
-    """``run(coroutine function)`` runs it in the reactor's thread, with the reactor; returns or raises what it does."""
+    """A uvloop reactor in a thread.
+
+    Calling the object runs a coroutine function in that thread, with the reactor as its first argument, and returns its
+    result or raises its exception.
+    """
 
     def __init__(self) -> None:
         self.reactor = UvloopReactor(uvloop.new_event_loop())
-        # The suite's own reactor has the thread that Twisted takes for the one.
+        # Twisted knows only one I/O thread, and that is the thread of the suite's own reactor.
         self.reactor._registerAsIOThread = False
         self.thread = threading.Thread(target=self.reactor.run, kwargs={"installSignalHandlers": False}, daemon=True)
         self.thread.start()

@@ -1,6 +1,6 @@
 """Mixed load on `twisted_beastws.uvreactor` with connections cut at random: ``python soak.py SECONDS``.
 
-Prints as JSON how many connections there were, what was logged, and the objects and descriptors that are left.
+It prints JSON: the number of connections, the logged events, and the objects and descriptors that are left.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from zope.interface import implementer
 from twisted_beastws import WebSocketClientEndpoint, WebSocketProtocol, WebSocketServerFactory
 
 PARALLEL = 40
-"""Connections of each kind at a time."""
+"""Concurrent connections of each kind."""
 KINDS = (
     "NativeConnection",
     "ConnectionWriter",
@@ -42,12 +42,12 @@ KINDS = (
     "Deferred",
 )
 LASTING = 0.2
-"""Seconds that one lasts at most."""
+"""The longest life of a connection in seconds."""
 SIZES = (1, 100, 4096, 70_000, 1 << 20)
 
 
 def cut(transport: Any) -> None:
-    """End a connection in one of the ways there are."""
+    """End a connection in a random way."""
     way = random.choice(("abortConnection", "loseConnection", "loseWriteConnection", "close"))
     if way == "close":
         transport.socket.close()
@@ -57,7 +57,7 @@ def cut(transport: Any) -> None:
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Plain(Protocol):
-    """Echoes, at the pace of the other end; either end cuts."""
+    """Echoes at the peer's pace; either end may cut the connection."""
 
     def connectionMade(self) -> None:
         counts["made"] += 1
@@ -74,7 +74,7 @@ class Plain(Protocol):
             self.transport.unregisterProducer()
         transport = self.transport
         cut(transport)
-        # Half closed, or waiting for its producer or for a peer that does not read: one way or another it ends.
+        # The connection may be half closed, or wait for its producer or for a peer that does not read: abort it then.
         reactor.callLater(LASTING, transport.abortConnection)
         if transport.fileno() == -1:
             self.factory.lost(self)
@@ -164,7 +164,7 @@ async def again_and_again(kind: Any, port: int, until: float) -> None:
 
 
 def left() -> dict[str, int]:
-    """What there is of everything that connections are made of."""
+    """Count the live objects of each kind that connections consist of, and the descriptors."""
     gc.collect()
     found = dict.fromkeys(KINDS, 0)
     for each in gc.get_objects():
@@ -193,7 +193,7 @@ async def soak(seconds: float) -> None:
             await each
         await deferLater(reactor, 5 * LASTING)
 
-    # What is made once is made now.
+    # The first load creates caches and other objects that stay; count only after it.
     await load(1.0)
     before = left()
     await load(seconds)

@@ -1,4 +1,4 @@
-"""Tests of the reactor's own clock, which is the loop's."""
+"""Tests of the reactor's clock, which follows the event loop's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Twisted's own tests of its reactors, of TCP, TLS, endpoints, processes and the rest, on this one."""
+"""Runs of Twisted's own tests (reactors, TCP, TLS, endpoints, processes and more) on the uvloop reactor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 PROGRAM = Path(__file__).with_name("twisted_tests.py")
 STANDSTILL = 300.0
-"""Seconds without the end of a test after which a run hangs: trial itself gives a test 120 s."""
+"""A run counts as hanging if no test ends for this many seconds; trial itself allows a test 120 s."""
 
 REACTORS = [
     f"twisted.internet.test.test_{name}"
@@ -44,23 +44,23 @@ TLS = [
 ]
 
 EXCEPTIONS = {
-    # asyncio turns Nagle's algorithm off, and Twisted leaves it on; here it is off.
+    # The test expects Nagle's algorithm to be on, Twisted's default; this reactor turns it off, as asyncio does.
     "twisted.test.test_tcp.LoopbackTests.test_tcpNoDelay",
-    # It looks at the buffer inside Twisted's own transport.
+    # The test checks the private buffer of Twisted's own transport.
     "twisted.test.test_tcp.HalfCloseTests.testCloseWriteCloser",
-    # It replaces the connection of OpenSSL that Twisted's TLS uses by one whose `send` fails.
+    # The test replaces the OpenSSL connection of Twisted's TLS with one that fails in `send`.
     "twisted.protocols.test.test_tls.TLSMemoryBIOTests.test_errorWriting",
 }
-"""What passes on Twisted's asyncio reactor and not on ours: a reason each."""
+"""The tests that pass on Twisted's asyncio reactor but not on ours, each with the reason."""
 
 
 class Run:
-    """The tests of some modules on a reactor, in a process of their own."""
+    """A process that runs the tests of some modules on a reactor."""
 
     def __init__(self, reactor: str, modules: list[str], directory: Path, **variables: str) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **variables}
         command = [sys.executable, PROGRAM, reactor, directory / reactor, *modules]
-        # Files, not pipes: a process that a test leaves behind would hold them open.
+        # The output goes to files, not pipes: a child process that a test leaves running would keep pipes open.
         self.out, self.err = directory / f"{reactor}.out", directory / f"{reactor}.err"
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(command, stdout=out, stderr=err, cwd=directory, env=environment)
@@ -73,14 +73,14 @@ class Run:
         self.process.wait()
 
     def ends(self) -> dict[str, str]:
-        """How each test ended."""
+        """Return each test's outcome by its id."""
         self._await_end()
         assert self.process.returncode == 0, self.err.read_text()[-4000:]
         ends: dict[str, str] = json.loads(self.out.read_text().splitlines()[-1])
         return ends
 
     def _await_end(self) -> None:
-        # However slow the machine is, each test that ends adds to the output.
+        # Even on a slow machine each test that ends adds to the output, so an unchanged size means a hang.
         size = -1
         while size != (size := self.out.stat().st_size):
             with suppress(subprocess.TimeoutExpired):
@@ -94,7 +94,7 @@ def test_what_passes_on_twisteds_asyncio_reactor_passes_here(modules: list[str],
     with Run("asyncio", modules, tmp_path) as theirs, Run("uvloop", modules, tmp_path) as ours:
         expected, ends = theirs.ends(), ours.ends()
     passing = {test for test, end in expected.items() if end == "passed"}
-    # Modules that are not found would pass, too.
+    # Without this check, the test would also pass if no module were found.
     assert len(passing) > 400
     failing = {test for test in passing if ends.get(test) != "passed"}
     assert failing == EXCEPTIONS & passing, ours.err.read_text()[-20000:]

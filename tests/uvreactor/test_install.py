@@ -1,4 +1,4 @@
-"""How it becomes the reactor of a process, and what it does for the rest of Twisted there."""
+"""Tests that install the uvloop reactor in a process and use other parts of Twisted on it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_without_uvloop_one_line_says_what_to_do() -> None:
 
 @pytest.mark.parametrize("connect", ["early", "late"])
 def test_processes(connect: str) -> None:
-    # One that ends before the reactor runs, and some while it does.
+    # In the "early" case the child processes end before the reactor runs.
     program = f"""
 import sys
 from twisted.internet.protocol import ProcessProtocol
@@ -120,7 +120,7 @@ except KeyboardInterrupt:
 
 
 def test_adopting() -> None:
-    """A listening socket and a connected one, of which the caller closes his descriptors."""
+    """The caller may close the descriptors of a listening and of a connected socket after the reactor adopts them."""
     program = """
 import socket
 from twisted.internet.protocol import Factory, Protocol

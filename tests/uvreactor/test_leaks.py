@@ -1,4 +1,4 @@
-"""Nothing is left of connections that are cut at random."""
+"""Test that connections that are cut at random leave nothing in memory."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def test_nothing_is_left_of_connections_cut_at_random() -> None:
     assert found["logged"] == []
     assert done.stderr == ""
     assert found["counts"]["made"] > 100 and found["counts"]["opened"] > 100
-    # What grows once, such as a cache, may: not by as much as there were connections.
+    # Caches may grow once, but less than the number of connections.
     assert after.pop("objects") - before.pop("objects") < 1000
     assert after == before

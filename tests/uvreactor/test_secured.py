@@ -1,4 +1,4 @@
-"""A connection on which TLS was started."""
+"""Tests of connections on which startTLS() was called."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REQUEST = (
 
 
 class Securing(Protocol):
-    """Starts TLS at the first chunk, and gives the connection to another protocol."""
+    """Starts TLS at the first chunk, and passes the connection on to the inner protocol."""
 
     inner: Protocol | None = None
 
@@ -47,7 +47,7 @@ class Securing(Protocol):
 
 
 class Secure:
-    """A port, and the other end, whose calls are made in a thread."""
+    """A listening port, and blocking client calls that run in a thread."""
 
     def __init__(self, reactor: Any, inner: Any) -> None:
         self.reactor = reactor
@@ -69,7 +69,7 @@ class Secure:
 
 @pytest.fixture(autouse=True)
 def its_clock(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Twisted's TLS puts off small writes on the installed reactor.
+    # Twisted's TLS delays small writes with the installed reactor's clock, which is not this reactor's.
     monkeypatch.setattr("twisted.protocols.tls._get_default_clock", lambda: run.reactor)
 
 

@@ -1,4 +1,4 @@
-"""What Twisted's own tests do not ask of a connection, over real sockets."""
+"""Tests of connections over real sockets, for behavior that Twisted's own tests do not cover."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 
 class Noting(Protocol):
-    """Notes what happens to it."""
+    """Records received data and the end of the connection."""
 
     def __init__(self) -> None:
         self.heard: list[Any] = []
@@ -45,7 +45,7 @@ class Noting(Protocol):
 
 
 class Served:
-    """A protocol on the reactor, and the plain socket at its other end, whose calls are made in a thread."""
+    """A protocol on the reactor, and a plain socket as its peer; blocking calls on the socket run in a thread."""
 
     def __init__(self, reactor: Any, protocol: Any) -> None:
         self.reactor = reactor
@@ -85,9 +85,9 @@ class Served:
 
 
 def writes(monkeypatch: pytest.MonkeyPatch, protocol: Noting) -> list[bytes]:
-    """What the protocol's connection gives uvloop to write, each time."""
+    """Return a list that records each write that the protocol's connection passes to uvloop."""
     given: list[bytes] = []
-    # How writes are joined cannot be seen in the bytes that arrive.
+    # This uses a private method, because the bytes that arrive do not show how writes were joined.
     writer: Any = protocol.transport._writer  # type: ignore[union-attr]
     write = writer._write
     monkeypatch.setattr(writer, "_write", lambda data: (given.append(data), write(data)))
@@ -149,7 +149,7 @@ class TestReading:
 
         async def test(reactor: Any) -> None:
             served = Served(reactor, Delaying())
-            # It is there before the connection is accepted.
+            # The data arrives before the reactor accepts the connection.
             served.socket.sendall(b"data")
             async with served:
                 await served.until(lambda: len(served.protocol.heard) == 2)
@@ -188,7 +188,7 @@ class TestReading:
                 served.socket.sendall(b"last")
                 served.socket.shutdown(socket.SHUT_WR)
                 await served.until(lambda: len(protocol.heard) == 2)
-                # Reading on would be an error to libuv.
+                # libuv would report an error if the transport resumed reading after the end of the stream.
                 protocol.transport.pauseProducing()
                 protocol.transport.resumeProducing()
                 await served.turns()

@@ -1,4 +1,4 @@
-"""Writes to a peer that does not read: few objects wait, and every byte arrives in order."""
+"""Tests of writes to a peer that does not read: few objects are buffered, and every byte arrives in order."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ COUNT = 100_000
 
 
 FILL = 16 << 20
-"""Bytes that are more than the system's buffers take."""
+"""A number of bytes that exceeds the system's buffers."""
 
 
 async def stall(served: Served) -> None:
-    """Write more than the peer, which does not read, can be sent."""
-    # Not while the connection is made: writes are gathered then.
+    """Fill the system's buffers; the peer does not read."""
+    # Wait one turn: while the connection is being made, the transport gathers writes.
     await deferLater(served.reactor, 0)
     served.protocol.transport.write(bytes(FILL))
 
@@ -50,7 +50,7 @@ class TestStalledPeer:
                 given = writes(monkeypatch, served.protocol)
                 for number in range(COUNT):
                     transport.write(bytes((number % 251,)))
-                # uvloop keeps an object of 100 bytes or more for each write that it is given.
+                # uvloop keeps an object of at least 100 bytes for each pending write.
                 assert len(given) <= COUNT // MOST_GATHERED
                 transport.loseConnection()
                 data = await received(served, FILL + COUNT)
@@ -104,7 +104,7 @@ class TestStalledPeer:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_every_byte_arrives_in_order(run: Any, seed: int) -> None:
-    """Writes of random sizes, in chunks and between them, while the peer reads now and then."""
+    """Write random sizes, inside and outside dataReceived(), while the peer reads now and then."""
     dice = random.Random(seed)
     sizes = (0, 1, 1, 1, 3, 100, 5000, 70_000)
 

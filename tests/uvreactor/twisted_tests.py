@@ -1,7 +1,7 @@
-"""Runs Twisted's own tests on a reactor, in a directory of their own, and prints as JSON how each that ran ended.
+"""Run Twisted's own tests on a reactor in DIRECTORY, and print each test's outcome as JSON.
 
-``python twisted_tests.py uvloop|asyncio DIRECTORY MODULE...``: on `twisted_beastws.uvreactor`, or on the reactor of
-Twisted's that it is made from. The modules' tests of reactors build theirs; the others use the one that is installed.
+Usage: ``python twisted_tests.py uvloop|asyncio DIRECTORY MODULE...``. The reactor is `twisted_beastws.uvreactor`, or
+its base, Twisted's asyncio reactor. Twisted's tests of reactors build new ones; all other tests use the installed one.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from twisted.trial.runner import TestLoader, TestSuite, TrialRunner
 
 
 def iterate(self: Any, timeout: float) -> None:
-    """Turn the reactor as Twisted's does, which waits 10 ms for what has come already, after every test."""
+    """Turn the reactor like Twisted's `iterate`, but wait only 1 ms, not 10 ms, for events after every test."""
     self._asyncioEventloop.call_later(timeout + 0.001, self._asyncioEventloop.stop)
     self._asyncioEventloop.run_forever()
 
 
 def reactor_under_test(test: Any) -> Any:
-    """A reactor on a loop of its own, for one test."""
+    """Return a reactor on a new event loop, for one test."""
     loop = new_loop()
     asyncio.set_event_loop(loop)
 
@@ -40,13 +40,13 @@ def reactor_under_test(test: Any) -> Any:
 
 
 def connect_and_attach(self: Any, transport: Any) -> None:
-    """Connect Twisted's TLS in memory as well, and have it use the compiled path, as on a connection of the reactor."""
+    """Connect Twisted's TLS and attach the compiled path to it, in memory too, as the reactor's connections do."""
     connect(self, transport)
     attach(self)
 
 
 class Recorder(Reporter):
-    """Takes down how each test ended."""
+    """Records each test's outcome."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(StringIO(), *arguments[1:], **options)
@@ -80,16 +80,16 @@ def main(directory: str, modules: list[str]) -> None:
     from twisted.internet.test.reactormixins import ReactorBuilder
     from twisted.test import test_sslverify
 
-    # The names of tests have the last part of this one in them: the same for both.
+    # The ids of tests contain this function's name, so that both reactors have the same ids.
     sys.modules["reactors"] = sys.modules["__main__"]
     ReactorBuilder._reactors = ["reactors.reactor_under_test"]
-    # Most of the time of the tests of TLS went into the same two certificates, made anew for each.
+    # Twisted's TLS tests spent most of their time on the same two certificates, which each test made again.
     test_sslverify.makeCertificate = cache(test_sslverify.makeCertificate)
     AsyncioSelectorReactor.iterate = iterate
     # Twisted's property tests must not fail because the machine is busy.
     hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
     hypothesis.settings.load_profile("patient")
-    # Not before the profile is loaded. This test never ends on the compiled path; trial would wait for 120 s.
+    # Import this after loading the profile. The test never ends on the compiled path; trial would wait for 120 s.
     from twisted.protocols.test.test_tls import TLSMemoryBIOTests
 
     TLSMemoryBIOTests.test_errorWriting.timeout = 10  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
-"""What Python runs first in each program that a test starts under --uvloop, which has this directory in its path.
+"""Startup code for the programs that tests start under --uvloop, which puts this directory in their path.
 
-A program that asks for no reactor in particular gets `twisted_beastws.uvreactor`.
+Python runs this module first. A program that installs no reactor itself then gets `twisted_beastws.uvreactor`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from types import ModuleType
 
 
 class InPlaceOfTheDefault:
-    """Finds and loads ``twisted.internet.reactor``."""
+    """An import hook that installs the uvloop reactor when a program imports ``twisted.internet.reactor``."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         return ModuleSpec(name, self) if name == "twisted.internet.reactor" else None  # type: ignore[arg-type]
@@ -23,7 +23,7 @@ class InPlaceOfTheDefault:
     def exec_module(self, module: ModuleType) -> None:
         from twisted_beastws.uvreactor import install
 
-        # As in Twisted's own module of that name: the reactor takes its place.
+        # Like Twisted's own module of that name, make room in sys.modules for the reactor.
         del sys.modules[module.__name__]
         install()
 
