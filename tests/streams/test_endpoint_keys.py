@@ -1,4 +1,4 @@
-"""Tests of `twisted_beastws.streams.endpoint_keys`: the keys of an endpoint string, and the errors of wrong ones."""
+"""Tests of `twisted_beastws.streams.endpoint_keys`: the keys of an endpoint string, and the errors for invalid ones."""
 
 from __future__ import annotations
 

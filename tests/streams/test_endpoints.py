@@ -79,7 +79,7 @@ from ..tls.pki import Server, root, root_pem
 
 pytestmark = pytest.mark.usefixtures("logged")
 
-# Twisted says so of every ``Agent``.
+# Twisted emits this warning for every ``Agent``.
 READ_BODY = pytest.mark.filterwarnings("ignore:Using readBody with a transport:DeprecationWarning")
 
 LOOPBACK = "0:interface=127.0.0.1"
@@ -110,7 +110,7 @@ class Echo(Stream):
 
 
 class Keeping(Factory):
-    """Makes protocols and keeps the last."""
+    """Makes protocols, and keeps the last one in ``last``."""
 
     noisy = False
 
@@ -129,7 +129,7 @@ def dial(description: str, make: Any = Stream) -> Deferred[Any]:
 
 @asynccontextmanager
 async def listening(description: str, factory: Any) -> Any:
-    """Listen, and yield the port's number, if it has one."""
+    """Listen, and yield the port's number, or None for a UNIX socket."""
     port = await serverFromString(reactor, description).listen(factory)
     try:
         yield getattr(port.getHost(), "port", None)
@@ -144,7 +144,7 @@ async def hang_up(stream: Any) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of PEM files to trust, and ``../server.pem`` with a key."""
+    """Return a directory of trusted PEM files; ``../server.pem`` has the server's key and certificate."""
     home = tmp_path_factory.mktemp("tls")
     (home / "server.pem").write_bytes(identity_pem())
     trusted = home / "trusted"
@@ -320,7 +320,7 @@ def test_there_is_one_of_each_prefix():
 
 
 async def converse(stream: Any, octets: bytes = b"hello") -> None:
-    """Send to an echo, and close."""
+    """Send bytes to an echo server, wait for the echo, and close."""
     stream.transport.write(octets)
     await until(lambda: stream.octets == octets)
     await hang_up(stream)
@@ -386,7 +386,7 @@ class TestStreams:
     @leaving_nothing
     async def test_behind_haproxy(self):
         class Proxying(Stream):
-            """Says for whom it stands before it speaks WebSocket."""
+            """Sends a PROXY header with the client's address before the WebSocket handshake."""
 
             def connectionMade(self) -> None:
                 self.transport.write(b"PROXY TCP4 192.0.2.1 192.0.2.2 4321 80\r\n")
@@ -407,7 +407,7 @@ class TestStreams:
 
     @leaving_nothing
     async def test_tls_within(self):
-        """The endpoints are as good as any: TLS may be spoken through the tunnel itself."""
+        """TLS can run inside the tunnel, because its endpoints work like any others."""
         server = TLSMemoryBIOFactory(identity().options(), False, Keeping(Echo))
         async with listening(f"beastws:tcp:{LOOPBACK}", server) as port:
             client = wrapClientTLS(trusting(), clientFromString(reactor, f"ws:127.0.0.1:{port}"))
@@ -496,7 +496,7 @@ class TestConnecting:
         async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(Echo)) as port:
             assert isinstance(await failure_of(dial(f"ws:127.0.0.1:{port}", lambda: None)), NoProtocol)
 
-    # On Python 3.12 Twisted's search for plug-ins leaves a cycle with the frames of its callers.
+    # On Python 3.12 Twisted's plug-in search leaves a reference cycle that holds its callers' frames.
     @leaving_cycles
     async def test_a_websocket_protocol_is_not_put_into_another(self):
         class Greeter(WebSocketProtocol):
@@ -606,7 +606,7 @@ class TestServing:
                 failure: Any = await failure_of(connecting)
                 assert failure.response.status == 403
 
-    # On Python 3.12 Twisted's search for plug-ins leaves a cycle with the frames of its callers.
+    # On Python 3.12 Twisted's plug-in search leaves a reference cycle that holds its callers' frames.
     @leaving_cycles
     async def test_a_websocket_factory_serves_messages(self):
         seen: list[Any] = []
@@ -632,7 +632,7 @@ class TestServing:
             await ws.close()
             assert (await failure_of(connect(f"ws://127.0.0.1:{port}/", reactor=reactor))).response.status == 404
             await until(lambda: not factory.connections)
-        # It may be listened on elsewhere, too.
+        # The endpoint does not change the factory's settings, because other ports may use the same factory.
         assert factory.settings is before
         assert seen[0].timeouts == Timeouts(ping_interval=7)
         assert seen[0].origins.allowed == ("https://a.example",)
@@ -723,7 +723,7 @@ class TestServing:
             gc.enable()
 
 
-# Protocols that nobody here wrote
+# Twisted's own protocols
 
 
 class Sum(amp.Command):
@@ -806,7 +806,7 @@ class TestOthersProtocols:
 
     @leaving_nothing
     async def test_lines(self):
-        """It looks at ``disconnecting`` between two."""
+        """LineReceiver checks ``disconnecting`` between two lines."""
 
         class Lines(LineReceiver):
             def lineReceived(self, line: bytes) -> None:
@@ -834,7 +834,7 @@ class TestOthersProtocols:
 
 
 class Always:
-    """For ``Agent``: the same endpoint whatever is asked for."""
+    """An endpoint factory for ``Agent`` that returns the same endpoint for every URI."""
 
     def __init__(self, endpoint: Any) -> None:
         self.endpoint = endpoint

@@ -43,7 +43,7 @@ IDLE = 300.0
 
 
 class Stream(Protocol):
-    """Notes what happens to it."""
+    """Records received data and the end of the connection."""
 
     transport: Any
 
@@ -68,7 +68,7 @@ class Stream(Protocol):
 
     @property
     def end(self) -> Any:
-        """What it was told at its end, or None before."""
+        """The reason of connectionLost(), or None while the connection is open."""
         assert len(self.ends) <= 1
         return self.ends[0].value if self.ends else None
 
@@ -87,7 +87,7 @@ class Halves(Stream):
 
 
 class Serving(Factory):
-    """Makes protocols, and keeps them in the order that they were made."""
+    """Makes protocols, and keeps them in order in ``built``."""
 
     def __init__(self, make: Any = Stream) -> None:
         self.make = make
@@ -122,7 +122,7 @@ class Pair:
 
 
 def serve(make: Any = Stream, **options: Any) -> tuple[Any, Any]:
-    """A stream behind a tunnel, and a scripted peer of that."""
+    """Return a server's stream in a tunnel, and the scripted client of that tunnel."""
     clock = Clock()
     serving = Serving(make)
     peer = scripted_client(TunnelFactory(serving, clock=clock), clock=clock, **options)
@@ -337,7 +337,7 @@ class TestTheTransport:
         transport = StreamTransport(Tunnel(), Below())
         assert ISSLTransport.providedBy(transport) and ITCPTransport.providedBy(transport)
         assert (transport.getPeerCertificate(), transport.getHandle()) == ("certificate", "connection")
-        # It is HTTP's, which the stream is not.
+        # The TLS layer negotiated HTTP, but the stream inside the tunnel speaks another protocol.
         assert not INegotiated.providedBy(transport) and not hasattr(transport, "negotiatedProtocol")
 
 
@@ -470,7 +470,7 @@ class TestClosing:
         assert transport.getPeer() and transport.getHost()
 
     def test_waits_for_a_reader_as_long_as_it_reads(self):
-        """A transport gives up nothing that was written."""
+        """loseConnection() sends all written data first, however long that takes."""
         pair = Pair(silent=True, timeouts=Timeouts(idle=None, ping_interval=None))
         pair.link.server_transport.stalled = True
         pair.far.transport.write(bytes(1 << 20))
@@ -530,7 +530,7 @@ class TestClosing:
 
 @implementer(IPushProducer, IPullProducer)
 class Producer:
-    """Writes parts to a consumer while it may: all at once if it pushes, one by one if it is pulled."""
+    """Writes ``parts`` chunks: a push producer writes until it is paused, a pull producer one chunk per call."""
 
     def __init__(self, consumer: Any, parts: int = 0, size: int = 1 << 14, stopped: list[bool] | None = None) -> None:
         self.consumer = consumer
@@ -594,7 +594,7 @@ class TestProducers:
         assert pair.clock.getDelayedCalls() != [] and producer.left == 0
 
     def test_the_transport_is_a_producer_for_another(self):
-        """As `twisted.protocols.portforward` joins two."""
+        """`twisted.protocols.portforward` joins two transports like this."""
         first, second = Pair(), Pair()
         first.far.dataReceived = second.near.transport.write
         second.near.transport.registerProducer(first.far.transport, True)
@@ -648,7 +648,7 @@ class TestProducers:
         assert type(pair.far.end) is ConnectionDone
 
     def test_closing_does_not_wait_for_a_push_producer_with_nothing_to_say(self):
-        """As Twisted's TCP has it; `portforward` never unregisters."""
+        """Twisted's TCP transport does not wait either; `portforward` never unregisters its producers."""
         pair = Pair()
         producer = Producer(pair.near.transport)
         pair.near.transport.registerProducer(producer, True)
@@ -678,7 +678,7 @@ class TestProducers:
         assert producer.stopped == [True]
 
     def test_one_that_ignores_the_end_of_the_connection_is_not_asked_for_ever(self):
-        """Nothing it writes behind a close frame would make it pause."""
+        """After the close frame all writes are dropped, so the transport would never pause this producer."""
         stream, peer = serve()
         producer = Producer(stream.transport, 1 << 30)
         stream.transport.registerProducer(producer, True)
@@ -691,7 +691,7 @@ class TestProducers:
         assert "1011" in str(stream.end)
 
     def test_a_slow_reader_is_not_a_silent_one(self):
-        """It says nothing, and takes its time, but takes."""
+        """The peer sends nothing and reads slowly, but it reads."""
         pair = Pair(silent=True)
         pair.near.dataReceived = lambda data: (pair.near.parts.append(data), pair.near.transport.pauseProducing())
         producer = Producer(pair.far.transport, 100)
@@ -741,7 +741,7 @@ class Pausing(Stream):
 
 class TestHalfClosing:
     def test_a_question_and_its_answer(self):
-        """What half-closing is for: the end of what is asked is told, and the answer comes."""
+        """Half-closing marks the end of the request, and the response can still arrive."""
 
         class Answering(Halves):
             def readConnectionLost(self) -> None:
@@ -875,7 +875,7 @@ class TestHalfClosing:
 
 
 def test_deferreds_returned_by_data_received_are_nobodys_business():
-    """A transport does not wait for them."""
+    """The transport does not wait for Deferreds that dataReceived() returns."""
 
     class Returning(Stream):
         def dataReceived(self, data: bytes) -> Any:

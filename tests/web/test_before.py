@@ -1,4 +1,4 @@
-"""Tests of `WebSocketResource.before`: upgrades on any path of a site, and the site for all other requests."""
+"""Tests of `WebSocketResource.before`: it handles upgrades on any path; the site handles all other requests."""
 
 from __future__ import annotations
 

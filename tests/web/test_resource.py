@@ -1,4 +1,4 @@
-"""Tests of `twisted_beastws.web.resource` and `twisted_beastws.connection.takeover`, over a site in memory."""
+"""Tests of `twisted_beastws.web.resource` and `twisted_beastws.connection.takeover` with a site in memory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 
 async def talk(ws: WebSocketProtocol) -> None:
-    """A coroutine for a connection."""
+    """A handler coroutine, which is not a factory."""
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ KEY = b"\x11\x92\xa3\x04"
 
 
 def frame(first: int, payload: bytes = b"") -> bytes:
-    """A client's frame; its first octet is ``first``."""
+    """Return a masked client frame; ``first`` is its first byte."""
     size = len(payload)
     if size < 126:
         length = bytes((0x80 | size,))
@@ -93,7 +93,7 @@ def text(content: str) -> bytes:
 
 
 def answer_to(content: str) -> bytes:
-    """The short text frame of a server's."""
+    """Return the server's text frame for a content of less than 126 bytes."""
     return bytes((0x81, len(content))) + content.encode()
 
 
@@ -102,7 +102,7 @@ CLOSED = b"\x88\x02\x03\xe8"
 
 
 class Echo(WebSocketProtocol):
-    """Echoes texts; notes what happens to it, in ``heard``, and each of itself in ``made``."""
+    """Echoes texts; ``heard`` records an instance's events, and ``made`` the instances of the class."""
 
     made: list[Echo] = []  # noqa: RUF012
 
@@ -145,7 +145,7 @@ class Page(Resource):
 
 
 class Accepting(Resource):
-    """A resource of the application's own that calls ``accept(request)``; ``render`` does more where it is set."""
+    """An application's resource that calls ``accept(request)``, and then ``then(request)`` if that was given."""
 
     isLeaf = True
 
@@ -170,7 +170,7 @@ class Accepting(Resource):
 
 
 class Transport(StringTransport):
-    """As strict about producers as TCP is, and it notes whether it is read from."""
+    """A transport that checks producers as strictly as TCP does; ``reading`` is False while it is paused."""
 
     reading = True
     aborted = False
@@ -192,7 +192,7 @@ class Transport(StringTransport):
 
 
 class Web:
-    """A connection to a site, which has ``resource`` at /ws and a page at /page."""
+    """A connection to a site with ``resource`` at /ws and a page at /page."""
 
     def __init__(self, resource: Resource, clock: Clock, directory: Path | None = None, channel: Any = None) -> None:
         root = Resource()
@@ -222,7 +222,7 @@ class Web:
         return read
 
     def opens(self, *rest: bytes) -> bytes:
-        """Upgrade; returns what the server sent behind the 101."""
+        """Upgrade the connection, and return the server's bytes after the 101 response."""
         self.sends(GET + b"".join(rest))
         head, _, sent = self.reads().partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n"), head
@@ -440,7 +440,7 @@ class TestOctetsBehindTheHead:
         stream = GET + text("x" * size) + text("end")
         for at in range(0, len(stream), 7000):
             peer.sends(stream[at : at + 7000])
-        # The peer is held back, for a while.
+        # A large enough message pauses reading until the hook's Deferred fires.
         assert peer.transport.reading is (size < 0x4000 - 100)
         assert protocol.made[0].heard == ["made"]
         decision.callback(None)
@@ -477,7 +477,7 @@ class TestOctetsBehindTheHead:
 
         peer = Web(Reading(), clock)
         assert peer.opens() == b""
-        # They wait for the code that awaits accept().
+        # The bytes given to accept() are delivered one turn later, after the code that awaits accept().
         clock.advance(0)
         peer.sends(text("second"))
         assert peer.reads() == answer_to("first") + answer_to("second")
@@ -980,7 +980,7 @@ class TestWhileAHookTakesItsTime:
             peer.leaves(ConnectionLost())
             resource.forget()
             del request
-            # Older Twisted leaves the frames of a cancelled coroutine in a cycle.
+            # Older versions of Twisted leave the frames of a cancelled coroutine in a reference cycle.
             gc.collect()
             assert [reference() for reference in alive] == [None] * 3
 
@@ -1004,7 +1004,7 @@ class TestDrain:
 
 
 class TestHttp2:
-    """What a request's channel and transport are in HTTP/2, without it: a stream that knows no upgrade."""
+    """Requests over HTTP/2, with a stand-in for Twisted's HTTP/2 stream, which cannot be upgraded."""
 
     class Stream:
         transport = None
