@@ -1,4 +1,4 @@
-"""Applications of ASGI frameworks, each on a port: ``python applications.py`` prints the ports by name."""
+"""ASGI applications in several frameworks, a port each: ``python applications.py`` prints the ports by name."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ fastapi = FastAPI()
 
 
 def in_a_thread(token: str) -> str:
-    """A synchronous dependency, which FastAPI runs in a thread."""
+    """Check the token; FastAPI runs this synchronous dependency in a thread."""
     if token == "bad":
         raise WebSocketException(code=1008)
     return token.upper()

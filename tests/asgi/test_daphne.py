@@ -1,4 +1,4 @@
-"""Daphne's own tests of WebSocket, from its sdist, with `DaphneFactory` in place of its factory; and time limits."""
+"""Daphne's own WebSocket tests, from its sdist, run with `DaphneFactory`; and tests of that factory's protocol."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_daphnes_own_websocket_tests_pass(tmp_path: Path) -> None:
     with tarfile.open(archive) as tar:
         wanted = [member for member in tar.getmembers() if "/tests/" in member.name and member.isfile()]
         for member in wanted:
-            # Not extract(): a member's name could lead out of the directory.
+            # Do not use extract(): a member's name could point outside the directory.
             file = tar.extractfile(member)
             assert file is not None
             (tmp_path / "tests").mkdir(exist_ok=True)
@@ -74,7 +74,7 @@ def test_daphnes_own_websocket_tests_pass(tmp_path: Path) -> None:
 
 
 class Server:
-    """The part of Daphne's server that a connection uses."""
+    """A stand-in for Daphne's server, with the attributes and methods that a connection uses."""
 
     root_path = ""
     proxy_forwarded_address_header = None
@@ -152,7 +152,7 @@ class TestProtocol:
             {"type": "websocket.connect"},
             {"type": "websocket.disconnect", "code": 1006},
         ]
-        # Daphne may still call these.
+        # Daphne may still call this method after the disconnect.
         peer.protocol.handle_reply({"type": "websocket.close"})
 
     def test_a_message_over_the_limit_closes_with_1009(self) -> None:

@@ -1,4 +1,4 @@
-"""`ASGIFactory` in memory: scopes, handshakes, messages, pace, the end, and the lifespan."""
+"""Tests of `ASGIFactory` in memory: scopes, handshakes, messages, flow control, closing, and the lifespan."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WAITED: list[Deferred[None]] = []
 
 
 class Application:
-    """An application that a test writes as ``conversation``; it keeps the scopes and the events that it received."""
+    """An application that runs the test's coroutine ``conversation``, and records its scopes and received events."""
 
     def __init__(self, conversation: Callable[..., Any], lifespan: Callable[..., Any] | None = None) -> None:
         self.conversation = conversation
@@ -70,7 +70,7 @@ def serve(conversation: Any, *, lifespan: Any = None, **options: Any) -> tuple[A
 
 
 def ask(factory: ASGIFactory, target: str = "/", headers: dict[str, str] | None = None) -> tuple[ScriptedPeer, bytes]:
-    """A client that has sent a handshake, and the head of the answer."""
+    """Send a handshake; return the client and the head of the response."""
     peer = scripted_client(factory, opened=False)
     peer.send(upgrade_request(target, headers=headers or {}))
     return peer, peer.read_head()
@@ -155,7 +155,7 @@ class TestHandshake:
         peer, head = ask(factory)
         assert head.startswith(b"HTTP/1.1 403 ")
         peer.read()
-        # HTTP keeps the connection: the next request is another run of the application.
+        # The HTTP connection stays open, and the next request runs the application again.
         peer.send(upgrade_request("/again"))
         assert peer.read_head().startswith(b"HTTP/1.1 403 ")
         assert [scope["path"] for scope in application.scopes] == ["/", "/again"]
@@ -300,7 +300,7 @@ class TestMessages:
         assert not inside(peer.protocol).reading.paused
         peer.send(Frame.text("3"))
         peer.send(Frame.text("4"))
-        # No public name shows the pause.
+        # This uses a private attribute, because no public name shows the pause.
         assert inside(peer.protocol).reading.paused
         assert len(application.received) == 1
         later.callback(None)

@@ -1,4 +1,4 @@
-"""Applications of Starlette, FastAPI, Quart and Socket.IO. Those of Django Channels are in tests/examples."""
+"""Tests of applications in Starlette, FastAPI, Quart and Socket.IO; tests/examples covers Django Channels."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PROGRAM = Path(__file__).parent / "applications.py"
 
 
 class Applications:
-    """The running program.
+    """The running program `applications.py`.
 
     Attributes:
         ports: the port of each application, by name.
-        output: what the program has printed by its end.
+        output: the program's whole output, after it ended.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -121,5 +121,5 @@ def test_the_end_of_the_program_is_the_end_of_the_lifespan(applications: Applica
     assert applications.process.returncode == 0
     assert "starlette has shut down\n" in applications.output
     assert "fastapi saw 1000\n" in applications.output
-    # FastAPI raised a KeyError, and Starlette a RuntimeError for the malformed JSON.
+    # The log has FastAPI's KeyError, and Starlette's RuntimeError for the malformed JSON.
     assert applications.log.read_text().count("Traceback") == 2

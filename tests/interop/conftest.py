@@ -1,4 +1,4 @@
-"""Every conversation is held plain and compressed, over TCP and TLS."""
+"""Fixtures that run every conversation with and without compression, over TCP and TLS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def secure(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The certificate for ``localhost`` and its key in a file."""
+    """Return the path of a file with the certificate for ``localhost`` and its key."""
     path = tmp_path_factory.mktemp("tls") / "certificate.pem"
     path.write_bytes(identity_pem())
     return path

@@ -1,6 +1,7 @@
-"""What two implementations say to each other, our ends of it, and where an asyncio peer lives.
+"""The conversation between two implementations, our server and client for it, and helpers that run asyncio peers.
 
-Either server echoes; told "close" it closes with `THEIR_CLOSE`. Each end sends long messages in fragments, if it can.
+Both servers echo messages, and close with `THEIR_CLOSE` when they receive the text "close". Each implementation that
+can do so sends long messages in fragments.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..support.loopback import PATIENCE, serving
 T = TypeVar("T")
 
 PART = 1000
-"""Characters or octets in a fragment of a longer message."""
+"""Characters or bytes in a fragment of a longer message."""
 MESSAGES: tuple[str | bytes, ...] = (
     "",
     "text",
@@ -40,13 +41,13 @@ OUR_CLOSE = (4000, "bye")
 THEIR_CLOSE = (4001, "as asked")
 
 UNFRAGMENTED = Limits(fragment_size=PART)
-"""Our own long messages are in fragments; theirs need not be."""
+"""We send long messages in fragments; the peer may send them whole."""
 FRAGMENTED = Limits(fragment_size=PART, max_frame_size=4 * PART)
-"""Theirs must be."""
+"""We send long messages in fragments, and the peer must too."""
 
 
 def pieces(message: AnyStr) -> Sequence[AnyStr]:
-    """A message as its fragments."""
+    """Split a message into fragments."""
     return [message[at : at + PART] for at in range(0, len(message), PART)] or [message]
 
 
@@ -54,7 +55,7 @@ def within(waiting: Deferred[T]) -> Deferred[T]:
     return waiting.addTimeout(PATIENCE, reactor)
 
 
-# Our server, and their client.
+# Our server, for the peer's client.
 
 
 class Echo(WebSocketProtocol):
@@ -70,7 +71,7 @@ class Echo(WebSocketProtocol):
 
 @asynccontextmanager
 async def our_server(deflate: Deflate | None, secure: bool, limits: Limits) -> AsyncIterator[str]:
-    """Our echo server, at the URL that it yields; it is to see two connections, as `converse` has them."""
+    """Run our echo server, yield its URL, and check that it had two connections like those of `converse`."""
     ends: list[tuple[Any, CloseReason]] = []
 
     class Noting(Echo):
@@ -85,11 +86,11 @@ async def our_server(deflate: Deflate | None, secure: bool, limits: Limits) -> A
     assert (second.clean, second.began, second.sent) == (True, "local", THEIR_CLOSE)
 
 
-# Our client, and their server.
+# Our client, for the peer's server.
 
 
 async def converse(url: str, deflate: Deflate | None, limits: Limits) -> None:
-    """All of it with their server: one connection that we close, another that they close."""
+    """Hold the whole conversation with the peer's server: we close the first connection, the peer the second."""
     tls = trusting() if url.startswith("wss:") else None
 
     def connected() -> Deferred[WebSocketProtocol]:
@@ -116,17 +117,17 @@ async def converse(url: str, deflate: Deflate | None, limits: Limits) -> None:
     assert (reason.clean, reason.began, reason.code, reason.reason) == (True, "peer", *THEIR_CLOSE)
 
 
-# Where an asyncio peer lives.
+# Threads for asyncio peers.
 
 
 def in_asyncio(talk: Callable[[], Coroutine[Any, Any, T]]) -> Deferred[T]:
-    """Run a client's half on a loop of its own, in a thread."""
+    """Run a client's coroutine on a new event loop in a thread."""
     return deferToThread(lambda: asyncio.run(asyncio.wait_for(talk(), PATIENCE)))
 
 
 @asynccontextmanager
 async def asyncio_server(server: AbstractAsyncContextManager[int]) -> AsyncIterator[int]:
-    """Run a server, which yields its port, on a loop of its own, in a thread."""
+    """Run a server on a new event loop in a thread, and yield its port."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever)
     thread.start()

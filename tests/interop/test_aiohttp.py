@@ -1,4 +1,4 @@
-"""`aiohttp`, as client and as server. It can receive fragments, but not send them."""
+"""Interoperability with `aiohttp` as client and server; it can receive fragments, but not send them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`autobahn` on the same reactor, as client and as server."""
+"""Interoperability with `autobahn` as client and server, on the same reactor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`curl`, to which a WebSocket server is an HTTP server that refuses."""
+"""Refused upgrades as `curl` sees them: ordinary HTTP responses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Members(WebSocketProtocol):
 
 
 async def curl(url: str, certificate: Path, fields: dict[str, str]) -> tuple[str, dict[str, str], str]:
-    """The status line, fields and body that ``curl --include`` prints."""
+    """Return the status line, fields and body that ``curl --include`` prints."""
     headers = [word for name, value in fields.items() for word in ("--header", f"{name}: {value}")]
     command = [
         "curl",

@@ -1,4 +1,4 @@
-"""asyncio programs and test frameworks, each in a process of its own, because the reactor is chosen there."""
+"""Tests of asyncio programs and test frameworks; each runs in a new process, because each needs its own reactor."""
 
 from __future__ import annotations
 

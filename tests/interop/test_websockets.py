@@ -1,4 +1,4 @@
-"""The `websockets` package, as client and as server."""
+"""Interoperability with the `websockets` package as client and server."""
 
 from __future__ import annotations
 

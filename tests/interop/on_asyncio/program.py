@@ -1,4 +1,4 @@
-"""Tasks and handlers in one program, with aiohttp's client: ``python program.py asyncio`` or ``uvloop``."""
+"""A program with asyncio Tasks, handlers and aiohttp's client: ``python program.py asyncio`` or ``uvloop``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def page(request: web.Request) -> web.Response:
 
 
 async def fetches(ws: WebSocketProtocol) -> None:
-    """A handler that fetches a page for each name that it receives, with aiohttp."""
+    """Fetch a page with aiohttp for each name that the client sends."""
     async with aiohttp.ClientSession() as session:
         async for message in ws:
             await deferLater(reactor, 0, str)

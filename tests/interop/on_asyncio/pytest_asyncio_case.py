@@ -1,6 +1,6 @@
 """pytest-asyncio: ``pytest pytest_asyncio_case.py``. Its loop runs the reactor, and each test is an asyncio Task.
 
-The fixture that starts the reactor is the listing of the page about asyncio.
+The fixture that starts the reactor is the listing in the documentation's page about asyncio.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each program of this folder does: a server whose handler awaits asyncio, and a client that talks to it."""
+"""The steps that all programs of this folder share: a server with a handler that awaits asyncio, and a client."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def handler(ws: WebSocketProtocol) -> None:
 
 @asynccontextmanager
 async def serving(handle: Any = handler) -> AsyncIterator[str]:
-    """Serve, at the URL that this yields. For code that runs as an asyncio Task."""
+    """Serve, and yield the URL. The caller must run as an asyncio Task."""
     factory = WebSocketServerFactory(handle)
     port = (
         await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory).asFuture(asyncio.get_event_loop())
@@ -41,7 +41,7 @@ async def serving(handle: Any = handler) -> AsyncIterator[str]:
 
 
 async def talk(url: str) -> None:
-    """Use every way to wait, in whatever runs this coroutine."""
+    """Await the client's calls, iterate over its messages, and use it in ``async with``."""
     CALLER.set(url)
     ws = await connect(url)
     ws.send("first")
