@@ -1,1 +1,1 @@
-"""``python -m twisted_beastws URL``: an interactive client, a client for scripts, and a first load figure."""
+"""``python -m twisted_beastws URL``: an interactive client, a client for scripts, and a load test."""

@@ -1,4 +1,4 @@
-"""``--bench``: a first load figure, from one process, against a server that echoes."""
+"""``--bench``: measure the message rate and round-trip times of a server that echoes, from one process."""
 
 from __future__ import annotations
 
@@ -24,24 +24,30 @@ from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.wire.closing import CloseReason
 
 AT_ONCE = 50
-"""Connections being opened at a time: the backlog of Twisted's ports, and of many others."""
+"""Connections that are opened concurrently: the listen backlog of Twisted's ports, and of many other servers."""
 
 PATIENCE = 10.0
-"""Seconds in which nothing at all came back, after which the server is taken for one that does not echo."""
+"""Seconds without any echo after which the load fails: the server does not seem to echo."""
 
 SPARE_FILES = 64
-"""The greatest number of other files that the process has open."""
+"""File descriptors reserved for other files of the process."""
 
 TIMEOUTS = Timeouts(close=2.0)
 
 
 class BenchError(Exception):
-    """The load cannot go on; ``str(error)`` says why in one line."""
+    """The load cannot continue; ``str(error)`` gives the reason in one line."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """connections: how many. messages: of each. size: bytes of each message."""
+    """The load to put on a server.
+
+    Attributes:
+        connections: The number of connections.
+        messages: The number of messages that each connection sends.
+        size: The size of each message in bytes.
+    """
 
     connections: int
     messages: int
@@ -49,17 +55,18 @@ class Load:
 
     @property
     def total(self) -> int:
-        """Messages of all connections."""
+        """The number of messages of all connections."""
         return self.connections * self.messages
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The result of a load, or of the part of it that was done.
+    """The result of a load, or of its completed part.
 
     Attributes:
-        seconds: the time from the first message to the last echo, or to the interruption.
-        trips: the time of each message and its echo, sorted.
+        load: The load that was requested.
+        seconds: The time from the first message to the last echo, or to the interruption.
+        trips: The round-trip times of the echoed messages in seconds, sorted.
     """
 
     load: Load
@@ -67,7 +74,7 @@ class Figures:
     trips: array[float]
 
     def quantile(self, part: float) -> float:
-        """The time in which ``part`` of the messages were back, by nearest rank."""
+        """Return the round-trip time within which ``part`` of the messages returned, by nearest rank."""
         return self.trips[max(ceil(part * len(self.trips)) - 1, 0)]
 
     def __str__(self) -> str:
@@ -81,7 +88,7 @@ class Figures:
 
 
 class Bench:
-    """Puts a `Load` on ``open_connection``'s server. The echoes of other connections, as in a chat, do not count."""
+    """Puts a `Load` on the server of ``open_connection``. Messages of other connections, as in a chat, do not count."""
 
     def __init__(self, load: Load, open_connection: Callable[[Callable[[], Echoed]], Deferred[Echoed]], clock: Any):
         self.load = load
@@ -95,13 +102,18 @@ class Bench:
         self._started: float | None = None
 
     def so_far(self) -> Figures | None:
-        """Return the figures of the messages that are back, or None if there are none."""
+        """Return the figures of the messages echoed so far, or None if there are none."""
         if self._started is None or not self.trips:
             return None
         return Figures(self.load, perf_counter() - self._started, array("d", sorted(self.trips)))
 
     async def run(self, progress: Progress) -> Figures:
-        """Open, run, close. Raises what a connection fails with, and `BenchError`."""
+        """Open the connections, exchange the messages and close.
+
+        Raises:
+            BenchError: The load cannot continue.
+            Exception: A connection could not be opened; the error is that of `connect`.
+        """
         look = LoopingCall(self._look, progress)
         look.clock = self._clock
         try:
@@ -121,18 +133,18 @@ class Bench:
             for connection in self._connections:
                 connection.abort()
             progress.clear()
-            # What was lost while others did not open is told by these.
+            # If some connections did not open, that error is raised; do not log the one of connections lost meanwhile.
             self._done.addErrback(lambda _: None)
         return Figures(self.load, seconds, array("d", sorted(self.trips)))
 
     def echoed(self, seconds: float) -> None:
-        """A message is back."""
+        """Record the round-trip time of a message."""
         self.trips.append(seconds)
         if len(self.trips) == self.load.total and not self._done.called:
             self._done.callback(None)
 
     def lost(self, reason: CloseReason) -> None:
-        """A connection is gone."""
+        """Fail the load: one of its connections has ended."""
         self._fail(f"after {counted(len(self.trips), 'message')}: {how_it_ended(reason)}")
 
     async def _open_all(self, progress: Progress) -> None:
@@ -165,7 +177,7 @@ class Bench:
 
 
 class Echoed(WebSocketProtocol):
-    """Sends a message when the one before is back."""
+    """Sends its next message when it has received the echo of the previous one."""
 
     def __init__(self, bench: Bench, number: int) -> None:
         self._bench = bench
@@ -175,13 +187,13 @@ class Echoed(WebSocketProtocol):
         self._sent_at = 0.0
 
     def next(self) -> None:
-        """Send the next message, one that is like no other as far as the size allows."""
+        """Send the next message; its text is unique if the size allows."""
         if self._left:
             size = self._bench.load.size
             self._expected = f"{self._number}.{self._left} ".ljust(size, "x")[:size]
             self._left -= 1
             self._sent_at = perf_counter()
-            # One that is closing says so in `closed`.
+            # `closed` reports the end of a connection that is closing.
             with suppress(ConnectionClosed):
                 self.send(self._expected)
         else:
@@ -197,7 +209,7 @@ class Echoed(WebSocketProtocol):
 
 
 def _require_files(number: int) -> None:
-    """See that so many files can be open at once."""
+    """Raise the limit of open files to ``number`` if it is lower. Raises `BenchError` if the system forbids that."""
     try:
         import resource
     except ImportError:

@@ -1,4 +1,4 @@
-"""``beastws``: the installed command. It connects, serves or measures, as its first argument says."""
+"""``beastws``: the installed command. Its first argument selects the client, the server or the load test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twisted_beastws.console.main import main
 
 
 def run() -> None:
-    """Run the command line; raises ``SystemExit``."""
+    """Run the command line. Raises ``SystemExit``."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["serve"]:
         from twisted_beastws.console.serve import serve

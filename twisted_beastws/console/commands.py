@@ -1,4 +1,4 @@
-"""What a line asks for: a message, or a command, which begins with a slash."""
+"""The commands of the console. A line is a message, or a command if it begins with a slash."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ what to type:
   /help                 this"""
 
 CHUNK = 1 << 16
-"""Bytes of a file that are read at a time, 64 KiB: `Limits.high_water`."""
+"""Bytes read from a file at a time: 64 KiB, as `Limits.high_water`."""
 
 Tell = Callable[[str], None]
 
 
 class CommandError(Exception):
-    """The line asks for nothing that can be done; ``str(error)`` says why in one line."""
+    """A line is not a valid command, or the command failed; ``str(error)`` gives the reason in one line."""
 
 
 class Command(Protocol):
-    """A command; ``tell`` shows its result. Raises `CommandError`, and the errors of ``ws``."""
+    """A command. It shows its result with ``tell``, and raises `CommandError` and the errors of ``ws``."""
 
     async def run(self, ws: WebSocketProtocol, tell: Tell) -> None: ...
 
@@ -67,7 +67,7 @@ class File:
 
     def _open(self) -> BinaryIO:
         path = os.path.expanduser(self.path)
-        # A FIFO would keep everything waiting, a device has no end.
+        # Opening a FIFO could block the reactor, and a device may have no end.
         if os.path.exists(path) and not os.path.isfile(path):
             raise CommandError(f"{escape(self.path)}: not a file")
         try:
@@ -78,7 +78,7 @@ class File:
 
 @dataclass(frozen=True)
 class Ping:
-    """Ping, and show the time to the pong."""
+    """Ping, and show the round-trip time."""
 
     payload: bytes = b""
 
@@ -88,7 +88,7 @@ class Ping:
 
 @dataclass(frozen=True)
 class CloseCommand:
-    """Close by the closing handshake."""
+    """Close with the closing handshake."""
 
     code: int = CloseCode.NORMAL
     reason: str = ""
@@ -99,14 +99,14 @@ class CloseCommand:
 
 @dataclass(frozen=True)
 class Help:
-    """Tell the commands."""
+    """Show the list of commands."""
 
     async def run(self, ws: WebSocketProtocol, tell: Tell) -> None:
         tell(HELP)
 
 
 def parse(line: str) -> Command:
-    """What ``line`` asks for; raises `CommandError`."""
+    """Return the command of a line. Raises `CommandError`."""
     if not line.startswith("/"):
         return MessageCommand(line)
     if line.startswith("//"):
@@ -175,7 +175,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _require_text(file: BinaryIO, path: str) -> None:
-    # Before the first byte leaves: a peer closes on text that is not UTF-8.
+    # Check the file before its first byte is sent: a peer closes the connection on text that is not UTF-8.
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for chunk in _chunks(file):

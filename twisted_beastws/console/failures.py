@@ -1,4 +1,4 @@
-"""Why there is no connection, and how one ended: in one line for people, and in the exit status for scripts."""
+"""Descriptions of failures and of the end of a connection: one line for people, an exit status for scripts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from twisted_beastws.wire.url import WebSocketURL
 
 
 class Status(IntEnum):
-    """The exit status."""
+    """The exit status of the command."""
 
     CLEAN = 0
     NOT_CONNECTED = 1
@@ -52,7 +52,7 @@ _GUESSES = {
 
 
 def why_not(error: BaseException, url: WebSocketURL) -> str:
-    """Why a connection to ``url`` did not come about."""
+    """Return one line that says why the connection to ``url`` failed."""
     server = f"{url.host}:{url.port}"
     if isinstance(error, ConnectionRefusedError):
         return f"{server} refuses connections: nothing listens there"
@@ -111,7 +111,7 @@ def _system_says(error: ConnectError | OSError) -> str:
 
 
 def how_it_ended(reason: CloseReason) -> str:
-    """How a connection ended, with the close code."""
+    """Return one line that says how a connection ended, with the close code."""
     if isinstance(reason.error, ProtocolError):
         return f"the server broke the protocol: {reason.error}; closed with {_told(reason.sent)}"
     if reason.began == "peer":
@@ -125,7 +125,7 @@ def how_it_ended(reason: CloseReason) -> str:
 
 
 def status_of(reason: CloseReason) -> Status:
-    """0 for a clean close that either we wanted or the server gave no other reason for than to end."""
+    """Return the exit status: 0 for a clean close that we began, or that the server began with an ordinary code."""
     ordinary = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
     wanted = reason.began == "local" or reason.code in ordinary
     return Status.CLEAN if reason.clean and wanted and reason.error is None else Status.BROKEN

@@ -1,4 +1,4 @@
-"""The line being typed, and those before it."""
+"""The line being edited, and the history of lines."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from twisted_beastws.console.text import drawn, width
 
 
 class Line:
-    """Editing as in the shell, without a screen: the typed text, the place of the cursor, and a history.
+    """Edits a line as a shell does, without drawing it.
 
-    text: the text typed so far. cursor: the character that it stands on, ``len(text)`` after the last.
+    Attributes:
+        text: The text typed so far.
+        cursor: The index of the character under the cursor; ``len(text)`` if the cursor is at the end.
     """
 
     MAX_HISTORY = 1000
-    """Lines remembered; in memory only, for they may hold secrets."""
+    """The number of remembered lines. They stay in memory only, because they may contain secrets."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -25,7 +27,7 @@ class Line:
         self._draft = ""
 
     def enter(self) -> str:
-        """End the line, and return it; it is remembered unless it is empty or the same as the one before."""
+        """End the line and return it. The history keeps it unless it is empty or repeats the previous line."""
         text = self.text
         if text and self._history[-1:] != [text]:
             self._history = [*self._history[-self.MAX_HISTORY + 1 :], text]
@@ -35,7 +37,7 @@ class Line:
         return text
 
     def insert(self, characters: str) -> None:
-        """Type ``characters`` where the cursor is."""
+        """Insert ``characters`` at the cursor."""
         self.text = self.text[: self.cursor] + characters + self.text[self.cursor :]
         self.cursor += len(characters)
 
@@ -52,13 +54,13 @@ class Line:
         self.cursor = len(self.text)
 
     def word_left(self) -> None:
-        """To the start of the word before the cursor."""
+        """Move to the start of the word before the cursor."""
         self.cursor = len(self.text[: self.cursor].rstrip().rpartition(" ")[0])
         if self.cursor:
             self.cursor += 1
 
     def word_right(self) -> None:
-        """Behind the end of the word that follows."""
+        """Move to the end of the next word."""
         behind = self.text[self.cursor :]
         spaces = len(behind) - len(behind.lstrip())
         self.cursor += spaces + len(behind.lstrip().partition(" ")[0])
@@ -71,7 +73,7 @@ class Line:
         self._cut(self.cursor, self.cursor + 1)
 
     def delete_word(self) -> None:
-        """Delete back to the start of a word."""
+        """Delete back to the start of the word."""
         end = self.cursor
         self.word_left()
         self._cut(self.cursor, end)
@@ -83,7 +85,7 @@ class Line:
         self._cut(self.cursor, len(self.text))
 
     def earlier(self) -> None:
-        """Recall the line before; the unfinished line comes back after the last one."""
+        """Recall the previous line of the history. `later` returns to the unfinished line."""
         if self._recalled:
             if self._recalled == len(self._history):
                 self._draft = self.text
@@ -97,19 +99,22 @@ class Line:
             self._become([*self._history, self._draft][self._recalled])
 
     def window(self, columns: int) -> tuple[str, int]:
-        """As much of the line as ``columns`` hold, and the cursor's column in it, which is less than ``columns``.
+        """Return the visible part of the line and the column of the cursor in it.
 
-        A line that is too long is scrolled by half its window, so that there is context on both sides.
+        A line longer than the window scrolls by half a window, so that both sides of the cursor have context.
+
+        Args:
+            columns: The width of the window. The cursor's column is less.
         """
         text = self.text if self.text.isprintable() else "".join(map(drawn, self.text))
         widths = [1] * len(text) if text.isascii() else map(width, text)
-        # The column of each character, and of the end.
+        # The column of each character, and the column after the last one.
         at = list(accumulate(widths, initial=0))
         before, scrolled = at[self.cursor], 0
         if before >= columns:
             half = max(columns // 2, 1)
             scrolled = ((before - columns) // half + 1) * half
-        # A wide character that an edge cuts is left out.
+        # Leave out a wide character at an edge if only half of it fits.
         start = bisect_left(at, scrolled)
         end = bisect_right(at, at[start] + columns) - 1
         return text[start:end], before - at[start]

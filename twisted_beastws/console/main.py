@@ -1,4 +1,4 @@
-"""From the command line to the exit status."""
+"""The main program: from the command line to the exit status."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 
 def main(arguments: Sequence[str], program: str = "python -m twisted_beastws") -> None:
-    """Run the command line; raises ``SystemExit`` with a `Status`.
+    """Run the command line. Raises ``SystemExit`` with a `Status`.
 
     Args:
-        arguments: the command line, without the program.
-        program: the program as the user called it.
+        arguments: The arguments, without the name of the program.
+        program: The program as the user called it.
     """
     _open_closed_descriptors()
     options = ConsoleOptions()
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str], program: str = "python -m twisted_beastws") -
 
 
 async def _run(reactor: Any, options: ConsoleOptions) -> None:
-    # The reactor takes the signals for itself when it begins to run.
+    # The reactor installs its own signal handlers when it starts; ours must come after them.
     await deferLater(reactor, 0)
     with Interrupt(reactor) as interrupt, _descriptors_as_before():
         status = await (_bench if options["bench"] else _talk)(reactor, options, interrupt)
@@ -56,7 +56,7 @@ async def _run(reactor: Any, options: ConsoleOptions) -> None:
 
 
 class Interrupt:
-    """Calls ``action`` in a turn of the reactor when the process is asked to end."""
+    """Calls ``action`` in the reactor when a signal asks the process to end."""
 
     def __init__(self, reactor: Any) -> None:
         self.action: Callable[[], object] = lambda: None
@@ -79,7 +79,7 @@ async def _talk(reactor: Any, options: ConsoleOptions, interrupt: Interrupt) -> 
     url = options.url
     name = f"{url.scheme}://{url.host_field}{url.target}"
     wait = None if prompted else options["wait"]
-    # A redirect makes another.
+    # A redirect needs another session.
     make_session = partial(TerminalSession, front, reactor, name, options.script, wait)
     connecting = _connect(reactor, options, make_session, limits=LIMITS)
     interrupt.action = connecting.cancel
@@ -103,7 +103,7 @@ async def _talk(reactor: Any, options: ConsoleOptions, interrupt: Interrupt) -> 
     try:
         await stopping
     except CancelledError:
-        # Who reads our output does not.
+        # The user interrupted us while nothing read our output.
         return Status.INTERRUPTED
     return status
 
@@ -135,7 +135,7 @@ def _not_connected(options: ConsoleOptions, error: Exception) -> Status:
 
 
 def _front(reactor: Any, options: ConsoleOptions) -> tuple[bool, Front]:
-    """The front, and whether it is one with a prompt."""
+    """Return whether the front has a prompt, and the front."""
     style = Style.wanted()
     reads = options.script is None
     if find_spec("termios") is None:
@@ -182,7 +182,7 @@ def _descriptors_as_before() -> Iterator[None]:
 
 
 def _open_closed_descriptors() -> None:
-    """See that 0, 1 and 2 are there: else the next file or connection opened would be one of them."""
+    """Open the descriptors 0, 1 and 2 if they are closed; otherwise a later file or socket would get their numbers."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)

@@ -20,7 +20,7 @@ from twisted_beastws.wire.url import WebSocketURL
 # RFC 9110 §5.6.2
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
 
-# The wait is half of wscat's; the load is done in about a second.
+# wscat waits for twice as long. This load takes about a second.
 DEFAULTS: dict[str, Any] = {"wait": 1.0, "connections": 10, "messages": 1000, "size": 64}
 MAX_SIZE = 1 << 20
 
@@ -61,9 +61,11 @@ def _lines(path: str) -> list[str]:
 
 
 class ConsoleOptions(TwistedOptions):
-    """The command line. A mistake in it raises ``UsageError``, whose text is one line.
+    """The command line. A mistake in it raises ``UsageError`` with a text of one line.
 
-    url: where to connect, taken apart. script: the commands of ``--exec``, or None without it.
+    Attributes:
+        url: The parsed URL to connect to.
+        script: The commands of ``--exec``, or None without it.
     """
 
     synopsis = "Usage: python -m twisted_beastws [options] URL"
@@ -78,7 +80,7 @@ class ConsoleOptions(TwistedOptions):
         ["insecure", "k", "Do not verify the server's certificate: anybody may be at the other end."],
         ["bench", "b", "Put load on a server that echoes texts, and show messages/s and round trips."],
     ]
-    # The defaults are filled in later, so that it shows which options were given.
+    # `postOptions` fills in the defaults: until then None shows that an option was not given.
     optParameters: ClassVar[list[list[Any]]] = [
         [
             "wait",
@@ -123,8 +125,8 @@ class ConsoleOptions(TwistedOptions):
         self["cacert"] = self["cert"] = None
 
     def opt_header(self, field: str) -> None:
-        """Field of the handshake's request, as 'Name: value', or @FILE of one such line each: the list of processes
-        shows what stands here to every user; may be repeated."""
+        """Header field of the request, as 'Name: value', or @FILE with one field per line: other users see a command
+        line in the list of processes; may be repeated."""
         if field.startswith("@"):
             for line in _read("header", field[1:], _lines):
                 self._add_field(line)
@@ -149,7 +151,7 @@ class ConsoleOptions(TwistedOptions):
         self["subprotocol"].append(name)
 
     def opt_exec(self, line: str) -> None:
-        """Line to send in place of what would be typed: a message, or a command such as /ping; may be repeated."""
+        """Line to send in place of typed input: a message, or a command such as /ping; may be repeated."""
         try:
             command = parse(line)
         except CommandError as error:
@@ -159,13 +161,13 @@ class ConsoleOptions(TwistedOptions):
         self["exec"].append(command)
 
     def opt_cacert(self, file: str) -> None:
-        """Trust servers whom an authority in this file (PEM) vouches for, and no others."""
+        """Trust only certificates that an authority in this file (PEM) signed."""
         from twisted_beastws.tls.pem import read_authorities
 
         self["cacert"] = _read("cacert", file, read_authorities)
 
     def opt_cert(self, file: str) -> None:
-        """Key and certificate (PEM) to show to a server that asks who you are."""
+        """Key and certificate (PEM) for a server that asks for a client certificate."""
         from twisted_beastws.tls.pem import read_identity
 
         self["cert"] = _read("cert", file, read_identity)
@@ -180,7 +182,7 @@ class ConsoleOptions(TwistedOptions):
     opt_x = opt_exec
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse ``options``, which may follow the URL as well. Raises ``UsageError``."""
+        """Parse ``options``; they may also follow the URL. Raises ``UsageError``."""
         try:
             found, arguments = gnu_getopt(list(options or ()), self.shortOpt, self.longOpt)
         except GetoptError as error:
@@ -192,7 +194,7 @@ class ConsoleOptions(TwistedOptions):
         super().parseOptions([*ordered, "--", *arguments])  # type: ignore[no-untyped-call]
 
     def parseArgs(self, *arguments: str) -> None:
-        """The URL. Raises ``UsageError``."""
+        """Take the URL. Raises ``UsageError``."""
         if not arguments:
             raise UsageError("give the URL of a WebSocket server, such as ws://localhost:1984/chat")
         if len(arguments) > 1:
@@ -204,7 +206,7 @@ class ConsoleOptions(TwistedOptions):
         self["url"] = arguments[0]
 
     def postOptions(self) -> None:
-        """See that the options go together. Raises ``UsageError``."""
+        """Check that the options fit together, and fill in the defaults. Raises ``UsageError``."""
         for option in _NOT_FOR_BENCH if self["bench"] else _FOR_BENCH:
             if self[option] not in (None, []):
                 raise UsageError(f"--{option} {'does not go' if self['bench'] else 'only goes'} with --bench")

@@ -1,4 +1,4 @@
-"""A script's front: messages on the standard output, one a line; everything else on the standard error."""
+"""The front for scripts: one message per line on the standard output, everything else on the standard error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twisted_beastws.console.style import Style
 
 
 def _standard_io(protocol: Any, stdin: int) -> Any:
-    # On Windows it needs more than Twisted.
+    # Import it late: on Windows it needs packages besides Twisted.
     from twisted.internet.stdio import StandardIO
 
     return StandardIO(protocol, stdin)
@@ -27,14 +27,14 @@ def _standard_io(protocol: Any, stdin: int) -> Any:
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Pipes(Protocol):
-    """Reads lines, each of them a text message; shows messages as they are, binary ones in hexadecimal.
+    """Reads each line as a text message; shows text messages unchanged and binary messages in hexadecimal.
 
     Args:
-        reads: the input is ours; without it, it is left alone.
-        style: of messages, where the output is a terminal.
-        max_line: bytes that a line may have.
-        make_stdio: makes the transport of a protocol and a descriptor; by default Twisted's ``StandardIO``.
-        commands: lines that begin with a slash are commands, as at a prompt.
+        reads: Read the standard input; otherwise leave it alone.
+        style: The style of messages if the output is a terminal, or None.
+        max_line: The maximum length of a line in bytes.
+        make_stdio: Makes a transport from a protocol and a descriptor; by default Twisted's ``StandardIO``.
+        commands: Treat lines that begin with a slash as commands, as a prompt does.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Pipes(Protocol):
 
     def start(self, user: User) -> None:
         self._user = user
-        # Whoever shares the input with us would find it empty.
+        # Do not read the standard input: other processes that share it would lose data.
         stdin = 0 if self._reads else os.open(os.devnull, os.O_RDONLY)
         self._stdio = self._make_stdio(self, stdin)
         if not self._reads:
@@ -99,7 +99,7 @@ class Pipes(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._rest += data
-        # Searched once: a long line comes in many pieces.
+        # Search only the new data: a long line arrives in many pieces.
         if b"\n" in data:
             *lines, self._rest = self._rest.split(b"\n")
             for line in lines:
@@ -114,7 +114,7 @@ class Pipes(Protocol):
         self._end(True)
 
     def writeConnectionLost(self) -> None:
-        """Who read our output is gone; the producer of it has been stopped."""
+        """The reader of our output has closed it; Twisted has stopped the producer."""
         self._done()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -1,15 +1,15 @@
-"""A bar that shows how far something is."""
+"""A progress bar."""
 
 from __future__ import annotations
 
 from typing import TextIO
 
 WIDTH = 30
-"""Columns of the bar itself."""
+"""The width of the bar in columns."""
 
 
 class Progress:
-    """Draws on ``stream`` where that is a terminal, and nothing elsewhere."""
+    """Draws on ``stream`` if it is a terminal, and otherwise does nothing."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -24,7 +24,7 @@ class Progress:
             self._stream.flush()
 
     def clear(self) -> None:
-        """Take the bar away."""
+        """Erase the bar."""
         if self._shown:
             self._stream.write("\r\x1b[K")
             self._stream.flush()

@@ -1,6 +1,6 @@
-"""``beastws serve``: the same as ``twistd -n beastws``, without a search for Twisted's plugins.
+"""``beastws serve``: ``twistd -n beastws`` without a search for Twisted's plugins.
 
-A program that PyInstaller made has no directories in which Twisted could find them.
+A program built by PyInstaller has no directories in which Twisted could find plugins.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ COMMAND = "serve"
 
 
 class ServeOptions(twistd.ServerOptions):  # type: ignore[misc, name-defined, unused-ignore]
-    """The options of twistd, whose one command is ours."""
+    """The options of twistd, with our service as the only command."""
 
     synopsis = "Usage: beastws"
 
     @property
     def subCommands(self) -> Iterator[tuple[str, None, Any, str]]:
         maker = ServiceMaker("beastws", "twisted_beastws.service", "A WebSocket service.", COMMAND)
-        # twistd looks here for the maker of the service.
+        # twistd looks up the service maker here.
         self.loadedPlugins = {COMMAND: maker}
         yield COMMAND, None, maker.options, maker.description
 
 
 def serve(arguments: Sequence[str]) -> None:
-    """Run the service with these options until a signal ends it; raises ``SystemExit`` for a bad command line."""
+    """Run the service with these options until a signal ends it. Raises ``SystemExit`` for a bad command line."""
     config = ServeOptions()
     try:
         config.parseOptions(["--nodaemon", "--pidfile=", COMMAND, *arguments])

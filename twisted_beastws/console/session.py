@@ -1,4 +1,4 @@
-"""The connection of the console: it shows messages, and runs the typed commands."""
+"""The connection of the console: it shows messages and runs typed commands."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from twisted_beastws.protocol import State, WebSocketProtocol
 from twisted_beastws.wire.closing import CloseReason
 
 MAX_MESSAGE = 1 << 24
-"""Bytes of a message in either direction, 16 MiB; people look at them."""
+"""The maximum message size in either direction: 16 MiB, since people read the messages."""
 
 END_OF_INPUT = "Ctrl-Z and Enter" if os.name == "nt" else "Ctrl-D"
-"""What a person types to end the input."""
+"""The keys that end the input."""
 
 LIMITS = Limits(max_message_size=MAX_MESSAGE, slow_reader="pause")
 
@@ -31,9 +31,17 @@ LIMITS = Limits(max_message_size=MAX_MESSAGE, slow_reader="pause")
 class TerminalSession(WebSocketProtocol):
     """Shows events on ``front``, and runs the commands of the input.
 
-    name: of the server, for people. script: commands in place of the input, one after the other. wait: seconds to
-    listen on when the input has ended, or None for a person, who closes when it is time. over: fires with the
-    `CloseReason`. complete: the input ended, and everything that it asked for was done.
+    Args:
+        front: Shows events and reads the input.
+        reactor: The reactor.
+        name: The server's name to show.
+        script: Commands to run in order, in place of the input.
+        wait: Seconds to keep listening after the input has ended. None for a person at a prompt, whose end of input
+            closes the connection.
+
+    Attributes:
+        over: Fires with the `CloseReason` when the connection has ended.
+        complete: The input ended, and all its commands succeeded.
     """
 
     def __init__(
@@ -72,19 +80,19 @@ class TerminalSession(WebSocketProtocol):
             self._listening.cancel()
         self.over.callback(reason)
 
-    # What the front calls.
+    # The front calls these.
 
     def command(self, command: Command) -> None:
-        """Run it, and show its errors."""
+        """Run a command, and show its errors."""
         self._begin(self._do(command))
 
     def input_ended(self, complete: bool = True) -> None:
-        """Close after the running commands; by then a script's server has had its time to answer."""
+        """Close when the running commands are done and, for a script, the server has had time to answer."""
         self.complete = complete and not self._failed and self.state is State.OPEN
         self._begin_to_close()
 
     def interrupt(self) -> None:
-        """Close now; the second time, drop the connection."""
+        """Close now. A second call drops the connection."""
         if self._interrupted:
             self.abort()
         self._interrupted = True
@@ -110,7 +118,7 @@ class TerminalSession(WebSocketProtocol):
             if self._failed:
                 break
         self.complete = not self._failed
-        # This command must not wait for itself.
+        # Closing waits for the running commands, and this coroutine is one of them.
         self._reactor.callLater(0, self._begin_to_close)
 
     async def _do(self, command: Command) -> None:
@@ -142,7 +150,7 @@ class TerminalSession(WebSocketProtocol):
         self.close()
 
     async def _listen(self, seconds: float) -> None:
-        # The pong says that the server has read everything before the ping.
+        # The pong proves that the server has read everything sent before the ping.
         await self.ping()
         self._listening = Deferred() if seconds == math.inf else deferLater(self._reactor, seconds)
         await self._listening

@@ -1,4 +1,4 @@
-"""What lines on a terminal look like."""
+"""The look of lines on a terminal."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _GREEN, _CYAN, _RED, _DIM = "32", "36", "31", "2"
 
 @dataclass(frozen=True)
 class Style:
-    """Makes lines; ``colours`` of the mark before each."""
+    """Formats lines. With ``colours``, the mark at the start of a line is coloured."""
 
     colours: bool
 
     @classmethod
     def wanted(cls) -> Style:
-        """As the environment has it (https://no-color.org)."""
+        """Return the style that the environment asks for (https://no-color.org)."""
         return cls(not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb")
 
     @property
     def prompt(self) -> str:
-        """Two columns before the typed text."""
+        """The prompt: two columns before the typed text."""
         return self._marked(">", _CYAN, "")
 
     def received(self, message: str | bytes) -> str:

@@ -1,4 +1,4 @@
-"""The front for a person: the line being typed at the bottom of a terminal, and the messages above it."""
+"""The front for a person: the edited line is at the bottom of the terminal, messages appear above it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from twisted_beastws.console.line import Line
 from twisted_beastws.console.style import Style
 
 PROMPT = 2
-"""Columns of the prompt."""
+"""The width of the prompt in columns."""
 
 ERASE = "\r\x1b[K"
 
 
 class Keyboard(ServerProtocol):
-    """Makes keys of bytes, and reports when there are no more for now."""
+    """Converts bytes to keystrokes, and reports the end of each chunk."""
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)  # type: ignore[no-untyped-call]
@@ -40,9 +40,11 @@ class Keyboard(ServerProtocol):
 
 @implementer(IPushProducer)
 class Terminal(TerminalProtocol):
-    """Edits one row, scrolled sideways where the line is longer, which is drawn again below each line shown.
+    """Edits one row, which scrolls sideways if the line is longer, and redraws it below each line shown.
 
-    later: calls a function in a turn of the reactor, as ``callFromThread`` does from a signal's handler.
+    Args:
+        style: The style of the lines.
+        later: Calls a function in the reactor, also from a signal handler, as ``callFromThread`` does.
     """
 
     def __init__(self, style: Style, later: Callable[[Callable[[], None]], object]) -> None:
@@ -53,7 +55,7 @@ class Terminal(TerminalProtocol):
         self._typed = b""
         self._user: User | None = None
         self._stdio: Any = None
-        # Cancelled when the terminal takes no more output.
+        # The caller cancels this if the terminal accepts no more output.
         self._restored: Deferred[None] = Deferred(lambda _: self._restore())
         self._mode: list[Any] = []
         self._handlers: dict[int, Any] = {}
@@ -112,7 +114,7 @@ class Terminal(TerminalProtocol):
         self._stdio.resumeProducing()
 
     def stopProducing(self) -> None:
-        """The connection is gone: the typed text goes nowhere."""
+        """The connection has ended: stop reading."""
         self._stdio.pauseProducing()
 
     # Twisted calls these.
@@ -129,7 +131,7 @@ class Terminal(TerminalProtocol):
             self._act(self._keys[seq])
 
     def keystrokes_ended(self) -> None:
-        """A chunk of keys is done: pasted text is drawn once."""
+        """A chunk of keystrokes has ended: draw the line once, even for pasted text."""
         self._insert_typed()
         self._draw()
 
@@ -192,12 +194,12 @@ class Terminal(TerminalProtocol):
             columns = os.get_terminal_size(1).columns
         except OSError:
             columns = 0
-        # A terminal that does not know its size says 0.
+        # A terminal that does not know its size reports 0.
         return max(columns or 80, 8)
 
     def _take_over(self) -> None:
         mode = termios.tcgetattr(0)
-        # Signals stay on: Ctrl-C and Ctrl-Z are the system's. IEXTEN would take Ctrl-V and Ctrl-O.
+        # Keep ISIG: the system handles Ctrl-C and Ctrl-Z. With IEXTEN the system would also take Ctrl-V and Ctrl-O.
         mode[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
         mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
         termios.tcsetattr(0, termios.TCSANOW, mode)
@@ -205,7 +207,7 @@ class Terminal(TerminalProtocol):
     def _restore(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        # The terminal itself may be gone.
+        # The terminal may be closed.
         with suppress(termios.error):
             termios.tcsetattr(0, termios.TCSANOW, self._mode)
 
@@ -213,8 +215,8 @@ class Terminal(TerminalProtocol):
         self._later(self._resume if number == signal.SIGCONT else self._draw)
 
     def _resume(self) -> None:
-        # The shell, in whose hands the terminal was meanwhile, may have left it in another mode. One that hangs up says
-        # this too.
+        # While we were stopped, the shell may have changed the mode of the terminal. SIGCONT also comes when the
+        # terminal hangs up; then setting the mode fails.
         with suppress(termios.error):
             self._take_over()
         self._draw()

@@ -1,4 +1,4 @@
-"""Standard input and output for a system whose reactor cannot watch them, such as Windows."""
+"""Standard input and output for systems such as Windows, on which the reactor cannot watch them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 CHUNK = 1 << 16
-"""Bytes that are read at a time, 64 KiB: `twisted.internet.stdio` reads as many."""
+"""Bytes read at a time: 64 KiB, as `twisted.internet.stdio` reads."""
 
 
 class ThreadedIO:
-    """What `Pipes` needs of ``twisted.internet.stdio.StandardIO``: a thread reads, and each write is done at once.
+    """The subset of ``twisted.internet.stdio.StandardIO`` that `Pipes` uses. A thread reads; each write blocks.
 
     Args:
-        protocol: gets the input. stdin: the descriptor to read from.
-        later: calls a function in the reactor's thread, as ``callFromThread``.
+        protocol: Receives the input.
+        stdin: The descriptor to read from.
+        later: Calls a function in the reactor's thread, as ``callFromThread`` does.
     """
 
     def __init__(self, protocol: Any, stdin: int, later: Callable[..., object]) -> None:
@@ -27,9 +28,9 @@ class ThreadedIO:
         self._later = later
         self._producer: Any = None
         self._paused = self._owed = False
-        # Taken for each read, given back when the input has been used.
+        # The thread acquires this for each read; the reactor releases it when the protocol has used the input.
         self._turn = threading.Semaphore(1)
-        # Unbuffered: a buffer is locked while a thread waits, and Python cannot end meanwhile.
+        # Unbuffered: a blocking read would hold the lock of a buffer, and Python could not exit meanwhile.
         self._input = open(stdin, "rb", buffering=0, closefd=False)  # noqa: SIM115
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -56,7 +57,7 @@ class ThreadedIO:
             self._turn.release()
 
     def write(self, data: bytes) -> None:
-        """Write at once, however long the output takes."""
+        """Write at once; block as long as the output takes."""
         try:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
@@ -66,7 +67,7 @@ class ThreadedIO:
                 producer.stopProducing()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Remember the producer, to stop it; it is never paused."""
+        """Remember the producer, to stop it when the output is closed. It is never paused."""
         self._producer = producer
 
     def unregisterProducer(self) -> None:
@@ -74,11 +75,11 @@ class ThreadedIO:
         self._producer = None
 
     def pauseProducing(self) -> None:
-        """Read nothing more for now."""
+        """Stop reading for now."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """Read again."""
+        """Resume reading."""
         self._paused = False
         if self._owed:
             self._owed = False
