@@ -1,8 +1,8 @@
 """A Twisted reactor whose TCP runs on uvloop's own transports.
 
-It is Twisted's asyncio reactor on a uvloop loop in all but TCP. ``install()`` as other reactors', before
-``twisted.internet.reactor`` is first imported, or ``twistd --reactor beastws-uvloop``. uvloop is an extra:
-``pip install 'twisted_beastws[uvloop]'``.
+Everything except TCP is Twisted's asyncio reactor on a uvloop loop. Call ``install()`` before
+``twisted.internet.reactor`` is first imported, as with other reactors, or run ``twistd --reactor beastws-uvloop``.
+uvloop is an extra: ``pip install 'twisted_beastws[uvloop]'``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ __all__ = ["install"]
 def install(eventloop: AbstractEventLoop | None = None) -> None:
     """Make this the reactor of the process.
 
-    eventloop: a uvloop loop; by default the running one, or a new one.
+    Args:
+        eventloop: A uvloop loop; by default the running one, or a new one.
 
-    Raises ImportError without uvloop, TypeError for another loop and ``ReactorAlreadyInstalledError``.
+    Raises:
+        ImportError: uvloop is not installed.
+        TypeError: ``eventloop`` is not a uvloop loop.
+        ReactorAlreadyInstalledError: The process has a reactor already.
     """
     if find_spec("uvloop") is None:
         raise ImportError("this reactor needs uvloop: pip install 'twisted_beastws[uvloop]'")

@@ -1,4 +1,4 @@
-"""Hearing of child processes that ended."""
+"""Notice that child processes have ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.internet.process import reapAllProcesses
 
 
 class SignalHandling(Protocol):
-    """What Twisted's reactors install as they start and uninstall as they stop."""
+    """The signal handling that Twisted's reactors install when they start and uninstall when they stop."""
 
     def install(self) -> None: ...
 
@@ -20,9 +20,9 @@ class SignalHandling(Protocol):
 
 @dataclass
 class SignalHandlingWithChildren:
-    """Twisted's handling of signals, and a handler for SIGCHLD that has the loop reap what `spawnProcess` started.
+    """Twisted's signal handling, and a handler for SIGCHLD that makes the loop reap processes of ``spawnProcess``.
 
-    uvloop takes no handler for SIGCHLD but runs those that Python has.
+    uvloop accepts no handler for SIGCHLD, but it runs the handlers of Python's ``signal`` module.
     """
 
     base: SignalHandling
@@ -34,7 +34,7 @@ class SignalHandlingWithChildren:
         signal.signal(signal.SIGCHLD, self._child_ended)
         signal.siginterrupt(signal.SIGCHLD, False)
         self.installed = True
-        # Some may have ended before.
+        # Some children may have ended before the handler was installed.
         reapAllProcesses()
 
     def uninstall(self) -> None:
@@ -44,5 +44,5 @@ class SignalHandlingWithChildren:
             self.base.uninstall()
 
     def _child_ended(self, number: int, frame: object) -> None:
-        # The handler may run within anything: reaping waits for its turn.
+        # The handler may interrupt any code, so reap in the next turn of the loop.
         self.loop.call_soon_threadsafe(reapAllProcesses)

@@ -1,4 +1,4 @@
-"""Connecting: Twisted's own way up to the connected socket, which is then uvloop's."""
+"""Outgoing connections: Twisted connects the socket, and then uvloop takes it over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twisted_beastws.uvreactor.transport import NativeConnection
 
 
 class Client(tcp.Client):
-    """An attempt to connect: names, addresses, the time it may take and its errors are Twisted's."""
+    """An attempt to connect. Twisted resolves names, binds, connects, and handles timeouts and errors."""
 
     reactor: Any
 
@@ -24,7 +24,7 @@ class Client(tcp.Client):
 
     def _opened(self, connection: NativeConnection) -> None:
         if not hasattr(self, "connector"):
-            # Somebody stopped it, or its time was over.
+            # The attempt was stopped or timed out.
             connection.refuse()
             return
         connector = self.connector
@@ -38,14 +38,14 @@ class Client(tcp.Client):
         self.connected = 1
         connector.transport = connection
         connection.become_client(self)
-        # Somebody is to hear of the end.
+        # Without a protocol, a plain one takes the notice that the connection is lost.
         connection.begin(Protocol() if protocol is None else protocol, f"{log_prefix(protocol)},client")
         if protocol is None:
             connection.loseConnection()
 
 
 class Connector(tcp.Connector):
-    """Twisted's connector."""
+    """Twisted's connector. It makes `Client` objects."""
 
     def _makeTransport(self) -> Any:
         return Client(  # type: ignore[no-untyped-call]

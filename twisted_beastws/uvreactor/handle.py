@@ -9,17 +9,17 @@ from contextlib import suppress
 from typing import Any
 
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER's value with which closing resets a connection."""
+"""The value of SO_LINGER with which closing resets a connection."""
 
 
 class Handle(socket.socket):
-    """A socket on uvloop's own descriptor, as applications may have it.
+    """A socket on uvloop's own descriptor, for the application.
 
-    If the application closes it, for example after it gave a duplicate to another process, uvloop closes it: a
-    descriptor that is closed, or belongs to something else by now, would end the process.
+    The application may close it, for example after it gave a duplicate to another process. uvloop then closes the
+    descriptor itself: if it were closed elsewhere, or reused since, uvloop would abort the process.
 
     Attributes:
-        abandon: lets uvloop close it. A duplicate has none, and belongs to its owner.
+        abandon: Makes uvloop close the descriptor. A duplicate lacks this attribute, and its owner closes it.
     """
 
     __slots__ = ("abandon",)
@@ -38,7 +38,7 @@ class ConnectionSocket:
     """The socket under one of uvloop's transports.
 
     Attributes:
-        closed: uvloop has closed it, or is about to; nothing is asked of it any more.
+        closed: uvloop has closed the socket or is about to; do not use it any more.
     """
 
     __slots__ = ("_handle", "_lent", "_nodelay", "_uv", "closed")
@@ -47,7 +47,7 @@ class ConnectionSocket:
         self._uv = uv
         self._handle: Handle | None = None
         self._lent = False
-        # As asyncio has it.
+        # asyncio sets TCP_NODELAY on each connection.
         self._nodelay = True
         self.closed = False
 
@@ -57,14 +57,14 @@ class ConnectionSocket:
         return name
 
     def peer_name(self) -> tuple[Any, ...] | None:
-        """Return the other end's address; None if that end had left before the first call."""
+        """Return the peer's address; None if the peer disconnected before the first call."""
         name: tuple[Any, ...] | None = self._uv.get_extra_info("peername")
         return name
 
     def own(self) -> Handle:
         """Return the socket itself, not a copy."""
         if self._handle is None:
-            # Python would find out each argument that is left out by a system call.
+            # Each argument left out costs a system call.
             family = socket.AF_INET if len(self.name()) == 2 else socket.AF_INET6
             self._handle = Handle(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, self.fileno())
         return self._handle
@@ -73,7 +73,7 @@ class ConnectionSocket:
         """Return the socket for the application, which may close it or set its options.
 
         Args:
-            abandon: called when the application closes it.
+            abandon: Called when the application closes the socket.
         """
         handle = self.own()
         handle.abandon = abandon
@@ -81,19 +81,19 @@ class ConnectionSocket:
         return handle
 
     def release(self) -> None:
-        """uvloop closes the descriptor: leave it alone."""
+        """Forget the descriptor, because uvloop closes it."""
         self.closed = True
         if self._handle is not None:
             self._handle.detach()
             self._handle = None
 
     def shut_down(self) -> None:
-        """End both directions at once; uvloop closes the socket only in the loop's next turn."""
+        """Shut down both directions now; uvloop closes the socket only in the next turn of the loop."""
         with suppress(OSError):
             self.own().shutdown(socket.SHUT_RDWR)
 
     def reset_when_closed(self) -> None:
-        """Have the system reset the connection when the socket is closed."""
+        """Make the system reset the connection when the socket is closed."""
         self._options().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     def fileno(self) -> int:
@@ -107,7 +107,7 @@ class ConnectionSocket:
 
     def set_nodelay(self, enabled: bool) -> None:
         """Turn Nagle's algorithm off or on."""
-        # Most callers ask for what they have already; an application that has the socket may have changed it.
+        # Most calls change nothing. But an application that has the socket may have changed the option.
         if enabled != self._nodelay or self._lent:
             self._options().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
             self._nodelay = enabled
@@ -117,7 +117,7 @@ class ConnectionSocket:
         return bool(self._options().getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
 
     def set_keepalive(self, enabled: bool) -> None:
-        """Have TCP probe an idle peer, or not."""
+        """Turn TCP keepalive probes of an idle peer on or off."""
         self._options().setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
 
     def _options(self) -> Any:

@@ -1,4 +1,4 @@
-"""What arrives on a connection that its protocol paused before uvloop began to read."""
+"""Data that arrives although the protocol paused the connection, because it did so before uvloop began to read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class HeldOwner(Protocol):
 
 
 class Held(asyncio.Protocol):
-    """Stands in for the connection until it is resumed: keeps the one chunk that uvloop reads, or the end."""
+    """Replaces the connection until it is resumed: keeps the one chunk that uvloop reads, or the end of the data."""
 
     def __init__(self, connection: HeldOwner, transport: asyncio.Transport) -> None:
         self._connection = connection
@@ -51,7 +51,7 @@ class Held(asyncio.Protocol):
         self._connection.connection_lost(exc)
 
     def release(self) -> None:
-        """Give the connection what is held, and its place."""
+        """Make the connection the protocol again, and give it the held data."""
         connection = self._connection
         if not connection.takes(self):
             return

@@ -1,4 +1,4 @@
-"""What a port and a connection ask of the reactor above them."""
+"""The methods and attributes of the reactor that ports and connections use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of peers and protocols, as Twisted has them."""
+"""Names of peers and protocols in the form that Twisted uses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def log_prefix(protocol: object) -> str:
 
 
 def ip_address(name: tuple[Any, ...]) -> IPv4Address | IPv6Address:
-    """Return Twisted's address for the socket module's."""
+    """Convert an address of the socket module to Twisted's."""
     if len(name) == 2:
         return IPv4Address("TCP", *name)
     if name[3]:

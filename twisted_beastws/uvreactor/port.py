@@ -1,4 +1,4 @@
-"""Accepting connections: Twisted's listening port, and uvloop's server on a duplicate of its socket."""
+"""Incoming connections: Twisted's listening port, and uvloop's server on a duplicate of its socket."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from twisted_beastws.uvreactor.interfaces import NativeReactor
 
 ADOPTED_BACKLOG = 4096
-"""Connections that wait on a socket which was opened elsewhere: uvloop sets a number, and this is Linux's own limit."""
+"""The listen backlog of an adopted socket. uvloop always sets one; this is Linux's own limit."""
 
 
 @implementer(IListeningPort)
 class Port(tcp.Port):
-    """Twisted's TCP port: binding, its errors, its log lines and its end are Twisted's."""
+    """A TCP port. Twisted binds, logs, closes and handles errors; uvloop accepts."""
 
     reactor: Any
     _server: AbstractServer | None = None
 
     @property
     def reading(self) -> bool:
-        """Whether it accepts connections."""
+        """Whether the port accepts connections."""
         return self._server is not None
 
     def startReading(self) -> None:
-        """Accept connections."""
+        """Start accepting connections."""
         if self._server is None:
-            # Closing a server closes its socket, and this port may go on later.
+            # Serve on a duplicate: closing a server closes its socket, and this port may resume later.
             backlog = ADOPTED_BACKLOG if self.backlog is None else self.backlog
             serving = self.reactor.loop.create_server(self._accept, sock=self.socket.dup(), backlog=backlog)
             self._server = steps.result(serving)
@@ -46,7 +46,7 @@ class Port(tcp.Port):
             self.reactor.descriptors.add(self)
 
     def stopReading(self) -> None:
-        """Accept no more."""
+        """Stop accepting connections."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -59,7 +59,7 @@ class Port(tcp.Port):
     def _accepted(self, connection: NativeConnection) -> None:
         number = self.sessionno
         self.sessionno = number + 1
-        # What context.call does, without its calls.
+        # The same as context.call, without its function calls.
         contexts = theContextTracker.currentContext().contexts
         contexts.append({log.ILogContext: {"system": self.logPrefix()}})  # type: ignore[no-untyped-call]
         try:
@@ -69,13 +69,17 @@ class Port(tcp.Port):
 
 
 def serve(connection: NativeConnection, factory: Any, number: int | None, port: int | None) -> None:
-    """Give an accepted connection a protocol, or end it where there is none.
+    """Give an accepted connection a protocol, or end it if the factory builds none.
 
-    number: of the connection, for the log; None for the peer's port.
+    Args:
+        connection: The connection.
+        factory: Builds the protocol.
+        number: The number of the connection in the log; None for the peer's port.
+        port: The port on which the connection was accepted.
     """
     peer = connection.peername()
     if peer is None:
-        # It was reset before its turn came.
+        # The peer reset the connection before we served it.
         connection.refuse()
         return
     address = ip_address(peer)
@@ -104,5 +108,5 @@ def adopt(reactor: NativeReactor, descriptor: int, family: int, factory: IProtoc
 
 
 def take_over(reactor: NativeReactor, connected: socket.socket, connection: NativeConnection) -> None:
-    """Have uvloop serve a connected socket; the connection is opened in the loop's next turn."""
+    """Make uvloop serve a connected socket. The connection opens in the next turn of the loop."""
     steps.start(reactor.loop.connect_accepted_socket(lambda: connection, connected))

@@ -1,4 +1,4 @@
-"""The reactor: Twisted's asyncio reactor, with TCP and the end of child processes of its own."""
+"""The reactor: Twisted's asyncio reactor with its own TCP and its own SIGCHLD handler."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ INTERNET = (socket.AF_INET, socket.AF_INET6)
 class UvloopReactor(AsyncioSelectorReactor):
     """Twisted's reactor on a uvloop loop.
 
-    seconds: the loop's clock, which begins at the time of day and which nobody can set: ``is_monotonic`` says so.
-    native: the listening ports and the connections that uvloop serves, which no descriptor here watches.
-    descriptors: notices that none is left for a connection, which uvloop then drops without a word.
+    Attributes:
+        seconds: Returns the time. The clock starts at the time of day and is monotonic, as ``is_monotonic`` says.
+        native: The listening ports and connections that uvloop serves; the selector does not watch their descriptors.
+        descriptors: Notices when no descriptor is left for a new connection; uvloop then drops it silently.
     """
 
     is_monotonic = True
@@ -41,7 +42,7 @@ class UvloopReactor(AsyncioSelectorReactor):
         if not isinstance(eventloop, uvloop.Loop):
             raise TypeError(f"a uvloop loop is needed, not {eventloop!r}")
         self.native: set[Port | NativeConnection] = set()
-        # The loop's clock is monotonic; programs may take this one for the date, as twisted.web's log does.
+        # Some programs use `seconds` as the date, as the log of twisted.web does.
         began = time.time() - time.monotonic()
         self.seconds = lambda: time.monotonic() + began
         self.descriptors = DescriptorWatch(eventloop.call_later)
@@ -49,7 +50,7 @@ class UvloopReactor(AsyncioSelectorReactor):
 
     @property
     def loop(self) -> uvloop.Loop:
-        """The loop that everything runs on."""
+        """The uvloop loop of this reactor."""
         return cast(uvloop.Loop, self._asyncioEventloop)
 
     def listenTCP(self, port: Any, factory: Any, backlog: int = 50, interface: str = "") -> Port:
@@ -100,7 +101,7 @@ class UvloopReactor(AsyncioSelectorReactor):
         return [*super().removeAll(), *native]  # type: ignore[no-untyped-call]
 
     def _signalsFactory(self) -> SignalHandlingWithChildren:
-        # Twisted has SIGCHLD write to a descriptor of its own, in whose place uvloop puts another when it runs.
+        # Twisted sets a wakeup descriptor for SIGCHLD, but uvloop replaces that descriptor when it runs.
         return SignalHandlingWithChildren(ReactorBase._signalsFactory(self), self.loop)
 
 

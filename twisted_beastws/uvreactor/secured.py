@@ -1,4 +1,4 @@
-"""TLS on a connection, as Twisted has it."""
+"""Twisted's TLS on a connection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from twisted_beastws.uvreactor.writing import ConnectionWriter
 
 
 class BelowTLS:
-    """The transport of a TLS layer: a connection, without the TLS that its users write to."""
+    """The transport below a TLS layer: the methods here write to the socket, whereas the connection's write to TLS."""
 
     def __init__(self, connection: Any, writer: ConnectionWriter) -> None:
         self._connection = connection
@@ -35,10 +35,10 @@ class BelowTLS:
 
 
 def tls_layer(context_factory: Any, client: bool, protocol: Any) -> Any:
-    """Return Twisted's TLS between ``protocol``, which is connected already, and a transport to come."""
+    """Return a TLS layer of Twisted for ``protocol``, which is already connected; it gets its transport later."""
     # Imported here: pyOpenSSL is needed only for TLS.
     from twisted.protocols.tls import TLSMemoryBIOFactory
 
-    # The protocol is there already: the factory builds nothing.
+    # The protocol exists already, so the factory gets no factory to build one with.
     factory = TLSMemoryBIOFactory(context_factory, client, cast(Any, None))
     return factory.protocol(factory, protocol, False)

@@ -1,4 +1,4 @@
-"""uvloop's coroutines, which hardly wait, run without a task."""
+"""Running coroutines of uvloop without a task, because they wait once at most."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def result(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that waits for nothing."""
+    """Return the result of a coroutine that never waits. Raises ``RuntimeError`` if it does."""
     try:
         coroutine.send(None)
     except StopIteration as done:
@@ -20,6 +20,6 @@ def result(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def start(coroutine: Coroutine[Any, Any, object]) -> None:
-    """Run a coroutine that waits once; its result is dropped."""
+    """Run a coroutine that waits exactly once, and discard its result."""
     waited: Future[object] = coroutine.send(None)
     waited.add_done_callback(lambda _: result(coroutine))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
-# As in Twisted, of the usual ends there is one each.
+# As in Twisted, all connections share one failure for each usual end.
 DONE = Failure(CONNECTION_DONE)
 LOST = Failure(CONNECTION_LOST)
 
@@ -41,13 +41,13 @@ LOST = Failure(CONNECTION_LOST)
     interfaces.ILoggingContext,
 )
 class NativeConnection(asyncio.Protocol):
-    """A connected socket that uvloop reads and writes. TCP_NODELAY is on, as it is in asyncio.
+    """A connected socket that uvloop reads and writes. TCP_NODELAY is on, as in asyncio.
 
     Attributes:
-        bufferSize, connected, disconnecting, disconnected, producer, streamingProducer, producerPaused: as in
+        bufferSize, connected, disconnecting, disconnected, producer, streamingProducer, producerPaused: As in
             Twisted's own transports.
-        TLS: TLS was started: what the application writes goes through it.
-        write: takes bytes, as ``ITransport`` has it. It is bound once, so that a write costs no further call.
+        TLS: TLS was started, and encrypts the application's writes.
+        write: ``ITransport.write``. It is an attribute bound to the writer, so that a write costs no further call.
     """
 
     TLS = False
@@ -66,7 +66,7 @@ class NativeConnection(asyncio.Protocol):
     _ended = _aborting = _write_disconnecting = _write_disconnected = False
 
     def __init__(self, reactor: NativeReactor, opened: Callable[[NativeConnection], None]) -> None:
-        """opened: called with the connection when it can be used, to `begin` or to `refuse` it."""
+        """``opened`` is called with the connection when it can be used; it calls `begin` or `refuse`."""
         self.reactor = reactor
         self._opened = opened
 
@@ -87,15 +87,15 @@ class NativeConnection(asyncio.Protocol):
         del self._opened
         opened(self)
         if self.reactor.timeout() == 0:
-            # As in Twisted, what was delayed by nothing comes before what is read.
+            # As in Twisted, calls delayed by 0 seconds run before the first data is read.
             self.reactor.runUntilCurrent()
         if self.connected and not self._reading:
-            # Whatever uvloop is asked before, it begins to read after this.
+            # uvloop begins to read after this, even if reading was paused before.
             self._held = Held(self, transport)
             transport.set_protocol(self._held)
 
     def begin(self, protocol: Any, logstr: str) -> None:
-        """Connect a protocol."""
+        """Connect a protocol to the connection."""
         self.protocol = protocol
         self.logstr = logstr
         self._contexts = theContextTracker.currentContext().contexts
@@ -112,7 +112,7 @@ class NativeConnection(asyncio.Protocol):
         writer.end_chunk()
 
     def become_client(self, attempt: Any) -> None:
-        """This end is the one that connected: ``attempt`` is Twisted's client, whose connector hears of the end."""
+        """Be the client's end. ``attempt`` is Twisted's client; its connector is notified of the end."""
         self.description = f"<{type(self)} to {attempt.addr} at {id(self):x}>"
         self.addr = attempt.addr
         self.connector = attempt.connector
@@ -123,10 +123,10 @@ class NativeConnection(asyncio.Protocol):
         """End a connection that got no protocol."""
         self._uv.abort()
 
-    # What uvloop calls.
+    # uvloop calls these.
 
     def data_received(self, data: bytes) -> None:
-        # What log.callWithContext does, without its copies.
+        # The same as log.callWithContext, without its copies.
         contexts = self._contexts
         contexts.append(self._context)
         writer = self._writer
@@ -148,10 +148,10 @@ class NativeConnection(asyncio.Protocol):
         if protocol is None:
             self.connectionLost(DONE)
         else:
-            # As in Twisted, the reactor has nothing to watch any more: it is the protocol's to close.
+            # As in Twisted, the reactor no longer watches the connection; the protocol must close it.
             self.reactor.native.discard(self)
             self.call(protocol.readConnectionLost)
-        # uvloop must not close anything.
+        # True keeps uvloop from closing the transport.
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -173,12 +173,12 @@ class NativeConnection(asyncio.Protocol):
     # The end.
 
     def connectionLost(self, reason: Failure) -> None:
-        """End the connection now, whatever waits, and notify its protocol."""
+        """End the connection now, discard waiting bytes, and notify the protocol."""
         if not self.connected:
             return
         if not self._socket.closed:
             if not self._ended:
-                # The peer need not wait for the loop's next turn.
+                # Disconnect now: uvloop closes the socket only in the next turn of the loop.
                 self._socket.shut_down()
             self._uv.abort()
         producer = self._leave()
@@ -190,7 +190,7 @@ class NativeConnection(asyncio.Protocol):
         self.call(protocol.connectionLost, reason)
         if lost is not None:
             self.call(lost, reason)
-        # TLS knows its transport: this would be a cycle.
+        # This method of the TLS layer refers to its transport, so it would form a reference cycle.
         vars(self).pop("getPeerCertificate", None)
 
     def _leave(self) -> Any:
@@ -201,7 +201,7 @@ class NativeConnection(asyncio.Protocol):
         return self._writer.close()
 
     def abandon(self) -> None:
-        """Let go of the socket, of which the application has a duplicate; nobody is notified."""
+        """Release the socket without notifying anything: the application has a duplicate of it."""
         if self.connected:
             self._leave()
             self._uv.abort()
@@ -213,7 +213,7 @@ class NativeConnection(asyncio.Protocol):
             self.protocol.loseConnection()
 
     def close_when_written(self) -> None:
-        """Close when everything written has left."""
+        """Close when all written bytes are sent."""
         if self.connected and not self.disconnecting:
             self.stopReading()
             self.disconnecting = True
@@ -236,7 +236,7 @@ class NativeConnection(asyncio.Protocol):
             self._writer.call_when_written()
 
     def all_written(self) -> None:
-        """The writer's news: nothing waits any more."""
+        """All written bytes are sent; the writer calls this."""
         if self.disconnecting:
             self._uv.close()
         elif self._write_disconnecting and not self._write_disconnected:
@@ -251,7 +251,7 @@ class NativeConnection(asyncio.Protocol):
 
     @property
     def reading(self) -> bool:
-        """Whether it takes what comes."""
+        """Whether the connection reads: it is not paused, and the peer has not ended."""
         return self._reading and not self._ended
 
     def stopReading(self) -> None:
@@ -266,14 +266,14 @@ class NativeConnection(asyncio.Protocol):
             self.go_on_reading()
 
     def takes(self, held: Held) -> bool:
-        """Whether what is held can come now; if so, nothing is held any more."""
+        """Return whether the connection takes the held data now. If it does, ``held`` is released."""
         if not self.connected or not self._reading or held is not self._held:
             return False
         self._held = None
         return True
 
     def go_on_reading(self) -> None:
-        """Have uvloop read, unless reading is paused or nothing is to come."""
+        """Make uvloop read, unless reading is paused or the peer has ended."""
         if self.reading:
             self._uv.resume_reading()
 
@@ -290,7 +290,7 @@ class NativeConnection(asyncio.Protocol):
     # Writing.
 
     def _write_to(self, upper: Any) -> None:
-        # What the application writes goes there: to the writer, or to TLS, which writes to the writer.
+        # The application writes to ``upper``: the writer, or TLS, which writes to the writer.
         self._upper = upper
         self.write = upper.write
 
@@ -330,8 +330,9 @@ class NativeConnection(asyncio.Protocol):
     def ungathered(self) -> Callable[[bytes | memoryview], int] | None:
         """Return the socket's ``send``, for a caller that joins its writes itself; None over TLS.
 
-        The caller may use it while nothing waits here. It gives the rest of a partial write to `write`, and hears as a
-        pull producer when that has left. It must not call it once the connection is lost or half-closed.
+        The caller may use ``send`` while no bytes wait here. It must give the rest of a partial write to `write`; as a
+        pull producer it is resumed when that rest is sent. It must not use ``send`` once the connection is lost or
+        half-closed.
         """
         if self.TLS:
             return None
@@ -340,21 +341,21 @@ class NativeConnection(asyncio.Protocol):
         return self._socket.own().send
 
     def ungathered_records(self) -> tuple[Callable[[bytes | memoryview], int], Callable[[], int]]:
-        """Return the socket's ``send`` for the records of TLS, and a function that returns how many bytes wait here.
+        """Return the socket's ``send`` for TLS records, and a function that returns the number of bytes waiting here.
 
-        From now on the producer of the connection is paused whenever the caller writes here.
+        From now on each write here pauses the producer of the connection.
         """
         self._writer.write_gathered()
         self._writer.gathers = False
         self._writer.full = 0
-        # If TLS was started here, its ``write`` may be another one now.
+        # The ``write`` of a TLS layer may have been replaced.
         self._write_to(self._upper)
         return self._socket.own().send, self._writer.waits
 
     # TLS.
 
     def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
-        # TLS paces the producer from now on.
+        # From now on TLS paces the producer.
         producer, streaming = self.producer, self.streamingProducer
         if producer is not None:
             self.unregisterProducer()
@@ -369,10 +370,10 @@ class NativeConnection(asyncio.Protocol):
         if producer is not None:
             self.registerProducer(producer, streaming)
 
-    # The application's errors.
+    # Errors of the application.
 
     def call(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call a function of the application in its log context; an error ends the connection."""
+        """Call a function of the application in its log context. An exception ends the connection."""
         self._contexts.append(self._context)
         try:
             function(*arguments)
@@ -384,7 +385,7 @@ class NativeConnection(asyncio.Protocol):
     def _failed(self) -> None:
         failure = Failure()
         if failure.check(KeyboardInterrupt):
-            # uvloop would swallow it here.
+            # uvloop would swallow the exception here.
             self.reactor.loop.call_soon(failure.raiseException)
         else:
             _log.failure("Unhandled error in a callback", failure, log_system=self.logstr)
@@ -393,11 +394,11 @@ class NativeConnection(asyncio.Protocol):
     # The socket.
 
     def peername(self) -> tuple[Any, ...] | None:
-        """Return the other end's address, as the socket module gives it; None if that end left too early."""
+        """Return the peer's address in the form of the socket module; None if the peer disconnected too early."""
         return self._socket.peer_name()
 
     def sockname(self) -> tuple[Any, ...]:
-        """Return this end's address, as the socket module gives it."""
+        """Return this end's address in the form of the socket module."""
         return self._socket.name()
 
     def getPeer(self) -> Any:
@@ -413,7 +414,7 @@ class NativeConnection(asyncio.Protocol):
 
     @property
     def socket(self) -> socket.socket:
-        """The connection's own socket, not a copy."""
+        """The socket of the connection itself, not a copy."""
         return self._socket.lend(self.abandon)
 
     def fileno(self) -> int:

@@ -1,4 +1,4 @@
-"""The writing side of a TCP connection: gathers small writes, paces the producer, says when everything has left."""
+"""The writing side of a TCP connection: gathers small writes, paces the producer, and reports an empty buffer."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 FULL = 1 << 16
-"""Bytes after which a push producer is paused: Twisted's own ``bufferSize``, and asyncio's high-water mark."""
+"""Bytes after which a push producer is paused: 64 KiB, as Twisted's ``bufferSize`` and asyncio's high-water mark."""
 
 MOST_GATHERED = 512
-"""Gathered writes that are joined at the latest: each waits as an object, which takes 40 bytes or more."""
+"""The most gathered writes before they are joined: each is an object with an overhead of 40 bytes or more."""
 
 
 def nowhere(data: bytes) -> None:
-    """Drop what is written after the end."""
+    """Discard data written after the end."""
 
 
 class WriterOwner(Protocol):
@@ -23,23 +23,24 @@ class WriterOwner(Protocol):
     disconnecting: bool
 
     def call(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call a function of the application, whose errors end the connection."""
+        """Call a function of the application. An exception ends the connection."""
 
     def all_written(self) -> None:
-        """The operating system has everything that was written, and no producer wants to write more."""
+        """The operating system has all written bytes, and no producer waits to write more."""
 
 
 class ConnectionWriter:
     """Writes to uvloop's transport.
 
-    The writes that a protocol makes while it handles a chunk leave together at the end of the chunk. Any other write
-    leaves at once, as far as the operating system takes it; while bytes wait, further writes are gathered.
+    The writes that a protocol makes while it handles a received chunk are sent together at the end of the chunk. Any
+    other write is sent at once, as far as the operating system takes it. While bytes wait, further writes are gathered.
 
     Attributes:
-        producer: the registered producer, or None. streaming: whether it is a push producer. paused: whether it is
-            paused.
-        gathers: gather the writes of a chunk.
-        full: bytes written since everything had left, after which a push producer is paused.
+        producer: The registered producer, or None.
+        streaming: Whether the producer is a push producer.
+        paused: Whether the producer is paused.
+        gathers: Gather the writes of a chunk.
+        full: The number of bytes, written since the buffer was last empty, above which a push producer is paused.
     """
 
     __slots__ = (
@@ -67,7 +68,7 @@ class ConnectionWriter:
         self._write: Callable[[bytes], None] = uv.write
         self._gathered: list[bytes] | None = None
         self._in_chunk = self._ended = self._flush_due = False
-        # Bytes wait in uvloop's transport, which then says when none is left.
+        # Bytes wait in uvloop's transport, which calls `resume_writing` when it has sent them all.
         self._stalled = False
         uv.set_write_buffer_limits(0)
         self._unflushed = 0
@@ -79,7 +80,7 @@ class ConnectionWriter:
     # Writing.
 
     def write(self, data: bytes) -> None:
-        """Write bytes now, or with others that wait."""
+        """Write bytes now, or together with waiting ones."""
         if not isinstance(data, bytes):
             raise TypeError("Data must be bytes")
         gathered = self._gathered
@@ -89,7 +90,7 @@ class ConnectionWriter:
                 self._gathered = []
                 self._write(b"".join(gathered))
         elif self._stalled:
-            # uvloop would keep a larger object for each write than Python does.
+            # Gather here, because for each waiting write uvloop keeps a larger object than Python does.
             self._gathered = [data]
         else:
             self._write(data)
@@ -97,7 +98,7 @@ class ConnectionWriter:
             self._produced(len(data))
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """Write parts as one."""
+        """Write several parts with one write."""
         parts = list(iovec)
         for part in parts:
             if not isinstance(part, bytes):
@@ -105,18 +106,18 @@ class ConnectionWriter:
         self.write(b"".join(parts))
 
     def waits(self) -> int:
-        """Return how many bytes have not left."""
+        """Return the number of waiting bytes."""
         return sum(map(len, self._gathered or ())) + int(self._uv.get_write_buffer_size())
 
     def begin_chunk(self) -> None:
-        """The protocol handles a chunk, or its beginning: gather what it writes."""
+        """The protocol begins to handle a chunk or a new connection: gather its writes."""
         if self.gathers:
             self._in_chunk = True
             if self._gathered is None:
                 self._gathered = []
 
     def end_chunk(self) -> None:
-        """Write what was gathered in a chunk."""
+        """Write the bytes gathered during a chunk."""
         if self._in_chunk:
             self._in_chunk = False
             if not self._gathered:
@@ -127,7 +128,7 @@ class ConnectionWriter:
                 self._flush_came()
 
     def write_gathered(self) -> None:
-        """Write what was gathered, now."""
+        """Write the gathered bytes now."""
         gathered, self._gathered = self._gathered, None
         if gathered:
             self._write(gathered[0] if len(gathered) == 1 else b"".join(gathered))
@@ -136,34 +137,34 @@ class ConnectionWriter:
 
     @property
     def closes_later(self) -> bool:
-        """Whether something has to leave from here before the connection is closed."""
+        """Whether bytes may still have to be sent from here before the connection is closed."""
         return self.gathers or self.producer is not None or bool(self._gathered)
 
     def call_when_written(self) -> None:
-        """Call the connection's ``all_written`` when everything has left, but never from in here."""
+        """Call the connection's ``all_written`` when all bytes are sent, but not before this method returns."""
         self._await_flush()
 
     def write_nothing(self) -> None:
-        """Drop what was gathered, and all that is written from now on."""
+        """Discard the gathered bytes and all later writes."""
         self._write = nowhere
         self._gathered = None
 
     def abort(self) -> None:
-        """Drop everything, and call nobody any more."""
+        """Discard all bytes, and make no more callbacks."""
         self._ended = True
         self.write_nothing()
 
     def close(self) -> Any:
-        """Let go of the connection and of the producer; return the producer."""
+        """Release the connection and the producer, and return the producer."""
         self.abort()
         self._owner = None
         producer, self.producer = self.producer, None
         return producer
 
-    # Producers, as Twisted's FileDescriptor has them.
+    # Producers, handled as in Twisted's FileDescriptor.
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Pace ``producer``. Raises RuntimeError if there is another."""
+        """Pace ``producer``. Raises ``RuntimeError`` if another one is registered."""
         if self.producer is not None:
             raise RuntimeError(
                 f"Cannot register producer {producer}, because producer {self.producer} was never unregistered."
@@ -177,11 +178,11 @@ class ConnectionWriter:
         if not streaming:
             producer.resumeProducing()
             if self._unflushed or self._gathered:
-                # More is wanted when what was written before has left, too.
+                # Resume it again when the bytes written before it was registered are sent.
                 self._await_flush()
 
     def unregisterProducer(self) -> None:
-        """Let go of the producer."""
+        """Release the producer."""
         self.producer = None
         if self._owner is not None and self._owner.disconnecting:
             self._await_flush()
@@ -191,7 +192,7 @@ class ConnectionWriter:
         if not self.streaming:
             self._await_flush()
         elif self._unflushed > self.full:
-            # It may have left already: but a producer that never has to wait would never let others come to their turn.
+            # Pause even if all bytes were sent: a producer that never pauses would starve the other connections.
             self._pause_producer()
             self._await_flush()
 
@@ -215,11 +216,11 @@ class ConnectionWriter:
                 self._flushed()
 
     def pause_writing(self) -> None:
-        """Note that the operating system takes no more for now."""
+        """The operating system takes no more bytes for now."""
         self._stalled = True
 
     def resume_writing(self) -> None:
-        """Go on: the operating system has taken everything."""
+        """The operating system has taken all bytes: resume."""
         self._stalled = False
         self._flushed()
 
