@@ -1,4 +1,4 @@
-"""`Conversation`: one run of an ASGI application, for one upgrade request and the connection that it opens."""
+"""`Conversation`: one run of an ASGI application, for one upgrade request and its connection."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 log = Logger()
 
 FORBIDDEN = 403
-"""The answer to an application that closes before it accepts, as ASGI defines."""
+"""The status of the answer if the application closes before it accepts, as ASGI defines."""
 
 GONE = CloseReason(CloseCode.ABNORMAL, "", False, "transport")
-"""The end of a connection that never opened."""
+"""The close reason of a connection that never opened."""
 
 
 class Conversation:
@@ -37,10 +37,10 @@ class Conversation:
     Messages that the application has not received wait in an inbox, which pauses the connection when it is full.
 
     Attributes:
-        opening: fires when the accepted connection is open; fails with `Disconnected` if it does not open.
-        decision: fires with None when the application accepts, or with the `Response` that refuses.
-        subprotocol: the one that the application accepted with, or None.
-        headers: the fields that the application adds to the 101, or None.
+        opening: Fires when the accepted connection is open; fails with `Disconnected` if it does not open.
+        decision: Fires with None when the application accepts, or with the `Response` of its refusal.
+        subprotocol: The subprotocol that the application chose, or None.
+        headers: The fields that the application adds to the 101, or None.
     """
 
     def __init__(self, protocol: WebSocketProtocol, limits: Limits, clock: IReactorTime, patience: float) -> None:
@@ -63,13 +63,13 @@ class Conversation:
         self._watchers: list[Deferred[None]] = []
 
     def begin(self, application: Application, scope: Scope) -> AwaitableDeferred[Response | None]:
-        """Run the application; returns `decision`."""
+        """Run the application, and return `decision`."""
         running = run(_as_coroutine(application, scope, self._receive, self._send))
         self._running = running.addErrback(self._failed).addCallback(self._returned)
         return self.decision
 
     def when_returned(self) -> Deferred[None]:
-        """Return a Deferred that fires when the application has returned, or failed."""
+        """Return a Deferred that fires when the application has returned or failed."""
         waiter: Deferred[None] = Deferred()
         self._watchers.append(waiter)
         return waiter
@@ -77,21 +77,21 @@ class Conversation:
     # The connection.
 
     def received(self, message: str | bytes) -> None:
-        """A message came."""
+        """Take a message from the connection."""
         if self._waiters:
             self._waiters.popleft().callback(message)
         else:
             self._inbox.put(message)
 
     def lost(self, reason: CloseReason) -> None:
-        """The connection has ended. The application has time to return; then it is cancelled."""
+        """The connection has ended: cancel the application if it does not return in time."""
         if self._ended is not None:
             return
         self._ended = reason
         self._inbox.detach()
         if not self.opening.called:
             self.opening.errback(Disconnected("the connection did not open"))
-            # The application need not wait for it.
+            # The application need not await this Deferred, so do not log its failure as unhandled.
             self.opening.addErrback(_unless_disconnected)
         if self._running is not None and not self._running.called:
             self._deadline = self._clock.callLater(self._patience, self._cancel)
@@ -164,7 +164,7 @@ class Conversation:
             raise Disconnected(str(error)) from None
 
     def _decide(self, kind: Any, event: Event) -> Deferred[None] | None:
-        """Answer the handshake. Returns a Deferred that fires when an accepted connection is open."""
+        """Answer the handshake. Return a Deferred that fires when an accepted connection is open; None if refused."""
         if kind == "websocket.accept" and self._refusal is None:
             self.subprotocol = event.get("subprotocol")
             self.headers = headers_of(event.get("headers") or ())

@@ -1,7 +1,7 @@
-"""`DaphneFactory`: the WebSockets of an unchanged Daphne server, on this library in place of Autobahn.
+"""`DaphneFactory`: serve the WebSockets of an unchanged Daphne server with this library in place of Autobahn.
 
-Daphne builds its factory by the name ``daphne.server.WebSocketFactory``, and calls the protocol's methods by Daphne's
-names. `install` puts ours in the place of that name.
+Daphne makes its factory from ``daphne.server.WebSocketFactory``, and calls methods of the protocol by Daphne's names.
+`install` assigns `DaphneFactory` to that name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Event = dict[str, Any]
 
 
 class DaphneProtocol(WebSocketProtocol):
-    """A connection of Daphne's server, which calls the methods here by its own names."""
+    """A connection of a Daphne server. It has the methods that the server calls, under Daphne's names."""
 
     application_type = "websocket"
 
@@ -118,7 +118,7 @@ class DaphneProtocol(WebSocketProtocol):
     # Daphne's server calls these.
 
     def handle_reply(self, message: Event) -> None:
-        """Take an event of the application."""
+        """Carry out an event of the application."""
         kind = message.get("type")
         if kind == "websocket.accept":
             self.subprotocol = message.get("subprotocol")
@@ -145,7 +145,7 @@ class DaphneProtocol(WebSocketProtocol):
                 log.debug("an application sent on connection {connection} after its end", connection=self.connection_id)
 
     def handle_exception(self, exception: BaseException) -> None:
-        """The application failed, which Daphne has logged."""
+        """Answer 500, or close with 1011: the application failed, and Daphne has logged that."""
         if self.decision is not None:
             self._decide(Response(500))
         else:
@@ -171,11 +171,11 @@ class DaphneProtocol(WebSocketProtocol):
 
 
 class DaphneFactory(WebSocketServerFactory):
-    """Stands in for ``daphne.ws_protocol.WebSocketFactory``, with Daphne's constructor and its options."""
+    """Replaces ``daphne.ws_protocol.WebSocketFactory``: it has the same constructor and options."""
 
     def __init__(self, server_class: Any, *, server: str | None = None) -> None:
         self.server_class = server_class
-        # Channels checks origins itself, as Daphne expects.
+        # Daphne leaves the check of origins to Channels.
         super().__init__(
             lambda: DaphneProtocol(server_class),
             origins=Origins(allow_any_origin_dangerously=True, allow_null_origin_dangerously=True),
@@ -189,7 +189,7 @@ class DaphneFactory(WebSocketServerFactory):
         maxMessagePayloadSize: int | None = None,
         maxFramePayloadSize: int | None = None,
     ) -> None:
-        """Take Daphne's options. Zero is no limit, as in Autobahn.
+        """Set Daphne's options. Zero means no limit, as in Autobahn.
 
         ``allowNullOrigin`` has no effect: every origin may connect, and Channels checks them.
         """
@@ -207,17 +207,17 @@ class DaphneFactory(WebSocketServerFactory):
 
 
 def install() -> None:
-    """Let Daphne's servers of this process use this library. Call it before ``Server.run``."""
+    """Make the Daphne servers of this process use this library. Call this before ``Server.run``."""
     import daphne.server
 
     daphne.server.WebSocketFactory = DaphneFactory
 
 
 def _sane_headers(request: Request, root_path: str) -> tuple[list[tuple[bytes, bytes]], str]:
-    """Return the fields as Daphne passes them on, and the root path, which one of them may set."""
+    """Return the header fields as Daphne passes them on, and the root path, which a field may set."""
     headers: list[tuple[bytes, bytes]] = []
     for name, values in request.headers.getAllRawHeaders():
-        # CVE-2015-0219: a WSGI-like environment could not tell these from names with a hyphen.
+        # CVE-2015-0219: a WSGI-like environment could not distinguish these from names with a hyphen.
         if b"_" in name:
             continue
         for value in values:

@@ -36,12 +36,12 @@ def scope_of(
     """Return the scope of a connection.
 
     Args:
-        request: the request of the handshake.
-        secure: the client uses TLS.
-        client: the address of the client.
-        server: the address on which the server accepted the connection.
-        root_path: the path below which the application is mounted; a proxy has removed it from the request.
-        state: what the lifespan of the application set, or None without a lifespan.
+        request: The request of the handshake.
+        secure: The client uses TLS.
+        client: The address of the client.
+        server: The address on which the server accepted the connection.
+        root_path: The path below which the application is mounted. A proxy has removed it from the request.
+        state: The state that the application's lifespan set, or None without a lifespan.
     """
     raw_path = request.path.encode("latin-1")
     scope: Scope = {
@@ -65,7 +65,7 @@ def scope_of(
 
 
 def place_of(address: Any) -> tuple[str, int | None] | None:
-    """Return an address as ASGI writes it: host and port, or the path of a UNIX socket and None."""
+    """Return an address in the form of ASGI: host and port, or the path of a UNIX socket and None."""
     if isinstance(address, (IPv4Address, IPv6Address)):
         return address.host, address.port
     if isinstance(address, UNIXAddress) and address.name:
@@ -80,7 +80,7 @@ def subprotocols_of(request: Request) -> list[str]:
 
 
 def headers_of(pairs: Iterable[Iterable[bytes]]) -> Headers:
-    """Return the fields of an event of the application, without those that the library sets.
+    """Return the header fields of an application's event, without the fields that the library sets.
 
     Raises:
         ProtocolMistake: A name or a value is not bytes, or cannot be a field.

@@ -1,4 +1,4 @@
-"""`ASGIFactory`: serves an ASGI application's WebSockets."""
+"""`ASGIFactory`: serve the WebSockets of an ASGI application."""
 
 from __future__ import annotations
 
@@ -27,28 +27,29 @@ from twisted_beastws.wire.http import Request, Response
 log = Logger()
 
 CLOSE_TIMEOUT = 10.0
-"""Seconds that an application has to return after its connection ended (Daphne's ``application_close_timeout``)."""
+"""Seconds for an application to return after its connection ended (Daphne's ``application_close_timeout``)."""
 
 
 class ASGIFactory(WebSocketServerFactory):
-    """Serves an ASGI application's WebSockets, on an asyncio reactor::
+    """Serves the WebSockets of an ASGI application, on an asyncio reactor::
 
         asyncioreactor.install()
         endpoint.listen(ASGIFactory(application))
 
-    The application's ``lifespan`` starts when the factory begins to listen; connections wait until its startup is over.
-    `drain` ends with its shutdown. A request that asks for no WebSocket is answered 404.
+    The application's ``lifespan`` starts when the factory begins to listen. Connections wait until the startup is
+    over. `drain` ends with the shutdown of the lifespan. The factory answers plain HTTP requests with 404.
 
     Args:
-        application: an ASGI 3 application. An exception in it is logged, and answered 500, or closes with 1011.
-        root_path: the path below which the application is mounted, if a proxy removes it from the requests.
-        default: a twisted.web resource that answers requests that ask for no WebSocket; None answers 404.
-        close_timeout: seconds that the application has to return after its connection ended; then it is cancelled. 10.
-        options: those of `WebSocketServerFactory`.
+        application: An ASGI 3 application. If it raises, the factory logs that, and answers 500 or closes with 1011.
+        root_path: The path below which the application is mounted, if a proxy removes it from the requests.
+        default: A twisted.web resource that answers plain HTTP requests; None answers 404.
+        close_timeout: Seconds for the application to return after its connection ended, 10 by default. Then it is
+            cancelled.
+        options: The options of `WebSocketServerFactory`.
 
     Attributes:
-        conversations: the runs of the application that have not returned.
-        lifespan: the application's lifespan, with its state, and the error of a failed startup.
+        conversations: The runs of the application that have not returned.
+        lifespan: The application's lifespan, with its state and the error of a failed startup.
     """
 
     def __init__(
@@ -78,15 +79,15 @@ class ASGIFactory(WebSocketServerFactory):
         self.accepting: dict[int, Conversation] = {}
 
     def startFactory(self) -> None:
-        """Run the application's startup, in the reactor's first turn. Twisted calls this before it listens."""
+        """Run the application's startup in the next turn of the reactor. Twisted calls this before it listens."""
         self._clock().callLater(0, self.lifespan.start)
 
     def drain(self, *args: Any, **kwargs: Any) -> Deferred[None]:
-        """As `WebSocketServerFactory.drain`; then wait until the application has returned, and run its shutdown."""
+        """Drain as `WebSocketServerFactory.drain` does, wait for the application to return, and run its shutdown."""
         return awaitable(super().drain(*args, **kwargs).addCallback(self._stop_application))
 
     def _stop_application(self, result: object) -> Deferred[None]:
-        # An application that works in threads needs the reactor until it returns. One may ignore its cancellation.
+        # An application that uses threads needs the reactor until it returns. It may ignore its cancellation.
         ended = DeferredList([conversation.when_returned() for conversation in self.conversations])
         ended.addTimeout(2 * self.close_timeout, self._clock()).addErrback(_ignored)
         return ended.addCallback(lambda _: self.lifespan.stop())
@@ -96,7 +97,7 @@ _NO_PAGES = "This port serves only the WebSockets of an ASGI application, and no
 
 
 class ASGIProtocol(WebSocketProtocol):
-    """A connection to an ASGI application. Each upgrade request is a `Conversation` of its own."""
+    """A connection to an ASGI application. Each upgrade request has its own `Conversation`."""
 
     def __init__(self, asgi: ASGIFactory) -> None:
         self.asgi = asgi

@@ -24,9 +24,9 @@ class Lifespan:
     """Runs an application's ``lifespan`` scope. An application that does not know the scope has no lifespan.
 
     Attributes:
-        state: what the application put into the scope's ``state``, or None before the startup and without a lifespan.
-        error: the reason why the startup failed, or None.
-        failed: called with one line when the startup fails.
+        state: The ``state`` of the scope, which the application fills. None before the startup and without a lifespan.
+        error: The reason why the startup failed, or None.
+        failed: Called with one line of text when the startup fails.
     """
 
     def __init__(self, application: Application) -> None:
@@ -40,7 +40,7 @@ class Lifespan:
         self.failed: Callable[[str], None] = _log_line
 
     def start(self) -> Deferred[None]:
-        """Run the startup. The Deferred fires when it is over, whether it failed or not: see `error`."""
+        """Run the startup. The Deferred fires when it is over, even if it failed; see `error`."""
         if not self._begun:
             self._begun = True
             self.state = {}
@@ -53,7 +53,7 @@ class Lifespan:
         return _after(self._started)
 
     def stop(self) -> Deferred[None]:
-        """Run the shutdown; fires when it is over."""
+        """Run the shutdown. The Deferred fires when it is over."""
         if not self._supported or self._stopped.called:
             return _after(None)
         if not self._stopping.called:
@@ -67,7 +67,7 @@ class Lifespan:
         except Exception:
             failure = Failure()
         if not self._started.called:
-            # The application knows no lifespan, which it tells by an exception, or by its return.
+            # An application without a lifespan raises an exception or returns.
             if self._startup_given and failure is not None:
                 log.info("the application has no lifespan: {error}", error=failure.value)
             self.state = None
@@ -107,7 +107,7 @@ class Lifespan:
 
 
 def _after(phase: Deferred[None] | None) -> Deferred[None]:
-    """Return a Deferred of its own for each caller, which one of them can cancel alone."""
+    """Return another Deferred that fires with ``phase``, so that each caller can cancel its own."""
     waiting: AwaitableDeferred[None] = AwaitableDeferred()
     if phase is None or phase.called:
         waiting.callback(None)
