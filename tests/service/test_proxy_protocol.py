@@ -149,7 +149,7 @@ class Endpoint:
         self._wrapping: Any = ProxyProtocolFactory(self.factory)  # type: ignore[no-untyped-call]
 
     def connect(self) -> tuple[Any, Transport]:
-        protocol, transport = self._wrapping.buildProtocol(PROXY), Transport(peerAddress=PROXY)  # type: ignore[no-untyped-call]
+        protocol, transport = self._wrapping.buildProtocol(PROXY), Transport(peerAddress=PROXY)
         protocol.makeConnection(transport)
         return protocol, transport
 

@@ -7,7 +7,7 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -15,6 +15,9 @@ from twisted_beastws import errors
 from twisted_beastws.options import Limits
 from twisted_beastws.wire import codec
 from twisted_beastws.wire.session import Session
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 KEY = bytes.fromhex("37fa213d")
@@ -203,6 +206,9 @@ class Recorder:
 
     # Handler.
 
+    def clock_was_set(self) -> None:
+        raise NotImplementedError
+
     def hook_returned(self, result: Any) -> None:
         self.events.append(("returned", result))
 
@@ -226,7 +232,7 @@ class Recorder:
 
     # For the tests.
 
-    def feed(self, *chunks: bytes) -> Recorder:
+    def feed(self, *chunks: bytes) -> Self:
         for chunk in chunks:
             self.session.feed(chunk)
             self.take_turns()
@@ -242,7 +248,7 @@ class Recorder:
             self._turn_awaited = False
             self.session.next_turn()
 
-    def receive(self, *frames: Frame | tuple[Any, ...]) -> Recorder:
+    def receive(self, *frames: Frame | tuple[Any, ...]) -> Self:
         """Feed frames, in one chunk."""
         return self.feed(to(self.server, *frames))
 

@@ -41,19 +41,19 @@ class Slow:
 
 class TestMessages:
     @pytest.mark.parametrize(("count", "spent"), [(2, False), (3, False), (4, True)])
-    def test_a_turn_ends_beyond_the_limit(self, server, count, spent):
+    def test_a_turn_ends_beyond_the_limit(self, server: bool, count: int, spent: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(count))
         assert heard(recorder) == [str(number) for number in range(min(count, 3))]
         assert (recorder.session.spent, recorder.session.paused) == (spent, spent)
 
-    def test_the_rest_comes_in_later_turns_in_order(self, server):
+    def test_the_rest_comes_in_later_turns_in_order(self, server: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(8))
         for delivered in (3, 6, 8):
             assert heard(recorder) == [str(number) for number in range(delivered)]
             recorder.session.next_turn()
         assert not recorder.session.spent
 
-    def test_the_rest_of_a_chunk_and_the_next_chunk_share_a_turn(self, server):
+    def test_the_rest_of_a_chunk_and_the_next_chunk_share_a_turn(self, server: bool) -> None:
         recorder = Recorder(server, THREE)
         recorder.session.reader.budget.one_chunk_a_turn = True
         fed(recorder, *texts(5))
@@ -65,7 +65,7 @@ class TestMessages:
         recorder.session.next_turn()
         assert heard(recorder)[6:] == ["6", "7", "8", "9"]
 
-    def test_each_turn_is_asked_for_once(self, server):
+    def test_each_turn_is_asked_for_once(self, server: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(9))
         assert recorder.turns == 1
         recorder.session.next_turn()
@@ -85,17 +85,17 @@ class TestMessages:
             [(TEXT, b""), (BINARY, b""), (PING, b""), (PONG, b"")],
         ],
     )
-    def test_every_kind_of_frame_counts(self, server, frames):
+    def test_every_kind_of_frame_counts(self, server: bool, frames: list[Any] | list[tuple[int, bytes]]) -> None:
         assert fed(Recorder(server, THREE), *frames[:3]).session.spent is False
         assert fed(Recorder(server, THREE), *frames).session.spent is True
 
-    def test_the_parts_of_a_frame_count_once(self, server):
+    def test_the_parts_of_a_frame_count_once(self, server: bool) -> None:
         recorder = Recorder(server, THREE)
         for octet in octets(to(server, *texts(3))):
             recorder.session.feed(octet)
         assert (heard(recorder), recorder.session.spent) == (["0", "1", "2"], False)
 
-    def test_the_chunks_of_a_turn_share_a_budget(self, server):
+    def test_the_chunks_of_a_turn_share_a_budget(self, server: bool) -> None:
         recorder = Recorder(server, THREE)
         for number in range(5):
             fed(recorder, (TEXT, b"%d" % number))
@@ -103,7 +103,7 @@ class TestMessages:
         recorder.session.next_turn()
         assert heard(recorder) == ["0", "1", "2", "3", "4"]
 
-    def test_each_chunk_of_tcp_has_its_own_budget(self, server):
+    def test_each_chunk_of_tcp_has_its_own_budget(self, server: bool) -> None:
         recorder = Recorder(server, THREE)
         recorder.session.reader.budget.one_chunk_a_turn = True
         for number in range(5):
@@ -115,7 +115,7 @@ class TestMessages:
         assert (len(recorder.events), recorder.session.spent, recorder.turns) == (9, False, 1)
 
     @pytest.mark.parametrize(("size", "shared"), [(1 << 16, False), ((1 << 16) + 1, True)])
-    def test_chunks_behind_a_long_one_share_its_budget(self, server, size, shared):
+    def test_chunks_behind_a_long_one_share_its_budget(self, server: bool, size: int, shared: bool) -> None:
         """uvloop reads a socket again in the same turn when its buffer of 256 KB is full."""
         recorder = Recorder(server, THREE)
         recorder.session.reader.budget.one_chunk_a_turn = True
@@ -126,20 +126,20 @@ class TestMessages:
         recorder.take_turns()
         assert (len(recorder.events), recorder.session.spent) == (4, False)
 
-    def test_the_next_turn_is_asked_for_when_half_is_spent(self, server):
+    def test_the_next_turn_is_asked_for_when_half_is_spent(self, server: bool) -> None:
         recorder = Recorder(server, Limits(max_messages_per_turn=10))
         fed(recorder, *texts(5))
         assert recorder.turns == 0
         fed(recorder, *texts(1))
         assert (recorder.turns, recorder.session.spent) == (1, False)
 
-    def test_none_is_unlimited(self, server):
+    def test_none_is_unlimited(self, server: bool) -> None:
         limits = Limits(max_messages_per_turn=None, max_seconds_per_turn=None)
         recorder = Recorder(server, limits, Slow(*[1.0] * 5000))
         fed(recorder, *texts(5000))
         assert (len(recorder.events), recorder.turns, recorder.session.spent) == (5000, 0, False)
 
-    def test_a_thousand_echoes_are_one_write_by_default(self, server):
+    def test_a_thousand_echoes_are_one_write_by_default(self, server: bool) -> None:
         def echo(recorder: Recorder, event: Event) -> None:
             recorder.session.sender.send_text(event[1])
 
@@ -151,29 +151,29 @@ class TestMessages:
 
 class TestSeconds:
     @pytest.mark.parametrize(("seconds", "spent"), [(0.001, False), (0.002, False), (0.003, True)])
-    def test_a_turn_ends_beyond_the_limit(self, server, seconds, spent):
+    def test_a_turn_ends_beyond_the_limit(self, server: bool, seconds: float, spent: bool) -> None:
         recorder = fed(Recorder(server, react=Slow(seconds)), *texts(3))
         assert heard(recorder) == ["0"] if spent else ["0", "1", "2"]
         assert recorder.session.spent is spent
 
-    def test_slow_hooks_have_a_turn_each(self, server):
+    def test_slow_hooks_have_a_turn_each(self, server: bool) -> None:
         recorder = fed(Recorder(server, react=Slow(*[1.0] * 4)), *texts(4))
         for delivered in (1, 2, 3, 4):
             assert len(recorder.events) == delivered
             recorder.session.next_turn()
 
-    def test_at_most_16_messages_come_between_two_looks(self, server):
+    def test_at_most_16_messages_come_between_two_looks(self, server: bool) -> None:
         recorder = fed(Recorder(server, react=Slow(*[0.0] * 30, *[1.0] * 100)), *texts(200))
         assert 31 <= len(recorder.events) <= 30 + 16
 
-    def test_the_time_between_chunks_is_not_counted(self, server):
+    def test_the_time_between_chunks_is_not_counted(self, server: bool) -> None:
         recorder = Recorder(server)
         for number in range(500):
             fed(recorder, (TEXT, b"%d" % number))
             recorder.time += 10.0
         assert (len(recorder.events), recorder.turns) == (500, 0)
 
-    def test_the_chunks_of_a_turn_share_the_time(self, server):
+    def test_the_chunks_of_a_turn_share_the_time(self, server: bool) -> None:
         """TLS delivers its records one by one."""
         recorder = Recorder(server, react=Slow(*[0.0008] * 10))
         for number in range(10):
@@ -182,7 +182,7 @@ class TestSeconds:
         recorder.take_turns()
         assert heard(recorder) == [str(number) for number in range(10)]
 
-    def test_what_the_hooks_of_a_resumed_session_take_counts(self, server):
+    def test_what_the_hooks_of_a_resumed_session_take_counts(self, server: bool) -> None:
         """An application that takes messages one by one, and works on each, never returns to the reactor otherwise."""
 
         def pause(recorder: Recorder, event: Event) -> None:
@@ -196,7 +196,7 @@ class TestSeconds:
         assert len(recorder.events) < 25
 
     @pytest.mark.parametrize("size", [1000, 1 << 20])
-    def test_the_time_is_looked_at_after_each_compressed_message(self, server, size):
+    def test_the_time_is_looked_at_after_each_compressed_message(self, server: bool, size: int) -> None:
         """An empty text is cheap; a compressed one may inflate to a thousand times its size."""
         recorder = deflating(server, Limits(max_message_size=None))
         message = PerMessageDeflate(AGREED, Deflate(), not server).compress(bytes(size))
@@ -206,7 +206,7 @@ class TestSeconds:
         recorder.take_turns()
         assert [len(event[1]) for event in recorder.events[40:]] == [size] * 3
 
-    def test_a_long_inflated_message_is_taken_in_turns(self, server):
+    def test_a_long_inflated_message_is_taken_in_turns(self, server: bool) -> None:
         recorder = deflating(server, Limits(max_message_size=None), streaming=True)
         recorder.react = Slow(*[1.0] * 100)
         message = PerMessageDeflate(AGREED, Deflate(), not server).compress(bytes(1 << 20))
@@ -235,14 +235,14 @@ def deflating(server: bool, limits: Limits, streaming: bool = False) -> Recorder
 class TestWaiting:
     """While the rest of a chunk waits for its turn."""
 
-    def test_what_is_fed_waits_as_well(self, server):
+    def test_what_is_fed_waits_as_well(self, server: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(5))
         fed(recorder, *texts(3, start=5))
         assert heard(recorder) == ["0", "1", "2"]
         recorder.take_turns()
         assert heard(recorder) == [str(number) for number in range(8)]
 
-    def test_a_long_frame_waits_as_well(self, server):
+    def test_a_long_frame_waits_as_well(self, server: bool) -> None:
         recorder = Recorder(server, THREE, streaming=True)
         wire = to(server, *texts(4), (BINARY, b"x" * 1000))
         recorder.session.feed(wire[:-500])
@@ -251,7 +251,7 @@ class TestWaiting:
         recorder.take_turns()
         assert b"".join(event[1] for event in recorder.events[4:]) == b"x" * 1000
 
-    def test_a_resumed_session_waits_for_its_turn(self, server):
+    def test_a_resumed_session_waits_for_its_turn(self, server: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(5))
         recorder.session.pause()
         recorder.session.resume()
@@ -259,7 +259,7 @@ class TestWaiting:
         recorder.take_turns()
         assert heard(recorder) == ["0", "1", "2", "3", "4"]
 
-    def test_a_paused_session_waits_in_its_turn(self, server):
+    def test_a_paused_session_waits_in_its_turn(self, server: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(5))
         recorder.session.pause()
         recorder.take_turns()
@@ -267,12 +267,12 @@ class TestWaiting:
         recorder.session.resume()
         assert heard(recorder) == ["0", "1", "2", "3", "4"]
 
-    def test_sending_goes_on(self, server):
+    def test_sending_goes_on(self, server: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(5))
         recorder.session.sender.send_text("meanwhile")
         assert recorder.sent == [Frame(TEXT, b"meanwhile")]
 
-    def test_a_close_of_ours_finds_the_answer_in_its_turn(self, server):
+    def test_a_close_of_ours_finds_the_answer_in_its_turn(self, server: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(20), (CLOSE, b"\x0f\xa0"))
         recorder.session.close(4000)
         assert not recorder.session.ended
@@ -280,7 +280,7 @@ class TestWaiting:
         assert heard(recorder) == ["0", "1", "2", "ended"]
         assert recorder.session.closing.clean
 
-    def test_what_is_thrown_away_behind_a_close_counts_as_well(self, server):
+    def test_what_is_thrown_away_behind_a_close_counts_as_well(self, server: bool) -> None:
         recorder = Recorder(server, THREE)
         recorder.session.close(4000)
         fed(recorder, *texts(7), (CLOSE, b"\x0f\xa0"))
@@ -291,7 +291,7 @@ class TestWaiting:
         assert (recorder.session.ended, recorder.events) == (True, [("ended",)])
 
     @pytest.mark.parametrize("end", ["lost", "fail"])
-    def test_the_end_forgets_what_waits(self, server, end):
+    def test_the_end_forgets_what_waits(self, server: bool, end: str) -> None:
         recorder = fed(Recorder(server, THREE), *texts(5))
         if end == "lost":
             recorder.session.lost(ConnectionError())
@@ -302,14 +302,14 @@ class TestWaiting:
         fed(recorder, *texts(5))
         assert heard(recorder) == ["0", "1", "2", "ended"]
 
-    def test_a_fault_in_what_waits_is_found_in_its_turn(self, server):
+    def test_a_fault_in_what_waits_is_found_in_its_turn(self, server: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(4), (3, b"no such opcode"))
         assert heard(recorder) == ["0", "1", "2"]
         recorder.take_turns()
         assert heard(recorder) == ["0", "1", "2", "3", "ended"]
         assert recorder.error is not None
 
-    def test_a_hook_that_closes_ends_the_turns(self, server):
+    def test_a_hook_that_closes_ends_the_turns(self, server: bool) -> None:
         def close(recorder: Recorder, event: Event) -> None:
             if event[1] == "3":
                 recorder.session.fail(RuntimeError("enough"))
@@ -318,7 +318,7 @@ class TestWaiting:
         recorder.take_turns()
         assert heard(recorder) == ["0", "1", "2", "3", "ended"]
 
-    def test_a_turn_inside_a_hook_does_no_harm(self, server):
+    def test_a_turn_inside_a_hook_does_no_harm(self, server: bool) -> None:
         """A hook that runs the reactor."""
 
         def turn(recorder: Recorder, event: Event) -> None:

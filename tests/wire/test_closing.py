@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,12 +23,12 @@ from twisted_beastws.wire.closing import (
 SENDABLE = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
 
 
-def test_codes_that_may_be_sent():
+def test_codes_that_may_be_sent() -> None:
     """RFC 6455 §7.4 and IANA's registry; Beast lets 5000-65535 in as well, and 1014 since Boost 1.92."""
     assert {code for code in range(-1, 65537) if may_be_sent(code)} == SENDABLE
 
 
-def test_the_registered_codes():
+def test_the_registered_codes() -> None:
     assert {code.name: code.value for code in CloseCode} == {
         "NORMAL": 1000,
         "GOING_AWAY": 1001,
@@ -58,17 +59,17 @@ class TestParse:
             (b"\x03\xe8" + b"r" * 123, (1000, "r" * 123)),
         ],
     )
-    def test_good(self, payload, close):
+    def test_good(self, payload: bytes, close: tuple[int, str]) -> None:
         assert parse_close(payload) == close
         assert type(parse_close(payload)) is Close
 
     @pytest.mark.parametrize("octet", [b"\0", b"\x03", b"\xff"])
-    def test_one_octet(self, octet):
+    def test_one_octet(self, octet: bytes) -> None:
         with pytest.raises(BadCloseSize):
             parse_close(octet)
 
     @pytest.mark.parametrize("reason", [b"", b"reason", b"\xff"])
-    def test_every_code(self, reason):
+    def test_every_code(self, reason: bytes) -> None:
         def read(code: int) -> object:
             try:
                 return parse_close(code.to_bytes(2, "big") + reason)
@@ -84,7 +85,7 @@ class TestParse:
                 assert read(code) == (code, reason.decode())
 
     @pytest.mark.parametrize("reason", ["ff", "eda080", "c080", "f4908080", "e282", "61e28262"])
-    def test_a_reason_that_is_not_utf8(self, reason):
+    def test_a_reason_that_is_not_utf8(self, reason: str) -> None:
         with pytest.raises(BadClosePayload):
             parse_close(b"\x03\xe8" + bytes.fromhex(reason))
 
@@ -103,23 +104,23 @@ class TestMake:
             (CloseCode.NO_STATUS, "left out", ""),
         ],
     )
-    def test_payload(self, code, reason, payload):
+    def test_payload(self, code: CloseCode | int, reason: str, payload: str) -> None:
         assert close_payload(code, reason) == bytes.fromhex(payload)
 
     @pytest.mark.parametrize("code", [-1, 0, 999, 1004, 1006, 1015, 1016, 2563, 2999, 5000, 65535, 65536])
-    def test_a_code_that_may_not_be_sent(self, code):
+    def test_a_code_that_may_not_be_sent(self, code: int) -> None:
         with pytest.raises(LocalError, match=f"close code {code} may not be sent"):
             close_payload(code)
 
     @pytest.mark.parametrize("code", ["bye", b"", None, 1000.0])
-    def test_what_is_no_code(self, code):
+    def test_what_is_no_code(self, code: Any) -> None:
         with pytest.raises(LocalError) as refused:
             close_payload(code)
         assert str(refused.value) == f"{code!r} is no close code: the code comes first, as in close(1000, 'bye')"
 
     @pytest.mark.parametrize("reason", [b"bye", 1, None])
     @pytest.mark.parametrize("code", [1000, 1005])
-    def test_what_is_no_reason(self, code, reason):
+    def test_what_is_no_reason(self, code: int, reason: Any) -> None:
         with pytest.raises(LocalError, match="is no close reason: give str"):
             close_payload(code, reason)
 
@@ -137,14 +138,14 @@ class TestMake:
             ("\U0001f600" * 42, 120),
         ],
     )
-    def test_a_long_reason_is_cut_between_characters(self, reason, kept):
+    def test_a_long_reason_is_cut_between_characters(self, reason: str, kept: int) -> None:
         payload = close_payload(1000, reason)
         assert len(payload) == 2 + kept
         assert reason.encode().startswith(payload[2:])
         assert parse_close(payload) == (1000, payload[2:].decode())
 
     @given(st.sampled_from(sorted(SENDABLE)), st.text(max_size=200))
-    def test_reads_back(self, code, reason):
+    def test_reads_back(self, code: int, reason: str) -> None:
         payload = close_payload(code, reason)
         read = parse_close(payload)
         assert read.code == code
@@ -154,11 +155,11 @@ class TestMake:
 
 
 class TestReason:
-    def test_is_a_value(self):
+    def test_is_a_value(self) -> None:
         reason = CloseReason(1000, "bye", True, "peer", Close(1000), Close(1000, "bye"))
         assert reason == CloseReason(1000, "bye", True, "peer", Close(1000), Close(1000, "bye"), None)
         with pytest.raises(dataclasses.FrozenInstanceError):
-            reason.code = 1001
+            reason.code = 1001  # type: ignore[misc]
 
     @pytest.mark.parametrize(
         ("reason", "text"),
@@ -174,5 +175,5 @@ class TestReason:
             ),
         ],
     )
-    def test_as_text(self, reason, text):
+    def test_as_text(self, reason: CloseReason, text: str) -> None:
         assert str(reason) == text

@@ -138,9 +138,9 @@ class TestSameResults:
             with pytest.raises(ValueError, match="not in the chunk"):
                 _speedups.take_bytes(b"four", start, size, key_at)
         with pytest.raises(RuntimeError, match="no room"):
-            _speedups.put_frame(bytearray(8), 4, 0x81, "abc", None)
+            _speedups.put_frame(bytearray(8), 4, 0x81, "abc", None)  # type: ignore[arg-type]
         with pytest.raises(RuntimeError, match="no room"):
-            _speedups.put_frame(bytearray(8), 0, 0x81, "abc", KEY)
+            _speedups.put_frame(bytearray(8), 0, 0x81, "abc", KEY)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 125, 126, 65535, 65536, 100001])
     def test_of_sizes(self, codecs: list[codec.Codec], size: int) -> None:

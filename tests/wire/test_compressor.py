@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,7 +33,7 @@ if not hasattr(compressor, "isal_zlib"):
 
 
 @contextmanager
-def compressing_by(isal):
+def compressing_by(isal: Any) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compressor, "ISAL", isal)
         compressor._idle.clear()
@@ -40,13 +42,13 @@ def compressing_by(isal):
 
 
 @pytest.fixture(params=[True, False], ids=["isal", "zlib"])
-def isal(request):
+def isal(request: pytest.FixtureRequest) -> Iterator[bool]:
     with compressing_by(request.param):
         yield request.param
 
 
 @given(st.booleans(), st.integers(0, 9), st.integers(9, 15), st.integers(1, 9), st.booleans(), MESSAGES)
-def test_round_trip(isal, level, bits, mem_level, alone, messages):
+def test_round_trip(isal: bool, level: int, bits: int, mem_level: int, alone: bool, messages: list[bytes]) -> None:
     options = Deflate(level=level, mem_level=mem_level)
     agreed = Negotiated("", bits, bits, alone, alone)
     ours, theirs = PerMessageDeflate(agreed, options, True), PerMessageDeflate(agreed, options, False)
@@ -57,7 +59,7 @@ def test_round_trip(isal, level, bits, mem_level, alone, messages):
 
 
 @pytest.mark.parametrize("bits", range(9, 16))
-def test_the_window_is_kept(isal, bits):
+def test_the_window_is_kept(isal: bool, bits: int) -> None:
     unit = os.urandom(700)
     compressed = new_compressor(8, bits, 4)
     octets = compressed.compress(unit + os.urandom(40_000) + unit) + compressed.flush(zlib.Z_SYNC_FLUSH)
@@ -65,7 +67,9 @@ def test_the_window_is_kept(isal, bits):
 
 
 @given(st.booleans(), st.integers(0, 9), st.integers(9, 15), st.integers(1, 9), MESSAGES)
-def test_what_all_share_is_as_one_of_its_own(isal, level, bits, mem_level, messages):
+def test_what_all_share_is_as_one_of_its_own(
+    isal: bool, level: int, bits: int, mem_level: int, messages: list[bytes]
+) -> None:
     with compressing_by(isal):
         for message in filter(None, messages):
             own = new_compressor(level, bits, mem_level)
@@ -78,57 +82,61 @@ def test_what_all_share_is_as_one_of_its_own(isal, level, bits, mem_level, messa
 class Meddled:
     """A compressor that calls ``meddle`` between the message and the flush."""
 
-    def __init__(self, meddle):
+    def __init__(self, meddle: Callable[..., Any]) -> None:
         self.made = new_compressor(6, 15, 8)
         self.meddle = meddle
 
-    def compress(self, data):
+    def compress(self, data: bytes) -> bytes:
         return self.made.compress(data)
 
-    def flush(self, mode):
+    def flush(self, mode: int) -> bytes | None:
         self.meddle()
         return self.made.flush(mode)
 
 
-def test_what_fails_half_way_is_not_used_again(isal):
-    def fail():
+def test_what_fails_half_way_is_not_used_again(isal: bool) -> None:
+    def fail() -> None:
         raise MemoryError
 
-    compressor._idle[6, 15, 8] = Meddled(fail)
+    compressor._idle[6, 15, 8] = Meddled(fail)  # type: ignore[assignment]
     with pytest.raises(MemoryError):
         compress_alone(b"the first" * 100, 6, 15, 8)
     second = compress_alone(b"the second" * 100, 6, 15, 8) + b"\0\0\xff\xff"
     assert zlib.decompressobj(-15).decompress(second) == b"the second" * 100
 
 
-def test_who_comes_in_between_has_another(isal):
-    between = []
-    compressor._idle[6, 15, 8] = Meddled(lambda: between.append(compress_alone(b"between" * 100, 6, 15, 8)))
+def test_who_comes_in_between_has_another(isal: bool) -> None:
+    between: list[bytes] = []
+
+    def meddle() -> None:
+        between.append(compress_alone(b"between" * 100, 6, 15, 8))
+
+    compressor._idle[6, 15, 8] = Meddled(meddle)  # type: ignore[assignment]
     first = compress_alone(b"the first" * 100, 6, 15, 8)
     for octets, message in ((first, b"the first" * 100), (between[0], b"between" * 100)):
         assert zlib.decompressobj(-15).decompress(octets + b"\0\0\xff\xff") == message
 
 
-def test_few_are_kept(isal):
+def test_few_are_kept(isal: bool) -> None:
     for bits in range(9, 16):
         for level in (1, 6, 9):
             compress_alone(b"a message" * 100, level, bits, 8)
     assert len(compressor._idle) <= 16
 
 
-def test_a_short_message_is_not_longer_for_isal_s_sake():
+def test_a_short_message_is_not_longer_for_isal_s_sake() -> None:
     message = b'{"id": 12, "user": "ann", "text": "hello", "read": true}'
     with compressing_by(True):
         own = new_compressor(8, 15, 4)
         assert len(compress_alone(message, 8, 15, 4)) == len(own.compress(message) + own.flush(zlib.Z_SYNC_FLUSH)) - 4
 
 
-def test_level_0_stores(isal):
+def test_level_0_stores(isal: bool) -> None:
     stored = new_compressor(0, 15, 4)
     assert len(stored.compress(b"a" * 1000) + stored.flush(zlib.Z_SYNC_FLUSH)) > 1000
 
 
-def test_it_is_isal_s(isal):
+def test_it_is_isal_s(isal: bool) -> None:
     octets = prepare(b"a text of some length, " * 100).compressed((15, 8, 4)).payload
     made = zlib.compressobj(8, zlib.DEFLATED, -15, 4)
     same = octets == (made.compress(b"a text of some length, " * 100) + made.flush(zlib.Z_SYNC_FLUSH))[:-4]
@@ -136,7 +144,7 @@ def test_it_is_isal_s(isal):
 
 
 @pytest.mark.parametrize(("value", "chosen"), [(None, True), ("", True), ("0", True), ("1", False)])
-def test_the_environment_chooses(value, chosen, tmp_path: Path):
+def test_the_environment_chooses(value: str | None, chosen: bool, tmp_path: Path) -> None:
     environment = {name: text for name, text in os.environ.items() if name != compressor.ZLIB_VARIABLE}
     if value is not None:
         environment[compressor.ZLIB_VARIABLE] = value

@@ -98,7 +98,13 @@ class TestOptions:
     )
     def test_range(self, name: str, least: int, most: int) -> None:
         for good in (least, most):
-            assert getattr(Deflate(**{name: good}), name) == good
+            assert (
+                getattr(
+                    Deflate(**{name: good}),  # type: ignore[arg-type]
+                    name,
+                )
+                == good
+            )
         for bad in (least - 1, most + 1):
             with pytest.raises(ValueError, match=name):
                 Deflate(**{name: bad})  # type: ignore[arg-type]
@@ -1169,7 +1175,11 @@ class TestStreamingOut:
         recorder.session.sender.begin_message(TEXT)
         recorder.session.sender.write_part(b"hel")
         recorder.session.close(1000)
-        for more in (lambda: recorder.session.sender.write_part(b"l"), recorder.session.sender.end_message):
+        lates: list[Callable[[], None]] = [
+            lambda: recorder.session.sender.write_part(b"l"),
+            recorder.session.sender.end_message,
+        ]
+        for more in lates:
             with pytest.raises(errors.ConnectionClosed):
                 more()
         assert recorder.sent == close(1000)

@@ -411,7 +411,7 @@ class TestResponse:
 
     def test_a_body_that_changes_later_stays_as_it_was(self) -> None:
         body = bytearray(b"abc")
-        response = Response(200, body=body)
+        response = Response(200, body=body)  # type: ignore[arg-type]
         body[0] = 0
         assert response.body == b"abc"
 

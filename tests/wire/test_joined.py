@@ -4,8 +4,9 @@ same view."""
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -50,8 +51,12 @@ class End(peer.Recorder):
 
     other: End
 
-    def __init__(self, on: Codec, server: bool, limits: Limits, deflate: PerMessageDeflate | None, streaming: bool):
-        super().__init__(server, limits, type(self).answer, streaming=streaming)
+    def __init__(
+        self, on: Codec, server: bool, limits: Limits, deflate: PerMessageDeflate | None, streaming: bool
+    ) -> None:
+        super().__init__(
+            server, limits, cast(Callable[[peer.Recorder, Event], None], type(self).answer), streaming=streaming
+        )
         plain = self.session
         self.session = Session(server, self, self, self.now, limits, deflate, on)
         self.session.deliver_to(plain.reader.on_text, plain.reader.on_binary)

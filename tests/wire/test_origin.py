@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -18,7 +19,9 @@ from twisted_beastws.wire.origin import check_allowed, check_origin
 def asking(origin: str | None, host: str | None = "localhost") -> Request:
     """A request of a page from ``origin``."""
     fields = {"Origin": origin, "Host": host}
-    given = {name: [value.encode("latin-1")] for name, value in fields.items() if value is not None}
+    given: dict[str | bytes, Any] = {
+        name: [value.encode("latin-1")] for name, value in fields.items() if value is not None
+    }
     return Request("GET", "/", "1.1", Headers(given))
 
 
@@ -147,11 +150,11 @@ class TestCheck:
         [("null", "allow_null_origin_dangerously"), ("file://", "allow_file_origin_dangerously")],
     )
     def test_of_what_any_page_can_be_has_a_name_that_says_so(self, origin: str, name: str) -> None:
-        check_origin(asking(origin), Origins(**{name: True}))
+        check_origin(asking(origin), Origins(**{name: True}))  # type: ignore[arg-type]
         for other in ("null", "file://", "NULL", "file:///", "file://x", "https://evil.example"):
             if other != origin:
                 with pytest.raises(errors.OriginRefused):
-                    check_origin(asking(other), Origins(**{name: True}))
+                    check_origin(asking(other), Origins(**{name: True}))  # type: ignore[arg-type]
 
 
 # Values that a caller may give, the error for each, and the form that the error names.
@@ -223,7 +226,7 @@ class TestAllowed:
         with pytest.raises(ValueError) as caught:
             Origins(allowed=(value,))
         assert f"Origins({name}=True) or --{name.replace('_', '-')} lets in" in str(caught.value)
-        Origins(**{name: True})
+        Origins(**{name: True})  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
         "value",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -26,40 +28,44 @@ class TestPrepare:
         ("message", "frame"),
         [("h\u00e9", b"\x81\x03h\xc3\xa9"), (b"\xff", b"\x82\x01\xff"), ("", b"\x81\x00"), (b"", b"\x82\x00")],
     )
-    def test_a_frame(self, message, frame):
+    def test_a_frame(self, message: bytes | str, frame: bytes) -> None:
         assert prepare(message).plain.frame == frame
 
     @pytest.mark.parametrize("message", [3, None, ["x"], {}, prepare("x"), (part for part in "x")])
-    def test_what_is_no_message(self, message):
+    def test_what_is_no_message(self, message: Any) -> None:
         with pytest.raises(TypeError) as refused:
             prepare(message)
         assert str(refused.value) == f"prepare() takes str or bytes, not {type(message).__name__}"
 
-    def test_what_would_give_one(self):
+    def test_what_would_give_one(self) -> None:
         async def message() -> str:
             return "x"
 
         coroutine = message()
-        for value, told in ((coroutine, "coroutine: await it?"), (Deferred(), "Deferred: await or yield it?")):
+        values: tuple[tuple[Any, str], ...] = (
+            (coroutine, "coroutine: await it?"),
+            (Deferred(), "Deferred: await or yield it?"),
+        )
+        for value, told in values:
             with pytest.raises(TypeError) as refused:
                 prepare(value)
             assert str(refused.value) == f"prepare() takes str or bytes, not {told}"
         coroutine.close()
 
     @pytest.mark.parametrize("view", [lambda octets: octets, memoryview], ids=["bytearray", "memoryview"])
-    def test_what_changes_behind_it_does_not_change_it(self, view):
+    def test_what_changes_behind_it_does_not_change_it(self, view: Callable[..., Any] | type[Any]) -> None:
         message = bytearray(b"abc")
         prepared = prepare(view(message))
         message[0] = 0
         assert prepared.plain.frame == b"\x82\x03abc"
         assert inflated(prepared.compressed((15, 8, 4)).payload) == b"abc"
 
-    def test_lone_surrogates_are_refused(self):
+    def test_lone_surrogates_are_refused(self) -> None:
         with pytest.raises(UnicodeEncodeError):
             prepare("\ud800")
 
     @pytest.mark.parametrize("message", [b"", b"x", b"hello " * 1000])
-    def test_compressed_once_for_each_set_of_parameters(self, message):
+    def test_compressed_once_for_each_set_of_parameters(self, message: bytes) -> None:
         prepared = prepare(message)
         first, payload, frame = prepared.compressed((15, 8, 4))
         assert first == 0x80 | RSV1 | BINARY
@@ -72,7 +78,7 @@ class TestPrepare:
 class TestSession:
     @pytest.mark.parametrize("message", ["hello", b"hello", "", b"x" * 70_000])
     @pytest.mark.parametrize("fragment_size", [None, 7])
-    def test_the_same_as_send(self, server, message, fragment_size):
+    def test_the_same_as_send(self, server: bool, message: bytes | str, fragment_size: int | None) -> None:
         sent = []
         for prepared in (True, False):
             recorder = Recorder(server, Limits(fragment_size=fragment_size))
@@ -85,33 +91,33 @@ class TestSession:
             sent.append(recorder.sent)
         assert sent[0] == sent[1]
 
-    def test_a_server_writes_the_one_frame(self):
+    def test_a_server_writes_the_one_frame(self) -> None:
         prepared = prepare("hello")
         recorders = [Recorder(True) for _ in range(2)]
         for recorder in recorders:
             recorder.session.sender.send_prepared(prepared)
         assert [recorder.writes[0][1] is prepared.plain.frame for recorder in recorders] == [True, True]
 
-    def test_a_client_masks_each_by_another_key(self):
+    def test_a_client_masks_each_by_another_key(self) -> None:
         recorder = Recorder(False)
         for _ in range(2):
             recorder.session.sender.send_prepared(prepare("hello"))
         assert recorder.writes[0] != recorder.writes[1]
 
-    def test_gathered_with_what_a_chunk_s_hooks_send(self, server):
+    def test_gathered_with_what_a_chunk_s_hooks_send(self, server: bool) -> None:
         prepared = prepare("x")
         recorder = Recorder(server, react=lambda recorder, event: recorder.session.sender.send_prepared(prepared))
         recorder.receive(*[Frame(TEXT, b"a")] * 3)
         assert recorder.sent == [Frame(TEXT, b"x")] * 3 and len(recorder.writes) == 1
 
-    def test_behind_a_streamed_message(self, server):
+    def test_behind_a_streamed_message(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.sender.begin_message(TEXT)
         recorder.session.sender.send_prepared(prepare(b"later"))
         recorder.session.sender.end_message(b"first")
         assert recorder.sent == [Frame(TEXT, b"first"), Frame(BINARY, b"later")]
 
-    def test_once_closing(self, server):
+    def test_once_closing(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.close()
         with pytest.raises(ConnectionClosed):
@@ -121,13 +127,14 @@ class TestSession:
 class TestCompressed:
     @pytest.mark.parametrize("alone", [False, True])
     @pytest.mark.parametrize("fragment_size", [None, 20])
-    def test_between_messages_of_a_connection_s_own_context(self, alone, fragment_size):
+    def test_between_messages_of_a_connection_s_own_context(self, alone: bool, fragment_size: int | None) -> None:
         options = Deflate(server_no_context_takeover=alone, client_no_context_takeover=alone, threshold=10)
         limits = Limits(fragment_size=fragment_size)
         settings = {"deflate": options, "limits": limits}
         pair = connected_pair(WebSocketProtocol, client_options=settings, deflate=options, limits=limits)
         assert pair.client.deflate
-        messages = ["a text of some length, " * count for count in (1, 2, 3)] + ["short", "", b"octets " * 20]
+        messages: list[str | bytes] = ["a text of some length, " * count for count in (1, 2, 3)]
+        messages += ["short", "", b"octets " * 20]
         for sender, receiver in ((pair.server, pair.client), (pair.client, pair.server)):
             for message in messages * 2:
                 for sent in (message, prepare(message), message, prepare(message, compress=True)):
@@ -135,7 +142,7 @@ class TestCompressed:
                     pair.flush()
                     assert receiver.receive().result == message
 
-    def test_while_a_compressed_message_is_streamed(self):
+    def test_while_a_compressed_message_is_streamed(self) -> None:
         options = Deflate()
         pair = connected_pair(WebSocketProtocol, client_options={"deflate": options}, deflate=options)
         for sender, receiver in ((pair.server, pair.client), (pair.client, pair.server)):
@@ -147,7 +154,7 @@ class TestCompressed:
             pair.flush()
             assert [receiver.receive().result for _ in range(3)] == ["a text of some length"] * 3
 
-    def test_compressed_by_the_threshold_unless_it_is_told(self):
+    def test_compressed_by_the_threshold_unless_it_is_told(self) -> None:
         options = Deflate(threshold=100)
         pair = connected_pair(WebSocketProtocol, client_options={"deflate": options}, deflate=options)
         sent = []

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import pytest
 
 from twisted_beastws import errors
-from twisted_beastws.errors import ConnectionClosed, LocalError
+from twisted_beastws.errors import (
+    ConnectionClosed,
+    LocalError,
+)
 from twisted_beastws.options import Limits
 from twisted_beastws.wire.closing import Close, CloseReason
 from twisted_beastws.wire.frames import Opcode
@@ -98,27 +102,27 @@ MESSAGES: dict[str, tuple[list[tuple[Any, ...]], list[Event], list[Frame]]] = {
 class TestMessages:
     @pytest.mark.parametrize("name", MESSAGES)
     @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
-    def test_message(self, server, name, split):
+    def test_message(self, server: bool, name: str, split: Callable[..., Any]) -> None:
         received, events, sent = MESSAGES[name]
         recorder = Recorder(server).feed(*split(to(server, *received)))
         assert recorder.events == events
         assert recorder.sent == sent
         assert recorder.error is None
 
-    def test_octets_of_an_answer(self):
+    def test_octets_of_an_answer(self) -> None:
         """RFC 6455 §5.5.2, §5.5.1"""
         recorder = Recorder().receive((PING, b"p"), (CLOSE, b"\x03\xe9bye"))
         assert recorder.wire == bytes.fromhex("8a 01 70 88 02 03 e9")
 
     @pytest.mark.parametrize("rest", [b"", b"\x80"])
-    def test_the_stream_ends_without_a_close(self, server, rest):
+    def test_the_stream_ends_without_a_close(self, server: bool, rest: bytes) -> None:
         recorder = Recorder(server).receive((TEXT, b"hi"), (TEXT, b"h", False)).feed(rest)
         recorder.session.lost()
         assert recorder.events == [("text", "hi"), ENDED]
         assert recorder.writes == []
         assert recorder.session.closing.reason() == CloseReason(1006, "", False, "transport")
 
-    def test_the_stream_ends_inside_a_frame(self, server):
+    def test_the_stream_ends_inside_a_frame(self, server: bool) -> None:
         recorder = Recorder(server).feed(to(server, (TEXT, b"hi"))[:-1])
         recorder.session.lost()
         assert recorder.events == [ENDED]
@@ -128,26 +132,28 @@ class TestMessages:
         ("kind", "payload"),
         [("text", b"hi"), ("text", b""), ("binary", b"hi"), ("text", b"\xff")],
     )
-    def test_a_kind_without_a_hook(self, server, kind, payload):
+    def test_a_kind_without_a_hook(self, server: bool, kind: str, payload: bytes) -> None:
         """1003, whatever else is wrong with the message and however it comes."""
         first = to(server, (TEXT if kind == "text" else BINARY, payload))
         for chunks in ([first], octets(first)):
-            recorder = Recorder(server, **{kind: False}).receive((BINARY if kind == "text" else TEXT, b"good"))
+            recorder = Recorder(server, text=kind != "text", binary=kind != "binary").receive(
+                (BINARY if kind == "text" else TEXT, b"good")
+            )
             recorder.feed(*chunks).receive((TEXT, b"more"))
             assert [event[0] for event in recorder.events] == ["binary" if kind == "text" else "text", "ended"]
             assert (recorder.error, recorder.sent) == (errors.UnacceptableData, [closed(1003)])
 
     @pytest.mark.parametrize("kind", ["text", "binary"])
     @pytest.mark.parametrize("fin", [True, False])
-    def test_a_kind_without_a_hook_is_refused_by_its_header(self, server, kind, fin):
+    def test_a_kind_without_a_hook_is_refused_by_its_header(self, server: bool, kind: str, fin: bool) -> None:
         wire = to(server, (TEXT if kind == "text" else BINARY, b"x" * 1000, fin))
         start = wire[: len(wire) - 1000]
-        recorder = Recorder(server, **{kind: False}).feed(start[:-1])
+        recorder = Recorder(server, text=kind != "text", binary=kind != "binary").feed(start[:-1])
         assert not recorder.session.ended
         recorder.feed(start[-1:])
         assert (recorder.error, recorder.sent) == (errors.UnacceptableData, [closed(1003)])
 
-    def test_a_hook_may_come_and_go(self, server):
+    def test_a_hook_may_come_and_go(self, server: bool) -> None:
         recorder = Recorder(server, text=False)
         recorder.session.reader.on_text = lambda text: recorder.note("first", text)
         recorder.receive((TEXT, b"1"))
@@ -155,13 +161,13 @@ class TestMessages:
         assert recorder.receive((TEXT, b"2")).error is errors.UnacceptableData
         assert recorder.events == [("first", "1"), ENDED]
 
-    def test_a_hook_that_goes_while_its_message_comes(self, server):
+    def test_a_hook_that_goes_while_its_message_comes(self, server: bool) -> None:
         recorder = Recorder(server).receive((TEXT, b"1", False))
         recorder.session.reader.on_text = None
         assert recorder.receive((CONTINUATION, b"2")).error is errors.UnacceptableData
         assert recorder.events == [ENDED]
 
-    def test_when_a_message_began(self, server):
+    def test_when_a_message_began(self, server: bool) -> None:
         recorder = Recorder(server)
         assert recorder.session.reader.message_began_at is None
         recorder.time = 1.0
@@ -187,7 +193,7 @@ class TestMessages:
 
 
 class TestHooks:
-    def test_what_they_return_is_told(self, server):
+    def test_what_they_return_is_told(self, server: bool) -> None:
         recorder = Recorder(server, react=lambda recorder, event: {"2": 0, b"3": False, "45": "x"}.get(event[1]))
         recorder.receive((TEXT, b"1"), (TEXT, b"2"), (BINARY, b"3"), (TEXT, b"4", False), (CONTINUATION, b"5"))
         assert [event for event in recorder.events if event[0] == "returned"] == [
@@ -202,7 +208,9 @@ class TestHooks:
         [[(TEXT, b"1")], [(BINARY, b"1")], [(TEXT, b"1", False), (CONTINUATION,)]],
         ids=["text", "binary", "fragments"],
     )
-    def test_what_they_raise_is_told(self, server, error, message):
+    def test_what_they_raise_is_told(
+        self, server: bool, error: Any, message: list[Any] | list[tuple[int, bytes]]
+    ) -> None:
         """Even a `ProtocolError` that the application raises is its own."""
 
         def react(recorder: Recorder, event: Event) -> None:
@@ -214,7 +222,7 @@ class TestHooks:
         assert recorder.events[-1] == ("text", "2")
         assert recorder.writes == []
 
-    def test_a_handler_that_fails_the_session(self, server):
+    def test_a_handler_that_fails_the_session(self, server: bool) -> None:
         error = KeyError("k")
 
         def react(recorder: Recorder, event: Event) -> None:
@@ -225,15 +233,15 @@ class TestHooks:
         assert recorder.sent == [closed(1011)]
         assert recorder.session.closing.reason() == CloseReason(1006, "", False, "local", Close(1011), None, error)
 
-    def test_a_return_that_the_handler_chokes_on(self, server):
+    def test_a_return_that_the_handler_chokes_on(self, server: bool) -> None:
         class Choking(Recorder):
-            def hook_returned(self, result):
+            def hook_returned(self, result: int) -> None:
                 raise ValueError(result)
 
         recorder = Choking(server, react=lambda recorder, event: 1).receive((TEXT, b"1"))
         assert [event[0] for event in recorder.events] == ["text", "raised", "ended"]
 
-    def test_what_they_send_leaves_in_order(self, server):
+    def test_what_they_send_leaves_in_order(self, server: bool) -> None:
         def react(recorder: Recorder, event: Event) -> None:
             recorder.session.sender.send_text(f"got {event[1]}")
             recorder.session.ping(b"and")
@@ -243,7 +251,7 @@ class TestHooks:
         assert [frame.payload for frame in recorder.sent] == [b"got 1", b"and", b"more", b"got 2", b"and", b"more"]
 
     @pytest.mark.parametrize("kind", [TEXT, BINARY, PING, PONG])
-    def test_a_close_in_a_hook(self, server, kind):
+    def test_a_close_in_a_hook(self, server: bool, kind: int) -> None:
         """Messages after it in the chunk are thrown away, pings are not answered, the peer's close is found."""
 
         def react(recorder: Recorder, event: Event) -> None:
@@ -260,21 +268,21 @@ class TestHooks:
         reason = CloseReason(1001, "bye", True, "local", Close(1001, "enough"), Close(1001, "bye"))
         assert recorder.session.closing.reason() == reason
 
-    def test_a_close_in_a_hook_and_the_answer_in_the_same_chunk(self, server):
+    def test_a_close_in_a_hook_and_the_answer_in_the_same_chunk(self, server: bool) -> None:
         recorder = Recorder(server, react=lambda recorder, event: recorder.session.close())
         recorder.receive((TEXT, b"1"), (TEXT, b"2"), (CLOSE, b"\x0f\xa0"), (TEXT, b"3"))
         assert recorder.events == [("text", "1"), ENDED]
         assert recorder.sent == [closed(1000)]
         assert recorder.session.closing.reason() == CloseReason(4000, "", True, "local", Close(1000), Close(4000))
 
-    def test_a_failure_in_a_hook(self, server):
+    def test_a_failure_in_a_hook(self, server: bool) -> None:
         error = TimeoutError()
         recorder = Recorder(server, react=lambda recorder, event: recorder.session.fail(error, 1008, "no"))
         recorder.receive((PING, b"1"), (TEXT, b"2"), (CLOSE, NORMAL))
         assert recorder.events == [("ping", b"1"), ENDED]
         assert recorder.sent == [Frame(PONG, b"1"), closed(1008, b"no")]
 
-    def test_the_loss_of_the_transport_in_a_hook(self, server):
+    def test_the_loss_of_the_transport_in_a_hook(self, server: bool) -> None:
         recorder = Recorder(server, react=lambda recorder, event: recorder.session.lost())
         recorder.receive((TEXT, b"1"), (TEXT, b"2"), (PING, b""))
         assert recorder.events == [("text", "1"), ENDED]
@@ -283,14 +291,14 @@ class TestHooks:
 
 class TestPause:
     @staticmethod
-    def pausing(*texts: str) -> Any:
+    def pausing(*texts: str | bytes) -> Any:
         def react(recorder: Recorder, event: Event) -> None:
             if event[1] in texts:
                 recorder.session.pause()
 
         return react
 
-    def test_the_rest_of_a_chunk_waits(self, server):
+    def test_the_rest_of_a_chunk_waits(self, server: bool) -> None:
         recorder = Recorder(server, react=self.pausing("2", "3"))
         recorder.receive((TEXT, b"1"), (TEXT, b"2"), (TEXT, b"3"), (PING, b"4"), (TEXT, b"5"))
         assert recorder.events == [("text", "1"), ("text", "2")]
@@ -304,7 +312,7 @@ class TestPause:
         assert recorder.sent == [Frame(PONG, b"4")]
 
     @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
-    def test_what_is_fed_meanwhile_waits(self, server, split):
+    def test_what_is_fed_meanwhile_waits(self, server: bool, split: Callable[..., Any]) -> None:
         recorder = Recorder(server)
         recorder.session.pause()
         wire = to(server, (TEXT, b"1"), (BINARY, b"2", False), (PING, b"3"), (CONTINUATION, b"4"), (TEXT, b"5" * 200))
@@ -314,7 +322,7 @@ class TestPause:
         assert recorder.events == [("text", "1"), ("ping", b"3"), ("binary", b"24"), ("text", "5" * 200)]
 
     @pytest.mark.parametrize("place", range(1, 30))
-    def test_at_any_octet(self, server, place):
+    def test_at_any_octet(self, server: bool, place: int) -> None:
         wire = to(server, (TEXT, b"one", False), (PING, b"p"), (CONTINUATION, b"two"), (BINARY, b"three"))
         recorder = Recorder(server).feed(wire[:place])
         recorder.session.pause()
@@ -324,7 +332,7 @@ class TestPause:
         recorder.session.resume()
         assert recorder.events == [("ping", b"p"), ("text", "onetwo"), ("binary", b"three")]
 
-    def test_between_pieces_of_a_stream(self, server):
+    def test_between_pieces_of_a_stream(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True, react=self.pausing(b"1", b""))
         recorder.receive((BINARY, b"1", False), (CONTINUATION, b""), (BINARY, b"2"))
         recorder.feed(to(server, (BINARY, b"345"))[:-2])
@@ -334,7 +342,7 @@ class TestPause:
         recorder.session.resume()
         assert recorder.events[2:] == [("piece", b"2", 2, True), ("piece", b"3", 2, False)]
 
-    def test_and_resume_in_the_same_hook(self, server):
+    def test_and_resume_in_the_same_hook(self, server: bool) -> None:
         def react(recorder: Recorder, event: Event) -> None:
             recorder.session.pause()
             recorder.session.resume()
@@ -342,21 +350,21 @@ class TestPause:
         recorder = Recorder(server, react=react).receive((TEXT, b"1"), (TEXT, b"2"), (TEXT, b"3", False), (PING, b""))
         assert recorder.events == [("text", "1"), ("text", "2"), ("ping", b"")]
 
-    def test_resume_without_a_pause(self, server):
+    def test_resume_without_a_pause(self, server: bool) -> None:
         recorder = Recorder(server).feed(to(server, (TEXT, b"hi"))[:-1])
         recorder.session.resume()
         recorder.session.resume()
         assert recorder.events == []
         assert recorder.feed(to(server, (TEXT, b"hi"))[-1:]).events == [("text", "hi")]
 
-    def test_sending_goes_on(self, server):
+    def test_sending_goes_on(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.pause()
         recorder.session.sender.send_text("hi")
         recorder.session.ping()
         assert recorder.sent == [Frame(TEXT, b"hi"), Frame(PING)]
 
-    def test_a_close_finds_the_answer_in_what_waits(self, server):
+    def test_a_close_finds_the_answer_in_what_waits(self, server: bool) -> None:
         recorder = Recorder(server, react=self.pausing("1"))
         recorder.receive((TEXT, b"1"), (TEXT, b"2"), (TEXT, b"3", False), (PING, b""), (CLOSE, NORMAL), (TEXT, b"4"))
         recorder.session.close(4000)
@@ -364,7 +372,7 @@ class TestPause:
         assert recorder.sent == [closed(4000)]
         assert recorder.session.closing.reason() == CloseReason(1000, "", True, "local", Close(4000), Close(1000))
 
-    def test_a_close_ends_it(self, server):
+    def test_a_close_ends_it(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.pause()
         recorder.session.close()
@@ -373,7 +381,7 @@ class TestPause:
         assert not recorder.session.paused
         assert recorder.receive((TEXT, b"1"), (CLOSE, NORMAL)).events == [ENDED]
 
-    def test_a_failure_forgets_what_waits(self, server):
+    def test_a_failure_forgets_what_waits(self, server: bool) -> None:
         """The error is the one that failed the session, not a fault in the bytes that waited."""
         error = TimeoutError("silence")
         recorder = Recorder(server)
@@ -384,7 +392,7 @@ class TestPause:
         assert recorder.sent == [closed(1011)]
         assert recorder.session.closing.error is error
 
-    def test_the_loss_of_the_transport_forgets_what_waits(self, server):
+    def test_the_loss_of_the_transport_forgets_what_waits(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.pause()
         recorder.receive((TEXT, b"1"))
@@ -394,14 +402,14 @@ class TestPause:
 
 
 class TestStreaming:
-    def test_pieces_as_they_come(self, server):
+    def test_pieces_as_they_come(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True)
         wire = to(server, (TEXT, b"hello"))
         recorder.feed(wire[:-3], wire[-3:-1], wire[-1:])
         assert recorder.events == [("piece", b"he", 1, False), ("piece", b"ll", 1, False), ("piece", b"o", 1, True)]
         assert all(type(event[2]) is Opcode for event in recorder.events)
 
-    def test_frames(self, server):
+    def test_frames(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True)
         recorder.receive((BINARY, b"1", False), (PING, b"p"), (CONTINUATION, b"2", False), (CONTINUATION, b"3"))
         recorder.receive((TEXT, b"4"))
@@ -413,34 +421,34 @@ class TestStreaming:
             ("piece", b"4", 1, True),
         ]
 
-    def test_empty_frames(self, server):
+    def test_empty_frames(self, server: bool) -> None:
         """They are pieces only where they end a message."""
         recorder = Recorder(server, streaming=True)
         recorder.receive((TEXT, b""), (BINARY, b"", False), (CONTINUATION, b"", False), (CONTINUATION, b""))
         assert recorder.events == [("piece", b"", 1, True), ("piece", b"", 2, True)]
 
-    def test_pieces_may_end_inside_a_character(self, server):
+    def test_pieces_may_end_inside_a_character(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True).receive((TEXT, b"\xe2\x82", False), (CONTINUATION, b"\xac"))
         assert recorder.events == [("piece", b"\xe2\x82", 1, False), ("piece", b"\xac", 1, True)]
 
-    def test_text_is_checked(self, server):
+    def test_text_is_checked(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True).receive((TEXT, b"\xe2\x82", False), (CONTINUATION, b"(", False))
         assert recorder.events == [("piece", b"\xe2\x82", 1, False), ENDED]
         assert recorder.sent == [closed(1007)]
         assert Recorder(server, streaming=True).receive((TEXT, b"\xe2\x82")).error is errors.BadFramePayload
         assert Recorder(server, streaming=True).receive((BINARY, b"\xe2\x82")).error is None
 
-    def test_needs_no_other_hook(self, server):
+    def test_needs_no_other_hook(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True, text=False, binary=False).receive((TEXT, b"1"), (BINARY, b"2"))
         assert recorder.events == [("piece", b"1", 1, True), ("piece", b"2", 2, True)]
 
-    def test_closing_in_the_midst(self, server):
+    def test_closing_in_the_midst(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True, react=lambda recorder, event: recorder.session.close())
         recorder.receive((TEXT, b"1", False), (CONTINUATION, b"\xff"), (TEXT, b"2"), (CLOSE, NORMAL))
         assert recorder.events == [("piece", b"1", 1, False), ENDED]
         assert recorder.session.closing.reason().clean
 
-    def test_raising_in_the_midst(self, server):
+    def test_raising_in_the_midst(self, server: bool) -> None:
         def react(recorder: Recorder, event: Event) -> None:
             raise KeyError(event[1])
 
@@ -448,7 +456,7 @@ class TestStreaming:
         assert [event[0] for event in recorder.events] == ["piece", "raised", "ended"]
         assert recorder.sent == [closed(1011)]
 
-    def test_what_is_returned_is_told(self, server):
+    def test_what_is_returned_is_told(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True, react=lambda recorder, event: event[1] or None)
         recorder.receive((BINARY, b"1", False), (CONTINUATION, b""))
         assert recorder.events == [("piece", b"1", 2, False), ("returned", b"1"), ("piece", b"", 2, True)]
@@ -477,6 +485,7 @@ class TestLimits:
                     assert b"".join(event[1] for event in delivered) == b"".join(frame[1] for frame in received)
                     assert recorder.sent == []
                 else:
+                    assert issubclass(recorder.error, errors.ProtocolError)
                     assert recorder.sent == [closed(recorder.error.close_code)]
                     assert "binary" not in [event[0] for event in recorder.events]
         assert len(set(outcomes)) == 1
@@ -484,13 +493,13 @@ class TestLimits:
 
     @pytest.mark.parametrize("count", [1, 2, 3, 5])
     @pytest.mark.parametrize("limit", [10, 125, 200])
-    def test_message_size(self, server, limit, count):
+    def test_message_size(self, server: bool, limit: int, count: int) -> None:
         limits = Limits(max_message_size=limit)
         assert self.refused(server, limits, split_in(count, limit - 1)) is None
         assert self.refused(server, limits, split_in(count, limit)) is None
         assert self.refused(server, limits, split_in(count, limit + 1)) is errors.MessageTooBig
 
-    def test_beast_cases(self, server):
+    def test_beast_cases(self, server: bool) -> None:
         """Beast's ``read_message_max(10)``."""
         limits = Limits(max_message_size=10)
         five = (BINARY, b"x" * 5, False)
@@ -500,36 +509,36 @@ class TestLimits:
         assert (recorder.error, recorder.sent) == (None, [Frame(PONG, b"p" * 125)])
 
     @pytest.mark.parametrize("limit", [1, 65535, 65536, 1 << 20])
-    def test_message_size_of_many_octets(self, server, limit):
+    def test_message_size_of_many_octets(self, server: bool, limit: int) -> None:
         limits = Limits(max_message_size=limit)
         for size, error in ((limit - 1, None), (limit, None), (limit + 1, errors.MessageTooBig)):
             recorder = Recorder(server, limits).receive((BINARY, b"x" * size))
             assert recorder.error is error
             assert recorder.events == ([("binary", b"x" * size)] if error is None else [ENDED])
 
-    def test_message_size_counts_octets_of_text(self, server):
+    def test_message_size_counts_octets_of_text(self, server: bool) -> None:
         limits = Limits(max_message_size=6)
         assert Recorder(server, limits).receive((TEXT, "\u20ac\u20ac".encode())).events == [("text", "\u20ac\u20ac")]
         assert Recorder(server, limits).receive((TEXT, "\u20ac\u20aca".encode())).error is errors.MessageTooBig
 
-    def test_message_size_is_of_one_message(self, server):
+    def test_message_size_is_of_one_message(self, server: bool) -> None:
         limits = Limits(max_message_size=10)
         received = [frame for count in (1, 2, 1, 3, 2, 1) for frame in split_in(count, 10)]
         recorder = Recorder(server, limits).receive(*received)
         assert recorder.events == [("binary", b"x" * 10)] * 6
 
-    def test_a_size_is_refused_before_its_payload(self, server):
+    def test_a_size_is_refused_before_its_payload(self, server: bool) -> None:
         start = header(Frame(BINARY, b"", False), server, length=1001) + (b"\1\2\3\4" if server else b"")
         recorder = Recorder(server, Limits(max_message_size=1000)).feed(start)
         assert (recorder.error, recorder.sent) == (errors.MessageTooBig, [closed(1009)])
 
-    def test_a_fragment_is_refused_before_its_payload(self, server):
+    def test_a_fragment_is_refused_before_its_payload(self, server: bool) -> None:
         start = header(Frame(CONTINUATION, b""), server, length=401) + (b"\1\2\3\4" if server else b"")
         recorder = Recorder(server, Limits(max_message_size=1000)).receive((TEXT, b"x" * 600, False)).feed(start)
         assert (recorder.error, recorder.sent) == (errors.MessageTooBig, [closed(1009)])
 
     @pytest.mark.parametrize("limit", [1, 10, 125, 126, 65536])
-    def test_frame_size(self, server, limit):
+    def test_frame_size(self, server: bool, limit: int) -> None:
         limits = Limits(max_message_size=None, max_frame_size=limit)
         for size, error in ((limit - 1, None), (limit, None), (limit + 1, errors.MessageTooBig)):
             recorder = Recorder(server, limits).receive((BINARY, b"x" * size))
@@ -537,27 +546,27 @@ class TestLimits:
             two = [(BINARY, b"x" * limit, False), (CONTINUATION, b"x" * size)]
             assert Recorder(server, limits).receive(*two).error is error
 
-    def test_frame_size_in_octets(self, server):
+    def test_frame_size_in_octets(self, server: bool) -> None:
         limits = Limits(max_frame_size=10)
         assert self.refused(server, limits, split_in(3, 27)) is None
         assert self.refused(server, limits, split_in(3, 30)) is None
         assert self.refused(server, limits, split_in(3, 31)) is errors.MessageTooBig
 
-    def test_frame_size_is_not_of_control_frames(self, server):
+    def test_frame_size_is_not_of_control_frames(self, server: bool) -> None:
         limits = Limits(max_frame_size=1, max_message_size=1)
         recorder = Recorder(server, limits).receive((PING, b"p" * 125), (CLOSE, b"\x03\xe8" + b"r" * 123))
         assert (recorder.error, recorder.sent) == (None, [Frame(PONG, b"p" * 125), closed(1000)])
 
     @pytest.mark.parametrize("limit", [1, 2, 4, 16])
     @pytest.mark.parametrize("size", [0, 64])
-    def test_fragments(self, server, limit, size):
+    def test_fragments(self, server: bool, limit: int, size: int) -> None:
         limits = Limits(max_fragments=limit, fragment_size=None)
         if limit > 1:
             assert self.refused(server, limits, split_in(limit - 1, size)) is None
         assert self.refused(server, limits, split_in(limit, size)) is None
         assert self.refused(server, limits, split_in(limit + 1, size)) is errors.TooManyFragments
 
-    def test_fragments_are_refused_by_their_header(self, server):
+    def test_fragments_are_refused_by_their_header(self, server: bool) -> None:
         start = header(Frame(CONTINUATION, b"", False), server, length=100) + (b"\1\2\3\4" if server else b"")
         recorder = Recorder(server, Limits(max_fragments=2, fragment_size=None)).receive(
             (TEXT, b"1", False), (CONTINUATION, b"2", False)
@@ -565,7 +574,7 @@ class TestLimits:
         assert recorder.feed(start).error is errors.TooManyFragments
         assert recorder.sent == [closed(1008)]
 
-    def test_fragments_are_of_one_message_and_no_control_frames(self, server):
+    def test_fragments_are_of_one_message_and_no_control_frames(self, server: bool) -> None:
         limits = Limits(max_fragments=2, fragment_size=None)
         two = [(BINARY, b"x", False), (PING, b""), (PONG, b""), (CONTINUATION, b"x")]
         recorder = Recorder(server, limits).receive(*two, (BINARY, b"x"), *two, *two)
@@ -577,7 +586,7 @@ class TestLimits:
             ("binary", b"xx"),
         ]
 
-    def test_the_defaults(self, server):
+    def test_the_defaults(self, server: bool) -> None:
         def received(*frames: tuple[Any, ...]) -> type[BaseException] | None:
             return Recorder(server).receive(*frames).error
 
@@ -586,14 +595,14 @@ class TestLimits:
         assert received(*split_in(4096, 4096)) is None
         assert received(*split_in(4097, 4097)) is errors.TooManyFragments
 
-    def test_none_is_unlimited(self, server):
+    def test_none_is_unlimited(self, server: bool) -> None:
         limits = Limits(max_message_size=None, max_frame_size=None, max_fragments=None)
         recorder = Recorder(server, limits).receive((BINARY, b"x" * ((1 << 20) + 1)), *split_in(5000, 5000))
         assert recorder.events == [("binary", b"x" * ((1 << 20) + 1)), ("binary", b"x" * 5000)]
         start = header(Frame(BINARY), server, length=(1 << 63) - 1) + (b"\1\2\3\4" if server else b"")
         assert not recorder.feed(start, b"some of it").session.ended
 
-    def test_the_error_names_the_limit(self, server):
+    def test_the_error_names_the_limit(self, server: bool) -> None:
         for limits, told in (
             (
                 Limits(max_message_size=10, max_frame_size=8),
@@ -635,7 +644,7 @@ RECEIVED_CLOSES: dict[str, tuple[bytes, tuple[int, str] | type[errors.ProtocolEr
 class TestPeerCloses:
     @pytest.mark.parametrize("name", RECEIVED_CLOSES)
     @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
-    def test_close(self, server, name, split):
+    def test_close(self, server: bool, name: str, split: Callable[..., Any]) -> None:
         payload, told, answer = RECEIVED_CLOSES[name]
         recorder = Recorder(server).feed(*split(to(server, (CLOSE, payload))))
         answer_code = int.from_bytes(bytes.fromhex(answer)[2:], "big")
@@ -650,19 +659,19 @@ class TestPeerCloses:
             assert reason == CloseReason(1006, "", False, "local", Close(1002), None, recorder.session.closing.error)
             assert type(reason.error) is told
 
-    def test_what_comes_behind_is_thrown_away(self, server):
+    def test_what_comes_behind_is_thrown_away(self, server: bool) -> None:
         recorder = Recorder(server).receive((CLOSE, NORMAL), (TEXT, b"1"), (PING, b""), (CLOSE, NORMAL))
         recorder.receive((TEXT, b"2"), (3, b"")).feed(b"", b"\xff" * 1000)
         assert recorder.events == [ENDED]
         assert recorder.sent == [closed(1000)]
         assert recorder.session.closing.reason().clean
 
-    def test_nothing_more_can_be_sent(self, server):
+    def test_nothing_more_can_be_sent(self, server: bool) -> None:
         recorder = Recorder(server).receive((CLOSE, b"\x0f\xa0enough"))
         reason = CloseReason(4000, "enough", True, "peer", Close(4000), Close(4000, "enough"))
         assert_sends_nothing(recorder, reason)
 
-    def test_a_hook_that_sends_behind_it(self, server):
+    def test_a_hook_that_sends_behind_it(self, server: bool) -> None:
         """Messages before the close in one chunk can still be answered."""
         recorder = Recorder(server, react=lambda recorder, event: recorder.session.sender.send_text("answer"))
         recorder.receive((TEXT, b"1"), (CLOSE, NORMAL))
@@ -672,13 +681,14 @@ class TestPeerCloses:
 def assert_sends_nothing(recorder: Recorder, reason: CloseReason) -> None:
     before = list(recorder.writes)
     session = recorder.session
-    for send in (
+    sends: tuple[Callable[[], None], ...] = (
         lambda: session.sender.send_text("late"),
         lambda: session.sender.send_binary(b"late"),
         lambda: session.writer.send_frame(0x81, b"late"),
         lambda: session.ping(b"late"),
         lambda: session.pong(b"late"),
-    ):
+    )
+    for send in sends:
         with pytest.raises(ConnectionClosed) as raised:
             send()
         assert raised.value.reason == reason
@@ -701,7 +711,7 @@ class TestWeClose:
             ((1000, "r" * 122 + "\u20ac"), "88 7c 03 e8" + "72" * 122, (1000, "r" * 122)),
         ],
     )
-    def test_close(self, server, arguments, wire, sent):
+    def test_close(self, server: bool, arguments: tuple[Any, ...], wire: str, sent: tuple[int, str]) -> None:
         """Beast's cases, answered as there: 1000 'ok' after a message and a ping."""
         recorder = Recorder(server)
         recorder.session.close(*arguments)
@@ -717,7 +727,7 @@ class TestWeClose:
         assert_sends_nothing(recorder, reason)
 
     @pytest.mark.parametrize("code", [0, 999, 1004, 1006, 1015, 1016, 2563, 2999, 5000, 65535, 65536, -1])
-    def test_a_code_that_may_not_be_sent(self, server, code):
+    def test_a_code_that_may_not_be_sent(self, server: bool, code: int) -> None:
         recorder = Recorder(server)
         with pytest.raises(LocalError):
             recorder.session.close(code)
@@ -725,13 +735,13 @@ class TestWeClose:
         recorder.session.sender.send_text("still open")
         assert recorder.sent == [Frame(TEXT, b"still open")]
 
-    def test_nothing_more_can_be_sent(self, server):
+    def test_nothing_more_can_be_sent(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.close(1001, "away")
         assert_sends_nothing(recorder, CloseReason(1006, "", False, "local", Close(1001, "away")))
         assert not recorder.session.ended
 
-    def test_the_answer_ends_it(self, server):
+    def test_the_answer_ends_it(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.close()
         assert not recorder.session.closing.clean
@@ -739,7 +749,7 @@ class TestWeClose:
         assert recorder.session.closing.clean
         assert recorder.session.closing.reason() == CloseReason(1005, "", True, "local", Close(1000), Close(1005))
 
-    def test_both_at_once(self, server):
+    def test_both_at_once(self, server: bool) -> None:
         ours, theirs = Recorder(server), Recorder(not server)
         ours.session.close(4001, "ours")
         theirs.session.close(4002, "theirs")
@@ -751,7 +761,7 @@ class TestWeClose:
         assert ours.events == theirs.events == [ENDED]
         assert len(ours.sent) == len(theirs.sent) == 1
 
-    def test_inside_a_message_of_theirs(self, server):
+    def test_inside_a_message_of_theirs(self, server: bool) -> None:
         """It is read and thrown away with all that follows: neither a kind nor a text is checked any more."""
         wire = to(server, (TEXT, b"1", False), (CONTINUATION, b"234", False))
         recorder = Recorder(server, binary=False).feed(wire[:-2])
@@ -764,7 +774,7 @@ class TestWeClose:
         assert recorder.receive((CLOSE, NORMAL)).events[1:] == [ENDED]
         assert recorder.session.closing.reason().clean
 
-    def test_inside_a_text_of_theirs_that_goes_bad(self, server):
+    def test_inside_a_text_of_theirs_that_goes_bad(self, server: bool) -> None:
         recorder = Recorder(server).receive((TEXT, b"\xe2", False))
         recorder.session.close()
         assert recorder.receive((CONTINUATION, b"\xff"), (CLOSE, NORMAL)).session.closing.reason().clean
@@ -779,7 +789,9 @@ class TestWeClose:
             ([(TEXT, b"x" * 11)], errors.MessageTooBig),
         ],
     )
-    def test_a_fault_behind_it_ends_it(self, server, received, error):
+    def test_a_fault_behind_it_ends_it(
+        self, server: bool, received: list[tuple[int, bytes]], error: type[Exception]
+    ) -> None:
         recorder = Recorder(server, Limits(max_message_size=10))
         recorder.session.close(1001)
         recorder.receive(*received)
@@ -789,7 +801,7 @@ class TestWeClose:
         assert recorder.session.closing.reason() == reason
         assert recorder.error is error
 
-    def test_again_it_does_nothing(self, server):
+    def test_again_it_does_nothing(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.close(4000)
         recorder.session.close(4001)
@@ -797,7 +809,7 @@ class TestWeClose:
             recorder.session.close(1)
         assert recorder.sent == [closed(4000)]
 
-    def test_pings_are_not_answered(self, server):
+    def test_pings_are_not_answered(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.close()
         recorder.receive((PING, b"p"), (PONG, b"q"))
@@ -806,7 +818,7 @@ class TestWeClose:
 
 
 class TestControl:
-    def test_ping_and_pong(self, server):
+    def test_ping_and_pong(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.ping()
         recorder.session.ping(b"p" * 125)
@@ -815,13 +827,13 @@ class TestControl:
         assert recorder.sent == [Frame(PING), Frame(PING, b"p" * 125), Frame(PONG), Frame(PONG, b"q" * 125)]
 
     @pytest.mark.parametrize("name", ["ping", "pong"])
-    def test_126_octets(self, server, name):
+    def test_126_octets(self, server: bool, name: str) -> None:
         recorder = Recorder(server)
         with pytest.raises(LocalError, match=f"{name} of 126 bytes: at most 125"):
             getattr(recorder.session, name)(b"p" * 126)
         assert recorder.writes == []
 
-    def test_between_frames_of_ours(self, server):
+    def test_between_frames_of_ours(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.writer.send_frame(TEXT, b"h")
         recorder.session.ping(b"p")
@@ -845,7 +857,7 @@ class TestFail:
             (KeyError(), (1005,), Frame(CLOSE)),
         ],
     )
-    def test_fail(self, server, error, arguments, frame):
+    def test_fail(self, server: bool, error: Any, arguments: tuple[Any, ...], frame: Frame) -> None:
         recorder = Recorder(server)
         recorder.session.fail(error, *arguments)
         assert recorder.sent == [frame]
@@ -855,7 +867,7 @@ class TestFail:
         assert recorder.session.closing.reason() == reason
         assert_sends_nothing(recorder, reason)
 
-    def test_twice(self, server):
+    def test_twice(self, server: bool) -> None:
         recorder = Recorder(server)
         first = TimeoutError()
         recorder.session.fail(first, 1001)
@@ -864,7 +876,7 @@ class TestFail:
         assert recorder.events == [ENDED]
         assert recorder.session.closing.error is first
 
-    def test_after_our_close(self, server):
+    def test_after_our_close(self, server: bool) -> None:
         recorder = Recorder(server)
         error = TimeoutError()
         recorder.session.close(4000)
@@ -873,13 +885,13 @@ class TestFail:
         assert recorder.events == [ENDED]
         assert recorder.session.closing.reason() == CloseReason(1006, "", False, "local", Close(4000), None, error)
 
-    def test_after_the_closing_handshake(self, server):
+    def test_after_the_closing_handshake(self, server: bool) -> None:
         recorder = Recorder(server).receive((CLOSE, NORMAL))
         recorder.session.fail(TimeoutError())
         assert recorder.events == [ENDED]
         assert recorder.session.closing.reason() == CloseReason(1000, "", True, "peer", Close(1000), Close(1000))
 
-    def test_what_comes_behind_is_thrown_away(self, server):
+    def test_what_comes_behind_is_thrown_away(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.fail(TimeoutError())
         recorder.receive((TEXT, b"1"), (PING, b""), (CLOSE, NORMAL))
@@ -890,7 +902,7 @@ class TestFail:
 
 
 class TestLost:
-    def test_in_the_open(self, server):
+    def test_in_the_open(self, server: bool) -> None:
         recorder = Recorder(server)
         error = ConnectionResetError()
         recorder.session.lost(error)
@@ -900,7 +912,7 @@ class TestLost:
         assert_sends_nothing(recorder, reason)
         assert recorder.writes == []
 
-    def test_before_the_answer_to_our_close(self, server):
+    def test_before_the_answer_to_our_close(self, server: bool) -> None:
         recorder = Recorder(server)
         error = ConnectionResetError()
         recorder.session.close(1001)
@@ -909,7 +921,7 @@ class TestLost:
         assert recorder.session.closing.reason() == CloseReason(1006, "", False, "local", Close(1001), None, error)
 
     @pytest.mark.parametrize("we_begin", [True, False])
-    def test_after_the_closing_handshake(self, server, we_begin):
+    def test_after_the_closing_handshake(self, server: bool, we_begin: bool) -> None:
         """Then it is how TCP ends, and no fault."""
         recorder = Recorder(server)
         if we_begin:
@@ -917,10 +929,10 @@ class TestLost:
         recorder.receive((CLOSE, NORMAL))
         recorder.session.lost(ConnectionResetError())
         assert recorder.events == [ENDED]
-        began = "local" if we_begin else "peer"
+        began: Literal["local", "peer"] = "local" if we_begin else "peer"
         assert recorder.session.closing.reason() == CloseReason(1000, "", True, began, Close(1000), Close(1000))
 
-    def test_after_a_failure(self, server):
+    def test_after_a_failure(self, server: bool) -> None:
         recorder = Recorder(server)
         error = TimeoutError()
         recorder.session.fail(error)
@@ -928,7 +940,7 @@ class TestLost:
         assert recorder.events == [ENDED]
         assert recorder.session.closing.error is error
 
-    def test_twice(self, server):
+    def test_twice(self, server: bool) -> None:
         recorder = Recorder(server)
         first = ConnectionResetError()
         recorder.session.lost(first)
@@ -936,7 +948,7 @@ class TestLost:
         assert recorder.events == [ENDED]
         assert recorder.session.closing.error is first
 
-    def test_what_comes_behind_is_thrown_away(self, server):
+    def test_what_comes_behind_is_thrown_away(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.lost()
         recorder.receive((TEXT, b"1"), (CLOSE, NORMAL))
@@ -968,7 +980,7 @@ class TestSendLong:
         [(0, [0]), (9, [9]), (10, [10]), (11, [10, 1]), (20, [10, 10]), (25, [10, 10, 5])],
     )
     @pytest.mark.parametrize("kind", [TEXT, BINARY])
-    def test_frames(self, server, kind, size, sizes):
+    def test_frames(self, server: bool, kind: int, size: int, sizes: list[int]) -> None:
         recorder = Recorder(server, Limits(fragment_size=10))
         if kind == TEXT:
             recorder.session.sender.send_text("x" * size)
@@ -979,12 +991,12 @@ class TestSendLong:
             for number, part in enumerate(sizes)
         ]
 
-    def test_a_character_may_be_cut(self, server):
+    def test_a_character_may_be_cut(self, server: bool) -> None:
         recorder = Recorder(server, Limits(fragment_size=2))
         recorder.session.sender.send_text("\u20ac")
         assert recorder.sent == [Frame(TEXT, b"\xe2\x82", False), Frame(CONTINUATION, b"\xac")]
 
-    def test_a_frame_that_is_not_the_last(self, server):
+    def test_a_frame_that_is_not_the_last(self, server: bool) -> None:
         recorder = Recorder(server, Limits(fragment_size=2))
         recorder.session.writer.send_frame(BINARY, b"123")
         recorder.session.writer.send_frame(0x80, b"456")
@@ -996,13 +1008,13 @@ class TestSendLong:
         ]
 
     @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-    def test_of_any_octets(self, server, kind):
+    def test_of_any_octets(self, server: bool, kind: type[Any]) -> None:
         recorder = Recorder(server, Limits(fragment_size=2))
         for payload in (b"", b"12", b"345"):
             recorder.session.sender.send_binary(kind(payload))
         assert [frame.payload for frame in recorder.sent] == [b"", b"12", b"34", b"5"]
 
-    def test_of_a_kind_of_text(self, server):
+    def test_of_a_kind_of_text(self, server: bool) -> None:
         class Text(str):
             pass
 
@@ -1011,25 +1023,25 @@ class TestSendLong:
         recorder.session.sender.send_text(Text("234"))
         assert [frame.payload for frame in recorder.sent] == [b"1", b"23", b"4"]
 
-    def test_the_default(self, server):
+    def test_the_default(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.sender.send_binary(bytes(1 << 18))
         recorder.session.sender.send_binary(bytes((1 << 18) + 1))
         assert [len(frame.payload) for frame in recorder.sent] == [1 << 18, 1 << 18, 1]
 
-    def test_none_is_one_frame(self, server):
+    def test_none_is_one_frame(self, server: bool) -> None:
         recorder = Recorder(server, Limits(fragment_size=None))
         recorder.session.sender.send_binary(bytes((1 << 18) + 1))
         assert [len(frame.payload) for frame in recorder.sent] == [(1 << 18) + 1]
 
     @pytest.mark.parametrize("size", [1 << 62, 1 << 63, 1 << 64])
-    def test_beyond_what_a_frame_can_have(self, server, size):
+    def test_beyond_what_a_frame_can_have(self, server: bool, size: int) -> None:
         limits = Limits(max_message_size=size, max_frame_size=size, fragment_size=size)
         recorder = Recorder(server, limits).receive((BINARY, b"1"))
         recorder.session.sender.send_binary(b"2")
         assert (recorder.events, recorder.sent) == ([("binary", b"1")], [Frame(BINARY, b"2")])
 
-    def test_control_frames_stay_whole(self, server):
+    def test_control_frames_stay_whole(self, server: bool) -> None:
         """RFC 6455 §5.5"""
 
         def react(recorder: Recorder, event: Event) -> None:
@@ -1049,7 +1061,7 @@ class TestSendLong:
             closed(1000, b"because of this"),
         ]
 
-    def test_in_a_hook_it_goes_behind_what_was_gathered(self, server):
+    def test_in_a_hook_it_goes_behind_what_was_gathered(self, server: bool) -> None:
         def react(recorder: Recorder, event: Event) -> None:
             if event[0] == "text":
                 recorder.session.sender.send_text(event[1])
@@ -1059,7 +1071,7 @@ class TestSendLong:
         assert [frame.payload for frame in recorder.sent] == [b"1", b"", b"234", b"5", b"6", b"7"]
         assert [len(data) for _, data in recorder.writes] == ([5, 5, 3, 6] if server else [13, 9, 7, 14])
 
-    def test_all_of_it_or_nothing(self, server):
+    def test_all_of_it_or_nothing(self, server: bool) -> None:
         recorder = Refusing(server, Limits(fragment_size=4))
         recorder.session.sender.send_binary(bytes(11))
         assert recorder.writes == []
@@ -1070,7 +1082,7 @@ class TestSendLong:
 
 class TestStreamOut:
     @pytest.mark.parametrize("kind", [TEXT, BINARY])
-    def test_frames(self, server, kind):
+    def test_frames(self, server: bool, kind: int) -> None:
         recorder = Recorder(server)
         session = recorder.session
         session.sender.begin_message(kind)
@@ -1086,7 +1098,7 @@ class TestStreamOut:
             Frame(CONTINUATION, b""),
         ]
 
-    def test_the_rest_goes_in_the_last_frame(self, server):
+    def test_the_rest_goes_in_the_last_frame(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.sender.begin_message(TEXT)
         recorder.session.sender.end_message(b"all")
@@ -1094,7 +1106,7 @@ class TestStreamOut:
         recorder.session.sender.end_message()
         assert recorder.sent == [Frame(TEXT, b"all"), Frame(BINARY, b"")]
 
-    def test_long_parts(self, server):
+    def test_long_parts(self, server: bool) -> None:
         recorder = Recorder(server, Limits(fragment_size=2))
         recorder.session.sender.begin_message(TEXT)
         recorder.session.sender.write_part(b"123")
@@ -1106,7 +1118,7 @@ class TestStreamOut:
             (CONTINUATION, b"6", True),
         ]
 
-    def test_what_is_sent_meanwhile_goes_behind_it(self, server):
+    def test_what_is_sent_meanwhile_goes_behind_it(self, server: bool) -> None:
         """But for control frames (RFC 6455 §5.4)."""
         recorder = Recorder(server, Limits(fragment_size=2))
         session = recorder.session
@@ -1129,7 +1141,7 @@ class TestStreamOut:
             Frame(TEXT, b"3"),
         ]
 
-    def test_in_a_hook(self, server):
+    def test_in_a_hook(self, server: bool) -> None:
         def react(recorder: Recorder, event: Event) -> None:
             recorder.session.sender.send_text("before")
             recorder.session.sender.begin_message(TEXT)
@@ -1140,7 +1152,7 @@ class TestStreamOut:
         recorder = Recorder(server, react=react).receive((TEXT, b""), (PONG, b""))
         assert [frame.payload for frame in recorder.sent] == [b"before", b"1", b"2", b"meanwhile"] * 2
 
-    def test_one_at_a_time(self, server):
+    def test_one_at_a_time(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.sender.begin_message(TEXT)
         with pytest.raises(LocalError, match="a streamed message is open"):
@@ -1150,7 +1162,7 @@ class TestStreamOut:
         recorder.session.sender.end_message(b"2")
         assert recorder.sent == [Frame(TEXT, b"1"), Frame(BINARY, b"2")]
 
-    def test_a_part_that_is_refused_can_be_sent_again(self, server):
+    def test_a_part_that_is_refused_can_be_sent_again(self, server: bool) -> None:
         recorder = Refusing(server)
         recorder.session.sender.begin_message(BINARY)
         with pytest.raises(errors.BufferFull):
@@ -1159,7 +1171,7 @@ class TestStreamOut:
         recorder.session.sender.end_message()
         assert recorder.sent == [Frame(BINARY, b"1" * 10, False), Frame(CONTINUATION)]
 
-    def test_what_is_held_is_bounded(self, server):
+    def test_what_is_held_is_bounded(self, server: bool) -> None:
         recorder = Refusing(server)
         recorder.room = 2 * HELD_OVERHEAD + 8
         recorder.session.sender.begin_message(BINARY)
@@ -1174,7 +1186,7 @@ class TestStreamOut:
         assert recorder.held == 0
 
     @pytest.mark.parametrize("end", ["close", "fail", "lost"])
-    def test_held_messages_no_longer_count_after_the_end(self, server, end):
+    def test_held_messages_no_longer_count_after_the_end(self, server: bool, end: str) -> None:
         recorder = Refusing(server)
         recorder.session.sender.begin_message(BINARY)
         recorder.session.sender.send_binary(b"1")
@@ -1186,7 +1198,7 @@ class TestStreamOut:
         }[end]()
         assert recorder.held == 0
 
-    def test_what_is_held_was_let_in(self, server):
+    def test_what_is_held_was_let_in(self, server: bool) -> None:
         """Nothing that happens meanwhile takes it back."""
         recorder = Refusing(server)
         recorder.session.sender.begin_message(BINARY)
@@ -1195,17 +1207,17 @@ class TestStreamOut:
         recorder.session.sender.end_message()
         assert recorder.sent == [Frame(BINARY), Frame(BINARY, b"1" * 10)]
 
-    def test_what_is_held_is_a_copy(self, server):
+    def test_what_is_held_is_a_copy(self, server: bool) -> None:
         recorder = Recorder(server)
         payload = bytearray(b"before")
         recorder.session.sender.begin_message(BINARY)
-        recorder.session.sender.send_binary(payload)
+        recorder.session.sender.send_binary(payload)  # type: ignore[arg-type]
         payload[:] = b"after"
         recorder.session.sender.end_message()
         assert recorder.sent == [Frame(BINARY), Frame(BINARY, b"before")]
 
     @pytest.mark.parametrize("end", ["close", "fail", "peer", "lost"])
-    def test_the_connection_ends_meanwhile(self, server, end):
+    def test_the_connection_ends_meanwhile(self, server: bool, end: str) -> None:
         recorder = Recorder(server)
         session = recorder.session
         session.sender.begin_message(TEXT)
@@ -1220,29 +1232,31 @@ class TestStreamOut:
         else:
             session.lost()
         sent = [Frame(TEXT, b"1", False), closed(1001)][: 1 if end == "lost" else 2]
-        for late in (
+        sends: tuple[Callable[[], None], ...] = (
             lambda: session.sender.write_part(b"2"),
             lambda: session.sender.end_message(b"3"),
             lambda: session.sender.send_text("4"),
-        ):
+        )
+        for late in sends:
             with pytest.raises(ConnectionClosed) as raised:
                 late()
             assert raised.value.reason == session.closing.reason()
         assert recorder.sent == sent
 
-    def test_after_the_end(self, server):
+    def test_after_the_end(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.close()
         with pytest.raises(ConnectionClosed):
             recorder.session.sender.begin_message(TEXT)
         assert recorder.sent == [closed(1000)]
 
-    def test_nothing_without_a_beginning(self, server):
+    def test_nothing_without_a_beginning(self, server: bool) -> None:
         recorder = Recorder(server)
-        for late in (
+        sends: tuple[Callable[[], None], ...] = (
             lambda: recorder.session.sender.write_part(b"1"),
             lambda: recorder.session.sender.end_message(b"1"),
-        ):
+        )
+        for late in sends:
             with pytest.raises(LocalError, match="no streamed message is open"):
                 late()
         assert recorder.writes == []
@@ -1261,15 +1275,20 @@ class Reentrant(Recorder):
 
 
 class TestSendWhileSending:
-    def test_a_message_goes_behind_the_fragments(self, server):
+    def test_a_message_goes_behind_the_fragments(self, server: bool) -> None:
         recorder = Reentrant(server, Limits(fragment_size=2))
         session = recorder.session
-        recorder.on_write = lambda: (session.sender.send_text("345"), session.ping(b"p"))
+
+        def on_write() -> None:
+            session.sender.send_text("345")
+            session.ping(b"p")
+
+        recorder.on_write = on_write
         session.sender.send_text("12_")
         session.sender.send_text("6")
         assert [frame.payload for frame in recorder.sent] == [b"12", b"p", b"_", b"34", b"5", b"6"]
 
-    def test_no_other_message_begins(self, server):
+    def test_no_other_message_begins(self, server: bool) -> None:
         recorder = Reentrant(server, Limits(fragment_size=2))
         raised = []
 
@@ -1282,7 +1301,7 @@ class TestSendWhileSending:
         recorder.session.sender.send_text("123")
         assert raised and [frame.payload for frame in recorder.sent] == [b"12", b"3"]
 
-    def test_a_message_goes_behind_those_held(self, server):
+    def test_a_message_goes_behind_those_held(self, server: bool) -> None:
         recorder = Reentrant(server)
         session = recorder.session
         session.sender.begin_message(BINARY)
@@ -1292,7 +1311,7 @@ class TestSendWhileSending:
         session.sender.end_message(b"1")
         assert [frame.payload for frame in recorder.sent] == [b"1", b"2", b"3", b"4"]
 
-    def test_a_part_behind_the_last_is_refused(self, server):
+    def test_a_part_behind_the_last_is_refused(self, server: bool) -> None:
         recorder = Reentrant(server)
         session = recorder.session
         session.sender.begin_message(BINARY)
@@ -1308,7 +1327,7 @@ class TestSendWhileSending:
         assert raised and recorder.sent == [Frame(BINARY, b"1")]
 
     @pytest.mark.parametrize("streamed", [False, True])
-    def test_a_close_is_the_last_frame(self, server, streamed):
+    def test_a_close_is_the_last_frame(self, server: bool, streamed: bool) -> None:
         recorder = Reentrant(server, Limits(fragment_size=2))
         session = recorder.session
         recorder.on_write = lambda: session.close(1001)
@@ -1323,7 +1342,7 @@ class TestSendWhileSending:
             session.sender.send_text("4")
 
 
-def test_an_open_session_tells_no_lie(server):
+def test_an_open_session_tells_no_lie(server: bool) -> None:
     recorder = Recorder(server).receive((TEXT, b"1"))
     session = recorder.session
     assert (session.ended, session.closing.clean, session.paused, session.writer.sendable) == (
@@ -1355,7 +1374,7 @@ class TestFedInTheMidst:
     EVENTS = tuple(("text", message.decode()) for message in MESSAGES)
 
     @pytest.mark.parametrize("streaming", [False, True])
-    def test_comes_behind_the_chunk_that_is_under_way(self, server, streaming):
+    def test_comes_behind_the_chunk_that_is_under_way(self, server: bool, streaming: bool) -> None:
         received = to(server, *self.FRAMES)
         expected = Recorder(server, streaming=streaming).feed(received)
 
@@ -1375,7 +1394,7 @@ class TestFedInTheMidst:
             else:
                 assert texts(recorder) == self.EVENTS
 
-    def test_behind_a_pause_it_waits(self, server):
+    def test_behind_a_pause_it_waits(self, server: bool) -> None:
         received = to(server, *self.FRAMES)
 
         def react(recorder: Recorder, event: Event) -> None:
@@ -1388,7 +1407,7 @@ class TestFedInTheMidst:
         recorder.session.resume()
         assert texts(recorder) == self.EVENTS
 
-    def test_behind_what_ends_it_it_is_forgotten(self, server):
+    def test_behind_what_ends_it_it_is_forgotten(self, server: bool) -> None:
         def react(recorder: Recorder, event: Event) -> None:
             recorder.receive((TEXT, b"more"))
             recorder.session.fail(ValueError())
@@ -1399,7 +1418,9 @@ class TestFedInTheMidst:
 
 class TestWritingFails:
     @pytest.mark.parametrize("how", ["fragments", "held"])
-    def test_in_the_midst_of_what_leaves_ends_the_connection(self, server, how, monkeypatch):
+    def test_in_the_midst_of_what_leaves_ends_the_connection(
+        self, server: bool, how: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The peer has a part of it: it could not understand any later frame."""
         recorder = Recorder(server, Limits(fragment_size=10))
         session = recorder.session

@@ -46,7 +46,7 @@ class TestParse:
             ("ws://host/\r\nX: y", ("ws", "host", 80, "/X:%20y")),
         ],
     )
-    def test_parts(self, text, parts):
+    def test_parts(self, text: str, parts: tuple[str, str, int, str]) -> None:
         url = parse(text)
         assert (url.scheme, url.host, url.port, url.target) == parts
         assert (url.user, url.password) == ("", "")
@@ -81,7 +81,7 @@ class TestParse:
             (f"ws://host:{'0' * 6}/", "a port is a number from 0 to 65535"),
         ],
     )
-    def test_what_is_none(self, text, why):
+    def test_what_is_none(self, text: str, why: str | None) -> None:
         if why is None:
             assert parse(text).target == "/"
             return
@@ -89,7 +89,7 @@ class TestParse:
             parse(text)
 
     @given(st.text())
-    def test_any_text_is_one_or_a_value_error(self, text):
+    def test_any_text_is_one_or_a_value_error(self, text: str) -> None:
         for whole in (text, "ws://" + text, "ws://host/" + text, "wss://[" + text):
             try:
                 url = parse(whole)
@@ -100,7 +100,7 @@ class TestParse:
             assert line.count(" ") == 1
 
 
-def test_an_error_shows_a_long_text_in_part():
+def test_an_error_shows_a_long_text_in_part() -> None:
     with pytest.raises(ValueError) as caught:
         parse("ws://host/#" + "x" * 10_000)
     assert len(str(caught.value)) < 500
@@ -119,7 +119,7 @@ class TestHostField:
             ("ws://user:pass@host/", "host"),
         ],
     )
-    def test_has_the_port_where_it_is_not_the_schemes(self, text, field):
+    def test_has_the_port_where_it_is_not_the_schemes(self, text: str, field: str) -> None:
         assert parse(text).host_field == field
 
 
@@ -135,16 +135,16 @@ class TestUserinfo:
             ("user:a:b", "user", "a:b"),
         ],
     )
-    def test_is_unquoted(self, userinfo, user, password):
+    def test_is_unquoted(self, userinfo: str, user: str, password: str) -> None:
         url = parse(f"ws://{userinfo}@host/")
         assert (url.user, url.password, url.host) == (user, password, "host")
         assert url.authorization == basic_credentials(user, password)
 
     @pytest.mark.parametrize("userinfo", ["", "@", ":@"])
-    def test_none(self, userinfo):
+    def test_none(self, userinfo: str) -> None:
         assert parse(f"ws://{userinfo}host/").authorization is None
 
-    def test_credentials(self):
+    def test_credentials(self) -> None:
         assert basic_credentials("Aladdin", "open sesame") == "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
         assert basic_credentials("test", "123£") == "Basic dGVzdDoxMjPCow=="
 
@@ -167,7 +167,7 @@ class TestJoin:
             ("http://other:2/x", "ws://other:2/x"),
         ],
     )
-    def test_leads(self, location, joined):
+    def test_leads(self, location: str, joined: str) -> None:
         assert parse("wss://host:1/a/b?c").join(location) == parse(joined)
 
     @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ class TestJoin:
             ("ws://other/x", None),
         ],
     )
-    def test_userinfo_stays_within_the_origin(self, location, authorization):
+    def test_userinfo_stays_within_the_origin(self, location: str, authorization: str | None) -> None:
         assert parse("ws://u:p@host/").join(location).authorization == authorization
 
     @pytest.mark.parametrize(
@@ -193,15 +193,15 @@ class TestJoin:
             ("/\xfc/%41?\xe9=1", "/%FC/%41?%E9=1"),
         ],
     )
-    def test_raw_bytes_are_percent_encoded(self, location, target):
+    def test_raw_bytes_are_percent_encoded(self, location: str, target: str) -> None:
         """As UTF-8, as browsers do, or as they came."""
         assert parse("ws://host/").join(location).target == target
 
-    def test_a_host_of_raw_utf_8(self):
+    def test_a_host_of_raw_utf_8(self) -> None:
         location = "wss://bücher.example/".encode().decode("latin-1")
         assert parse("ws://host/").join(location).host == "xn--bcher-kva.example"
 
     @pytest.mark.parametrize("location", ["mailto:a@b", "ftp://h/", "ws://", "http://[", "http://h:x/", "http://a b/"])
-    def test_nowhere(self, location):
+    def test_nowhere(self, location: str) -> None:
         with pytest.raises(ValueError):
             parse("ws://host/").join(location)
