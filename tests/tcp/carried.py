@@ -1,4 +1,4 @@
-"""Both ends of a tunnel that echoes much at the pace of a slow reader; prints as JSON what the process grew by.
+"""Run both ends of a tunnel that echoes data at the pace of a slow reader; print the growth of memory as JSON.
 
 ``python carried.py MEBIBYTES``
 """
@@ -23,11 +23,11 @@ from measured import Meter
 PART = 1 << 16
 MEBI = 1 << 20
 SLEEP = 0.002
-"""Seconds that the reader sleeps over each mebibyte."""
+"""Seconds that the reader sleeps after each mebibyte."""
 
 
 class Echo(Protocol):
-    """Reads no faster than its own answers are read."""
+    """Echo the data, and read no faster than the peer reads the echoes."""
 
     transport: Any
 
@@ -40,7 +40,7 @@ class Echo(Protocol):
 
 @implementer(IPushProducer)
 class Sender:
-    """Writes parts that are told apart by their first octets, at the transport's pace."""
+    """Write numbered parts at the transport's pace."""
 
     def __init__(self, transport: Any, parts: int) -> None:
         self.transport = transport
@@ -68,7 +68,7 @@ def part(number: int) -> bytes:
 
 
 class Reader(Protocol):
-    """Checks every part as it comes back."""
+    """Check every echoed part."""
 
     transport: Any
 

@@ -1,6 +1,6 @@
-"""A server that does one thing on one connection, then prints as JSON by how many octets its process grew meanwhile.
+"""A server that runs one task on one connection, then prints how many bytes its process grew by, as JSON.
 
-``python measured.py produce|send_all|take LIMITS``, where LIMITS are those of `Limits`, as JSON.
+``python measured.py produce|send_all|take LIMITS``, where LIMITS are the arguments of `Limits` as JSON.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from twisted_beastws import BufferFull, CloseReason, ConnectionClosed, Limits, W
 
 SIZE = 1 << 16
 COUNT = 3200
-"""Of messages: 200 MiB in all."""
+"""The number of messages: 200 MiB in total."""
 SLEEP = 0.5
-"""Seconds that a slow consumer sleeps over its first message."""
+"""Seconds that a slow consumer sleeps after its first message."""
 
 
 def message(number: int) -> bytes:
@@ -30,10 +30,10 @@ def message(number: int) -> bytes:
 
 
 class Meter:
-    """The process's peak of resident memory, from now on."""
+    """The process's peak of resident memory since this object was created."""
 
     def __init__(self) -> None:
-        # See proc(5): 5 sets the peak back to what there is now.
+        # Writing 5 resets the peak to the current resident memory; see proc(5).
         Path("/proc/self/clear_refs").write_text("5")
         self.before = self.peak()
 
@@ -48,7 +48,7 @@ class Meter:
 
 @implementer(IPushProducer)
 class Producer:
-    """Produces all messages at the pace of its consumer."""
+    """Write all messages at the pace of the consumer."""
 
     def __init__(self, ws: Measured) -> None:
         self.ws = ws

@@ -1,4 +1,4 @@
-"""A WebSocket server on its standard input and output, which serves one connection and ends."""
+"""A WebSocket server on standard input and output; it serves one connection and exits."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How much memory a connection costs whose peer reads nothing, by the size of the messages that are sent to it.
+"""The memory that a connection takes if its peer reads nothing, by the size of the messages sent to it.
 
-``python stalled.py`` prints a table. Each figure is how much the server's resident memory grew, at its peak, from
-before the first message until ``Limits.max_buffered`` was reached and the reactor had turned some times more. Each
-figure of the table has a server of its own: memory that one connection freed would hide what the next one takes.
+``python stalled.py`` prints a table. Each figure is the peak growth of the server's resident memory, from before the
+first message until the write buffer reached ``Limits.max_buffered`` and the reactor ran a few more iterations. Each
+figure comes from a new server process: memory that one connection freed would hide the growth of the next.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ SIZES = (0, 1, 10, 100, 1000, 10_000)
 MAX_BUFFERED = (1 << 18, 1 << 20, 1 << 22)
 LIMITS = {"slow_reader": "pause"}
 PATIENCE = 60.0
-"""Seconds; what takes longer has failed."""
+"""Seconds until a socket operation counts as failed."""
 PAUSES = 5
-"""Times that a full connection is filled again, because the system takes some more meanwhile."""
+"""How often the server refills a full connection: the system keeps taking bytes for a while."""
 PAUSE = 0.01
 SEND_BUFFER = 1 << 16
 HEAD = (
@@ -33,23 +33,23 @@ HEAD = (
 
 
 def allowed(max_buffered: int) -> int:
-    """Return the bytes that a connection may cost."""
+    """Return the bytes of memory that a connection may take."""
     return max_buffered * 3 // 2 + (1 << 16)
 
 
 def measure(
     reactor: str, secure: bool, sizes: tuple[int, ...] = SIZES, max_buffered: int = MAX_BUFFERED[-1]
 ) -> dict[int, int]:
-    """Return the bytes that one server on ``reactor`` grew by for each of ``sizes``.
+    """Return, for each message size, the bytes that a server on ``reactor`` grew by.
 
     Args:
         reactor: ``default`` or ``uvloop``.
         secure: use TLS.
-        sizes: of the messages, a connection each.
-        max_buffered: for `Limits`.
+        sizes: the sizes of the messages; the server gets one connection for each.
+        max_buffered: the value for `Limits`.
     """
     limits = {**LIMITS, "max_buffered": max_buffered, "max_message_size": min(max_buffered, 1 << 20)}
-    # The first connection pays for all that is made once, and is not counted.
+    # The first connection also pays for objects that are created once, so its figure is not used.
     sizes = (1000, *sizes)
     arguments = [reactor, "tls" if secure else "plain", json.dumps(limits), *map(str, sizes)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -69,7 +69,7 @@ def measure(
 
 
 def _opened(port: int, secure: bool) -> socket.socket:
-    """A connection that has asked for a WebSocket, and is not read from."""
+    """Return a connection that has sent its handshake request and reads nothing."""
     connection = socket.socket()
     connection.settimeout(PATIENCE)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
@@ -83,7 +83,7 @@ def _opened(port: int, secure: bool) -> socket.socket:
 
 
 def serve(reactor_name: str, layer: str, limits: str, *sizes: str) -> None:
-    """Be the server: print the port, then a line with each connection's cost."""
+    """Run the server: print the port, then the memory growth of each connection on a line."""
     root = Path(__file__).parents[1]
     sys.path[:0] = [str(root / "support"), str(root / "tcp")]
     if reactor_name == "uvloop":
@@ -123,7 +123,7 @@ def serve(reactor_name: str, layer: str, limits: str, *sizes: str) -> None:
         endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
 
     def listening(port: Any) -> None:
-        # Accepted connections inherit it. The system's own limit would take millions of small writes to fill.
+        # Accepted connections inherit this size. The default buffer would take millions of small writes to fill.
         port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         print(port.getHost().port, flush=True)
 

@@ -1,4 +1,4 @@
-"""What a slow peer or application costs: 200 MiB over TCP, in a process of its own whose memory is measured."""
+"""Memory used for a slow peer or a slow application: a measured process transfers 200 MiB over TCP."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MEBI = 1 << 20
 STALL = 0.5
 """Seconds without reading."""
 SLACK = 5 * MEBI
-"""What a process may grow by beside what it keeps: allocators do not give back all they took."""
+"""Extra growth that the tests allow: memory allocators do not return all freed memory."""
 
 pytestmark = pytest.mark.usefixtures("logged")
 linux = pytest.mark.skipif(
@@ -48,7 +48,7 @@ linux = pytest.mark.skipif(
 
 @contextmanager
 def opened(port: int, secure: bool = False) -> Iterator[socket.socket]:
-    """A connection behind the opening handshake."""
+    """Yield a connection that has completed the opening handshake."""
     with ExitStack() as stack:
         connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
         if secure:
@@ -65,7 +65,7 @@ def opened(port: int, secure: bool = False) -> Iterator[socket.socket]:
 
 
 class Measured:
-    """`measured.py` and a connection to it; ``outcome`` is what it printed at its end."""
+    """`measured.py` in a process, and a connection to it; ``outcome`` has the figures that it printed."""
 
     def __init__(self, task: str, **limits: Any) -> None:
         program = Path(__file__).with_name("measured.py")
@@ -91,7 +91,11 @@ class Measured:
 
 
 def read_messages(connection: socket.socket) -> tuple[int, bytes]:
-    """Reads to the end: the number of whole messages, which are in order, and the close frame, which it answers."""
+    """Read to the end, check the order of the messages, and answer the close frame.
+
+    Returns:
+        The number of whole messages, and the bytes after the last of them: the close frame.
+    """
     pending, count = bytearray(), 0
     while part := connection.recv(1 << 20):
         pending += part
@@ -140,7 +144,7 @@ class TestASlowReader:
 class TestASlowApplication:
     @linux
     def test_costs_what_may_be_queued(self) -> None:
-        """While it sleeps over the first message, those behind it wait on the wire."""
+        """While the application sleeps after the first message, the rest wait in the peer and in the sockets."""
         measured = Measured("take")
         with measured.connected() as connection:
             for number in range(COUNT):
@@ -163,7 +167,7 @@ class TestASlowApplication:
 
         def conversation() -> None:
             with opened(port) as connection:
-                # The first is taken, and the others wait: one fewer than the limit.
+                # The handler has the first message; the queue holds three, one fewer than the limit.
                 connection.sendall(one * 4 + ping)
                 assert connection.recv(100) == pong
                 connection.sendall(one + ping)
@@ -190,7 +194,7 @@ class TestOneThatStopsReading:
 
         class Flooding(WebSocketProtocol):
             def opened(self) -> None:
-                # More than the systems' buffers take.
+                # More bytes than the sockets' buffers hold.
                 for _ in range(32):
                     self.send(bytes(MEBI))
 

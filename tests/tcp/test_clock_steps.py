@@ -1,4 +1,4 @@
-"""Over real TCP: somebody sets the system's clock, by an hour, while a connection is open."""
+"""The system's clock is set by an hour while a connection over TCP is open."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ INTERVAL = 0.2
 
 
 class Wall:
-    """The system's clock, as far as the reactor sees it."""
+    """The system's clock as the reactor reads it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.step = 0.0
         true_time = time.time
         monkeypatch.setattr(time, "time", lambda: true_time() + self.step)
         if not hasattr(reactor, "is_monotonic"):
-            # Twisted's own has the function from before.
+            # Twisted's reactors keep a reference to the original function.
             monkeypatch.setattr(reactor, "seconds", lambda: true_time() + self.step)
-            # The scheduler that a connection of an earlier test keeps alive goes by the function from before, and would
-            # not notice the step.
+            # A connection of an earlier test can keep a scheduler alive that uses the original function, so that it
+            # would not notice the step.
             monkeypatch.setattr("twisted_beastws.connection.scheduler._schedulers", WeakValueDictionary())
 
     def set(self, step: float) -> None:
-        """Set it, between two calls of the reactor's."""
+        """Set the clock from another thread, between two calls of the reactor."""
         blockingCallFromThread(reactor, setattr, self, "step", step)
 
 
@@ -86,10 +86,10 @@ async def test_set_forward_it_closes_no_connection_and_stops_no_pings(wall):
 async def test_set_back_pings_go_on_with_the_next_activity(wall):
     def conversation(connection: Any) -> None:
         answer_pings(connection, 2)
-        # The pong is handled before this is echoed: nothing that it began is delayed by the step.
+        # The server handles the pong before it echoes this message, so the step cannot delay a timer of the pong.
         echo(connection)
         wall.set(-3600.0)
-        # On Twisted's own reactors nothing happens before something comes in.
+        # After a step back, Twisted's reactors run no timed call until data arrives.
         echo(connection)
         answer_pings(connection, 4)
         say_bye(connection)
@@ -107,7 +107,7 @@ async def test_set_back_within_a_turn_it_delays_no_rest_of_a_chunk(wall, secure)
     class SettingBack(WebSocketProtocol):
         def text_received(self, text: str) -> None:
             if not received:
-                # Before the timed calls of the next turn, and after the rest of the chunk was put off.
+                # This runs after the protocol postponed the rest of the chunk, and before the next turn's timed calls.
                 reactor.callFromThread(setattr, wall, "step", -3600.0)
             received.append(text)
 

@@ -1,4 +1,4 @@
-"""permessage-deflate from the handshake on: its answer octet by octet, and over TCP with the `websockets` package."""
+"""permessage-deflate: the exact bytes of the handshake response, and conversations with the `websockets` package."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEXT = "Köln, straße: " * 2000
 DATA = random.Random(1).randbytes(100_000)
 MESSAGES = ["hello", "hello", "", b"", TEXT, DATA, DATA, TEXT, bytes(300_000), "€" * 70_000]
 
-# A message of 1,000,000 octets fits these compressed alone, in either direction.
+# A message of 1,000,000 bytes is within these limits only if it is compressed, in either direction.
 SMALL = Limits(max_frame_size=1 << 16, max_message_size=None, max_buffered=1 << 16, fragment_size=None)
 MILLION = b"0123456789" * 100_000
 
@@ -58,7 +58,7 @@ async def serving(protocol: type[WebSocketProtocol] = Echo, **options: Any) -> A
 
 
 async def in_client(url: str, talk: Callable[[ClientConnection], T], **options: Any) -> T:
-    """``talk`` with a client of the `websockets` package, in a thread."""
+    """Call ``talk`` with a client of the `websockets` package, in a thread."""
 
     def run() -> T:
         with connect(
@@ -70,7 +70,7 @@ async def in_client(url: str, talk: Callable[[ClientConnection], T], **options: 
 
 
 def echoes(*messages: str | bytes) -> Callable[[ClientConnection], str | None]:
-    """Sends each message and checks that it comes back; returns the server's answer on extensions."""
+    """Return a function that checks the echo of each message and returns the response's extensions."""
 
     def talk(client: ClientConnection) -> str | None:
         for message in messages:
@@ -83,7 +83,7 @@ def echoes(*messages: str | bytes) -> Callable[[ClientConnection], str | None]:
 
 
 def offer(peer: Any, offers: str) -> bytes:
-    """What comes back for a handshake with ``offers``."""
+    """Return the response to a handshake with these extension offers."""
     peer.sends(peer.HEAD[:-2] + f"Sec-WebSocket-Extensions: {offers}\r\n\r\n".encode())
     answer: bytes = peer.reads()
     return answer
@@ -114,7 +114,7 @@ class TestAnswer:
         assert peer.reads() == b"\x81\x05hello"
 
     def test_malformed(self, connect: Connect) -> None:
-        """RFC 6455 §9.1: the handshake fails; where nothing is negotiated nobody looks."""
+        """A malformed offer fails the handshake (RFC 6455 §9.1); a server without deflate ignores it."""
         peer = connect(opened=False, deflate=Deflate())
         assert offer(peer, "permessage-deflate;").startswith(b"HTTP/1.1 400 ")
         peer = connect(opened=False)
@@ -145,7 +145,7 @@ class TestAnswer:
         assert head.startswith(b"HTTP/1.1 403 ") and b"Extensions" not in head
 
 
-# What a client asks for.
+# The parameters that a client offers.
 CLIENTS: dict[str, dict[str, Any]] = {
     "plain": {"client_max_window_bits": True},
     "windows of 9": {"server_max_window_bits": 9, "client_max_window_bits": 9},
@@ -217,7 +217,7 @@ async def test_fragments_and_pings() -> None:
 
 
 class Streaming(WebSocketProtocol):
-    """Gives back, in parts, what comes in parts; between two of them something uncompressed."""
+    """Echo fragmented messages in fragments, with an uncompressed message after each."""
 
     def fragment_received(self, data: bytes, opcode: int, final: bool) -> None:
         self.parts = [*getattr(self, "parts", []), data]
@@ -255,7 +255,7 @@ async def test_a_bomb() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_many_clients_of_one_server() -> None:
-    """Contexts are a connection's own."""
+    """Connections do not share compression contexts."""
     async with serving(deflate=Deflate()) as url:
         talks = [in_client(url, echoes(*[f"{at} " * 50] * 20)) for at in range(5)]
         for talk in talks:

@@ -1,4 +1,4 @@
-"""Over real TCP and TLS: what one connection may take of the reactor's time, and what the others notice of it."""
+"""Fairness over TCP and TLS: a busy connection leaves time in each reactor turn for the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MESSAGES = 5000
 
 
 class Turns:
-    """Counts what happens in each turn of the reactor, while it is entered."""
+    """A context manager that counts events in each turn of the reactor."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -55,7 +55,7 @@ def counting(turns: Turns) -> type[WebSocketProtocol]:
 
 
 def flood(connection: Any) -> None:
-    """Send `MESSAGES` in one chunk, and read the echoes."""
+    """Send many messages in one chunk, and read the echoes."""
     connection.sendall(small(0x81) * MESSAGES)
     read(connection, 2 * MESSAGES)
     connection.sendall(small(0x88, b"\x03\xe8"))
@@ -71,14 +71,14 @@ async def test_no_turn_of_the_reactor_takes_more_than_the_budget(secure):
         with turns:
             await server.by_socket(flood)
     assert sum(turns.counts.values()) == MESSAGES
-    # The rest of one chunk and the beginning of the next may come in one turn.
+    # One turn may handle the rest of one chunk and the beginning of the next.
     assert max(turns.counts.values()) <= 2 * BUDGET
 
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
 async def test_messages_that_each_come_in_a_tls_record_share_the_budget(secure):
-    """TLS delivers its records one by one, those of a turn too."""
+    """TLS delivers each record in a separate call, even within one turn."""
     turns = Turns()
 
     def by_record(connection: Any) -> None:
@@ -95,7 +95,7 @@ async def test_messages_that_each_come_in_a_tls_record_share_the_budget(secure):
 
 
 class Pages(WebSocketProtocol):
-    """Answers each request, and counts the answers of each turn."""
+    """Answer each request, and count the responses of each turn."""
 
     turns: Turns
 
@@ -105,7 +105,7 @@ class Pages(WebSocketProtocol):
 
 
 class Looping(WebSocketProtocol):
-    """The same by hand, in a loop that never waits itself."""
+    """Answer requests in a loop of its own, which waits for nothing but the next request."""
 
     turns: Turns
 
@@ -134,7 +134,7 @@ async def test_pipelined_requests_leave_the_others_their_turns(secure, answering
     Answering.turns = turns
 
     def pipeline(connection: Any) -> None:
-        # Over TLS each call makes a record, and the reactor delivers one after the other.
+        # Over TLS each call sends a record, and the reactor delivers the records one by one.
         for part in [request * count] if together else [request] * count:
             connection.sendall(part)
         answers = b""
@@ -178,7 +178,7 @@ async def test_all_is_delivered_to_who_hangs_up_without_a_close_frame(secure):
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
 async def test_a_witness_is_answered_in_the_midst_of_a_flood(secure):
-    """The flood is one chunk, whose messages take half a second."""
+    """The flood is one chunk; handling its messages takes half a second."""
     handled = 0
 
     class Working(WebSocketProtocol):
@@ -213,12 +213,12 @@ async def test_a_witness_is_answered_in_the_midst_of_a_flood(secure):
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
 async def test_a_flood_is_read_no_faster_than_it_is_handled(secure):
-    """What waits is one chunk, however long the flood goes on."""
+    """The server buffers at most one unparsed chunk, however long the flood lasts."""
     waiting: list[int] = []
 
     class Slow(WebSocketProtocol):
         def text_received(self, text: str) -> None:
-            # No public name shows what is left of a chunk.
+            # No public attribute shows how much of a chunk is unparsed.
             waiting.append(inside(self).session.reader.unparsed_size)
 
     limits = Limits(max_messages_per_turn=BUDGET)

@@ -1,6 +1,6 @@
-"""One chunk of empty messages, each sent on to a room of readers, while a witness elsewhere asks for echoes.
+"""A flood of empty messages to a room of readers, while a witness on another path asks for echoes.
 
-``python -m benchmarks.attacks.flood --target /room --readers 500`` is the same in full.
+``python -m benchmarks.attacks.flood --target /room --readers 500`` runs the full attack.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted.internet import reactor
 
 ROOT = Path(__file__).parents[2]
 SHARE = 0.1
-"""Seconds of CPU time in which the witness is answered. All messages take the server 0.7 s of it."""
+"""Seconds of CPU time within which the server answers the witness. The whole flood takes it 0.7 s."""
 
 if sys.platform != "linux":
     pytestmark = pytest.mark.skip(reason="FLOODS ARE NOT TESTED: CPU time is read from /proc")

@@ -1,4 +1,4 @@
-"""Over real TCP and TLS: the reactor is busy for longer than a peer may be silent, whose answers wait in the socket."""
+"""A hook blocks the reactor for longer than the idle timeout, while the peer's data waits in the socket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDLE, BUSY = 1.0, 1.3
 
 
 class Blocking(WebSocketProtocol):
-    """Its hook keeps the reactor busy, once it has said so."""
+    """Set ``busy`` and block the reactor on the message "block"; echo other texts."""
 
     busy = threading.Event()
 
@@ -35,7 +35,7 @@ class Blocking(WebSocketProtocol):
 
 
 def while_busy(connection: Any, *parts: bytes) -> None:
-    """Have the server busy, and send something meanwhile."""
+    """Block the server's reactor, and send ``parts`` meanwhile."""
     Blocking.busy.clear()
     connection.sendall(small(0x81, b"block"))
     assert Blocking.busy.wait(PATIENCE)
@@ -61,7 +61,7 @@ async def test_a_pong_that_waits_in_the_socket_is_in_time(secure, strict):
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
 async def test_a_pong_behind_much_that_waits_is_in_time(secure):
-    """It is not in the first 64 KiB that the reactor reads."""
+    """The pong is not in the first 64 KiB that the reactor reads."""
 
     def conversation(connection: Any) -> bytes:
         while_busy(connection, frame(0x82, bytes(300_000)), small(0x8A), BYE)
@@ -78,7 +78,7 @@ async def test_the_end_of_a_message_that_waits_is_in_time(secure):
     def conversation(connection: Any) -> bytes:
         connection.sendall(small(0x81, b"first"))
         assert read(connection, 7) == b"\x81\x05first"
-        # The beginning of a message, in whose midst another connection blocks the reactor.
+        # The first fragment of a message; another connection blocks the reactor before the last one is sent.
         connection.sendall(small(0x01, b"sec"))
         with server.opened() as other:
             while_busy(other, BYE)

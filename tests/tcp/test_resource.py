@@ -73,7 +73,7 @@ class Page(Resource):
 
 
 class Noting(Resource):
-    """Calls ``accept(request)``, as any ``render`` may; notes what it had to do with, and how each request ended."""
+    """Call ``accept(request)`` from ``render``; record the objects of each request, and how it ended."""
 
     isLeaf = True
 
@@ -95,7 +95,7 @@ class Noting(Resource):
 
 
 class Client(Protocol):
-    """A client's end, which keeps what it reads."""
+    """A client that keeps the bytes that it reads."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -111,7 +111,7 @@ class Client(Protocol):
         self.transport.write(data)  # type: ignore[union-attr]
 
     async def reads(self, end: bytes) -> bytes:
-        """What came, when ``end`` is the last of it."""
+        """Wait for data that ends with ``end``, and return the data received since the last call."""
         await until(lambda: self.data.endswith(end))
         data, self.data = bytes(self.data), bytearray()
         return data
@@ -124,7 +124,7 @@ class Client(Protocol):
 
 
 class Web:
-    """A site that listens, and the clients that its test asks for."""
+    """A listening site; ``connect()`` opens clients to it."""
 
     def __init__(self, site: Site, port: int, secure: bool, log: Path) -> None:
         self.site = site
@@ -150,7 +150,7 @@ def identical(factory: Factory) -> Factory:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Callable[..., Any]:
-    """``serve(resource, secure)``: a site with ``resource`` at /ws and a page."""
+    """Return ``serve(resource, secure)``, a context manager for a site with ``resource`` at /ws and a page."""
 
     @asynccontextmanager
     async def serve(
@@ -325,7 +325,7 @@ async def test_the_sites_timeout_does_not_end_it(serve, secure):
 @pytest_twisted.ensureDeferred
 async def test_producers_keep_pace_with_a_slow_reader(serve, secure):
     class Producing(Echo):
-        """Sends 20 MB; ``most`` is the most that ever waited, ``paused`` how often it was told to."""
+        """Send 20 MB; ``most`` is the largest buffered amount, ``paused`` the number of pauses."""
 
         left = 1280
         most = paused = 0
@@ -383,7 +383,7 @@ async def test_producers_keep_pace_with_a_slow_reader(serve, secure):
 
 @pytest_twisted.ensureDeferred
 async def test_a_client_that_ends_its_side_gets_what_is_queued(serve):
-    # More than the operating system keeps.
+    # More bytes than the sockets' buffers hold.
     message = bytes(24 << 20)
 
     class Sending(Echo):

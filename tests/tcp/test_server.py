@@ -1,4 +1,4 @@
-"""A server over real TCP and TLS: the `websockets` package and raw sockets as its clients, in threads."""
+"""A server over TCP and TLS; its clients, the `websockets` package and raw sockets, run in threads."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WIDE = Limits(max_message_size=8 << 20, max_buffered=16 << 20)
 
 
 def frame(first: int, payload: bytes = b"", claimed: int | None = None) -> bytes:
-    """A client's frame, masked by zeros, of the length it claims."""
+    """Return a client's frame, masked by zeros; ``claimed`` overrides the length field."""
     return bytes((first, 0xFF)) + (len(payload) if claimed is None else claimed).to_bytes(8, "big") + bytes(4) + payload
 
 
@@ -56,7 +56,10 @@ def close(code: int) -> bytes:
 
 
 class Kept(WebSocketProtocol):
-    """Echoes; ``alive`` are those that something keeps, ``ends`` says how each ended."""
+    """Echo messages; ``alive`` has the protocols that are still referenced.
+
+    The factory's ``ends`` gets the close reason of each connection.
+    """
 
     alive: ClassVar[WeakSet[WebSocketProtocol]] = WeakSet()
     ends: list[Any]
@@ -83,7 +86,7 @@ class Kept(WebSocketProtocol):
 
 
 class Server:
-    """A server that listens, and what its tests ask of it."""
+    """A listening server, and methods to open clients to it."""
 
     def __init__(self, factory: WebSocketServerFactory, port: int, secure: bool) -> None:
         self.factory = factory
@@ -105,7 +108,7 @@ class Server:
         return self.factory.ends  # type: ignore[attr-defined, no-any-return]
 
     def talk(self, conversation: Callable[[ClientConnection], T], **options: Any) -> Deferred[T]:
-        """A conversation of the `websockets` package's client, in a thread."""
+        """Run a conversation with a client of the `websockets` package, in a thread."""
 
         def run() -> T:
             options.update(open_timeout=PATIENCE, close_timeout=PATIENCE, proxy=None, max_size=None)
@@ -116,7 +119,7 @@ class Server:
 
     @contextmanager
     def connected(self, receive_buffer: int | None = None) -> Iterator[Any]:
-        """A socket, with TLS if that is spoken here."""
+        """Yield a connected socket, over TLS if the server uses it."""
         with socket.socket() as plain:
             plain.settimeout(PATIENCE)
             if receive_buffer is not None:
@@ -131,14 +134,14 @@ class Server:
 
     @contextmanager
     def opened(self, receive_buffer: int | None = None) -> Iterator[Any]:
-        """A socket behind the opening handshake."""
+        """Yield a socket that has completed the opening handshake."""
         with self.connected(receive_buffer) as connection:
             connection.sendall(HEAD)
             assert read_head(connection).startswith(b"HTTP/1.1 101 ")
             yield connection
 
     def by_socket(self, conversation: Callable[[Any], T], opened: bool = True, **options: Any) -> Deferred[T]:
-        """A conversation over a socket, in a thread."""
+        """Run a conversation over a socket, in a thread."""
 
         def run() -> T:
             with (self.opened if opened else self.connected)(**options) as connection:
@@ -166,7 +169,7 @@ def read(connection: Any, size: int) -> bytes:
 
 
 def read_all(connection: Any) -> bytes:
-    """All to the end, which is no reset."""
+    """Return all data up to the end of the connection; a reset raises."""
     data = bytearray()
     while part := connection.recv(1 << 16):
         data += part
@@ -175,14 +178,14 @@ def read_all(connection: Any) -> bytes:
 
 @asynccontextmanager
 async def serve(protocol: Any = Kept, secure: bool = False, **options: Any) -> AsyncIterator[Server]:
-    """A server; at its end nothing is left: no connection, no timer."""
+    """Yield a server; wait at the end until no connection and no timer is left."""
     before = set(reactor.getDelayedCalls())
     factory = WebSocketServerFactory(protocol, **options)
     factory.ends = []  # type: ignore[attr-defined]
     async with listening(factory, secure) as port:
         yield Server(factory, port, secure)
         await until(lambda: not factory.connections)
-    # TLS and the reactor's own calls have their end a moment later.
+    # The timers of TLS and of the reactor end a moment later.
     await until(lambda: set(reactor.getDelayedCalls()) <= before)
 
 
@@ -213,7 +216,7 @@ class TestEcho:
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_of_many_at_once(self, secure):
-        """All are sent before any is read; the server keeps what its client does not read."""
+        """The client sends all messages before it reads any; the server buffers the echoes."""
 
         def conversation(client: ClientConnection) -> None:
             messages = [bytes((number & 0xFF,)) * (number * 37 % 5000) for number in range(500)]
@@ -292,7 +295,7 @@ async def test_what_a_chunks_hooks_send_leaves_as_one_write(monkeypatch):
         handle = Connection.getHandle
         monkeypatch.setattr(Connection, "_dataReceived", noting("read", Connection._dataReceived))
         monkeypatch.setattr(Connection, "getHandle", lambda self: Handle(self))
-    # On a busy machine a turn's budget of time may end within the chunk.
+    # On a busy machine a time budget could end a turn within the chunk.
     async with serve(limits=Limits(max_messages_per_turn=None, max_seconds_per_turn=None)) as server:
         await server.by_socket(conversation)
     ((writes, reads),) = counts
@@ -415,7 +418,7 @@ class TestHandshake:
 
     @pytest_twisted.ensureDeferred
     async def test_a_client_that_offers_http_by_alpn(self):
-        """As browsers do (RFC 7301)."""
+        """Browsers offer it (RFC 7301)."""
 
         def conversation() -> str | None:
             tls = server.tls
@@ -447,7 +450,7 @@ FAULTS = {
 
 
 class TestTheCloseCode:
-    """The peer reads it, whatever it does itself."""
+    """The peer can read the close code in every case."""
 
     @BOTH_WAYS
     @pytest.mark.parametrize("behind", [0, 5 << 20], ids=["silent", "sending"])
@@ -482,7 +485,7 @@ class TestTheCloseCode:
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_of_our_close(self, secure):
-        """RFC 6455 §7.1.1: the server ends TCP first."""
+        """The server closes TCP first (RFC 6455 §7.1.1)."""
 
         def conversation(connection: Any) -> None:
             connection.sendall(small(0x81, b"close"))
@@ -591,7 +594,7 @@ class TestHalfClose:
 
 
 def reset(connection: Any) -> None:
-    """End TCP by a reset."""
+    """Close the connection with a TCP reset."""
     linger = struct.pack("ii", 1, 0)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     socket.socket(fileno=connection.detach()).close()
@@ -629,7 +632,7 @@ class TestSlowReader:
     @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
     @pytest_twisted.ensureDeferred
     async def test_costs_no_more_than_its_limit(self, secure, policy):
-        """Whole messages arrive, in order, and a close frame behind them; what waits stays within its bounds."""
+        """Whole messages arrive in order, then a close frame; the write buffer stays within its limit."""
         most = 0
         message = bytes(50_000)
 
@@ -696,7 +699,7 @@ class TestTimeouts:
         timeouts = Timeouts(ping_interval=0.4, idle=1.0, close=5.0)
         async with serve(secure=secure, timeouts=timeouts) as server:
             data = await server.by_socket(conversation)
-        # A machine that has much to do may be late with the second.
+        # On a busy machine the idle timeout may come before the second ping.
         pings, end = data[:-32], data[-32:]
         assert pings in (b"\x89\x00", b"\x89\x00" * 2)
         assert end == b"\x88\x1e\x03\xf3nothing was received for 1 s"
@@ -718,7 +721,7 @@ def leaves(connection: Any) -> None: ...
 
 
 def sends(*data: bytes) -> Callable[[Any], None]:
-    """Sends, and reads to the end."""
+    """Return a conversation that sends ``data`` and reads to the end."""
 
     def conversation(connection: Any) -> None:
         for part in data:
@@ -765,8 +768,8 @@ class TestEnds:
     @pytest_twisted.ensureDeferred
     async def test_nothing_is_left(self, secure, end):
         opened, conversation = ENDS[end]
-        # Else the reactor may keep what it read last, or what a thread knew.
         timeouts = Timeouts(handshake=0.5, idle=0.5, ping_interval=None, close=0.3)
+        # Without garbage collection, a protocol in a reference cycle would stay in `Kept.alive`.
         with uncollected():
             async with serve(secure=secure, timeouts=timeouts) as server:
                 await server.by_socket(conversation, opened=opened)

@@ -1,4 +1,4 @@
-"""A peer that reads nothing costs at most 1.5 times ``Limits.max_buffered`` and 64 KiB, whatever the messages' size."""
+"""A peer that reads nothing takes at most 1.5 times ``Limits.max_buffered`` plus 64 KiB, for any message size."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def test_a_stalled_reader_costs_little_more_than_max_buffered(reactor: str, secu
     max_buffered = 1 << 20
     costs = measure(reactor, secure, max_buffered=max_buffered)
     assert {size: cost for size, cost in costs.items() if cost > allowed(max_buffered)} == {}
-    # What is measured is there: nothing else took its place.
+    # The figures are plausible: the process grew by at least half of the limit.
     assert all(costs[size] > max_buffered // 2 for size in SIZES)
 
 
 @linux
 @pytest.mark.parametrize("reactor", ["default", "uvloop"])
 def test_empty_messages_over_tls_keep_a_small_max_buffered(reactor: str) -> None:
-    # Twisted's TLS keeps each write of a turn as an object: 32,000 of them took 3.6 MiB.
+    # Twisted's TLS keeps an object for each write of a turn; 32,000 of them took 3.6 MiB.
     max_buffered = 1 << 18
     costs = measure(reactor, True, (0,), max_buffered)
     assert costs[0] <= allowed(max_buffered)

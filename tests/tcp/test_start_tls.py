@@ -1,4 +1,4 @@
-"""TLS that is started on a connected protocol: from then on nothing leaves in clear."""
+"""startTLS() on a connected protocol: afterwards no byte is sent in clear."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HELLO = b"\x81\x85\0\0\0\0hello"
 
 
 class Wire(Protocol):
-    """One side of a tap, which notes what comes from there."""
+    """One side of a `Tap`: it records the bytes that it receives, and forwards them to the other side."""
 
     other: Wire
 
@@ -58,7 +58,7 @@ class Wire(Protocol):
 
 
 class Tap:
-    """A relay to ``port`` that notes the bytes of both directions."""
+    """A relay to ``port`` that records the bytes of both directions."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -83,7 +83,7 @@ class Tap:
 
 
 def in_clear(noted: bytes) -> bytes:
-    """Return what ``noted`` has before its TLS records, of which all that follows must consist (RFC 8446 §5.1)."""
+    """Return the bytes before the first TLS record; check that all others are in TLS records (RFC 8446 §5.1)."""
     begin = re.search(rb"\x16\x03[\x01\x03]", noted)
     assert begin is not None, "TLS never began"
     clear, encrypted = noted[: begin.start()], noted[begin.start() :]
@@ -107,7 +107,7 @@ def payload_size(frames: bytes) -> int:
 
 @asynccontextmanager
 async def tapped(protocol: Callable[[], Protocol], **options: Any) -> AsyncIterator[tuple[Tap, int]]:
-    """Serve ``protocol`` behind a tap, whose port it yields."""
+    """Serve ``protocol``; yield a tap in front of it, and the tap's port."""
     factory: Any = WebSocketServerFactory(protocol, **options) if options else Factory.forProtocol(protocol)
     factory.noisy = False
     port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
@@ -121,7 +121,7 @@ async def tapped(protocol: Callable[[], Protocol], **options: Any) -> AsyncItera
 
 
 class Peer(Protocol):
-    """A client of raw bytes, which starts TLS when it has read ``go``."""
+    """A client of raw bytes that starts TLS when it has read ``go``, or at once without it."""
 
     def __init__(self, go: bytes = b"") -> None:
         self.go = go
@@ -159,7 +159,7 @@ class SecureAtOnce(Echo):
 
 
 class SecureByItsFactory(Echo):
-    """TLS is started on the transport itself, of which the protocol hears nothing."""
+    """Start TLS on the underlying transport, without a notice to the protocol."""
 
     def makeConnection(self, transport: Any) -> None:
         super().makeConnection(transport)
@@ -182,7 +182,7 @@ class SecureBetweenRequests(Echo):
 
 
 async def talk(peer: Peer) -> None:
-    """Have the WebSocket opened over TLS, and a message echoed."""
+    """Wait for the handshake response over TLS, and check that the server echoes a message."""
     await until(lambda: b"\r\n\r\n" in peer.read)
     head, _, peer.read = peer.read.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")
@@ -280,7 +280,7 @@ class TestServer:
             peer.transport.startTLS(trusting())
             await until(lambda: peer.read == b"\x81\x03end")
             peer.transport.loseConnection()
-        # Compared apart: a difference of megabytes takes pytest minutes to show.
+        # Compare outside the assert: pytest takes minutes to show a difference of megabytes.
         same = in_clear(tap.server.noted) == clear
         assert same
 
@@ -308,7 +308,7 @@ class TestServer:
             tap.server.transport.resumeProducing()
             await ws.drain().addTimeout(PATIENCE, reactor)
             await until(lambda: len(peer.read) == sent * (len(part) + 10))
-            # As a pull producer under TLS it would be asked for more in each turn of the reactor.
+            # If the transport were registered as a pull producer, TLS would ask it for data in each reactor turn.
             turns = inside(ws).outgoing.turns
             for _ in range(20):
                 await turn()

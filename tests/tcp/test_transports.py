@@ -1,4 +1,4 @@
-"""Any ``ITransport`` carries a WebSocket: SSH channels, processes, standard input and output, iosim."""
+"""WebSockets over other ``ITransport``s: SSH channels, processes, standard input and output, iosim."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MEBI = 1 << 20
 
 
 class Noting(WebSocketProtocol):
-    """Notes what it hears; ``slow`` makes a message's hook wait."""
+    """Keep the received messages; if ``slow``, the hook of a text message returns a Deferred that never fires."""
 
     slow = False
 
@@ -62,10 +62,10 @@ class Noting(WebSocketProtocol):
 
 
 class SSH:
-    """Conch's connection layer at both ends, in memory, with a channel that a WebSocket runs on."""
+    """Conch's connection layer at both ends, in memory, with one channel for a WebSocket."""
 
     class Below:
-        """Stands in for SSH's encrypted transport."""
+        """A replacement for SSH's encrypted transport."""
 
         avatar = None
 
@@ -79,7 +79,7 @@ class SSH:
             return "SSH"
 
     class Channel(SSHChannel):
-        """An embedder's: it gives the protocol what happens."""
+        """An application's channel, which passes its events to the protocol."""
 
         name = b"websocket"
         protocol: Any
@@ -114,7 +114,7 @@ class SSH:
         self.pump()
 
     def pump(self) -> None:
-        """Deliver packets until there are none."""
+        """Deliver packets until none is left."""
         while self.sent:
             end, kind, payload = self.sent.popleft()
             self.ends[end].packetReceived(kind, payload)
@@ -150,7 +150,7 @@ class TestSSHChannel:
 
     def test_a_window_that_is_full_paces_the_writer(self, clock: Clock) -> None:
         ssh, server, client = self.opened(clock)
-        # The client's window is 128 KiB, and it says that it has read when packets are delivered.
+        # The client's window is 128 KiB; pump() delivers its window adjustments.
         for _ in range(16):
             server.send(bytes(MEBI // 8))
         assert server.buffered_amount > MEBI and len(ssh.channels[0].buf) <= MEBI // 4
@@ -184,7 +184,7 @@ class TestSSHChannel:
             client.send("x" * 60_000)
             sent += 1
             ssh.pump()
-        # One that the hook has, 16 in the inbox at most, and max_buffered.
+        # The hook has one message, the queue at most 16; max_buffered limits the rest.
         assert 4 < sent < 24
         assert (
             server.close_reason is not None
@@ -210,7 +210,7 @@ def test_iosim_carries_messages(clock: Clock) -> None:
 
 
 class TestProcess:
-    """A client on a process's pipes, and the server in it on standard input and output."""
+    """A client on the pipes of a child process, whose server uses standard input and output."""
 
     async def connected(self) -> WebSocketProtocol:
         program = str(Path(__file__).with_name("over_stdio.py"))

@@ -1,4 +1,4 @@
-"""Tunnels between programs that nobody here wrote, each a process of its own, and what much through one costs."""
+"""Tunnels between programs of other projects, each in its own process, and the memory that a tunnel takes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ..support.loopback import PATIENCE
 MEBI = 1 << 20
 LISTEN = "beastws:tcp:0:interface=127.0.0.1"
 TWISTD = Path(sys.executable).with_name("twistd")
-# What these tests import is what is served, from whatever directory; the current one is not in it.
+# The programs import the same package as these tests, in every directory. The current directory is not in the path.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 @contextmanager
 def twistd(directory: Path, *arguments: str) -> Iterator[int]:
-    """A service of Twisted's own, on the port that it yields; it must not have had a fault."""
+    """Run ``twistd``, and yield its port; check at the end that its log has no error."""
     log = directory / "twistd.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -56,7 +56,7 @@ def twistd(directory: Path, *arguments: str) -> Iterator[int]:
             time.sleep(0.02)
         yield int(found[1])
         process.terminate()
-        # Twisted from 25 on ends by the signal itself.
+        # Since version 25, twistd exits by the signal itself.
         assert process.wait(PATIENCE) in (0, -signal.SIGTERM)
     finally:
         process.kill()
@@ -65,7 +65,7 @@ def twistd(directory: Path, *arguments: str) -> Iterator[int]:
 
 
 class Always:
-    """For ``Agent``: the same endpoint whatever is asked for."""
+    """An endpoint factory for ``Agent`` that returns the same endpoint for every URI."""
 
     def __init__(self, endpoint: Any) -> None:
         self.endpoint = endpoint
@@ -74,7 +74,7 @@ class Always:
         return self.endpoint
 
 
-# Twisted says so of every ``Agent``.
+# Twisted issues this warning for every ``Agent``.
 @pytest.mark.filterwarnings("ignore:Using readBody with a transport:DeprecationWarning")
 @pytest_twisted.ensureDeferred
 async def test_twistd_web_through_a_tunnel(tmp_path):
@@ -108,7 +108,7 @@ class Plain(socketserver.ThreadingTCPServer):
 
 @contextmanager
 def bridged(directory: Path, talk: Any) -> Iterator[str]:
-    """``twistd portforward`` before a plain server, at the URL that it yields."""
+    """Run ``twistd portforward`` in front of a plain server, and yield its URL."""
     with Plain(talk) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
@@ -122,7 +122,7 @@ def bridged(directory: Path, talk: Any) -> Iterator[str]:
 
 
 def dial(url: str) -> Any:
-    """As a browser's page would: with websockify's subprotocol."""
+    """Connect with websockify's subprotocol, as a page in a browser does."""
     client = connect(url, subprotocols=["binary"], open_timeout=PATIENCE, close_timeout=PATIENCE, proxy=None)  # type: ignore[list-item]
     assert client.subprotocol == "binary"
     return client
@@ -143,7 +143,7 @@ class TestPortforward:
                 assert client.recv(PATIENCE) == b"hello\n"
                 client.send(b"one")
                 assert client.recv(PATIENCE) == b"ONE"
-                # Two pages at once.
+                # Two clients at once.
                 with dial(url) as other:
                     assert other.recv(PATIENCE) == b"hello\n"
             assert client.close_code == 1000
