@@ -1,4 +1,4 @@
-"""The client as its users start it, in a process of its own; and servers of another make for it to talk to."""
+"""Run the client in a process, with pipes or on a terminal, against servers of the `websockets` package."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from ..support.patience import PATIENCE
 from ..support.turns import in_turns
 
 COMMAND = [sys.executable, "-m", "twisted_beastws"]
-# A session's leader has no terminal until it takes one: then Ctrl-C and hanging up are the terminal's to signal.
+# A session leader must first acquire its terminal; then the terminal sends the signals for Ctrl-C and hanging up.
 ON_TERMINAL = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     "os.execv(sys.executable, [sys.executable, '-m', 'twisted_beastws', *sys.argv[1:]])"
 )
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")},
-    # What these tests import is what runs, from whatever directory.
+    # The client imports the same package as these tests, in every directory.
     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     "PYTHONWARNINGS": "error::ResourceWarning",
     "TERM": "xterm",
@@ -49,7 +49,7 @@ Handler = Callable[[ServerConnection], None]
 
 
 def await_that(what: str, happened: Callable[[], Any]) -> Any:
-    """Poll until `happened` gives something true, which is returned."""
+    """Poll until ``happened()`` returns a true value, and return that value."""
     deadline = time.monotonic() + PATIENCE
     while not (value := happened()):
         assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
@@ -66,7 +66,7 @@ def echo(ws: ServerConnection) -> None:
 
 
 class Heard:
-    """Notes what a client says; ``closed`` is its close frame's code and reason."""
+    """A handler that records a client's messages; ``closed`` has the code and reason of its close frame."""
 
     def __init__(self) -> None:
         self.messages: list[str | bytes] = []
@@ -83,7 +83,7 @@ class Heard:
 
 
 def server_context(directory: Path) -> ssl.SSLContext:
-    """TLS with the certificate that nobody trusts."""
+    """Return a TLS context with a certificate that no authority has signed."""
     file = directory / "identity.pem"
     file.write_bytes(identity_pem())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -93,7 +93,7 @@ def server_context(directory: Path) -> ssl.SSLContext:
 
 @contextmanager
 def serving(handler: Handler, **options: Any) -> Iterator[str]:
-    """A server, at the URL that it yields; it closes with 1001 at the end."""
+    """Run a server, and yield its URL; at the end it closes its connections with 1001."""
     with serve(handler, "127.0.0.1", 0, **{"compression": None, **options}) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
@@ -106,7 +106,7 @@ def serving(handler: Handler, **options: Any) -> Iterator[str]:
 
 
 def deaf(connection: socket.socket) -> None:
-    """Open a WebSocket, and then not answer anything until the client leaves."""
+    """Accept a WebSocket, then answer nothing until the client disconnects."""
     connection.sendall(switching(connection.recv(1 << 16)))
     while connection.recv(1 << 16):
         pass
@@ -114,7 +114,7 @@ def deaf(connection: socket.socket) -> None:
 
 @contextmanager
 def answering(answer: bytes | Callable[[socket.socket], None]) -> Iterator[int]:
-    """A port of the loopback interface whose connections are answered by ``answer``, and closed."""
+    """Listen on the loopback interface, and yield the port; answer each connection with ``answer``, and close it."""
 
     def respond(connection: socket.socket) -> None:
         if callable(answer):
@@ -147,7 +147,7 @@ def answering(answer: bytes | Callable[[socket.socket], None]) -> Iterator[int]:
 
 
 def run(*arguments: str, stdin: str | bytes = b"") -> tuple[int, str, str]:
-    """Run the client to its end: its status, standard output and standard error."""
+    """Run the client to its end; return its exit status, standard output and standard error."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     done = subprocess.run([*COMMAND, *arguments], input=data, capture_output=True, env=ENVIRONMENT, timeout=PATIENCE)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
@@ -155,7 +155,7 @@ def run(*arguments: str, stdin: str | bytes = b"") -> tuple[int, str, str]:
 
 @contextmanager
 def piped(*arguments: str, stdin: Any = subprocess.PIPE) -> Iterator[Any]:
-    """A running client, a ``Popen`` with pipes; whatever happens, it is gone at the end."""
+    """Yield a running client, a ``Popen`` with pipes, and kill it at the end."""
     pipe = subprocess.PIPE
     with subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, stdin=stdin, stdout=pipe, stderr=pipe) as client:
         try:
@@ -168,7 +168,7 @@ def piped(*arguments: str, stdin: Any = subprocess.PIPE) -> Iterator[Any]:
 
 
 class Screen:
-    """A terminal that knows the sequences which the client itself uses; any other control character fails the test."""
+    """A terminal that obeys only the client's own escape sequences; any other control character fails the test."""
 
     KNOWN = re.compile(r"\x1b\[(\d*)([KCJHm])|\x1b\[\d+;\d+(m)")
 
@@ -179,7 +179,7 @@ class Screen:
 
     @property
     def row(self) -> str:
-        """The last one, where one types."""
+        """The last row, where the user types."""
         return self.rows[-1].rstrip()
 
     def __contains__(self, text: str) -> bool:
@@ -222,7 +222,7 @@ class Screen:
 
 
 class Console:
-    """A client on a terminal of ours."""
+    """A client on a pseudo-terminal that the test controls."""
 
     def __init__(self, *arguments: str, columns: int = 100, **environment: str) -> None:
         self.master, slave = pty.openpty()
@@ -249,7 +249,7 @@ class Console:
         os.write(self.master, keys.encode() if isinstance(keys, str) else keys)
 
     def shows(self, what: str) -> None:
-        """Wait for a row that is ``what``."""
+        """Wait for a row that equals ``what``."""
         self.until(repr(what), lambda screen: what in screen)
 
     def until(self, what: str, condition: Callable[[Screen], object]) -> None:
@@ -266,14 +266,14 @@ class Console:
         os.kill(self.process.pid, number)
 
     def hangs_up(self) -> None:
-        """The terminal's window is closed."""
+        """Close the terminal, as closing its window does."""
         os.close(self.slave)
         os.close(self.master)
         self.slave = self.master = -1
 
     def ends(self) -> int:
-        """Wait for the end; the exit status."""
-        # What it writes has to be read for it to end.
+        """Wait for the client to exit, and return its exit status."""
+        # The client cannot exit before the test has read its output.
         self.until("the client ends", lambda _: self.process.poll() is not None)
         self._read()
         return self.process.returncode
@@ -283,7 +283,7 @@ class Console:
             data = os.read(self.master, 1 << 16)
             self.output += data
             self._unfinished += self._decoder.decode(data)
-            # A sequence that is cut in the middle waits for its rest.
+            # Keep an incomplete sequence until the rest of it arrives.
             cut = re.search(r"(\x1b(\[[\d;]*)?)?\Z", self._unfinished)
             assert cut
             self.screen.write(self._unfinished[: cut.start()])
@@ -292,7 +292,7 @@ class Console:
 
 @contextmanager
 def console(*arguments: str, **options: Any) -> Iterator[Console]:
-    """A client on a terminal; whatever happens, it is gone at the end."""
+    """Yield a client on a terminal, and kill it at the end."""
     client = Console(*arguments, **options)
     try:
         yield client

@@ -1,4 +1,4 @@
-"""The load figure."""
+"""``beastws bench``: its load, its figures, and its process."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Faked(Echoed):
         super().__init__(bench, number)
         self.sent: list[Any] = []
         self.ended = ""
-        # A class may not have other methods of these names.
+        # Set on the instance: WebSocketProtocol rejects a subclass that defines methods with these names.
         faked: Any = self
         faked.send, faked.close, faked.abort = self.sent.append, self.note_close, self.note_abort
 
@@ -78,7 +78,7 @@ class Faked(Echoed):
 
 
 class Run:
-    """A `Bench` that runs."""
+    """A running `Bench` with a fake clock."""
 
     def __init__(self, load: Load, opens: Callable[[Any], Any] = succeed) -> None:
         self.clock = Clock()
@@ -104,7 +104,7 @@ Starts = Callable[..., Run]
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
-    """``start(load, opens)``: a `Run`, which is cancelled at the end."""
+    """Return ``start(load, opens)``, which starts a `Run`; cancel the runs at the end."""
     monkeypatch.setattr("twisted_beastws.console.bench.Echoed", Faked)
     started: list[Run] = []
 

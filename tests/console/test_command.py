@@ -24,7 +24,7 @@ from twisted_beastws.console.command import run
 sys.argv[0] = "beastws"
 run()
 """
-"""The command where Twisted finds no plugins, as in a program that PyInstaller made."""
+"""A program that runs the command where Twisted finds no plugins, as in a PyInstaller bundle."""
 
 
 def run(*arguments: str) -> tuple[int, str, str]:

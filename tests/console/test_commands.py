@@ -1,4 +1,4 @@
-"""Lines, and what they ask for."""
+"""The commands that lines are parsed into, and the effects of these commands."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class TestParse:
 
 
 class Ran:
-    """Commands run on a client's end, with a server that keeps what it hears."""
+    """Run commands on a client; its server records the messages that it receives."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -137,7 +137,7 @@ class TestRun:
 
     def test_a_file_of_text(self, ran: Ran, tmp_path: Path) -> None:
         file = tmp_path / "text"
-        # Its characters lie across the borders of what is read at a time.
+        # Some characters are split between two of the chunks that the command reads.
         text = "x" + "ü" * (1 << 16)
         file.write_text(text, encoding="utf-8")
         ran.run(File(str(file), Opcode.TEXT))

@@ -1,4 +1,4 @@
-"""What people are told, and scripts."""
+"""The messages and exit statuses for failed and closed connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line being typed."""
+"""The line editor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted_beastws.console.text import width
 
 
 def line_at(marked: str) -> Line:
-    """A line with the cursor where the bar is."""
+    """Return a line with the cursor at the bar in ``marked``."""
     line = Line()
     before, _, behind = marked.partition("|")
     line.insert(before + behind)

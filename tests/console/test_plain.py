@@ -1,4 +1,4 @@
-"""The client where there is no termios, as on Windows: lines are read by a thread."""
+"""The client without termios, as on Windows: a thread reads the lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twisted_beastws.console.threaded import ThreadedIO
 
 from .processes import ENVIRONMENT, PATIENCE, Heard, await_that, echo, serving
 
-# What Windows has not, or Twisted has only with another package.
+# Hide the modules that Windows lacks, or that Twisted offers there only with another package.
 WITHOUT = (
     "import runpy, sys; sys.modules.update(dict.fromkeys(['termios', 'tty', 'twisted.internet.stdio'])); "
     "sys.argv[0] = 'twisted_beastws'; runpy.run_module('twisted_beastws', run_name='__main__')"
@@ -122,7 +122,7 @@ class User:
 
 
 class Reactor:
-    """Calls what comes from threads when it is told to."""
+    """A reactor that runs the calls from threads when the test calls ``turn()``."""
 
     def __init__(self) -> None:
         self._calls: list[Callable[[], object]] = []
@@ -156,7 +156,7 @@ def test_nothing_is_read_while_it_is_paused(pipe: tuple[int, int]) -> None:
     front.start(user)  # type: ignore[arg-type]
     os.write(pipe[1], b"one\n")
     front.pauseProducing()
-    # What was being read is used, and the next is not read.
+    # The line that was being read is still delivered; the next one is not read.
     reactor.turn()
     assert user.commands == ["one"]
     os.write(pipe[1], b"two\n")

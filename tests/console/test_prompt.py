@@ -1,4 +1,4 @@
-"""On a terminal: one types, and sees what comes."""
+"""The client on a terminal: typing, messages shown, commands, and ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def heard() -> Heard:
 
 @pytest.fixture
 def client(heard: Heard) -> Iterator[Console]:
-    """A client at its prompt, connected to ``heard``."""
+    """Yield a client at its prompt, connected to ``heard``."""
     with serving(heard) as url, console(url) as client:
         client.until("the prompt", lambda screen: screen.row == ">" and len(screen.rows) == 2 and heard.ws)
         yield client
@@ -196,7 +196,7 @@ class TestEnds:
         assert os.get_blocking(client.slave)
 
     def test_a_terminal_that_takes_no_more(self, client: Console, heard: Heard) -> None:
-        # Ctrl-S, and more than the terminal holds.
+        # Ctrl-S stops the terminal; the message is larger than its buffer.
         client.types("\x13")
         heard.ws.send("x" * (1 << 16))
         time.sleep(0.3)
@@ -233,7 +233,7 @@ class TestEnds:
     def test_the_terminal_hangs_up(self, client: Console, heard: Heard) -> None:
         client.hangs_up()
         assert client.ends() == 0
-        # Whichever the client notices first: the signal, or that there is nowhere to write to.
+        # The code depends on which the client notices first: the signal or the failed write.
         await_that("the server hears it", lambda: heard.closed in ((1000, ""), (1001, "")))
 
     def test_it_comes_back_from_the_background(self, client: Console) -> None:

@@ -1,4 +1,4 @@
-"""In pipes: for scripts."""
+"""The client with pipes, as scripts use it."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class TestStatus:
             client.stderr.readline()
             await_that("it is connected", lambda: heard.ws)
             client.send_signal(number)
-            # Before or after the end of the input was seen.
+            # The status depends on whether the client sees the end of the input before the signal.
             assert client.wait(PATIENCE) in (0, 3)
             await_that("the server hears it", lambda: heard.closed == (1000, ""))
 
@@ -241,7 +241,7 @@ class TestNoConnection:
             assert told.startswith("the certificate for localhost cannot be accepted: no authority")
             assert told.endswith("; --cacert trusts its authority, --insecure anybody")
             assert run(url, "--insecure", "-x", "hello")[:2] == (0, "hello\n")
-            # An address is no name that a server could be asked for.
+            # The client sends no server name for an IP address.
             assert run(url.replace("localhost", "127.0.0.1"), "-k", "-x", "hello")[:2] == (0, "hello\n")
         assert names == ["localhost", "localhost", None]
 
@@ -266,7 +266,7 @@ class TestCertificates:
             assert run(url, f"--cert={ann}", "-x", "hello")[0] == 1
 
     def test_are_shown_to_nobody_else(self, tmp_path: Path) -> None:
-        """Where a redirect leads to another host."""
+        """After a redirect to another host, the client does not present its certificate."""
         ours, ann, seen = Authority("ours"), str(tmp_path / "ann.pem"), []
         Path(ann).write_bytes(ours.issue("ann"))
         (tmp_path / "authorities.pem").write_bytes(ours.pem)
@@ -315,7 +315,7 @@ class TestPipes:
         with serving(heard) as url, piped(url, "--wait=forever", "-x", "1") as client:
             await_that("it is connected", lambda: heard.messages)
             client.stdout.close()
-            with suppress(ConnectionClosed):  # It may have left before.
+            with suppress(ConnectionClosed):  # The client may have left already.
                 heard.ws.send("for nobody")
             assert client.wait(PATIENCE) == 0
             assert b"Traceback" not in client.stderr.read()
@@ -337,7 +337,7 @@ class TestPipes:
             client.wait(PATIENCE)
 
         def filled() -> bool:
-            """What can be written is written, for a second."""
+            """Try to write for a second; return whether the pipe stayed full."""
             deadline = time.monotonic() + 1
             while time.monotonic() < deadline:
                 try:
@@ -353,7 +353,7 @@ class TestPipes:
             assert client.stderr.readline().startswith(b"connected")
             await_that("it reads no more", filled)
             client.kill()
-            # Not because its buffer is full.
+            # The client reported no error, so it paused reading; its buffer did not overflow.
             assert client.stderr.read() == b""
 
     def test_an_output_that_is_not_read_stops_the_server(self) -> None:

@@ -1,4 +1,4 @@
-"""The connection between a front and a server, in memory."""
+"""The session between a front end and a server, in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twisted_beastws.testing import connected_pair
 
 
 class FakeFront:
-    """A front that notes what it is to show, and how often it is paused."""
+    """A front end that records the output that it gets, and how often it is paused."""
 
     def __init__(self) -> None:
         self.user: Any = None
@@ -53,7 +53,7 @@ class FakeFront:
 
 
 class Server(WebSocketProtocol):
-    """Echoes, and greets."""
+    """Greet each client, and echo its messages."""
 
     def opened(self) -> None:
         self.heard: list[str | bytes] = []
@@ -85,12 +85,12 @@ class Talk:
 
     @property
     def sent(self) -> Any:
-        """What the server got as close frame."""
+        """The close frame that the server received."""
         return self.pair.server.close_reason.received
 
 
 class Slow:
-    """A command that takes its time."""
+    """A command that runs until the test fires ``done``."""
 
     def __init__(self) -> None:
         self.done: Deferred[None] = Deferred()

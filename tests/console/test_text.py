@@ -1,4 +1,4 @@
-"""What reaches a terminal of what a peer sends."""
+"""Text from a peer, made safe for a terminal."""
 
 from __future__ import annotations
 
