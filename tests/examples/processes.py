@@ -1,4 +1,4 @@
-"""The examples as their users start them, each in a process of its own."""
+"""Run the examples as users do, each in its own process."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from websockets.sync.client import ClientConnection, connect
 from ..support.patience import PATIENCE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-# What these tests import is what the examples do, from whatever directory.
+# The examples import the same package as these tests, in every directory.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def await_that(what: str, happened: Callable[[], Any], otherwise: Callable[[], str] = str) -> Any:
-    """Poll until ``happened`` gives something true, which is returned."""
+    """Poll until ``happened()`` returns a true value, and return that value."""
     deadline = time.monotonic() + PATIENCE
     while not (value := happened()):
         if time.monotonic() > deadline:
@@ -34,7 +34,7 @@ def await_that(what: str, happened: Callable[[], Any], otherwise: Callable[[], s
 
 
 def run(name: str, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run an example that ends by itself."""
+    """Run an example that exits by itself."""
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), *options]
     return subprocess.run(
         command, cwd=directory, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE, check=False
@@ -42,11 +42,11 @@ def run(name: str, directory: Path, *options: str) -> subprocess.CompletedProces
 
 
 class Program:
-    """A running example, which is to end by SIGTERM, with nothing amiss in its log."""
+    """A running example; at the end SIGTERM must stop it, and its log must have no error."""
 
     def __init__(self, name: str, directory: Path, *options: str, prelude: str = "") -> None:
         script = str(EXAMPLES / f"{name}.py")
-        # What is to be different in its world is arranged before it runs.
+        # The prelude patches the process before the example runs.
         start = f"import runpy, sys; sys.argv[:1] = []\n{prelude}\nrunpy.run_path(sys.argv[0], run_name='__main__')"
         self.log_file = directory / f"{name}.{id(self)}.log"
         with self.log_file.open("wb") as output:
@@ -92,7 +92,7 @@ class Program:
 
 
 class Example(Program):
-    """One that listens; ``port`` is where."""
+    """A running example that listens on ``port``."""
 
     def __init__(
         self, name: str, directory: Path, *options: str, port: int = 0, listen: str = "tcp", prelude: str = ""

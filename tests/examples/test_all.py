@@ -1,4 +1,4 @@
-"""What is to be true of every example."""
+"""The rules that every example follows."""
 
 from __future__ import annotations
 

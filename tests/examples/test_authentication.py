@@ -1,4 +1,4 @@
-"""authentication.py"""
+"""The example authentication.py."""
 
 from __future__ import annotations
 

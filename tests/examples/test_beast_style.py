@@ -1,4 +1,4 @@
-"""beast_style.py"""
+"""The example beast_style.py."""
 
 from __future__ import annotations
 

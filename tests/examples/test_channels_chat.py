@@ -1,4 +1,4 @@
-"""channels_chat.py, as a program and under the service"""
+"""The example channels_chat.py, as a program and under the service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def said(client: ClientConnection) -> Any:
 
 
 def talk(url: str) -> None:
-    """Two members of a room hear each other, and a member of another room hears neither."""
+    """Check that the members of a room receive its messages, and members of other rooms do not."""
     with connect(url + "a") as ann, connect(url + "a") as bob, connect(url + "b") as eve:
         ann.send('{"text": "hello"}')
         assert said(ann) == said(bob) == "hello"

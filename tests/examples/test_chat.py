@@ -1,4 +1,4 @@
-"""chat.py"""
+"""The example chat.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""echo.py and echo_client.py, the two ends that a conformance suite talks to."""
+"""The examples echo.py and echo_client.py, which a conformance suite can test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_echo(tmp_path: Path) -> None:
 
 
 class Suite:
-    """A fuzzing server of three cases, each an exchange with the client."""
+    """A fuzzing server with three cases; each is an exchange of messages with the client."""
 
     def __init__(self) -> None:
         self.targets: list[str] = []

@@ -1,4 +1,4 @@
-"""live_feed.py"""
+"""The example live_feed.py."""
 
 from __future__ import annotations
 

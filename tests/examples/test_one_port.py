@@ -1,4 +1,4 @@
-"""one_port.py"""
+"""The example one_port.py."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def one_port(directory: Path) -> Example:
 
 def trusting() -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=identity_pem().decode())
-    # As a browser does.
+    # Browsers offer these protocols.
     context.set_alpn_protocols(["h2", "http/1.1"])
     return context
 

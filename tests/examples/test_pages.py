@@ -38,7 +38,7 @@ class Page:
 @pytest.fixture
 def page(driver: Any) -> Iterator[Any]:
     yield lambda address: Page(driver, address)
-    # Nothing talks to a server that is gone.
+    # Leave the page, so that it does not reconnect to a server that has exited.
     driver.get("about:blank")
 
 
@@ -92,5 +92,5 @@ def test_authentication(page: Any, tmp_path: Path) -> None:
     (tmp_path / "passwords").write_text("ada:lovelace\n")
     with Example("authentication", tmp_path) as example:
         shown = page(f"http://ada:lovelace@127.0.0.1:{example.port}/")
-        # The browser says it again for the WebSocket.
+        # The browser also sends the credentials with the WebSocket's handshake.
         shown.await_text("#answer", "Hello, ada!")

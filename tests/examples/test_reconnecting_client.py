@@ -1,4 +1,4 @@
-"""reconnecting_client.py"""
+"""The example reconnecting_client.py."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ WELCOME = "^Welcome to the chat!$"
 def test_it_comes_back(tmp_path: Path) -> None:
     port = free_port()
     with Program("reconnecting_client", tmp_path, "--url", f"ws://127.0.0.1:{port}/") as client:
-        # It was there before the server.
+        # The client starts before the server.
         with Example("chat", tmp_path, port=port):
             client.await_log(WELCOME)
         client.await_log("^lost: .*1001")
         with Example("chat", tmp_path, port=port):
             client.await_log(rf"(?s){WELCOME}.*{WELCOME}")
             client.terminate()
-            # It said goodbye, and was answered.
+            # The client completed the closing handshake.
             client.await_log("^lost: begun by local, sent 1000, received 1000")
         assert client.log.count("connected to") == 2
 

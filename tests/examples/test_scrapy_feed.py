@@ -1,4 +1,4 @@
-"""scrapy_feed.py, on live_feed.py"""
+"""The example scrapy_feed.py, with live_feed.py as its server."""
 
 from __future__ import annotations
 

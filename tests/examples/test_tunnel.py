@@ -1,4 +1,4 @@
-"""tunnel.py"""
+"""The example tunnel.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .processes import PATIENCE, Example
 
 
 class Echo(StreamRequestHandler):
-    """Echoes until it gets a line ``bye``, and hangs up."""
+    """Echo data until a line ``bye`` arrives, then disconnect."""
 
     timeout = PATIENCE
 
@@ -63,7 +63,7 @@ def test_octets_go_through_and_back(tmp_path: Path) -> None:
                 received += piece
             assert received == octets
             sender.join()
-        # Another one, and the service's end of it is seen.
+        # A second connection; the service disconnects, and the client sees the end.
         with entering(near) as connection:
             connection.sendall(b"hello\n")
             assert connection.recv(1 << 16) == b"hello\n"

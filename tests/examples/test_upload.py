@@ -1,4 +1,4 @@
-"""upload.py"""
+"""The example upload.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from websockets.sync.client import ClientConnection
 
 from .processes import Example, await_that
 
-# Each write waits until the disk is said to go, in a thread as ever.
+# Each write waits, in its thread, until the test creates the file "go".
 STANDING_DISK = """
 import time
 from pathlib import Path
@@ -49,7 +49,7 @@ def named(name: str) -> str:
 
 
 def told(client: ClientConnection) -> list[int]:
-    """The progress, up to the close."""
+    """Return the progress reports up to the close."""
     numbers = []
     with pytest.raises(ConnectionClosed):
         while True:
@@ -127,7 +127,7 @@ def test_a_disk_that_stands_makes_the_sender_wait(tmp_path: Path, into: Path) ->
             while sent < 1 << 28:
                 sent += connection.send(bytes(1 << 20))
         written = (into / "file").stat().st_size
-        # What is neither at the disk nor in a piece that waits for it is in the buffers of both systems.
+        # The rest of the sent bytes are in pending writes or in the sockets' buffers.
         assert sent - written < 1 << 24
         (tmp_path / "go").touch()
         connection.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""under_twisted_web.py and with_klein.py"""
+"""The examples under_twisted_web.py and with_klein.py."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TestWithKlein:
                 one.send("from one")
                 assert one.recv(PATIENCE) == two.recv(PATIENCE) == "from one"
                 assert example.fetch("/rooms/b")[1] == "1 in b\n"
-                # Whoever vanishes leaves, too.
+                # A client that disconnects without a close frame also leaves the room.
                 two.socket.close()
                 await_that("it left", lambda: example.fetch("/rooms/a")[1] == "1 in a\n")
             await_that("the other left", lambda: example.fetch("/rooms/a")[1] == "0 in a\n")
