@@ -1,4 +1,4 @@
-"""What the targets share: ``python fuzz/TARGET.py [libFuzzer's arguments]``, or ``... replay FILES AND FOLDERS``."""
+"""Run a fuzz target: ``python fuzz/TARGET.py [libFuzzer's arguments]``, or ``... replay FILES AND FOLDERS``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REPLAY = sys.argv[1:2] == ["replay"]
 
 
 def instrumented() -> AbstractContextManager[Any]:
-    """What is imported inside tells the fuzzer which ways it went; a replay needs no fuzzer."""
+    """Return a context manager that instruments imports for the fuzzer's coverage; a replay needs none."""
     if REPLAY:
         return nullcontext()
     import atheris  # type: ignore[import-untyped]
@@ -22,7 +22,7 @@ def instrumented() -> AbstractContextManager[Any]:
 
 
 def run(check: Callable[[bytes], None]) -> None:
-    """Call ``check`` with what the fuzzer makes up, or with each file that is named."""
+    """Call ``check`` with the fuzzer's inputs, or in a replay with the content of each given file."""
     if REPLAY:
         _replay(check, [Path(name) for name in sys.argv[2:]])
         return

@@ -1,4 +1,4 @@
-"""Any octets in any chunks as HTTP: requests to a server, answers to a client."""
+"""Fuzz HTTP: feed any bytes in any chunks to a server as requests, and to a client as a response."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SUBPROTOCOLS = ["chat", "superchat"]
 
 
 class Served(WebSocketProtocol):
-    """A server's end that keeps what an opening handshake may not end in."""
+    """A server's protocol that records unexpected errors of the opening handshake."""
 
     def __init__(self) -> None:
         self.faults: list[BaseException | None] = []
@@ -51,7 +51,7 @@ class Served(WebSocketProtocol):
 
 
 def served(chunks: list[bytes], options: Deflate | None) -> tuple[bytes, State]:
-    """What a server answers."""
+    """Return the bytes that a server sends, and its state."""
     limits = Limits(max_head_size=MAX_SIZE, max_head_lines=MAX_LINES)
     factory = WebSocketServerFactory(
         Served, clock=Clock(), limits=limits, deflate=options, subprotocols=SUBPROTOCOLS, origins=ORIGINS[0]
@@ -66,7 +66,7 @@ def served(chunks: list[bytes], options: Deflate | None) -> tuple[bytes, State]:
 
 
 def answered(chunks: list[bytes], options: Deflate | None) -> tuple[str, bytes, State]:
-    """What a client makes of an answer, or of none."""
+    """Return how a client's handshake ends with this response, the bytes that it sends, and its state."""
     limits = Limits(max_head_size=MAX_SIZE, max_head_lines=MAX_LINES)
     client = WebSocketProtocol().as_client(Settings(clock=Clock(), limits=limits, deflate=options))
     protocol: Any = client
@@ -86,7 +86,7 @@ def answered(chunks: list[bytes], options: Deflate | None) -> tuple[str, bytes, 
 
 
 def heads(chunks: list[bytes]) -> tuple[list[bytes], str, bytes]:
-    """The heads found, the error that ended the search, what is left."""
+    """Return the heads found, the error that ended the search, and the remaining bytes."""
     buffer, found = HeadBuffer(MAX_SIZE, MAX_LINES, "request", MAX_EMPTY_LINES), []
     try:
         for chunk in chunks:
@@ -149,7 +149,7 @@ def check_response(head: bytes) -> None:
 
 
 def check(data: bytes) -> None:
-    """The first octets are where the rest is cut."""
+    """Check one input; its first bytes say where the rest is cut into chunks."""
     count = 1 + (data[0] & 7) if data else 1
     cuts, wire = data[1:count], data[count:]
     places = sorted({0, *(cut * 3 for cut in cuts if cut * 3 < len(wire)), len(wire)})
@@ -166,7 +166,7 @@ def check(data: bytes) -> None:
 
 
 handshake.make_key = lambda: KEY
-# Two runs of one input may not differ because a second has passed.
+# Fix the time, so that two runs of one input send the same Date field.
 dates.time = lambda: 0.0
 MaskKeys.next = lambda self: b"mask"  # type: ignore[method-assign]
 

@@ -1,4 +1,4 @@
-"""Any octets in any chunks, with anything done meanwhile: both codecs do the same, and what they send is sound."""
+"""Fuzz a session: any bytes in any chunks, between any calls. Both codecs must act alike and send valid frames."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REFUSALS = (BufferFull, ConnectionClosed, LocalError)
 
 
 class Source:
-    """Choices made of octets; without any left, each is the first."""
+    """Make choices from bytes; when no byte is left, every choice is the first one."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -36,7 +36,7 @@ class Source:
         return self._at < len(self._data)
 
     def number(self, count: int) -> int:
-        """Below ``count``, which is at most 256."""
+        """Return a number below ``count``, which is at most 256."""
         return (self.octets(1) or b"\0")[0] % count
 
     def octets(self, size: int) -> bytes:
@@ -45,7 +45,7 @@ class Source:
 
 
 class Plan:
-    """One run: a connection's parameters, and the steps taken on it."""
+    """One run: the parameters of a connection, and the steps to take on it."""
 
     def __init__(self, data: bytes) -> None:
         source = Source(data)
@@ -64,7 +64,7 @@ class Plan:
             slow_reader="drop" if sizes & 32 else "close",
             max_messages_per_turn=(None, 1, 2, 5)[sizes >> 6],
         )
-        # Any size goes with any other, which `Limits` refuses.
+        # `Limits` rejects some combinations of sizes, so the fragment size is set on the writer.
         self.fragment_size = SIZES[sizes >> 4 & 3]
         self.reactions = [source.number(32) for _ in range(source.number(8))]
         self.steps = list(self._steps(source))
@@ -76,7 +76,7 @@ class Plan:
             if step < 12:
                 step, payload = 0, source.octets(source.number(256) + 1)
             elif step < 19:
-                # A frame that may be sound; the payload of every other one with RSV1 is compressed.
+                # A frame that may be valid; every other frame with RSV1 has a compressed payload.
                 first, size = source.number(256), source.number(256)
                 payload = source.octets(size & 127) * (600 if size == 255 else 1)
                 if first & 0x40 and size & 1:
@@ -92,7 +92,7 @@ class Plan:
 
     @property
     def may_be_cut_elsewhere(self) -> bool:
-        """The octets alone decide what happens, not when they come."""
+        """Whether the outcome depends on the bytes alone, not on how they are cut into chunks."""
         return not self.streaming and not any(step for step, _ in self.steps) and not {PAUSE, STALL} & {*self.reactions}
 
     @property
@@ -101,7 +101,7 @@ class Plan:
 
 
 class Connection:
-    """A session with a handler and a sink that record all that it does."""
+    """A session, and its handler and sink, which record every event and every write."""
 
     free = True
     at_once = None
@@ -121,7 +121,7 @@ class Connection:
             self.session.writer.fragment_size = plan.fragment_size
 
     def hold(self, size: int) -> None:
-        """Count no memory: nothing here has a limit of it."""
+        """Do nothing: this sink has no limit of memory."""
 
     def receive_as(self, plan: Plan) -> None:
         self.session.deliver_to(
@@ -142,7 +142,7 @@ class Connection:
                 self.depth -= 1
 
     def do(self, step: int, payload: bytes) -> Any:
-        """A step that is not feeding."""
+        """Take a step other than feeding bytes."""
         session = self.session
         text = payload.decode("latin-1")
         actions: dict[int, Callable[[], Any]] = {
@@ -232,13 +232,17 @@ class Connection:
 
     @property
     def outcome(self) -> tuple[Any, ...]:
-        """What the cutting into chunks may not change: zlib tells of bad data before what it inflated is bad text."""
+        """The state that must not depend on how the bytes are cut into chunks.
+
+        Within a chunk, zlib reports invalid data before the codec decodes the preceding text, so bad text counts as
+        bad data.
+        """
         events, error, *rest = self.state
         return events, error.replace(BAD_TEXT, BAD_DATA), *rest
 
 
 def check(data: bytes) -> None:
-    """Run what ``data`` says on both codecs."""
+    """Run the plan that ``data`` encodes on both codecs, and compare the results."""
     plan = Plan(data)
     ours, pure = (_run(on, plan, plan.steps) for on in (COMPILED, PURE))
     assert ours.state == pure.state, (ours.state, pure.state)
