@@ -1,4 +1,4 @@
-"""The cost of ASGI servers: ``python benchmarks/asgi.py``, where uvicorn, hypercorn and daphne are installed, too.
+"""The cost of ASGI servers: ``python benchmarks/asgi.py``, with uvicorn, hypercorn and daphne installed.
 
 It measures the CPU time of each server for an echoed text of 64 bytes, with 16 connections that have one message in
 flight each: in a bare ASGI application, and in a Channels consumer. The servers take turns; the cheapest round counts.

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parent / "results"
 WIDTH = 340
 POINTS = 72
-"""Units of an inch: a point of ours is a CSS pixel."""
+"""Points an inch, so that a point of the chart is a CSS pixel."""
 
-# A contrast of 4.5 to white and to black (WCAG AA for text) in the first, of 4 in the others.
+# INK has a contrast of 4.5 to white and to black (WCAG AA for text), the other colours have one of 4.
 INK = "#767676"
 OURS = "#2f7de0"
 OTHERS = "#9aa1a9"
@@ -143,7 +143,7 @@ def _canvas(height: int) -> tuple[Figure, Axes]:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    # The text stays text. DejaVu Sans is wider than the fonts of readers.
+    # Keep text as text. DejaVu Sans is wider than most readers' fonts, so their text fits.
     pyplot.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": OUR_NAME, "font.family": ["DejaVu Sans"]})
     figure = pyplot.figure(figsize=(WIDTH / POINTS, height / POINTS), dpi=POINTS)
     axes = figure.add_axes((0, 0, 1, 1))

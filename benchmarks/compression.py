@@ -1,7 +1,7 @@
-"""What compression costs, by level and window: ``python -m benchmarks.compression``, in the repository's root.
+"""The cost of compression, by level and window: ``python -m benchmarks.compression``, in the repository's root.
 
-Uses ISA-L where the extra ``isal`` is installed; with TWISTED_BEASTWS_ZLIB=1, Python's zlib. The first row's memory may
-say nothing: it is taken from what importing left free.
+Uses ISA-L if the extra ``isal`` is installed; with TWISTED_BEASTWS_ZLIB=1, Python's zlib. Ignore the first row's
+memory: it comes partly from memory that the imports left free.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from twisted_beastws.wire.deflate import Negotiated, PerMessageDeflate
 MESSAGES = 400
 CONNECTIONS = 20
 SETTLED = 80
-"""Messages behind which a window of 32 KiB has been filled twice."""
+"""The number of messages that fill a window of 32 KiB twice."""
 ROUNDS = 5
 LEVELS = (1, 6, 8, 9)
 WINDOWS = (9, 12, 15)
@@ -26,7 +26,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def messages() -> list[bytes]:
-    """Typical messages of an application: each about 1000 bytes of JSON, alike but not the same."""
+    """Return typical messages of an application: similar ones of about 1000 bytes of JSON each."""
     return [
         json.dumps(
             [
@@ -44,13 +44,13 @@ def messages() -> list[bytes]:
 
 
 def codec(level: int, bits: int, alone: bool, server: bool) -> PerMessageDeflate:
-    """One end of a connection with this compression by the server."""
+    """Return the codec of one end of a connection; the parameters are those of the server's compression."""
     options = Deflate(level=level, server_max_window_bits=bits, server_no_context_takeover=alone)
     return PerMessageDeflate(Negotiated("", bits, 15, alone, False), options, server)
 
 
 def resident() -> int:
-    """This process's memory, in bytes."""
+    """Return this process's memory, in bytes."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * _PAGE
 
@@ -59,19 +59,19 @@ _connections: list[PerMessageDeflate] = []
 
 
 def kept(level: int, bits: int, alone: bool, sent: list[bytes]) -> float:
-    """The bytes of memory that a connection keeps for sending."""
+    """Return the bytes of memory that a connection keeps for sending."""
     before = resident()
     for _ in range(CONNECTIONS):
         one = codec(level, bits, alone, True)
         for message in sent[:SETTLED]:
             one.compress(message)
-        # Kept to the end, for what one row frees the next would get without asking the system.
+        # Keep the connections: the next row would reuse freed memory without asking the system for more.
         _connections.append(one)
     return max(resident() - before, 0) / CONNECTIONS
 
 
 def row(level: int, bits: int, alone: bool, sent: list[bytes]) -> list[str]:
-    """A line of the table."""
+    """Return a row of the table."""
     packing = unpacking = float("inf")
     for _ in range(ROUNDS):
         ours, theirs = codec(level, bits, alone, True), codec(level, bits, alone, False)

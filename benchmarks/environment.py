@@ -38,7 +38,7 @@ def prepare(directory: Path) -> Path:
     digest = _digest()
     if not installed.exists() or installed.read_text() != digest:
         with tempfile.TemporaryDirectory() as copy:
-            # Built from a copy, so that nothing is left in the checkout, and nothing that lies there gets in.
+            # Build from a copy: the build leaves no files in the checkout, and uses no stray files from it.
             _copy_sources(Path(copy))
             _install(python, copy)
         installed.write_text(digest)

@@ -20,7 +20,7 @@ from benchmarks.workloads import Workload
 
 HOST = "127.0.0.1"
 PATIENCE = 10.0
-"""Seconds without a byte after which a server has stalled."""
+"""Seconds without a byte after which a server counts as stalled."""
 
 
 class StalledError(Exception):
@@ -28,7 +28,7 @@ class StalledError(Exception):
 
 
 class Load:
-    """What drives a server: called for the time to warm up first, then for the measured time, without a gap."""
+    """The base of the loads: the benchmark calls one to warm up, then for the measured time, without a gap."""
 
     def __init__(self, port: int, workload: Workload) -> None:
         self.port = port
@@ -38,15 +38,15 @@ class Load:
         self._epoll = select.epoll()
         secure = Secure(self._connections) if workload.secure else None
         self._secure = secure
-        # Like os.readv and os.write; None where nothing came but messages of TLS itself.
+        # Like os.readv and os.write; readv returns None if only TLS's own messages have arrived.
         self._readv, self._write = (os.readv, os.write) if secure is None else (secure.readv, secure.write)
 
     def drive(self, seconds: float) -> int:
-        """Go on for so long; returns how many units of the workload were done."""
+        """Run the load for this many seconds; return the number of completed units of the workload."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Drop every connection."""
+        """Close every connection."""
         for connection in self._connections.values():
             connection.close()
         self._epoll.close()
@@ -102,7 +102,7 @@ class Load:
 
 
 class Echo(Load):
-    """A window of messages on each connection: the next one is written when all of it has come back."""
+    """Send a window of messages on each connection; send the next one when the whole window has been echoed."""
 
     def __init__(self, port: int, workload: Workload) -> None:
         super().__init__(port, workload)
@@ -167,7 +167,7 @@ class Echo(Load):
 
 
 class FanOut(Load):
-    """One connection says something, and all of them get it; two rounds are always on their way."""
+    """One connection sends a message, and all of them receive it; two rounds are always in flight."""
 
     def __init__(self, port: int, workload: Workload) -> None:
         super().__init__(port, workload)
@@ -210,7 +210,7 @@ class FanOut(Load):
 
 
 class Handshakes(Load):
-    """Connect, upgrade, close by the closing handshake, to the server's end of TCP; so many at a time."""
+    """Connect, upgrade, do the closing handshake, and wait until the server closes TCP, on many connections at once."""
 
     def __init__(self, port: int, workload: Workload) -> None:
         super().__init__(port, workload)
@@ -265,9 +265,9 @@ class Handshakes(Load):
 
 
 class Idle(Load):
-    """Connections that say nothing."""
+    """Connections that send nothing."""
 
     def open(self, number: int) -> None:
-        """Open so many more."""
+        """Open more connections, this many."""
         for _ in range(number):
             self._open()

@@ -15,19 +15,19 @@ from benchmarks.workloads import Workload
 LOADS: dict[str, type[Load]] = {"echo": Echo, "handshakes": Handshakes, "fanout": FanOut}
 
 FIRST = 100
-"""Idle connections opened before memory is measured, so that what the first of them load is not counted."""
+"""Idle connections opened before memory is measured, so that code loaded for the first of them does not count."""
 
 SETTLING = 0.5
-"""Seconds for a server to be done with connections just opened."""
+"""Seconds for a server to finish with newly opened connections."""
 
 
 class MeasureError(Exception):
-    """A server failed, or did nothing."""
+    """A server failed, or completed no unit of work."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What one run measured.
+    """The figures of one run.
 
     cost: the server's CPU time for a unit, in microseconds, or its memory for a connection, in KiB.
     rate: units a second. busy: the part of its core that the server used. p50, p99: round trips in microseconds, where
@@ -43,7 +43,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a run warms up and is measured, in seconds, and how many rounds there are."""
+    """The seconds of warm-up and of measurement in each run, and the number of rounds."""
 
     warm_up: float
     seconds: float
@@ -51,8 +51,12 @@ class Pace:
 
 
 def measure(python: Path, server: Server, workload: Workload, core: int, pace: Pace) -> Figure:
-    """Run the server on ``core`` under the workload; raises `UnavailableError` if it has nothing like it,
-    `MeasureError` if it fails."""
+    """Run the server on ``core`` under the workload.
+
+    Raises:
+        UnavailableError: The server does not support the workload.
+        MeasureError: The server failed.
+    """
     variables = workload.variables | server.variables
     if workload.secure:
         variables["BENCHMARK_CERTIFICATE"] = str(certificate())

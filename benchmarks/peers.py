@@ -28,4 +28,4 @@ SERVERS = (
 )
 
 REQUIREMENTS = ("autobahn[twisted]", "twisted[tls,websocket]", "websockets", "aiohttp", "picows", "uvloop", "isal")
-"""What is installed beside this project, the newest of each."""
+"""The packages installed with this project, in their newest versions."""

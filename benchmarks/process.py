@@ -19,7 +19,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class UnavailableError(Exception):
-    """The server has nothing like the workload."""
+    """The server does not support the workload."""
 
 
 class ServerProcess:
@@ -57,16 +57,16 @@ class ServerProcess:
         return self._errors.read().decode(errors="replace")[-2000:]
 
     def cpu(self) -> float:
-        """Seconds of CPU time that its threads used; to the nanosecond, where the kernel's ticks are of 10 ms."""
+        """Seconds of CPU time that its threads used, to the nanosecond; the kernel's own ticks last 10 ms."""
         threads = Path(f"/proc/{self._process.pid}/task").iterdir()
         return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
     def memory(self) -> int:
-        """Octets of its memory that are resident."""
+        """The process's resident memory, in bytes."""
         return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * _PAGE
 
     def stop(self) -> None:
-        """End it."""
+        """End the process."""
         self._process.kill()
         self._process.wait()
         if self._process.stdout is not None:

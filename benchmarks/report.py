@@ -17,29 +17,29 @@ Results = dict[tuple[str, str], list[Figure]]
 
 
 def best(results: Results, workload: Workload, server: Server) -> Figure | None:
-    """The round that cost least, or None where nothing was measured."""
+    """Return the figure of the cheapest round, or None if nothing was measured."""
     return min(results.get((workload.name, server.name), ()), key=lambda figure: figure.cost, default=None)
 
 
 def advantage(results: Results, workload: Workload) -> float | None:
-    """How many times cheaper this project is than the better of the two that a Twisted user has besides."""
+    """Return how many times cheaper this project is than the cheaper of the two other choices on Twisted."""
     ours, autobahn, web = (best(results, workload, named(name)) for name in ("ours", "autobahn", "twisted.web"))
     costs = [figure.cost for figure in (autobahn, web) if figure is not None]
     return min(costs) / ours.cost if ours is not None and costs else None
 
 
 def named(name: str) -> Server:
-    """The server of that name."""
+    """Return the server with this name."""
     return next(server for server in SERVERS if server.name == name)
 
 
 def number(value: float) -> str:
-    """Three significant digits at least, and no exponent."""
+    """Format a number with at least three significant digits, and no exponent."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def table(results: Results, workloads: Sequence[Workload], servers: Sequence[Server]) -> str:
-    """What each unit costs, a row a workload and a column a server."""
+    """Return the table of costs per unit: a row for each workload, a column for each server."""
     rows = [["", *(server.title for server in servers), "times cheaper than the better of autobahn and twisted.web"]]
     for workload in workloads:
         figures = [best(results, workload, server) for server in servers]
@@ -50,7 +50,7 @@ def table(results: Results, workloads: Sequence[Workload], servers: Sequence[Ser
 
 
 def details(results: Results, workloads: Sequence[Workload], servers: Sequence[Server]) -> str:
-    """How each of those came about: rate, round trips, how busy the server was, how far the rounds lie apart."""
+    """Return the details of each figure: rate, round trips, the server's load, the spread of the rounds."""
     rows = [["workload", "server", "cost", "spread", "a second", "p50 µs", "p99 µs", "core busy"]]
     for workload in workloads:
         for server in servers:
@@ -78,7 +78,7 @@ def _markdown(rows: Iterable[Sequence[str]]) -> str:
 
 
 def circumstances(versions: dict[str, str], rounds: int, seconds: float, others: float) -> str:
-    """Where and when it was measured, and with what; ``others`` is the load average before."""
+    """Return the place, time and versions of the measurement; ``others`` is the load average before it."""
     day = datetime.now(timezone.utc).date().isoformat()
     having = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (

@@ -19,7 +19,7 @@ class Secure:
     def __init__(self, connections: dict[int, ssl.SSLSocket]) -> None:
         self._connections = connections
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # The servers are measured, and the time to verify a certificate is the client's.
+        # Verification takes time of the client alone, and the benchmarks measure the servers.
         self._context.check_hostname = False
         self._context.verify_mode = ssl.CERT_NONE
         self.shaking: set[int] = set()
@@ -29,7 +29,7 @@ class Secure:
         return self._context.wrap_socket(connection, do_handshake_on_connect=False)
 
     def shake(self, connection: ssl.SSLSocket) -> bool:
-        """Go on with the handshake; returns whether it is complete."""
+        """Continue the handshake; return whether it is complete."""
         try:
             connection.do_handshake()
         except ssl.SSLWantReadError:
@@ -39,7 +39,7 @@ class Secure:
         return True
 
     def readv(self, fd: int, room: Sequence[bytearray]) -> int | None:
-        """Read what has come, as far as there is room; 0 is the end, None that no data came."""
+        """Read the received data into ``room``; return 0 at the end, None if no data has arrived."""
         read = self._connections[fd].recv_into
         size = 0
         try:
@@ -53,7 +53,7 @@ class Secure:
         return size
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
-        """Write all of ``data``, or return 0: then it is to be called again with the same data."""
+        """Write all of ``data``, or return 0: then call again with the same data."""
         try:
             return self._connections[fd].send(data)
         except ssl.SSLWantWriteError:

@@ -23,9 +23,9 @@ JSON = json.dumps(
 class Workload:
     """One row of the table.
 
-    mode: the server's mode. connections: at the same time. in_flight: messages on each.
+    mode: the server's mode. connections: the number of simultaneous connections. in_flight: messages on each of them.
     unit: the unit of the cost, and the unit of work.
-    variables: environment variables for the server, before its own. secure: over TLS.
+    variables: environment variables for the server; its own override them. secure: use TLS.
     """
 
     name: str
@@ -91,7 +91,7 @@ PLAIN = {each.name: each for each in WORKLOADS}
 
 
 def over_tls(name: str, **changes: Any) -> Workload:
-    """The same workload over TLS."""
+    """Return the same workload over TLS."""
     plain = PLAIN[name]
     return replace(plain, name=f"tls-{name}", title=f"TLS: {plain.title}", secure=True, **changes)
 

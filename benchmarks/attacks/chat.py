@@ -45,7 +45,7 @@ GATHERED = 2.5
 
 @contextmanager
 def running(options: argparse.Namespace) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """Run the service; give its port and its process."""
+    """Run the service; yield its port and its process."""
     reactor = ["--reactor=beastws-uvloop"] if options.uvloop else []
     arguments = ["--listen=tcp:0:interface=127.0.0.1:backlog=4096", "--max-handshakes-per-address=0", *options.service]
     with tempfile.TemporaryDirectory() as directory:
@@ -66,7 +66,7 @@ def running(options: argparse.Namespace) -> Iterator[tuple[int, subprocess.Popen
 
 
 def ask(connection: socket.socket) -> None:
-    """Say something in a room, and hear it."""
+    """Send a text to a room, and wait until it comes back."""
     connection.sendall(frame(TEXT, b"witness"))
     payload = None
     while payload != b"witness":

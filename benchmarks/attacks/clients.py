@@ -24,7 +24,7 @@ PAUSE = 0.01
 
 
 def connect(port: int, target: str, patience: float, subprotocol: str | None = None) -> socket.socket:
-    """Open a WebSocket; returns its blocking socket. ``patience``: seconds for each step."""
+    """Open a WebSocket, and return its blocking socket; each step may take ``patience`` seconds."""
     connection = socket.create_connection((HOST, port), patience)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     fields = [
@@ -51,7 +51,7 @@ def connect(port: int, target: str, patience: float, subprotocol: str | None = N
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process's main thread: a busy machine does not lengthen it."""
+    """Return the CPU time of a process's main thread, which does not depend on the load of the machine."""
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
@@ -91,7 +91,7 @@ class Witness:
         self._pipe.recv()
 
     def stop(self) -> Testimony:
-        """End the questions; returns the result."""
+        """Stop asking, and return the result."""
         self._pipe.send(None)
         testimony: Testimony = self._pipe.recv()
         self._process.join()
@@ -132,7 +132,7 @@ class Readers:
         self._thread.start()
 
     def stop(self) -> None:
-        """Drop the connections."""
+        """Close the connections."""
         self._stopped = True
         self._thread.join()
         for connection in self._connections.values():
@@ -160,9 +160,11 @@ class Readers:
 
 
 def flood(connection: socket.socket, chunk: bytes, chunks: int, patience: float) -> None:
-    """Send ``chunk`` so many times, reading the answers; returns when the server has handled all of it.
+    """Send ``chunk`` ``chunks`` times, and read the answers until the server has handled all of them.
 
-    Raises TimeoutError if it has not within ``patience`` seconds, ConnectionError if it closes.
+    Raises:
+        TimeoutError: The server has not handled the flood within ``patience`` seconds.
+        ConnectionError: The server closed the connection.
     """
     # The server answers a ping after it has handled everything before it.
     rest = memoryview(chunk * chunks + frame(PING, b"handled"))

@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def attack(options: argparse.Namespace, port: int, pid: int) -> Testimony:
-    """Attack the server that listens on ``port``; prints and returns the result of the witness."""
+    """Attack the server that listens on ``port``; print and return the result of the witness."""
     patience = options.patience
     witness = Witness(connect(port, options.witness_target, patience), pid)
     readers = Readers([connect(port, options.target, patience) for _ in range(options.readers)])
@@ -75,7 +75,7 @@ def attack(options: argparse.Namespace, port: int, pid: int) -> Testimony:
 
 @contextmanager
 def server(uvloop: bool, idle: float) -> Iterator[tuple[int, int]]:
-    """Run the server of `benchmarks.attacks.server`; its port and its process."""
+    """Run the server of `benchmarks.attacks.server`; yield its port and its process id."""
     command = [sys.executable, "-m", "benchmarks.attacks.server", "--idle", str(idle)]
     process = subprocess.Popen([*command, *(["--uvloop"] if uvloop else [])], stdout=subprocess.PIPE)
     try:

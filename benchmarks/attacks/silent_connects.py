@@ -1,4 +1,4 @@
-"""Attack a service of ours with connections that say nothing, and see whether another client still gets in.
+"""Attack ``twistd beastws`` with silent connections, and check that other clients can still connect.
 
 ``python -m benchmarks.attacks.silent_connects --seconds 5 [--uvloop]`` starts ``twistd beastws`` on the loopback
 interface, connects from 127.0.0.1 as fast as it can, and holds each connection silent. Meanwhile clients with a round
@@ -38,7 +38,7 @@ UPGRADE = (
 
 
 def attack(port: int, seconds: float, count: Any) -> None:
-    """Connect as fast as it goes for so many seconds; ``count.value`` is how many connections were made."""
+    """Connect as fast as possible for this many seconds; count the connections in ``count.value``."""
     held: deque[socket.socket] = deque()
     end = time.monotonic() + seconds
     with selectors.DefaultSelector() as connecting:
@@ -46,7 +46,7 @@ def attack(port: int, seconds: float, count: Any) -> None:
             while len(connecting.get_map()) < 64:
                 client = socket.socket()
                 client.setblocking(False)
-                # Closed by RST: otherwise each local port would stay taken for a minute.
+                # Close by RST: otherwise each local port would stay in use for a minute.
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.bind((ATTACKER, 0))
                 client.connect_ex(("127.0.0.1", port))
@@ -60,7 +60,7 @@ def attack(port: int, seconds: float, count: Any) -> None:
 
 
 def gets_in(port: int, wait: float) -> bool:
-    """Open a WebSocket, with ``wait`` seconds between the connection and the request."""
+    """Open a WebSocket, with ``wait`` seconds between connection and request; return whether that succeeded."""
     with socket.socket() as client:
         client.settimeout(5.0)
         client.bind((HONEST, 0))
@@ -75,7 +75,7 @@ def gets_in(port: int, wait: float) -> bool:
 
 @contextmanager
 def running(uvloop: bool) -> Iterator[int]:
-    """Run a service; give its port."""
+    """Run a service, and yield its port."""
     reactor = ["--reactor=beastws-uvloop"] if uvloop else []
     listen = "--listen=tcp:0:interface=127.0.0.1:backlog=4096"
     with tempfile.TemporaryDirectory() as directory:
@@ -99,7 +99,7 @@ def running(uvloop: bool) -> Iterator[int]:
 
 
 def measure(seconds: float, uvloop: bool, wait: float = WAIT) -> dict[str, float]:
-    """Attack a service for so many seconds; how many clients tried to get in, and how many did."""
+    """Attack a service for this many seconds, and return the figures by their names."""
     with running(uvloop) as port:
         count = multiprocessing.Value("L", 0)
         attacking = multiprocessing.Process(target=attack, args=(port, min(seconds, MAX_SECONDS), count))

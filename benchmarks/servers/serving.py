@@ -1,4 +1,4 @@
-"""What every server here does: choose what to be by its argument, listen on a free port, and print it."""
+"""The common part of the servers: choose a mode by the argument, listen on a free port, and print it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOST = "127.0.0.1"
 BACKLOG = 1024
 
 LIFETIME = 300
-"""Seconds after which the kernel ends a server that nobody ended."""
+"""Seconds after which the kernel ends a server that is still running."""
 
 
 CERTIFICATE = os.environ.get("BENCHMARK_CERTIFICATE")

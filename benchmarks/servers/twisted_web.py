@@ -27,7 +27,7 @@ class Echo:
         self.transport.sendTextMessage(message)
 
     def bytesMessageReceived(self, data: bytes) -> None:
-        # It may be a bytearray, which the sending side does not take.
+        # The payload may be a bytearray, which the sending side rejects.
         self.transport.sendBytesMessage(bytes(data))
 
     def connectionLost(self, reason: object) -> None:
