@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable
@@ -160,3 +162,40 @@ async def test_the_peer_may_change_its_keys() -> None:
         seen = await talking
         assert seen.endswith(b"AFTER\n") and attached is not None
         await server.lost.addTimeout(PATIENCE, reactor)
+
+
+def how_it_ends(port: int) -> str:
+    """Connect, send a byte, and return how the server's data ends."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
+        context.wrap_socket(plain, suppress_ragged_eofs=False) as secure,
+    ):
+        secure.send(b"x")
+        try:
+            return f"complete after {secure.recv(1)!r}"
+        except OSError:
+            return "truncated"
+
+
+@pytest.mark.parametrize("path", ["compiled", "twisted"])
+@pytest.mark.parametrize("started", [False, True], ids=["listened", "started"])
+@pytest_twisted.ensureDeferred
+async def test_an_abort_is_no_end_of_the_data(path: str, started: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 8446 §6.1: only a close_notify says that the data is complete."""
+    monkeypatch.setenv(records.TLS_VARIABLE, path)
+    records.unavailable.cache_clear()
+
+    class Server(Plain):
+        def connectionMade(self) -> None:
+            if started:
+                self.transport.startTLS(identity().options())  # type: ignore[union-attr]
+
+    server = Server()
+    # Not while it handles a chunk: then nothing waits for the end of the chunk.
+    server.answer = lambda data: reactor.callLater(0, server.transport.abortConnection)  # type: ignore[union-attr,attr-defined]
+    async with listening(Factory.forProtocol(lambda: server), not started) as port:
+        ending = deferToThread(how_it_ends, port)
+        await server.lost.addTimeout(PATIENCE, reactor)
+        assert await ending == "truncated"

@@ -22,11 +22,13 @@ ctypedef int (*Outcome)(void *, int) noexcept
 
 cdef Transfer ssl_read = NULL, ssl_write = NULL, bio_read = NULL, bio_write = NULL
 cdef Outcome ssl_get_error = NULL
-cdef object plain_data_received = None, plain_write = None
+cdef object plain_data_received = None, plain_write = None, new_failure = None, tls_error = None
 
 cdef enum:
     # ssl.h: the same in every version of OpenSSL.
+    FAILED = 1
     WANT_READ = 2
+    SYSTEM_FAILED = 5
     # RFC 8446 §5.1: the most that a record carries.
     RECORD = 1 << 14
     # Bytes given to OpenSSL between two looks at what it made of them, so that its buffers stay small.
@@ -37,13 +39,25 @@ cdef enum:
     OVERHEAD = 320
 
 
-def bind(*, uintptr_t read, uintptr_t write, uintptr_t from_bio, uintptr_t into_bio, uintptr_t error, protocol):
-    """Take the addresses of SSL_read, SSL_write, BIO_read, BIO_write and SSL_get_error, and Twisted's TLS protocol."""
-    global ssl_read, ssl_write, bio_read, bio_write, ssl_get_error, plain_data_received, plain_write
+def bind(
+    *, uintptr_t read, uintptr_t write, uintptr_t from_bio, uintptr_t into_bio, uintptr_t error, protocol, failure, trouble
+):
+    """Take the addresses of SSL_read, SSL_write, BIO_read, BIO_write and SSL_get_error, and three classes.
+
+    These are Twisted's TLS protocol, its Failure, and pyOpenSSL's Error.
+    """
+    global ssl_read, ssl_write, bio_read, bio_write, ssl_get_error
+    global plain_data_received, plain_write, new_failure, tls_error
     ssl_read, ssl_write = <Transfer>read, <Transfer>write
     bio_read, bio_write = <Transfer>from_bio, <Transfer>into_bio
     ssl_get_error = <Outcome>error
     plain_data_received, plain_write = protocol.dataReceived, protocol._write
+    new_failure, tls_error = failure, trouble
+
+
+cdef bytes _as_bytes(data):
+    # Twisted's own TLS takes any object with bytes in it, too.
+    return data if type(data) is bytes else bytes(memoryview(data))
 
 
 cdef bytes _cut(PyObject *data, Py_ssize_t size):
@@ -55,6 +69,14 @@ cdef bytes _cut(PyObject *data, Py_ssize_t size):
     result = <bytes>data
     release(data)
     return result
+
+
+cdef _take_trouble(protocol):
+    # Why OpenSSL reads no more, without leaving it in OpenSSL's queue of errors.
+    try:
+        protocol._tlsConnection.recv(1)
+    except Exception as error:
+        return error
 
 
 cdef class Records:
@@ -96,8 +118,9 @@ cdef class Records:
 
     # Receiving.
 
-    def data_received(self, bytes data not None):
+    def data_received(self, chunk):
         """Decrypt what the transport received, and deliver it."""
+        cdef bytes data = _as_bytes(chunk)
         protocol = self._protocol()
         if protocol is None or protocol._lostTLSConnection:
             return
@@ -129,11 +152,20 @@ cdef class Records:
                 raise MemoryError("OpenSSL has no memory for what was received")
             at += part
             plain = self._decrypt(part, &outcome)
+            trouble = None
+            if plain is not None and (outcome == FAILED or outcome == SYSTEM_FAILED):
+                # The thread's connections share one queue of errors: the application must not meet ours there.
+                trouble = _take_trouble(protocol)
             if plain is not None and not protocol._aborted:
                 protocol.wrappedProtocol.dataReceived(plain)
             if protocol._lostTLSConnection:
                 return
-            if outcome != WANT_READ or plain is None:
+            if isinstance(trouble, tls_error):
+                protocol._tlsShutdownFinished(new_failure(trouble))
+            elif trouble is not None:
+                # A callback of the application raised it.
+                raise trouble
+            elif outcome != WANT_READ or plain is None:
                 # The end, an error, or a message of TLS itself, whose callbacks may have failed.
                 protocol._flushReceiveBIO()
         self._flush(protocol)
@@ -178,7 +210,9 @@ cdef class Records:
         # Give records to the socket if nothing waits before them, the rest to the transport below; returns whether the
         # socket took all. An alert that comes with an abort must not arrive, or the peer would take it for a clean end.
         cdef Py_ssize_t sent = 0
-        if self._socket_send is not None and not protocol._aborted and (not self._behind or not self._waits()):
+        if protocol._aborted:
+            return True
+        if self._socket_send is not None and (not self._behind or not self._waits()):
             try:
                 sent = self._socket_send(records)
             except OSError:
@@ -220,7 +254,7 @@ cdef class Records:
             aggregator.flush()
         protocol.write, protocol.writeSequence = self.write, self.write_sequence
 
-    def write(self, bytes data not None):
+    def write(self, data):
         """Encrypt and write ``data`` at once, as the protocol's own ``write`` does in the reactor's next turn."""
         protocol = self._protocol()
         if protocol is not None and not (protocol.disconnecting and protocol._producer is None):
@@ -230,8 +264,9 @@ cdef class Records:
         """As `write`."""
         self.write(b"".join(parts))
 
-    def write_records(self, bytes data not None):
-        """Encrypt ``data`` and write it to the transport below."""
+    def write_records(self, plain):
+        """Encrypt data and write it to the transport below."""
+        cdef bytes data = _as_bytes(plain)
         cdef Py_ssize_t at = 0, size = PyBytes_GET_SIZE(data)
         cdef bytes records
         protocol = self._protocol()

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from OpenSSL.SSL import Connection
+from OpenSSL.SSL import Connection, Error
 from twisted.logger import Logger
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 
 from twisted_beastws.wire.codec import PURE_VARIABLE
 
@@ -44,7 +45,7 @@ SIGNATURES = {
 """The functions of OpenSSL that the compiled code calls, as the binding must declare them."""
 
 KINDS = (TLSMemoryBIOProtocol, BufferingTLSTransport)
-ATTRIBUTES = ("_handshakeDone", "_lostTLSConnection", "_aborted", "_producer")
+ATTRIBUTES = ("_handshakeDone", "_lostTLSConnection", "_aborted", "_producer", "_tlsShutdownFinished")
 METHODS = ("dataReceived", "write", "writeSequence", "_write", "_flushReceiveBIO", "_flushSendBIO", "connectionLost")
 """The attributes of Twisted's class that the compiled code reads, and the methods that it replaces or calls."""
 
@@ -120,6 +121,8 @@ def unavailable() -> str | None:
             into_bio=pointers["BIO_write"],
             error=pointers["SSL_get_error"],
             protocol=TLSMemoryBIOProtocol,
+            failure=Failure,
+            trouble=Error,
         )
     return reason
 

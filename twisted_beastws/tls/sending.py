@@ -10,16 +10,22 @@ from typing import Any
 from twisted.internet.abstract import FileDescriptor
 
 
-def use_records(protocol: Any) -> Any:
-    """Have a protocol use the compiled path, if it is Twisted's TLS; see `twisted_beastws.tls.records.attach`."""
+def tls_of(protocol: Any) -> Any:
+    """Return the TLS layer of Twisted's that a protocol is, or None."""
     twisteds = sys.modules.get("twisted.protocols.tls")
     # A client endpoint of Twisted's puts a protocol of its own before the factory's.
     protocol = getattr(protocol, "_wrappedProtocol", protocol)
-    if twisteds is None or not isinstance(protocol, twisteds.TLSMemoryBIOProtocol):
+    return protocol if twisteds is not None and isinstance(protocol, twisteds.TLSMemoryBIOProtocol) else None
+
+
+def use_records(protocol: Any) -> Any:
+    """Have a protocol use the compiled path, if it is Twisted's TLS; see `twisted_beastws.tls.records.attach`."""
+    layer = tls_of(protocol)
+    if layer is None:
         return None
     from twisted_beastws.tls.records import attach
 
-    return attach(protocol)
+    return attach(layer)
 
 
 def encrypting_send(

@@ -15,11 +15,11 @@ from twisted.python.context import theContextTracker
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
-from twisted_beastws.tls.sending import use_records
+from twisted_beastws.tls.sending import tls_of, use_records
 from twisted_beastws.uvreactor.handle import ConnectionSocket
 from twisted_beastws.uvreactor.held import Held
 from twisted_beastws.uvreactor.names import ip_address
-from twisted_beastws.uvreactor.secured import BelowTLS, tls_layer
+from twisted_beastws.uvreactor.secured import BelowTLS, tls_layer, write_until_abort
 from twisted_beastws.uvreactor.writing import ConnectionWriter
 
 if TYPE_CHECKING:
@@ -106,7 +106,9 @@ class NativeConnection(asyncio.Protocol):
         writer.begin_chunk()
         try:
             protocol.makeConnection(self)
-            use_records(protocol)
+            layer = tls_of(protocol)
+            if layer is not None and use_records(layer) is None:
+                self.write = write_until_abort(layer, writer.write)
         except BaseException:
             self._failed()
         writer.end_chunk()
@@ -365,7 +367,7 @@ class NativeConnection(asyncio.Protocol):
         self.getPeerCertificate = layer.getPeerCertificate
         self.TLS = True
         directlyProvides(self, interfaces.ISSLTransport)
-        layer.makeConnection(BelowTLS(self, self._writer))
+        layer.makeConnection(BelowTLS(self, self._writer, layer))
         use_records(layer)
         if producer is not None:
             self.registerProducer(producer, streaming)
