@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -219,6 +220,36 @@ class TestProtocol:
         peer = scripted_client(Own)
         peer.send(Frame.text("a"))
         peer.expect(Frame.text("own a"))
+
+    @pytest.mark.parametrize("form", ["codec in a base", "codec in a mixin", "both in a mixin", "hook in a base"])
+    def test_the_codec_and_the_hook_may_come_from_different_classes(self, form: str) -> None:
+        def json_received(self: Any, message: Any) -> None:
+            self.send_json([message])
+
+        codec, hook, base = {"codec": JSON(int)}, {"json_received": json_received}, WebSocketProtocol
+        kinds = {
+            "codec in a base": lambda: type("Sub", (type("Base", (base,), codec),), hook),
+            "codec in a mixin": lambda: type("Sub", (type("Mixin", (), codec), base), hook),
+            "both in a mixin": lambda: type("Sub", (type("Mixin", (), {**codec, **hook}), base), {}),
+            "hook in a base": lambda: type("Sub", (type("Base", (base,), {**hook, "codec": JSON(str)}),), codec),
+        }
+        peer = scripted_client(kinds[form]())
+        peer.send(Frame.text("1"))
+        peer.expect(Frame.text("[1]"))
+
+    @pytest.mark.parametrize("attributes", [{}, {"codec": JSON}, {"codec": None}], ids=repr)
+    def test_a_json_hook_without_a_codec_gives_a_warning(self, attributes: dict[str, Any]) -> None:
+        with pytest.warns(UserWarning) as caught:
+            type("Chat", (WebSocketProtocol,), {"json_received": lambda self, message: None, **attributes})
+        assert [str(one.message) for one in caught] == [
+            "Chat.json_received is never called: give Chat a codec, such as codec = JSON()"
+        ]
+
+    def test_a_json_hook_that_the_class_calls_itself_gives_no_warning(self) -> None:
+        hooks = {"json_received": lambda self, message: None, "text_received": lambda self, text: None}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            type("Chat", (WebSocketProtocol,), hooks)
 
     def test_the_package_imports_no_codec_module_by_itself(self) -> None:
         # The codec works with any of these modules, or with none of them.

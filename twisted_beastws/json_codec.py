@@ -30,7 +30,8 @@ class InvalidMessage(ValueError):
 class JSON(Generic[T]):
     """Encodes and decodes messages as JSON: the ``codec`` of a protocol class.
 
-    A class that has a codec and a method ``json_received`` gets its text messages there, decoded::
+    A class that has a codec and a method ``json_received``, and no ``text_received``, gets its text messages there,
+    decoded::
 
         class Chat(WebSocketProtocol):
             codec = JSON(Said)
@@ -85,19 +86,6 @@ class JSON(Generic[T]):
         self._dump = dump
         self._loads, self._dumps = _backend(kind)
 
-    def __set_name__(self, owner: type[Any], name: str) -> None:
-        if name == "codec" and callable(getattr(owner, "json_received", None)) and "text_received" not in vars(owner):
-
-            def text_received(protocol: Any, text: str) -> Any:
-                try:
-                    message = self.decode(text)
-                except InvalidMessage as error:
-                    self.refuse(protocol, error)
-                    return None
-                return protocol.json_received(message)
-
-            owner.text_received = text_received
-
     def encode(self, message: T) -> str | bytes:
         """Return a message as the payload of a text message."""
         return self._dumps(message if self._dump is None else self._dump(message))
@@ -130,6 +118,22 @@ def codec_of(protocol: object) -> JSON[Any]:
     """Return the codec of a protocol's class, or one without a type."""
     codec = getattr(type(protocol), "codec", None)
     return codec if isinstance(codec, JSON) else PLAIN
+
+
+def text_received_as_json(protocol: Any, text: str) -> Any:
+    """The ``text_received`` of a class with a codec and a method ``json_received``."""
+    codec = codec_of(protocol)
+    try:
+        message = codec.decode(text)
+    except InvalidMessage as error:
+        codec.refuse(protocol, error)
+        return None
+    return protocol.json_received(message)
+
+
+def has_codec(kind: type[Any]) -> bool:
+    """Return whether a protocol class has a codec, of its own or from a base."""
+    return isinstance(getattr(kind, "codec", None), JSON)
 
 
 def _backend(kind: Any) -> tuple[Callable[[str | bytes], Any], Callable[[Any], str | bytes]]:

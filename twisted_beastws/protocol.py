@@ -27,7 +27,7 @@ from twisted_beastws.connection.streaming import MessageWriter, check_opcode, ea
 from twisted_beastws.connection.takeover import WebConnection
 from twisted_beastws.errors import ConnectionClosed, LocalError
 from twisted_beastws.hook_names import HOOKS, lookalikes
-from twisted_beastws.json_codec import InvalidMessage, codec_of
+from twisted_beastws.json_codec import InvalidMessage, codec_of, has_codec, text_received_as_json
 from twisted_beastws.options import (
     Decorator,
     Deflate,
@@ -101,6 +101,7 @@ class WebSocketProtocol(Protocol):
                 f"{cls.__qualname__}.{name} is no hook of WebSocketProtocol, which never calls it: override {meant}",
                 stacklevel=2,
             )
+        _connect_json_hook(cls)
         overridden = cls.connectionLost is not WebSocketProtocol.connectionLost
         if overridden and not hasattr(cls.connectionLost, "runs_ours"):
             cls.connectionLost = _followed_by_ours(cls.connectionLost)  # type: ignore[method-assign]
@@ -686,6 +687,20 @@ _OURS = frozenset(
     if name.islower() and not name.startswith("__") and name not in _TWISTEDS and name not in (*HOOKS, *_REPLACEABLE)
 )
 """The names that a subclass must not use for anything else."""
+
+
+def _connect_json_hook(kind: type[WebSocketProtocol]) -> None:
+    """Let a class with a codec get its text messages in ``json_received``, unless it has a ``text_received``."""
+    own = vars(kind)
+    has_text_hook = kind.text_received is not WebSocketProtocol.text_received
+    if "text_received" in own or not callable(getattr(kind, "json_received", None)):
+        return
+    if has_codec(kind):
+        if not has_text_hook or "codec" in own or "json_received" in own:
+            kind.text_received = text_received_as_json  # type: ignore[method-assign, assignment]
+    elif not has_text_hook and "json_received" in own:
+        name = kind.__qualname__
+        warn(f"{name}.json_received is never called: give {name} a codec, such as codec = JSON()", stacklevel=3)
 
 
 def _followed_by_ours(overriding: Any) -> Any:
