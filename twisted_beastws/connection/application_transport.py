@@ -44,7 +44,7 @@ class ApplicationTransport:
         self.below.write(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """As `write`."""
+        """Write several parts, as `write` does."""
         self._require_raw("writeSequence")
         self.below.writeSequence(data)
 

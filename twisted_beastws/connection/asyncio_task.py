@@ -63,7 +63,7 @@ class CoroutineTask(Future[Any]):
         result, self._ended_with = self._ended_with, None
         return succeeded(result)
 
-    # What an asyncio Task offers.
+    # The methods of an asyncio Task.
 
     def get_coro(self) -> Coroutine[Any, Any, Any]:
         """Return the coroutine."""
@@ -96,7 +96,7 @@ class CoroutineTask(Future[Any]):
         return self._cancel_requests
 
     def cancel(self, msg: Any = None) -> bool:
-        """Have the coroutine's wait raise asyncio's ``CancelledError``; cancels what it waits for."""
+        """Cancel the object that the coroutine waits for, and raise asyncio's ``CancelledError`` in the coroutine."""
         if self.done():
             return False
         self._cancel_requests += 1
@@ -119,7 +119,7 @@ class CoroutineTask(Future[Any]):
     def _outcome_cancelled(self, outcome: object) -> None:
         self.cancel()
 
-    # How it runs.
+    # Running the coroutine.
 
     def _step(self, resume: Callable[[Any], Any], value: Any) -> None:
         if self._must_cancel:
@@ -146,11 +146,11 @@ class CoroutineTask(Future[Any]):
                 _leave_task(loop, self)  # type: ignore[arg-type]
             if outer is not None:
                 _enter_task(loop, outer)
-        # Outside of the clauses: what runs now has nothing to do with how the coroutine ended.
+        # Outside of the ``except`` clauses: errors of the next calls have nothing to do with how the coroutine ended.
         if self._ended_with is not _RUNS:
             self._finish()
         elif self._registered and isinstance(waiting, Deferred) and not self._must_cancel:
-            # As `_wait_for` does, without its call: this is each step of most handlers.
+            # The same as `_wait_for`, without its call: most handlers take this path at each step.
             self._fut_waiter = waiting
             waiting.addBoth(self._deferred_fired, waiting)
         else:
@@ -176,7 +176,7 @@ class CoroutineTask(Future[Any]):
             if self._must_cancel and waiting.cancel(*self._cancel_with):
                 self._must_cancel = False
         elif waiting is None:
-            # As asyncio.sleep(0) does: give way to the others for one iteration.
+            # asyncio.sleep(0) yields None: let other tasks run for one iteration.
             loop.call_soon(self._step, self._task_coroutine.send, None)
         else:
             bad = RuntimeError(f"a coroutine awaited {waiting!r}, which is neither a Deferred nor an asyncio future")

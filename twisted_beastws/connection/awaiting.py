@@ -52,7 +52,7 @@ class AwaitableDeferred(Deferred[T]):
     cancels this Deferred, the Task gets Twisted's ``CancelledError``.
 
     Attributes:
-        unclaimed: called with a result that no one will see, because the Task was cancelled after this fired; or None.
+        unclaimed: None, or called with a result that the Task cannot receive, since it was cancelled after this fired.
     """
 
     _asyncio_future_blocking = _OnlyOnInstances()
@@ -84,7 +84,7 @@ class AwaitableDeferred(Deferred[T]):
             super().cancel()
         if self.unclaimed is not None:
             self.addCallback(self.unclaimed)
-        # The Task will not see this failure; it must not be logged as unhandled.
+        # The Task will not see this failure, so do not log it as unhandled.
         self.addErrback(_ignored)
         return waiting
 

@@ -18,8 +18,9 @@ def complete(transport: Any, clock: IReactorTime, lost: Callable[[], None]) -> A
     """Return ``transport``, or a `BareTransport` around it if it lacks a method that a connection calls.
 
     Args:
-        clock: calls ``lost`` later.
-        lost: ends the connection, if the transport does not say that it is lost.
+        transport: The transport.
+        clock: Calls ``lost`` later.
+        lost: Ends the connection if the transport does not report that it is lost.
     """
     try:
         _needed(transport)
@@ -69,7 +70,7 @@ class BareTransport:
             self._below.resumeProducing()
 
     def abortConnection(self) -> None:
-        """Drop the connection. It is lost in the next turn of the reactor, whatever the transport does."""
+        """Drop the connection. It is lost in the next turn of the reactor at the latest."""
         getattr(self._below, "abortConnection", self._below.loseConnection)()
         next_turn(self._clock, self._lost)
 

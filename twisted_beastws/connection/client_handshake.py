@@ -48,7 +48,7 @@ class _Body:
 
 
 class ClientHandshake(Operation):
-    """Sends a request and judges its answer, which may become an `Accepted`."""
+    """Sends a request and validates the answer, which may become an `Accepted`."""
 
     __slots__ = ("_declined", "_keep")
 

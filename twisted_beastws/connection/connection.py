@@ -146,7 +146,7 @@ class Connection:
         return ServerHandshake(host)
 
     def _lost_unnoticed(self) -> None:
-        """We dropped the connection, and the transport may never report that it is lost."""
+        """End a connection that we dropped: its transport may never report that it is lost."""
         if self.application is not None:
             self.application.connectionLost(Failure(ConnectionAborted()))
 
@@ -156,7 +156,7 @@ class Connection:
         self.outgoing = self.outgoing.moved_to(self.transport)
 
     def release(self) -> None:
-        """Let go of the application, and of the parts that refer to this object."""
+        """Release the application and the parts that refer to this object."""
         self.application = self.outermost = self.successor = None
         del self.reading, self.ending
 
@@ -359,5 +359,5 @@ def address_of(transport: Any) -> IAddress | None:
     try:
         return None if transport is None else cast("IAddress", transport.getPeer())
     except Exception:
-        # A process has no such method, and the method of an SSH channel in memory fails.
+        # A process transport has no such method, and that of an SSH channel in memory fails.
         return None

@@ -75,7 +75,7 @@ class Delivery:
         return succeeded(self._inbox.take()) if self._inbox else None
 
     def wait(self) -> Deferred[str | bytes]:
-        """Return a Deferred of the next message, which has not come yet."""
+        """Return a Deferred of the next message, which has not arrived yet."""
         assert self._receivers is not None
         receiver: AwaitableDeferred[str | bytes] = AwaitableDeferred(self._receivers.remove)
         receiver.unclaimed = self._put_back
@@ -200,7 +200,7 @@ class Delivery:
             self._receivers.popleft().errback(closed.with_traceback(None))
 
     def finish(self) -> None:
-        """Log messages that will certainly not be consumed, and let go of the connection."""
+        """Log messages that will certainly not be consumed, and release the connection."""
         if self.by_hooks or self._receivers is None:
             self.log_unconsumed(self._host, self._application)
         del self._host, self._application

@@ -1,4 +1,4 @@
-"""The end of a connection: closing, dropping and losing it. Every exit ends in `Ending.lost`."""
+"""The end of a connection: closing, dropping and losing it. Every path ends in `Ending.lost`."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Ending:
             connection.life.move(State.CLOSING)
             connection.liveness.closing()
             self._reading.hold(connection.session is not None and connection.session.paused)
-            # Nothing that the producer sends from now on leaves.
+            # Data that the producer sends from now on is discarded.
             stop(connection.outgoing.unregister())
 
     def tear_down(self) -> None:
@@ -120,10 +120,10 @@ class Ending:
         connection = self._connection
         if connection.life.ended is None and connection.transport is not None:
             if connection.life.state is State.CONNECTING:
-                # The handshake must not go on, whichever hook called this.
+                # The handshake must not continue if one of its hooks called this.
                 self.closing()
             elif connection.session is not None:
-                # The rest of the chunk is not delivered, and the messages that a hook sent during it do not leave.
+                # The rest of the chunk is not delivered, and messages that a hook sent during it are discarded.
                 connection.outgoing.abandon()
                 connection.session.lost()
             connection.transport.abortConnection()
@@ -180,7 +180,7 @@ class Ending:
         if connection.handshake is not None:
             connection.handshake.settle()
         if self._reading.waits_for_turn(lambda: self.lost(reason)):
-            # Nothing leaves any more.
+            # No more bytes can be sent.
             connection.outgoing.abandon()
             return
         connection.life.move(State.CLOSED)
@@ -214,7 +214,7 @@ class Ending:
         forget_frames(closed)
 
     def _release_parts(self, handshake: Operation | None, reason: Failure, closed: ConnectionClosed) -> None:
-        """Make every part let go of the connection, and fail the pending Deferreds."""
+        """Remove the references of all parts to the connection, and fail the pending Deferreds."""
         connection = self._connection
         connection.liveness.lost(closed)
         if handshake is not None:
@@ -241,11 +241,11 @@ class Ending:
             self.finish()
 
     def finish(self) -> None:
-        """Call ``closed``, the last hook, and let go of the application."""
+        """Call ``closed``, the last hook, and release the application."""
         connection = self._connection
         application = connection.application
         if application is None:
-            # A hook that lost the connection has brought us here before.
+            # This ran already if a hook lost the connection.
             return
         session, connection.session = connection.session, None
         if session is not None:

@@ -70,7 +70,7 @@ class ConnectionEvents:
         hook_calls.run_hook(connection, application.pong_received, payload)
 
     def session_ended(self) -> None:
-        """The session neither reads nor writes any more: end TCP."""
+        """The session no longer reads or writes: end TCP."""
         if self._connection.life.state is not State.CLOSED:
             self._ending.tear_down()
 
@@ -144,7 +144,7 @@ class ConnectionEvents:
 
     @property
     def reading_paused(self) -> bool:
-        """The application keeps us from reading: the peer's silence says nothing."""
+        """Whether the application has paused reading: then the peer's silence proves nothing."""
         return self._reading.held
 
     def may_ping(self) -> bool:
@@ -176,7 +176,7 @@ class ConnectionEvents:
         elif connection.life.state is State.CONNECTING and connection.handshake is not None:
             self._ending.closing()
             connection.handshake.lost(Failure(HandshakeTimeout()))
-            # The client had its time to read the earlier answers, so there is no need to wait for its end of TCP.
+            # The client had enough time to read the earlier answers, so do not wait for it to end TCP.
             self._reading.receive_nothing()
             connection.outgoing.finish(connection.transport.loseConnection)
         else:

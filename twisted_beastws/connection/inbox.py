@@ -22,7 +22,8 @@ class Inbox:
 
     ``pause`` is called when the queue reaches a limit, ``resume`` when it is down to a quarter of both again.
 
-    size: the cost of the queued messages, in bytes of memory.
+    Attributes:
+        size: The cost of the queued messages, in bytes of memory.
     """
 
     __slots__ = ("_limits", "_pause", "_paused", "_queue", "_resume", "size")
@@ -31,7 +32,7 @@ class Inbox:
         self._limits = limits
         self._pause = pause
         self._resume = resume
-        # With each message its cost: Python may keep a text's UTF-8 with it later, and so change its size.
+        # Each entry has the cost of its message: Python may cache a text's UTF-8 form later, and so change its size.
         self._queue: deque[tuple[str | bytes, int]] = deque()
         self.size = 0
         self._paused = False
@@ -82,7 +83,7 @@ class Inbox:
         self.size = 0
 
     def detach(self) -> None:
-        """Nothing fills the queue any more: stop asking for pauses."""
+        """The source is gone: stop asking it for pauses."""
         self._pause = self._resume = _nothing
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Application(Protocol):
-    """The protocol that a user has written. The connection calls its hooks, and the methods that Twisted defines.
+    """The user's protocol. The connection calls its hooks, and the methods that Twisted defines.
 
     The connection binds ``dataReceived`` to the function that takes the bytes at present.
 
@@ -81,7 +81,7 @@ class Observer(Protocol):
 
 
 class Gatekeeper(Protocol):
-    """The server, which decides who may connect.
+    """The server, which decides which clients may connect.
 
     Attributes:
         refusals: How often each limit was met, by its name.
@@ -137,14 +137,14 @@ class HandshakeHost(Described, Protocol):
 
     @property
     def connecting(self) -> bool:
-        """The handshake may go on: the connection is neither open nor about to end."""
+        """Whether the handshake may continue: the connection is neither open nor about to end."""
 
     @property
     def over_tls(self) -> bool:
         """The connection is TLS that ends in this process."""
 
     def request_read(self, request: Request | None) -> None:
-        """The handshake judges ``request`` from now on, or no request."""
+        """Note the request that the handshake judges from now on, or None."""
 
     def propose(self, subprotocol: str | None) -> None:
         """Show the application this subprotocol, which its `upgrade_requested` may replace."""

@@ -1,4 +1,4 @@
-"""The deadlines and pings of a connection: is the peer still there, and is it in time?"""
+"""The deadlines and pings of a connection, which detect a peer that is gone or too slow."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ class Liveness:
         session, interval = self._session, self._timeouts.ping_interval
         if session is None or interval is None or self._ping_due is None or now < self._ping_due:
             return
-        # The next ping keeps the interval, however late this one is. Missed pings are left out.
+        # The next ping keeps the interval, however late this one is. Missed pings are skipped.
         self._ping_due += interval * (1 + (now - self._ping_due) // interval)
         if self._ping_due <= now:
             # Rounding errors.
@@ -297,7 +297,7 @@ class Liveness:
         idle = self._timeouts.idle
         if idle is None:
             return None
-        # While we read nothing, the peer's silence means nothing; but if it takes no bytes either, it may be gone.
+        # While we do not read, the peer's silence proves nothing. But if it takes no bytes either, it may be gone.
         if self._owner is None or self._owner.reading_paused:
             return (now if self._stuck_at is None else self._stuck_at) + idle
         heard_at = self._ponged_at if self._timeouts.strict_pong else session.reader.received_at

@@ -87,7 +87,7 @@ class Opening:
         return self._connection.peer
 
     def request_read(self, request: Request | None) -> None:
-        """The handshake judges ``request`` from now on, or no request."""
+        """Note the request that the handshake judges from now on, or None."""
         self._connection.request = request
 
     def propose(self, subprotocol: str | None) -> None:
@@ -131,7 +131,7 @@ class Opening:
         self._move(transport)
         outgoing = self._connection.outgoing
         if outgoing.direct:
-            # Bytes of twisted.web may wait in the transport: none of ours may overtake them.
+            # Bytes of twisted.web may wait in the transport, and ours must not overtake them.
             outgoing.pauseProducing()
         self._connection.transport.write(answer)
         return outgoing.direct
@@ -162,14 +162,14 @@ class Opening:
         application, observer = self.application, None if self.server is None else self.server.observer
         connection.request, connection.subprotocol = accepted.request, accepted.subprotocol
         self._followed = accepted.followed
-        # Those bytes must not stay in memory as long as the connection.
+        # Free those bytes: otherwise they would stay in memory as long as the connection.
         connection.accepted = accepted._replace(followed=b"") if accepted.followed else accepted
         session = connection.session = self._make_session(accepted)
         if observer is not None:
             connection.opened_at = connection.now()
             observer.opened(session)
         if is_default(application.send):
-            # One call less for each message.
+            # This saves one call for each message.
             application.send = session.sender.send
         delivery = connection.delivery = Delivery(self._events, application)
         delivery.direct(session)

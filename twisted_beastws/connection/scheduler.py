@@ -38,12 +38,12 @@ class Watched(Protocol):
 class PingScheduler:
     """Wakes each watched connection when its next ping or deadline is due.
 
-    Connections due at the same tick stand in one set, and only the earliest tick has a delayed call, so that ten
-    thousand connections cost as many wake-ups as there are ticks. Nothing is left on the reactor when nothing is
-    watched.
+    Connections due at the same tick share one set, and only the earliest tick has a delayed call. So ten thousand
+    connections cause at most one wake-up per tick. Without watched connections the reactor has no delayed call.
 
-    now: the clock that deadlines are measured by.
-    wall: the clock that the timers of the reactor follow, if it can be set, or None.
+    Attributes:
+        now: Returns the time of the clock by which deadlines are measured.
+        wall: Returns the time of the clock that the reactor's timers follow, if that clock can be set; else None.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -62,14 +62,14 @@ class PingScheduler:
 
     @classmethod
     def of(cls, clock: IReactorTime) -> PingScheduler:
-        """The one scheduler of ``clock``."""
+        """Return the scheduler of ``clock``; each clock has one."""
         scheduler = _schedulers.get(id(clock))
         if scheduler is None:
             scheduler = _schedulers[id(clock)] = cls(clock)
         return scheduler
 
     def watch(self, watched: Watched, when: float | None) -> None:
-        """Look at ``watched`` at ``when``, in the clock's seconds, in place of any earlier wish; None is never."""
+        """Look at ``watched`` at ``when``, in the clock's seconds, in place of any earlier time; None is never."""
         if self.wall is not None:
             self.check_clock()
         if self._unread:
@@ -97,9 +97,9 @@ class PingScheduler:
         self._arm_turn()
 
     def check_clock(self) -> None:
-        """Arm the call again if the clock that the reactor goes by was set back; to be called now and then.
+        """Schedule the call again if the reactor's clock was set back. Call this now and then.
 
-        The reactor would make the call late by as much. One that it makes early does no harm.
+        Otherwise the reactor would make the call late by the same amount. An early call does no harm.
         """
         # The value of `lead`, without the call: each connection comes here several times.
         if (
@@ -113,7 +113,7 @@ class PingScheduler:
 
     @property
     def lead(self) -> float:
-        """The seconds that ``wall`` is ahead of the clock that deadlines are measured by."""
+        """Return the seconds by which ``wall`` is ahead of the clock that measures deadlines."""
         return 0.0 if self.wall is None else self.wall() - self.now()
 
     def _add(self, watched: Watched, tick: int) -> None:
@@ -131,7 +131,7 @@ class PingScheduler:
     def _arm(self) -> None:
         self._prune()
         if self._call is not None:
-            # A call that comes too early does no harm, and is cheaper than another.
+            # A call that comes too early does no harm, and is cheaper than a second one.
             if self._heap and self._call_tick <= self._heap[0]:
                 return
             self._call.cancel()

@@ -27,7 +27,7 @@ log = Logger()
 
 
 class Agreement(NamedTuple):
-    """The result of judging an upgrade request: it is valid, and these are the terms."""
+    """The terms of a valid upgrade request."""
 
     subprotocol: str | None
     deflate: Negotiated | None
@@ -47,7 +47,7 @@ class ServerHandshake(Operation):
         super().__init__(host, "request", MAX_EMPTY_LINES)
         self._budget = RequestBudget(host)
         self._request: Request | None = None
-        # The last request is answered, and no byte of another one has come.
+        # The last request is answered, and no byte of another one has arrived.
         self._kept = False
 
     def data_received(self, data: bytes) -> None:

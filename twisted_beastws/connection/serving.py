@@ -28,7 +28,7 @@ class AcceptLoop:
         self._connection = connection
 
     def begin(self) -> None:
-        """Accept a request when the first bytes come: until then a connection costs little."""
+        """Accept a request when its first bytes arrive: until then a connection costs little."""
         self._connection.require_handshake(Role.SERVER).when_bytes_come(self._serve)
 
     def _serve(self) -> None:

@@ -23,11 +23,11 @@ class Shared(Described, Protocol):
     """The references that the parts of one connection share.
 
     Attributes:
-        application: The user's protocol, from the moment that there is a transport to the end.
-        outermost: The protocol that the transport calls, and that the server counts: the same object, except for a
+        application: The user's protocol, from the connection of the transport to its end.
+        outermost: The protocol that the transport calls and that the server counts. It is ``application``, except for a
             connection that a `Router` opened.
         successor: The application that takes over when the connection opens, or None.
-        role: The end of the connection that this is.
+        role: Whether this is the client's or the server's end.
         settings: The options of the connection.
         server: The factory, on the server's side.
         life: The state of the connection.
@@ -80,4 +80,4 @@ class Shared(Described, Protocol):
         """
 
     def release(self) -> None:
-        """Let go of the parts: their references to the connection would keep it alive."""
+        """Release the parts: their references to the connection would keep it alive."""

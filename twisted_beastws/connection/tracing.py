@@ -174,7 +174,7 @@ def _layout(header: bytes | bytearray) -> tuple[int, int, int | None]:
 
 
 class TracedSink:
-    """A write buffer whose frames are traced. It has no way past the buffer, so that all frames come here."""
+    """A write buffer whose frames are traced. It never bypasses the buffer, so all frames come here."""
 
     def __init__(self, sink: Any, trace: Callable[[bytes], None]) -> None:
         self._sink = sink

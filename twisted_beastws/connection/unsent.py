@@ -16,7 +16,7 @@ def unaccepted(transport: Any) -> int:
     """Return the bytes in the system's send buffer that the peer has not acknowledged; 0 if that is unknown.
 
     Args:
-        transport: one with a file descriptor, or one, such as TLS, that passes on to such a transport.
+        transport: A transport with a file descriptor, or a layer such as TLS above one.
     """
     if ioctl is None:
         return 0
@@ -24,5 +24,5 @@ def unaccepted(transport: Any) -> int:
         # tcp(7), SIOCOUTQ: unsent bytes, and bytes sent and not acknowledged.
         return int.from_bytes(ioctl(transport.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
     except (AttributeError, OSError, ValueError, TypeError):
-        # No descriptor, or one that is closed or of another kind.
+        # The transport has no descriptor, or a closed one, or one of another kind.
         return 0

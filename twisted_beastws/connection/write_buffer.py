@@ -55,7 +55,7 @@ class WriteBufferOwner(Protocol):
         """``Limits.max_buffered`` is reached under the policy ``close``."""
 
     def transport_leaving(self) -> None:
-        """Other code told the transport to close."""
+        """Other code asked the transport to close."""
 
 
 @implementer(IPushProducer, IPullProducer)
@@ -68,14 +68,14 @@ class Outgoing:
     other transport (TLS, tests) has it as a push producer. A socket on which TLS is started becomes such a transport.
 
     Attributes:
-        free: The transport takes bytes now, and nothing waits.
+        free: The transport takes bytes now, and none wait.
         at_once: See `twisted_beastws.wire.writer.Sink`.
         size: The bytes that wait here. Small frames wait joined, so that ``size`` is close to the memory that they
             take.
         held: The cost of the messages that wait in the session for the end of a streamed message.
         account: Gets `cost` whenever it changes, for a process-wide budget; None without one.
         dropped: The messages dropped under the policies ``drop`` and ``close``.
-        finished: All bytes were given to the transport, and nothing more will be.
+        finished: The transport has all bytes, and will get no more.
         turns: How often the transport resumed this producer.
     """
 
@@ -449,7 +449,7 @@ class Outgoing:
 
     def _flush(self) -> None:
         rest, self._rest = self._rest, None
-        # If nothing is left of the last piece, the transport has taken all that it got.
+        # If nothing is left of the last piece, the transport has taken all bytes that it got.
         left = self._gone if rest is None else -1
         if rest is not None and self._send is None:
             self._hand_over_parts(rest)
