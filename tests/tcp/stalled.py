@@ -23,7 +23,7 @@ LIMITS = {"slow_reader": "pause"}
 PATIENCE = 60.0
 """Seconds until a socket operation counts as failed."""
 PAUSES = 5
-"""How often the server refills a full connection: the system keeps taking bytes for a while."""
+"""How many times the server fills the connection again: the system takes more bytes for a while."""
 PAUSE = 0.01
 SEND_BUFFER = 1 << 16
 HEAD = (

@@ -1,4 +1,4 @@
-"""WebSocket under twisted.web over real TCP and TLS."""
+"""WebSockets under twisted.web, over TCP and TLS."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ PAGE = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def frame(first: int, payload: bytes = b"") -> bytes:
-    """A client's frame, masked by zeros."""
+    """Return a client's frame, masked by zeros."""
     size = len(payload)
     length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
     return bytes((first,)) + length + bytes(4) + payload
 
 
 def answer(first: int, payload: bytes) -> bytes:
-    """A server's frame."""
+    """Return a server's frame."""
     size = len(payload)
     return bytes((first,)) + (bytes((size,)) if size < 126 else b"\x7e" + size.to_bytes(2, "big")) + payload
 

@@ -121,7 +121,7 @@ async def tapped(protocol: Callable[[], Protocol], **options: Any) -> AsyncItera
 
 
 class Peer(Protocol):
-    """A client of raw bytes that starts TLS when it has read ``go``, or at once without it."""
+    """A client of raw bytes that starts TLS when it has read ``go``, or at once if that is empty."""
 
     def __init__(self, go: bytes = b"") -> None:
         self.go = go
@@ -159,7 +159,7 @@ class SecureAtOnce(Echo):
 
 
 class SecureByItsFactory(Echo):
-    """Start TLS on the underlying transport, without a notice to the protocol."""
+    """Start TLS on the underlying transport, so that the protocol is not notified."""
 
     def makeConnection(self, transport: Any) -> None:
         super().makeConnection(transport)

@@ -92,7 +92,7 @@ async def test_twistd_web_through_a_tunnel(tmp_path):
 
 
 class Plain(socketserver.ThreadingTCPServer):
-    """A plain TCP server of the standard library; ``talk`` gets each connection."""
+    """A plain TCP server from the standard library, which calls ``talk`` with each connection."""
 
     daemon_threads = True
 
