@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 @cache
 def certificate() -> Path:
-    """A file with a key and its certificate, which lasts as long as this process."""
+    """Return a file with a key and its certificate; it is deleted when this process exits."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(timezone.utc)

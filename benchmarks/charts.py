@@ -65,7 +65,7 @@ class Row:
 
     @property
     def summary(self) -> str:
-        """Every figure in words, for readers who cannot see the chart and for tests."""
+        """Every figure in words, for tests and for readers that cannot see the chart."""
         figures = ", ".join(f"{name} {cost}" for name, cost in self.costs.items())
         return f"{self.title}; {self.unit}; less is better: {figures}"
 

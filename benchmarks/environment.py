@@ -1,4 +1,4 @@
-"""The virtual environment that the servers run in: the peers from the package index, this checkout, compiled."""
+"""The virtual environment of the servers: the peers from the package index, and this checkout, compiled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print(json.dumps({
 
 
 def prepare(directory: Path) -> Path:
-    """Make the environment in ``directory`` or bring it up to date; returns its interpreter."""
+    """Create or update the environment in ``directory``, and return its interpreter."""
     python = directory / "bin" / "python"
     print(f"the environment is in {directory}", file=sys.stderr)
     if not python.exists():
@@ -46,7 +46,11 @@ def prepare(directory: Path) -> Path:
 
 
 def versions(python: Path) -> dict[str, str]:
-    """The versions of what runs; raises RuntimeError unless this project was compiled."""
+    """Return the versions of the installed packages.
+
+    Raises:
+        RuntimeError: This project was not compiled.
+    """
     told = json.loads(subprocess.check_output([python, "-I", "-c", VERSIONS]))
     if not told["accelerated"]:
         raise RuntimeError("the frame codec was not compiled: is there a C compiler?")

@@ -1,4 +1,4 @@
-"""The client's frames, as few as the benchmarks need: masked frames to send, and the bytes of an answer."""
+"""The frames that the benchmarks' clients need: they build masked frames, and read messages."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ OFFER = "permessage-deflate; server_no_context_takeover; client_no_context_takeo
 
 
 def mask(payload: bytes) -> bytes:
-    """Mask or unmask (RFC 6455 §5.3)."""
+    """Mask or unmask a payload (RFC 6455 §5.3)."""
     size = len(payload)
     key = (KEY * (size // 4 + 1))[:size]
     return (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
 
 
 def frame(opcode: int, payload: bytes, compressed: bool = False) -> bytes:
-    """A masked frame that is a whole message."""
+    """Return a whole message in one masked frame."""
     if compressed:
         payload = deflate(payload)
     first = FIN | opcode | (RSV1 if compressed else 0)
@@ -36,13 +36,13 @@ def frame(opcode: int, payload: bytes, compressed: bool = False) -> bytes:
 
 
 def deflate(payload: bytes) -> bytes:
-    """Compress a message by itself (RFC 7692 §7.2.1)."""
+    """Compress a message without context takeover (RFC 7692 §7.2.1)."""
     codec = zlib.compressobj(wbits=-15)
     return (codec.compress(payload) + codec.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 def read_message(connection: socket.socket) -> tuple[bytes, int]:
-    """A whole message from a blocking socket, inflated, and its number of bytes on the wire."""
+    """Read a whole message from a blocking socket; return its inflated payload, and its size on the wire."""
     payload, taken, compressed = b"", 0, False
     while True:
         first, second = _read(connection, 2)

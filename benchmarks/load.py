@@ -1,4 +1,4 @@
-"""The load generator: one thread on epoll that writes frames built beforehand and counts the bytes that come back.
+"""The load generator: one thread on epoll, which writes prepared frames and counts the bytes of the answers.
 
 It parses no frames: it compares the answer to a first message with that message, and learns the answer's length from
 it. Between two polls it makes one `readv` and one `write` for each window of messages. Over TLS it uses the ``ssl``

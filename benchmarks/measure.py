@@ -1,4 +1,4 @@
-"""The cost of one workload on one server."""
+"""Measure the cost of one workload on one server."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Figure:
     """The figures of one run.
 
     cost: the server's CPU time for a unit, in microseconds, or its memory for a connection, in KiB.
-    rate: units a second. busy: the part of its core that the server used. p50, p99: round trips in microseconds, where
-    one message is in flight on each connection.
+    rate: units a second. busy: the part of its core that the server used. p50, p99: percentiles of the round trips in
+    microseconds, for workloads with one message in flight on each connection.
     """
 
     cost: float

@@ -1,4 +1,4 @@
-"""A server's process: started on a core of its own, its CPU time and memory read from ``/proc``, ended."""
+"""The process of a server: it runs on its own core, and ``/proc`` shows its CPU time and memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.peers import Server
 
 PROGRAMS = Path(__file__).parent / "servers"
 PATIENCE = 20.0
-"""Seconds for a server to listen."""
+"""Seconds until a server must listen."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -23,7 +23,7 @@ class UnavailableError(Exception):
 
 
 class ServerProcess:
-    """A running server, as a context manager; ``port`` is where it listens."""
+    """A context manager for a running server, which listens on ``port``."""
 
     def __init__(self, python: Path, server: Server, mode: str, core: int) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TWISTED_"))}
@@ -52,17 +52,17 @@ class ServerProcess:
         raise RuntimeError(f"the server did not start: {self.errors()}")
 
     def errors(self) -> str:
-        """The end of its standard error."""
+        """Return the end of the server's standard error."""
         self._errors.seek(0)
         return self._errors.read().decode(errors="replace")[-2000:]
 
     def cpu(self) -> float:
-        """Seconds of CPU time that its threads used, to the nanosecond; the kernel's own ticks last 10 ms."""
+        """Return the CPU time of all threads in seconds, to the nanosecond; the kernel's own ticks last 10 ms."""
         threads = Path(f"/proc/{self._process.pid}/task").iterdir()
         return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
     def memory(self) -> int:
-        """The process's resident memory, in bytes."""
+        """Return the process's resident memory, in bytes."""
         return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * _PAGE
 
     def stop(self) -> None:

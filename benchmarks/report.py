@@ -1,4 +1,4 @@
-"""The table, in Markdown."""
+"""Write the table of figures in Markdown."""
 
 from __future__ import annotations
 

@@ -7,11 +7,11 @@ import ssl
 from collections.abc import Sequence
 
 RECORD = 1 << 14
-"""The most bytes that one record carries (RFC 8446 §5.1)."""
+"""The maximum of bytes in one record (RFC 8446 §5.1)."""
 
 
 class Secure:
-    """Reads and writes ``connections``, by their descriptors. No session is resumed.
+    """Read and write ``connections`` over TLS, by their descriptors. No session is resumed.
 
     shaking: the descriptors of connections in the handshake.
     """

@@ -16,7 +16,7 @@ JSON = json.dumps(
         for n in range(20)
     ]
 )[:1000].encode()
-"""1000 bytes that compress as an application's messages do."""
+"""1000 bytes that compress as well as the messages of a typical application."""
 
 
 @dataclass(frozen=True)

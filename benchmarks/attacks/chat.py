@@ -34,13 +34,13 @@ from benchmarks.frames import TEXT, frame, read_message
 MESSAGES = (1 << 16) // 6
 """Empty texts in 64 KiB, the chunk that a transport of Twisted reads at once: 10,922."""
 PAUSE = 0.05
-"""Seconds between two questions, of which the service allows 100 a second."""
+"""Seconds between two requests for the number of members; the service allows 100 requests a second."""
 QUESTIONS = 100
 """Requests for names that an attacker sends at once."""
 CLOSE = 8
 SUBPROTOCOL = "chat.v1+json"
 GATHERED = 2.5
-"""Seconds after which the last notices of joins and leaves have gone out."""
+"""Seconds until the service has sent the last notices of joins and leaves."""
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def attack(options: argparse.Namespace, port: int, process: subprocess.Popen[byt
 
     named = options.attack != "flood"
     count = 0 if options.attack == "join" else options.members
-    # Its process must not share the members' sockets: they would stay open.
+    # Start the witness's process first: if it inherited the members' sockets, they would stay open.
     witness = Witness(connect(port, "/chat/quiet", options.patience), process.pid, ask)
     members = [member(number if named else None) for number in range(count)]
     leaving = members[: count // 2] if options.attack == "leave" else []
@@ -135,7 +135,7 @@ def attack(options: argparse.Namespace, port: int, process: subprocess.Popen[byt
 
 
 def await_messages(attacker: socket.socket, count: int) -> None:
-    """Read the attacker's own empty texts, until it has all, or the service closes the connection."""
+    """Read the attacker's own empty texts until all have come back, or the service closes the connection."""
     data = b""
     while data.count(frame_head(TEXT)) < count and frame_head(CLOSE) not in data:
         part = attacker.recv(1 << 16)
@@ -145,20 +145,20 @@ def await_messages(attacker: socket.socket, count: int) -> None:
 
 
 def await_count(asking: socket.socket, count: int) -> None:
-    """Ask for the members of the room until there are so many of them."""
+    """Ask for the members of the room until it has ``count`` of them."""
     found = -1
     while found != count:
         time.sleep(PAUSE)
         asking.sendall(frame(TEXT, b'{"type":"who","after":"zzz","ref":"count"}'))
         event: dict[str, object] = {}
         while event.get("ref") != "count":
-            # A ping has no payload.
+            # The frame may be a ping, which has no payload.
             event = json.loads(read_message(asking)[0] or b"{}")
         found = int(str(event["count"]))
 
 
 def frame_head(opcode: int) -> bytes:
-    """The first byte of a server's frame; an empty text has nothing else that could be one of a close frame."""
+    """Return the first byte of a server's frame. The bytes of empty texts never equal that of a close frame."""
     return bytes((0x80 | opcode,))
 
 

@@ -1,4 +1,4 @@
-"""The clients of an attack: the honest ones, which measure and answer pings, and the means to attack by."""
+"""The clients of an attack: the honest ones, which measure and answer pings, and the attacker's functions."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Testimony:
 
 
 class Witness:
-    """An honest client in a process of its own, which asks a question every `PAUSE` seconds.
+    """An honest client in its own process, which asks a question every `PAUSE` seconds.
 
     ``ask`` sends one question and returns when the answer has come.
     """
@@ -87,7 +87,7 @@ class Witness:
         self._process.start()
         theirs.close()
         connection.close()
-        # The attack begins when the witness has had its first answer.
+        # The attack begins after the witness has received its first answer.
         self._pipe.recv()
 
     def stop(self) -> Testimony:
@@ -119,7 +119,7 @@ def _testify(connection: socket.socket, pid: int, ask: Callable[[socket.socket],
 class Readers:
     """Honest clients that only read and answer pings, in a thread.
 
-    closed: how many of them the server closed, and the last bytes that it sent to one of them.
+    closed: the number of clients that the server closed. last_bytes: the last bytes that it sent to one of them.
     """
 
     def __init__(self, connections: list[socket.socket]) -> None:
@@ -166,7 +166,7 @@ def flood(connection: socket.socket, chunk: bytes, chunks: int, patience: float)
         TimeoutError: The server has not handled the flood within ``patience`` seconds.
         ConnectionError: The server closed the connection.
     """
-    # The server answers a ping after it has handled everything before it.
+    # The server answers a ping after it has handled all data before the ping.
     rest = memoryview(chunk * chunks + frame(PING, b"handled"))
     answer = bytes((FIN | PONG, 7)) + b"handled"
     tail = b""

@@ -1,9 +1,9 @@
 """Attack ``twistd beastws`` with silent connections, and check that other clients can still connect.
 
 ``python -m benchmarks.attacks.silent_connects --seconds 5 [--uvloop]`` starts ``twistd beastws`` on the loopback
-interface, connects from 127.0.0.1 as fast as it can, and holds each connection silent. Meanwhile clients with a round
-trip of 50 ms open WebSockets from 127.0.0.2, one after the other. It prints JSON, and ends with status 1 if one of them
-did not get in.
+interface, connects from 127.0.0.1 as fast as it can, and keeps the connections open without sending. Meanwhile clients
+with a round trip of 50 ms open WebSockets from 127.0.0.2, one after the other. It prints JSON, and exits with status 1
+if one of them could not connect.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ATTACKER, HONEST = "127.0.0.1", "127.0.0.2"
 WAIT = 0.05
 """Seconds: one round trip for the server's SYN-ACK to a client, and its request back."""
 HELD = 6000
-"""Silent connections that the attacker holds: more than the service lets open."""
+"""Silent connections that the attacker keeps open: more than the service allows."""
 MAX_SECONDS = 60.0
 UPGRADE = (
     b"GET /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

@@ -1,4 +1,4 @@
-"""The floor: a Twisted protocol that knows nothing of WebSocket and sends back the bytes that it receives."""
+"""The minimum cost: a Twisted protocol that sends back the bytes that it receives, without parsing any frame."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ANSWER = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 
 
 class Answering(Protocol):
-    """Gives the first chunk the end of a handshake, whatever it says."""
+    """Answer the first chunk with a handshake response, without reading it; pass all others to ``received``."""
 
     def dataReceived(self, data: bytes) -> None:
         self.transport.write(ANSWER)

@@ -1,4 +1,4 @@
-"""twisted_beastws on its own reactor: the same program."""
+"""twisted_beastws on its own reactor: the same program as ours.py."""
 
 from __future__ import annotations
 

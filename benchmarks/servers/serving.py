@@ -19,11 +19,11 @@ LIFETIME = 300
 
 
 CERTIFICATE = os.environ.get("BENCHMARK_CERTIFICATE")
-"""The file with a key and its certificate, if the server is to speak TLS."""
+"""The file with a key and its certificate if the server uses TLS, otherwise None."""
 
 
 def choose(modes: dict[str, Any]) -> Any:
-    """The entry of the mode that the command line names; exits with ``EX_UNAVAILABLE`` if the mode is unknown."""
+    """Return the entry for the mode on the command line; exit with ``EX_UNAVAILABLE`` if the mode is unknown."""
     signal.alarm(LIFETIME)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -34,7 +34,7 @@ def choose(modes: dict[str, Any]) -> Any:
 
 
 def tls_context() -> ssl.SSLContext | None:
-    """asyncio's servers' TLS, or None if they serve without."""
+    """Return the TLS context of an asyncio server, or None if it serves without TLS."""
     if CERTIFICATE is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -58,7 +58,7 @@ def run_twisted(factory: Any) -> None:
 
 
 def run_uvloop(start: Callable[[], Coroutine[Any, Any, int]]) -> None:
-    """Serve on uvloop; ``start`` begins to listen, and returns the port."""
+    """Serve on uvloop; ``start()`` starts listening, and returns the port."""
     import asyncio
 
     import uvloop
