@@ -1,4 +1,4 @@
-"""A client endpoint over TLS that gives out verified connections only."""
+"""A TLS client endpoint that connects a protocol only when the peer is verified."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def tls_endpoint(
     """Return an endpoint that speaks TLS over ``endpoint`` and verifies that the peer is ``host``.
 
     Args:
-        endpoint: What to connect to.
+        endpoint: The endpoint below TLS.
         host: The host name or IP address that the certificate must be for. A name is sent as SNI.
-        tls: An ``IOpenSSLClientConnectionCreator``, or a function that makes one of the host's name. None trusts the
-            platform's authorities. Whatever it is, `verify_peer` has the last word, except for an `UnverifiedTLS`.
+        tls: An ``IOpenSSLClientConnectionCreator``, or a function that makes one from the host's name. None trusts the
+            platform's authorities. `verify_peer` always decides in the end, except for an `UnverifiedTLS`.
     """
     creator = optionsForClientTLS if tls is None else tls
     if callable(creator):
@@ -39,7 +39,7 @@ def tls_endpoint(
     secured: IStreamClientEndpoint = wrapClientTLS(creator, endpoint)
     if isinstance(creator, UnverifiedTLS):
         return secured
-    # A callback of somebody else's creator may be stricter than ours.
+    # Keep the verification callback of a foreign creator: it may be stricter than ours.
     return VerifiedEndpoint(secured, host, early=type(creator).__module__.startswith("twisted."))
 
 
@@ -47,12 +47,12 @@ def tls_endpoint(
 class VerifiedEndpoint:
     """Connects through ``endpoint``, which speaks TLS itself, and verifies that the peer is ``host``.
 
-    The factory's protocol is connected when the peer is verified, and sees nothing before.
+    The factory's protocol is connected when the peer is verified, and receives no event earlier.
 
     Args:
-        endpoint: The endpoint within.
+        endpoint: The wrapped endpoint.
         host: The host name or IP address that the certificate must be for.
-        early: Replace the endpoint's own verification callback: see `refuse_early`.
+        early: Replace the verification callback of the wrapped endpoint; see `refuse_early`.
     """
 
     def __init__(self, endpoint: IStreamClientEndpoint, host: str, *, early: bool = True) -> None:
@@ -64,15 +64,15 @@ class VerifiedEndpoint:
         """Connect, complete the TLS handshake and verify the peer.
 
         Returns:
-            A Deferred of the factory's protocol. It fails with `PeerNotVerified`, with OpenSSL's error, or as the
-            endpoint within fails. No timeout bounds the TLS handshake here; cancelling drops the connection.
+            A Deferred of the factory's protocol. It fails with `PeerNotVerified`, OpenSSL's error, or an error of
+            the wrapped endpoint. No timeout bounds the TLS handshake here; cancelling drops the connection.
         """
         connecting: Deferred[Any] = self._endpoint.connect(_GateFactory(protocolFactory, self._host, self._early))
         return connecting.addCallback(lambda gate: gate.verified)
 
 
 class _GateFactory(Factory):
-    """Builds a `_Gate` before each protocol of ``factory``, with which it starts and stops."""
+    """Wraps each protocol of ``factory`` in a `_Gate`, and starts and stops with that factory."""
 
     noisy = False
 
@@ -90,7 +90,7 @@ class _GateFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> _Gate:
         inner = self._factory.buildProtocol(cast("IAddress", addr))
         if inner is None:
-            # Not all that stand between, as TLS does, know what to make of None.
+            # Some wrapping factories, such as that of TLS, do not accept None.
             raise NoProtocol
         return _Gate(inner, self._host, self._early)
 
@@ -107,10 +107,10 @@ class _Gate(Protocol):
         self._open = False
 
     def connectionMade(self) -> None:
-        # Not before: in a cycle with this, what is never connected would wait for the collector.
+        # Create this Deferred only now: it forms a reference cycle, which would keep an unconnected gate in memory.
         self.verified: Deferred[IProtocol] = Deferred(lambda _: self._abort())
         try:
-            # Only TLS reports a completed handshake: over anything else this would wait without end.
+            # Only TLS reports a completed handshake; over another transport the gate would wait forever.
             if not hasattr(self.transport, "getPeerCertificate"):
                 raise PeerNotVerified(self._host, "the connection is not TLS")
             if self._early:
@@ -141,7 +141,7 @@ class _Gate(Protocol):
             self.verified.callback(inner)
 
     def dataReceived(self, data: bytes) -> None:
-        # Looked up each time: a protocol may change its own in the course of its life, as ours does.
+        # Look the method up each time: a protocol may replace its own, as ours does.
         if self._open and self._inner is not None:
             self._inner.dataReceived(data)
 

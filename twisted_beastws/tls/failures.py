@@ -1,14 +1,18 @@
-"""What OpenSSL says where TLS comes to nothing."""
+"""Describe a TLS failure in OpenSSL's words."""
 
 from __future__ import annotations
 
 
 def tls_trouble(error: BaseException | None) -> str | None:
-    """What went wrong with TLS, in OpenSSL's words; empty where the connection just ended. None if it was not TLS."""
-    # Only where there is TLS has somebody imported pyOpenSSL.
+    """Return the reason of a TLS failure in OpenSSL's words.
+
+    Returns:
+        The reason. It is empty if the connection just ended, and None if the error is not from TLS.
+    """
+    # Compare the module's name: pyOpenSSL is imported only for TLS.
     if error is None or type(error).__module__.partition(".")[0] != "OpenSSL":
         return None
-    # A SysCallError has a number there.
+    # The first argument of a SysCallError is a number.
     reasons = error.args[0] if error.args and isinstance(error.args[0], list) else []
     trouble = " ".join(str(reason[-1]) for reason in reasons if reason)
     return "" if "unexpected eof" in trouble else trouble

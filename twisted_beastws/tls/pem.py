@@ -13,19 +13,29 @@ _CERTIFICATE = re.compile(b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE--
 
 
 def read_authorities(path: str) -> Any:
-    """The certificates in a file, as what they have signed is trusted by. Raises ``OSError``, ``ValueError``."""
+    """Return a trust root that trusts the authorities in a file.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The file has no certificate, or one that cannot be read.
+    """
     return trustRootFromCertificates(_certificates(Path(path).read_bytes()))
 
 
 def read_identity(path: str) -> dict[str, Any]:
-    """A key, its certificate and those between it and the authority in a file, as ``CertificateOptions`` takes them.
+    """Return the key, its certificate and the intermediate certificates in a file.
 
-    Raises ``OSError``, ``ValueError``.
+    Returns:
+        Arguments for ``CertificateOptions``.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: A key or certificate is missing or cannot be read, or they do not match.
     """
     pem = Path(path).read_bytes()
     own, *between = _certificates(pem)
     try:
-        # Without an answer OpenSSL would ask the terminal for a password.
+        # Give an empty password; otherwise OpenSSL would ask for one on the terminal.
         key = crypto.load_privatekey(crypto.FILETYPE_PEM, pem, b"")
     except Exception as error:
         raise ValueError("there is no private key in it that can be read (PEM, without a password)") from error

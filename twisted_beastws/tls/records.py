@@ -1,8 +1,8 @@
-"""Which path TLS takes: our compiled record path where it can, Twisted's own otherwise or on request.
+"""The choice of the TLS path: our compiled record path if it is possible, else Twisted's own, or as requested.
 
-The handshake, alerts, errors and the end of TLS stay with Twisted's `TLSMemoryBIOProtocol`. What is compiled is the way
-of data: four calls of OpenSSL a message, on the same `OpenSSL.SSL.Connection`. The compiled code uses internals of
-Twisted and of pyOpenSSL, which this module lists and looks for. If one is missing, Twisted's own TLS serves.
+Twisted's `TLSMemoryBIOProtocol` handles the handshake, alerts, errors and the end of TLS. The compiled code moves data:
+it makes four calls of OpenSSL per message, on the same `OpenSSL.SSL.Connection`. It uses internals of Twisted and
+pyOpenSSL, which this module lists and checks. If one is missing, Twisted's own TLS serves.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ MOVING_BUFFER = 0x2
 
 WANT_READ = 2
 DTLS = 0xFE00
-"""From here on, a version is one of DTLS (RFC 6347 §4.1)."""
+"""The lowest version number of DTLS (RFC 6347 §4.1)."""
 
 
 class Unsupported(Exception):
@@ -64,7 +64,7 @@ class Unsupported(Exception):
 
 
 def attach(protocol: Any) -> Any:
-    """Have a `TLSMemoryBIOProtocol` use the compiled path from now on.
+    """Make a `TLSMemoryBIOProtocol` use the compiled path from now on.
 
     It may be called at any time of the connection, and more than once.
 
@@ -167,7 +167,7 @@ def _pointers(connection: Any) -> tuple[Any, Any, Any]:
         raise Unsupported("the connection has a socket of its own")
     if _lib.SSL_version(pointers[0]) >= DTLS:
         raise Unsupported("the connection is DTLS")
-    # The data that OpenSSL did not take is offered again, by Twisted's code, from another place in memory.
+    # Twisted offers data that OpenSSL did not take again from another place in memory.
     _lib.SSL_set_mode(pointers[0], MOVING_BUFFER)
     return pointers
 

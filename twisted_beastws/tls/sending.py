@@ -1,4 +1,4 @@
-"""The compiled record path as transports and their users see it. pyOpenSSL is imported only for TLS."""
+"""The interface of the compiled record path for transports and their users. It imports pyOpenSSL only for TLS."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from twisted.internet.abstract import FileDescriptor
 def tls_of(protocol: Any) -> Any:
     """Return the TLS layer of Twisted's that a protocol is, or None."""
     twisteds = sys.modules.get("twisted.protocols.tls")
-    # A client endpoint of Twisted's puts a protocol of its own before the factory's.
+    # Twisted's client endpoints wrap the protocol of the factory.
     protocol = getattr(protocol, "_wrappedProtocol", protocol)
     return protocol if twisteds is not None and isinstance(protocol, twisteds.TLSMemoryBIOProtocol) else None
 
 
 def use_records(protocol: Any) -> Any:
-    """Have a protocol use the compiled path, if it is Twisted's TLS; see `twisted_beastws.tls.records.attach`."""
+    """Make a protocol use the compiled path if it is Twisted's TLS; see `twisted_beastws.tls.records.attach`."""
     layer = tls_of(protocol)
     if layer is None:
         return None
@@ -31,16 +31,17 @@ def use_records(protocol: Any) -> Any:
 def encrypting_send(
     transport: Any,
 ) -> tuple[Callable[[bytes | memoryview], int], Callable[[], int]] | tuple[None, None]:
-    """Have a TLS transport use the compiled path.
+    """Make a TLS transport use the compiled path.
 
-    Returns:
-        A function to send with, and one that returns how many bytes wait in the transport below; or None twice.
-
-    The caller registers with the transport as its push producer. It is paused when the socket did not take all of the
-    data that it sent, and resumed when that has left.
+    The caller registers with the transport as its push producer. The transport pauses it when the socket did not take
+    all data that it sent, and resumes it when that data is sent.
 
     Args:
-        transport: A TLS transport of Twisted's, or a socket's transport on which TLS was started.
+        transport: Twisted's TLS transport, or a socket's transport on which TLS was started.
+
+    Returns:
+        A function that sends, and one that returns the number of bytes waiting in the transport below. Both are None
+        if the compiled path cannot serve the transport.
     """
     started = getattr(transport, "protocol", None) if getattr(transport, "TLS", False) else None
     records = use_records(transport if started is None else started)
@@ -51,7 +52,7 @@ def encrypting_send(
     gone_past = getattr(type(below), "ungathered_records", None)
     paused = None
     if gone_past is not None:
-        # It pauses its producer itself.
+        # This transport pauses its producer itself.
         send, waits = gone_past(below)
     elif isinstance(below, FileDescriptor) and hasattr(below, "socket"):
         send, waits, paused = below.socket.send, partial(_waits, below), below

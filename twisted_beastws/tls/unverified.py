@@ -1,4 +1,4 @@
-"""TLS without a verified peer, for callers who ask for it by name."""
+"""TLS without a verified peer, for callers that ask for it explicitly."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @implementer(IOpenSSLClientConnectionCreator)
 class UnverifiedTLS:
-    """Encrypts, but verifies neither the certificate's authority nor its host: anybody on the way can be the peer.
+    """Encrypts, but verifies neither the certificate's authority nor its host: an attacker on the way can be the peer.
 
-    A creator that verifies in its own way, by a pinned key say, subclasses this: the clients here require a verified
-    peer of every other.
+    Subclass this for a creator that verifies in its own way, for example by a pinned key: for all other creators the
+    clients here verify the peer themselves.
 
     Args:
-        host: The host, which is sent as SNI all the same.
-        identity: The client's own key and certificate, as ``CertificateOptions`` takes them.
+        host: The host. It is still sent as SNI.
+        identity: The client's own key and certificate, as arguments for ``CertificateOptions``.
     """
 
     def __init__(self, host: str, identity: dict[str, Any] | None = None) -> None:

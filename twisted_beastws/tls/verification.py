@@ -12,10 +12,10 @@ from service_identity.cryptography import extract_patterns, verify_certificate_h
 from twisted_beastws.errors import PeerNotVerified
 
 MAX_NAMES = 3
-"""Names of a foreign certificate that an error shows."""
+"""The most names of a foreign certificate that an error shows."""
 
 MAX_NAME = 80
-"""Characters of each."""
+"""The most characters of each name."""
 
 _CODES = SSL.X509VerificationCodes
 _UNKNOWN_AUTHORITY = "no authority that this client trusts has signed it"
@@ -52,8 +52,8 @@ def tls_name(host: str) -> str:
 def verify_peer(connection: SSL.Connection, host: str) -> None:
     """Verify the peer of a TLS connection whose handshake is complete.
 
-    The check depends on no verification callback of OpenSSL: that of Twisted 26 lets a certificate pass whose
-    subjectAltName is missing or malformed, and OpenSSL calls none when it resumes a session.
+    The check does not depend on a verification callback of OpenSSL: Twisted 26's accepts a certificate with a missing
+    or malformed subjectAltName, and OpenSSL calls no callback when it resumes a session.
 
     Args:
         connection: The connection of pyOpenSSL, as a TLS transport's ``getHandle()`` returns it.
@@ -79,8 +79,8 @@ def check_settings(connection: SSL.Connection, host: str) -> None:
 def refuse_early(connection: SSL.Connection, host: str, refused: Callable[[PeerNotVerified], None]) -> None:
     """Replace the verification callback of a connection before its handshake.
 
-    A peer that ours refuses gets an alert, and neither a client's certificate nor our last message of the handshake.
-    Twisted's logs a traceback for a certificate that cannot be parsed.
+    A peer that our callback refuses gets an alert, but neither the client certificate nor our last handshake message.
+    Twisted's callback logs a traceback for a certificate that cannot be parsed.
 
     Args:
         connection: The connection of pyOpenSSL.
@@ -88,7 +88,7 @@ def refuse_early(connection: SSL.Connection, host: str, refused: Callable[[PeerN
         refused: Called with the reason before the handshake fails.
 
     Raises:
-        PeerNotVerified: As of `check_settings`.
+        PeerNotVerified: The settings of the connection make OpenSSL verify nothing.
     """
     check_settings(connection, host)
 
@@ -121,7 +121,7 @@ def _verify_name(certificate: crypto.X509, host: str) -> None:
     verify = verify_certificate_ip_address if is_address(name) else verify_certificate_hostname
     try:
         verify(certificate.to_cryptography(), name)
-    # The parser of the certificate, which the peer made, raises errors of many kinds.
+    # The peer made the certificate, so parsing it can raise many kinds of errors.
     except Exception:
         raise PeerNotVerified(host, _why_another(certificate)) from None
 
