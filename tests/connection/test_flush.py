@@ -57,9 +57,13 @@ class TestFlush:
     def test_several_fire_in_order(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         order: list[int] = []
+
+        def flushed(_: object, number: int) -> None:
+            order.append(number)
+
         for number in range(3):
             pair.server.send(BIG)
-            pair.server.flush().addCallback(lambda _, number=number: order.append(number))
+            pair.server.flush().addCallback(flushed, number)
         pair.flush()
         assert order == [0, 1, 2]
 

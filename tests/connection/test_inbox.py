@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,12 +22,12 @@ class Log(list[str]):
         self.append("resume")
 
 
-def make(**limits: int) -> tuple[Inbox, Log]:
+def make(**limits: Any) -> tuple[Inbox, Log]:
     log = Log()
     return Inbox(Limits(**limits), log.pause, log.resume), log
 
 
-def test_keeps_the_order():
+def test_keeps_the_order() -> None:
     inbox, _ = make()
     for message in ("a", b"b", "", b"", "c"):
         inbox.put(message)
@@ -35,7 +37,7 @@ def test_keeps_the_order():
 
 
 @pytest.mark.parametrize(("count", "asked"), [(15, []), (16, ["pause"]), (17, ["pause"])])
-def test_pauses_at_so_many_messages(count, asked):
+def test_pauses_at_so_many_messages(count: int, asked: list[Any] | list[str]) -> None:
     inbox, log = make()
     for _ in range(count):
         inbox.put("")
@@ -44,7 +46,7 @@ def test_pauses_at_so_many_messages(count, asked):
 
 @pytest.mark.parametrize(("size", "asked"), [(999, []), (1000, ["pause"]), (1001, ["pause"])])
 @pytest.mark.parametrize("kind", [str, bytes])
-def test_pauses_at_so_many_bytes_of_memory(kind, size, asked):
+def test_pauses_at_so_many_bytes_of_memory(kind: type[Any], size: int, asked: list[Any] | list[str]) -> None:
     """The size of a message includes its Python object and its place in the queue."""
     inbox, log = make(max_queued_size=1000)
     empty = cost_of(kind())
@@ -58,7 +60,7 @@ def test_pauses_at_so_many_bytes_of_memory(kind, size, asked):
 @pytest.mark.parametrize(
     ("character", "width"), [("x", 1), ("\xe9", 1), ("\N{EURO SIGN}", 2), ("\N{GRINNING FACE}", 4)]
 )
-def test_a_text_counts_what_its_characters_take_in_memory(character, width):
+def test_a_text_counts_what_its_characters_take_in_memory(character: str, width: int) -> None:
     """If a text contains one emoji, Python stores each of its characters in four bytes."""
     inbox, log = make(max_queued_size=1 << 20)
     inbox.put("x" * 100_000 + character)
@@ -69,7 +71,7 @@ def test_a_text_counts_what_its_characters_take_in_memory(character, width):
     assert log == ["pause"]
 
 
-def test_empty_messages_are_bounded_by_their_memory():
+def test_empty_messages_are_bounded_by_their_memory() -> None:
     inbox, log = make(max_queued=1 << 20, max_queued_size=1 << 16)
     count = 0
     while not log:
@@ -78,14 +80,14 @@ def test_empty_messages_are_bounded_by_their_memory():
     assert count <= (1 << 16) // SLOT
 
 
-def test_cleared_it_is_empty():
+def test_cleared_it_is_empty() -> None:
     inbox, _ = make()
     inbox.put("a")
     inbox.clear()
     assert (len(inbox), inbox.size) == (0, 0)
 
 
-def test_resumes_at_a_quarter():
+def test_resumes_at_a_quarter() -> None:
     inbox, log = make(max_queued=16, max_queued_size=4000)
     for _ in range(16):
         inbox.put(bytes(10))
@@ -99,7 +101,7 @@ def test_resumes_at_a_quarter():
     assert log == ["pause", "resume", "pause"]
 
 
-def test_resumes_when_both_are_at_a_quarter():
+def test_resumes_when_both_are_at_a_quarter() -> None:
     inbox, log = make(max_queued=16, max_queued_size=1000)
     empty = cost_of(b"")
     inbox.put(bytes(749 - empty))
@@ -111,7 +113,7 @@ def test_resumes_when_both_are_at_a_quarter():
     assert log == ["pause", "resume"]
 
 
-def test_one_message_above_the_limit_is_taken_all_the_same():
+def test_one_message_above_the_limit_is_taken_all_the_same() -> None:
     inbox, log = make(max_queued=1, max_queued_size=10)
     inbox.put(bytes(100))
     assert log == ["pause"]
@@ -119,7 +121,7 @@ def test_one_message_above_the_limit_is_taken_all_the_same():
     assert log == ["pause", "resume"]
 
 
-def test_detached_asks_nobody():
+def test_detached_asks_nobody() -> None:
     inbox, log = make(max_queued=2)
     inbox.put("a")
     inbox.put("b")
@@ -132,7 +134,7 @@ def test_detached_asks_nobody():
 
 
 @given(st.lists(st.one_of(st.binary(max_size=50), st.text(max_size=20), st.none()), max_size=200))
-def test_is_a_queue_that_pauses_and_resumes_in_turn(steps):
+def test_is_a_queue_that_pauses_and_resumes_in_turn(steps: list[Any] | list[None] | list[bytes] | list[str]) -> None:
     """None takes a message out of the inbox; any other step puts one in."""
     inbox, log = make(max_queued=8, max_queued_size=200)
     model: list[str | bytes] = []

@@ -44,12 +44,16 @@ def pass_on(writes: JoinedWrites, count: int = PASSED_ON) -> None:
 
 class TestJoining:
     @pytest.mark.parametrize("count", [PASSED_ON - 1, PASSED_ON])
-    def test_a_few_small_writes_are_passed_on_as_they_are(self, writes, below, clock, count):
+    def test_a_few_small_writes_are_passed_on_as_they_are(
+        self, writes: JoinedWrites, below: Below, clock: Clock, count: int
+    ) -> None:
         pass_on(writes, count)
         assert below == [b"-"] * count
         assert clock.getDelayedCalls() == []
 
-    def test_more_small_writes_leave_together_in_the_next_turn(self, writes, below, clock):
+    def test_more_small_writes_leave_together_in_the_next_turn(
+        self, writes: JoinedWrites, below: Below, clock: Clock
+    ) -> None:
         pass_on(writes, PASSED_ON + 1)
         writes.write(b"ab")
         writes.write(b"c")
@@ -57,19 +61,21 @@ class TestJoining:
         clock.advance(0)
         assert below[PASSED_ON:] == [b"-abc"]
 
-    def test_the_next_turn_passes_small_writes_on_again(self, writes, below, clock):
+    def test_the_next_turn_passes_small_writes_on_again(self, writes: JoinedWrites, below: Below, clock: Clock) -> None:
         pass_on(writes, PASSED_ON + 1)
         clock.advance(0)
         pass_on(writes)
         assert below[PASSED_ON + 1 :] == [b"-"] * PASSED_ON
 
     @pytest.mark.parametrize("size", [SMALL, SMALL + 1, AT_ONCE * 3])
-    def test_large_writes_are_passed_on_as_they_are(self, writes, below, clock, size):
+    def test_large_writes_are_passed_on_as_they_are(
+        self, writes: JoinedWrites, below: Below, clock: Clock, size: int
+    ) -> None:
         for _ in range(PASSED_ON + 1):
             writes.write(bytes(size))
         assert below == [bytes(size)] * (PASSED_ON + 1)
 
-    def test_joined_bytes_leave_at_once_above_a_record(self, writes, below, clock):
+    def test_joined_bytes_leave_at_once_above_a_record(self, writes: JoinedWrites, below: Below, clock: Clock) -> None:
         pass_on(writes)
         del below[:]
         for _ in range(AT_ONCE // 2):
@@ -81,7 +87,9 @@ class TestJoining:
         assert below[1:] == [b"c"]
 
     @pytest.mark.parametrize("size", [SMALL, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1])
-    def test_order_holds_before_a_large_write(self, writes, below, clock, size):
+    def test_order_holds_before_a_large_write(
+        self, writes: JoinedWrites, below: Below, clock: Clock, size: int
+    ) -> None:
         pass_on(writes, PASSED_ON + 1)
         writes.write(b"x" * size)
         writes.write(b"y")
@@ -90,14 +98,14 @@ class TestJoining:
 
 
 class TestEnd:
-    def test_flush_writes_the_waiting_bytes_now(self, writes, below, clock):
+    def test_flush_writes_the_waiting_bytes_now(self, writes: JoinedWrites, below: Below, clock: Clock) -> None:
         pass_on(writes, PASSED_ON + 2)
         writes.flush()
         assert below[PASSED_ON:] == [b"--"]
         clock.advance(0)
         assert len(below) == PASSED_ON + 1
 
-    def test_discard_writes_nothing_more(self, writes, below, clock):
+    def test_discard_writes_nothing_more(self, writes: JoinedWrites, below: Below, clock: Clock) -> None:
         pass_on(writes, PASSED_ON + 2)
         writes.discard()
         assert clock.getDelayedCalls() == []
@@ -119,7 +127,7 @@ class Tls(StringTransport):
     """A transport that claims to be TLS and accepts every write."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         alsoProvides(self, ISSLTransport)
 
 
@@ -128,7 +136,7 @@ class TestWriteBuffer:
         transport, owner = Tls(), Owner()
         return Outgoing(transport, Limits(), owner), transport, owner.clock
 
-    def test_small_frames_over_tls_are_joined(self):
+    def test_small_frames_over_tls_are_joined(self) -> None:
         outgoing, transport, clock = self.make()
         for _ in range(PASSED_ON + 2):
             outgoing.write(b"ab")
@@ -136,7 +144,7 @@ class TestWriteBuffer:
         clock.advance(0)
         assert len(transport.value()) == 2 * PASSED_ON + 4
 
-    def test_the_end_writes_joined_frames_first(self):
+    def test_the_end_writes_joined_frames_first(self) -> None:
         outgoing, transport, _ = self.make()
         for _ in range(PASSED_ON + 2):
             outgoing.write(b"ab")
@@ -144,7 +152,7 @@ class TestWriteBuffer:
         outgoing.finish(lambda: seen.append(len(transport.value())))
         assert seen == [2 * PASSED_ON + 4]
 
-    def test_an_abandoned_connection_writes_nothing_more(self):
+    def test_an_abandoned_connection_writes_nothing_more(self) -> None:
         outgoing, transport, clock = self.make()
         for _ in range(PASSED_ON + 2):
             outgoing.write(b"ab")

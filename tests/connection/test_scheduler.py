@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -38,13 +39,13 @@ def pump(clock: Clock, seconds: float) -> None:
     clock.advance(max(0.0, until - clock.seconds()))
 
 
-def test_one_scheduler_a_clock():
+def test_one_scheduler_a_clock() -> None:
     clock, other = Clock(), Clock()
     assert PingScheduler.of(clock) is PingScheduler.of(clock)
     assert PingScheduler.of(clock) is not PingScheduler.of(other)
 
 
-def test_one_call_for_all_and_none_for_nobody(clock):
+def test_one_call_for_all_and_none_for_nobody(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     assert clock.calls == []
     watched = [Watched() for _ in range(100)]
@@ -60,7 +61,7 @@ def test_one_call_for_all_and_none_for_nobody(clock):
     assert all(one.due is None and not one.seen for one in watched)
 
 
-def test_a_call_that_comes_too_early_looks_at_nobody(clock):
+def test_a_call_that_comes_too_early_looks_at_nobody(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     first, second = Watched(), Watched()
     scheduler.watch(first, 1.0)
@@ -73,7 +74,7 @@ def test_a_call_that_comes_too_early_looks_at_nobody(clock):
     assert second.seen == [100.0]
 
 
-def test_what_shares_a_tick_shares_a_wake_up(clock):
+def test_what_shares_a_tick_shares_a_wake_up(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     tick = 1 / RESOLUTION
     watched = [Watched() for _ in range(10)]
@@ -87,7 +88,7 @@ def test_what_shares_a_tick_shares_a_wake_up(clock):
     assert clock.calls == []
 
 
-def test_the_latest_wish_counts(clock):
+def test_the_latest_wish_counts(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     watched = Watched()
     scheduler.watch(watched, 5.0)
@@ -98,7 +99,7 @@ def test_the_latest_wish_counts(clock):
     assert clock.calls == []
 
 
-def test_the_past_is_now(clock):
+def test_the_past_is_now(clock: Clock) -> None:
     clock.advance(10.0)
     scheduler = PingScheduler(clock)
     watched = Watched()
@@ -108,7 +109,7 @@ def test_the_past_is_now(clock):
     assert watched.seen == [10.0]
 
 
-def test_what_looks_again_is_looked_at_again(clock):
+def test_what_looks_again_is_looked_at_again(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     watched = Watched(again=5.0)
     scheduler.watch(watched, 5.0)
@@ -120,7 +121,7 @@ def test_what_looks_again_is_looked_at_again(clock):
     assert clock.calls == []
 
 
-def test_what_wants_no_wait_waits_a_tick(clock):
+def test_what_wants_no_wait_waits_a_tick(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     watched = Watched(again=0.0)
     scheduler.watch(watched, 1.0)
@@ -129,7 +130,7 @@ def test_what_wants_no_wait_waits_a_tick(clock):
     assert [call.getTime() for call in clock.calls] == [1.0 + 1 / RESOLUTION]
 
 
-def test_a_look_may_stop_the_watch_on_itself_and_others(clock):
+def test_a_look_may_stop_the_watch_on_itself_and_others(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     watched = [Watched() for _ in range(5)]
 
@@ -146,7 +147,7 @@ def test_a_look_may_stop_the_watch_on_itself_and_others(clock):
     assert clock.calls == []
 
 
-def test_a_look_may_put_off_itself_and_others(clock):
+def test_a_look_may_put_off_itself_and_others(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     watched = [Watched() for _ in range(5)]
 
@@ -166,7 +167,7 @@ def test_a_look_may_put_off_itself_and_others(clock):
     assert clock.calls == []
 
 
-def test_a_look_may_bring_in_a_new_one(clock):
+def test_a_look_may_bring_in_a_new_one(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     new = Watched()
     scheduler.watch(Watched(then=lambda: scheduler.watch(new, 1.5)), 1.0)
@@ -177,7 +178,7 @@ def test_a_look_may_bring_in_a_new_one(clock):
     assert clock.calls == []
 
 
-def test_what_is_no_longer_watched_is_not_kept(clock):
+def test_what_is_no_longer_watched_is_not_kept(clock: Clock) -> None:
     gc.disable()
     try:
         scheduler = PingScheduler(clock)
@@ -196,7 +197,7 @@ def test_what_is_no_longer_watched_is_not_kept(clock):
         gc.enable()
 
 
-def test_a_clock_is_not_kept():
+def test_a_clock_is_not_kept() -> None:
     clock = Clock()
     watched = Watched()
     PingScheduler.of(clock).watch(watched, 1.0)
@@ -218,7 +219,9 @@ wishes = st.lists(
 
 
 @given(wishes)
-def test_never_early_and_less_than_a_tick_late(wishes):
+def test_never_early_and_less_than_a_tick_late(
+    wishes: list[Any] | list[tuple[int, None, float]] | list[tuple[int, float, float]],
+) -> None:
     """Each wish that is not replaced or cancelled gets exactly one look, in [wish, wish + 1/32 s]."""
     clock = Clock()
     scheduler = PingScheduler(clock)
@@ -233,21 +236,23 @@ def test_never_early_and_less_than_a_tick_late(wishes):
         pump(clock, passes)
         for at, one in enumerate(watched):
             if len(one.seen) > len(expected[at]):
-                expected[at].append(standing[at])
+                met_due = standing[at]
+                assert met_due is not None
+                expected[at].append(met_due)
                 standing[at] = None
             elif (due := standing[at]) is not None:
                 assert due > clock.seconds() - 1 / RESOLUTION
     pump(clock, 10.0)
     for at, one in enumerate(watched):
-        if standing[at] is not None:
-            expected[at].append(standing[at])
+        if (due := standing[at]) is not None:
+            expected[at].append(due)
         assert len(one.seen) == len(expected[at])
         for met, wish in zip(one.seen, expected[at], strict=True):
             assert wish <= met <= wish + 1 / RESOLUTION + 1e-9
     assert clock.calls == []
 
 
-def test_a_fault_in_one_look_leaves_it_and_the_others_watched(clock, logged):
+def test_a_fault_in_one_look_leaves_it_and_the_others_watched(clock: Clock, logged: Callable[..., list[Any]]) -> None:
     """A look that raises is a bug of the library, but it must not stop the looks at other connections."""
     scheduler = PingScheduler(clock)
     watched = [Watched() for _ in range(5)]
@@ -283,7 +288,7 @@ class Looking(Watched):
 
 
 class TestLookAfterReading:
-    def test_waits_for_two_turns_of_the_reactor(self, clock):
+    def test_waits_for_two_turns_of_the_reactor(self, clock: Clock) -> None:
         scheduler = PingScheduler(clock)
         watched = Looking(scheduler, 1)
         scheduler.watch(watched, 1.0)
@@ -296,7 +301,7 @@ class TestLookAfterReading:
             assert watched.seen == [1.0] * seen
         assert clock.calls == []
 
-    def test_comes_as_often_as_it_is_wanted(self, clock):
+    def test_comes_as_often_as_it_is_wanted(self, clock: Clock) -> None:
         scheduler = PingScheduler(clock)
         watched = [Looking(scheduler, times) for times in range(5)]
         for one in watched:
@@ -306,7 +311,7 @@ class TestLookAfterReading:
         assert clock.calls == []
 
     @pytest.mark.parametrize("when", [None, 9.0])
-    def test_another_wish_takes_its_place(self, clock, when):
+    def test_another_wish_takes_its_place(self, clock: Clock, when: float | None) -> None:
         scheduler = PingScheduler(clock)
         watched = Looking(scheduler, 9)
         scheduler.watch(watched, 1.0)
@@ -318,7 +323,7 @@ class TestLookAfterReading:
         scheduler.watch(watched, when)
         assert [call.getTime() for call in clock.calls] == ([] if when is None else [when])
 
-    def test_a_fault_there_leaves_it_watched(self, clock, logged):
+    def test_a_fault_there_leaves_it_watched(self, clock: Clock, logged: Callable[..., list[Any]]) -> None:
         scheduler = PingScheduler(clock)
         watched = Looking(scheduler, 1)
         scheduler.watch(watched, 1.0)
@@ -354,7 +359,7 @@ class Reactor(Clock):
 
 class TestClockIsSet:
     @pytest.mark.parametrize("step", [-3600.0, 3600.0])
-    def test_nothing_is_looked_at_too_early(self, monkeypatch, step):
+    def test_nothing_is_looked_at_too_early(self, monkeypatch: pytest.MonkeyPatch, step: float) -> None:
         reactor = Reactor(monkeypatch)
         scheduler = PingScheduler(reactor)
         watched = Watched()
@@ -367,7 +372,7 @@ class TestClockIsSet:
         assert len(watched.seen) == 1
         assert reactor.calls == []
 
-    def test_a_step_back_is_noticed_when_anything_is_watched(self, monkeypatch):
+    def test_a_step_back_is_noticed_when_anything_is_watched(self, monkeypatch: pytest.MonkeyPatch) -> None:
         reactor = Reactor(monkeypatch)
         scheduler = PingScheduler(reactor)
         watched = Watched()
@@ -377,7 +382,7 @@ class TestClockIsSet:
         pump(reactor, 11.0)
         assert len(watched.seen) == 1
 
-    def test_a_check_changes_nothing_otherwise(self, monkeypatch):
+    def test_a_check_changes_nothing_otherwise(self, monkeypatch: pytest.MonkeyPatch) -> None:
         reactor = Reactor(monkeypatch)
         scheduler = PingScheduler(reactor)
         scheduler.check_clock()

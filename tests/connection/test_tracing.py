@@ -16,6 +16,7 @@ from twisted_beastws.testing import Frame, connected_pair, scripted_client, upgr
 from twisted_beastws.wire.session import Session
 
 from ..support.inside import inside
+from ..support.log import as_observer
 
 
 class Echo(WebSocketProtocol):
@@ -35,9 +36,9 @@ def lines(logging: None) -> Iterator[list[str]]:
         if "line" in event and event["log_level"] is LogLevel.debug:
             found.append(event["line"])
 
-    globalLogPublisher.addObserver(observe)
+    globalLogPublisher.addObserver(as_observer(observe))
     yield found
-    globalLogPublisher.removeObserver(observe)
+    globalLogPublisher.removeObserver(as_observer(observe))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from twisted.internet.testing import StringTransport
 
 from twisted_beastws.connection.unsent import unaccepted
 
-from ..support.loopback import PATIENCE
+from ..support.patience import PATIENCE
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it of any socket")

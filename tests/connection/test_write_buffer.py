@@ -11,6 +11,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import ISystemHandle
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -77,10 +78,11 @@ class Socket(FileDescriptor):
 class Stalling(StringTransport):
     """A stand-in for a TLS transport: it accepts every write, and pauses its producer while it is stalled."""
 
+    producer: Any
     stalled = False
 
     def write(self, data: bytes) -> None:
-        super().write(data)
+        super().write(data)  # type: ignore[no-untyped-call]
         if self.stalled:
             self.producer.pauseProducing()
 
@@ -91,6 +93,8 @@ class Stalling(StringTransport):
 
 class Owner(list[str]):
     """Records the notifications from the write buffer."""
+
+    clock: Clock
 
     def overflowed(self) -> None:
         self.append("overflowed")
@@ -116,7 +120,7 @@ def stalled(**options: Any) -> tuple[Outgoing, Stalling]:
 
 
 class TestPlainSocket:
-    def test_is_written_to_at_once(self):
+    def test_is_written_to_at_once(self) -> None:
         socket = Socket(room=100)
         outgoing = make(socket)
         assert outgoing.direct
@@ -124,10 +128,11 @@ class TestPlainSocket:
         outgoing.write(b"abc")
         assert (socket.taken, socket.writing, outgoing.free, outgoing.buffered) == (b"abc", False, True, 0)
 
-    def test_may_be_written_past_us_while_nothing_waits_and_nobody_is_paced(self):
+    def test_may_be_written_past_us_while_nothing_waits_and_nobody_is_paced(self) -> None:
         socket, producer = Socket(room=1), Socket()
         outgoing = make(socket, max_buffered=GATHER_LIMIT)
-        assert outgoing.at_once is not None and outgoing.at_once(b"ab") == 1
+        at_once = outgoing.at_once
+        assert at_once is not None and at_once(b"ab") == 1
         outgoing.write_rest(b"ab", 1)
         assert (outgoing.at_once, outgoing.free, outgoing.buffered) == (None, False, 1)
         outgoing.write(b"c")
@@ -140,13 +145,13 @@ class TestPlainSocket:
         outgoing.lost(ConnectionLost())
         assert outgoing.at_once is None
 
-    def test_nothing_is_written_past_close_limits(self):
+    def test_nothing_is_written_past_close_limits(self) -> None:
         assert make(Socket(room=1), max_buffered=GATHER_LIMIT - 1).at_once is None
 
-    def test_nothing_is_written_past_another_transport(self):
+    def test_nothing_is_written_past_another_transport(self) -> None:
         assert make(Stalling(), max_buffered=GATHER_LIMIT).at_once is None
 
-    def test_keeps_what_does_not_fit(self):
+    def test_keeps_what_does_not_fit(self) -> None:
         socket = Socket(room=2)
         outgoing = make(socket)
         outgoing.write(b"abcde")
@@ -162,7 +167,7 @@ class TestPlainSocket:
         assert (socket.taken, outgoing.free, outgoing.buffered) == (b"abcdefgh", True, 0)
         assert not socket.writing
 
-    def test_a_socket_exactly_filled_is_free(self):
+    def test_a_socket_exactly_filled_is_free(self) -> None:
         socket = Socket(room=3)
         outgoing = make(socket)
         outgoing.write(b"abc")
@@ -171,7 +176,7 @@ class TestPlainSocket:
         assert not outgoing.free
         assert outgoing.buffered == 1
 
-    def test_a_long_rest_stays_here(self):
+    def test_a_long_rest_stays_here(self) -> None:
         """The transport copies each write, so it gets only one part at a time; it asks for the next part later."""
         socket = Socket(room=10)
         outgoing = make(socket, max_buffered=1 << 20)
@@ -187,7 +192,7 @@ class TestPlainSocket:
         assert (socket.taken, socket.given) == (data + b"behind it", 2 * HAND_OVER)
         assert (outgoing.free, outgoing.buffered) == (True, 0)
 
-    def test_finishes_behind_a_long_rest(self):
+    def test_finishes_behind_a_long_rest(self) -> None:
         socket = Socket(room=10)
         outgoing = make(socket, max_buffered=1 << 20)
         finished: list[int] = []
@@ -201,7 +206,7 @@ class TestPlainSocket:
         socket.flow(1 << 20)
         assert socket.taken == bytes(2 * HAND_OVER + 10)
 
-    def test_a_broken_connection_is_the_transports_affair(self):
+    def test_a_broken_connection_is_the_transports_affair(self) -> None:
         socket = Socket(room=100)
         outgoing = make(socket)
         socket.broken = ConnectionResetError()
@@ -211,7 +216,7 @@ class TestPlainSocket:
         socket.connectionLost(Failure(ConnectionLost()))
         assert not outgoing.free
 
-    def test_finishes_behind_all(self):
+    def test_finishes_behind_all(self) -> None:
         socket = Socket()
         outgoing = make(socket)
         finished: list[bytes] = []
@@ -231,7 +236,7 @@ class TestPlainSocket:
 
 
 class TestPushTransport:
-    def test_is_written_to_at_once(self):
+    def test_is_written_to_at_once(self) -> None:
         transport = Stalling()
         outgoing = make(transport)
         assert not outgoing.direct
@@ -239,7 +244,7 @@ class TestPushTransport:
         outgoing.write(b"abc")
         assert (transport.value(), outgoing.free, outgoing.buffered) == (b"abc", True, 0)
 
-    def test_keeps_what_comes_while_it_pauses(self):
+    def test_keeps_what_comes_while_it_pauses(self) -> None:
         outgoing, transport = stalled()
         assert outgoing.buffered == 1
         outgoing.write(b"abc")
@@ -248,7 +253,7 @@ class TestPushTransport:
         transport.flow()
         assert (transport.value(), outgoing.free, outgoing.buffered) == (b"abcdef", True, 0)
 
-    def test_pausing_again_stops_the_flow_between_frames(self):
+    def test_pausing_again_stops_the_flow_between_frames(self) -> None:
         outgoing, transport = stalled(max_buffered=1 << 20)
         frames = [bytes((number,)) * (HAND_OVER // 2) for number in range(5)]
         for frame in frames:
@@ -260,7 +265,7 @@ class TestPushTransport:
         transport.flow()
         assert transport.value() == frames[2] + frames[3] + frames[4]
 
-    def test_a_long_frame_is_handed_over_in_parts(self):
+    def test_a_long_frame_is_handed_over_in_parts(self) -> None:
         outgoing, transport = stalled(max_buffered=1 << 20)
         for frame in (b"a", bytes(2 * HAND_OVER + 1), b"b"):
             outgoing.write(frame)
@@ -272,7 +277,7 @@ class TestPushTransport:
             assert outgoing.buffered == left + len(expected)
             transport.clear()
 
-    def test_a_pause_asked_for_from_outside(self):
+    def test_a_pause_asked_for_from_outside(self) -> None:
         transport = Stalling()
         outgoing = make(transport)
         outgoing.pauseProducing()
@@ -281,7 +286,7 @@ class TestPushTransport:
         outgoing.resumeProducing()
         assert transport.value() == b"abc"
 
-    def test_stopped_by_the_transport(self):
+    def test_stopped_by_the_transport(self) -> None:
         outgoing, transport = stalled()
         outgoing.stopProducing()
         outgoing.write(b"abc")
@@ -291,7 +296,7 @@ class TestPushTransport:
 class TestLimit:
     @pytest.mark.parametrize("size", [999, 1000, 1001])
     @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
-    def test_what_waits(self, policy, size):
+    def test_what_waits(self, policy: str, size: int) -> None:
         owner = Owner()
         outgoing, transport = stalled(slow_reader=policy, owner=owner)
         outgoing.write(bytes(size - 1))
@@ -308,7 +313,7 @@ class TestLimit:
         assert transport.value() == bytes(size - 1) + b"b" * (not refused)
 
     @pytest.mark.parametrize("transport", [Socket, Stalling])
-    def test_a_frame_that_can_never_fit_is_refused(self, transport):
+    def test_a_frame_that_can_never_fit_is_refused(self, transport: type[Any]) -> None:
         # A message of max_buffered bytes fits with its frame headers, even if compression lengthens it.
         assert most_at_once(1000) == 1204
         outgoing = make(transport())
@@ -318,7 +323,7 @@ class TestLimit:
         assert outgoing.buffered == 0
         outgoing.write(bytes(1204))
 
-    def test_a_frame_that_can_never_fit_is_refused_while_others_wait_too(self):
+    def test_a_frame_that_can_never_fit_is_refused_while_others_wait_too(self) -> None:
         owner = Owner()
         outgoing, _ = stalled(owner=owner)
         with pytest.raises(LocalError, match="1205 bytes at once"):
@@ -327,7 +332,7 @@ class TestLimit:
         assert outgoing.dropped == 0
 
     @pytest.mark.parametrize("policy", ["close", "drop"])
-    def test_a_frame_of_max_buffered_waits_alone(self, policy):
+    def test_a_frame_of_max_buffered_waits_alone(self, policy: str) -> None:
         owner = Owner()
         outgoing, _ = stalled(owner=owner, slow_reader=policy)
         outgoing.write(bytes(1204))
@@ -335,7 +340,7 @@ class TestLimit:
         outgoing.write(b"a")
         assert (outgoing.size, outgoing.dropped) == (1204, 1)
 
-    def test_a_small_one_fits_where_a_large_one_was_dropped(self):
+    def test_a_small_one_fits_where_a_large_one_was_dropped(self) -> None:
         outgoing, transport = stalled(slow_reader="drop")
         outgoing.write(bytes(500))
         outgoing.write(bytes(501))
@@ -349,7 +354,7 @@ class TestCost:
     """`Outgoing.waiting` counts the memory of pending frames, not their payload alone."""
 
     @pytest.mark.parametrize("size", [1, 100, JOINED])
-    def test_small_frames_wait_joined(self, size):
+    def test_small_frames_wait_joined(self, size: int) -> None:
         outgoing, transport = stalled(max_buffered=1 << 22)
         count = 3 * HAND_OVER // size
         frames = [bytes((number % 256,)) * size for number in range(count)]
@@ -360,14 +365,14 @@ class TestCost:
         assert transport.value() == b"".join(frames)
         assert outgoing.waiting == outgoing.cost == 0
 
-    def test_the_overhead_of_larger_ones_counts(self):
+    def test_the_overhead_of_larger_ones_counts(self) -> None:
         outgoing, _ = stalled(max_buffered=1 << 22)
         for _ in range(10):
             outgoing.write(bytes(JOINED + 1))
         assert outgoing.waiting == 10 * (JOINED + 1) + 9 * OVERHEAD
         assert outgoing.buffered == 10 * (JOINED + 1) + 1
 
-    def test_a_frame_counts_until_its_last_byte_is_gone(self):
+    def test_a_frame_counts_until_its_last_byte_is_gone(self) -> None:
         socket = Socket()
         outgoing = make(socket, max_buffered=1 << 22)
         outgoing.write(bytes(4 * HAND_OVER))
@@ -376,7 +381,7 @@ class TestCost:
         socket.flow(HAND_OVER)
         assert (outgoing.waiting, outgoing.cost, outgoing.buffered) == (0, 1, 1)
 
-    def test_messages_held_in_the_session_count(self):
+    def test_messages_held_in_the_session_count(self) -> None:
         outgoing, _ = stalled(slow_reader="drop")
         outgoing.hold(600)
         assert not outgoing.admits(401)
@@ -385,7 +390,7 @@ class TestCost:
         assert outgoing.admits(1000)
         assert outgoing.waiting == 0
 
-    def test_a_frame_is_not_joined_with_one_that_is_being_sent(self):
+    def test_a_frame_is_not_joined_with_one_that_is_being_sent(self) -> None:
         socket = Socket()
         outgoing = make(socket)
         for frame in (b"first", b"second", b"third"):
@@ -396,7 +401,7 @@ class TestCost:
         assert socket.taken == b"firstsecondthirdfourth"
 
     @pytest.mark.parametrize("taken", range(len(b"firstsecondthird") + 1))
-    def test_discarding_cuts_no_frame_in_half(self, taken):
+    def test_discarding_cuts_no_frame_in_half(self, taken: int) -> None:
         socket = Socket()
         outgoing = make(socket)
         for frame in (b"first", b"second", b"third"):
@@ -410,14 +415,14 @@ class TestCost:
 
 
 class TestControlFrames:
-    def test_leave_at_once(self):
+    def test_leave_at_once(self) -> None:
         transport = Stalling()
         outgoing = make(transport)
         for opcode, frame in ((Opcode.PING, b"ping"), (Opcode.PONG, b"pong"), (Opcode.CLOSE, b"close")):
             outgoing.write_control(opcode, frame)
         assert transport.value() == b"pingpongclose"
 
-    def test_pass_what_waits_but_for_a_close(self):
+    def test_pass_what_waits_but_for_a_close(self) -> None:
         outgoing, transport = stalled()
         outgoing.write(b"data")
         for opcode, frame in ((Opcode.CLOSE, b"close"), (Opcode.PING, b"ping"), (Opcode.PONG, b"pong")):
@@ -425,7 +430,7 @@ class TestControlFrames:
         transport.flow()
         assert transport.value() == b"pongpingdataclose"
 
-    def test_a_flood_of_pongs_keeps_one(self):
+    def test_a_flood_of_pongs_keeps_one(self) -> None:
         outgoing, transport = stalled()
         for number in range(100_000):
             outgoing.write_control(Opcode.PONG, b"%d" % number)
@@ -433,7 +438,7 @@ class TestControlFrames:
         transport.flow()
         assert transport.value() == b"99999"
 
-    def test_several_pings_keep_their_order(self):
+    def test_several_pings_keep_their_order(self) -> None:
         outgoing, transport = stalled()
         outgoing.write(b"data")
         for ping in (b"one", b"two", b"three"):
@@ -442,7 +447,7 @@ class TestControlFrames:
         transport.flow()
         assert transport.value() == b"onetwothreedata"
 
-    def test_go_out_at_the_limit(self):
+    def test_go_out_at_the_limit(self) -> None:
         outgoing, transport = stalled()
         outgoing.write(bytes(1000))
         outgoing.write_control(Opcode.PING, b"ping")
@@ -450,7 +455,7 @@ class TestControlFrames:
         transport.flow()
         assert transport.value() == b"ping" + bytes(1000) + b"close"
 
-    def test_discarding_makes_a_close_the_next(self):
+    def test_discarding_makes_a_close_the_next(self) -> None:
         outgoing, transport = stalled()
         outgoing.write(b"data")
         outgoing.write_control(Opcode.PONG, b"pong")
@@ -463,7 +468,7 @@ class TestControlFrames:
 
 class TestDrain:
     @pytest.mark.parametrize("kept", [98, 99, 100])
-    def test_fires_at_low_water(self, kept):
+    def test_fires_at_low_water(self, kept: int) -> None:
         outgoing, transport = stalled()
         outgoing.write(bytes(kept))
         drained = outgoing.drain()
@@ -471,10 +476,10 @@ class TestDrain:
         transport.flow()
         assert drained.called
 
-    def test_is_done_where_nothing_waits(self):
+    def test_is_done_where_nothing_waits(self) -> None:
         assert make(Socket()).drain().called
 
-    def test_fires_as_soon_as_it_may(self):
+    def test_fires_as_soon_as_it_may(self) -> None:
         socket = Socket()
         outgoing = make(socket)
         outgoing.write(bytes(500))
@@ -487,7 +492,7 @@ class TestDrain:
         assert outgoing.buffered == 100
         assert drained.called
 
-    def test_fails_with_the_connection(self):
+    def test_fails_with_the_connection(self) -> None:
         outgoing, _ = stalled()
         outgoing.write(bytes(500))
         waiting = [outgoing.drain(), outgoing.drain()]
@@ -497,7 +502,7 @@ class TestDrain:
             one.addErrback(failures.append)
         assert [failure.type for failure in failures] == [ConnectionLost] * 2
 
-    def test_cancelling_does_no_harm(self):
+    def test_cancelling_does_no_harm(self) -> None:
         outgoing, transport = stalled()
         outgoing.write(bytes(500))
         stays, goes = outgoing.drain(), outgoing.drain()
@@ -509,7 +514,7 @@ class TestDrain:
         assert stays.called
 
     @pytest.mark.parametrize("lost", [False, True])
-    def test_one_may_cancel_the_other(self, lost):
+    def test_one_may_cancel_the_other(self, lost: bool) -> None:
         outgoing, transport = stalled()
         outgoing.write(bytes(500))
         waiting: list[Deferred[None]] = [outgoing.drain(), outgoing.drain()]
@@ -529,7 +534,7 @@ class TestDrain:
         assert len(outcomes) == 2
         assert outcomes[1].check(CancelledError)
 
-    def test_who_sends_on_waits_again(self):
+    def test_who_sends_on_waits_again(self) -> None:
         outgoing, transport = stalled()
         outgoing.write(bytes(500))
         again: list[Deferred[None]] = []
@@ -548,7 +553,7 @@ class TestDrain:
 
 
 class TestFinish:
-    def test_at_once_where_nothing_waits(self):
+    def test_at_once_where_nothing_waits(self) -> None:
         transport = Stalling()
         outgoing = make(transport)
         finished: list[bool] = []
@@ -558,7 +563,7 @@ class TestFinish:
         assert outgoing.finished
         assert not outgoing.free
 
-    def test_waits_and_is_called_once(self):
+    def test_waits_and_is_called_once(self) -> None:
         outgoing, transport = stalled()
         outgoing.write(b"abc")
         finished: list[int] = []
@@ -569,7 +574,7 @@ class TestFinish:
         assert len(finished) == 1
         assert transport.value() == b"abc"
 
-    def test_the_lost_do_not_finish(self):
+    def test_the_lost_do_not_finish(self) -> None:
         outgoing, _ = stalled()
         outgoing.write(b"abc")
         finished: list[bool] = []
@@ -584,7 +589,7 @@ writes = st.one_of(st.binary(min_size=1, max_size=40), st.integers(0, 30))
 
 
 @given(st.integers(0, 30), st.lists(writes, max_size=60))
-def test_a_socket_gets_every_octet_once_in_order(room, steps):
+def test_a_socket_gets_every_octet_once_in_order(room: int, steps: list[Any] | list[bytes] | list[int]) -> None:
     """A step is either bytes to write, or a number of bytes that the socket accepts next."""
     socket = Socket(room)
     outgoing = make(socket, max_buffered=1 << 20)
