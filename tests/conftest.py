@@ -19,6 +19,8 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 
+from .support.log import as_observer
+
 # Tests expect the bytes that zlib compresses to; tests of ISA-L select it themselves.
 os.environ["TWISTED_BEASTWS_ZLIB"] = "1"
 
@@ -228,10 +230,10 @@ def logged(logging: None) -> Iterator[Callable[..., list[Any]]]:
         events[:] = [event for event in events if not isinstance(event[0], kind)]
         return taken
 
-    globalLogPublisher.addObserver(observe)
+    globalLogPublisher.addObserver(as_observer(observe))
     yield take
     gc.collect()
     # Objects that outlive this test are not garbage of the next one.
     gc.freeze()
-    globalLogPublisher.removeObserver(observe)
+    globalLogPublisher.removeObserver(as_observer(observe))
     assert events == []

@@ -147,10 +147,12 @@ def test_three_digits_are_a_status(status: int) -> None:
 def test_a_host_field_is_taken(host: str) -> None:
     protocol = client()
     protocol.handshake(host)
+    assert protocol.transport is not None
     assert f"\r\nHost: {host}\r\n".encode() in protocol.transport.below.value()
 
 
 def test_names_may_come_from_any_iterable() -> None:
     protocol = client()
     protocol.handshake("h", subprotocols=(name for name in ("a", "b")))
+    assert protocol.transport is not None
     assert b"\r\nSec-WebSocket-Protocol: a, b\r\n" in protocol.transport.below.value()

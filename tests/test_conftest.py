@@ -5,7 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +50,7 @@ def test_signals():
 
 
 @pytest.fixture
-def run_pytest(tmp_path: Path):
+def run_pytest(tmp_path: Path) -> Callable[..., Any]:
     """Run pytest with this suite's conftest on a file of the given source; return the exit status and the output."""
 
     def run(source: str, ci: str | None, *options: str, by: tuple[str, ...] = ()) -> tuple[int, str]:
@@ -69,7 +71,7 @@ def run_pytest(tmp_path: Path):
     return run
 
 
-def test_ci_fails_for_what_is_skipped(run_pytest):
+def test_ci_fails_for_what_is_skipped(run_pytest: Callable[..., Any]) -> None:
     status, output = run_pytest(SKIPPED, "true")
     assert status == pytest.ExitCode.TESTS_FAILED
     assert "1 failed, 1 passed, 1 xfailed, 1 error" in output
@@ -77,37 +79,39 @@ def test_ci_fails_for_what_is_skipped(run_pytest):
     assert "no database here (CI is set: nothing may be skipped)" in output
 
 
-def test_ci_fails_for_a_skipped_module(run_pytest):
+def test_ci_fails_for_a_skipped_module(run_pytest: Callable[..., Any]) -> None:
     status, output = run_pytest(SKIPPED_MODULE, "1")
     assert status == pytest.ExitCode.INTERRUPTED
     assert "could not import 'no_such_module'" in output
 
 
-def test_the_summary_counts_each_part_that_was_not_tested(run_pytest):
+def test_the_summary_counts_each_part_that_was_not_tested(run_pytest: Callable[..., Any]) -> None:
     summary = run_pytest(SKIPPED, None)[1].partition(" not tested ")[2]
     assert "\n1 skipped: no browser here\n1 skipped: no database here\n" in summary
 
 
-def test_the_header_of_a_whole_run_says_how_long_it_takes(run_pytest):
+def test_the_header_of_a_whole_run_says_how_long_it_takes(run_pytest: Callable[..., Any]) -> None:
     whole = run_pytest(SKIPPED, None, "--override-ini=testpaths=.")[1]
     assert re.search(r"^the whole suite takes about \d+ minutes", whole, re.MULTILINE)
     assert "the whole suite" not in run_pytest(SKIPPED, None, "test_it.py")[1]
 
 
 @pytest.mark.parametrize("ci", [None, "", "false"])
-def test_elsewhere_skipping_is_no_failure(run_pytest, ci):
+def test_elsewhere_skipping_is_no_failure(run_pytest: Callable[..., Any], ci: str | None) -> None:
     status, output = run_pytest(SKIPPED, ci)
     assert status == pytest.ExitCode.OK
     assert "1 passed, 2 skipped, 1 xfailed" in output
 
 
-def test_the_suite_and_the_programs_that_it_starts_are_on_uvloop_if_asked(run_pytest):
+def test_the_suite_and_the_programs_that_it_starts_are_on_uvloop_if_asked(run_pytest: Callable[..., Any]) -> None:
     status, output = run_pytest(ON_UVLOOP, "true", "--uvloop")
     assert status == pytest.ExitCode.OK, output
     assert "2 passed" in output
 
 
-def test_programs_heed_an_interrupt_where_a_shell_started_the_suite_in_the_background(run_pytest):
+def test_programs_heed_an_interrupt_where_a_shell_started_the_suite_in_the_background(
+    run_pytest: Callable[..., Any],
+) -> None:
     background = ("sh", "-c", "trap '' INT HUP; exec \"$@\"", "sh")
     status, output = run_pytest(IN_THE_BACKGROUND, None, by=background)
     assert status == pytest.ExitCode.OK, output

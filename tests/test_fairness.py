@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -65,7 +66,9 @@ def turn(clock: Clock) -> None:
 
 @pytest.mark.parametrize("protocol", [Hooked, Streaming])
 class TestTurns:
-    def test_the_rest_of_a_chunk_waits_with_reading_paused(self, connect, protocol):
+    def test_the_rest_of_a_chunk_waits_with_reading_paused(
+        self, connect: Callable[..., Any], protocol: type[Any]
+    ) -> None:
         peer = connect(protocol, limits=THREE)
         peer.protocol.dataReceived(texts(peer, 8))
         for delivered in (3, 6):
@@ -80,12 +83,14 @@ class TestTurns:
         assert peer.clock.getDelayedCalls() == []
 
     @pytest.mark.parametrize(("count", "paused"), [(2, False), (3, False), (4, True)])
-    def test_reading_is_paused_beyond_the_limit(self, connect, protocol, count, paused):
+    def test_reading_is_paused_beyond_the_limit(
+        self, connect: Callable[..., Any], protocol: type[Any], count: int, paused: bool
+    ) -> None:
         peer = connect(protocol, limits=THREE)
         peer.protocol.dataReceived(texts(peer, count))
         assert inside(peer.protocol).reading.paused is paused
 
-    def test_connections_take_turns(self, connect, protocol):
+    def test_connections_take_turns(self, connect: Callable[..., Any], protocol: type[Any]) -> None:
         first, second = connect(protocol, limits=THREE), connect(protocol, limits=THREE)
         for peer in (first, second):
             peer.protocol.dataReceived(texts(peer, 8))
@@ -93,7 +98,9 @@ class TestTurns:
             assert [len(peer.protocol.heard) for peer in (first, second)] == [delivered] * 2
             turn(first.clock)
 
-    def test_a_connection_that_is_lost_meanwhile_hears_all_that_came(self, connect, protocol):
+    def test_a_connection_that_is_lost_meanwhile_hears_all_that_came(
+        self, connect: Callable[..., Any], protocol: type[Any]
+    ) -> None:
         """TLS may deliver data and the loss of the connection in one turn."""
         peer = connect(protocol, limits=THREE)
         peer.protocol.dataReceived(texts(peer, 8))
@@ -106,7 +113,9 @@ class TestTurns:
         assert peer.protocol.state is State.CLOSED
         assert peer.clock.getDelayedCalls() == []
 
-    def test_the_peer_s_end_of_tcp_comes_behind_all_that_came(self, connect, protocol):
+    def test_the_peer_s_end_of_tcp_comes_behind_all_that_came(
+        self, connect: Callable[..., Any], protocol: type[Any]
+    ) -> None:
         peer = connect(protocol, limits=THREE)
         peer.protocol.dataReceived(texts(peer, 8))
         peer.protocol.readConnectionLost()
@@ -115,7 +124,7 @@ class TestTurns:
         assert peer.protocol.heard == numbers(8)
         assert peer.transport.disconnecting
 
-    def test_abort_delivers_nothing_more(self, connect, protocol):
+    def test_abort_delivers_nothing_more(self, connect: Callable[..., Any], protocol: type[Any]) -> None:
         peer = connect(protocol, limits=THREE)
         peer.protocol.dataReceived(texts(peer, 8))
         peer.protocol.abort()
@@ -123,7 +132,7 @@ class TestTurns:
         assert peer.protocol.heard == [*numbers(3), "closed"]
         assert peer.clock.getDelayedCalls() == []
 
-    def test_close_finds_the_answer_in_its_turn(self, connect, protocol):
+    def test_close_finds_the_answer_in_its_turn(self, connect: Callable[..., Any], protocol: type[Any]) -> None:
         peer = connect(protocol, limits=THREE)
         peer.protocol.dataReceived(texts(peer, 30) + peer.close(4000))
         peer.protocol.close(4000)
@@ -136,7 +145,7 @@ class TestTurns:
         peer.leaves()
         assert peer.protocol.heard == [*numbers(3), "closed"]
 
-    def test_what_comes_while_closing_has_its_budget(self, connect, protocol):
+    def test_what_comes_while_closing_has_its_budget(self, connect: Callable[..., Any], protocol: type[Any]) -> None:
         peer = connect(protocol, limits=THREE)
         peer.protocol.close(4000)
         peer.protocol.dataReceived(texts(peer, 8))
@@ -145,14 +154,14 @@ class TestTurns:
         turn(peer.clock)
         assert peer.transport.producerState == "producing"
 
-    def test_a_failure_reads_on_to_the_peer_s_end(self, connect, protocol):
+    def test_a_failure_reads_on_to_the_peer_s_end(self, connect: Callable[..., Any], protocol: type[Any]) -> None:
         peer = connect(protocol, limits=THREE)
         peer.protocol.dataReceived(texts(peer, 4) + peer.frame(0x83))
         turn(peer.clock)
         assert peer.protocol.close_reason.sent.code == 1002
         assert peer.transport.producerState == "producing"
 
-    def test_nothing_keeps_a_connection_that_is_gone(self, connect, protocol):
+    def test_nothing_keeps_a_connection_that_is_gone(self, connect: Callable[..., Any], protocol: type[Any]) -> None:
         peer = connect(protocol, limits=THREE)
         peer.protocol.dataReceived(texts(peer, 8))
         peer.protocol.abort()
@@ -175,7 +184,7 @@ class TestDeadlines:
             peer.clock.rightNow += 1
             turn(peer.clock)
 
-    def test_a_flooder_must_finish_its_message_in_time(self, connect):
+    def test_a_flooder_must_finish_its_message_in_time(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, limits=THREE, timeouts=Timeouts(message=10, ping_interval=None))
         peer.protocol.dataReceived(peer.frame(0x01, b"begun"))
         self.flood(peer, peer.frame(0x8A), 9)
@@ -184,19 +193,19 @@ class TestDeadlines:
         assert peer.protocol.close_reason.code == 1006
         assert str(peer.protocol.close_reason.error) == "a message was not finished in 10 s"
 
-    def test_a_flooder_without_a_pong_is_closed_by_strict_pong(self, connect):
+    def test_a_flooder_without_a_pong_is_closed_by_strict_pong(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, limits=THREE, timeouts=Timeouts(idle=10, ping_interval=None, strict_pong=True))
         self.flood(peer, peer.text(""), 9)
         assert peer.protocol.state is State.OPEN
         self.flood(peer, peer.text(""), 2 * MAX_LOOKS)
         assert str(peer.protocol.close_reason.error) == "nothing was received for 10 s"
 
-    def test_a_flooder_with_pongs_lives(self, connect):
+    def test_a_flooder_with_pongs_lives(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, limits=THREE, timeouts=Timeouts(idle=10, ping_interval=None, strict_pong=True))
         self.flood(peer, peer.text("") * 5 + peer.frame(0x8A), 40)
         assert peer.protocol.state is State.OPEN
 
-    def test_the_application_s_own_pause_stops_them(self, connect):
+    def test_the_application_s_own_pause_stops_them(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, limits=THREE, timeouts=Timeouts(message=10, idle=10, ping_interval=None))
         peer.protocol.dataReceived(peer.frame(0x01, b"begun"))
         peer.protocol.pauseProducing()
@@ -205,7 +214,7 @@ class TestDeadlines:
 
 
 class TestHooks:
-    def test_a_hook_that_takes_time_keeps_the_order(self, connect):
+    def test_a_hook_that_takes_time_keeps_the_order(self, connect: Callable[..., Any]) -> None:
         waiting: list[Deferred[None]] = []
 
         def wait(text: str) -> Deferred[None]:
@@ -222,7 +231,7 @@ class TestHooks:
         waiting[-1].callback(None)
         assert not inside(peer.protocol).reading.paused
 
-    def test_the_application_s_pause_outlasts_the_turn(self, connect):
+    def test_the_application_s_pause_outlasts_the_turn(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, limits=THREE)
         peer.protocol.dataReceived(texts(peer, 8))
         peer.protocol.pauseProducing()
@@ -234,7 +243,7 @@ class TestHooks:
         assert (peer.protocol.heard, inside(peer.protocol).reading.paused) == (numbers(8), False)
 
     @pytest.mark.parametrize("end", ["close", "abort"])
-    def test_a_hook_that_ends_the_connection_in_a_later_turn(self, connect, end):
+    def test_a_hook_that_ends_the_connection_in_a_later_turn(self, connect: Callable[..., Any], end: str) -> None:
         peer = connect(Hooked, limits=THREE)
         peer.protocol.does = lambda text: getattr(peer.protocol, end)() and None if text == "4" else None
         peer.protocol.dataReceived(texts(peer, 30) + peer.close())
@@ -245,7 +254,7 @@ class TestHooks:
         assert peer.protocol.heard == [*numbers(5), "closed"]
         assert peer.protocol.close_reason.clean is (end == "close")
 
-    def test_a_transport_may_be_lost_at_once_within_a_slow_hook(self, connect):
+    def test_a_transport_may_be_lost_at_once_within_a_slow_hook(self, connect: Callable[..., Any]) -> None:
         """An SSH channel is lost inside the call that closes it. The lost connection must not schedule another turn."""
 
         def does(text: str) -> None:
@@ -258,7 +267,7 @@ class TestHooks:
         assert peer.protocol.heard == ["0", "closed"]
         assert peer.clock.getDelayedCalls() == []
 
-    def test_a_subclass_s_connection_lost_is_called_once(self, connect):
+    def test_a_subclass_s_connection_lost_is_called_once(self, connect: Callable[..., Any]) -> None:
         lost = []
 
         class Losing(Hooked):
@@ -272,7 +281,7 @@ class TestHooks:
         turn(peer.clock)
         assert (len(lost), peer.protocol.heard[-1]) == (1, "closed")
 
-    def test_echoes_of_a_turn_are_one_write(self, connect):
+    def test_echoes_of_a_turn_are_one_write(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked)
         peer.protocol.does = peer.protocol.send
         peer.protocol.dataReceived(texts(peer, 1000))
@@ -280,7 +289,7 @@ class TestHooks:
 
 
 class TestReceive:
-    def test_a_coroutine_that_never_waits_returns_to_the_reactor(self, connect):
+    def test_a_coroutine_that_never_waits_returns_to_the_reactor(self, connect: Callable[..., Any]) -> None:
         """``await`` returns a pending message at once, so a handler could run without end."""
         heard = []
 
@@ -297,7 +306,7 @@ class TestReceive:
         assert heard == numbers(100)
         assert max(after - before for before, after in zip([0, *seen], seen, strict=False)) <= 20
 
-    def test_the_time_of_its_work_counts(self, connect):
+    def test_the_time_of_its_work_counts(self, connect: Callable[..., Any]) -> None:
         heard = []
         clock: Any = None
 
@@ -320,7 +329,7 @@ class TestRequests:
     REQUEST = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
     @pytest.fixture
-    def pages(self, connect):
+    def pages(self, connect: Callable[..., Any]) -> tuple[Any, list[Any]]:
         class Pages(WebSocketProtocol):
             def http_requested(self, request: Any) -> Response:
                 asked.append(request.target)
@@ -330,7 +339,7 @@ class TestRequests:
         peer = connect(Pages, opened=False, limits=Limits(max_messages_per_turn=10))
         return peer, asked
 
-    def test_that_come_together_are_answered_in_turns(self, pages):
+    def test_that_come_together_are_answered_in_turns(self, pages: tuple[Any, list[Any]]) -> None:
         peer, asked = pages
         peer.protocol.dataReceived(b"".join(self.REQUEST % number for number in range(45)))
         counts = [len(asked)]
@@ -341,7 +350,7 @@ class TestRequests:
         assert counts == [10, 20, 30, 40, 45]
         assert peer.reads().count(b"HTTP/1.1 200 ") == 45
 
-    def test_that_each_come_alone_share_the_budget(self, pages):
+    def test_that_each_come_alone_share_the_budget(self, pages: tuple[Any, list[Any]]) -> None:
         """TLS delivers each record in its own call, and so several in one turn."""
         peer, asked = pages
         for number in range(25):
@@ -353,7 +362,7 @@ class TestRequests:
         assert asked == [f"/{number}" for number in range(25)]
 
     @pytest.mark.parametrize("count", [9, 10, 11])
-    def test_the_budget_is_exact(self, pages, count):
+    def test_the_budget_is_exact(self, pages: tuple[Any, list[Any]], count: int) -> None:
         peer, asked = pages
         for number in range(count):
             peer.protocol.dataReceived(self.REQUEST % number)
@@ -361,7 +370,7 @@ class TestRequests:
         turn(peer.clock)
         assert len(asked) == count
 
-    def test_a_loop_of_read_request_and_respond_has_a_budget(self, connect):
+    def test_a_loop_of_read_request_and_respond_has_a_budget(self, connect: Callable[..., Any]) -> None:
         class Looping(WebSocketProtocol):
             def serve(self) -> None:
                 Deferred.fromCoroutine(self.answer())
@@ -380,7 +389,7 @@ class TestRequests:
             counts.append(len(asked))
         assert counts == [10, 20, 25]
 
-    def test_the_time_of_their_hooks_counts(self, connect):
+    def test_the_time_of_their_hooks_counts(self, connect: Callable[..., Any]) -> None:
         class Slow(WebSocketProtocol):
             def http_requested(self, request: Any) -> Response:
                 asked.append(request.target)
@@ -397,14 +406,14 @@ class TestRequests:
             counts.append(len(asked))
         assert counts == [3, 6, 7]
 
-    def test_a_client_that_leaves_is_forgotten(self, pages):
+    def test_a_client_that_leaves_is_forgotten(self, pages: tuple[Any, list[Any]]) -> None:
         peer, asked = pages
         peer.protocol.dataReceived(b"".join(self.REQUEST % number for number in range(45)))
         peer.leaves()
         assert peer.clock.getDelayedCalls() == []
         assert len(asked) == 10
 
-    def test_an_upgrade_in_a_later_turn_opens_the_connection(self, pages):
+    def test_an_upgrade_in_a_later_turn_opens_the_connection(self, pages: tuple[Any, list[Any]]) -> None:
         peer, asked = pages
 
         def page_or_none(request: Any) -> Any:
@@ -424,7 +433,7 @@ class TestRequests:
 
 
 class TestClient:
-    def test_a_client_has_a_budget_as_well(self):
+    def test_a_client_has_a_budget_as_well(self) -> None:
         class Flood(WebSocketProtocol):
             def opened(self) -> None:
                 for number in range(2500):

@@ -11,6 +11,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.hook_names import HOOKS, hook_meant
 
+from .support.log import as_observer
+
 pytestmark = pytest.mark.usefixtures("logged")
 
 MEANT = {
@@ -121,9 +123,9 @@ def told() -> Any:
     from twisted.logger import globalLogPublisher
 
     told = Told()
-    globalLogPublisher.addObserver(told.observe)
+    globalLogPublisher.addObserver(as_observer(told.observe))
     yield told
-    globalLogPublisher.removeObserver(told.observe)
+    globalLogPublisher.removeObserver(as_observer(told.observe))
 
 
 class TestUnconsumedMessages:

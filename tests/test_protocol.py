@@ -13,6 +13,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.error import ConnectionLost as TwistedConnectionLost
+from twisted.internet.task import Clock
 from twisted.logger import Logger, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
@@ -36,6 +37,7 @@ from twisted_beastws.connection.write_buffer import Outgoing
 from twisted_beastws.wire.closing import Close
 
 from .support.inside import inside
+from .support.log import as_observer
 from .support.loopback import uncollected
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -130,7 +132,7 @@ class Echo(WebSocketProtocol):
 
 
 class TestHooks:
-    def test_each_is_called_in_order(self, connect):
+    def test_each_is_called_in_order(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked)
         frame, reads = peer.frame, peer.reads
         peer.sends(peer.text("a") + frame(0x82, b"b") + frame(0x89, b"c") + frame(0x8A, b"d") + peer.close(1000, b"e"))
@@ -147,12 +149,12 @@ class TestHooks:
         assert peer.protocol.heard[5:] == [("closed", reason)]
         assert peer.protocol.close_reason == reason
 
-    def test_fragments_are_gathered(self, connect):
+    def test_fragments_are_gathered(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked)
         peer.sends(peer.frame(0x01, b"a"), peer.frame(0x89, b"!"), peer.frame(0x00, b"b"), peer.frame(0x80, b"c"))
         assert peer.protocol.heard[1:] == [("ping", b"!"), ("text", "abc")]
 
-    def test_fragments_are_streamed(self, connect):
+    def test_fragments_are_streamed(self, connect: Callable[..., Any]) -> None:
         peer = connect(Streaming)
         peer.sends(peer.frame(0x01, b"a"), peer.frame(0x80, b"b"), peer.frame(0x82, b"c"))
         assert peer.protocol.heard[1:] == [
@@ -162,7 +164,7 @@ class TestHooks:
         ]
 
     @pytest.mark.parametrize(("cls", "first"), [(Texts, 0x82), (Binaries, 0x81), (Texts, 0x02), (Binaries, 0x01)])
-    def test_a_kind_without_a_hook_is_refused(self, connect, cls, first):
+    def test_a_kind_without_a_hook_is_refused(self, connect: Callable[..., Any], cls: type[Any], first: int) -> None:
         peer = connect(cls)
         peer.sends(peer.frame(first, b"a"))
         assert peer.reads() == close(1003)
@@ -170,7 +172,7 @@ class TestHooks:
         assert peer.protocol.names() == ["opened"]
         peer.leaves()
 
-    def test_hooks_may_send_at_once(self, connect):
+    def test_hooks_may_send_at_once(self, connect: Callable[..., Any]) -> None:
         class Greeting(WebSocketProtocol):
             def opened(self) -> None:
                 self.send("hello")
@@ -180,13 +182,13 @@ class TestHooks:
         peer.sends(peer.HEAD)
         assert peer.reads().partition(b"\r\n\r\n")[2] == text("hello") + b"\x82\x01\x01"
 
-    def test_closed_is_for_who_was_opened(self, connect):
+    def test_closed_is_for_who_was_opened(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, opened=False)
         peer.sends(peer.HEAD[:50])
         peer.leaves()
         assert peer.protocol.heard == []
 
-    def test_the_state(self, connect):
+    def test_the_state(self, connect: Callable[..., Any]) -> None:
         states: list[State] = []
 
         class Stating(WebSocketProtocol):
@@ -209,29 +211,29 @@ class TestHooks:
 class TestOneWrite:
     """The server combines the messages that the hooks of one chunk send."""
 
-    def test_a_thousand_echoes(self, connect):
+    def test_a_thousand_echoes(self, connect: Callable[..., Any]) -> None:
         peer = connect(Echo)
         peer.sends(peer.text("x" * 20) * 1000)
         assert peer.transport.writes == [text("x" * 20) * 1000]
 
-    def test_pongs_and_echoes(self, connect):
+    def test_pongs_and_echoes(self, connect: Callable[..., Any]) -> None:
         peer = connect(Echo)
         peer.sends((peer.text("a") + peer.frame(0x89, b"b")) * 10 + peer.close())
         assert peer.transport.writes == [(text("a") + b"\x8a\x01b") * 10 + NORMAL]
 
-    def test_more_than_64_kib_is_written_as_it_grows(self, connect):
+    def test_more_than_64_kib_is_written_as_it_grows(self, connect: Callable[..., Any]) -> None:
         peer = connect(Echo)
         peer.sends((peer.frame(0x82, bytes(1000))) * 500)
         assert b"".join(peer.transport.writes) == (b"\x82\x7e\x03\xe8" + bytes(1000)) * 500
         assert all((1 << 16) - 1004 <= len(write) <= (1 << 16) + 1004 for write in peer.transport.writes[:-1])
 
-    def test_what_came_behind_the_request(self, connect):
+    def test_what_came_behind_the_request(self, connect: Callable[..., Any]) -> None:
         peer = connect(Echo, opened=False)
         peer.sends(peer.HEAD + peer.text("a") * 10)
         assert len(peer.transport.writes) == 2
         assert peer.transport.writes[1] == text("a") * 10
 
-    def test_a_small_buffer_is_no_harm(self, connect):
+    def test_a_small_buffer_is_no_harm(self, connect: Callable[..., Any]) -> None:
         """Combined messages leave in several writes where a single one would exceed ``max_buffered``."""
         peer = connect(Echo, limits=Limits(max_message_size=1000, max_buffered=1000, high_water=1000, low_water=100))
         peer.sends(peer.text("x" * 100) * 50)
@@ -259,12 +261,12 @@ class Later:
 
 
 @pytest.fixture(params=["Deferred", "coroutine"])
-def later(request) -> Later:
+def later(request: pytest.FixtureRequest) -> Later:
     return Later(request.param)
 
 
 class TestSlowHooks:
-    def test_keep_the_order(self, connect, later):
+    def test_keep_the_order(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(*(peer.text(str(number)) + peer.frame(0x82, bytes((number,))) for number in range(3)))
@@ -278,13 +280,13 @@ class TestSlowHooks:
         peer.sends(peer.text("3"))
         assert peer.protocol.heard[-1] == ("text", "3")
 
-    def test_a_result_that_is_there_takes_no_time(self, connect):
+    def test_a_result_that_is_there_takes_no_time(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = lambda _: succeed("ignored")
         peer.sends(peer.text("a") * 3)
         assert peer.protocol.names() == ["opened", "text", "text", "text"]
 
-    def test_pings_are_answered_meanwhile(self, connect, later):
+    def test_pings_are_answered_meanwhile(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(peer.text("a") + peer.text("b") + peer.frame(0x89, b"!"))
@@ -292,7 +294,7 @@ class TestSlowHooks:
         assert peer.protocol.names() == ["opened", "text", "ping"]
 
     @pytest.mark.parametrize("behind", [14, 15, 16, 17])
-    def test_reading_pauses_at_so_many_messages(self, connect, later, behind):
+    def test_reading_pauses_at_so_many_messages(self, connect: Callable[..., Any], later: Later, behind: int) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(peer.text("a"), *[peer.text("b")] * behind)
@@ -302,7 +304,7 @@ class TestSlowHooks:
         assert peer.transport.producerState == "producing"
         assert peer.protocol.names() == ["opened"] + ["text"] * (behind + 1)
 
-    def test_reading_pauses_at_so_many_bytes_of_memory(self, connect, later):
+    def test_reading_pauses_at_so_many_bytes_of_memory(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Hooked, limits=Limits(max_queued_size=1000))
         peer.protocol.does["text"] = later
         peer.sends(peer.text("a"), peer.text("x" * (999 - cost_of(""))))
@@ -312,7 +314,7 @@ class TestSlowHooks:
         later.done()
         assert peer.transport.producerState == "producing"
 
-    def test_what_is_behind_in_the_chunk_is_kept_in_order(self, connect, later):
+    def test_what_is_behind_in_the_chunk_is_kept_in_order(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(b"".join(peer.text(str(number)) for number in range(100)))
@@ -321,7 +323,7 @@ class TestSlowHooks:
         assert peer.protocol.heard[1:] == [("text", str(number)) for number in range(100)]
         assert peer.transport.producerState == "producing"
 
-    def test_streaming_waits_for_each_piece(self, connect, later):
+    def test_streaming_waits_for_each_piece(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Streaming)
         peer.protocol.does["fragment"] = later
         peer.sends(peer.frame(0x02, b"a") + peer.frame(0x00, b"b"))
@@ -334,7 +336,7 @@ class TestSlowHooks:
         assert peer.transport.producerState == "producing"
         assert [data for _, data, *_ in peer.protocol.heard[1:]] == [b"a", b"b", b"c"]
 
-    def test_opened_comes_before_the_messages(self, connect, later):
+    def test_opened_comes_before_the_messages(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Hooked, opened=False)
         peer.protocol.does["opened"] = later
         peer.sends(peer.HEAD + peer.text("a"), peer.text("b"))
@@ -343,13 +345,15 @@ class TestSlowHooks:
         later.done()
         assert peer.protocol.heard[1:] == [("text", "a"), ("text", "b")]
 
-    def test_opened_does_not_keep_receive_waiting(self, connect, later):
+    def test_opened_does_not_keep_receive_waiting(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Noting, opened=False)
         peer.protocol.does["opened"] = later
         peer.sends(peer.HEAD + peer.text("a"))
         assert Outcome(peer.protocol.receive()) == ["a"]
 
-    def test_messages_before_the_peers_close_come_before_closed(self, connect, later):
+    def test_messages_before_the_peers_close_come_before_closed(
+        self, connect: Callable[..., Any], later: Later
+    ) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(peer.text("a") + peer.text("b") + peer.close())
@@ -361,7 +365,7 @@ class TestSlowHooks:
         later.done()
         assert peer.protocol.names() == ["opened", "text", "text", "closed"]
 
-    def test_messages_behind_our_own_close_are_thrown_away(self, connect, later):
+    def test_messages_behind_our_own_close_are_thrown_away(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(peer.text("a") + peer.text("b"))
@@ -370,7 +374,7 @@ class TestSlowHooks:
         later.done()
         assert peer.protocol.names() == ["opened", "text", "closed"]
 
-    def test_closing_finds_the_peers_close_behind_what_waits(self, connect, later):
+    def test_closing_finds_the_peers_close_behind_what_waits(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(b"".join([peer.text("a")] * 50) + peer.close(4000))
@@ -383,7 +387,9 @@ class TestSlowHooks:
         later.done()
         assert peer.protocol.names() == ["opened", "text", "closed"]
 
-    def test_failing_late_is_logged_once_and_closes(self, connect, later, logged):
+    def test_failing_late_is_logged_once_and_closes(
+        self, connect: Callable[..., Any], later: Later, logged: Callable[..., list[Any]]
+    ) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(peer.text("a") + peer.text("b"))
@@ -394,7 +400,9 @@ class TestSlowHooks:
         peer.leaves()
         assert peer.protocol.names() == ["opened", "text", "closed"]
 
-    def test_failing_after_the_end_is_logged_once(self, connect, later, logged):
+    def test_failing_after_the_end_is_logged_once(
+        self, connect: Callable[..., Any], later: Later, logged: Callable[..., list[Any]]
+    ) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(peer.text("a") + peer.text("b"))
@@ -404,7 +412,7 @@ class TestSlowHooks:
         later.done()
         assert peer.protocol.names() == ["opened", "text", "text", "closed"]
 
-    def test_sending_after_the_end_is_quiet(self, connect, later):
+    def test_sending_after_the_end_is_quiet(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Hooked)
 
         async def echo(content: str) -> None:
@@ -425,7 +433,9 @@ HOOKS = ["opened", "text", "binary", "ping", "pong", "closed"]
 class TestLossInsideAHook:
     @pytest.mark.parametrize("hook", ["opened", "text", "binary", "ping", "pong", "fragment"])
     @pytest.mark.parametrize("fails", [False, True])
-    def test_nothing_is_raised_to_the_transport(self, connect, logged, hook, fails):
+    def test_nothing_is_raised_to_the_transport(
+        self, connect: Callable[..., Any], logged: Callable[..., list[Any]], hook: str, fails: bool
+    ) -> None:
         def lose(*_: object) -> None:
             peer.leaves(ConnectionLost())
             if fails:
@@ -440,7 +450,9 @@ class TestLossInsideAHook:
         assert peer.protocol.state is State.CLOSED
 
     @pytest.mark.parametrize("fails", [False, True])
-    def test_nor_after_a_slow_hook(self, connect, later, logged, fails):
+    def test_nor_after_a_slow_hook(
+        self, connect: Callable[..., Any], later: Later, logged: Callable[..., list[Any]], fails: bool
+    ) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(peer.text("a") + peer.text("b") + peer.text("c"))
@@ -460,7 +472,9 @@ class TestLossInsideAHook:
 class TestFaults:
     @pytest.mark.parametrize("how", ["raise", "Deferred", "coroutine"])
     @pytest.mark.parametrize("hook", [*HOOKS, "fragment"])
-    def test_are_logged_once_and_close_with_1011(self, connect, logged, hook, how):
+    def test_are_logged_once_and_close_with_1011(
+        self, connect: Callable[..., Any], logged: Callable[..., list[Any]], hook: str, how: str
+    ) -> None:
         async def coroutine() -> None:
             raise ZeroDivisionError
 
@@ -487,7 +501,9 @@ class TestFaults:
         assert peer.protocol.names().count("closed") == 1
         assert peer.protocol.names()[-1] == "closed"
 
-    def test_of_the_peer_are_told_to_the_log(self, connect, monkeypatch):
+    def test_of_the_peer_are_told_to_the_log(
+        self, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         told: list[str] = []
         log = Logger("connection", observer=lambda event: told.append(formatEvent(event)))
         # The `log` of a protocol belongs to the application; the library logs with its own.
@@ -501,7 +517,7 @@ class TestFaults:
         assert told[0].endswith(" was closed: message too big: Limits.max_message_size is 5")
 
     @pytest.mark.parametrize("hook", [*HOOKS, "fragment"])
-    def test_a_generator_is_one(self, connect, logged, hook):
+    def test_a_generator_is_one(self, connect: Callable[..., Any], logged: Callable[..., list[Any]], hook: str) -> None:
         """Without ``inlineCallbacks``, the body of a generator would never run, and the log would not show it."""
 
         def fault(*_: object) -> Any:
@@ -518,7 +534,9 @@ class TestFaults:
             assert peer.protocol.close_reason.error is error
 
     @pytest.mark.parametrize(("hook", "told"), [("text", ", which is closed with 1011"), ("closed", "")])
-    def test_tell_what_becomes_of_the_connection(self, connect, logged, hook, told):
+    def test_tell_what_becomes_of_the_connection(
+        self, connect: Callable[..., Any], logged: Callable[..., list[Any]], hook: str, told: str
+    ) -> None:
         lines: list[str] = []
         peer = connect(Hooked)
         peer.protocol.does[hook] = lambda *_: 1 / 0
@@ -526,14 +544,14 @@ class TestFaults:
         peer.sends(peer.text("a"))
         peer.sends(peer.close())
         peer.leaves()
-        globalLogPublisher.removeObserver(watch)
+        globalLogPublisher.removeObserver(as_observer(watch))
         logged(ZeroDivisionError)
         (line,) = [line for line in lines if line.startswith("the application failed")]
         connection = f"connection {peer.protocol.connection_id} of {peer.protocol.peer}"
         assert line == f"the application failed on {connection}{told}"
 
     @pytest.mark.parametrize("hook", HOOKS)
-    def test_a_closed_connection_is_none(self, connect, hook):
+    def test_a_closed_connection_is_none(self, connect: Callable[..., Any], hook: str) -> None:
         gone = connect(Noting)
         gone.leaves()
 
@@ -559,7 +577,9 @@ class TestFaults:
             (b"\x82\xfe\x03\xe9\0\0\0\0", 1009, errors.MessageTooBig),
         ],
     )
-    def test_of_the_peer_are_told_to_it(self, connect, wire, code, error):
+    def test_of_the_peer_are_told_to_it(
+        self, connect: Callable[..., Any], wire: bytes, code: int, error: type[Exception]
+    ) -> None:
         peer = connect(Hooked, limits=Limits(max_message_size=1000))
         peer.sends(wire + peer.text("never seen"))
         assert peer.reads() == close(code)
@@ -575,7 +595,7 @@ class TestFaults:
 
 
 class TestState:
-    def test_is_ours(self, connect, logged):
+    def test_is_ours(self, connect: Callable[..., Any], logged: Callable[..., list[Any]]) -> None:
         class Parser(WebSocketProtocol):
             def opened(self) -> None:
                 self.state = "header"  # type: ignore[misc, assignment]
@@ -587,7 +607,7 @@ class TestState:
         assert "state" in str(error)
         assert peer.protocol.state is State.CLOSING
 
-    def test_is_no_name_for_a_subclass(self):
+    def test_is_no_name_for_a_subclass(self) -> None:
         with pytest.raises(TypeError, match=r"Room.state would hide WebSocketProtocol.state, which is no hook"):
 
             class Room(WebSocketProtocol):
@@ -595,7 +615,7 @@ class TestState:
 
 
 class TestConnectionLost:
-    def test_may_be_overridden_without_calling_ours(self, connect):
+    def test_may_be_overridden_without_calling_ours(self, connect: Callable[..., Any]) -> None:
         heard = []
 
         class Losing(Noting):
@@ -616,7 +636,7 @@ class TestConnectionLost:
             assert inside(peer.protocol).server.connections == set()
         assert heard == [State.CLOSED]
 
-    def test_ours_runs_if_it_fails(self, connect):
+    def test_ours_runs_if_it_fails(self, connect: Callable[..., Any]) -> None:
         class Failing(Noting):
             def connectionLost(self, reason: Failure) -> None:
                 raise ZeroDivisionError
@@ -626,7 +646,7 @@ class TestConnectionLost:
             peer.leaves()
         assert peer.protocol.state is State.CLOSED
 
-    def test_who_waits_has_no_frames_of_the_others(self, connect):
+    def test_who_waits_has_no_frames_of_the_others(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         told = []
 
@@ -644,10 +664,12 @@ class TestConnectionLost:
         peer.leaves()
         assert len(told) == 5 and len(set(told)) == 1
 
-    def test_messages_that_nobody_takes_are_told_of_once(self, connect, request):
+    def test_messages_that_nobody_takes_are_told_of_once(
+        self, connect: Callable[..., Any], request: pytest.FixtureRequest
+    ) -> None:
         told = []
-        globalLogPublisher.addObserver(told.append)
-        request.addfinalizer(lambda: globalLogPublisher.removeObserver(told.append))
+        globalLogPublisher.addObserver(as_observer(told.append))
+        request.addfinalizer(lambda: globalLogPublisher.removeObserver(as_observer(told.append)))
         peer = connect()
         peer.sends(peer.frame(0x81, b"a") * 20)
         for _ in range(20):
@@ -658,7 +680,7 @@ class TestConnectionLost:
 
 
 class TestReceive:
-    def test_gives_the_messages_in_order(self, connect):
+    def test_gives_the_messages_in_order(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         waiting = [Outcome(peer.protocol.receive()) for _ in range(2)]
         peer.sends(peer.text("a") + peer.frame(0x82, b"b") + peer.text("c"))
@@ -666,7 +688,7 @@ class TestReceive:
         assert Outcome(peer.protocol.receive()) == ["c"]
 
     @pytest.mark.parametrize("count", [15, 16, 17])
-    def test_what_nobody_takes_pauses_the_reading(self, connect, count):
+    def test_what_nobody_takes_pauses_the_reading(self, connect: Callable[..., Any], count: int) -> None:
         peer = connect()
         peer.sends(*[peer.text("a")] * count)
         assert inside(peer.protocol).reading.paused == (count >= 16)
@@ -677,7 +699,7 @@ class TestReceive:
                 assert (peer.transport.producerState == "producing") == (left <= 4)
         assert peer.transport.producerState == "producing"
 
-    def test_parsing_ahead_is_bounded_in_a_chunk_too(self, connect):
+    def test_parsing_ahead_is_bounded_in_a_chunk_too(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         peer.sends(b"".join(peer.text(str(number)) for number in range(1000)))
         assert len(inside(peer.protocol).delivery._inbox) == 16
@@ -685,7 +707,7 @@ class TestReceive:
         assert got == [str(number) for number in range(1000)]
         assert peer.transport.producerState == "producing"
 
-    def test_cancelling_does_no_harm(self, connect):
+    def test_cancelling_does_no_harm(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         first, second, third = (peer.protocol.receive() for _ in range(3))
         outcomes = [Outcome(first), Outcome(second), Outcome(third)]
@@ -695,7 +717,7 @@ class TestReceive:
         assert (outcomes[0], outcomes[2]) == (["a"], ["b"])
         assert Outcome(peer.protocol.receive()) == ["c"]
 
-    def test_what_was_queued_is_there_after_the_close(self, connect):
+    def test_what_was_queued_is_there_after_the_close(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         peer.sends(peer.text("a") + peer.text("b") + peer.close(4000))
         assert Outcome(peer.protocol.receive()) == ["a"]
@@ -705,7 +727,7 @@ class TestReceive:
         assert late.types == [ConnectionClosed]
         assert late[0].reason.code == 4000
 
-    def test_fails_with_the_connection(self, connect):
+    def test_fails_with_the_connection(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         waiting = [Outcome(peer.protocol.receive()) for _ in range(3)]
         peer.leaves(ConnectionLost())
@@ -713,7 +735,7 @@ class TestReceive:
         assert waiting[0][0].reason is peer.protocol.close_reason
         assert isinstance(waiting[0][0].reason.error, ConnectionLost)
 
-    def test_one_may_cancel_the_other(self, connect):
+    def test_one_may_cancel_the_other(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         waiting = [peer.protocol.receive() for _ in range(3)]
         outcomes: list[type] = []
@@ -728,7 +750,7 @@ class TestReceive:
         peer.leaves()
         assert outcomes == [ConnectionClosed, CancelledError, CancelledError]
 
-    def test_waits_for_the_end_of_a_closing_connection(self, connect):
+    def test_waits_for_the_end_of_a_closing_connection(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         peer.protocol.close()
         waiting = Outcome(peer.protocol.receive())
@@ -739,7 +761,7 @@ class TestReceive:
         assert waiting.types == [ConnectionClosed]
 
     @pytest.mark.parametrize("cls", [Hooked, Texts, Binaries, Streaming])
-    def test_is_a_mistake_where_hooks_take_the_messages(self, connect, cls):
+    def test_is_a_mistake_where_hooks_take_the_messages(self, connect: Callable[..., Any], cls: type[Any]) -> None:
         peer = connect(cls)
         with pytest.raises(LocalError, match=cls.__name__):
             peer.protocol.receive()
@@ -747,7 +769,7 @@ class TestReceive:
     @pytest.mark.parametrize(
         ("code", "ends"), [(1000, True), (1001, True), (1002, False), (4000, False), (None, False)]
     )
-    def test_async_for(self, connect, code, ends):
+    def test_async_for(self, connect: Callable[..., Any], code: int | None, ends: bool) -> None:
         got: list[Any] = []
 
         async def take(ws: WebSocketProtocol) -> None:
@@ -763,7 +785,7 @@ class TestReceive:
         peer.leaves()
         assert got == ["a", b"b", "end" if ends else code or 1005]
 
-    def test_async_for_and_a_lost_connection(self, connect):
+    def test_async_for_and_a_lost_connection(self, connect: Callable[..., Any]) -> None:
         got: list[Any] = []
 
         async def take(ws: WebSocketProtocol) -> None:
@@ -779,13 +801,13 @@ class TestReceive:
         assert got == ["a", 1006]
 
 
-def streamed(ws, data):
+def streamed(ws: WebSocketProtocol, data: int | memoryview) -> None:
     with ws.message() as message:
         message.write(data)
 
 
 class TestSend:
-    def test_may_be_replaced_on_a_connection(self, connect):
+    def test_may_be_replaced_on_a_connection(self, connect: Callable[..., Any]) -> None:
         peer = connect(opened=False)
         sent: list[Any] = []
         peer.protocol.send = sent.append
@@ -796,7 +818,7 @@ class TestSend:
         peer.protocol.send("late")
         assert sent == ["hello", "late"]
 
-    def test_may_be_replaced_on_the_class(self, connect, monkeypatch):
+    def test_may_be_replaced_on_the_class(self, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
         sent: list[Any] = []
         monkeypatch.setattr(WebSocketProtocol, "send", lambda self, message: sent.append(message))
         peer = connect()
@@ -819,7 +841,9 @@ class TestSend:
             (streamed, b"\x01\x08"),
         ],
     )
-    def test_views_of_memory(self, connect, send, head, kind):
+    def test_views_of_memory(
+        self, connect: Callable[..., Any], send: Callable[..., Any], head: bytes, kind: str
+    ) -> None:
         peer = connect()
         send(peer.protocol, memoryview(b"12345678").cast(kind))
         assert peer.reads().startswith(head + b"12345678")
@@ -835,13 +859,15 @@ class TestSend:
             (lambda ws: ws.pong(5), r"pong\(\) takes bytes, not int"),
         ],
     )
-    def test_what_is_none_of_what_it_takes(self, connect, send, taken):
+    def test_what_is_none_of_what_it_takes(
+        self, connect: Callable[..., Any], send: Callable[..., Any], taken: str
+    ) -> None:
         peer = connect()
         with pytest.raises(TypeError, match=taken):
             send(peer.protocol)
         assert peer.reads() == b""
 
-    def test_what_is_no_part(self, connect):
+    def test_what_is_no_part(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with pytest.raises(TypeError, match=r"write\(\) takes str or bytes, not int"):
             streamed(peer.protocol, 5)
@@ -864,7 +890,7 @@ class TestSend:
             (lambda ws: ws.pong(b"a"), b"\x8a\x01a"),
         ],
     )
-    def test_is_written_at_once(self, connect, send, wire):
+    def test_is_written_at_once(self, connect: Callable[..., Any], send: Callable[..., Any], wire: bytes) -> None:
         peer = connect()
         send(peer.protocol)
         assert peer.transport.writes == [wire]
@@ -879,19 +905,19 @@ class TestSend:
         lambda ws: ws.pong(),
     )
 
-    def test_draining_before_there_is_a_connection(self):
+    def test_draining_before_there_is_a_connection(self) -> None:
         with pytest.raises(LocalError, match="connecting"):
             WebSocketProtocol().drain()
 
     @pytest.mark.parametrize("send", [*SENDS, lambda ws: ws.receive()])
-    def test_before_the_connection_is_open(self, connect, send):
+    def test_before_the_connection_is_open(self, connect: Callable[..., Any], send: Callable[..., Any]) -> None:
         for protocol in (WebSocketProtocol(), connect(opened=False).protocol):
             with pytest.raises(LocalError, match="connecting"):
                 send(protocol)
 
     @pytest.mark.parametrize("send", SENDS)
     @pytest.mark.parametrize("when", ["closing", "peer closed", "failed", "lost", "lost in closed"])
-    def test_once_closing(self, connect, when, send):
+    def test_once_closing(self, connect: Callable[..., Any], when: str, send: Callable[..., Any]) -> None:
         caught: list[BaseException] = []
 
         class Late(Noting):
@@ -917,14 +943,14 @@ class TestSend:
         assert peer.reads() == b""
         assert len(caught) == (when == "lost in closed")
 
-    def test_lone_surrogates(self, connect):
+    def test_lone_surrogates(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with pytest.raises(UnicodeEncodeError):
             peer.protocol.send("\ud800")
         assert peer.reads() == b""
         assert peer.protocol.state is State.OPEN
 
-    def test_too_long_a_ping(self, connect):
+    def test_too_long_a_ping(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with pytest.raises(LocalError, match="126 bytes"):
             peer.protocol.ping(bytes(126))
@@ -945,7 +971,7 @@ def stall(peer: Any) -> None:
 
 class TestSlowReader:
     @pytest.mark.parametrize("size", [999, 1000, 1001])
-    def test_close(self, connect, clock, size):
+    def test_close(self, connect: Callable[..., Any], clock: Clock, size: int) -> None:
         peer = connect(Noting, limits=Limits(**LIMITS))
         stall(peer)
         peer.protocol.send(bytes(size - 504))
@@ -969,7 +995,7 @@ class TestSlowReader:
         assert peer.protocol.close_reason.clean
         assert clock.calls == []
 
-    def test_close_of_who_never_reads(self, connect, clock):
+    def test_close_of_who_never_reads(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, limits=Limits(**LIMITS), timeouts=Timeouts(close=5.0))
         stall(peer)
         for _ in range(3):
@@ -980,7 +1006,7 @@ class TestSlowReader:
         assert clock.calls == []
         assert peer.protocol.names() == ["opened", "closed"]
 
-    def test_drop(self, connect):
+    def test_drop(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(slow_reader="drop", **LIMITS))
         stall(peer)
         for size in (900, 95, 1, 90, 50):
@@ -991,7 +1017,7 @@ class TestSlowReader:
         read = peer.reads()
         assert read == b"\x82\x7e\x03\x84" + bytes(900) + b"\x82\x01\x00" + b"\x82\x5a" + bytes(90)
 
-    def test_pause(self, connect):
+    def test_pause(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(slow_reader="pause", **LIMITS))
         stall(peer)
         peer.protocol.send(bytes(900))
@@ -1007,7 +1033,7 @@ class TestSlowReader:
         peer.protocol.send(bytes(900))
 
     @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
-    def test_what_can_never_fit_is_a_mistake(self, connect, policy):
+    def test_what_can_never_fit_is_a_mistake(self, connect: Callable[..., Any], policy: str) -> None:
         peer = connect(limits=Limits(slow_reader=policy, **LIMITS))
         peer.protocol.send(bytes(996))
         with pytest.raises(LocalError, match="1205 bytes"):
@@ -1015,7 +1041,7 @@ class TestSlowReader:
         assert peer.protocol.state is State.OPEN
         assert len(peer.reads()) == 1000
 
-    def test_a_flood_of_pings_by_who_does_not_read(self, connect):
+    def test_a_flood_of_pings_by_who_does_not_read(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(**LIMITS))
         stall(peer)
         for number in range(10_000):
@@ -1025,7 +1051,7 @@ class TestSlowReader:
         peer.transport.flow()
         assert peer.reads() == b"\x8a\x049999"
 
-    def test_a_flood_in_chunks(self, connect):
+    def test_a_flood_in_chunks(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(**LIMITS))
         peer.transport.stall()
         flood = peer.frame(0x89, bytes(125)) * 500
@@ -1034,7 +1060,7 @@ class TestSlowReader:
         assert len(peer.reads()) < 2 << 16
         assert peer.protocol.buffered_amount < 2 << 16
 
-    def test_echoes_of_a_chunk_to_who_does_not_read(self, connect):
+    def test_echoes_of_a_chunk_to_who_does_not_read(self, connect: Callable[..., Any]) -> None:
         for policy in ("close", "drop", "pause"):
             peer = connect(Echo, limits=Limits(slow_reader=policy, **LIMITS))
             stall(peer)
@@ -1044,7 +1070,7 @@ class TestSlowReader:
             assert peer.protocol.buffered_amount <= 1003 + 25
             assert (peer.protocol.state is State.OPEN) == (policy == "drop")
 
-    def test_control_frames_pass(self, connect):
+    def test_control_frames_pass(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(**LIMITS))
         stall(peer)
         peer.protocol.send(bytes(996))
@@ -1059,12 +1085,12 @@ class TestSlowReader:
 
 
 class TestDrain:
-    def test_is_done_where_nothing_waits(self, connect):
+    def test_is_done_where_nothing_waits(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         peer.protocol.send(bytes(10_000))
         assert Outcome(peer.protocol.drain()) == [None]
 
-    def test_fails_with_the_connection(self, connect):
+    def test_fails_with_the_connection(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(**LIMITS))
         stall(peer)
         peer.protocol.send(bytes(500))
@@ -1073,7 +1099,7 @@ class TestDrain:
         assert waiting.types == [ConnectionClosed]
         assert Outcome(peer.protocol.drain()).types == [ConnectionClosed]
 
-    def test_cancelling_does_no_harm(self, connect):
+    def test_cancelling_does_no_harm(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(**LIMITS))
         stall(peer)
         peer.protocol.send(bytes(500))
@@ -1087,7 +1113,9 @@ class TestDrain:
 
 class TestOfAnotherKind:
     @pytest.mark.parametrize("message", [5, None, {}, Deferred()], ids=repr)
-    def test_is_not_sent(self, connect, message):
+    def test_is_not_sent(
+        self, connect: Callable[..., Any], message: Deferred[Any] | dict[Any, Any] | int | None
+    ) -> None:
         peer = connect(Noting)
         with pytest.raises(TypeError) as refused:
             peer.protocol.send(message)
@@ -1097,7 +1125,7 @@ class TestOfAnotherKind:
         assert peer.reads() == b""
 
     @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-    def test_octets_of_every_kind_are(self, connect, kind):
+    def test_octets_of_every_kind_are(self, connect: Callable[..., Any], kind: type[Any]) -> None:
         peer = connect(Noting)
         peer.protocol.send(kind(b"abc"))
         assert peer.reads() == b"\x82\x03abc"
@@ -1106,7 +1134,7 @@ class TestOfAnotherKind:
 class TestKeptSend:
     """An application may store ``send``: the stored method stays equal to the connection's ``send``."""
 
-    def test_is_found_again(self, connect):
+    def test_is_found_again(self, connect: Callable[..., Any]) -> None:
         room: list[Any] = []
 
         class Member(WebSocketProtocol):
@@ -1127,7 +1155,7 @@ class TestKeptSend:
         with pytest.raises(ConnectionClosed):
             peer.protocol.send("hello")
 
-    def test_may_be_held_weakly(self, connect):
+    def test_may_be_held_weakly(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         send = weakref.WeakMethod(peer.protocol.send)
         kept = send()
@@ -1136,7 +1164,7 @@ class TestKeptSend:
         assert peer.reads() == b"\x81\x05hello"
 
 
-def test_a_long_text_does_not_keep_its_octets(connect):
+def test_a_long_text_does_not_keep_its_octets(connect: Callable[..., Any]) -> None:
     text = "\N{EURO SIGN}" * 20_000
     size = sys.getsizeof(text)
     peer = connect()
@@ -1146,7 +1174,7 @@ def test_a_long_text_does_not_keep_its_octets(connect):
 
 
 class TestPing:
-    def test_nobody_need_ask_what_became_of_it(self, connect):
+    def test_nobody_need_ask_what_became_of_it(self, connect: Callable[..., Any]) -> None:
         """The caller may ignore the Deferred: the ``logged`` fixture would find an unhandled error."""
         peer = connect()
         for _ in range(3):
@@ -1154,13 +1182,15 @@ class TestPing:
         peer.protocol.ping().addCallback(lambda seconds: None)
         peer.leaves()
 
-    def test_whoever_asks_later_is_told(self, connect):
+    def test_whoever_asks_later_is_told(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         answered = peer.protocol.ping()
         peer.leaves()
         assert Outcome(answered).types == [ConnectionClosed]
 
-    def test_the_round_trip_has_the_time_that_sending_takes(self, connect, clock, monkeypatch):
+    def test_the_round_trip_has_the_time_that_sending_takes(
+        self, connect: Callable[..., Any], clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         peer = connect()
         emit = inside(peer.protocol).outgoing.write_control
         monkeypatch.setattr(Outgoing, "write_control", lambda _, *frame: (clock.advance(0.5), emit(*frame)))
@@ -1168,7 +1198,7 @@ class TestPing:
         peer.sends(peer.frame(0x8A, b"a"))
         assert answered == [0.5]
 
-    def test_the_round_trip(self, connect, clock):
+    def test_the_round_trip(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect()
         answered = Outcome(peer.protocol.ping(b"a"))
         assert peer.reads() == b"\x89\x01a"
@@ -1177,14 +1207,14 @@ class TestPing:
         assert answered == [0.25]
         assert peer.protocol.latency == 0.25
 
-    def test_one_pong_for_several(self, connect, clock):
+    def test_one_pong_for_several(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect()
         answered = [Outcome(peer.protocol.ping(payload)) for payload in (b"a", b"b", b"c")]
         clock.advance(1)
         peer.sends(peer.frame(0x8A, b"b"))
         assert answered == [[1.0], [1.0], []]
 
-    def test_cancelling_does_no_harm(self, connect, clock):
+    def test_cancelling_does_no_harm(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect()
         first, second = peer.protocol.ping(b"a"), peer.protocol.ping(b"b")
         outcomes = [Outcome(first), Outcome(second)]
@@ -1194,7 +1224,7 @@ class TestPing:
         peer.sends(peer.frame(0x8A, b"b"))
         assert outcomes[1] == [0.0]
 
-    def test_fails_with_the_connection(self, connect):
+    def test_fails_with_the_connection(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         answered = Outcome(peer.protocol.ping())
         peer.leaves()
@@ -1202,7 +1232,7 @@ class TestPing:
 
 
 class TestClose:
-    def test_waits_for_the_peers(self, connect, clock):
+    def test_waits_for_the_peers(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting)
         closed = Outcome(peer.protocol.close(4001, "why"))
         assert peer.reads() == close(4001, "why")
@@ -1222,7 +1252,7 @@ class TestClose:
         ]
         assert clock.calls == []
 
-    def test_whoever_waits_for_it_is_told_before_the_hook_and_later_too(self, connect):
+    def test_whoever_waits_for_it_is_told_before_the_hook_and_later_too(self, connect: Callable[..., Any]) -> None:
         peer = connect(opened=False)
         with pytest.raises(LocalError):
             peer.protocol.when_closed()
@@ -1234,7 +1264,7 @@ class TestClose:
         assert peer.protocol.names() == ["opened", "closed"]
         assert Outcome(peer.protocol.when_closed())[0].code == 1006
 
-    def test_again_changes_nothing(self, connect):
+    def test_again_changes_nothing(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         closed = [Outcome(peer.protocol.close(4001)), Outcome(peer.protocol.close(4002))]
         assert peer.reads() == close(4001)
@@ -1247,7 +1277,9 @@ class TestClose:
         assert peer.protocol.names() == ["opened", "closed"]
 
     @pytest.mark.parametrize("answers_at", [None, 9.0])
-    def test_is_bounded_to_the_end_of_tcp(self, connect, clock, answers_at):
+    def test_is_bounded_to_the_end_of_tcp(
+        self, connect: Callable[..., Any], clock: Clock, answers_at: float | None
+    ) -> None:
         """The timeout runs from our close frame; the peer's close frame does not extend it."""
         peer = connect(Noting, timeouts=Timeouts(close=10.0))
         closed = Outcome(peer.protocol.close())
@@ -1263,7 +1295,7 @@ class TestClose:
         assert closed[0].code == (1006 if answers_at is None else 1000)
         assert clock.calls == []
 
-    def test_of_both_at_once(self, connect):
+    def test_of_both_at_once(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         closed = Outcome(peer.protocol.close(4001))
         peer.sends(peer.close(4002))
@@ -1281,7 +1313,9 @@ class TestClose:
             (4999, b"", close(4999), 4999),
         ],
     )
-    def test_of_the_peer_is_answered(self, connect, code, reason, answer, told):
+    def test_of_the_peer_is_answered(
+        self, connect: Callable[..., Any], code: int | None, reason: bytes, answer: bytes, told: int
+    ) -> None:
         peer = connect(Noting)
         peer.sends(peer.close(code, reason) + peer.text("too late"))
         assert peer.reads() == answer
@@ -1290,7 +1324,7 @@ class TestClose:
         end = peer.protocol.close_reason
         assert (end.code, end.reason, end.clean, end.began) == (told, reason.decode(), True, "peer")
 
-    def test_by_tcp_alone(self, connect):
+    def test_by_tcp_alone(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         peer.leaves(ConnectionDone())
         reason = peer.protocol.close_reason
@@ -1298,7 +1332,7 @@ class TestClose:
         assert type(reason.error) is ConnectionDone
         assert peer.protocol.heard == [("opened",), ("closed", reason)]
 
-    def test_half_by_tcp_alone(self, connect):
+    def test_half_by_tcp_alone(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         peer.protocol.readConnectionLost()
         assert peer.transport.disconnecting
@@ -1306,7 +1340,7 @@ class TestClose:
         reason = peer.protocol.close_reason
         assert (reason.code, reason.clean, reason.began) == (1006, False, "transport")
 
-    def test_half_by_tcp_behind_the_closing_handshake(self, connect):
+    def test_half_by_tcp_behind_the_closing_handshake(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         closed = Outcome(peer.protocol.close())
         peer.sends(peer.close())
@@ -1314,7 +1348,7 @@ class TestClose:
         peer.leaves()
         assert closed[0].clean
 
-    def test_with_a_code_that_may_not_be_sent(self, connect):
+    def test_with_a_code_that_may_not_be_sent(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         for code in (0, 999, 1004, 1006, 1015, 2999, 5000):
             with pytest.raises(LocalError, match=str(code)):
@@ -1322,12 +1356,12 @@ class TestClose:
         assert peer.reads() == b""
         assert peer.protocol.state is State.OPEN
 
-    def test_without_a_code(self, connect):
+    def test_without_a_code(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         peer.protocol.close(CloseCode.NO_STATUS)
         assert peer.reads() == b"\x88\x00"
 
-    def test_before_it_is_open_drops_it(self, connect):
+    def test_before_it_is_open_drops_it(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting, opened=False)
         closed = Outcome(peer.protocol.close())
         assert peer.transport.disconnected
@@ -1336,7 +1370,7 @@ class TestClose:
         assert peer.protocol.heard == []
 
     @pytest.mark.parametrize("hook", ["opened", "text", "ping"])
-    def test_in_a_hook(self, connect, hook):
+    def test_in_a_hook(self, connect: Callable[..., Any], hook: str) -> None:
         peer = connect(Hooked, opened=False)
         closed: list[Outcome] = []
         peer.protocol.does[hook] = lambda *_: closed.append(Outcome(peer.protocol.close(4000)))
@@ -1348,7 +1382,7 @@ class TestClose:
         assert "b" not in [one[1:] for one in peer.protocol.heard]
         assert peer.protocol.names()[-1] == "closed"
 
-    def test_and_what_was_sent_before_it(self, connect):
+    def test_and_what_was_sent_before_it(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         stall(peer)
         peer.protocol.send("a")
@@ -1359,7 +1393,7 @@ class TestClose:
         assert peer.reads() == text("a") + NORMAL
         assert peer.transport.disconnecting
 
-    def test_cancelling_its_deferred_does_no_harm(self, connect):
+    def test_cancelling_its_deferred_does_no_harm(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         closed = peer.protocol.close()
         outcome = Outcome(closed)
@@ -1369,7 +1403,7 @@ class TestClose:
         assert outcome.types == [CancelledError]
         assert peer.protocol.close_reason.clean
 
-    def test_abort(self, connect):
+    def test_abort(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         peer.protocol.abort()
         assert peer.transport.disconnected
@@ -1379,7 +1413,7 @@ class TestClose:
         assert peer.protocol.close_reason.code == 1006
 
     @pytest.mark.parametrize("way", [lambda ws: ws.abort(), lambda ws: ws.transport.abortConnection()])
-    def test_abort_in_a_hook(self, connect, way):
+    def test_abort_in_a_hook(self, connect: Callable[..., Any], way: Callable[..., Any]) -> None:
         """After an abort, the hooks get no more messages of the chunk, and the server sends nothing more."""
 
         class Suspicious(Noting):
@@ -1400,13 +1434,13 @@ class TestClose:
         assert peer.protocol.names() == ["opened", "text", "text", "closed"]
         assert (peer.protocol.close_reason.code, peer.protocol.close_reason.clean) == (1006, False)
 
-    def test_by_the_transport_as_the_application_sees_it(self, connect):
+    def test_by_the_transport_as_the_application_sees_it(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         peer.protocol.transport.loseConnection()
         assert peer.reads() == NORMAL
         assert not peer.transport.disconnecting
 
-    def test_by_the_transport_while_an_answer_waits(self, connect):
+    def test_by_the_transport_while_an_answer_waits(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting, opened=False)
         transport = peer.protocol.transport
         peer.sends(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
@@ -1416,7 +1450,7 @@ class TestClose:
 
 
 class TestLiveness:
-    def test_pings(self, connect, clock):
+    def test_pings(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(ping_interval=5.0))
         for _ in range(3):
             clock.pump([1.0] * 5)
@@ -1426,7 +1460,7 @@ class TestLiveness:
             assert peer.protocol.latency == 0.5
             clock.advance(-0.5)
 
-    def test_pings_do_not_wait_behind_others(self, connect, clock):
+    def test_pings_do_not_wait_behind_others(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(ping_interval=5.0))
         stall(peer)
         clock.pump([1.0] * 20)
@@ -1434,7 +1468,7 @@ class TestLiveness:
         peer.transport.flow()
         assert peer.reads() == b""
 
-    def test_silence(self, connect, clock):
+    def test_silence(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(idle=10.0, ping_interval=None))
         clock.advance(9.9)
         peer.sends(b"\x8a")
@@ -1447,7 +1481,7 @@ class TestLiveness:
         assert isinstance(peer.protocol.close_reason.error, TimeoutError)
         assert clock.calls == []
 
-    def test_silence_while_we_do_not_read(self, connect, clock):
+    def test_silence_while_we_do_not_read(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(idle=10.0, ping_interval=None))
         peer.sends(peer.text("a") * 20)
         clock.pump([1.0] * 100)
@@ -1459,7 +1493,7 @@ class TestLiveness:
         clock.pump([1.0] * 2)
         assert peer.protocol.state is State.CLOSING
 
-    def test_strictly_only_pongs_count(self, connect, clock):
+    def test_strictly_only_pongs_count(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(idle=10.0, ping_interval=None, strict_pong=True))
         clock.advance(5.0)
         peer.sends(peer.frame(0x8A))
@@ -1470,7 +1504,9 @@ class TestLiveness:
         assert peer.protocol.state is State.CLOSING
 
     @pytest.mark.parametrize("strict", [False, True])
-    def test_the_time_in_which_we_did_not_read_is_no_silence(self, connect, clock, strict):
+    def test_the_time_in_which_we_did_not_read_is_no_silence(
+        self, connect: Callable[..., Any], clock: Clock, strict: bool
+    ) -> None:
         peer = connect(Noting, timeouts=Timeouts(idle=10.0, ping_interval=None, strict_pong=strict))
         clock.pump([1.0] * 4)
         peer.sends(*[peer.text("a")] * 16)
@@ -1482,7 +1518,7 @@ class TestLiveness:
         clock.pump([0.5] * 9)
         assert peer.protocol.state is State.CLOSING
 
-    def test_a_message_that_is_not_finished(self, connect, clock):
+    def test_a_message_that_is_not_finished(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(message=10.0, ping_interval=None))
         peer.sends(peer.frame(0x01, b"a"))
         for _ in range(4):
@@ -1491,7 +1527,7 @@ class TestLiveness:
         assert peer.reads() == close(1011, "a message was not finished in 10 s")
         peer.leaves()
 
-    def test_a_message_that_we_do_not_read(self, connect, clock):
+    def test_a_message_that_we_do_not_read(self, connect: Callable[..., Any], clock: Clock) -> None:
         waiting: Deferred[None] = Deferred()
         peer = connect(Streaming, timeouts=Timeouts(message=10.0, ping_interval=None, idle=None))
         peer.protocol.does["fragment"] = lambda *_: waiting
@@ -1505,7 +1541,7 @@ class TestLiveness:
         clock.pump([1.0] * 2)
         assert peer.protocol.state is State.CLOSING
 
-    def test_old_age(self, connect, clock):
+    def test_old_age(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(max_lifetime=60.0, ping_interval=None))
         for _ in range(59):
             clock.advance(1.0)
@@ -1518,7 +1554,7 @@ class TestLiveness:
         peer.leaves()
         assert peer.protocol.close_reason.clean
 
-    def test_a_peer_that_does_not_leave_is_aborted(self, connect, clock):
+    def test_a_peer_that_does_not_leave_is_aborted(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(idle=10.0, ping_interval=None, close=5.0))
         clock.advance(10.1)
         clock.advance(4.9)
@@ -1526,7 +1562,7 @@ class TestLiveness:
         clock.advance(0.2)
         assert peer.transport.disconnected
 
-    def test_one_timer_for_many(self, connect, clock):
+    def test_one_timer_for_many(self, connect: Callable[..., Any], clock: Clock) -> None:
         peers = [connect(Noting) for _ in range(50)]
         assert len(clock.calls) == 1
         for peer in peers:
@@ -1592,10 +1628,12 @@ ENDS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.fixture
-def failures_as_they_are(monkeypatch):
+def failures_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Restore `Failure.cleanFailure`, which pytest-twisted disables: it releases the frames of a traceback."""
     spec = find_spec("twisted.python.failure")
     module = module_from_spec(spec)
+    assert spec is not None
+    assert spec.loader is not None
     spec.loader.exec_module(module)
     monkeypatch.setattr(Failure, "cleanFailure", module.Failure.cleanFailure)
 
@@ -1605,7 +1643,9 @@ class TestEnds:
     """However a connection ends, no timer, no object and no entry in the factory is left."""
 
     @pytest.mark.parametrize("end", ENDS)
-    def test_nothing_is_left(self, connect, clock, logged, end):
+    def test_nothing_is_left(
+        self, connect: Callable[..., Any], clock: Clock, logged: Callable[..., list[Any]], end: str
+    ) -> None:
         peer = connect(Hooked, opened=end.startswith("open: "), limits=Limits(**LIMITS))
         factory = peer.protocol.factory
         assert factory.connections == {peer.protocol}
@@ -1627,7 +1667,9 @@ class TestEnds:
             assert len(logged(ZeroDivisionError)) == 1
 
     @pytest.mark.parametrize("end", ["returns", "raises", "lost", "closed by us"])
-    def test_nothing_is_left_of_a_coroutine(self, connect, clock, logged, end):
+    def test_nothing_is_left_of_a_coroutine(
+        self, connect: Callable[..., Any], clock: Clock, logged: Callable[..., list[Any]], end: str
+    ) -> None:
         async def handler(ws: WebSocketProtocol) -> None:
             async for message in ws:
                 if end == "returns":
@@ -1652,7 +1694,9 @@ class TestEnds:
 
     @pytest.mark.parametrize("end", ["closed", "lost"])
     @pytest.mark.parametrize("waits", ["async for", "async for twice", "receive", "drain", "ping", "close"])
-    def test_nothing_is_left_of_a_coroutine_that_the_end_finds_waiting(self, connect, clock, waits, end):
+    def test_nothing_is_left_of_a_coroutine_that_the_end_finds_waiting(
+        self, connect: Callable[..., Any], clock: Clock, waits: str, end: str
+    ) -> None:
         """In Python 3.12 a traceback keeps its callers' frames, which once made a reference cycle."""
         met = []
 
@@ -1689,7 +1733,7 @@ class TestEnds:
             assert clock.calls == []
             assert gone() is None
 
-    def test_an_idle_connection_keeps_no_buffers(self, connect):
+    def test_an_idle_connection_keeps_no_buffers(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked)
         peer.sends(peer.text("a") * 1000)
         peer.transport.stall()
@@ -1699,7 +1743,7 @@ class TestEnds:
         assert inside(peer.protocol).outgoing._queue is None
         assert peer.protocol.buffered_amount == 0
 
-    def test_a_response_is_no_end(self, connect):
+    def test_a_response_is_no_end(self, connect: Callable[..., Any]) -> None:
         class Page(Noting):
             def http_requested(self, request: Any) -> Response:
                 return Response(200)
@@ -1716,7 +1760,7 @@ class TestTransport:
     """The transport of a connection, as the application uses it."""
 
     @pytest.mark.parametrize("write", ["write", "writeSequence"])
-    def test_raw_bytes_are_refused_in_a_websocket(self, connect, write):
+    def test_raw_bytes_are_refused_in_a_websocket(self, connect: Callable[..., Any], write: str) -> None:
         peer = connect()
         with pytest.raises(
             LocalError, match=rf"transport\.{write}\(\) would put raw bytes .*: use the connection's send"
@@ -1730,15 +1774,20 @@ class TestTransport:
         with pytest.raises(LocalError):
             getattr(peer.protocol.transport, write)(b"")
 
-    def test_raw_bytes_are_the_applications_affair_before_there_is_a_websocket(self, connect):
+    def test_raw_bytes_are_the_applications_affair_before_there_is_a_websocket(
+        self, connect: Callable[..., Any]
+    ) -> None:
         peer = connect(opened=False)
         peer.protocol.transport.write(b"HTTP/1.1 102 Processing\r\n\r\n")
         peer.protocol.transport.writeSequence([b"a", b"b"])
         assert peer.reads() == b"HTTP/1.1 102 Processing\r\n\r\nab"
 
-    def test_a_hook_that_writes_raw_bytes_closes_with_1011(self, connect, logged):
+    def test_a_hook_that_writes_raw_bytes_closes_with_1011(
+        self, connect: Callable[..., Any], logged: Callable[..., list[Any]]
+    ) -> None:
         class Raw(WebSocketProtocol):
             def text_received(self, text: str) -> None:
+                assert self.transport is not None
                 self.transport.write(text.encode())
 
         peer = connect(Raw)
@@ -1746,7 +1795,7 @@ class TestTransport:
         assert peer.reads() == b"\x88\x02\x03\xf3"
         assert len(logged(LocalError)) == 1
 
-    def test_a_producer_belongs_to_the_connection(self, connect):
+    def test_a_producer_belongs_to_the_connection(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with pytest.raises(LocalError, match="register the producer with the connection itself"):
             peer.protocol.transport.registerProducer(object(), True)
@@ -1755,7 +1804,7 @@ class TestTransport:
 
 
 class TestCloseReason:
-    def test_there_is_none_before_the_connection_closes(self, connect):
+    def test_there_is_none_before_the_connection_closes(self, connect: Callable[..., Any]) -> None:
         peer = connect(opened=False)
         assert peer.protocol.close_reason is None
         peer.sends(peer.HEAD)
@@ -1766,12 +1815,12 @@ class TestCloseReason:
         peer.leaves()
         assert peer.protocol.close_reason.clean
 
-    def test_one_that_never_opened_has_1006(self, connect):
+    def test_one_that_never_opened_has_1006(self, connect: Callable[..., Any]) -> None:
         peer = connect(opened=False)
         peer.leaves()
         assert peer.protocol.close_reason.code == 1006
 
-    def test_code_that_traps_twisteds_errors_catches_its_end(self, connect):
+    def test_code_that_traps_twisteds_errors_catches_its_end(self, connect: Callable[..., Any]) -> None:
         caught: list[str] = []
 
         async def handler(ws: WebSocketProtocol) -> None:

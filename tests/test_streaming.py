@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -46,7 +46,7 @@ def offering(peer: Any, offer: bytes) -> Any:
 
 
 class TestMessage:
-    def test_parts_are_frames(self, connect):
+    def test_parts_are_frames(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with peer.protocol.message() as message:
             message.write("né")
@@ -54,27 +54,29 @@ class TestMessage:
             message.write(b"b")
         assert frames(peer.reads()) == [(0x00, b"b"), (0x80, b"")]
 
-    def test_of_binary(self, connect):
+    def test_of_binary(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with peer.protocol.message(Opcode.BINARY) as message:
             message.write(b"\xff")
         assert frames(peer.reads()) == [(0x02, b"\xff"), (0x80, b"")]
 
     @pytest.mark.parametrize("opcode", [0, 3, 5, 8, 9, 10, 16, "binary", None])
-    def test_of_another_opcode_is_refused(self, connect, opcode):
+    def test_of_another_opcode_is_refused(self, connect: Callable[..., Any], opcode: int | str | None) -> None:
         peer = connect()
         with pytest.raises(ValueError, match=r"must be Opcode.TEXT or Opcode.BINARY"), peer.protocol.message(opcode):
             pass
         peer.protocol.send("a")
         assert peer.reads() == b"\x81\x01a"
 
-    def test_without_parts_is_an_empty_message(self, connect):
+    def test_without_parts_is_an_empty_message(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with peer.protocol.message():
             pass
         assert frames(peer.reads()) == [(0x81, b"")]
 
-    def test_what_is_sent_meanwhile_goes_out_behind_it_and_control_frames_in_between(self, connect):
+    def test_what_is_sent_meanwhile_goes_out_behind_it_and_control_frames_in_between(
+        self, connect: Callable[..., Any]
+    ) -> None:
         peer = connect()
         with peer.protocol.message() as message:
             message.write("a")
@@ -85,7 +87,7 @@ class TestMessage:
         sent = [(0x01, b"a"), (0x89, b"p"), (0x00, b"b"), (0x80, b""), (0x81, b"behind"), (0x82, b"it")]
         assert frames(peer.reads()) == sent
 
-    def test_what_is_held_counts_towards_max_buffered(self, connect):
+    def test_what_is_held_counts_towards_max_buffered(self, connect: Callable[..., Any]) -> None:
         limits = Limits(max_message_size=400, max_buffered=400, high_water=50, low_water=10, slow_reader="pause")
         peer = connect(limits=limits)
         with peer.protocol.message() as message:
@@ -98,7 +100,7 @@ class TestMessage:
         assert frames(peer.reads()) == [(0x01, b"a"), (0x80, b""), *held]
         assert inside(peer.protocol).outgoing.held == 0
 
-    def test_one_at_a_time(self, connect):
+    def test_one_at_a_time(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with peer.protocol.message() as message:
             with pytest.raises(LocalError), peer.protocol.message():
@@ -106,7 +108,7 @@ class TestMessage:
             message.write("a")
         assert frames(peer.reads()) == [(0x01, b"a"), (0x80, b"")]
 
-    def test_left_by_an_exception_it_is_not_taken_for_whole(self, connect):
+    def test_left_by_an_exception_it_is_not_taken_for_whole(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with pytest.raises(ZeroDivisionError), peer.protocol.message() as message:
             message.write("a")
@@ -114,7 +116,7 @@ class TestMessage:
         assert frames(peer.reads()) == [(0x01, b"a"), (0x88, b"\x03\xf3")]
         assert peer.protocol.close_reason.sent.code == 1011
 
-    def test_a_close_meanwhile_ends_it(self, connect):
+    def test_a_close_meanwhile_ends_it(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with pytest.raises(ConnectionClosed), peer.protocol.message() as message:
             message.write("a")
@@ -122,14 +124,14 @@ class TestMessage:
             message.write("b")
         assert frames(peer.reads()) == [(0x01, b"a"), (0x88, b"\x03\xe8")]
 
-    def test_after_a_close_there_is_none(self, connect):
+    def test_after_a_close_there_is_none(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         peer.protocol.close()
         with pytest.raises(ConnectionClosed), peer.protocol.message():
             pass
 
     @pytest.mark.parametrize("policy", ["pause", "drop"])
-    def test_a_part_too_much_is_refused_whole(self, connect, policy):
+    def test_a_part_too_much_is_refused_whole(self, connect: Callable[..., Any], policy: str) -> None:
         peer = connect(
             limits=Limits(max_message_size=100, max_buffered=100, high_water=50, low_water=10, slow_reader=policy)
         )
@@ -143,7 +145,7 @@ class TestMessage:
             message.write("d")
         assert frames(peer.reads()) == [(0x01, b"a" * 90), (0x00, b"b" * 90), (0x00, b"d"), (0x80, b"")]
 
-    def test_a_part_too_much_closes_with_1013(self, connect):
+    def test_a_part_too_much_closes_with_1013(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(max_message_size=100, max_buffered=100, high_water=50, low_water=10))
         peer.transport.stall()
         with pytest.raises(ConnectionClosed), peer.protocol.message() as message:
@@ -153,7 +155,9 @@ class TestMessage:
 
     @pytest.mark.parametrize("parts", [["hello ", "hello ", "hello"], [], [""], ["", "x"]])
     @pytest.mark.parametrize("alone", [True, False])
-    def test_compressed_it_is_one_message(self, connect, parts, alone):
+    def test_compressed_it_is_one_message(
+        self, connect: Callable[..., Any], parts: list[Any] | list[str], alone: bool
+    ) -> None:
         options = Deflate(server_no_context_takeover=alone)
         peer = offering(connect(opened=False, deflate=options), b"permessage-deflate")
         inflater = zlib.decompressobj(-15)
@@ -168,7 +172,7 @@ class TestMessage:
             payload = b"".join(piece for _, piece in found)
             assert inflater.decompress(payload + b"\0\0\xff\xff") == "".join(parts).encode()
 
-    def test_compress_false_leaves_it_as_it_is(self, connect):
+    def test_compress_false_leaves_it_as_it_is(self, connect: Callable[..., Any]) -> None:
         peer = offering(connect(opened=False, deflate=Deflate()), b"permessage-deflate")
         with peer.protocol.message(compress=False) as message:
             message.write("hello")
@@ -176,13 +180,13 @@ class TestMessage:
 
 
 class TestSendStream:
-    def test_of_an_iterable(self, connect):
+    def test_of_an_iterable(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         done = Deferred.fromCoroutine(peer.protocol.send_stream(iter(["a", "b"])))
         assert done.called
         assert frames(peer.reads()) == [(0x01, b"a"), (0x00, b"b"), (0x80, b"")]
 
-    def test_of_an_asynchronous_one_at_the_reader_s_pace(self, connect):
+    def test_of_an_asynchronous_one_at_the_reader_s_pace(self, connect: Callable[..., Any]) -> None:
         asked: list[int] = []
 
         async def parts() -> AsyncIterator[bytes]:
@@ -212,7 +216,13 @@ class TestSendStream:
             (["a"], Opcode.BINARY, [(0x02, b"a"), (0x80, b"")]),
         ],
     )
-    def test_is_of_its_first_part_s_kind_unless_told(self, connect, parts, opcode, sent):
+    def test_is_of_its_first_part_s_kind_unless_told(
+        self,
+        connect: Callable[..., Any],
+        parts: list[Any] | list[bytearray] | list[bytes] | list[str],
+        opcode: Opcode | None,
+        sent: list[tuple[int, bytes]],
+    ) -> None:
         peer = connect()
         assert Deferred.fromCoroutine(peer.protocol.send_stream(parts, opcode)).called
         assert frames(peer.reads()) == sent
@@ -223,7 +233,9 @@ class TestFragmentSize:
         ("size", "sizes"), [(0, [0]), (9, [9]), (10, [10]), (11, [10, 1]), (20, [10, 10]), (21, [10, 10, 1])]
     )
     @pytest.mark.parametrize("kind", [str, bytes])
-    def test_is_a_frame_s_at_most(self, connect, size, sizes, kind):
+    def test_is_a_frame_s_at_most(
+        self, connect: Callable[..., Any], size: int, sizes: list[int], kind: type[Any]
+    ) -> None:
         peer = connect(limits=Limits(fragment_size=10))
         peer.protocol.send("x" * size if kind is str else b"x" * size)
         found = frames(peer.reads())
@@ -232,12 +244,12 @@ class TestFragmentSize:
         assert [first & 0x7F for first, _ in found] == [opcode] + [0] * (len(sizes) - 1)
         assert [first >> 7 for first, _ in found] == [0] * (len(sizes) - 1) + [1]
 
-    def test_none_is_one_frame(self, connect):
+    def test_none_is_one_frame(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(fragment_size=None))
         peer.protocol.send(b"x" * (1 << 19))
         assert [len(payload) for _, payload in frames(peer.reads())] == [1 << 19]
 
-    def test_of_a_compressed_message(self, connect):
+    def test_of_a_compressed_message(self, connect: Callable[..., Any]) -> None:
         limits = Limits(fragment_size=4)
         peer = offering(connect(opened=False, deflate=Deflate(), limits=limits), b"permessage-deflate")
         peer.protocol.send("hello")
@@ -246,7 +258,7 @@ class TestFragmentSize:
         compressed = b"".join(piece for _, piece in found) + b"\0\0\xff\xff"
         assert zlib.decompressobj(-15).decompress(compressed) == b"hello"
 
-    def test_lets_a_pong_in_between(self, connect):
+    def test_lets_a_pong_in_between(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(fragment_size=1 << 17, max_buffered=1 << 20))
         peer.transport.stall()
         peer.protocol.send(b"x" * (1 << 19))
@@ -255,7 +267,7 @@ class TestFragmentSize:
         found = [first for first, _ in frames(peer.reads())]
         assert found == [0x02, 0x8A, 0x00, 0x00, 0x80]
 
-    def test_order_with_what_a_chunk_s_hooks_gathered(self, connect):
+    def test_order_with_what_a_chunk_s_hooks_gathered(self, connect: Callable[..., Any]) -> None:
         class Echo(WebSocketProtocol):
             def text_received(self, text: str) -> None:
                 self.send(text)
@@ -264,7 +276,7 @@ class TestFragmentSize:
         peer.sends(peer.text("a") + peer.text("b" * 15) + peer.text("c"))
         assert frames(peer.reads()) == [(0x81, b"a"), (0x01, b"b" * 10), (0x80, b"b" * 5), (0x81, b"c")]
 
-    def test_a_message_is_let_in_whole_or_not(self, connect):
+    def test_a_message_is_let_in_whole_or_not(self, connect: Callable[..., Any]) -> None:
         limits = Limits(
             fragment_size=10, max_message_size=150, max_buffered=150, high_water=50, low_water=10, slow_reader="drop"
         )
@@ -278,7 +290,7 @@ class TestFragmentSize:
 
 
 class TestStreamedIn:
-    def test_pieces_are_not_gathered(self, connect):
+    def test_pieces_are_not_gathered(self, connect: Callable[..., Any]) -> None:
         class Streaming(WebSocketProtocol):
             pieces: list[Any]
 
@@ -293,7 +305,7 @@ class TestStreamedIn:
         assert b"".join(data for data, _, _ in peer.protocol.pieces) == b"abcd"
         assert [final for _, _, final in peer.protocol.pieces] == [False, False, False, True]
 
-    def test_a_slow_one_holds_the_rest_back(self, connect):
+    def test_a_slow_one_holds_the_rest_back(self, connect: Callable[..., Any]) -> None:
         class Streaming(WebSocketProtocol):
             pieces: list[bytes]
             waits: Deferred[None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet import asyncioreactor
 
-asyncioreactor.install()  # type: ignore[no-untyped-call]
+asyncioreactor.install()
 
 import asyncio  # noqa: E402
 import json  # noqa: E402

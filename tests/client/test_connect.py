@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,11 +79,12 @@ class Declining(WebSocketProtocol):
 class TestOpen:
     @BOTH_WAYS
     @leaving_nothing
-    async def test_talks(self, secure):
+    async def test_talks(self, secure: bool) -> None:
         async with serving(secure=secure) as url:
             ws = await connect(url, reactor=reactor, protocol=Noting, tls=trusting() if secure else None)
             assert type(ws) is Noting
             assert ws.state is State.OPEN
+            assert ws.response is not None
             assert ws.response.status == 101
             ws.send("hello")
             await until(lambda: ws.heard[1:])
@@ -94,7 +96,7 @@ class TestOpen:
 
     @BOTH_WAYS
     @leaving_nothing
-    async def test_queues_messages_by_default(self, secure):
+    async def test_queues_messages_by_default(self, secure: bool) -> None:
         async with serving(secure=secure) as url:
             ws = await connect(url, tls=trusting() if secure else None)
             assert type(ws) is WebSocketProtocol
@@ -105,7 +107,7 @@ class TestOpen:
 
     @BOTH_WAYS
     @leaving_nothing
-    async def test_async_with_closes_at_the_end_of_the_block(self, secure):
+    async def test_async_with_closes_at_the_end_of_the_block(self, secure: bool) -> None:
         async with serving(secure=secure) as url:
             async with connect(url, protocol=Noting, tls=trusting() if secure else None) as ws:
                 assert ws.state is State.OPEN
@@ -115,23 +117,26 @@ class TestOpen:
             assert (ws.close_reason.sent.code, ws.close_reason.clean) == (1000, True)
 
     @leaving_nothing
-    async def test_async_with_closes_with_1011_if_the_block_raises(self):
+    async def test_async_with_closes_with_1011_if_the_block_raises(self) -> None:
         async with serving() as url:
             with pytest.raises(ZeroDivisionError):
                 async with connect(url) as ws:
                     raise ZeroDivisionError
+            assert ws.close_reason is not None
+            assert ws.close_reason.sent is not None
             assert ws.close_reason.sent.code == 1011
 
     @leaving_nothing
-    async def test_async_with_passes_the_end_of_the_connection_on(self):
+    async def test_async_with_passes_the_end_of_the_connection_on(self) -> None:
         async with serving(closing_with(4001)) as url:
             with pytest.raises(errors.ConnectionClosed) as closed:
                 async with connect(url) as ws:
                     await ws.receive()
+            assert ws.close_reason is not None
             assert closed.value.reason.code == ws.close_reason.code == 4001
 
     @leaving_nothing
-    async def test_async_with_raises_if_the_handshake_fails(self):
+    async def test_async_with_raises_if_the_handshake_fails(self) -> None:
         async with serving(Declining) as url:
             with pytest.raises(errors.UpgradeDeclined):
                 async with connect(url):
@@ -139,7 +144,7 @@ class TestOpen:
 
     @BOTH_WAYS
     @leaving_nothing
-    async def test_the_servers_close(self, secure):
+    async def test_the_servers_close(self, secure: bool) -> None:
         class Closing(WebSocketProtocol):
             def opened(self) -> None:
                 self.send("bye")
@@ -153,7 +158,7 @@ class TestOpen:
 
     @pytest.mark.parametrize("agreed", [False, True])
     @leaving_nothing
-    async def test_compresses_where_both_want_to(self, agreed):
+    async def test_compresses_where_both_want_to(self, agreed: bool) -> None:
         async with serving(deflate=Deflate() if agreed else None) as url:
             ws = await connect(url, deflate=Deflate(server_max_window_bits=10))
             assert (ws.extensions is not None) == agreed
@@ -163,7 +168,7 @@ class TestOpen:
             await ws.close()
 
     @leaving_nothing
-    async def test_limits_and_timeouts_are_the_callers(self):
+    async def test_limits_and_timeouts_are_the_callers(self) -> None:
         limits, timeouts = Limits(max_message_size=10), Timeouts(ping_interval=7.0)
         async with serving() as url:
             ws = await connect(url, limits=limits, timeouts=timeouts)
@@ -171,11 +176,12 @@ class TestOpen:
             ws.send("x" * 11)
             with pytest.raises(errors.ConnectionClosed) as closed:
                 await ws.receive()
+            assert closed.value.reason.sent is not None
             assert closed.value.reason.sent.code == 1009
             await until(lambda: ws.state is State.CLOSED)
 
     @leaving_nothing
-    async def test_frames_in_the_heads_segment(self):
+    async def test_frames_in_the_heads_segment(self) -> None:
         script = Script(lambda connection, head: connection.write(switching(head) + b"\x81\x02hi" * 1000))
         async with script.listening() as port:
             ws = await dial(port)
@@ -196,7 +202,7 @@ async def asked(answer: Any = None, secure: bool = False, **options: Any) -> Any
 
 class TestRequest:
     @leaving_nothing
-    async def test_octets(self):
+    async def test_octets(self) -> None:
         async with asked() as (_, port, requests):
             head = requests[0]
             key = field(head, b"Sec-WebSocket-Key")
@@ -217,7 +223,7 @@ class TestRequest:
         ],
     )
     @leaving_nothing
-    async def test_target(self, target, sent):
+    async def test_target(self, target: str, sent: bytes) -> None:
         async with asked(target=target) as (_, _, requests):
             assert requests[0].split(b" ")[1] == sent
 
@@ -233,7 +239,7 @@ class TestRequest:
         ],
     )
     @leaving_nothing
-    async def test_host_is_the_urls_whatever_the_endpoint(self, url, host):
+    async def test_host_is_the_urls_whatever_the_endpoint(self, url: str, host: bytes) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening() as port:
             ws = await connect(url, endpoint=TCP4ClientEndpoint(reactor, "127.0.0.1", port))
@@ -241,7 +247,7 @@ class TestRequest:
             ws.abort()
 
     @leaving_nothing
-    async def test_tls_over_an_endpoint_and_its_port(self):
+    async def test_tls_over_an_endpoint_and_its_port(self) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening(secure=True) as port:
             endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
@@ -250,7 +256,7 @@ class TestRequest:
             ws.abort()
 
     @leaving_nothing
-    async def test_tls_for_each_host_that_a_redirect_leads_to(self):
+    async def test_tls_for_each_host_that_a_redirect_leads_to(self) -> None:
         hosts: list[str] = []
 
         def tls(host: str) -> Any:
@@ -266,7 +272,7 @@ class TestRequest:
                 ws.abort()
 
     @leaving_nothing
-    async def test_ipv6(self):
+    async def test_ipv6(self) -> None:
         try:
             port = await TCP6ServerEndpoint(reactor, 0, interface="::1").listen(
                 WebSocketServerFactory(WebSocketProtocol)
@@ -275,24 +281,25 @@ class TestRequest:
             pytest.skip("IPV6 IS NOT TESTED: this machine has none")
         url = f"ws://[::1]:{port.getHost().port}/chat"
         ws = await connect(url)
+        assert ws.request is not None
         assert ws.request.field("Host") == url[5:-5]
         await ws.close()
         await port.stopListening()
 
     @pytest.mark.parametrize("name", ["User-Agent", "user-agent"])
     @leaving_nothing
-    async def test_the_callers_user_agent_takes_the_place_of_ours(self, name):
+    async def test_the_callers_user_agent_takes_the_place_of_ours(self, name: str) -> None:
         async with asked(headers={name: "mine/1"}) as (_, _, requests):
             assert field(requests[0], b"User-Agent") == b"mine/1"
 
     @leaving_nothing
-    async def test_fields(self):
+    async def test_fields(self) -> None:
         headers = {"X-One": "1", "X-Two": ["2", "3"], "Cookie": "a=b"}
         async with asked(headers=headers) as (_, _, requests):
             assert requests[0].endswith(b"\r\nX-One: 1\r\nX-Two: 2\r\nX-Two: 3\r\nCookie: a=b\r\n\r\n")
 
     @pytest.mark.parametrize("field", sorted(HANDSHAKES_OWN))
-    def test_fields_of_the_handshake_are_not_the_callers(self, field):
+    def test_fields_of_the_handshake_are_not_the_callers(self, field: str) -> None:
         name = field.title()
         with pytest.raises(ValueError) as refused:
             connect("ws://localhost/", headers={"X": "y", name: "websocket"})
@@ -310,19 +317,19 @@ class TestRequest:
             ({b"X": "y"}, "headers: b'X' is no field's name: give str"),
         ],
     )
-    def test_fields_of_another_type(self, headers, told):
+    def test_fields_of_another_type(self, headers: Any, told: str) -> None:
         with pytest.raises(TypeError) as refused:
             connect("ws://localhost/", headers=headers)
         assert str(refused.value) == told
 
     @pytest.mark.parametrize("headers", [{"X y": "z"}, {"X": "y\r\nZ: z"}, {"X": ["y", "\0"]}, {"X": "\ud800"}])
-    def test_fields_that_cannot_be_sent(self, headers):
+    def test_fields_that_cannot_be_sent(self, headers: dict[str, list[str]] | dict[str, str]) -> None:
         with pytest.raises(ValueError, match=r"^headers\['X( y)?'\]: "):
             connect("ws://localhost/", headers=headers)
 
     @pytest.mark.parametrize("name", ["url", "proxy"])
     @pytest.mark.parametrize("value", [b"ws://user:secret@localhost/", 1])
-    def test_a_url_of_another_type(self, name, value):
+    def test_a_url_of_another_type(self, name: str, value: bytes | int) -> None:
         with pytest.raises(TypeError) as refused:
             connect(**{"url": "ws://localhost/", name: value})
         assert str(refused.value) == f"{name}: give a URL as str, not {type(value).__name__}"
@@ -332,7 +339,7 @@ class TestRequest:
         [("user:pass", b"user:pass"), ("user", b"user:"), (":pass", b":pass"), ("a%40b:%C3%BC%3A", "a@b:ü:".encode())],
     )
     @leaving_nothing
-    async def test_userinfo(self, userinfo, credentials):
+    async def test_userinfo(self, userinfo: str, credentials: bytes) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening() as port:
             ws = await connect(f"ws://{userinfo}@127.0.0.1:{port}/")
@@ -341,7 +348,7 @@ class TestRequest:
             ws.abort()
 
     @leaving_nothing
-    async def test_authorization_takes_the_place_of_userinfo(self):
+    async def test_authorization_takes_the_place_of_userinfo(self) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening() as port:
             ws = await connect(f"ws://user:pass@127.0.0.1:{port}/", headers={"authorization": "Bearer x"})
@@ -350,7 +357,7 @@ class TestRequest:
 
     @pytest.mark.parametrize("how", ["plain", "coroutine"])
     @leaving_nothing
-    async def test_decorator(self, how):
+    async def test_decorator(self, how: str) -> None:
         def decorate(request: Request) -> Any:
             assert request.field("X") == "y"
             request.headers.setRawHeaders("X", ["z"])
@@ -362,7 +369,7 @@ class TestRequest:
     @BOTH_WAYS
     @pytest.mark.parametrize("how", ["plain", "coroutine", "breaking"])
     @leaving_nothing
-    async def test_a_decorator_that_fails(self, how, secure):
+    async def test_a_decorator_that_fails(self, how: str, secure: bool) -> None:
         async def later() -> None:
             await turn()
             raise ZeroDivisionError
@@ -382,7 +389,7 @@ class TestRequest:
 
     @pytest.mark.parametrize("chosen", [None, b"a", b"b"])
     @leaving_nothing
-    async def test_subprotocols(self, chosen):
+    async def test_subprotocols(self, chosen: bytes | None) -> None:
         fields = [] if chosen is None else [b"Sec-WebSocket-Protocol: " + chosen]
         answer = lambda connection, head: connection.write(switching(head, *fields))  # noqa: E731
         async with asked(answer, subprotocols=["a", "b"]) as (ws, _, requests):
@@ -390,7 +397,7 @@ class TestRequest:
             assert ws.subprotocol == (chosen.decode() if chosen else None)
 
     @pytest.mark.parametrize("url", ["http:/x", "ftp://h/", "ws:///chat", "ws://h/#f", "ws://h:x/", "h:80", ""])
-    def test_what_is_no_url(self, url):
+    def test_what_is_no_url(self, url: str) -> None:
         with pytest.raises(ValueError, match="not a WebSocket URL"):
             connect(url)
 
@@ -407,7 +414,7 @@ class TestRequest:
             ("https://h:x/", "'https://h:x/': a port is a number from 0 to 65535"),
         ],
     )
-    def test_what_is_no_proxys_url(self, proxy, told):
+    def test_what_is_no_proxys_url(self, proxy: str, told: str) -> None:
         with pytest.raises(ValueError) as refused:
             connect("ws://h/", proxy=proxy)
         assert str(refused.value) == f"proxy: {told}"
@@ -424,12 +431,14 @@ class TestRequest:
             ({"protocol": None}, "protocol: give a subclass of WebSocketProtocol, or what makes one, not {}"),
         ],
     )
-    def test_options_of_another_kind(self, options, told):
+    def test_options_of_another_kind(
+        self, options: dict[str, None] | dict[str, Noting] | dict[str, str] | dict[str, type[Any]], told: str
+    ) -> None:
         with pytest.raises(TypeError) as refused:
             connect("ws://localhost/", **options)
         assert str(refused.value) == told.format(*map(kind_of, options.values()))
 
-    def test_a_subprotocol_that_is_no_token(self):
+    def test_a_subprotocol_that_is_no_token(self) -> None:
         with pytest.raises(ValueError, match=r"^subprotocols: 'a b' is no name"):
             connect("ws://localhost/", subprotocols=["a b"])
 
@@ -466,6 +475,7 @@ def pours(head: bytes, more: bytes) -> Callable[[Scripted, bytes], None]:
             def stopProducing(self) -> None: ...
 
         connection.write(head)
+        assert connection.transport is not None
         connection.transport.registerProducer(Pour(), False)
 
     return answer
@@ -522,7 +532,7 @@ class TestFails:
     @BOTH_WAYS
     @pytest.mark.parametrize("name", ANSWERS)
     @leaving_nothing
-    async def test_with_its_own_error(self, name, secure):
+    async def test_with_its_own_error(self, name: str, secure: bool) -> None:
         answer, expected = ANSWERS[name]
         script = Script(answer)
         async with script.listening(secure) as port:
@@ -540,7 +550,7 @@ class TestFails:
     @pytest.mark.parametrize("after", [0.0, 0.05])
     @pytest.mark.parametrize("name", ["silence", "silence inside the head", "401, silence", "401, never ending"])
     @leaving_nothing
-    async def test_cancelled(self, name, after, secure):
+    async def test_cancelled(self, name: str, after: float, secure: bool) -> None:
         script = Script(ANSWERS[name][0] if name != "401, never ending" else with_body("end"))
         async with script.listening(secure) as port:
             connecting = dial(port, secure)
@@ -555,12 +565,12 @@ class TestFails:
 
     @BOTH_WAYS
     @leaving_nothing
-    async def test_refused(self, secure):
+    async def test_refused(self, secure: bool) -> None:
         failure = await failure_of(dial(free_port(), secure))
         assert type(failure) is error.ConnectionRefusedError
 
     @leaving_nothing
-    async def test_unknown_name(self):
+    async def test_unknown_name(self) -> None:
         class Nowhere:
             def resolveHostName(self, receiver: Any, name: str, *args: Any, **options: Any) -> Any:
                 receiver.resolutionBegan(None)
@@ -575,7 +585,7 @@ class TestFails:
 
     @pytest.mark.parametrize("cancel", [False, True])
     @leaving_nothing
-    async def test_a_connection_that_takes_too_long(self, cancel):
+    async def test_a_connection_that_takes_too_long(self, cancel: bool) -> None:
         @implementer(IStreamClientEndpoint)
         class Endless:
             def __init__(self) -> None:
@@ -596,7 +606,7 @@ class TestFails:
         assert endless.cancelled == 1
 
     @leaving_nothing
-    async def test_without_a_timeout_it_waits(self):
+    async def test_without_a_timeout_it_waits(self) -> None:
         script = Script(lambda connection, head: reactor.callLater(0.2, connection.write, switching(head)))
         async with script.listening() as port:
             ws = await dial(port, timeouts=Timeouts(handshake=None))
@@ -606,7 +616,9 @@ class TestFails:
     @BOTH_WAYS
     @pytest.mark.parametrize("made", [None, "raises"])
     @leaving_nothing
-    async def test_a_factory_that_makes_nothing(self, made, secure, logged):
+    async def test_a_factory_that_makes_nothing(
+        self, made: str | None, secure: bool, logged: Callable[..., list[Any]]
+    ) -> None:
         class Making(Factory):
             def buildProtocol(self, addr: Any) -> Any:
                 return None if made is None else 1 // 0
@@ -619,7 +631,7 @@ class TestFails:
 
     @pytest.mark.parametrize("what", [Noting, Noting(), "x", None])
     @leaving_nothing
-    async def test_what_is_no_factory(self, what):
+    async def test_what_is_no_factory(self, what: Any) -> None:
         endpoint = WebSocketClientEndpoint(reactor, "ws://localhost/")
         failure = await failure_of(endpoint.connect(what))
         assert type(failure) is TypeError
@@ -628,7 +640,9 @@ class TestFails:
     @BOTH_WAYS
     @pytest.mark.parametrize("service", [False, True])
     @leaving_nothing
-    async def test_a_factory_that_makes_no_websocket(self, service, secure, logged):
+    async def test_a_factory_that_makes_no_websocket(
+        self, service: bool, secure: bool, logged: Callable[..., list[Any]]
+    ) -> None:
         class Plain(Protocol):
             def __repr__(self) -> str:
                 return "<Plain>"
@@ -654,7 +668,7 @@ class TestLost:
     @BOTH_WAYS
     @pytest.mark.parametrize("how", ["drop", "close", "abort", "close frame", "garbage", "cancelled too late"])
     @leaving_nothing
-    async def test_nothing_is_left(self, how, secure):
+    async def test_nothing_is_left(self, how: str, secure: bool) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening(secure) as port:
             connecting = dial(port, secure, timeouts=QUICK)
@@ -683,7 +697,7 @@ class TestLost:
 
 class TestTLS:
     @leaving_nothing
-    async def test_a_certificate_nobody_vouches_for_is_refused(self):
+    async def test_a_certificate_nobody_vouches_for_is_refused(self) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening(secure=True) as port:
             failure = await failure_of(dial(port, True, tls=None))
@@ -692,7 +706,9 @@ class TestTLS:
             assert script.requests == []
 
     @leaving_nothing
-    async def test_one_that_the_platform_vouches_for_is_accepted(self, monkeypatch, tmp_path):
+    async def test_one_that_the_platform_vouches_for_is_accepted(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         roots = tmp_path / "roots.pem"
         roots.write_bytes(identity_pem())
         monkeypatch.setenv("SSL_CERT_FILE", str(roots))
@@ -701,7 +717,7 @@ class TestTLS:
             await ws.close()
 
     @leaving_nothing
-    async def test_one_for_another_name_is_refused(self):
+    async def test_one_for_another_name_is_refused(self) -> None:
         script = Script(None)
         async with script.listening(secure=True) as port:
             connecting = connect(f"wss://127.0.0.1:{port}/", protocol=Noting, tls=trusting("127.0.0.1"))
@@ -710,7 +726,7 @@ class TestTLS:
             assert script.requests == []
 
     @leaving_nothing
-    async def test_a_policy_of_ones_own_that_verifies_nothing_is_refused(self):
+    async def test_a_policy_of_ones_own_that_verifies_nothing_is_refused(self) -> None:
         script = Script(None)
         async with script.listening(secure=True) as port:
             failure = await failure_of(dial(port, True, tls=_Anything()))
@@ -719,13 +735,13 @@ class TestTLS:
             assert script.requests == []
 
     @leaving_nothing
-    async def test_a_policy_of_ones_own_may_be_unverified_by_its_name(self):
+    async def test_a_policy_of_ones_own_may_be_unverified_by_its_name(self) -> None:
         async with serving(secure=True) as url:
             ws = await connect(url, tls=UnverifiedTLS)
             await ws.close()
 
     @leaving_nothing
-    async def test_names_the_server(self):
+    async def test_names_the_server(self) -> None:
         named = []
         options = identity().options()
         options.getContext().set_tlsext_servername_callback(
@@ -756,14 +772,18 @@ class TestTLS:
         ids=["plain HTTP", "silence", "drop", "cancel"],
     )
     @leaving_nothing
-    async def test_a_server_that_speaks_none(self, greeting, expected):
+    async def test_a_server_that_speaks_none(
+        self, greeting: bytes | str | None, expected: tuple[type[Exception], type[Exception]] | type[Exception]
+    ) -> None:
         class Mute(Protocol):
             def dataReceived(self, data: bytes) -> None:
                 if greeting == "drop":
+                    assert self.transport is not None
                     self.transport.abortConnection()
                 elif greeting == "cancel":
                     connecting.cancel()
                 elif greeting is not None:
+                    assert self.transport is not None
                     self.transport.write(greeting)
 
         factory = Factory.forProtocol(Mute)
@@ -799,7 +819,7 @@ CREDENTIALS = {"Authorization": "Bearer x", "Cookie": "a=b", "X": "y"}
 class TestRedirects:
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     @leaving_nothing
-    async def test_are_followed(self, status):
+    async def test_are_followed(self, status: int) -> None:
         script = Script(by_path({b"/chat": redirecting("/other?x=y", status)}))
         async with script.listening() as port:
             ws = await dial(port, headers=CREDENTIALS, decorator=lambda request: request.headers.addRawHeader("D", "d"))
@@ -828,7 +848,7 @@ class TestRedirects:
         ],
     )
     @leaving_nothing
-    async def test_may_be_relative(self, location, target):
+    async def test_may_be_relative(self, location: str, target: bytes) -> None:
         def answer(connection: Scripted, head: bytes) -> None:
             again = len(script.requests) > 1
             connection.write(switching(head) if again else redirecting(location.format(port=port)))
@@ -841,7 +861,7 @@ class TestRedirects:
             ws.abort()
 
     @leaving_nothing
-    async def test_userinfo_stays_in_its_origin(self):
+    async def test_userinfo_stays_in_its_origin(self) -> None:
         other = Script(lambda connection, head: connection.write(switching(head)))
         async with other.listening() as there:
             script = Script(by_path({b"/": redirecting("/x"), b"/x": redirecting(f"ws://127.0.0.1:{there}/")}))
@@ -853,7 +873,7 @@ class TestRedirects:
 
     @pytest.mark.parametrize("spelt", [str, str.lower, str.upper])
     @leaving_nothing
-    async def test_only_harmless_headers_go_to_another_origin(self, spelt):
+    async def test_only_harmless_headers_go_to_another_origin(self, spelt: Any) -> None:
         secret = ("Authorization", "Cookie", "Cookie2", "Proxy-Authorization", "X-Api-Key", "Origin", "Referer", "X")
         harmless = ("Accept", "Accept-Language", "Cache-Control", "Pragma", "User-Agent")
         headers = {spelt(name): f"the {name}" for name in (*secret, *harmless)} | {"Host": "internal.example"}
@@ -875,7 +895,7 @@ class TestRedirects:
                 ws.abort()
 
     @leaving_nothing
-    async def test_headers_and_subprotocols_stay_within_the_origin(self):
+    async def test_headers_and_subprotocols_stay_within_the_origin(self) -> None:
         script = Script(by_path({b"/chat": redirecting("/x"), b"/x": None}))
         async with script.listening() as port:
             ws = await dial(port, headers={"X-Api-Key": "k"}, subprotocols=["a"])
@@ -884,7 +904,7 @@ class TestRedirects:
             ws.abort()
 
     @leaving_nothing
-    async def test_credentials_come_back_to_their_origin(self):
+    async def test_credentials_come_back_to_their_origin(self) -> None:
         def answer(connection: Scripted, head: bytes) -> None:
             connection.write(
                 redirecting(f"ws://127.0.0.1:{there}/") if head.startswith(b"GET /chat") else switching(head)
@@ -899,7 +919,7 @@ class TestRedirects:
                 ws.abort()
 
     @leaving_nothing
-    async def test_to_tls_are_followed(self):
+    async def test_to_tls_are_followed(self) -> None:
         async with serving(secure=True) as url:
             script = Script(redirecting(url.replace("wss", "https")))
             async with script.listening() as port:
@@ -909,7 +929,7 @@ class TestRedirects:
 
     @pytest.mark.parametrize("scheme", ["ws", "http"])
     @leaving_nothing
-    async def test_away_from_tls_are_not(self, scheme):
+    async def test_away_from_tls_are_not(self, scheme: str) -> None:
         other = Script(lambda connection, head: connection.write(switching(head)))
         async with other.listening() as there:
             script = Script(redirecting(f"{scheme}://localhost:{there}/"))
@@ -922,7 +942,7 @@ class TestRedirects:
     @BOTH_WAYS
     @pytest.mark.parametrize("most", [0, 1, 5])
     @leaving_nothing
-    async def test_have_an_end(self, most, secure):
+    async def test_have_an_end(self, most: int, secure: bool) -> None:
         script = Script(redirecting("/chat"))
         async with script.listening(secure) as port:
             failure = await failure_of(dial(port, secure, max_redirects=most))
@@ -932,7 +952,7 @@ class TestRedirects:
             assert Noting.closings == []
 
     @leaving_nothing
-    async def test_exactly_as_many_as_are_allowed(self):
+    async def test_exactly_as_many_as_are_allowed(self) -> None:
         script = Script(by_path({b"/chat": redirecting("/1"), b"/1": redirecting("/2")}))
         async with script.listening() as port:
             ws = await dial(port, max_redirects=2)
@@ -943,7 +963,7 @@ class TestRedirects:
         "location", ["", "mailto:a@b", "ws://", "ftp://h/", "http://h:99999/", "http://[", "http://a b/"]
     )
     @leaving_nothing
-    async def test_to_nowhere_are_a_refusal(self, location):
+    async def test_to_nowhere_are_a_refusal(self, location: str) -> None:
         answer = redirecting(location) if location else b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"
         script = Script(answer)
         async with script.listening() as port:
@@ -954,7 +974,7 @@ class TestRedirects:
 
     @pytest.mark.parametrize("status", [300, 304, 305])
     @leaving_nothing
-    async def test_other_statuses_are_no_redirects(self, status):
+    async def test_other_statuses_are_no_redirects(self, status: int) -> None:
         script = Script(
             redirecting("/other", status).replace(b"Content-Length: 3\r\n\r\nbye", b"Content-Length: 0\r\n\r\n")
         )
@@ -963,7 +983,7 @@ class TestRedirects:
             assert len(script.requests) == 1
 
     @leaving_nothing
-    async def test_that_fail_then_are_that_failure(self):
+    async def test_that_fail_then_are_that_failure(self) -> None:
         script = Script(by_path({b"/chat": redirecting("/x"), b"/x": with_body("length")}))
         async with script.listening() as port:
             failure = await failure_of(dial(port))
@@ -972,7 +992,7 @@ class TestRedirects:
 
     @pytest.mark.parametrize("complete", [False, True])
     @leaving_nothing
-    async def test_cancelling_follows_none(self, complete):
+    async def test_cancelling_follows_none(self, complete: bool) -> None:
         """This is also true while the redirect's body is still arriving."""
         answers = {b"/chat": redirecting("/x")[: None if complete else -1], b"/x": b""}
         script = Script(by_path(answers))
@@ -987,7 +1007,7 @@ class TestRedirects:
 
     @pytest.mark.parametrize("elsewhere", ["ws://127.0.0.1:{there}/y", "wss://example.com/", "ws://example.com:81/"])
     @leaving_nothing
-    async def test_with_an_endpoint_stay_within_the_origin(self, elsewhere):
+    async def test_with_an_endpoint_stay_within_the_origin(self, elsewhere: str) -> None:
         """A connection to another origin would bypass the endpoint, which may be Tor's."""
         other = Script(lambda connection, head: connection.write(switching(head)))
         async with other.listening() as there:
@@ -1002,14 +1022,14 @@ class TestRedirects:
 
 
 class TestEndpoint:
-    def test_is_one(self):
+    def test_is_one(self) -> None:
         verifyObject(IStreamClientEndpoint, WebSocketClientEndpoint(reactor, "ws://localhost/"))
 
-    def test_the_reactor_may_be_the_installed_one(self):
+    def test_the_reactor_may_be_the_installed_one(self) -> None:
         assert WebSocketClientEndpoint(None, "ws://localhost/").reactor is reactor
 
     @leaving_nothing
-    async def test_remembers_the_latest_failure(self):
+    async def test_remembers_the_latest_failure(self) -> None:
         script = Script(lambda connection, head: connection.write(answers.pop(0) or switching(head)))
         answers = [with_body("length"), b"\0", None]
         async with script.listening() as port:
@@ -1023,7 +1043,7 @@ class TestEndpoint:
             ws.abort()
 
     @leaving_nothing
-    async def test_starts_and_stops_the_factory(self):
+    async def test_starts_and_stops_the_factory(self) -> None:
         heard = []
 
         class Heard(Factory):
@@ -1050,7 +1070,7 @@ class TestEndpoint:
             ("ws://[::1]:9/a?token=secret", "ws://[::1]:9/a?..."),
         ],
     )
-    def test_shows_where_it_leads_and_no_secret(self, url, shown):
+    def test_shows_where_it_leads_and_no_secret(self, url: str, shown: str) -> None:
         assert repr(WebSocketClientEndpoint(reactor, url)) == f"<WebSocketClientEndpoint {shown}>"
 
 
@@ -1064,7 +1084,7 @@ class TestClientService:
 
     @BOTH_WAYS
     @leaving_cycles
-    async def test_connects_and_stops_with_a_closing_handshake(self, secure):
+    async def test_connects_and_stops_with_a_closing_handshake(self, secure: bool) -> None:
         closed: list[Any] = []
 
         class Server(WebSocketProtocol):
@@ -1086,7 +1106,7 @@ class TestClientService:
     @BOTH_WAYS
     @pytest.mark.parametrize("how", ["drop", "close frame", "ours", "lose"])
     @leaving_cycles
-    async def test_reconnects(self, how, secure):
+    async def test_reconnects(self, how: str, secure: bool) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening(secure) as port:
             url = f"wss://localhost:{port}/" if secure else f"ws://127.0.0.1:{port}/"
@@ -1114,7 +1134,7 @@ class TestClientService:
     @BOTH_WAYS
     @pytest.mark.parametrize("name", ANSWERS)
     @leaving_cycles
-    async def test_goes_on_after_a_failure(self, name, secure):
+    async def test_goes_on_after_a_failure(self, name: str, secure: bool) -> None:
         """Nothing is logged, so ClientService's state machine met no transition that it does not know."""
 
         def answer(connection: Scripted, head: bytes) -> None:
@@ -1140,7 +1160,7 @@ class TestClientService:
     @BOTH_WAYS
     @pytest.mark.parametrize("name", ["silence", "silence inside the head", "401, silence", "redirect"])
     @leaving_cycles
-    async def test_stops_while_it_connects(self, name, secure):
+    async def test_stops_while_it_connects(self, name: str, secure: bool) -> None:
         redirect = redirecting("/x")[:-1]
         script = Script(redirect if name == "redirect" else ANSWERS[name][0])
         async with script.listening(secure) as port:
@@ -1153,7 +1173,7 @@ class TestClientService:
             assert len(script.requests) == 1
 
     @leaving_cycles
-    async def test_redirects(self):
+    async def test_redirects(self) -> None:
         script = Script(by_path({b"/": redirecting("/x")}))
         async with script.listening() as port:
             service = self.service(f"ws://127.0.0.1:{port}/", False)

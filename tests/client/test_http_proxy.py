@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,7 +85,7 @@ def dial(port: int, url: str = "ws://server.invalid/chat", **options: Any) -> De
 class TestTunnel:
     @BOTH_WAYS
     @leaving_nothing
-    async def test_talks(self, secure):
+    async def test_talks(self, secure: bool) -> None:
         proxy = Script(tunnels)
         async with proxy.listening() as port, serving(secure=secure) as url:
             ws = await dial(port, url, tls=trusting() if secure else None)
@@ -99,7 +100,7 @@ class TestTunnel:
 
     @BOTH_WAYS
     @leaving_nothing
-    async def test_to_a_proxy_behind_tls(self, secure, monkeypatch, tmp_path):
+    async def test_to_a_proxy_behind_tls(self, secure: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         roots = tmp_path / "roots.pem"
         roots.write_bytes(identity_pem())
         monkeypatch.setenv("SSL_CERT_FILE", str(roots))
@@ -110,7 +111,7 @@ class TestTunnel:
             await ws.close()
 
     @leaving_nothing
-    async def test_a_proxy_whose_certificate_nobody_vouches_for(self):
+    async def test_a_proxy_whose_certificate_nobody_vouches_for(self) -> None:
         proxy = Script(tunnels)
         async with proxy.listening(secure=True) as port:
             failure = await failure_of(dial(port, proxy=f"https://localhost:{port}"))
@@ -126,7 +127,7 @@ class TestTunnel:
         ],
     )
     @leaving_nothing
-    async def test_octets(self, url, authority, host):
+    async def test_octets(self, url: str, authority: bytes, host: bytes) -> None:
         """The proxy resolves the host name, not the client."""
         proxy = Script(pretends)
         async with proxy.listening() as port:
@@ -136,14 +137,14 @@ class TestTunnel:
             ws.abort()
 
     @leaving_nothing
-    async def test_of_tls_names_the_port(self):
+    async def test_of_tls_names_the_port(self) -> None:
         proxy = Script(b"HTTP/1.1 403 Forbidden\r\n\r\n")
         async with proxy.listening() as port:
             await failure_of(dial(port, "wss://server.invalid/"))
             assert proxy.requests[0].startswith(b"CONNECT server.invalid:443 HTTP/1.1\r\n")
 
     @leaving_nothing
-    async def test_each_has_its_own_credentials(self):
+    async def test_each_has_its_own_credentials(self) -> None:
         proxy = Script(pretends)
         async with proxy.listening() as port:
             ws = await dial(port, "ws://a:b@server.invalid/", proxy=f"http://u%40x:p@127.0.0.1:{port}/")
@@ -166,15 +167,17 @@ class TestTunnel:
     )
     @pytest.mark.parametrize("size", [1, 7, 1000])
     @leaving_nothing
-    async def test_opens_however_the_head_comes(self, head, size):
+    async def test_opens_however_the_head_comes(self, head: bytes, size: int) -> None:
         """The bytes after the head belong to the server: here its response arrives in the same segments."""
 
         def answer(connection: Scripted, _: bytes) -> None:
             octets = head + b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone"
+            assert connection.transport is not None
             connection.transport.setTcpNoDelay(True)
             # The client may have closed the connection already.
             with suppress(OSError):
                 for at in range(0, len(octets), size):
+                    assert connection.transport is not None
                     connection.transport.getHandle().send(octets[at : at + size])
 
         async with Script(answer).listening() as port:
@@ -183,7 +186,7 @@ class TestTunnel:
             assert (failure.status, failure.response.body) == (404, b"gone")
 
     @leaving_nothing
-    async def test_is_asked_for_anew_behind_a_redirect(self):
+    async def test_is_asked_for_anew_behind_a_redirect(self) -> None:
         def answer(connection: Scripted, head: bytes) -> None:
             if head.startswith(b"GET / "):
                 connection.write(b"HTTP/1.1 302 Found\r\nLocation: ws://other.invalid/x\r\nContent-Length: 0\r\n\r\n")
@@ -204,7 +207,7 @@ class TestTunnel:
     @BOTH_WAYS
     @pytest.mark.parametrize("how", ["drop", "close", "abort", "close frame"])
     @leaving_nothing
-    async def test_ends(self, how, secure):
+    async def test_ends(self, how: str, secure: bool) -> None:
         proxy = Script(tunnels)
         server = Script(lambda connection, head: connection.write(switching(head)))
         async with proxy.listening() as port, server.listening(secure) as there:
@@ -258,7 +261,7 @@ class TestNoTunnel:
     @BOTH_WAYS
     @pytest.mark.parametrize("name", ANSWERS)
     @leaving_nothing
-    async def test_has_its_own_error(self, name, secure):
+    async def test_has_its_own_error(self, name: str, secure: bool) -> None:
         answer, expected = ANSWERS[name]
         silent = name == "silence behind the head"
 
@@ -282,7 +285,7 @@ class TestNoTunnel:
 
     @pytest.mark.parametrize("name", ["silence", "silence inside the head", "silence behind the head"])
     @leaving_nothing
-    async def test_cancelled(self, name):
+    async def test_cancelled(self, name: str) -> None:
         proxy = Script(lambda connection, head: connection.write(ANSWERS[name][0] or b""))
         async with proxy.listening() as port:
             connecting = dial(port, "wss://server.invalid/")
@@ -294,11 +297,12 @@ class TestNoTunnel:
             await until(lambda: connection.lost.called)
 
     @pytest.mark.parametrize("more", [OPENED, b"\0" * 10, b"x" * 70_000])
-    def test_what_a_transport_delivers_after_cancelling(self, more):
+    def test_what_a_transport_delivers_after_cancelling(self, more: bytes) -> None:
         request = Request("CONNECT", "host:80", "1.1", Headers())
         tunnel = HttpConnect(Factory(), IPv4Address("TCP", "127.0.0.1", 1), request)
         tunnel.makeConnection(StringTransport())
         tunnel.opened.cancel()
+        assert tunnel.transport is not None
         assert tunnel.transport.disconnected
         tunnel.dataReceived(more)
         tunnel.connectionLost(Failure(error.ConnectionAborted()))
@@ -307,13 +311,13 @@ class TestNoTunnel:
         assert [failure.type for failure in outcome] == [CancelledError]
 
     @leaving_nothing
-    async def test_nobody_there(self):
+    async def test_nobody_there(self) -> None:
         assert type(await failure_of(dial(free_port()))) is error.ConnectionRefusedError
 
     @BOTH_WAYS
     @pytest.mark.parametrize("made", [None, "raises"])
     @leaving_nothing
-    async def test_a_factory_that_makes_nothing(self, made, secure):
+    async def test_a_factory_that_makes_nothing(self, made: str | None, secure: bool) -> None:
         class Making(Factory):
             noisy = False
 
@@ -330,15 +334,16 @@ class TestNoTunnel:
 
 
 class TestEndpoint:
-    def test_is_one(self):
+    def test_is_one(self) -> None:
         verifyObject(IStreamClientEndpoint, ProxyEndpoint(TCP4ClientEndpoint(reactor, "localhost", 1), "host", 80))
 
     @leaving_nothing
-    async def test_serves_any_protocol(self):
+    async def test_serves_any_protocol(self) -> None:
         heard: list[bytes] = []
 
         class Plain(Protocol):
             def connectionMade(self) -> None:
+                assert self.transport is not None
                 self.transport.write(b"hi\r\n\r\n")
 
             def dataReceived(self, data: bytes) -> None:
@@ -352,4 +357,5 @@ class TestEndpoint:
             plain: Any = await endpoint.connect(Factory.forProtocol(Plain))
             assert type(plain) is Plain
             await until(lambda: heard == [b"HI\r\n\r\n"])
+            assert plain.transport is not None
             plain.transport.loseConnection()

@@ -44,11 +44,13 @@ class SocksServer(Protocol):
             return
         self.received += data
         if self.factory.replies:
+            assert self.transport is not None
             self.transport.write(self.factory.replies.pop(0))
         elif self.steps and not self.factory.silent:
             self.steps.pop(0)()
 
     def greeted(self) -> None:
+        assert self.transport is not None
         self.transport.write(b"\x05\x00")
 
     def asked(self) -> None:
@@ -59,6 +61,7 @@ class SocksServer(Protocol):
 
     def opened(self, far: Any) -> None:
         self.far = far
+        assert self.transport is not None
         self.transport.write(b"\x05\x00\x00\x01\x7f\0\0\1\0\1")
 
     def connectionLost(self, reason: Any = None) -> None:
@@ -72,9 +75,11 @@ class Far(Protocol):
         self.near = near
 
     def dataReceived(self, data: bytes) -> None:
+        assert self.near.transport is not None
         self.near.transport.write(data)
 
     def connectionLost(self, reason: Any = None) -> None:
+        assert self.near.transport is not None
         self.near.transport.loseConnection()
 
 

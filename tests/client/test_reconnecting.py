@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import Any
@@ -70,7 +71,7 @@ class TestIsRetryable:
         ],
         ids=repr,
     )
-    def test_yes(self, cause):
+    def test_yes(self, cause: Any) -> None:
         assert is_retryable(Failure(cause)) is True
 
     @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ class TestIsRetryable:
         ],
         ids=repr,
     )
-    def test_no(self, cause):
+    def test_no(self, cause: Any) -> None:
         assert is_retryable(Failure(cause)) is False
 
 
@@ -170,17 +171,17 @@ class Patient:
 
 
 @pytest.fixture
-def longest(monkeypatch):
+def longest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.uniform", lambda least, most: most)
 
 
 @pytest.fixture
-def shortest(monkeypatch):
+def shortest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.uniform", lambda least, most: least)
 
 
 @pytest.fixture
-def far_away(monkeypatch):
+def far_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Local time is twelve hours ahead."""
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "FAR-12")
@@ -190,7 +191,7 @@ def far_away(monkeypatch):
 
 
 class TestDelays:
-    def test_grow_to_the_longest(self, longest):
+    def test_grow_to_the_longest(self, longest: Any) -> None:
         patient = Patient(*[error.ConnectionRefusedError()] * 20)
         delays = []
         for _ in range(20):
@@ -201,22 +202,22 @@ class TestDelays:
         assert delays == pytest.approx(expected, rel=1e-6)
         assert delays[0] == pytest.approx(1.0) and delays[-1] == pytest.approx(90.0)
 
-    def test_are_at_least_half(self, shortest):
+    def test_are_at_least_half(self, shortest: Any) -> None:
         patient = Patient(*[error.ConnectionRefusedError()] * 3)
         for expected in (0.5, 0.8):
             assert patient.delay == pytest.approx(expected)
             patient.advance()
 
-    def test_differ(self):
+    def test_differ(self) -> None:
         delays = {Patient(error.ConnectionRefusedError()).delay for _ in range(50)}
         assert len(delays) > 40
         assert all(0.499 < delay < 1.001 for delay in delays)
 
-    def test_have_no_end(self, longest):
+    def test_have_no_end(self, longest: Any) -> None:
         patient = Patient(error.ConnectionRefusedError())
         assert patient.service._delay(10_000) == 90.0
 
-    def test_after_a_success_they_begin_anew(self, longest):
+    def test_after_a_success_they_begin_anew(self, longest: Any) -> None:
         patient = Patient(*[error.ConnectionRefusedError()] * 5, None, error.ConnectionRefusedError(), None)
         for _ in range(5):
             patient.advance()
@@ -229,7 +230,7 @@ class TestDelays:
         assert patient.endpoint.last_failure is None
         assert patient.clock.getDelayedCalls() == []
 
-    def test_grow_where_each_connection_is_soon_turned_away(self, longest):
+    def test_grow_where_each_connection_is_soon_turned_away(self, longest: Any) -> None:
         patient = Patient(*[None] * 8)
         delays = []
         for lived in (0.0, 0.0, 9.9, 10.0, 0.0, 0.0):
@@ -239,7 +240,7 @@ class TestDelays:
             patient.advance()
         assert delays == pytest.approx([1.0, 1.6, 2.56, 1.0, 1.0, 1.6], rel=1e-6)
 
-    def test_grow_on_where_one_turned_away_comes_before_one_refused(self, longest):
+    def test_grow_on_where_one_turned_away_comes_before_one_refused(self, longest: Any) -> None:
         patient = Patient(None, None, error.ConnectionRefusedError(), None)
         for expected in (1.0, 1.6):
             patient.server.wire.drop()
@@ -281,19 +282,19 @@ class TestRetryAfter:
             ("Tue, 01 Jan " + "9" * 5000 + " 00:01:17 GMT", 1.0),
         ],
     )
-    def test_is_honoured(self, longest, far_away, status, value, delay):
+    def test_is_honoured(self, longest: Any, far_away: Any, status: int, value: str | None, delay: float) -> None:
         patient = Patient(answer(status, value), None)
         assert patient.delay == pytest.approx(delay)
         patient.advance()
         assert patient.endpoint.last_failure is None
 
-    def test_does_not_shorten_the_delay(self, longest):
+    def test_does_not_shorten_the_delay(self, longest: Any) -> None:
         patient = Patient(*[answer(503, "3")] * 5)
         for _ in range(4):
             patient.advance()
         assert patient.delay == pytest.approx(1.6**4)
 
-    def test_of_an_answer_that_is_final_is_not(self, longest):
+    def test_of_an_answer_that_is_final_is_not(self, longest: Any) -> None:
         patient = Patient(answer(401, "5"))
         assert patient.clock.getDelayedCalls() == []
 
@@ -312,7 +313,7 @@ def failures_of(*waiting: Deferred[Any]) -> list[type[BaseException]]:
 
 
 class TestWhenConnected:
-    def test_is_not_a_connection_that_is_gone(self, shortest):
+    def test_is_not_a_connection_that_is_gone(self, shortest: Any) -> None:
         """The connection learns of its end before the service does, and fires `when_closed` in between."""
         patient = Patient(None, None)
         first, second = [], []
@@ -326,7 +327,7 @@ class TestWhenConnected:
         assert [ws.state for ws in first + second] == [State.CLOSED, State.OPEN]
 
     @pytest.mark.parametrize("lost", ["before", "after"])
-    def test_is_not_a_connection_that_closes(self, shortest, lost):
+    def test_is_not_a_connection_that_closes(self, shortest: Any, lost: str) -> None:
         """Otherwise a sender that asks for the next connection when this one accepts nothing would loop endlessly."""
         patient = Patient(None, None)
         (first,) = results_of(patient.service.whenConnected())
@@ -343,7 +344,7 @@ class TestWhenConnected:
         patient.advance()
         assert [ws.state for ws in second] == [State.OPEN]
 
-    def test_waiting_can_be_cancelled(self, shortest):
+    def test_waiting_can_be_cancelled(self, shortest: Any) -> None:
         patient = Patient(None, None)
         (first,) = results_of(patient.service.whenConnected())
         first.close()
@@ -354,7 +355,7 @@ class TestWhenConnected:
         patient.server.wire.drop()
         patient.settle()
 
-    def test_fails_where_it_cannot_come_back(self, shortest):
+    def test_fails_where_it_cannot_come_back(self, shortest: Any) -> None:
         patient = Patient(None, answer(404))
         ws: Any = patient.service.whenConnected().result
         caught: list[Any] = []
@@ -367,18 +368,20 @@ class TestWhenConnected:
 
 class TestGivingUp:
     @pytest.mark.parametrize("status", [401, 403, 404])
-    def test_tells_those_who_wait(self, status):
+    def test_tells_those_who_wait(self, status: int) -> None:
         patient = Patient(error.ConnectionRefusedError(), answer(status))
         early, late = patient.service.whenConnected(), patient.service.whenConnected(5)
         caught = failures_of(early, late)
         patient.advance()
         assert caught == [errors.UpgradeDeclined] * 2
+        assert patient.service.given_up is not None
+        assert patient.service.given_up.value is not None
         assert patient.service.given_up.value.status == status
         assert not patient.service.running
         assert patient.clock.getDelayedCalls() == []
         assert failures_of(patient.service.whenConnected()) == [errors.UpgradeDeclined]
 
-    def test_is_over_when_it_is_started_again(self):
+    def test_is_over_when_it_is_started_again(self) -> None:
         patient = Patient(answer(401), None)
         patient.service.startService()
         assert patient.service.given_up is None
@@ -387,7 +390,7 @@ class TestGivingUp:
         patient.settle()
         assert [ws.state for ws in opened] == [State.OPEN]
 
-    def test_a_stop_and_a_start_before_it_has_stopped(self):
+    def test_a_stop_and_a_start_before_it_has_stopped(self) -> None:
         patient = Patient(ValueError(), None, settle=False)
         patient.service.stopService()
         patient.service.startService()
@@ -395,7 +398,7 @@ class TestGivingUp:
         assert patient.service.running
         assert patient.endpoint.last_failure is None
 
-    def test_a_stop_before_it_has_stopped(self):
+    def test_a_stop_before_it_has_stopped(self) -> None:
         patient = Patient(ValueError(), settle=False)
         assert patient.service.stopService().called
         patient.settle()
@@ -403,7 +406,7 @@ class TestGivingUp:
         assert not patient.service.running
         assert patient.clock.getDelayedCalls() == []
 
-    def test_is_not_stopping(self):
+    def test_is_not_stopping(self) -> None:
         patient = Patient(error.ConnectionRefusedError())
         caught = failures_of(patient.service.whenConnected())
         patient.service.stopService()
@@ -413,7 +416,7 @@ class TestGivingUp:
         assert patient.clock.getDelayedCalls() == []
         assert failures_of(patient.service.whenConnected()) == [CancelledError]
 
-    def test_who_waits_for_fewer_failures_gets_those(self):
+    def test_who_waits_for_fewer_failures_gets_those(self) -> None:
         patient = Patient(*[error.ConnectionRefusedError()] * 3, answer(401))
         caught = failures_of(patient.service.whenConnected(2))
         patient.advance()
@@ -423,7 +426,7 @@ class TestGivingUp:
 
 
 class TestTells:
-    def test_why_each_attempt_failed_and_why_it_gave_up(self, told):
+    def test_why_each_attempt_failed_and_why_it_gave_up(self, told: list[tuple[LogLevel, str]]) -> None:
         patient = Patient(error.ConnectionRefusedError(), answer(503), None, answer(404))
         patient.advance()
         patient.advance()
@@ -455,12 +458,12 @@ class TestTells:
             ),
         ]
 
-    def test_in_one_line(self, told):
+    def test_in_one_line(self, told: list[tuple[LogLevel, str]]) -> None:
         Patient(ValueError("a\nb {c}"))
         ((_, line),) = told
         assert line.endswith(": ValueError: a b {c}")
 
-    def test_nothing_where_it_was_stopped(self, told):
+    def test_nothing_where_it_was_stopped(self, told: list[tuple[LogLevel, str]]) -> None:
         patient = Patient(ValueError(), settle=False)
         patient.service.stopService()
         patient.settle()
@@ -475,7 +478,7 @@ class TestWrongArguments:
             (WebSocketClientEndpoint, "the class WebSocketClientE"),
         ],
     )
-    def test_an_endpoint(self, endpoint, kind):
+    def test_an_endpoint(self, endpoint: str | type[Any], kind: str) -> None:
         with pytest.raises(TypeError) as refused:
             reconnecting(endpoint, Factory.forProtocol(Noting))
         assert str(refused.value).startswith(f"endpoint: give WebSocketClientEndpoint(reactor, url), not {kind}")
@@ -489,7 +492,7 @@ class TestWrongArguments:
             (print, "a value of type builtin_function_or_method"),
         ],
     )
-    def test_a_factory(self, factory, kind):
+    def test_a_factory(self, factory: Callable[..., Any] | type[Any], kind: str) -> None:
         endpoint = WebSocketClientEndpoint(Clock(), "ws://localhost/")
         with pytest.raises(TypeError) as refused:
             reconnecting(endpoint, factory)
@@ -502,7 +505,7 @@ class TestStartingAndStopping:
     ClientService alone would run them within its own steps, where it accepts no such call.
     """
 
-    def test_a_connection_may_be_stopped_at_once(self):
+    def test_a_connection_may_be_stopped_at_once(self) -> None:
         patient = Patient(None, settle=False)
         stopped: list[Any] = []
         connected = patient.service.whenConnected()
@@ -513,7 +516,7 @@ class TestStartingAndStopping:
         assert stopped == [None]
         assert not patient.service.running
 
-    def test_a_failure_may_stop_it(self):
+    def test_a_failure_may_stop_it(self) -> None:
         patient = Patient(*[error.ConnectionRefusedError()] * 2)
         stopped: list[Any] = []
         connected = patient.service.whenConnected(1)
@@ -521,7 +524,7 @@ class TestStartingAndStopping:
         patient.advance()
         assert stopped == [None]
 
-    def test_a_stop_may_be_followed_by_a_start(self):
+    def test_a_stop_may_be_followed_by_a_start(self) -> None:
         patient = Patient(None, None)
         stopped = patient.service.stopService()
         stopped.addCallback(lambda _: patient.service.startService())
@@ -532,7 +535,7 @@ class TestStartingAndStopping:
         patient.settle()
         assert found[0].state is State.OPEN
 
-    def test_a_wait_may_be_cancelled(self):
+    def test_a_wait_may_be_cancelled(self) -> None:
         patient = Patient(None, settle=False)
         caught = []
         waiting = patient.service.whenConnected()
@@ -542,7 +545,7 @@ class TestStartingAndStopping:
         assert caught == [CancelledError]
 
     @leaving_cycles
-    async def test_a_connection_that_ends_at_once_is_given_out_with_its_messages(self):
+    async def test_a_connection_that_ends_at_once_is_given_out_with_its_messages(self) -> None:
         last = b"\x81\x03bye" + b"\x88\x02\x03\xe8"
         script = Script(lambda connection, head: connection.write(switching(head) + last))
         async with script.listening() as port:
@@ -554,7 +557,7 @@ class TestStartingAndStopping:
             await service.stopService()
 
     @leaving_cycles
-    async def test_over_tcp(self):
+    async def test_over_tcp(self) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening() as port:
             endpoint = WebSocketClientEndpoint(reactor, f"ws://127.0.0.1:{port}/", timeouts=Timeouts(close=0.3))
@@ -572,7 +575,7 @@ class TestStartingAndStopping:
 
 
 class TestFields:
-    def test_may_be_computed_anew(self):
+    def test_may_be_computed_anew(self) -> None:
         tokens = iter(["first", "second", "third"])
 
         async def decorate(request: Any) -> None:
@@ -588,7 +591,7 @@ class TestFields:
 
 class TestOverTCP:
     @leaving_cycles
-    async def test_comes_back_and_gives_up(self, monkeypatch):
+    async def test_comes_back_and_gives_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(reconnecting.__globals__, "FIRST_DELAY", 0.01)
         answers = [answer(503), None, answer(502, "0"), None, answer(401)]
 

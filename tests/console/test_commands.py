@@ -172,6 +172,7 @@ class TestRun:
 
     def test_close(self, ran: Ran) -> None:
         ran.run(CloseCommand(4001, "bye"))
+        assert ran.pair.server.close_reason is not None
         received = ran.pair.server.close_reason.received
         assert received is not None and tuple(received) == (4001, "bye")
 

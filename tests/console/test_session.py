@@ -86,6 +86,7 @@ class Talk:
     @property
     def sent(self) -> Any:
         """The close frame that the server received."""
+        assert self.pair.server.close_reason is not None
         return self.pair.server.close_reason.received
 
 

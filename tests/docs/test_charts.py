@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -22,7 +23,7 @@ EACH = pytest.mark.parametrize(("path", "rows"), DRAWINGS, ids=[path.stem for pa
 
 
 @EACH
-def test_a_chart_shows_the_current_figures(path, rows) -> None:
+def test_a_chart_shows_the_current_figures(path: Any, rows: Any) -> None:
     drawing = ElementTree.parse(path).getroot()
     texts = [text.text for text in drawing.iter(f"{SVG}text")]
     description = next(drawing.iter("{http://purl.org/dc/elements/1.1/}description")).text
@@ -32,7 +33,7 @@ def test_a_chart_shows_the_current_figures(path, rows) -> None:
 
 
 @EACH
-def test_a_chart_fits_a_phone(path, rows) -> None:
+def test_a_chart_fits_a_phone(path: Any, rows: Any) -> None:
     assert ElementTree.parse(path).getroot().get("width") == "340"
 
 

@@ -291,7 +291,7 @@ class TestAuthentication:
         serve = defined(self.first_message)["first_message_is_a_token"]({"s3cret": "Ann"}.get)
         for said, code in (("wrong", 1008), (None, 1008), ("s3cret", None)):
             pair = connected_pair(serve, opened=False)
-            monkeypatch.setitem(sys.modules, "twisted.internet.reactor", pair.clock)  # type: ignore[arg-type]
+            monkeypatch.setitem(sys.modules, "twisted.internet.reactor", pair.clock)
             monkeypatch.setattr("twisted.internet.reactor", pair.clock, raising=False)
             pair.client.handshake("localhost")
             pair.flush()
@@ -363,7 +363,9 @@ def test_the_proxy_protocol_tells_the_address(tmp_path: Path) -> None:
     factory = WebSocketServerFactory(WebSocketProtocol, clock=reactor)
     serverFromString(reactor, "haproxy:tcp:1984:interface=127.0.0.1").listen(factory)
     protocol = reactor.tcpServers[0][1].buildProtocol(None)
+    assert protocol is not None
     protocol.makeConnection(StringTransport())
+    assert protocol is not None
     protocol.dataReceived(b"PROXY TCP4 203.0.113.7 192.0.2.1 50000 1984\r\n" + upgrade_request("/"))
     (websocket,) = factory.connections
     assert websocket.state is State.OPEN and getattr(websocket.peer, "host", None) == "203.0.113.7"

@@ -21,7 +21,8 @@ from twisted.internet.threads import deferToThread
 from twisted_beastws import CloseReason, ConnectionClosed, Deflate, Limits, WebSocketProtocol, connect
 
 from ..support.certificates import trusting
-from ..support.loopback import PATIENCE, serving
+from ..support.loopback import serving
+from ..support.patience import PATIENCE
 
 T = TypeVar("T")
 

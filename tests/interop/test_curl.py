@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -12,7 +13,8 @@ from twisted.internet.threads import deferToThread
 
 from twisted_beastws import Request, Response, WebSocketProtocol
 
-from ..support.loopback import PATIENCE, serving
+from ..support.loopback import serving
+from ..support.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.usefixtures("logged"),
@@ -75,7 +77,14 @@ async def curl(url: str, certificate: Path, fields: dict[str, str]) -> tuple[str
     ids=["page", "version", "declined"],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_rejection(fields, status, field, body, secure, certificate):
+async def test_a_rejection(
+    fields: dict[Any, Any] | dict[str, str],
+    status: str,
+    field: tuple[str, str],
+    body: str,
+    secure: bool,
+    certificate: Path,
+) -> None:
     async with serving(Members, secure) as url:
         line, received, text = await curl(url.replace("ws", "http", 1), certificate, fields)
     assert (line, text) == (f"HTTP/1.1 {status}", body)

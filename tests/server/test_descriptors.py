@@ -15,6 +15,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from twisted_beastws.server.descriptors import INTERVAL, MIN_SILENCE, DescriptorWatch
 
+from ..support.log import as_observer
 from ..support.patience import PATIENCE
 
 LEFT = (
@@ -29,9 +30,9 @@ def lines() -> Iterator[list[str]]:
     def observe(event: LogEvent) -> None:
         lines.append(formatEvent(event))
 
-    globalLogPublisher.addObserver(observe)
+    globalLogPublisher.addObserver(as_observer(observe))
     yield lines
-    globalLogPublisher.removeObserver(observe)
+    globalLogPublisher.removeObserver(as_observer(observe))
 
 
 class Sockets:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial, wraps
 from typing import Any
 
@@ -101,12 +101,12 @@ class TestFactory:
             ({"clock": Clock}, "clock: give a reactor or another IReactorTime, not the class Clock"),
         ],
     )
-    def test_options_of_another_kind_are_refused(self, options, told):
+    def test_options_of_another_kind_are_refused(self, options: Any, told: str) -> None:
         with pytest.raises(TypeError, match=told):
             WebSocketServerFactory(echo, **options)
 
     @pytest.mark.parametrize("name", ["", "a b", "a,b", "\u00e9", "a\r\nX: y"])
-    def test_subprotocols_are_tokens(self, name):
+    def test_subprotocols_are_tokens(self, name: str) -> None:
         with pytest.raises(ValueError) as refused:
             WebSocketServerFactory(echo, subprotocols=["chat", name])
         assert str(refused.value) == (
@@ -121,14 +121,16 @@ class TestFactory:
             (WebSocketProtocol, "the class WebSocketProtocol"),
         ],
     )
-    def test_what_makes_something_else_is_told(self, clock, made, what):
+    def test_what_makes_something_else_is_told(
+        self, clock: Clock, made: Protocol | type[Any] | None, what: str
+    ) -> None:
         factory = WebSocketServerFactory(lambda: made, clock=clock)
         with pytest.raises(TypeError) as refused:
             factory.buildProtocol(None)
         assert str(refused.value) == f"make() gave {what}, not a WebSocketProtocol"
         assert factory.connections == set()
 
-    def test_a_generator_function_needs_inline_callbacks(self):
+    def test_a_generator_function_needs_inline_callbacks(self) -> None:
         def handler(ws: WebSocketProtocol) -> Generator[Deferred[Any], Any, None]:
             yield ws.receive()
 
@@ -143,10 +145,10 @@ class TestFactory:
                 "(async def)"
             )
 
-    def test_is_one(self, clock):
+    def test_is_one(self, clock: Clock) -> None:
         assert verifyObject(IProtocolFactory, WebSocketServerFactory(echo, clock=clock))
 
-    def test_makes_protocols_of_a_class(self, clock):
+    def test_makes_protocols_of_a_class(self, clock: Clock) -> None:
         class Mine(WebSocketProtocol): ...
 
         factory = WebSocketServerFactory(Mine, clock=clock)
@@ -156,7 +158,7 @@ class TestFactory:
         assert inside(protocol).settings is factory.settings
         assert factory.buildProtocol(None) is not protocol
 
-    def test_makes_protocols_of_whatever_makes_them(self, clock):
+    def test_makes_protocols_of_whatever_makes_them(self, clock: Clock) -> None:
         class Mine(WebSocketProtocol):
             def __init__(self, name: str) -> None:
                 self.name = name
@@ -166,11 +168,11 @@ class TestFactory:
             assert protocol.name == "a"
 
     @pytest.mark.parametrize("what", [None, "text", 1, Protocol])
-    def test_of_something_else_it_says_so(self, what):
+    def test_of_something_else_it_says_so(self, what: int | str | type[Any] | None) -> None:
         with pytest.raises(TypeError, match=repr(what)):
             WebSocketServerFactory(what)
 
-    def test_of_what_needs_arguments_it_says_so(self):
+    def test_of_what_needs_arguments_it_says_so(self) -> None:
         class Mine(WebSocketProtocol):
             def __init__(self, name: str) -> None:
                 self.name = name
@@ -181,7 +183,7 @@ class TestFactory:
             with pytest.raises(TypeError, match=f"^{re.escape(repr(what))} cannot be called without arguments: give "):
                 WebSocketServerFactory(what)
 
-    def test_of_what_may_need_none_it_is_one(self, clock):
+    def test_of_what_may_need_none_it_is_one(self, clock: Clock) -> None:
         class Mine(WebSocketProtocol):
             def __init__(self, name: str = "a", *rest: str, **more: str) -> None:
                 self.name = name
@@ -198,13 +200,13 @@ class TestFactory:
         for make in (Mine, wrapping, lambda *names, **more: Mine(*names, **more), partial(next, iter([Mine()]))):
             assert WebSocketServerFactory(make, clock=clock).buildProtocol(None).name == "a"
 
-    def test_shares_the_settings(self, clock):
+    def test_shares_the_settings(self, clock: Clock) -> None:
         factory = WebSocketServerFactory(echo, subprotocols=["a"], timeouts=Timeouts(close=1.0), clock=clock)
         assert factory.settings.subprotocols == ("a",)
         assert factory.settings.timeouts.close == 1.0
         assert factory.settings.clock is clock
 
-    def test_knows_its_connections(self, connect, clock):
+    def test_knows_its_connections(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(echo, clock=clock)
         first = connect(factory=factory)
         second = connect(factory=factory, opened=False)
@@ -216,7 +218,7 @@ class TestFactory:
 
 
 class TestCoroutine:
-    def test_echoes(self, connect):
+    def test_echoes(self, connect: Callable[..., Any]) -> None:
         peer = connect(echo)
         peer.sends(peer.text("a"), peer.frame(0x82, b"b"))
         assert peer.reads() == b"\x81\x01a\x82\x01b"
@@ -236,13 +238,13 @@ class TestCoroutine:
         ],
         ids=["partial", "method", "object", "older", "partial of older", "method of older"],
     )
-    def test_of_any_kind(self, connect, handler, sent):
+    def test_of_any_kind(self, connect: Callable[..., Any], handler: Callable[..., Any] | Greeter, sent: bytes) -> None:
         peer = connect(handler, opened=False)
         peer.sends(peer.HEAD)
         assert peer.reads().endswith(b"\r\n\r\n" + sent)
         peer.leaves()
 
-    def test_returning_closes_with_1000(self, connect):
+    def test_returning_closes_with_1000(self, connect: Callable[..., Any]) -> None:
         peer = connect(greet)
         peer.sends(peer.text("bye"))
         assert peer.reads() == close(1000)
@@ -251,7 +253,9 @@ class TestCoroutine:
         peer.leaves()
         assert peer.protocol.close_reason.clean
 
-    def test_an_older_one_that_returns_or_raises(self, connect, logged):
+    def test_an_older_one_that_returns_or_raises(
+        self, connect: Callable[..., Any], logged: Callable[..., list[Any]]
+    ) -> None:
         peer = connect(greet_older)
         peer.reads()
         peer.sends(peer.text("bye"))
@@ -262,7 +266,7 @@ class TestCoroutine:
         assert peer.reads() == close(1011)
         assert len(logged(ZeroDivisionError)) == 1
 
-    def test_returning_at_once(self, connect):
+    def test_returning_at_once(self, connect: Callable[..., Any]) -> None:
         async def nothing(ws: WebSocketProtocol) -> None: ...
 
         peer = connect(nothing, opened=False)
@@ -270,7 +274,7 @@ class TestCoroutine:
         assert peer.reads().endswith(b"\r\n\r\n" + close(1000))
         peer.leaves()
 
-    def test_returning_after_the_close_changes_nothing(self, connect):
+    def test_returning_after_the_close_changes_nothing(self, connect: Callable[..., Any]) -> None:
         async def leave(ws: WebSocketProtocol) -> None:
             await ws.receive()
             ws.close(4000)
@@ -280,7 +284,9 @@ class TestCoroutine:
         assert peer.reads() == close(4000)
         peer.leaves()
 
-    def test_raising_is_logged_once_and_closes_with_1011(self, connect, logged):
+    def test_raising_is_logged_once_and_closes_with_1011(
+        self, connect: Callable[..., Any], logged: Callable[..., list[Any]]
+    ) -> None:
         async def fail(ws: WebSocketProtocol) -> None:
             await ws.receive()
             raise ZeroDivisionError
@@ -292,7 +298,9 @@ class TestCoroutine:
         peer.leaves()
         assert isinstance(peer.protocol.close_reason.error, ZeroDivisionError)
 
-    def test_raising_after_the_end_is_logged_once(self, connect, logged):
+    def test_raising_after_the_end_is_logged_once(
+        self, connect: Callable[..., Any], logged: Callable[..., list[Any]]
+    ) -> None:
         async def fail(ws: WebSocketProtocol) -> None:
             try:
                 await ws.receive()
@@ -304,13 +312,13 @@ class TestCoroutine:
         assert len(logged(ZeroDivisionError)) == 1
 
     @pytest.mark.parametrize("how", ["lost", "closed"])
-    def test_hears_of_the_end_and_need_not_mind(self, connect, how):
+    def test_hears_of_the_end_and_need_not_mind(self, connect: Callable[..., Any], how: str) -> None:
         peer = connect(greet)
         if how == "closed":
             peer.sends(peer.close(4000))
         peer.leaves(ConnectionLost())
 
-    def test_the_end_of_another_connection_is_its_own_affair_but_ends_it(self, connect):
+    def test_the_end_of_another_connection_is_its_own_affair_but_ends_it(self, connect: Callable[..., Any]) -> None:
         """The other side of a proxy is gone. That is no error to log, but it ends the handler and this connection."""
         other = connect(WebSocketProtocol)
 
@@ -325,7 +333,7 @@ class TestCoroutine:
         assert peer.protocol.state is State.CLOSING
         peer.leaves()
 
-    def test_paces_the_peer(self, connect):
+    def test_paces_the_peer(self, connect: Callable[..., Any]) -> None:
         """While the handler waits for its peer to read, the connection reads no more messages than its queue holds."""
         peer = connect(echo, limits=Limits(max_message_size=1000, max_buffered=1000, high_water=500, low_water=100))
         peer.transport.stall()
@@ -349,7 +357,7 @@ def says(peer: Any) -> int:
 
 class TestLimits:
     @pytest.mark.parametrize("limit", [1, 3])
-    def test_so_many_connections(self, connect, clock, limit):
+    def test_so_many_connections(self, connect: Any, clock: Clock, limit: int) -> None:
         factory = WebSocketServerFactory(echo, limits=Limits(max_connections=limit), clock=clock)
         peers = [connect(factory=factory) for _ in range(limit)]
         late = connect(factory=factory, opened=False)
@@ -358,7 +366,7 @@ class TestLimits:
         assert says(connect(factory=factory, opened=False)) == 101
         assert says(connect(factory=factory, opened=False)) == 503
 
-    def test_the_refused_may_try_again(self, connect, clock):
+    def test_the_refused_may_try_again(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(echo, limits=Limits(max_connections=1), clock=clock)
         first, second = connect(factory=factory), connect(factory=factory, opened=False)
         second.sends(second.HEAD)
@@ -369,7 +377,7 @@ class TestLimits:
         if not second.transport.disconnecting:
             assert says(second) == 101
 
-    def test_so_many_connections_from_an_address(self, connect, clock):
+    def test_so_many_connections_from_an_address(self, connect: Any, clock: Clock) -> None:
         factory = WebSocketServerFactory(echo, limits=Limits(max_connections_per_peer=2), clock=clock)
 
         def arrive(host: str, port: int) -> Any:
@@ -383,14 +391,14 @@ class TestLimits:
         first.leaves()
         assert [says(arrive("127.0.0.1", 5)), says(arrive("127.0.0.1", 6))] == [101, 503]
 
-    def test_peers_without_an_address_are_not_one_peer(self, connect, clock):
+    def test_peers_without_an_address_are_not_one_peer(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(echo, limits=Limits(max_connections_per_peer=1), clock=clock)
         for _ in range(3):
             peer = connect(factory=factory, opened=False)
             peer.transport.peerAddr = object()
             assert says(peer) == 101
 
-    def test_the_declined_take_no_place_for_good(self, connect, clock):
+    def test_the_declined_take_no_place_for_good(self, connect: Callable[..., Any], clock: Clock) -> None:
         class Choosy(WebSocketProtocol):
             def upgrade_requested(self, request: Request) -> Response | None:
                 return Response(403) if self.user is None else None
@@ -405,7 +413,7 @@ class TestLimits:
             assert says(peer) == 101
             peer.leaves()
 
-    def test_the_declined_keep_nobody_out(self, connect, clock):
+    def test_the_declined_keep_nobody_out(self, connect: Callable[..., Any], clock: Clock) -> None:
         class Choosy(WebSocketProtocol):
             def upgrade_requested(self, request: Request) -> Response | None:
                 return Response(403) if self.user is None else None
@@ -417,7 +425,7 @@ class TestLimits:
         welcome.protocol.user = "somebody"
         assert says(welcome) == 101
 
-    def test_the_limits_count_what_is_about_to_open(self, connect, clock):
+    def test_the_limits_count_what_is_about_to_open(self, connect: Callable[..., Any], clock: Clock) -> None:
         class Slow(WebSocketProtocol):
             def upgrade_requested(self, request: Request) -> Deferred[None]:
                 return Deferred()
@@ -433,7 +441,7 @@ class TestLimits:
 
 
 class TestDrain:
-    def test_closes_all_and_fires_when_they_are_gone(self, connect, clock):
+    def test_closes_all_and_fires_when_they_are_gone(self, connect: Any, clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         peers = [connect(factory=factory) for _ in range(3)]
         drained = Outcome(factory.drain())
@@ -446,18 +454,18 @@ class TestDrain:
         assert drained == [None]
         assert clock.calls == []
 
-    def test_with_a_code_of_ones_own(self, connect, clock):
+    def test_with_a_code_of_ones_own(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         peer = connect(factory=factory)
         factory.drain(1012, "back soon")
         assert peer.reads() == close(1012, "back soon")
 
-    def test_of_none_is_done(self, clock):
+    def test_of_none_is_done(self, clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         assert Outcome(factory.drain()) == [None]
         assert Outcome(factory.drain()) == [None]
 
-    def test_twice(self, connect, clock):
+    def test_twice(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         peer = connect(factory=factory)
         drained = [Outcome(factory.drain()), Outcome(factory.drain())]
@@ -465,7 +473,7 @@ class TestDrain:
         assert drained == [[None], [None]]
         assert Outcome(factory.drain()) == [None]
 
-    def test_drops_those_not_open_yet(self, connect, clock):
+    def test_drops_those_not_open_yet(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         peer = connect(factory=factory, opened=False)
         peer.sends(peer.HEAD[:40])
@@ -474,7 +482,7 @@ class TestDrain:
         peer.leaves(ConnectionAborted())
         assert drained == [None]
 
-    def test_is_bounded(self, connect, clock):
+    def test_is_bounded(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, timeouts=Timeouts(close=5.0), clock=clock)
         peer = connect(factory=factory)
         drained = Outcome(factory.drain())
@@ -483,7 +491,7 @@ class TestDrain:
         peer.leaves(ConnectionAborted())
         assert drained == [None]
 
-    def test_new_ones_are_answered_503_and_not_waited_for(self, connect, clock):
+    def test_new_ones_are_answered_503_and_not_waited_for(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         peer = connect(factory=factory)
         drained = Outcome(factory.drain())
@@ -498,7 +506,7 @@ class TestDrain:
         assert clock.calls != []
         assert len(factory.connections) == 1
 
-    def test_cancelling_its_deferred_does_no_harm(self, connect, clock):
+    def test_cancelling_its_deferred_does_no_harm(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         peer = connect(factory=factory)
         first, second = factory.drain(), factory.drain()
@@ -508,7 +516,7 @@ class TestDrain:
         peer.leaves()
         assert outcomes[1] == [None]
 
-    def test_those_who_close_already_are_waited_for(self, connect, clock):
+    def test_those_who_close_already_are_waited_for(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         peer = connect(factory=factory)
         peer.protocol.close(4000)
@@ -519,7 +527,7 @@ class TestDrain:
         assert drained == [None]
         assert peer.protocol.close_reason.sent == Close(4000)
 
-    def test_handlers_see_a_good_end(self, connect, clock):
+    def test_handlers_see_a_good_end(self, connect: Callable[..., Any], clock: Clock) -> None:
         ends: list[str] = []
 
         async def handler(ws: WebSocketProtocol) -> None:

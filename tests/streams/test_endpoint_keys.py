@@ -41,19 +41,19 @@ def take(text: str, *names: str) -> Keys:
 
 
 @pytest.mark.parametrize("text", GOOD)
-def test_good(text):
+def test_good(text: str) -> None:
     assert take(text) == GOOD[text]
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_bad_ones_are_named(text):
+def test_bad_ones_are_named(text: str) -> None:
     with pytest.raises(ValueError) as caught:
         take(text)
     assert str(caught.value).startswith(f"beastws: {text}: ")
 
 
 @pytest.mark.parametrize("texts", [["ping=300"], ["ping=20", "idle=20"]])
-def test_a_silent_peer_is_asked_before_it_is_cut_off(texts):
+def test_a_silent_peer_is_asked_before_it_is_cut_off(texts: list[str]) -> None:
     with pytest.raises(ValueError, match=r"idle=.* is not more than ping=") as caught:
         Keys.take("beastws", EVERY, dict(text.split("=") for text in texts))
     assert str(caught.value).count(" by default") == 2 - len(texts)
@@ -62,35 +62,35 @@ def test_a_silent_peer_is_asked_before_it_is_cut_off(texts):
 @pytest.mark.parametrize(
     "texts", [["idle=31"], ["idle=2"], ["ping=299"], ["ping=0", "idle=1"], ["ping=9999", "idle=0"]]
 )
-def test_or_is_not_asked_or_not_cut_off(texts):
+def test_or_is_not_asked_or_not_cut_off(texts: list[str]) -> None:
     Keys.take("beastws", EVERY, dict(text.split("=") for text in texts))
 
 
-def test_an_unescaped_colon_shows_what_to_write():
+def test_an_unescaped_colon_shows_what_to_write() -> None:
     with pytest.raises(ValueError) as caught:
         take("origins=https")
     assert "https\\://example.com" in str(caught.value)
 
 
-def test_what_can_be_no_origin_shows_what_to_write():
+def test_what_can_be_no_origin_shows_what_to_write() -> None:
     with pytest.raises(ValueError, match=r"; write 'https://xn--bcher-kva\.example'"):
         take("origins=https://a,https://bücher.example")
 
 
-def test_all_that_is_not_ours_stays():
+def test_all_that_is_not_ours_stays() -> None:
     arguments = {"target": "/x", "backlog": "5", "authority": "x"}
     assert Keys.take("beastws", ("target", "ping"), arguments) == Keys(target="/x")
     assert arguments == {"backlog": "5", "authority": "x"}
 
 
-def test_no_keys_change_nothing():
+def test_no_keys_change_nothing() -> None:
     settings = Settings(
         subprotocols=("chat",), timeouts=Timeouts(idle=9, ping_interval=3), origins=Origins(("https://a",))
     )
     assert Keys().applied_to(settings) == settings
 
 
-def test_what_they_change():
+def test_what_they_change() -> None:
     before = Settings(
         subprotocols=("chat",),
         timeouts=Timeouts(idle=9, ping_interval=3, close=7),

@@ -169,7 +169,7 @@ SERVERS = [
 
 
 @pytest.mark.parametrize("description", SERVERS)
-def test_servers(description):
+def test_servers(description: str) -> None:
     assert verifyObject(IStreamServerEndpoint, serverFromString(reactor, description))
 
 
@@ -207,7 +207,7 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize("description", CLIENTS)
-def test_clients(description):
+def test_clients(description: str) -> None:
     endpoint: Any = clientFromString(reactor, description)
     assert verifyObject(IStreamClientEndpoint, endpoint)
     below = endpoint._endpoint
@@ -215,7 +215,7 @@ def test_clients(description):
     assert not below._url.secure
 
 
-def test_short_forms_take_the_first_address_that_answers():
+def test_short_forms_take_the_first_address_that_answers() -> None:
     def below(description: str) -> Any:
         endpoint: Any = clientFromString(reactor, description)
         return endpoint._endpoint._endpoint
@@ -266,26 +266,26 @@ BAD_CLIENTS = {
 
 
 @pytest.mark.parametrize("description", BAD_SERVERS)
-def test_bad_servers(description):
+def test_bad_servers(description: str) -> None:
     with pytest.raises(ValueError) as caught:
         serverFromString(reactor, description)
     assert BAD_SERVERS[description] in str(caught.value)
 
 
 @pytest.mark.parametrize("description", BAD_CLIENTS)
-def test_bad_clients(description):
+def test_bad_clients(description: str) -> None:
     with pytest.raises(ValueError) as caught:
         clientFromString(reactor, description)
     assert BAD_CLIENTS[description] in str(caught.value)
 
 
-def test_what_is_missing_is_said_by_the_system(tmp_path):
+def test_what_is_missing_is_said_by_the_system(tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught:
         serverFromString(reactor, f"beastws:ssl:443:privateKey={tmp_path}/none.pem")
     assert caught.value.filename == f"{tmp_path}/none.pem"
 
 
-def test_none_of_our_keys_is_an_endpoints_own():
+def test_none_of_our_keys_is_an_endpoints_own() -> None:
     parsers: list[Any] = [
         *(endpoints._parseTCP, endpoints._parseUNIX, endpoints._parseSSL, endpoints._parseClientTLS),
         *(endpoints._SystemdParser._parseServer, endpoints._TCP6ServerParser._parseServer),
@@ -297,7 +297,7 @@ def test_none_of_our_keys_is_an_endpoints_own():
     assert own.isdisjoint({*SERVER_KEYS, *CLIENT_KEYS})
 
 
-def test_what_is_escaped_stays_so():
+def test_what_is_escaped_stays_so() -> None:
     described: list[str] = []
 
     def record(_: Any, description: str) -> None:
@@ -309,7 +309,7 @@ def test_what_is_escaped_stays_so():
     assert described == ["unix:C\\:\\\\a\\=b\\:c:mode=6\\:6"]
 
 
-def test_there_is_one_of_each_prefix():
+def test_there_is_one_of_each_prefix() -> None:
     servers = [plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser)]
     clients = [plugin.prefix for plugin in getPlugins(IStreamClientEndpointStringParserWithReactor)]
     assert servers.count("beastws") == 1
@@ -328,7 +328,7 @@ async def converse(stream: Any, octets: bytes = b"hello") -> None:
 
 class TestStreams:
     @leaving_nothing
-    async def test_over_tcp(self):
+    async def test_over_tcp(self) -> None:
         echo = Keeping(Echo)
         async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", echo) as port:
             for description in (f"beastws:tcp:127.0.0.1:{port}:target=/x", f"ws:localhost:{port}:target=/x?y=z"):
@@ -342,14 +342,14 @@ class TestStreams:
                 assert type(await echo.last.lost) is ConnectionDone
 
     @leaving_nothing
-    async def test_over_ipv6(self):
+    async def test_over_ipv6(self) -> None:
         async with listening("beastws:tcp:0:interface=\\:\\:1", Keeping(Echo)) as port:
             for description in (f"ws:\\:\\:1:{port}", f"beastws:tcp:\\:\\:1:{port}"):
                 await converse(await dial(description))
 
     @pytest.mark.parametrize("scheme", ["beastws:tls", "wss"])
     @leaving_nothing
-    async def test_over_tls(self, scheme, certificates):
+    async def test_over_tls(self, scheme: str, certificates: Path) -> None:
         echo = Keeping(Echo)
         pem = certificates.with_name("server.pem")
         async with listening(f"beastws:ssl:{LOOPBACK}:privateKey={pem}:target=/x", echo) as port:
@@ -362,7 +362,7 @@ class TestStreams:
 
     @pytest.mark.parametrize("scheme", ["beastws:tls", "wss"])
     @leaving_nothing
-    async def test_over_tls_and_ipv6(self, scheme, tmp_path):
+    async def test_over_tls_and_ipv6(self, scheme: str, tmp_path: Path) -> None:
         (tmp_path / "server.pem").write_bytes(Server("IP:::1", signer=root()).pem())
         (tmp_path / "root.pem").write_bytes(root_pem())
         listen = f"beastws:ssl:0:interface=\\:\\:1:privateKey={tmp_path}/server.pem"
@@ -370,21 +370,21 @@ class TestStreams:
             await converse(await dial(f"{scheme}:\\:\\:1:{port}:trustRoots={tmp_path}"))
 
     @leaving_nothing
-    async def test_a_certificate_that_nobody_trusts(self, certificates):
+    async def test_a_certificate_that_nobody_trusts(self, certificates: Path) -> None:
         pem = certificates.with_name("server.pem")
         async with listening(f"beastws:ssl:{LOOPBACK}:privateKey={pem}", Keeping(Echo)) as port:
             failure = await failure_of(dial(f"wss:localhost:{port}"))
             assert "no authority that this client trusts has signed it" in str(failure)
 
     @leaving_nothing
-    async def test_over_a_unix_socket(self, tmp_path):
+    async def test_over_a_unix_socket(self, tmp_path: Path) -> None:
         async with listening(f"beastws:unix:{tmp_path}/s:target=/x", Keeping(Echo)):
             stream = await dial(f"beastws:unix:{tmp_path}/s:target=/x")
             assert not ISSLTransport.providedBy(stream.transport)
             await converse(stream)
 
     @leaving_nothing
-    async def test_behind_haproxy(self):
+    async def test_behind_haproxy(self) -> None:
         class Proxying(Stream):
             """Sends a PROXY header with the client's address before the WebSocket handshake."""
 
@@ -406,7 +406,7 @@ class TestStreams:
             await echo.last.lost
 
     @leaving_nothing
-    async def test_tls_within(self):
+    async def test_tls_within(self) -> None:
         """TLS can run inside the tunnel, because its endpoints work like any others."""
         server = TLSMemoryBIOFactory(identity().options(), False, Keeping(Echo))
         async with listening(f"beastws:tcp:{LOOPBACK}", server) as port:
@@ -418,12 +418,12 @@ class TestStreams:
             await hang_up(stream)
 
     @leaving_nothing
-    async def test_in_a_tunnel_itself(self):
+    async def test_in_a_tunnel_itself(self) -> None:
         async with listening(f"beastws:beastws:tcp:{LOOPBACK}", Keeping(Echo)) as port:
             await converse(await dial(f"beastws:beastws:tcp:127.0.0.1:{port}"))
 
     @leaving_nothing
-    async def test_under_twisted_web(self):
+    async def test_under_twisted_web(self) -> None:
         root = Resource()
         root.putChild(b"x", WebSocketResource(TunnelFactory(Keeping(Echo), clock=reactor)))
         async with listening(f"tcp:{LOOPBACK}", Site(root)) as port:
@@ -443,7 +443,7 @@ class TestConnecting:
         ],
     )
     @leaving_nothing
-    async def test_what_is_sent(self, keys, sent):
+    async def test_what_is_sent(self, keys: str, sent: tuple[bytes | None, ...]) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening() as port:
             stream = await dial(f"beastws:tcp:127.0.0.1:{port}:target=/x?y{keys}")
@@ -456,7 +456,7 @@ class TestConnecting:
             await stream.lost
 
     @leaving_nothing
-    async def test_an_answer_that_declines(self):
+    async def test_an_answer_that_declines(self) -> None:
         async with Script(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").listening() as port:
             endpoint: Any = clientFromString(reactor, f"ws:127.0.0.1:{port}")
             failure: Any = await failure_of(endpoint.connect(Keeping(Stream)))
@@ -464,25 +464,25 @@ class TestConnecting:
             assert endpoint.last_failure.value is failure
 
     @leaving_nothing
-    async def test_what_is_no_factory(self):
+    async def test_what_is_no_factory(self) -> None:
         failure = await failure_of(clientFromString(reactor, "ws:localhost").connect(Stream))
         assert type(failure) is TypeError
         assert str(failure) == "factory: give Factory.forProtocol(YourProtocol), not the class Stream"
 
     @leaving_nothing
-    async def test_a_redirect_is_not_followed(self):
+    async def test_a_redirect_is_not_followed(self) -> None:
         script = Script(b"HTTP/1.1 302 Found\r\nLocation: /y\r\nContent-Length: 0\r\n\r\n")
         async with script.listening() as port:
             assert isinstance(await failure_of(dial(f"ws:127.0.0.1:{port}")), UpgradeDeclined)
             assert len(script.requests) == 1
 
     @leaving_nothing
-    async def test_nobody_listens(self):
+    async def test_nobody_listens(self) -> None:
         failure = await failure_of(dial(f"beastws:tcp:127.0.0.1:{free_port()}"))
         assert isinstance(failure, ConnectionRefusedError)
 
     @leaving_nothing
-    async def test_cancelling(self):
+    async def test_cancelling(self) -> None:
         async with Script(None).listening() as port:
             factory = Keeping(Stream)
             connecting = clientFromString(reactor, f"ws:127.0.0.1:{port}").connect(factory)
@@ -492,13 +492,13 @@ class TestConnecting:
             assert not factory.last.lost.called and factory.last.transport is None
 
     @leaving_nothing
-    async def test_a_factory_that_makes_none(self):
+    async def test_a_factory_that_makes_none(self) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(Echo)) as port:
             assert isinstance(await failure_of(dial(f"ws:127.0.0.1:{port}", lambda: None)), NoProtocol)
 
     # On Python 3.12 Twisted's plug-in search leaves a reference cycle that holds its callers' frames.
     @leaving_cycles
-    async def test_a_websocket_protocol_is_not_put_into_another(self):
+    async def test_a_websocket_protocol_is_not_put_into_another(self) -> None:
         class Greeter(WebSocketProtocol):
             def opened(self) -> None:
                 self.send(f"hello {self.subprotocol}")
@@ -515,7 +515,7 @@ class TestConnecting:
             await until(lambda: not factory.connections)
 
     @leaving_cycles
-    async def test_with_client_service(self):
+    async def test_with_client_service(self) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(Echo)) as port:
             service = ClientService(clientFromString(reactor, f"ws:127.0.0.1:{port}"), Keeping(Stream))
             service.startService()
@@ -526,12 +526,12 @@ class TestConnecting:
             await service.stopService()
             assert type(await stream.lost) is ConnectionDone
 
-    def test_shows_where_it_leads(self):
+    def test_shows_where_it_leads(self) -> None:
         endpoint = clientFromString(reactor, "wss:example.com:8443:target=/x?token=secret")
         assert repr(endpoint) == "<ClientEndpoint wss://example.com:8443/x?...>"
 
     @leaving_cycles
-    async def test_reconnecting_gives_up_where_that_is_useless(self, monkeypatch):
+    async def test_reconnecting_gives_up_where_that_is_useless(self, monkeypatch: pytest.MonkeyPatch) -> None:
         told: list[Any] = []
         monkeypatch.setattr(ReconnectingService, "log", Logger("reconnection", observer=told.append))
         async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", Keeping(Echo)) as port:
@@ -548,7 +548,7 @@ class TestConnecting:
 
 class TestServing:
     @leaving_nothing
-    async def test_only_at_its_target(self):
+    async def test_only_at_its_target(self) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", Keeping(Echo)) as port:
             for target in ("/", "/x/", "/xy", "/y?/x", "/%78"):
                 failure: Any = await failure_of(dial(f"ws:127.0.0.1:{port}:target={target}"))
@@ -556,7 +556,7 @@ class TestServing:
 
     @pytest.mark.parametrize("by_hand", [False, True])
     @leaving_nothing
-    async def test_another_path_is_404_before_any_login(self, by_hand):
+    async def test_another_path_is_404_before_any_login(self, by_hand: bool) -> None:
         class Answering(WebSocketProtocol):
             def serve(self) -> None:
                 if by_hand:
@@ -573,7 +573,7 @@ class TestServing:
 
     @pytest.mark.parametrize(("offered", "spoken"), [("base64,binary", "base64"), ("x", "x"), ("", None)])
     @leaving_nothing
-    async def test_any_subprotocol(self, offered, spoken):
+    async def test_any_subprotocol(self, offered: str, spoken: str | None) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}:subprotocols=*", Keeping(Echo)) as port:
             names = offered.split(",") if offered else []
             ws = await connect(f"ws://127.0.0.1:{port}/", reactor=reactor, subprotocols=names)
@@ -582,7 +582,7 @@ class TestServing:
             await converse(await dial(f"ws:127.0.0.1:{port}"))
 
     @leaving_nothing
-    async def test_anywhere_without_one(self):
+    async def test_anywhere_without_one(self) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(Echo)) as port:
             await converse(await dial(f"ws:127.0.0.1:{port}:target=/any/where"))
 
@@ -596,7 +596,7 @@ class TestServing:
         ],
     )
     @leaving_nothing
-    async def test_origins(self, origin, keys, let_in):
+    async def test_origins(self, origin: str, keys: str, let_in: bool) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}{keys}", Keeping(Echo)) as port:
             headers = {"Origin": origin.replace("{port}", str(port))}
             connecting = connect(f"ws://localhost:{port}/", reactor=reactor, headers=headers)
@@ -608,7 +608,7 @@ class TestServing:
 
     # On Python 3.12 Twisted's plug-in search leaves a reference cycle that holds its callers' frames.
     @leaving_cycles
-    async def test_a_websocket_factory_serves_messages(self):
+    async def test_a_websocket_factory_serves_messages(self) -> None:
         seen: list[Any] = []
 
         class Shout(WebSocketProtocol):
@@ -644,7 +644,7 @@ class TestServing:
             ("idle=60", Timeouts(idle=900, ping_interval=60), "idle=60 is not more than ping=60 of the factory"),
         ],
     )
-    def test_its_settings_and_the_keys_are_to_go_together(self, keys, timeouts, told):
+    def test_its_settings_and_the_keys_are_to_go_together(self, keys: str, timeouts: Timeouts, told: str) -> None:
         memory = MemoryReactorClock()
         endpoint = serverFromString(memory, f"beastws:tcp:1984:{keys}")
         listening = endpoint.listen(WebSocketServerFactory(WebSocketProtocol, timeouts=timeouts))
@@ -665,28 +665,28 @@ class TestServing:
             (":ping=1", Timeouts(idle=2, ping_interval=1.5)),
         ],
     )
-    def test_settings_that_may_be(self, keys, timeouts):
+    def test_settings_that_may_be(self, keys: str, timeouts: Timeouts) -> None:
         memory = MemoryReactorClock()
         endpoint = serverFromString(memory, f"beastws:tcp:1984{keys}")
         endpoint.listen(WebSocketServerFactory(WebSocketProtocol, timeouts=timeouts))
         assert len(memory.tcpServers) == 1
 
-    def test_its_connections_share_their_settings(self):
+    def test_its_connections_share_their_settings(self) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol)
         configured = ConfiguredFactory(factory, Keys(timeouts={"idle": None}))
         assert inside(configured.buildProtocol(None)).settings is inside(configured.buildProtocol(None)).settings
         assert inside(configured.buildProtocol(None)).settings.timeouts.idle is None
         assert inside(ConfiguredFactory(factory, Keys()).buildProtocol(None)).settings == factory.settings
 
-    def test_a_factory_may_refuse_a_connection(self):
+    def test_a_factory_may_refuse_a_connection(self) -> None:
         class Refusing(WebSocketServerFactory):
-            def buildProtocol(self, addr):
+            def buildProtocol(self, addr: Any) -> None:
                 return None
 
         assert ConfiguredFactory(Refusing(WebSocketProtocol), Keys(target="/x")).buildProtocol(None) is None
 
     @pytest.mark.parametrize(("path", "status"), [("/x", b"200"), ("/y", b"404")])
-    def test_its_own_answers_come_behind_the_target(self, path, status):
+    def test_its_own_answers_come_behind_the_target(self, path: str, status: bytes) -> None:
         class Page(WebSocketProtocol):
             def http_requested(self, request: Any) -> Any:
                 return Response(200)
@@ -698,7 +698,7 @@ class TestServing:
         protocol.dataReceived(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert transport.value().split()[1] == status
 
-    def test_it_does_for_a_port_what_the_factory_would(self):
+    def test_it_does_for_a_port_what_the_factory_would(self) -> None:
         calls: list[str] = []
         factory: Any = WebSocketServerFactory(WebSocketProtocol)
         factory.startFactory, factory.stopFactory = (lambda: calls.append("start")), (lambda: calls.append("stop"))
@@ -710,7 +710,7 @@ class TestServing:
         configured.doStop()
         assert calls == ["start", "stop"]
 
-    def test_a_target_keeps_nothing_alive(self):
+    def test_a_target_keeps_nothing_alive(self) -> None:
         protocol = ConfiguredFactory(TunnelFactory(Keeping(Echo)), Keys(target="/x")).buildProtocol(None)
         inside(protocol).server.connections.clear()
         ref = weakref.ref(protocol)
@@ -752,7 +752,7 @@ class Back(pb.Referenceable):
 
 class TestOthersProtocols:
     @leaving_cycles
-    async def test_amp(self):
+    async def test_amp(self) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(Adder)) as port:
             client = await dial(f"ws:127.0.0.1:{port}", amp.AMP)
             answers = [await client.callRemote(Sum, a=number, b=1) for number in range(100)]
@@ -762,7 +762,7 @@ class TestOthersProtocols:
             assert "closed cleanly" in str(failure)
 
     @leaving_cycles
-    async def test_perspective_broker(self):
+    async def test_perspective_broker(self) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}", pb.PBServerFactory(Named())) as port:
             factory = pb.PBClientFactory()
             broker = await clientFromString(reactor, f"ws:127.0.0.1:{port}").connect(factory)
@@ -777,7 +777,7 @@ class TestOthersProtocols:
 
     @READ_BODY
     @leaving_cycles
-    async def test_http(self):
+    async def test_http(self) -> None:
         class Page(Resource):
             isLeaf = True
 
@@ -792,7 +792,7 @@ class TestOthersProtocols:
 
     @READ_BODY
     @leaving_cycles
-    async def test_http_is_secure_over_tls_and_its_alpn_is_not_the_tunnels(self, certificates):
+    async def test_http_is_secure_over_tls_and_its_alpn_is_not_the_tunnels(self, certificates: Path) -> None:
         site = Site(Resource())
         seen: list[bool] = []
         site.resource.render = lambda request: (seen.append(request.isSecure()), b"")[1]
@@ -805,13 +805,14 @@ class TestOthersProtocols:
         assert seen == [True]
 
     @leaving_nothing
-    async def test_lines(self):
+    async def test_lines(self) -> None:
         """LineReceiver checks ``disconnecting`` between two lines."""
 
         class Lines(LineReceiver):
             def lineReceived(self, line: bytes) -> None:
                 self.sendLine(line[::-1])
                 if line == b"bye":
+                    assert self.transport is not None
                     self.transport.loseConnection()
 
         async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(Lines)) as port:
@@ -821,7 +822,7 @@ class TestOthersProtocols:
             assert stream.octets == b"eno\r\nowt\r\neyb\r\n"
 
     @leaving_nothing
-    async def test_a_file(self):
+    async def test_a_file(self) -> None:
         class Sending(Stream):
             def connectionMade(self) -> None:
                 sending = FileSender().beginFileTransfer(io.BytesIO(bytes(5 << 20)), self.transport)

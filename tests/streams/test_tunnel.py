@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -131,14 +132,14 @@ def serve(make: Any = Stream, **options: Any) -> tuple[Any, Any]:
 
 
 class TestOctets:
-    def test_both_ways(self):
+    def test_both_ways(self) -> None:
         pair = Pair()
         pair.near.transport.write(b"there")
         pair.far.transport.writeSequence([b"and ", b"back"])
         pair.flush()
         assert (pair.near.octets, pair.far.octets) == (b"and back", b"there")
 
-    def test_a_write_is_a_binary_message(self):
+    def test_a_write_is_a_binary_message(self) -> None:
         stream, peer = serve()
         stream.transport.write(b"ab")
         stream.transport.writeSequence(iter((b"c", b"d")))
@@ -147,7 +148,7 @@ class TestOctets:
         peer.expect(Frame.binary(b"ab"), Frame.binary(b"cd"), Frame.binary(b"e"))
 
     @pytest.mark.parametrize("size", [MAX_MESSAGE - 1, MAX_MESSAGE, MAX_MESSAGE + 1, 3 * MAX_MESSAGE])
-    def test_a_long_one_is_several(self, size):
+    def test_a_long_one_is_several(self, size: int) -> None:
         stream, peer = serve()
         data = bytes(at % 251 for at in range(size))
         stream.transport.write(data)
@@ -158,7 +159,7 @@ class TestOctets:
         assert all(frame.fin for frame in frames)
         assert b"".join(frame.payload for frame in frames) == data
 
-    def test_messages_of_any_length_in_any_number_of_frames(self):
+    def test_messages_of_any_length_in_any_number_of_frames(self) -> None:
         stream, peer = serve()
         peer.send(Frame.binary(b"", fin=False), *(Frame(0, b"x", fin=False) for _ in range(5000)))
         assert stream.octets == b"x" * 5000
@@ -166,7 +167,7 @@ class TestOctets:
         assert len(stream.octets) == 5000 + (3 << 20)
         assert peer.frames() == []
 
-    def test_a_message_takes_its_time(self):
+    def test_a_message_takes_its_time(self) -> None:
         stream, peer = serve()
         peer.send(Frame.binary(b"a", fin=False))
         for _ in range(20):
@@ -175,7 +176,7 @@ class TestOctets:
         peer.send(Frame(0, b"b"))
         assert stream.octets == b"ab"
 
-    def test_text_is_refused(self):
+    def test_text_is_refused(self) -> None:
         stream, peer = serve()
         peer.send(Frame.binary(b"a"), Frame.text("b", fin=False), Frame(0, b"c"), Frame.binary(b"d"))
         assert stream.octets == b"a"
@@ -184,7 +185,7 @@ class TestOctets:
         assert isinstance(stream.end, ConnectionLost)
 
     @given(st.lists(st.tuples(st.booleans(), st.binary(max_size=300))), st.integers(1, 400))
-    def test_any_writes_in_any_chunks(self, writes, chunk):
+    def test_any_writes_in_any_chunks(self, writes: list[tuple[bool, bytes]], chunk: int) -> None:
         pair = Pair()
         pair.link.chunk = chunk
         for from_near, data in writes:
@@ -194,36 +195,36 @@ class TestOctets:
         assert pair.near.octets == b"".join(data for near, data in writes if not near)
 
     @pytest.mark.parametrize("text", ["text", 5, None])
-    def test_only_octets_are_written(self, text):
+    def test_only_octets_are_written(self, text: int | str | None) -> None:
         stream, _ = serve()
         with pytest.raises(TypeError, match="bytes"):
             stream.transport.write(text)
 
 
 class TestOpening:
-    def test_the_subprotocol_is_websockifys(self):
+    def test_the_subprotocol_is_websockifys(self) -> None:
         pair = Pair()
         assert pair.link.client.subprotocol == pair.link.server.subprotocol == "binary"
 
     @pytest.mark.parametrize(
         ("offer", "answer"), [(None, None), ("base64, binary", b"binary"), ("base64", None)], ids=str
     )
-    def test_whoever_offers_none_is_served_too(self, offer, answer):
+    def test_whoever_offers_none_is_served_too(self, offer: str | None, answer: bytes | None) -> None:
         stream, peer = serve(headers={"Sec-WebSocket-Protocol": offer} if offer else None)
         assert stream.made == 1
         assert peer.protocol.response.field("Sec-WebSocket-Protocol") == (answer.decode() if answer else None)
 
-    def test_a_server_that_knows_none_is_as_good(self):
+    def test_a_server_that_knows_none_is_as_good(self) -> None:
         stream = Stream()
         peer = scripted_server(lambda: Tunnel.carrying(stream, ("binary",)))
         peer.send(Frame.binary(b"hello"))
         assert stream.octets == b"hello"
 
-    def test_other_subprotocols(self):
+    def test_other_subprotocols(self) -> None:
         pair = Pair(subprotocols=("mqtt",))
         assert pair.link.server.subprotocol is None
 
-    def test_the_stream_is_connected_once_it_is_open(self):
+    def test_the_stream_is_connected_once_it_is_open(self) -> None:
         serving = Serving()
         peer = scripted_client(TunnelFactory(serving, clock=Clock()), opened=False)
         peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -231,32 +232,32 @@ class TestOpening:
         peer.cut()
         assert serving.built == []
 
-    def test_what_is_behind_the_handshake_reaches_it(self):
+    def test_what_is_behind_the_handshake_reaches_it(self) -> None:
         pair = Pair(far=lambda: Greeting(b"hello"))
         pair.flush()
         assert pair.near.octets == b"hello"
 
-    def test_a_factory_may_refuse(self):
+    def test_a_factory_may_refuse(self) -> None:
         factory = TunnelFactory(Serving(lambda: None), clock=Clock())
         with pytest.raises(UpgradeDeclined, match="503"):
             connected_pair(factory, lambda: Tunnel.carrying(Stream(), ()))
         assert not factory.connections
 
-    def test_the_factory_gets_the_peers_address(self):
+    def test_the_factory_gets_the_peers_address(self) -> None:
         pair = Pair()
         assert pair.far.transport.getPeer() == pair.near.transport.getHost()
         serving = Serving()
         peer = scripted_client(TunnelFactory(serving, clock=Clock()))
         assert serving.addresses == [peer.protocol_transport.getPeer()]
 
-    def test_limits_of_messages_do_not_apply(self):
+    def test_limits_of_messages_do_not_apply(self) -> None:
         settings = TunnelFactory(Serving(), limits=Limits(max_message_size=1, max_buffered=1 << 16)).settings
         assert (settings.limits.max_message_size, settings.limits.max_fragments) == (None, None)
         assert settings.limits.max_buffered > 1 << 40
         assert (settings.timeouts.message, settings.timeouts.idle) == (None, 300.0)
         assert TunnelFactory(Serving(), deflate=Deflate()).settings.deflate is None
 
-    def test_an_exception_in_connection_made(self, logged):
+    def test_an_exception_in_connection_made(self, logged: Callable[..., list[Any]]) -> None:
         class Broken(Stream):
             def connectionMade(self) -> None:
                 raise ZeroDivisionError
@@ -266,7 +267,7 @@ class TestOpening:
         assert len(logged(ZeroDivisionError)) == 1
         assert "1011" in str(pair.near.end)
 
-    def test_a_client_factory_leaves_websockets_alone(self):
+    def test_a_client_factory_leaves_websockets_alone(self) -> None:
         class Mine(WebSocketProtocol):
             pass
 
@@ -279,7 +280,7 @@ class TestOpening:
         assert inside(tunnel).role is Role.CLIENT
         tunnel.abort()
 
-    def test_start_and_stop_reach_the_factory(self):
+    def test_start_and_stop_reach_the_factory(self) -> None:
         calls: list[str] = []
         inner: Any = Serving()
         inner.startFactory, inner.stopFactory = (lambda: calls.append("start")), (lambda: calls.append("stop"))
@@ -289,7 +290,7 @@ class TestOpening:
             factory.doStop()
         assert calls == ["start", "stop"] * 2
 
-    def test_the_log_names_the_factory(self):
+    def test_the_log_names_the_factory(self) -> None:
         class Plain:
             pass
 
@@ -307,7 +308,7 @@ class Greeting(Stream):
 
 
 class TestTheTransport:
-    def test_is_one(self):
+    def test_is_one(self) -> None:
         transport = Pair().near.transport
         for kind in (ITransport, ITCPTransport, IConsumer, IPushProducer):
             assert verifyObject(kind, transport)
@@ -315,7 +316,7 @@ class TestTheTransport:
         assert not ITLSTransport.providedBy(transport)
         assert transport.connected
 
-    def test_what_the_one_below_knows(self):
+    def test_what_the_one_below_knows(self) -> None:
         pair = Pair()
         pair.near.transport.setTcpKeepAlive(True)
         assert pair.near.transport.getTcpKeepAlive()
@@ -323,7 +324,7 @@ class TestTheTransport:
         for name in ("startTLS", "negotiatedProtocol", "getPeerCertificate", "writeSomeData"):
             assert not hasattr(pair.near.transport, name)
 
-    def test_of_tls(self):
+    def test_of_tls(self) -> None:
         @implementer(INegotiated)
         class Below:
             negotiatedProtocol = b"http/1.1"
@@ -343,7 +344,7 @@ class TestTheTransport:
 
 class TestClosing:
     @pytest.mark.parametrize("closer", ["near", "far"])
-    def test_in_order(self, closer):
+    def test_in_order(self, closer: str) -> None:
         pair = Pair()
         ours = getattr(pair, closer)
         ours.transport.write(b"last")
@@ -357,7 +358,7 @@ class TestClosing:
         assert {pair.near.octets, pair.far.octets} == {b"last", b""}
         assert pair.clock.getDelayedCalls() == []
 
-    def test_is_told_by_a_close_frame_with_1000(self):
+    def test_is_told_by_a_close_frame_with_1000(self) -> None:
         stream, peer = serve()
         stream.transport.write(b"last")
         stream.transport.loseConnection()
@@ -365,7 +366,7 @@ class TestClosing:
         peer.send(Frame.binary(b"late"), Frame.close(1000))
         assert (stream.octets, type(stream.end)) == (b"", ConnectionDone)
 
-    def test_what_comes_meanwhile_is_thrown_away(self):
+    def test_what_comes_meanwhile_is_thrown_away(self) -> None:
         pair = Pair()
         pair.link.server_transport.stalled = True
         pair.far.transport.write(bytes(1 << 20))
@@ -375,19 +376,19 @@ class TestClosing:
         assert (pair.far.octets, pair.far.end) == (b"", None)
 
     @pytest.mark.parametrize("code", [1000, 1001, 1005])
-    def test_by_the_peer(self, code):
+    def test_by_the_peer(self, code: int) -> None:
         stream, peer = serve()
         peer.send(Frame.close(code))
         assert type(stream.end) is ConnectionDone
 
     @pytest.mark.parametrize("code", [1002, 1003, 1011, 1012, 3000])
-    def test_by_the_peer_for_a_fault(self, code):
+    def test_by_the_peer_for_a_fault(self, code: int) -> None:
         stream, peer = serve()
         peer.send(Frame.close(code, "a reason"))
         assert type(stream.end) is ConnectionLost
         assert str(code) in str(stream.end) and "a reason" in str(stream.end)
 
-    def test_for_the_peers_fault(self):
+    def test_for_the_peers_fault(self) -> None:
         stream, peer = serve()
         peer.send(b"\x83\x80")
         peer.expect(Frame.close(1002))
@@ -397,21 +398,21 @@ class TestClosing:
         assert type(stream.end) is ConnectionLost
         assert "1002" in str(stream.end)
 
-    def test_the_connection_is_cut(self):
+    def test_the_connection_is_cut(self) -> None:
         pair = Pair()
         pair.link.cut()
         for stream in (pair.near, pair.far):
             assert type(stream.end) is ConnectionLost
             assert "1006" in str(stream.end)
 
-    def test_tcp_ends_without_a_close_frame(self):
+    def test_tcp_ends_without_a_close_frame(self) -> None:
         stream, peer = serve()
         peer.transport.loseConnection()
         peer.flush()
         assert type(stream.end) is ConnectionLost
         assert "1006" in str(stream.end)
 
-    def test_aborting(self):
+    def test_aborting(self) -> None:
         pair = Pair()
         pair.near.transport.write(b"lost")
         pair.link.client_transport.stalled = True
@@ -424,7 +425,7 @@ class TestClosing:
         assert type(pair.far.end) is ConnectionLost
         assert pair.far.octets == b""
 
-    def test_an_exception_in_data_received(self, logged):
+    def test_an_exception_in_data_received(self, logged: Callable[..., list[Any]]) -> None:
         class Broken(Stream):
             def dataReceived(self, data: bytes) -> None:
                 raise ZeroDivisionError
@@ -436,7 +437,7 @@ class TestClosing:
         assert type(pair.far.end) is ConnectionLost
         assert "1011" in str(pair.near.end)
 
-    def test_within_data_received(self):
+    def test_within_data_received(self) -> None:
         class Once(Stream):
             def dataReceived(self, data: bytes) -> None:
                 super().dataReceived(data)
@@ -450,7 +451,7 @@ class TestClosing:
         assert (pair.far.octets, pair.near.octets) == (b"a", b"answer")
         assert type(pair.near.end) is type(pair.far.end) is ConnectionDone
 
-    def test_behind_it_nothing_does_harm(self):
+    def test_behind_it_nothing_does_harm(self) -> None:
         pair = Pair()
         transport = pair.near.transport
         transport.loseConnection()
@@ -469,7 +470,7 @@ class TestClosing:
         assert stopped == [True]
         assert transport.getPeer() and transport.getHost()
 
-    def test_waits_for_a_reader_as_long_as_it_reads(self):
+    def test_waits_for_a_reader_as_long_as_it_reads(self) -> None:
         """loseConnection() sends all written data first, however long that takes."""
         pair = Pair(silent=True, timeouts=Timeouts(idle=None, ping_interval=None))
         pair.link.server_transport.stalled = True
@@ -482,7 +483,7 @@ class TestClosing:
         assert len(pair.near.octets) == 1 << 20
         assert type(pair.near.end) is type(pair.far.end) is ConnectionDone
 
-    def test_the_answer_to_a_close_frame_has_its_time(self):
+    def test_the_answer_to_a_close_frame_has_its_time(self) -> None:
         stream, peer = serve()
         stream.transport.loseConnection()
         peer.expect(Frame.close(1000))
@@ -491,13 +492,13 @@ class TestClosing:
         peer.advance(2)
         assert type(stream.end) is ConnectionAborted
 
-    def test_stopping_is_closing(self):
+    def test_stopping_is_closing(self) -> None:
         pair = Pair()
         pair.near.transport.stopProducing()
         pair.flush()
         assert type(pair.far.end) is ConnectionDone
 
-    def test_a_draining_server_is_clean(self):
+    def test_a_draining_server_is_clean(self) -> None:
         clock = Clock()
         near, serving = Stream(), Serving()
         factory = TunnelFactory(serving, clock=clock)
@@ -506,7 +507,7 @@ class TestClosing:
         pair.advance(1)
         assert type(near.end) is type(serving.built[0].end) is ConnectionDone
 
-    def test_a_silent_peer_is_dropped(self):
+    def test_a_silent_peer_is_dropped(self) -> None:
         stream, peer = serve()
         peer.advance(IDLE + 1)
         assert Frame.close(1011, "nothing was received for 300 s") in peer.frames()
@@ -514,7 +515,7 @@ class TestClosing:
         assert type(stream.end) is ConnectionLost
         assert "nothing was received for 300 s" in str(stream.end)
 
-    def test_nothing_keeps_it_alive(self):
+    def test_nothing_keeps_it_alive(self) -> None:
         pair = Pair()
         refs = [weakref.ref(end) for end in (pair.link.client, pair.link.server)]
         gc.collect()
@@ -562,7 +563,7 @@ class Producer:
 
 
 class TestProducers:
-    def test_a_push_producer_keeps_pace_with_the_far_protocol(self):
+    def test_a_push_producer_keeps_pace_with_the_far_protocol(self) -> None:
         pair = Pair()
         producer = Producer(pair.near.transport, 1000)
         pair.far.transport.pauseProducing()
@@ -578,7 +579,7 @@ class TestProducers:
         assert producer.left == 0
         assert len(pair.far.octets) == 1000 * producer.size
 
-    def test_a_pull_producer_keeps_pace_too(self):
+    def test_a_pull_producer_keeps_pace_too(self) -> None:
         pair = Pair()
         producer = Producer(pair.far.transport, 1000)
         producer.pull = True
@@ -593,7 +594,7 @@ class TestProducers:
         assert len(pair.near.octets) == 1000 * producer.size
         assert pair.clock.getDelayedCalls() != [] and producer.left == 0
 
-    def test_the_transport_is_a_producer_for_another(self):
+    def test_the_transport_is_a_producer_for_another(self) -> None:
         """`twisted.protocols.portforward` joins two transports like this."""
         first, second = Pair(), Pair()
         first.far.dataReceived = second.near.transport.write
@@ -612,13 +613,13 @@ class TestProducers:
             second.flush()
         assert len(second.far.octets) == 1000 * producer.size
 
-    def test_two_are_one_too_many(self):
+    def test_two_are_one_too_many(self) -> None:
         pair = Pair()
         pair.near.transport.registerProducer(Producer(pair.near.transport), True)
         with pytest.raises(RuntimeError):
             pair.near.transport.registerProducer(Producer(pair.near.transport), True)
 
-    def test_closing_waits_for_a_pull_producer(self):
+    def test_closing_waits_for_a_pull_producer(self) -> None:
         pair = Pair()
         producer = Producer(pair.near.transport, 10)
         producer.pull = True
@@ -629,7 +630,7 @@ class TestProducers:
         assert len(pair.far.octets) == 10 * producer.size
         assert type(pair.far.end) is ConnectionDone
 
-    def test_closing_waits_for_a_paused_push_producer(self):
+    def test_closing_waits_for_a_paused_push_producer(self) -> None:
         pair = Pair()
         pair.far.transport.pauseProducing()
         producer = Producer(pair.near.transport, 100)
@@ -647,7 +648,7 @@ class TestProducers:
         assert len(pair.far.octets) == 100 * producer.size
         assert type(pair.far.end) is ConnectionDone
 
-    def test_closing_does_not_wait_for_a_push_producer_with_nothing_to_say(self):
+    def test_closing_does_not_wait_for_a_push_producer_with_nothing_to_say(self) -> None:
         """Twisted's TCP transport does not wait either; `portforward` never unregisters its producers."""
         pair = Pair()
         producer = Producer(pair.near.transport)
@@ -659,7 +660,7 @@ class TestProducers:
         assert producer.stopped == [True]
 
     @pytest.mark.parametrize("end", ["cut", "peer", "abort", "fault"])
-    def test_it_is_stopped_when_the_connection_ends(self, end, logged):
+    def test_it_is_stopped_when_the_connection_ends(self, end: str, logged: Callable[..., list[Any]]) -> None:
         pair = Pair()
         pair.link.client_transport.stalled = end != "peer"
         producer = Producer(pair.near.transport, 1 << 30)
@@ -677,7 +678,7 @@ class TestProducers:
         pair.flush()
         assert producer.stopped == [True]
 
-    def test_one_that_ignores_the_end_of_the_connection_is_not_asked_for_ever(self):
+    def test_one_that_ignores_the_end_of_the_connection_is_not_asked_for_ever(self) -> None:
         """After the close frame all writes are dropped, so the transport would never pause this producer."""
         stream, peer = serve()
         producer = Producer(stream.transport, 1 << 30)
@@ -690,7 +691,7 @@ class TestProducers:
         assert producer.stopped == [True]
         assert "1011" in str(stream.end)
 
-    def test_a_slow_reader_is_not_a_silent_one(self):
+    def test_a_slow_reader_is_not_a_silent_one(self) -> None:
         """The peer sends nothing and reads slowly, but it reads."""
         pair = Pair(silent=True)
         pair.near.dataReceived = lambda data: (pair.near.parts.append(data), pair.near.transport.pauseProducing())
@@ -705,7 +706,7 @@ class TestProducers:
 
         assert "nothing was taken for 300 s" in str(pair.far.end)
 
-    def test_pausing_keeps_what_came(self):
+    def test_pausing_keeps_what_came(self) -> None:
         pair = Pair(far=Pausing)
         pair.near.transport.write(b"ab")
         pair.near.transport.write(b"cd")
@@ -718,7 +719,7 @@ class TestProducers:
         pair.flush()
         assert (pair.far.octets, type(pair.far.end)) == (b"abcd", ConnectionDone)
 
-    def test_pausing_when_connected(self):
+    def test_pausing_when_connected(self) -> None:
         class Reserved(Stream):
             def connectionMade(self) -> None:
                 self.transport.pauseProducing()
@@ -740,7 +741,7 @@ class Pausing(Stream):
 
 
 class TestHalfClosing:
-    def test_a_question_and_its_answer(self):
+    def test_a_question_and_its_answer(self) -> None:
         """Half-closing marks the end of the request, and the response can still arrive."""
 
         class Answering(Halves):
@@ -759,7 +760,7 @@ class TestHalfClosing:
         assert (pair.near.told, pair.far.told) == (["write", "read"], ["read"])
         assert type(pair.near.end) is type(pair.far.end) is ConnectionDone
 
-    def test_a_long_answer_with_pauses(self):
+    def test_a_long_answer_with_pauses(self) -> None:
         pair = Pair(near=Halves, far=Halves)
         pair.near.transport.loseWriteConnection()
         pair.near.transport.loseWriteConnection()
@@ -776,14 +777,14 @@ class TestHalfClosing:
         assert len(pair.near.octets) == 100 * producer.size
         assert type(pair.near.end) is ConnectionDone
 
-    def test_is_a_close_frame(self):
+    def test_is_a_close_frame(self) -> None:
         stream, peer = serve()
         stream.transport.loseWriteConnection()
         peer.expect(Frame.close(1000))
         peer.send(Frame.binary(b"still"), Frame.close(1000))
         assert (stream.octets, type(stream.end)) == (b"still", ConnectionDone)
 
-    def test_waits_for_the_flush_and_the_producer(self):
+    def test_waits_for_the_flush_and_the_producer(self) -> None:
         pair = Pair(near=Halves)
         producer = Producer(pair.near.transport, 10)
         producer.pull = True
@@ -793,7 +794,7 @@ class TestHalfClosing:
         assert len(pair.far.octets) == 10 * producer.size
         assert type(pair.far.end) is ConnectionDone
 
-    def test_a_push_producer_that_stays_is_stopped_at_the_end(self):
+    def test_a_push_producer_that_stays_is_stopped_at_the_end(self) -> None:
         stream, peer = serve(Halves)
         producer = Producer(stream.transport)
         stream.transport.registerProducer(producer, True)
@@ -805,7 +806,7 @@ class TestHalfClosing:
         assert stream.told == ["write", "read"]
         assert producer.stopped == [True]
 
-    def test_whom_it_is_no_news_for_is_closed(self):
+    def test_whom_it_is_no_news_for_is_closed(self) -> None:
         pair = Pair(near=Halves)
         pair.far.transport.write(b"before")
         pair.near.transport.loseWriteConnection()
@@ -813,14 +814,14 @@ class TestHalfClosing:
         assert pair.near.octets == b"before"
         assert type(pair.near.end) is type(pair.far.end) is ConnectionDone
 
-    def test_both_ends_at_once(self):
+    def test_both_ends_at_once(self) -> None:
         pair = Pair(near=Halves, far=Halves)
         pair.near.transport.loseWriteConnection()
         pair.far.transport.loseWriteConnection()
         pair.flush()
         assert type(pair.near.end) is type(pair.far.end) is ConnectionDone
 
-    def test_the_peer_then_we(self):
+    def test_the_peer_then_we(self) -> None:
         stream, peer = serve(Halves)
         peer.send(Frame.close(1001))
         assert stream.told == ["read"]
@@ -830,7 +831,7 @@ class TestHalfClosing:
         assert stream.told == ["read"]
         assert type(stream.end) is ConnectionDone
 
-    def test_a_full_close_behind_it(self):
+    def test_a_full_close_behind_it(self) -> None:
         stream, peer = serve(Halves)
         stream.transport.loseWriteConnection()
         stream.transport.loseConnection()
@@ -838,7 +839,7 @@ class TestHalfClosing:
         assert (stream.octets, type(stream.end)) == (b"", ConnectionDone)
 
     @pytest.mark.parametrize("first", ["we", "the peer"])
-    def test_it_does_not_last_for_ever(self, first):
+    def test_it_does_not_last_for_ever(self, first: str) -> None:
         stream, peer = serve(Halves)
         if first == "we":
             stream.transport.loseWriteConnection()
@@ -856,7 +857,7 @@ class TestHalfClosing:
         peer.advance(IDLE + 11)
         assert stream.end is not None
 
-    def test_an_exception_in_the_notification(self, logged):
+    def test_an_exception_in_the_notification(self, logged: Callable[..., list[Any]]) -> None:
         class Broken(Stream):
             def readConnectionLost(self) -> None:
                 raise ZeroDivisionError
@@ -874,7 +875,7 @@ class TestHalfClosing:
             assert type(stream.end) is ConnectionLost
 
 
-def test_deferreds_returned_by_data_received_are_nobodys_business():
+def test_deferreds_returned_by_data_received_are_nobodys_business() -> None:
     """The transport does not wait for Deferreds that dataReceived() returns."""
 
     class Returning(Stream):

@@ -112,7 +112,7 @@ def serve(reactor_name: str, layer: str, limits: str, *sizes: str) -> None:
             except BufferFull:
                 pass
             if again:
-                reactor.callLater(PAUSE, self.fill, again - 1)  # type: ignore[attr-defined]
+                reactor.callLater(PAUSE, self.fill, again - 1)
             else:
                 print(self.meter.growth(), flush=True)
 
@@ -128,7 +128,7 @@ def serve(reactor_name: str, layer: str, limits: str, *sizes: str) -> None:
         print(port.getHost().port, flush=True)
 
     endpoint.listen(factory).addCallback(listening)
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.run()
 
 
 def main() -> None:

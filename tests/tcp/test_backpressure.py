@@ -24,7 +24,8 @@ from twisted.internet.threads import deferToThread
 from twisted_beastws import CloseReason, Limits, Timeouts, WebSocketProtocol
 from twisted_beastws.wire.closing import Close
 
-from ..support.loopback import PATIENCE, serving
+from ..support.loopback import serving
+from ..support.patience import PATIENCE
 from ..support.ways import BOTH_WAYS
 from .measured import COUNT, SIZE, message
 

@@ -13,7 +13,7 @@ from twisted.internet.threads import blockingCallFromThread
 
 from twisted_beastws import CloseReason, Limits, Timeouts, WebSocketProtocol
 
-from ..support.loopback import PATIENCE
+from ..support.patience import PATIENCE
 from .test_server import close, read, serve, small
 
 PING, PONG, BYE = b"\x89\x00", small(0x8A), small(0x88, b"\x03\xe8")
@@ -68,7 +68,7 @@ def say_bye(connection: Any) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_set_forward_it_closes_no_connection_and_stops_no_pings(wall):
+async def test_set_forward_it_closes_no_connection_and_stops_no_pings(wall: Wall) -> None:
     def conversation(connection: Any) -> None:
         answer_pings(connection, 1)
         wall.set(3600.0)
@@ -83,7 +83,7 @@ async def test_set_forward_it_closes_no_connection_and_stops_no_pings(wall):
 
 
 @pytest_twisted.ensureDeferred
-async def test_set_back_pings_go_on_with_the_next_activity(wall):
+async def test_set_back_pings_go_on_with_the_next_activity(wall: Wall) -> None:
     def conversation(connection: Any) -> None:
         answer_pings(connection, 2)
         # The server handles the pong before it echoes this message, so the step cannot delay a timer of the pong.
@@ -103,7 +103,7 @@ async def test_set_back_pings_go_on_with_the_next_activity(wall):
 
 @pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
 @pytest_twisted.ensureDeferred
-async def test_set_back_within_a_turn_it_delays_no_rest_of_a_chunk(wall, secure):
+async def test_set_back_within_a_turn_it_delays_no_rest_of_a_chunk(wall: Wall, secure: bool) -> None:
     class SettingBack(WebSocketProtocol):
         def text_received(self, text: str) -> None:
             if not received:
@@ -112,7 +112,7 @@ async def test_set_back_within_a_turn_it_delays_no_rest_of_a_chunk(wall, secure)
             received.append(text)
 
         def closed(self, reason: CloseReason) -> None:
-            self.factory.ends.append(reason)  # type: ignore[attr-defined]
+            self.factory.ends.append(reason)
 
     received: list[str] = []
 

@@ -64,7 +64,7 @@ def flood(connection: Any) -> None:
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_no_turn_of_the_reactor_takes_more_than_the_budget(secure):
+async def test_no_turn_of_the_reactor_takes_more_than_the_budget(secure: bool) -> None:
     turns = Turns()
     limits = Limits(max_messages_per_turn=BUDGET, max_seconds_per_turn=None)
     async with serve(counting(turns), secure, limits=limits) as server:
@@ -77,7 +77,7 @@ async def test_no_turn_of_the_reactor_takes_more_than_the_budget(secure):
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_messages_that_each_come_in_a_tls_record_share_the_budget(secure):
+async def test_messages_that_each_come_in_a_tls_record_share_the_budget(secure: bool) -> None:
     """TLS delivers each record in a separate call, even within one turn."""
     turns = Turns()
 
@@ -123,7 +123,9 @@ class Looping(WebSocketProtocol):
 @pytest.mark.parametrize("answering", [Pages, Looping])
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
 @pytest_twisted.ensureDeferred
-async def test_pipelined_requests_leave_the_others_their_turns(secure, answering, together):
+async def test_pipelined_requests_leave_the_others_their_turns(
+    secure: bool, answering: type[Any], together: bool
+) -> None:
     turns, count = Turns(), 600
     request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
     answered: list[float] = []
@@ -158,7 +160,7 @@ async def test_pipelined_requests_leave_the_others_their_turns(secure, answering
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_all_is_delivered_to_who_hangs_up_without_a_close_frame(secure):
+async def test_all_is_delivered_to_who_hangs_up_without_a_close_frame(secure: bool) -> None:
     heard: list[str] = []
 
     class Hearing(WebSocketProtocol):
@@ -177,7 +179,7 @@ async def test_all_is_delivered_to_who_hangs_up_without_a_close_frame(secure):
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_a_witness_is_answered_in_the_midst_of_a_flood(secure):
+async def test_a_witness_is_answered_in_the_midst_of_a_flood(secure: bool) -> None:
     """The flood is one chunk; handling its messages takes half a second."""
     handled = 0
 
@@ -212,7 +214,7 @@ async def test_a_witness_is_answered_in_the_midst_of_a_flood(secure):
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_a_flood_is_read_no_faster_than_it_is_handled(secure):
+async def test_a_flood_is_read_no_faster_than_it_is_handled(secure: bool) -> None:
     """The server buffers at most one unparsed chunk, however long the flood lasts."""
     waiting: list[int] = []
 

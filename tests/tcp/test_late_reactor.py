@@ -11,7 +11,8 @@ import pytest_twisted
 
 from twisted_beastws import Limits, Timeouts, WebSocketProtocol
 
-from ..support.loopback import PATIENCE, until
+from ..support.loopback import until
+from ..support.patience import PATIENCE
 from ..support.ways import BOTH_WAYS
 from .test_server import HEAD, close, frame, read, read_head, serve, small
 
@@ -48,7 +49,7 @@ BYE = small(0x88, b"\x03\xe8")
 @BOTH_WAYS
 @pytest.mark.parametrize("strict", [False, True], ids=["any octet", "strict_pong"])
 @pytest_twisted.ensureDeferred
-async def test_a_pong_that_waits_in_the_socket_is_in_time(secure, strict):
+async def test_a_pong_that_waits_in_the_socket_is_in_time(secure: bool, strict: bool) -> None:
     def conversation(connection: Any) -> bytes:
         while_busy(connection, small(0x8A), small(0x81, b"still here"), BYE)
         return read(connection, 12 + 4)
@@ -60,7 +61,7 @@ async def test_a_pong_that_waits_in_the_socket_is_in_time(secure, strict):
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_a_pong_behind_much_that_waits_is_in_time(secure):
+async def test_a_pong_behind_much_that_waits_is_in_time(secure: bool) -> None:
     """The pong is not in the first 64 KiB that the reactor reads."""
 
     def conversation(connection: Any) -> bytes:
@@ -74,7 +75,7 @@ async def test_a_pong_behind_much_that_waits_is_in_time(secure):
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_the_end_of_a_message_that_waits_is_in_time(secure):
+async def test_the_end_of_a_message_that_waits_is_in_time(secure: bool) -> None:
     def conversation(connection: Any) -> bytes:
         connection.sendall(small(0x81, b"first"))
         assert read(connection, 7) == b"\x81\x05first"
@@ -92,7 +93,7 @@ async def test_the_end_of_a_message_that_waits_is_in_time(secure):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_request_that_waits_is_in_time():
+async def test_a_request_that_waits_is_in_time() -> None:
     def conversation(connection: Any) -> bytes:
         with server.connected() as other:
             other.sendall(HEAD[:50])
@@ -112,7 +113,7 @@ async def test_a_request_that_waits_is_in_time():
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_peer_that_is_silent_is_closed_all_the_same():
+async def test_a_peer_that_is_silent_is_closed_all_the_same() -> None:
     def conversation(connection: Any) -> bytes:
         while_busy(connection)
         return read(connection, 4)

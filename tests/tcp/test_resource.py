@@ -24,7 +24,8 @@ from twisted_beastws import Deflate, Limits, Response, Timeouts, WebSocketProtoc
 from twisted_beastws.web.resource import WebSocketResource
 
 from ..support.certificates import trusting
-from ..support.loopback import PATIENCE, listening, turn, uncollected, until
+from ..support.loopback import listening, turn, uncollected, until
+from ..support.patience import PATIENCE
 from ..support.ways import BOTH_WAYS
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -175,7 +176,7 @@ def echo(protocol: Any = Echo, **options: Any) -> WebSocketResource:
 @BOTH_WAYS
 @pytest.mark.parametrize("size", [0, 100, 40_000])
 @pytest_twisted.ensureDeferred
-async def test_octets_in_the_heads_segment_are_kept(serve, secure, size):
+async def test_octets_in_the_heads_segment_are_kept(serve: Callable[..., Any], secure: bool, size: int) -> None:
     async with serve(echo(), secure) as web:
         client = await web.connect()
         await client.opens(frame(0x82, bytes(size)) * 3 + frame(0x81, b"last"))
@@ -188,7 +189,7 @@ async def test_octets_in_the_heads_segment_are_kept(serve, secure, size):
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_octets_behind_the_head_wait_for_a_hook(serve, secure):
+async def test_octets_behind_the_head_wait_for_a_hook(serve: Callable[..., Any], secure: bool) -> None:
     decision: Deferred[None] = Deferred()
 
     class Slow(Echo):
@@ -211,7 +212,7 @@ async def test_octets_behind_the_head_wait_for_a_hook(serve, secure):
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_the_request_ends_with_the_connection(serve, secure):
+async def test_the_request_ends_with_the_connection(serve: Callable[..., Any], secure: bool) -> None:
     resource = Noting(WebSocketServerFactory(Echo))
     async with serve(resource, secure) as web:
         client = await web.connect()
@@ -272,7 +273,14 @@ async def violates(client: Client) -> None:
     ids=["close", "leave", "abort", "silence", "violation", "our close", "our abort", "failure"],
 )
 @pytest_twisted.ensureDeferred
-async def test_nothing_is_left_however_it_ends(serve, logged, secure, ends, clean, failure):
+async def test_nothing_is_left_however_it_ends(
+    serve: Callable[..., Any],
+    logged: Callable[..., list[Any]],
+    secure: bool,
+    ends: Callable[..., Any],
+    clean: bool,
+    failure: type[Exception] | None,
+) -> None:
     timeouts = Timeouts(idle=0.2 if ends is is_silent else PATIENCE, ping_interval=None, close=1.0)
     factory = WebSocketServerFactory(Echo, timeouts=timeouts)
     resource = Noting(factory)
@@ -293,7 +301,7 @@ async def test_nothing_is_left_however_it_ends(serve, logged, secure, ends, clea
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_a_rejection_keeps_the_connection_for_http(serve, secure):
+async def test_a_rejection_keeps_the_connection_for_http(serve: Callable[..., Any], secure: bool) -> None:
     class Picky(Echo):
         def upgrade_requested(self, request: Any) -> Response:
             return Response(418, body="no")
@@ -311,7 +319,7 @@ async def test_a_rejection_keeps_the_connection_for_http(serve, secure):
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_the_sites_timeout_does_not_end_it(serve, secure):
+async def test_the_sites_timeout_does_not_end_it(serve: Callable[..., Any], secure: bool) -> None:
     async with serve(echo(), secure, timeout=0.1) as web:
         client = await web.connect()
         await client.opens()
@@ -323,7 +331,7 @@ async def test_the_sites_timeout_does_not_end_it(serve, secure):
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_producers_keep_pace_with_a_slow_reader(serve, secure):
+async def test_producers_keep_pace_with_a_slow_reader(serve: Callable[..., Any], secure: bool) -> None:
     class Producing(Echo):
         """Send 20 MB; ``most`` is the largest buffered amount, ``paused`` the number of pauses."""
 
@@ -382,7 +390,7 @@ async def test_producers_keep_pace_with_a_slow_reader(serve, secure):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_ends_its_side_gets_what_is_queued(serve):
+async def test_a_client_that_ends_its_side_gets_what_is_queued(serve: Callable[..., Any]) -> None:
     # More bytes than the sockets' buffers hold.
     message = bytes(24 << 20)
 
@@ -402,7 +410,7 @@ async def test_a_client_that_ends_its_side_gets_what_is_queued(serve):
 
 
 @pytest_twisted.ensureDeferred
-async def test_behind_the_proxy_protocol(serve):
+async def test_behind_the_proxy_protocol(serve: Callable[..., Any]) -> None:
     peers: list[Any] = []
 
     class Asking(Echo):
@@ -420,7 +428,7 @@ async def test_behind_the_proxy_protocol(serve):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_clients_library(serve):
+async def test_a_clients_library(serve: Callable[..., Any]) -> None:
     def conversation(port: int) -> list[Any]:
         with connect(f"ws://localhost:{port}/ws", open_timeout=PATIENCE, close_timeout=PATIENCE, proxy=None) as client:
             received = []

@@ -25,7 +25,8 @@ from websockets.sync.client import ClientConnection, connect
 from twisted_beastws import Limits, Request, Response, Timeouts, WebSocketProtocol, WebSocketServerFactory
 
 from ..support.certificates import identity_pem
-from ..support.loopback import PATIENCE, listening, uncollected, until
+from ..support.loopback import listening, uncollected, until
+from ..support.patience import PATIENCE
 from ..support.turns import in_turns
 from ..support.ways import BOTH_WAYS
 
@@ -192,7 +193,7 @@ async def serve(protocol: Any = Kept, secure: bool = False, **options: Any) -> A
 class TestEcho:
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_every_size(self, secure):
+    async def test_of_every_size(self, secure: bool) -> None:
         def conversation(client: ClientConnection) -> None:
             for size in SIZES:
                 for message in (bytes(size), "\N{EURO SIGN}" * (size // 3) + "x" * (size % 3)):
@@ -205,7 +206,7 @@ class TestEcho:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_fragments(self, secure):
+    async def test_of_fragments(self, secure: bool) -> None:
         def conversation(client: ClientConnection) -> None:
             client.send(iter([b"a" * 70_000, b"", b"b", b"c" * 200_000]))
             assert client.recv(timeout=PATIENCE) == b"a" * 70_000 + b"b" + b"c" * 200_000
@@ -215,7 +216,7 @@ class TestEcho:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_many_at_once(self, secure):
+    async def test_of_many_at_once(self, secure: bool) -> None:
         """The client sends all messages before it reads any; the server buffers the echoes."""
 
         def conversation(client: ClientConnection) -> None:
@@ -229,7 +230,7 @@ class TestEcho:
             await server.talk(conversation)
 
     @pytest_twisted.ensureDeferred
-    async def test_with_many_clients(self):
+    async def test_with_many_clients(self) -> None:
         async def client(url: str, name: int) -> None:
             async with connect_async(url, open_timeout=PATIENCE, compression=None, proxy=None) as ws:
                 for number in range(20):
@@ -246,7 +247,7 @@ class TestEcho:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_by_a_coroutine(self, secure):
+    async def test_by_a_coroutine(self, secure: bool) -> None:
         async def echo(ws: WebSocketProtocol) -> None:
             async for message in ws:
                 ws.send(message)
@@ -262,7 +263,7 @@ class TestEcho:
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_a_chunks_hooks_send_leaves_as_one_write(monkeypatch):
+async def test_what_a_chunks_hooks_send_leaves_as_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
     def noting(call: str, function: Any) -> Any:
@@ -305,7 +306,7 @@ async def test_what_a_chunks_hooks_send_leaves_as_one_write(monkeypatch):
 class TestHandshake:
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_a_refusal_and_another_try(self, secure):
+    async def test_a_refusal_and_another_try(self, secure: bool) -> None:
         def conversation(connection: Any) -> None:
             connection.sendall(HEAD.replace(b"GET", b"PUT") + HEAD + small(0x81, b"hi"))
             refusal = read_head(connection)
@@ -331,7 +332,9 @@ class TestHandshake:
         ids=["garbage", "large", "body", "1.0"],
     )
     @pytest_twisted.ensureDeferred
-    async def test_the_answer_is_read_whatever_is_sent_behind(self, secure, sent, status, behind):
+    async def test_the_answer_is_read_whatever_is_sent_behind(
+        self, secure: bool, sent: bytes, status: int, behind: int
+    ) -> None:
         def conversation(connection: Any) -> bytes:
             connection.sendall(sent + bytes(behind))
             return read_all(connection)
@@ -342,7 +345,7 @@ class TestHandshake:
         assert b"\r\nConnection: close\r\n" in answer
 
     @pytest_twisted.ensureDeferred
-    async def test_requests_of_a_client_that_ends_its_side_are_answered_although_a_hook_takes_time(self):
+    async def test_requests_of_a_client_that_ends_its_side_are_answered_although_a_hook_takes_time(self) -> None:
         class Slow(Kept):
             def connectionMade(self) -> None:
                 self.finished: Deferred[None] = Deferred()
@@ -368,7 +371,7 @@ class TestHandshake:
         assert answers.endswith(b"\r\n\r\n/two")
 
     @pytest_twisted.ensureDeferred
-    async def test_a_page_for_who_ends_his_side_at_once(self):
+    async def test_a_page_for_who_ends_his_side_at_once(self) -> None:
         class Page(Kept):
             def http_requested(self, request: Request) -> Response:
                 return Response(200, body="x" * 100_000)
@@ -383,7 +386,7 @@ class TestHandshake:
         assert page.endswith(b"\r\n\r\n" + b"x" * 100_000)
 
     @pytest_twisted.ensureDeferred
-    async def test_the_status_is_seen_by_a_client(self):
+    async def test_the_status_is_seen_by_a_client(self) -> None:
         class Closed(Kept):
             def upgrade_requested(self, request: Request) -> Response:
                 return Response(403, body="members only")
@@ -394,13 +397,13 @@ class TestHandshake:
         assert (error.value.response.status_code, error.value.response.body) == (403, b"members only")
 
     @pytest_twisted.ensureDeferred
-    async def test_the_subprotocol_is_seen_by_a_client(self):
+    async def test_the_subprotocol_is_seen_by_a_client(self) -> None:
         async with serve(subprotocols=["b", "a"]) as server:
             chosen = await server.talk(lambda client: client.subprotocol, subprotocols=["a", "b"])
         assert chosen == "b"
 
     @pytest_twisted.ensureDeferred
-    async def test_three_hundred_that_send_half_a_head(self):
+    async def test_three_hundred_that_send_half_a_head(self) -> None:
         def conversations() -> float:
             with ExitStack() as sockets:
                 for number in range(300):
@@ -417,7 +420,7 @@ class TestHandshake:
         assert server.ends == []
 
     @pytest_twisted.ensureDeferred
-    async def test_a_client_that_offers_http_by_alpn(self):
+    async def test_a_client_that_offers_http_by_alpn(self) -> None:
         """Browsers offer it (RFC 7301)."""
 
         def conversation() -> str | None:
@@ -433,7 +436,7 @@ class TestHandshake:
             assert await deferToThread(conversation) == "http/1.1"
 
     @pytest_twisted.ensureDeferred
-    async def test_plain_text_to_tls(self):
+    async def test_plain_text_to_tls(self) -> None:
         async with serve(secure=True) as server:
             with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
                 connection.sendall(HEAD)
@@ -456,7 +459,7 @@ class TestTheCloseCode:
     @pytest.mark.parametrize("behind", [0, 5 << 20], ids=["silent", "sending"])
     @pytest.mark.parametrize("fault", FAULTS)
     @pytest_twisted.ensureDeferred
-    async def test_of_a_failure(self, logged, secure, fault, behind):
+    async def test_of_a_failure(self, logged: Callable[..., list[Any]], secure: bool, fault: str, behind: int) -> None:
         sent, code = FAULTS[fault]
 
         def conversation(connection: Any) -> bytes:
@@ -471,7 +474,7 @@ class TestTheCloseCode:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_behind_what_it_has_not_read_yet(self, logged, secure):
+    async def test_behind_what_it_has_not_read_yet(self, logged: Callable[..., list[Any]], secure: bool) -> None:
         def conversation(connection: Any) -> bytes:
             connection.sendall(frame(0x82, bytes(1 << 20)) * 3 + small(0x81, b"fail"))
             time.sleep(0.1)
@@ -484,7 +487,7 @@ class TestTheCloseCode:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_our_close(self, secure):
+    async def test_of_our_close(self, secure: bool) -> None:
         """The server closes TCP first (RFC 6455 §7.1.1)."""
 
         def conversation(connection: Any) -> None:
@@ -499,7 +502,7 @@ class TestTheCloseCode:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_the_peers_close(self, secure):
+    async def test_of_the_peers_close(self, secure: bool) -> None:
         def conversation(connection: Any) -> None:
             connection.sendall(small(0x81, b"hi") + small(0x88, b"\x0f\xa0bye") + bytes(1000))
             assert read_all(connection) == b"\x81\x02hi" + close(4000)
@@ -510,7 +513,7 @@ class TestTheCloseCode:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_as_a_client_sees_it(self, secure):
+    async def test_as_a_client_sees_it(self, secure: bool) -> None:
         def conversation(client: ClientConnection) -> None:
             client.send("close")
             with pytest.raises(ConnectionClosed) as error:
@@ -524,7 +527,7 @@ class TestTheCloseCode:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_who_never_stops_sending_has_its_time(self, secure):
+    async def test_of_who_never_stops_sending_has_its_time(self, secure: bool) -> None:
         def conversation(connection: Any) -> float:
             connection.sendall(small(0x83))
             began = time.monotonic()
@@ -539,7 +542,7 @@ class TestTheCloseCode:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_who_never_leaves_has_its_time(self, secure):
+    async def test_of_who_never_leaves_has_its_time(self, secure: bool) -> None:
         def conversation(connection: Any) -> bytes:
             connection.sendall(small(0x83))
             assert read(connection, 4) == close(1002)
@@ -554,7 +557,7 @@ class TestTheCloseCode:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_a_drain(self, secure):
+    async def test_of_a_drain(self, secure: bool) -> None:
         def conversation(client: ClientConnection) -> int:
             with pytest.raises(ConnectionClosed) as error:
                 client.recv(timeout=PATIENCE)
@@ -570,7 +573,7 @@ class TestTheCloseCode:
 
 class TestHalfClose:
     @pytest_twisted.ensureDeferred
-    async def test_all_that_was_sent_is_read(self):
+    async def test_all_that_was_sent_is_read(self) -> None:
         def conversation(connection: Any) -> bytes:
             connection.sendall(frame(0x82, bytes(1 << 20)) * 3)
             connection.shutdown(socket.SHUT_WR)
@@ -582,7 +585,7 @@ class TestHalfClose:
         assert (server.ends[0].code, server.ends[0].began) == (1006, "transport")
 
     @pytest_twisted.ensureDeferred
-    async def test_behind_a_close_frame(self):
+    async def test_behind_a_close_frame(self) -> None:
         def conversation(connection: Any) -> bytes:
             connection.sendall(small(0x88, b"\x03\xe8"))
             connection.shutdown(socket.SHUT_WR)
@@ -604,7 +607,7 @@ class TestReset:
     @BOTH_WAYS
     @pytest.mark.parametrize("sent", [b"", HEAD[:40], b"\r\n", HEAD.replace(b"GET", b"PUT")])
     @pytest_twisted.ensureDeferred
-    async def test_in_the_handshake(self, secure, sent):
+    async def test_in_the_handshake(self, secure: bool, sent: bytes) -> None:
         def conversation(connection: Any) -> None:
             connection.sendall(sent)
             reset(connection)
@@ -616,7 +619,7 @@ class TestReset:
     @BOTH_WAYS
     @pytest.mark.parametrize("sent", [b"", b"\x81", small(0x81, b"hi"), frame(0x82, bytes(1 << 20)) * 3, small(0x88)])
     @pytest_twisted.ensureDeferred
-    async def test_in_the_open(self, secure, sent):
+    async def test_in_the_open(self, secure: bool, sent: bytes) -> None:
         def conversation(connection: Any) -> None:
             connection.sendall(sent)
             reset(connection)
@@ -631,7 +634,7 @@ class TestSlowReader:
     @BOTH_WAYS
     @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
     @pytest_twisted.ensureDeferred
-    async def test_costs_no_more_than_its_limit(self, secure, policy):
+    async def test_costs_no_more_than_its_limit(self, secure: bool, policy: str) -> None:
         """Whole messages arrive in order, then a close frame; the write buffer stays within its limit."""
         most = 0
         message = bytes(50_000)
@@ -672,7 +675,7 @@ class TestSlowReader:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_one_that_pings_and_never_reads(self, secure):
+    async def test_one_that_pings_and_never_reads(self, secure: bool) -> None:
         most = 0
 
         class Watched(Kept):
@@ -692,7 +695,7 @@ class TestSlowReader:
 class TestTimeouts:
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_pings_and_silence(self, secure):
+    async def test_pings_and_silence(self, secure: bool) -> None:
         def conversation(connection: Any) -> bytes:
             return read_all(connection)
 
@@ -705,7 +708,7 @@ class TestTimeouts:
         assert end == b"\x88\x1e\x03\xf3nothing was received for 1 s"
 
     @pytest_twisted.ensureDeferred
-    async def test_a_client_that_answers_stays(self):
+    async def test_a_client_that_answers_stays(self) -> None:
         def conversation(client: ClientConnection) -> None:
             with pytest.raises(TimeoutError):
                 client.recv(timeout=3.0)
@@ -766,7 +769,7 @@ class TestEnds:
     @BOTH_WAYS
     @pytest.mark.parametrize("end", ENDS)
     @pytest_twisted.ensureDeferred
-    async def test_nothing_is_left(self, secure, end):
+    async def test_nothing_is_left(self, secure: bool, end: str) -> None:
         opened, conversation = ENDS[end]
         timeouts = Timeouts(handshake=0.5, idle=0.5, ping_interval=None, close=0.3)
         # Without garbage collection, a protocol in a reference cycle would stay in `Kept.alive`.

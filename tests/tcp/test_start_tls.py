@@ -21,7 +21,8 @@ from twisted_beastws.options import Settings
 
 from ..support.certificates import identity, trusting
 from ..support.inside import inside
-from ..support.loopback import PATIENCE, switching, turn, until
+from ..support.loopback import switching, turn, until
+from ..support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("logged")
 

@@ -33,7 +33,7 @@ from twisted_beastws.connection.bare_transport import BareTransport
 from twisted_beastws.options import Settings
 
 from ..support.inside import inside
-from ..support.loopback import PATIENCE
+from ..support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("logged")
 

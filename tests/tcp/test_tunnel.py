@@ -26,7 +26,7 @@ from twisted.web.client import Agent, readBody
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from ..support.loopback import PATIENCE
+from ..support.patience import PATIENCE
 
 MEBI = 1 << 20
 LISTEN = "beastws:tcp:0:interface=127.0.0.1"
@@ -77,7 +77,7 @@ class Always:
 # Twisted issues this warning for every ``Agent``.
 @pytest.mark.filterwarnings("ignore:Using readBody with a transport:DeprecationWarning")
 @pytest_twisted.ensureDeferred
-async def test_twistd_web_through_a_tunnel(tmp_path):
+async def test_twistd_web_through_a_tunnel(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(range(256)) * (5 * MEBI // 256))
     (tmp_path / "small.txt").write_text("hello")
     with twistd(tmp_path, "web", "--listen", f"{LISTEN}:target=/tunnel", "--path", str(tmp_path)) as port:
@@ -129,7 +129,7 @@ def dial(url: str) -> Any:
 
 
 class TestPortforward:
-    def test_a_conversation(self, tmp_path):
+    def test_a_conversation(self, tmp_path: Path) -> None:
         heard: list[bytes] = []
 
         def talk(connection: socket.socket) -> None:
@@ -148,7 +148,7 @@ class TestPortforward:
                     assert other.recv(PATIENCE) == b"hello\n"
             assert client.close_code == 1000
 
-    def test_the_server_hangs_up(self, tmp_path):
+    def test_the_server_hangs_up(self, tmp_path: Path) -> None:
         def talk(connection: socket.socket) -> None:
             connection.sendall(bytes(MEBI))
 
@@ -160,7 +160,7 @@ class TestPortforward:
             assert len(received) == MEBI
             assert closed.value.rcvd is not None and closed.value.rcvd.code == 1000
 
-    def test_the_page_hangs_up(self, tmp_path):
+    def test_the_page_hangs_up(self, tmp_path: Path) -> None:
         ended = threading.Event()
 
         def talk(connection: socket.socket) -> None:
@@ -176,7 +176,7 @@ class TestPortforward:
                     client.send(bytes(MEBI))
             assert ended.wait(PATIENCE)
 
-    def test_text_is_refused(self, tmp_path):
+    def test_text_is_refused(self, tmp_path: Path) -> None:
         with bridged(tmp_path, lambda connection: connection.recv(1)) as url, dial(url) as client:
             client.send("text")
             with pytest.raises(ConnectionClosed) as closed:
@@ -187,7 +187,7 @@ class TestPortforward:
 @pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="MEMORY IS NOT MEASURED: that takes Linux's /proc"
 )
-def test_much_costs_little():
+def test_much_costs_little() -> None:
     program = Path(__file__).with_name("carried.py")
     done = subprocess.run(
         [sys.executable, str(program), "64"], env=ENVIRONMENT, capture_output=True, text=True, timeout=6 * PATIENCE

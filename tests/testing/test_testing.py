@@ -45,7 +45,7 @@ from twisted_beastws.wire.frames import Opcode
 from ..support.inside import inside
 
 
-def test_the_examples_of_the_documentation():
+def test_the_examples_of_the_documentation() -> None:
     results = doctest.testmod(testing)
     assert results.attempted > 20
     assert results.failed == 0
@@ -101,7 +101,7 @@ class Wire:
 
 
 class TestMemoryTransport:
-    def test_is_what_a_tcp_transport_is(self):
+    def test_is_what_a_tcp_transport_is(self) -> None:
         transport = Wire().here
         for interface in (ITCPTransport, IConsumer, IPushProducer):
             assert verifyObject(interface, transport)
@@ -112,7 +112,7 @@ class TestMemoryTransport:
         transport.setTcpKeepAlive(1)  # type: ignore[arg-type]
         assert (transport.getTcpNoDelay(), transport.getTcpKeepAlive()) == (True, True)
 
-    def test_nothing_moves_by_itself(self):
+    def test_nothing_moves_by_itself(self) -> None:
         wire = Wire()
         wire.here.write(b"one")
         wire.here.writeSequence([b"two", b"three"])
@@ -121,12 +121,12 @@ class TestMemoryTransport:
         assert wire.flush().far.heard == [b"onetwothree"]
         assert wire.here.buffered == 0
 
-    def test_moves_in_pieces(self):
+    def test_moves_in_pieces(self) -> None:
         wire = Wire(chunk=4)
         wire.here.write(b"onetwothree")
         assert wire.flush().far.heard == [b"onet", b"woth", b"ree"]
 
-    def test_a_step(self):
+    def test_a_step(self) -> None:
         wire = Wire()
         wire.here.write(b"onetwo")
         assert wire.here.step(2)
@@ -136,14 +136,14 @@ class TestMemoryTransport:
         assert not wire.here.step()
         assert not wire.there.step()
 
-    def test_takes_octets_alone(self):
+    def test_takes_octets_alone(self) -> None:
         wire = Wire()
         with pytest.raises(TypeError, match="a transport takes bytes"):
             wire.here.write("text")  # type: ignore[arg-type]
         wire.here.write(memoryview(b"view"))  # type: ignore[arg-type]
         assert wire.flush().far.heard == [b"view"]
 
-    def test_a_protocols_exception_comes_out(self):
+    def test_a_protocols_exception_comes_out(self) -> None:
         wire = Wire()
         wire.far.dataReceived = lambda data: 1 // 0  # type: ignore[method-assign, assignment]
         wire.here.write(b"data")
@@ -154,7 +154,7 @@ class TestMemoryTransport:
         assert wire.flush().far.heard == [b"more"]
 
     class TestProducers:
-        def test_is_paused_above_the_buffers_size(self):
+        def test_is_paused_above_the_buffers_size(self) -> None:
             wire, producer = Wire(), Producer()
             wire.here.registerProducer(producer, True)
             wire.here.write(bytes(wire.here.buffer_size))
@@ -162,7 +162,7 @@ class TestMemoryTransport:
             wire.here.write(b"x")
             assert producer == ["pause"]
 
-        def test_is_resumed_when_all_is_gone(self):
+        def test_is_resumed_when_all_is_gone(self) -> None:
             wire, producer = Wire(), Producer()
             wire.here.registerProducer(producer, True)
             wire.here.write(bytes(wire.here.buffer_size + 1))
@@ -174,7 +174,7 @@ class TestMemoryTransport:
             wire.flush()
             assert producer == ["pause", "resume"]
 
-        def test_there_is_one(self):
+        def test_there_is_one(self) -> None:
             wire, producer = Wire(), Producer()
             wire.here.registerProducer(producer, True)
             with pytest.raises(RuntimeError, match="not unregistered"):
@@ -182,7 +182,7 @@ class TestMemoryTransport:
             wire.here.unregisterProducer()
             wire.here.registerProducer(Producer(), True)
 
-        def test_the_next_is_not_resumed_for_the_one_before(self):
+        def test_the_next_is_not_resumed_for_the_one_before(self) -> None:
             wire, producer, next_one = Wire(), Producer(), Producer()
             wire.here.registerProducer(producer, True)
             wire.here.write(bytes(wire.here.buffer_size + 1))
@@ -191,7 +191,7 @@ class TestMemoryTransport:
             wire.flush()
             assert (producer, next_one) == (["pause"], [])
 
-        def test_a_pull_producer_is_asked_for_more(self):
+        def test_a_pull_producer_is_asked_for_more(self) -> None:
             wire, producer = Wire(), Producer()
             wire.here.registerProducer(producer, False)
             assert producer == ["resume"]
@@ -200,7 +200,7 @@ class TestMemoryTransport:
             wire.flush()
             assert producer == ["resume", "resume"]
 
-        def test_is_stopped_at_the_end(self):
+        def test_is_stopped_at_the_end(self) -> None:
             wire, producer, late = Wire(), Producer(), Producer()
             wire.here.registerProducer(producer, True)
             wire.link.cut()
@@ -208,7 +208,7 @@ class TestMemoryTransport:
             wire.here.registerProducer(late, True)
             assert late == ["stop"]
 
-        def test_reading_waits(self):
+        def test_reading_waits(self) -> None:
             wire = Wire()
             wire.there.pauseProducing()
             wire.here.write(b"data")
@@ -218,7 +218,7 @@ class TestMemoryTransport:
             assert wire.flush().far.heard == [b"data", ConnectionDone]
 
     class TestClosing:
-        def test_behind_what_is_written(self):
+        def test_behind_what_is_written(self) -> None:
             wire = Wire(chunk=3)
             wire.here.write(b"last words")
             wire.here.loseConnection()
@@ -229,7 +229,7 @@ class TestMemoryTransport:
             assert not wire.here.connected
             assert not wire.there.connected
 
-        def test_waits_for_its_producer(self):
+        def test_waits_for_its_producer(self) -> None:
             wire = Wire()
             wire.here.registerProducer(Producer(), True)
             wire.here.loseConnection()
@@ -240,7 +240,7 @@ class TestMemoryTransport:
             assert wire.flush().far.heard == [b"more", ConnectionDone]
             assert wire.near.heard == [ConnectionDone]
 
-        def test_reads_no_more(self):
+        def test_reads_no_more(self) -> None:
             wire = Wire()
             wire.here.registerProducer(Producer(), True)
             wire.here.stopProducing()
@@ -248,7 +248,7 @@ class TestMemoryTransport:
             assert wire.flush().near.heard == []
             assert wire.there.buffered == 0
 
-        def test_on_both_sides(self):
+        def test_on_both_sides(self) -> None:
             wire = Wire()
             for end in (wire.here, wire.there):
                 end.write(b"data")
@@ -257,7 +257,7 @@ class TestMemoryTransport:
             assert wire.near.heard == [ConnectionDone]
             assert wire.far.heard == [ConnectionDone]
 
-        def test_after_the_end_nothing_is_written(self):
+        def test_after_the_end_nothing_is_written(self) -> None:
             wire = Wire()
             wire.here.loseConnection()
             wire.flush()
@@ -268,7 +268,7 @@ class TestMemoryTransport:
             assert wire.flush().near.heard == [ConnectionDone]
             assert wire.far.heard == [ConnectionDone]
 
-        def test_a_protocol_that_goes_on_writing_learns_of_it(self):
+        def test_a_protocol_that_goes_on_writing_learns_of_it(self) -> None:
             wire = Wire(HalfNotes)
             wire.here.loseConnection()
             assert wire.flush().far.heard == ["read"]
@@ -276,7 +276,7 @@ class TestMemoryTransport:
             wire.there.write(b"to nobody")
             assert wire.flush().far.heard == ["read", ConnectionLost]
 
-        def test_aborting_loses_what_is_written(self):
+        def test_aborting_loses_what_is_written(self) -> None:
             wire = Wire()
             wire.here.write(b"lost")
             wire.there.pauseProducing()
@@ -286,14 +286,14 @@ class TestMemoryTransport:
             assert wire.near.heard == [ConnectionAborted]
             assert wire.far.heard == [ConnectionLost]
 
-        def test_aborting_reads_no_more(self):
+        def test_aborting_reads_no_more(self) -> None:
             wire = Wire()
             wire.here.write(b"too late")
             wire.there.abortConnection()
             assert wire.flush().far.heard == [ConnectionAborted]
 
         @pytest.mark.parametrize("protocol", [Notes, HalfNotes])
-        def test_aborting_behind_a_stall(self, protocol: type[Notes]):
+        def test_aborting_behind_a_stall(self, protocol: type[Notes]) -> None:
             wire = Wire(protocol)
             wire.here.stalled = True
             wire.here.abortConnection()
@@ -303,7 +303,7 @@ class TestMemoryTransport:
             assert wire.flush().far.heard == [ConnectionLost]
 
     class TestHalfClosing:
-        def test_one_direction_ends(self):
+        def test_one_direction_ends(self) -> None:
             wire = Wire(HalfNotes)
             wire.here.write(b"request")
             wire.here.loseWriteConnection()
@@ -320,7 +320,7 @@ class TestMemoryTransport:
             wire.here.loseConnection()
             assert wire.flush().near.heard == ["written", b"answer", "read", ConnectionDone]
 
-        def test_waits_for_its_producer(self):
+        def test_waits_for_its_producer(self) -> None:
             wire = Wire(HalfNotes)
             wire.here.registerProducer(Producer(), True)
             wire.here.loseWriteConnection()
@@ -328,7 +328,7 @@ class TestMemoryTransport:
             wire.here.unregisterProducer()
             assert wire.flush().far.heard == ["read"]
 
-        def test_aborting_afterwards(self):
+        def test_aborting_afterwards(self) -> None:
             wire = Wire(HalfNotes)
             wire.here.loseWriteConnection()
             wire.flush()
@@ -337,7 +337,7 @@ class TestMemoryTransport:
             assert wire.near.heard == ["written", ConnectionAborted]
             assert wire.far.heard == ["read", ConnectionLost]
 
-        def test_aborting_before_it_is_done(self):
+        def test_aborting_before_it_is_done(self) -> None:
             wire = Wire(HalfNotes)
             wire.here.loseWriteConnection()
             wire.here.abortConnection()
@@ -345,7 +345,7 @@ class TestMemoryTransport:
             assert wire.near.heard == [ConnectionAborted]
             assert wire.far.heard == [ConnectionLost]
 
-        def test_ends_both_for_a_protocol_that_knows_nothing_of_it(self):
+        def test_ends_both_for_a_protocol_that_knows_nothing_of_it(self) -> None:
             wire = Wire()
             wire.here.loseWriteConnection()
             wire.flush()
@@ -355,7 +355,7 @@ class TestMemoryTransport:
     class TestFaults:
         @pytest.mark.parametrize("octets", range(5))
         @pytest.mark.parametrize("chunk", [1, 3, 100])
-        def test_breaks_after_so_many_octets(self, octets: int, chunk: int):
+        def test_breaks_after_so_many_octets(self, octets: int, chunk: int) -> None:
             wire = Wire(chunk=chunk)
             wire.here.break_after(octets)
             wire.here.write(b"data, more than arrives")
@@ -364,7 +364,7 @@ class TestMemoryTransport:
             assert (b"".join(arrived), end) == (b"data, more"[:octets], ConnectionLost)
             assert wire.near.heard == [ConnectionLost]
 
-        def test_breaks_no_earlier(self):
+        def test_breaks_no_earlier(self) -> None:
             wire = Wire()
             wire.here.break_after(5)
             wire.here.write(b"data")
@@ -374,7 +374,7 @@ class TestMemoryTransport:
             wire.here.write(b"xy")
             assert wire.flush().far.heard == [b"data", b"x", ConnectionLost]
 
-        def test_stalls(self):
+        def test_stalls(self) -> None:
             wire = Wire()
             wire.here.stalled = True
             wire.here.write(b"data")
@@ -385,7 +385,7 @@ class TestMemoryTransport:
             wire.here.stalled = False
             assert wire.flush().far.heard == [b"data", ConnectionDone]
 
-        def test_is_cut(self):
+        def test_is_cut(self) -> None:
             wire = Wire()
             wire.here.write(b"data")
             wire.link.cut()
@@ -394,7 +394,7 @@ class TestMemoryTransport:
 
 
 class TestLink:
-    def test_a_hook_that_flushes_leaves_it_to_the_call_under_way(self):
+    def test_a_hook_that_flushes_leaves_it_to_the_call_under_way(self) -> None:
         wire = Wire()
 
         def answer(data: bytes) -> None:
@@ -405,7 +405,7 @@ class TestLink:
         wire.here.write(b"data")
         assert wire.flush().near.heard == [b"answer"]
 
-    def test_ends_that_never_fall_silent(self, monkeypatch: pytest.MonkeyPatch):
+    def test_ends_that_never_fall_silent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("twisted_beastws.testing.link.MAX_ROUNDS", 10)
         wire = Wire()
         wire.near.dataReceived = wire.here.write  # type: ignore[method-assign]
@@ -414,7 +414,7 @@ class TestLink:
         with pytest.raises(AssertionError, match="still sent after 10 deliveries"):
             wire.flush()
 
-    def test_what_is_due_is_done_at_its_time_and_its_octets_arrive_before_the_next(self):
+    def test_what_is_due_is_done_at_its_time_and_its_octets_arrive_before_the_next(self) -> None:
         wire = Wire()
         clock, seen = wire.link.clock, []
         wire.far.dataReceived = lambda data: seen.append((clock.seconds(), data))  # type: ignore
@@ -428,7 +428,7 @@ class TestLink:
         wire.link.advance(5.5)
         assert seen[4:] == [(9.0, b"9")]
 
-    def test_what_becomes_due_meanwhile(self):
+    def test_what_becomes_due_meanwhile(self) -> None:
         wire = Wire()
         clock, seen = wire.link.clock, []
 
@@ -473,7 +473,7 @@ def closed(pair: ConnectedPair[Any, Any]) -> bool:
 
 class TestConnectedPair:
     @pytest.mark.parametrize("server", [Echo, echo, WebSocketServerFactory(Echo)])
-    def test_both_ends_are_open(self, server: Any):
+    def test_both_ends_are_open(self, server: Any) -> None:
         pair = connected_pair(server, Other)
         assert isinstance(pair.client, Other)
         assert (pair.server.state, pair.client.state) == (State.OPEN, State.OPEN)
@@ -483,14 +483,18 @@ class TestConnectedPair:
         pair.flush()
         assert [result(pair.client.receive()) for _ in "12"] == ["text", b"binary"]
 
-    def test_a_real_handshake_took_place(self):
+    def test_a_real_handshake_took_place(self) -> None:
         pair = connected_pair(Echo, host="example.org:81", target="/chat?room=1")
+        assert pair.server.request is not None
         assert pair.server.request.target == "/chat?room=1"
+        assert pair.server.request is not None
         assert pair.server.request.field("Host") == "example.org:81"
+        assert pair.client.response is not None
         assert pair.client.response.status == 101
+        assert pair.client.response is not None
         assert pair.client.response.field("Upgrade") == "websocket"
 
-    def test_the_options_of_both(self):
+    def test_the_options_of_both(self) -> None:
         pair = connected_pair(
             Echo,
             client_options={"subprotocols": ("b", "c"), "limits": Limits(max_message_size=10)},
@@ -501,39 +505,42 @@ class TestConnectedPair:
         assert inside(pair.server).settings.timeouts.idle == 7.0
         assert inside(pair.client).settings.limits.max_message_size == 10
 
-    def test_closing(self):
+    def test_closing(self) -> None:
         pair = connected_pair(Echo)
         closing = pair.client.close(4000, "enough")
         pair.flush()
         assert result(closing).clean
+        assert pair.server.close_reason is not None
         assert (pair.server.close_reason.code, pair.server.close_reason.reason) == (4000, "enough")
         assert closed(pair)
 
-    def test_closing_by_the_server(self):
+    def test_closing_by_the_server(self) -> None:
         pair = connected_pair(Echo)
         closing = pair.server.close(4000, "enough")
         pair.flush()
         assert result(closing).clean
+        assert pair.client.close_reason is not None
         assert pair.client.close_reason.code == 4000
         assert closed(pair)
 
     @pytest.mark.parametrize("end", ["server", "client"])
-    def test_aborting(self, end: str):
+    def test_aborting(self, end: str) -> None:
         pair = connected_pair(Echo)
         getattr(pair, end).abort()
         pair.flush()
         assert closed(pair)
+        assert pair.server.close_reason is not None
         assert pair.server.close_reason.code == pair.client.close_reason.code == 1006
 
     @pytest.mark.parametrize("end", ["server", "client"])
-    def test_half_closing(self, end: str):
+    def test_half_closing(self, end: str) -> None:
         pair = connected_pair(Echo)
         getattr(pair, f"{end}_transport").loseWriteConnection()
         inside(getattr(pair, end)).outgoing.finish(lambda: None)
         pair.flush()
         assert closed(pair)
 
-    def test_cutting(self):
+    def test_cutting(self) -> None:
         pair = connected_pair(Echo)
         waiting = pair.client.receive()
         pair.cut()
@@ -541,7 +548,7 @@ class TestConnectedPair:
         assert waiting.result.check(ConnectionClosed)  # type: ignore[attr-defined]
         waiting.addErrback(lambda _: None)
 
-    def test_cut_anywhere(self):
+    def test_cut_anywhere(self) -> None:
         for octets in range(300):
             pair = connected_pair(Echo, opened=False, chunk=50)
             opening = pair.client.handshake("localhost")
@@ -553,13 +560,13 @@ class TestConnectedPair:
             assert closed(pair), octets
 
     @pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
-    def test_in_pieces(self, chunk: int):
+    def test_in_pieces(self, chunk: int) -> None:
         pair = connected_pair(Echo, chunk=chunk)
         pair.client.send("text" * 100)
         pair.flush()
         assert result(pair.client.receive()) == "text" * 100
 
-    def test_time_passes_for_both(self):
+    def test_time_passes_for_both(self) -> None:
         pair = connected_pair(
             Echo,
             client_options={"timeouts": Timeouts(idle=20.0, ping_interval=None)},
@@ -573,7 +580,7 @@ class TestConnectedPair:
         assert pair.client.state is State.CLOSED
         assert str(pair.client.close_reason.error) == "nothing was received for 20 s"
 
-    def test_backpressure_is_felt(self):
+    def test_backpressure_is_felt(self) -> None:
         pair, producer = connected_pair(Echo), Producer()
         pair.server.registerProducer(producer, True)
         pair.client_transport.pauseProducing()
@@ -591,11 +598,11 @@ class TestConnectedPair:
         assert pair.server.buffered_amount == 0
 
     class TestHandshake:
-        def test_the_factorys_clock(self):
+        def test_the_factorys_clock(self) -> None:
             clock = Clock()
             assert connected_pair(WebSocketServerFactory(Echo, clock=clock)).clock is clock
 
-        def test_another_clock_in_place_of_the_reactor(self):
+        def test_another_clock_in_place_of_the_reactor(self) -> None:
             factory = WebSocketServerFactory(Echo)
             clock = Clock()
             pair = connected_pair(factory, clock=clock)
@@ -603,7 +610,7 @@ class TestConnectedPair:
             assert factory.settings.clock is None
             assert factory.connections == {pair.server}
 
-        def test_is_declined(self):
+        def test_is_declined(self) -> None:
             class Declining(WebSocketProtocol):
                 def upgrade_requested(self, request: Any) -> Response:
                     return Response(403, body="not you")
@@ -614,7 +621,7 @@ class TestConnectedPair:
             assert (caught.value.status, caught.value.response.body) == (403, b"not you")
             assert clock.getDelayedCalls() == []
 
-        def test_waits(self):
+        def test_waits(self) -> None:
             class Waiting(WebSocketProtocol):
                 def upgrade_requested(self, request: Any) -> Deferred[None]:
                     return Deferred()
@@ -622,7 +629,7 @@ class TestConnectedPair:
             with pytest.raises(AssertionError, match="opened=False"):
                 connected_pair(Waiting)
 
-        def test_step_by_step(self):
+        def test_step_by_step(self) -> None:
             waiting: Deferred[None] = Deferred()
 
             class Waiting(WebSocketProtocol):
@@ -657,16 +664,16 @@ class TestFrame:
             (Frame(0xB, rsv=3), "bb00"),
         ],
     )
-    def test_octets(self, frame: Frame, octets: str):
+    def test_octets(self, frame: Frame, octets: str) -> None:
         assert frame.to_bytes(False).hex() == octets
 
-    def test_masked(self):
+    def test_masked(self) -> None:
         # The masked example of RFC 6455 §5.7.
         assert Frame.text("Hello").to_bytes(True).hex() == "818537fa213d7f9f4d5158"
 
 
 class TestScriptedClient:
-    def test_frames(self):
+    def test_frames(self) -> None:
         peer = scripted_client(Echo)
         assert isinstance(peer.protocol, Echo)
         assert (peer.transport.getHost().port, peer.protocol_transport.getHost().port) == (50000, 80)
@@ -674,29 +681,30 @@ class TestScriptedClient:
         assert peer.frames() == [Frame.text("one"), Frame.binary(b"two")]
         assert peer.frames() == []
 
-    def test_octets(self):
+    def test_octets(self) -> None:
         peer = scripted_client(Echo)
         peer.send(Frame.text("one").to_bytes(True)[:5])
         peer.expect()
         peer.send(Frame.text("one").to_bytes(True)[5:], Frame.ping())
         assert peer.read() == b"\x81\x03one\x8a\x00"
 
-    def test_what_is_no_good_frame(self):
+    def test_what_is_no_good_frame(self) -> None:
         peer = scripted_client(Echo)
         peer.send(Frame(0xB, b"?"))
         peer.expect(Frame.close(1002))
         assert peer.ended
+        assert peer.protocol.close_reason is not None
         assert peer.protocol.close_reason.sent is not None
         assert peer.clock.getDelayedCalls() == []
 
     @pytest.mark.parametrize("frames", [[], [Frame.text("two")], [Frame.text("one"), Frame.text("two")]])
-    def test_what_was_not_expected(self, frames: list[Frame]):
+    def test_what_was_not_expected(self, frames: list[Frame]) -> None:
         peer = scripted_client(Echo)
         peer.send(Frame.text("one"))
         with pytest.raises(AssertionError, match="expected"):
             peer.expect(*frames)
 
-    def test_half_a_frame_is_not_expected(self):
+    def test_half_a_frame_is_not_expected(self) -> None:
         peer = scripted_client(Echo)
         peer.protocol_transport.write(b"\x81")
         assert peer.frames() == []
@@ -706,19 +714,19 @@ class TestScriptedClient:
         peer.expect(Frame.text("a"))
 
     @pytest.mark.parametrize("octets", ["8180 11111111", "817e0001 61", "817f0000000000000001 61"])
-    def test_a_bad_frame_of_the_protocol(self, octets: str):
+    def test_a_bad_frame_of_the_protocol(self, octets: str) -> None:
         peer = scripted_client(Echo)
         peer.protocol_transport.write(bytes.fromhex(octets))
         with pytest.raises(AssertionError, match="not a correct frame"):
             peer.frames()
 
     @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
-    def test_sizes(self, size: int):
+    def test_sizes(self, size: int) -> None:
         peer = scripted_client(Echo, chunk=1000)
         peer.send(Frame.binary(bytes(size)))
         peer.expect(Frame.binary(bytes(size)))
 
-    def test_handshake(self):
+    def test_handshake(self) -> None:
         peer = scripted_client(Echo, opened=False)
         peer.send(upgrade_request("/chat", "example.org", {"Origin": "https://evil.example", "X": "y"}))
         assert peer.read_head().startswith(b"HTTP/1.1 403 Forbidden\r\n")
@@ -727,51 +735,53 @@ class TestScriptedClient:
         assert b"Sec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=\r\n" in peer.read_head()
         assert peer.protocol.state is State.OPEN
 
-    def test_handshake_fields(self):
+    def test_handshake_fields(self) -> None:
         peer = scripted_client(Echo, target="/x", headers={"Sec-WebSocket-Protocol": "b"}, subprotocols=["a", "b"])
+        assert peer.protocol.request is not None
         assert (peer.protocol.subprotocol, peer.protocol.request.target) == ("b", "/x")
 
-    def test_handshake_is_declined(self):
+    def test_handshake_is_declined(self) -> None:
         clock = Clock()
         with pytest.raises(AssertionError, match=r"the server declined.* 403 "):
             scripted_client(Echo, headers={"Origin": "https://evil.example"}, clock=clock)
         assert clock.getDelayedCalls() == []
 
-    def test_there_is_no_head(self):
+    def test_there_is_no_head(self) -> None:
         peer = scripted_client(Echo, opened=False)
         with pytest.raises(AssertionError, match="no HTTP head came: b''"):
             peer.read_head()
 
-    def test_time(self):
+    def test_time(self) -> None:
         peer = scripted_client(Echo, timeouts=Timeouts(ping_interval=5.0, idle=12.0))
         peer.advance(11.0)
         peer.expect(Frame.ping(), Frame.ping())
         peer.advance(1.0)
         peer.expect(Frame.close(1011, "nothing was received for 12 s"))
 
-    def test_is_cut(self):
+    def test_is_cut(self) -> None:
         peer = scripted_client(Echo)
         assert not peer.ended
         peer.cut()
         assert peer.ended
 
-    def test_half_closes(self):
+    def test_half_closes(self) -> None:
         peer = scripted_client(Echo)
         peer.transport.loseWriteConnection()
         peer.flush()
         assert peer.ended
+        assert peer.protocol.close_reason is not None
         assert peer.protocol.close_reason.code == 1006
 
 
 class TestScriptedServer:
-    def test_frames(self):
+    def test_frames(self) -> None:
         peer = scripted_server(Echo)
         assert inside(peer.protocol).role is Role.CLIENT
         assert (peer.transport.getHost().port, peer.protocol_transport.getHost().port) == (80, 50000)
         peer.send(Frame.text("one"), Frame.ping(b"two"))
         peer.expect(Frame.text("one"), Frame.pong(b"two"))
 
-    def test_closing(self):
+    def test_closing(self) -> None:
         peer = scripted_server(Echo)
         closing = peer.protocol.close(4000)
         peer.expect(Frame.close(4000))
@@ -783,13 +793,13 @@ class TestScriptedServer:
         assert result(closing).clean
         assert peer.clock.getDelayedCalls() == []
 
-    def test_what_is_not_masked(self):
+    def test_what_is_not_masked(self) -> None:
         peer = scripted_server(Echo)
         peer.protocol_transport.write(b"\x81\x01aaaaa")
         with pytest.raises(AssertionError, match="not a correct frame"):
             peer.frames()
 
-    def test_handshake(self):
+    def test_handshake(self) -> None:
         peer = scripted_server(WebSocketProtocol, opened=False, client_options={"subprotocols": ("a",)})
         opening = peer.protocol.handshake("example.org", "/chat")
         request = peer.read_head()
@@ -799,18 +809,19 @@ class TestScriptedServer:
         assert peer.protocol.subprotocol == "a"
         assert result(peer.protocol.receive()) == "at once"
 
-    def test_handshake_fields(self):
+    def test_handshake_fields(self) -> None:
         peer = scripted_server(Other, headers={"X-One": "two"})
         assert isinstance(peer.protocol, Other)
+        assert peer.protocol.response is not None
         assert peer.protocol.response.field("X-One") == "two"
 
-    def test_handshake_fails(self):
+    def test_handshake_fails(self) -> None:
         clock = Clock()
         with pytest.raises(BadSecAccept):
             scripted_server(Other, headers={"Sec-WebSocket-Accept": "?"}, clock=clock)
         assert clock.getDelayedCalls() == []
 
-    def test_the_server_says_anything(self):
+    def test_the_server_says_anything(self) -> None:
         peer = scripted_server(WebSocketProtocol, opened=False)
         opening = peer.protocol.handshake("localhost")
         peer.send(b"HTTP/1.1 418 I'm a teapot\r\nContent-Length: 5\r\n\r\nshort")
@@ -843,7 +854,7 @@ class InTrial(SynchronousTestCase):
 
 
 @pytest.mark.parametrize("name", ["test_pair", "test_logged_failure"])
-def test_serves_trial(name: str):
+def test_serves_trial(name: str) -> None:
     outcome = unittest.TestResult()
     InTrial(name).run(outcome)
     assert outcome.testsRun == 1

@@ -26,7 +26,8 @@ from twisted_beastws import WebSocketResource, WebSocketServerFactory, connect
 from twisted_beastws.tls import records
 
 from ..support.certificates import identity, trusting
-from ..support.loopback import PATIENCE, Echo, listening, until
+from ..support.loopback import Echo, listening, until
+from ..support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("logged", "compiled_path")
 

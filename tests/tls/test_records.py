@@ -24,6 +24,7 @@ from twisted_beastws.tls import records
 from twisted_beastws.tls.records import attach
 
 from ..support.certificates import identity, trusting
+from ..support.log import as_observer
 
 compiled = pytest.mark.usefixtures("compiled_path")
 
@@ -460,11 +461,11 @@ class TestChoice:
     def reason(self, end: End) -> str:
         """Try to attach, and return the logged reason why the compiled path does not serve the connection."""
         events: list[Any] = []
-        globalLogPublisher.addObserver(events.append)
+        globalLogPublisher.addObserver(as_observer(events.append))
         try:
             assert end.attach() is None
         finally:
-            globalLogPublisher.removeObserver(events.append)
+            globalLogPublisher.removeObserver(as_observer(events.append))
         (event,) = (each for each in events if each.get("log_namespace") == "twisted_beastws.tls.records")
         assert event["log_level"] is LogLevel.debug
         return str(event["reason"])

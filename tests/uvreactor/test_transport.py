@@ -21,6 +21,7 @@ from zope.interface import implementer
 from twisted_beastws.uvreactor.transport import NativeConnection
 from twisted_beastws.uvreactor.writing import FULL
 
+from ..support.log import as_observer
 from ..support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -382,11 +383,11 @@ class TestTheEnd:
                 assert await served.protocol.lost is error
                 assert await served.recv(1) == b""
 
-        log.addObserver(events.append)
+        log.addObserver(as_observer(events.append))
         try:
             run(test)
         finally:
-            log.removeObserver(events.append)
+            log.removeObserver(as_observer(events.append))
         systems = [event["system"] for event in events if event["isError"]]
         if callback == "dataReceived":
             assert systems == ["Failing,0,127.0.0.1"]
@@ -411,11 +412,11 @@ class TestTheEnd:
                 await served.turns()
                 log.msg("after that")
 
-        log.addObserver(events.append)
+        log.addObserver(as_observer(events.append))
         try:
             run(test)
         finally:
-            log.removeObserver(events.append)
+            log.removeObserver(as_observer(events.append))
         noted = {event["message"]: event["system"] for event in events if event["message"]}
         assert noted[("got some",)] == noted[("lost it",)] == "Logging,0,127.0.0.1"
         assert noted[("after that",)] == "-"

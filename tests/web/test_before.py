@@ -33,7 +33,7 @@ class Page(Resource):
 
 def site(root: Any) -> Any:
     websockets = WebSocketResource(WebSocketServerFactory(Echo, clock=Clock()))
-    return Site(websockets.before(root))  # type: ignore[no-untyped-call]
+    return Site(websockets.before(root))
 
 
 def ask(site: Any, request: bytes) -> bytes:
@@ -80,7 +80,7 @@ class TestBefore:
         root = Page(b"root")
         websockets = WebSocketResource(WebSocketServerFactory(Echo, clock=Clock()))
         root.putChild(b"app", websockets.before(tree()))
-        outer = Site(root)  # type: ignore[no-untyped-call]
+        outer = Site(root)
         assert ask(outer, upgrade_request("/app/x")).startswith(b"HTTP/1.1 101 ")
         assert ask(outer, get("/app/docs/a")).endswith(b"\r\n\r\ndocs a")
         assert ask(outer, upgrade_request("/elsewhere")).startswith(b"HTTP/1.1 404 ")

@@ -364,6 +364,7 @@ class TestTakeOver:
 
     def test_while_an_answer_before_waits_for_its_reader(self, clock: Clock) -> None:
         peer = web(echo_class(), clock)
+        assert peer.transport.producer is not None
         peer.transport.producer.pauseProducing()
         assert not peer.transport.reading
         assert peer.opens(text("one")) == answer_to("one")
@@ -435,7 +436,7 @@ class TestOctetsBehindTheHead:
     def test_they_wait_for_a_hook(self, clock: Clock, size: int) -> None:
         decision: Deferred[None] = Deferred()
         protocol = echo_class()
-        protocol.upgrade_requested = lambda self, request: decision  # type: ignore[method-assign,assignment]
+        protocol.upgrade_requested = lambda self, request: decision  # type: ignore[method-assign]
         peer = web(protocol, clock)
         stream = GET + text("x" * size) + text("end")
         for at in range(0, len(stream), 7000):
@@ -587,7 +588,7 @@ class TestTheRequestIsFinishedByOthers:
     def test_while_a_hook_takes_its_time(self, clock: Clock) -> None:
         decision: Deferred[None] = Deferred()
         protocol = echo_class()
-        protocol.upgrade_requested = lambda self, request: decision  # type: ignore[method-assign,assignment]
+        protocol.upgrade_requested = lambda self, request: decision  # type: ignore[method-assign]
         resource = Accepting(lambda: factory(protocol, clock).buildProtocol(None))
         peer = Web(resource, clock)
         peer.sends(GET)
@@ -703,7 +704,7 @@ class TestAnswersOtherThan101:
     def test_a_status_without_a_body(self, clock: Clock, status: int, phrase: bytes, fields: list[bytes]) -> None:
         protocol = echo_class()
         response = Response(status, phrase.decode())
-        protocol.http_requested = lambda self, request: response  # type: ignore[method-assign,assignment]
+        protocol.http_requested = lambda self, request: response  # type: ignore[method-assign]
         peer = web(protocol, clock)
         peer.sends(b"GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n")
         head, _, body = peer.reads().partition(b"\r\n\r\n")
@@ -724,7 +725,7 @@ class TestAnswersOtherThan101:
     def test_head(self, clock: Clock) -> None:
         protocol = echo_class()
         page = Response(200, body="page")
-        protocol.http_requested = lambda self, request: page  # type: ignore[method-assign,assignment]
+        protocol.http_requested = lambda self, request: page  # type: ignore[method-assign]
         peer = web(protocol, clock)
         peer.sends(b"HEAD /ws HTTP/1.1\r\nHost: localhost\r\n\r\n")
         status, headers, body = parse(peer.reads())
@@ -762,7 +763,7 @@ class TestAnswersOtherThan101:
     def test_an_answer_that_closes(self, clock: Clock) -> None:
         protocol = echo_class()
         answer = Response(403, headers=Headers({"Connection": ["close"]}), body="no")
-        protocol.http_requested = lambda self, request: answer  # type: ignore[method-assign,assignment]
+        protocol.http_requested = lambda self, request: answer  # type: ignore[method-assign]
         peer = web(protocol, clock)
         peer.sends(GET + PAGE)
         status, headers, body = parse(peer.reads())
@@ -772,7 +773,7 @@ class TestAnswersOtherThan101:
     def test_cookies_of_both(self, clock: Clock) -> None:
         protocol = echo_class()
         answer = Response(403, headers=Headers({"Set-Cookie": ["b=2", "c=3"]}), body="no")
-        protocol.http_requested = lambda self, request: answer  # type: ignore[method-assign,assignment]
+        protocol.http_requested = lambda self, request: answer  # type: ignore[method-assign]
         resource = WebSocketResource(factory(protocol, clock))
         render = resource.render
         resource.render = lambda request: (request.addCookie(b"a", b"1"), render(request))[1]  # type: ignore[method-assign]
@@ -795,7 +796,7 @@ class TestAnswersOtherThan101:
         async def decorate(response: Response) -> None:
             await decision
             response.headers.setRawHeaders("X-Decorated", [str(response.status)])
-            response.status, response.body = 402, "pay"  # type: ignore[assignment]
+            response.status, response.body = 402, "pay"
 
         resource = Accepting(lambda: factory(echo_class(), clock, decorator=decorate).buildProtocol(None))
         peer = Web(resource, clock)
@@ -872,7 +873,7 @@ class TestServedByHand:
     def test_one_operation_at_a_time(self, clock: Clock) -> None:
         decision: Deferred[None] = Deferred()
         protocol = echo_class()
-        protocol.upgrade_requested = lambda self, request: decision  # type: ignore[method-assign,assignment]
+        protocol.upgrade_requested = lambda self, request: decision  # type: ignore[method-assign]
         web(protocol, clock).sends(GET)
         with pytest.raises(LocalError, match="one operation"):
             protocol.made[0].read_request()
@@ -892,7 +893,7 @@ class TestWhileAHookTakesItsTime:
                 slow.cancelled.append(True)  # type: ignore[attr-defined]
                 raise
 
-        slow.upgrade_requested = upgrade_requested  # type: ignore[method-assign,assignment]
+        slow.upgrade_requested = upgrade_requested  # type: ignore[method-assign]
         return slow
 
     def waiting(self, slow: type[Echo], clock: Clock, **options: Any) -> tuple[Web, Accepting, WebSocketServerFactory]:
@@ -1052,7 +1053,7 @@ class TestHttp2:
     def test_a_hooks_answer(self, clock: Clock) -> None:
         protocol = echo_class()
         page = Response(200, headers=Headers({"Connection": ["close"], "X-Y": ["z"]}), body="page")
-        protocol.http_requested = lambda self, request: page  # type: ignore[method-assign,assignment]
+        protocol.http_requested = lambda self, request: page  # type: ignore[method-assign]
         _, stream = self.requested(clock, protocol)
         code, headers, body, _ = stream.sent
         assert (code, body, headers.getRawHeaders(b"X-Y")) == (b"200", b"page", [b"z"])
@@ -1061,7 +1062,7 @@ class TestHttp2:
     @pytest.mark.parametrize("how", ["abort", "lose"])
     def test_the_stream_is_dropped(self, clock: Clock, how: str) -> None:
         protocol = echo_class()
-        protocol.http_requested = lambda self, request: Deferred()  # type: ignore[method-assign,assignment]
+        protocol.http_requested = lambda self, request: Deferred()  # type: ignore[method-assign]
         _, stream = self.requested(clock, protocol)
         if how == "abort":
             protocol.made[0].abort()
@@ -1142,5 +1143,5 @@ def test_accept_takes_a_request_later(clock: Clock) -> None:
 
 def test_a_hook_that_fires_at_once(clock: Clock) -> None:
     protocol = echo_class()
-    protocol.upgrade_requested = lambda self, request: succeed(None)  # type: ignore[method-assign,assignment]
+    protocol.upgrade_requested = lambda self, request: succeed(None)  # type: ignore[method-assign]
     assert web(protocol, clock).opens() == b""

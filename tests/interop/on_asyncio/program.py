@@ -87,8 +87,8 @@ async def main() -> None:
 
 def start() -> None:
     task: Any = asyncio.ensure_future(main())
-    task.add_done_callback(lambda _: reactor.stop())  # type: ignore[attr-defined]
+    task.add_done_callback(lambda _: reactor.stop())
 
 
-reactor.callWhenRunning(start)  # type: ignore[attr-defined]
-reactor.run()  # type: ignore[attr-defined]
+reactor.callWhenRunning(start)
+reactor.run()
