@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+import subprocess
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -9,7 +13,8 @@ from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 
-from .test_records import FORGED, Pair
+from ..support.loopback import PATIENCE
+from .test_records import FORGED, Context, End, Pair, Socket, Waiting
 
 pytestmark = pytest.mark.usefixtures("compiled_path")
 
@@ -106,3 +111,90 @@ class TestOtherTypes:
             pair.server.tls.write(data)
         pair.exchange()
         assert pair.client.application.received == b""
+
+
+MOST_ANSWERS = 1 << 16
+"""Bytes that TLS itself writes to a peer that does not read: 64 KiB."""
+
+
+def key_updates(server: End) -> list[bytes]:
+    """Connect OpenSSL's client to a server, and return chunks of it: each asks for a key update (RFC 8446 §4.6.3)."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("KEY UPDATES ARE NOT TESTED: apt-get install openssl")
+    with closing(socket.create_server(("127.0.0.1", 0))) as port:
+        port.settimeout(PATIENCE)
+        command = [openssl, "s_client", "-connect", f"127.0.0.1:{port.getsockname()[1]}", "-tls1_3"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, stdin=subprocess.PIPE, **quiet) as peer:  # type: ignore[call-overload]
+            try:
+                connection, _ = port.accept()
+                with connection:
+                    return _updates_of(peer, connection, server)
+            finally:
+                peer.kill()
+
+
+def _updates_of(peer: Any, connection: socket.socket, server: End) -> list[bytes]:
+    connection.settimeout(PATIENCE)
+    while not server.tls._handshakeDone:
+        server.tls.dataReceived(connection.recv(1 << 16))
+        connection.sendall(server.written())
+    chunks = []
+    for _ in range(MOST_ANSWERS // 27 + 2):
+        # It takes what it reads at once for one command.
+        peer.stdin.write(b"K\n")
+        peer.stdin.flush()
+        chunks.append(connection.recv(1 << 16))
+    return chunks
+
+
+class TestKeyUpdates:
+    """RFC 8446 §4.6.3: each request must be answered, and a peer can send as many as it likes without reading."""
+
+    def stalled(self) -> tuple[End, Waiting, Socket, list[bytes]]:
+        """A server whose socket takes nothing, and what its peer sends."""
+        server = End(Context(SSL.TLS1_3_VERSION), False)
+        server.attach()
+        chunks = key_updates(server)
+        below = server.below = server.tls.transport = Waiting()
+        limited = Socket(below)
+        limited.room = 0
+        server.records.sender(limited.send, lambda: bool(below.waiting), None, below)
+        return server, below, limited, chunks
+
+    def test_answers_to_a_peer_that_does_not_read_are_bounded(self) -> None:
+        server, below, _, chunks = self.stalled()
+        for chunk in chunks:
+            server.tls.dataReceived(chunk)
+            if below.aborting:
+                break
+            assert len(below.waiting) <= MOST_ANSWERS
+        # The answer that was too much is there already.
+        assert below.aborting and MOST_ANSWERS < len(below.waiting) <= MOST_ANSWERS + 27
+
+    def test_a_peer_that_reads_now_and_then_may_ask_without_limit(self) -> None:
+        server, below, limited, chunks = self.stalled()
+        for at, chunk in enumerate(chunks):
+            if at == len(chunks) // 2:
+                below.drain()
+                limited.room = 27
+            server.tls.dataReceived(chunk)
+        assert not below.aborting and len(below.waiting) > 27
+
+
+class TestTLSBelow:
+    """An application may start TLS on the connection below that of `Records`, as on any connection."""
+
+    def test_records_go_through_tls_that_is_started_below(self) -> None:
+        pair = Pair()
+        pair.exchange()
+        below = pair.server.below = pair.server.tls.transport = Waiting()
+        limited = Socket(below)
+        send = pair.server.records.sender(limited.send, lambda: bool(below.waiting), None, below)
+        send(b"before")
+        assert below.value() and not below.waiting
+        below.clear()
+        below.TLS = True
+        send(b"after")
+        assert below.waiting and not below.value()

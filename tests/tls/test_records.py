@@ -32,6 +32,7 @@ compiled = pytest.mark.usefixtures("compiled_path")
 class Below(StringTransport):
     """The transport below TLS, which buffers writes until `End.written` takes them."""
 
+    TLS = False
     aborting = False
 
     def abortConnection(self) -> None:
@@ -388,7 +389,7 @@ class TestSending:
         pair.exchange()
         below = pair.server.below = pair.server.tls.transport = Waiting()
         socket, producer = Socket(below), Producer()
-        send = pair.server.records.sender(socket.send, lambda: bool(below.waiting), below)
+        send = pair.server.records.sender(socket.send, lambda: bool(below.waiting), below, below)
         pair.server.tls.registerProducer(producer, True)
         return pair, send, socket, producer
 

@@ -37,6 +37,8 @@ cdef enum:
     SMALL = 1 << 13
     # A record's header, tag, initialization vector and padding, generously.
     OVERHEAD = 320
+    # Twisted's ``bufferSize``, 64 KiB: what TLS itself may answer a peer that does not read. A key update has 27 bytes.
+    MOST_ANSWERS = 1 << 16
 
 
 def bind(
@@ -92,7 +94,8 @@ cdef class Records:
     """
 
     cdef readonly object handle
-    cdef object _protocol, _socket_send, _waits, _paused
+    cdef object _protocol, _socket_send, _waits, _paused, _below
+    cdef Py_ssize_t _answers
     cdef void *_ssl
     cdef void *_into
     cdef void *_from
@@ -204,7 +207,12 @@ cdef class Records:
             got = bio_read(self._from, answer, SMALL)
             if got <= 0:
                 return
-            self._put(protocol, PyBytes_FromStringAndSize(answer, got))
+            if not self._put(protocol, PyBytes_FromStringAndSize(answer, got)) and self._socket_send is not None:
+                self._answers += got
+                if self._answers > MOST_ANSWERS:
+                    # Each key update asks for one, and the peer takes none.
+                    protocol.abortConnection()
+                    return
 
     cdef bint _put(self, protocol, bytes records) except -1:
         # Give records to the socket if nothing waits before them, the rest to the transport below; returns whether the
@@ -212,7 +220,8 @@ cdef class Records:
         cdef Py_ssize_t sent = 0
         if protocol._aborted:
             return True
-        if self._socket_send is not None and (not self._behind or not self._waits()):
+        if self._socket_send is not None and not self._below.TLS and (not self._behind or not self._waits()):
+            self._answers = 0
             try:
                 sent = self._socket_send(records)
             except OSError:
@@ -236,15 +245,17 @@ cdef class Records:
 
     # Sending.
 
-    def sender(self, send, waits, paused):
+    def sender(self, send, waits, paused, below):
         """Return `send`.
 
         Args:
             send: The method of the socket below, to which all records go from now on while nothing waits.
             waits: Returns whether any bytes wait in the transport of that socket.
             paused: That transport, if its ``producerPaused`` must be set when its producer is paused here.
+            below: Its ``TLS`` says that TLS is spoken below as well: then all goes through that.
         """
-        self._socket_send, self._waits, self._paused, self._behind = send, waits, paused, True
+        self._socket_send, self._waits, self._paused, self._below = send, waits, paused, below
+        self._behind, self._answers = True, 0
         return self.send
 
     def write_at_once(self, protocol):

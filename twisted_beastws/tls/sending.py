@@ -43,7 +43,9 @@ def encrypting_send(
         A function that sends, and one that returns the number of bytes waiting in the transport below. Both are None
         if the compiled path cannot serve the transport.
     """
-    started = getattr(transport, "protocol", None) if getattr(transport, "TLS", False) else None
+    # Look at the class: a layer of TLS passes unknown names on to the transport below.
+    startable = hasattr(type(transport), "TLS")
+    started = getattr(transport, "protocol", None) if startable and transport.TLS else None
     records = use_records(transport if started is None else started)
     if records is None:
         return None, None
@@ -58,7 +60,17 @@ def encrypting_send(
         send, waits, paused = below.socket.send, partial(_waits, below), below
     else:
         return None, None
-    return records.sender(send, waits, paused), waits
+    other = below if started is None and hasattr(below, "TLS") else _NO_OTHER_TLS
+    return records.sender(send, waits, paused, other), waits
+
+
+class _NoOtherTLS:
+    """Below the layer of TLS that was started on a socket's transport is the socket."""
+
+    TLS = False
+
+
+_NO_OTHER_TLS = _NoOtherTLS()
 
 
 def _waits(below: Any) -> int:
