@@ -99,7 +99,7 @@ class Admission:
         self.is_proxy: Callable[[Any], bool] = lambda address: False
         self._now = now
         self._next_turn = next_turn
-        # The peers that exceed their limit for a while, and the turns until they are looked at.
+        # The peers that exceed their limit for a while, and the turns until they are checked.
         self._crowded: dict[str, Peer] = {}
         self._turns = 0
         self._open: Crowd[WebSocketProtocol] = Crowd()
@@ -111,7 +111,7 @@ class Admission:
         """Count a new connection.
 
         Beyond ``max_opening_per_peer`` the peer's oldest opening connection is dropped; beyond ``max_opening``, the
-        oldest one of the peer with the most connections. So a client that only connects keeps out no other client. If
+        oldest one of the peer with the most connections. So a client that only connects cannot keep out others. If
         both limits are set, a peer may exceed its own limit for the time of a `BURST`, and until the reactor has read
         the requests of its clients.
         """
@@ -149,7 +149,7 @@ class Admission:
                 return
             crowded, self._crowded = self._crowded, {}
             for peer in crowded.values():
-                # The one that arrived last has its place already.
+                # The newest connection is counted already.
                 self._make_room(peer, per_peer + 1, BURST)
 
         self._next_turn(turn)

@@ -1,4 +1,4 @@
-"""Noticing that the process has no free file descriptor, so that new connections are dropped."""
+"""Detect that the process has no free file descriptor, so that new connections are dropped."""
 
 from __future__ import annotations
 

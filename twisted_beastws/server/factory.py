@@ -56,7 +56,7 @@ class HandlerProtocol(WebSocketProtocol):
         return running.addErrback(self._handler_stopped).addCallback(self._handler_returned)
 
     def _handler_stopped(self, failure: Failure) -> None:
-        # A handler need not catch the end of its own connection, nor that of another one which it uses.
+        # A handler need not catch the end of its own connection, or of another connection that it uses.
         cancelled = failure.trap(ConnectionClosed, TaskCancelled) is TaskCancelled
         failure.cleanFailure()
         if cancelled and self.state is State.OPEN:

@@ -11,7 +11,7 @@ from twisted.internet.address import UNIXAddress
 NETWORK_FACTOR = 4
 """An IPv6 network of 48 bits may have four times what one of 64 bits may.
 
-RFC 6177: a site gets a network of 48 to 64 bits. So a large site has room, and one that makes up addresses has a bound.
+RFC 6177: a site gets a network of 48 to 64 bits. So a large site has room, and made-up addresses are limited.
 """
 
 
@@ -69,7 +69,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
-        # In the order in which names reached the count.
+        # Names are in the order in which they reached the count.
         self._names: dict[int, dict[str, None]] = {}
         self._highest = 0
 
@@ -115,7 +115,7 @@ class Crowd(Generic[T]):
 
     def __init__(self) -> None:
         self._peer_of: dict[T, Peer] = {}
-        # Each with the time of its arrival.
+        # Each connection with the time of its arrival.
         self._connections: dict[str, dict[T, float]] = {}
         self._networks = Tally()
         self._peers: dict[str, Tally] = {}

@@ -1,4 +1,4 @@
-"""`Router`: one server for many paths. It selects what serves a path, and then creates it."""
+"""`Router`: one server for many paths. It selects the route of a request, and then makes its protocol."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from twisted.web.resource import IResource, Resource
 
 Target = Callable[[], WebSocketProtocol] | Handler | WebSocketServerFactory
-"""What a path leads to: a `WebSocketProtocol` class, a coroutine function or a factory."""
+"""The target of a path: a `WebSocketProtocol` class, a coroutine function or a factory."""
 
 _NAME = re.compile(r"\{([^{}]*)\}")
 
 
 class Route:
-    """One path, and what serves it.
+    """One path and its target.
 
     Attributes:
-        template: the path, such as ``/chat/{room}``.
-        factory: makes the protocols.
-        own_options: the target is a factory, and its options apply to its connections.
+        template: The path, such as ``/chat/{room}``.
+        factory: Makes the protocols.
+        own_options: The target is a factory, and its options apply to its connections.
     """
 
     def __init__(self, template: str, target: Target) -> None:
@@ -88,18 +88,18 @@ class Router:
         endpoint.listen(WebSocketServerFactory(router))
 
     A parameter such as ``{room}`` stands for one whole segment of the path, which is not empty;
-    ``request.path_parameters["room"]`` is its value, percent-decoded. A path without parameters goes before one with
-    parameters, and otherwise the first that matches serves. A path that leads nowhere is answered 404; another method
-    than GET is answered 405, unless the target's ``http_requested`` answers it.
+    ``request.path_parameters["room"]`` is its value, percent-decoded. A path without parameters takes precedence
+    over one with parameters; otherwise the first match serves. A path without a route gets 404. Methods other than GET
+    get 405, unless the target's ``http_requested`` answers them.
 
     Args:
-        routes: what serves each path. The options of a factory among them hold for its connections, in place of the
-            options of the factory that has this router, which still counts them.
-        default: what serves all other paths. With a twisted.web resource, twisted.web reads the connections: the
-            resource answers all requests that ask for no WebSocket. None answers 404.
+        routes: The target of each path. If a target is a factory, its options apply to its connections in place of the
+            options of the factory that has this router. The latter still counts them.
+        default: The target of all other paths. With a twisted.web resource, twisted.web reads the connections, and the
+            resource answers all plain HTTP requests. None answers 404.
 
     Raises:
-        ValueError: A path cannot be matched, or is there twice.
+        ValueError: A path cannot be matched, or occurs twice.
         TypeError: A target cannot serve.
     """
 
@@ -112,7 +112,7 @@ class Router:
             other = shapes.setdefault(route.shape, route.template)
             if other is not route.template:
                 raise ValueError(f"Router: {other!r} and {route.template!r} match the same paths")
-        # Python sorts stably: the order of the mapping stays.
+        # Python's sort is stable, so it keeps the order of the mapping.
         self._routes = sorted(made, key=lambda route: "{}" in route.shape)
         self._default: Route | None = None
         if default is not None and not is_resource(default):
@@ -208,7 +208,7 @@ class RoutedProtocol(WebSocketProtocol):
 
 
 def is_resource(value: object) -> bool:
-    """Whether a default is a twisted.web resource."""
+    """Return whether a default is a twisted.web resource."""
     if isclass(value) or not hasattr(value, "render"):
         return False
     from twisted.web.resource import IResource
@@ -217,7 +217,7 @@ def is_resource(value: object) -> bool:
 
 
 def site_before(factory: WebSocketServerFactory, resource: Any) -> Any:
-    """Return the site that answers with the resource, and serves the factory's WebSockets."""
+    """Return a site that serves the factory's WebSockets, and answers other requests with the resource."""
     from twisted.web.server import Site
 
     from twisted_beastws.web.resource import WebSocketResource

@@ -115,7 +115,7 @@ class StreamTransport:
         self._producer, self._streaming = producer, streaming
 
     def unregisterProducer(self) -> None:
-        """Let go of the producer. A close that waited for it goes on."""
+        """Release the producer. A close that waited for it continues."""
         self._producer = None
         if self._tunnel is not None:
             self._tunnel.unregisterProducer()
@@ -134,7 +134,7 @@ class StreamTransport:
             self._tunnel.resumeProducing()
 
     def stopProducing(self) -> None:
-        """As `loseConnection`."""
+        """Close, as `loseConnection` does."""
         self.loseConnection()
 
     # Ending.
@@ -150,13 +150,13 @@ class StreamTransport:
             self._end_when_flushed()
 
     def loseWriteConnection(self) -> None:
-        """End this direction alone, by a close frame; see `HalfClosingSession` for the effect on the peer."""
+        """End only this direction, with a close frame; see `HalfClosingSession` for the effect on the peer."""
         if not self.disconnecting and not self._ending_writing:
             self._ending_writing = True
             self._end_when_flushed()
 
     def abortConnection(self) -> None:
-        """Drop the connection, and discard the bytes that wait."""
+        """Drop the connection, and discard the waiting bytes."""
         if self._tunnel is not None:
             self.disconnecting = True
             self._tunnel.abort()

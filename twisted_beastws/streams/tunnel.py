@@ -29,7 +29,7 @@ SUBPROTOCOLS = ("binary",)
 """The subprotocol that tunnels offer and accept: websockify's name for bytes in binary messages."""
 
 MAX_MESSAGE = 1 << 16
-"""The most bytes in a message that is sent: 64 KiB, less than any peer refuses."""
+"""The most bytes in a sent message: 64 KiB, which every peer accepts."""
 
 CLOSE = 300.0
 """Seconds from an orderly close frame to the end of TCP, in which the peer first reads all that the systems' buffers
@@ -106,13 +106,13 @@ class Tunnel(WebSocketProtocol):
 
     @property
     def sendable(self) -> bool:
-        """The connection is there, and no close frame was sent."""
+        """Whether the connection exists and no close frame was sent."""
         session = connection_of(self).session
         return session is not None and not session.writer.closed
 
     @property
     def flushed(self) -> bool:
-        """`drain` would fire at once."""
+        """Whether `drain` would fire at once."""
         connection = connection_of(self)
         return connection.outgoing.buffered <= connection.settings.limits.low_water
 

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted_beastws.testing.transport import MemoryTransport
 
 MAX_ROUNDS = 100_000
-"""Deliveries in each direction in one flush. If bytes still move after that, the ends are taken never to stop."""
+"""Deliveries in each direction in one flush. If bytes still move after that, the flush fails."""
 
 
 class Link:

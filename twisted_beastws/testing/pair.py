@@ -85,7 +85,7 @@ def connected_pair(
 
     Raises:
         HandshakeError: The handshake failed.
-        AssertionError: The handshake waits for something.
+        AssertionError: The handshake did not complete.
     """
     far, clock = build_server(server, clock, options)
     near = build_client(client, client_options, clock)

@@ -78,14 +78,14 @@ class ScriptedPeer(Link, Generic[S]):
         self.flush()
 
     def read(self) -> bytes:
-        """Return all bytes that came since the last call."""
+        """Return all bytes that arrived since the last call."""
         self.flush()
         octets = bytes(self._received.octets)
         self._received.octets.clear()
         return octets
 
     def read_head(self) -> bytes:
-        """Return the HTTP head that came, with its empty line. Raises AssertionError if there is none."""
+        """Return the HTTP head that arrived, with its empty line. Raises AssertionError without a head."""
         self.flush()
         head, end, rest = self._received.octets.partition(b"\r\n\r\n")
         if not end:
@@ -94,7 +94,7 @@ class ScriptedPeer(Link, Generic[S]):
         return bytes(head + end)
 
     def frames(self) -> list[Frame]:
-        """Return the frames that came since the last call. The bytes of an incomplete frame stay.
+        """Return the frames that arrived since the last call. The bytes of an incomplete frame stay.
 
         Raises:
             AssertionError: A frame has a mask and must not, or has none and must, or its length is not in the shortest
@@ -108,8 +108,8 @@ class ScriptedPeer(Link, Generic[S]):
     def messages(self) -> list[str | bytes]:
         """Return every message received so far: text as ``str``, binary messages as ``bytes``, in order.
 
-        It takes nothing: `frames` and `expect` still see the frames, and messages whose frames they took are in the
-        list, too. Control frames and an unfinished message are not.
+        It consumes nothing: `frames` and `expect` still return the frames, and the list includes messages that they
+        consumed. It does not include control frames or an unfinished message.
 
         Raises:
             AssertionError: A frame is wrong, as for `frames`, or a message is compressed.
@@ -139,7 +139,7 @@ class ScriptedPeer(Link, Generic[S]):
         return frames, octets
 
     def expect(self, *frames: Frame) -> None:
-        """Raise AssertionError unless these frames came, and nothing else."""
+        """Raise AssertionError unless exactly these frames arrived."""
         came = self.frames()
         if came != list(frames) or self._received.octets:
             raise AssertionError(
