@@ -83,7 +83,7 @@ __all__ = [
     "trace_frames",
 ]
 
-# Imported when asked for: they bring twisted.web's server and twisted.application with them.
+# These are imported on first use, because they import twisted.web's server and twisted.application.
 _LATER = {
     "ASGIFactory": "asgi.factory",
     "Hub": "hub",

@@ -1,4 +1,4 @@
-"""Reading an amount that somebody wrote, on a command line or in an endpoint string."""
+"""Parse an amount from a command line or an endpoint string."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def read_amount(text: str, otherwise: str) -> float:
-    """A finite number of 0 or more. Raises ``ValueError`` with ``otherwise``, which says what to give, for all else."""
+    """Return a finite number of 0 or more. For other text raise ``ValueError`` with ``otherwise`` as its advice."""
     try:
         amount = float(text)
     except ValueError:

@@ -8,7 +8,7 @@ from heapq import heapify, heappop, heappush
 from twisted.logger import Logger
 
 RELIEF = 16
-"""At the limit a sixteenth of it is freed at once, so that the search for the largest connections is rare."""
+"""The share freed when the limit is reached: a sixteenth, so that the search for large connections is rare."""
 
 SENT, RECEIVED = range(2)
 """The two parts of an account: bytes that the peer has not taken, and bytes that the application has not taken."""
@@ -42,7 +42,7 @@ class Account:
     def close(self) -> None:
         """The connection is gone."""
         budget, self._budget = self._budget, None
-        # It refers to the connection, which refers to this account.
+        # Break a reference cycle: ``shed`` refers to the connection, which refers to this account.
         del self.shed
         if budget is not None:
             budget.forget(self)
@@ -120,7 +120,7 @@ class MemoryBudget:
             account.closed = True
             account.shed()
             if account.size and not again:
-                # It may still hold more than others, which must not pay for it: then it is dropped.
+                # If the closed connection still holds more than the others, drop it before closing others.
                 heappush(waiting, (-account.size, ~number, account))
         self.log.warn(
             "connections buffered {used} bytes, and the process's limit is {limit}: {count} closed, {left} bytes left",

@@ -37,7 +37,7 @@ def date_of(clock: IReactorTime) -> Callable[[], float]:
 
 
 class PendingTurn(Protocol):
-    """A call that is to come."""
+    """A pending call."""
 
     def active(self) -> bool: ...
 
@@ -58,19 +58,19 @@ class TurnCall:
             function()
 
     def active(self) -> bool:
-        """Return whether the call is still to come."""
+        """Return whether the call is still pending."""
         return self._function is not None
 
     def cancel(self) -> None:
-        """Call nothing."""
+        """Cancel the call."""
         self._function = None
 
 
 def next_turn(clock: Any, function: Callable[[], object]) -> PendingTurn:
     """Call ``function`` in the next turn of the reactor, however its clock is set meanwhile.
 
-    ``callLater(0, ...)`` of Twisted's own reactors comes an hour late if somebody sets the clock back by an hour before
-    the turn. Their queue for calls from threads has no times.
+    ``callLater(0, ...)`` of Twisted's own reactors comes an hour late if the clock is set back by an hour before the
+    turn. Their queue for calls from threads does not depend on the clock.
     """
     if wall_clock_of(clock) is None or not hasattr(clock, "callFromThread"):
         delayed: PendingTurn = clock.callLater(0, function)

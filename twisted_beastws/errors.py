@@ -206,7 +206,7 @@ class ProxyDeclined(UpgradeDeclined):
 
 
 class SocksDeclined(HandshakeError):
-    """The SOCKS5 proxy does not connect us. ``code`` is its reply (RFC 1928 §6), or None before it came to that."""
+    """The SOCKS5 proxy does not connect us. ``code`` is its reply (RFC 1928 §6), or None if it sent none."""
 
     def __init__(self, why: str, code: int | None = None) -> None:
         super().__init__(f"The SOCKS5 proxy does not connect: {why}")
@@ -214,7 +214,7 @@ class SocksDeclined(HandshakeError):
 
 
 class PeerNotVerified(HandshakeError):
-    """TLS: the server did not prove that it is the host of the URL. No byte of the request has left."""
+    """TLS: the server did not prove that it is the host of the URL. No byte of the request was sent."""
 
     def __init__(self, host: str, why: str) -> None:
         super().__init__(f"the certificate for {host} cannot be accepted: {why}")
@@ -259,7 +259,7 @@ class HookFailed(HandshakeError):
 
 
 class ProtocolError(WebSocketError):
-    """The peer broke a rule of RFC 6455 or a limit of ours. ``close_code`` is the code of our close frame."""
+    """The peer broke a rule of RFC 6455 or exceeded a limit. ``close_code`` is the code of our close frame."""
 
     close_code: int = 1002
     message: str = "protocol error"

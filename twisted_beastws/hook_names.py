@@ -11,7 +11,7 @@ HOOKS = (
 
 _MESSAGE = "text_received and binary_received"
 
-# By their names in lower case, without underscores: so onMessage and on_message are one.
+# The names are in lower case without underscores, so that onMessage and on_message are the same.
 _OTHERS: Mapping[str, str] = {
     # Autobahn, ws and Tornado.
     "onconnect": "upgrade_requested",
@@ -27,7 +27,7 @@ _OTHERS: Mapping[str, str] = {
     "onpong": "pong_received",
     "onclose": "closed",
     "onconnectionclose": "closed",
-    # Others, and Twisted's style.
+    # Other libraries, and names in Twisted's style.
     "ontext": "text_received",
     "onbinary": "binary_received",
     "messagereceived": _MESSAGE,

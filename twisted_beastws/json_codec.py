@@ -18,13 +18,13 @@ T = TypeVar("T")
 
 
 class Refusable(Described, Protocol):
-    """The `WebSocketProtocol` that got a message."""
+    """The `WebSocketProtocol` that received a message."""
 
     def close(self, code: int, reason: str) -> object: ...
 
 
 class InvalidMessage(ValueError):
-    """A message is no JSON, or not of the expected type; ``__cause__`` is the decoder's or the converter's error."""
+    """A message is not JSON, or not of the expected type; ``__cause__`` is the decoder's or the converter's error."""
 
 
 class JSON(Generic[T]):
@@ -39,18 +39,18 @@ class JSON(Generic[T]):
             def json_received(self, message: Said) -> None:
                 self.send_json(message)
 
-    `WebSocketProtocol.send_json` and `receive_json` use the codec, too. A message that is no JSON, or not of the type,
+    `WebSocketProtocol.send_json` and `receive_json` use the codec, too. A message that is not JSON, or not of the type,
     closes the connection with ``code``. The log has the reason at level info, without a traceback.
 
     msgspec encodes and decodes if it is installed, else orjson, else Python's ``json``.
 
     Args:
-        kind: the type of a message, for msgspec, which checks it: a ``msgspec.Struct``, a dataclass, an attrs class, a
+        kind: The type of a message, which msgspec checks: a ``msgspec.Struct``, a dataclass, an attrs class, a
             ``TypedDict`` or a union of them.
-        convert: makes a message of the decoded JSON, such as pydantic's ``Said.model_validate``. Any exception that it
-            raises is the client's mistake.
-        dump: makes an object that can be encoded of a message, such as ``Said.model_dump`` or ``attrs.asdict``.
-        code: the close code for a bad message. 1007.
+        convert: Makes a message from the decoded JSON, such as pydantic's ``Said.model_validate``. An exception that it
+            raises counts as the client's mistake.
+        dump: Converts a message to an object that can be encoded, such as ``Said.model_dump`` or ``attrs.asdict``.
+        code: The close code for a bad message; 1007 by default.
 
     Raises:
         TypeError: ``kind`` is given without msgspec, or together with ``convert``.
@@ -94,13 +94,13 @@ class JSON(Generic[T]):
         """Return the message that a payload holds.
 
         Raises:
-            InvalidMessage: The payload is no JSON, or not of the type.
+            InvalidMessage: The payload is not JSON, or not of the type.
         """
         try:
             value = self._loads(text)
             return cast(T, value) if self._convert is None else self._convert(value)
         except Exception as error:
-            # A client chose the text: RecursionError and the converter's errors are among them.
+            # A client chose the text, so any error is possible: a RecursionError, or an error of the converter.
             raise InvalidMessage(f"{type(error).__name__}: {error}") from error
 
     def refuse(self, protocol: Refusable, error: InvalidMessage) -> None:

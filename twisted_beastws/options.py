@@ -82,7 +82,7 @@ def _check(value: object, name: str, good: Callable[[Any], bool], wanted: str) -
 
 
 def _check_positive(value: Any, *names: str) -> None:
-    # A subclass may say Optional[...], or have None for its default.
+    # A subclass may annotate Optional[...], or use None as its default.
     may_be_none = {
         field.name
         for field in fields(value)
@@ -180,8 +180,8 @@ BYTES_A_FRAGMENT = 256
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of a connection. Sizes are in bytes. A limit refuses anything *beyond* its number, and accepts its
-    number.
+    """The limits of a connection. Sizes are in bytes. A limit refuses values *beyond* its number, and accepts the
+    number itself.
 
     A message that is received can be sent back: a ValueError says which of ``max_message_size``, ``max_buffered`` and
     ``max_fragments`` do not fit together. A limit that you leave out follows ``max_message_size``.
@@ -306,13 +306,13 @@ class Origins:
     """Allowed web sites: only their pages may connect (RFC 6455 §10.2). A request without an Origin passes.
 
     Args:
-        allowed: Origins to let in besides this site itself, as ``https://host`` or ``https://host:port``.
-        same_site: Let in pages of the host and port that the request's Host names. True (Tornado, coder/websocket).
-        allow_any_origin_dangerously: Let in every page of the web, with its visitor's cookies.
-        allow_null_origin_dangerously: Let in pages whose browser hides their origin (``null``). Some web views send it;
-            but any page of the web can make itself one, in a sandboxed frame.
-        allow_file_origin_dangerously: Let in pages that are files (``file://``), as some web views send; but any file
-            that is opened there can connect.
+        allowed: Origins to accept in addition to this site itself, as ``https://host`` or ``https://host:port``.
+        same_site: Accept pages from the host and port in the request's Host field. True (Tornado, coder/websocket).
+        allow_any_origin_dangerously: Accept every page of the web, with its visitor's cookies.
+        allow_null_origin_dangerously: Accept pages with a hidden origin (``null``). Some web views send it, but any
+            page of the web can get this origin in a sandboxed frame.
+        allow_file_origin_dangerously: Accept pages that are files (``file://``), as some web views send. Any file that
+            is opened there can then connect.
 
     Raises:
         TypeError: ``allowed`` is no sequence of ``str``.
@@ -384,7 +384,7 @@ class Settings:
     """The options that all connections of one factory share.
 
     Attributes:
-        target: the only path that a server answers, or None for all. Other paths get 404, before any login.
+        target: The only path that a server answers, or None for all. Other paths get 404, before any login.
     """
 
     decorator: Decorator | None = None

@@ -1,4 +1,4 @@
-"""`WebSocketProtocol`: what users subclass. Each `Connection` has one, and calls its hooks."""
+"""`WebSocketProtocol`: the class that users subclass. Each `Connection` has one, and calls its hooks."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class WebSocketProtocol(Protocol):
     attribute of your class would hide a name on this page that is not a hook, creating the class raises ``TypeError``.
 
     Attributes:
-        user: Yours to set, in `upgrade_requested`.
+        user: The user's name or account, which you may set in `upgrade_requested`.
         log: A ``Logger``; a class may have another.
     """
 
@@ -78,7 +78,7 @@ class WebSocketProtocol(Protocol):
     _websocket_connection: Connection
 
     if not TYPE_CHECKING:
-        # Not in __init__, which a subclass may override without calling ours.
+        # Not in __init__: a subclass may override it without calling ours.
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
             if (args or kwargs) and cls.__init__ is object.__init__:
                 raise TypeError(f"{cls.__qualname__}() takes no arguments")
@@ -118,7 +118,7 @@ class WebSocketProtocol(Protocol):
             # A subclass's connectionMade failed. Twisted logs that; no handshake will follow.
             connection.abort()
             raise
-        # Not in connectionMade, which a subclass may override without calling ours.
+        # Not in connectionMade: a subclass may override it without calling ours.
         if connection.role is Role.SERVER:
             self.serve()
 
@@ -147,7 +147,7 @@ class WebSocketProtocol(Protocol):
     # Opening: the server's side.
 
     def serve(self) -> None:
-        """Serve the connection; called when the connection of a server is made.
+        """Serve the connection. It is called when the connection of a server is made.
 
         The default accepts requests as long as HTTP keeps the connection. Override it to call `read_request`, `accept`
         and `respond` yourself.
@@ -222,7 +222,7 @@ class WebSocketProtocol(Protocol):
         next request.
 
         Returns:
-            A Deferred that fires when most of the response has left. It fails with `LocalError` if no request waits for
+            A Deferred that fires when most of the response is sent. It fails with `LocalError` if no request waits for
             an answer, and for a status below 200. Cancelling it aborts the connection.
 
         Raises:
@@ -277,15 +277,15 @@ class WebSocketProtocol(Protocol):
 
     @default
     def http_requested(self, request: Request) -> Any:
-        """Any HTTP request, before all checks.
+        """Called with each HTTP request, before all checks.
 
-        Return None to go on with the handshake, or a `Response` (or a Deferred or coroutine of one) to answer: a page,
-        a health check, a 404.
+        Return None to continue with the handshake, or a `Response` (or a Deferred or coroutine of one) to answer: a
+        page, a health check, a 404.
         """
 
     @default
     def upgrade_requested(self, request: Request) -> Any:
-        """A valid handshake, before its answer.
+        """Called with the request of a valid handshake, before it is answered.
 
         Return None to accept it, or a `Response` (or a Deferred or coroutine of one) to decline it. The hook may set
         ``self.user``, and ``self.subprotocol`` to one that the client offers; any other subprotocol is a mistake, which
@@ -294,21 +294,21 @@ class WebSocketProtocol(Protocol):
 
     @default
     def opened(self) -> Any:
-        """The connection is open. If hooks get the messages, the first message waits for the Deferred that this
-        returns.
+        """Called when the connection is open. If hooks get the messages, the first message waits for the Deferred that
+        this returns.
         """
 
     @default
     def text_received(self, text: str) -> Any:
-        """A text message."""
+        """Called with each text message."""
 
     @default
     def binary_received(self, data: bytes) -> Any:
-        """A binary message."""
+        """Called with each binary message."""
 
     @default
     def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> Any:
-        """A piece of a message as it arrived; ``final`` marks the end of the message.
+        """Called with each piece of a message as it arrives; ``final`` marks the end of the message.
 
         Override this to stream messages in without gathering them. ``Limits.max_message_size``, ``max_fragments`` and
         ``Timeouts.message`` still apply, and text is checked, but a piece may end inside a character.
@@ -316,15 +316,15 @@ class WebSocketProtocol(Protocol):
 
     @default
     def ping_received(self, payload: bytes) -> Any:
-        """A ping, which is already answered."""
+        """Called with each ping, which is already answered."""
 
     @default
     def pong_received(self, payload: bytes) -> Any:
-        """A pong, whether or not it answers a ping."""
+        """Called with each pong, whether or not it answers a ping."""
 
     @default
     def closed(self, reason: CloseReason) -> Any:
-        """The connection, which was open, has ended; called exactly once."""
+        """Called exactly once, when a connection that was open has ended."""
 
     # Messages.
 
@@ -390,10 +390,10 @@ class WebSocketProtocol(Protocol):
     def message(
         self, opcode: int = Opcode.TEXT, *, compress: bool | None = None
     ) -> AbstractContextManager[MessageWriter]:
-        """Stream a message out: ``with ws.message() as m: m.write(part)``. Each part leaves as a frame.
+        """Stream a message out: ``with ws.message() as m: m.write(part)``. Each part is sent as a frame.
 
-        Messages that you send meanwhile leave after it; control frames leave in between. If an exception leaves the
-        block, the connection closes with 1011, because the peer must not take an incomplete message for the whole.
+        Messages that you send meanwhile are sent after it; control frames are sent in between. If an exception leaves
+        the block, the connection closes with 1011, because the peer must not take an incomplete message for the whole.
 
         Args:
             opcode: ``Opcode.TEXT`` or ``Opcode.BINARY``, whatever the type of the parts.
@@ -441,7 +441,7 @@ class WebSocketProtocol(Protocol):
         return pacing.drain(self._websocket_connection)
 
     def flush(self) -> Deferred[None]:
-        """Wait until all data sent so far has left.
+        """Wait until the operating system has taken all data sent so far.
 
         Returns:
             A Deferred that fires when the operating system has taken all bytes that were sent before this call, or,
@@ -506,7 +506,7 @@ class WebSocketProtocol(Protocol):
         """Iterate over the messages. A close with 1000 or 1001 ends the loop; any other raises `ConnectionClosed`."""
         return Messages(self.receive)
 
-    # Keeping pace: we are a consumer of the application's bytes, and a producer of messages for it.
+    # Flow control: the protocol consumes the application's bytes, and produces messages for it.
 
     def write(self, data: bytes) -> None:
         """Send a binary message (``IConsumer``). Raises the errors of `send`."""
@@ -524,7 +524,7 @@ class WebSocketProtocol(Protocol):
         pacing.register(self._websocket_connection, producer, streaming)
 
     def unregisterProducer(self) -> None:
-        """Let go of the producer (``IConsumer``)."""
+        """Release the producer (``IConsumer``)."""
         pacing.unregister(self._websocket_connection)
 
     def pauseProducing(self) -> None:
@@ -568,7 +568,7 @@ class WebSocketProtocol(Protocol):
         self._websocket_connection.require_session().pong(payload)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> Deferred[CloseReason]:
-        """Close by the closing handshake (RFC 6455 §7.1.2, Beast: ``async_close``), which ``Timeouts.close`` bounds.
+        """Close with the closing handshake (RFC 6455 §7.1.2, Beast: ``async_close``), which ``Timeouts.close`` bounds.
 
         Messages that arrive before the peer's close frame are discarded. Calling it again changes nothing. Before the
         connection is open it is `abort`.
@@ -600,7 +600,7 @@ class WebSocketProtocol(Protocol):
         """Drop the connection now, without sending anything."""
         self._websocket_connection.abort()
 
-    # What is known of the connection.
+    # Information about the connection.
 
     @property
     def state(self) -> State:
@@ -674,7 +674,7 @@ def connection_of(protocol: WebSocketProtocol) -> Connection:
 
 
 def share(protocol: WebSocketProtocol, connection: Connection) -> None:
-    """Let a new protocol use the connection of another one, in whose place it is to open it."""
+    """Give a new protocol the connection of another one; the new protocol will open it."""
     protocol._websocket_connection = connection
 
 

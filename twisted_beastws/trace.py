@@ -15,9 +15,9 @@ def trace_frames(traced: WebSocketProtocol | str, *, on: bool = True) -> None:
     hidden, and so is the query of the request. Payloads are shown as they are on the network: compressed ones stay so.
 
     Args:
-        traced: an open connection; or the namespace of a logger, for the connections that open later. A namespace is
+        traced: An open connection, or the namespace of a logger for the connections that open later. A namespace is
             the name of a module or class, such as ``chat`` or ``chat.Room``; ``*`` is all. The environment variable
-            ``TWISTED_BEASTWS_TRACE`` lists namespaces, too.
+            ``TWISTED_BEASTWS_TRACE`` can list namespaces, too.
         on: False ends the trace of a namespace for the connections that open later.
 
     Raises:
