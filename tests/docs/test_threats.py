@@ -1,4 +1,4 @@
-"""The threat model names a test for each defence, and each of these exists."""
+"""The threat model names a test for each defence, the guarantees of rooms one for each failure, and each exists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 PAGE = (TESTS.parent / "docs" / "topics" / "threats.md").read_text()
-NAMED = sorted(set(re.findall(r"`([\w/]+\.py(?:::\w+)*)`", PAGE)))
+GUARANTEES = (TESTS.parent / "docs" / "topics" / "guarantees.md").read_text()
+TEST = re.compile(r"`([\w/]+\.py(?:::\w+)*)(?:\[\w+\])?`")
+NAMED = sorted({*TEST.findall(PAGE), *(f"hub/{name}" for name in TEST.findall(GUARANTEES) if "/" not in name)})
 
 
 @cache
