@@ -138,6 +138,8 @@ class TestImportFails:
             ("import no_such_thing", "ModuleNotFoundError: No module named 'no_such_thing'", 1),
             ("\nraise RuntimeError('two\\n lines')", "RuntimeError: two lines", 2),
             ("x = 1\nx = (", "SyntaxError: '(' was never closed", 2),
+            # This package raises: the line to change is still the module's.
+            ("\n\nimport twisted_beastws as t\nt.JSON(int, convert=int)", "TypeError: JSON(kind, convert=...)", 4),
             ("import sys\nsys.exit(3)", "SystemExit: 3", 2),
             ("from twisted_beastws import no_such_name", "ImportError: cannot import name 'no_such_name'", 1),
             ("import json\njson.loads('{')", "json.decoder.JSONDecodeError: Expecting property name", None),

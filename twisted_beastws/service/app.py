@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from inspect import isclass, isgeneratorfunction
 from operator import attrgetter
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,8 @@ from twisted_beastws.server.router import Router
 
 ASGI = "asgi:"
 """The prefix of an ``--app`` that names an ASGI application."""
+
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 class ASGIApplication:
@@ -102,7 +105,9 @@ def _import_failed(module_name: str, error: BaseException) -> AppError:
     if isinstance(error, SyntaxError):
         file, line = error.filename, error.lineno
     else:
-        last = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        # Where this package refuses an argument, the line to change is the caller's.
+        last = next((frame for frame in reversed(frames) if not frame.filename.startswith(_PACKAGE)), frames[-1])
         file, line = last.filename, last.lineno
     return AppError(f"importing {module_name} failed: {what} ({file}, line {line})")
 
