@@ -421,7 +421,7 @@ class TestResponse:
         assert not Response(200, headers=Headers({"Connection": ["x, Close"]})).keep_alive
 
     def test_repr(self) -> None:
-        assert repr(Response(404, body=b"abc")) == "<Response 404 Not Found, 3 octets>"
+        assert repr(Response(404, body=b"abc")) == "<Response 404 Not Found, 3 bytes>"
 
 
 class TestParseResponse:

@@ -94,7 +94,7 @@ class Metrics:
             sum_value=meter.round_trip_seconds,
         )
         buffered = sum(protocol.buffered_amount for protocol in connections if protocol.state in STATES[1:])
-        yield gauge("buffered_bytes", "Octets that wait for slow readers.", (), {(): buffered})
+        yield gauge("buffered_bytes", "Bytes that wait for slow readers.", (), {(): buffered})
         budget = self._factory.settings.budget
         used, closed = (0, 0) if budget is None else (budget.used, budget.closed)
         yield gauge("memory_bytes", "Bytes that connections buffer, in and out.", (), {(): used})
@@ -127,7 +127,7 @@ class Metrics:
         )
         yield counter(
             "message_bytes",
-            "Octets in messages, uncompressed.",
+            "Bytes in messages, uncompressed.",
             labels,
             {
                 ("received", "text"): traffic.received_text_octets,

@@ -326,7 +326,7 @@ class Response:
         self.body = body
 
     def __repr__(self) -> str:
-        return f"<Response {self.status} {self.reason}, {len(self._body)} octets>"
+        return f"<Response {self.status} {self.reason}, {len(self._body)} bytes>"
 
     @property
     def reason(self) -> str:
