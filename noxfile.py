@@ -23,7 +23,6 @@ LONG = ("tcp/test_flood.py", "tcp/test_stalled.py", "test_conformance.py", "uvre
 REPOSITORY = (
     "test_architecture.py",
     "test_conftest.py",
-    "test_docs.py",
     "test_fuzz.py",
     "test_packaging.py",
     "test_readme.py",
