@@ -1,4 +1,4 @@
-"""Checks of a hub's arguments: the error is one line that names the right value."""
+"""Checks of a hub's arguments. Each error is one line that says what to give instead."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ from twisted_beastws.errors import WebSocketError
 _ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 REF_TIME = 300
-"""Seconds for which an idempotency key is remembered, if there are not more of them than `MAX_REFS`: 5 minutes."""
+"""Seconds for which an idempotency key is remembered, unless there are more than `MAX_REFS` keys: 5 minutes."""
 
 MAX_REFS = 65536
-"""Idempotency keys that are remembered: of the last messages that have one. Less than 32 MiB."""
+"""The most idempotency keys that are remembered, the latest ones. They take less than 32 MiB."""
 
 CHUNK = 32
 """Messages in one part of a room's history."""
@@ -36,7 +36,7 @@ class Message(NamedTuple):
         id: the place in the room's history, as ``MILLISECONDS-NUMBER`` with the time since 1970; None without one.
         sender: the name of the hub that published it.
         number: its number among that hub's messages.
-        gap: this is no message, but the notice that messages may be missing before the next one; data is empty.
+        gap: this is not a message, but a notice that messages may be missing before the next one; data is empty.
     """
 
     room: str | None
@@ -54,7 +54,7 @@ class History(NamedTuple):
         messages: the messages.
         complete: no message is missing before the first, as far as the backplane knows.
         more: the history has later messages.
-        until: the latest id that the backplane gave out, in any room; None if it does not say.
+        until: the latest id that the backplane assigned in any room; None if it does not say.
     """
 
     messages: list[Message]
@@ -100,12 +100,12 @@ class BackplaneState(Enum):
 
     Attributes:
         STOPPED: it was not started, or was stopped.
-        CONNECTING: it is away.
-        LOADING: it reads its data after a start.
-        READ_ONLY: a replica answers.
-        FULL: it has no memory left.
-        NOT_SAVING: it cannot write to its disk.
-        REFUSING: it answers with other errors.
+        CONNECTING: the server is away.
+        LOADING: the server loads its data after a start.
+        READ_ONLY: the server is a replica.
+        FULL: the server has no memory left.
+        NOT_SAVING: the server cannot write to its disk.
+        REFUSING: the server answers with other errors.
         CONNECTED: it accepts messages.
     """
 
@@ -120,7 +120,7 @@ class BackplaneState(Enum):
 
 
 Deliver = Callable[[Message, object], "Deferred[None] | None"]
-"""Delivers a message to the members of the hub, without the connection that the second argument names.
+"""Delivers a message to the members of the hub, except the connection in the second argument.
 
 Returns None if the members have been sent the message, else a Deferred that fires then. A backplane that receives
 messages from other hubs should stop reading while many of these have not fired.
@@ -142,15 +142,15 @@ class Backplane(Protocol):
         """Disconnect."""
 
     def subscribe(self, room: str) -> Deferred[None]:
-        """Deliver the messages of ``room``; fires when the hub is subscribed, or has to wait for the backplane."""
+        """Deliver the messages of ``room``. Fires when the hub is subscribed, or must wait for the backplane."""
 
     def unsubscribe(self, room: str) -> None:
-        """Stop to deliver the messages of ``room``."""
+        """Stop delivering the messages of ``room``."""
 
     def publish(
         self, room: str | None, data: str | bytes, keep: bool, exclude: object, ref: str | None = None
     ) -> Deferred[str | None]:
-        """Deliver to all hubs; fires with the message's id, fails with `PublishError` or `PublishUnknown`.
+        """Deliver a message to all hubs. Fires with its id; fails with `PublishError` or `PublishUnknown`.
 
         ref: an idempotency key. If a message with the same ref was taken before in this room, this one is not
         published; the Deferred fires with the id of the earlier one. Without a ref, a hub leaves the argument out.
@@ -170,7 +170,7 @@ class Backplane(Protocol):
         """
 
     def exit(self, room: str, member: str) -> None:
-        """List a member no longer."""
+        """Remove a member from the list."""
 
     def who(self, room: str) -> Deferred[dict[str, str]]:
         """Fire with the names of the room's members on all hubs, each once, and the data of each as JSON.
@@ -188,7 +188,7 @@ def is_id(text: str) -> bool:
 
 
 def order_of(message_id: str) -> tuple[int, int]:
-    """Return an id as numbers, by which ids compare. Raises ``ValueError`` for text that is no id."""
+    """Return an id as numbers, which can be compared. Raises ``ValueError`` for text that is not an id."""
     if not is_id(message_id):
         raise ValueError(f"{message_id!r} is no message's id, such as 1700000000000-0")
     milliseconds, _, number = message_id.partition("-")
@@ -196,5 +196,5 @@ def order_of(message_id: str) -> tuple[int, int]:
 
 
 def key_of(room: str | None, ref: str) -> str:
-    """An idempotency key of 32 characters for a caller's one, which may be long."""
+    """Return an idempotency key of 32 characters for a caller's key, which may be long."""
     return sha256(f"{room}\0{ref}".encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""`CatchUp`: the way of a member from its last message to the present, each message once and in order."""
+"""`CatchUp`: gives a member all messages since its last one, each once and in order."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class CatchUp:
         pace: fires when more may be given; a failure ends the catch-up.
 
     Attributes:
-        done: messages that are published from now on need not be offered any more.
-        complete: no message is known to be missing.
+        done: The catch-up has ended: do not offer newly published messages to it any more.
+        complete: No message is known to be missing.
     """
 
     __slots__ = (
@@ -60,7 +60,7 @@ class CatchUp:
         self.complete = True
 
     def offer(self, message: Message) -> None:
-        """Give a published message after those of the history, unless the history has it, too."""
+        """Take a published message. The reader gets it after the history, unless the history contains it, too."""
         if self._running:
             if message.gap:
                 # The result of `run` reports it.
@@ -68,7 +68,7 @@ class CatchUp:
             else:
                 self._hold(message)
         elif not self._stopped:
-            # For some time the subscription may still bring messages that the history had.
+            # For some time the subscription may still deliver messages that were in the history.
             if message.id is not None:
                 if order_of(message.id) <= self._after or message.id == self._asked:
                     return
@@ -76,7 +76,7 @@ class CatchUp:
             self._give(message)
 
     def stop(self) -> None:
-        """Give nothing more."""
+        """Stop giving messages."""
         self._stopped = True
 
     async def run(self) -> bool:
@@ -98,13 +98,13 @@ class CatchUp:
 
     async def _read(self, found: History) -> None:
         while not self._stopped:
-            # Of a history that is cut while a slow reader has it, a later part can lack messages, too.
+            # If the history is trimmed while a slow reader reads it, a later part can lack messages, too.
             self.complete = self.complete and found.complete
             for message in found.messages:
                 self._give(message)
                 self._after = order_of(message.id or "")
             if found.until is not None and order_of(found.until) < self._after:
-                # The id is of another dataset: nothing may be taken for old by it.
+                # The id is of another dataset, so do not use it to recognise old messages.
                 self._after = order_of(found.until)
             if not found.more and not self._overflowed:
                 break
@@ -117,7 +117,7 @@ class CatchUp:
 
     def _hold(self, message: Message) -> None:
         if len(self._held) == MAX_HELD:
-            # Those with an id are in the history, which is to be read again; some of the others are lost.
+            # Held messages with an id are in the history, which is read again. Some of those without an id are lost.
             without_id = [held for held in self._held if held.id is None]
             self._held = without_id[-MAX_HELD // 2 :]
             self.complete = self.complete and len(self._held) == len(without_id)

@@ -1,4 +1,4 @@
-"""`Commands`: messages of a program to all its hubs, which no member gets."""
+"""`Commands`: messages from a program to all its hubs. Members do not get them."""
 
 from __future__ import annotations
 

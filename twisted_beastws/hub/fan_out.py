@@ -19,23 +19,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TURN = 0.002
-"""Seconds of fan-out after which other connections get their turn: 2 ms, a fifth of Twisted's ``Cooperator``."""
+"""Seconds of fan-out in one turn of the reactor: 2 ms, a fifth of the time of Twisted's ``Cooperator``."""
 
 SLICE, SMALL_SLICE = 64, 4
-"""Members that get a message between two looks at the clock, a short one and a long one."""
+"""The most and the fewest members that get a message between two checks of the clock."""
 
 SLICE_SIZE = 1 << 18
-"""Bytes that members get between two looks at the clock, if they are more than `SMALL_SLICE`: 256 KiB."""
+"""The most bytes sent between two checks of the clock, unless `SMALL_SLICE` members take more: 256 KiB."""
 
 OVERHEAD = 512
-"""Bytes that a waiting message costs beside its data, for the objects that hold it."""
+"""The overhead of a waiting message in bytes, for the objects that hold it."""
 
 
 class FanOutDelivery:
     """A message on its way to the members here.
 
-    number: its place among all messages that the hub accepted. recipients: the members that get it, once it has begun;
-    given: how many of them got it. framed: the hub's cache of what members are sent.
+    Attributes:
+        number: Its place among all messages that the hub accepted.
+        recipients: The members that get it, from the moment that it is first sent.
+        given: The number of members that got it.
+        framed: The hub's cache of the framed messages.
     """
 
     __slots__ = ("exclude", "framed", "given", "message", "number", "recipients", "waiters")
@@ -87,7 +90,7 @@ class FanOut:
         self._give = give
         self._reactor = reactor
         self._now = now
-        # A message for all rooms has a stage of its own, between the rooms' messages before it and after it.
+        # A message for all rooms has its own stage, after the earlier and before the later messages of the rooms.
         self._stages: deque[Stage] = deque()
         self._latest: dict[str | None, FanOutDelivery] = {}
         self._paced: deque[Deferred[None]] = deque()
@@ -139,7 +142,7 @@ class FanOut:
     def _enqueue(self, delivery: FanOutDelivery) -> None:
         room = delivery.message.room
         if delivery.given:
-            # It has begun. Its recipients may have published in answer; those messages come after it.
+            # This message was begun. Its recipients may have published answers; those come after it.
             stage = Stage()
             self._stages.appendleft(stage)
             self._latest.setdefault(room, delivery)
@@ -175,12 +178,12 @@ class FanOut:
             self._schedule()
 
     def _give_at_once(self, delivery: FanOutDelivery) -> bool:
-        """Give a message to its recipients, as far as the time reaches; return whether all got it."""
+        """Give a message to its recipients as long as time is left. Return whether all got it."""
         self._running = True
         try:
             recipients = self._recipients(delivery.message.room, delivery.number)
             if len(recipients) <= _slice_of(delivery):
-                # This takes no longer than publishing did.
+                # This takes no longer than the publishing did.
                 self._give(delivery, recipients)
                 finished = True
             else:
@@ -200,7 +203,7 @@ class FanOut:
         return finished
 
     def _run(self, until: float) -> None:
-        """Give waiting messages until then, and one slice at least."""
+        """Give waiting messages until that time, but at least one slice."""
         self._running = True
         try:
             while self._stages:
@@ -218,7 +221,7 @@ class FanOut:
                 self._schedule()
 
     def _refilled(self) -> float:
-        # The time that others took meanwhile was their turn: the fan-out takes at most half of all.
+        # Give other work as much time as the fan-out took, so that the fan-out takes at most half of all time.
         return min(TURN, self._allowance + self._now() - self._ended_at)
 
     def _spent(self, until: float) -> None:

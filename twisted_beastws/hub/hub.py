@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from twisted_beastws.wire.closing import CloseReason
 
 MAX_LISTED = 1000
-"""Names in one answer of `Hub.roster`."""
+"""The most names in one answer of `Hub.roster`."""
 
 
 class Hub:
@@ -57,11 +57,11 @@ class Hub:
         may_publish: called in the same way at each `publish` that names its ``sender``.
         reactor: None is the installed one. The hub needs it only when a message has to wait.
 
-    The first `join` or `publish` starts the backplane, or `start`.
+    The first `join` or `publish` starts the backplane, unless `start` did.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
-        ValueError: an argument is out of its range.
+        TypeError: An argument is of the wrong kind.
+        ValueError: An argument is out of its range.
     """
 
     log = Logger()
@@ -92,7 +92,7 @@ class Hub:
         self._commands = Commands()
 
     def start(self) -> None:
-        """Start the backplane, if it is not."""
+        """Start the backplane if it is not started."""
         self._stopped = False
         self._begin()
 
@@ -109,36 +109,36 @@ class Hub:
 
     @property
     def dropped(self) -> int:
-        """Messages that were dropped for slow members, counted for each member."""
+        """The number of messages dropped for slow members, counted for each member."""
         return self._sender.dropped
 
     @property
     def expelled(self) -> int:
-        """Members that were closed beyond max_buffered."""
+        """The number of members closed beyond max_buffered."""
         return self._sender.expelled
 
     @property
     def waiting(self) -> int:
-        """Bytes of memory of the pending messages."""
+        """The memory of the pending messages in bytes."""
         return self._fan_out.waiting
 
     @property
     def ready(self) -> bool:
-        """Whether the backplane was connected since the start; True for one that does not say."""
+        """Whether the backplane was ever connected since the start. True if the backplane does not say."""
         return bool(getattr(self.backplane, "ready", True))
 
     @property
     def rooms(self) -> dict[str, int]:
-        """The rooms that have members here, each with how many."""
+        """The rooms that have members here, with the number of members."""
         return {room: len(members) for room, members in self._members.by_room.items()}
 
     @property
     def connections(self) -> int:
-        """Connections that were in a room, and are not gone."""
+        """The live connections that have joined a room."""
         return len(self._members.by_connection)
 
     def members(self, room: str) -> tuple[WebSocketProtocol, ...]:
-        """The members of ``room`` that are here, in the order in which they joined."""
+        """Return the members of ``room`` on this hub, in the order in which they joined."""
         return tuple(self._members.by_room.get(room, ()))
 
     def who(self, room: str) -> Deferred[dict[str, Any]]:
@@ -246,19 +246,19 @@ class Hub:
         rooms[room] = self._members.by_room.setdefault(room, {})[connection] = member
         subscribed = self.backplane.subscribe(room)
         if name is not None:
-            # A backplane of the application's own need not know of data.
+            # A custom backplane may not support data.
             self.backplane.enter(room, member.key, name, *([described] if described else []))
         if catch_up is None:
             return awaitable(subscribed.addCallback(lambda _: True))
         return awaitable(subscribed.addCallback(lambda _: Deferred.fromCoroutine(catch_up.run())))
 
     def leave(self, connection: WebSocketProtocol, room: str) -> None:
-        """Take ``connection`` out of ``room``: it gets no message of the room any more, not even pending ones."""
+        """Remove ``connection`` from ``room``: it gets no more messages of the room, not even pending ones."""
         member = self._members.by_connection.get(connection, {}).pop(room, None)
         if member is None:
             return
         member.left = True
-        # It gives to the member, which would keep itself.
+        # Break a reference cycle: the catch-up refers to the member.
         catch_up, member.catch_up = member.catch_up, None
         if catch_up is not None:
             catch_up.stop()
@@ -310,8 +310,8 @@ class Hub:
     def publish_to_all(self, message: str | bytes, *, exclude: WebSocketProtocol | None = None) -> Deferred[None]:
         """Send ``message`` once to every connection in any room, on all hubs, except ``exclude``.
 
-        No history keeps it. On this hub it is sent after all earlier messages of any room, and before all later ones.
-        The Deferred fires and fails as that of `publish`.
+        The message is in no history. On this hub it is sent after all earlier messages of any room, and before all
+        later ones. The Deferred fires and fails as that of `publish`.
         """
         return self._publish(None, message, exclude, False).addCallback(lambda _: None)
 
@@ -348,7 +348,7 @@ class Hub:
         message = checked_message(message)
         if self._fan_out.waits(room) and self.waiting + cost_of(message) > self._max_waiting:
             return fail(PublishError("the hub is too slow: too many messages wait to be sent", False))
-        # A backplane of the application's own need not know of refs.
+        # A custom backplane may not support refs.
         known_as = () if ref is None else (ref,)
         published = self.backplane.publish(room, message, keep, exclude, *known_as)
         if published.called and not published.paused and not self._fan_out.waits(room):
@@ -360,7 +360,7 @@ class Hub:
         return cast("Deferred[str | None]", result if given is None else given.addCallback(lambda _: result))
 
     def _begin(self) -> None:
-        # A message that is published after `stop`, such as the notice of a leave, must not start it again.
+        # A message published after `stop`, such as the notice of a leave, must not start the backplane again.
         if self.backplane.state is BackplaneState.STOPPED and not self._stopped:
             self.backplane.start(self._deliver)
 

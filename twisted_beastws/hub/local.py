@@ -1,4 +1,4 @@
-"""`LocalBackplane`: the backplane of a hub that is alone."""
+"""`LocalBackplane`: the backplane of a single hub."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RoomPeople:
             insort(self._sorted, name)
 
     def exit(self, member: str) -> None:
-        """List a member no longer."""
+        """Remove a member from the list."""
         name, _ = self.members.pop(member, (None, ""))
         if name is None:
             return
@@ -84,7 +84,7 @@ class LocalBackplane:
         self._now = now
         self._last = (0, 0)
         self._kept: OrderedDict[str, deque[Message]] = OrderedDict()
-        # Kept rooms that have lost messages, and whether there was one that has lost all.
+        # The kept rooms that lost messages, and whether any room lost all of its messages.
         self._cut: set[str] = set()
         self._forgot = False
         self._people: dict[str, RoomPeople] = {}
@@ -164,7 +164,7 @@ class LocalBackplane:
 
     def _next_id(self) -> str:
         milliseconds, number = self._last
-        # As Redis does it: a clock that goes back does not take the ids with it.
+        # As in Redis, ids still grow if the clock goes back.
         now = int(self._now() * 1000)
         self._last = (now, 0) if now > milliseconds else (milliseconds, number + 1)
         return "{}-{}".format(*self._last)
@@ -175,7 +175,7 @@ class LocalBackplane:
             kept = self._kept[room] = deque()
             self.history_size += self.ROOM
             if self._forgot:
-                # Perhaps it is one that has lost all.
+                # The room may have lost all of its messages.
                 self._cut.add(room)
         self._kept.move_to_end(room)
         kept.append(message)
@@ -196,7 +196,7 @@ class LocalBackplane:
         self._cut.add(room)
 
     def _is_whole(self, room: str) -> bool:
-        """Return whether the history has every message since the start that was to be kept."""
+        """Return whether the history still has every message kept since the start."""
         if not self._history:
             return False
         return room not in self._cut if room in self._kept else not self._forgot
@@ -206,4 +206,4 @@ class LocalBackplane:
 
 
 def _nobody(message: Message, exclude: object) -> None:
-    """Before the start and after the end."""
+    """Drop a message: the deliver function before the start and after the end."""

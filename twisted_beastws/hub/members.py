@@ -1,4 +1,4 @@
-"""`Member`: a connection in a room; `Memberships`: all of a hub."""
+"""`Member`: a connection in a room. `Memberships`: all members of a hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Render = Callable[[Message], "str | bytes | None"]
 
 
 def untold(message: Message) -> None:
-    """Send nothing: the member is not informed of gaps."""
+    """Return None: the member is not informed of gaps."""
 
 
 def as_published(message: Message) -> str | bytes | None:
@@ -56,7 +56,7 @@ class Memberships:
         self.by_connection: dict[WebSocketProtocol, dict[str, Member]] = {}
 
     def recipients(self, room: str | None, number: int) -> list[Member]:
-        """Return the members that were there when the hub accepted a message.
+        """Return the members that had joined when the hub accepted a message.
 
         Args:
             room: the message's room; None is a message for all, which each connection gets once.

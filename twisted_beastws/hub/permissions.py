@@ -1,4 +1,4 @@
-"""Permissions of rooms: functions of the application decide which connection may join, and which may publish."""
+"""Room permissions: functions of the application decide which connections may join and publish."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 INTERVAL = 1.0
-"""Seconds between two lists of a watched room, at least."""
+"""The least seconds between two listings of a watched room."""
 
 MAX_DATA = 1024
-"""Bytes of a member's data as JSON: 1 KiB. Centrifugo's examples of connection info have less than 100."""
+"""The most bytes of a member's data as JSON: 1 KiB. Centrifugo's examples have less than 100."""
 
 
 class PresenceEvent(NamedTuple):
@@ -109,7 +109,7 @@ class WatchedRoom:
         return watch
 
     def remove(self, watch: PresenceWatch) -> None:
-        """End a watch."""
+        """Stop a watch."""
         if watch not in self._watches:
             return
         self._watches.remove(watch)
@@ -124,7 +124,7 @@ class WatchedRoom:
         if self._listing or self._pause is not None:
             self._changed = True
             return
-        # While the backplane is away, it lists the members of this hub alone.
+        # While the backplane is away, it lists only the members of this hub.
         if self._watches and self._backplane.state is BackplaneState.CONNECTED:
             self._listing = True
             self._backplane.who(self.room).addCallbacks(self._listed, self._failed)
@@ -142,7 +142,7 @@ class WatchedRoom:
             return
         known = self.people
         if not getattr(self._backplane, "settled", True):
-            # Hubs that have not returned yet have their members still.
+            # Hubs that have not returned yet still have their members.
             people = {**known, **people}
         self.people = people
         events = [self._event(name, known[name], False) for name in known.keys() - people.keys()]
@@ -167,7 +167,7 @@ class Presence:
     Args:
         backplane: lists the users, and calls `changed`.
         reactor: returns the reactor.
-        ended: called when a room has no watch any more.
+        ended: called when the last watch of a room has stopped.
     """
 
     def __init__(self, backplane: Backplane, reactor: Callable[[], IReactorTime], ended: Callable[[str], None]) -> None:

@@ -18,7 +18,7 @@ from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
 from twisted_beastws.wire.prepared import Prepared, prepare
 
 PARTS = 16
-"""Parts of a history, of 32 messages or 256 KiB, that a member gets before other connections get their turn."""
+"""Parts of a history, each of 32 messages or 256 KiB, that a member gets in one turn of the reactor."""
 
 
 class MemberSender:
@@ -67,13 +67,13 @@ class MemberSender:
                 self._send(member.connection, prepared)
 
     def _give_elsewhere(self, delivery: FanOutDelivery, member: Member) -> None:
-        """Send a message for all to a connection that left the room it was counted in, as a member of another."""
+        """Send a message for all rooms to a connection that left its room, as a member of another room."""
         other = self._membership(member.connection, delivery.number)
         if other is not None:
             self.give(delivery, [other])
 
     def _offer(self, member: Member, catch_up: CatchUp, message: Message) -> None:
-        # A message for all is in no room's history, so it has no place there.
+        # A message for all rooms is in no history, so it has no place there.
         if message.room is None:
             self.give_alone(member, message)
             return
@@ -106,7 +106,7 @@ class MemberSender:
         except ConnectionClosed:
             pass
         except LocalError:
-            # `BufferFull`, or more than the connection may ever hold.
+            # `BufferFull`, or a message larger than the connection can ever hold.
             self.dropped += 1
         except Exception:
             self.log.failure("could not send to {peer}, which is dropped", peer=connection.peer)
