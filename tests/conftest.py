@@ -114,6 +114,7 @@ class Transport(StringTransport):
 
     def flow(self) -> None:
         self.stalled = False
+        assert self.producer is not None
         self.producer.resumeProducing()
 
 

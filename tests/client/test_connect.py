@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from OpenSSL import SSL
@@ -14,7 +14,12 @@ from twisted.application.internet import ClientService
 from twisted.internet import error, reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ServerEndpoint
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLContextFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLContextFactory,
+    IStreamClientEndpoint,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import optionsForClientTLS
 from zope.interface import implementer
@@ -45,6 +50,7 @@ from ..support.loopback import (
     until,
 )
 from ..support.ports import free_port
+from ..support.states import state_of
 from ..support.ways import BOTH_WAYS
 from ..tls.pki import Server, root, trusted
 
@@ -110,10 +116,11 @@ class TestOpen:
     async def test_async_with_closes_at_the_end_of_the_block(self, secure: bool) -> None:
         async with serving(secure=secure) as url:
             async with connect(url, protocol=Noting, tls=trusting() if secure else None) as ws:
-                assert ws.state is State.OPEN
+                assert state_of(ws) is State.OPEN
                 ws.send("hello")
                 await until(lambda: ws.heard[1:])
-            assert ws.state is State.CLOSED
+            assert state_of(ws) is State.CLOSED
+            assert ws.close_reason is not None and ws.close_reason.sent is not None
             assert (ws.close_reason.sent.code, ws.close_reason.clean) == (1000, True)
 
     @leaving_nothing
@@ -206,6 +213,7 @@ class TestRequest:
         async with asked() as (_, port, requests):
             head = requests[0]
             key = field(head, b"Sec-WebSocket-Key")
+            assert key is not None
             assert head == (
                 b"GET /chat HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Key: %b\r\nSec-WebSocket-Version: 13\r\nUser-Agent: twisted_beastws/%b\r\n\r\n"
@@ -331,7 +339,7 @@ class TestRequest:
     @pytest.mark.parametrize("value", [b"ws://user:secret@localhost/", 1])
     def test_a_url_of_another_type(self, name: str, value: bytes | int) -> None:
         with pytest.raises(TypeError) as refused:
-            connect(**{"url": "ws://localhost/", name: value})
+            connect(**{"url": "ws://localhost/", name: value})  # type: ignore[call-overload]
         assert str(refused.value) == f"{name}: give a URL as str, not {type(value).__name__}"
 
     @pytest.mark.parametrize(
@@ -475,8 +483,8 @@ def pours(head: bytes, more: bytes) -> Callable[[Scripted, bytes], None]:
             def stopProducing(self) -> None: ...
 
         connection.write(head)
-        assert connection.transport is not None
-        connection.transport.registerProducer(Pour(), False)
+        transport: Any = connection.transport
+        transport.registerProducer(Pour(), False)
 
     return answer
 
@@ -539,6 +547,7 @@ class TestFails:
             failure = await failure_of(dial(port, secure, timeouts=QUICK))
             assert isinstance(failure, expected)
             if name.startswith("401"):
+                assert isinstance(failure, errors.UpgradeDeclined)
                 assert failure.status == 401
                 body = failure.response.body
                 assert body == b"who are you?" or (name == "401, never ending" and len(body) == 1 << 16)
@@ -576,12 +585,13 @@ class TestFails:
                 receiver.resolutionBegan(None)
                 receiver.resolutionComplete()
 
-        before = reactor.installNameResolver(Nowhere())
+        resolving: Any = reactor
+        before = resolving.installNameResolver(Nowhere())
         try:
             failure = await failure_of(connect("ws://nowhere.invalid/", protocol=Noting))
             assert type(failure) is error.DNSLookupError
         finally:
-            reactor.installNameResolver(before)
+            resolving.installNameResolver(before)
 
     @pytest.mark.parametrize("cancel", [False, True])
     @leaving_nothing
@@ -753,7 +763,8 @@ class TestTLS:
             def getContext(self) -> Any:
                 return options.getContext()
 
-        port = reactor.listenSSL(0, Script(None), Options(), interface="127.0.0.1")
+        listens: Any = reactor
+        port = listens.listenSSL(0, Script(None), Options(), interface="127.0.0.1")
         try:
             connecting = dial(port.getHost().port, True, timeouts=QUICK)
             assert type(await failure_of(connecting)) is errors.HandshakeTimeout
@@ -778,15 +789,14 @@ class TestTLS:
         class Mute(Protocol):
             def dataReceived(self, data: bytes) -> None:
                 if greeting == "drop":
-                    assert self.transport is not None
-                    self.transport.abortConnection()
+                    cast(ITCPTransport, self.transport).abortConnection()
                 elif greeting == "cancel":
                     connecting.cancel()
                 elif greeting is not None:
-                    assert self.transport is not None
+                    assert self.transport is not None and isinstance(greeting, bytes)
                     self.transport.write(greeting)
 
-        factory = Factory.forProtocol(Mute)
+        factory: Any = Factory.forProtocol(Mute)
         factory.noisy = False
         async with listening(factory) as port:
             connecting = dial(port, True, timeouts=QUICK)
@@ -979,7 +989,9 @@ class TestRedirects:
             redirecting("/other", status).replace(b"Content-Length: 3\r\n\r\nbye", b"Content-Length: 0\r\n\r\n")
         )
         async with script.listening() as port:
-            assert (await failure_of(dial(port))).status == status
+            failure = await failure_of(dial(port))
+            assert isinstance(failure, errors.UpgradeDeclined)
+            assert failure.status == status
             assert len(script.requests) == 1
 
     @leaving_nothing
@@ -1037,7 +1049,8 @@ class TestEndpoint:
             assert endpoint.last_failure is None
             for expected in (errors.UpgradeDeclined, errors.BadRequest):
                 await failure_of(endpoint.connect(Factory.forProtocol(Noting)))
-                assert endpoint.last_failure.check(expected)
+                last: Any = endpoint.last_failure
+                assert last.check(expected)
             ws: Any = await endpoint.connect(Factory.forProtocol(Noting))
             assert endpoint.last_failure is None
             ws.abort()

@@ -65,7 +65,7 @@ def tunnels(connection: Scripted, head: bytes) -> None:
     factory.noisy = False
 
     def opened(far: Any) -> None:
-        connection.dataReceived = far.transport.write
+        connection.dataReceived = far.transport.write  # type: ignore[method-assign]
         connection.lost.addCallback(lambda _: far.transport.loseConnection())
         connection.write(OPENED)
 
@@ -172,13 +172,12 @@ class TestTunnel:
 
         def answer(connection: Scripted, _: bytes) -> None:
             octets = head + b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone"
-            assert connection.transport is not None
-            connection.transport.setTcpNoDelay(True)
+            transport: Any = connection.transport
+            transport.setTcpNoDelay(True)
             # The client may have closed the connection already.
             with suppress(OSError):
                 for at in range(0, len(octets), size):
-                    assert connection.transport is not None
-                    connection.transport.getHandle().send(octets[at : at + size])
+                    transport.getHandle().send(octets[at : at + size])
 
         async with Script(answer).listening() as port:
             failure = await failure_of(dial(port))
@@ -300,10 +299,11 @@ class TestNoTunnel:
     def test_what_a_transport_delivers_after_cancelling(self, more: bytes) -> None:
         request = Request("CONNECT", "host:80", "1.1", Headers())
         tunnel = HttpConnect(Factory(), IPv4Address("TCP", "127.0.0.1", 1), request)
-        tunnel.makeConnection(StringTransport())
+        transport = StringTransport()
+        tunnel.makeConnection(transport)  # type: ignore[no-untyped-call]
         tunnel.opened.cancel()
-        assert tunnel.transport is not None
-        assert tunnel.transport.disconnected
+        assert tunnel.transport is transport
+        assert transport.disconnected
         tunnel.dataReceived(more)
         tunnel.connectionLost(Failure(error.ConnectionAborted()))
         outcome: list[Failure] = []

@@ -346,7 +346,7 @@ class TestOpening:
 def test_none_is_the_default_and_zero_is_a_mistake(name: str) -> None:
     assert getattr(Limits(), name) is None
     with pytest.raises(ValueError, match=name):
-        Limits(**{name: 0})
+        Limits(**{name: 0})  # type: ignore[arg-type]
 
 
 class TestCrowd:

@@ -121,9 +121,7 @@ class TestFactory:
             (WebSocketProtocol, "the class WebSocketProtocol"),
         ],
     )
-    def test_what_makes_something_else_is_told(
-        self, clock: Clock, made: Protocol | type[Any] | None, what: str
-    ) -> None:
+    def test_what_makes_something_else_is_told(self, clock: Clock, made: Any, what: str) -> None:
         factory = WebSocketServerFactory(lambda: made, clock=clock)
         with pytest.raises(TypeError) as refused:
             factory.buildProtocol(None)
@@ -137,7 +135,8 @@ class TestFactory:
         def waiting() -> Generator[None, None, None]:
             yield
 
-        for what in (handler, waiting, partial(handler, None)):
+        mistakes: tuple[Any, ...] = (handler, waiting, partial(handler, None))  # type: ignore[arg-type]
+        for what in mistakes:
             with pytest.raises(TypeError) as refused:
                 WebSocketServerFactory(what)
             assert str(refused.value) == (
@@ -168,7 +167,7 @@ class TestFactory:
             assert protocol.name == "a"
 
     @pytest.mark.parametrize("what", [None, "text", 1, Protocol])
-    def test_of_something_else_it_says_so(self, what: int | str | type[Any] | None) -> None:
+    def test_of_something_else_it_says_so(self, what: Any) -> None:
         with pytest.raises(TypeError, match=repr(what)):
             WebSocketServerFactory(what)
 
@@ -179,7 +178,8 @@ class TestFactory:
 
         def handler(ws: WebSocketProtocol) -> None: ...
 
-        for what in (handler, Mine("a").send, lambda *, name: Mine(name)):
+        mistakes: tuple[Any, ...] = (handler, Mine("a").send, lambda *, name: Mine(name))
+        for what in mistakes:
             with pytest.raises(TypeError, match=f"^{re.escape(repr(what))} cannot be called without arguments: give "):
                 WebSocketServerFactory(what)
 
@@ -196,7 +196,7 @@ class TestFactory:
             def __init__(self, name: str) -> None: ...
 
         # The factory accepts a class that needs arguments, because a subclass of the factory may replace `make`.
-        WebSocketServerFactory(Needing)
+        WebSocketServerFactory(Needing)  # type: ignore[arg-type]
         for make in (Mine, wrapping, lambda *names, **more: Mine(*names, **more), partial(next, iter([Mine()]))):
             assert WebSocketServerFactory(make, clock=clock).buildProtocol(None).name == "a"
 

@@ -270,7 +270,8 @@ class TestPages:
         protocol = factory.buildProtocol(transport.getPeer())
         protocol.makeConnection(transport)
         protocol.dataReceived(request)
-        return transport.value()
+        written: bytes = transport.value()
+        return written
 
     def test_a_resource_answers_beside_the_sockets(self) -> None:
         _, factory = self.site()

@@ -55,6 +55,7 @@ from twisted_beastws import (
     WebSocketResource,
     WebSocketServerFactory,
     connect,
+    errors,
     reconnecting,
 )
 from twisted_beastws.client.reconnecting import ReconnectingService
@@ -64,6 +65,7 @@ from twisted_beastws.streams.tunnel import TunnelFactory
 
 from ..support.certificates import identity, identity_pem, trusting
 from ..support.inside import inside
+from ..support.log import as_observer
 from ..support.loopback import (
     Noting,
     Script,
@@ -124,7 +126,8 @@ class Keeping(Factory):
 
 
 def dial(description: str, make: Any = Stream) -> Deferred[Any]:
-    return clientFromString(reactor, description).connect(Keeping(make))
+    dialing: Deferred[Any] = clientFromString(reactor, description).connect(Keeping(make))
+    return dialing
 
 
 @asynccontextmanager
@@ -449,7 +452,9 @@ class TestConnecting:
             stream = await dial(f"beastws:tcp:127.0.0.1:{port}:target=/x?y{keys}")
             (head,) = script.requests
             assert head.startswith(b"GET /x?y HTTP/1.1\r\n")
-            assert field(head, b"Host") == sent[0].replace(b"{port}", b"%d" % port)
+            host = sent[0]
+            assert host is not None
+            assert field(head, b"Host") == host.replace(b"{port}", b"%d" % port)
             assert field(head, b"Sec-WebSocket-Protocol") == sent[1]
             assert field(head, b"Origin") is None
             stream.transport.abortConnection()
@@ -533,7 +538,7 @@ class TestConnecting:
     @leaving_cycles
     async def test_reconnecting_gives_up_where_that_is_useless(self, monkeypatch: pytest.MonkeyPatch) -> None:
         told: list[Any] = []
-        monkeypatch.setattr(ReconnectingService, "log", Logger("reconnection", observer=told.append))
+        monkeypatch.setattr(ReconnectingService, "log", Logger("reconnection", observer=as_observer(told.append)))
         async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", Keeping(Echo)) as port:
             endpoint: Any = clientFromString(reactor, f"ws:127.0.0.1:{port}:target=/y")
             service = reconnecting(endpoint, Keeping(Stream))
@@ -630,7 +635,9 @@ class TestServing:
             await until(lambda: ws.heard == ["opened", "HELLO"])
             assert ws.subprotocol == "b"
             await ws.close()
-            assert (await failure_of(connect(f"ws://127.0.0.1:{port}/", reactor=reactor))).response.status == 404
+            failure = await failure_of(connect(f"ws://127.0.0.1:{port}/", reactor=reactor))
+            assert isinstance(failure, errors.UpgradeDeclined)
+            assert failure.response.status == 404
             await until(lambda: not factory.connections)
         # The endpoint does not change the factory's settings, because other ports may use the same factory.
         assert factory.settings is before
@@ -795,7 +802,12 @@ class TestOthersProtocols:
     async def test_http_is_secure_over_tls_and_its_alpn_is_not_the_tunnels(self, certificates: Path) -> None:
         site = Site(Resource())
         seen: list[bool] = []
-        site.resource.render = lambda request: (seen.append(request.isSecure()), b"")[1]
+
+        def render(request: Any) -> bytes:
+            seen.append(request.isSecure())
+            return b""
+
+        site.resource.render = render
         site.resource.isLeaf = True
         pem = certificates.with_name("server.pem")
         async with listening(f"beastws:ssl:{LOOPBACK}:privateKey={pem}", site) as port:

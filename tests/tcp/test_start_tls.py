@@ -43,11 +43,13 @@ class Wire(Protocol):
         self.waiting = b""
 
     def connectionMade(self) -> None:
+        assert self.transport is not None
         self.transport.write(self.waiting)
 
     def dataReceived(self, data: bytes) -> None:
         self.noted += data
         if self.other.connected:
+            assert self.other.transport is not None
             self.other.transport.write(data)
         else:
             self.other.waiting += data
@@ -55,6 +57,7 @@ class Wire(Protocol):
     def connectionLost(self, reason: Any = None) -> None:
         self.connected = 0
         if self.other.connected:
+            assert self.other.transport is not None
             self.other.transport.loseConnection()
 
 
@@ -135,7 +138,9 @@ class Peer(Protocol):
 
     def _start(self) -> None:
         self.secure = True
+        assert self.transport is not None
         self.transport.startTLS(trusting())
+        assert self.transport is not None
         self.transport.write(REQUEST)
 
     def dataReceived(self, data: bytes) -> None:
@@ -156,6 +161,7 @@ class Echo(WebSocketProtocol):
 
 class SecureAtOnce(Echo):
     def connectionMade(self) -> None:
+        assert self.transport is not None
         self.transport.startTLS(identity().options())
 
 
@@ -175,6 +181,7 @@ class SecureBetweenRequests(Echo):
         await self.read_request()
         response = Response(200, body="go")
         await self.respond(response)
+        assert self.transport is not None
         self.transport.startTLS(identity().options())
         await self.accept()
 
@@ -187,6 +194,7 @@ async def talk(peer: Peer) -> None:
     await until(lambda: b"\r\n\r\n" in peer.read)
     head, _, peer.read = peer.read.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")
+    assert peer.transport is not None
     peer.transport.write(HELLO)
     await until(lambda: peer.read)
     assert peer.read == b"\x81\x05hello"
@@ -199,6 +207,7 @@ class TestServer:
         async with tapped(protocol, clock=reactor) as (tap, port):
             peer = await dial(port, Peer())
             await talk(peer)
+            assert peer.transport is not None
             peer.transport.loseConnection()
         assert in_clear(tap.server.noted) == b""
 
@@ -209,11 +218,13 @@ class TestServer:
             factory = Factory.forProtocol(lambda: peer)
             peer.go = b"never"
             await TCP4ClientEndpoint(reactor, "127.0.0.1", port).connect(factory)
+            assert peer.transport is not None
             peer.transport.write(b"GET /tls HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await until(lambda: peer.read.endswith(b"go"))
             clear, peer.read = peer.read, b""
             peer._start()
             await talk(peer)
+            assert peer.transport is not None
             peer.transport.loseConnection()
         assert in_clear(tap.server.noted) == clear
 
@@ -223,11 +234,13 @@ class TestServer:
             peer = Peer(b"never")
             await dial(port, peer)
             injected = b"GET /injected HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            assert peer.transport is not None
             peer.transport.write(b"GET /tls HTTP/1.1\r\nHost: localhost\r\n\r\n" + injected)
             await until(lambda: peer.read.endswith(b"go"))
             peer.read = b""
             peer._start()
             await talk(peer)
+            assert peer.transport is not None
             peer.transport.loseConnection()
 
     @pytest_twisted.ensureDeferred
@@ -236,22 +249,28 @@ class TestServer:
             def text_received(self, text: str) -> None:
                 if text == "tls":
                     self.send("go")
+                    assert self.transport is not None
                     self.transport.startTLS(identity().options())
                 self.send(text)
 
         async with tapped(Upgrading, clock=reactor) as (tap, port):
             peer = Peer(b"never")
             await dial(port, peer)
+            assert peer.transport is not None
             peer.transport.write(REQUEST)
             await until(lambda: b"\r\n\r\n" in peer.read)
+            assert peer.transport is not None
             peer.transport.write(b"\x81\x83\0\0\0\0tls")
             await until(lambda: peer.read.endswith(b"go"))
             clear, peer.read, peer.secure = peer.read, b"", True
+            assert peer.transport is not None
             peer.transport.startTLS(trusting())
             await until(lambda: peer.read == b"\x81\x03tls")
             peer.read = b""
+            assert peer.transport is not None
             peer.transport.write(HELLO)
             await until(lambda: peer.read == b"\x81\x05hello")
+            assert peer.transport is not None
             peer.transport.loseConnection()
         assert in_clear(tap.server.noted) == clear
 
@@ -265,6 +284,7 @@ class TestServer:
                 held.append(self)
                 self.send(bytes(size))
                 assert not inside(self).outgoing.free, "the socket took it all: nothing waits"
+                assert self.transport is not None
                 self.transport.startTLS(identity().options())
                 self.send("end")
 
@@ -272,14 +292,18 @@ class TestServer:
         async with tapped(Large, clock=reactor, limits=limits) as (tap, port):
             peer = Peer(b"never")
             await dial(port, peer)
+            assert peer.transport is not None
             peer.transport.write(REQUEST)
             await until(lambda: b"\r\n\r\n" in peer.read)
             head = peer.read
+            assert peer.transport is not None
             peer.transport.write(HELLO)
             await until(lambda: payload_size(peer.read[len(head) :]) == size)
             clear, peer.read, peer.secure = peer.read, b"", True
+            assert peer.transport is not None
             peer.transport.startTLS(trusting())
             await until(lambda: peer.read == b"\x81\x03end")
+            assert peer.transport is not None
             peer.transport.loseConnection()
         # Compare outside the assert: pytest takes minutes to show a difference of megabytes.
         same = in_clear(tap.server.noted) == clear
@@ -298,6 +322,7 @@ class TestServer:
             await talk(peer)
             (ws,) = opened
             peer.read = b""
+            assert tap.server.transport is not None
             tap.server.transport.pauseProducing()
             part = bytes(100_000)
             sent = 0
@@ -306,6 +331,7 @@ class TestServer:
                 sent += 1
                 await turn()
                 assert sent < 1000, "nothing ever waits"
+            assert tap.server.transport is not None
             tap.server.transport.resumeProducing()
             await ws.drain().addTimeout(PATIENCE, reactor)
             await until(lambda: len(peer.read) == sent * (len(part) + 10))
@@ -314,6 +340,7 @@ class TestServer:
             for _ in range(20):
                 await turn()
             assert inside(ws).outgoing.turns == turns
+            assert peer.transport is not None
             peer.transport.loseConnection()
 
     @pytest_twisted.ensureDeferred
@@ -322,6 +349,7 @@ class TestServer:
             peer = await dial(port, Peer())
             await talk(peer)
             peer.read = b""
+            assert peer.transport is not None
             peer.transport.write(b"\x88\x82\0\0\0\0\x03\xe8")
             await until(lambda: peer.read)
             assert peer.read == b"\x88\x02\x03\xe8"
@@ -336,16 +364,19 @@ class TestClient:
             def connectionMade(self) -> None:
                 self.head = b""
                 self.setRawMode()
+                assert self.transport is not None
                 self.transport.startTLS(identity().options())
 
             def rawDataReceived(self, data: bytes) -> None:
                 self.head += data
                 if self.head.endswith(b"\r\n\r\n"):
+                    assert self.transport is not None
                     self.transport.write(switching(self.head))
 
         async with tapped(Answering) as (tap, port):
             ws = WebSocketProtocol().as_client(Settings(clock=reactor))
             await TCP4ClientEndpoint(reactor, "127.0.0.1", port).connect(Factory.forProtocol(lambda: ws))
+            assert ws.transport is not None
             transport: Any = ws.transport if through == "the protocol" else ws.transport.below
             transport.startTLS(trusting())
             await ws.handshake("localhost", decorator=lambda r: r.headers.setRawHeaders("Authorization", ["secret"]))

@@ -43,6 +43,7 @@ from twisted_beastws.testing.transport import CHUNK
 from twisted_beastws.wire.frames import Opcode
 
 from ..support.inside import inside
+from ..support.states import state_of
 
 
 def test_the_examples_of_the_documentation() -> None:
@@ -530,6 +531,7 @@ class TestConnectedPair:
         pair.flush()
         assert closed(pair)
         assert pair.server.close_reason is not None
+        assert pair.client.close_reason is not None
         assert pair.server.close_reason.code == pair.client.close_reason.code == 1006
 
     @pytest.mark.parametrize("end", ["server", "client"])
@@ -573,11 +575,12 @@ class TestConnectedPair:
             timeouts=Timeouts(ping_interval=5.0),
         )
         pair.advance(100.0)
-        assert pair.client.state is State.OPEN
+        assert state_of(pair.client) is State.OPEN
         assert pair.server.latency == 0.0
         pair.server_transport.stalled = True
         pair.advance(100.0)
-        assert pair.client.state is State.CLOSED
+        assert state_of(pair.client) is State.CLOSED
+        assert pair.client.close_reason is not None
         assert str(pair.client.close_reason.error) == "nothing was received for 20 s"
 
     def test_backpressure_is_felt(self) -> None:

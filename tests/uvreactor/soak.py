@@ -61,31 +61,40 @@ class Plain(Protocol):
 
     def connectionMade(self) -> None:
         counts["made"] += 1
+        assert self.transport is not None
         self.transport.registerProducer(self, True)
         self.call: Any = reactor.callLater(random.random() * LASTING, self.end)
         if random.random() < 0.2:
+            assert self.transport is not None
             self.transport.pauseProducing()
         if self.factory.speaks:
+            assert self.transport is not None
             self.transport.write(bytes(random.choice(SIZES)))
 
     def end(self) -> None:
         self.call = None
         if random.random() < 0.5:
+            assert self.transport is not None
             self.transport.unregisterProducer()
         transport = self.transport
         cut(transport)
         # The connection may be half closed, or wait for its producer or for a peer that does not read: abort it then.
+        assert transport is not None
         reactor.callLater(LASTING, transport.abortConnection)
+        assert transport is not None
         if transport.fileno() == -1:
             self.factory.lost(self)
 
     def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
         self.transport.write(data)
 
     def pauseProducing(self) -> None:
+        assert self.transport is not None
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
+        assert self.transport is not None
         self.transport.resumeProducing()
 
     def stopProducing(self) -> None:

@@ -41,7 +41,8 @@ def ask(site: Any, request: bytes) -> bytes:
     transport.abortConnection = transport.loseConnection  # type: ignore[method-assign]
     channel.makeConnection(transport)
     channel.dataReceived(request)
-    return transport.value()
+    answer: bytes = transport.value()
+    return answer
 
 
 def get(path: str) -> bytes:

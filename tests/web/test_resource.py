@@ -150,7 +150,7 @@ class Accepting(Resource):
     isLeaf = True
 
     def __init__(self, make: Callable[[], WebSocketProtocol], then: Callable[[Any], Any] | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.make = make
         self.then = then
         self.forget()
@@ -177,14 +177,14 @@ class Transport(StringTransport):
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         assert self.producer is None, f"{self.producer} was never unregistered"
-        super().registerProducer(producer, streaming)
+        super().registerProducer(producer, streaming)  # type: ignore[no-untyped-call]
 
     def pauseProducing(self) -> None:
-        super().pauseProducing()
+        super().pauseProducing()  # type: ignore[no-untyped-call]
         self.reading = False
 
     def resumeProducing(self) -> None:
-        super().resumeProducing()
+        super().resumeProducing()  # type: ignore[no-untyped-call]
         self.reading = True
 
     def abortConnection(self) -> None:
@@ -217,7 +217,7 @@ class Web:
             self.channel.dataReceived(part)
 
     def reads(self) -> bytes:
-        read = self.transport.value()
+        read: bytes = self.transport.value()
         self.transport.clear()
         return read
 
@@ -291,7 +291,8 @@ class TestTakeOver:
         }
         assert headers.getRawHeaders("Sec-WebSocket-Accept") == ["s3pPLMBiTxaQ9kYGzzhZRbK+xOo="]
         assert headers.getRawHeaders("Sec-WebSocket-Protocol") == ["chat"]
-        assert headers.getRawHeaders("Server")[0].startswith("TwistedWeb/")
+        servers = headers.getRawHeaders("Server")
+        assert servers is not None and servers[0].startswith("TwistedWeb/")
 
     @pytest.mark.parametrize("channel", [None, HTTPChannel], ids=["as Site builds it", "a bare HTTPChannel"])
     def test_messages_either_way_and_the_end(self, clock: Clock, channel: Any) -> None:
@@ -374,9 +375,9 @@ class TestTakeOver:
         lost: list[Any] = []
 
         class Channel(HTTPChannel):
-            def connectionLost(self, reason: Any) -> None:
+            def connectionLost(self, reason: Any = None) -> None:
                 lost.append(reason.type)
-                super().connectionLost(reason)
+                super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
         peer = Web(WebSocketResource(factory(echo_class(), clock)), clock, channel=Channel)
         peer.opens()
@@ -822,7 +823,7 @@ class TestAnswersOtherThan101:
 
     def test_the_origin(self, clock: Clock) -> None:
         resource = Accepting(
-            lambda: factory(echo_class(), clock, origins=Origins(allowed=["https://a.example"])).buildProtocol(None)
+            lambda: factory(echo_class(), clock, origins=Origins(allowed=("https://a.example",))).buildProtocol(None)
         )
         peer = Web(resource, clock)
         peer.sends(HEAD + b"Origin: https://b.example\r\n\r\n")
@@ -1086,7 +1087,12 @@ class TestCallersMistakes:
         requests: list[Any] = []
         resource = Resource()
         resource.isLeaf = True
-        resource.render = lambda request: requests.append(request) or NOT_DONE_YET  # type: ignore[method-assign]
+
+        def render(request: Any) -> int:
+            requests.append(request)
+            return NOT_DONE_YET
+
+        resource.render = render  # type: ignore[method-assign]
         self.web = Web(resource, clock)
         self.web.sends(GET)
         return requests[0]
@@ -1130,7 +1136,12 @@ def test_accept_takes_a_request_later(clock: Clock) -> None:
     requests: list[Any] = []
     resource = Resource()
     resource.isLeaf = True
-    resource.render = lambda request: requests.append(request) or NOT_DONE_YET  # type: ignore[method-assign]
+
+    def render(request: Any) -> int:
+        requests.append(request)
+        return NOT_DONE_YET
+
+    resource.render = render  # type: ignore[method-assign]
     peer = Web(resource, clock)
     peer.sends(GET + text("one"))
     protocol = factory(echo_class(), clock).buildProtocol(None)
