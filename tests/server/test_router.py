@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.static import Data
 
@@ -260,6 +263,14 @@ class TestMistakes:
 
 
 class TestPages:
+    @pytest.fixture(autouse=True)
+    def lost(self) -> Iterator[None]:
+        """Lose the connections: their timeouts are calls of the reactor."""
+        self.protocols: list[Any] = []
+        yield
+        for protocol in self.protocols:
+            protocol.connectionLost(Failure(ConnectionDone()))
+
     def site(self) -> tuple[Any, Any]:
         root = Resource()
         root.putChild(b"", Data(b"the page", "text/plain"))
@@ -268,6 +279,7 @@ class TestPages:
     def connect(self, factory: Any, request: bytes) -> bytes:
         transport = StringTransport()
         protocol = factory.buildProtocol(transport.getPeer())
+        self.protocols.append(protocol)
         protocol.makeConnection(transport)
         protocol.dataReceived(request)
         written: bytes = transport.value()
