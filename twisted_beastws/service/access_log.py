@@ -1,4 +1,4 @@
-"""The access log: a line for each WebSocket, when it ends, and for each handshake that was refused."""
+"""The access log: one line for each WebSocket when it ends, and for each refused handshake."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class AccessLog(Service):
     log = Logger()
 
     def __init__(self, path: str, format: str, relay: Callable[[str], None] | None = None) -> None:
-        # The working directory may be another by then.
+        # The working directory may change before the file is opened.
         self.path = path if path == STANDARD_OUTPUT else os.path.abspath(path)
         self._format = FORMATS[format]
         self._file: TextIO | None = None
@@ -94,7 +94,7 @@ class AccessLog(Service):
             _close(file)
 
     def reopen(self) -> None:
-        """Go on in the file that has the name now. If it cannot be opened that is logged, and the old one kept."""
+        """Continue in the file that has the name now. If it cannot be opened, log that and keep the old one."""
         if self._file is None or self.path == STANDARD_OUTPUT:
             return
         try:
@@ -106,13 +106,13 @@ class AccessLog(Service):
         _close(before)
 
     def _open(self) -> TextIO | None:
-        # twistd makes a log of sys.stdout.
+        # twistd redirects sys.stdout to its log.
         if self.path == STANDARD_OUTPUT:
             return sys.__stdout__
         return open(self.path, "a", buffering=1, encoding="ascii", errors="backslashreplace", opener=_open_private)
 
     def refused(self, protocol: WebSocketProtocol, status: int) -> None:
-        """A handshake was answered otherwise than by 101."""
+        """A handshake was answered with a status other than 101."""
         self._write({**_who(protocol), "status": status})
 
     def closed(self, protocol: WebSocketProtocol, traffic: Traffic, seconds: float) -> None:
@@ -157,7 +157,7 @@ class AccessLog(Service):
 
 
 def _open_private(path: str, flags: int) -> int:
-    # The file has addresses and names of users: only the owner and the group may read it.
+    # The file contains addresses and user names, so only the owner and the group may read it.
     return os.open(path, flags, 0o640)
 
 
@@ -181,11 +181,11 @@ def _who(protocol: WebSocketProtocol) -> dict[str, Any]:
     return {
         "time": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "connection": protocol.connection_id,
-        # A UNIX socket's client has none.
+        # The client of a UNIX socket has no address.
         "address": None if host is None else plain_host(host),
-        # Behind a proxy it may be untold.
+        # A proxy may not have forwarded it.
         "port": getattr(peer, "port", None) or None,
-        # Without a request it would be the user of the one before.
+        # Without a request this would be the user of the previous request.
         "user": None if request is None or protocol.user is None else str(protocol.user),
         "target": None if request is None else request.target,
         "origin": None if request is None else request.field("Origin"),

@@ -22,10 +22,10 @@ from twisted_beastws.wire.http import Headers, Request, Response
 Ready = Callable[[], bool | Awaitable[bool]]
 
 MAX_CONNECTIONS = 100
-"""Connections at a time; for one more the oldest is dropped."""
+"""The most connections at a time. For one more, the oldest is dropped."""
 
 HEALTH = ("/healthz", "/readyz")
-"""Paths that answer under any name: they have no secrets, and a balancer uses a name of its own."""
+"""Paths that answer under any host name: they have no secrets, and a balancer may use its own name."""
 
 MISDIRECTED = "Ask by this listener's address, by localhost, or by a name that --admin-host gives\n"
 NOT_FOUND = "There are /metrics, /healthz and /readyz\n"
@@ -36,23 +36,23 @@ _PORT = re.compile(r":[0-9]*$")
 
 
 class HostNames:
-    """The names by which the admin's listener may be asked.
+    """The host names under which the admin listener answers.
 
     An attacker can point the name of its page at this machine (DNS rebinding); the page's requests have that name, and
     get no answer. Addresses, ``localhost`` and the machine's own name are no attacker's.
 
     Args:
-        names: more names.
+        names: Further names.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self._names = {name.lower().rstrip(".") for name in (*names, "localhost", gethostname())}
 
     def include(self, request: Request) -> bool:
-        """Return whether a request is for one of them."""
+        """Return whether a request is for one of these names."""
         fields = request.headers.getRawHeaders(b"Host", ())
         if not fields:
-            # HTTP/1.0, as HAProxy asks; a browser always names the host.
+            # HAProxy sends HTTP/1.0 without a Host. A browser always sends one.
             return True
         if len(fields) > 1:
             return False
@@ -69,12 +69,12 @@ def _is_address(name: str) -> bool:
 
 
 class Admin(WebSocketProtocol):
-    """Answers every request itself: there is no WebSocket.
+    """Answers plain HTTP requests only; it opens no WebSocket.
 
     Args:
         metrics: its ``render()`` returns the page's type and bytes, or awaits them.
         ready: returns whether new connections are welcome, or awaits it.
-        names: by which the listener may be asked.
+        names: The host names under which the listener answers.
     """
 
     def __init__(self, metrics: Metrics | AggregatedMetrics, ready: Ready, names: HostNames) -> None:
@@ -96,7 +96,7 @@ class Admin(WebSocketProtocol):
         return _uncached(503, b"text/plain; charset=utf-8", b"not ready\n")
 
     def _may_ask(self, request: Request) -> bool:
-        # No page can make a browser ask a UNIX socket.
+        # A page cannot make a browser send a request to a UNIX socket.
         return isinstance(self.peer, UNIXAddress) or self._names.include(request)
 
     async def _render(self) -> Response:

@@ -1,4 +1,4 @@
-"""Finding what ``--app package.module:name`` names."""
+"""Import the application that ``--app package.module:name`` names."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def install_asyncio_reactor() -> None:
 
 
 def find_app(name: str) -> Served | WebSocketServerFactory | ASGIApplication:
-    """Return what ``package.module:name`` is: a protocol class, coroutine function, router or factory.
+    """Import ``package.module:name``, and return it: a protocol class, coroutine function, router or factory.
 
     ``asgi:package.module:name`` is an ASGI application.
 
@@ -85,7 +85,7 @@ def find_app(name: str) -> Served | WebSocketServerFactory | ASGIApplication:
 
 
 def _import(module_name: str) -> ModuleType:
-    # What starts twistd has its own directory there, not the one it is started in.
+    # sys.path has the directory of the twistd script, not the current one.
     here = os.getcwd()
     if sys.path[:1] != [here]:
         sys.path.insert(0, here)

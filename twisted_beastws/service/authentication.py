@@ -69,12 +69,12 @@ def make_checker(description: str, slow_calls: SlowCalls = _SLOW_CALLS) -> Any:
     except Exception as error:
         raise CheckerError(" ".join(str(error).split())) from None
     if isinstance(checker, FilePasswordDB):
-        # The directory may change before it is read.
+        # The working directory may change before the file is read.
         return PasswordFile(os.path.abspath(checker.filename), slow_calls)
     if kind == "unix":
         return Threaded(checker, slow_calls)
     elif isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
-        # Twisted puts in text, and compares bytes.
+        # Twisted's own checker stores text, but compares bytes.
         checker.users = {_as_bytes(name): _as_bytes(password) for name, password in checker.users.items()}
     return checker
 
@@ -110,7 +110,7 @@ def _decode_basic(authorization: bytes) -> bytes:
 
 
 class Threaded:
-    """A checker that takes its time and blocks: asked in a thread."""
+    """A slow, blocking checker, which is called in a thread."""
 
     def __init__(self, checker: Any, slow_calls: SlowCalls) -> None:
         self._checker = checker
@@ -118,13 +118,13 @@ class Threaded:
 
     async def requestAvatarId(self, credentials: Any) -> Any:
         """See ``ICredentialsChecker``."""
-        # In a list: a Deferred's result may not be one.
+        # Wrap it in a list: the result of a Deferred must not be a Deferred.
         (found,) = await self._slow_calls.call(lambda: [self._checker.requestAvatarId(credentials)])
         return await settled(found)
 
 
 class Checkers:
-    """Checkers of names and passwords, of which one must know the login.
+    """Checkers of names and passwords. One of them must accept the login.
 
     Args:
         checkers: the checkers.
@@ -140,7 +140,7 @@ class Checkers:
         fields = request.headers.getRawHeaders(b"Authorization", ())
         login = parse_basic(fields[0]) if len(fields) == 1 else None
         if login is None:
-            # Each browser's first request: it is no guess.
+            # The first request of each browser has no login; it is not a guess.
             tried = [name for name, colon, _ in (_decode_basic(field).partition(b":") for field in fields) if colon]
             # Without a colon, the text may be a password.
             names = f", but for {' and '.join(map(quoted, tried))}" if tried else ""
@@ -183,7 +183,7 @@ class Checkers:
         for checker in self._checkers:
             try:
                 name = await settled(checker.requestAvatarId(login))
-            # Some want text, which bytes from a client need not be.
+            # Some checkers expect text, but a client's bytes may not be text.
             except (LoginFailed, UnicodeDecodeError):
                 continue
             if name:
@@ -207,10 +207,10 @@ class Certificates:
         try:
             subject = transport.getPeerCertificate().to_cryptography().subject
         except (TypeError, ValueError):
-            # Names of another kind than text, which an authority may sign all the same.
+            # An authority may also sign names that are not text.
             return None
         names = [attribute.value for attribute in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        # As of a name by HTTP Basic (RFC 7617 §2): none that is empty or has control characters.
+        # As for HTTP Basic (RFC 7617 §2): refuse names that are empty or have control characters.
         if len(names) != 1 or not names[0] or not isinstance(names[0], str) or not names[0].isprintable():
             return None
         return names[0]
@@ -231,7 +231,7 @@ def _unauthorized(request: Request) -> Response:
 
 
 def _come_back(status: int, seconds: int, why: str) -> Response:
-    # Closing the connection makes the next guess cost another one.
+    # Close the connection, so that the next guess costs another connection.
     headers = Headers({"Retry-After": [str(seconds)], "Connection": ["close"]})
     return Response(status, headers=headers, body=f"{why}; try again later\n")
 

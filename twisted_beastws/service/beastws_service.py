@@ -31,7 +31,7 @@ class BeastwsService(MultiService):
         reactor: runs the service.
         serving: listens.
         helpers: start before ``serving``, and stop after its graceful shutdown.
-        reloads: called at SIGHUP. The error of one is logged, and the others are called all the same.
+        reloads: Called at SIGHUP. An error of one is logged, and the others are still called.
         again: called at a second SIGTERM or SIGINT, in place of dropping the connections.
 
     Attributes:
@@ -67,12 +67,12 @@ class BeastwsService(MultiService):
             service.setServiceParent(self)  # type: ignore[arg-type, unused-ignore]
 
     def startService(self) -> None:
-        """Start all; the signals are ours once the reactor runs, which takes them first."""
+        """Start all parts. Take over the signals after the reactor, which installs its own handlers when it starts."""
         super().startService()  # type: ignore[no-untyped-call]
         self._reactor.callWhenRunning(self._take_signals)
 
     def stopService(self) -> Deferred[None]:
-        """Fires when the connections are gone and the helpers, which see that, have stopped."""
+        """Stop. Fires when the connections are gone and then the helpers have stopped."""
         self.running = 0
         return Deferred.fromCoroutine(self._stop())
 
@@ -82,7 +82,7 @@ class BeastwsService(MultiService):
         for helper in reversed(helpers):
             await maybeDeferred(helper.stopService)
         if self._stopping:
-            # One that comes now would meet Python's own handlers, and make a failure of an orderly end.
+            # Python's own handlers would turn a signal that comes now into a failure.
             self._signals.ignore()
         else:
             self._signals.release()
@@ -109,7 +109,7 @@ class BeastwsService(MultiService):
         if self.running and not self._stopping:
             self._stopping = True
             self.log.critical("{line}", line=line)
-            # twistd has no other status for a reactor that was stopped than 0.
+            # twistd always exits with status 0 when its reactor was stopped.
             atexit.register(_exit_with_failure)
             self._reactor.stop()
 

@@ -36,7 +36,7 @@ class EncryptedKey(ValueError):
 
 
 def refuse_encrypted_keys(description: str) -> None:
-    """Raise `EncryptedKey` if a file that an endpoint's description names has one."""
+    """Raise `EncryptedKey` if a file in an endpoint string has an encrypted key."""
     for path, content in read_files([description]).items():
         if any(mark in content for mark in _ENCRYPTED):
             raise EncryptedKey(
@@ -122,7 +122,7 @@ class _ListeningReactor(_AskingReactor):
     def __init__(self, reactor: Any, client_ca: str | None) -> None:
         super().__init__(reactor, client_ca)
         if client_ca is not None:
-            # No other kind of endpoint listens: its clients would need no certificate.
+            # Only ssl: may listen: other endpoints would not ask for a certificate.
             self.listenTCP = self.listenUNIX = self.adoptStreamPort = _refuse
 
     def listenSSL(self, port: int, factory: Any, contextFactory: Any, *arguments: Any, **options: Any) -> Any:
@@ -142,7 +142,7 @@ class _ReadingReactor(_AskingReactor):
     def listenSSL(self, port: int, factory: Any, contextFactory: Any, *arguments: Any, **options: Any) -> None:
         self._ask(contextFactory)
         if IOpenSSLContextFactory.providedBy(contextFactory):
-            # What would fail each connection fails here.
+            # Fail now if each connection would fail.
             _narrow(contextFactory)
             if (why := _why_invalid(contextFactory)) is not None:
                 raise ValueError(f"clients refuse the new one: {why}")
@@ -169,7 +169,7 @@ class ReloadableEndpoint:
         self, reactor: Any, description: str, client_ca: str | None = None, handed: Handed | None = None
     ) -> None:
         self._description = description
-        # The working directory may be another when it is read again.
+        # The working directory may change before the files are read again.
         self._absolute = absolute(description)
         self._client_ca = client_ca
         handed = handed or Handed({})

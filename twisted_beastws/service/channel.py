@@ -1,4 +1,4 @@
-"""A worker's two pipes to its supervisor: one JSON array a line, and no write ever waits for the supervisor."""
+"""A worker's two pipes to its supervisor: one JSON array per line. Writes never wait for the supervisor."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from twisted.logger import LogEvent
 
 MAX_BACKLOG = 1 << 20
-"""Bytes of log lines that wait for a supervisor that does not read; Docker's ``max-buffer-size``. More are dropped."""
+"""The most bytes of log lines that wait for the supervisor (Docker's ``max-buffer-size``); more are dropped."""
 
 MAX_FIELD = 1 << 10
-"""Characters of a field of a log event; a longer one is left out, and stands in the text alone."""
+"""The most characters of a field of a log event. A longer field is omitted, and remains in the text."""
 
 MAX_TEXT = 1 << 16
 """Characters of one log event; the rest of a longer one is cut off."""
 
 _LAST_WORDS = 5.0
-"""Seconds that an ending process waits for the supervisor to read its last lines, at most."""
+"""The most seconds that an ending process waits for the supervisor to read its last lines."""
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -132,7 +132,7 @@ class Reports:
     # Called by the reactor.
 
     def attach(self, reactor: Any) -> None:
-        """Have the reactor write the backlog from now on; call it in the reactor's thread."""
+        """Make the reactor write the backlog from now on. Call this in the reactor's thread."""
         self._reactor = reactor
         self._thread = get_ident()
 
@@ -228,7 +228,7 @@ class Orders:
 
 
 def _cut(text: str) -> str:
-    # No log can write half of a character, such as JSON's "\ud800": the whole event would be lost.
+    # A log cannot write half of a character, such as JSON's "\ud800", and would lose the whole event.
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} [{len(text) - MAX_TEXT} characters more]"
 

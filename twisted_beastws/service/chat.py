@@ -57,7 +57,7 @@ class Chat(WebSocketProtocol):
 
     Args:
         hub: has the rooms.
-        path: of the common room; ``path/NAME`` is another.
+        path: The path of the common room. ``path/NAME`` is another room.
         site: has the pages.
         notices: announces joins and leaves to rooms. All connections of a hub share it.
         limits: the rates of joins and messages, shared in the same way.
@@ -100,7 +100,7 @@ class Chat(WebSocketProtocol):
             return self._answer_for_handshake(request)
         if not room:
             return self._site.answer(request)
-        # Below a chat at / every path is a room's, but no page.
+        # With a chat at /, every other path is a room, and none is a page.
         if self._path == "/" and not is_upgrade(request):
             return self._site.answer(request)
         return self._site.answer_visit(request)
@@ -160,7 +160,7 @@ class Chat(WebSocketProtocol):
             self._limits.close(self)
             return None
         if self.subprotocol != CHAT_V1:
-            # A client that no error can reach has its message delivered here all the same.
+            # A plain client gets no errors, so its message is still delivered to the members here.
             return self._say(text, None).addErrback(self._plain_not_said)
         try:
             said, ref, after, token = subprotocol.read(text)
@@ -213,7 +213,7 @@ class Chat(WebSocketProtocol):
     def closed(self, reason: CloseReason) -> None:
         self._stop_waiting()
         name = self._entry.name
-        # When all leave, each notice would go to all that are still there.
+        # Announce nothing during a shutdown: each notice would go to all remaining members.
         server: Any = connection_of(self).server
         if self._present and name is not None and not (server is not None and server.draining):
             self._notices.went(self, self._room, name, connection_of(self).clock)
@@ -266,6 +266,6 @@ def _name_of(peer: object) -> str:
     port = getattr(peer, "port", None)
     host = host_of(peer)
     if not port:
-        # A proxy may forward none.
+        # A proxy may forward no address.
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,4 +1,4 @@
-"""`ChatLimits`: how often clients may enter the chat, and say something in it."""
+"""`ChatLimits`: how often clients may enter the chat and send messages."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class ChatLimits:
         return Response(429, headers=headers, body=f"There are too many joins {FROM_ADDRESS}\n")
 
     def bucket(self) -> Bucket | None:
-        """Return what counts the messages of one connection, or None."""
+        """Return the counter of one connection's messages, or None without a limit."""
         if self._messages is None:
             return None
         return Bucket(self._messages, max(1.0, MESSAGES_AT_ONCE * self._messages))
 
     def close(self, member: WebSocketProtocol) -> None:
-        """Close a connection that sent more."""
+        """Close a connection that exceeded its limit."""
         _count_refusal(member, "max_chat_rate")
         member.close(CloseCode.POLICY_ERROR, f"more than {self._messages:g} messages a second")
 

@@ -1,4 +1,4 @@
-"""The client's address where proxies that are trusted stand before the service."""
+"""The client's address behind trusted proxies."""
 
 from __future__ import annotations
 

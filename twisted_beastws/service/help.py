@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 COLUMN = 22
-"""Characters before the descriptions; a longer name has its description below."""
+"""The width of the column of names. A longer name has its description on the next line."""
 
 
 def grouped(groups: Mapping[str, Sequence[str]], options: Iterable[str], docs: Mapping[str, str], width: int) -> str:

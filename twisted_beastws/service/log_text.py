@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 MAX_SHOWN = 100
-"""Characters of a client's text that a log line has: a longer one fills the log, and no one reads it to its end."""
+"""The most characters of a client's text in a log line: a longer text would fill the log."""
 
 
 def quoted(text: str | bytes) -> str:
-    """Return ``text`` in quotes, with everything but printable ASCII as Python escapes it, cut to `MAX_SHOWN`."""
+    """Return ``text`` in quotes, cut to `MAX_SHOWN`. Python escapes replace all but printable ASCII."""
     decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     more = "..." if len(decoded) > MAX_SHOWN else ""
     return ascii(decoded[:MAX_SHOWN]) + more

@@ -42,7 +42,7 @@ class LoginLimit:
         self._to_wake: Counter[str] = Counter()
 
     async def check(self, peer: Peer, check: Callable[[], Awaitable[T]]) -> T | None:
-        """Return what ``check`` returns; None is a failure.
+        """Return the result of ``check``; None is a failure.
 
         Raises:
             TooManyFailures: the peer has failed too often; ``check`` was not called.
@@ -67,7 +67,7 @@ class LoginLimit:
         try:
             return await check()
         except CancelledError:
-            # A client that leaves at once may have guessed, too.
+            # A client that disconnects at once may have guessed, too.
             raise
         except Exception:
             self._failures.put_back(peer)

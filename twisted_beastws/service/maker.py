@@ -1,4 +1,4 @@
-"""From the options to the service."""
+"""Build the service from its options."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ ADMIN_SHUTDOWN = 1.0
 
 
 def makeService(options: Options) -> BeastwsService:
-    """The service that parsed ``options`` ask for."""
+    """Return the service for parsed ``options``."""
     from twisted.internet import reactor
 
     if options.membership is None:
@@ -84,7 +84,7 @@ def makeService(options: Options) -> BeastwsService:
     else:
         hub = getattr(options.app, "hub", None)
         serving = Serving(_factory(options, options.app), options.endpoints, [("ws", "/")], options.shutdown_policy)
-    # The uvloop reactor has its own.
+    # The uvloop reactor has its own ``descriptors``.
     serving.descriptors = getattr(reactor, "descriptors", None) or DescriptorWatch(reactor.callLater)
     factory = serving.factory
     if tokens is not None:
@@ -165,11 +165,11 @@ def _supervising(reactor: Any, options: Options) -> BeastwsService:
     helpers: list[IService] = [workers]  # type: ignore[list-item, unused-ignore]
     reloads: list[Callable[[], object]] = [reopen_log_files, partial(_reload_workers, options, workers)]
     if log is not None:
-        # A fault in the log file ends the start, not each worker.
+        # Fail now if the log file cannot be opened; otherwise each worker would fail.
         helpers.insert(0, log)
         reloads.append(log.reopen)
     if options.api is not None:
-        # This process has no members, but publishes like the others.
+        # This process has no members, but it publishes as the workers do.
         hub = options.hub if options.app is None else options.app.hub  # type: ignore[union-attr]
         control = Control(reactor, hub, tuple)
         helpers[:0] = [HubService(hub), control, _serving_api(reactor, options, hub, control)]
@@ -230,7 +230,7 @@ def _tokens(reactor: Any, options: Options) -> BearerTokens:
     assert passwords is None or isinstance(passwords, Checkers)
 
     def is_page(request: Request) -> bool:
-        # The page has no secret, and asks its user for the token.
+        # The page contains no secret; it asks its user for the token.
         return request.path == "/" and not is_upgrade(request) and not is_entry(request.query)
 
     is_public = is_page if is_chat and passwords is None else lambda request: False

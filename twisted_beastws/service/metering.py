@@ -177,7 +177,7 @@ class Meter:
         session.sender = MeteredSender(session.sender, counter)
 
     def not_opened(self, protocol: WebSocketProtocol, error: BaseException | None) -> None:
-        """One did not, or another request was answered."""
+        """A handshake failed, or another request was answered."""
         if isinstance(error, UpgradeDeclined):
             status = error.response.status
             if protocol.request is None or not is_upgrade(protocol.request):
@@ -195,7 +195,7 @@ class Meter:
             self.access_log.refused(protocol, status)
 
     def round_trip(self, seconds: float) -> None:
-        """A pong came."""
+        """A pong arrived."""
         self.round_trips[bisect_left(ROUND_TRIPS, seconds)] += 1
         self.round_trip_seconds += seconds
 

@@ -1,4 +1,4 @@
-"""Where the options come from: the command line, a file, the environment; and where they go on to: the workers."""
+"""The sources of the options (command line, file, environment), and their way to the workers."""
 
 from __future__ import annotations
 

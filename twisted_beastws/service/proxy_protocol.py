@@ -90,10 +90,10 @@ def _read_binary(data: bytes) -> Header | None:
         raise BadHeader
     if len(data) < size:
         return None
-    # LOCAL is the proxy's own, such as a health check.
+    # LOCAL marks a connection of the proxy itself, such as a health check.
     kind = data[13] if command == 1 else 0
     if kind == _UNIX:
-        # The name is the program's to choose, and nothing is to be known by it.
+        # The client chooses the name of its socket, so the name proves nothing.
         return Header(UNIXAddress(None), None, size)
     if kind not in _SIZES:
         return Header(None, None, size)
@@ -187,13 +187,13 @@ class ProxyProtocolFactory(WrappingFactory):
         built: Any = super().buildProtocol(addr)
         if built.wrappedProtocol is None:
             return None
-        # It is not one client's: that would be the proxy.
+        # The peer is the proxy, not one client.
         self.identify(built.wrappedProtocol, None)
         return built
 
     def identify(self, protocol: Any, address: IAddress | None) -> None:
         """Count a connection as that of the client at ``address``."""
-        # Other protocols may listen there, too.
+        # The wrapped factory may be of another protocol.
         server = connection_of(protocol).server if isinstance(protocol, WebSocketProtocol) else None
         if isinstance(server, WebSocketServerFactory):
             server.identify(protocol, address)

@@ -1,4 +1,4 @@
-"""Options that may hold a password, which the list of processes shows every user: other ways to give them."""
+"""Other ways to give options that hold a password: the list of processes shows command lines to every user."""
 
 from __future__ import annotations
 

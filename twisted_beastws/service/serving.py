@@ -1,4 +1,4 @@
-"""A service that listens on endpoints, says where, and sends everyone home when it stops."""
+"""A service that listens on endpoints, logs their URLs, and drains the connections when it stops."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class CannotListen(SystemExit, Exception):
 
 @dataclass(frozen=True)
 class ShutdownPolicy:
-    """How connections are sent home: see `WebSocketServerFactory.drain`."""
+    """The graceful shutdown of connections; see `WebSocketServerFactory.drain`."""
 
     code: int = CloseCode.GOING_AWAY
     reason: str = "the server is shutting down"
@@ -90,13 +90,13 @@ class Serving(Service):
             raise self._refused
 
     def startService(self) -> None:
-        """Listen, unless that was done."""
+        """Listen, unless it listens already."""
         super().startService()  # type: ignore[no-untyped-call]
         if not self._ports:
             self.privilegedStartService()
 
     def stopService(self) -> Deferred[None]:
-        """Fires when nothing listens and every connection is gone."""
+        """Stop listening, and drain the connections. Fires when all are gone."""
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 

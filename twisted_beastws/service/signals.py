@@ -23,7 +23,7 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def take(self) -> None:
-        """Handle them from now on. A reactor takes some for itself when it starts: call this after that."""
+        """Handle the signals from now on. A reactor installs some handlers when it starts, so call this after that."""
         try:
             for number in self._actions:
                 self._before[number] = signal.signal(number, self._handle)
@@ -31,7 +31,7 @@ class Signals:
             return
 
     def ignore(self) -> None:
-        """Do nothing about them any more, nor let anything else."""
+        """Ignore the signals from now on."""
         for number in self._before:
             signal.signal(number, signal.SIG_IGN)
 

@@ -57,7 +57,7 @@ class Site:
         return Response(200, headers=self._page_headers, body=self._page)
 
     def answer_visit(self, request: Request) -> Response | None:
-        """Tell a browser that opens a room's address as a page where the page is; None for anything else."""
+        """Answer a browser that opens a room's address as a page with the page's address; None for other requests."""
         return self.endpoint if is_visit(request) else None
 
     @property

@@ -1,4 +1,4 @@
-"""Slow functions in threads, of which few run and not many wait."""
+"""Run slow functions in threads. The numbers of running and waiting calls are bounded."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SlowCalls:
         self._waiting: deque[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        """Return a Deferred of what ``function`` returns; it fails with `Busy` if too many calls wait.
+        """Return a Deferred of the result of ``function``. It fails with `Busy` if too many calls wait.
 
         Cancelling it takes a call that waits from the queue. A call that runs goes on and keeps its thread, so that
         clients that leave cannot start more than `MAX_RUNNING`.

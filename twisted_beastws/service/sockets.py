@@ -68,7 +68,7 @@ class ServiceReactor(ReactorProxy):
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
         family = family_of(fileDescriptor)
         if family != addressFamily:
-            # Twisted would read addresses of the one kind as if they were of the other.
+            # Twisted would misread addresses of another family.
             name = _ENDPOINT_NAMES.get(family, "UNIX")
             raise ValueError(f"the socket is of another family: write domain={name}")
         return self.below.adoptStreamPort(fileDescriptor, addressFamily, factory)
@@ -97,7 +97,7 @@ class ServiceReactor(ReactorProxy):
 def answers(path: str) -> bool:
     """Return whether a process listens on the UNIX socket ``path``, as far as this one may know."""
     with socket.socket(socket.AF_UNIX) as probe:
-        # One that listens and is busy is there, too.
+        # A busy listener counts as alive, too.
         probe.setblocking(False)
         return probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
 

@@ -1,4 +1,4 @@
-"""The metrics of several processes as those of one."""
+"""Merge the metrics of several processes into one page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PATIENCE = 3.0
 """Seconds that a process has to answer. Without an answer its last metrics count."""
 
-# All else is the sum.
+# All other metrics are summed.
 _OF_SEVERAL: dict[str, Any] = {
     "beastws_info": max,
     "process_max_fds": max,

@@ -72,12 +72,12 @@ class Membership:
         Thread(target=self._watch, name="supervisor", daemon=True).start()
 
     def leave(self) -> None:
-        """Send the clients home and end, as at the end of the service; the supervisor is gone."""
+        """Drain the connections and end, because the supervisor is gone."""
         self._ending.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _watch(self) -> None:
-        """End this process, even if its reactor hangs: it would keep the sockets, and a new start from listening."""
+        """End this process even if its reactor hangs; otherwise it would keep the sockets from a new service."""
         self.orders.wait_for_end()
         if self._ending.wait(MAX_HESITATION):
             time.sleep(self._time_to_end)
@@ -145,7 +145,7 @@ class Supervised(Service):
 
 
 def main() -> None:
-    """Run twistd as the supervisor says.
+    """Run twistd with the arguments from the supervisor.
 
     The one argument is the descriptor for reports. Orders come on the standard input.
     """
@@ -155,7 +155,7 @@ def main() -> None:
     # The supervisor sends it when this process is ready for it; until then it was blocked.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
-    # Programs that the application starts have none of these.
+    # Programs that the application starts do not inherit these.
     orders = Orders(os.dup(0))
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)

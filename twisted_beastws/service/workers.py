@@ -1,4 +1,4 @@
-"""The supervisor of ``twistd beastws --workers N``: it holds the sockets, and sees that N processes serve them."""
+"""The supervisor of ``twistd beastws --workers N``: it holds the sockets, and keeps N processes running on them."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Workers(Service):
         access_line: called with each line for the access log.
 
     Attributes:
-        living: the processes that there are.
-        replaced: how many ended by themselves.
+        living: The running processes.
+        replaced: The number of processes that ended by themselves.
         finished: called with each process that ended.
         failed: called with a line when the processes cannot start; it is to stop the service.
     """
@@ -98,7 +98,7 @@ class Workers(Service):
             self._start(number)
 
     def stopService(self) -> Deferred[None]:
-        """Fires when every process has sent its clients home and ended."""
+        """Stop. Fires when every process has drained its connections and ended."""
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
