@@ -29,9 +29,6 @@ REPOSITORY = (
     "typed",
 )
 
-# Folders whose tests use the reactor.
-ON_A_REACTOR = ("asgi", "client", "examples", "hub", "interop", "server", "service", "streams", "tcp", "tls", "web")
-
 
 def without(*names: str) -> list[str]:
     """Return pytest's options that leave out these files and folders below ``tests``."""
@@ -106,7 +103,14 @@ def pure(session: nox.Session) -> None:
 def uvloop(session: nox.Session) -> None:
     """Run the tests that use a reactor on ``twisted_beastws.uvreactor``."""
     session.install("-q", ".[test]")
-    session.run("pytest", "--uvloop", *(f"tests/{folder}" for folder in ON_A_REACTOR), *session.posargs)
+    in_memory = ("connection", "console", "docs", "examples", "hub", "service/access", "service/api", "testing", "wire")
+    pages = (
+        "service/test_http.py",
+        "service/test_page.py",
+        "service/test_page_connection.py",
+        "service/test_page_look.py",
+    )
+    session.run("pytest", "--uvloop", *without(*in_memory, *pages, *LONG, *REPOSITORY), *session.posargs)
 
 
 @nox.session
