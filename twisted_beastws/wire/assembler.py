@@ -14,7 +14,7 @@ from twisted_beastws.wire.raw import check_utf8
 from twisted_beastws.wire.reader import FrameReader
 
 FragmentHook = Callable[[bytes, Opcode, bool], Any]
-"""Gets a piece of a message, its opcode, and whether the message ends with it."""
+"""Receives a piece of a message, its opcode, and whether the message ends with the piece."""
 
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -26,7 +26,7 @@ class MessageAssembler:
         reader: Finds the payloads, and calls the hooks.
         max_fragments: The greatest number of frames of a message.
         on_fragment: If set, this hook gets each piece of a message as it arrives, and nothing is gathered.
-        discarding: Throw messages away: we sent a close frame, and wait for the peer's.
+        discarding: Discard messages: we sent a close frame, and wait for the peer's.
         final: The message ends with the frame that is arriving.
     """
 
@@ -69,14 +69,14 @@ class MessageAssembler:
         self.reader.whole = False
 
     def discard(self) -> None:
-        """Throw away the unfinished message, and all later ones."""
+        """Discard the unfinished message and all later ones."""
         self._message = self._decoder = None
         self.discarding = True
         self.reader.whole = False
         if self.reader.drop_message():
             self.final = True
 
-    # What the reader calls.
+    # The reader calls these.
 
     def begin_frame(self, first: int, length: int) -> None:
         """A data frame begins with the byte ``first``."""
@@ -111,7 +111,7 @@ class MessageAssembler:
 
     def take(self, part: bytes, final: bool) -> None:
         """Take a part of the message; ``final`` if the message ends with it."""
-        # RFC 6455 §1.4: after our close frame, data before the peer's close frame is thrown away (Beast does so too).
+        # RFC 6455 §1.4: after our close frame, data before the peer's close frame is discarded (as in Beast).
         if self.discarding:
             if final:
                 self._end_message()

@@ -1,4 +1,4 @@
-"""Close codes, and the account of how a connection ended (RFC 6455 §7): values alone."""
+"""Close codes, and the account of how a connection ended (RFC 6455 §7). This module has only values."""
 
 from __future__ import annotations
 
@@ -37,11 +37,15 @@ class Close(NamedTuple):
 class CloseReason:
     """How a connection ended.
 
-    code, reason: of the peer's close frame; 1005 if it held no code, 1006 if none came (as a browser reports it).
-    clean: close frames went both ways.
-    began: the side that began to close: ``local``, ``peer``, or ``transport`` when TCP ended without a close frame.
-    sent, received: the close frames, where there were any.
-    error: the fault that made us close, if any: a `ProtocolError`, a time-out, the transport's failure.
+    Attributes:
+        code: The code of the peer's close frame, as a browser reports it: 1005 if the frame had no code, 1006 if no
+            close frame arrived.
+        reason: The reason in the peer's close frame.
+        clean: Both ends sent a close frame.
+        began: The side that began to close: ``local``, ``peer``, or ``transport`` when TCP ended without a close frame.
+        sent: Our close frame, or None.
+        received: The peer's close frame, or None.
+        error: The fault that made us close: a `ProtocolError`, a timeout or the transport's failure; or None.
     """
 
     code: int

@@ -10,17 +10,17 @@ from twisted_beastws.wire.close_reason import Close, CloseCode, CloseReason
 __all__ = ["MAX_REASON", "Close", "CloseCode", "CloseReason", "close_payload", "may_be_sent", "parse_close"]
 
 MAX_REASON = 123
-"""Bytes of UTF-8 that a close reason may have: a control frame's 125 less the code (RFC 6455 §5.5)."""
+"""The most bytes of UTF-8 in a close reason: the 125 of a control frame less the code (RFC 6455 §5.5)."""
 
 
 def may_be_sent(code: int) -> bool:
-    """Whether a close frame may carry ``code`` (RFC 6455 §7.4; 3000-4999 are free, Beast lets in up to 65535 as
-    well)."""
+    """Return whether a close frame may carry ``code`` (RFC 6455 §7.4; 3000-4999 are free, Beast also accepts up to
+    65535)."""
     return 3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, 1005, 1006))
 
 
 def parse_close(payload: bytes) -> Close:
-    """Read a close frame's payload; raises `BadCloseSize`, `BadCloseCode` or `BadClosePayload`."""
+    """Parse the payload of a close frame. Raises `BadCloseSize`, `BadCloseCode` or `BadClosePayload`."""
     if not payload:
         return Close(CloseCode.NO_STATUS)
     if len(payload) == 1:
@@ -35,9 +35,10 @@ def parse_close(payload: bytes) -> Close:
 
 
 def close_payload(code: int, reason: str = "") -> bytes:
-    """Make a close frame's payload; 1005 makes an empty one. A long reason is cut between characters.
+    """Return the payload of a close frame; it is empty for 1005. A long reason is cut between characters.
 
-    Raises `LocalError` for a code that may not be sent, and for a value of another type.
+    Raises:
+        LocalError: The code may not be sent, or a value is of another type.
     """
     if not isinstance(code, int):
         raise LocalError(f"{code!r} is no close code: the code comes first, as in close(1000, 'bye')")
@@ -71,12 +72,12 @@ class ClosingHandshake:
 
     @property
     def clean(self) -> bool:
-        """Close frames went both ways."""
+        """Whether both ends sent a close frame."""
         return self.sent is not None and self.received is not None
 
     @property
     def echo(self) -> int:
-        """The code that answers the peer's close frame: its own, or 1000 for an empty one, as in Beast."""
+        """Return the code that answers the peer's close frame: its own, or 1000 for an empty one, as in Beast."""
         code = self.received.code if self.received is not None else CloseCode.NO_STATUS
         return CloseCode.NORMAL if code == CloseCode.NO_STATUS else code
 

@@ -1,4 +1,4 @@
-"""The codec in use: the compiled one where it was built, the pure Python one otherwise or on request."""
+"""The codec in use: the compiled one if it was built, else the pure Python one, or as requested."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from twisted_beastws.wire import reader, turns, writer
 
 PURE_VARIABLE = "TWISTED_BEASTWS_PURE"
-"""Set to anything but 0 or nothing, this environment variable chooses the pure Python codec."""
+"""This environment variable selects the pure Python codec, unless it is 0 or empty."""
 
 
 class Codec(NamedTuple):

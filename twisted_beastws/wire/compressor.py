@@ -1,4 +1,4 @@
-"""Compressors: ISA-L where the extra ``isal`` is installed, Python's zlib otherwise or on request."""
+"""Compressors: ISA-L if the extra ``isal`` is installed, else Python's zlib, or as requested."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zlib
 from typing import Protocol
 
 ZLIB_VARIABLE = "TWISTED_BEASTWS_ZLIB"
-"""Set to anything but 0 or nothing, this environment variable chooses Python's zlib."""
+"""This environment variable selects Python's zlib, unless it is 0 or empty."""
 
 try:
     from isal import isal_zlib
@@ -31,14 +31,14 @@ class Compressor(Protocol):
 
 
 def new_compressor(level: int, window_bits: int, mem_level: int) -> Compressor:
-    """A compressor of ``level`` 0-9, window bits 9-15 and memory level 1-9."""
+    """Return a compressor of ``level`` 0-9, window bits 9-15 and memory level 1-9."""
     # ISA-L's level 0 compresses, zlib's does not.
     if ISAL and level:
         return isal_zlib.compressobj(_LEVELS[level], zlib.DEFLATED, -window_bits, mem_level)
     return zlib.compressobj(level, zlib.DEFLATED, -window_bits, mem_level)
 
 
-# Idle compressors, to be used again: making one costs as much as a message of a kilobyte.
+# Idle compressors for later use: making one costs as much as compressing a message of a kilobyte.
 _idle: dict[tuple[int, int, int], Compressor] = {}
 _MOST_IDLE = 16
 
@@ -55,11 +55,11 @@ def compress_alone(payload: bytes, level: int, window_bits: int, mem_level: int)
         own = new_compressor(level, window_bits, mem_level)
         return (own.compress(payload) + own.flush(zlib.Z_SYNC_FLUSH))[:-4]
     parameters = (level, window_bits, mem_level)
-    # It is taken out while it compresses: a call in between, another thread, or a call after an error gets another.
+    # A compressor in use is not idle, so that a nested call, another thread, or a call after an error gets another.
     compressor: Compressor | None = _idle.pop(parameters, None)
     if compressor is None:
         compressor = new_compressor(*parameters)
-    # A full flush forgets all that came before.
+    # A full flush removes all references to earlier data.
     compressed = (compressor.compress(payload) + compressor.flush(zlib.Z_FULL_FLUSH))[:-4]
     if len(_idle) >= _MOST_IDLE:
         _idle.clear()

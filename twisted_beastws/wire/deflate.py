@@ -20,7 +20,7 @@ SLICE = 1 << 16
 """The greatest number of bytes inflated at once: 64 KiB, as many as a transport reads at once."""
 
 MAX_FIELDS_SIZE = 1536
-"""Bytes of all the Sec-WebSocket-Extensions fields together; Beast's head has no longer line."""
+"""The most bytes of all Sec-WebSocket-Extensions fields together, as the longest line of a head in Beast."""
 
 # RFC 7692 §7.2.1: the end of every flushed message, which is not sent.
 _TAIL = b"\0\0\xff\xff"
@@ -36,7 +36,7 @@ _WHOLE_TOKEN = re.compile(_TOKEN)
 _BITS = re.compile(r"[89]|1[0-5]")
 
 Said = dict[str, int | None]
-"""Parameters as an offer or an answer has them; None stands for one without a value."""
+"""The parameters of an offer or an answer. None stands for a parameter without a value."""
 
 
 class Extension(NamedTuple):
@@ -47,12 +47,12 @@ class Extension(NamedTuple):
 
 
 def parse_extensions(values: Sequence[bytes]) -> list[Extension]:
-    """Read the Sec-WebSocket-Extensions fields of a request or answer.
+    """Parse the Sec-WebSocket-Extensions fields of a request or answer.
 
     RFC 6455 §9.1: repeated fields are one list; a quoted value is a token once it is unquoted.
 
     Raises:
-        BadExtension: The fields are no such list, or longer than `MAX_FIELDS_SIZE`.
+        BadExtension: The fields are not such a list, or longer than `MAX_FIELDS_SIZE`.
     """
     if sum(map(len, values)) > MAX_FIELDS_SIZE:
         raise BadExtension("The WebSocket handshake Sec-WebSocket-Extensions field is too long")
@@ -139,7 +139,7 @@ def _accept(offered: Said, options: Deflate) -> Negotiated:
         said[SERVER_ALONE] = None
     if CLIENT_ALONE in offered or options.client_no_context_takeover:
         said[CLIENT_ALONE] = None
-    # RFC 7692 §7.1.2.1: answer a requested window, also one of 15, which Beast leaves out.
+    # RFC 7692 §7.1.2.1: answer a requested window, even one of 15, which Beast leaves out.
     if asked_server is not None or options.server_max_window_bits < 15:
         said[SERVER_BITS] = min(asked_server or 15, options.server_max_window_bits)
     if asked_client is not None or options.client_max_window_bits < 15:
@@ -169,7 +169,7 @@ def _to_text(said: Said) -> str:
 
 
 def offer(options: Deflate) -> str:
-    """The client's Sec-WebSocket-Extensions field. Windows of 15 are left out, where Beast writes them."""
+    """Return the client's Sec-WebSocket-Extensions field. It omits windows of 15, which Beast writes."""
     said: Said = {}
     if options.server_max_window_bits < 15:
         said[SERVER_BITS] = options.server_max_window_bits
@@ -182,10 +182,15 @@ def offer(options: Deflate) -> str:
 
 
 def check_answer(values: Sequence[bytes], options: Deflate | None) -> Negotiated | None:
-    """The parameters that the server chose from our `offer`; None if it declined. Without an offer ``options`` is None.
+    """Return the parameters that the server chose from our `offer`; None if it declined.
 
-    values: the answer's Sec-WebSocket-Extensions fields. Raises `BadExtension` for an answer that does not accept what
-    was offered (RFC 7692 §5.1, where Beast goes on without compression), and for a client's window of 8.
+    Args:
+        values: The answer's Sec-WebSocket-Extensions fields.
+        options: The options of the offer; None if nothing was offered.
+
+    Raises:
+        BadExtension: The answer does not fit the offer (RFC 7692 §5.1; Beast continues without compression), or sets a
+            window of 8 for the client.
     """
     extensions = parse_extensions(values)
     if not extensions:
@@ -193,7 +198,7 @@ def check_answer(values: Sequence[bytes], options: Deflate | None) -> Negotiated
     if options is None or len(extensions) > 1 or extensions[0].name != NAME:
         raise BadExtension
     said = _read_parameters(extensions[0])
-    # RFC 7692 §7.1.1.1 and §7.1.2.1: accepted by saying it, and the window no larger.
+    # RFC 7692 §7.1.1.1 and §7.1.2.1: the answer must repeat the parameter, and its window must not be larger.
     if options.server_no_context_takeover and SERVER_ALONE not in said:
         raise BadExtension
     if (said.get(SERVER_BITS) or 15) > options.server_max_window_bits:
@@ -246,7 +251,7 @@ class PerMessageDeflate:
         return self._sends_bits, self._options.level, self._options.mem_level
 
     def compress(self, payload: bytes) -> bytes:
-        """A whole message, compressed."""
+        """Compress a whole message."""
         # RFC 7692 §7.2.3.6; zlib flushes nothing where nothing came since the last flush.
         if not payload:
             return b"\0"
@@ -256,7 +261,7 @@ class PerMessageDeflate:
         return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
     def compress_part(self, part: bytes) -> bytes:
-        """A part of a message, as far as zlib gives it out yet; `finish_parts` gives the rest."""
+        """Compress a part of a message. zlib may keep some of it until `finish_parts`."""
         self._parted = self._parted or bool(part)
         return self._need_compressor().compress(part)
 
@@ -276,7 +281,7 @@ class PerMessageDeflate:
         return self._compressor
 
     def forget_sent(self) -> None:
-        """The next message refers to none before it: for when the peer may not get one, or gets one made elsewhere."""
+        """Make the next message refer to no earlier one, for example because the peer may not get an earlier one."""
         self._compressor = None
 
     def inflate(self, part: bytes, final: bool, room: int) -> Iterator[tuple[bytes, bool]]:
@@ -332,7 +337,7 @@ class PerMessageDeflate:
             part = inflater.unconsumed_tail
             more = bool(part) or len(piece) == size
             if inflater.eof:
-                # RFC 7692 §7.2.3.4: a block may be its stream's last; what follows is a new one.
+                # RFC 7692 §7.2.3.4: a block may be the last of its stream. A new stream follows.
                 self._inflater = None
                 part = inflater.unused_data
                 self._begun = more = bool(part) and not (final and part == _TAIL)

@@ -21,7 +21,7 @@ class DeflatingSender:
     __slots__ = ("__weakref__", "_compressing", "_deflate", "_may_drop", "_sender", "_writer")
 
     def __init__(self, writer: FrameWriter, sender: MessageSender, deflate: PerMessageDeflate, may_drop: bool) -> None:
-        """Wrap ``sender``. ``may_drop``: the sink may drop whole messages while the peer reads too slowly."""
+        """Wrap ``sender``. With ``may_drop``, the sink may drop whole messages while the peer reads too slowly."""
         self._writer = writer
         self._sender = sender
         self._deflate = deflate
@@ -114,7 +114,7 @@ class DeflatingSender:
             rest = (self._deflate.compress_part(rest) if rest else b"") + self._deflate.finish_parts()
         self._sender.end_message(rest)
 
-    # Messages that waited.
+    # Waiting messages.
 
     def _send_admitted(self, first: int, payload: bytes, compress: bool | None) -> None:
         if not compress:

@@ -36,9 +36,9 @@ FIN_TEXT, FIN_BINARY = FIN | Opcode.TEXT, FIN | Opcode.BINARY
 
 
 def clear_send(transport: Any, send: Callable[[Any], int]) -> Callable[[Any], int]:
-    """Return ``send``, a socket's, made to take nothing once ``transport.TLS`` says that TLS was started there.
+    """Wrap a socket's ``send``, so that it takes no bytes once TLS was started on the transport.
 
-    TLS may start at any time, and not through us. The transport takes the rest, and encrypts it.
+    Other code may start TLS at any time. The transport then takes the rest, and encrypts it.
     """
 
     def send_in_clear(data: Any) -> int:
@@ -68,7 +68,7 @@ class MaskKeys:
                 return key
 
     def forget(self) -> None:
-        """Drop the keys that are left: after a fork the other process has them, too."""
+        """Drop the remaining keys: after a fork the other process has the same ones."""
         self._pool = b""
         self._at = 0
 

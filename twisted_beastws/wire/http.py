@@ -19,10 +19,10 @@ from twisted_beastws.errors import BadRequest, HeadTooLarge, TargetTooLong, Unsu
 SERVER = f"twisted_beastws/{__version__}"
 
 MAX_EMPTY_LINES = 10
-"""Empty lines that a server skips before a request line (RFC 9112 §2.2), as many as Apache httpd."""
+"""The most empty lines that a server skips before a request line (RFC 9112 §2.2), as Apache httpd does."""
 
 MAX_LIST = 100
-"""Elements of a comma-separated field that count; Apache httpd lets a request have as many fields."""
+"""The most elements read from a comma-separated field, as many as Apache httpd accepts fields in a request."""
 
 _HEAD_END = b"\r\n\r\n"
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
@@ -48,12 +48,12 @@ def _twisted_name(name: bytes) -> bytes:
     return next(iter(TwistedHeaders({name: [b""]}).getAllRawHeaders()))[0]
 
 
-# Names that Twisted's `Headers` keeps in another spelling than Capitalised-Words.
+# Names that Twisted's `Headers` does not spell in Capitalised-Words.
 _TWISTED_NAMES = {
     name: _twisted_name(name)
     for name in (b"Content-Md5", b"Dnt", b"Etag", b"P3p", b"Te", b"Www-Authenticate", b"X-Xss-Protection")
 }
-# Names that the RFCs spell in another way than Twisted's `Headers` keeps them.
+# Names that the RFCs and Twisted's `Headers` spell differently.
 _RFC_NAMES = {
     b"Expect-Ct": b"Expect-CT",
     b"Http2-Settings": b"HTTP2-Settings",
@@ -102,7 +102,7 @@ class Headers(TwistedHeaders):
 
     @classmethod
     def from_canonical(cls, fields: dict[bytes, list[bytes]]) -> Headers:
-        """Headers around ``fields`` as they are: names in Twisted's spelling, values known to be clean."""
+        """Return headers that use ``fields`` unchanged: names in Twisted's spelling, and values known to be valid."""
         headers = cls()
         headers._rawHeaders = fields
         return headers
@@ -121,7 +121,7 @@ def _check_value(name: str | bytes, value: str | bytes) -> None:
 
 
 def fields_given(headers: Any) -> dict[str, list[str]]:
-    """A caller's fields, each with a list of values. Raises TypeError or ``ValueError`` that names the argument."""
+    """Return a caller's fields, each with a list of values. A TypeError or ``ValueError`` names the argument."""
     if not isinstance(headers, Mapping):
         raise TypeError(f'headers: give a mapping such as {{"X-User": "Ada"}}, not {type(headers).__name__}')
     fields: dict[str, list[str]] = {}
@@ -140,7 +140,7 @@ def fields_given(headers: Any) -> dict[str, list[str]]:
 
 
 def raw_fields(headers: TwistedHeaders) -> dict[bytes, list[bytes]]:
-    """The fields by their names in Twisted's own spelling, which need no looking up."""
+    """The fields by their names in Twisted's spelling, which need no conversion."""
     return headers._rawHeaders
 
 
@@ -193,10 +193,11 @@ NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 class Request:
     """A request's head.
 
-    target: as it was sent: origin-form, absolute-form, ``*`` or, with CONNECT, authority-form.
-    version: ``1.0`` or ``1.1``; from twisted.web whatever that let through.
-    body_read: a body that the head announces was already taken off the connection by an HTTP server.
-    path_parameters: the parts of the path that a `Router`'s template names, decoded; empty without one.
+    Attributes:
+        target: The target as it was sent: in origin-form, absolute-form, ``*`` or, with CONNECT, authority-form.
+        version: ``1.0`` or ``1.1``. From twisted.web, any version that it accepted.
+        body_read: An HTTP server has already read the body that the head announces.
+        path_parameters: The decoded parts of the path that a `Router`'s template names; empty without a router.
     """
 
     method: str
@@ -208,7 +209,7 @@ class Request:
 
     @classmethod
     def parse(cls, head: bytes) -> Request:
-        """Return the request that an HTTP head holds, as the server itself reads it.
+        """Return the request in an HTTP head, as the server itself reads it.
 
         Args:
             head: The request line and the fields, with the empty line at the end and nothing after it.
@@ -221,7 +222,7 @@ class Request:
 
     @classmethod
     def from_twisted(cls, request: Any) -> Request:
-        """A twisted.web ``Request`` as one of ours; its fields are copied, its body stays with it."""
+        """Return our form of a twisted.web ``Request``, with copies of its fields and without its body."""
         fields = {name: list(values) for name, values in request.requestHeaders.getAllRawHeaders()}
         return cls(
             request.method.decode("latin-1"),
@@ -237,7 +238,7 @@ class Request:
 
     @property
     def authority(self) -> str | None:
-        """The host, and perhaps port, in a target in absolute-form, which overrides Host; None for another target."""
+        """The host, and port if present, of a target in absolute-form, which overrides Host; None for other targets."""
         # RFC 9112 §3.2.2
         if self.target.startswith("/") or (absolute := _ABSOLUTE_FORM.match(self.target)) is None:
             return None
@@ -262,7 +263,7 @@ class Request:
 
     @property
     def keep_alive(self) -> bool:
-        """Whether HTTP lets the connection live on after the answer (RFC 9112 §9.3)."""
+        """Whether HTTP keeps the connection after the answer (RFC 9112 §9.3)."""
         return _keeps_connection(self.version, self.headers)
 
     @property
@@ -276,7 +277,7 @@ class Request:
         return lengths is not None and any(length.strip(b"0") for length in lengths)
 
     def to_bytes(self) -> bytes:
-        """The head as it is sent. Raises ``ValueError`` where it would not be one."""
+        """Return the bytes of the head. Raises ``ValueError`` if they would not be a valid head."""
         line = f"{self.method} {self.target} HTTP/{self.version}\r\n".encode()
         if not _REQUEST_LINE.fullmatch(line):
             raise ValueError(f"not an HTTP request line: {line!r}")
@@ -284,18 +285,21 @@ class Request:
 
 
 class Response:
-    """An answer. Decorators and hooks may make and change it; `to_bytes` gives the bytes to send.
+    """An answer. Decorators and hooks may make and change it; `to_bytes` returns the bytes to send.
 
-    status: 100 to 999.
-    reason: the standard phrase of the status, also after the status was changed, unless another was set.
-    headers: a copy of those given, which may be a mapping such as ``{"X-User": "Ada", "Set-Cookie": ["a=1", "b=2"]}``.
-        `to_bytes` adds ``Server`` if there is none; Content-Length is always its own.
-    body: a ``str`` is encoded as UTF-8; if there is no Content-Type, it becomes ``text/plain; charset=utf-8``, and
-        X-Content-Type-Options ``nosniff``.
-    version: ``1.1``, or ``1.0``.
-    request: the request that it answers, if known; the answer to HEAD is sent without its body.
+    Attributes:
+        status: The status, 100 to 999.
+        reason: The standard phrase of the status, unless you set another one.
+        headers: A copy of the given fields, which may be a mapping such as
+            ``{"X-User": "Ada", "Set-Cookie": ["a=1", "b=2"]}``. `to_bytes` adds ``Server`` if it is missing, and always
+            sets Content-Length itself.
+        body: The body. A ``str`` is encoded as UTF-8; if there is no Content-Type, it becomes
+            ``text/plain; charset=utf-8``, and X-Content-Type-Options becomes ``nosniff``.
+        version: ``1.1`` or ``1.0``.
+        request: The request that it answers, if known. The answer to HEAD is sent without its body.
 
-    Raises TypeError or ``ValueError`` for a value that cannot be sent; so does setting ``body``.
+    Raises:
+        TypeError, ValueError: A value cannot be sent. Setting ``body`` raises these errors, too.
     """
 
     __slots__ = ("_body", "_reason", "headers", "request", "status", "version")
@@ -361,14 +365,16 @@ class Response:
 
     @property
     def keep_alive(self) -> bool:
-        """Whether HTTP lets the connection live on after this answer (RFC 9112 §9.3)."""
+        """Whether HTTP keeps the connection after this answer (RFC 9112 §9.3)."""
         return _keeps_connection(self.version, self.headers)
 
     def to_bytes(self) -> bytes:
-        """The whole answer as it is sent: the fields in the order they were set, in the RFCs' spelling.
+        """Return the bytes of the whole answer. The fields are in the order of their setting, in the RFCs' spelling.
 
-        Content-Length is the body's true length, at the place where the field was set; Transfer-Encoding is left out.
-        Raises ``ValueError`` where the head would not be one.
+        Content-Length is the body's true length, in the place where the field was set. Transfer-Encoding is omitted.
+
+        Raises:
+            ValueError: The head would not be valid.
         """
         if not 100 <= self.status <= 999:
             raise ValueError(f"{self.status!r} is not an HTTP status")
@@ -409,7 +415,7 @@ _SERVER_LINE = f"Server: {SERVER}\r\n".encode("ascii")
 
 
 class HeadBuffer:
-    """Gathers bytes and gives out whole heads, in time linear in the bytes, however they are cut.
+    """Gathers bytes and returns whole heads. The time is linear in the bytes, however they are divided.
 
     Args:
         max_size: Bytes of a head, including its empty line; more raise `HeadTooLarge`.
@@ -436,7 +442,7 @@ class HeadBuffer:
         return len(self._buffer)
 
     def feed(self, data: bytes) -> None:
-        """Append bytes, without a look at them."""
+        """Append bytes without reading them."""
         self._buffer += data
 
     def take(self) -> bytes | None:
@@ -483,7 +489,7 @@ class HeadBuffer:
             self._skipped += 1
 
     def rest(self) -> bytes:
-        """All that is left, which leaves the buffer."""
+        """Remove and return the remaining bytes."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         self._seen = self._lines = self._skipped = 0
@@ -496,7 +502,7 @@ class HeadBuffer:
         return HeadTooLarge(f"The {self._subject}'s head is too large")
 
     def _unfit(self) -> HeadTooLarge | BadRequest:
-        # Whichever fault comes first decides, so that the cutting into chunks does not.
+        # The first fault decides, so that the result does not depend on how the bytes were divided into chunks.
         fault = _BAD_OCTET.search(self._buffer)
         if fault and _TOKEN.match(self._buffer) and self._buffer.count(b"\n", 0, fault.start()) > self._max_lines:
             return self._too_large()
@@ -531,7 +537,7 @@ def _parse_fields(parser_type: Any, start_line: bytes, head: bytes, start: int, 
     except HttpParserUpgrade:
         pass
     except HttpParserError:
-        # llhttp's own words may quote the peer.
+        # The text of llhttp's error may quote the peer.
         raise BadRequest(f"The {subject} is not valid HTTP") from None
     return Headers.from_canonical(collector.fields)
 
@@ -567,7 +573,7 @@ def _fits(method: bytes, target: bytes) -> bool:
 
 
 def parse_response(head: bytes) -> Response:
-    """A whole head, with its empty line, as a `Response` without its body; HTTP/1.0 and 1.1. Raises `BadRequest`."""
+    """Return a whole head, with its empty line, as a `Response` without its body. Raises `BadRequest`."""
     line = _STATUS_LINE.match(head)
     if line is None:
         raise BadRequest("The response is not valid HTTP")

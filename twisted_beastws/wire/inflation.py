@@ -13,7 +13,7 @@ from twisted_beastws.wire.frames import RUNNING, Opcode, decode_text
 class Inflation:
     """Inflates compressed messages piece by piece, and passes other messages on.
 
-    Between two pieces it looks whether the application paused, the connection closed, or the turn is over.
+    Between two pieces it checks whether the application paused, the connection closed, or the turn is over.
     """
 
     __slots__ = ("_assembler", "_deflate", "_pieces")
@@ -65,7 +65,7 @@ class Inflation:
                 if reader.halted != RUNNING or reader.budget.out_of_time():
                     return
                 if assembler.discarding:
-                    # Throw the other pieces away, and notice the end of the message.
+                    # Discard the other pieces, and notice the end of the message.
                     assembler.take(b"", assembler.final and not reader.remaining)
                     break
         except MessageTooBig:

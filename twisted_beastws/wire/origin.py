@@ -1,4 +1,4 @@
-"""Origins of web pages (RFC 6454): which of them can be allowed, and which the server lets in."""
+"""Origins of web pages (RFC 6454): the valid ones, and the ones that the server accepts."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def check_allowed(value: object) -> None:
     """Raise unless a page can have the origin ``value``.
 
     Raises:
-        TypeError: It is no ``str``.
+        TypeError: It is not a ``str``.
         ValueError: No page can have it; the text names the form to write instead.
     """
     if not isinstance(value, str):
@@ -113,11 +113,11 @@ def _taken_apart(text: str) -> re.Match[str] | None:
 def _host_written(host: str) -> str | None:
     if host.startswith("["):
         return _ipv6_written(host[1:-1])
-    # First, because the ASCII form can be a number: "\u00b9" is "1".
+    # Convert to ASCII first, because the ASCII form can be a number: "\u00b9" becomes "1".
     if not host.isascii():
         host = _ascii_name(host) or ""
     if _NUMBER.fullmatch(host):
-        # Browsers take 127.1 and 0x7f.1 for the address that they stand for.
+        # Browsers convert 127.1 and 0x7f.1 to a normal address.
         try:
             return socket.inet_ntoa(socket.inet_aton(host.rstrip(".")))
         except (OSError, ValueError):
@@ -143,7 +143,7 @@ def _ascii_name(host: str) -> str | None:
     try:
         import idna
     except ImportError:
-        # It comes with TLS; without it the advice is less exact.
+        # idna is installed with TLS. Without it, the advice is less exact.
         return None
     try:
         return idna.encode(host, uts46=True).decode("ascii")
@@ -200,11 +200,11 @@ def check_origin(request: Request, origins: AllowedOrigins, *, over_tls: bool = 
 
     Args:
         request: The request.
-        origins: The pages that are let in.
+        origins: The pages to accept.
         over_tls: The connection is TLS that ends here. Without it, TLS may end in a proxy.
 
     Raises:
-        OriginRefused: The page is not let in.
+        OriginRefused: The page is not allowed.
     """
     values = raw_fields(request.headers).get(b"Origin")
     if not values or origins.allow_any_origin_dangerously:
