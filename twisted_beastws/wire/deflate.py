@@ -97,11 +97,17 @@ class Negotiated:
 
 
 def accept_offer(values: Sequence[bytes], options: Deflate) -> Negotiated | None:
-    """The server's answer to the first of the offers in ``values`` that it can accept, or None (RFC 7692 §5).
+    """Return the server's answer to the first acceptable offer in ``values``, or None (RFC 7692 §5).
 
-    values: the request's Sec-WebSocket-Extensions fields; raises `BadExtension` (400) if they are malformed.
-    An offer with an unknown, repeated or ill-valued parameter is declined (RFC 7692 §7.1), and one with a window of 8
-    for the server. A client may use a window of 8 itself: zlib inflates it.
+    The server declines an offer with an unknown, repeated or invalid parameter (RFC 7692 §7.1), and one with a window
+    of 8 for the server. A client may use a window of 8 itself, because zlib can inflate it.
+
+    Args:
+        values: The request's Sec-WebSocket-Extensions fields.
+        options: The options of the server.
+
+    Raises:
+        BadExtension: The fields are malformed (400).
     """
     for extension in parse_extensions(values):
         if extension.name == NAME:

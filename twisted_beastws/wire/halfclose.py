@@ -16,7 +16,7 @@ class Stream(Protocol):
     """The byte stream in the messages.
 
     Attributes:
-        half_closeable: It may go on sending after the peer's end.
+        half_closeable: It may continue to send after the peer has ended its direction.
     """
 
     @property
@@ -27,7 +27,7 @@ class Stream(Protocol):
 
 
 class HalfClosingSession(Session):
-    """A session that can end its sending with `half_close`, and go on delivering until the peer's close frame.
+    """A session that can end its sending with `half_close`, and still deliver until the peer's close frame.
 
     It answers the peer's close frame at once, unless its stream is half-closeable: then only when `close` is called.
     RFC 6455 §5.5.1 lets an endpoint delay its answer until it has sent the rest of its message; the peer need not

@@ -46,7 +46,7 @@ _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 ANY_SUBPROTOCOL = "*"
-"""Among a server's subprotocols: the first one that the client offers, if it offers none of the others."""
+"""In a server's subprotocols, this stands for the client's first offer if the client offers none of the others."""
 
 # The field values that a 101 and a 426 share.
 _UPGRADE, _CONNECTION = b"websocket", b"Upgrade"
@@ -55,13 +55,13 @@ ENDPOINT = "This is a WebSocket endpoint (RFC 6455, version 13): open it with a 
 
 
 def accept_key(key: str | bytes) -> str:
-    """The Sec-WebSocket-Accept that answers ``key`` (RFC 6455 §4.2.2)."""
+    """Return the Sec-WebSocket-Accept that answers ``key`` (RFC 6455 §4.2.2)."""
     raw = key.encode("ascii") if isinstance(key, str) else key
     return b2a_base64(sha1(raw + _GUID, usedforsecurity=False).digest(), newline=False).decode("ascii")
 
 
 def is_upgrade(request: Any) -> bool:
-    """Whether a request, ours or a twisted.web one, asks for WebSocket (Beast: ``websocket::is_upgrade``).
+    """Return whether a request, ours or a twisted.web one, asks for WebSocket (Beast: ``websocket::is_upgrade``).
 
     A true answer promises nothing about the rest: `check_request` may still refuse it.
     """
@@ -109,7 +109,7 @@ def check_request(request: Request, *, host_checked: bool = False) -> None:
 
     Args:
         request: The request.
-        host_checked: `check_host` let it pass already.
+        host_checked: The request has already passed `check_host`.
     """
     get = raw_fields(request.headers).get
     asks = _lists_websocket(get(b"Upgrade") or ())
@@ -191,7 +191,7 @@ def offered_subprotocols(request: Request) -> list[str]:
 def success(
     request: Request, subprotocol: str | None = None, extensions: str | None = None, date: str | None = None
 ) -> Response:
-    """Return the 101 that answers a request which `check_request` let pass (RFC 6455 §4.2.2)."""
+    """Return the 101 for a request that passed `check_request` (RFC 6455 §4.2.2)."""
     key = request.headers.getRawHeaders(b"Sec-WebSocket-Key", (b"",))[0]
     response = Response(101, request=request)
     response.headers = Headers.from_canonical(

@@ -21,7 +21,7 @@ HEADERS = 1 << 10
 
 
 class Bucket:
-    """A token bucket: ``rate`` a second on average, ``size`` at once; by default a second's worth, and one at least."""
+    """A token bucket: ``rate`` per second on average, ``size`` at once (by default ``rate``, at least 1)."""
 
     __slots__ = ("_at", "_level", "_rate", "_size")
 
@@ -32,7 +32,7 @@ class Bucket:
         self._at = 0.0
 
     def take(self, cost: float, now: float) -> float:
-        """0 if ``cost`` is there and taken, else the seconds until it would be; ``now`` is in seconds."""
+        """Take ``cost`` and return 0, or take nothing and return the seconds until enough is there."""
         level = self._level_at(now) + cost
         if level > self._size + _ROUNDING:
             return (level - self._size) / self._rate
@@ -40,7 +40,7 @@ class Bucket:
         return 0.0
 
     def wait(self, cost: float, now: float) -> float:
-        """Return the seconds until ``cost`` would be there, 0 if it is, and take nothing."""
+        """Return the seconds until ``cost`` is there, or 0 if it is. This takes nothing."""
         level = self._level_at(now) + cost
         return (level - self._size) / self._rate if level > self._size + _ROUNDING else 0.0
 
@@ -49,11 +49,11 @@ class Bucket:
         self._level, self._at = max(0.0, self._level_at(now) - cost), now
 
     def full(self, now: float) -> bool:
-        """Nothing is missing from it: it knows nothing that a new one would not."""
+        """Whether the bucket is full, and so the same as a new one."""
         return self._level_at(now) == 0.0
 
     def _level_at(self, now: float) -> float:
-        # A system's clock may be set back.
+        # The system's clock may be set back.
         return max(0.0, self._level - max(0.0, now - self._at) * self._rate)
 
 

@@ -48,7 +48,7 @@ def take_part(data: bytes, start: int, size: int, key: bytes | None) -> bytes:
 
 
 def read_length(data: bytes, start: int, end: int) -> int:
-    """Return the number that stands in ``data`` from ``start`` to ``end``, the most significant byte first."""
+    """Return the big-endian number in ``data`` from ``start`` to ``end``."""
     return int.from_bytes(data[start:end], "big")
 
 

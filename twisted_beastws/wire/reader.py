@@ -36,10 +36,10 @@ from twisted_beastws.wire.turns import TurnBudget
 from twisted_beastws.wire.writer import FrameWriter
 
 SOLO_LIMIT = 1 << 26
-"""Bytes for which room is made on a frame header's word alone: 64 MiB. That touches no memory yet."""
+"""The most bytes allocated for the length in a frame header: 64 MiB. Unused memory costs nothing."""
 
 LEAP = 1 / 32
-"""Seconds by which the reactor's clock must jump until the reader reports it: the resolution of the deadlines."""
+"""Seconds by which the reactor's clock must jump before the reader reports it: the resolution of the deadlines."""
 
 
 def too_big(max_message_size: int, max_frame_size: int) -> MessageTooBig:
@@ -50,7 +50,7 @@ def too_big(max_message_size: int, max_frame_size: int) -> MessageTooBig:
 
 
 class ReaderEvents(Protocol):
-    """Gets the events of a reader that do not concern the frames themselves."""
+    """Receives the events of a reader that do not concern the frames themselves."""
 
     def hook_returned(self, result: Any) -> None:
         """A message hook returned ``result``, which is not None."""
@@ -62,7 +62,7 @@ class ReaderEvents(Protocol):
         """Call `FrameReader.next_turn` in the reactor's next turn. If the budget is spent, read nothing until then."""
 
     def clock_was_set(self) -> None:
-        """Somebody set the clock ``wall``. The reader has not yet read the frames of the chunk that just arrived."""
+        """The clock ``wall`` was set. The reader has not yet read the frames of the chunk that just arrived."""
 
 
 class FrameHandler(Protocol):
@@ -108,9 +108,9 @@ class FrameReader:
         received_at: The time of the latest chunk.
         wall: A clock that may be set, or None.
         lead: The seconds by which ``wall`` is ahead of ``now``. A chunk that finds another lead is reported.
-        accepts_rsv1: Compressed messages may come (RFC 7692 §6).
+        accepts_rsv1: Compressed messages may arrive (RFC 7692 §6).
         halted: ``RUNNING``, ``PAUSED`` or ``STOPPED``.
-        whole: Messages may be delivered whole: none is unfinished, none is streamed in, none is thrown away.
+        whole: Messages may be delivered whole: none is unfinished, streamed in or discarded.
         unfinished: ``payloads`` has more to deliver before the next frame is read.
         message_opcode: The opcode of the message that is arriving, or 0.
         message_size: The bytes of it that arrived, inflated.
@@ -189,7 +189,7 @@ class FrameReader:
     def feed(self, data: bytes) -> None:
         """Read a chunk. Nothing is raised, whatever the peer or a hook does.
 
-        The messages that hooks send meanwhile leave as one write at the end, or one for each 64 KiB.
+        The messages that hooks send meanwhile are written together at the end, or in writes of 64 KiB.
         """
         self.received_at = self.now()
         self.budget.begin_chunk(self.received_at)
@@ -209,12 +209,12 @@ class FrameReader:
             self._run(b"")
 
     def pause(self) -> None:
-        """Deliver nothing until `resume`; what is fed meanwhile is kept."""
+        """Deliver nothing until `resume`; bytes that are fed meanwhile are kept."""
         if self.halted == RUNNING:
             self.halted = PAUSED
 
     def resume(self) -> None:
-        """Go on after `pause`, with the bytes that arrived meanwhile."""
+        """Continue after `pause`, with the bytes that arrived meanwhile."""
         if self.halted == PAUSED:
             self.halted = RUNNING
             if not self._feeding:
@@ -233,7 +233,7 @@ class FrameReader:
 
     def _run(self, data: bytes) -> None:
         if self._feeding or self.budget.spent:
-            # A hook, or the sink's writing, fed us: these bytes come after the chunk that is being read.
+            # A hook or a write of the sink fed us: these bytes come after the chunk that is being read.
             self._partial += data
             return
         self._feeding = True
@@ -329,7 +329,7 @@ class FrameReader:
                     raise self.too_big()
                 position = start + length
                 self.payloads.compressed_received(first, take_bytes(data, start, length, key_at))
-                # A short frame may inflate to a long message: look at the clock.
+                # A short frame may inflate to a long message, so check the clock.
                 budget.look_at = budget.frames_left
             else:
                 position = start
@@ -381,7 +381,7 @@ class FrameReader:
         self.call_hook(self.on_text, take_text(data, start, size, key_at))
 
     def call_hook(self, hook: Callable[[Any], Any] | None, message: Any) -> None:
-        """Give a message to the application; the events tell of its result or exception.
+        """Give a message to the application, and report its result or exception to the events.
 
         Raises:
             UnacceptableData: There is no hook.
@@ -439,7 +439,7 @@ class FrameReader:
     def _end_solo(self, solo: SoloMessage) -> None:
         self._solo = None
         self.message_began_at = None
-        # We sent a close frame meanwhile: data before the peer's is thrown away.
+        # We sent a close frame meanwhile: discard data before the peer's close frame.
         if self.whole:
             message = solo.message()
             self.call_hook(self.on_text if isinstance(message, str) else self.on_binary, message)
@@ -467,5 +467,5 @@ class FrameReader:
 
     @property
     def unparsed_size(self) -> int:
-        """The received bytes that neither ``payloads`` nor a hook has had."""
+        """The received bytes that neither ``payloads`` nor a hook has received."""
         return len(self._partial) + (0 if self._solo is None else self._solo.size)

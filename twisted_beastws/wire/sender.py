@@ -1,4 +1,4 @@
-"""`MessageSender`: messages that do not leave at once in one frame: streamed, prepared, long or waiting ones."""
+"""`MessageSender`: messages that cannot be sent at once in one frame: streamed, prepared, long or waiting ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Sender(Protocol):
         """Send a message from `prepare`."""
 
     def begin_message(self, opcode: int, compress: bool | None = None) -> None:
-        """Begin to stream a message. Until its end, other messages wait and control frames go in between.
+        """Begin to stream a message. Until its end, other messages wait; control frames are sent in between.
 
         Raises:
             ConnectionClosed: The connection is closing.
@@ -189,7 +189,7 @@ class MessageSender:
             raise LocalError("no streamed message is open")
         return self._next_first
 
-    # Messages that wait.
+    # Waiting messages.
 
     def send_held(self, first: int, payload: bytes, compress: bool | None = None) -> None:
         """Keep a message until the one under way has ended, if the sink's policy admits it.
@@ -218,7 +218,7 @@ class MessageSender:
         self._writer.release()
 
     def discard_held(self) -> None:
-        """Forget the messages that wait: the connection closes."""
+        """Discard the waiting messages: the connection closes."""
         if self._held:
             self._held.clear()
             self._hold(-self._held_size)
@@ -259,7 +259,7 @@ def _ignore(error: BaseException) -> None:
 
 
 class ClosedBacklog:
-    """Takes the place of a `MessageSender` when the connection has ended: nothing can be sent."""
+    """Replaces a `MessageSender` when the connection has ended: nothing can be sent."""
 
     __slots__ = ("_reason",)
 
@@ -267,7 +267,7 @@ class ClosedBacklog:
         self._reason = reason
 
     def send_other(self, message: Any, compress: bool | None) -> None:
-        """Raise `ConnectionClosed`, or TypeError for an object that is no message."""
+        """Raise `ConnectionClosed`, or TypeError for an object that is not a message."""
         if not isinstance(message, (Prepared, str)):
             as_bytes(message, "send() takes str, bytes or what prepare() made")
         raise ConnectionClosed(self._reason())

@@ -115,7 +115,7 @@ class Session:
     # Receiving.
 
     def wrap_hooks(self, wrapper: HookWrapper) -> None:
-        """Have ``wrapper`` wrap the hooks that are set from now on, around those that wrap them already."""
+        """Make ``wrapper`` wrap the hooks that are set from now on, around earlier wrappers."""
         self._wrappers += (wrapper,)
 
     def deliver_to(self, on_text: Callable[[str], Any] | None, on_binary: Callable[[bytes], Any] | None) -> None:
@@ -133,12 +133,12 @@ class Session:
 
     @property
     def streams(self) -> bool:
-        """Messages are delivered in pieces."""
+        """Whether messages are delivered in pieces."""
         return self.assembler.on_fragment is not None
 
     @property
     def received_size(self) -> int:
-        """The bytes of memory, at most, of received data that the application has not had."""
+        """The most bytes of memory of received data that the application has not received."""
         return self.reader.unparsed_size + self.assembler.size
 
     @property
@@ -166,16 +166,16 @@ class Session:
         self.reader.resume()
 
     def next_turn(self) -> None:
-        """Go on in a new turn of the reactor."""
+        """Continue in a new turn of the reactor."""
         self.reader.next_turn()
 
-    # What the reader calls.
+    # The reader calls these.
 
     def control_received(self, opcode: int, payload: bytes) -> None:
         """Answer a ping, or the peer's close frame."""
         if self.count_control is not None:
             self.count_control()
-        # RFC 6455 §1.4: bytes after the peer's close frame are thrown away.
+        # RFC 6455 §1.4: bytes after the peer's close frame are discarded.
         if self.closing.received is not None or self.ended:
             return
         if opcode == Opcode.CLOSE:
@@ -251,7 +251,7 @@ class Session:
         self.end()
 
     def send_close(self, code: int, reason: str = "") -> None:
-        """Send a close frame. No frame follows it, and received data is thrown away from now on."""
+        """Send a close frame. No frame follows it, and received data is discarded from now on."""
         self._emit_close(code, close_payload(code, reason))
 
     def _emit_close(self, code: int, payload: bytes) -> None:
@@ -260,11 +260,11 @@ class Session:
         self._messages.discard_held()
         self.closing.sent = Close(int(code), payload[2:].decode())
         self.writer.emit(FIN | Opcode.CLOSE, payload)
-        # Data is thrown away from now on. Read on, so that the peer's close frame is found.
+        # Data is discarded from now on. Continue to read, so that the peer's close frame is found.
         self.reader.resume()
 
     def end(self) -> None:
-        """Send and read no frame any more."""
+        """Send and read no more frames."""
         if not self.ended:
             self.reader.stop()
             self.writer.close()

@@ -11,7 +11,7 @@ NO_AUTHENTICATION, USERNAME, NO_METHOD = 0, 2, 0xFF
 CONNECT = 1
 IPV4, NAME, IPV6 = 1, 3, 4
 MAX_CREDENTIAL = 255
-"""Bytes of a user name or a password (RFC 1929 §2)."""
+"""The most bytes of a user name or a password (RFC 1929 §2)."""
 
 _SIZES = {IPV4: 4, IPV6: 16}
 # RFC 1928 §6
@@ -37,9 +37,10 @@ class Socks5:
         password: The password.
 
     Raises:
-        ValueError: A name is longer than SOCKS5 can say.
+        ValueError: A name is longer than SOCKS5 allows.
 
-    done: the proxy connected; `rest` has the bytes that it sent after its reply.
+    Attributes:
+        done: The proxy connected. `rest` returns the bytes that it sent after its reply.
     """
 
     __slots__ = ("_credentials", "_parse", "_received", "_request", "done")
@@ -71,7 +72,7 @@ class Socks5:
         return answer
 
     def rest(self) -> bytes:
-        """Return the bytes after the proxy's reply, and forget them."""
+        """Remove and return the bytes after the proxy's reply."""
         rest, self._received = self._received, b""
         return rest
 

@@ -1,5 +1,5 @@
 # cython: wraparound=False, initializedcheck=False
-"""`TurnBudget`: how much one connection may read in one turn of the reactor, so that the others have theirs."""
+"""`TurnBudget`: a limit on the work of one connection in one turn of the reactor, so that others get theirs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FOREVER = math.inf
 """Seconds of a turn without a limit."""
 
 LOOK_EVERY = 16
-"""Frames between two looks at the clock in a long chunk: a look costs a tenth of a small message."""
+"""Frames between two checks of the clock in a long chunk: a check costs a tenth of a small message."""
 
 
 class TurnBudget:
@@ -20,7 +20,7 @@ class TurnBudget:
 
     Attributes:
         frames_left: Frames left in this turn.
-        look_at: The reader looks at the budget when so many frames are left.
+        look_at: The reader checks the budget when this number of frames is left.
         spent: The budget is spent: the rest of the chunk waits for the next turn.
         one_chunk_a_turn: The transport gives at most one chunk of up to 64 KiB in a turn of the reactor, as TCP does.
             TLS gives several; after a longer chunk, uvloop may give more.
@@ -47,7 +47,7 @@ class TurnBudget:
         self.set(UNLIMITED, None)
 
     def set(self, frames: int, seconds: float | None) -> None:
-        """Allow so many frames and seconds in a turn, and begin a new one. None is unlimited."""
+        """Allow this number of frames and seconds in a turn, and begin a new one. None is unlimited."""
         self._frames = frames
         self._seconds = FOREVER if seconds is None else seconds
         self.renew()
@@ -83,7 +83,7 @@ class TurnBudget:
     def end_chunk(self, size: int, stopped: bool) -> bool:
         """Return whether the reader must ask the reactor for its next turn, after a chunk of ``size`` bytes."""
         if not self.spent:
-            # A hook may have ended the connection, and then nobody answers.
+            # A hook may have ended the connection; then nothing answers.
             if self._awaited or stopped or (self.one_chunk_a_turn and size <= GATHER_LIMIT):
                 return False
             if not self.one_chunk_a_turn:
@@ -98,7 +98,7 @@ class TurnBudget:
         self.spent = False
 
     def _look_soon(self) -> None:
-        # The first look comes after the next frame, the others at longer and longer distances.
+        # The first check comes after the next frame, the others at growing distances.
         self._step = 1
         self.look_at = self.frames_left - 1 if self.frames_left else 0
 

@@ -1,4 +1,4 @@
-"""``ws:`` and ``wss:`` URLs (RFC 6455 §3) taken apart."""
+"""Parse ``ws:`` and ``wss:`` URLs (RFC 6455 §3)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ASCII = "".join(map(chr, range(128)))
 _UNQUOTED = "/?:@!$&'()*+,;=-._~%"
 
 MAX_SHOWN = 200
-"""Characters of a text that is no URL in the error that says so."""
+"""The most characters of an invalid URL in the text of an error."""
 
 # Names (RFC 952, and the underscores of local networks), and IPv6 literals without a zone.
 _HOST = re.compile(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+")
@@ -29,8 +29,11 @@ _PORT = re.compile(r":([^:@\]]+)$")
 class WebSocketURL:
     """The address that a client connects to, and the resource that it requests.
 
-    scheme: ``ws`` or ``wss``. host: ASCII, an IPv6 literal without brackets. target: path and query.
-    user, password: of the userinfo, empty without one.
+    Attributes:
+        scheme: ``ws`` or ``wss``.
+        host: The host in ASCII; an IPv6 literal has no brackets.
+        target: The path and query.
+        user, password: The parts of the userinfo; empty without one.
     """
 
     DEFAULT_PORTS: ClassVar[dict[str, int]] = {"ws": 80, "wss": 443}
@@ -44,7 +47,7 @@ class WebSocketURL:
 
     @classmethod
     def parse(cls, text: str) -> WebSocketURL:
-        """Take a URL apart; ``http`` and ``https`` stand for ``ws`` and ``wss``. Raises ``ValueError`` that says why.
+        """Parse a URL; ``http`` and ``https`` stand for ``ws`` and ``wss``. Raises ``ValueError`` with the reason.
 
         A fragment is refused (RFC 6455 §3); an international host name becomes its ASCII form.
         """
@@ -68,7 +71,7 @@ class WebSocketURL:
 
     @property
     def secure(self) -> bool:
-        """TLS is to be spoken."""
+        """Whether the connection uses TLS."""
         return self.scheme == "wss"
 
     @property
@@ -94,12 +97,12 @@ class WebSocketURL:
             location: The Location field's value, each byte one character (Latin-1).
 
         Raises:
-            ValueError: It leads to no WebSocket URL.
+            ValueError: It does not lead to a WebSocket URL.
         """
         try:
             location = location.encode("latin-1").decode()
         except UnicodeError:
-            # Some servers send UTF-8, as browsers expect; other bytes go back as they came.
+            # Some servers send UTF-8, as browsers expect. Other bytes are sent back unchanged.
             location = quote(location, _ASCII, "latin-1")
         base = f"{'https' if self.secure else 'http'}://{self.host_field}{self.target}"
         target = WebSocketURL.parse(urljoin(base, location).partition("#")[0])

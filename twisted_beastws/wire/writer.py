@@ -69,15 +69,15 @@ class FrameWriter:
     """Puts messages into frames, and frames into a sink.
 
     Between `cork` and `uncork` the writer gathers frames while nothing waits in the sink, and writes them together:
-    the answers to the messages of one chunk leave as one write. One writer at a time can gather. A writer that is
+    the answers to the messages of one chunk are sent with one write. One writer at a time can gather. A writer that is
     corked meanwhile writes each frame by itself.
 
     Attributes:
         server: A server sends frames unmasked, a client masks them (RFC 6455 §5.1).
         sink: The write buffer.
-        backlog: Takes the messages that cannot leave at once in one frame.
+        backlog: Takes the messages that cannot be sent at once in one frame.
         fragment_size: The greatest payload of a data frame; longer messages go to ``backlog``.
-        sendable: Messages may leave now: none is being streamed, and no close frame was sent.
+        sendable: Messages may be sent now: none is being streamed, and no close frame was sent.
         closed: No frame may follow, because a close frame was sent or the connection is gone.
         gathered_size: The bytes of the gathered frames.
     """
@@ -136,18 +136,18 @@ class FrameWriter:
         elif self.backlog is not None:
             self.backlog.send_held(first, payload_bytes(payload))
 
-    # Whether messages may leave.
+    # Whether messages may be sent.
 
     def hold(self) -> None:
         """Send messages to ``backlog`` until `release`: a message is under way."""
         self.sendable = False
 
     def release(self) -> None:
-        """Let messages leave again, unless the writer is closed."""
+        """Allow messages to be sent again, unless the writer is closed."""
         self.sendable = not self.closed
 
     def close(self) -> None:
-        """Let no further message leave. A close frame may still be emitted."""
+        """Allow no further messages. A close frame may still be emitted."""
         self.sendable = False
         self.closed = True
 
