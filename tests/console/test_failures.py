@@ -70,6 +70,14 @@ class TestWhyNot:
                 declined(404, "\nNo \x1b[2Jsuch page\nmore"),
                 r"example.com:1984 answered 404 Not Found: No \x1b[2Jsuch page",
             ),
+            (
+                declined(404, "<html>\n<head><title>404 Not Found</title></head>"),
+                "example.com:1984 answered 404 Not Found; is the path right?",
+            ),
+            (
+                declined(200, "\n<!doctype html>\n<html>"),
+                "example.com:1984 answered 200 OK; there is a web page, and no WebSocket",
+            ),
             (declined(200), "example.com:1984 answered 200 OK; there is a web page, and no WebSocket"),
             (declined(503, "full"), "example.com:1984 answered 503 Service Unavailable: full"),
             (

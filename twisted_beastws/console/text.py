@@ -44,9 +44,10 @@ def counted(number: int, noun: str) -> str:
 
 
 def first_line(body: bytes) -> str:
-    """Return the first line of a body that is not empty, safe and cut to 200 characters."""
+    """Return the first line of a body that is not empty, safe and cut to 200 characters; "" for an HTML page."""
     lines = (line.strip() for line in body.decode(errors="replace").splitlines())
-    return escape(next(filter(None, lines), "")[:200])
+    line = next(filter(None, lines), "")
+    return "" if line.lower().startswith(("<!doctype", "<html")) else escape(line[:200])
 
 
 def milliseconds(seconds: float) -> str:
