@@ -10,16 +10,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import LogLevel, globalLogBeginner, globalLogPublisher
+from twisted.logger import ILogObserver, LogLevel, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
-
-from .support.log import as_observer
 
 # Tests expect the bytes that zlib compresses to; tests of ISA-L select it themselves.
 os.environ["TWISTED_BEASTWS_ZLIB"] = "1"
@@ -99,12 +97,12 @@ class Transport(StringTransport):
     """A transport that records each write separately, and can stall as if its peer did not read."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.writes: list[bytes] = []
         self.stalled = False
 
     def write(self, data: bytes) -> None:
-        super().write(data)
+        super().write(data)  # type: ignore[no-untyped-call]
         self.writes.append(data)
         if self.stalled and self.producer is not None:
             self.producer.pauseProducing()
@@ -209,7 +207,9 @@ def connect(clock: Clock) -> Callable[..., Peer]:
 def logging() -> None:
     # Until logging begins, Twisted buffers every event, which keeps the objects of the event alive.
     show = warnings.showwarning
-    globalLogBeginner.beginLoggingTo([lambda event: None], discardBuffer=True, redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo(
+        [cast(ILogObserver, lambda event: None)], discardBuffer=True, redirectStandardIO=False
+    )
     # Twisted replaced pytest's function; without it, the first test with a log would find the warnings of other tests.
     warnings.showwarning = show
     # Collections skip frozen objects, so each test that searches for its own garbage is quick.
@@ -231,10 +231,10 @@ def logged(logging: None) -> Iterator[Callable[..., list[Any]]]:
         events[:] = [event for event in events if not isinstance(event[0], kind)]
         return taken
 
-    globalLogPublisher.addObserver(as_observer(observe))
+    globalLogPublisher.addObserver(cast(ILogObserver, observe))
     yield take
     gc.collect()
     # Objects that outlive this test are not garbage of the next one.
     gc.freeze()
-    globalLogPublisher.removeObserver(as_observer(observe))
+    globalLogPublisher.removeObserver(cast(ILogObserver, observe))
     assert events == []

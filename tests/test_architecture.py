@@ -105,6 +105,7 @@ class TestClasses:
                     found.append(f"{path.name}:{node.lineno}")
                 targets = node.targets if isinstance(node, ast.Assign) else ()
                 if any(isinstance(target, ast.Attribute) and target.attr == "__class__" for target in targets):
+                    assert isinstance(node, ast.Assign)
                     found.append(f"{path.name}:{node.lineno}")
         assert found == []
 

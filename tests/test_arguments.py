@@ -43,8 +43,9 @@ class Waiting(WebSocketProtocol):
 
 
 def server() -> Waiting:
-    protocol: Any = WebSocketServerFactory(Waiting, clock=Clock()).buildProtocol(None)
-    protocol.makeConnection(StringTransport())
+    built: Any = WebSocketServerFactory(Waiting, clock=Clock()).buildProtocol(None)
+    built.makeConnection(StringTransport())
+    protocol: Waiting = built
     return protocol
 
 
@@ -65,10 +66,10 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "='chat': give a list",
     ),
     "accept names": (lambda: server().accept(subprotocols=["a b"]), ValueError, "'a b' is no name"),
-    "accept decorator": (lambda: server().accept(decorator=5), TypeError, "decorator: give a function"),
+    "accept decorator": (lambda: server().accept(decorator=5), TypeError, "decorator: give a function"),  # type: ignore[arg-type]
     "accept generator": (lambda: server().accept(decorator=generator), TypeError, "is a generator function"),
-    "accept request": (lambda: server().accept(b"GET / HTTP/1.1"), TypeError, "are accept(buffered=...)"),
-    "accept buffered": (lambda: server().accept(buffered="GET"), TypeError, "buffered=...): give bytes, not str"),
+    "accept request": (lambda: server().accept(b"GET / HTTP/1.1"), TypeError, "are accept(buffered=...)"),  # type: ignore[arg-type]
+    "accept buffered": (lambda: server().accept(buffered="GET"), TypeError, "buffered=...): give bytes, not str"),  # type: ignore[arg-type]
     "handshake subprotocols": (lambda: client().handshake("h", subprotocols="chat"), TypeError, "give a list of names"),
     "handshake names": (lambda: client().handshake("h", subprotocols=[""]), ValueError, "'' is no name"),
     "handshake decorator": (
@@ -81,20 +82,20 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "handshake user": (lambda: client().handshake("user@h"), ValueError, "give the Host field"),
     "handshake port": (lambda: client().handshake("h:99999"), ValueError, "give the Host field"),
     "handshake empty": (lambda: client().handshake(""), ValueError, "give the Host field"),
-    "handshake bytes": (lambda: client().handshake(b"h"), TypeError, "give both as str"),
+    "handshake bytes": (lambda: client().handshake(b"h"), TypeError, "give both as str"),  # type: ignore[arg-type]
     "headers text": (
         lambda: Headers({"X": "text"}),
         TypeError,
         "field 'X': give its values as a list",
     ),
-    "headers bytes": (lambda: Headers({b"X": b"text"}), TypeError, "such as [b'text'], not bytes"),
+    "headers bytes": (lambda: Headers({b"X": b"text"}), TypeError, "such as [b'text'], not bytes"),  # type: ignore[misc]
     "header set": (lambda: Headers().setRawHeaders("X", "text"), TypeError, "give its values as a list"),
     "tls": (lambda: url(tls=True), TypeError, "not a value of type bool: wss: in the URL asks for TLS"),
     "tls text": (lambda: url(tls="certificate.pem"), TypeError, "tls: give optionsForClientTLS(host, ...)"),
     "protocol": (lambda: url(protocol=coroutine), TypeError, "goes on behind ws = await connect(url)"),
     "protocol instance": (lambda: url(protocol=WebSocketProtocol()), TypeError, "give a subclass of WebSocketProtocol"),
-    "reactor first": (lambda: connect(REACTOR, "ws://h/"), TypeError, "write connect(url, reactor=reactor)"),
-    "endpoint swapped": (lambda: WebSocketClientEndpoint("ws://h/", REACTOR), TypeError, "url: give a URL as str"),
+    "reactor first": (lambda: connect(REACTOR, "ws://h/"), TypeError, "write connect(url, reactor=reactor)"),  # type: ignore[call-overload]
+    "endpoint swapped": (lambda: WebSocketClientEndpoint("ws://h/", REACTOR), TypeError, "url: give a URL as str"),  # type: ignore[arg-type]
     "status 99": (lambda: Response(99), ValueError, "status=99: give a number from 100 to 999"),
     "status 1000": (lambda: Response(1000), ValueError, "status=1000: give a number from 100 to 999"),
     "factory generator": (
@@ -107,20 +108,20 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         "use await in it instead of yield (async def), or put @inlineCallbacks over it",
     ),
-    "hub backplane": (lambda: Hub("redis://host"), TypeError, "RedisBackplane(url), not a value of type str"),
-    "hub max_buffered": (lambda: Hub(max_buffered="5"), TypeError, "max_buffered='5'): give a number of bytes"),
-    "hub max_buffered float": (lambda: Hub(max_buffered=5.5), TypeError, "max_buffered=5.5): give a number"),
-    "join swapped": (lambda: Hub().join("room", server()), TypeError, "give an open WebSocketProtocol first"),
-    "join room": (lambda: Hub().join(server(), b"room"), TypeError, "room: give its name as str"),
-    "join name": (lambda: Hub().join(server(), "room", name=5), TypeError, "join(name=5): give str, or None"),
-    "join after": (lambda: Hub().join(server(), "room", after=5), TypeError, "join(after=5): give str, or None"),
-    "join render": (lambda: Hub().join(server(), "room", render="x"), TypeError, "join(render='x'): give a function"),
+    "hub backplane": (lambda: Hub("redis://host"), TypeError, "RedisBackplane(url), not a value of type str"),  # type: ignore[arg-type]
+    "hub max_buffered": (lambda: Hub(max_buffered="5"), TypeError, "max_buffered='5'): give a number of bytes"),  # type: ignore[arg-type]
+    "hub max_buffered float": (lambda: Hub(max_buffered=5.5), TypeError, "max_buffered=5.5): give a number"),  # type: ignore[arg-type]
+    "join swapped": (lambda: Hub().join("room", server()), TypeError, "give an open WebSocketProtocol first"),  # type: ignore[arg-type]
+    "join room": (lambda: Hub().join(server(), b"room"), TypeError, "room: give its name as str"),  # type: ignore[arg-type]
+    "join name": (lambda: Hub().join(server(), "room", name=5), TypeError, "join(name=5): give str, or None"),  # type: ignore[arg-type]
+    "join after": (lambda: Hub().join(server(), "room", after=5), TypeError, "join(after=5): give str, or None"),  # type: ignore[arg-type]
+    "join render": (lambda: Hub().join(server(), "room", render="x"), TypeError, "join(render='x'): give a function"),  # type: ignore[arg-type]
     "publish room": (
-        lambda: Hub().publish(5, "message"),
+        lambda: Hub().publish(5, "message"),  # type: ignore[arg-type]
         TypeError,
         "room: give its name as str",
     ),
-    "publish message": (lambda: Hub().publish("room", 5), TypeError, "publish() takes str or bytes, not int"),
+    "publish message": (lambda: Hub().publish("room", 5), TypeError, "publish() takes str or bytes, not int"),  # type: ignore[arg-type]
 }
 
 
@@ -147,12 +148,12 @@ def test_three_digits_are_a_status(status: int) -> None:
 def test_a_host_field_is_taken(host: str) -> None:
     protocol = client()
     protocol.handshake(host)
-    assert protocol.transport is not None
-    assert f"\r\nHost: {host}\r\n".encode() in protocol.transport.below.value()
+    transport: Any = protocol.transport
+    assert f"\r\nHost: {host}\r\n".encode() in transport.below.value()
 
 
 def test_names_may_come_from_any_iterable() -> None:
     protocol = client()
-    protocol.handshake("h", subprotocols=(name for name in ("a", "b")))
-    assert protocol.transport is not None
-    assert b"\r\nSec-WebSocket-Protocol: a, b\r\n" in protocol.transport.below.value()
+    protocol.handshake("h", subprotocols=(name for name in ("a", "b")))  # type: ignore[arg-type]
+    transport: Any = protocol.transport
+    assert b"\r\nSec-WebSocket-Protocol: a, b\r\n" in transport.below.value()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ class Holders:
         self.accounts: dict[str, Account] = {}
         self.frees = frees
         for name in names:
-            self.accounts[name] = budget.open(lambda name=name: self.free(name))
+            self.accounts[name] = budget.open(partial(self.free, name))
 
     def free(self, name: str) -> None:
         self.shed.append(name)
@@ -87,7 +88,12 @@ class TestMemoryBudget:
         holders = Holders(budget, "ab")
         # Closing `a` frees only a part: its peer stopped reading in a large frame, which stays until `a` is dropped.
         sizes = iter((40, 0))
-        holders.accounts["a"].shed = lambda: (holders.shed.append("a"), holders.accounts["a"].count(SENT, next(sizes)))
+
+        def shed() -> None:
+            holders.shed.append("a")
+            holders.accounts["a"].count(SENT, next(sizes))
+
+        holders.accounts["a"].shed = shed
         holders.accounts["b"].count(SENT, 39)
         holders.accounts["b"].count(RECEIVED, 0)
         holders.accounts["a"].count(SENT, 61)
@@ -101,7 +107,12 @@ class TestMemoryBudget:
         budget = MemoryBudget(100)
         holders = Holders(budget, "ab", frees=False)
         a, b = holders.accounts.values()
-        a.shed = lambda: (a.close(), b.close())
+
+        def shed() -> None:
+            a.close()
+            b.close()
+
+        a.shed = shed
         b.count(SENT, 40)
         a.count(SENT, 61)
         assert (budget.used, budget.closed) == (0, 1)

@@ -57,7 +57,7 @@ def texts(peer: Any, count: int) -> bytes:
 
 def turn(clock: Clock) -> None:
     """Run one turn of the reactor: only the calls that are due when it begins."""
-    due = [call for call in clock.getDelayedCalls() if call.getTime() <= clock.seconds()]
+    due: list[Any] = [call for call in clock.getDelayedCalls() if call.getTime() <= clock.seconds()]
     for call in due:
         clock.calls.remove(call)
         call.called = 1

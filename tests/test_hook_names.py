@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -79,7 +80,10 @@ class TestReturnedValues:
     def test_a_hook_that_returns_a_value_closes_with_1011(
         self, connect: Any, logged: Any, hook: str, value: object
     ) -> None:
-        hooks = {"text_received": lambda self, text: None, hook: lambda self, *_: value}
+        hooks: dict[str, Callable[..., object]] = {
+            "text_received": lambda self, text: None,
+            hook: lambda self, *_: value,
+        }
         peer = connect(type("Chat", (WebSocketProtocol,), hooks), opened=False)
         peer.sends(peer.HEAD, peer.text("a"))
         assert peer.reads().endswith(b"\r\n\r\n\x88\x02\x03\xf3")

@@ -87,7 +87,7 @@ def called(*_: object) -> None:
     raise AssertionError("the library called a method of the application")
 
 
-SET = {
+SET: dict[str, dict[str, Any]] = {
     "in the class": {name: Hostile() for name in COLLIDING},
     "as methods": dict.fromkeys(COLLIDING, called),
     "in __init__": {"__init__": set_all},
@@ -177,7 +177,7 @@ class TestHooksOfAnInstance:
 
         def build() -> WebSocketProtocol:
             protocol = WebSocketProtocol()
-            protocol.text_received = heard.append  # type: ignore[method-assign]
+            protocol.text_received = heard.append  # type: ignore[assignment, method-assign]
             return protocol
 
         peer = scripted_client(WebSocketServerFactory(build))

@@ -55,7 +55,8 @@ class TestWholeNumbers:
 
     @pytest.mark.parametrize("name", ["max_message_size", "max_head_size", "max_messages_per_turn", "fragment_size"])
     def test_a_whole_number_may_be_given_as_float(self, name: str) -> None:
-        number = getattr(Limits(**{name: 1e6}), name)
+        options: dict[str, Any] = {name: 1e6}
+        number = getattr(Limits(**options), name)
         assert (number, type(number)) == (10**6, int)
 
     @pytest.mark.parametrize("number", [0.5, 2500.5, float("inf")])
@@ -129,7 +130,12 @@ class TestTogether:
 
     @pytest.mark.parametrize(("buffered", "fits"), [(4999, False), (5000, True), (5001, True)])
     def test_a_write_buffer_must_hold_a_message(self, buffered: int, fits: bool) -> None:
-        options = {"max_message_size": 5000, "max_buffered": buffered, "high_water": 100, "low_water": 50}
+        options: dict[str, Any] = {
+            "max_message_size": 5000,
+            "max_buffered": buffered,
+            "high_water": 100,
+            "low_water": 50,
+        }
         if fits:
             assert Limits(**options).max_buffered == buffered
             return

@@ -13,6 +13,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.error import ConnectionLost as TwistedConnectionLost
+from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
 from twisted.logger import Logger, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
@@ -39,6 +40,7 @@ from twisted_beastws.wire.closing import Close
 from .support.inside import inside
 from .support.log import as_observer
 from .support.loopback import uncollected
+from .support.states import state_of
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -505,7 +507,7 @@ class TestFaults:
         self, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         told: list[str] = []
-        log = Logger("connection", observer=lambda event: told.append(formatEvent(event)))
+        log = Logger("connection", observer=as_observer(lambda event: told.append(formatEvent(event))))
         # The `log` of a protocol belongs to the application; the library logs with its own.
         monkeypatch.setattr("twisted_beastws.connection.ending.log", log)
         peer = connect(limits=Limits(max_message_size=5))
@@ -540,7 +542,8 @@ class TestFaults:
         lines: list[str] = []
         peer = connect(Hooked)
         peer.protocol.does[hook] = lambda *_: 1 / 0
-        globalLogPublisher.addObserver(watch := lambda event: lines.append(formatEvent(event)))
+        watch = as_observer(lambda event: lines.append(formatEvent(event)))
+        globalLogPublisher.addObserver(watch)
         peer.sends(peer.text("a"))
         peer.sends(peer.close())
         peer.leaves()
@@ -611,19 +614,19 @@ class TestState:
         with pytest.raises(TypeError, match=r"Room.state would hide WebSocketProtocol.state, which is no hook"):
 
             class Room(WebSocketProtocol):
-                state = "lobby"
+                state = "lobby"  # type: ignore[assignment]
 
 
 class TestConnectionLost:
     def test_may_be_overridden_without_calling_ours(self, connect: Callable[..., Any]) -> None:
-        heard = []
+        heard: list[Any] = []
 
         class Losing(Noting):
-            def connectionLost(self, reason: Failure) -> None:
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
                 heard.append(reason.value)
 
         class Further(Losing):
-            def connectionLost(self, reason: Failure) -> None:
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
                 super().connectionLost(reason)
                 heard.append(self.state)
 
@@ -638,7 +641,7 @@ class TestConnectionLost:
 
     def test_ours_runs_if_it_fails(self, connect: Callable[..., Any]) -> None:
         class Failing(Noting):
-            def connectionLost(self, reason: Failure) -> None:
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
                 raise ZeroDivisionError
 
         peer = connect(Failing)
@@ -667,7 +670,7 @@ class TestConnectionLost:
     def test_messages_that_nobody_takes_are_told_of_once(
         self, connect: Callable[..., Any], request: pytest.FixtureRequest
     ) -> None:
-        told = []
+        told: list[Any] = []
         globalLogPublisher.addObserver(as_observer(told.append))
         request.addfinalizer(lambda: globalLogPublisher.removeObserver(as_observer(told.append)))
         peer = connect()
@@ -801,7 +804,7 @@ class TestReceive:
         assert got == ["a", 1006]
 
 
-def streamed(ws: WebSocketProtocol, data: int | memoryview) -> None:
+def streamed(ws: WebSocketProtocol, data: Any) -> None:
     with ws.message() as message:
         message.write(data)
 
@@ -842,7 +845,7 @@ class TestSend:
         ],
     )
     def test_views_of_memory(
-        self, connect: Callable[..., Any], send: Callable[..., Any], head: bytes, kind: str
+        self, connect: Callable[..., Any], send: Callable[..., Any], head: bytes, kind: Any
     ) -> None:
         peer = connect()
         send(peer.protocol, memoryview(b"12345678").cast(kind))
@@ -959,7 +962,7 @@ class TestSend:
         assert peer.reads() == b""
 
 
-LIMITS = {"max_message_size": 1000, "max_buffered": 1000, "high_water": 500, "low_water": 100}
+LIMITS: dict[str, Any] = {"max_message_size": 1000, "max_buffered": 1000, "high_water": 500, "low_water": 100}
 
 
 def stall(peer: Any) -> None:
@@ -1033,7 +1036,7 @@ class TestSlowReader:
         peer.protocol.send(bytes(900))
 
     @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
-    def test_what_can_never_fit_is_a_mistake(self, connect: Callable[..., Any], policy: str) -> None:
+    def test_what_can_never_fit_is_a_mistake(self, connect: Callable[..., Any], policy: Any) -> None:
         peer = connect(limits=Limits(slow_reader=policy, **LIMITS))
         peer.protocol.send(bytes(996))
         with pytest.raises(LocalError, match="1205 bytes"):
@@ -1193,7 +1196,12 @@ class TestPing:
     ) -> None:
         peer = connect()
         emit = inside(peer.protocol).outgoing.write_control
-        monkeypatch.setattr(Outgoing, "write_control", lambda _, *frame: (clock.advance(0.5), emit(*frame)))
+
+        def write_slowly(_: object, *frame: Any) -> None:
+            clock.advance(0.5)
+            emit(*frame)
+
+        monkeypatch.setattr(Outgoing, "write_control", write_slowly)
         answered = Outcome(peer.protocol.ping(b"a"))
         peer.sends(peer.frame(0x8A, b"a"))
         assert answered == [0.5]
@@ -1489,9 +1497,9 @@ class TestLiveness:
         for _ in range(20):
             peer.protocol.receive()
         clock.pump([1.0] * 9)
-        assert peer.protocol.state is State.OPEN
+        assert state_of(peer.protocol) is State.OPEN
         clock.pump([1.0] * 2)
-        assert peer.protocol.state is State.CLOSING
+        assert state_of(peer.protocol) is State.CLOSING
 
     def test_strictly_only_pongs_count(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(idle=10.0, ping_interval=None, strict_pong=True))
@@ -1499,9 +1507,9 @@ class TestLiveness:
         peer.sends(peer.frame(0x8A))
         clock.advance(9.0)
         peer.sends(peer.text("a"))
-        assert peer.protocol.state is State.OPEN
+        assert state_of(peer.protocol) is State.OPEN
         clock.advance(1.1)
-        assert peer.protocol.state is State.CLOSING
+        assert state_of(peer.protocol) is State.CLOSING
 
     @pytest.mark.parametrize("strict", [False, True])
     def test_the_time_in_which_we_did_not_read_is_no_silence(
@@ -1514,9 +1522,9 @@ class TestLiveness:
         for _ in range(16):
             peer.protocol.receive()
         clock.pump([0.5] * 11)
-        assert peer.protocol.state is State.OPEN
+        assert state_of(peer.protocol) is State.OPEN
         clock.pump([0.5] * 9)
-        assert peer.protocol.state is State.CLOSING
+        assert state_of(peer.protocol) is State.CLOSING
 
     def test_a_message_that_is_not_finished(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(message=10.0, ping_interval=None))
@@ -1537,9 +1545,9 @@ class TestLiveness:
         peer.protocol.does.clear()
         waiting.callback(None)
         clock.pump([1.0] * 9)
-        assert peer.protocol.state is State.OPEN
+        assert state_of(peer.protocol) is State.OPEN
         clock.pump([1.0] * 2)
-        assert peer.protocol.state is State.CLOSING
+        assert state_of(peer.protocol) is State.CLOSING
 
     def test_old_age(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(max_lifetime=60.0, ping_interval=None))
@@ -1590,6 +1598,18 @@ def waits_in_a_hook(peer: Any) -> None:
     waiting.callback(None)
 
 
+def thinks_in_http_requested(peer: Any) -> None:
+    peer.protocol.http_requested = lambda request: Deferred()
+    peer.sends(peer.HEAD)
+
+
+def pings_and_drains(peer: Any) -> None:
+    stall(peer)
+    peer.protocol.send(bytes(500))
+    Outcome(peer.protocol.ping())
+    Outcome(peer.protocol.drain())
+
+
 ENDS: dict[str, Callable[[Any], Any]] = {
     "lost before a request": lambda peer: None,
     "lost in a request": lambda peer: peer.sends(peer.HEAD[:40]),
@@ -1598,10 +1618,7 @@ ENDS: dict[str, Callable[[Any], Any]] = {
     "too large a head": lambda peer: peer.sends(b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000),
     "handshake timeout": lambda peer: (peer.sends(peer.HEAD[:40]), peer.clock.advance(31.0)),
     "handshake aborted": lambda peer: (peer.sends(peer.HEAD[:40]), peer.clock.advance(31.0), peer.clock.advance(11.0)),
-    "lost while http_requested thinks": lambda peer: (
-        setattr(peer.protocol, "http_requested", lambda request: Deferred()),
-        peer.sends(peer.HEAD),
-    ),
+    "lost while http_requested thinks": thinks_in_http_requested,
     "half closed before a request": lambda peer: peer.protocol.readConnectionLost(),
     "open: lost": lambda peer: None,
     "open: half closed": lambda peer: peer.protocol.readConnectionLost(),
@@ -1617,12 +1634,7 @@ ENDS: dict[str, Callable[[Any], Any]] = {
     "open: a hook is slow": waits_in_a_hook,
     "open: idle": lambda peer: peer.clock.pump([100.0] * 4),
     "open: slow reader": reads_little,
-    "open: ping and drain wait": lambda peer: (
-        stall(peer),
-        peer.protocol.send(bytes(500)),
-        Outcome(peer.protocol.ping()),
-        Outcome(peer.protocol.drain()),
-    ),
+    "open: ping and drain wait": pings_and_drains,
     "open: in a message": lambda peer: peer.sends(peer.frame(0x01, b"a"), peer.frame(0x00, b"b")[:3]),
 }
 
@@ -1631,9 +1643,8 @@ ENDS: dict[str, Callable[[Any], Any]] = {
 def failures_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Restore `Failure.cleanFailure`, which pytest-twisted disables: it releases the frames of a traceback."""
     spec = find_spec("twisted.python.failure")
+    assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
-    assert spec is not None
-    assert spec.loader is not None
     spec.loader.exec_module(module)
     monkeypatch.setattr(Failure, "cleanFailure", module.Failure.cleanFailure)
 
@@ -1698,7 +1709,7 @@ class TestEnds:
         self, connect: Callable[..., Any], clock: Clock, waits: str, end: str
     ) -> None:
         """In Python 3.12 a traceback keeps its callers' frames, which once made a reference cycle."""
-        met = []
+        met: list[str | int] = []
 
         async def handler(ws: WebSocketProtocol) -> None:
             for _ in range(2 if waits == "async for twice" else 1):
@@ -1810,10 +1821,12 @@ class TestCloseReason:
         peer.sends(peer.HEAD)
         assert (peer.protocol.state, peer.protocol.close_reason) == (State.OPEN, None)
         peer.protocol.close(1001)
-        assert peer.protocol.close_reason.sent == Close(1001, "")
+        reason: Any = peer.protocol.close_reason
+        assert reason.sent == Close(1001, "")
         peer.sends(peer.close(1001))
         peer.leaves()
-        assert peer.protocol.close_reason.clean
+        reason = peer.protocol.close_reason
+        assert reason.clean
 
     def test_one_that_never_opened_has_1006(self, connect: Callable[..., Any]) -> None:
         peer = connect(opened=False)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from .conftest import WHOLE_SUITE
-from .docs.programs import PATIENCE, expect_refusal, get, printed, run_listing, running, running_listing, talking
+from .docs.programs import expect_refusal, get, printed, run_listing, running, running_listing, talking
+from .support.patience import PATIENCE
 from .support.ports import free_port
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -65,7 +66,8 @@ def test_the_endpoint_string_serves_a_site(directory: Path) -> None:
     command = printed(command.replace("-n ", "-n --pidfile= "), port)
     with running(command, directory, port), talking(port, subprotocols=["binary"]) as client:
         client.send(b"GET /hello.py HTTP/1.0\r\n\r\n")
-        assert client.recv(PATIENCE).startswith(b"HTTP/1.0 200 OK\r\n")
+        answer = client.recv(PATIENCE)
+        assert isinstance(answer, bytes) and answer.startswith(b"HTTP/1.0 200 OK\r\n")
 
 
 def test_it_has_two_commands_and_one_picture() -> None:

@@ -131,7 +131,7 @@ class TestMessage:
             pass
 
     @pytest.mark.parametrize("policy", ["pause", "drop"])
-    def test_a_part_too_much_is_refused_whole(self, connect: Callable[..., Any], policy: str) -> None:
+    def test_a_part_too_much_is_refused_whole(self, connect: Callable[..., Any], policy: Any) -> None:
         peer = connect(
             limits=Limits(max_message_size=100, max_buffered=100, high_water=50, low_water=10, slow_reader=policy)
         )

@@ -17,7 +17,8 @@ import pytest
 from twisted_beastws.console.pipes import Pipes
 from twisted_beastws.console.threaded import ThreadedIO
 
-from .processes import ENVIRONMENT, PATIENCE, Heard, await_that, echo, serving
+from ..support.patience import PATIENCE
+from .processes import ENVIRONMENT, Heard, await_that, echo, serving
 
 # Hide the modules that Windows lacks, or that Twisted offers there only with another package.
 WITHOUT = (

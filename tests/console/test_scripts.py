@@ -20,12 +20,12 @@ from websockets.sync.server import ServerConnection
 
 from ..support.certificates import Authority
 from ..support.loopback import switching
+from ..support.patience import PATIENCE
 from ..support.ports import free_port
 from ..support.turns import in_turns
 from .processes import (
     COMMAND,
     ENVIRONMENT,
-    PATIENCE,
     Heard,
     answering,
     await_that,

@@ -31,7 +31,8 @@ from twisted_beastws import (
 from twisted_beastws.testing import Frame, connected_pair, scripted_client, upgrade_request
 
 from ..support.certificates import identity, identity_pem, trusting
-from .programs import PATIENCE, defined, expect_refusal, get, listings, run, running_listing, talking
+from ..support.patience import PATIENCE
+from .programs import defined, expect_refusal, get, listings, run, running_listing, talking
 
 
 def answer(server: Any, headers: dict[str, str] | None = None, target: str = "/") -> bytes:

@@ -15,11 +15,11 @@ from websockets.exceptions import ConnectionClosed
 from twisted_beastws import trace_frames
 from twisted_beastws.testing import connected_pair
 
+from ..support.patience import PATIENCE
 from ..support.ports import free_port
 from .programs import (
     BIN,
     ENVIRONMENT,
-    PATIENCE,
     defined,
     get,
     listings,

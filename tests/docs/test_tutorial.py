@@ -12,8 +12,9 @@ import pytest
 from twisted_beastws.hub.redis import RedisBackplane
 
 from ..support.browser import chromium
+from ..support.patience import PATIENCE
 from ..support.ports import free_port
-from .programs import PATIENCE, defined, get, listings, printed, run, running, talking, until
+from .programs import defined, get, listings, printed, run, running, talking, until
 
 
 class TestTutorial:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from .processes import PATIENCE, Example
+from ..support.patience import PATIENCE
+from .processes import Example
 
 
 @pytest.fixture

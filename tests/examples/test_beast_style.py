@@ -5,7 +5,8 @@ from __future__ import annotations
 from http.client import HTTPConnection
 from pathlib import Path
 
-from .processes import PATIENCE, Example
+from ..support.patience import PATIENCE
+from .processes import Example
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from ..support.patience import PATIENCE
 from ..support.ports import free_port
-from .processes import ENVIRONMENT, EXAMPLES, PATIENCE, Example, await_that
+from .processes import ENVIRONMENT, EXAMPLES, Example, await_that
 
 
 def said(client: ClientConnection) -> Any:

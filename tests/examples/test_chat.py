@@ -10,7 +10,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from .processes import PATIENCE, Example
+from ..support.patience import PATIENCE
+from .processes import Example
 
 
 @contextmanager

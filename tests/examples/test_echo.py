@@ -7,7 +7,8 @@ from threading import Thread
 
 from websockets.sync.server import ServerConnection, serve
 
-from .processes import PATIENCE, Example, run
+from ..support.patience import PATIENCE
+from .processes import Example, run
 
 
 def test_echo(tmp_path: Path) -> None:

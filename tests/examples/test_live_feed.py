@@ -7,7 +7,8 @@ from pathlib import Path
 
 from websockets.sync.client import ClientConnection
 
-from .processes import PATIENCE, Example
+from ..support.patience import PATIENCE
+from .processes import Example
 
 
 def values(client: ClientConnection) -> list[float]:

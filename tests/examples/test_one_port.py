@@ -18,8 +18,9 @@ import pytest
 from websockets.sync.client import connect
 
 from ..support.certificates import identity_pem
+from ..support.patience import PATIENCE
 from ..support.turns import in_turns
-from .processes import EXAMPLES, PATIENCE, Example
+from .processes import EXAMPLES, Example
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n"

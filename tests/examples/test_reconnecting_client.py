@@ -8,8 +8,9 @@ from threading import Thread
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
+from ..support.patience import PATIENCE
 from ..support.ports import free_port
-from .processes import PATIENCE, Example, Program, run
+from .processes import Example, Program, run
 
 WELCOME = "^Welcome to the chat!$"
 

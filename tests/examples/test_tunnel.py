@@ -14,8 +14,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
+from ..support.patience import PATIENCE
 from ..support.ports import free_port
-from .processes import PATIENCE, Example
+from .processes import Example
 
 
 class Echo(StreamRequestHandler):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .processes import PATIENCE, Example, await_that
+from ..support.patience import PATIENCE
+from .processes import Example, await_that
 
 REFUSED = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "short"}
 
