@@ -57,7 +57,7 @@ def bind(
     new_failure, tls_error = failure, trouble
 
 
-cdef bytes _as_bytes(data):
+cdef inline bytes _as_bytes(data):
     # Twisted's own TLS takes any object with bytes in it, too.
     return data if type(data) is bytes else bytes(memoryview(data))
 
@@ -79,6 +79,13 @@ cdef _take_trouble(protocol):
         protocol._tlsConnection.recv(1)
     except Exception as error:
         return error
+
+
+cdef _end_for(protocol, trouble):
+    # End TLS as Twisted does; what a callback of the application raised is the transport's.
+    if not isinstance(trouble, tls_error):
+        raise trouble
+    protocol._tlsShutdownFinished(new_failure(trouble))
 
 
 cdef class Records:
@@ -163,11 +170,8 @@ cdef class Records:
                 protocol.wrappedProtocol.dataReceived(plain)
             if protocol._lostTLSConnection:
                 return
-            if isinstance(trouble, tls_error):
-                protocol._tlsShutdownFinished(new_failure(trouble))
-            elif trouble is not None:
-                # A callback of the application raised it.
-                raise trouble
+            if trouble is not None:
+                _end_for(protocol, trouble)
             elif outcome != WANT_READ or plain is None:
                 # The end, an error, or a message of TLS itself, whose callbacks may have failed.
                 protocol._flushReceiveBIO()
