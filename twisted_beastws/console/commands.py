@@ -123,7 +123,7 @@ def _parse_binary(argument: str) -> Command:
     try:
         return MessageCommand(bytes.fromhex(digits))
     except ValueError:
-        raise CommandError(f"/binary {escape(argument)}: give two hexadecimal digits an byte: 00 ff 10") from None
+        raise CommandError(f"/binary {escape(argument)}: give two hexadecimal digits for each byte: 00 ff 10") from None
 
 
 def _parse_file(opcode: Opcode) -> Callable[[str], Command]:
