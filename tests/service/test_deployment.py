@@ -23,6 +23,7 @@ from twisted_beastws.service import Options
 
 from ..support.browser import chromium
 from ..support.patience import PATIENCE
+from .page_tabs import ENTER
 from .test_twistd import ENVIRONMENT, TWISTD, UPGRADE, WELCOME, await_that, identity
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -109,6 +110,11 @@ class Deployed:
         lines = self.access_log.read_text().splitlines() if self.access_log.exists() else []
         return [json.loads(line) for line in lines]
 
+    def await_entries(self, count: int) -> list[dict[str, Any]]:
+        """The access log's entries when it has at least `count`, in the order in which the connections began."""
+        entries = await_that("the log has the connections", lambda: len(self.entries()) >= count and self.entries())
+        return sorted(entries, key=lambda entry: entry["connection"])
+
 
 @pytest.fixture
 def deployed(tmp_path: Path) -> Deployed:
@@ -122,13 +128,24 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def chat_in(browser: Any, port: int) -> None:
-    """Send a message on the page through a proxy, and receive it."""
+    """Read the page through a proxy, choose a name, send a message and receive it.
+
+    The page connects to the chat twice: to read, and again with the name.
+    """
     browser.get(f"https://[::1]:{port}/")
-    await_that("it is welcome", lambda: WELCOME in browser.page_source)
-    browser.execute_script("document.getElementById('text').value = 'h\u00e9llo there'")
-    browser.find_element("id", "send").click()
-    heard = "return [...document.querySelectorAll('#log .message span')].map(e => e.textContent)"
-    await_that("it is heard", lambda: "h\u00e9llo there" in browser.execute_script(heard))
+
+    def state() -> Any:
+        return browser.execute_script("return document.body.dataset.state")
+
+    await_that("the page is connected to read", lambda: state() == "connected")
+    browser.find_element("id", "name").send_keys("Ann", ENTER)
+    members = "return [...document.querySelectorAll('#member-list li')].map(e => e.textContent.slice(1))"
+    await_that("the page lists its user", lambda: browser.execute_script(members) == ["Ann (you)"])
+    browser.find_element("id", "text").send_keys("h\u00e9llo there", ENTER)
+    accepted = "return [...document.querySelectorAll('.lines .said')].map(e => e.textContent)"
+    await_that("the page shows the message", lambda: browser.execute_script(accepted) == ["h\u00e9llo there"])
+    # The next test may get the same port, and the page remembers the name for its origin.
+    browser.execute_script("localStorage.clear(); sessionStorage.clear()")
     browser.get("about:blank")
 
 
@@ -173,12 +190,15 @@ class TestNginx:
         with self.nginx(deployed), deployed.service("--config", str(config), listen):
             deployed.await_service()
             chat_in(browser, deployed.public)
-            (entry,) = await_that("the end is told", deployed.entries)
-            assert (entry["address"], entry["port"], entry["status"], entry["code"]) == ("::1", None, 101, 1001)
-            assert entry["origin"] == f"https://[::1]:{deployed.public}"
-            assert entry["received_messages"] == 1
+            read, wrote = deployed.await_entries(2)
+            for entry, code in ((read, 1005), (wrote, 1001)):
+                assert (entry["address"], entry["port"], entry["status"], entry["code"]) == ("::1", None, 101, code)
+                assert entry["origin"] == f"https://[::1]:{deployed.public}"
+            assert (read["target"], wrote["target"]) == ("/chat?after=0-0", "/chat?after=0-0&name=Ann")
+            # The message, and the question for the members, which the page may ask again after a second.
+            assert wrote["received_messages"] in (2, 3)
             forge(deployed.public)
-            _, forged = await_that("the end is told", lambda: len(deployed.entries()) == 2 and deployed.entries())
+            *_, forged = deployed.await_entries(3)
             assert forged["address"] == "::1"
 
     def test_without_trust_the_log_has_the_proxys(self, deployed: Deployed) -> None:
@@ -186,7 +206,7 @@ class TestNginx:
         with self.nginx(deployed), deployed.service(listen, "--access-log=access.log"):
             deployed.await_service()
             forge(deployed.public)
-            (entry,) = await_that("the end is told", deployed.entries)
+            (entry,) = deployed.await_entries(1)
             assert entry["address"] == "127.0.0.1"
 
 
@@ -205,12 +225,13 @@ class TestHAProxy:
         admin = f"--admin=tcp:{deployed.admin}:interface=127.0.0.1"
         with deployed.service(listen, admin, "--access-log=access.log"), self.haproxy(deployed):
             chat_in(browser, deployed.public)
-            (entry,) = await_that("the end is told", deployed.entries)
-            assert (entry["address"], entry["status"], entry["code"]) == ("::1", 101, 1001)
-            assert entry["port"] not in (None, 0)
-            assert entry["origin"] == f"https://[::1]:{deployed.public}"
+            read, wrote = deployed.await_entries(2)
+            for entry, code in ((read, 1005), (wrote, 1001)):
+                assert (entry["address"], entry["status"], entry["code"]) == ("::1", 101, code)
+                assert entry["port"] not in (None, 0)
+                assert entry["origin"] == f"https://[::1]:{deployed.public}"
             forge(deployed.public)
-            _, forged = await_that("the end is told", lambda: len(deployed.entries()) == 2 and deployed.entries())
+            *_, forged = deployed.await_entries(3)
             assert forged["address"] == "::1"
 
 
