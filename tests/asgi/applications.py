@@ -75,7 +75,8 @@ quart = Quart("applications")
 @quart.websocket("/echo")
 async def echo() -> None:
     while True:
-        await websocket.send("quart " + await websocket.receive())
+        received: Any = await websocket.receive()
+        await websocket.send("quart " + received)
 
 
 server = socketio.AsyncServer(async_mode="asgi", cors_allowed_origins=[])
@@ -90,7 +91,8 @@ async def ask(sid: str, data: Any) -> None:
 
 async def main(reactor: Any) -> None:
     ports = {}
-    factories = [ASGIFactory(application) for application in (starlette, fastapi, quart, sockets)]
+    applications: tuple[Any, ...] = (starlette, fastapi, quart, sockets)
+    factories = [ASGIFactory(application) for application in applications]
     for name, factory in zip(("starlette", "fastapi", "quart", "socketio"), factories, strict=True):
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
         ports[name] = port.getHost().port

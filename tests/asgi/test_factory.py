@@ -69,7 +69,9 @@ def serve(conversation: Any, *, lifespan: Any = None, **options: Any) -> tuple[A
     return application, ASGIFactory(application, clock=Clock(), **options)
 
 
-def ask(factory: ASGIFactory, target: str = "/", headers: dict[str, str] | None = None) -> tuple[ScriptedPeer, bytes]:
+def ask(
+    factory: ASGIFactory, target: str = "/", headers: dict[str, str] | None = None
+) -> tuple[ScriptedPeer[Any], bytes]:
     """Send a handshake; return the client and the head of the response."""
     peer = scripted_client(factory, opened=False)
     peer.send(upgrade_request(target, headers=headers or {}))

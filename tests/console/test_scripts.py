@@ -275,9 +275,11 @@ class TestCertificates:
         context.verify_mode = ssl.CERT_OPTIONAL
 
         def see(ws: ServerConnection) -> None:
+            assert isinstance(ws.socket, ssl.SSLSocket)
             seen.append(bool(ws.socket.getpeercert()))
 
         def redirect(ws: ServerConnection, request: Request) -> Response | None:
+            assert isinstance(ws.socket, ssl.SSLSocket)
             seen.append(bool(ws.socket.getpeercert()))
             return Response(302, "Found", Headers({"Location": urls[0], "Content-Length": "0"}))
 

@@ -363,7 +363,8 @@ def test_the_proxy_protocol_tells_the_address(tmp_path: Path) -> None:
     reactor = MemoryReactorClock()
     factory = WebSocketServerFactory(WebSocketProtocol, clock=reactor)
     serverFromString(reactor, "haproxy:tcp:1984:interface=127.0.0.1").listen(factory)
-    protocol = reactor.tcpServers[0][1].buildProtocol(None)
+    listening: Any = reactor.tcpServers[0][1]
+    protocol = listening.buildProtocol(None)
     assert protocol is not None
     protocol.makeConnection(StringTransport())
     assert protocol is not None

@@ -109,7 +109,10 @@ class Example(Program):
         return self
 
     def connect(self, path: str = "/", **options: Any) -> ClientConnection:
-        return connect(f"ws://127.0.0.1:{self.port}{path}", proxy=None, max_size=None, **options)
+        connection: ClientConnection = connect(
+            f"ws://127.0.0.1:{self.port}{path}", proxy=None, max_size=None, **options
+        )
+        return connection
 
     def fetch(self, path: str, headers: dict[str, str] | None = None) -> tuple[HTTPResponse, str]:
         http = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)

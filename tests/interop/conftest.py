@@ -13,7 +13,8 @@ from ..support.certificates import identity_pem
 
 @pytest.fixture(params=[None, Deflate()], ids=["plain", "deflate"])
 def deflate(request: pytest.FixtureRequest) -> Deflate | None:
-    return request.param
+    options: Deflate | None = request.param
+    return options
 
 
 @pytest.fixture(params=[False, True], ids=["tcp", "tls"])

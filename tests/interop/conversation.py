@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from threading import Thread
-from typing import Any, AnyStr, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from twisted.internet import reactor
@@ -47,7 +47,7 @@ FRAGMENTED = Limits(fragment_size=PART, max_frame_size=4 * PART)
 """We send long messages in fragments, and the peer must too."""
 
 
-def pieces(message: AnyStr) -> Sequence[AnyStr]:
+def pieces(message: str | bytes) -> Sequence[Any]:
     """Split a message into fragments."""
     return [message[at : at + PART] for at in range(0, len(message), PART)] or [message]
 

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 @pytest_twisted.ensureDeferred
 async def test_their_client(deflate: Deflate | None, secure: bool, certificate: Path) -> None:
-    options = {
+    options: dict[str, Any] = {
         "ssl": ssl.create_default_context(cafile=str(certificate)) if secure else True,
         "compress": 15 if deflate else 0,
         "max_msg_size": 0,

@@ -46,7 +46,7 @@ class Client(WebSocketClientProtocol):
         self.opening: Deferred[None] = Deferred()
         self.messages: DeferredQueue[str | bytes] = DeferredQueue()
         self.pongs: DeferredQueue[bytes] = DeferredQueue()
-        self.closing: Deferred[tuple[bool, int, str]] = Deferred()
+        self.closing: Deferred[tuple[bool, int, str | None]] = Deferred()
 
     def onOpen(self) -> None:
         self.opening.callback(None)
@@ -62,11 +62,11 @@ class Client(WebSocketClientProtocol):
 
 
 async def connected(url: str, deflate: Deflate | None) -> Client:
-    factory = WebSocketClientFactory(url)
+    factory: Any = WebSocketClientFactory(url)  # type: ignore[no-untyped-call]
     factory.protocol = Client
     if deflate is not None:
         factory.setProtocolOptions(
-            perMessageCompressionOffers=[PerMessageDeflateOffer()],
+            perMessageCompressionOffers=[PerMessageDeflateOffer()],  # type: ignore[no-untyped-call]
             perMessageCompressionAccept=PerMessageDeflateResponseAccept,
         )
     endpoint: Any = HostnameEndpoint(reactor, "localhost", factory.port)
@@ -115,9 +115,9 @@ class Server(WebSocketServerProtocol):
 
 @pytest_twisted.ensureDeferred
 async def test_their_server(deflate: Deflate | None, secure: bool) -> None:
-    factory = WebSocketServerFactory()
+    factory: Any = WebSocketServerFactory()  # type: ignore[no-untyped-call]
     factory.protocol = Server
     if deflate is not None:
-        factory.setProtocolOptions(perMessageCompressionAccept=lambda offers: PerMessageDeflateOfferAccept(offers[0]))
+        factory.setProtocolOptions(perMessageCompressionAccept=lambda offers: PerMessageDeflateOfferAccept(offers[0]))  # type: ignore[no-untyped-call]
     async with listening(factory, secure) as port:
         await converse(f"ws{'s' * secure}://localhost:{port}/chat", deflate, FRAGMENTED)

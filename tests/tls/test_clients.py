@@ -50,6 +50,11 @@ async def listening(script: Script, server: Server) -> AsyncIterator[int]:
         await port.stopListening()
 
 
+def listen(factory: Any) -> Any:
+    """Listen on a free port of the loopback; return the port."""
+    return reactor.listenTCP(0, factory, interface="127.0.0.1")
+
+
 def upgrading() -> Script:
     return Script(lambda connection, head: connection.write(switching(head)))
 
@@ -142,7 +147,8 @@ class TestConnect:
                 return options.getContext()
 
         script = upgrading()
-        port = reactor.listenSSL(0, script, Options(), interface="127.0.0.1")
+        listens: Any = reactor
+        port = listens.listenSSL(0, script, Options(), interface="127.0.0.1")
         ws = await connect(f"wss://{host}/", endpoint=loopback(port.getHost().port), tls=trusting)
         assert names == [None if named is None else named.encode()]
         assert field(script.requests[0], b"Host") == host.encode()
@@ -154,7 +160,7 @@ class TestConnect:
     async def test_a_silent_server_meets_the_timeout(self) -> None:
         factory = Factory.forProtocol(Protocol)
         factory.noisy = False
-        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        port = listen(factory)
         endpoint = loopback(port.getHost().port)
         connecting = connect(f"wss://{HOST}/", protocol=Noting, endpoint=endpoint, timeouts=Timeouts(handshake=0.1))
         assert type(await failure_of(connecting)) is HandshakeTimeout
@@ -276,7 +282,7 @@ class TestVerifiedEndpoint:
     @pytest_twisted.ensureDeferred
     async def test_refuses_a_transport_without_tls(self) -> None:
         script = Script(None)
-        port = reactor.listenTCP(0, script, interface="127.0.0.1")
+        port = listen(script)
         endpoint = VerifiedEndpoint(loopback(port.getHost().port), HOST)
         failure = await failure_of(endpoint.connect(Factory.forProtocol(Protocol)))
         assert str(failure).endswith("the connection is not TLS")
@@ -309,7 +315,7 @@ class TestVerifiedEndpoint:
 
         factory = Factory.forProtocol(Silent)
         factory.noisy = False
-        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        port = listen(factory)
         connecting = tls_endpoint(loopback(port.getHost().port), HOST).connect(Factory.forProtocol(Protocol))
         await failure_of(connecting)
         await ended.addTimeout(PATIENCE, reactor)

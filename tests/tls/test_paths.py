@@ -115,7 +115,11 @@ async def test_other_protocols_use_it_on_the_uvloop_reactor_alone() -> None:
         server.answer = lambda data: server.transport.write(data)  # type: ignore[union-attr]
         for size in (1, 100_000):
             client.transport.write(b"x" * size)  # type: ignore[union-attr]
-            await until(lambda size=size: len(client.received) >= size)
+
+            def arrived(least: int = size) -> bool:
+                return len(client.received) >= least
+
+            await until(arrived)
         for end in (server, client):
             attached = "dataReceived" in vars(end.transport)
             assert attached is ON_UVLOOP
@@ -195,7 +199,7 @@ async def test_an_abort_is_no_end_of_the_data(path: str, started: bool, monkeypa
 
     server = Server()
     # Not while it handles a chunk: then nothing waits for the end of the chunk.
-    server.answer = lambda data: reactor.callLater(0, server.transport.abortConnection)  # type: ignore[union-attr,attr-defined]
+    server.answer = lambda data: reactor.callLater(0, server.transport.abortConnection)  # type: ignore[union-attr]
     async with listening(Factory.forProtocol(lambda: server), not started) as port:
         ending = deferToThread(how_it_ends, port)
         await server.lost.addTimeout(PATIENCE, reactor)

@@ -13,7 +13,7 @@ from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 
-from ..support.loopback import PATIENCE
+from ..support.patience import PATIENCE
 from .test_records import FORGED, Context, End, Pair, Socket, Waiting
 
 pytestmark = pytest.mark.usefixtures("compiled_path")
@@ -50,7 +50,7 @@ class TestForgedRecordBehindTrueOne:
             # An alert has left.
             assert pair.server.written() and pair.server.below.disconnecting
             pair.server.lose(ConnectionDone())
-            assert pair.server.application.received == data
+            assert bytes(pair.server.application.received) == data
             reasons.append((type(pair.server.application.reason), pair.server.application.reason.args))
         assert reasons[0] == reasons[1]
         assert reasons[0][0] is SSL.Error

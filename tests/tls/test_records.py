@@ -82,8 +82,9 @@ class End:
         if kind is not None:
             factory.protocol = kind
         self.tls: Any = factory.buildProtocol(None)
-        self.application: Application = self.tls.wrappedProtocol
-        self.below = Below()
+        application: Any = self.tls.wrappedProtocol
+        self.application: Application = application
+        self.below: Any = Below()
         self.tls.makeConnection(self.below)
         self.records: Any = None
 
@@ -352,7 +353,7 @@ class Waiting(Below):
     producerPaused = False
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.waiting = b""
 
     def write(self, data: bytes) -> None:
@@ -500,7 +501,7 @@ class TestChoice:
     def test_a_class_with_methods_of_its_own_keeps_them(self) -> None:
         class Counting(BufferingTLSTransport):
             def dataReceived(self, data: bytes) -> None:
-                super().dataReceived(data)
+                super().dataReceived(data)  # type: ignore[no-untyped-call]
 
         end = End(identity().options(), False, Counting)
         assert self.reason(end) == f"{Counting.__qualname__} has its own dataReceived"

@@ -31,6 +31,7 @@ async def fetches(ws: WebSocketProtocol) -> None:
     """Fetch a page with aiohttp for each name that the client sends."""
     async with aiohttp.ClientSession() as session:
         async for message in ws:
+            assert isinstance(message, str)
             await deferLater(reactor, 0, str)
             async with asyncio.timeout(30), session.get(message) as response:
                 ws.send(await response.text())

@@ -18,7 +18,7 @@ async def echo(ws: WebSocketProtocol) -> None:
 
 
 class Talks(TestCase):
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]
         self.factory = WebSocketServerFactory(echo)
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.factory)
         self.addCleanup(self.factory.drain)
