@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThread
 
 from twisted_beastws import CloseReason, Limits, Timeouts, WebSocketProtocol
@@ -177,11 +178,11 @@ class TestASlowApplication:
                     connection.recv(100)
                 connection.settimeout(PATIENCE)
                 assert taken == [b"m"]
-                reactor.callFromThread(woken.callback, None)
+                cast(IReactorFromThreads, reactor).callFromThread(woken.callback, None)
                 assert connection.recv(100) == pong
 
         async with serving(handler, limits=Limits(max_queued=4)) as url:
-            port = urlsplit(url).port
+            port = urlsplit(url).port or 0
             await deferToThread(conversation)
         assert taken == [b"m"] * 5
 
@@ -212,7 +213,7 @@ class TestOneThatStopsReading:
 
         timeouts = Timeouts(send=0.3, close=0.3, idle=300.0)
         async with serving(Flooding, secure, limits=Limits(max_buffered=64 * MEBI), timeouts=timeouts) as url:
-            port = urlsplit(url).port
+            port = urlsplit(url).port or 0
             talking = deferToThread(conversation)
             reason = await lost.addTimeout(PATIENCE, reactor)
             await talking

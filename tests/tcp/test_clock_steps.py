@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 from weakref import WeakValueDictionary
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import blockingCallFromThread
 
 from twisted_beastws import CloseReason, Limits, Timeouts, WebSocketProtocol
@@ -36,7 +37,7 @@ class Wall:
 
     def set(self, step: float) -> None:
         """Set the clock from another thread, between two calls of the reactor."""
-        blockingCallFromThread(reactor, setattr, self, "step", step)
+        blockingCallFromThread(cast(IReactorFromThreads, reactor), setattr, self, "step", step)
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ async def test_set_back_within_a_turn_it_delays_no_rest_of_a_chunk(wall: Wall, s
         def text_received(self, text: str) -> None:
             if not received:
                 # This runs after the protocol postponed the rest of the chunk, and before the next turn's timed calls.
-                reactor.callFromThread(setattr, wall, "step", -3600.0)
+                cast(IReactorFromThreads, reactor).callFromThread(setattr, wall, "step", -3600.0)
             received.append(text)
 
         def closed(self, reason: CloseReason) -> None:

@@ -26,7 +26,7 @@ Connect = Callable[..., Any]
 
 TEXT = "Köln, straße: " * 2000
 DATA = random.Random(1).randbytes(100_000)
-MESSAGES = ["hello", "hello", "", b"", TEXT, DATA, DATA, TEXT, bytes(300_000), "€" * 70_000]
+MESSAGES: list[str | bytes] = ["hello", "hello", "", b"", TEXT, DATA, DATA, TEXT, bytes(300_000), "€" * 70_000]
 
 # A message of 1,000,000 bytes is within these limits only if it is compressed, in either direction.
 SMALL = Limits(max_frame_size=1 << 16, max_message_size=None, max_buffered=1 << 16, fragment_size=None)

@@ -79,7 +79,7 @@ class Noting(Resource):
     isLeaf = True
 
     def __init__(self, factory: WebSocketServerFactory) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.factory = factory
         self.used: list[Any] = []
         self.ends: list[Any] = []
@@ -161,7 +161,7 @@ def serve(tmp_path: Path) -> Callable[..., Any]:
         root.putChild(b"ws", resource)
         root.putChild(b"page", Page())
         before = set(reactor.getDelayedCalls())
-        site = Site(root, logPath=str(tmp_path / "access.log"), **options)
+        site: Any = Site(root, logPath=str(tmp_path / "access.log"), **options)
         async with listening(wrapper(site), secure) as port:
             yield Web(site, port, secure, tmp_path / "access.log")
         await until(lambda: set(reactor.getDelayedCalls()) <= before)
@@ -371,7 +371,7 @@ async def test_producers_keep_pace_with_a_slow_reader(serve: Callable[..., Any],
     used: list[Any] = []
     async with serve(echo(Producing), secure) as web:
         client = await web.connect()
-        client.dataReceived = lambda data: None  # type: ignore[method-assign]
+        client.dataReceived = lambda data: None
         client.send(GET)
         await until(lambda: used)
         client.transport.pauseProducing()
@@ -379,7 +379,7 @@ async def test_producers_keep_pace_with_a_slow_reader(serve: Callable[..., Any],
         (producing,) = used
         assert producing.left > 0
         received: list[int] = []
-        client.dataReceived = lambda data: received.append(len(data))  # type: ignore[method-assign]
+        client.dataReceived = lambda data: received.append(len(data))
         client.transport.resumeProducing()
         await until(lambda: not producing.left and producing.state.name == "CLOSING")
         await until(lambda: sum(received) > 1280 * 16_000 - (8 << 20))
@@ -431,7 +431,7 @@ async def test_behind_the_proxy_protocol(serve: Callable[..., Any]) -> None:
 async def test_a_clients_library(serve: Callable[..., Any]) -> None:
     def conversation(port: int) -> list[Any]:
         with connect(f"ws://localhost:{port}/ws", open_timeout=PATIENCE, close_timeout=PATIENCE, proxy=None) as client:
-            received = []
+            received: list[Any] = []
             for message in ("text", b"binary", "long " * 50_000):
                 client.send(message)
                 received.append(client.recv(timeout=PATIENCE) == message)

@@ -67,7 +67,7 @@ class Kept(WebSocketProtocol):
 
     def connectionMade(self) -> None:
         self.alive.add(self)
-        super().connectionMade()
+        super().connectionMade()  # type: ignore[no-untyped-call]
 
     def text_received(self, text: str) -> None:
         if text == "fail":
@@ -636,7 +636,7 @@ class TestSlowReader:
     @BOTH_WAYS
     @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
     @pytest_twisted.ensureDeferred
-    async def test_costs_no_more_than_its_limit(self, secure: bool, policy: str) -> None:
+    async def test_costs_no_more_than_its_limit(self, secure: bool, policy: Any) -> None:
         """Whole messages arrive in order, then a close frame; the write buffer stays within its limit."""
         most = 0
         message = bytes(50_000)
@@ -746,6 +746,14 @@ def waits(connection: Any) -> None:
         read_all(connection)
 
 
+def sends_and_waits(text: bytes) -> Callable[[Any], None]:
+    def conversation(connection: Any) -> None:
+        connection.sendall(small(0x81, text))
+        waits(connection)
+
+    return conversation
+
+
 ENDS: dict[str, tuple[bool, Callable[[Any], Any]]] = {
     "no request": (False, leaves),
     "half a request": (False, lambda connection: connection.sendall(HEAD[:40])),
@@ -758,9 +766,9 @@ ENDS: dict[str, tuple[bool, Callable[[Any], Any]]] = {
     "we close": (True, sends(small(0x81, b"close") + small(0x88, b"\x0f\xa0"))),
     "we close and nobody answers": (
         True,
-        lambda connection: (connection.sendall(small(0x81, b"close")), waits(connection)),
+        sends_and_waits(b"close"),
     ),
-    "we abort": (True, lambda connection: (connection.sendall(small(0x81, b"abort")), waits(connection))),
+    "we abort": (True, sends_and_waits(b"abort")),
     "bad opcode": (True, sends(small(0x83))),
     "not UTF-8": (True, sends(small(0x81, b"\xff"))),
     "silence": (True, sends()),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.interfaces import ITLSTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.basic import LineReceiver
 
@@ -110,7 +111,7 @@ def payload_size(frames: bytes) -> int:
 
 
 @asynccontextmanager
-async def tapped(protocol: Callable[[], Protocol], **options: Any) -> AsyncIterator[tuple[Tap, int]]:
+async def tapped(protocol: Callable[[], Any], **options: Any) -> AsyncIterator[tuple[Tap, int]]:
     """Serve ``protocol``; yield a tap in front of it, and the tap's port."""
     factory: Any = WebSocketServerFactory(protocol, **options) if options else Factory.forProtocol(protocol)
     factory.noisy = False
@@ -138,8 +139,7 @@ class Peer(Protocol):
 
     def _start(self) -> None:
         self.secure = True
-        assert self.transport is not None
-        self.transport.startTLS(trusting())
+        cast(ITLSTransport, self.transport).startTLS(trusting())
         assert self.transport is not None
         self.transport.write(REQUEST)
 
@@ -151,7 +151,8 @@ class Peer(Protocol):
 
 
 async def dial(port: int, peer: Peer) -> Peer:
-    return await TCP4ClientEndpoint(reactor, "127.0.0.1", port).connect(Factory.forProtocol(lambda: peer))
+    await TCP4ClientEndpoint(reactor, "127.0.0.1", port).connect(Factory.forProtocol(lambda: peer))
+    return peer
 
 
 class Echo(WebSocketProtocol):
@@ -161,8 +162,7 @@ class Echo(WebSocketProtocol):
 
 class SecureAtOnce(Echo):
     def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.startTLS(identity().options())
+        cast(ITLSTransport, self.transport).startTLS(identity().options())
 
 
 class SecureByItsFactory(Echo):
@@ -181,8 +181,7 @@ class SecureBetweenRequests(Echo):
         await self.read_request()
         response = Response(200, body="go")
         await self.respond(response)
-        assert self.transport is not None
-        self.transport.startTLS(identity().options())
+        cast(ITLSTransport, self.transport).startTLS(identity().options())
         await self.accept()
 
     def serve(self) -> None:
@@ -249,8 +248,7 @@ class TestServer:
             def text_received(self, text: str) -> None:
                 if text == "tls":
                     self.send("go")
-                    assert self.transport is not None
-                    self.transport.startTLS(identity().options())
+                    cast(ITLSTransport, self.transport).startTLS(identity().options())
                 self.send(text)
 
         async with tapped(Upgrading, clock=reactor) as (tap, port):
@@ -263,8 +261,7 @@ class TestServer:
             peer.transport.write(b"\x81\x83\0\0\0\0tls")
             await until(lambda: peer.read.endswith(b"go"))
             clear, peer.read, peer.secure = peer.read, b"", True
-            assert peer.transport is not None
-            peer.transport.startTLS(trusting())
+            cast(ITLSTransport, peer.transport).startTLS(trusting())
             await until(lambda: peer.read == b"\x81\x03tls")
             peer.read = b""
             assert peer.transport is not None
@@ -284,8 +281,7 @@ class TestServer:
                 held.append(self)
                 self.send(bytes(size))
                 assert not inside(self).outgoing.free, "the socket took it all: nothing waits"
-                assert self.transport is not None
-                self.transport.startTLS(identity().options())
+                cast(ITLSTransport, self.transport).startTLS(identity().options())
                 self.send("end")
 
         limits = Limits(max_buffered=size + 1000)
@@ -300,8 +296,7 @@ class TestServer:
             peer.transport.write(HELLO)
             await until(lambda: payload_size(peer.read[len(head) :]) == size)
             clear, peer.read, peer.secure = peer.read, b"", True
-            assert peer.transport is not None
-            peer.transport.startTLS(trusting())
+            cast(ITLSTransport, peer.transport).startTLS(trusting())
             await until(lambda: peer.read == b"\x81\x03end")
             assert peer.transport is not None
             peer.transport.loseConnection()
@@ -322,8 +317,7 @@ class TestServer:
             await talk(peer)
             (ws,) = opened
             peer.read = b""
-            assert tap.server.transport is not None
-            tap.server.transport.pauseProducing()
+            cast(Any, tap.server.transport).pauseProducing()
             part = bytes(100_000)
             sent = 0
             while inside(ws).outgoing.free or ws.buffered_amount < 1 << 20:
@@ -331,8 +325,7 @@ class TestServer:
                 sent += 1
                 await turn()
                 assert sent < 1000, "nothing ever waits"
-            assert tap.server.transport is not None
-            tap.server.transport.resumeProducing()
+            cast(Any, tap.server.transport).resumeProducing()
             await ws.drain().addTimeout(PATIENCE, reactor)
             await until(lambda: len(peer.read) == sent * (len(part) + 10))
             # If the transport were registered as a pull producer, TLS would ask it for data in each reactor turn.
@@ -364,8 +357,7 @@ class TestClient:
             def connectionMade(self) -> None:
                 self.head = b""
                 self.setRawMode()
-                assert self.transport is not None
-                self.transport.startTLS(identity().options())
+                cast(ITLSTransport, self.transport).startTLS(identity().options())
 
             def rawDataReceived(self, data: bytes) -> None:
                 self.head += data
@@ -376,8 +368,8 @@ class TestClient:
         async with tapped(Answering) as (tap, port):
             ws = WebSocketProtocol().as_client(Settings(clock=reactor))
             await TCP4ClientEndpoint(reactor, "127.0.0.1", port).connect(Factory.forProtocol(lambda: ws))
-            assert ws.transport is not None
-            transport: Any = ws.transport if through == "the protocol" else ws.transport.below
+            below: Any = ws.transport
+            transport: Any = below if through == "the protocol" else below.below
             transport.startTLS(trusting())
             await ws.handshake("localhost", decorator=lambda r: r.headers.setRawHeaders("Authorization", ["secret"]))
             ws.abort()

@@ -101,7 +101,7 @@ class SSH:
         self.held: set[int] = set()
         self.channels = (self.Channel(), self.Channel())
         for number, (end, channel, protocol) in enumerate(zip(self.ends, self.channels, (server, client), strict=True)):
-            end.transport = self.Below(self.sent, number)
+            end.transport = self.Below(self.sent, number)  # type: ignore[assignment]
             channel.protocol = protocol
         self.channels[0].conn = self.ends[0]
 
@@ -109,7 +109,7 @@ class SSH:
             self.channels[0].remoteWindowLeft, self.channels[0].remoteMaxPacket = window, most
             return self.channels[0]
 
-        self.ends[0].getChannel = get_channel
+        self.ends[0].getChannel = get_channel  # type: ignore[method-assign]
         self.ends[1].openChannel(self.channels[1])
         self.pump()
 

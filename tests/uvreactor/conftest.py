@@ -37,11 +37,11 @@ class Beside:
             done = Deferred.fromCoroutine(function(self.reactor, *arguments)).addTimeout(PATIENCE, self.reactor)
             done.addCallbacks(outcome.set_result, lambda failure: outcome.set_exception(failure.value))
 
-        self.reactor.callFromThread(start)
+        self.reactor.callFromThread(start)  # type: ignore[no-untyped-call]
         return outcome.result(2 * PATIENCE)
 
     def stop(self) -> None:
-        self.reactor.callFromThread(self.reactor.stop)
+        self.reactor.callFromThread(self.reactor.stop)  # type: ignore[no-untyped-call]
         self.thread.join(PATIENCE)
         assert not self.thread.is_alive()
         self.reactor.loop.close()

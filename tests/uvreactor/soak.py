@@ -10,7 +10,7 @@ import json
 import os
 import random
 import sys
-from typing import Any
+from typing import Any, cast
 
 if __name__ == "__main__":
     from twisted_beastws.uvreactor import install
@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.internet.task import deferLater
-from twisted.logger import LogLevel, globalLogBeginner
+from twisted.logger import ILogObserver, LogLevel, globalLogBeginner
 from zope.interface import implementer
 
 from twisted_beastws import WebSocketClientEndpoint, WebSocketProtocol, WebSocketServerFactory
@@ -59,42 +59,35 @@ def cut(transport: Any) -> None:
 class Plain(Protocol):
     """Echoes at the peer's pace; either end may cut the connection."""
 
+    transport: Any
+
     def connectionMade(self) -> None:
         counts["made"] += 1
-        assert self.transport is not None
         self.transport.registerProducer(self, True)
         self.call: Any = reactor.callLater(random.random() * LASTING, self.end)
         if random.random() < 0.2:
-            assert self.transport is not None
             self.transport.pauseProducing()
         if self.factory.speaks:
-            assert self.transport is not None
             self.transport.write(bytes(random.choice(SIZES)))
 
     def end(self) -> None:
         self.call = None
         if random.random() < 0.5:
-            assert self.transport is not None
             self.transport.unregisterProducer()
         transport = self.transport
         cut(transport)
         # The connection may be half closed, or wait for its producer or for a peer that does not read: abort it then.
-        assert transport is not None
         reactor.callLater(LASTING, transport.abortConnection)
-        assert transport is not None
         if transport.fileno() == -1:
             self.factory.lost(self)
 
     def dataReceived(self, data: bytes) -> None:
-        assert self.transport is not None
         self.transport.write(data)
 
     def pauseProducing(self) -> None:
-        assert self.transport is not None
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        assert self.transport is not None
         self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
@@ -159,7 +152,7 @@ async def plain(port: int) -> None:
 
 
 async def websocket(port: int) -> None:
-    client = await WebSocketClientEndpoint(reactor, f"ws://127.0.0.1:{port}/").connect(Factory.forProtocol(Client))
+    client: Any = await WebSocketClientEndpoint(reactor, f"ws://127.0.0.1:{port}/").connect(Factory.forProtocol(Client))
     await deferLater(reactor, random.random() * LASTING)
     if random.random() < 0.5:
         await client.close()
@@ -184,13 +177,15 @@ def left() -> dict[str, int]:
 
 
 def native() -> dict[str, int]:
-    return {"native": len(reactor.native), "calls": len(reactor.getDelayedCalls())}
+    ours: Any = reactor
+    return {"native": len(ours.native), "calls": len(reactor.getDelayedCalls())}
 
 
 async def soak(seconds: float) -> None:
-    plain_port = reactor.listenTCP(0, PlainServer(), interface="127.0.0.1")
+    listens: Any = reactor
+    plain_port = listens.listenTCP(0, PlainServer(), interface="127.0.0.1")
     server = WebSocketServerFactory(Echo)
-    server_port = reactor.listenTCP(0, server, interface="127.0.0.1")
+    server_port = listens.listenTCP(0, server, interface="127.0.0.1")
     ports = ((plain, plain_port.getHost().port), (websocket, server_port.getHost().port))
 
     async def load(seconds: float) -> None:
@@ -221,7 +216,7 @@ def note(event: Any) -> None:
 
 
 if __name__ == "__main__":
-    globalLogBeginner.beginLoggingTo([note], redirectStandardIO=False, discardBuffer=True)
+    globalLogBeginner.beginLoggingTo([cast(ILogObserver, note)], redirectStandardIO=False, discardBuffer=True)
 
     def finished(failure: Any) -> None:
         print(failure.getTraceback(), file=sys.stderr)

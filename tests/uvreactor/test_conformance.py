@@ -59,7 +59,7 @@ class Run:
 
     def __init__(self, reactor: str, modules: list[str], directory: Path, **variables: str) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **variables}
-        command = [sys.executable, PROGRAM, reactor, directory / reactor, *modules]
+        command: list[str | Path] = [sys.executable, PROGRAM, reactor, directory / reactor, *modules]
         # The output goes to files, not pipes: a child process that a test leaves running would keep pipes open.
         self.out, self.err = directory / f"{reactor}.out", directory / f"{reactor}.err"
         with self.out.open("w") as out, self.err.open("w") as err:

@@ -152,8 +152,8 @@ reactor.run()
 def test_twistd(tmp_path: Path) -> None:
     (tmp_path / "page.txt").write_text("a page" * 100_000)
     log = tmp_path / "log"
-    command = [TWISTD, "-n", "--pidfile=", "--reactor", "beastws-uvloop", "--logfile", log]
-    web = ["web", "--listen", "tcp:0:interface=127.0.0.1", "--path", tmp_path]
+    command: list[str | Path] = [TWISTD, "-n", "--pidfile=", "--reactor", "beastws-uvloop", "--logfile", log]
+    web: list[str | Path] = ["web", "--listen", "tcp:0:interface=127.0.0.1", "--path", tmp_path]
     process = subprocess.Popen([*command, *web], env=ENVIRONMENT, cwd=tmp_path)
     try:
         deadline = time.monotonic() + PATIENCE

@@ -13,7 +13,7 @@ SECONDS = 3
 
 def test_nothing_is_left_of_connections_cut_at_random() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, Path(__file__).with_name("soak.py"), str(SECONDS)]
+    command: list[str | Path] = [sys.executable, Path(__file__).with_name("soak.py"), str(SECONDS)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout, done.stderr
     found = json.loads(done.stdout)

@@ -91,7 +91,12 @@ def writes(monkeypatch: pytest.MonkeyPatch, protocol: Noting) -> list[bytes]:
     # This uses a private method, because the bytes that arrive do not show how writes were joined.
     writer: Any = protocol.transport._writer  # type: ignore[union-attr]
     write = writer._write
-    monkeypatch.setattr(writer, "_write", lambda data: (given.append(data), write(data)))
+
+    def write_noted(data: bytes) -> None:
+        given.append(data)
+        write(data)
+
+    monkeypatch.setattr(writer, "_write", write_noted)
     return given
 
 

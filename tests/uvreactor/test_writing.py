@@ -71,7 +71,11 @@ class TestStalledPeer:
                 given = writes(monkeypatch, served.protocol)
                 for number in range(20):
                     served.socket.sendall(bytes((number,)))
-                    await served.until(lambda number=number: sum(map(len, served.protocol.heard)) == number + 1)
+
+                    def arrived(expected: int = number + 1) -> bool:
+                        return sum(map(len, served.protocol.heard)) == expected
+
+                    await served.until(arrived)
                 assert given == []
                 assert (await received(served, FILL + 20))[FILL:] == bytes(range(20))
 
@@ -135,7 +139,11 @@ def test_every_byte_arrives_in_order(run: Any, seed: int) -> None:
                 elif step == 1:
                     heard = len(protocol.heard)
                     served.socket.sendall(b"x")
-                    await served.until(lambda heard=heard: len(protocol.heard) > heard)
+
+                    def heard_more(before: int = heard) -> bool:
+                        return len(protocol.heard) > before
+
+                    await served.until(heard_more)
                 elif step == 2 and len(data) < len(protocol.written):
                     data += await received(served, min(len(protocol.written) - len(data), 200_000))
                 else:

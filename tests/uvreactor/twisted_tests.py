@@ -49,7 +49,7 @@ class Recorder(Reporter):
     """Records each test's outcome."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(StringIO(), *arguments[1:], **options)
+        super().__init__(StringIO(), *arguments[1:], **options)  # type: ignore[no-untyped-call]
         self.ends: dict[str, str] = {}
 
     def _note(self, test: Any, end: str, error: Any = None) -> None:
@@ -59,20 +59,20 @@ class Recorder(Reporter):
             sys.stderr.write(f"{test.id()}\n{getattr(error, 'getTraceback', lambda: error)()}\n")
 
     def addSuccess(self, test: Any) -> None:
-        super().addSuccess(test)
+        super().addSuccess(test)  # type: ignore[no-untyped-call]
         if test.id() not in self.ends:
             self._note(test, "passed")
 
     def addFailure(self, test: Any, fail: Any) -> None:
-        super().addFailure(test, fail)
+        super().addFailure(test, fail)  # type: ignore[no-untyped-call]
         self._note(test, "failed", fail)
 
     def addError(self, test: Any, error: Any) -> None:
-        super().addError(test, error)
+        super().addError(test, error)  # type: ignore[no-untyped-call]
         self._note(test, "failed", error)
 
     def addSkip(self, test: Any, reason: str) -> None:
-        super().addSkip(test, reason)
+        super().addSkip(test, reason)  # type: ignore[no-untyped-call]
         self._note(test, "skipped")
 
 
@@ -85,7 +85,7 @@ def main(directory: str, modules: list[str]) -> None:
     ReactorBuilder._reactors = ["reactors.reactor_under_test"]
     # Twisted's TLS tests spent most of their time on the same two certificates, which each test made again.
     test_sslverify.makeCertificate = cache(test_sslverify.makeCertificate)
-    AsyncioSelectorReactor.iterate = iterate
+    AsyncioSelectorReactor.iterate = iterate  # type: ignore[method-assign]
     # Twisted's property tests must not fail because the machine is busy.
     hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
     hypothesis.settings.load_profile("patient")
@@ -95,7 +95,7 @@ def main(directory: str, modules: list[str]) -> None:
     TLSMemoryBIOTests.test_errorWriting.timeout = 10  # type: ignore[attr-defined]
     loader = TestLoader()
     suite = TestSuite([loader.loadByName(module) for module in modules])
-    result = TrialRunner(Recorder, workingDirectory=directory).run(suite)
+    result: Any = TrialRunner(Recorder, workingDirectory=directory).run(suite)
     print(json.dumps(result.ends))
 
 
