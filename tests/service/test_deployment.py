@@ -198,7 +198,7 @@ class TestNginx:
             # The message, and the question for the members, which the page may ask again after a second.
             assert wrote["received_messages"] in (2, 3)
             forge(deployed.public)
-            *_, forged = deployed.await_entries(3)
+            _, _, forged = deployed.await_entries(3)
             assert forged["address"] == "::1"
 
     def test_without_trust_the_log_has_the_proxys(self, deployed: Deployed) -> None:
@@ -231,7 +231,7 @@ class TestHAProxy:
                 assert entry["port"] not in (None, 0)
                 assert entry["origin"] == f"https://[::1]:{deployed.public}"
             forge(deployed.public)
-            *_, forged = deployed.await_entries(3)
+            _, _, forged = deployed.await_entries(3)
             assert forged["address"] == "::1"
 
 
