@@ -14,7 +14,7 @@ from twisted_beastws.hub import Hub
 from twisted_beastws.hub.backplane import BackplaneState
 
 from ..support.loopback import Script, until
-from ..support.redis_server import RedisServer, redis_running
+from ..support.redis_server import RedisServer, cluster_node, redis_running
 from .stubs import Stub
 
 COMMANDS = [
@@ -138,7 +138,7 @@ class TestRefusedServers:
     async def test_a_node_of_a_cluster_is_refused_at_once(
         self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
     ) -> None:
-        with redis_running(tmp_path, "--cluster-enabled", "yes", "--appendonly", "no") as redis:
+        with redis_running(tmp_path, *cluster_node(), "--appendonly", "no") as redis:
             for slots in (False, True):
                 if slots:
                     assert redis.ask("CLUSTER ADDSLOTSRANGE 0 16383") == "+OK\r\n"

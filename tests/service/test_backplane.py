@@ -32,7 +32,7 @@ from twisted_beastws.service import Options, option_values
 from ..support import command_line
 from ..support.patience import PATIENCE
 from ..support.ports import free_port
-from ..support.redis_server import RedisServer, redis_running
+from ..support.redis_server import RedisServer, cluster_node, redis_running
 
 CLIENTS = 200
 SPEAKERS = 10
@@ -303,7 +303,7 @@ async def test_clients_that_return_before_redis_is_there_miss_nothing(redis: Red
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_redis_cluster_ends_the_start_with_a_clear_line(tmp_path: Path, workers: int) -> None:
-    with redis_running(tmp_path, "--cluster-enabled", "yes", "--appendonly", "no") as redis:
+    with redis_running(tmp_path, *cluster_node(), "--appendonly", "no") as redis:
         service = Service(tmp_path / "log", f"--backplane={redis.url}", f"--workers={workers}")
         try:
             assert service.process.wait(PATIENCE) == 1

@@ -74,6 +74,14 @@ class RedisServer:
         return said.removesuffix(b"+OK\r\n")
 
 
+def cluster_node() -> tuple[str, ...]:
+    """Return the options of a Cluster's node.
+
+    By default its second port is 10,000 above its first, where an outgoing connection may be.
+    """
+    return ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+
+
 @contextmanager
 def redis_running(directory: Path, *options: str) -> Iterator[RedisServer]:
     """Yield a running redis-server; skip the test if the server or the Python client is not installed."""
