@@ -1175,11 +1175,11 @@ class TestStreamingOut:
         recorder.session.sender.begin_message(TEXT)
         recorder.session.sender.write_part(b"hel")
         recorder.session.close(1000)
-        lates: list[Callable[[], None]] = [
+        late_inputs: list[Callable[[], None]] = [
             lambda: recorder.session.sender.write_part(b"l"),
             recorder.session.sender.end_message,
         ]
-        for more in lates:
+        for more in late_inputs:
             with pytest.raises(errors.ConnectionClosed):
                 more()
         assert recorder.sent == close(1000)
