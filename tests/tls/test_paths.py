@@ -107,6 +107,15 @@ class Plain(Protocol):
         self.lost.callback(None)
 
 
+class Attached(Plain):
+    """A plain protocol on the compiled path, which only the uvloop reactor gives to every connection."""
+
+    attached: object = None
+
+    def connectionMade(self) -> None:
+        self.attached = records.attach(self.transport)
+
+
 @pytest_twisted.ensureDeferred
 async def test_other_protocols_use_it_on_the_uvloop_reactor_alone() -> None:
     server, client = Plain(), Plain()
@@ -134,7 +143,7 @@ async def test_the_peer_may_change_its_keys() -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("KEY UPDATES ARE NOT TESTED: apt-get install openssl")
-    server = Plain()
+    server = Attached()
     server.answer = lambda data: server.transport.write(data.upper())  # type: ignore[union-attr]
 
     def talk(port: int) -> bytes:
@@ -160,12 +169,8 @@ async def test_the_peer_may_change_its_keys() -> None:
     mine = identity()
     options = CertificateOptions(mine.privateKey.original, mine.original, raiseMinimumTo=TLSVersion.TLSv1_3)
     async with listening(Factory.forProtocol(lambda: server), options) as port:
-        talking = deferToThread(talk, port)
-        await until(lambda: server.connected)
-        # Only the uvloop reactor attaches every connection by itself.
-        attached = records.attach(server.transport)
-        seen = await talking
-        assert seen.endswith(b"AFTER\n") and attached is not None
+        seen = await deferToThread(talk, port)
+        assert seen.endswith(b"AFTER\n") and server.attached is not None
         await server.lost.addTimeout(PATIENCE, reactor)
 
 
