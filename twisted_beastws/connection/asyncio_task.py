@@ -117,7 +117,12 @@ class CoroutineTask(Future[Any]):
         super().add_done_callback(fn, context=context)
 
     def _outcome_cancelled(self, outcome: object) -> None:
-        self.cancel()
+        waiting = self._fut_waiter
+        if not isinstance(waiting, Deferred):
+            self.cancel()
+            return
+        # As in any Twisted coroutine: the Deferred's own failure is raised in it, before cancel() returns.
+        waiting.cancel()
 
     # Running the coroutine.
 
