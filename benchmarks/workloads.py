@@ -42,7 +42,7 @@ class Workload:
     secure: bool = False
 
 
-WORKLOADS = (
+WORKLOADS: tuple[Workload, ...] = (
     Workload("ping-pong", "ping-pong of 64 bytes, 64 connections, 1 in flight", "echo", "echo", 64),
     Workload("pipelined", "64 bytes, 16 connections, 64 in flight", "echo", "echo", 16, 64),
     Workload("4k", "ping-pong of 4 KiB, 64 connections, 1 in flight", "echo", "echo", 64, payload=b"x" * 4096),
