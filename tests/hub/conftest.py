@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.defer import gatherResults
-from twisted.logger import formatEvent, globalLogPublisher
 
 from twisted_beastws.hub import Hub
 from twisted_beastws.hub.redis import RedisBackplane
 
-from ..support.log import as_observer
+from ..support.log import logged_lines
 from ..support.redis_server import RedisServer, redis_running
 from .real import RealNode
 from .simulated import SimulatedRedis
@@ -35,14 +34,8 @@ def quiet(logged: Callable[..., Any]) -> Any:
 @pytest.fixture
 def lines(logging: None) -> Iterator[list[str]]:
     """The logged lines."""
-    lines: list[str] = []
-
-    def observe(event: Any) -> None:
-        lines.append(str(formatEvent(event)))
-
-    globalLogPublisher.addObserver(as_observer(observe))
-    yield lines
-    globalLogPublisher.removeObserver(as_observer(observe))
+    with logged_lines() as lines:
+        yield lines
     assert not any("Traceback" in line or "Unhandled" in line for line in lines)
 
 

@@ -11,11 +11,10 @@ from contextlib import ExitStack, suppress
 
 import pytest
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from twisted_beastws.server.descriptors import INTERVAL, MIN_SILENCE, DescriptorWatch
 
-from ..support.log import as_observer
+from ..support.log import logged_lines
 from ..support.patience import PATIENCE
 
 LEFT = (
@@ -25,14 +24,8 @@ LEFT = (
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    lines: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(as_observer(observe))
-    yield lines
-    globalLogPublisher.removeObserver(as_observer(observe))
+    with logged_lines() as lines:
+        yield lines
 
 
 class Sockets:

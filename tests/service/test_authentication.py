@@ -15,7 +15,6 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
-from twisted.logger import formatEvent, globalLogPublisher
 
 from twisted_beastws import Request, Response, State, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.service.authentication import (
@@ -29,7 +28,7 @@ from twisted_beastws.service.authentication import (
 from twisted_beastws.service.login_limit import LoginLimit
 from twisted_beastws.service.slow_calls import MAX_RUNNING, MAX_WAITING, SlowCalls
 
-from ..support.log import as_observer
+from ..support.log import logged_lines, of_the_service
 
 
 def basic(login: str | bytes) -> bytes:
@@ -339,15 +338,8 @@ class TestRequests:
 @pytest.fixture
 def lines(logged: Any) -> Iterator[list[str]]:
     """Lines of the log."""
-    lines: list[str] = []
-
-    def observe(event: Any) -> None:
-        if str(event.get("log_namespace")).startswith("twisted_beastws.service"):
-            lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(as_observer(observe))
-    yield lines
-    globalLogPublisher.removeObserver(as_observer(observe))
+    with logged_lines(of_the_service) as lines:
+        yield lines
     logged(type(None))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from OpenSSL.crypto import X509
 from twisted.internet.interfaces import IReactorTCP, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from twisted_beastws.service import Options
@@ -28,7 +27,7 @@ from twisted_beastws.tls.validity import why_invalid_now
 
 from ..support import command_line
 from ..support.certificates import new_identity
-from ..support.log import as_observer
+from ..support.log import logged_lines, of_the_service
 from ..tls.pki import Server, root
 
 
@@ -40,17 +39,9 @@ def key(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lines(request: pytest.FixtureRequest) -> list[str]:
-    lines: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        # Connections of earlier tests may log, too.
-        if event["log_namespace"].startswith("twisted_beastws.service"):
-            lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(as_observer(observe))
-    request.addfinalizer(lambda: globalLogPublisher.removeObserver(as_observer(observe)))
-    return lines
+def lines() -> Iterator[list[str]]:
+    with logged_lines(of_the_service) as lines:
+        yield lines
 
 
 def key_alone(both: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,14 +12,13 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_beastws import State, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.service.serving import CannotListen, Serving, ShutdownPolicy
 
-from ..support.log import as_observer
+from ..support.log import logged_lines
 
 URLS = [("http", "/"), ("ws", "/chat")]
 IN_USE = CannotListenError("", 1984, OSError(98, "Address already in use"))
@@ -60,17 +60,10 @@ def factory() -> WebSocketServerFactory:
 
 
 @pytest.fixture
-def lines(request: pytest.FixtureRequest) -> list[str]:
+def lines() -> Iterator[list[str]]:
     """The log events at info or above."""
-    lines: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        if event["log_level"].name != "debug":
-            lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(as_observer(observe))
-    request.addfinalizer(lambda: globalLogPublisher.removeObserver(as_observer(observe)))
-    return lines
+    with logged_lines(lambda event: event["log_level"].name != "debug") as lines:
+        yield lines
 
 
 def on(address: object, description: str = "tcp:1984") -> tuple[str, Any]:

@@ -15,7 +15,6 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.protocol import Factory
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from twisted_beastws.service.sockets import (
@@ -28,7 +27,7 @@ from twisted_beastws.service.sockets import (
 )
 from twisted_beastws.service.worker import HeldSocket
 
-from ..support.log import as_observer
+from ..support.log import logged_lines
 from ..support.patience import PATIENCE
 
 if sys.platform == "win32":
@@ -150,14 +149,8 @@ class TestSystemd:
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    lines: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(as_observer(observe))
-    yield lines
-    globalLogPublisher.removeObserver(as_observer(observe))
+    with logged_lines() as lines:
+        yield lines
 
 
 class TestStaleUNIXSocket:
