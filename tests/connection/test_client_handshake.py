@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 
@@ -19,6 +19,7 @@ from twisted_beastws.options import Settings
 from twisted_beastws.wire import frames
 from twisted_beastws.wire.http import Request
 
+from ..support.hooks import HOWS, failing
 from ..support.inside import inside
 from ..support.loopback import uncollected
 
@@ -453,9 +454,6 @@ class TestDeclined:
         assert outcome[0].status == 101
 
 
-HOWS = ["plain", "fired", "Deferred", "coroutine"]
-
-
 class Adding:
     """A decorator that adds a field, either at once or when the test calls `come`."""
 
@@ -525,22 +523,8 @@ class TestDecorator:
     @pytest.mark.parametrize("how", HOWS)
     def test_what_it_raises_is_told(self, dial: Any, how: str) -> None:
         later: Deferred[None] = Deferred()
-
-        async def raising() -> None:
-            await later
-            raise ZeroDivisionError
-
-        def decorator(request: Request) -> Any:
-            if how == "coroutine":
-                return raising()
-            if how == "Deferred":
-                return later.addCallback(lambda _: 1 // 0)
-            if how == "fired":
-                return fail(ZeroDivisionError())
-            raise ZeroDivisionError
-
         peer = dial()
-        outcome = Outcome(peer.protocol.handshake("localhost:1984", "/chat", decorator=decorator))
+        outcome = Outcome(peer.protocol.handshake("localhost:1984", "/chat", decorator=failing(how, later)))
         later.callback(None)
         assert [type(one) for one in outcome] == [ZeroDivisionError]
         assert peer.reads() == b""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -30,6 +30,7 @@ from twisted_beastws import (
 from twisted_beastws.connection.coroutines import going_on
 from twisted_beastws.wire.http import SERVER, parse_request
 
+from ..support.hooks import HOWS, failing
 from ..support.inside import inside
 
 TRACE = ContextVar("TRACE", default="")
@@ -1028,9 +1029,6 @@ def returning(value: Any, how: str) -> tuple[Any, Callable[[], None]]:
     return coroutine(), lambda: later.callback(None)
 
 
-HOWS = ["plain", "fired", "Deferred", "coroutine"]
-
-
 class Decorator:
     """A decorator that records responses and changes them, at once or when the test calls `come`."""
 
@@ -1247,21 +1245,7 @@ class TestDecorator:
         self, connect: Any, logged: Callable[..., list[Any]], head: bytes, how: str
     ) -> None:
         later: Deferred[None] = Deferred()
-
-        async def raising() -> None:
-            await later
-            raise ZeroDivisionError
-
-        def decorator(response: Response) -> Any:
-            if how == "coroutine":
-                return raising()
-            if how == "Deferred":
-                return later.addCallback(lambda _: 1 // 0)
-            if how == "fired":
-                return fail(ZeroDivisionError())
-            raise ZeroDivisionError
-
-        peer = connect(Manual, opened=False, decorator=decorator)
+        peer = connect(Manual, opened=False, decorator=failing(how, later))
         failed = Outcome(peer.protocol.accept())
         peer.sends(head)
         later.callback(None)
@@ -1358,25 +1342,14 @@ class TestHooks:
         assert type(declined[0]) is errors.UpgradeDeclined
         assert declined[0].response.body == b"busy"
 
-    @pytest.mark.parametrize("how", ["plain", "fired", "Deferred", "coroutine"])
+    @pytest.mark.parametrize("how", HOWS)
     @pytest.mark.parametrize("hook", ["http", "upgrade"])
     def test_raising_is_logged_once_and_answered_500(
         self, connect: Callable[..., Any], logged: Callable[..., list[Any]], hook: str, how: str
     ) -> None:
         later: Deferred[None] = Deferred()
-
-        async def raising() -> None:
-            await later
-            raise ZeroDivisionError
-
         peer = connect(Hooked, opened=False)
-        result: Any = {
-            "plain": lambda: 1 // 0,
-            "fired": lambda: fail(ZeroDivisionError()),
-            "Deferred": lambda: later.addCallback(lambda _: 1 // 0),
-            "coroutine": raising,
-        }[how]
-        setattr(peer.protocol, hook, result)
+        setattr(peer.protocol, hook, failing(how, later))
         peer.sends(GOOD)
         later.callback(None)
         assert peer.reads() == FAILED
