@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tarfile
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +15,7 @@ from twisted_beastws.asgi.daphne import DaphneFactory
 from twisted_beastws.testing import Frame, ScriptedPeer, scripted_client, upgrade_request
 
 from ..support.patience import PATIENCE
+from ..support.programs import output_of
 
 CONFTEST = """
 import daphne.server
@@ -31,23 +30,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def run(directory: Path, *arguments: str) -> str:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=directory,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=3 * PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    return output_of(directory, "-m", *arguments, timeout=3 * PATIENCE)
 
 
 def test_daphnes_own_websocket_tests_pass(tmp_path: Path) -> None:

@@ -58,6 +58,18 @@ async def accepts(receive: Any, send: Any) -> None:
     await send({"type": "websocket.accept"})
 
 
+def receiving_after(later: Deferred[None]) -> Any:
+    """Return an application that accepts at once, and receives until the end once ``later`` fires."""
+
+    async def conversation(receive: Any, send: Any) -> None:
+        await accepts(receive, send)
+        await later
+        while (await receive())["type"] == "websocket.receive":
+            pass
+
+    return conversation
+
+
 async def echoes(receive: Any, send: Any) -> None:
     await accepts(receive, send)
     while (event := await receive())["type"] == "websocket.receive":
@@ -288,14 +300,7 @@ class TestMessages:
 
     def test_an_application_that_does_not_receive_stops_the_client(self) -> None:
         later: Deferred[None] = Deferred()
-
-        async def conversation(receive: Any, send: Any) -> None:
-            await accepts(receive, send)
-            await later
-            while (await receive())["type"] == "websocket.receive":
-                pass
-
-        application, factory = serve(conversation, limits=Limits(max_queued=4))
+        application, factory = serve(receiving_after(later), limits=Limits(max_queued=4))
         peer, _ = ask(factory)
         for number in range(3):
             peer.send(Frame.text(str(number)))
@@ -352,14 +357,7 @@ class TestEnd:
 
     def test_messages_go_before_the_disconnect(self) -> None:
         later: Deferred[None] = Deferred()
-
-        async def conversation(receive: Any, send: Any) -> None:
-            await accepts(receive, send)
-            await later
-            while (await receive())["type"] == "websocket.receive":
-                pass
-
-        application, factory = serve(conversation)
+        application, factory = serve(receiving_after(later))
         peer, _ = ask(factory)
         peer.send(Frame.text("a"), Frame.close())
         later.callback(None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -316,14 +317,23 @@ async def test_an_emptied_redis_is_a_gap_for_every_client(redis: RedisServer, wo
     world.check(gaps=True)
 
 
+@asynccontextmanager
+async def replicated(redis: RedisServer, world: World, factory: pytest.TempPathFactory) -> AsyncIterator[RedisServer]:
+    """Yield a replica of the server, while the world's messages go on; stop the hubs at the end."""
+    with redis_running(factory.mktemp("replica")) as replica:
+        replica.ask(f"REPLICAOF 127.0.0.1 {redis.port}")
+        await world.keep_on(0.2)
+        yield replica
+        await gatherResults([hub.stop() for hub in world.hubs])
+        world.address.cut()
+
+
 @pytest.mark.usefixtures("quiet")
 @pytest_twisted.ensureDeferred
 async def test_a_failover_to_a_replica_that_lags_is_a_gap_for_every_client(
     redis: RedisServer, world: World, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    with redis_running(tmp_path_factory.mktemp("replica")) as replica:
-        replica.ask(f"REPLICAOF 127.0.0.1 {redis.port}")
-        await world.keep_on(0.2)
+    async with replicated(redis, world, tmp_path_factory) as replica:
         await until(lambda: "master_link_status:up" in replica.ask("INFO replication"))
         # It gets nothing more: later messages are lost with the primary.
         replica.ask("REPLICAOF 127.0.0.1 1")
@@ -336,8 +346,6 @@ async def test_a_failover_to_a_replica_that_lags_is_a_gap_for_every_client(
         await world.keep_on(0.2)
         await world.settle()
         world.check(gaps=True)
-        await gatherResults([hub.stop() for hub in world.hubs])
-        world.address.cut()
 
 
 @pytest.mark.usefixtures("quiet")
@@ -345,9 +353,7 @@ async def test_a_failover_to_a_replica_that_lags_is_a_gap_for_every_client(
 async def test_a_failover_to_a_replica_that_has_everything_is_no_gap(
     redis: RedisServer, world: World, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    with redis_running(tmp_path_factory.mktemp("replica")) as replica:
-        replica.ask(f"REPLICAOF 127.0.0.1 {redis.port}")
-        await world.keep_on(0.2)
+    async with replicated(redis, world, tmp_path_factory) as replica:
         await gatherResults(world.pending)
         offset = offset_of(redis, "master")
         await until(lambda: offset_of(replica, "slave") >= offset)
@@ -357,5 +363,3 @@ async def test_a_failover_to_a_replica_that_has_everything_is_no_gap(
         await world.keep_on(0.2)
         await world.settle()
         world.check(gaps=False)
-        await gatherResults([hub.stop() for hub in world.hubs])
-        world.address.cut()

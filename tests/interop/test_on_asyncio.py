@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,28 +9,13 @@ import pytest
 
 from ..docs.programs import listings
 from ..support.patience import PATIENCE
+from ..support.programs import output_of
 
 FOLDER = Path(__file__).parent / "on_asyncio"
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": os.pathsep.join((str(FOLDER), *filter(None, sys.path))),
-    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-}
 
 
 def run(directory: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=directory,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=2 * PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    return output_of(directory, *arguments, timeout=2 * PATIENCE, path=(str(FOLDER),))
 
 
 if sys.version_info >= (3, 11):

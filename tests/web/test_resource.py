@@ -1074,6 +1074,20 @@ class TestHttp2:
         protocol.made[0].abort()
 
 
+def keeping() -> tuple[Resource, list[Any]]:
+    """Return a resource that answers no request, and the list of its requests."""
+    requests: list[Any] = []
+    resource = Resource()
+    resource.isLeaf = True
+
+    def render(request: Any) -> int:
+        requests.append(request)
+        return NOT_DONE_YET
+
+    resource.render = render  # type: ignore[method-assign]
+    return resource, requests
+
+
 class TestCallersMistakes:
     def test_the_protocol_has_a_connection(self, clock: Clock) -> None:
         protocol = factory(Echo, clock).buildProtocol(None)
@@ -1084,15 +1098,7 @@ class TestCallersMistakes:
             resource.render(request)
 
     def captured(self, clock: Clock) -> Any:
-        requests: list[Any] = []
-        resource = Resource()
-        resource.isLeaf = True
-
-        def render(request: Any) -> int:
-            requests.append(request)
-            return NOT_DONE_YET
-
-        resource.render = render  # type: ignore[method-assign]
+        resource, requests = keeping()
         self.web = Web(resource, clock)
         self.web.sends(GET)
         return requests[0]
@@ -1133,15 +1139,7 @@ class TestCallersMistakes:
 
 
 def test_accept_takes_a_request_later(clock: Clock) -> None:
-    requests: list[Any] = []
-    resource = Resource()
-    resource.isLeaf = True
-
-    def render(request: Any) -> int:
-        requests.append(request)
-        return NOT_DONE_YET
-
-    resource.render = render  # type: ignore[method-assign]
+    resource, requests = keeping()
     peer = Web(resource, clock)
     peer.sends(GET + text("one"))
     protocol = factory(echo_class(), clock).buildProtocol(None)
