@@ -16,19 +16,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import resource
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from benchmarks.attacks.clients import Readers, Witness, connect, cpu_seconds
+from benchmarks.attacks.service import service_running
 from benchmarks.frames import TEXT, frame, read_message
 
 MESSAGES = (1 << 16) // 6
@@ -41,28 +37,6 @@ CLOSE = 8
 SUBPROTOCOL = "chat.v1+json"
 GATHERED = 2.5
 """Seconds until the service has sent the last notices of joins and leaves."""
-
-
-@contextmanager
-def running(options: argparse.Namespace) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """Run the service; yield its port and its process."""
-    reactor = ["--reactor=beastws-uvloop"] if options.uvloop else []
-    arguments = ["--listen=tcp:0:interface=127.0.0.1:backlog=4096", "--max-handshakes-per-address=0", *options.service]
-    with tempfile.TemporaryDirectory() as directory:
-        log = Path(directory) / "log"
-        command = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", *reactor, "beastws", *arguments]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=directory, stdout=output, stderr=output)
-        try:
-            deadline = time.monotonic() + 20
-            while (found := re.search(r"ws://127\.0\.0\.1:(\d+)", log.read_text())) is None:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"the service does not listen:\n{log.read_text()}")
-                time.sleep(0.05)
-            yield int(found[1]), process
-        finally:
-            process.kill()
-            process.wait()
 
 
 def ask(connection: socket.socket) -> None:
@@ -179,7 +153,7 @@ def main() -> None:
     options, options.service = parser.parse_known_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with running(options) as (port, process):
+    with service_running(options.uvloop, "--max-handshakes-per-address=0", *options.service) as (port, process):
         worst = attack(options, port, process)
     if options.most is not None and worst > options.most:
         sys.exit(f"the witness waited {worst:.3f} s, or an honest client was closed")

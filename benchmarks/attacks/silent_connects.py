@@ -11,19 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import re
 import selectors
 import socket
 import struct
-import subprocess
-import sys
-import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
+
+from benchmarks.attacks.service import service_running
 
 ATTACKER, HONEST = "127.0.0.1", "127.0.0.2"
 WAIT = 0.05
@@ -73,34 +68,9 @@ def gets_in(port: int, wait: float) -> bool:
             return False
 
 
-@contextmanager
-def running(uvloop: bool) -> Iterator[int]:
-    """Run a service, and yield its port."""
-    reactor = ["--reactor=beastws-uvloop"] if uvloop else []
-    listen = "--listen=tcp:0:interface=127.0.0.1:backlog=4096"
-    with tempfile.TemporaryDirectory() as directory:
-        log = Path(directory) / "log"
-        command = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", *reactor, "beastws", listen]
-        with log.open("wb") as output:
-            process = subprocess.Popen([*command, "--drain-time=0"], cwd=directory, stdout=output, stderr=output)
-        try:
-            deadline = time.monotonic() + 20
-            while (found := re.search(r"ws://127\.0\.0\.1:(\d+)", log.read_text())) is None:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"the service does not listen:\n{log.read_text()}")
-                time.sleep(0.05)
-            yield int(found[1])
-        finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            process.kill()
-            process.wait()
-
-
 def measure(seconds: float, uvloop: bool, wait: float = WAIT) -> dict[str, float]:
     """Attack a service for this many seconds, and return the figures by their names."""
-    with running(uvloop) as port:
+    with service_running(uvloop) as (port, _):
         count = multiprocessing.Value("L", 0)
         attacking = multiprocessing.Process(target=attack, args=(port, min(seconds, MAX_SECONDS), count))
         attacking.start()
