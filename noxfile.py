@@ -129,7 +129,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build what a release uploads beside the compiled wheels into ``dist``, and check it as an index would."""
+    """Build the sdist and the pure wheel of a release into ``dist``, and check them as an index does."""
     session.install("-q", "build", "check-wheel-contents", "pyroma", "twine", "validate-pyproject[all]")
     session.run("validate-pyproject", "pyproject.toml")
     session.run("python", "-m", "build", "--sdist")
