@@ -65,6 +65,16 @@ def echo(ws: ServerConnection) -> None:
         ws.send(message)
 
 
+def echo_only(count: int) -> Handler:
+    """Return a handler that echoes `count` messages and then closes, so that the client needs no time limit."""
+
+    def handler(ws: ServerConnection) -> None:
+        for _ in range(count):
+            ws.send(ws.recv())
+
+    return handler
+
+
 class Heard:
     """A handler that records a client's messages; ``closed`` has the code and reason of its close frame."""
 

@@ -13,7 +13,7 @@ from websockets.sync.server import ServerConnection
 
 from ..support.patience import PATIENCE
 from ..support.ports import free_port
-from .processes import ENVIRONMENT, await_that, echo, serving
+from .processes import ENVIRONMENT, await_that, echo, echo_only, serving
 
 COMMAND = str(Path(sys.executable).parent / "beastws")
 
@@ -54,8 +54,8 @@ def test_usage_errors_are_the_usage_line_and_the_error(arguments: tuple[str, ...
 
 
 def test_a_url_is_talked_to() -> None:
-    with serving(echo) as url:
-        assert run(url, "-w0", "-x", "hello")[:2] == (0, "hello\n")
+    with serving(echo_only(1)) as url:
+        assert run(url, "--wait=forever", "-x", "hello")[:2] == (0, "hello\n")
 
 
 def test_bench_prints_figures() -> None:

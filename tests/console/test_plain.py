@@ -18,7 +18,7 @@ from twisted_beastws.console.pipes import Pipes
 from twisted_beastws.console.threaded import ThreadedIO
 
 from ..support.patience import PATIENCE
-from .processes import ENVIRONMENT, Heard, await_that, echo, serving
+from .processes import ENVIRONMENT, Heard, await_that, echo_only, serving
 
 # Hide the modules that Windows lacks, or that Twisted offers there only with another package.
 WITHOUT = (
@@ -36,13 +36,13 @@ def run(*arguments: str, typed: bytes = b"") -> subprocess.CompletedProcess[byte
 
 class TestPipes:
     def test_each_line_is_a_message(self) -> None:
-        with serving(echo) as url:
-            done = run(url, "--wait=0.1", typed="one\r\n/two\nJ\u00f6rg\n\nlast".encode())
+        with serving(echo_only(5)) as url:
+            done = run(url, "--wait=forever", typed="one\r\n/two\nJ\u00f6rg\n\nlast".encode())
         assert (done.returncode, done.stdout.decode()) == (0, "one\n/two\nJ\u00f6rg\n\nlast\n"), done.stderr
 
     def test_a_script_leaves_the_input_alone(self) -> None:
-        with serving(echo) as url:
-            done = run(url, "--wait=0.1", "--exec=hello", "--exec=/binary 00ff", typed=b"not this\n")
+        with serving(echo_only(2)) as url:
+            done = run(url, "--wait=forever", "--exec=hello", "--exec=/binary 00ff", typed=b"not this\n")
         assert (done.returncode, done.stdout) == (0, b"hello\n00ff\n"), done.stderr
 
     def test_much_is_sent_whole_and_in_order(self) -> None:
@@ -53,9 +53,9 @@ class TestPipes:
         assert heard.messages == lines
 
     def test_what_is_not_utf_8_is_refused(self) -> None:
-        with serving(echo) as url:
-            done = run(url, "--wait=0.1", typed=b"good\n\xff\nlate\n")
-        assert (done.returncode, done.stdout) == (3, b"good\n")
+        with serving(heard := Heard()) as url:
+            done = run(url, "--wait=0", typed=b"good\n\xff\nlate\n")
+        assert (done.returncode, heard.messages) == (3, ["good"])
         assert b"line 2 of the input is not UTF-8" in done.stderr
 
     def test_a_server_that_is_gone_ends_it_while_the_input_waits(self) -> None:

@@ -30,6 +30,7 @@ from .processes import (
     answering,
     await_that,
     echo,
+    echo_only,
     piped,
     run,
     server_context,
@@ -44,13 +45,14 @@ def after(seconds: float, value: Callable[[], int]) -> int:
 
 class TestMessages:
     def test_what_is_said_and_heard(self) -> None:
-        with serving(echo) as url:
-            status, out, err = run(url, "--exec", "hello", "-x", "/binary 00ff", "-x", "//x", "-x", "/ping", "-w0.5")
+        with serving(echo_only(3)) as url:
+            script = ("-x", "/ping", "--exec", "hello", "-x", "/binary 00ff", "-x", "//x")
+            status, out, err = run(url, *script, "--wait=forever")
         assert (status, out) == (0, "hello\n00ff\n/x\n")
         connected, pong, closed = err.splitlines()
         assert connected.startswith(f"connected to {url} in ")
         assert pong.startswith("pong after ")
-        assert closed.startswith("closed: 1000 (normal); the latest round trip took ")
+        assert closed.startswith("closed by the server: 1000 (normal); the latest round trip took ")
         assert "\x1b" not in err
 
     def test_each_line_of_the_input_is_a_text(self) -> None:
@@ -65,22 +67,22 @@ class TestMessages:
             ws.send("\x1b[2J\u202e{\n}")
 
         with serving(say) as url:
-            assert run(url, "--wait=5")[1] == "\x1b[2J\u202e{\n}\n"
+            assert run(url, "--wait=forever")[1] == "\x1b[2J\u202e{\n}\n"
 
     def test_many(self) -> None:
         lines = "".join(f"line {number}\n" for number in range(20_000))
-        with serving(echo) as url:
-            status, out, _ = run(url, stdin=lines)
+        with serving(echo_only(20_000)) as url:
+            status, out, _ = run(url, "--wait=forever", stdin=lines)
         assert status == 0
         assert out == lines
 
     def test_late_input_and_late_answers(self) -> None:
         def answer(ws: ServerConnection) -> None:
-            for message in ws:
-                time.sleep(0.3)
-                ws.send(message)
+            message = ws.recv()
+            time.sleep(0.3)
+            ws.send(message)
 
-        with serving(answer) as url, piped(url) as client:
+        with serving(answer) as url, piped(url, f"--wait={PATIENCE:g}") as client:
             time.sleep(0.5)
             assert client.communicate(b"late\n", PATIENCE)[0] == b"late\n"
             assert client.returncode == 0
@@ -112,10 +114,10 @@ class TestMessages:
         assert "subprotocol" not in unasked
 
     def test_redirects_are_followed(self) -> None:
-        with serving(echo) as url:
+        with serving(echo_only(1)) as url:
             answer = f"HTTP/1.1 302 Found\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n"
             with answering(answer.encode()) as port:
-                status, out, _ = run(f"ws://localhost:{port}/", "-x", "hello")
+                status, out, _ = run(f"ws://localhost:{port}/", "--wait=forever", "-x", "hello")
         assert (status, out) == (0, "hello\n")
 
     def test_credentials_are_not_shown(self) -> None:
