@@ -21,7 +21,7 @@ from twisted_beastws.connection.application_transport import ApplicationTranspor
 from twisted_beastws.connection.connection import Connection
 from twisted_beastws.connection.delivery import Messages
 from twisted_beastws.connection.hooks import default
-from twisted_beastws.connection.serving import AcceptLoop
+from twisted_beastws.connection.serving import AcceptLoop, begin_to_serve
 from twisted_beastws.connection.state import State
 from twisted_beastws.connection.streaming import MessageWriter, check_opcode, each, streamed_message
 from twisted_beastws.connection.takeover import WebConnection
@@ -120,7 +120,7 @@ class WebSocketProtocol(Protocol):
             raise
         # Not in connectionMade: a subclass may override it without calling ours.
         if connection.role is Role.SERVER:
-            self.serve()
+            begin_to_serve(connection, self.serve)
 
     @property
     def transport(self) -> ITransport | None:
@@ -146,11 +146,15 @@ class WebSocketProtocol(Protocol):
 
     # Opening: the server's side.
 
-    def serve(self) -> None:
+    def serve(self) -> Any:
         """Serve the connection. It is called when the connection of a server is made.
 
         The default accepts requests as long as HTTP keeps the connection. Override it to call `read_request`, `accept`
         and `respond` yourself.
+
+        Returns:
+            None, a Deferred or a coroutine. A failure of yours is logged, and ends the connection: before it is open
+            by dropping it, after that with 1011.
         """
         AcceptLoop(self._websocket_connection).begin()
 

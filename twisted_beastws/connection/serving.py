@@ -1,13 +1,16 @@
-"""The default of a server: accept one request after the other until one opens the WebSocket."""
+"""Serve a connection by the application's ``serve``; its default accepts requests until one opens the WebSocket."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_beastws.connection.hook_calls import hook_failed
+from twisted_beastws.connection.hooks import deferred_of
 from twisted_beastws.connection.state import State
 from twisted_beastws.errors import HandshakeError, UpgradeDeclined, WebSocketError
 from twisted_beastws.options import Role
@@ -17,6 +20,41 @@ if TYPE_CHECKING:
     from twisted_beastws.wire.http import Request
 
 log = Logger()
+
+
+def begin_to_serve(connection: Connection, serve: Callable[[], object]) -> None:
+    """Call ``serve``. If it fails, or its Deferred or coroutine does, log that and end the connection."""
+    try:
+        running = deferred_of(serve())
+    except Exception:
+        _serve_failed(connection, Failure())
+    else:
+        if running is not None:
+            running.addErrback(lambda failure: _serve_failed(connection, failure))
+
+
+def _serve_failed(connection: Connection, failure: Failure) -> None:
+    if connection.state is State.CONNECTING:
+        _handshake_failed(connection, failure)
+    elif failure.check(HandshakeError):
+        failure.cleanFailure()
+    else:
+        hook_failed(connection, failure)
+
+
+def _handshake_failed(connection: Connection, failure: Failure) -> None:
+    if connection.state is State.CONNECTING and not failure.check(WebSocketError):
+        log.failure("the handshake of {peer} failed; the connection is dropped", failure, peer=connection.peer)
+        connection.abort()
+    elif not failure.check(UpgradeDeclined):
+        log.debug(
+            "no WebSocket on connection {connection} of {peer}: {error}",
+            connection=connection.connection_id,
+            peer=connection.peer,
+            error=failure.value,
+        )
+    # A log observer may keep the failure, which must not keep the connection alive.
+    failure.cleanFailure()
 
 
 class AcceptLoop:
@@ -60,17 +98,5 @@ class AcceptLoop:
 
     def _not_accepted(self, failure: Failure) -> bool:
         """Return whether to accept again."""
-        connection = self._connection
-        if connection.state is State.CONNECTING and not failure.check(WebSocketError):
-            log.failure("the handshake of {peer} failed; the connection is dropped", failure, peer=connection.peer)
-            connection.abort()
-        elif not failure.check(UpgradeDeclined):
-            log.debug(
-                "no WebSocket on connection {connection} of {peer}: {error}",
-                connection=connection.connection_id,
-                peer=connection.peer,
-                error=failure.value,
-            )
-        # A log observer may keep the failure, which must not keep the connection alive.
-        failure.cleanFailure()
+        _handshake_failed(self._connection, failure)
         return failure.check(HandshakeError) is not None
