@@ -550,7 +550,7 @@ class TestFaults:
         globalLogPublisher.removeObserver(as_observer(watch))
         logged(ZeroDivisionError)
         (line,) = [line for line in lines if line.startswith("the application failed")]
-        connection = f"connection {peer.protocol.connection_id} of {peer.protocol.peer}"
+        connection = f"connection {peer.protocol.connection_id} of 192.168.1.1:54321"
         assert line == f"the application failed on {connection}{told}"
 
     @pytest.mark.parametrize("hook", HOOKS)

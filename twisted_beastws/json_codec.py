@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast, overload
 from twisted.logger import Logger
 
 from twisted_beastws.connection.interfaces import Described
+from twisted_beastws.connection.peer_text import peer_text
 from twisted_beastws.wire.closing import CloseCode, close_payload
 
 log = Logger()
@@ -108,7 +109,7 @@ class JSON(Generic[T]):
         log.info(
             "connection {connection} of {peer} sent a message that is not valid: {error}",
             connection=protocol.connection_id,
-            peer=protocol.peer,
+            peer=peer_text(protocol.peer),
             error=" ".join(str(error).split()),
         )
         protocol.close(self.code, "the message is not valid JSON of the expected form")

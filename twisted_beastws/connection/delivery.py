@@ -14,6 +14,7 @@ from twisted_beastws.connection.coroutines import forget_frames
 from twisted_beastws.connection.hooks import MESSAGE_HOOKS, deferred_of, hook_of, name_of
 from twisted_beastws.connection.inbox import Inbox
 from twisted_beastws.connection.interfaces import DeliveryHost, Described
+from twisted_beastws.connection.peer_text import peer_text
 from twisted_beastws.errors import ConnectionClosed
 from twisted_beastws.options import Limits
 from twisted_beastws.wire.closing import CloseCode
@@ -108,7 +109,7 @@ class Delivery:
                 "overrides no message hook, and has not called receive()",
                 count=len(self._require_inbox()),
                 connection=self._host.connection_id,
-                peer=self._host.peer,
+                peer=peer_text(self._host.peer),
                 protocol=name_of(self._application),
             )
         self.hold(INBOX)
@@ -211,7 +212,7 @@ class Delivery:
             log.info(
                 "connection {connection} of {peer} ended with {count} messages that {protocol} did not take",
                 connection=host.connection_id,
-                peer=host.peer,
+                peer=peer_text(host.peer),
                 count=len(self._inbox),
                 protocol=name_of(application),
             )

@@ -13,6 +13,7 @@ from twisted_beastws.budget import RECEIVED
 from twisted_beastws.connection.awaiting import AwaitableDeferred
 from twisted_beastws.connection.coroutines import forget_frames
 from twisted_beastws.connection.hook_calls import run_hook
+from twisted_beastws.connection.peer_text import peer_text
 from twisted_beastws.connection.producers import stop
 from twisted_beastws.connection.reading import Reading
 from twisted_beastws.connection.shared import Shared
@@ -195,7 +196,7 @@ class Ending:
             log.info(
                 "connection {connection} of {peer} was closed: {error}",
                 connection=connection.connection_id,
-                peer=connection.peer,
+                peer=peer_text(connection.peer),
                 error=ended.error,
             )
         closed = ConnectionClosed(ended)

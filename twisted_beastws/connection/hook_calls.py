@@ -8,6 +8,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.connection.hooks import deferred_of
+from twisted_beastws.connection.peer_text import peer_text
 from twisted_beastws.connection.shared import Shared
 from twisted_beastws.errors import ConnectionClosed
 from twisted_beastws.wire.closing import CloseCode
@@ -36,7 +37,7 @@ def hook_failed(connection: Shared, failure: Failure) -> None:
         "the application failed on connection {connection} of {peer}{outcome}",
         failure,
         connection=connection.connection_id,
-        peer=connection.peer,
+        peer=peer_text(connection.peer),
         outcome=", which is closed with 1011" if failing else "",
     )
     # The frames of its traceback would keep the connection alive.

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted_beastws.connection.accepted import Accepted
 from twisted_beastws.connection.interfaces import HandshakeHost
 from twisted_beastws.connection.operation import Operation
+from twisted_beastws.connection.peer_text import peer_text
 from twisted_beastws.connection.request_budget import RequestBudget
 from twisted_beastws.connection.running import settled
 from twisted_beastws.errors import HandshakeError, HookFailed, LocalError, UpgradeDeclined
@@ -60,7 +61,7 @@ class ServerHandshake(Operation):
     def lost(self, failure: Failure) -> None:
         """End the running operation with ``failure``. If none runs, log a TLS failure here; nothing else will."""
         if self._operation is None and (trouble := tls_trouble(failure.value)):
-            log.info("TLS with {peer} failed: {trouble}", peer=self._host.peer, trouble=trouble)
+            log.info("TLS with {peer} failed: {trouble}", peer=peer_text(self._host.peer), trouble=trouble)
         super().lost(failure)
 
     def peer_finished(self) -> bool:

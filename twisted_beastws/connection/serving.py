@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from twisted_beastws.connection.hook_calls import hook_failed
 from twisted_beastws.connection.hooks import deferred_of
+from twisted_beastws.connection.peer_text import peer_text
 from twisted_beastws.connection.state import State
 from twisted_beastws.errors import HandshakeError, UpgradeDeclined, WebSocketError
 from twisted_beastws.options import Role
@@ -43,14 +44,15 @@ def _serve_failed(connection: Connection, failure: Failure) -> None:
 
 
 def _handshake_failed(connection: Connection, failure: Failure) -> None:
+    peer = peer_text(connection.peer)
     if connection.state is State.CONNECTING and not failure.check(WebSocketError):
-        log.failure("the handshake of {peer} failed; the connection is dropped", failure, peer=connection.peer)
+        log.failure("the handshake of {peer} failed; the connection is dropped", failure, peer=peer)
         connection.abort()
     elif not failure.check(UpgradeDeclined):
         log.debug(
             "no WebSocket on connection {connection} of {peer}: {error}",
             connection=connection.connection_id,
-            peer=connection.peer,
+            peer=peer,
             error=failure.value,
         )
     # A log observer may keep the failure, which must not keep the connection alive.

@@ -9,6 +9,7 @@ from typing import Literal
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from twisted_beastws.connection.peer_text import peer_text
 from twisted_beastws.errors import ConnectionClosed, LocalError
 from twisted_beastws.hub.backplane import Message
 from twisted_beastws.hub.catching_up import CatchUp
@@ -109,7 +110,7 @@ class MemberSender:
             # `BufferFull`, or a message larger than the connection can ever hold.
             self.dropped += 1
         except Exception:
-            self.log.failure("could not send to {peer}, which is dropped", peer=connection.peer)
+            self.log.failure("could not send to {peer}, which is dropped", peer=peer_text(connection.peer))
             connection.abort()
 
     def _too_slow(self, connection: WebSocketProtocol) -> None:
