@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from twisted_beastws.hub.backplane import order_of
-from twisted_beastws.hub.redis_answers import Order, Part, Place, Swept, Taken
-from twisted_beastws.hub.redis_scripts import ENTRY_COST, GRACE, ROOM_COST
+from twisted_beastws.hub.linked_answers import Order, Part, Place, Swept, Taken
+from twisted_beastws.hub.linked_interfaces import GRACE
+from twisted_beastws.hub.redis_scripts import ENTRY_COST, ROOM_COST
 
 
 def id_of(order: Order) -> str:

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_beastws.hub import Message, PublishError
 from twisted_beastws.hub.backplane import PublishUnknown, order_of
-from twisted_beastws.hub.redis_scripts import GRACE
+from twisted_beastws.hub.linked_interfaces import GRACE
 
 from .nodes import Node, settle
 from .simulated import SimulatedRedis

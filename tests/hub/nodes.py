@@ -8,8 +8,8 @@ from twisted.internet.task import Clock
 
 from twisted_beastws.hub import Hub
 from twisted_beastws.hub.backplane import BackplaneState
+from twisted_beastws.hub.linked_interfaces import LinkCommands
 from twisted_beastws.hub.redis import RedisBackplane
-from twisted_beastws.hub.redis_interfaces import RedisCommands
 
 from .simulated import BUDGETS, SimulatedLink, SimulatedRedis
 from .stubs import Stub, outcome
@@ -28,7 +28,7 @@ class Node(RedisBackplane):
             self.returns()
             assert self.state is BackplaneState.CONNECTED
 
-    def _make_link(self) -> RedisCommands:
+    def _make_link(self) -> LinkCommands:
         return self.link_
 
     def returns(self) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
+from twisted_beastws.hub.linked_answers import Page, Part, Swept, Taken, Verified
+from twisted_beastws.hub.linked_errors import LinkLost, Refused
+from twisted_beastws.hub.linked_interfaces import LinkCommands
 from twisted_beastws.hub.redis import RedisBackplane
-from twisted_beastws.hub.redis_answers import Page, Part, Swept, Taken, Verified
-from twisted_beastws.hub.redis_errors import LinkLost, Refused
-from twisted_beastws.hub.redis_interfaces import RedisCommands
+from twisted_beastws.hub.redis_errors import refused
 from twisted_beastws.hub.redis_scripts import SALT
 
 from .dataset import Dataset
@@ -74,11 +75,11 @@ class SimulatedRedis:
 
     def write(self) -> None:
         if self.error is not None:
-            raise Refused(ERRORS[self.error])
+            raise refused(ERRORS[self.error])
 
     def any_command(self) -> None:
         if self.error == "LOADING":
-            raise Refused(ERRORS["LOADING"])
+            raise refused(ERRORS["LOADING"])
 
     def begin(self, known: str, force: bool = False) -> None:
         self.any_command()
@@ -133,7 +134,7 @@ class SimulatedRedis:
         return taken
 
 
-class SimulatedLink(RedisCommands):
+class SimulatedLink(LinkCommands):
     """A link to it. Commands wait to be executed; answers and messages to be received.
 
     Commands and messages are on connections of their own: their order between each other is the test's choice.

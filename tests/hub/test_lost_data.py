@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from twisted_beastws.hub.backplane import order_of
-from twisted_beastws.hub.redis_scripts import GRACE
+from twisted_beastws.hub.linked_interfaces import GRACE
 
 from .nodes import Node, member_of, settle
 from .simulated import SimulatedRedis

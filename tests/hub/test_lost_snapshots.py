@@ -30,11 +30,11 @@ def quiet(logged: Callable[..., Any]) -> Iterator[None]:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[RedisServer], Hub]]:
     pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
-    from twisted_beastws.hub import redis_link, redis_scripts
+    from twisted_beastws.hub import linked_interfaces, redis_link
 
     monkeypatch.setattr(redis_link, "backoff", lambda failures: 0.02)
     monkeypatch.setattr(redis_link, "BEAT", 0.1)
-    monkeypatch.setattr(redis_scripts, "GRACE", 0.3)
+    monkeypatch.setattr(linked_interfaces, "GRACE", 0.3)
     hubs: list[Hub] = []
 
     def hub(redis: RedisServer) -> Hub:

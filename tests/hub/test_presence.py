@@ -13,10 +13,10 @@ from twisted.internet.task import Clock
 
 from twisted_beastws.hub import Hub, PresenceEvent
 from twisted_beastws.hub.backplane import BackplaneState
+from twisted_beastws.hub.linked_interfaces import GRACE
+from twisted_beastws.hub.linked_names import ANNOUNCE_DELAY
 from twisted_beastws.hub.presence import INTERVAL, MAX_DATA
 from twisted_beastws.hub.redis import RedisBackplane
-from twisted_beastws.hub.redis_names import ANNOUNCE_DELAY
-from twisted_beastws.hub.redis_scripts import GRACE
 
 from ..support.loopback import until
 from ..support.redis_server import redis_running

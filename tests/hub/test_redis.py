@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 
 from twisted_beastws.hub import Hub, Message, PublishError, PublishUnknown
 from twisted_beastws.hub.backplane import order_of
+from twisted_beastws.hub.linked_subscriptions import JOIN_PATIENCE
 from twisted_beastws.hub.redis import RedisBackplane
-from twisted_beastws.hub.redis_subscriptions import JOIN_PATIENCE
 
 from .nodes import Node, elsewhere, settle
 from .simulated import ERRORS, SimulatedRedis

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_beastws.hub import PublishError, PublishUnknown
 from twisted_beastws.hub.backplane import BackplaneState
-from twisted_beastws.hub.redis_rooms import MAX_HELD
+from twisted_beastws.hub.linked_rooms import MAX_HELD
 
 from .nodes import Node, elsewhere, member_of, settle
 from .simulated import SimulatedRedis

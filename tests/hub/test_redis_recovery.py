@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from twisted_beastws.hub.redis_recovery import MAX_CATCH_UPS, STEP
+from twisted_beastws.hub.linked_recovery import MAX_CATCH_UPS, STEP
 
 from .nodes import Node
 from .simulated import BUDGETS, SimulatedRedis

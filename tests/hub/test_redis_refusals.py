@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from twisted_beastws.hub.backplane import BackplaneState
-from twisted_beastws.hub.redis_errors import Refused
+from twisted_beastws.hub.redis_errors import refused
 
 from .nodes import Node, elsewhere, member_of, settle
 from .simulated import SimulatedRedis
@@ -77,7 +77,7 @@ class TestErrors:
         member = member_of(one)
         one.link_.cut()
         elsewhere(server, "a", "missed")
-        read, refusals = server.data.read, [Refused("BUSY Redis is busy running a script")] * 2
+        read, refusals = server.data.read, [refused("BUSY Redis is busy running a script")] * 2
 
         def busy(*arguments: Any) -> Any:
             if refusals:

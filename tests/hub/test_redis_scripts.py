@@ -11,7 +11,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, succeed
 
-from twisted_beastws.hub.redis_answers import Taken
+from twisted_beastws.hub.linked_answers import Taken
 from twisted_beastws.hub.redis_scripts import SALT
 from twisted_beastws.hub.redis_url import RedisURL
 

@@ -1,72 +1,19 @@
-"""`RedisBackplane` joins hubs on any number of machines through a Redis.
-
-A hub and Redis work together as a state machine: `redis_rooms` has the states of one room, `redis_scripts` the steps
-inside Redis, `redis_recovery` the steps after a return, and `redis_link` the connections.
-
-=========== ============================================== ==========================================================
-state       actions of the hub                             next state
-=========== ============================================== ==========================================================
-away        *Publish*: delivers to the members here,       *Return*: both connections are open and logged in. The hub
-            without an id, and fails; delivers no message  asks for the dataset's place, with the latest id that it
-            with a ``ref``. *Join*: waits for the first    knows: linked.
-            connection, for a bounded time.
-linked      *Subscribe*: to all rooms, some hundred at a   The hub sweeps all rooms, and lets those with missing
-            time. *Catch up*: asks for some hundred rooms  messages catch up, a few at a time. Publishing needs only
-            at a time whether they miss messages; reads    the room's own subscription. *Lose*: away.
-            the history of those that do.
-linked,     *Publish*: tries, delivers to the members      The hub tries to write each second. Success: linked; the
-refused     here without an id, and fails.                 hub lists its members again. Where another connection may
-                                                           help (``READONLY``, ``LOADING``): away.
-=========== ============================================== ==========================================================
-
-*Lose*: a message with an id keeps its place; the history brings it. A publication without an answer fails with
-`PublishUnknown`. *Another epoch*, seen in any answer or message: Redis lost the dataset or restored an older one. The
-hub sweeps all rooms, and each reports a gap.
-"""
+"""`RedisBackplane` joins hubs on any number of machines through a Redis."""
 
 from __future__ import annotations
 
-import secrets
-from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
-
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.logger import Logger
+from typing import TYPE_CHECKING
 
 from twisted_beastws.hub.arguments import check_redis
-from twisted_beastws.hub.backplane import (
-    CHUNK,
-    CHUNK_SIZE,
-    BackplaneState,
-    Deliver,
-    History,
-    Message,
-    PublishError,
-    Roster,
-    is_id,
-    order_of,
-)
-from twisted_beastws.hub.redis_answers import Part, Place, Verified
-from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy, Trouble, why_lost
-from twisted_beastws.hub.redis_inbox import RedisInbox
-from twisted_beastws.hub.redis_interfaces import RedisCommands
-from twisted_beastws.hub.redis_messages import MessageReader, people_of, roster_of
-from twisted_beastws.hub.redis_names import Names
-from twisted_beastws.hub.redis_pace import Pace, TroubleLog
-from twisted_beastws.hub.redis_place import KnownPlace
-from twisted_beastws.hub.redis_publishing import Publications
-from twisted_beastws.hub.redis_recovery import STEP, Recovery
-from twisted_beastws.hub.redis_rooms import Arrival, RoomReader
-from twisted_beastws.hub.redis_scripts import GRACE
-from twisted_beastws.hub.redis_subscriptions import Subscriptions
+from twisted_beastws.hub.linked import LinkedBackplane
+from twisted_beastws.hub.linked_interfaces import LinkCommands
 from twisted_beastws.hub.redis_url import RedisURL
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
 
-class RedisBackplane:
+class RedisBackplane(LinkedBackplane):
     """Joins hubs through a Redis of version 6.2 or later; needs the extra ``redis``.
 
     Redis gives each message an id, puts it into the room's history and passes it to every hub that has members in the
@@ -87,18 +34,11 @@ class RedisBackplane:
             printable ASCII characters. "beastws".
         reactor: None is the installed one.
 
-    Attributes:
-        state: a `BackplaneState`. ready: whether Redis was there since the start.
-        losses: how often the connection was lost.
-        gaps: how often the members of a room were informed that messages may be missing.
-        refused: fires with one line when the backplane gives up at its start: the server can never serve it.
-        presence_changed: called with a room when members joined or left it, or with None for any room.
+    `LinkedBackplane` has the attributes.
 
     Raises:
         ValueError: an argument cannot be used. Its text has no password in it.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -111,53 +51,20 @@ class RedisBackplane:
         prefix: str = "beastws",
         reactor: IReactorTime | None = None,
     ) -> None:
-        self.url = RedisURL.parse(url)
-        self.url.check_files()
+        self._address = RedisURL.parse(url)
+        self._address.check_files()
         check_redis(prefix, max_room_history, max_history)
-        self.state = BackplaneState.STOPPED
-        self.ready = False
-        self.losses = 0
-        self.gaps = 0
-        self.refused: Deferred[str] = Deferred()
-        self.prefix = prefix
-        self.max_room_history = max_room_history
-        self.max_history = max_history
-        self.history_length = history
-        self._publications = Publications(self, max_in_flight)
-        self._pace = Pace()
-        self._troubles = TroubleLog(self.log, self.url, self._publications.failures, lambda: self.reactor.seconds())
-        self._given_reactor = reactor
-        self.hub_name = secrets.token_hex(8)
-        self._link: RedisCommands | None = None
-        self._links = 0
-        self._linked_at = 0.0
-        self.presence_changed: Callable[[str | None], None] = lambda room: None
-        self._is_linked = False
-        self._deliver_to_hub: Deliver = lambda message, exclude: None
-        self._place = KnownPlace()
-        self._messages = MessageReader(self.log)
-        self._recovery = Recovery(self)
-        self._names = Names(self, self._recovery)
-        self._inbox = RedisInbox(self)
-        self._subscriptions = Subscriptions(self, self._recovery, self._place, self._new_reader)
+        super().__init__(
+            self._address,
+            history=history,
+            max_room_history=max_room_history,
+            max_history=max_history,
+            max_in_flight=max_in_flight,
+            prefix=prefix,
+            reactor=reactor,
+        )
 
-    # Calls of the hub.
-
-    def start(self, deliver: Deliver) -> None:
-        self._deliver_to_hub = deliver
-        self.state = BackplaneState.CONNECTING
-        self._link = self._pace.link = self._make_link()
-        self._link.start()
-
-    def stop(self) -> Deferred[None]:
-        link, self._link, self._pace.link = self._link, None, None
-        self._names.stop()
-        self._is_linked = self.ready = False
-        self.state = BackplaneState.STOPPED
-        self._subscriptions.stop()
-        return succeed(None) if link is None else link.stop()
-
-    def _make_link(self) -> RedisCommands:
+    def _make_link(self) -> LinkCommands:
         # txredisapi imports the reactor.
         try:
             from twisted_beastws.hub.redis_link import RedisLink
@@ -165,236 +72,4 @@ class RedisBackplane:
             raise ImportError("RedisBackplane needs an extra: pip install 'twisted_beastws[redis]'") from error
 
         budgets = (self.max_room_history, self.max_history)
-        return RedisLink(self.url, self, self.reactor, self.prefix, *budgets, self.hub_name)
-
-    @property
-    def reactor(self) -> IReactorTime:
-        """The given reactor, or the installed one."""
-        if self._given_reactor is None:
-            from twisted.internet import reactor
-
-            self._given_reactor = cast("IReactorTime", reactor)
-        return self._given_reactor
-
-    def subscribe(self, room: str) -> Deferred[None]:
-        return self._subscriptions.subscribe(room)
-
-    def unsubscribe(self, room: str) -> None:
-        self._subscriptions.unsubscribe(room)
-
-    def publish(
-        self, room: str | None, data: str | bytes, keep: bool, exclude: object, ref: str | None = None
-    ) -> Deferred[str | None]:
-        reader = self.reader_of(room)
-        if self._is_linked and reader is not None and reader.waiting is not None:
-            # The message could otherwise arrive before the subscription, and be missed.
-            subscribed = reader.wait()
-            return subscribed.addCallback(lambda _: self.publish(room, data, keep, exclude, ref))
-        return self._publications.publish(reader, room, data, keep, exclude, ref)
-
-    def history(self, room: str, after: str) -> Deferred[History]:
-        if not self._is_linked:
-            return fail(PublishError("the backplane is away", False))
-        return self.read(room, after).addCallback(self._messages.history, room)
-
-    def enter(self, room: str, member: str, name: str, data: str = "") -> None:
-        self._names.enter(room, member, name, data)
-
-    def exit(self, room: str, member: str) -> None:
-        self._names.exit(room, member)
-
-    def who(self, room: str) -> Deferred[dict[str, str]]:
-        """Fire with the users of the room, of at most 10,000 members."""
-        return self._names.people(room).addCallback(lambda page: people_of(page.names))
-
-    def roster(self, room: str, after: str | None, most: int) -> Deferred[Roster]:
-        return self._names.page(room).addCallback(roster_of, after, most)
-
-    @property
-    def settled(self) -> bool:
-        """Whether all hubs have had time to return after the last loss, and to list their members."""
-        return not self.losses or self.reactor.seconds() - self._linked_at >= GRACE
-
-    @property
-    def failures(self) -> Counter[str]:
-        """Publications that failed, counted by reason: ``away``, ``refused``, ``unknown`` and ``overloaded``."""
-        return self._publications.failures
-
-    @property
-    def in_flight(self) -> int:
-        """Bytes of the publications that have no answer yet."""
-        return self._publications.in_flight
-
-    @property
-    def link(self) -> RedisCommands:
-        """The link, while it is linked. Raises `LinkLost`."""
-        if self._link is None or not self._is_linked:
-            raise LinkLost("the backplane is away")
-        return self._link
-
-    @property
-    def is_linked(self) -> bool:
-        """Whether both connections work."""
-        return self._is_linked
-
-    @property
-    def links(self) -> int:
-        """The number of the present link."""
-        return self._links
-
-    @property
-    def known(self) -> str:
-        """The latest id that this hub knows, and the epoch."""
-        return str(self._place)
-
-    @property
-    def readers(self) -> dict[str | None, RoomReader]:
-        """The rooms with members here."""
-        return self._subscriptions.readers
-
-    def reader_of(self, room: str | None) -> RoomReader | None:
-        """Return the reader of a room, or of the channel to everybody; None without members of this hub."""
-        return self._subscriptions.of(room)
-
-    def read(self, room: str, after: str) -> Deferred[Part]:
-        """Read a part of the room's history."""
-        return self.link.read(self.known, room, after, CHUNK, CHUNK_SIZE).addCallback(self.learned)
-
-    def learned(self, answer: Any) -> Any:
-        """Note the place in an answer."""
-        self.learn(answer.place)
-        return answer
-
-    def learn(self, place: Place) -> None:
-        """Note the dataset's place. In another epoch, sweep all rooms."""
-        if self._place.learn(place):
-            self.log.warn(
-                "the backplane {url} has another dataset than before: messages may be missing, in all rooms",
-                url=self.url,
-            )
-            self._recovery.sweep_again()
-
-    def _new_reader(self, room: str | None) -> RoomReader:
-        return RoomReader(room, self.hub_name, self.deliver, self._recovery.catch_up)
-
-    def deliver(self, message: Message, exclude: object) -> None:
-        """Deliver a message to the members of this hub."""
-        if message.gap:
-            self.gaps += 1
-        self._pace.count(self._deliver_to_hub(message, exclude))
-
-    def paced(self) -> Deferred[None]:
-        """Return a Deferred that fires when the members have been sent most of the delivered messages."""
-        return self._pace.paced()
-
-    # Calls of the link.
-
-    def linked(self) -> Deferred[None]:
-        """Ask for the dataset's place, and accept messages again."""
-        return Deferred.fromCoroutine(self._linked())
-
-    async def _linked(self) -> None:
-        link = cast(RedisCommands, self._link)
-        place, sure = await link.position(self.known)
-        await link.subscribe([None])
-        await self._check_writes(link)
-        self._links += 1
-        self._linked_at = self.reactor.seconds()
-        self._is_linked = self.ready = True
-        self._subscriptions.linked(sure)
-        listed = self._recovery.list_members(again=True)
-        if len(self.readers) <= STEP:
-            # This is quick, and `who` is right from the beginning.
-            await listed
-            if not self._is_linked:
-                raise LinkLost("the connection was lost")
-        self.state = BackplaneState.CONNECTED
-        self._troubles.clear()
-        self.log.info("the backplane {url} is connected", url=self.url)
-        self.learn(place)
-        self._recovery.begin(list(self.readers.values()))
-
-    @staticmethod
-    async def _check_writes(link: RedisCommands) -> None:
-        """Write something: a replica answers every question, so it would seem connected until the first message."""
-        try:
-            await link.renew()
-        except Refused as refused:
-            if refused.trouble.remedy is not Remedy.WAIT:
-                raise
-
-    def lost(self, why: BaseException) -> None:
-        """Note the loss of the connections; deliver messages without an id to the members here."""
-        was_linked, self._is_linked = self._is_linked, False
-        self._recovery.stop()
-        if self.state is BackplaneState.STOPPED:
-            return
-        self.state = why.trouble.state if isinstance(why, Refused) else BackplaneState.CONNECTING
-        if self.ready or not isinstance(why, Refused) or why.trouble.remedy is not Remedy.GIVE_UP:
-            self._troubles.log("the backplane {url} is away, which is tried again: {why}", why_lost(why))
-        if was_linked:
-            self.losses += 1
-            self._subscriptions.lost()
-
-    def gave_up(self, why: Refused) -> None:
-        """End the first connection attempts: a program that waits for ``refused`` can stop with its line."""
-        line = f"the backplane {self.url} cannot be used: {why.trouble.logged}"
-        self.state = BackplaneState.REFUSING
-        self.log.error("{line}", line=line)
-        self.refused.callback(line)
-
-    def decode(self, room: str | None, message_id: str | None, payload: bytes) -> Message | None:
-        """Read a payload; return None if it is not a message."""
-        return self._messages.read(room, message_id, payload)
-
-    def received(self, room: str | None, message_id: str, previous: str, epoch: str, payload: bytes) -> None:
-        """Pass on a message, or a notice, of a subscribed room."""
-        reader = self.reader_of(room)
-        if reader is None:
-            return
-        if payload:
-            self._arrived(reader, self.decode(room, message_id or None, payload), previous, epoch)
-        elif room is None and message_id:
-            # Another hub was registered: this hub can now tell a dataset from before that.
-            self._place.note(message_id)
-        elif room is None:
-            self._inbox.read()
-        else:
-            self.presence_changed(room)
-
-    def _arrived(self, reader: RoomReader, message: Message | None, previous: str, epoch: str) -> None:
-        if message is None or not is_id(previous):
-            return
-        reader.arrived(Arrival(message, order_of(previous), epoch))
-        if message.id is not None:
-            self._place.note(message.id)
-
-    def occupied(self) -> list[str]:
-        """Return the rooms that have members with a name here."""
-        return self._subscriptions.occupied()
-
-    def beat(self, trouble: Trouble | None, verified: Verified | None, lease_expired: bool) -> None:
-        """Note that Redis accepts writes, or refuses them."""
-        if not self._is_linked:
-            return
-        if trouble is not None:
-            self.refuses(trouble)
-            return
-        if verified is not None:
-            self.learned(verified)
-        if self.state is not BackplaneState.CONNECTED:
-            self.state = BackplaneState.CONNECTED
-            self._troubles.clear()
-            self.log.info("the backplane {url} takes messages again", url=self.url)
-        listed = self._recovery.list_members(again=lease_expired)
-        listed.addCallback(lambda _: self.presence_changed(None))
-        self._inbox.read()
-
-    def refuses(self, trouble: Trouble, why: Refused | None = None) -> None:
-        """Note that Redis refused a write."""
-        if not self._is_linked:
-            return
-        self.state = trouble.state
-        self._troubles.log("the backplane {url} takes no messages: {why}", trouble.logged)
-        if trouble.remedy is not Remedy.WAIT:
-            self.link.restart(why or Refused(trouble.logged, trouble))
+        return RedisLink(self._address, self, self.reactor, self.prefix, *budgets, self.hub_name)

@@ -2,84 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-Order = tuple[int, int]
-"""An id as numbers, by which ids compare."""
-
-
-class Place(NamedTuple):
-    """The place of a dataset: the name of its epoch, and its latest id."""
-
-    epoch: str
-    position: str
-
-
-class Verified(NamedTuple):
-    """The answer of POSITION.
-
-    Attributes:
-        sure: the dataset has the id that the hub knows. Otherwise it has later ids only, and nothing is certain.
-    """
-
-    place: Place
-    sure: bool
-
-
-class Taken(NamedTuple):
-    """Redis accepted a message.
-
-    Attributes:
-        id: its id, empty if Redis does not keep it.
-        again: Redis knew the ref, and had accepted the message before.
-    """
-
-    place: Place
-    id: str
-    again: bool
-
-
-class Part(NamedTuple):
-    """Part of a room's history.
-
-    Attributes:
-        start: the latest id when the epoch began.
-        whole: no message is missing between the requested id and the first entry, or the place without an entry.
-        exact: also, the requested id is one of this room's, in this epoch.
-        more: the history has later messages.
-        entries: ids and payloads.
-    """
-
-    place: Place
-    start: str
-    whole: bool
-    exact: bool
-    more: bool
-    entries: list[tuple[str, bytes]]
-
-
-class Swept(NamedTuple):
-    """The answer of SWEEP.
-
-    Attributes:
-        behind: the indexes of the rooms for which Redis may have more messages than the reader.
-    """
-
-    place: Place
-    behind: list[int]
-
-
-class Page(NamedTuple):
-    """Listings of a room's members.
-
-    Attributes:
-        cursor: the place from which to read on, 0 at the end.
-        total: the number of all listings, including those of dead hubs.
-    """
-
-    cursor: int
-    total: int
-    names: list[str]
+from twisted_beastws.hub.linked_answers import Page, Part, Place, Swept, Taken, Verified
 
 
 def place_of(answer: list[Any]) -> Place:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
-from twisted_beastws.hub.redis_errors import LinkLost
+from twisted_beastws.hub.linked_errors import LinkLost
 from twisted_beastws.hub.redis_url import RedisURL
 
 

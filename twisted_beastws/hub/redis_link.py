@@ -14,12 +14,13 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
+from twisted_beastws.hub import linked_interfaces as links
 from twisted_beastws.hub import redis_answers as answers
 from twisted_beastws.hub import redis_scripts as scripts
-from twisted_beastws.hub.redis_answers import Page, Part, Swept, Taken, Verified
+from twisted_beastws.hub.linked_answers import Page, Part, Swept, Taken, Verified
+from twisted_beastws.hub.linked_errors import LinkLost, Refused, Remedy
+from twisted_beastws.hub.linked_interfaces import LinkUser
 from twisted_beastws.hub.redis_endpoint import primary_of, redis_endpoint
-from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy
-from twisted_beastws.hub.redis_interfaces import LinkUser
 from twisted_beastws.hub.redis_protocol import RedisConnection, Subscriber
 from twisted_beastws.hub.redis_replicas import ReplicaWait
 from twisted_beastws.hub.redis_url import RedisURL
@@ -138,7 +139,7 @@ class RedisLink:
     def position(self, known: str) -> Deferred[Verified]:
         """Ask for the dataset's place, and whether it is the dataset that the hub knows."""
         keys = ["clock", "ids", "hubs", "witnesses"]
-        hub = (self._hub_name, self._channel(None), randbelow(scripts.SALT), scripts.GRACE)
+        hub = (self._hub_name, self._channel(None), randbelow(scripts.SALT), links.GRACE)
         return self._evaluate(scripts.POSITION, keys, known, token_hex(4), *hub).addCallback(answers.verified_of)
 
     def subscribe(self, rooms: Sequence[str | None]) -> Deferred[None]:

@@ -13,7 +13,8 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 from txredisapi import RedisProtocol  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-from twisted_beastws.hub.redis_errors import LinkLost, Refused
+from twisted_beastws.hub.linked_errors import LinkLost
+from twisted_beastws.hub.redis_errors import refused
 from twisted_beastws.hub.redis_url import RedisURL
 
 LOOKS = 5
@@ -66,7 +67,7 @@ class RedisConnection(RedisProtocol):  # type: ignore[misc,unused-ignore]
     def connectionError(self, why: str) -> None:
         """Authentication or selection failed, and the connection is being dropped."""
         # txredisapi puts its own words before the reply.
-        self._why = self._why or Refused(why.partition(": ")[2].partition(": ")[2] or why)
+        self._why = self._why or refused(why.partition(": ")[2].partition(": ")[2] or why)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._watching.running:
@@ -89,7 +90,7 @@ class RedisConnection(RedisProtocol):  # type: ignore[misc,unused-ignore]
             return
         answer = self._answers.popleft()
         if isinstance(reply, Exception):
-            answer.errback(Refused(str(reply)))
+            answer.errback(refused(str(reply)))
         else:
             answer.callback(reply)
 
@@ -173,7 +174,7 @@ class Subscriber(RedisConnection):
             self._confirm()
         elif kind != b"unsubscribe":
             if isinstance(reply, Exception) and self._confirming and not self._answers:
-                self._confirming.popleft()[1].errback(Refused(str(reply)))
+                self._confirming.popleft()[1].errback(refused(str(reply)))
             else:
                 super().replyReceived(reply)
 

@@ -8,8 +8,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from twisted_beastws.hub.redis_answers import Taken
-from twisted_beastws.hub.redis_errors import LinkLost, NotReplicated
+from twisted_beastws.hub.linked_answers import Taken
+from twisted_beastws.hub.linked_errors import LinkLost, NotReplicated
 
 REPLICA_TIMEOUT = 1.0
 """Seconds for the replicas to confirm a message, with ``min_replicas``."""

@@ -47,10 +47,6 @@ ROOM_COST = 1024
 MAX_IDS = 65536
 """Ids of the latest messages that a dataset keeps, by which a hub that returns knows it again. About 1 MB."""
 
-GRACE = 30
-"""Seconds after a change of the server in which the hubs have to confirm the dataset: the time of a lease, and twice
-the longest wait of a hub between two attempts to connect."""
-
 SALT = 1 << 20
 """Ids leave random gaps below this, so that two datasets give out the same id once in a million times."""
 

@@ -9,11 +9,11 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from twisted_beastws.hub.backplane import Message, PublishError, PublishUnknown, key_of
-from twisted_beastws.hub.redis_answers import Place, Taken
-from twisted_beastws.hub.redis_errors import NotReplicated, Refused, Trouble
-from twisted_beastws.hub.redis_interfaces import RedisCommands
-from twisted_beastws.hub.redis_messages import encode
-from twisted_beastws.hub.redis_rooms import Own, RoomReader
+from twisted_beastws.hub.linked_answers import Place, Taken
+from twisted_beastws.hub.linked_errors import NotReplicated, Refused, Trouble
+from twisted_beastws.hub.linked_interfaces import LinkCommands
+from twisted_beastws.hub.linked_messages import encode
+from twisted_beastws.hub.linked_rooms import Own, RoomReader
 
 
 class PublishingBackplane(Protocol):
@@ -25,7 +25,7 @@ class PublishingBackplane(Protocol):
     def is_linked(self) -> bool: ...
 
     @property
-    def link(self) -> RedisCommands: ...
+    def link(self) -> LinkCommands: ...
 
     @property
     def links(self) -> int: ...

@@ -16,10 +16,10 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_beastws.hub.redis_answers import Page, Swept
-from twisted_beastws.hub.redis_errors import LinkLost, Refused, Remedy
-from twisted_beastws.hub.redis_interfaces import RedisCommands
-from twisted_beastws.hub.redis_rooms import RoomReader
+from twisted_beastws.hub.linked_answers import Page, Swept
+from twisted_beastws.hub.linked_errors import LinkLost, Refused, Remedy
+from twisted_beastws.hub.linked_interfaces import LinkCommands
+from twisted_beastws.hub.linked_rooms import RoomReader
 
 Item = TypeVar("Item")
 
@@ -48,7 +48,7 @@ class RecoveredBackplane(Protocol):
         """The number of links so far: a step of an earlier link must not go on."""
 
     @property
-    def link(self) -> RedisCommands: ...
+    def link(self) -> LinkCommands: ...
 
     @property
     def is_linked(self) -> bool: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twisted_beastws.hub.backplane import is_id, order_of
-from twisted_beastws.hub.redis_answers import Order, Place
+from twisted_beastws.hub.linked_answers import Order, Place
 
 
 class KnownPlace:

@@ -1,4 +1,4 @@
-"""`RedisInbox`: messages that other programs put into a stream in Redis, for the hubs to publish.
+"""`Inbox`: messages that other programs put into a stream in Redis, for the hubs to publish.
 
 Each hub that is woken reads the stream, publishes its entries in order with an idempotency key, and removes each entry
 when Redis has accepted the message. So a message is published once, whichever hubs read it, and survives the end of a
@@ -14,8 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.hub.backplane import PublishError
-from twisted_beastws.hub.redis_errors import LinkLost, Refused
-from twisted_beastws.hub.redis_interfaces import RedisCommands
+from twisted_beastws.hub.linked_errors import LinkLost, Refused
+from twisted_beastws.hub.linked_interfaces import LinkCommands
 
 MAX_ENTRY = 1 << 20
 """Bytes of the data of an entry: 1 MiB, as ``Limits.max_message_size``."""
@@ -44,14 +44,14 @@ class InboxBackplane(Protocol):
     def is_linked(self) -> bool: ...
 
     @property
-    def link(self) -> RedisCommands: ...
+    def link(self) -> LinkCommands: ...
 
     def publish(
         self, room: str | None, data: str | bytes, keep: bool, exclude: object, ref: str | None = None
     ) -> Deferred[str | None]: ...
 
 
-class RedisInbox:
+class Inbox:
     """Publishes the entries of the inbox.
 
     Args:

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
-from twisted_beastws.hub.redis_interfaces import RedisCommands
-from twisted_beastws.hub.redis_place import KnownPlace
-from twisted_beastws.hub.redis_recovery import Recovery
-from twisted_beastws.hub.redis_rooms import RoomReader
+from twisted_beastws.hub.linked_interfaces import LinkCommands
+from twisted_beastws.hub.linked_place import KnownPlace
+from twisted_beastws.hub.linked_recovery import Recovery
+from twisted_beastws.hub.linked_rooms import RoomReader
 
 JOIN_PATIENCE = 10.0
 """Seconds that a join waits for the first connection to Redis; twice `redis_link.CONNECT_TIMEOUT`."""
@@ -26,7 +26,7 @@ class SubscribedBackplane(Protocol):
     def is_linked(self) -> bool: ...
 
     @property
-    def link(self) -> RedisCommands: ...
+    def link(self) -> LinkCommands: ...
 
 
 class Subscriptions:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from twisted.logger import Logger
 
 from twisted_beastws.hub.backplane import History, Message, Roster, order_of
-from twisted_beastws.hub.redis_answers import Page, Part
+from twisted_beastws.hub.linked_answers import Page, Part
 
 
 def encode(message: Message) -> bytes:

@@ -29,7 +29,7 @@ from typing import NamedTuple
 from twisted.internet.defer import Deferred
 
 from twisted_beastws.hub.backplane import Message, order_of
-from twisted_beastws.hub.redis_answers import Order, Part, Place
+from twisted_beastws.hub.linked_answers import Order, Part, Place
 
 MAX_HELD = 256
 """Messages that are held during a catch-up; beyond them, they are read from the history."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from twisted_beastws.hub.redis_answers import Page
-from twisted_beastws.hub.redis_messages import listing_of
-from twisted_beastws.hub.redis_recovery import STEP, RecoveredBackplane, Recovery
+from twisted_beastws.hub.linked_answers import Page
+from twisted_beastws.hub.linked_messages import listing_of
+from twisted_beastws.hub.linked_recovery import STEP, RecoveredBackplane, Recovery
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall

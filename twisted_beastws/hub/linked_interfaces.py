@@ -7,11 +7,15 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from twisted_beastws.hub.redis_answers import Page, Part, Swept, Taken, Verified
-from twisted_beastws.hub.redis_errors import Refused, Trouble
+from twisted_beastws.hub.linked_answers import Page, Part, Swept, Taken, Verified
+from twisted_beastws.hub.linked_errors import Refused, Trouble
+
+GRACE = 30
+"""Seconds after a change of the server in which the hubs have to confirm the dataset: the time of a lease, and twice
+the longest wait of a hub between two attempts to connect."""
 
 
-class RedisCommands(Protocol):
+class LinkCommands(Protocol):
     """Both connections to a Redis, one for commands and one for messages, and their reconnection.
 
     Its commands are for while it is linked; a command fails with `Refused`, or `LinkLost` when a connection is lost.
@@ -40,7 +44,7 @@ class RedisCommands(Protocol):
 
 
 class LinkUser(Protocol):
-    """The reports of a `RedisCommands`. known: the latest id that the hub knows."""
+    """The reports of a `LinkCommands`. known: the latest id that the hub knows."""
 
     @property
     def known(self) -> str: ...

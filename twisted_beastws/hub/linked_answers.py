@@ -1,0 +1,82 @@
+"""The answers of a link to a backplane's server, as values."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+Order = tuple[int, int]
+"""An id as numbers, by which ids compare."""
+
+
+class Place(NamedTuple):
+    """The place of a dataset: the name of its epoch, and its latest id."""
+
+    epoch: str
+    position: str
+
+
+class Verified(NamedTuple):
+    """The answer to a hub that returns.
+
+    Attributes:
+        sure: the dataset has the id that the hub knows. Otherwise it has later ids only, and nothing is certain.
+    """
+
+    place: Place
+    sure: bool
+
+
+class Taken(NamedTuple):
+    """The server accepted a message.
+
+    Attributes:
+        id: its id, empty if the server does not keep it.
+        again: the server knew the ref, and had accepted the message before.
+    """
+
+    place: Place
+    id: str
+    again: bool
+
+
+class Part(NamedTuple):
+    """Part of a room's history.
+
+    Attributes:
+        start: the latest id when the epoch began.
+        whole: no message is missing between the requested id and the first entry, or the place without an entry.
+        exact: also, the requested id is one of this room's, in this epoch.
+        more: the history has later messages.
+        entries: ids and payloads.
+    """
+
+    place: Place
+    start: str
+    whole: bool
+    exact: bool
+    more: bool
+    entries: list[tuple[str, bytes]]
+
+
+class Swept(NamedTuple):
+    """The answer to the question which rooms have messages that a hub may miss.
+
+    Attributes:
+        behind: the indexes of the rooms for which the server may have more messages than the reader.
+    """
+
+    place: Place
+    behind: list[int]
+
+
+class Page(NamedTuple):
+    """Listings of a room's members.
+
+    Attributes:
+        cursor: the place from which to read on, 0 at the end.
+        total: the number of all listings, including those of dead hubs.
+    """
+
+    cursor: int
+    total: int
+    names: list[str]
