@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from twisted_beastws._version import __version__
+
 ROOT = Path(__file__).parents[2]
 TYPES = ("feature", "bugfix", "doc", "removal", "misc")
 
@@ -18,7 +20,14 @@ def test_each_news_fragment_has_a_type_and_a_sentence() -> None:
         assert text.endswith((".", ".)")) and len(text) > 30, path.name
 
 
-def test_the_changes_have_a_section_for_the_first_release() -> None:
+def test_the_version_is_the_newest_one_in_the_changes() -> None:
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert "<!-- towncrier release notes start -->" in changes
-    assert re.search(r"^## 1\.0\.0", changes, re.MULTILINE)
+    _, start, releases = changes.partition("<!-- towncrier release notes start -->")
+    newest = re.search(r"^## (\d+\.\d+\.\d+)( \(not released yet\))?", releases, re.MULTILINE)
+    assert start and newest is not None
+    version, unreleased = newest.groups()
+    if unreleased:
+        assert __version__ == f"{version}.dev0"
+    else:
+        # After a release the package has the number of the next one.
+        assert __version__ == version or re.fullmatch(r"\d+\.\d+\.\d+\.dev0", __version__)

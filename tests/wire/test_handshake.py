@@ -276,7 +276,7 @@ class TestServer:
         assert success(parse_request(head()), "chat").to_bytes() == (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n"
-            b"Server: twisted_beastws/0.1.0\r\n\r\n"
+            b"Server: twisted_beastws/%b\r\n\r\n" % __version__.encode()
         )
 
     def test_a_key_whose_padding_bits_are_set_is_16_bytes_too(self) -> None:
@@ -305,7 +305,7 @@ class TestServer:
         assert response.to_bytes() == (
             b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: text/plain; charset=utf-8\r\n"
             b"X-Content-Type-Options: nosniff\r\nContent-Length: 31\r\nConnection: close\r\n"
-            b"Server: twisted_beastws/0.1.0\r\n\r\nThe request's head is too large"
+            b"Server: twisted_beastws/%b\r\n\r\nThe request's head is too large" % __version__.encode()
         )
         assert not response.keep_alive
 
