@@ -15,7 +15,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 
 VERSIONS = nox.project.python_versions(nox.project.load_toml())
 OLDEST = VERSIONS[0]
-EXTRAS = "isal,metrics,redis,uvloop"
+EXTRAS = "isal,jwt,metrics,redis,uvloop"
 
 # Tests of whole programs, tests that take minutes, and tests that need the repository.
 PROGRAMS = ("asgi", "console", "docs", "examples", "hub", "interop", "service")
@@ -26,6 +26,7 @@ REPOSITORY = (
     "test_fuzz.py",
     "test_packaging.py",
     "test_readme.py",
+    "test_workflows.py",
     "typed",
 )
 
