@@ -12,7 +12,7 @@ from twisted.internet.testing import StringTransport
 
 from twisted_beastws import Deflate, WebSocketServerFactory
 from twisted_beastws.protocol import WebSocketProtocol
-from twisted_beastws.service.forwarded import TrustedProxies
+from twisted_beastws.server.gates.forwarded import TrustedProxies
 
 FIELDS = {
     "Host": "localhost",

@@ -19,9 +19,9 @@ from twisted.internet.task import Clock
 from twisted_beastws import ACCELERATED, Limits, MemoryBudget, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws._version import __version__
 from twisted_beastws.server.descriptors import DescriptorWatch
+from twisted_beastws.server.observers.metering import Meter
+from twisted_beastws.server.observers.metrics import Metrics
 from twisted_beastws.service.admin import MAX_CONNECTIONS, HostNames, admin_factory
-from twisted_beastws.service.metering import Meter
-from twisted_beastws.service.metrics import Metrics
 
 prometheus = pytest.importorskip(
     "prometheus_client.parser", reason="METRICS ARE NOT TESTED: pip install prometheus_client"

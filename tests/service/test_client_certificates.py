@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from websockets.sync.client import connect
 
 from twisted_beastws import Response, WebSocketProtocol, WebSocketServerFactory
-from twisted_beastws.service.authentication import Certificates, Gate
+from twisted_beastws.server.gates.login import Certificates, Gate
 
 from ..support.certificates import Authority
 from ..support.patience import PATIENCE

@@ -11,9 +11,9 @@ import pytest
 from twisted.python.usage import UsageError
 
 from twisted_beastws import Origins, Timeouts
+from twisted_beastws.server.serving import ShutdownPolicy
 from twisted_beastws.service import Options
 from twisted_beastws.service.config import ConfigError, read_config
-from twisted_beastws.service.serving import ShutdownPolicy
 
 from ..support import command_line
 from .test_options import LIMITS

@@ -20,10 +20,10 @@ from twisted.logger import FileLogObserver, LogPublisher, globalLogPublisher
 from twisted.python.logfile import LogFile
 
 from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws.server.serving import Serving
+from twisted_beastws.server.signals import Signals
 from twisted_beastws.service.beastws_service import BeastwsService
 from twisted_beastws.service.logs import buffer_standard_output, reopen_log_files
-from twisted_beastws.service.serving import Serving
-from twisted_beastws.service.signals import Signals
 
 from ..support.log import as_observer
 

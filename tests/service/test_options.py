@@ -18,13 +18,13 @@ from twisted.python.usage import UsageError
 
 from twisted_beastws import Deflate, Limits, Origins, Timeouts, WebSocketServerFactory
 from twisted_beastws._version import __version__
+from twisted_beastws.server.gates.login import Checkers
+from twisted_beastws.server.gates.login_limit import TooManyFailures
+from twisted_beastws.server.gates.passwords import Hash
 from twisted_beastws.server.peers import peer_of
+from twisted_beastws.server.serving import ShutdownPolicy
 from twisted_beastws.service import Options, makeService
-from twisted_beastws.service.authentication import Checkers
 from twisted_beastws.service.chat import Chat
-from twisted_beastws.service.login_limit import TooManyFailures
-from twisted_beastws.service.passwords import Hash
-from twisted_beastws.service.serving import ShutdownPolicy
 
 from ..support import command_line
 from ..support.certificates import identity, identity_pem

@@ -31,7 +31,7 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from twisted_beastws.service.passwords import Hash
+from twisted_beastws.server.gates.passwords import Hash
 
 from ..support.patience import PATIENCE
 

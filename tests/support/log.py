@@ -19,9 +19,12 @@ def always(event: LogEvent) -> bool:
     return True
 
 
+SERVICE_NAMESPACES = ("twisted_beastws.service", "twisted_beastws.server", "twisted_beastws.tls.certificates")
+
+
 def of_the_service(event: LogEvent) -> bool:
     """Return whether the service logged the event; connections of earlier tests may log, too."""
-    return str(event.get("log_namespace")).startswith("twisted_beastws.service")
+    return str(event.get("log_namespace")).startswith(SERVICE_NAMESPACES)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from twisted_beastws.connection.running import settled
 from twisted_beastws.options import Limits, Timeouts
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server.factory import WebSocketServerFactory
-from twisted_beastws.service.metrics import NOT_INSTALLED, Metrics
+from twisted_beastws.server.observers.metrics import NOT_INSTALLED, Metrics
 from twisted_beastws.service.summing import AggregatedMetrics
 from twisted_beastws.wire.http import Headers, Request, Response
 

@@ -13,12 +13,12 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
-from twisted_beastws.service.signals import Signals
+from twisted_beastws.server.signals import Signals
 
 if TYPE_CHECKING:
     from twisted.application.service import IService
 
-    from twisted_beastws.service.serving import Serving
+    from twisted_beastws.server.serving import Serving
 
 
 class BeastwsService(MultiService):

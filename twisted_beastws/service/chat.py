@@ -12,12 +12,12 @@ from twisted.python.failure import Failure
 
 from twisted_beastws.hub import Hub, NotAllowed, PublishError, PublishUnknown, Roster
 from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
+from twisted_beastws.server.log_text import host_of
 from twisted_beastws.service import subprotocol
 from twisted_beastws.service.access.identity import BearerTokens
 from twisted_beastws.service.access.sessions import FORBIDDEN, UNAUTHORIZED
 from twisted_beastws.service.access.tokens import InvalidToken, TokenUser, rights_of
 from twisted_beastws.service.chat_limits import ChatLimits
-from twisted_beastws.service.log_text import host_of
 from twisted_beastws.service.notices import Notices
 from twisted_beastws.service.site import Site
 from twisted_beastws.service.subprotocol import CHAT_V1, BadCommand, ChatEntry, event

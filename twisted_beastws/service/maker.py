@@ -15,23 +15,23 @@ from twisted_beastws.hub import Hub
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server.descriptors import DescriptorWatch
 from twisted_beastws.server.factory import WebSocketServerFactory
+from twisted_beastws.server.gates.login import Checkers, Gate
+from twisted_beastws.server.observers.metering import Meter
+from twisted_beastws.server.observers.metrics import Metrics
+from twisted_beastws.server.serving import Serving, ShutdownPolicy
 from twisted_beastws.service.access.identity import ACCESS_TOKEN, BearerTokens
 from twisted_beastws.service.access.sessions import Sessions
 from twisted_beastws.service.admin import HostNames, Ready, admin_factory
 from twisted_beastws.service.api.control import Control
 from twisted_beastws.service.app import ASGIApplication, Served
-from twisted_beastws.service.authentication import Checkers, Gate
 from twisted_beastws.service.beastws_service import BeastwsService
 from twisted_beastws.service.chat import Chat, HubService
 from twisted_beastws.service.chat_limits import ChatLimits
 from twisted_beastws.service.codec import report_codec
 from twisted_beastws.service.logs import buffer_standard_output, reopen_log_files
-from twisted_beastws.service.metering import Meter
-from twisted_beastws.service.metrics import Metrics
 from twisted_beastws.service.notices import Notices
 from twisted_beastws.service.options import Options
 from twisted_beastws.service.secrets import ENVIRONMENT
-from twisted_beastws.service.serving import Serving, ShutdownPolicy
 from twisted_beastws.service.site import Site
 from twisted_beastws.service.subprotocol import CHAT_V1, is_entry
 from twisted_beastws.service.summing import AggregatedMetrics

@@ -9,8 +9,8 @@ from twisted.python.usage import UsageError
 from twisted_beastws.service.descriptions import with_unix_mode
 
 if TYPE_CHECKING:
-    from twisted_beastws.service.certificates import ReloadableEndpoint
     from twisted_beastws.service.option_sources import OptionSources
+    from twisted_beastws.tls.certificates import ReloadableEndpoint
 
 
 def endpoint_of(options: OptionSources, option: str, description: str, place: int | None = None) -> ReloadableEndpoint:
@@ -25,8 +25,8 @@ def endpoint_of(options: OptionSources, option: str, description: str, place: in
     Raises:
         UsageError: there is no such endpoint.
     """
-    from twisted_beastws.service.certificates import ReloadableEndpoint, why_no_identity
     from twisted_beastws.service.proxy_protocol import ProxyProtocolReactor
+    from twisted_beastws.tls.certificates import ReloadableEndpoint, why_no_identity
 
     reactor = ProxyProtocolReactor(_reactor(options, description, place))
     client_ca = options["client-ca"] if option == "listen" else None

@@ -11,11 +11,11 @@ from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.hub import Backplane, Hub, LocalBackplane
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.options import Deflate, Limits, Origins, Timeouts
+from twisted_beastws.server.serving import ShutdownPolicy
 from twisted_beastws.service.access.tokens import rights_of
 from twisted_beastws.service.deflating import read_deflate
 from twisted_beastws.service.option_table import ANY_ORIGIN, FILE_ORIGIN, NULL_ORIGIN
 from twisted_beastws.service.option_values import DRAIN_REASONS
-from twisted_beastws.service.serving import ShutdownPolicy
 
 MAX_OPENING = 1000
 """Connections without a WebSocket: with --max-head, this bounds the memory of clients that never open one."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from twisted_beastws.server.gates.forwarded import HEADERS
 from twisted_beastws.service import option_values as values
 from twisted_beastws.service.chat_limits import JOINS_AT_ONCE, MESSAGES_AT_ONCE
-from twisted_beastws.service.forwarded import HEADERS
 from twisted_beastws.service.secrets import ENVIRONMENT
 
 ANY_ORIGIN = "allow-any-origin-dangerously"

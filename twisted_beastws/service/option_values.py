@@ -12,10 +12,10 @@ from twisted.python.usage import UsageError
 
 from twisted_beastws.amount import read_amount
 from twisted_beastws.hub.redis_url import RedisURL
+from twisted_beastws.server.gates.forwarded import HEADERS
+from twisted_beastws.server.observers.access_log import FORMATS
 from twisted_beastws.service import worker
-from twisted_beastws.service.access_log import FORMATS
 from twisted_beastws.service.deflating import read_deflate
-from twisted_beastws.service.forwarded import HEADERS
 from twisted_beastws.service.secrets import read_secret
 
 # RFC 3986 §3.3: the characters of a path. A browser would send any other path in another spelling.

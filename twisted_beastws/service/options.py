@@ -15,15 +15,14 @@ from twisted.python.usage import UsageError
 from twisted_beastws._version import __version__
 from twisted_beastws.hub import LocalBackplane
 from twisted_beastws.server.factory import WebSocketServerFactory
+from twisted_beastws.server.gates.forwarded import HEADERS, TrustedProxies
+from twisted_beastws.server.gates.login import Certificates, CheckerError, Checkers, make_checker
+from twisted_beastws.server.gates.login_limit import LoginLimit
+from twisted_beastws.server.observers.access_log import AccessLog
 from twisted_beastws.service.access.tokens import TokenVerifier
-from twisted_beastws.service.access_log import AccessLog
 from twisted_beastws.service.api.tokens import TokenFile
 from twisted_beastws.service.app import ASGI, AppError, ASGIApplication, Served, find_app, install_asyncio_reactor
-from twisted_beastws.service.authentication import Certificates, CheckerError, Checkers, make_checker
-from twisted_beastws.service.forwarded import HEADERS, TrustedProxies
-from twisted_beastws.service.handover import absolute, read_files
 from twisted_beastws.service.help import grouped
-from twisted_beastws.service.login_limit import LoginLimit
 from twisted_beastws.service.option_endpoints import endpoint_of
 from twisted_beastws.service.option_sources import OptionSources
 from twisted_beastws.service.option_table import (
@@ -33,10 +32,11 @@ from twisted_beastws.service.option_table import (
     GROUPS,
     LISTEN,
 )
+from twisted_beastws.tls.handover import absolute, read_files
 from twisted_beastws.wire.origin import check_allowed
 
 if TYPE_CHECKING:
-    from twisted_beastws.service.certificates import ReloadableEndpoint
+    from twisted_beastws.tls.certificates import ReloadableEndpoint
 
 
 class Options(OptionSources):
@@ -131,7 +131,7 @@ class Options(OptionSources):
         """Ask for the password of a user, print the line of a password file for it, hashed, and exit."""
         from getpass import getpass
 
-        from twisted_beastws.service.passwords import password_line
+        from twisted_beastws.server.gates.passwords import password_line
 
         try:
             line = password_line(name, getpass if sys.stdin.isatty() else lambda _: sys.stdin.readline().rstrip("\r\n"))

@@ -19,8 +19,8 @@ from zope.interface import implementer
 
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.server.factory import WebSocketServerFactory
-from twisted_beastws.service.certificates import ReactorProxy
-from twisted_beastws.service.log_text import host_of
+from twisted_beastws.server.log_text import host_of
+from twisted_beastws.tls.certificates import ReactorProxy
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress

@@ -17,7 +17,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from twisted_beastws.service.certificates import ReactorProxy
+from twisted_beastws.tls.certificates import ReactorProxy
 
 if TYPE_CHECKING:
     from twisted_beastws.service.worker import HeldSocket

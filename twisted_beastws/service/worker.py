@@ -18,7 +18,7 @@ from twisted.logger import ILogObserver, Logger
 
 from twisted_beastws.connection.running import settled
 from twisted_beastws.service.channel import Orders, Reports
-from twisted_beastws.service.handover import Handed
+from twisted_beastws.tls.handover import Handed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -10,10 +10,10 @@ from twisted.logger import Logger
 
 from twisted_beastws.connection.running import settled
 from twisted_beastws.protocol import WebSocketProtocol
+from twisted_beastws.server.gates.login import Checkers
+from twisted_beastws.server.log_text import host_of
 from twisted_beastws.service.access.sessions import Sessions
 from twisted_beastws.service.access.tokens import InvalidToken, TokenUser, TokenVerifier
-from twisted_beastws.service.authentication import Checkers
-from twisted_beastws.service.log_text import host_of
 from twisted_beastws.service.subprotocol import CHAT_V1
 from twisted_beastws.wire.handshake import is_upgrade, offered_subprotocols
 from twisted_beastws.wire.http import Headers, Request, Response

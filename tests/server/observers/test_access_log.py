@@ -18,10 +18,10 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from twisted_beastws import Request, WebSocketProtocol, WebSocketServerFactory
-from twisted_beastws.service.access_log import AccessLog, CannotLog, as_json, as_text
-from twisted_beastws.service.metering import Meter
+from twisted_beastws.server.observers.access_log import AccessLog, CannotLog, as_json, as_text
+from twisted_beastws.server.observers.metering import Meter
 
-from ..support.log import as_observer
+from ...support.log import as_observer
 
 pytestmark = pytest.mark.usefixtures("logging")
 
@@ -120,7 +120,7 @@ class TestEntries:
         peer = server.client()
         peer.sends(peer.HEAD)
         peer.leaves()
-        documented = (Path(__file__).parents[2] / "docs" / "service.md").read_text()
+        documented = (Path(__file__).parents[3] / "docs" / "service.md").read_text()
         table = documented.partition("### Access log")[2]
         fields = [name for line in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in line.split(", ")]
         assert fields == [f"`{name}`" for name in server.entries[0]]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_beastws._version import __version__
 from twisted_beastws.protocol import State
-from twisted_beastws.service.metering import Meter, dropped_by, upper_bounds
+from twisted_beastws.server.observers.metering import Meter, dropped_by, upper_bounds
 from twisted_beastws.wire.codec import ACCELERATED
 
 if TYPE_CHECKING:

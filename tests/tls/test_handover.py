@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from twisted_beastws.service import Options
-from twisted_beastws.service.handover import Handed, absolute, read_files
+from twisted_beastws.tls.handover import Handed, absolute, read_files
 
 from ..support.certificates import identity_pem
 

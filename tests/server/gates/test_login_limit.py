@@ -10,8 +10,8 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from twisted_beastws.server.gates.login_limit import LoginLimit, TooManyFailures
 from twisted_beastws.server.peers import LOCAL, UNKNOWN, Peer, peer_of
-from twisted_beastws.service.login_limit import LoginLimit, TooManyFailures
 
 ANN = peer_of("192.0.2.1")
 

@@ -20,11 +20,11 @@ from zope.interface import implementer
 
 from twisted_beastws.connection.running import settled
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
+from twisted_beastws.server.gates.login_limit import LoginLimit, TooManyFailures
+from twisted_beastws.server.gates.passwords import PasswordFile
+from twisted_beastws.server.gates.slow_calls import Busy, SlowCalls
+from twisted_beastws.server.log_text import host_of, quoted
 from twisted_beastws.server.peers import peer_at
-from twisted_beastws.service.log_text import host_of, quoted
-from twisted_beastws.service.login_limit import LoginLimit, TooManyFailures
-from twisted_beastws.service.passwords import PasswordFile
-from twisted_beastws.service.slow_calls import Busy, SlowCalls
 from twisted_beastws.wire.http import Headers, Request, Response
 
 UNAUTHORIZED = "Give a name and a password\n"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-from twisted_beastws.service.log_text import MAX_SHOWN, host_of, quoted
+from twisted_beastws.server.log_text import MAX_SHOWN, host_of, quoted
 
 
 @given(st.text() | st.binary())

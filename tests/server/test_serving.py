@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_beastws import State, WebSocketProtocol, WebSocketServerFactory
-from twisted_beastws.service.serving import CannotListen, Serving, ShutdownPolicy
+from twisted_beastws.server.serving import CannotListen, Serving, ShutdownPolicy
 
 from ..support.log import logged_lines
 

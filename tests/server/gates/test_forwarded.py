@@ -12,10 +12,10 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 
 from twisted_beastws import Headers, Limits, Request, Response, WebSocketProtocol, WebSocketServerFactory
-from twisted_beastws.service.access_log import AccessLog
-from twisted_beastws.service.authentication import Checkers, Gate, make_checker
-from twisted_beastws.service.forwarded import TrustedProxies
-from twisted_beastws.service.metering import Meter
+from twisted_beastws.server.gates.forwarded import TrustedProxies
+from twisted_beastws.server.gates.login import Checkers, Gate, make_checker
+from twisted_beastws.server.observers.access_log import AccessLog
+from twisted_beastws.server.observers.metering import Meter
 
 pytestmark = pytest.mark.usefixtures("logged")
 

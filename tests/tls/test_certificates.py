@@ -22,13 +22,13 @@ from twisted.internet.testing import MemoryReactor
 from zope.interface.verify import verifyObject
 
 from twisted_beastws.service import Options
-from twisted_beastws.service.certificates import ReloadableEndpoint
+from twisted_beastws.tls.certificates import ReloadableEndpoint
 from twisted_beastws.tls.validity import why_invalid_now
 
 from ..support import command_line
 from ..support.certificates import new_identity
 from ..support.log import logged_lines, of_the_service
-from ..tls.pki import Server, root
+from .pki import Server, root
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 
 from twisted_beastws import Request, Response, State, WebSocketProtocol, WebSocketServerFactory
-from twisted_beastws.service.authentication import (
+from twisted_beastws.server.gates.login import (
     CheckerError,
     Checkers,
     Gate,
@@ -25,10 +25,10 @@ from twisted_beastws.service.authentication import (
     make_checker,
     parse_basic,
 )
-from twisted_beastws.service.login_limit import LoginLimit
-from twisted_beastws.service.slow_calls import MAX_RUNNING, MAX_WAITING, SlowCalls
+from twisted_beastws.server.gates.login_limit import LoginLimit
+from twisted_beastws.server.gates.slow_calls import MAX_RUNNING, MAX_WAITING, SlowCalls
 
-from ..support.log import logged_lines, of_the_service
+from ...support.log import logged_lines, of_the_service
 
 
 def basic(login: str | bytes) -> bytes:

@@ -18,7 +18,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_beastws.service.slow_calls import SlowCalls
+from twisted_beastws.server.gates.slow_calls import SlowCalls
 
 LOG2_N, R, P = 14, 8, 5
 """scrypt's cost: 16 MiB, and some 0.25 s of CPU time (OWASP's Password Storage Cheat Sheet)."""

@@ -12,10 +12,10 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from twisted_beastws.service import passwords
-from twisted_beastws.service.authentication import Login
-from twisted_beastws.service.passwords import BYTE_ORDER_MARK, Hash, PasswordFile, password_line
-from twisted_beastws.service.slow_calls import SlowCalls
+from twisted_beastws.server.gates import passwords
+from twisted_beastws.server.gates.login import Login
+from twisted_beastws.server.gates.passwords import BYTE_ORDER_MARK, Hash, PasswordFile, password_line
+from twisted_beastws.server.gates.slow_calls import SlowCalls
 
 # RFC 7914 §12: the second of its vectors, P="password", S="NaCl", N=1024, r=8, p=16.
 VECTOR = (

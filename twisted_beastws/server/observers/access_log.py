@@ -18,7 +18,7 @@ from twisted_beastws.server.peers import plain_host
 
 if TYPE_CHECKING:
     from twisted_beastws.protocol import WebSocketProtocol
-    from twisted_beastws.service.traffic import Traffic
+    from twisted_beastws.server.observers.traffic import Traffic
     from twisted_beastws.wire.closing import CloseReason
 
 STANDARD_OUTPUT = "-"

@@ -11,7 +11,7 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
 from zope.interface import directlyProvides, implementer, providedBy
 
-from twisted_beastws.service.handover import Handed, absolute, read_files
+from twisted_beastws.tls.handover import Handed, absolute, read_files
 from twisted_beastws.tls.pem import read_authorities
 from twisted_beastws.tls.validity import why_invalid_now
 

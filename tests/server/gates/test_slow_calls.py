@@ -9,7 +9,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import CancelledError, Deferred
 
-from twisted_beastws.service.slow_calls import MAX_RUNNING, MAX_WAITING, Busy, SlowCalls
+from twisted_beastws.server.gates.slow_calls import MAX_RUNNING, MAX_WAITING, Busy, SlowCalls
 
 
 class Threads:

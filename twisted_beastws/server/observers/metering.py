@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted_beastws.errors import HandshakeError, HandshakeTimeout, UpgradeDeclined
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
-from twisted_beastws.service.traffic import Traffic
+from twisted_beastws.server.observers.traffic import Traffic
 from twisted_beastws.wire.frames import Opcode
 from twisted_beastws.wire.handshake import is_upgrade
 from twisted_beastws.wire.sender import Sender, send_other
 
 if TYPE_CHECKING:
     from twisted_beastws.options import Limits
-    from twisted_beastws.service.access_log import AccessLog
+    from twisted_beastws.server.observers.access_log import AccessLog
     from twisted_beastws.wire.closing import CloseReason
     from twisted_beastws.wire.prepared import Prepared
     from twisted_beastws.wire.session import Session

@@ -23,11 +23,11 @@ from twisted_beastws import (
     WebSocketServerFactory,
     prepare,
 )
-from twisted_beastws.service.metering import ROUND_TRIPS, Meter
-from twisted_beastws.service.traffic import Traffic
+from twisted_beastws.server.observers.metering import ROUND_TRIPS, Meter
+from twisted_beastws.server.observers.traffic import Traffic
 from twisted_beastws.streams.tunnel import TunnelFactory
 
-from ..support.inside import inside
+from ...support.inside import inside
 
 pytestmark = pytest.mark.usefixtures("logged")
 
