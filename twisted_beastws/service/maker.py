@@ -29,6 +29,7 @@ from twisted_beastws.service.chat import Chat, HubService
 from twisted_beastws.service.chat_limits import ChatLimits
 from twisted_beastws.service.codec import report_codec
 from twisted_beastws.service.logs import buffer_standard_output, reopen_log_files
+from twisted_beastws.service.monitoring.systemd import Systemd
 from twisted_beastws.service.notices import Notices
 from twisted_beastws.service.options import Options
 from twisted_beastws.service.secrets import ENVIRONMENT
@@ -118,6 +119,8 @@ def makeService(options: Options) -> BeastwsService:
         if watched:
             answers["metrics"] = partial(_page, metrics)
         helpers.append(Supervised(reactor, options.membership, answers))
+    else:
+        _notify_systemd(reactor, ready, helpers, reloads)
     operated = BeastwsService(reactor, serving, helpers, reloads)
     if isinstance(options.app, ASGIApplication):
         options.app.call_if_startup_fails(operated.fail)
@@ -174,14 +177,23 @@ def _supervising(reactor: Any, options: Options) -> BeastwsService:
         control = Control(reactor, hub, tuple)
         helpers[:0] = [HubService(hub), control, _serving_api(reactor, options, hub, control)]
         reloads.append(options.api[1].reload)
+    summed = AggregatedMetrics(reactor, workers)
     if options.admin is not None:
-        summed = AggregatedMetrics(reactor, workers)
         # It stops after the workers, so that it can report their end.
         helpers.insert(0, _serving_admin(options, summed, summed.ready))
         reloads.append(options.admin[1].reload)
+    _notify_systemd(reactor, summed.ready, helpers, reloads)
     operated = BeastwsService(reactor, serving, helpers, reloads, lambda: workers.signal("TERM"))
     workers.failed = operated.fail
     return operated
+
+
+def _notify_systemd(reactor: Any, ready: Ready, helpers: list[IService], reloads: list[Callable[[], object]]) -> None:
+    systemd = Systemd.of(os.environ, reactor, ready)
+    if systemd is not None:
+        # The first helper stops last, so that signs of life go out until then.
+        helpers.insert(0, systemd)  # type: ignore[arg-type, unused-ignore]
+        reloads[:] = [systemd.reloading, *reloads, systemd.reloaded]
 
 
 def _reload_workers(options: Options, workers: Workers) -> None:
