@@ -14,6 +14,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2]))
 
 from benchmarks import charts
+from benchmarks.workloads import WORKLOADS
 
 ROWS = charts.read_table((charts.RESULTS / "table.md").read_text(encoding="utf-8"))
 SVG = "{http://www.w3.org/2000/svg}"
@@ -51,3 +52,12 @@ def test_the_page_of_charts_lists_each_row_once() -> None:
 
 def test_the_summary_has_three_or_four_rows() -> None:
     assert 3 <= len(charts.summary_rows(ROWS)) <= 4
+
+
+def test_the_summary_shows_tls_and_large_messages_where_the_table_has_them() -> None:
+    titles = [workload.title for workload in WORKLOADS]
+    rows = [f"| {title}; µs a message | 1.5 | 3.0 | 2.00 |" for title in titles]
+    table = "\n".join(["|  | twisted_beastws | autobahn | times cheaper |", "|---|---:|---:|---:|", *rows])
+    shown = [row.name for row in charts.summary_rows(charts.read_table(table))]
+    assert shown == ["ping-pong", "tls-ping-pong", "1m", "fan-out"]
+    assert len({row.name for row in charts.read_table(table)}) == len(WORKLOADS)
