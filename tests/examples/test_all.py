@@ -33,6 +33,13 @@ def test_the_index_has_each_with_its_command() -> None:
     ]
 
 
+def test_the_index_has_each_in_javascript_and_it_is_tested() -> None:
+    index = (EXAMPLES / "README.md").read_text()
+    for path in (*EXAMPLES.glob("*.mjs"), *EXAMPLES.glob("*.html")):
+        assert f"| [{path.name}]({path.name}) |" in index
+        assert path.name in (Path(__file__).parent / f"test_{path.stem}.py").read_text()
+
+
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_each_says_how_to_run_it_and_stands_alone(path: Path) -> None:
     tree = ast.parse(path.read_text())
