@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 from twisted.logger import Logger
 
-from twisted_beastws.connection.interfaces import Described
+from twisted_beastws.connection.facts import Described
 from twisted_beastws.connection.peer_text import peer_text
 from twisted_beastws.wire.closing import CloseCode, close_payload
 

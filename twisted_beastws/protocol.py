@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_beastws.connection import option_changes, pacing
+from twisted_beastws.connection import option_changes, pacing, requests
 from twisted_beastws.connection.application_transport import ApplicationTransport
 from twisted_beastws.connection.connection import Connection
 from twisted_beastws.connection.delivery import Messages
@@ -217,7 +217,7 @@ class WebSocketProtocol(Protocol):
             if web.lost:
                 self.connectionLost(Failure(ConnectionLost()))
             request = web.request
-        return connection.accept(cast("Request | None", request), buffered, decorator, subprotocols)
+        return requests.accept(connection, cast("Request | None", request), buffered, decorator, subprotocols)
 
     def respond(self, response: Response) -> Deferred[None]:
         """Answer the request that `read_request` returned with any response.
@@ -504,7 +504,7 @@ class WebSocketProtocol(Protocol):
         Raises:
             LocalError: The class overrides a message hook, or the connection is not open yet.
         """
-        return self._websocket_connection.receive(self)
+        return requests.receive(self._websocket_connection, self)
 
     def __aiter__(self) -> AsyncIterator[str | bytes]:
         """Iterate over the messages. A close with 1000 or 1001 ends the loop; any other raises `ConnectionClosed`."""
@@ -539,11 +539,11 @@ class WebSocketProtocol(Protocol):
         Raises:
             LocalError: The connection is not open yet.
         """
-        self._websocket_connection.pause()
+        requests.pause(self._websocket_connection)
 
     def resumeProducing(self) -> None:
         """Deliver messages again (``IPushProducer``)."""
-        self._websocket_connection.resume()
+        requests.resume(self._websocket_connection)
 
     def stopProducing(self) -> None:
         """Close with 1001 (``IPushProducer``)."""
@@ -565,7 +565,7 @@ class WebSocketProtocol(Protocol):
             LocalError: The payload is longer, or the connection is not open yet.
             ConnectionClosed: The connection is closing, or has ended.
         """
-        return self._websocket_connection.ping(payload)
+        return requests.ping(self._websocket_connection, payload)
 
     def pong(self, payload: bytes = b"") -> None:
         """Send an unsolicited pong (RFC 6455 §5.5.3). Raises the errors of `ping`."""
@@ -598,7 +598,7 @@ class WebSocketProtocol(Protocol):
         Raises:
             LocalError: The connection is not open yet.
         """
-        return self._websocket_connection.when_closed()
+        return requests.when_closed(self._websocket_connection)
 
     def abort(self) -> None:
         """Drop the connection now, without sending anything."""
@@ -651,7 +651,7 @@ class WebSocketProtocol(Protocol):
     @property
     def latency(self) -> float | None:
         """The round-trip time of the latest answered ping in seconds, or None."""
-        return self._websocket_connection.latency
+        return requests.latency(self._websocket_connection)
 
     @property
     def connection_id(self) -> int:

@@ -30,7 +30,7 @@ class ApplicationTransport:
         """Close by the closing handshake, with 1000. Before there is a WebSocket, close after the pending answers."""
         connection = self._connection
         if connection.state is State.CONNECTING:
-            connection.ending.tear_down()
+            connection.tear_down()
         elif connection.session is not None:
             connection.close()
 

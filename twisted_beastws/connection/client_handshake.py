@@ -10,8 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from twisted_beastws.connection.accepted import Accepted
-from twisted_beastws.connection.interfaces import HandshakeHost
-from twisted_beastws.connection.operation import Operation
+from twisted_beastws.connection.operation import HandshakeHost, Operation
 from twisted_beastws.errors import BadRequest, DecoratorError, UpgradeDeclined
 from twisted_beastws.options import Decorator
 from twisted_beastws.wire import deflate, handshake
@@ -80,10 +79,10 @@ class ClientHandshake(Operation):
             await self.settled(decorator(request))
             _check_decorated(request, key, extensions)
         head = request.to_bytes()
-        host.request_read(request)
+        self.request = request
         self._keep = False
-        host.expect_handshake()
-        host.send(head)
+        host.liveness.expect(host.settings.timeouts.handshake)
+        host.outgoing.write_admitted(head)
         try:
             head, response = await self._final_response()
             if response.status != 101:

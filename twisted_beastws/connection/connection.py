@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionAborted, ConnectionLost
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from twisted_beastws.clock import seconds_of
-from twisted_beastws.connection import hook_calls
+from twisted_beastws.connection import hook_calls, opening
 from twisted_beastws.connection.accepted import Accepted
 from twisted_beastws.connection.bare_transport import complete
 from twisted_beastws.connection.client_handshake import ClientHandshake
-from twisted_beastws.connection.delivery import APPLICATION, Delivery
+from twisted_beastws.connection.delivery import Delivery
 from twisted_beastws.connection.ending import Ending
-from twisted_beastws.connection.events import ConnectionEvents
-from twisted_beastws.connection.hooks import takes_messages
 from twisted_beastws.connection.interfaces import Application, Gatekeeper, Observer
 from twisted_beastws.connection.keepalive import Liveness
-from twisted_beastws.connection.opening import Opening
 from twisted_beastws.connection.operation import Operation
 from twisted_beastws.connection.option_changes import DEFAULTS
 from twisted_beastws.connection.reading import Reading
 from twisted_beastws.connection.server_handshake import ServerHandshake
 from twisted_beastws.connection.state import Lifecycle, State
 from twisted_beastws.connection.takeover import RequestHandshake, WebConnection
+from twisted_beastws.connection.unsent import unaccepted
 from twisted_beastws.connection.write_buffer import Outgoing
 from twisted_beastws.errors import ConnectionClosed, LocalError
-from twisted_beastws.options import Decorator, Role, Settings
+from twisted_beastws.options import Role, Settings
 from twisted_beastws.wire.closing import CloseCode, CloseReason
+from twisted_beastws.wire.frames import Opcode
 from twisted_beastws.wire.http import Request
 from twisted_beastws.wire.session import Session
 
@@ -42,8 +40,8 @@ if TYPE_CHECKING:
 _connection_ids = count(1)
 
 
-class Connection:
-    """Owns the parts of a connection, which `Shared` describes, and carries out the requests of the user's protocol.
+class Connection(Lifecycle):
+    """Owns the parts of a connection, which `Shared` describes, and reacts to what they report.
 
     Attributes:
         reading: The reading side, while there is a transport.
@@ -59,48 +57,39 @@ class Connection:
         "delivery",
         "ending",
         "handshake",
-        "life",
         "liveness",
-        "now",
-        "opened_at",
         "outermost",
         "outgoing",
         "reading",
-        "request",
         "role",
         "server",
         "session",
         "session_type",
         "settings",
-        "subprotocol",
         "successor",
         "transport",
     )
 
     clock: IReactorTime
-    now: Callable[[], float]
     outgoing: Outgoing
     liveness: Liveness
     reading: Reading
     ending: Ending
 
     def __init__(self) -> None:
+        super().__init__()
         self.application: Application | None = None
         self.outermost: Application | None = None
         self.successor: Application | None = None
         self.role = Role.SERVER
         self.settings = DEFAULTS
         self.server: Gatekeeper | None = None
-        self.life = Lifecycle()
         self.transport: Any = None
         self.handshake: Operation | None = None
-        self.request: Request | None = None
         self.accepted: Accepted | None = None
-        self.subprotocol: str | None = None
         self.session_type: type[Session] = Session
         self.session: Session | None = None
         self.delivery: Delivery | None = None
-        self.opened_at = 0.0
         self._connection_id: int | None = None
         self._client: tuple[Request, Any] | None = None
 
@@ -112,48 +101,40 @@ class Connection:
 
     def connect(self, application: Application, transport: Any) -> Any:
         """Begin on a transport. Returns the transport, or a replacement if it lacks methods."""
-        clock = self.settings.clock
+        settings = self.settings
+        clock = settings.clock
         if clock is None:
             from twisted.internet import reactor
 
             clock = cast("IReactorTime", reactor)
         self.application = self.outermost = application
         self.clock = clock
-        self.now = seconds_of(clock)
         given, transport = transport, complete(transport, clock, self._lost_unnoticed)
         self.reading = Reading(self)
         self.ending = Ending(self, self.reading)
-        events = ConnectionEvents(self, self.reading, self.ending)
-        self.liveness = Liveness(events, clock, self.settings.timeouts)
-        if self.settings.budget is not None:
-            self.reading.account = self.settings.budget.open(self.ending.shed)
-        self.outgoing = Outgoing(transport, self.settings.limits, events, self.reading.account)
-        opening = Opening(self, self.reading, self.ending, events, self._move_to)
-        handshake = self._handshake_on(given, opening, application)
-        self.handshake = handshake
+        self.liveness = Liveness(self, clock, settings.timeouts)
+        if settings.budget is not None:
+            self.reading.account = settings.budget.open(self.ending.shed)
+        self.outgoing = Outgoing(transport, settings.limits, self, self.reading.account)
+        self.handshake = self._handshake_on(given, application)
         # A subclass's connectionMade may fail: by then the time limit of the handshake must run.
         self.transport = transport
-        self.reading.receive_by(handshake.data_received)
-        opening.expect_handshake()
+        self.reading.receive_by(self.handshake.data_received)
+        self.liveness.expect(settings.timeouts.handshake)
         return transport
 
-    def _handshake_on(self, transport: Any, host: Opening, application: Application) -> Operation:
+    def _handshake_on(self, transport: Any, application: Application) -> Operation:
         if self.role is Role.CLIENT:
-            return ClientHandshake(host)
+            return ClientHandshake(self)
         if isinstance(transport, WebConnection):
             transport.belong_to(self, application)
-            return RequestHandshake(host, transport)
-        return ServerHandshake(host)
+            return RequestHandshake(self, transport)
+        return ServerHandshake(self)
 
     def _lost_unnoticed(self) -> None:
         """End a connection that we dropped: its transport may never report that it is lost."""
         if self.application is not None:
             self.application.connectionLost(Failure(ConnectionAborted()))
-
-    def _move_to(self, transport: Any) -> None:
-        """Leave the transport of the handshake for ``transport``."""
-        self.transport = complete(transport, self.clock, self._lost_unnoticed)
-        self.outgoing = self.outgoing.moved_to(self.transport)
 
     def release(self) -> None:
         """Release the application and the parts that refer to this object."""
@@ -163,26 +144,30 @@ class Connection:
     # Facts about the connection.
 
     @property
-    def state(self) -> State:
-        """The state of the connection."""
-        return self.life.state
-
-    @property
-    def ended(self) -> CloseReason | None:
-        """How the connection ended, once it has."""
-        return self.life.ended
-
-    @property
-    def close_reason(self) -> CloseReason | None:
-        """How the connection ended or is ending; 1006 if it never was open. None before it closes."""
-        if self.life.ended is not None:
-            return self.life.ended
-        return self.ending.reason() if self.life.state is State.CLOSING else None
-
-    @property
     def observer(self) -> Observer | None:
         """The server's observer, or None."""
         return None if self.server is None else self.server.observer
+
+    @property
+    def request(self) -> Request | None:
+        """The request of the opening handshake, or None before it."""
+        if self.accepted is not None:
+            return self.accepted.request
+        return None if self.handshake is None else self.handshake.request
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that both ends agreed on, or that the server is about to choose."""
+        if self.accepted is not None:
+            return self.accepted.subprotocol
+        return None if self.handshake is None else self.handshake.subprotocol
+
+    @subprotocol.setter
+    def subprotocol(self, subprotocol: str | None) -> None:
+        if self.accepted is not None:
+            self.accepted = self.accepted._replace(subprotocol=subprotocol)
+        elif self.handshake is not None:
+            self.handshake.subprotocol = subprotocol
 
     @property
     def peer(self) -> IAddress | None:
@@ -203,11 +188,11 @@ class Connection:
         return self._connection_id
 
     @property
-    def latency(self) -> float | None:
-        """The round-trip time of the latest ping in seconds, or None."""
-        return None if self.transport is None else self.liveness.latency
-
-    # Opening.
+    def close_reason(self) -> CloseReason | None:
+        """How the connection ended or is ending; 1006 if it never was open. None before it closes."""
+        if self.ended is not None:
+            return self.ended
+        return self.ending.reason() if self.state is State.CLOSING else None
 
     def require_handshake(self, role: Role) -> Any:
         """Return the opening handshake.
@@ -219,37 +204,9 @@ class Connection:
             raise LocalError(
                 f"this is the {self.role.value}'s end of the connection, and that is the {role.value}'s part"
             )
-        if self.handshake is None or self.life.state is not State.CONNECTING:
-            raise LocalError(f"the opening handshake is over or not begun: the connection is {self.life.state.value}")
+        if self.handshake is None or self.state is not State.CONNECTING:
+            raise LocalError(f"the opening handshake is over or not begun: the connection is {self.state.value}")
         return self.handshake
-
-    def accept(
-        self,
-        request: Request | None = None,
-        buffered: bytes = b"",
-        decorator: Decorator | None = None,
-        subprotocols: Sequence[str] = (),
-    ) -> Deferred[Request]:
-        """See `WebSocketProtocol.accept`."""
-        if request is not None and self.life.ended is not None:
-            return fail(ConnectionLost("the client left before its request was accepted"))
-        handshake = self.require_handshake(Role.SERVER)
-        accepted = cast("Deferred[Request]", handshake.accept(request, buffered, decorator, subprotocols))
-        if self.server is not None and self.server.observer is not None:
-            accepted.addErrback(self._not_opened, self.application)
-        return accepted
-
-    def settle(self) -> None:
-        """If the connection is open and no operation runs, deliver the bytes that followed the handshake."""
-        if self.handshake is not None:
-            self.handshake.settle()
-
-    def _not_opened(self, failure: Failure, application: Application | None) -> Failure:
-        if self.observer is not None:
-            self.observer.not_opened(application, failure.value)
-        return failure
-
-    # Messages.
 
     def require_session(self) -> Session:
         """Return the session.
@@ -259,94 +216,185 @@ class Connection:
             LocalError: The connection is not open yet.
         """
         if self.session is None:
-            if self.life.ended is not None:
-                raise ConnectionClosed(self.life.ended)
+            if self.ended is not None:
+                raise ConnectionClosed(self.ended)
             raise LocalError(f"there is no WebSocket before opened() is called: the connection is {self.state.value}")
         return self.session
 
-    def receive(self, application: Application) -> Deferred[str | bytes]:
-        """See `WebSocketProtocol.receive`."""
-        delivery = self.delivery
-        if takes_messages(application) if delivery is None else delivery.by_hooks:
-            name = type(application).__name__
-            raise LocalError(f"{name} overrides a message hook: its messages go there, not to receive()")
-        message = None if delivery is None else delivery.receive()
-        if message is not None:
-            if self.life.ended is None:
-                self.reading.count()
-            return message
-        if self.life.ended is not None:
-            return fail(ConnectionClosed(self.life.ended))
-        self.require_session()
-        assert delivery is not None
-        return delivery.wait()
+    # The handshake decides (`HandshakeHost`, `WebHost`).
 
-    def pause(self) -> None:
-        """Deliver no message until `resume`, and stop reading. Raises `LocalError` before the connection is open."""
-        if self.life.ended is None:
-            self.require_session()
-            assert self.delivery is not None
-            self.delivery.hold(APPLICATION)
+    def open(self, accepted: Accepted) -> None:
+        """The handshake succeeded: become a WebSocket."""
+        opening.open_connection(self, accepted)
 
-    def resume(self) -> None:
-        """Deliver messages again."""
-        if self.delivery is not None and self.session is not None:
-            self.delivery.release(APPLICATION)
-            if self.session is not None:
-                self.reading.count()
+    def settle(self) -> None:
+        """If the connection is open, pass it the bytes that followed the handshake."""
+        opening.settle(self)
 
-    def ping(self, payload: bytes) -> Deferred[float]:
-        """See `WebSocketProtocol.ping`."""
-        session = self.require_session()
-        # The system call that sends the ping takes time, which is part of the round trip.
-        now = self.now()
-        session.ping(payload)
-        return self.liveness.ping_sent(payload, now)
+    def receive_by(self, receive: Callable[[bytes], None]) -> None:
+        """Pass the bytes from the transport to ``receive``."""
+        self.reading.receive_by(receive)
 
-    def run_hook(self, hook: Any, *arguments: Any) -> None:
-        """Call a method of the application. If it fails, log that and close with 1011."""
-        hook_calls.run_hook(self, hook, *arguments)
+    def hold_reading(self, hold: bool) -> None:
+        """Pause reading from the transport, or resume it."""
+        self.reading.hold(hold)
 
-    def log_unconsumed(self, application: Application) -> None:
-        """Log the number of messages that the application will not consume."""
-        if self.delivery is not None:
-            self.delivery.log_unconsumed(self, application)
+    def move_to(self, transport: Any, answer: bytes) -> bool:
+        """Leave the transport of the handshake for ``transport``, and send ``answer`` there first."""
+        self.transport = complete(transport, self.clock, self._lost_unnoticed)
+        outgoing = self.outgoing = self.outgoing.moved_to(self.transport)
+        if outgoing.direct:
+            # Bytes of twisted.web may wait in the transport, and ours must not overtake them.
+            outgoing.pauseProducing()
+        self.transport.write(answer)
+        return outgoing.direct
 
-    # The end.
+    def let_go(self) -> None:
+        """twisted.web answered the request and keeps its connection."""
+        self.handshake = None
+        if self.application is not None:
+            self.application.connectionLost(Failure(ConnectionDone()))
+
+    def tear_down(self) -> None:
+        """End TCP after the bytes sent so far."""
+        self.ending.tear_down()
+
+    def end_with_peer(self) -> None:
+        """If the peer ended its side of TCP, end ours after the queued bytes."""
+        if self.ending.peer_finished:
+            self.ending.end_with_peer()
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> Deferred[CloseReason]:
-        """See `WebSocketProtocol.close`."""
-        if self.life.ended is not None:
-            return succeed(self.life.ended)
+        """Close with the closing handshake, and return a Deferred of the end."""
+        if self.ended is not None:
+            return succeed(self.ended)
         if self.transport is None:
             return succeed(NEVER_CONNECTED)
         return self.ending.close(code, reason)
 
-    def when_closed(self) -> Deferred[CloseReason]:
-        """See `WebSocketProtocol.when_closed`."""
-        if self.life.ended is not None:
-            return succeed(self.life.ended)
-        self.require_session()
-        return self.ending.when_closed()
-
     def abort(self) -> None:
-        """See `WebSocketProtocol.abort`."""
-        if self.life.ended is None and self.transport is not None:
+        """Drop the connection now, unless it has ended or has not begun."""
+        if self.ended is None and self.transport is not None:
             self.ending.abort()
 
+    # The session reports (`Handler`).
+
+    def clock_was_set(self) -> None:
+        """The clock of the reactor was set to another time."""
+        self.liveness.clock_was_set()
+
+    def turn_awaited(self) -> None:
+        """The session spent its budget for this turn of the reactor, or half of it."""
+        self.reading.await_turn()
+
+    def hook_returned(self, result: object) -> None:
+        """A message hook returned a value other than None."""
+        if self.delivery is not None:
+            self.delivery.hook_returned(result)
+
+    def hook_failed(self) -> None:
+        """A message hook raised; this is called in the ``except`` clause."""
+        hook_calls.hook_failed(self, Failure())
+
+    def control_received(self, opcode: int, payload: bytes) -> None:
+        """A ping, which is answered already, or a pong."""
+        application, liveness = self.application, self.liveness
+        if application is None:
+            return
+        if opcode == Opcode.PING:
+            hook_calls.run_hook(self, application.ping_received, payload)
+            return
+        before = liveness.latency
+        liveness.pong_received(payload)
+        after = liveness.latency
+        # An equal latency of another pong is another object.
+        if self.observer is not None and after is not None and after is not before:
+            self.observer.round_trip(after)
+        hook_calls.run_hook(self, application.pong_received, payload)
+
+    def session_ended(self) -> None:
+        """The session no longer reads or writes: end TCP."""
+        if self.state is not State.CLOSED:
+            self.ending.tear_down()
+
+    # The delivery reports (`DeliveryHost`).
+
+    def count_received(self) -> None:
+        """Count the received bytes that the application has not taken."""
+        self.reading.count()
+
+    def hook_failed_with(self, failure: Failure) -> None:
+        """A hook's Deferred failed."""
+        hook_calls.hook_failed(self, failure)
+
+    def messages_delivered(self) -> bool:
+        """The last pending hook is done. If the connection has ended, finish it."""
+        if self.ended is None:
+            return False
+        self.ending.finish()
+        return True
+
+    # The write buffer reports (`WriteBufferOwner`).
+
+    def transport_leaving(self) -> None:
+        """Other code told the transport below to close: send a close frame first."""
+        if self.session is not None:
+            self.session.close()
+        self.ending.closing()
+        self.outgoing.finish(lambda: None)
+
     def overflowed(self) -> None:
-        """The peer reads too slowly: discard the write buffer, close with 1013."""
-        if self.life.ended is None and self.transport is not None:
-            ConnectionEvents(self, self.reading, self.ending).overflowed()
+        """The peer reads too slowly (``Limits.slow_reader``): discard the write buffer, close with 1013."""
+        session = self.session
+        if self.state is State.OPEN and self.observer is not None:
+            self.observer.read_too_slowly()
+        if session is not None and session.closing.sent is None:
+            self.outgoing.discard()
+            session.close(CloseCode.TRY_AGAIN_LATER, "too slow a reader")
+            self.ending.closing()
+
+    # The deadlines ask and report (`LivenessOwner`).
+
+    @property
+    def reading_paused(self) -> bool:
+        """Whether the application has paused reading: then the peer's silence proves nothing."""
+        return self.reading.held
+
+    def may_ping(self) -> bool:
+        """Return whether a ping would leave now."""
+        return self.outgoing.free
+
+    def turns(self) -> int:
+        """Return how often the peer made room for waiting bytes."""
+        return self.outgoing.turns
+
+    def unaccepted(self) -> int:
+        """Return the bytes in the system's buffer that the peer has not accepted, or 0 if that is unknown."""
+        return unaccepted(self.transport)
+
+    def stopped_reading(self, what: str) -> None:
+        """The peer accepts no data: discard the write buffer, and end."""
+        self.outgoing.discard()
+        self.timed_out(what)
+
+    def timed_out(self, what: str) -> None:
+        """The peer of an open connection is silent or slow: close with 1011 and ``what`` as the reason."""
+        self.require_session().fail(TimeoutError(what), CloseCode.INTERNAL_ERROR, what)
+
+    def deadline_passed(self) -> None:
+        """The time of the handshake, of the connection's life or of its closing is over."""
+        self.ending.out_of_time()
+
+    # The transport reports.
 
     def reading_lost(self) -> None:
         """The peer ended its side of TCP."""
-        if self.life.ended is None:
+        if self.ended is None:
             self.ending.reading_lost()
 
     def lost(self, reason: Failure) -> None:
         """The transport is gone."""
-        if self.life.ended is None and self.application is not None:
+        if self.ended is None and self.application is not None:
             self.ending.lost(reason)
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_beastws.connection.awaiting import AwaitableDeferred, succeeded
 from twisted_beastws.connection.coroutines import forget_frames
-from twisted_beastws.connection.hooks import MESSAGE_HOOKS, deferred_of, hook_of, name_of
+from twisted_beastws.connection.facts import Described, Facts
+from twisted_beastws.connection.hooks import deferred_of, hook_of, name_of
 from twisted_beastws.connection.inbox import Inbox
-from twisted_beastws.connection.interfaces import DeliveryHost, Described
 from twisted_beastws.connection.peer_text import peer_text
 from twisted_beastws.errors import ConnectionClosed
 from twisted_beastws.options import Limits
@@ -24,6 +25,30 @@ log = Logger()
 
 INBOX, HOOK, APPLICATION = 1, 2, 4
 """The reasons for a pause: messages wait in the inbox, a hook is not done, the application paused the connection."""
+
+
+class DeliveryHost(Facts, Protocol):
+    """The connection as its delivery sees it."""
+
+    def require_session(self) -> Session:
+        """Return the session.
+
+        Raises:
+            ConnectionClosed: The connection has ended.
+            LocalError: The connection is not open yet.
+        """
+
+    def hold_reading(self, hold: bool) -> None:
+        """Pause reading from the transport, or resume it."""
+
+    def count_received(self) -> None:
+        """Count the received bytes that the application has not taken."""
+
+    def hook_failed_with(self, failure: Failure) -> None:
+        """A hook's Deferred failed."""
+
+    def messages_delivered(self) -> bool:
+        """The last pending hook is done. Return whether the connection has ended, and is finished now."""
 
 
 class Delivery:
@@ -57,7 +82,9 @@ class Delivery:
 
     def direct(self, session: Session) -> None:
         """Make ``session`` pass its messages to the hooks, or to `receive`."""
-        text, binary, fragments = [hook_of(self._application, name) for name in MESSAGE_HOOKS]
+        application = self._application
+        text, binary = hook_of(application, "text_received"), hook_of(application, "binary_received")
+        fragments = hook_of(application, "fragment_received")
         if fragments is not None:
             session.stream_to(fragments)
         elif text is not None or binary is not None:

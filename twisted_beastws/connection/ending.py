@@ -18,7 +18,7 @@ from twisted_beastws.connection.producers import stop
 from twisted_beastws.connection.reading import Reading
 from twisted_beastws.connection.shared import Shared
 from twisted_beastws.connection.state import State
-from twisted_beastws.errors import ConnectionClosed, ProtocolError
+from twisted_beastws.errors import ConnectionClosed, HandshakeTimeout, ProtocolError
 from twisted_beastws.options import Role
 from twisted_beastws.wire.closing import CloseCode, CloseReason
 
@@ -57,8 +57,8 @@ class Ending:
 
     def when_closed(self) -> Deferred[CloseReason]:
         """Return a Deferred that fires at the end of the connection, which may be now."""
-        if self._connection.life.ended is not None:
-            return succeed(self._connection.life.ended)
+        if self._connection.ended is not None:
+            return succeed(self._connection.ended)
         closer: Deferred[CloseReason] = AwaitableDeferred()
         self._closers = [*(self._closers or ()), closer]
         return closer
@@ -66,8 +66,8 @@ class Ending:
     def reason(self) -> CloseReason:
         """Return the account of how the connection ended, or is ending."""
         connection = self._connection
-        if connection.life.ended is not None:
-            return connection.life.ended
+        if connection.ended is not None:
+            return connection.ended
         if connection.session is not None:
             return connection.session.closing.reason()
         return CloseReason(CloseCode.ABNORMAL, "", False, "transport")
@@ -75,8 +75,8 @@ class Ending:
     def closing(self) -> None:
         """The connection begins to close, unless it already does."""
         connection = self._connection
-        if connection.life.state in (State.CONNECTING, State.OPEN):
-            connection.life.move(State.CLOSING)
+        if connection.state in (State.CONNECTING, State.OPEN):
+            connection.move(State.CLOSING)
             connection.liveness.closing()
             self._reading.hold(connection.session is not None and connection.session.paused)
             # Data that the producer sends from now on is discarded.
@@ -90,7 +90,7 @@ class Ending:
         connection, and the peer would lose our last bytes.
         """
         connection = self._connection
-        if connection.life.ended is not None:
+        if connection.ended is not None:
             return
         self.closing()
         self._reading.hold(False)
@@ -119,8 +119,8 @@ class Ending:
     def abort(self) -> None:
         """Drop the connection now; nothing more is sent."""
         connection = self._connection
-        if connection.life.ended is None and connection.transport is not None:
-            if connection.life.state is State.CONNECTING:
+        if connection.ended is None and connection.transport is not None:
+            if connection.state is State.CONNECTING:
                 # The handshake must not continue if one of its hooks called this.
                 self.closing()
             elif connection.session is not None:
@@ -133,7 +133,7 @@ class Ending:
         """The process's `MemoryBudget` is spent, and this connection holds most: free its memory, close with 1013."""
         connection, account = self._connection, self._reading.account
         session = connection.session
-        if connection.life.state is not State.OPEN or session is None or session.closing.sent is not None:
+        if connection.state is not State.OPEN or session is None or session.closing.sent is not None:
             self.abort()
             connection.outgoing.abandon()
             if account is not None:
@@ -175,6 +175,20 @@ class Ending:
         else:
             self.tear_down()
 
+    def out_of_time(self) -> None:
+        """The time of the handshake, of the connection's life or of its closing is over."""
+        connection = self._connection
+        if connection.state is State.OPEN:
+            self.close(CloseCode.GOING_AWAY, "the connection has reached its maximum lifetime")
+        elif connection.state is State.CONNECTING and connection.handshake is not None:
+            self.closing()
+            connection.handshake.lost(Failure(HandshakeTimeout()))
+            # The client had enough time to read the earlier answers, so do not wait for it to end TCP.
+            self._reading.receive_nothing()
+            connection.outgoing.finish(connection.transport.loseConnection)
+        else:
+            self.abort()
+
     def lost(self, reason: Failure) -> None:
         """The transport is gone. Every exit path of a connection ends here."""
         connection = self._connection
@@ -184,13 +198,12 @@ class Ending:
             # No more bytes can be sent.
             connection.outgoing.abandon()
             return
-        connection.life.move(State.CLOSED)
+        connection.move(State.CLOSED)
         session, handshake, application = connection.session, connection.handshake, connection.application
-        connection.handshake = None
         self._reading.stop()
         if session is not None:
             session.lost(reason.value)
-        ended = connection.life.ended = self.reason()
+        ended = connection.ended = self.reason()
         if isinstance(ended.error, ProtocolError):
             # The close frame carries only the code.
             log.info(
@@ -201,6 +214,7 @@ class Ending:
             )
         closed = ConnectionClosed(ended)
         self._release_parts(handshake, reason, closed)
+        connection.handshake = None
         vars(connection.outermost).pop("dataReceived", None)
         if session is None:
             connection.release()
@@ -208,7 +222,7 @@ class Ending:
             observer = connection.observer
             self._settle(closed)
             if observer is not None:
-                seconds = connection.now() - connection.opened_at
+                seconds = connection.liveness.now() - connection.liveness.opened_at
                 observer.closed(application, session, seconds, connection.outgoing.dropped)
         # Its traceback leads to the frame of a coroutine that caught it, and from there, in Python 3.12, to this frame:
         # a cycle that would keep the connection alive until the garbage collector runs.

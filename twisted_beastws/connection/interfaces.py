@@ -1,7 +1,6 @@
-"""The interfaces of the objects above a connection, and of the connection as its parts see it.
+"""The interfaces of the objects above a connection: its only view upward.
 
-`Application` is the user's protocol, `Gatekeeper` the server, and `Observer` counts for the server. `HandshakeHost` and
-`DeliveryHost` are the connection as its handshake and its delivery see it.
+`Application` is the user's protocol, `Gatekeeper` the server, and `Observer` counts for the server.
 """
 
 from __future__ import annotations
@@ -11,12 +10,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IAddress
-    from twisted.python.failure import Failure
-
-    from twisted_beastws.connection.accepted import Accepted
-    from twisted_beastws.options import Settings
     from twisted_beastws.wire.closing import CloseReason
     from twisted_beastws.wire.frames import Opcode
     from twisted_beastws.wire.http import Request
@@ -110,115 +103,3 @@ class Gatekeeper(Protocol):
 
     def forget(self, protocol: Any) -> None:
         """The connection is gone."""
-
-
-class Described(Protocol):
-    """A connection, as log lines name it."""
-
-    @property
-    def connection_id(self) -> int: ...
-
-    @property
-    def peer(self) -> IAddress | None: ...
-
-
-class HandshakeHost(Described, Protocol):
-    """The connection as its opening handshake sees it: settings, the objects above it, and a way to answer.
-
-    Attributes:
-        settings: The options of the connection.
-        application: The `Application`; the handshake calls its hooks.
-        server: Decides who may connect, or None.
-    """
-
-    settings: Settings
-    application: Any
-    server: Gatekeeper | None
-
-    @property
-    def connecting(self) -> bool:
-        """Whether the handshake may continue: the connection is neither open nor about to end."""
-
-    @property
-    def over_tls(self) -> bool:
-        """The connection is TLS that ends in this process."""
-
-    def request_read(self, request: Request | None) -> None:
-        """Note the request that the handshake judges from now on, or None."""
-
-    def propose(self, subprotocol: str | None) -> None:
-        """Show the application this subprotocol, which its `upgrade_requested` may replace."""
-
-    @property
-    def chosen_subprotocol(self) -> str | None:
-        """The subprotocol that `propose` showed, or the one that the application put in its place."""
-
-    def send(self, data: bytes) -> None:
-        """Send a request, or an answer."""
-
-    def drain(self) -> Deferred[None]:
-        """Return a Deferred that fires when the peer has taken most of the bytes sent."""
-
-    def expect_handshake(self) -> None:
-        """Restart the time limit of the handshake."""
-
-    def expect_request(self) -> None:
-        """Start the time limit of an idle connection that HTTP keeps."""
-
-    def hold_reading(self, hold: bool) -> None:
-        """Pause reading from the transport, or resume it."""
-
-    def now(self) -> float:
-        """Return the time of the clock, in seconds."""
-
-    def next_turn(self) -> Deferred[None]:
-        """Return a Deferred that fires in the reactor's next turn."""
-
-    def accepted(self, accepted: Accepted) -> None:
-        """Open the connection."""
-
-    def settle(self) -> None:
-        """If the connection is open, pass it the bytes that followed the handshake."""
-
-    def settle_soon(self) -> None:
-        """Call `settle` in the reactor's next turn, or at once if no bytes wait."""
-
-    def move_to(self, transport: Any, answer: bytes) -> bool:
-        """Leave the transport of the handshake for ``transport``, and send ``answer`` there first.
-
-        Returns whether it is a plain TCP or UNIX transport, with two directions that end one after the other.
-        """
-
-    def let_go(self) -> None:
-        """The transport's owner, twisted.web, answered the request and keeps its connection."""
-
-    def tear_down(self) -> None:
-        """End TCP after the bytes sent so far."""
-
-    def abort(self) -> None:
-        """Drop the connection now."""
-
-
-class DeliveryHost(Described, Protocol):
-    """The connection as its delivery sees it."""
-
-    @property
-    def settings(self) -> Settings: ...
-
-    @property
-    def session(self) -> Session | None: ...
-
-    def require_session(self) -> Session:
-        """Return the session; raise if there is none."""
-
-    def hold_reading(self, hold: bool) -> None:
-        """Pause reading from the transport, or resume it."""
-
-    def count_received(self) -> None:
-        """Count the received bytes that the application has not taken."""
-
-    def hook_failed_with(self, failure: Failure) -> None:
-        """A hook's Deferred failed."""
-
-    def messages_delivered(self) -> bool:
-        """The last pending hook is done. Return whether the connection has ended, and is finished now."""

@@ -61,14 +61,14 @@ class Liveness:
     Attributes:
         latency: The round-trip time of the latest answered ping in seconds, or None.
         due: The tick of the next check, for the scheduler.
+        now: Returns the time of the clock, in seconds.
+        opened_at: The time when the connection opened.
     """
 
     __slots__ = (
         "_deadline",
         "_heard_at",
         "_looks",
-        "_now",
-        "_opened_at",
         "_owner",
         "_paused_at",
         "_ping_due",
@@ -85,18 +85,20 @@ class Liveness:
         "_waiting_at",
         "due",
         "latency",
+        "now",
+        "opened_at",
     )
 
     def __init__(self, owner: LivenessOwner, clock: IReactorTime, timeouts: Timeouts) -> None:
         self._owner: LivenessOwner | None = owner
         self._timeouts = timeouts
         self._scheduler = PingScheduler.of(clock)
-        self._now = self._scheduler.now
+        self.now = self._scheduler.now
         self._session: Session | None = None
         self._deadline: float | None = None
         self._ping_due: float | None = None
         self._pinged_at: float | None = None
-        self._opened_at = self._ponged_at = 0.0
+        self.opened_at = self._ponged_at = 0.0
         self._paused_at = 0.0
         self._taken_at = 0.0
         # When bytes were first seen waiting while we read nothing; and since when the peer has taken none of them.
@@ -114,7 +116,7 @@ class Liveness:
 
     def expect(self, seconds: float | None) -> None:
         """Restart the time limit with ``seconds``, in place of any earlier one; None is no limit."""
-        now = self._now()
+        now = self.now()
         self._looks = 0
         self._deadline = None if seconds is None else now + seconds
         self._scheduler.watch(self, self._next_look(now))
@@ -123,16 +125,16 @@ class Liveness:
         """Use other timeouts. In an open connection, the next ping is due one interval from now."""
         self._timeouts = timeouts
         if self._session is not None:
-            now = self._now()
+            now = self.now()
             lifetime = timeouts.max_lifetime
             self._ping_due = None if timeouts.ping_interval is None else now + timeouts.ping_interval
-            self._deadline = None if lifetime is None else self._opened_at + lifetime
+            self._deadline = None if lifetime is None else self.opened_at + lifetime
             self._looks = 0
             self._scheduler.watch(self, self._next_look(now))
 
     def opened(self, session: Session) -> None:
         """The connection is open: ping, and watch for silence, slow messages and the maximum lifetime."""
-        now = self._opened_at = self._ponged_at = self._paused_at = self._now()
+        now = self.opened_at = self._ponged_at = self._paused_at = self.now()
         self._session = session
         self._looks = 0
         self._taken_at = now
@@ -157,14 +159,14 @@ class Liveness:
 
     def paused(self) -> None:
         """We stopped reading from the peer."""
-        self._paused_at = self._now()
+        self._paused_at = self.now()
 
     def resumed(self) -> None:
         """We read again. The time since `paused` does not count against the peer."""
         session = self._session
         self._stuck_at = None
         if session is not None:
-            now = self._now()
+            now = self.now()
             spent = now - self._paused_at
             self._ponged_at += spent
             session.reader.received_at += spent
@@ -191,7 +193,7 @@ class Liveness:
 
     def pong_received(self, payload: bytes) -> None:
         """Match a pong with the pending pings. It also answers all pings before its own (RFC 6455 §5.5.3)."""
-        now = self._ponged_at = self._now()
+        now = self._ponged_at = self.now()
         pings = self._pings
         if pings and any(payload == sent for sent, _, _ in pings):
             sent = None

@@ -16,8 +16,6 @@ DEFAULTS = Settings()
 def use(connection: Shared, settings: Settings) -> None:
     """Use these options in place of the factory's, before the connection is open."""
     connection.settings = settings
-    if connection.handshake is not None:
-        connection.handshake.set_settings(settings)
     connection.liveness.set_timeouts(settings.timeouts)
     connection.outgoing.set_limits(settings.limits)
 
@@ -26,8 +24,8 @@ def set_options(
     connection: Shared, timeouts: Timeouts | None, limits: Limits | None, deflate: Deflate | Literal[False] | None
 ) -> None:
     """See `WebSocketProtocol.set_options`."""
-    if connection.life.ended is not None:
-        raise ConnectionClosed(connection.life.ended)
+    if connection.ended is not None:
+        raise ConnectionClosed(connection.ended)
     settings = connection.settings
     if connection.transport is None and settings is DEFAULTS:
         # The factory assigns its own options after ``__init__``.
@@ -42,8 +40,6 @@ def set_options(
         _check_rates(connection, limits)
         settings = replace(settings, limits=limits)
     connection.settings = settings
-    if connection.handshake is not None:
-        connection.handshake.set_settings(settings)
     if connection.transport is not None and timeouts is not None:
         connection.liveness.set_timeouts(timeouts)
     if connection.transport is not None and limits is not None:

@@ -22,8 +22,8 @@ def buffered_amount(connection: Shared) -> int:
 
 def drain(connection: Shared) -> Deferred[None]:
     """See `WebSocketProtocol.drain`."""
-    if connection.life.ended is not None:
-        return fail(ConnectionClosed(connection.life.ended))
+    if connection.ended is not None:
+        return fail(ConnectionClosed(connection.ended))
     if connection.transport is None:
         connection.require_session()
     return connection.outgoing.drain()
@@ -31,8 +31,8 @@ def drain(connection: Shared) -> Deferred[None]:
 
 def flush(connection: Shared) -> Deferred[None]:
     """See `WebSocketProtocol.flush`."""
-    if connection.life.ended is not None:
-        return fail(ConnectionClosed(connection.life.ended))
+    if connection.ended is not None:
+        return fail(ConnectionClosed(connection.ended))
     if connection.transport is None:
         connection.require_session()
     if connection.session is not None and connection.session.writer.gathered_size:
@@ -42,7 +42,7 @@ def flush(connection: Shared) -> Deferred[None]:
 
 def register(connection: Shared, producer: Any, streaming: bool) -> None:
     """See `WebSocketProtocol.registerProducer`."""
-    if connection.life.state in (State.CLOSING, State.CLOSED):
+    if connection.state in (State.CLOSING, State.CLOSED):
         producer.stopProducing()
         return
     if not streaming:

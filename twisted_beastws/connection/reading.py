@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from twisted.internet.defer import Deferred
-
 from twisted_beastws.budget import RECEIVED, Account
 from twisted_beastws.clock import PendingTurn, next_turn
 from twisted_beastws.connection.bare_transport import BareTransport
@@ -84,10 +82,10 @@ class Reading:
     def hold(self, hold: bool) -> None:
         """Pause reading, or resume it."""
         connection = self._connection
-        if hold and connection.life.state is State.CLOSING:
+        if hold and connection.state is State.CLOSING:
             # A closing connection reads and discards the peer's bytes, so that it sees the peer's end.
             hold = connection.session is not None and connection.session.spent
-        if connection.life.ended is not None:
+        if connection.ended is not None:
             return
         held = hold and (connection.session is None or connection.session.held)
         if held != self.held:
@@ -128,20 +126,6 @@ class Reading:
             return False
         self._end = end
         return True
-
-    def next_turn(self) -> Deferred[None]:
-        """Return a Deferred that fires in the reactor's next turn.
-
-        A peer that sends many requests at once must not keep the other connections waiting.
-        """
-        begun: Deferred[None] = Deferred()
-
-        def begin() -> None:
-            self._turn = None
-            begun.callback(None)
-
-        self._turn = next_turn(self._connection.clock, begin)
-        return begun
 
     def stop(self) -> None:
         """The transport is gone: wait for no more turns."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from twisted_beastws.connection.interfaces import HandshakeHost
+from twisted_beastws.clock import seconds_of
+from twisted_beastws.connection.facts import Facts
 
 
 class RequestBudget:
@@ -13,27 +14,28 @@ class RequestBudget:
     for the next turn, even if they came in several turns.
     """
 
-    __slots__ = ("_began", "_count", "_host")
+    __slots__ = ("_began", "_count")
 
-    def __init__(self, host: HandshakeHost) -> None:
-        self._host = host
+    def __init__(self) -> None:
         self._count = 0
         self._began = 0.0
 
-    async def take(self) -> None:
-        """Count a request, which may begin when this returns."""
-        if self._spent():
-            await self._host.next_turn()
-            self._count = 0
+    def take(self, connection: Facts) -> None:
+        """Count a request, which begins now."""
         if not self._count:
-            self._began = self._host.now()
+            self._began = seconds_of(connection.clock)()
         self._count += 1
 
-    def _spent(self) -> bool:
-        limits = self._host.settings.limits
+    def spent(self, connection: Facts) -> bool:
+        """Return whether the next request must wait for the next turn."""
         if not self._count:
             return False
+        limits = connection.settings.limits
         if limits.max_messages_per_turn is not None and self._count >= limits.max_messages_per_turn:
             return True
         seconds = limits.max_seconds_per_turn
-        return seconds is not None and self._host.now() - self._began > seconds
+        return seconds is not None and seconds_of(connection.clock)() - self._began > seconds
+
+    def renew(self) -> None:
+        """Begin a new turn."""
+        self._count = 0

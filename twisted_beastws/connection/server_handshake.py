@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_beastws.clock import next_turn
 from twisted_beastws.connection.accepted import Accepted
-from twisted_beastws.connection.interfaces import HandshakeHost
-from twisted_beastws.connection.operation import Operation
+from twisted_beastws.connection.operation import HandshakeHost, Operation
 from twisted_beastws.connection.peer_text import peer_text
 from twisted_beastws.connection.request_budget import RequestBudget
-from twisted_beastws.connection.running import settled
+from twisted_beastws.connection.state import State
 from twisted_beastws.errors import HandshakeError, HookFailed, LocalError, UpgradeDeclined
 from twisted_beastws.options import Decorator
 from twisted_beastws.tls.failures import tls_trouble
 from twisted_beastws.wire import handshake
 from twisted_beastws.wire.dates import http_date
 from twisted_beastws.wire.deflate import Negotiated, accept_offer
-from twisted_beastws.wire.http import MAX_EMPTY_LINES, Request, Response, parse_request
+from twisted_beastws.wire.http import MAX_EMPTY_LINES, Request, Response, parse_request, raw_fields
 from twisted_beastws.wire.origin import check_origin
 
 log = Logger()
-
-
-class Agreement(NamedTuple):
-    """The terms of a valid upgrade request."""
-
-    subprotocol: str | None
-    deflate: Negotiated | None
-
-    @property
-    def extensions(self) -> str | None:
-        """The extensions in use, in the words of Sec-WebSocket-Extensions, or None."""
-        return None if self.deflate is None else self.deflate.answer
 
 
 class ServerHandshake(Operation):
@@ -46,7 +35,8 @@ class ServerHandshake(Operation):
 
     def __init__(self, host: HandshakeHost) -> None:
         super().__init__(host, "request", MAX_EMPTY_LINES)
-        self._budget = RequestBudget(host)
+        self._budget = RequestBudget()
+        # The request that waits for an answer.
         self._request: Request | None = None
         # The last request is answered, and no byte of another one has arrived.
         self._kept = False
@@ -55,20 +45,20 @@ class ServerHandshake(Operation):
         """Take bytes from the transport."""
         if self._kept:
             self._kept = False
-            self._host.expect_handshake()
+            self._expect(self._host.settings.timeouts.handshake)
         super().data_received(data)
 
     def lost(self, failure: Failure) -> None:
         """End the running operation with ``failure``. If none runs, log a TLS failure here; nothing else will."""
-        if self._operation is None and (trouble := tls_trouble(failure.value)):
+        if self._done is None and (trouble := tls_trouble(failure.value)):
             log.info("TLS with {peer} failed: {trouble}", peer=peer_text(self._host.peer), trouble=trouble)
         super().lost(failure)
 
     def peer_finished(self) -> bool:
         """Return whether there is a request to answer: a client may end its side of TCP after its request."""
         super().peer_finished()
-        waits_for_bytes = self._reader is not None or (self._operation is None and not self.bytes_wait)
-        return self._host.connecting and (self._request is not None or not waits_for_bytes)
+        waits_for_bytes = self._reader is not None or (self._done is None and not self.bytes_wait)
+        return self._host.state is State.CONNECTING and (self._request is not None or not waits_for_bytes)
 
     # The operations.
 
@@ -86,6 +76,10 @@ class ServerHandshake(Operation):
         """Perform the WebSocket handshake with ``request``, or with the next one."""
         return self.operate(self._accept(request, buffered, decorator, subprotocols))
 
+    def accept_next(self, done: Callable[[Any], object]) -> None:
+        """Perform the WebSocket handshake with the next request; ``done`` gets the request, or a ``Failure``."""
+        self.perform(self._accept(None, b"", None, ()), done)
+
     async def _read_admitted(self, decorator: Decorator | None) -> Request:
         while True:
             request = await self._read_request(decorator)
@@ -102,16 +96,45 @@ class ServerHandshake(Operation):
             raise LocalError("the request read before is not answered: accept(request) it, or respond()")
         try:
             # The request before this one is answered. This one may name another client, if a proxy forwards both.
-            self._host.request_read(None)
-            self._request = await self._next_request()
-            self._host.request_read(self._request)
-            self._count_request()
-            handshake.check_host(self._request)
+            self.request = None
+            request = self._request = self.request = self._next_request() or await self._await_request()
+            self._check_request(request)
         except HandshakeError as error:
             # RFC 9112 §2.2 and RFC 6585 §5, where Beast sends nothing.
             await self._send(handshake.failure(error, self._request), decorator)
             raise
-        return self._request
+        return request
+
+    def _next_request(self) -> Request | None:
+        """Return the next request if it has arrived and the budget of this turn is not spent, else None."""
+        if self._budget.spent(self._host):
+            return None
+        head = self._head.take()
+        if head is None:
+            return None
+        self._budget.take(self._host)
+        return parse_request(head)
+
+    async def _await_request(self) -> Request:
+        while True:
+            if self._budget.spent(self._host):
+                await self._next_turn()
+                self._budget.renew()
+            elif (request := self._next_request()) is not None:
+                return request
+            else:
+                await self.more()
+
+    async def _next_turn(self) -> None:
+        begun: Deferred[None] = Deferred()
+        self._turn = next_turn(self._host.clock, lambda: begun.callback(None))
+        await begun
+
+    def _check_request(self, request: Request) -> None:
+        """Count a request, and check which host it is for."""
+        if self._host.server is not None:
+            self._host.server.count_request(self._host.application)
+        handshake.check_host(request)
 
     def _not_here(self, request: Request) -> Response | None:
         """Return a 404 if the server answers only another path: no login is needed to learn that."""
@@ -119,14 +142,6 @@ class ServerHandshake(Operation):
         if target is None or request.path == target:
             return None
         return Response(404, body="There is no WebSocket here\n")
-
-    def _count_request(self) -> None:
-        if self._host.server is not None:
-            self._host.server.count_request(self._host.application)
-
-    async def _next_request(self) -> Request:
-        await self._budget.take()
-        return parse_request(await self.next_head())
 
     async def _respond(self, response: Response) -> None:
         if self._request is None:
@@ -145,76 +160,75 @@ class ServerHandshake(Operation):
         if request is None:
             request = await self._read_request(decorator)
         elsewhere = request is not self._request
-        self._request = request
+        self._request = self.request = request
         try:
             if elsewhere:
-                self._host.request_read(request)
-                self._count_request()
-                handshake.check_host(request)
+                self._check_request(request)
             answer = await self._judge(request, subprotocols)
             # A hook may have set other options.
             decorator = given or self._host.settings.decorator
         except HandshakeError as error:
             await self._send(handshake.failure(error, request), decorator)
             raise
-        if isinstance(answer, Agreement) and decorator is None:
-            return self._upgrade(request, None, answer)
-        if isinstance(answer, Agreement):
-            response = handshake.success(request, answer.subprotocol, answer.extensions)
-            response = await self._decorate(response, decorator)
-            if response.status == 101:
-                chosen = response.field("Sec-WebSocket-Protocol")
-                return self._upgrade(request, response, Agreement(chosen, answer.deflate))
-            decorator, answer = None, response
+        if answer is None:
+            deflate = self._accept_deflate(request)
+            if decorator is None:
+                return self._upgrade(request, None, self.subprotocol, deflate)
+            answer = handshake.success(request, self.subprotocol, None if deflate is None else deflate.answer)
+            answer = await self._decorate(answer, decorator)
+            if answer.status == 101:
+                return self._upgrade(request, answer, answer.field("Sec-WebSocket-Protocol"), deflate)
+            decorator = None
             for name in handshake.SWITCHING_FIELDS:
-                response.headers.removeHeader(name)
+                answer.headers.removeHeader(name)
         await self._send(answer, decorator)
         raise UpgradeDeclined(answer)
 
-    def _upgrade(self, request: Request, response: Response | None, agreed: Agreement) -> Accepted:
+    def _upgrade(
+        self, request: Request, response: Response | None, subprotocol: str | None, deflate: Negotiated | None
+    ) -> Accepted:
         """Send the 101: ``response``, or the plain one if no decorator changed it."""
         date = http_date()
         if response is None:
-            answer = handshake.success_bytes(request, agreed.subprotocol, agreed.extensions, date)
+            answer = handshake.success_bytes(request, subprotocol, None if deflate is None else deflate.answer, date)
         else:
             if not response.headers.hasHeader(b"Date"):
                 response.headers.setRawHeaders(b"Date", [date])
             answer = response.to_bytes()
-        self._host.send(answer)
-        return Accepted(request, response, date, agreed.subprotocol, agreed.deflate, self.rest())
+        self._host.outgoing.write_admitted(answer)
+        return Accepted(request, response, date, subprotocol, deflate, self._head.rest())
 
     # Judging a request.
 
-    async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Agreement | Response:
-        """Return the application's answer to a request, or `Agreement` if it upgrades. Raises a `HandshakeError`."""
+    async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Response | None:
+        """Return the application's answer to a request, or None if it upgrades. Raises a `HandshakeError`."""
         host = self._host
         application, server = host.application, host.server
+        assert application is not None
         answer = self._not_here(request)
-        if answer is not None:
-            return answer
-        if server is not None and server.gate is not None:
-            answer = await self._ask(server.gate, application, request)
-            if answer is not None:
-                return answer
-        answer = await self._ask(application.http_requested, request)
+        if answer is None and server is not None and server.gate is not None:
+            asked = self._ask(server.gate, application, request)
+            answer = None if asked is None else await asked
+        if answer is None:
+            asked = self._ask(application.http_requested, request)
+            answer = None if asked is None else await asked
         if answer is not None:
             return answer
         handshake.check_request(request, host_checked=True)
-        check_origin(request, host.settings.origins, over_tls=self._over_tls)
+        if b"Origin" in raw_fields(request.headers):
+            check_origin(request, host.settings.origins, over_tls=self._over_tls)
         if server is not None:
             server.admit(application)
-        host.propose(handshake.select_subprotocol(request, subprotocols or host.settings.subprotocols))
-        answer = await self._ask(application.upgrade_requested, request)
-        if answer is not None:
-            return answer
-        chosen = host.chosen_subprotocol
-        if chosen is not None:
-            self._check_subprotocol(request, chosen)
-        return Agreement(chosen, self._accept_deflate(request))
+        self.subprotocol = handshake.select_subprotocol(request, subprotocols or host.settings.subprotocols)
+        asked = self._ask(application.upgrade_requested, request)
+        answer = None if asked is None else await asked
+        if answer is None and self.subprotocol is not None:
+            self._check_subprotocol(request, self.subprotocol)
+        return answer
 
     @property
     def _over_tls(self) -> bool:
-        return self._host.over_tls
+        return ISSLTransport.providedBy(self._host.transport)
 
     def _check_subprotocol(self, request: Request, chosen: str) -> None:
         if chosen not in handshake.offered_subprotocols(request):
@@ -230,27 +244,42 @@ class ServerHandshake(Operation):
             return None
         return accept_offer(request.headers.getRawHeaders(b"Sec-WebSocket-Extensions", ()), options)
 
-    async def _ask(self, hook: Callable[..., Any], *arguments: Any) -> Response | None:
-        """Call a hook, and return its answer. Raises `HookFailed` if the hook raises or returns anything else."""
-        name = getattr(hook, "__qualname__", repr(hook))
+    def _ask(self, hook: Callable[..., Any], *arguments: Any) -> Coroutine[Any, Any, Response | None] | None:
+        """Call a hook. Return None if it returned None, else a coroutine of its answer.
+
+        Raises:
+            HookFailed: The hook raised.
+            CancelledError: The hook ended the connection, so it must not open.
+        """
         try:
             answer = hook(*arguments)
             if answer is not None:
-                answer = await settled(answer)
+                return self._answer_of(hook, answer)
             if self.abandoned:
-                # The hook ended the connection, so it must not open.
                 raise CancelledError
+        except Exception as error:
+            raise self._failure_of(hook, error) from error
+        return None
+
+    async def _answer_of(self, hook: Callable[..., Any], answer: Any) -> Response | None:
+        """Return a hook's answer. Raises as `_ask`, and `HookFailed` if the answer cannot be sent."""
+        try:
+            answer = await self.settled(answer)
             if answer is None:
                 return None
             if not isinstance(answer, Response) or answer.status < 200:
-                raise TypeError(f"{name} returned {answer!r}: it may return None or a final Response")
+                raise TypeError(f"{_name_of(hook)} returned {answer!r}: it may return None or a final Response")
             answer.to_bytes()
         except Exception as error:
-            if self.abandoned:
-                raise
-            _log_hook_failure(self._host, name, Failure())
-            raise HookFailed from error
+            raise self._failure_of(hook, error) from error
         return answer
+
+    def _failure_of(self, hook: Callable[..., Any], error: Exception) -> Exception:
+        """Return the error to raise because a hook raised ``error``, which is logged."""
+        if self.abandoned:
+            return error
+        _log_hook_failure(self._host, _name_of(hook), Failure())
+        return HookFailed()
 
     # Answers other than 101.
 
@@ -293,16 +322,22 @@ class ServerHandshake(Operation):
         self._request = None
         if host.server is not None:
             host.server.dismiss(host.application)
-        host.send(answer)
+        host.outgoing.write_admitted(answer)
         if not keep:
             host.tear_down()
             return
         self._kept = not self.bytes_wait
-        if self._kept:
-            host.expect_request()
-        else:
-            host.expect_handshake()
-        await host.drain()
+        timeouts = host.settings.timeouts
+        self._expect(timeouts.keep_alive if self._kept else timeouts.handshake)
+        await host.outgoing.drain()
+
+    def _expect(self, seconds: float | None) -> None:
+        """Restart the time limit: of a handshake, or of an idle connection that HTTP keeps."""
+        self._host.liveness.expect(seconds)
+
+
+def _name_of(hook: Callable[..., Any]) -> str:
+    return str(getattr(hook, "__qualname__", None) or repr(hook))
 
 
 def _log_hook_failure(host: HandshakeHost, hook: str, failure: Failure) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -18,7 +17,6 @@ from twisted_beastws.options import Role
 
 if TYPE_CHECKING:
     from twisted_beastws.connection.connection import Connection
-    from twisted_beastws.wire.http import Request
 
 log = Logger()
 
@@ -62,43 +60,44 @@ def _handshake_failed(connection: Connection, failure: Failure) -> None:
 class AcceptLoop:
     """Accepts the requests of one connection as long as HTTP keeps it."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_again", "_connection", "_looping")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._looping = self._again = False
 
     def begin(self) -> None:
         """Accept a request when its first bytes arrive: until then a connection costs little."""
         self._connection.require_handshake(Role.SERVER).when_bytes_come(self._serve)
 
     def _serve(self) -> None:
+        """Accept the requests that have arrived. A loop, because calls would nest deeply if many came together."""
+        self._again = True
+        if self._looping:
+            return
+        self._looping = True
+        try:
+            while self._again:
+                self._again = False
+                self._connection.require_handshake(Role.SERVER).accept_next(self._accepted)
+        finally:
+            self._looping = False
+
+    def _accepted(self, result: object) -> None:
         connection = self._connection
-        accepted = connection.accept()
-        if connection.life.state is State.OPEN:
-            # Most handshakes open at once, and no code of the application awaits this one.
+        if isinstance(result, Failure) and not self._goes_on(result):
+            return
+        if connection.state is not State.CONNECTING:
+            # No code of the application awaits this handshake.
             connection.settle()
         else:
-            accepted.addBoth(self._accepted)
+            # A client that was answered and sends nothing more is in no handshake that could time out.
+            connection.require_handshake(Role.SERVER).when_bytes_come(self._serve)
 
-    def _accepted(self, result: Request | Failure) -> None:
-        again = not isinstance(result, Failure) or self._not_accepted(result)
-        # A coroutine, because callbacks would nest deeply if many requests came together.
-        if again and self._connection.state is State.CONNECTING:
-            Deferred.fromCoroutine(self._accept_on())
-
-    async def _accept_on(self) -> None:
+    def _goes_on(self, failure: Failure) -> bool:
+        """Return whether to accept again after a failure."""
         connection = self._connection
-        again: object = True
-        while again and connection.state is State.CONNECTING:
-            opening: Any = connection.require_handshake(Role.SERVER)
-            if not opening.bytes_wait:
-                # A client that was answered and sends nothing more is in no handshake that could time out.
-                opening.when_bytes_come(self._serve)
-                return
-            again = await connection.accept().addErrback(self._not_accepted)
-        connection.settle()
-
-    def _not_accepted(self, failure: Failure) -> bool:
-        """Return whether to accept again."""
-        _handshake_failed(self._connection, failure)
+        if connection.observer is not None:
+            connection.observer.not_opened(connection.application, failure.value)
+        _handshake_failed(connection, failure)
         return failure.check(HandshakeError) is not None

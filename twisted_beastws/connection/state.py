@@ -32,22 +32,27 @@ from twisted_beastws.wire.closing import CloseReason
 class State(Enum):
     """Where in its life a connection is (the names of the browsers' ``readyState``)."""
 
+    # Looking a state up in TRANSITIONS would call Enum.__hash__, which is written in Python.
+    following: tuple[State, ...]
+
     CONNECTING = "connecting"
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
 
 
-TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.CONNECTING: frozenset((State.OPEN, State.CLOSING, State.CLOSED)),
-    State.OPEN: frozenset((State.CLOSING, State.CLOSED)),
-    State.CLOSING: frozenset((State.CLOSED,)),
-    State.CLOSED: frozenset(),
+TRANSITIONS: Mapping[State, tuple[State, ...]] = {
+    State.CONNECTING: (State.OPEN, State.CLOSING, State.CLOSED),
+    State.OPEN: (State.CLOSING, State.CLOSED),
+    State.CLOSING: (State.CLOSED,),
+    State.CLOSED: (),
 }
+for _state, _following in TRANSITIONS.items():
+    _state.following = _following
 
 
 class Lifecycle:
-    """The state of one connection, and the account of its end.
+    """The state of a connection, and the account of its end: the base of `Connection`.
 
     Attributes:
         state: Changes only in `move`.
@@ -66,6 +71,6 @@ class Lifecycle:
         Raises:
             RuntimeError: ``to`` may not follow the present state.
         """
-        if to not in TRANSITIONS[self.state]:
+        if to not in self.state.following:
             raise RuntimeError(f"a connection that is {self.state.value} cannot become {to.value}")
         self.state = to

@@ -10,12 +10,14 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
 from twisted_beastws.connection.accepted import Accepted
-from twisted_beastws.connection.interfaces import Application, HandshakeHost
-from twisted_beastws.connection.server_handshake import Agreement, ServerHandshake
+from twisted_beastws.connection.interfaces import Application
+from twisted_beastws.connection.operation import HandshakeHost
+from twisted_beastws.connection.server_handshake import ServerHandshake
 from twisted_beastws.errors import BadHttpVersion, LocalError
 from twisted_beastws.wire import handshake
 from twisted_beastws.wire.closing import CloseCode, CloseReason
 from twisted_beastws.wire.dates import http_date
+from twisted_beastws.wire.deflate import Negotiated
 from twisted_beastws.wire.handshake import is_upgrade
 from twisted_beastws.wire.http import Request, Response
 
@@ -238,26 +240,40 @@ class WebConnection:
             request.connectionLost(reason)
 
 
+class WebHost(HandshakeHost, Protocol):
+    """The connection of a request of twisted.web."""
+
+    def move_to(self, transport: Any, answer: bytes) -> bool:
+        """Leave the transport of the handshake for ``transport``, and send ``answer`` there first.
+
+        Returns whether it is a plain TCP or UNIX transport, with two directions that end one after the other.
+        """
+
+    def let_go(self) -> None:
+        """twisted.web answered the request and keeps its connection."""
+
+
 class RequestHandshake(ServerHandshake):
     """The opening handshake with the one request that twisted.web read."""
 
-    __slots__ = ("_web",)
+    __slots__ = ("_web", "_web_host")
 
-    def __init__(self, host: HandshakeHost, web: WebConnection) -> None:
+    def __init__(self, host: WebHost, web: WebConnection) -> None:
         super().__init__(host)
+        self._web_host = host
         self._web = web
 
     def when_bytes_come(self, begin: Callable[[], None]) -> None:
         begin()
 
-    async def _next_request(self) -> Request:
+    def _next_request(self) -> Request:
         return self._web.request
 
     @property
     def _over_tls(self) -> bool:
         return self._web.over_tls
 
-    async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Agreement | Response:
+    async def _judge(self, request: Request, subprotocols: Sequence[str]) -> Response | None:
         try:
             return await super()._judge(request, subprotocols)
         except BadHttpVersion as error:
@@ -266,20 +282,24 @@ class RequestHandshake(ServerHandshake):
                 error.status = 501
             raise
 
-    def _upgrade(self, request: Request, response: Response | None, agreed: Agreement) -> Accepted:
-        web, response = self._web, response or handshake.success(request, agreed.subprotocol, agreed.extensions)
+    def _upgrade(
+        self, request: Request, response: Response | None, subprotocol: str | None, deflate: Negotiated | None
+    ) -> Accepted:
+        web = self._web
+        if response is None:
+            response = handshake.success(request, subprotocol, None if deflate is None else deflate.answer)
         web.add_fields(response)
         answer = response.to_bytes()
         transport, followed = web.take_over()
-        if self._host.move_to(transport, answer):
+        if self._web_host.move_to(transport, answer):
             web.allow_half_close(transport)
-        return Accepted(request, response, None, agreed.subprotocol, agreed.deflate, followed)
+        return Accepted(request, response, None, subprotocol, deflate, followed)
 
     async def _write(self, response: Response) -> None:
         self._request = None
         handshake.complete(response)
         self._web.answer(response)
-        self._host.let_go()
+        self._web_host.let_go()
 
 
 def _ignore(data: bytes) -> None:

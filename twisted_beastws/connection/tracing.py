@@ -46,9 +46,7 @@ def begin(connection: Shared, receive_by: Callable[[Callable[[bytes], None]], No
     """
     session, application = connection.session, connection.application
     if session is None or application is None:
-        raise LocalError(
-            f"trace_frames(connection): it is {connection.life.state.value}; call this in opened(), or later"
-        )
+        raise LocalError(f"trace_frames(connection): it is {connection.state.value}; call this in opened(), or later")
     sink = session.writer.sink
     if isinstance(sink, TracedSink):
         return

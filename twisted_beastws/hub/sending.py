@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from twisted_beastws.connection.peer_text import peer_text
+from twisted_beastws.connection.requests import end_slow_reader
 from twisted_beastws.errors import ConnectionClosed, LocalError
 from twisted_beastws.hub.backplane import Message
 from twisted_beastws.hub.catching_up import CatchUp
@@ -118,7 +119,7 @@ class MemberSender:
             self.dropped += 1
         else:
             self.expelled += 1
-            connection_of(connection).overflowed()
+            end_slow_reader(connection_of(connection))
 
 
 def pace_of(connection: WebSocketProtocol, turn: Callable[[], Deferred[None]]) -> Callable[[], Deferred[None]]:

@@ -15,6 +15,7 @@ from zope.interface import implementer
 from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.clock import next_turn, seconds_of
 from twisted_beastws.connection.awaiting import TaskCancelled
+from twisted_beastws.connection.requests import log_unconsumed
 from twisted_beastws.connection.running import run
 from twisted_beastws.errors import ConnectionClosed, TooManyConnections
 from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Settings, Timeouts, check_clock, kind_of
@@ -64,7 +65,7 @@ class HandlerProtocol(WebSocketProtocol):
 
     def _handler_returned(self, result: object) -> None:
         connection = connection_of(self)
-        connection.log_unconsumed(self)
+        log_unconsumed(connection, self)
         if self.state is State.OPEN:
             self.close()
 

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from twisted_beastws.client.attempt import FactoryBefore
 from twisted_beastws.clock import next_turn
+from twisted_beastws.connection.hook_calls import run_hook
 from twisted_beastws.options import Role, Settings
 from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
 from twisted_beastws.server.factory import WebSocketServerFactory
@@ -161,7 +162,7 @@ class Tunnel(WebSocketProtocol):
         connection_of(self).liveness.closing()
         self._half_alive()
         if IHalfCloseableProtocol.providedBy(self.stream):
-            connection_of(self).run_hook(getattr(self.stream, notification))
+            run_hook(connection_of(self), getattr(self.stream, notification))
 
     def _half_alive(self) -> None:
         """Bytes moved: if one direction of the connection has ended, restart the time limit of the other."""

@@ -6,7 +6,7 @@ go into `Session.feed`, frames leave through a sink, and a handler gets the even
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted_beastws.errors import ConnectionClosed, LocalError, ProtocolError
@@ -106,11 +106,11 @@ class Session:
 
     def set_limits(self, limits: Limits) -> None:
         """Use these limits from the next frame on. Rates cannot change."""
-        self.writer.fragment_size = _limit(limits.fragment_size)
-        self.reader.max_message_size = _limit(limits.max_message_size)
-        self.reader.max_frame_size = _limit(limits.max_frame_size)
-        self.reader.budget.set(_limit(limits.max_messages_per_turn), limits.max_seconds_per_turn)
-        self.assembler.max_fragments = _limit(limits.max_fragments)
+        numbers = _numbers_of(limits)
+        reader = self.reader
+        self.writer.fragment_size, reader.max_message_size, reader.max_frame_size = numbers[:3]
+        self.assembler.max_fragments = numbers[3]
+        reader.budget.set(numbers[4], limits.max_seconds_per_turn)
 
     # Receiving.
 
@@ -288,5 +288,18 @@ class Session:
         del self.feed
 
 
-def _limit(limit: int | None) -> int:
-    return UNLIMITED if limit is None else min(limit, UNLIMITED)
+def _numbers_of(limits: Limits) -> Sequence[int]:
+    """Return the limits that the codec takes, as numbers. Nearly all sessions of a process share one `Limits`."""
+    global _latest
+    latest, numbers = _latest
+    if latest is not limits:
+        given = (
+            *(limits.fragment_size, limits.max_message_size, limits.max_frame_size, limits.max_fragments),
+            limits.max_messages_per_turn,
+        )
+        numbers = [UNLIMITED if limit is None else min(limit, UNLIMITED) for limit in given]
+        _latest = limits, numbers
+    return numbers
+
+
+_latest: tuple[Limits | None, Sequence[int]] = None, ()
