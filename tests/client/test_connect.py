@@ -51,12 +51,13 @@ from ..support.loopback import (
 )
 from ..support.ports import free_port
 from ..support.states import state_of
+from ..support.timing import ClockedReactor
 from ..support.ways import BOTH_WAYS
 from ..tls.pki import Server, root, trusted
 
 pytestmark = pytest.mark.usefixtures("logged")
 
-QUICK = Timeouts(handshake=0.3, close=0.3)
+TIMEOUTS = Timeouts(handshake=10.0, close=10.0)
 
 
 def dial(port: int, secure: bool = False, target: str = "/chat", **options: Any) -> Deferred[Any]:
@@ -544,7 +545,13 @@ class TestFails:
         answer, expected = ANSWERS[name]
         script = Script(answer)
         async with script.listening(secure) as port:
-            failure = await failure_of(dial(port, secure, timeouts=QUICK))
+            clock = ClockedReactor()
+            connecting = dial(port, secure, reactor=clock, timeouts=TIMEOUTS)
+            if "silence" in name:
+                await until(lambda: script.requests)
+                await turn()
+                clock.advance(11.0)
+            failure = await failure_of(connecting)
             assert isinstance(failure, expected)
             if name.startswith("401"):
                 assert isinstance(failure, errors.UpgradeDeclined)
@@ -608,18 +615,26 @@ class TestFails:
                 return Deferred(cancelled)
 
         endless = Endless()
-        connecting = connect("ws://localhost/", endpoint=endless, timeouts=QUICK)
+        clock = ClockedReactor()
+        connecting = connect("ws://localhost/", reactor=clock, endpoint=endless, timeouts=TIMEOUTS)
         if cancel:
             connecting.cancel()
+        else:
+            clock.advance(11.0)
         failure = await failure_of(connecting)
         assert type(failure) is (CancelledError if cancel else errors.HandshakeTimeout)
         assert endless.cancelled == 1
 
     @leaving_nothing
     async def test_without_a_timeout_it_waits(self) -> None:
-        script = Script(lambda connection, head: reactor.callLater(0.2, connection.write, switching(head)))
+        clock = ClockedReactor()
+        script = Script(None)
         async with script.listening() as port:
-            ws = await dial(port, timeouts=Timeouts(handshake=None))
+            connecting = dial(port, reactor=clock, timeouts=Timeouts(handshake=None))
+            await until(lambda: script.requests)
+            clock.advance(3600.0)
+            script.connections[0].write(switching(script.requests[0]))
+            ws = await connecting
             assert ws.state is State.OPEN
             ws.abort()
 
@@ -681,7 +696,8 @@ class TestLost:
     async def test_nothing_is_left(self, how: str, secure: bool) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening(secure) as port:
-            connecting = dial(port, secure, timeouts=QUICK)
+            clock = ClockedReactor()
+            connecting = dial(port, secure, reactor=clock, timeouts=TIMEOUTS)
             ws = await connecting
             (connection,) = script.connections
             if how == "drop":
@@ -699,6 +715,8 @@ class TestLost:
                 connecting.cancel()
                 assert ws.state is State.OPEN
                 ws.close()
+                # The server does not answer the close frame.
+                clock.advance(11.0)
             await until(lambda: Noting.closings)
             await until(lambda: connection.lost.called)
             await turn(0.02)
@@ -766,9 +784,11 @@ class TestTLS:
         listens: Any = reactor
         port = listens.listenSSL(0, Script(None), Options(), interface="127.0.0.1")
         try:
-            connecting = dial(port.getHost().port, True, timeouts=QUICK)
+            clock = ClockedReactor()
+            connecting = dial(port.getHost().port, True, reactor=clock, timeouts=TIMEOUTS)
+            await until(lambda: named == [b"localhost"])
+            clock.advance(11.0)
             assert type(await failure_of(connecting)) is errors.HandshakeTimeout
-            assert named == [b"localhost"]
         finally:
             await port.stopListening()
 
@@ -795,11 +815,14 @@ class TestTLS:
                 elif greeting is not None:
                     assert self.transport is not None and isinstance(greeting, bytes)
                     self.transport.write(greeting)
+                else:
+                    clock.advance(11.0)
 
+        clock = ClockedReactor()
         factory: Any = Factory.forProtocol(Mute)
         factory.noisy = False
         async with listening(factory) as port:
-            connecting = dial(port, True, timeouts=QUICK)
+            connecting = dial(port, True, reactor=clock, timeouts=TIMEOUTS)
             assert isinstance(await failure_of(connecting), expected)
 
 
@@ -1091,8 +1114,8 @@ class TestClientService:
     """Twisted's own ClientService, unchanged."""
 
     @staticmethod
-    def service(url: str, secure: bool, **options: Any) -> ClientService:
-        endpoint = WebSocketClientEndpoint(reactor, url, tls=trusting() if secure else None, timeouts=QUICK, **options)
+    def service(url: str, secure: bool, clock: Any = reactor) -> ClientService:
+        endpoint = WebSocketClientEndpoint(clock, url, tls=trusting() if secure else None, timeouts=TIMEOUTS)
         return ClientService(endpoint, Factory.forProtocol(Noting), retryPolicy=lambda _: 0.01)
 
     @BOTH_WAYS
@@ -1123,7 +1146,8 @@ class TestClientService:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening(secure) as port:
             url = f"wss://localhost:{port}/" if secure else f"ws://127.0.0.1:{port}/"
-            service = self.service(url, secure)
+            clock = ClockedReactor()
+            service = self.service(url, secure, clock)
             service.startService()
             for times in range(1, 4):
                 ws = await connected(service)
@@ -1133,10 +1157,10 @@ class TestClientService:
                 elif how == "close frame":
                     script.connections[-1].write(b"\x88\x02\x03\xe8")
                     script.connections[-1].close()
-                elif how == "ours":
-                    ws.close()
                 else:
-                    ws.transport.loseConnection()
+                    (ws.close if how == "ours" else ws.transport.loseConnection)()
+                    # The server does not answer the close frame.
+                    clock.advance(11.0)
                 await until(lambda: ws.state is State.CLOSED)  # noqa: B023
             ws = await connected(service)
             assert len(Noting.closings) == 3
@@ -1160,8 +1184,14 @@ class TestClientService:
 
         script = Script(answer)
         async with script.listening(secure) as port:
-            service = self.service(f"wss://localhost:{port}/" if secure else f"ws://127.0.0.1:{port}/", secure)
+            url = f"wss://localhost:{port}/" if secure else f"ws://127.0.0.1:{port}/"
+            clock = ClockedReactor()
+            service = self.service(url, secure, clock)
             service.startService()
+            if "silence" in name:
+                await until(lambda: script.requests)
+                await turn()
+                clock.advance(11.0)
             ws = await connected(service)
             assert ws.heard == ["opened"]
             await turn(0.05)

@@ -37,6 +37,7 @@ from ..support.loopback import (
     until,
 )
 from ..support.ports import free_port
+from ..support.timing import ClockedReactor
 from ..support.ways import BOTH_WAYS
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -79,7 +80,8 @@ def pretends(connection: Scripted, head: bytes) -> None:
 
 def dial(port: int, url: str = "ws://server.invalid/chat", **options: Any) -> Deferred[Any]:
     options.setdefault("proxy", f"http://127.0.0.1:{port}")
-    return connect(url, reactor=reactor, protocol=Noting, **options)
+    options.setdefault("reactor", reactor)
+    return connect(url, protocol=Noting, **options)
 
 
 class TestTunnel:
@@ -211,7 +213,7 @@ class TestTunnel:
         server = Script(lambda connection, head: connection.write(switching(head)))
         async with proxy.listening() as port, server.listening(secure) as there:
             url = f"ws{'s' * secure}://localhost:{there}/"
-            ws = await dial(port, url, tls=trusting() if secure else None, timeouts=Timeouts(close=0.3))
+            ws = await dial(port, url, tls=trusting() if secure else None)
             (near,), (far,) = proxy.connections, server.connections
             if how == "drop":
                 near.drop()
@@ -271,7 +273,16 @@ class TestNoTunnel:
         proxy = Script(answered)
         scheme = "wss" if secure else "ws"
         async with proxy.listening() as port:
-            failure = await failure_of(dial(port, f"{scheme}://server.invalid/", timeouts=Timeouts(0.3, close=0.3)))
+            clock = ClockedReactor()
+            timeouts = Timeouts(handshake=10.0, close=10.0)
+            connecting = dial(port, f"{scheme}://server.invalid/", reactor=clock, timeouts=timeouts)
+            if "silence" in name:
+                await until(lambda: proxy.requests)
+                # The client reads the answer, and sends its request through the tunnel.
+                await turn()
+                await turn()
+                clock.advance(11.0)
+            failure = await failure_of(connecting)
             assert isinstance(failure, expected)
             if name.isdecimal():
                 assert failure.status == int(name)

@@ -20,6 +20,7 @@ from twisted_beastws.wire.url import WebSocketURL
 
 from ..support.certificates import trusting
 from ..support.loopback import Noting, Script, failure_of, leaving_nothing, listening, serving, switching, until
+from ..support.timing import ClockedReactor
 from ..support.ways import BOTH_WAYS
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -133,9 +134,12 @@ class TestSocks:
 
     @leaving_nothing
     async def test_silence_meets_the_timeout(self) -> None:
-        async with socks(silent=True) as (_, port):
-            proxy = f"socks5://127.0.0.1:{port}"
-            connecting = connect("ws://h/", protocol=Noting, proxy=proxy, timeouts=Timeouts(handshake=0.2))
+        async with socks(silent=True) as (factory, port):
+            proxy, clock = f"socks5://127.0.0.1:{port}", ClockedReactor()
+            timeouts = Timeouts(handshake=10.0)
+            connecting = connect("ws://h/", protocol=Noting, reactor=clock, proxy=proxy, timeouts=timeouts)
+            await until(lambda: factory.connections)
+            clock.advance(11.0)
             assert type(await failure_of(connecting)) is HandshakeTimeout
 
     @leaving_nothing

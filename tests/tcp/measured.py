@@ -1,5 +1,7 @@
 """A server that runs one task on one connection, then prints how many bytes its process grew by, as JSON.
 
+While its buffers are full for the first time, ``produce`` and ``send_all`` print "full".
+
 ``python measured.py produce|send_all|take LIMITS``, where LIMITS are the arguments of `Limits` as JSON.
 """
 
@@ -19,8 +21,8 @@ from zope.interface import implementer
 from twisted_beastws import BufferFull, CloseReason, ConnectionClosed, Limits, WebSocketProtocol, WebSocketServerFactory
 
 SIZE = 1 << 16
-COUNT = 3200
-"""The number of messages: 200 MiB in total."""
+COUNT = 1200
+"""The number of messages: 75 MiB in total."""
 SLEEP = 0.5
 """Seconds that a slow consumer sleeps after its first message."""
 
@@ -64,6 +66,8 @@ class Producer:
             self.ws.close()
 
     def pauseProducing(self) -> None:
+        if not self.pauses:
+            print("full", flush=True)
         self.pauses += 1
 
     def stopProducing(self) -> None:
@@ -90,6 +94,7 @@ class Measured(WebSocketProtocol):
                 self.done += 1
         except (BufferFull, ConnectionClosed) as error:
             self.stopped_by = type(error).__name__
+        print("full", flush=True)
         self.close()
 
     async def take(self) -> None:

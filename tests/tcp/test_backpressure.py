@@ -1,4 +1,4 @@
-"""Memory used for a slow peer or a slow application: a measured process transfers 200 MiB over TCP."""
+"""Memory used for a slow peer or a slow application: a measured process transfers 75 MiB over TCP."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HEADER = b"\x82\x7f" + SIZE.to_bytes(8, "big")
 CLOSE = b"\x88\x82" + bytes(4) + b"\x03\xe8"
 MEBI = 1 << 20
 STALL = 0.5
-"""Seconds without reading."""
+"""Seconds in which no answer comes."""
 SLACK = 5 * MEBI
 """Extra growth that the tests allow: memory allocators do not return all freed memory."""
 
@@ -79,11 +79,17 @@ class Measured:
             text=True,
         )
 
+    def read_line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def wait_until_full(self) -> None:
+        assert self.read_line() == "full\n"
+
     @contextmanager
     def connected(self) -> Iterator[socket.socket]:
         try:
-            assert self.process.stdout is not None
-            with opened(int(self.process.stdout.readline())) as connection:
+            with opened(int(self.read_line())) as connection:
                 yield connection
             output, _ = self.process.communicate(timeout=PATIENCE)
             self.outcome = json.loads(output)
@@ -116,7 +122,7 @@ class TestASlowReader:
     def test_costs_the_high_water_mark_where_a_producer_obeys(self, high_water: int) -> None:
         measured = Measured("produce", high_water=high_water, max_buffered=32 * MEBI)
         with measured.connected() as connection:
-            time.sleep(STALL)
+            measured.wait_until_full()
             assert read_messages(connection) == (COUNT, b"\x88\x02\x03\xe8")
         assert measured.outcome["done"] == COUNT
         assert high_water // 2 - MEBI < measured.outcome["growth"] < high_water + SLACK
@@ -135,7 +141,7 @@ class TestASlowReader:
     ) -> None:
         measured = Measured("send_all", max_buffered=max_buffered, slow_reader=slow_reader)
         with measured.connected() as connection:
-            time.sleep(STALL)
+            measured.wait_until_full()
             count, rest = read_messages(connection)
         assert rest == close
         assert measured.outcome["stopped_by"] == stopped_by

@@ -14,6 +14,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.web.resource import Resource
@@ -320,10 +321,11 @@ async def test_a_rejection_keeps_the_connection_for_http(serve: Callable[..., An
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
 async def test_the_sites_timeout_does_not_end_it(serve: Callable[..., Any], secure: bool) -> None:
-    async with serve(echo(), secure, timeout=0.1) as web:
+    clock = Clock()
+    async with serve(echo(), secure, timeout=10, reactor=clock) as web:
         client = await web.connect()
         await client.opens()
-        await turn(0.5)
+        clock.advance(11)
         client.send(frame(0x81, b"still here") + CLOSE)
         await client.reads(b"still here" + CLOSED)
         await until(lambda: client.lost)

@@ -6,27 +6,30 @@ import asyncio
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 from weakref import WeakSet
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.tcp import Connection
-from twisted.internet.threads import deferToThread
+from twisted.internet.threads import blockingCallFromThread, deferToThread
 from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from twisted_beastws import Limits, Request, Response, Timeouts, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws import Limits, Request, Response, State, Timeouts, WebSocketProtocol, WebSocketServerFactory
 
 from ..support.certificates import identity_pem
-from ..support.loopback import listening, uncollected, until
+from ..support.loopback import listening, turn, uncollected, until
 from ..support.patience import PATIENCE
+from ..support.timing import ClockedReactor
 from ..support.turns import in_turns
 from ..support.ways import BOTH_WAYS
 
@@ -105,6 +108,11 @@ class Server:
         return in_turns(ssl.create_default_context(cadata=identity_pem().decode()))
 
     @property
+    def states(self) -> list[State]:
+        """The states of the connections."""
+        return [connection.state for connection in self.factory.connections]
+
+    @property
     def ends(self) -> list[Any]:
         return self.factory.ends  # type: ignore[attr-defined, no-any-return]
 
@@ -123,6 +131,8 @@ class Server:
         """Yield a connected socket, over TLS if the server uses it."""
         with socket.socket() as plain:
             plain.settimeout(PATIENCE)
+            # Otherwise a small write waits until the system acknowledges the last one, up to 40 ms later.
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if receive_buffer is not None:
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             plain.connect(("127.0.0.1", self.port))
@@ -403,20 +413,22 @@ class TestHandshake:
         assert chosen == "b"
 
     @pytest_twisted.ensureDeferred
-    async def test_three_hundred_that_send_half_a_head(self) -> None:
-        def conversations() -> float:
-            with ExitStack() as sockets:
+    async def test_three_hundred_clients_that_send_half_a_head_are_dropped_at_the_timeout(self) -> None:
+        clock = ClockedReactor()
+        with ExitStack() as sockets:
+            async with serve(timeouts=Timeouts(handshake=10.0), clock=clock) as server:
+                clients = []
                 for number in range(300):
                     one = sockets.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE))
                     one.sendall(HEAD[: number % len(HEAD)])
-                    connected.append(one)
-                began = time.monotonic()
-                assert [one.recv(100) for one in connected] == [b""] * 300
-                return time.monotonic() - began
-
-        connected: list[socket.socket] = []
-        async with serve(timeouts=Timeouts(handshake=1.0)) as server:
-            assert await deferToThread(conversations) > 0.9
+                    clients.append(one)
+                await until(lambda: len(server.factory.connections) == 300)
+                clock.advance(9.0)
+                await turn()
+                assert len(server.factory.connections) == 300
+                clock.advance(2.0)
+                await until(lambda: not server.factory.connections)
+                assert [one.recv(100) for one in clients] == [b""] * 300
         assert server.ends == []
 
     @pytest_twisted.ensureDeferred
@@ -529,32 +541,42 @@ class TestTheCloseCode:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_who_never_stops_sending_has_its_time(self, secure: bool) -> None:
-        def conversation(connection: Any) -> float:
+    async def test_a_peer_that_never_stops_sending_is_dropped_at_the_close_timeout(self, secure: bool) -> None:
+        sent = 0
+
+        def conversation(connection: Any) -> None:
+            nonlocal sent
             connection.sendall(small(0x83))
-            began = time.monotonic()
-            try:
+            with suppress(OSError):
                 while True:
                     connection.sendall(bytes(1 << 16))
-            except OSError:
-                return time.monotonic() - began
+                    sent += 1 << 16
 
-        async with serve(secure=secure, timeouts=Timeouts(close=0.5)) as server:
-            assert await server.by_socket(conversation) > 0.4
+        clock = ClockedReactor()
+        async with serve(secure=secure, timeouts=Timeouts(close=10.0), clock=clock) as server:
+            sending = server.by_socket(conversation)
+            await until(lambda: server.states == [State.CLOSING])
+            # More bytes than the sockets' buffers hold, so the server reads and discards them.
+            before = sent
+            await until(lambda: sent > before + (32 << 20))
+            clock.advance(11.0)
+            await sending
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_who_never_leaves_has_its_time(self, secure: bool) -> None:
-        def conversation(connection: Any) -> bytes:
+    async def test_a_peer_that_never_leaves_is_dropped_at_the_close_timeout(self, secure: bool) -> None:
+        def conversation(connection: Any) -> None:
             connection.sendall(small(0x83))
             assert read(connection, 4) == close(1002)
-            time.sleep(1.0)
-            return b""
+            assert ended.wait(PATIENCE)
 
-        async with serve(secure=secure, timeouts=Timeouts(close=0.5)) as server:
+        clock, ended = ClockedReactor(), threading.Event()
+        async with serve(secure=secure, timeouts=Timeouts(close=10.0), clock=clock) as server:
             waiting = server.by_socket(conversation)
+            await until(lambda: server.states == [State.CLOSING])
+            clock.advance(11.0)
             await until(lambda: server.ends)
-            assert not waiting.called
+            ended.set()
             await waiting
 
     @BOTH_WAYS
@@ -697,28 +719,44 @@ class TestSlowReader:
 class TestTimeouts:
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_pings_and_silence(self, secure: bool) -> None:
+    async def test_a_silent_peer_gets_pings_and_is_closed(self, secure: bool) -> None:
+        def passing(seconds: float) -> None:
+            blockingCallFromThread(cast(IReactorFromThreads, reactor), clock.advance, seconds)
+
         def conversation(connection: Any) -> bytes:
+            for seconds in (5.0, 4.0):
+                passing(seconds)
+                assert read(connection, 2) == b"\x89\x00"
+            passing(2.0)
             return read_all(connection)
 
-        timeouts = Timeouts(ping_interval=0.4, idle=1.0, close=5.0)
-        async with serve(secure=secure, timeouts=timeouts) as server:
-            data = await server.by_socket(conversation)
-        # On a busy machine the idle timeout may come before the second ping.
-        pings, end = data[:-32], data[-32:]
-        assert pings in (b"\x89\x00", b"\x89\x00" * 2)
-        assert end == b"\x88\x1e\x03\xf3nothing was received for 1 s"
+        clock = ClockedReactor()
+        timeouts = Timeouts(ping_interval=4.0, idle=10.0)
+        async with serve(secure=secure, timeouts=timeouts, clock=clock) as server:
+            assert await server.by_socket(conversation) == b"\x88\x1f\x03\xf3nothing was received for 10 s"
 
     @pytest_twisted.ensureDeferred
-    async def test_a_client_that_answers_stays(self) -> None:
+    async def test_a_client_that_answers_pings_stays(self) -> None:
+        pongs: list[bytes] = []
+
+        class Answered(Kept):
+            def pong_received(self, payload: bytes) -> None:
+                pongs.append(payload)
+
         def conversation(client: ClientConnection) -> None:
-            with pytest.raises(TimeoutError):
-                client.recv(timeout=3.0)
+            assert passed.wait(PATIENCE)
             client.send("still here")
             assert client.recv(timeout=PATIENCE) == "still here"
 
-        async with serve(timeouts=Timeouts(ping_interval=0.2, idle=2.0)) as server:
-            await server.talk(conversation)
+        clock, passed = ClockedReactor(), threading.Event()
+        async with serve(Answered, timeouts=Timeouts(ping_interval=4.0, idle=10.0), clock=clock) as server:
+            talking = server.talk(conversation)
+            await until(lambda: server.states == [State.OPEN])
+            for count in range(1, 6):
+                clock.advance(5.0)
+                await until(lambda: len(pongs) == count)  # noqa: B023
+            passed.set()
+            await talking
         assert server.ends[0].clean
 
 
@@ -758,21 +796,24 @@ ENDS: dict[str, tuple[bool, Callable[[Any], Any]]] = {
     "no request": (False, leaves),
     "half a request": (False, lambda connection: connection.sendall(HEAD[:40])),
     "a refused request": (False, lambda connection: connection.sendall(HEAD.replace(b"GET", b"PUT"))),
-    "not HTTP": (False, sends(b"\r\n")),
+    "not HTTP": (False, sends(b"\n")),
     "half a request and time": (False, sends(HEAD[:40])),
     "lost": (True, leaves),
     "reset": (True, resets),
     "peer closes": (True, sends(small(0x88, b"\x03\xe8"))),
     "we close": (True, sends(small(0x81, b"close") + small(0x88, b"\x0f\xa0"))),
-    "we close and nobody answers": (
-        True,
-        sends_and_waits(b"close"),
-    ),
+    "we close and nobody answers": (True, sends_and_waits(b"close")),
     "we abort": (True, sends_and_waits(b"abort")),
     "bad opcode": (True, sends(small(0x83))),
     "not UTF-8": (True, sends(small(0x81, b"\xff"))),
     "silence": (True, sends()),
 }
+TIMEOUT_STATES = {
+    "half a request and time": State.CONNECTING,
+    "we close and nobody answers": State.CLOSING,
+    "silence": State.OPEN,
+}
+"""The state in which a connection waits for its timeout, for each end that a timeout brings."""
 
 
 class TestEnds:
@@ -781,11 +822,19 @@ class TestEnds:
     @pytest_twisted.ensureDeferred
     async def test_nothing_is_left(self, secure: bool, end: str) -> None:
         opened, conversation = ENDS[end]
-        timeouts = Timeouts(handshake=0.5, idle=0.5, ping_interval=None, close=0.3)
+        clock = ClockedReactor()
+        timeouts = Timeouts(handshake=10.0, idle=10.0, ping_interval=None, close=10.0)
+
+        async def talked() -> None:
+            async with serve(secure=secure, timeouts=timeouts, clock=clock) as server:
+                talking = server.by_socket(conversation, opened=opened)
+                if end in TIMEOUT_STATES:
+                    await until(lambda: server.states == [TIMEOUT_STATES[end]])
+                    clock.advance(11.0)
+                await talking
+            assert len(server.ends) == opened
+
         # Without garbage collection, a protocol in a reference cycle would stay in `Kept.alive`.
         with uncollected():
-            async with serve(secure=secure, timeouts=timeouts) as server:
-                await server.by_socket(conversation, opened=opened)
-            assert len(server.ends) == opened
-            del server
+            await talked()
             await until(lambda: not Kept.alive)
