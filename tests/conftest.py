@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pytest
+from hypothesis import HealthCheck, settings
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -21,6 +22,10 @@ from twisted.python.failure import Failure
 
 # Tests expect the bytes that zlib compresses to; tests of ISA-L select it themselves.
 os.environ["TWISTED_BEASTWS_ZLIB"] = "1"
+
+# A busy machine is slow: an example may take any time, and so may the making of its data.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 WHOLE_SUITE = "11 minutes on two cores"
 

@@ -712,7 +712,7 @@ class TestFormsOfAccept:
         assert peer.protocol.request is accepted[0]
         assert peer.protocol.heard == ["opened", "hi", "there"]
 
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
     @given(st.integers(0, len(GOOD + TAIL)), st.integers(0, len(GOOD + TAIL)), st.integers(0, len(GOOD + TAIL)))
     def test_buffered_with_any_split(self, connect: Callable[..., Any], first: int, second: int, early: int) -> None:
         """Other code read the first bytes, the next ones arrive before accept(), and the rest after it."""

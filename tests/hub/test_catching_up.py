@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, succeed
 
@@ -62,7 +62,6 @@ def test_what_the_history_had_is_not_given_again_when_it_comes_late() -> None:
     assert room.catch_up.done
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["publish", "come", "answer"]), max_size=60), st.integers(1, 4))
 def test_each_once_and_in_order(steps: list[str], part: int) -> None:
     room = Room(part)

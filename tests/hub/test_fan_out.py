@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -370,7 +370,6 @@ class TestStop:
 STEPS = ("join a", "join b", "leave a", "leave b", "publish a", "publish b", "publish to all", "turn")
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 5)), max_size=60))
 def test_each_member_hears_a_contiguous_part_of_each_room_from_its_join_on(steps: list[tuple[str, int]]) -> None:
     """A member hears all messages of a room from its join to its leave, in their order."""

@@ -15,7 +15,6 @@ def histories(request: pytest.FixtureRequest) -> int:
 
 def test_each_acknowledged_message_comes_once_in_order_or_a_gap_is_reported(request: pytest.FixtureRequest) -> None:
     @settings(
-        deadline=None,
         max_examples=histories(request),
         suppress_health_check=list(HealthCheck),
         database=None,

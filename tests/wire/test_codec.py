@@ -53,7 +53,7 @@ FRAMES = st.builds(
 
 class TestSameResults:
     @given(st.data())
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=400)
     def test_for_any_octets_in_any_chunks(self, codecs: list[codec.Codec], data: st.DataObject) -> None:
         server = data.draw(st.booleans())
         wire = peer.to(server, *data.draw(st.lists(FRAMES, max_size=8))) + data.draw(st.binary(max_size=20))

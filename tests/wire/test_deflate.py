@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_beastws import errors
@@ -1184,7 +1184,6 @@ class TestStreamingOut:
                 more()
         assert recorder.sent == close(1000)
 
-    @settings(deadline=None)
     @given(st.booleans(), OPTIONS, st.lists(st.lists(PARTS, max_size=5), max_size=4))
     def test_any_parts(self, server: bool, options: Deflate, messages: list[list[bytes]]) -> None:
         sender, receiver = Recorder(server, options=options), Recorder(not server, options=options)
@@ -1222,7 +1221,6 @@ def cut_into_frames(frame: Frame, places: list[float], pings: bool) -> list[Fram
     return frames
 
 
-@settings(deadline=None)
 @given(st.booleans(), OPTIONS, OPERATIONS, st.data())
 def test_both_roles_any_operations_any_chunks(
     server: bool, options: Deflate, operations: list[tuple[Any, ...]], data: st.DataObject

@@ -786,7 +786,7 @@ STEPS = st.sampled_from(["", "", "send", "pause", "stop", "close", "raise", "fai
 class TestAnyChunking:
     """Any cutting of the same bytes into chunks has the same results."""
 
-    @settings(deadline=None, max_examples=150)
+    @settings(max_examples=150)
     @given(st.data(), ROLES, LIMITS, TICKS, st.booleans(), st.booleans(), st.booleans())
     def test_streams(
         self, data: st.DataObject, server: bool, limits: Limits, tick: float, text: bool, binary: bool, streaming: bool
@@ -807,7 +807,7 @@ class TestAnyChunking:
         limits = replace(limits, max_messages_per_turn=None, max_seconds_per_turn=None)
         assert outcome([wire]) == whole
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(st.data(), ROLES, LIMITS, st.booleans(), st.booleans())
     def test_as_the_rfc_has_it(
         self, data: st.DataObject, server: bool, limits: Limits, text: bool, binary: bool
@@ -820,7 +820,7 @@ class TestAnyChunking:
             assert recorder.sent == verdict.sent
             assert recorder.error in (verdict.errors or (None,))
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(st.lists(st.binary(max_size=40), max_size=10), ROLES, st.booleans())
     def test_noise(self, chunks: list[bytes], server: bool, streaming: bool) -> None:
         wire = b"".join(chunks)
@@ -830,7 +830,7 @@ class TestAnyChunking:
         assert recorder.error in (verdict.errors or (None,))
         assert streaming or recorder.events == verdict.events
 
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     @given(st.data(), ROLES, st.sampled_from([None, 1, 2, 3]))
     def test_hooks_that_do_things(self, data: st.DataObject, server: Any, budget: Any) -> None:
         """Send, close, fail, pause or raise at some events: all happens at the same place of the stream."""
@@ -902,7 +902,6 @@ def follow(script: list[str]) -> Callable[[Recorder, Event], object]:
 
 
 class TestRoundTrip:
-    @settings(deadline=None)
     @given(ROLES, st.lists(TEXTS | PAYLOADS | st.just(pattern(65536)), max_size=6), PLACES)
     def test_one_role_reads_what_the_other_writes(
         self, server: bool, sent: list[Any] | list[bytes] | list[str], places: list[int]
@@ -925,7 +924,6 @@ class TestRoundTrip:
         assert writer.session.closing.reason().clean
         assert reader.session.closing.reason().clean
 
-    @settings(deadline=None)
     @given(ROLES, st.lists(messages(), max_size=5), PLACES)
     def test_any_fragmentation(self, server: bool, sequences: list[list[Frame]], places: list[int]) -> None:
         wire = b"".join(to(server, *sequence) for sequence in sequences)

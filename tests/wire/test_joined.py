@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any, cast
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -449,7 +449,5 @@ def test_both_views_agree(kind: str) -> None:
     machine = type("Machine", (Joined,), {"on": on})
     run_state_machine_as_test(
         machine,
-        settings=settings(
-            max_examples=120, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-        ),
+        settings=settings(max_examples=120, stateful_step_count=20),
     )
