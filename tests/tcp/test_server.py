@@ -763,51 +763,28 @@ class TestTimeouts:
 def leaves(connection: Any) -> None: ...
 
 
-def sends(*data: bytes) -> Callable[[Any], None]:
-    """Return a conversation that sends ``data`` and reads to the end."""
-
-    def conversation(connection: Any) -> None:
-        for part in data:
-            connection.sendall(part)
-        read_all(connection)
-
-    return conversation
-
-
-def resets(connection: Any) -> None:
-    connection.sendall(small(0x81, b"hi"))
-    reset(connection)
-
-
 def waits(connection: Any) -> None:
     with suppress(OSError):
         read_all(connection)
 
 
-def sends_and_waits(text: bytes) -> Callable[[Any], None]:
-    def conversation(connection: Any) -> None:
-        connection.sendall(small(0x81, text))
-        waits(connection)
-
-    return conversation
-
-
-ENDS: dict[str, tuple[bool, Callable[[Any], Any]]] = {
-    "no request": (False, leaves),
-    "half a request": (False, lambda connection: connection.sendall(HEAD[:40])),
-    "a refused request": (False, lambda connection: connection.sendall(HEAD.replace(b"GET", b"PUT"))),
-    "not HTTP": (False, sends(b"\n")),
-    "half a request and time": (False, sends(HEAD[:40])),
-    "lost": (True, leaves),
-    "reset": (True, resets),
-    "peer closes": (True, sends(small(0x88, b"\x03\xe8"))),
-    "we close": (True, sends(small(0x81, b"close") + small(0x88, b"\x0f\xa0"))),
-    "we close and nobody answers": (True, sends_and_waits(b"close")),
-    "we abort": (True, sends_and_waits(b"abort")),
-    "bad opcode": (True, sends(small(0x83))),
-    "not UTF-8": (True, sends(small(0x81, b"\xff"))),
-    "silence": (True, sends()),
+ENDS: dict[str, tuple[bool, bytes, Callable[[Any], object]]] = {
+    "no request": (False, b"", leaves),
+    "half a request": (False, HEAD[:40], leaves),
+    "a refused request": (False, HEAD.replace(b"GET", b"PUT"), leaves),
+    "not HTTP": (False, b"\n", read_all),
+    "half a request and time": (False, HEAD[:40], read_all),
+    "lost": (True, b"", leaves),
+    "reset": (True, small(0x81, b"hi"), reset),
+    "peer closes": (True, small(0x88, b"\x03\xe8"), read_all),
+    "we close": (True, small(0x81, b"close") + small(0x88, b"\x0f\xa0"), read_all),
+    "we close and nobody answers": (True, small(0x81, b"close"), waits),
+    "we abort": (True, small(0x81, b"abort"), waits),
+    "bad opcode": (True, small(0x83), read_all),
+    "not UTF-8": (True, small(0x81, b"\xff"), read_all),
+    "silence": (True, b"", read_all),
 }
+"""Whether the client opens its connection, the bytes that it then sends, and its way to the end."""
 TIMEOUT_STATES = {
     "half a request and time": State.CONNECTING,
     "we close and nobody answers": State.CLOSING,
@@ -821,15 +798,23 @@ class TestEnds:
     @pytest.mark.parametrize("end", ENDS)
     @pytest_twisted.ensureDeferred
     async def test_nothing_is_left(self, secure: bool, end: str) -> None:
-        opened, conversation = ENDS[end]
-        clock = ClockedReactor()
+        opened, data, finish = ENDS[end]
+        clock, sent = ClockedReactor(), threading.Event()
         timeouts = Timeouts(handshake=10.0, idle=10.0, ping_interval=None, close=10.0)
+
+        def conversation(connection: Any) -> None:
+            connection.sendall(data)
+            sent.set()
+            finish(connection)
 
         async def talked() -> None:
             async with serve(secure=secure, timeouts=timeouts, clock=clock) as server:
                 talking = server.by_socket(conversation, opened=opened)
                 if end in TIMEOUT_STATES:
-                    await until(lambda: server.states == [TIMEOUT_STATES[end]])
+                    await until(lambda: sent.is_set() and server.states == [TIMEOUT_STATES[end]])
+                    # The server reads the data.
+                    await turn()
+                    await turn()
                     clock.advance(11.0)
                 await talking
             assert len(server.ends) == opened
