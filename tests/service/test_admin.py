@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from socket import gethostname
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from twisted_beastws._version import __version__
 from twisted_beastws.server.descriptors import DescriptorWatch
 from twisted_beastws.server.observers.metering import Meter
 from twisted_beastws.server.observers.metrics import Metrics
+from twisted_beastws.server.observers.reactor_lag import ReactorLag
 from twisted_beastws.service.admin import MAX_CONNECTIONS, HostNames, admin_factory
 
 prometheus = pytest.importorskip(
@@ -44,7 +46,8 @@ class Served:
         self.factory = WebSocketServerFactory(Echo, clock=clock, **options)
         self.factory.observer = self.meter
         watch = DescriptorWatch(clock.callLater)
-        self.admin_for = (Metrics(self.factory, self.meter, hub, watch), lambda: self.ready)
+        self.lag = ReactorLag(None, lambda: 0.0)
+        self.admin_for = (Metrics(self.factory, self.meter, hub, watch, self.lag), lambda: self.ready)
         self.admin = admin_factory(*self.admin_for)
         self.admin.settings = self.factory.settings
 
@@ -266,6 +269,24 @@ class TestMetrics:
         names = set(re.findall(r"^# TYPE (beastws_\w+) ", body, re.MULTILINE))
         assert len(names) > 10
         assert names == set(re.findall(r"`(beastws_\w+)`", documented))
+
+    def test_are_in_openmetrics_for_a_client_that_prefers_it(self, served: Served) -> None:
+        openmetrics = import_module("prometheus_client.openmetrics.parser").text_string_to_metric_families
+        served.client()
+        head, body = served.ask("/metrics", fields="Accept: application/openmetrics-text;version=1.0.0\r\n")
+        assert "Content-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n" in head
+        assert head.count("Vary: Accept") == 1
+        assert body.endswith("# EOF\n")
+        names = {sample.name for family in openmetrics(body) for sample in family.samples}
+        assert names == {name.partition(",")[0] for name in served.metrics()}
+
+    def test_tell_of_the_reactor(self, served: Served) -> None:
+        served.lag.sample(0.06)
+        served.lag.sample(0.3)
+        told = served.metrics()
+        name = "beastws_reactor_lag_seconds"
+        assert [told[f"{name}_bucket,{bound}"] for bound in ("0.05", "0.1", "0.25", "0.5", "+Inf")] == [0, 2, 3, 4, 4]
+        assert told["beastws_reactor_busy_seconds_total"] == 0.36
 
     def test_twice_is_no_more(self, served: Served) -> None:
         served.client()

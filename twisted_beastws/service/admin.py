@@ -72,7 +72,7 @@ class Admin(WebSocketProtocol):
     """Answers plain HTTP requests only; it opens no WebSocket.
 
     Args:
-        metrics: its ``render()`` returns the page's type and bytes, or awaits them.
+        metrics: its ``render(accept)`` returns the page's type and bytes for an Accept field, or awaits them.
         ready: returns whether new connections are welcome, or awaits it.
         names: The host names under which the listener answers.
     """
@@ -90,7 +90,7 @@ class Admin(WebSocketProtocol):
         if request.method not in ("GET", "HEAD"):
             return Response(405, headers=Headers({"Allow": ["GET, HEAD"]}), body=NOT_ALLOWED)
         if request.path == "/metrics":
-            return await self._render()
+            return await self._render(request)
         if request.path == "/healthz" or await settled(self._ready()):
             return _uncached(200, b"text/plain; charset=utf-8", b"ok\n")
         return _uncached(503, b"text/plain; charset=utf-8", b"not ready\n")
@@ -99,13 +99,16 @@ class Admin(WebSocketProtocol):
         # A page cannot make a browser send a request to a UNIX socket.
         return isinstance(self.peer, UNIXAddress) or self._names.include(request)
 
-    async def _render(self) -> Response:
+    async def _render(self, request: Request) -> Response:
+        accept = b",".join(request.headers.getRawHeaders(b"Accept", ())).decode("latin-1")
         try:
-            rendered: Any = self._metrics.render()
+            rendered: Any = self._metrics.render(accept)
             kind, body = await settled(rendered)
         except ImportError:
             return Response(501, body=NOT_INSTALLED)
-        return _uncached(200, kind.encode("ascii"), body)
+        response = _uncached(200, kind.encode("ascii"), body)
+        response.headers.setRawHeaders(b"Vary", [b"Accept"])
+        return response
 
 
 def _uncached(status: int, kind: bytes, body: bytes) -> Response:

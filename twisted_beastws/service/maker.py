@@ -18,6 +18,7 @@ from twisted_beastws.server.factory import WebSocketServerFactory
 from twisted_beastws.server.gates.login import Checkers, Gate
 from twisted_beastws.server.observers.metering import Meter
 from twisted_beastws.server.observers.metrics import Metrics
+from twisted_beastws.server.observers.reactor_lag import ReactorLag
 from twisted_beastws.server.serving import Serving, ShutdownPolicy
 from twisted_beastws.service.access.identity import ACCESS_TOKEN, BearerTokens
 from twisted_beastws.service.access.sessions import Sessions
@@ -104,7 +105,10 @@ def makeService(options: Options) -> BeastwsService:
     if watched or options.access_log is not None:
         meter = Meter(options.access_log)
         factory.observer = meter
-        metrics = Metrics(factory, meter, hub, serving.descriptors)
+        lag = ReactorLag(reactor)
+        if watched:
+            helpers.append(lag)
+        metrics = Metrics(factory, meter, hub, serving.descriptors, lag)
     if options.admin is not None:
         helpers.append(_serving_admin(options, metrics, ready))
         reloads.append(options.admin[1].reload)

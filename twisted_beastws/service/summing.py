@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import DeferredList
 
+from twisted_beastws.server.observers.exposition import encode
+
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
@@ -37,15 +39,15 @@ class AggregatedMetrics:
         self._finished: list[Metric] = []
         workers.finished = self._keep
 
-    async def render(self) -> tuple[str, bytes]:
-        """Return the type and the bytes of the page. Raises ImportError without the extra."""
-        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+    async def render(self, accept: str = "") -> tuple[str, bytes]:
+        """Return the type and the bytes of the page, for an Accept field. Raises ImportError without the extra."""
+        from prometheus_client import CollectorRegistry
 
         await self._ask("metrics")
         pages = [families(worker.page) for worker in self._workers.living if worker.page is not None]
         registry = CollectorRegistry()
         registry.register(_Collected([*summed([self._finished, *pages]), *self._own()]))
-        return CONTENT_TYPE_LATEST, generate_latest(registry)
+        return encode(registry, accept)
 
     async def ready(self) -> bool:
         """Return whether there are as many processes as there should be, and all are ready."""

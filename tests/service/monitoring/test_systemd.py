@@ -19,7 +19,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from websockets.sync.client import connect
 
-from twisted_beastws.service.monitoring.heartbeat import Heartbeat
 from twisted_beastws.service.monitoring.systemd import BEATS, POLL, NoticeSocket, Systemd
 
 from ...support.patience import PATIENCE
@@ -32,27 +31,18 @@ DEPLOY = Path(__file__).parents[3] / "deploy"
 
 
 class Reactor(Clock):
-    """It runs from the start; calls from threads wait for `turn`."""
+    """It runs from the start."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[Callable[[], None]] = []
         self.shutdown: list[Callable[[], None]] = []
 
     def callWhenRunning(self, call: Callable[[], None]) -> None:
         call()
 
-    def callFromThread(self, call: Callable[[], None]) -> None:
-        self.asked.append(call)
-
     def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> None:
         assert (phase, event) == ("before", "shutdown")
         self.shutdown.append(call)
-
-    def turn(self) -> None:
-        asked, self.asked = self.asked, []
-        for call in asked:
-            call()
 
 
 class Manager:
@@ -205,39 +195,6 @@ class TestEnvironment:
         assert Systemd.of(environment, Reactor(), lambda: True) is not None
         assert environment == {"HOME": "/"}
         assert intervals == ([] if interval is None else [interval])
-
-
-class TestHeartbeat:
-    def test_a_blocked_reactor_has_one_call_waiting_and_no_more(self) -> None:
-        reactor, beats = Reactor(), []
-        heart = Heartbeat(reactor, 1000, lambda: beats.append(1))
-        for _ in range(3):
-            heart.request()
-        assert beats == [] and len(reactor.asked) == 1
-        reactor.turn()
-        heart.request()
-        reactor.turn()
-        assert beats == [1, 1]
-
-    def test_a_stopped_one_makes_no_call(self) -> None:
-        reactor, beats = Reactor(), []
-        heart = Heartbeat(reactor, 1000, lambda: beats.append(1))
-        heart.request()
-        heart.stop()
-        reactor.turn()
-        assert beats == []
-
-    def test_the_thread_asks_at_each_interval_until_it_is_stopped(self) -> None:
-        reactor, beats = Reactor(), []
-        heart = Heartbeat(reactor, 0.001, lambda: beats.append(1))
-        heart.start()
-
-        def beaten() -> bool:
-            reactor.turn()
-            return len(beats) >= 3
-
-        await_that("the heart beats", beaten)
-        heart.stop()
 
 
 APP = """

@@ -235,6 +235,6 @@ def code_told(reason: CloseReason) -> str:
     return f"{code // 1000}xxx" if code >= 3000 else str(code)
 
 
-def upper_bounds() -> Sequence[str]:
-    """The names of the groups of round trips."""
-    return [*map(str, ROUND_TRIPS), "+Inf"]
+def upper_bounds(bounds: Iterable[float]) -> Sequence[str]:
+    """The names of the groups of a histogram."""
+    return [*map(str, bounds), "+Inf"]

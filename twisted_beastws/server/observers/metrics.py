@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_beastws._version import __version__
 from twisted_beastws.protocol import State
-from twisted_beastws.server.observers.metering import Meter, dropped_by, upper_bounds
+from twisted_beastws.server.observers.exposition import encode
+from twisted_beastws.server.observers.metering import ROUND_TRIPS, Meter, dropped_by, upper_bounds
+from twisted_beastws.server.observers.reactor_lag import LAGS, ReactorLag
 from twisted_beastws.wire.codec import ACCELERATED
 
 if TYPE_CHECKING:
@@ -30,26 +32,33 @@ class Metrics:
         meter: counts them.
         hub: its attributes ``rooms``, ``dropped`` and ``backplane.state`` become metrics, if it has them.
         descriptors: counts the seconds without a file descriptor.
+        reactor_lag: measures the reactor.
     """
 
     def __init__(
-        self, factory: WebSocketServerFactory, meter: Meter, hub: Any = None, descriptors: DescriptorWatch | None = None
+        self,
+        factory: WebSocketServerFactory,
+        meter: Meter,
+        hub: Any = None,
+        descriptors: DescriptorWatch | None = None,
+        reactor_lag: ReactorLag | None = None,
     ) -> None:
         self._factory = factory
         self._meter = meter
         self._hub = hub
         self._descriptors = descriptors
+        self._reactor_lag = reactor_lag
         self._registry: Any = None
 
-    def render(self) -> tuple[str, bytes]:
-        """Return the type and the bytes of the page. Raises ImportError without the extra."""
-        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+    def render(self, accept: str = "") -> tuple[str, bytes]:
+        """Return the type and the bytes of the page, for an Accept field. Raises ImportError without the extra."""
+        from prometheus_client import CollectorRegistry, ProcessCollector
 
         if self._registry is None:
             self._registry = CollectorRegistry()
             self._registry.register(self)
             ProcessCollector(registry=self._registry)
-        return CONTENT_TYPE_LATEST, generate_latest(self._registry)
+        return encode(self._registry, accept)
 
     def describe(self) -> list[Metric]:
         """Return nothing: collecting makes the families (``prometheus_client``'s ``Collector``)."""
@@ -90,7 +99,7 @@ class Metrics:
         yield HistogramMetricFamily(
             "beastws_ping_round_trip_seconds",
             "Time from a ping to its pong.",
-            buckets=[*zip(upper_bounds(), accumulate(meter.round_trips), strict=True)],
+            buckets=[*zip(upper_bounds(ROUND_TRIPS), accumulate(meter.round_trips), strict=True)],
             sum_value=meter.round_trip_seconds,
         )
         buffered = sum(protocol.buffered_amount for protocol in connections if protocol.state in STATES[1:])
@@ -101,6 +110,15 @@ class Metrics:
         yield counter("memory_closes", "Connections closed because all buffered too much.", (), {(): closed})
         yield counter("refusals", "Limits that were met, by their names.", ("limit",), self._factory.refusals)
         yield counter("slow_readers", "What was done about slow readers.", ("action",), self._slow_readers())
+        if self._reactor_lag is not None:
+            lag = self._reactor_lag
+            yield HistogramMetricFamily(
+                "beastws_reactor_lag_seconds",
+                "Time that a call waits for the reactor.",
+                buckets=[*zip(upper_bounds(LAGS), accumulate(lag.lags), strict=True)],
+                sum_value=lag.lag_seconds,
+            )
+            yield counter("reactor_busy_seconds", "Time in which the reactor did not wait.", (), {(): lag.busy_seconds})
         if self._descriptors is not None:
             yield counter(
                 "out_of_descriptors_seconds",

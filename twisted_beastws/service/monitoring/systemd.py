@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from twisted_beastws.connection.running import settled
-from twisted_beastws.service.monitoring.heartbeat import Heartbeat
+from twisted_beastws.server.observers.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
@@ -157,7 +157,7 @@ class Systemd(Service):
         else:
             self._looking = self._reactor.callLater(POLL, self._look)
 
-    def _beat(self) -> None:
+    def _beat(self, lag: float) -> None:
         self._notices.send("WATCHDOG=1")
 
     def _stopping(self) -> None:

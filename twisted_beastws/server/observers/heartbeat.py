@@ -1,7 +1,8 @@
-"""`Heartbeat`: calls that stop when the reactor is blocked, and only then."""
+"""`Heartbeat`: calls that wait while the reactor is blocked, and only then."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from threading import Event, Thread
 from typing import Any
@@ -16,14 +17,23 @@ class Heartbeat:
     Args:
         reactor: an ``IReactorFromThreads``.
         interval: seconds between two calls.
-        beat: the function. While the reactor is blocked, one call waits for it, and no more.
+        beat: gets the seconds that the call has waited for the reactor. While the reactor is blocked, one call waits
+            for it, and no more.
+        seconds: returns the time.
     """
 
-    def __init__(self, reactor: Any, interval: float, beat: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        interval: float,
+        beat: Callable[[float], object],
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._reactor = reactor
         self._interval = interval
         self._beat = beat
-        self._is_pending = False
+        self._seconds = seconds
+        self._requested: float | None = None
         self._stopped = Event()
 
     def start(self) -> None:
@@ -40,11 +50,11 @@ class Heartbeat:
 
     def request(self) -> None:
         """Have the reactor call the function once, unless such a call waits already."""
-        if not self._is_pending:
-            self._is_pending = True
+        if self._requested is None:
+            self._requested = self._seconds()
             self._reactor.callFromThread(self._call)
 
     def _call(self) -> None:
-        self._is_pending = False
-        if not self._stopped.is_set():
-            self._beat()
+        requested, self._requested = self._requested, None
+        if not self._stopped.is_set() and requested is not None:
+            self._beat(self._seconds() - requested)

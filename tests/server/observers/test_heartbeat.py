@@ -1,0 +1,58 @@
+"""Calls that wait while the reactor is blocked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from twisted_beastws.server.observers.heartbeat import Heartbeat
+
+from ...support.patience import PATIENCE
+
+
+class Turns:
+    """A reactor whose calls from threads wait for the next `turn`."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def callFromThread(self, call: Callable[[], None]) -> None:
+        self.waiting.append(call)
+
+    def turn(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for call in waiting:
+            call()
+
+
+class TestHeartbeat:
+    def test_a_blocked_reactor_has_one_call_waiting_and_gets_its_time(self) -> None:
+        reactor, lags, times = Turns(), list[float](), [10.0, 10.5, 20.0, 20.25]
+        heart = Heartbeat(reactor, 1000, lags.append, lambda: times.pop(0))
+        for _ in range(3):
+            heart.request()
+        assert lags == [] and len(reactor.waiting) == 1
+        reactor.turn()
+        heart.request()
+        reactor.turn()
+        assert lags == [0.5, 0.25]
+
+    def test_a_stopped_heart_makes_no_call(self) -> None:
+        reactor, lags = Turns(), list[float]()
+        heart = Heartbeat(reactor, 1000, lags.append)
+        heart.request()
+        heart.stop()
+        reactor.turn()
+        assert lags == []
+
+    def test_the_thread_asks_at_each_interval_until_it_is_stopped(self) -> None:
+        reactor, lags = Turns(), list[float]()
+        heart = Heartbeat(reactor, 0.001, lags.append)
+        heart.start()
+        deadline = time.monotonic() + PATIENCE
+        while len(lags) < 3:
+            assert time.monotonic() < deadline
+            reactor.turn()
+            time.sleep(0.001)
+        heart.stop()
+        assert all(lag >= 0 for lag in lags)

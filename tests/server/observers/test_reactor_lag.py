@@ -1,0 +1,105 @@
+"""The lag of the reactor, and its busy time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from twisted_beastws.server.observers.reactor_lag import INTERVAL, LAGS, ReactorLag
+
+from ...support.patience import PATIENCE
+
+
+class Starting:
+    """A reactor that starts when `run` is called; calls from threads wait for `turn`."""
+
+    def __init__(self) -> None:
+        self.starting: list[Callable[[], None]] = []
+        self.waiting: list[Callable[[], None]] = []
+
+    def callWhenRunning(self, call: Callable[[], None]) -> None:
+        self.starting.append(call)
+
+    def callFromThread(self, call: Callable[[], None]) -> None:
+        self.waiting.append(call)
+
+    def run(self) -> None:
+        for call in self.starting:
+            call()
+
+    def turn(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for call in waiting:
+            call()
+
+
+def counts(lag: ReactorLag) -> dict[Any, int]:
+    """The groups that are not empty, by their upper bounds."""
+    return {bound: count for bound, count in zip((*LAGS, None), lag.lags, strict=True) if count}
+
+
+class TestLag:
+    @pytest.mark.parametrize(
+        ("seconds", "bound"), [(0.0, 0.001), (0.001, 0.001), (0.0011, 0.0025), (0.05, 0.05), (0.0999, 0.1)]
+    )
+    def test_a_short_one_counts_once_in_its_group(self, seconds: float, bound: float) -> None:
+        lag = ReactorLag(None, lambda: 0.0)
+        lag.sample(seconds)
+        assert counts(lag) == {bound: 1} and lag.lag_seconds == seconds
+
+    def test_a_long_one_counts_for_the_calls_that_did_not_come_meanwhile(self) -> None:
+        lag = ReactorLag(None, lambda: 0.0)
+        lag.sample(0.97)
+        # 0.97, 0.87 ... 0.07.
+        assert counts(lag) == {0.1: 1, 0.25: 1, 0.5: 3, 1.0: 5}
+        assert lag.lag_seconds == pytest.approx(5.2)
+
+    def test_one_beyond_all_groups_is_counted(self) -> None:
+        lag = ReactorLag(None, lambda: 0.0)
+        lag.sample(10 + INTERVAL / 2)
+        assert counts(lag)[None] == 1 and sum(lag.lags) == 101
+
+
+class TestBusyTime:
+    def test_is_the_cpu_time_of_a_reactor_that_computes(self) -> None:
+        times = [5.0, 5.06, 5.16]
+        lag = ReactorLag(Starting(), lambda: times.pop(0))
+        lag.sample(0.0)
+        lag.sample(0.02)
+        lag.sample(0.1)
+        assert lag.busy_seconds == pytest.approx(0.06 + 0.1)
+
+    def test_is_the_lag_of_a_reactor_whose_code_waits(self) -> None:
+        lag = ReactorLag(None, lambda: 7.0)
+        lag.sample(0.0)
+        lag.sample(3.0)
+        assert lag.busy_seconds == 3.0
+
+
+class TestService:
+    def test_measures_while_the_service_runs(self) -> None:
+        reactor = Starting()
+        lag = ReactorLag(reactor)
+        lag.startService()
+        assert reactor.waiting == []
+        reactor.run()
+        deadline = time.monotonic() + PATIENCE
+        while not sum(lag.lags):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+            reactor.turn()
+        lag.stopService()
+        measured = list(lag.lags)
+        reactor.turn()
+        assert lag.lags == measured
+
+    def test_does_not_begin_if_it_was_stopped_before_the_reactor_ran(self) -> None:
+        reactor = Starting()
+        lag = ReactorLag(reactor)
+        lag.startService()
+        lag.stopService()
+        reactor.run()
+        assert reactor.waiting == []
