@@ -285,18 +285,5 @@ class TestSystemd:
         assert float(seconds) > options["drain-time"] + 5
 
 
-class TestContainer:
-    def test_its_command_is_understood(self) -> None:
-        text = (DEPLOY / "Containerfile").read_text()
-        words = [
-            word for line in re.findall(r"^(?:ENTRYPOINT|CMD) (.*)$", text, re.MULTILINE) for word in json.loads(line)
-        ]
-        assert words[:4] == ["twistd", "-n", "--pidfile=", "beastws"]
-        options = Options()
-        options.parseOptions(words[4:])
-        assert options.access_log is not None and options.admin is not None
-        assert f"EXPOSE {options['listen'][0][4:]} {options['admin'][4:]}\n" in text
-
-
 if sys.platform != "linux":
     pytestmark = pytest.mark.skip(reason="DEPLOYMENT IS NOT TESTED: the files are for Linux")
