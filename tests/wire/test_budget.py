@@ -46,14 +46,14 @@ class TestMessages:
         assert heard(recorder) == [str(number) for number in range(min(count, 3))]
         assert (recorder.session.spent, recorder.session.paused) == (spent, spent)
 
-    def test_the_rest_comes_in_later_turns_in_order(self, server: bool) -> None:
+    def test_the_rest_is_delivered_in_order_in_later_turns(self, server: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(8))
         for delivered in (3, 6, 8):
             assert heard(recorder) == [str(number) for number in range(delivered)]
             recorder.session.next_turn()
         assert not recorder.session.spent
 
-    def test_the_rest_of_a_chunk_and_the_next_chunk_share_a_turn(self, server: bool) -> None:
+    def test_the_rest_of_a_chunk_shares_a_turn_with_the_next_chunk(self, server: bool) -> None:
         recorder = Recorder(server, THREE)
         recorder.session.reader.budget.one_chunk_a_turn = True
         fed(recorder, *texts(5))
@@ -89,13 +89,13 @@ class TestMessages:
         assert fed(Recorder(server, THREE), *frames[:3]).session.spent is False
         assert fed(Recorder(server, THREE), *frames).session.spent is True
 
-    def test_the_parts_of_a_frame_count_once(self, server: bool) -> None:
+    def test_a_frame_in_parts_counts_once(self, server: bool) -> None:
         recorder = Recorder(server, THREE)
         for octet in octets(to(server, *texts(3))):
             recorder.session.feed(octet)
         assert (heard(recorder), recorder.session.spent) == (["0", "1", "2"], False)
 
-    def test_the_chunks_of_a_turn_share_a_budget(self, server: bool) -> None:
+    def test_one_budget_covers_the_chunks_of_a_turn(self, server: bool) -> None:
         recorder = Recorder(server, THREE)
         for number in range(5):
             fed(recorder, (TEXT, b"%d" % number))
@@ -115,7 +115,7 @@ class TestMessages:
         assert (len(recorder.events), recorder.session.spent, recorder.turns) == (9, False, 1)
 
     @pytest.mark.parametrize(("size", "shared"), [(1 << 16, False), ((1 << 16) + 1, True)])
-    def test_chunks_behind_a_long_one_share_its_budget(self, server: bool, size: int, shared: bool) -> None:
+    def test_one_budget_covers_a_long_chunk_and_the_next_ones(self, server: bool, size: int, shared: bool) -> None:
         """uvloop reads a socket again in the same turn when its buffer of 256 KB is full."""
         recorder = Recorder(server, THREE)
         recorder.session.reader.budget.one_chunk_a_turn = True
@@ -133,7 +133,7 @@ class TestMessages:
         fed(recorder, *texts(1))
         assert (recorder.turns, recorder.session.spent) == (1, False)
 
-    def test_none_is_unlimited(self, server: bool) -> None:
+    def test_the_value_none_is_unlimited(self, server: bool) -> None:
         limits = Limits(max_messages_per_turn=None, max_seconds_per_turn=None)
         recorder = Recorder(server, limits, Slow(*[1.0] * 5000))
         fed(recorder, *texts(5000))
@@ -173,7 +173,7 @@ class TestSeconds:
             recorder.time += 10.0
         assert (len(recorder.events), recorder.turns) == (500, 0)
 
-    def test_the_chunks_of_a_turn_share_the_time(self, server: bool) -> None:
+    def test_one_time_limit_covers_the_chunks_of_a_turn(self, server: bool) -> None:
         """TLS delivers its records one by one."""
         recorder = Recorder(server, react=Slow(*[0.0008] * 10))
         for number in range(10):
@@ -182,7 +182,7 @@ class TestSeconds:
         recorder.take_turns()
         assert heard(recorder) == [str(number) for number in range(10)]
 
-    def test_what_the_hooks_of_a_resumed_session_take_counts(self, server: bool) -> None:
+    def test_the_time_of_a_resumed_sessions_hooks_counts(self, server: bool) -> None:
         """An application that takes messages one by one, and works on each, never returns to the reactor otherwise."""
 
         def pause(recorder: Recorder, event: Event) -> None:
@@ -235,7 +235,7 @@ def deflating(server: bool, limits: Limits, streaming: bool = False) -> Recorder
 class TestWaiting:
     """While the rest of a chunk waits for its turn."""
 
-    def test_what_is_fed_waits_as_well(self, server: bool) -> None:
+    def test_a_later_chunk_waits_as_well(self, server: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(5))
         fed(recorder, *texts(3, start=5))
         assert heard(recorder) == ["0", "1", "2"]
@@ -267,7 +267,7 @@ class TestWaiting:
         recorder.session.resume()
         assert heard(recorder) == ["0", "1", "2", "3", "4"]
 
-    def test_sending_goes_on(self, server: bool) -> None:
+    def test_a_waiting_session_can_send(self, server: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(5))
         recorder.session.sender.send_text("meanwhile")
         assert recorder.sent == [Frame(TEXT, b"meanwhile")]
@@ -280,7 +280,7 @@ class TestWaiting:
         assert heard(recorder) == ["0", "1", "2", "ended"]
         assert recorder.session.closing.clean
 
-    def test_what_is_thrown_away_behind_a_close_counts_as_well(self, server: bool) -> None:
+    def test_a_message_that_is_discarded_after_a_close_counts_as_well(self, server: bool) -> None:
         recorder = Recorder(server, THREE)
         recorder.session.close(4000)
         fed(recorder, *texts(7), (CLOSE, b"\x0f\xa0"))
@@ -291,7 +291,7 @@ class TestWaiting:
         assert (recorder.session.ended, recorder.events) == (True, [("ended",)])
 
     @pytest.mark.parametrize("end", ["lost", "fail"])
-    def test_the_end_forgets_what_waits(self, server: bool, end: str) -> None:
+    def test_the_end_discards_waiting_data(self, server: bool, end: str) -> None:
         recorder = fed(Recorder(server, THREE), *texts(5))
         if end == "lost":
             recorder.session.lost(ConnectionError())
@@ -302,7 +302,7 @@ class TestWaiting:
         fed(recorder, *texts(5))
         assert heard(recorder) == ["0", "1", "2", "ended"]
 
-    def test_a_fault_in_what_waits_is_found_in_its_turn(self, server: bool) -> None:
+    def test_a_fault_in_waiting_data_is_found_in_its_turn(self, server: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(4), (3, b"no such opcode"))
         assert heard(recorder) == ["0", "1", "2"]
         recorder.take_turns()

@@ -23,12 +23,12 @@ from twisted_beastws.wire.closing import (
 SENDABLE = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
 
 
-def test_codes_that_may_be_sent() -> None:
+def test_the_codes_that_may_be_sent_are_the_rfcs() -> None:
     """RFC 6455 §7.4 and IANA's registry; Beast lets 5000-65535 in as well, and 1014 since Boost 1.92."""
     assert {code for code in range(-1, 65537) if may_be_sent(code)} == SENDABLE
 
 
-def test_the_registered_codes() -> None:
+def test_the_close_codes_are_the_registered_ones() -> None:
     assert {code.name: code.value for code in CloseCode} == {
         "NORMAL": 1000,
         "GOING_AWAY": 1001,
@@ -48,6 +48,8 @@ def test_the_registered_codes() -> None:
 
 
 class TestParse:
+    """RFC 6455 §5.5.1 and §7.4: the payload of a received close frame."""
+
     @pytest.mark.parametrize(
         ("payload", "close"),
         [
@@ -59,17 +61,17 @@ class TestParse:
             (b"\x03\xe8" + b"r" * 123, (1000, "r" * 123)),
         ],
     )
-    def test_good(self, payload: bytes, close: tuple[int, str]) -> None:
+    def test_a_valid_payload_is_parsed(self, payload: bytes, close: tuple[int, str]) -> None:
         assert parse_close(payload) == close
         assert type(parse_close(payload)) is Close
 
     @pytest.mark.parametrize("octet", [b"\0", b"\x03", b"\xff"])
-    def test_one_octet(self, octet: bytes) -> None:
+    def test_a_payload_of_one_byte_is_refused(self, octet: bytes) -> None:
         with pytest.raises(BadCloseSize):
             parse_close(octet)
 
     @pytest.mark.parametrize("reason", [b"", b"reason", b"\xff"])
-    def test_every_code(self, reason: bytes) -> None:
+    def test_every_code_is_accepted_or_refused_as_rfc_6455_says(self, reason: bytes) -> None:
         def read(code: int) -> object:
             try:
                 return parse_close(code.to_bytes(2, "big") + reason)
@@ -85,12 +87,14 @@ class TestParse:
                 assert read(code) == (code, reason.decode())
 
     @pytest.mark.parametrize("reason", ["ff", "eda080", "c080", "f4908080", "e282", "61e28262"])
-    def test_a_reason_that_is_not_utf8(self, reason: str) -> None:
+    def test_a_reason_that_is_not_utf8_is_refused(self, reason: str) -> None:
         with pytest.raises(BadClosePayload):
             parse_close(b"\x03\xe8" + bytes.fromhex(reason))
 
 
 class TestMake:
+    """RFC 6455 §5.5.1 and §7.4: the payload of a close frame that we send."""
+
     @pytest.mark.parametrize(
         ("code", "reason", "payload"),
         [
@@ -104,23 +108,23 @@ class TestMake:
             (CloseCode.NO_STATUS, "left out", ""),
         ],
     )
-    def test_payload(self, code: CloseCode | int, reason: str, payload: str) -> None:
+    def test_the_payload_is_the_code_and_the_reason(self, code: CloseCode | int, reason: str, payload: str) -> None:
         assert close_payload(code, reason) == bytes.fromhex(payload)
 
     @pytest.mark.parametrize("code", [-1, 0, 999, 1004, 1006, 1015, 1016, 2563, 2999, 5000, 65535, 65536])
-    def test_a_code_that_may_not_be_sent(self, code: int) -> None:
+    def test_a_code_that_may_not_be_sent_is_refused(self, code: int) -> None:
         with pytest.raises(LocalError, match=f"close code {code} may not be sent"):
             close_payload(code)
 
     @pytest.mark.parametrize("code", ["bye", b"", None, 1000.0])
-    def test_what_is_no_code(self, code: Any) -> None:
+    def test_a_value_that_is_no_code_is_refused(self, code: Any) -> None:
         with pytest.raises(LocalError) as refused:
             close_payload(code)
         assert str(refused.value) == f"{code!r} is no close code: the code comes first, as in close(1000, 'bye')"
 
     @pytest.mark.parametrize("reason", [b"bye", 1, None])
     @pytest.mark.parametrize("code", [1000, 1005])
-    def test_what_is_no_reason(self, code: int, reason: Any) -> None:
+    def test_a_value_that_is_no_reason_is_refused(self, code: int, reason: Any) -> None:
         with pytest.raises(LocalError, match="is no close reason: give str"):
             close_payload(code, reason)
 
@@ -145,7 +149,7 @@ class TestMake:
         assert parse_close(payload) == (1000, payload[2:].decode())
 
     @given(st.sampled_from(sorted(SENDABLE)), st.text(max_size=200))
-    def test_reads_back(self, code: int, reason: str) -> None:
+    def test_the_parser_reads_each_payload_back(self, code: int, reason: str) -> None:
         payload = close_payload(code, reason)
         read = parse_close(payload)
         assert read.code == code
@@ -155,7 +159,9 @@ class TestMake:
 
 
 class TestReason:
-    def test_is_a_value(self) -> None:
+    """RFC 6455 §7.1.5 and §7.1.6: the code and the reason of a close."""
+
+    def test_two_reasons_with_equal_fields_are_equal(self) -> None:
         reason = CloseReason(1000, "bye", True, "peer", Close(1000), Close(1000, "bye"))
         assert reason == CloseReason(1000, "bye", True, "peer", Close(1000), Close(1000, "bye"), None)
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -175,5 +181,5 @@ class TestReason:
             ),
         ],
     )
-    def test_as_text(self, reason: CloseReason, text: str) -> None:
+    def test_the_text_shows_code_reason_and_origin(self, reason: CloseReason, text: str) -> None:
         assert str(reason) == text

@@ -52,9 +52,13 @@ FRAMES = st.builds(
 
 
 class TestSameResults:
+    """RFC 6455 §5: both codecs read and write the same frames."""
+
     @given(st.data())
     @settings(max_examples=400)
-    def test_for_any_octets_in_any_chunks(self, codecs: list[codec.Codec], data: st.DataObject) -> None:
+    def test_both_codecs_agree_about_any_bytes_in_any_chunks(
+        self, codecs: list[codec.Codec], data: st.DataObject
+    ) -> None:
         server = data.draw(st.booleans())
         wire = peer.to(server, *data.draw(st.lists(FRAMES, max_size=8))) + data.draw(st.binary(max_size=20))
         chunks = peer.cut(wire, data.draw(st.lists(st.integers(0, max(len(wire), 1)), max_size=12)))
@@ -92,13 +96,17 @@ class TestSameResults:
         assert compiled == pure
 
     @given(st.integers(0, 255), st.binary(max_size=300), st.one_of(st.none(), st.binary(min_size=4, max_size=4)))
-    def test_of_encode_frame(self, codecs: list[codec.Codec], first: int, payload: bytes, key: bytes | None) -> None:
+    def test_both_codecs_encode_the_same_frame(
+        self, codecs: list[codec.Codec], first: int, payload: bytes, key: bytes | None
+    ) -> None:
         from twisted_beastws.wire import _speedups
 
         assert _speedups.encode_frame(first, payload, key) == frames.encode_frame(first, payload, key)
 
     @given(st.text(max_size=300), st.sampled_from([None, KEY]))
-    def test_of_payloads_that_are_text(self, codecs: list[codec.Codec], text: str, key: bytes | None) -> None:
+    def test_both_codecs_make_the_same_payload_and_copy_of_a_text(
+        self, codecs: list[codec.Codec], text: str, key: bytes | None
+    ) -> None:
         from twisted_beastws.wire import _speedups
 
         frames_made = []
@@ -113,7 +121,9 @@ class TestSameResults:
         assert frames_made[0] == frames_made[1]
 
     @given(st.binary(max_size=60), st.integers(0, 20), st.booleans())
-    def test_of_received_payloads(self, codecs: list[codec.Codec], payload: bytes, start: int, masked: bool) -> None:
+    def test_both_codecs_take_the_same_received_payload(
+        self, codecs: list[codec.Codec], payload: bytes, start: int, masked: bool
+    ) -> None:
         from twisted_beastws.wire import _speedups
 
         data = bytes(start) + KEY + payload
@@ -143,7 +153,7 @@ class TestSameResults:
             _speedups.put_frame(bytearray(8), 0, 0x81, "abc", KEY)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 125, 126, 65535, 65536, 100001])
-    def test_of_sizes(self, codecs: list[codec.Codec], size: int) -> None:
+    def test_both_codecs_mask_and_encode_every_size_alike(self, codecs: list[codec.Codec], size: int) -> None:
         from twisted_beastws.wire import _speedups
 
         payload = bytes(range(256)) * (size // 256 + 1)
@@ -160,7 +170,7 @@ class TestSameResults:
 
 class TestChoice:
     @pytest.mark.parametrize(("value", "pure"), [(None, False), ("", False), ("0", False), ("1", True)])
-    def test_is_the_environment_s(
+    def test_the_environment_chooses_the_codec(
         self, codecs: list[codec.Codec], value: str | None, pure: bool, tmp_path: Path
     ) -> None:
         environment = {name: text for name, text in os.environ.items() if name != codec.PURE_VARIABLE}
@@ -173,5 +183,5 @@ class TestChoice:
         )
         assert told.stdout.strip() == str(not pure)
 
-    def test_is_told(self) -> None:
+    def test_the_package_shows_the_choice(self) -> None:
         assert twisted_beastws.ACCELERATED is codec.ACCELERATED

@@ -48,7 +48,9 @@ def isal(request: pytest.FixtureRequest) -> Iterator[bool]:
 
 
 @given(st.booleans(), st.integers(0, 9), st.integers(9, 15), st.integers(1, 9), st.booleans(), MESSAGES)
-def test_round_trip(isal: bool, level: int, bits: int, mem_level: int, alone: bool, messages: list[bytes]) -> None:
+def test_a_round_trip_returns_each_message(
+    isal: bool, level: int, bits: int, mem_level: int, alone: bool, messages: list[bytes]
+) -> None:
     options = Deflate(level=level, mem_level=mem_level)
     agreed = Negotiated("", bits, bits, alone, alone)
     ours, theirs = PerMessageDeflate(agreed, options, True), PerMessageDeflate(agreed, options, False)
@@ -67,7 +69,7 @@ def test_the_window_is_kept(isal: bool, bits: int) -> None:
 
 
 @given(st.booleans(), st.integers(0, 9), st.integers(9, 15), st.integers(1, 9), MESSAGES)
-def test_what_all_share_is_as_one_of_its_own(
+def test_a_shared_compressor_gives_the_bytes_of_a_private_one(
     isal: bool, level: int, bits: int, mem_level: int, messages: list[bytes]
 ) -> None:
     with compressing_by(isal):
@@ -94,7 +96,7 @@ class Meddled:
         return self.made.flush(mode)
 
 
-def test_what_fails_half_way_is_not_used_again(isal: bool) -> None:
+def test_a_compressor_that_failed_is_not_used_again(isal: bool) -> None:
     def fail() -> None:
         raise MemoryError
 
@@ -105,7 +107,7 @@ def test_what_fails_half_way_is_not_used_again(isal: bool) -> None:
     assert zlib.decompressobj(-15).decompress(second) == b"the second" * 100
 
 
-def test_who_comes_in_between_has_another(isal: bool) -> None:
+def test_a_call_during_a_call_has_another_compressor(isal: bool) -> None:
     between: list[bytes] = []
 
     def meddle() -> None:
@@ -117,14 +119,14 @@ def test_who_comes_in_between_has_another(isal: bool) -> None:
         assert zlib.decompressobj(-15).decompress(octets + b"\0\0\xff\xff") == message
 
 
-def test_few_are_kept(isal: bool) -> None:
+def test_few_idle_compressors_are_kept(isal: bool) -> None:
     for bits in range(9, 16):
         for level in (1, 6, 9):
             compress_alone(b"a message" * 100, level, bits, 8)
     assert len(compressor._idle) <= 16
 
 
-def test_a_short_message_is_not_longer_for_isal_s_sake() -> None:
+def test_a_short_message_is_not_longer_with_isal() -> None:
     message = b'{"id": 12, "user": "ann", "text": "hello", "read": true}'
     with compressing_by(True):
         own = new_compressor(8, 15, 4)
@@ -136,7 +138,7 @@ def test_level_0_stores(isal: bool) -> None:
     assert len(stored.compress(b"a" * 1000) + stored.flush(zlib.Z_SYNC_FLUSH)) > 1000
 
 
-def test_it_is_isal_s(isal: bool) -> None:
+def test_isal_compresses_if_it_is_selected(isal: bool) -> None:
     octets = prepare(b"a text of some length, " * 100).compressed((15, 8, 4)).payload
     made = zlib.compressobj(8, zlib.DEFLATED, -15, 4)
     same = octets == (made.compress(b"a text of some length, " * 100) + made.flush(zlib.Z_SYNC_FLUSH))[:-4]
@@ -144,7 +146,7 @@ def test_it_is_isal_s(isal: bool) -> None:
 
 
 @pytest.mark.parametrize(("value", "chosen"), [(None, True), ("", True), ("0", True), ("1", False)])
-def test_the_environment_chooses(value: str | None, chosen: bool, tmp_path: Path) -> None:
+def test_the_environment_chooses_the_compressor(value: str | None, chosen: bool, tmp_path: Path) -> None:
     environment = {name: text for name, text in os.environ.items() if name != compressor.ZLIB_VARIABLE}
     if value is not None:
         environment[compressor.ZLIB_VARIABLE] = value

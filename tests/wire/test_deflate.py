@@ -92,11 +92,13 @@ def inflate(codec: PerMessageDeflate, *parts: bytes, room: int = 1 << 62) -> byt
 
 
 class TestOptions:
+    """RFC 7692 §7.1: the parameters of the extension."""
+
     @pytest.mark.parametrize(
         ("name", "least", "most"),
         [("server_max_window_bits", 9, 15), ("client_max_window_bits", 9, 15), ("level", 0, 9), ("mem_level", 1, 9)],
     )
-    def test_range(self, name: str, least: int, most: int) -> None:
+    def test_each_option_has_its_range(self, name: str, least: int, most: int) -> None:
         for good in (least, most):
             assert (
                 getattr(
@@ -109,12 +111,12 @@ class TestOptions:
             with pytest.raises(ValueError, match=name):
                 Deflate(**{name: bad})  # type: ignore[arg-type]
 
-    def test_threshold(self) -> None:
+    def test_a_negative_threshold_is_refused(self) -> None:
         assert Deflate(threshold=0).threshold == 0
         with pytest.raises(ValueError, match="threshold"):
             Deflate(threshold=-1)
 
-    def test_beasts_defaults(self) -> None:
+    def test_the_defaults_are_beasts(self) -> None:
         assert Deflate(15, 15, False, False, 8, 4, 0) == DEFAULTS
 
 
@@ -140,7 +142,7 @@ class TestParsing:
             ([b"a; x; x=1"], [("a", [("x", None), ("x", "1")])]),
         ],
     )
-    def test_lists(self, values: list[bytes], parsed: list[tuple[str, list[Any]]]) -> None:
+    def test_a_list_of_extensions_is_parsed(self, values: list[bytes], parsed: list[tuple[str, list[Any]]]) -> None:
         assert parse_extensions(values) == [Extension(*element) for element in parsed]
 
     @pytest.mark.parametrize(
@@ -173,13 +175,13 @@ class TestParsing:
             ),
         ],
     )
-    def test_malformed(self, value: bytes) -> None:
+    def test_a_malformed_field_is_refused(self, value: bytes) -> None:
         for values in ([value], [b"permessage-deflate", value], [value, b"permessage-deflate"]):
             with pytest.raises(errors.BadExtension, match="malformed"):
                 parse_extensions(values)
 
     @pytest.mark.parametrize("unit", [b" ", b",", b"a ", b"a;", b"a,", b"a;x=1", b';x="\\"', b'a;x="\\a'])
-    def test_takes_linear_time(self, unit: bytes) -> None:
+    def test_parsing_takes_linear_time(self, unit: bytes) -> None:
         count = (MAX_FIELDS_SIZE - 5) // len(unit)
         began = time.process_time()
         for value in (unit * count, b"a" + unit * count, b"a; x" + unit * count + b"\xff"):
@@ -191,7 +193,7 @@ class TestParsing:
 
     @pytest.mark.parametrize("size", [1535, 1536, 1537])
     @pytest.mark.parametrize("fields", [1, 2])
-    def test_limit_of_their_size(self, size: int, fields: int) -> None:
+    def test_a_field_above_its_size_is_refused(self, size: int, fields: int) -> None:
         values = [b"a", b"b" * (size - 1)] if fields == 2 else [b"a" * size]
         if size <= MAX_FIELDS_SIZE:
             assert len(parse_extensions(values)) == fields
@@ -200,7 +202,7 @@ class TestParsing:
                 parse_extensions(values)
 
     @given(st.lists(st.text(max_size=20), max_size=3))
-    def test_whatever_comes(self, values: list[str]) -> None:
+    def test_any_text_is_parsed_or_is_refused(self, values: list[str]) -> None:
         with suppress(errors.BadExtension):
             parse_extensions([value.encode() for value in values])
 
@@ -297,9 +299,11 @@ OTHER_THAN_BEAST: dict[str, tuple[str | None, ...]] = {
 
 
 class TestServer:
+    """RFC 7692 §7.1: the server's answer to an offer."""
+
     @pytest.mark.parametrize("column", range(5))
     @pytest.mark.parametrize("offered", [*SAME_AS_BEAST, *OTHER_THAN_BEAST])
-    def test_answers(self, offered: str, column: int) -> None:
+    def test_each_offer_has_its_answer(self, offered: str, column: int) -> None:
         expected = {**SAME_AS_BEAST, **OTHER_THAN_BEAST}[offered][column]
         for values in (
             [offered.encode()],
@@ -316,17 +320,17 @@ class TestServer:
 
     @pytest.mark.parametrize("value", ["08", "9x", "+9", " 9", "9.", "0x9", "٩", "1O", "100", ""])
     @pytest.mark.parametrize("name", ["server_max_window_bits", "client_max_window_bits"])
-    def test_ill_valued(self, name: str, value: str) -> None:
+    def test_a_parameter_with_a_bad_value_is_declined(self, name: str, value: str) -> None:
         offered = f'permessage-deflate; {name}="{value}"'.encode()
         try:
             assert accept_offer([offered], DEFAULTS) is None
         except errors.BadExtension as error:
             assert "malformed" in str(error)
 
-    def test_nothing_offered(self) -> None:
+    def test_no_offer_is_no_agreement(self) -> None:
         assert accept_offer([], DEFAULTS) is None
 
-    def test_what_was_agreed_on(self) -> None:
+    def test_the_agreement_has_all_parameters(self) -> None:
         offered = b"permessage-deflate; server_max_window_bits=12; client_max_window_bits; client_no_context_takeover"
         assert accept_offer([offered], Deflate(client_max_window_bits=10)) == Negotiated(
             "permessage-deflate; client_no_context_takeover; server_max_window_bits=12; client_max_window_bits=10",
@@ -338,6 +342,8 @@ class TestServer:
 
 
 class TestClient:
+    """RFC 7692 §7.1: the client's offer, and its check of the answer."""
+
     @pytest.mark.parametrize(
         ("options", "offered"),
         [
@@ -353,7 +359,7 @@ class TestClient:
             (BOTH_ALONE, f"permessage-deflate; client_max_window_bits; {ALONE}"),
         ],
     )
-    def test_offers(self, options: Deflate, offered: str) -> None:
+    def test_the_offer_has_the_options(self, options: Deflate, offered: str) -> None:
         assert offer(options) == offered
 
     @pytest.mark.parametrize(
@@ -377,7 +383,9 @@ class TestClient:
             ),
         ],
     )
-    def test_good_answers(self, answer: str, options: Deflate, agreed: tuple[int, int, bool, bool]) -> None:
+    def test_a_valid_answer_is_accepted(
+        self, answer: str, options: Deflate, agreed: tuple[int, int, bool, bool]
+    ) -> None:
         negotiated = check_answer([answer.encode()], options)
         assert negotiated is not None
         assert negotiated.answer == answer.lower().replace('"', "")
@@ -412,13 +420,13 @@ class TestClient:
             ("permessage-deflate; client_max_window_bits=11", Deflate(client_max_window_bits=10)),
         ],
     )
-    def test_bad_answers(self, answer: str, options: Deflate | None) -> None:
+    def test_an_invalid_answer_is_refused(self, answer: str, options: Deflate | None) -> None:
         for values in ([answer.encode()], [each.encode() for each in answer.split(", ")]):
             with pytest.raises(errors.BadExtension):
                 check_answer(values, options)
 
     @pytest.mark.parametrize("options", [None, DEFAULTS, Deflate(9, 9, True, True)])
-    def test_declined(self, options: Deflate | None) -> None:
+    def test_an_absent_answer_is_a_decline(self, options: Deflate | None) -> None:
         assert check_answer([], options) is None
 
 
@@ -435,7 +443,7 @@ OPTIONS = st.builds(
 
 
 @given(OPTIONS, OPTIONS)
-def test_both_ends_come_to_the_same(client: Deflate, server: Deflate) -> None:
+def test_both_ends_reach_the_same_agreement(client: Deflate, server: Deflate) -> None:
     agreed = accept_offer([offer(client).encode()], server)
     assert agreed is not None
     assert check_answer([agreed.answer.encode()], client) == agreed
@@ -446,12 +454,14 @@ def test_both_ends_come_to_the_same(client: Deflate, server: Deflate) -> None:
 
 
 class TestCompressing:
-    def test_octets_of_beast(self) -> None:
+    """RFC 7692 §7.2.1."""
+
+    def test_the_compressed_bytes_are_beasts(self) -> None:
         sender = codec()
         assert [sender.compress(each) for each in (b"hello", b"", b"hello", b"")] == [HELLO, b"\0", HELLO_AGAIN, b"\0"]
 
     @pytest.mark.parametrize("server", [True, False])
-    def test_whose_context_is_dropped(self, server: bool) -> None:
+    def test_the_context_is_dropped_if_its_owner_agreed(self, server: bool) -> None:
         for options, alone in (
             (Deflate(server_no_context_takeover=True), server),
             (Deflate(client_no_context_takeover=True), not server),
@@ -459,14 +469,14 @@ class TestCompressing:
             sender = codec(options, server)
             assert [sender.compress(b"hello") for _ in range(2)] == [HELLO, HELLO if alone else HELLO_AGAIN]
 
-    def test_forgetting(self) -> None:
+    def test_a_forgotten_message_is_not_referred_to(self) -> None:
         sender = codec()
         assert sender.compress(b"hello") == HELLO
         sender.forget_sent()
         assert [sender.compress(b"hello") for _ in range(2)] == [HELLO, HELLO_AGAIN]
 
     @pytest.mark.parametrize("bits", range(9, 16))
-    def test_window(self, bits: int) -> None:
+    def test_the_window_is_as_small_as_agreed(self, bits: int) -> None:
         """Twice as much as the window holds is found again by its owner's larger window, and never by this one."""
         text = noise((1 << bits) + 300)
         options = Deflate(server_max_window_bits=bits, mem_level=9)
@@ -476,12 +486,12 @@ class TestCompressing:
         if bits < 15:
             assert len(codec(Deflate(mem_level=9)).compress(text + text)) < len(text) * 1.5
 
-    def test_level(self) -> None:
+    def test_a_higher_level_is_smaller(self) -> None:
         text = bytes(range(97, 123)) * 40
         stored, fast, best = (len(codec(Deflate(level=level)).compress(text)) for level in (0, 1, 9))
         assert best <= fast < len(text) < stored
 
-    def test_made_when_needed_and_freed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_compressor_is_made_when_needed_and_freed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made: list[str] = []
 
         class Counting:
@@ -511,6 +521,8 @@ class TestCompressing:
 
 
 class TestInflating:
+    """RFC 7692 §7.2.2."""
+
     @pytest.mark.parametrize(
         ("payload", "message"),
         [
@@ -526,17 +538,17 @@ class TestInflating:
             (b"", b""),
         ],
     )
-    def test_payloads(self, payload: bytes, message: bytes) -> None:
+    def test_every_payload_is_inflated(self, payload: bytes, message: bytes) -> None:
         receiver = codec()
         for _ in range(3):
             assert inflate(receiver, payload) == message
             assert inflate(receiver, *octets(payload), b"") == message
         assert inflate(receiver, HELLO) == b"hello"
 
-    def test_empty_block_kept_at_the_end(self) -> None:
+    def test_an_empty_block_at_the_end_is_accepted(self) -> None:
         assert inflate(codec(), HELLO + TAIL) == b"hello"
 
-    def test_data_behind_a_final_block(self) -> None:
+    def test_data_after_a_final_block_is_inflated(self) -> None:
         receiver = codec()
         assert inflate(receiver, HELLO_FINAL[:-1] + HELLO_FINAL[:-1] + HELLO) == b"HelloHellohello"
         # The stream that ended is not referred to; the one that goes on is.
@@ -545,10 +557,10 @@ class TestInflating:
         with pytest.raises(errors.BadDeflate):
             inflate(receiver, HELLO_AGAIN)
 
-    def test_final_block_where_a_part_ends(self) -> None:
+    def test_a_final_block_may_end_with_a_part(self) -> None:
         assert inflate(codec(), HELLO_FINAL[:-1], HELLO_FINAL[:-1], b"\0") == b"HelloHello"
 
-    def test_context(self) -> None:
+    def test_the_context_is_kept_between_messages(self) -> None:
         receiver = codec()
         assert [inflate(receiver, each) for each in (HELLO, HELLO_AGAIN, b"\0", HELLO_AGAIN)] == [
             b"hello",
@@ -562,7 +574,7 @@ class TestInflating:
             inflate(receiver, HELLO_AGAIN)
 
     @pytest.mark.parametrize("bits", range(8, 16))
-    def test_window_of_the_peer(self, bits: int) -> None:
+    def test_a_message_of_a_smaller_window_is_inflated(self, bits: int) -> None:
         text = noise(1 << bits - 1)
         agreed = Negotiated("", server_max_window_bits=bits, client_max_window_bits=15, **dict.fromkeys(
             ("server_no_context_takeover", "client_no_context_takeover"), False))  # fmt: skip
@@ -571,7 +583,7 @@ class TestInflating:
             assert inflate(receiver, payload) == text
 
     @pytest.mark.parametrize("garbage", [b"\x07", b"\xff\xff", b"nonsense", b"\x01\0\0\0\0", HELLO_AGAIN])
-    def test_garbage(self, garbage: bytes) -> None:
+    def test_garbage_is_refused(self, garbage: bytes) -> None:
         for parts in ([garbage], [*octets(garbage), b""]):
             with pytest.raises(errors.BadDeflate):
                 inflate(codec(), *parts)
@@ -593,17 +605,17 @@ class TestInflating:
                 with pytest.raises(errors.MessageTooBig):
                     inflate(codec(), *parts, room=size - 1)
 
-    def test_no_room(self) -> None:
+    def test_a_message_without_room_is_refused(self) -> None:
         assert inflate(codec(), b"\0", room=0) == b""
         with pytest.raises(errors.MessageTooBig):
             inflate(codec(), HELLO, room=0)
 
     @given(st.binary(max_size=300), st.integers(0, 40))
-    def test_whatever_comes(self, payload: bytes, room: int) -> None:
+    def test_any_payload_is_inflated_within_the_room_or_is_refused(self, payload: bytes, room: int) -> None:
         with suppress(errors.BadDeflate, errors.MessageTooBig):
             assert len(inflate(codec(), payload, room=room)) <= room
 
-    def test_many_final_blocks(self) -> None:
+    def test_the_time_of_many_final_blocks_is_bounded(self) -> None:
         began = time.process_time()
         assert inflate(codec(), b"\x03\x00" * (1 << 15)) == b""
         assert time.process_time() - began < 2
@@ -619,7 +631,9 @@ MESSAGES = st.one_of(
 
 
 @given(OPTIONS, st.booleans(), st.lists(st.binary(max_size=2000) | st.builds(bytes, st.just(SLICE)), max_size=6))
-def test_round_trip(options: Deflate, server: bool, messages: list[bytes]) -> None:
+def test_a_round_trip_over_both_ends_returns_each_message(
+    options: Deflate, server: bool, messages: list[bytes]
+) -> None:
     sender, receiver = codec(options, server), codec(options, not server)
     for message in messages:
         assert inflate(receiver, sender.compress(message), room=len(message)) == message
@@ -738,8 +752,10 @@ FRAMES_RECEIVED: dict[str, tuple[list[Frame], list[Event], type[Exception] | Non
 
 
 class TestReceiving:
+    """RFC 7692 §6.2 and §7.2.2: compressed messages that a session receives."""
+
     @pytest.mark.parametrize("name", FRAMES_RECEIVED)
-    def test_frames(self, name: str, server: bool) -> None:
+    def test_compressed_frames_are_received_as_beast_does(self, name: str, server: bool) -> None:
         """Beast's table, with a limit of 16 bytes; in one chunk and byte by byte."""
         frames, events, error, sent = FRAMES_RECEIVED[name]
         if error is not None:
@@ -749,7 +765,7 @@ class TestReceiving:
             recorder = Recorder(server, Limits(max_message_size=16)).feed(*chunks)
             assert (recorder.events, recorder.error, recorder.sent) == (events, error, sent)
 
-    def test_not_agreed_on(self, server: bool) -> None:
+    def test_a_compressed_frame_is_refused_without_an_agreement(self, server: bool) -> None:
         recorder = peer.Recorder(server).receive(compressed(HELLO))
         assert (recorder.error, recorder.sent) == (errors.BadReservedBits, close(1002))
 
@@ -757,18 +773,18 @@ class TestReceiving:
         recorder = Recorder(server, Limits(max_message_size=16)).receive(compressed(bomb(17)))
         assert "max_message_size is 16" in str(recorder.session.closing.error)
 
-    def test_the_frames_limit_is_on_what_is_sent(self, server: bool) -> None:
+    def test_the_frame_size_limits_the_compressed_bytes(self, server: bool) -> None:
         (payload,) = deflated(bytes(10_000))
         for limit, error in ((len(payload), None), (len(payload) - 1, errors.MessageTooBig)):
             recorder = Recorder(server, Limits(max_frame_size=limit)).receive(compressed(payload, BINARY))
             assert recorder.error is error
 
-    def test_unlimited(self, server: bool) -> None:
+    def test_a_message_is_unlimited_if_asked_for(self, server: bool) -> None:
         recorder = Recorder(server, Limits(max_message_size=None)).receive(compressed(bomb(3_000_000), BINARY))
         assert recorder.events == [("binary", bytes(3_000_000))]
 
     @pytest.mark.parametrize("limit", [1 << 20, SLICE, 1000])
-    def test_limit_over_fragments(self, limit: int, server: bool) -> None:
+    def test_the_limit_is_exact_for_a_message_in_fragments(self, limit: int, server: bool) -> None:
         for message in (bytes(limit), noise(limit)):
             for more in (-1, 0, 1):
                 octets_sent = (message + b"x")[: limit + more]
@@ -796,28 +812,28 @@ class TestReceiving:
             assert (recorder.error, recorder.sent) == (errors.MessageTooBig, close(1009))
             assert peak < (2 << 20 if not streaming else 1 << 19)
 
-    def test_a_text_that_cannot_be_is_refused_at_once(self, server: bool) -> None:
+    def test_a_text_that_cannot_be_utf8_is_refused_at_once(self, server: bool) -> None:
         (payload,) = deflated(b"\xff" + noise(100))
         wire = to(server, compressed(payload))
         recorder = Recorder(server).feed(wire[:-50])
         assert recorder.error is errors.BadFramePayload
 
-    def test_what_fits_is_judged_before_the_limit(self, server: bool) -> None:
+    def test_text_within_the_limit_is_checked_before_the_limit_fails(self, server: bool) -> None:
         wire = to(server, compressed(deflated(b"\xff" + noise(100))[0]))
         for chunks in ([wire], octets(wire)):
             recorder = Recorder(server, Limits(max_message_size=16)).feed(*chunks)
             assert recorder.error is errors.BadFramePayload
 
-    def test_characters_cut_by_pieces(self, server: bool) -> None:
+    def test_a_character_may_be_cut_by_pieces(self, server: bool) -> None:
         text = "a" + "€" * SLICE
         recorder = Recorder(server).receive(compressed(deflated(text.encode())[0]))
         assert recorder.events == [("text", text)]
 
-    def test_kind_without_a_hook(self, server: bool) -> None:
+    def test_a_compressed_message_of_a_kind_without_a_hook_is_refused(self, server: bool) -> None:
         recorder = Recorder(server, text=False).receive(compressed(HELLO))
         assert recorder.error is errors.UnacceptableData
 
-    def test_thrown_away_behind_our_close(self, server: bool) -> None:
+    def test_compressed_frames_after_our_close_are_discarded(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.close(1000)
         recorder.receive(compressed(b"\xff\xff"), *fragmented(bomb(1 << 21), 5), Frame(TEXT, b"x"), *close(1000))
@@ -825,7 +841,7 @@ class TestReceiving:
         assert recorder.error is None
         assert recorder.events == [("ended",)]
 
-    def test_close_inside_a_message(self, server: bool) -> None:
+    def test_our_close_within_a_message_is_clean(self, server: bool) -> None:
         first, last = fragmented(HELLO, 3)
         recorder = Recorder(server).receive(first)
         recorder.session.close(1000)
@@ -834,7 +850,9 @@ class TestReceiving:
 
 
 class TestStreaming:
-    def test_pieces(self, server: bool) -> None:
+    """RFC 7692 §7.2.2: a compressed message that is delivered in pieces."""
+
+    def test_each_piece_is_at_most_a_slice(self, server: bool) -> None:
         size = 10 * SLICE + 5
         recorder = Recorder(server, streaming=True).receive(compressed(bomb(size), BINARY), compressed(HELLO[:]))
         pieces = [event for event in recorder.events if event[2] == BINARY]
@@ -842,17 +860,17 @@ class TestStreaming:
         assert all(data and len(data) <= SLICE for _, data, _, _ in pieces)
         assert [final for *_, final in pieces] == [False] * (len(pieces) - 1) + [True]
 
-    def test_message_that_ends_with_a_piece(self, server: bool) -> None:
+    def test_a_message_may_end_with_a_full_piece(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True).receive(compressed(bomb(2 * SLICE), BINARY))
         assert b"".join(event[1] for event in recorder.events) == bytes(2 * SLICE)
         assert [event[3] for event in recorder.events].count(True) == 1
         assert recorder.events[-1][3]
 
-    def test_empty_messages(self, server: bool) -> None:
+    def test_an_empty_message_is_one_empty_piece(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True).receive(compressed(b"\0"), compressed(b""))
         assert recorder.events == [("piece", b"", TEXT, True)] * 2
 
-    def test_a_pause_holds_what_is_left_of_a_part(self, server: bool) -> None:
+    def test_a_pause_keeps_the_rest_of_a_part(self, server: bool) -> None:
         """No piece and no later message is delivered while paused; control frames' answers leave meanwhile."""
 
         def pause(recorder: peer.Recorder, event: Event) -> None:
@@ -873,7 +891,7 @@ class TestStreaming:
         assert recorder.events[4:] == [("ping", b"p"), ("piece", b"hello", TEXT, True)]
         assert recorder.sent == [Frame(PONG, b"p")]
 
-    def test_octets_that_come_while_paused(self, server: bool) -> None:
+    def test_bytes_that_come_during_a_pause_are_kept(self, server: bool) -> None:
         wire = to(server, compressed(bomb(3 * SLICE), BINARY), Frame(TEXT, b"hello"))
         whole = Recorder(server, streaming=True).feed(wire).events
 
@@ -887,7 +905,7 @@ class TestStreaming:
             recorder.session.resume()
         assert joined(recorder.events) == joined(whole)
 
-    def test_an_error_behind_a_pause(self, server: bool) -> None:
+    def test_an_error_after_a_pause_is_found_on_resuming(self, server: bool) -> None:
         recorder = Recorder(
             server, Limits(max_message_size=2 * SLICE), lambda it, event: it.session.pause(), streaming=True
         )
@@ -898,7 +916,7 @@ class TestStreaming:
         assert (recorder.error, recorder.sent) == (errors.MessageTooBig, close(1009))
 
     @pytest.mark.parametrize("paused", [False, True])
-    def test_closing_between_pieces(self, paused: bool, server: bool) -> None:
+    def test_a_close_between_pieces_is_clean(self, paused: bool, server: bool) -> None:
         def leave(recorder: peer.Recorder, event: Event) -> None:
             if event[0] == "piece":
                 if paused:
@@ -911,14 +929,14 @@ class TestStreaming:
         assert recorder.session.closing.clean
         assert recorder.error is None
 
-    def test_closing_while_paused(self, server: bool) -> None:
+    def test_a_close_during_a_pause_is_clean(self, server: bool) -> None:
         recorder = Recorder(server, None, lambda it, event: it.session.pause(), streaming=True)
         recorder.receive(compressed(bomb(5 * SLICE), BINARY), Frame(TEXT, b"hello"), *close(1000))
         recorder.session.close(1000)
         assert [event[0] for event in recorder.events] == ["piece", "ended"]
         assert recorder.session.closing.clean
 
-    def test_hook_that_fails_between_pieces(self, server: bool) -> None:
+    def test_a_hook_that_fails_between_pieces_ends_the_session(self, server: bool) -> None:
         def fail(recorder: peer.Recorder, event: Event) -> None:
             raise ZeroDivisionError
 
@@ -927,7 +945,7 @@ class TestStreaming:
         assert [event[0] for event in recorder.events] == ["piece", "raised", "ended"]
         assert recorder.sent == close(1011)
 
-    def test_transport_lost_between_pieces(self, server: bool) -> None:
+    def test_a_loss_between_pieces_ends_the_session(self, server: bool) -> None:
         recorder = Recorder(server, None, lambda it, event: it.session.lost(), streaming=True)
         recorder.receive(compressed(bomb(5 * SLICE), BINARY), Frame(TEXT, b"hello"))
         assert [event[0] for event in recorder.events] == ["piece", "ended"]
@@ -948,10 +966,12 @@ def joined(events: list[Event]) -> list[Event]:
 
 
 class TestSending:
+    """RFC 7692 §6.1 and §7.2.1: compressed messages that a session sends."""
+
     def send(self, server: bool, options: Deflate = DEFAULTS) -> Recorder:
         return Recorder(server, options=options)
 
-    def test_beasts_table(self, server: bool) -> None:
+    def test_messages_are_compressed_as_in_beasts_table(self, server: bool) -> None:
         recorder = self.send(server)
         for text in ("", "hello", "hello"):
             recorder.session.sender.send_text(text)
@@ -964,13 +984,13 @@ class TestSending:
         assert (frame.opcode, frame.fin, frame.rsv) == (BINARY, True, 4)
         assert zlib.decompressobj(-15).decompress(frame.payload + TAIL) == data
 
-    def test_octets(self) -> None:
+    def test_the_sent_bytes_are_fixed(self) -> None:
         recorder = self.send(True)
         for text in ("", "hello", "hello"):
             recorder.session.sender.send_text(text)
         assert recorder.wire == bytes.fromhex("c10100 c107ca48cdc9c90700 c105ca00110000")
 
-    def test_threshold(self, server: bool) -> None:
+    def test_a_message_below_the_threshold_is_not_compressed(self, server: bool) -> None:
         recorder = self.send(server, Deflate(threshold=5))
         for text in ("hell", "hello"):
             recorder.session.sender.send_text(text)
@@ -980,7 +1000,7 @@ class TestSending:
         assert [(frame.rsv, frame.opcode) for frame in recorder.sent] == [(0, TEXT), (4, TEXT), (4, TEXT), (0, BINARY)]
         assert recorder.sent[1] == compressed(HELLO)
 
-    def test_choice(self, server: bool) -> None:
+    def test_the_caller_can_choose_compression(self, server: bool) -> None:
         recorder = self.send(server, Deflate(threshold=5))
         recorder.session.sender.send_message(FIN_TEXT, b"hello", False)
         recorder.session.sender.send_message(FIN_TEXT, b"hell", True)
@@ -988,7 +1008,7 @@ class TestSending:
         assert [frame.rsv for frame in recorder.sent] == [0, 4, 0]
         assert recorder.sent[0] == Frame(TEXT, b"hello")
 
-    def test_choice_without_an_agreement(self, server: bool) -> None:
+    def test_a_choice_without_an_agreement_is_ignored(self, server: bool) -> None:
         recorder = peer.Recorder(server)
         for compress in (None, False, True):
             recorder.session.sender.send_message(FIN_TEXT, b"hello", compress)
@@ -1008,7 +1028,7 @@ class TestSending:
         assert [frame.rsv for frame in recorder.sent] == [0, 0, 0]
         assert recorder.sent[0] == Frame(PING, b"hello")
 
-    def test_after_a_close(self, server: bool) -> None:
+    def test_a_message_after_a_close_is_not_compressed(self, server: bool) -> None:
         recorder = self.send(server)
         recorder.session.close(1000)
         for send in (
@@ -1019,7 +1039,7 @@ class TestSending:
                 send("hello")
         assert recorder.deflate.compress(b"hello") == HELLO
 
-    def test_gathered_while_a_chunk_is_fed(self, server: bool) -> None:
+    def test_compressed_echoes_of_a_chunk_are_gathered(self, server: bool) -> None:
         def echo(recorder: peer.Recorder, event: Event) -> None:
             recorder.session.sender.send_text(event[1])
 
@@ -1044,7 +1064,7 @@ class TestSending:
         assert [inflate(receiver, frame.payload) for frame in recorder.sent] == [b"hello", b"goodbye"]
 
     @pytest.mark.parametrize("policy", ["drop", "pause", "close"])
-    def test_what_may_be_dropped_is_not_referred_to(self, policy: Any, server: bool) -> None:
+    def test_a_message_that_may_be_dropped_is_not_referred_to(self, policy: Any, server: bool) -> None:
         recorder = Recorder(server, Limits(slow_reader=policy))
         for free in (True, False, False, True, True):
             recorder.free = free
@@ -1065,7 +1085,7 @@ PARTS = st.binary(max_size=50) | st.sampled_from([bytes(SLICE), noise(SLICE)])
 class TestStreamingOut:
     """A message written in parts (RFC 7692 §7.2.1: its frames are one compressed whole)."""
 
-    def test_small_parts_leave_as_one_frame(self, server: bool) -> None:
+    def test_one_frame_is_made_of_small_parts(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.sender.begin_message(TEXT)
         for part in (b"hel", b"", b"lo"):
@@ -1077,7 +1097,7 @@ class TestStreamingOut:
         recorder.session.sender.send_text("hello")
         assert recorder.sent[1:] == [compressed(HELLO_AGAIN)]
 
-    def test_empty(self, server: bool) -> None:
+    def test_an_empty_stream_is_an_empty_message(self, server: bool) -> None:
         recorder = Recorder(server)
         for parts in ([], [b""]):
             recorder.session.sender.begin_message(BINARY)
@@ -1087,7 +1107,7 @@ class TestStreamingOut:
         assert recorder.sent == [compressed(b"\0", BINARY)] * 2
 
     @pytest.mark.parametrize("compress", [None, True, False])
-    def test_long_parts(self, compress: bool | None, server: bool) -> None:
+    def test_long_parts_are_received_whole(self, compress: bool | None, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.sender.begin_message(BINARY, compress)
         parts = [noise(size) for size in (100_000, 1, 70_000)]
@@ -1125,7 +1145,7 @@ class TestStreamingOut:
         receiver = Recorder(not server).receive(*recorder.sent)
         assert receiver.events == [("binary", first + second)]
 
-    def test_the_rest_goes_behind_the_parts(self, server: bool) -> None:
+    def test_the_rest_is_sent_after_the_parts(self, server: bool) -> None:
         recorder = Recorder(server)
         for parts, rest in (([b"hel"], b"lo"), ([], b"hello"), ([b"hello"], b"")):
             recorder.session.sender.begin_message(TEXT)
@@ -1135,7 +1155,7 @@ class TestStreamingOut:
         assert Recorder(not server).feed(recorder.wire).events == HELLO_TEXT * 3
 
     @pytest.mark.parametrize("policy", ["drop", "close"])
-    def test_what_was_held_may_be_dropped_yet(self, policy: Any, server: bool) -> None:
+    def test_a_held_message_may_still_be_dropped(self, policy: Any, server: bool) -> None:
         recorder = Recorder(server, Limits(slow_reader=policy))
         recorder.session.sender.begin_message(TEXT, False)
         recorder.session.sender.send_text("hello")
@@ -1146,7 +1166,7 @@ class TestStreamingOut:
 
     # Gathered, written alone, and in fragments.
     @pytest.mark.parametrize("size", [10, 100_000, 1 << 19])
-    def test_a_message_sent_while_another_is_written(self, size: int, server: bool) -> None:
+    def test_a_message_sent_during_a_stream_is_sent_after_it(self, size: int, server: bool) -> None:
         """It refers to the other message, and leaves after it."""
         messages = [noise(size), b"gathered", noise(size + 1), noise(size + 1)[-1000:], noise(size) + b"last"]
 
@@ -1170,7 +1190,7 @@ class TestStreamingOut:
         received = Recorder(not server).feed(recorder.wire).events
         assert sorted(received) == sorted(("binary", message) for message in messages)
 
-    def test_closing_inside_it(self, server: bool) -> None:
+    def test_a_close_within_a_stream_is_sent_and_ends_it(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.sender.begin_message(TEXT)
         recorder.session.sender.write_part(b"hel")
@@ -1185,7 +1205,9 @@ class TestStreamingOut:
         assert recorder.sent == close(1000)
 
     @given(st.booleans(), OPTIONS, st.lists(st.lists(PARTS, max_size=5), max_size=4))
-    def test_any_parts(self, server: bool, options: Deflate, messages: list[list[bytes]]) -> None:
+    def test_any_parts_are_received_as_their_message(
+        self, server: bool, options: Deflate, messages: list[list[bytes]]
+    ) -> None:
         sender, receiver = Recorder(server, options=options), Recorder(not server, options=options)
         for parts in messages:
             sender.session.sender.begin_message(BINARY)
@@ -1222,7 +1244,7 @@ def cut_into_frames(frame: Frame, places: list[float], pings: bool) -> list[Fram
 
 
 @given(st.booleans(), OPTIONS, OPERATIONS, st.data())
-def test_both_roles_any_operations_any_chunks(
+def test_any_operations_in_any_chunks_are_received_in_both_roles(
     server: bool, options: Deflate, operations: list[tuple[Any, ...]], data: st.DataObject
 ) -> None:
     """Whole and fragmented, compressed or not, control frames anywhere: the other end gets the messages, in order,
@@ -1285,7 +1307,9 @@ RECEIVED = st.lists(
 
 
 @given(st.booleans(), RECEIVED, st.lists(st.integers(0, 400), max_size=20), st.booleans())
-def test_any_chunks_of_anything(server: bool, frames: list[tuple[Any, ...]], places: list[int], alone: bool) -> None:
+def test_any_frames_have_the_same_outcome_in_any_chunks(
+    server: bool, frames: list[tuple[Any, ...]], places: list[int], alone: bool
+) -> None:
     wire = to(server, *frames)
     limits = Limits(max_message_size=30)
     options = BOTH_ALONE if alone else DEFAULTS

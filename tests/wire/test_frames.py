@@ -74,12 +74,14 @@ def pattern(size: int) -> bytes:
 
 
 class TestEncodeFrame:
+    """RFC 6455 §5.2."""
+
     @pytest.mark.parametrize(("size", "length"), LENGTHS.items())
-    def test_unmasked(self, size: int, length: str) -> None:
+    def test_an_unmasked_frame_has_the_shortest_header(self, size: int, length: str) -> None:
         assert encode_frame(FIN_BINARY, pattern(size)) == bytes.fromhex("82" + length) + pattern(size)
 
     @pytest.mark.parametrize(("size", "length"), LENGTHS.items())
-    def test_masked(self, size: int, length: str) -> None:
+    def test_a_masked_frame_has_its_key_and_a_masked_payload(self, size: int, length: str) -> None:
         start = bytearray.fromhex("81" + length)
         start[1] |= 0x80
         assert encode_frame(FIN_TEXT, pattern(size), KEY) == bytes(start) + KEY + xor(pattern(size), KEY)
@@ -95,46 +97,52 @@ class TestEncodeFrame:
             (FIN | Opcode.PONG, b"Hello", KEY, "8a 85 37 fa 21 3d 7f 9f 4d 51 58"),
         ],
     )
-    def test_examples_of_the_rfc(self, first: Opcode | int, payload: bytes, key: bytes | None, wire: str) -> None:
+    def test_the_examples_of_the_rfc_are_encoded(
+        self, first: Opcode | int, payload: bytes, key: bytes | None, wire: str
+    ) -> None:
         """RFC 6455 §5.7"""
         assert encode_frame(first, payload, key) == bytes.fromhex(wire)
 
     @given(st.integers(0, 255), st.binary(max_size=300), st.none() | st.binary(min_size=4, max_size=4))
-    def test_reads_back(self, first: int, payload: bytes, key: bytes | None) -> None:
+    def test_the_decoder_reads_each_frame_back(self, first: int, payload: bytes, key: bytes | None) -> None:
         frame = Frame(first & 15, payload, first >= 128, first >> 4 & 7)
         assert decode(encode_frame(first, payload, key), key is not None) == [frame]
 
 
 class TestMask:
+    """RFC 6455 §5.3."""
+
     @given(st.binary(max_size=100), st.binary(min_size=4, max_size=4))
-    def test_is_xor(self, data: bytes, key: bytes) -> None:
+    def test_masking_is_xor_with_the_key(self, data: bytes, key: bytes) -> None:
         assert apply_mask(data, key) == xor(data, key)
 
     @pytest.mark.parametrize("size", range(STRIDED - 1, STRIDED + 5))
-    def test_of_much(self, size: int) -> None:
+    def test_a_large_payload_is_masked(self, size: int) -> None:
         data = bytes(number * number & 0xFF for number in range(size))
         assert apply_mask(data, b"\x01\xf2\x80\x7f") == xor(data, b"\x01\xf2\x80\x7f")
 
     @pytest.mark.parametrize("size", range(12))
-    def test_any_remainder(self, size: int) -> None:
+    def test_any_remainder_of_four_is_masked(self, size: int) -> None:
         assert apply_mask(b"\xff" * size, b"\x01\x02\x04\x08") == (b"\xfe\xfd\xfb\xf7" * 3)[:size]
 
 
 class TestMaskKeys:
-    def test_come_from_the_system_in_their_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 6455 §5.3: a client chooses an unpredictable key for each frame."""
+
+    def test_the_keys_are_the_systems_random_bytes_in_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
         blocks = [bytes(range(1, 9)), bytes(range(101, 105))]
         monkeypatch.setattr(os, "urandom", lambda size: blocks.pop(0))
         keys = MaskKeys()
         assert [keys.next() for _ in range(3)] == [b"\1\2\3\4", b"\5\6\7\x08", b"efgh"]
 
-    def test_a_zero_key_is_passed_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_zero_key_is_skipped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         blocks = [b"\0\0\0\0", b"\0\0\0\0\0\0\0\1\0\0\0\0"]
         monkeypatch.setattr(os, "urandom", lambda size: blocks.pop(0) if blocks else b"\2\2\2\2")
         keys = MaskKeys()
         assert [keys.next() for _ in range(2)] == [b"\0\0\0\1", b"\2\2\2\2"]
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-    def test_a_forked_process_has_its_own(self) -> None:
+    def test_a_forked_process_has_its_own_keys(self) -> None:
         """Both codecs take them from the same place."""
         frames.mask_keys.next()
         reads, writes = os.pipe()
@@ -149,32 +157,32 @@ class TestMaskKeys:
         assert len(theirs) == 32
         assert theirs != b"".join(frames.mask_keys.next() for _ in range(8))
 
-    def test_are_fresh(self) -> None:
+    def test_the_keys_are_fresh(self) -> None:
         keys = MaskKeys()
         assert len({keys.next() for _ in range(3000)}) > 2990
 
 
 class TestSend:
-    """The reference decoder reads the frames of each role; `TestGather` tests the writes."""
+    """RFC 6455 §6.1. The reference decoder reads the frames of each role; `TestGather` tests the writes."""
 
     @pytest.mark.parametrize("size", LENGTHS)
-    def test_binary(self, server: bool, size: int) -> None:
+    def test_a_binary_message_is_sent(self, server: bool, size: int) -> None:
         recorder = Recorder(server)
         recorder.session.sender.send_binary(pattern(size))
         assert recorder.sent == [Frame(BINARY, pattern(size))]
 
-    def test_text(self, server: bool) -> None:
+    def test_a_text_message_is_sent_as_utf8(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.sender.send_text("h\u00e9\u20ac\U0001f600\0\r\n")
         assert recorder.sent == [Frame(TEXT, b"h\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\0\r\n")]
 
-    def test_text_that_utf8_has_no_octets_for(self, server: bool) -> None:
+    def test_a_text_with_surrogates_is_refused(self, server: bool) -> None:
         recorder = Recorder(server)
         with pytest.raises(UnicodeEncodeError):
             recorder.session.sender.send_text("\ud800")
         assert recorder.writes == []
 
-    def test_frame(self, server: bool) -> None:
+    def test_single_frames_are_sent_with_their_fin_bit(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.writer.send_frame(Opcode.TEXT, b"h")
         recorder.session.writer.send_frame(Opcode.CONTINUATION, b"")
@@ -201,7 +209,7 @@ class TestGather:
         elif event[0] == "binary":
             recorder.session.sender.send_binary(event[1])
 
-    def test_one_write_a_chunk(self, server: bool) -> None:
+    def test_the_echoes_of_a_chunk_are_one_write(self, server: bool) -> None:
         recorder = Recorder(server, react=self.echo)
         recorder.receive((TEXT, b"one"), (BINARY, b"two"), (PING, b"p"), (TEXT, b"thr", False), (CONTINUATION, b"ee"))
         assert [opcode for opcode, _ in recorder.writes] == [0]
@@ -209,11 +217,11 @@ class TestGather:
         recorder.receive((TEXT, b"four"))
         assert len(recorder.writes) == 2
 
-    def test_nothing_to_send_is_no_write(self, server: bool) -> None:
+    def test_a_chunk_without_answers_causes_no_write(self, server: bool) -> None:
         recorder = Recorder(server).receive((TEXT, b"one"), (PONG, b""))
         assert recorder.writes == []
 
-    def test_a_close_leaves_with_it_before_the_end_is_told(self, server: bool) -> None:
+    def test_a_close_is_gathered_and_written_before_the_end_is_reported(self, server: bool) -> None:
         written_at_the_end = []
 
         class Watcher(Recorder):
@@ -225,12 +233,12 @@ class TestGather:
         assert written_at_the_end == [Frame(TEXT, b"one"), Frame(PONG, b"p"), Frame(CLOSE, b"\x03\xe9")]
         assert len(recorder.writes) == 1
 
-    def test_what_was_sent_before_a_fault_leaves(self, server: bool) -> None:
+    def test_a_message_sent_before_a_fault_is_written(self, server: bool) -> None:
         recorder = Recorder(server, react=self.echo).receive((TEXT, b"one"), (3, b""))
         assert recorder.sent == [Frame(TEXT, b"one"), Frame(CLOSE, b"\x03\xea")]
         assert len(recorder.writes) == 1
 
-    def test_what_was_sent_before_a_hook_raised_leaves(self, server: bool) -> None:
+    def test_a_message_sent_before_a_hook_raised_is_written(self, server: bool) -> None:
         def send_and_raise(recorder: Recorder, event: Event) -> None:
             recorder.session.sender.send_text("sent")
             raise KeyError
@@ -239,7 +247,7 @@ class TestGather:
         assert recorder.sent == [Frame(TEXT, b"sent"), Frame(CLOSE, b"\x03\xf3")]
         assert len(recorder.writes) == 1
 
-    def test_what_a_resumed_session_sends(self, server: bool) -> None:
+    def test_the_messages_of_a_resumed_session_are_gathered(self, server: bool) -> None:
         def react(recorder: Recorder, event: Event) -> None:
             recorder.session.sender.send_text(event[1])
             if event[1] == "one":
@@ -262,7 +270,7 @@ class TestGather:
         assert [frame.opcode for frame in recorder.sent] == [TEXT, PING, PONG, BINARY, CLOSE]
         assert recorder.session.writer.gathered_size == 0
 
-    def test_what_is_short_or_gathered_leaves_at_once_if_it_can(self, server: bool) -> None:
+    def test_short_or_gathered_frames_are_written_at_once_if_possible(self, server: bool) -> None:
         gone: list[bytes] = []
         recorder = Recorder(server, react=self.echo)
 
@@ -284,7 +292,9 @@ class TestGather:
 
     @pytest.mark.parametrize("gathered", [False, True])
     @pytest.mark.parametrize("room", [None, 0, 1, 6])
-    def test_what_does_not_leave_at_once_is_the_sinks(self, server: bool, room: int | None, gathered: bool) -> None:
+    def test_the_sink_gets_the_bytes_that_are_not_written_at_once(
+        self, server: bool, room: int | None, gathered: bool
+    ) -> None:
         def at_once(frame: bytes) -> int:
             if room is None:
                 raise BlockingIOError
@@ -309,7 +319,7 @@ class TestGather:
         assert [opcode for opcode, _ in recorder.writes] == [0, PONG, 0, CLOSE]
         assert [frame.payload for frame in recorder.sent] == [b"one", b"p", b"two", b"\x03\xe8"]
 
-    def test_a_sink_that_fills_in_the_midst_gets_it_all_together(self, server: bool) -> None:
+    def test_a_sink_that_fills_during_a_chunk_gets_one_write(self, server: bool) -> None:
         def react(recorder: Recorder, event: Event) -> None:
             recorder.free = event[1] != "two"
             self.echo(recorder, event)
@@ -318,7 +328,7 @@ class TestGather:
         assert len(recorder.writes) == 1
         assert [frame.payload for frame in recorder.sent] == [b"one", b"two", b"three"]
 
-    def test_gathered_size(self) -> None:
+    def test_the_gathered_size_is_known(self) -> None:
         sizes = []
 
         def react(recorder: Recorder, event: Event) -> None:
@@ -329,7 +339,7 @@ class TestGather:
         assert sizes == [5, 5 + 204]
         assert recorder.session.writer.gathered_size == 0
 
-    def test_64_kib_are_written_at_once(self, server: bool) -> None:
+    def test_more_than_64_kib_are_written_at_once(self, server: bool) -> None:
         """Whatever is gathered beyond 64 KiB would only wait."""
         counts = []
 
@@ -345,7 +355,7 @@ class TestGather:
         assert len(recorder.writes) == 2
         assert [len(frame.payload) for frame in recorder.sent] == [size, size, size, size - 1, 0, 0]
 
-    def test_64_kib_exactly_are_written_at_once(self, server: bool) -> None:
+    def test_exactly_64_kib_are_written_at_once(self, server: bool) -> None:
         counts = []
 
         def react(recorder: Recorder, event: Event) -> None:
@@ -356,7 +366,7 @@ class TestGather:
         Recorder(server, react=react).receive((BINARY, pattern(size)), (BINARY, pattern(size)), (BINARY, b""))
         assert counts == [0, 1, 1]
 
-    def test_a_frame_of_64_kib_goes_behind_what_was_gathered(self, server: bool) -> None:
+    def test_a_frame_of_64_kib_is_written_after_the_gathered_ones(self, server: bool) -> None:
         size = GATHER_LIMIT - (4 if server else 8)
         recorder = Recorder(server, react=self.echo)
         recorder.receive((TEXT, b"one"), (BINARY, pattern(size)), (TEXT, b"two"))
@@ -364,7 +374,7 @@ class TestGather:
         assert [frame.payload for frame in recorder.sent] == [b"one", pattern(size), b"two"]
 
     @pytest.mark.parametrize("size", [GATHER_LIMIT // 2, 40_000])
-    def test_what_its_writing_makes_somebody_send_goes_behind_all_of_it(self, server: bool, size: int) -> None:
+    def test_a_frame_sent_during_a_write_is_written_after_it(self, server: bool, size: int) -> None:
         class Closing(Recorder):
             def write_admitted(self, data: bytes) -> None:
                 super().write_admitted(data)
@@ -377,7 +387,7 @@ class TestGather:
         recorder = Closing(server, react=react).receive((TEXT, b"go"))
         assert recorder.sent == [Frame(BINARY, bytes(size)), Frame(BINARY, bytes(size)), Frame(CLOSE, b"\x03\xe8")]
 
-    def test_another_session_fed_in_the_midst_of_it(self, server: bool) -> None:
+    def test_another_session_is_fed_during_a_chunk(self, server: bool) -> None:
         other = Recorder(server, react=self.echo)
 
         def react(recorder: Recorder, event: Event) -> None:
@@ -393,15 +403,17 @@ class TestGather:
         other.receive((TEXT, b"four"), (TEXT, b"five"))
         assert len(other.writes) == 1
 
-    def test_a_thousand_echoes(self, server: bool) -> None:
+    def test_a_thousand_echoes_are_one_write(self, server: bool) -> None:
         recorder = Recorder(server, react=self.echo).receive(*[(TEXT, b"hello")] * 1000)
         assert len(recorder.writes) == 1
         assert recorder.sent == [Frame(TEXT, b"hello")] * 1000
 
 
 class TestReceive:
+    """RFC 6455 §5.2 and §6.2."""
+
     @pytest.mark.parametrize("size", LENGTHS)
-    def test_sizes(self, server: bool, size: int) -> None:
+    def test_a_message_of_every_size_is_received(self, server: bool, size: int) -> None:
         wire = to(server, (BINARY, pattern(size)))
         start = len(wire) - size
         ways = [[wire], cut(wire, range(start + 1)), cut(wire, [start + size // 2]), cut(wire, [start - 1, start + 1])]
@@ -409,12 +421,12 @@ class TestReceive:
             assert Recorder(server).feed(*chunks).events == [("binary", pattern(size))]
 
     @pytest.mark.parametrize("size", LENGTHS)
-    def test_sizes_behind_one_another(self, server: bool, size: int) -> None:
+    def test_messages_of_every_size_are_received_in_a_row(self, server: bool, size: int) -> None:
         recorder = Recorder(server).receive((BINARY, pattern(size)), (BINARY, b""), (BINARY, pattern(size)))
         assert recorder.events == [("binary", pattern(size)), ("binary", b""), ("binary", pattern(size))]
 
     @pytest.mark.parametrize("chunk", [1, 2, 3, 4, 5, 7, 64])
-    def test_the_mask_goes_on_over_chunks(self, chunk: int) -> None:
+    def test_the_mask_continues_over_chunks(self, chunk: int) -> None:
         wire = to(True, (BINARY, pattern(100)))
         recorder = Recorder().feed(*cut(wire, range(chunk, len(wire), chunk)))
         assert recorder.events == [("binary", pattern(100))]
@@ -434,11 +446,13 @@ class TestReceive:
             (True, "8a 85 37 fa 21 3d 7f 9f 4d 51 58", ("pong", b"Hello")),
         ],
     )
-    def test_examples_of_the_rfc(self, server: bool, wire: str, event: tuple[bytes | str, ...]) -> None:
+    def test_the_examples_of_the_rfc_are_received(
+        self, server: bool, wire: str, event: tuple[bytes | str, ...]
+    ) -> None:
         """RFC 6455 §5.7"""
         assert Recorder(server).feed(bytes.fromhex(wire)).events == [event]
 
-    def test_an_empty_chunk(self, server: bool) -> None:
+    def test_an_empty_chunk_is_ignored(self, server: bool) -> None:
         wire = to(server, (TEXT, b"hi"))
         for places in range(len(wire)):
             recorder = Recorder(server).feed(b"", *[part for chunk in cut(wire, [places]) for part in (chunk, b"")])
@@ -564,11 +578,14 @@ CLOSE_SENT = {1002: "88 02 03 ea", 1007: "88 02 03 ef", 1009: "88 02 03 f1"}
 
 
 class TestFaults:
-    """A broken rule fails the connection: a close frame gives the reason, and nothing more is read."""
+    """RFC 6455 §5 and §7.1.7.
+
+    A broken rule fails the connection: a close frame gives the reason, and nothing more is read.
+    """
 
     @pytest.mark.parametrize("name", FAULTS)
     @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
-    def test_fault(self, server: bool, name: str, split: Callable[..., Any]) -> None:
+    def test_each_fault_is_refused_with_its_error(self, server: bool, name: str, split: Callable[..., Any]) -> None:
         make, error = FAULTS[name]
         if error is errors.BadMaskedFrame and server:
             error = errors.BadUnmaskedFrame
@@ -592,7 +609,7 @@ class TestFaults:
         ("opcode", "error"),
         [(3, errors.BadOpcode), (CONTINUATION, errors.BadContinuation), (TEXT | 0x20, errors.BadReservedBits)],
     )
-    def test_two_octets_are_enough_to_see(self, server: bool, opcode: int, error: type[Exception]) -> None:
+    def test_a_fault_is_seen_after_two_bytes(self, server: bool, opcode: int, error: type[Exception]) -> None:
         recorder = Recorder(server).feed(bytes([0x80 | opcode, 0x8A if server else 0x0A]))
         assert recorder.error is error
 
@@ -600,7 +617,7 @@ class TestFaults:
         recorder = Recorder(server).feed(b"\x81" + (b"\x0a" if server else b"\x8a"))
         assert recorder.error is (errors.BadUnmaskedFrame if server else errors.BadMaskedFrame)
 
-    def test_a_bad_length_is_seen_at_its_last_octet(self, server: bool) -> None:
+    def test_a_bad_length_is_seen_at_its_last_byte(self, server: bool) -> None:
         chunks = octets(header(Frame(BINARY), server, 64, 65535))
         recorder = Recorder(server).feed(*chunks[:-1])
         assert not recorder.session.ended
@@ -623,11 +640,11 @@ class TestFailFast:
     """RFC 6455 §8.1, at the first byte that no UTF-8 has there."""
 
     @pytest.mark.parametrize("text", BAD_TEXTS, ids=bytes.hex)
-    def test_the_texts_are_bad_in_their_last_octet(self, text: bytes) -> None:
+    def test_the_texts_are_bad_in_their_last_byte(self, text: bytes) -> None:
         assert first_bad_octet(text) == len(text) - 1
 
     @pytest.mark.parametrize("text", BAD_TEXTS, ids=bytes.hex)
-    def test_inside_a_frame(self, server: bool, text: bytes) -> None:
+    def test_bad_text_is_refused_within_a_frame(self, server: bool, text: bytes) -> None:
         wire = to(server, (TEXT, text + b"and more"))[: -len(b"and more")]
         for chunks in ([wire[:-1], wire[-1:]], octets(wire)):
             recorder = Recorder(server).feed(*chunks[:-1])
@@ -637,7 +654,7 @@ class TestFailFast:
         assert Recorder(server).feed(wire).error is errors.BadFramePayload
 
     @pytest.mark.parametrize("text", BAD_TEXTS, ids=bytes.hex)
-    def test_over_frames(self, server: bool, text: bytes) -> None:
+    def test_bad_text_is_refused_over_frames(self, server: bool, text: bytes) -> None:
         first, *more = octets(text)
         parts = [(TEXT, first, False), *((CONTINUATION, part, False) for part in more)]
         recorder = Recorder(server)
@@ -648,7 +665,7 @@ class TestFailFast:
         assert recorder.error is errors.BadFramePayload
 
     @pytest.mark.parametrize("text", BAD_TEXTS, ids=bytes.hex)
-    def test_as_a_stream(self, server: bool, text: bytes) -> None:
+    def test_bad_text_is_refused_in_a_stream(self, server: bool, text: bytes) -> None:
         chunks = octets(to(server, (TEXT, text, False)))
         recorder = Recorder(server, streaming=True).feed(*chunks[:-1])
         assert not recorder.session.ended
@@ -657,7 +674,7 @@ class TestFailFast:
         assert b"".join(event[1] for event in recorder.events if event[0] == "piece") == text[:-1]
 
     @given(st.binary(max_size=12), st.sets(st.integers(1, 11)))
-    def test_anything(self, text: bytes, places: set[Any] | set[int]) -> None:
+    def test_any_bytes_are_refused_at_the_first_bad_one(self, text: bytes, places: set[Any] | set[int]) -> None:
         recorder = Recorder()
         bad = first_bad_octet(text)
         parts = cut(text, places)
@@ -671,7 +688,7 @@ class TestFailFast:
         assert recorder.session.ended == (bad is not None)
         assert bad is not None or recorder.events == [("text", text.decode())]
 
-    def test_every_character_byte_by_byte(self) -> None:
+    def test_every_character_is_accepted_byte_by_byte(self) -> None:
         """Each first and last of a row of the table, and their neighbours."""
         text = "\0\x7f\x80\u07ff\u0800\u0fff\u1000\ud7ff\ue000\uffff\U00010000\U0003ffff\U00040000\U0010ffff"
         assert Recorder().feed(*octets(to(True, (TEXT, text.encode())))).events == [("text", text)]
@@ -784,11 +801,11 @@ STEPS = st.sampled_from(["", "", "send", "pause", "stop", "close", "raise", "fai
 
 
 class TestAnyChunking:
-    """Any cutting of the same bytes into chunks has the same results."""
+    """RFC 6455 §6.2. Any cutting of the same bytes into chunks has the same results."""
 
     @settings(max_examples=150)
     @given(st.data(), ROLES, LIMITS, TICKS, st.booleans(), st.booleans(), st.booleans())
-    def test_streams(
+    def test_any_chunks_of_a_stream_have_the_same_outcome(
         self, data: st.DataObject, server: bool, limits: Limits, tick: float, text: bool, binary: bool, streaming: bool
     ) -> None:
         wire = data.draw(streams(server))
@@ -809,7 +826,7 @@ class TestAnyChunking:
 
     @settings(max_examples=300)
     @given(st.data(), ROLES, LIMITS, st.booleans(), st.booleans())
-    def test_as_the_rfc_has_it(
+    def test_any_stream_has_the_outcome_of_the_rfc(
         self, data: st.DataObject, server: bool, limits: Limits, text: bool, binary: bool
     ) -> None:
         wire = data.draw(streams(server))
@@ -822,7 +839,7 @@ class TestAnyChunking:
 
     @settings(max_examples=300)
     @given(st.lists(st.binary(max_size=40), max_size=10), ROLES, st.booleans())
-    def test_noise(self, chunks: list[bytes], server: bool, streaming: bool) -> None:
+    def test_any_bytes_have_the_outcome_of_the_rfc(self, chunks: list[bytes], server: bool, streaming: bool) -> None:
         wire = b"".join(chunks)
         recorder = Recorder(server, streaming=streaming).feed(*chunks)
         verdict = judge(wire, server, Limits())
@@ -832,7 +849,7 @@ class TestAnyChunking:
 
     @settings(max_examples=200)
     @given(st.data(), ROLES, st.sampled_from([None, 1, 2, 3]))
-    def test_hooks_that_do_things(self, data: st.DataObject, server: Any, budget: Any) -> None:
+    def test_any_chunks_have_the_same_outcome_if_hooks_act(self, data: st.DataObject, server: Any, budget: Any) -> None:
         """Send, close, fail, pause or raise at some events: all happens at the same place of the stream."""
         wire = data.draw(valid_streams(server)) + data.draw(streams(server))
         script = data.draw(st.lists(STEPS, max_size=8))
@@ -902,6 +919,8 @@ def follow(script: list[str]) -> Callable[[Recorder, Event], object]:
 
 
 class TestRoundTrip:
+    """RFC 6455 §5.2 and §5.4: each role reads the frames of the other."""
+
     @given(ROLES, st.lists(TEXTS | PAYLOADS | st.just(pattern(65536)), max_size=6), PLACES)
     def test_one_role_reads_what_the_other_writes(
         self, server: bool, sent: list[Any] | list[bytes] | list[str], places: list[int]
@@ -925,7 +944,9 @@ class TestRoundTrip:
         assert reader.session.closing.reason().clean
 
     @given(ROLES, st.lists(messages(), max_size=5), PLACES)
-    def test_any_fragmentation(self, server: bool, sequences: list[list[Frame]], places: list[int]) -> None:
+    def test_any_fragments_are_received_as_their_messages(
+        self, server: bool, sequences: list[list[Frame]], places: list[int]
+    ) -> None:
         wire = b"".join(to(server, *sequence) for sequence in sequences)
         expected: list[Event] = []
         for sequence in sequences:
@@ -970,37 +991,37 @@ class TestLinearCost:
     """Ten times the bytes are ten times the work for any chunks: quadratic cost would be far above each bound."""
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-    def test_20000_fragments(self, opcode: int) -> None:
+    def test_the_time_is_linear_for_20000_fragments(self, opcode: int) -> None:
         few, many = (fragments(opcode, count, KIB) for count in (2_000, 20_000))
         assert cpu_time(many, 2) < 60 * cpu_time(few)
         assert cpu_time(slices(b"".join(many), 64 * KIB), 2) < 60 * cpu_time(slices(b"".join(few), 64 * KIB))
 
-    def test_a_frame_of_64_mib(self) -> None:
+    def test_the_time_is_linear_for_a_frame_of_64_mib(self) -> None:
         wire = encode_frame(FIN_BINARY, bytes(64 * MIB), KEY)
         assert cpu_time(slices(wire, 64 * KIB), 2) < 20 * cpu_time([wire], 1)
 
-    def test_a_text_of_16_mib(self) -> None:
+    def test_the_time_is_linear_for_a_text_of_16_mib(self) -> None:
         wire = encode_frame(FIN_TEXT, bytes(16 * MIB), KEY)
         assert cpu_time(slices(wire, 64 * KIB), 2) < 20 * cpu_time([wire])
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-    def test_tiny_fragments(self, opcode: int) -> None:
+    def test_the_time_is_linear_for_tiny_fragments(self, opcode: int) -> None:
         few, many = (slices(b"".join(fragments(opcode, count, 1)), 64 * KIB) for count in (5_000, 50_000))
         assert cpu_time(many, 2) < 60 * cpu_time(few)
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-    def test_octet_by_octet(self, opcode: int) -> None:
+    def test_the_time_is_linear_byte_by_byte(self, opcode: int) -> None:
         few, many = (octets(encode_frame(FIN | opcode, b"a" * size, KEY)) for size in (10_000, 100_000))
         assert cpu_time(many, 2) < 60 * cpu_time(few)
 
-    def test_many_messages_in_a_chunk(self) -> None:
+    def test_the_time_is_linear_for_many_messages_in_a_chunk(self) -> None:
         few, many = ([encode_frame(FIN_TEXT, b"a", KEY) * count] for count in (3_000, 30_000))
         assert cpu_time(many, 2) < 60 * cpu_time(few)
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
     @pytest.mark.parametrize("chunk", [KIB, 64 * KIB])
     @pytest.mark.parametrize("size", [KIB, 4 * MIB])
-    def test_memory(self, opcode: int, chunk: int, size: int) -> None:
+    def test_the_memory_is_at_most_two_and_a_half_messages(self, opcode: int, chunk: int, size: int) -> None:
         """A message takes its own size once while it comes, in small frames or one, and once more when it is given."""
         wire = (
             b"".join(fragments(opcode, 4 * MIB // size, size))

@@ -37,7 +37,9 @@ def pieces(recorder: Recorder) -> bytes:
 
 
 class TestWeEndFirst:
-    def test_a_close_frame_is_the_last_that_leaves(self, server: bool) -> None:
+    """RFC 6455 §7.1.2 and §5.5.1: our close frame is the last that we send; the peer may go on until its own."""
+
+    def test_the_close_frame_is_the_last_frame_sent(self, server: bool) -> None:
         halves = Halves(server)
         halves.session.sender.send_binary(b"last")
         halves.session.half_close()
@@ -46,7 +48,7 @@ class TestWeEndFirst:
         assert halves.session.writer.closed and not halves.session.ended
 
     @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
-    def test_what_comes_before_the_peers_is_delivered(self, server: bool, split: Callable[..., Any]) -> None:
+    def test_messages_before_the_peers_close_are_delivered(self, server: bool, split: Callable[..., Any]) -> None:
         halves = Halves(server)
         halves.session.half_close()
         halves.feed(*split(to(server, (BINARY, b"a", False), (CONTINUATION, b"b"), (BINARY, b"c"), (CLOSE, NORMAL))))
@@ -55,7 +57,7 @@ class TestWeEndFirst:
         assert halves.sent == [Frame(CLOSE, NORMAL)]
         assert halves.session.closing.reason() == CloseReason(1000, "", True, "local", Close(1000), Close(1000))
 
-    def test_nobody_is_told_who_cannot_tell_halves(self) -> None:
+    def test_a_handler_without_half_close_is_not_notified(self) -> None:
         halves = Halves(half_closeable=False)
         halves.session.half_close()
         halves.receive((BINARY, b"a"), (CLOSE, NORMAL))
@@ -68,7 +70,7 @@ class TestWeEndFirst:
         assert halves.sent == [Frame(CLOSE, NORMAL)]
         assert halves.events == [("ping", b"?")]
 
-    def test_a_full_close_throws_away_what_comes(self) -> None:
+    def test_a_full_close_discards_later_messages(self) -> None:
         halves = Halves()
         halves.session.half_close()
         halves.session.close(1001)
@@ -76,13 +78,13 @@ class TestWeEndFirst:
         assert halves.events == [ENDED]
         assert halves.sent == [Frame(CLOSE, NORMAL)]
 
-    def test_a_full_close_in_between(self) -> None:
+    def test_a_full_close_after_a_half_close_is_possible(self) -> None:
         halves = Halves(react=lambda halves, event: halves.session.close())
         halves.session.half_close()
         halves.receive((BINARY, b"a"), (BINARY, b"b"), (CLOSE, NORMAL))
         assert halves.events == [("piece", b"a", True), ENDED]
 
-    def test_pausing(self, server: bool) -> None:
+    def test_a_pause_after_a_half_close_is_possible(self, server: bool) -> None:
         halves = Halves(server, react=lambda halves, event: halves.session.pause())
         halves.session.half_close()
         halves.receive((BINARY, b"a"), (BINARY, b"b"), (CLOSE, NORMAL))
@@ -103,14 +105,14 @@ class TestWeEndFirst:
         halves.receive((CLOSE, NORMAL))
         assert halves.events == [ENDED]
 
-    def test_the_peers_fault(self) -> None:
+    def test_the_peers_fault_ends_the_session_at_once(self) -> None:
         halves = Halves()
         halves.session.half_close()
         halves.receive((CLOSE, b"\x03\xf3"))
         assert halves.events == [ENDED]
         assert halves.session.closing.reason().code == 1011
 
-    def test_behind_the_end_it_does_nothing(self) -> None:
+    def test_a_half_close_after_the_end_does_nothing(self) -> None:
         halves = Halves()
         halves.session.lost()
         halves.session.half_close()
@@ -118,8 +120,10 @@ class TestWeEndFirst:
 
 
 class TestThePeerEndsFirst:
+    """RFC 6455 §5.5.1: we may delay our close frame after the peer's."""
+
     @pytest.mark.parametrize("payload", [b"", NORMAL, b"\x03\xe9"], ids=["1005", "1000", "1001"])
-    def test_we_go_on_sending(self, server: bool, payload: bytes) -> None:
+    def test_we_can_still_send(self, server: bool, payload: bytes) -> None:
         halves = Halves(server).receive((BINARY, b"a"), (CLOSE, payload))
         assert halves.events == [("piece", b"a", True), READ_ENDED]
         halves.session.sender.send_binary(b"more")
@@ -129,35 +133,35 @@ class TestThePeerEndsFirst:
         reason = halves.session.closing.reason()
         assert (reason.clean, reason.began) == (True, "peer")
 
-    def test_half_closing_then_is_closing(self) -> None:
+    def test_a_half_close_after_the_peers_is_a_close(self) -> None:
         halves = Halves().receive((CLOSE, NORMAL))
         halves.session.half_close()
         assert halves.events == [READ_ENDED, ENDED]
         assert halves.sent == [Frame(CLOSE, NORMAL)]
 
-    def test_what_is_behind_it_is_thrown_away(self, server: bool) -> None:
+    def test_frames_after_the_peers_close_are_discarded(self, server: bool) -> None:
         wire = to(server, (CLOSE, NORMAL), (BINARY, b"a", False), (CONTINUATION, b"b"), (PING, b"?"), (CLOSE, NORMAL))
         halves = Halves(server).feed(*cut(wire, range(0, len(wire), 3)))
         assert halves.events == [READ_ENDED]
         assert halves.sent == []
 
-    def test_closing_at_once(self) -> None:
+    def test_a_hook_may_close_at_once(self) -> None:
         halves = Halves(react=lambda halves, event: halves.session.close() if event == READ_ENDED else None)
         halves.receive((CLOSE, NORMAL))
         assert halves.events == [READ_ENDED, ENDED]
         assert halves.sent == [Frame(CLOSE, NORMAL)]
 
-    def test_who_cannot_tell_halves_answers_at_once(self) -> None:
+    def test_a_handler_without_half_close_answers_at_once(self) -> None:
         halves = Halves(half_closeable=False).receive((CLOSE, NORMAL))
         assert halves.events == [ENDED]
         assert halves.sent == [Frame(CLOSE, NORMAL)]
 
-    def test_so_is_a_fault_answered(self) -> None:
+    def test_the_peers_fault_is_answered_at_once(self) -> None:
         halves = Halves().receive((CLOSE, b"\x03\xf3"))
         assert halves.events == [ENDED]
         assert halves.sent == [Frame(CLOSE, b"\x03\xf3")]
 
-    def test_the_end_without_an_answer(self) -> None:
+    def test_a_loss_before_our_answer_is_not_clean(self) -> None:
         halves = Halves().receive((CLOSE, NORMAL))
         halves.session.lost(ConnectionError("cut"))
         assert halves.events == [READ_ENDED, ENDED]
@@ -166,7 +170,9 @@ class TestThePeerEndsFirst:
 
 
 class TestAsAnyOther:
-    def test_pieces_both_ways(self, server: bool) -> None:
+    """RFC 6455 §7.1: a stream without half-closes."""
+
+    def test_pieces_are_received_and_the_close_is_clean(self, server: bool) -> None:
         halves = Halves(server).receive((BINARY, b"a", False), (CONTINUATION, b"b"), (TEXT, b"c"), (PING, b"?"))
         assert pieces(halves) == b"abc"
         halves.session.close(1001, "bye")

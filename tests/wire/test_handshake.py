@@ -264,15 +264,19 @@ REFUSED: dict[str, tuple[bytes, type[HandshakeError], bytes]] = {
 
 
 class TestServer:
+    """RFC 6455 §4.2: the server checks and answers the client's handshake."""
+
     @pytest.mark.parametrize("wire", ACCEPTED.values(), ids=ACCEPTED.keys())
-    def test_accepted(self, wire: bytes) -> None:
+    def test_a_valid_request_is_accepted(self, wire: bytes) -> None:
         assert answer(wire) == (None, GOOD)
 
     @pytest.mark.parametrize(("wire", "error", "sent"), REFUSED.values(), ids=REFUSED.keys())
-    def test_refused(self, wire: bytes, error: type[HandshakeError], sent: bytes) -> None:
+    def test_a_bad_request_is_refused_with_its_error(
+        self, wire: bytes, error: type[HandshakeError], sent: bytes
+    ) -> None:
         assert answer(wire) == (error, sent)
 
-    def test_success_byte_for_byte(self) -> None:
+    def test_the_success_has_these_bytes(self) -> None:
         assert success(parse_request(head()), "chat").to_bytes() == (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n"
@@ -290,7 +294,7 @@ class TestServer:
 
     @pytest.mark.parametrize("subprotocol", [None, "chat"])
     @pytest.mark.parametrize("extensions", [None, "permessage-deflate; server_no_context_takeover"])
-    def test_the_bytes_of_a_success(self, subprotocol: str | None, extensions: str | None) -> None:
+    def test_the_success_is_the_same_as_prepared_bytes(self, subprotocol: str | None, extensions: str | None) -> None:
         request, date = parse_request(head()), "Sun, 06 Nov 1994 08:49:37 GMT"
         sent = success_bytes(request, subprotocol, extensions, date)
         assert sent == success(request, subprotocol, extensions, date).to_bytes()
@@ -300,7 +304,7 @@ class TestServer:
         success(request).headers.addRawHeader("Upgrade", "x")
         assert success(request).headers.getRawHeaders("Upgrade") == ["websocket"]
 
-    def test_failure_without_a_request(self) -> None:
+    def test_a_failure_without_a_request_is_answered(self) -> None:
         response = failure(errors.HeadTooLarge(), None)
         assert response.to_bytes() == (
             b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: text/plain; charset=utf-8\r\n"
@@ -309,7 +313,7 @@ class TestServer:
         )
         assert not response.keep_alive
 
-    def test_failure_is_what_a_decorator_may_change(self) -> None:
+    def test_a_decorator_may_change_the_failure(self) -> None:
         request = parse_request(head(Host=None))
         response = failure(errors.NoHost(), request)
         assert response.request is request
@@ -322,12 +326,12 @@ class TestServer:
             b"X-Content-Type-Options: nosniff\r\nContent-Length: 2\r\nServer: Acme\r\nX-Seen-Status: 400\r\n\r\nno"
         )
 
-    def test_body_that_an_http_server_read_is_no_hindrance(self) -> None:
+    def test_a_body_that_an_http_server_read_is_ignored(self) -> None:
         request = parse_request(head(Content_Length="5"))
         request.body_read = True
         check_request(request)
 
-    def test_octets_of_a_body_never_reach_frames_or_the_next_request(self) -> None:
+    def test_bytes_of_a_body_are_never_frames_or_a_request(self) -> None:
         smuggled = head("GET /admin HTTP/1.1")
         for framing in ({"Content_Length": str(len(smuggled))}, {"Transfer_Encoding": "chunked"}):
             for start in ("GET / HTTP/1.1", "POST / HTTP/1.1", "HEAD / HTTP/1.1", "GET / HTTP/1.0"):
@@ -342,7 +346,7 @@ class TestServer:
                     assert not failure(caught.value, request).keep_alive
 
     @given(st.sampled_from([*FIELDS, "Origin", "X"]), st.text(st.characters(max_codepoint=255), max_size=30))
-    def test_whatever_a_field_holds_the_answer_is_whole_and_safe(self, name: str, value: str) -> None:
+    def test_the_answer_is_whole_and_safe_for_any_field(self, name: str, value: str) -> None:
         error, sent = answer(head("GET / HTTP/1.1", (), **{name.replace("-", "_"): value}), Origins())
         top, _, body = sent.partition(b"\r\n\r\n")
         assert top.startswith(b"HTTP/1.1 ")
@@ -350,6 +354,8 @@ class TestServer:
 
 
 class TestIsUpgrade:
+    """RFC 6455 §4.2.1 and RFC 9110 §7.8: the fields that ask for the upgrade."""
+
     CASES: tuple[tuple[bytes, bool], ...] = (
         (head(), True),
         (head(Host=None, Sec_WebSocket_Key=None, Sec_WebSocket_Version=None), True),
@@ -365,14 +371,14 @@ class TestIsUpgrade:
     )
 
     @pytest.mark.parametrize(("wire", "expected"), CASES)
-    def test_ours(self, wire: bytes, expected: bool) -> None:
+    def test_our_request_is_recognized(self, wire: bytes, expected: bool) -> None:
         assert is_upgrade(parse_request(wire)) is expected
 
     @pytest.mark.parametrize(("wire", "expected"), CASES)
-    def test_twisteds(self, wire: bytes, expected: bool) -> None:
+    def test_twisteds_request_is_recognized(self, wire: bytes, expected: bool) -> None:
         assert is_upgrade(twisted_request(wire)) is expected
 
-    def test_http2_is_none(self) -> None:
+    def test_a_request_of_http2_is_no_upgrade(self) -> None:
         request = twisted_request(head())
         request.clientproto = b"HTTP/2"
         assert not is_upgrade(request)
@@ -400,6 +406,8 @@ def twisted_request(wire: bytes) -> Any:
 
 
 class TestSubprotocol:
+    """RFC 6455 §4.2.2 (5)."""
+
     @pytest.mark.parametrize(
         ("offered", "supported", "chosen"),
         [
@@ -427,20 +435,22 @@ class TestSubprotocol:
 
 
 class TestDecorated:
-    def test_unchanged_or_added_to(self) -> None:
+    """RFC 6455 §4.2.2: a decorator may not break the response."""
+
+    def test_a_response_with_more_fields_is_accepted(self) -> None:
         request = parse_request(head(Sec_WebSocket_Protocol="chat"))
         response = success(request, "chat")
         response.headers.addRawHeader("Set-Cookie", "a=b")
         check_decorated(response, request, ACCEPT)
 
     @pytest.mark.parametrize("offered", [None, "", "superchat", "Chat", "chat;v=1"])
-    def test_to_a_subprotocol_that_was_not_offered(self, offered: str | None) -> None:
+    def test_a_subprotocol_that_was_not_offered_is_refused(self, offered: str | None) -> None:
         request = parse_request(head(Sec_WebSocket_Protocol=offered))
         for also in (request, None):
             with pytest.raises(errors.DecoratorError, match="'chat', which the client did not offer"):
                 check_decorated(success(request, "chat"), also, ACCEPT)
 
-    def test_to_two_subprotocols(self) -> None:
+    def test_two_subprotocols_are_refused(self) -> None:
         request = parse_request(head(Sec_WebSocket_Protocol="a, b"))
         response = success(request, "a")
         response.headers.addRawHeader("Sec-WebSocket-Protocol", "b")
@@ -448,7 +458,7 @@ class TestDecorated:
             check_decorated(response, request, ACCEPT)
 
     @pytest.mark.parametrize("name", ["Upgrade", "Connection", "Sec-WebSocket-Accept"])
-    def test_changed(self, name: str) -> None:
+    def test_a_changed_field_of_the_handshake_is_refused(self, name: str) -> None:
         for values in ([], ["x"], ["websocket", "x"], ["Upgrade", "x"], [ACCEPT, "x"]):
             response = success(parse_request(head()))
             response.headers.setRawHeaders(name, values)
@@ -457,7 +467,7 @@ class TestDecorated:
             response.status = 403
             check_decorated(response, None, ACCEPT)
 
-    def test_failure_made_a_success(self) -> None:
+    def test_a_failure_made_a_success_is_refused(self) -> None:
         response = failure(errors.NoHost(), None)
         check_decorated(response, None, None)
         response.status = 101
@@ -466,7 +476,7 @@ class TestDecorated:
 
     @pytest.mark.parametrize("status", [100, 102, 103, 199])
     @pytest.mark.parametrize("accept", [ACCEPT, None])
-    def test_made_an_interim_answer(self, status: int, accept: str | None) -> None:
+    def test_an_interim_status_is_refused(self, status: int, accept: str | None) -> None:
         with pytest.raises(errors.DecoratorError, match=str(status)):
             check_decorated(Response(status), None, accept)
 
@@ -488,10 +498,12 @@ def reply(
 
 
 class TestClient:
-    def test_accept_key(self) -> None:
+    """RFC 6455 §4.1: the client's request, and its checks of the response."""
+
+    def test_the_accept_value_is_the_rfcs(self) -> None:
         assert accept_key(KEY) == accept_key(KEY.encode()) == ACCEPT
 
-    def test_keys_are_16_fresh_octets_that_a_server_takes(self) -> None:
+    def test_keys_are_16_fresh_bytes_that_a_server_accepts(self) -> None:
         keys = {make_key() for _ in range(200)}
         assert len(keys) == 200
         for key in keys:
@@ -499,10 +511,10 @@ class TestClient:
             check_request(client_request("h", "/", key))
 
     @given(st.binary(min_size=16, max_size=16))
-    def test_every_key_of_16_octets_is_taken(self, octets: bytes) -> None:
+    def test_every_key_of_16_bytes_is_accepted(self, octets: bytes) -> None:
         check_request(parse_request(head(Sec_WebSocket_Key=b64encode(octets).decode())))
 
-    def test_request_byte_for_byte(self) -> None:
+    def test_the_request_has_these_bytes(self) -> None:
         assert client_request("localhost:80", "/chat?x=1", KEY).to_bytes() == (
             b"GET /chat?x=1 HTTP/1.1\r\nHost: localhost:80\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
@@ -523,7 +535,7 @@ class TestClient:
             ("h", "no-path", KEY, "a"),
         ],
     )
-    def test_request_cannot_be_broken(self, host: str, target: str, key: str, subprotocol: str) -> None:
+    def test_bad_values_cannot_break_the_request(self, host: str, target: str, key: str, subprotocol: str) -> None:
         with pytest.raises(ValueError):
             client_request(host, target, key, [subprotocol]).to_bytes()
 
@@ -543,7 +555,7 @@ class TestClient:
             reply(Sec_WebSocket_Protocol="", more=("Sec-WebSocket-Extensions: ", "Sec-WebSocket-Protocol:")),
         ],
     )
-    def test_good_answers(self, response: Response) -> None:
+    def test_a_valid_response_is_accepted(self, response: Response) -> None:
         assert check_response(response, KEY, ["chat"]) is None
 
     @pytest.mark.parametrize(
@@ -574,22 +586,24 @@ class TestClient:
             (reply(Sec_WebSocket_Extensions="x-foo"), errors.BadExtension),
         ],
     )
-    def test_bad_answers(self, response: Response, error: type[HandshakeError]) -> None:
+    def test_an_invalid_response_is_refused(self, response: Response, error: type[HandshakeError]) -> None:
         with pytest.raises(error) as caught:
             check_response(response, KEY, ["chat", "other"])
         assert type(caught.value) is error
 
-    def test_declined_has_the_answer(self) -> None:
+    def test_a_decline_has_the_response(self) -> None:
         response = reply("HTTP/1.1 401 Unauthorized")
         with pytest.raises(errors.UpgradeDeclined) as caught:
             check_response(response, KEY)
         assert caught.value.response is response
 
-    def test_chosen_subprotocol(self) -> None:
+    def test_the_chosen_subprotocol_is_returned(self) -> None:
         assert check_response(reply(Sec_WebSocket_Protocol="b"), KEY, ["a", "b"]) == "b"
 
     @given(st.lists(st.sampled_from("abc"), unique=True), st.lists(st.sampled_from("abc"), unique=True))
-    def test_both_roles_agree(self, offered: list[str], supported: list[str]) -> None:
+    def test_the_server_accepts_the_clients_request_and_the_client_the_response(
+        self, offered: list[str], supported: list[str]
+    ) -> None:
         key = make_key()
         request = parse_request(client_request("localhost:1984", "/chat", key, offered).to_bytes())
         check_request(request)

@@ -33,6 +33,8 @@ def request(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> bytes:
 
 
 class TestHeaders:
+    """RFC 9110 §5.5 and §5.6.2: field values and tokens."""
+
     @pytest.mark.parametrize("bad", ["a\rb", "a\nb", "a\0b", b"a\r\nX: y", b"\n", b"a\0"])
     def test_value_that_would_break_the_head_is_refused(self, bad: str | bytes) -> None:
         headers = Headers()
@@ -51,20 +53,22 @@ class TestHeaders:
         with pytest.raises(ValueError, match="not a field name"):
             Headers().addRawHeader(bad, "x")
 
-    def test_is_twisteds_otherwise(self) -> None:
+    def test_headers_are_otherwise_twisteds(self) -> None:
         headers = Headers({"content-type": ["text/plain; x=ü"]})
         headers.addRawHeader(b"X-a", b"\xff\t1")
         assert isinstance(headers, TwistedHeaders)
         assert headers.getRawHeaders(b"Content-Type") == ["text/plain; x=ü".encode()]
         assert headers.getRawHeaders(b"x-A") == [b"\xff\t1"]
 
-    def test_copy_refuses_too(self) -> None:
+    def test_a_copy_refuses_bad_fields_too(self) -> None:
         with pytest.raises(ValueError):
             Headers().copy().setRawHeaders("X", ["\n"])
 
 
 class TestParseRequest:
-    def test_everything_of_a_head(self) -> None:
+    """RFC 9112 §3 and §5."""
+
+    def test_each_part_of_a_head_is_parsed(self) -> None:
         parsed = parse_request(HEAD)
         assert (parsed.method, parsed.target, parsed.version) == ("GET", "/chat?a=1&b=2", "1.1")
         assert list(parsed.headers.getAllRawHeaders()) == [
@@ -93,10 +97,10 @@ class TestParseRequest:
         assert len(owner._canonicalHeaderCache) == before + 1
 
     @pytest.mark.parametrize("value", [b"  v", b"v \t ", b"\tv"])
-    def test_whitespace_around_a_value_goes(self, value: bytes) -> None:
+    def test_whitespace_around_a_value_is_removed(self, value: bytes) -> None:
         assert parse_request(request(b"X:" + value)).headers.getRawHeaders(b"X") == [b"v"]
 
-    def test_octets_above_ascii_stay_in_values(self) -> None:
+    def test_bytes_above_ascii_are_kept_in_values(self) -> None:
         parsed = parse_request(request(b"X: caf\xc3\xa9\xff"))
         assert parsed.headers.getRawHeaders(b"X") == [b"caf\xc3\xa9\xff"]
         assert parsed.field("x") == "caf\xc3\xa9\xff"
@@ -115,7 +119,7 @@ class TestParseRequest:
             (b'GET /a|b{c}"<>^` HTTP/1.1', "GET", '/a|b{c}"<>^`', "1.1"),
         ],
     )
-    def test_start_lines_that_are_http(self, start: bytes, method: str, target: str, version: str) -> None:
+    def test_a_valid_start_line_is_parsed(self, start: bytes, method: str, target: str, version: str) -> None:
         parsed = parse_request(request(b"Host: h", start=start))
         assert (parsed.method, parsed.target, parsed.version) == (method, target, version)
         assert parsed.field("Host") == "h"
@@ -135,7 +139,7 @@ class TestParseRequest:
             b"CONNECT h:800000 HTTP/1.1", b"CONNECT :80/x HTTP/1.1", b"GET http:/x HTTP/1.1",
         ],
     )  # fmt: skip
-    def test_start_lines_that_are_not(self, start: bytes) -> None:
+    def test_an_invalid_start_line_is_refused(self, start: bytes) -> None:
         with pytest.raises(BadRequest) as caught:
             parse_request(request(b"Host: h", start=start))
         assert str(caught.value) == "The request is not valid HTTP"
@@ -162,7 +166,7 @@ class TestParseRequest:
         ],
     )  # fmt: skip
     @pytest.mark.parametrize("upgrade", [[], [b"Connection: Upgrade", b"Upgrade: websocket"]])
-    def test_fields_that_are_not_http(self, lines: list[bytes], upgrade: list[bytes]) -> None:
+    def test_an_invalid_field_is_refused(self, lines: list[bytes], upgrade: list[bytes]) -> None:
         with pytest.raises(BadRequest):
             parse_request(request(*upgrade, *lines))
 
@@ -174,7 +178,7 @@ class TestParseRequest:
         assert parse_request(upgrade).has_body
 
     @pytest.mark.parametrize("head", [b"", HEAD[:-2], HEAD[:-1], HEAD + b"X", HEAD + HEAD, b"\r\n" + HEAD])
-    def test_only_one_whole_head_is_taken(self, head: bytes) -> None:
+    def test_only_one_whole_head_is_accepted(self, head: bytes) -> None:
         with pytest.raises(BadRequest):
             parse_request(head)
 
@@ -187,6 +191,8 @@ class TestParseRequest:
 
 
 class TestRequest:
+    """RFC 9112 §3, §6 and §9.3: what follows from the head of a request."""
+
     @pytest.mark.parametrize(
         ("target", "path", "query"),
         [
@@ -201,7 +207,7 @@ class TestRequest:
             ("/a%2Fb", "/a%2Fb", ""),
         ],
     )
-    def test_path_and_query(self, target: str, path: str, query: str) -> None:
+    def test_the_target_is_split_into_path_and_query(self, target: str, path: str, query: str) -> None:
         made = Request("GET", target, "1.1", Headers())
         assert (made.path, made.query) == (path, query)
 
@@ -218,7 +224,9 @@ class TestRequest:
             (b"GET / HTTP/1.0", [b"Connection: keep-alive"], False),
         ],
     )
-    def test_keep_alive(self, start: bytes, lines: list[bytes], kept: bool) -> None:
+    def test_the_request_says_whether_to_keep_the_connection(
+        self, start: bytes, lines: list[bytes], kept: bool
+    ) -> None:
         assert parse_request(request(*lines, start=start)).keep_alive is kept
 
     @pytest.mark.parametrize(
@@ -232,7 +240,7 @@ class TestRequest:
         ],
     )
     @pytest.mark.parametrize("upgrade", [[], [b"Connection: Upgrade", b"Upgrade: websocket"]])
-    def test_has_body(self, lines: list[bytes], body: bool, upgrade: list[bytes]) -> None:
+    def test_the_request_says_whether_it_has_a_body(self, lines: list[bytes], body: bool, upgrade: list[bytes]) -> None:
         assert parse_request(request(*upgrade, *lines)).has_body is body
 
     def test_to_bytes_is_what_parse_request_reads(self) -> None:
@@ -257,7 +265,7 @@ class TestRequest:
         with pytest.raises(ValueError, match="request line"):
             Request(method, target, version, Headers()).to_bytes()
 
-    def test_from_twisted(self) -> None:
+    def test_a_request_is_made_from_twisteds(self) -> None:
         class Requestish:
             method, uri, clientproto = b"GET", b"/x?y", b"HTTP/1.1"
             requestHeaders = TwistedHeaders({b"X-A": [b"1", b"2"], b"Content-Length": [b"5"]})
@@ -273,23 +281,25 @@ class TestRequest:
 
 
 class TestResponse:
+    """RFC 9112 §4 and §6: the bytes of a response."""
+
     def test_server_is_the_package_and_its_version(self) -> None:
         assert "twisted_beastws/" + __version__ == SERVER
 
-    def test_text(self) -> None:
+    def test_a_text_body_is_utf8(self) -> None:
         response = Response(200, body="grüß")
         assert response.to_bytes() == (
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"
             f"Content-Length: 6\r\nServer: {SERVER}\r\n\r\ngrüß".encode()
         )
 
-    def test_a_text_has_what_the_caller_said_of_it(self) -> None:
+    def test_a_text_has_the_type_that_the_caller_gave(self) -> None:
         for headers in ({"X-Content-Type-Options": "none"}, {"Content-Type": "text/html"}):
             sent = Response(200, headers=headers, body="x").to_bytes()
             assert sent.count(b"X-Content-Type-Options: none") == len(headers.keys() & {"X-Content-Type-Options"})
             assert b"nosniff" not in sent
 
-    def test_octets_have_no_type(self) -> None:
+    def test_a_body_of_bytes_has_no_type(self) -> None:
         assert Response(200, body=b"x").to_bytes() == (
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nServer: %b\r\n\r\nx" % SERVER.encode()
         )
@@ -321,18 +331,18 @@ class TestResponse:
         )
 
     @pytest.mark.parametrize("status", [100, 101, 102, 204, 304])
-    def test_statuses_without_a_body(self, status: int) -> None:
+    def test_the_body_is_omitted_for_statuses_without_one(self, status: int) -> None:
         wire = Response(status, headers=Headers({"Content-Length": ["3"]}), body=b"abc").to_bytes()
         assert b"Content-Length" not in wire
         assert wire.endswith(b"\r\n\r\n")
 
-    def test_answer_to_head_has_the_length_but_no_body(self) -> None:
+    def test_the_response_to_head_has_the_length_but_no_body(self) -> None:
         head = parse_request(request(start=b"HEAD / HTTP/1.1"))
         wire = Response(200, body=b"abc", request=head).to_bytes()
         assert wire.endswith(b"Server: %b\r\n\r\n" % SERVER.encode())
         assert b"Content-Length: 3\r\n" in wire
 
-    def test_spelling_and_order_of_fields(self) -> None:
+    def test_fields_have_their_usual_spelling_and_order(self) -> None:
         response = Response(400)
         for name in ("www-authenticate", "sec-websocket-version", "ETAG", "x-Seen-status", "SEC-WEBSOCKET-PROTOCOL"):
             response.headers.addRawHeader(name, "a")
@@ -344,13 +354,13 @@ class TestResponse:
         assert lines[1:3] == [b"WWW-Authenticate: a", b"WWW-Authenticate: b"]
 
     @pytest.mark.parametrize(("values", "sent"), [(["Acme"], b"Acme"), ([""], b""), ([], SERVER.encode())])
-    def test_server_is_added_only_where_none_is(self, values: list[str], sent: bytes) -> None:
+    def test_the_server_field_is_added_only_if_it_is_missing(self, values: list[str], sent: bytes) -> None:
         response = Response(200, headers=Headers({"Server": values}))
         wire = response.to_bytes()
         assert wire.count(b"Server:") == 1
         assert b"\r\nServer: %b\r\n" % sent in wire
 
-    def test_nothing_breaks_out_of_the_head(self) -> None:
+    def test_bad_values_cannot_break_the_head(self) -> None:
         with pytest.raises(ValueError):
             Response(200, "OK\r\nX: y").to_bytes()
         with pytest.raises(ValueError):
@@ -367,7 +377,7 @@ class TestResponse:
             past_the_checks.to_bytes()
 
     @pytest.mark.parametrize("status", [0, 99, 1000, -200])
-    def test_status_of_three_digits(self, status: int) -> None:
+    def test_a_status_must_have_three_digits(self, status: int) -> None:
         with pytest.raises(ValueError, match="status"):
             Response(status).to_bytes()
 
@@ -390,13 +400,13 @@ class TestResponse:
             ({"headers": {"X": 1}}, "headers['X']: give str or a list of str, not int"),
         ],
     )
-    def test_what_is_of_another_type_is_named(self, arguments: Any, told: str) -> None:
+    def test_the_error_names_an_argument_of_another_type(self, arguments: Any, told: str) -> None:
         with pytest.raises(TypeError) as refused:
             Response(**{"status": 200, **arguments})
         assert str(refused.value) == told
 
     @pytest.mark.parametrize("text", ["A token, please\n", "a\r\nb"])
-    def test_a_text_in_the_place_of_the_reason(self, text: str) -> None:
+    def test_a_text_given_as_the_reason_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError) as refused:
             Response(401, text)
         assert str(refused.value) == (
@@ -415,16 +425,18 @@ class TestResponse:
         body[0] = 0
         assert response.body == b"abc"
 
-    def test_keep_alive(self) -> None:
+    def test_the_response_says_whether_to_keep_the_connection(self) -> None:
         assert Response(200).keep_alive
         assert not Response(200, version="1.0").keep_alive
         assert not Response(200, headers=Headers({"Connection": ["x, Close"]})).keep_alive
 
-    def test_repr(self) -> None:
+    def test_the_repr_shows_status_and_size(self) -> None:
         assert repr(Response(404, body=b"abc")) == "<Response 404 Not Found, 3 bytes>"
 
 
 class TestParseResponse:
+    """RFC 9112 §4."""
+
     @pytest.mark.parametrize(
         ("start", "version", "status", "reason"),
         [
@@ -435,7 +447,7 @@ class TestParseResponse:
             (b"HTTP/1.1 599 caf\xe9 \t", "1.1", 599, "café \t"),
         ],
     )
-    def test_status_lines(self, start: bytes, version: str, status: int, reason: str) -> None:
+    def test_a_status_line_is_parsed(self, start: bytes, version: str, status: int, reason: str) -> None:
         parsed = parse_response(request(b"X: y ", b"Connection: Upgrade", b"Upgrade: websocket", start=start))
         assert (parsed.version, parsed.status, parsed.reason) == (version, status, reason)
         assert parsed.field("X") == "y"
@@ -453,7 +465,7 @@ class TestParseResponse:
             request(b"Content-Length: 1", b"Content-Length: 2", start=b"HTTP/1.1 200 OK"),
         ],
     )  # fmt: skip
-    def test_what_is_not_http(self, head: bytes) -> None:
+    def test_a_head_that_is_not_http_is_refused(self, head: bytes) -> None:
         with pytest.raises(BadRequest) as caught:
             parse_response(head)
         assert str(caught.value) == "The response is not valid HTTP"
@@ -483,13 +495,13 @@ def run(
 class TestListElements:
     """RFC 9110 §5.6.1."""
 
-    def test_of_repeated_fields_are_one_list(self) -> None:
+    def test_repeated_fields_are_one_list(self) -> None:
         assert list_elements([b"a, b", b"\tc ,", b""]) == [b"a", b"b", b"c", b"", b""]
         assert list_elements([]) == []
 
     @pytest.mark.parametrize("count", [99, 100, 101])
     @pytest.mark.parametrize("fields", [1, 7, 101])
-    def test_limit_of_their_number(self, count: int, fields: int) -> None:
+    def test_at_most_100_elements_are_returned(self, count: int, fields: int) -> None:
         names = [b"%d" % number for number in range(count)]
         size = -(-count // fields)
         values = [b", ".join(names[at : at + size]) for at in range(0, count, size)]
@@ -499,7 +511,9 @@ class TestListElements:
 
 
 class TestHeadBuffer:
-    def test_heads_come_out_whole_and_the_rest_stays(self) -> None:
+    """RFC 9112 §2.1 and §2.2: the head of a message ends with an empty line."""
+
+    def test_heads_are_returned_whole_and_the_rest_is_kept(self) -> None:
         buffer = HeadBuffer(200, 8)
         assert buffer.take() is None
         buffer.feed(HEAD[:-1])
@@ -541,13 +555,13 @@ class TestHeadBuffer:
         st.lists(st.integers(0, 400), max_size=12),
         st.sampled_from([0, 1, 3]),
     )
-    def test_any_chunking_gives_the_same(self, data: bytes, cuts: list[int], empty: int) -> None:
+    def test_any_chunks_give_the_same_heads(self, data: bytes, cuts: list[int], empty: int) -> None:
         whole = run([data], max_empty_lines=empty)
         assert run(chunked(data, cuts), max_empty_lines=empty) == whole
         assert run([data[at : at + 1] for at in range(len(data))], max_empty_lines=empty) == whole
 
     @pytest.mark.parametrize("step", [1, 2, 3, 10_000])
-    def test_limit_of_empty_lines(self, step: int) -> None:
+    def test_the_number_of_empty_lines_is_limited(self, step: int) -> None:
         for count in (2, 3):
             data = (b"\r\n" * count + HEAD) * 4
             assert run(chunked(data, list(range(0, len(data), step))), len(HEAD), 5, 3) == ([HEAD] * 4, b"")
@@ -568,19 +582,19 @@ class TestHeadBuffer:
         ],
     )
     @pytest.mark.parametrize("step", [1, 7, 10_000])
-    def test_first_fault_decides(self, data: bytes, error: type[HandshakeError], step: int) -> None:
+    def test_the_first_fault_decides(self, data: bytes, error: type[HandshakeError], step: int) -> None:
         _, end = run([data[at : at + step] for at in range(0, len(data), step)])
         assert isinstance(end, tuple) and end[0] is error
 
     @pytest.mark.parametrize("step", [1, 7, 10_000])
-    def test_limit_of_octets(self, step: int) -> None:
+    def test_the_size_of_a_head_is_limited(self, step: int) -> None:
         head = request(b"X: " + b"v" * 50)
         chunks = [head[at : at + step] for at in range(0, len(head), step)]
         assert run(chunks, len(head)) == ([head], b"")
         assert run(chunks, len(head) + 1) == ([head], b"")
         assert run(chunks, len(head) - 1) == ([], (HeadTooLarge, "The request's head is too large"))
 
-    def test_too_large_is_said_at_the_limit_without_an_end(self) -> None:
+    def test_a_head_without_end_is_refused_at_the_size_limit(self) -> None:
         buffer = HeadBuffer(100, 8)
         buffer.feed(b"G" * 99)
         assert buffer.take() is None
@@ -590,14 +604,14 @@ class TestHeadBuffer:
         assert caught.value.status == 414
 
     @pytest.mark.parametrize("step", [1, 7, 10_000])
-    def test_limit_of_lines(self, step: int) -> None:
+    def test_the_number_of_lines_is_limited(self, step: int) -> None:
         head = request(b"A: 1", b"B: 2", b"C: 3")
         chunks = [head[at : at + step] for at in range(0, len(head), step)]
         assert run(chunks, max_lines=5) == ([head], b"")
         assert run(chunks, max_lines=4) == ([head], b"")
         assert run(chunks, max_lines=3)[1] == (HeadTooLarge, "The request's head is too large")
 
-    def test_too_many_lines_is_said_before_the_end(self) -> None:
+    def test_a_head_without_end_is_refused_at_the_line_limit(self) -> None:
         buffer = HeadBuffer(1000, 2)
         buffer.feed(b"GET / HTTP/1.1\r\nA: 1\r\n")
         assert buffer.take() is None
@@ -605,11 +619,11 @@ class TestHeadBuffer:
         with pytest.raises(HeadTooLarge):
             buffer.take()
 
-    def test_limits_start_again_with_each_head(self) -> None:
+    def test_each_head_has_its_own_limits(self) -> None:
         assert run([HEAD * 50], len(HEAD), 5) == ([HEAD] * 50, b"")
 
     @pytest.mark.parametrize("behind", [b"\x81\x00" * 50_000, b"\n\0" * 10, b"\r\n" * 5000])
-    def test_what_stands_behind_a_head_counts_towards_nothing(self, behind: bytes) -> None:
+    def test_bytes_after_a_head_are_not_counted(self, behind: bytes) -> None:
         buffer = HeadBuffer(len(HEAD), 5)
         buffer.feed(HEAD + behind)
         assert buffer.take() == HEAD
@@ -631,14 +645,14 @@ class TestHeadBuffer:
             b"G\0",
         ],
     )
-    def test_what_can_never_be_http_fails_early(self, start: bytes) -> None:
+    def test_bytes_that_can_never_be_http_are_refused_early(self, start: bytes) -> None:
         assert run([start]) == ([], (BadRequest, "The request is not valid HTTP"))
 
     @pytest.mark.parametrize("start", [b"G", b"!", b"GET / HTTP/1.1\r", b"GET / HTTP/1.1\r\n"])
-    def test_what_may_become_http_does_not(self, start: bytes) -> None:
+    def test_bytes_that_may_become_http_are_kept(self, start: bytes) -> None:
         assert run([start]) == ([], start)
 
-    def test_errors_call_the_message_what_it_is(self) -> None:
+    def test_errors_name_the_kind_of_message(self) -> None:
         buffer = HeadBuffer(3, 8, "response")
         buffer.feed(b"HTT")
         with pytest.raises(HeadTooLarge, match="The response's head is too large"):
@@ -648,7 +662,7 @@ class TestHeadBuffer:
         with pytest.raises(BadRequest, match="The response is not valid HTTP"):
             buffer.take()
 
-    def test_cost_grows_with_the_octets_and_not_with_their_square(self) -> None:
+    def test_the_cost_is_linear_in_the_bytes(self) -> None:
         def cost(size: int) -> float:
             head = request(b"X: " + b"v" * size)
             best = 1e9
@@ -672,7 +686,7 @@ class TestRequestParse:
     HEAD = b"GET /chat?a=1 HTTP/1.1\r\nHost: example.com\r\nX-Name: b\r\n\r\n"
 
     @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-    def test_reads_a_head(self, kind: Any) -> None:
+    def test_a_head_is_parsed(self, kind: Any) -> None:
         request = Request.parse(kind(self.HEAD))
         assert (request.method, request.path, request.query, request.version) == ("GET", "/chat", "a=1", "1.1")
         assert request.field("X-Name") == "b"
@@ -681,10 +695,10 @@ class TestRequestParse:
     @pytest.mark.parametrize(
         "head", [b"", b"GET / HTTP/1.1\r\n", HEAD[:-2], HEAD + b"rest", b"GET /\r\n\r\n", b"\x16\x03\x01\r\n\r\n"]
     )
-    def test_refuses_bytes_that_are_not_one_head(self, head: bytes) -> None:
+    def test_bytes_that_are_not_one_head_are_refused(self, head: bytes) -> None:
         with pytest.raises(BadRequest):
             Request.parse(head)
 
-    def test_refuses_another_version(self) -> None:
+    def test_another_version_is_refused(self) -> None:
         with pytest.raises(UnsupportedVersion):
             Request.parse(b"GET / HTTP/2.0\r\n\r\n")

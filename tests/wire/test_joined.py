@@ -444,7 +444,7 @@ class Joined(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("kind", ["pure", "compiled"])
-def test_both_views_agree(kind: str) -> None:
+def test_two_joined_sessions_and_their_model_have_the_same_view(kind: str) -> None:
     on = PURE if kind == "pure" else peer.compiled_codec()
     machine = type("Machine", (Joined,), {"on": on})
     run_state_machine_as_test(

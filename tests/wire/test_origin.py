@@ -48,7 +48,7 @@ class TestCheck:
             ("http://127.0.0.1:8080", "127.0.0.1:8080"),
         ],
     )
-    def test_this_site(self, origin: str, host: str) -> None:
+    def test_a_page_of_this_site_is_let_in(self, origin: str, host: str) -> None:
         request = asking(origin, host)
         check_origin(request, Origins())
         with pytest.raises(errors.OriginRefused):
@@ -99,17 +99,17 @@ class TestCheck:
             ("http://[::1]", "[::2]"),
         ],
     )
-    def test_another_site(self, origin: str, host: str) -> None:
+    def test_a_page_of_another_site_is_refused(self, origin: str, host: str) -> None:
         request = asking(origin, host)
         with pytest.raises(errors.OriginRefused) as caught:
             check_origin(request, Origins(allowed=("https://other.example",)))
         assert caught.value.status == 403
         check_origin(request, Origins(allow_any_origin_dangerously=True))
 
-    def test_no_origin_is_no_browser(self) -> None:
+    def test_a_request_without_origin_is_let_in(self) -> None:
         check_origin(asking(None), Origins(same_site=False))
 
-    def test_no_host(self) -> None:
+    def test_a_request_without_host_is_refused(self) -> None:
         with pytest.raises(errors.OriginRefused):
             check_origin(asking("http://a", None), Origins())
 
@@ -127,7 +127,7 @@ class TestCheck:
         ],
     )
     @pytest.mark.parametrize("same_site", [True, False])
-    def test_allowed(self, allowed: str, origin: str, same_site: bool) -> None:
+    def test_an_allowed_origin_is_let_in(self, allowed: str, origin: str, same_site: bool) -> None:
         request = asking(origin)
         check_origin(request, Origins(allowed=("https://x.example", allowed), same_site=same_site))
 
@@ -141,7 +141,7 @@ class TestCheck:
             ("https://app.example", ""),
         ],
     )
-    def test_not_allowed(self, allowed: str, origin: str) -> None:
+    def test_an_origin_that_is_not_allowed_is_refused(self, allowed: str, origin: str) -> None:
         with pytest.raises(errors.OriginRefused):
             check_origin(asking(origin), Origins(allowed=(allowed,)))
 
@@ -149,7 +149,7 @@ class TestCheck:
         ("origin", "name"),
         [("null", "allow_null_origin_dangerously"), ("file://", "allow_file_origin_dangerously")],
     )
-    def test_of_what_any_page_can_be_has_a_name_that_says_so(self, origin: str, name: str) -> None:
+    def test_a_shared_origin_is_allowed_by_an_option_of_its_name(self, origin: str, name: str) -> None:
         check_origin(asking(origin), Origins(**{name: True}))  # type: ignore[arg-type]
         for other in ("null", "file://", "NULL", "file:///", "file://x", "https://evil.example"):
             if other != origin:
@@ -198,8 +198,10 @@ NEVER = {
 
 
 class TestAllowed:
+    """RFC 6454 §7: the values that an Origin field can have."""
+
     @pytest.mark.parametrize("value", NEVER)
-    def test_what_can_never_match_is_refused_and_shows_what_to_write(self, value: str) -> None:
+    def test_a_value_that_can_never_match_is_refused_with_advice(self, value: str) -> None:
         trouble, written = NEVER[value]
         with pytest.raises(ValueError) as caught:
             Origins(allowed=("https://example.com", value))
@@ -222,7 +224,7 @@ class TestAllowed:
             ("file:///index.html", "allow_file_origin_dangerously"),
         ],
     )
-    def test_what_any_page_can_be_shows_the_names(self, value: str, name: str) -> None:
+    def test_a_shared_origin_is_refused_with_the_name_of_its_option(self, value: str, name: str) -> None:
         with pytest.raises(ValueError) as caught:
             Origins(allowed=(value,))
         assert f"Origins({name}=True) or --{name.replace('_', '-')} lets in" in str(caught.value)
@@ -245,7 +247,7 @@ class TestAllowed:
             "app://-",
         ],
     )
-    def test_what_browsers_and_web_views_send_is_taken(self, value: str) -> None:
+    def test_the_origins_of_browsers_and_web_views_are_accepted(self, value: str) -> None:
         check_origin(asking(value), Origins(allowed=[value]))  # type: ignore[arg-type]
 
     def test_without_idna_the_advice_names_no_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,16 +256,16 @@ class TestAllowed:
             check_allowed("https://bücher.example")
 
     @pytest.mark.parametrize("value", ["https://app.example", None, 5])
-    def test_is_a_sequence(self, value: object) -> None:
+    def test_a_value_that_is_no_sequence_is_refused(self, value: object) -> None:
         with pytest.raises(TypeError, match=r"must be a sequence of origins, such as \['https://example.com'\]"):
             Origins(allowed=value)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("value", [b"https://app.example", None, 5])
-    def test_of_text(self, value: object) -> None:
+    def test_an_origin_that_is_no_text_is_refused(self, value: object) -> None:
         with pytest.raises(TypeError, match=r"is not an origin: give str, such as 'https://example\.com'"):
             Origins(allowed=(value,))  # type: ignore[arg-type]
 
-    def test_is_kept_as_it_was(self) -> None:
+    def test_later_changes_of_the_list_are_ignored(self) -> None:
         allowed = ["https://a"]
         origins = Origins(allowed=allowed)  # type: ignore[arg-type]
         allowed.append("https://b")
@@ -272,7 +274,7 @@ class TestAllowed:
     @given(st.text(max_size=30) | st.from_regex(r"(https?|wss?|x)://[a-z0-9.\[\]:*@/-]{0,20}", fullmatch=True))
     @example("HTTPS://\u0130.example")
     @example("\u00b9")
-    def test_what_is_advised_is_taken(self, value: str) -> None:
+    def test_the_advised_value_is_accepted(self, value: str) -> None:
         try:
             check_allowed(value)
         except ValueError as error:
@@ -285,6 +287,8 @@ class TestAllowed:
 
 
 class TestRefusal:
+    """RFC 6455 §4.2.2 (4): the server refuses an origin with 403."""
+
     def test_the_error_says_what_was_compared_and_what_changes_it(self) -> None:
         request = asking("https://evil.example", "chat.example:8080")
         with pytest.raises(errors.OriginRefused) as caught:
@@ -307,7 +311,7 @@ class TestRefusal:
         assert not set("<>&\"'") & set(text)
 
     @pytest.mark.parametrize("origin", ["null", "file://"])
-    def test_of_what_any_page_can_be_advises_its_names(self, origin: str) -> None:
+    def test_the_error_for_a_shared_origin_names_its_options(self, origin: str) -> None:
         kind = origin.rstrip(":/")
         with pytest.raises(errors.OriginRefused) as caught:
             check_origin(asking(origin), Origins())
@@ -317,7 +321,7 @@ class TestRefusal:
         )
 
     @given(st.text(st.characters(max_codepoint=255), max_size=30) | st.sampled_from([*NEVER]))
-    def test_never_advises_a_value_that_is_refused(self, origin: str) -> None:
+    def test_the_error_never_advises_a_value_that_is_refused(self, origin: str) -> None:
         with suppress(ValueError):
             request = asking(origin.encode("latin-1", "ignore").decode("latin-1"))
             with pytest.raises(errors.OriginRefused) as caught:

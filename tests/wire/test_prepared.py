@@ -28,16 +28,16 @@ class TestPrepare:
         ("message", "frame"),
         [("h\u00e9", b"\x81\x03h\xc3\xa9"), (b"\xff", b"\x82\x01\xff"), ("", b"\x81\x00"), (b"", b"\x82\x00")],
     )
-    def test_a_frame(self, message: bytes | str, frame: bytes) -> None:
+    def test_the_frame_is_prepared(self, message: bytes | str, frame: bytes) -> None:
         assert prepare(message).plain.frame == frame
 
     @pytest.mark.parametrize("message", [3, None, ["x"], {}, prepare("x"), (part for part in "x")])
-    def test_what_is_no_message(self, message: Any) -> None:
+    def test_a_value_that_is_no_message_is_refused(self, message: Any) -> None:
         with pytest.raises(TypeError) as refused:
             prepare(message)
         assert str(refused.value) == f"prepare() takes str or bytes, not {type(message).__name__}"
 
-    def test_what_would_give_one(self) -> None:
+    def test_a_coroutine_or_a_deferred_of_a_message_is_refused(self) -> None:
         async def message() -> str:
             return "x"
 
@@ -53,7 +53,7 @@ class TestPrepare:
         coroutine.close()
 
     @pytest.mark.parametrize("view", [lambda octets: octets, memoryview], ids=["bytearray", "memoryview"])
-    def test_what_changes_behind_it_does_not_change_it(self, view: Callable[..., Any] | type[Any]) -> None:
+    def test_a_later_change_of_the_buffer_does_not_change_it(self, view: Callable[..., Any] | type[Any]) -> None:
         message = bytearray(b"abc")
         prepared = prepare(view(message))
         message[0] = 0
@@ -65,7 +65,7 @@ class TestPrepare:
             prepare("\ud800")
 
     @pytest.mark.parametrize("message", [b"", b"x", b"hello " * 1000])
-    def test_compressed_once_for_each_set_of_parameters(self, message: bytes) -> None:
+    def test_it_is_compressed_once_for_each_set_of_parameters(self, message: bytes) -> None:
         prepared = prepare(message)
         first, payload, frame = prepared.compressed((15, 8, 4))
         assert first == 0x80 | RSV1 | BINARY
@@ -78,7 +78,9 @@ class TestPrepare:
 class TestSession:
     @pytest.mark.parametrize("message", ["hello", b"hello", "", b"x" * 70_000])
     @pytest.mark.parametrize("fragment_size", [None, 7])
-    def test_the_same_as_send(self, server: bool, message: bytes | str, fragment_size: int | None) -> None:
+    def test_a_prepared_message_is_sent_like_any_other(
+        self, server: bool, message: bytes | str, fragment_size: int | None
+    ) -> None:
         sent = []
         for prepared in (True, False):
             recorder = Recorder(server, Limits(fragment_size=fragment_size))
@@ -104,20 +106,20 @@ class TestSession:
             recorder.session.sender.send_prepared(prepare("hello"))
         assert recorder.writes[0] != recorder.writes[1]
 
-    def test_gathered_with_what_a_chunk_s_hooks_send(self, server: bool) -> None:
+    def test_a_prepared_message_is_gathered_with_the_others_of_a_chunk(self, server: bool) -> None:
         prepared = prepare("x")
         recorder = Recorder(server, react=lambda recorder, event: recorder.session.sender.send_prepared(prepared))
         recorder.receive(*[Frame(TEXT, b"a")] * 3)
         assert recorder.sent == [Frame(TEXT, b"x")] * 3 and len(recorder.writes) == 1
 
-    def test_behind_a_streamed_message(self, server: bool) -> None:
+    def test_a_prepared_message_waits_for_a_streamed_one_and_is_sent_after_it(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.sender.begin_message(TEXT)
         recorder.session.sender.send_prepared(prepare(b"later"))
         recorder.session.sender.end_message(b"first")
         assert recorder.sent == [Frame(TEXT, b"first"), Frame(BINARY, b"later")]
 
-    def test_once_closing(self, server: bool) -> None:
+    def test_a_prepared_message_is_refused_after_a_close(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.close()
         with pytest.raises(ConnectionClosed):
@@ -127,7 +129,9 @@ class TestSession:
 class TestCompressed:
     @pytest.mark.parametrize("alone", [False, True])
     @pytest.mark.parametrize("fragment_size", [None, 20])
-    def test_between_messages_of_a_connection_s_own_context(self, alone: bool, fragment_size: int | None) -> None:
+    def test_a_prepared_message_is_read_between_messages_with_a_context(
+        self, alone: bool, fragment_size: int | None
+    ) -> None:
         options = Deflate(server_no_context_takeover=alone, client_no_context_takeover=alone, threshold=10)
         limits = Limits(fragment_size=fragment_size)
         settings = {"deflate": options, "limits": limits}
@@ -142,7 +146,7 @@ class TestCompressed:
                     pair.flush()
                     assert receiver.receive().result == message
 
-    def test_while_a_compressed_message_is_streamed(self) -> None:
+    def test_a_prepared_message_is_sent_after_a_compressed_stream(self) -> None:
         options = Deflate()
         pair = connected_pair(WebSocketProtocol, client_options={"deflate": options}, deflate=options)
         for sender, receiver in ((pair.server, pair.client), (pair.client, pair.server)):
@@ -154,7 +158,7 @@ class TestCompressed:
             pair.flush()
             assert [receiver.receive().result for _ in range(3)] == ["a text of some length"] * 3
 
-    def test_compressed_by_the_threshold_unless_it_is_told(self) -> None:
+    def test_the_threshold_decides_unless_the_caller_does(self) -> None:
         options = Deflate(threshold=100)
         pair = connected_pair(WebSocketProtocol, client_options={"deflate": options}, deflate=options)
         sent = []

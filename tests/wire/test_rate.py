@@ -24,19 +24,19 @@ HELLO = bytes.fromhex("f248cdc9c90700")
 
 class TestBucket:
     @pytest.mark.parametrize("rate", [1, 3, 7, 1000])
-    def test_a_second_of_it_at_once_and_no_more(self, rate: float) -> None:
+    def test_a_bucket_has_the_amount_of_one_second(self, rate: float) -> None:
         bucket = Bucket(rate)
         assert [bucket.take(1, 1e9) for _ in range(int(rate))] == [0.0] * int(rate)
         assert bucket.take(1, 1e9) == pytest.approx(1 / rate)
 
-    def test_less_than_one_a_second_is_one_at_once(self) -> None:
+    def test_a_rate_below_one_allows_one_at_once(self) -> None:
         bucket = Bucket(0.25)
         assert bucket.take(1, 0.0) == 0.0
         assert bucket.take(1, 0.0) == pytest.approx(4.0)
         assert bucket.take(1, 3.9) == pytest.approx(0.1)
         assert bucket.take(1, 4.0) == 0.0
 
-    def test_what_is_refused_costs_nothing(self) -> None:
+    def test_a_refused_amount_is_not_deducted(self) -> None:
         bucket = Bucket(10, 5)
         assert bucket.take(5, 0.0) == 0.0
         for _ in range(100):
@@ -49,7 +49,7 @@ class TestBucket:
         assert bucket.take(1, 0.0) == 0.0
         assert bucket.take(1, 0.5) == 0.0
 
-    def test_one_that_is_full_can_be_forgotten(self) -> None:
+    def test_a_full_bucket_can_be_forgotten(self) -> None:
         bucket = Bucket(2)
         assert bucket.full(0.0)
         bucket.take(2, 0.0)
@@ -57,7 +57,7 @@ class TestBucket:
         assert bucket.full(1.0)
 
     @given(st.lists(st.tuples(st.floats(0, 3), st.integers(1, 5))), st.integers(1, 10), st.integers(1, 20))
-    def test_never_more_than_its_size_and_its_rate(
+    def test_the_amount_is_at_most_the_size_and_the_rate(
         self, arrivals: list[tuple[float, int]], rate: int, size: int
     ) -> None:
         bucket, now = Bucket(rate, size), 0.0
@@ -101,20 +101,22 @@ def closed_with(octets: bytes) -> int | None:
 class TestMessages:
     @pytest.mark.parametrize("served", [Hooked, Streamed, Queued, Slow])
     @pytest.mark.parametrize(("sent", "code"), [(2, None), (3, None), (4, 1008)])
-    def test_so_many_at_once(self, connect: Callable[..., Any], served: Any, sent: int, code: int | None) -> None:
+    def test_a_burst_of_messages_above_the_rate_is_refused(
+        self, connect: Callable[..., Any], served: Any, sent: int, code: int | None
+    ) -> None:
         peer = connect(served, limits=Limits(max_message_rate=3))
         peer.sends(*[peer.text("x")] * sent)
         assert closed_with(peer.reads()) == code
         refusals = inside(peer.protocol).server.refusals
         assert refusals == ({} if code is None else {"max_message_rate": 1})
 
-    def test_the_one_too_many_is_not_delivered(self, connect: Callable[..., Any]) -> None:
+    def test_the_message_above_the_rate_is_not_delivered(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, limits=Limits(max_message_rate=1))
         peer.sends(peer.text("a") + peer.text("b") + peer.text("c"))
         assert peer.reads().startswith(b"\x81\x01a\x88")
         assert "max_message_rate" in str(peer.protocol.close_reason.error)
 
-    def test_and_so_many_a_second(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_the_rate_is_per_second(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Hooked, limits=Limits(max_message_rate=2))
         for _ in range(20):
             peer.sends(peer.text("x"))
@@ -134,14 +136,14 @@ class TestMessages:
         peer.sends(peer.frame(0x89))
         assert closed_with(peer.reads()) == 1008
 
-    def test_those_that_come_after_our_close_are_not_counted(self, connect: Callable[..., Any]) -> None:
+    def test_messages_after_our_close_are_not_counted(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, limits=Limits(max_message_rate=1))
         peer.protocol.close(1001)
         peer.sends(*[peer.text("x")] * 10, *[peer.frame(0x89)] * 10, peer.close(1001))
         assert peer.protocol.close_reason.clean
         assert inside(peer.protocol).server.refusals == {}
 
-    def test_compressed_ones(self, connect: Callable[..., Any]) -> None:
+    def test_compressed_messages_are_counted(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, opened=False, limits=Limits(max_message_rate=2), deflate=Deflate())
         peer.sends(peer.HEAD[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
         assert peer.reads().startswith(b"HTTP/1.1 101 ")
@@ -153,7 +155,9 @@ class TestMessages:
 
 class TestOctets:
     @pytest.mark.parametrize(("octets", "code"), [(99, None), (100, None), (101, 1008)])
-    def test_so_many_at_once(self, connect: Callable[..., Any], octets: int, code: int | None) -> None:
+    def test_a_burst_of_bytes_above_the_rate_is_refused(
+        self, connect: Callable[..., Any], octets: int, code: int | None
+    ) -> None:
         peer = connect(Streamed, limits=Limits(max_byte_rate=2000, max_message_size=100))
         peer.sends(*[peer.frame(0x89, bytes(94))] * 19)
         assert len(peer.reads()) == 19 * 96
@@ -161,7 +165,7 @@ class TestOctets:
         peer.sends(peer.text("x" * 74), bytes((0x81, 0x94, 0, 0, 0, 0, *bytes(20)))[: octets - 80])
         assert closed_with(peer.reads()) == code
 
-    def test_a_whole_message_may_always_come_at_once(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_whole_message_is_always_accepted_at_once(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Hooked, limits=Limits(max_byte_rate=10, max_message_size=6000))
         peer.sends(peer.text("x" * 6000))
         assert closed_with(peer.reads()) is None
@@ -169,12 +173,12 @@ class TestOctets:
         assert closed_with(peer.reads()) == 1008
         assert inside(peer.protocol).server.refusals == {"max_byte_rate": 1}
 
-    def test_what_is_refused_is_not_looked_at(self, connect: Callable[..., Any]) -> None:
+    def test_bytes_above_the_rate_are_not_parsed(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, limits=Limits(max_byte_rate=2000, max_message_size=100))
         peer.sends(peer.text("x") * 1000)
         assert peer.reads().startswith(b"\x88")
 
-    def test_one_that_keeps_to_it_goes_on(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_peer_within_the_rate_can_go_on(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Hooked, limits=Limits(max_byte_rate=1200, max_message_size=100))
         frame = peer.text("x" * 94)
         assert len(frame) == 100
@@ -183,7 +187,7 @@ class TestOctets:
             peer.sends(frame)
         assert closed_with(peer.reads()) is None
 
-    def test_what_comes_after_our_close_is_not_counted(self, connect: Callable[..., Any]) -> None:
+    def test_bytes_after_our_close_are_not_counted(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, limits=Limits(max_byte_rate=2000, max_message_size=100))
         peer.protocol.close(1001)
         peer.sends(*[peer.text("x" * 90)] * 100, peer.close(1001))
@@ -192,7 +196,7 @@ class TestOctets:
 
 
 class TestCost:
-    def test_without_a_limit_chunks_and_messages_take_the_shortest_path(self, connect: Callable[..., Any]) -> None:
+    def test_no_wrapper_is_bound_without_a_limit(self, connect: Callable[..., Any]) -> None:
         protocol = connect(Hooked).protocol
         reader = inside(protocol).session.reader
         assert (protocol.dataReceived, reader.on_text) == (reader.feed, protocol.text_received)
@@ -206,7 +210,7 @@ class TestCost:
         assert protocol.dataReceived != reader.feed and reader.on_text == protocol.text_received
 
     @pytest.mark.parametrize("name", ["max_message_rate", "max_byte_rate"])
-    def test_none_is_the_default_and_zero_is_a_mistake(self, name: str) -> None:
+    def test_the_default_is_none_and_zero_is_refused(self, name: str) -> None:
         assert getattr(Limits(), name) is None
         with pytest.raises(ValueError, match=name):
             Limits(**{name: 0})  # type: ignore[arg-type]

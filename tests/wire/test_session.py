@@ -100,29 +100,31 @@ MESSAGES: dict[str, tuple[list[tuple[Any, ...]], list[Event], list[Frame]]] = {
 
 
 class TestMessages:
+    """RFC 6455 §6.2."""
+
     @pytest.mark.parametrize("name", MESSAGES)
     @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
-    def test_message(self, server: bool, name: str, split: Callable[..., Any]) -> None:
+    def test_a_message_is_delivered(self, server: bool, name: str, split: Callable[..., Any]) -> None:
         received, events, sent = MESSAGES[name]
         recorder = Recorder(server).feed(*split(to(server, *received)))
         assert recorder.events == events
         assert recorder.sent == sent
         assert recorder.error is None
 
-    def test_octets_of_an_answer(self) -> None:
+    def test_the_bytes_of_an_answer_are_the_rfcs(self) -> None:
         """RFC 6455 §5.5.2, §5.5.1"""
         recorder = Recorder().receive((PING, b"p"), (CLOSE, b"\x03\xe9bye"))
         assert recorder.wire == bytes.fromhex("8a 01 70 88 02 03 e9")
 
     @pytest.mark.parametrize("rest", [b"", b"\x80"])
-    def test_the_stream_ends_without_a_close(self, server: bool, rest: bytes) -> None:
+    def test_a_stream_that_ends_without_a_close_is_1006(self, server: bool, rest: bytes) -> None:
         recorder = Recorder(server).receive((TEXT, b"hi"), (TEXT, b"h", False)).feed(rest)
         recorder.session.lost()
         assert recorder.events == [("text", "hi"), ENDED]
         assert recorder.writes == []
         assert recorder.session.closing.reason() == CloseReason(1006, "", False, "transport")
 
-    def test_the_stream_ends_inside_a_frame(self, server: bool) -> None:
+    def test_a_stream_that_ends_inside_a_frame_is_1006(self, server: bool) -> None:
         recorder = Recorder(server).feed(to(server, (TEXT, b"hi"))[:-1])
         recorder.session.lost()
         assert recorder.events == [ENDED]
@@ -132,7 +134,9 @@ class TestMessages:
         ("kind", "payload"),
         [("text", b"hi"), ("text", b""), ("binary", b"hi"), ("text", b"\xff")],
     )
-    def test_a_kind_without_a_hook(self, server: bool, kind: str, payload: bytes) -> None:
+    def test_a_message_of_a_kind_without_a_hook_is_refused_with_1003(
+        self, server: bool, kind: str, payload: bytes
+    ) -> None:
         """1003, whatever else is wrong with the message and however it comes."""
         first = to(server, (TEXT if kind == "text" else BINARY, payload))
         for chunks in ([first], octets(first)):
@@ -161,13 +165,13 @@ class TestMessages:
         assert recorder.receive((TEXT, b"2")).error is errors.UnacceptableData
         assert recorder.events == [("first", "1"), ENDED]
 
-    def test_a_hook_that_goes_while_its_message_comes(self, server: bool) -> None:
+    def test_a_hook_may_go_while_its_message_arrives(self, server: bool) -> None:
         recorder = Recorder(server).receive((TEXT, b"1", False))
         recorder.session.reader.on_text = None
         assert recorder.receive((CONTINUATION, b"2")).error is errors.UnacceptableData
         assert recorder.events == [ENDED]
 
-    def test_when_a_message_began(self, server: bool) -> None:
+    def test_the_time_is_known_at_which_a_message_began(self, server: bool) -> None:
         recorder = Recorder(server)
         assert recorder.session.reader.message_began_at is None
         recorder.time = 1.0
@@ -193,7 +197,7 @@ class TestMessages:
 
 
 class TestHooks:
-    def test_what_they_return_is_told(self, server: bool) -> None:
+    def test_the_handler_gets_a_hooks_result_and_is_called_once(self, server: bool) -> None:
         recorder = Recorder(server, react=lambda recorder, event: {"2": 0, b"3": False, "45": "x"}.get(event[1]))
         recorder.receive((TEXT, b"1"), (TEXT, b"2"), (BINARY, b"3"), (TEXT, b"4", False), (CONTINUATION, b"5"))
         assert [event for event in recorder.events if event[0] == "returned"] == [
@@ -208,7 +212,7 @@ class TestHooks:
         [[(TEXT, b"1")], [(BINARY, b"1")], [(TEXT, b"1", False), (CONTINUATION,)]],
         ids=["text", "binary", "fragments"],
     )
-    def test_what_they_raise_is_told(
+    def test_the_handler_gets_a_hooks_exception_and_may_go_on(
         self, server: bool, error: Any, message: list[Any] | list[tuple[int, bytes]]
     ) -> None:
         """Even a `ProtocolError` that the application raises is its own."""
@@ -222,7 +226,7 @@ class TestHooks:
         assert recorder.events[-1] == ("text", "2")
         assert recorder.writes == []
 
-    def test_a_handler_that_fails_the_session(self, server: bool) -> None:
+    def test_the_handler_of_an_exception_can_fail_the_session(self, server: bool) -> None:
         error = KeyError("k")
 
         def react(recorder: Recorder, event: Event) -> None:
@@ -233,7 +237,7 @@ class TestHooks:
         assert recorder.sent == [closed(1011)]
         assert recorder.session.closing.reason() == CloseReason(1006, "", False, "local", Close(1011), None, error)
 
-    def test_a_return_that_the_handler_chokes_on(self, server: bool) -> None:
+    def test_an_error_in_the_handler_of_results_is_a_hooks_error(self, server: bool) -> None:
         class Choking(Recorder):
             def hook_returned(self, result: int) -> None:
                 raise ValueError(result)
@@ -241,7 +245,7 @@ class TestHooks:
         recorder = Choking(server, react=lambda recorder, event: 1).receive((TEXT, b"1"))
         assert [event[0] for event in recorder.events] == ["text", "raised", "ended"]
 
-    def test_what_they_send_leaves_in_order(self, server: bool) -> None:
+    def test_the_messages_of_hooks_are_sent_in_order(self, server: bool) -> None:
         def react(recorder: Recorder, event: Event) -> None:
             recorder.session.sender.send_text(f"got {event[1]}")
             recorder.session.ping(b"and")
@@ -251,7 +255,7 @@ class TestHooks:
         assert [frame.payload for frame in recorder.sent] == [b"got 1", b"and", b"more", b"got 2", b"and", b"more"]
 
     @pytest.mark.parametrize("kind", [TEXT, BINARY, PING, PONG])
-    def test_a_close_in_a_hook(self, server: bool, kind: int) -> None:
+    def test_a_hook_can_close(self, server: bool, kind: int) -> None:
         """Messages after it in the chunk are thrown away, pings are not answered, the peer's close is found."""
 
         def react(recorder: Recorder, event: Event) -> None:
@@ -268,21 +272,21 @@ class TestHooks:
         reason = CloseReason(1001, "bye", True, "local", Close(1001, "enough"), Close(1001, "bye"))
         assert recorder.session.closing.reason() == reason
 
-    def test_a_close_in_a_hook_and_the_answer_in_the_same_chunk(self, server: bool) -> None:
+    def test_the_answer_to_a_hooks_close_may_be_in_the_same_chunk(self, server: bool) -> None:
         recorder = Recorder(server, react=lambda recorder, event: recorder.session.close())
         recorder.receive((TEXT, b"1"), (TEXT, b"2"), (CLOSE, b"\x0f\xa0"), (TEXT, b"3"))
         assert recorder.events == [("text", "1"), ENDED]
         assert recorder.sent == [closed(1000)]
         assert recorder.session.closing.reason() == CloseReason(4000, "", True, "local", Close(1000), Close(4000))
 
-    def test_a_failure_in_a_hook(self, server: bool) -> None:
+    def test_a_hook_can_fail_the_session(self, server: bool) -> None:
         error = TimeoutError()
         recorder = Recorder(server, react=lambda recorder, event: recorder.session.fail(error, 1008, "no"))
         recorder.receive((PING, b"1"), (TEXT, b"2"), (CLOSE, NORMAL))
         assert recorder.events == [("ping", b"1"), ENDED]
         assert recorder.sent == [Frame(PONG, b"1"), closed(1008, b"no")]
 
-    def test_the_loss_of_the_transport_in_a_hook(self, server: bool) -> None:
+    def test_the_transport_may_be_lost_in_a_hook(self, server: bool) -> None:
         recorder = Recorder(server, react=lambda recorder, event: recorder.session.lost())
         recorder.receive((TEXT, b"1"), (TEXT, b"2"), (PING, b""))
         assert recorder.events == [("text", "1"), ENDED]
@@ -312,7 +316,7 @@ class TestPause:
         assert recorder.sent == [Frame(PONG, b"4")]
 
     @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
-    def test_what_is_fed_meanwhile_waits(self, server: bool, split: Callable[..., Any]) -> None:
+    def test_bytes_fed_during_a_pause_are_kept(self, server: bool, split: Callable[..., Any]) -> None:
         recorder = Recorder(server)
         recorder.session.pause()
         wire = to(server, (TEXT, b"1"), (BINARY, b"2", False), (PING, b"3"), (CONTINUATION, b"4"), (TEXT, b"5" * 200))
@@ -322,7 +326,7 @@ class TestPause:
         assert recorder.events == [("text", "1"), ("ping", b"3"), ("binary", b"24"), ("text", "5" * 200)]
 
     @pytest.mark.parametrize("place", range(1, 30))
-    def test_at_any_octet(self, server: bool, place: int) -> None:
+    def test_a_pause_is_possible_at_any_byte(self, server: bool, place: int) -> None:
         wire = to(server, (TEXT, b"one", False), (PING, b"p"), (CONTINUATION, b"two"), (BINARY, b"three"))
         recorder = Recorder(server).feed(wire[:place])
         recorder.session.pause()
@@ -332,7 +336,7 @@ class TestPause:
         recorder.session.resume()
         assert recorder.events == [("ping", b"p"), ("text", "onetwo"), ("binary", b"three")]
 
-    def test_between_pieces_of_a_stream(self, server: bool) -> None:
+    def test_a_pause_is_possible_between_pieces(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True, react=self.pausing(b"1", b""))
         recorder.receive((BINARY, b"1", False), (CONTINUATION, b""), (BINARY, b"2"))
         recorder.feed(to(server, (BINARY, b"345"))[:-2])
@@ -342,7 +346,7 @@ class TestPause:
         recorder.session.resume()
         assert recorder.events[2:] == [("piece", b"2", 2, True), ("piece", b"3", 2, False)]
 
-    def test_and_resume_in_the_same_hook(self, server: bool) -> None:
+    def test_a_pause_may_end_in_the_same_hook(self, server: bool) -> None:
         def react(recorder: Recorder, event: Event) -> None:
             recorder.session.pause()
             recorder.session.resume()
@@ -350,21 +354,21 @@ class TestPause:
         recorder = Recorder(server, react=react).receive((TEXT, b"1"), (TEXT, b"2"), (TEXT, b"3", False), (PING, b""))
         assert recorder.events == [("text", "1"), ("text", "2"), ("ping", b"")]
 
-    def test_resume_without_a_pause(self, server: bool) -> None:
+    def test_resuming_without_a_pause_does_nothing(self, server: bool) -> None:
         recorder = Recorder(server).feed(to(server, (TEXT, b"hi"))[:-1])
         recorder.session.resume()
         recorder.session.resume()
         assert recorder.events == []
         assert recorder.feed(to(server, (TEXT, b"hi"))[-1:]).events == [("text", "hi")]
 
-    def test_sending_goes_on(self, server: bool) -> None:
+    def test_a_paused_session_can_send(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.pause()
         recorder.session.sender.send_text("hi")
         recorder.session.ping()
         assert recorder.sent == [Frame(TEXT, b"hi"), Frame(PING)]
 
-    def test_a_close_finds_the_answer_in_what_waits(self, server: bool) -> None:
+    def test_a_close_finds_the_answer_in_waiting_bytes(self, server: bool) -> None:
         recorder = Recorder(server, react=self.pausing("1"))
         recorder.receive((TEXT, b"1"), (TEXT, b"2"), (TEXT, b"3", False), (PING, b""), (CLOSE, NORMAL), (TEXT, b"4"))
         recorder.session.close(4000)
@@ -372,7 +376,7 @@ class TestPause:
         assert recorder.sent == [closed(4000)]
         assert recorder.session.closing.reason() == CloseReason(1000, "", True, "local", Close(4000), Close(1000))
 
-    def test_a_close_ends_it(self, server: bool) -> None:
+    def test_a_close_ends_a_pause(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.pause()
         recorder.session.close()
@@ -381,7 +385,7 @@ class TestPause:
         assert not recorder.session.paused
         assert recorder.receive((TEXT, b"1"), (CLOSE, NORMAL)).events == [ENDED]
 
-    def test_a_failure_forgets_what_waits(self, server: bool) -> None:
+    def test_a_failure_discards_waiting_bytes(self, server: bool) -> None:
         """The error is the one that failed the session, not a fault in the bytes that waited."""
         error = TimeoutError("silence")
         recorder = Recorder(server)
@@ -392,7 +396,7 @@ class TestPause:
         assert recorder.sent == [closed(1011)]
         assert recorder.session.closing.error is error
 
-    def test_the_loss_of_the_transport_forgets_what_waits(self, server: bool) -> None:
+    def test_the_loss_of_the_transport_discards_waiting_bytes(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.pause()
         recorder.receive((TEXT, b"1"))
@@ -402,14 +406,16 @@ class TestPause:
 
 
 class TestStreaming:
-    def test_pieces_as_they_come(self, server: bool) -> None:
+    """RFC 6455 §5.4 and §6.2: a message that is delivered in pieces."""
+
+    def test_each_piece_is_delivered_when_it_comes(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True)
         wire = to(server, (TEXT, b"hello"))
         recorder.feed(wire[:-3], wire[-3:-1], wire[-1:])
         assert recorder.events == [("piece", b"he", 1, False), ("piece", b"ll", 1, False), ("piece", b"o", 1, True)]
         assert all(type(event[2]) is Opcode for event in recorder.events)
 
-    def test_frames(self, server: bool) -> None:
+    def test_pieces_are_not_joined_over_frames(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True)
         recorder.receive((BINARY, b"1", False), (PING, b"p"), (CONTINUATION, b"2", False), (CONTINUATION, b"3"))
         recorder.receive((TEXT, b"4"))
@@ -421,7 +427,7 @@ class TestStreaming:
             ("piece", b"4", 1, True),
         ]
 
-    def test_empty_frames(self, server: bool) -> None:
+    def test_an_empty_frame_is_a_piece_only_at_the_end(self, server: bool) -> None:
         """They are pieces only where they end a message."""
         recorder = Recorder(server, streaming=True)
         recorder.receive((TEXT, b""), (BINARY, b"", False), (CONTINUATION, b"", False), (CONTINUATION, b""))
@@ -438,17 +444,17 @@ class TestStreaming:
         assert Recorder(server, streaming=True).receive((TEXT, b"\xe2\x82")).error is errors.BadFramePayload
         assert Recorder(server, streaming=True).receive((BINARY, b"\xe2\x82")).error is None
 
-    def test_needs_no_other_hook(self, server: bool) -> None:
+    def test_a_stream_does_not_need_the_other_hooks(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True, text=False, binary=False).receive((TEXT, b"1"), (BINARY, b"2"))
         assert recorder.events == [("piece", b"1", 1, True), ("piece", b"2", 2, True)]
 
-    def test_closing_in_the_midst(self, server: bool) -> None:
+    def test_a_hook_may_close_in_the_middle_of_a_message(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True, react=lambda recorder, event: recorder.session.close())
         recorder.receive((TEXT, b"1", False), (CONTINUATION, b"\xff"), (TEXT, b"2"), (CLOSE, NORMAL))
         assert recorder.events == [("piece", b"1", 1, False), ENDED]
         assert recorder.session.closing.reason().clean
 
-    def test_raising_in_the_midst(self, server: bool) -> None:
+    def test_a_hook_that_raises_in_the_middle_is_the_end(self, server: bool) -> None:
         def react(recorder: Recorder, event: Event) -> None:
             raise KeyError(event[1])
 
@@ -456,7 +462,7 @@ class TestStreaming:
         assert [event[0] for event in recorder.events] == ["piece", "raised", "ended"]
         assert recorder.sent == [closed(1011)]
 
-    def test_what_is_returned_is_told(self, server: bool) -> None:
+    def test_the_handler_gets_the_result_of_a_piece_and_is_called_once(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True, react=lambda recorder, event: event[1] or None)
         recorder.receive((BINARY, b"1", False), (CONTINUATION, b""))
         assert recorder.events == [("piece", b"1", 2, False), ("returned", b"1"), ("piece", b"", 2, True)]
@@ -470,7 +476,7 @@ def split_in(count: int, size: int) -> list[tuple[Any, ...]]:
 
 
 class TestLimits:
-    """Each limit at one less, at it, and at one more; ``streaming`` changes nothing about them."""
+    """RFC 6455 §10.4. Each limit at one less, at it, and at one more; ``streaming`` changes nothing about them."""
 
     @staticmethod
     def refused(server: bool, limits: Limits, received: list[tuple[Any, ...]]) -> type[BaseException] | None:
@@ -493,13 +499,13 @@ class TestLimits:
 
     @pytest.mark.parametrize("count", [1, 2, 3, 5])
     @pytest.mark.parametrize("limit", [10, 125, 200])
-    def test_message_size(self, server: bool, limit: int, count: int) -> None:
+    def test_the_size_of_a_message_is_limited(self, server: bool, limit: int, count: int) -> None:
         limits = Limits(max_message_size=limit)
         assert self.refused(server, limits, split_in(count, limit - 1)) is None
         assert self.refused(server, limits, split_in(count, limit)) is None
         assert self.refused(server, limits, split_in(count, limit + 1)) is errors.MessageTooBig
 
-    def test_beast_cases(self, server: bool) -> None:
+    def test_the_message_size_is_limited_as_in_beast(self, server: bool) -> None:
         """Beast's ``read_message_max(10)``."""
         limits = Limits(max_message_size=10)
         five = (BINARY, b"x" * 5, False)
@@ -509,19 +515,19 @@ class TestLimits:
         assert (recorder.error, recorder.sent) == (None, [Frame(PONG, b"p" * 125)])
 
     @pytest.mark.parametrize("limit", [1, 65535, 65536, 1 << 20])
-    def test_message_size_of_many_octets(self, server: bool, limit: int) -> None:
+    def test_a_large_message_size_is_limited(self, server: bool, limit: int) -> None:
         limits = Limits(max_message_size=limit)
         for size, error in ((limit - 1, None), (limit, None), (limit + 1, errors.MessageTooBig)):
             recorder = Recorder(server, limits).receive((BINARY, b"x" * size))
             assert recorder.error is error
             assert recorder.events == ([("binary", b"x" * size)] if error is None else [ENDED])
 
-    def test_message_size_counts_octets_of_text(self, server: bool) -> None:
+    def test_the_message_size_of_a_text_is_counted_in_bytes(self, server: bool) -> None:
         limits = Limits(max_message_size=6)
         assert Recorder(server, limits).receive((TEXT, "\u20ac\u20ac".encode())).events == [("text", "\u20ac\u20ac")]
         assert Recorder(server, limits).receive((TEXT, "\u20ac\u20aca".encode())).error is errors.MessageTooBig
 
-    def test_message_size_is_of_one_message(self, server: bool) -> None:
+    def test_the_message_size_is_for_one_message(self, server: bool) -> None:
         limits = Limits(max_message_size=10)
         received = [frame for count in (1, 2, 1, 3, 2, 1) for frame in split_in(count, 10)]
         recorder = Recorder(server, limits).receive(*received)
@@ -538,7 +544,7 @@ class TestLimits:
         assert (recorder.error, recorder.sent) == (errors.MessageTooBig, [closed(1009)])
 
     @pytest.mark.parametrize("limit", [1, 10, 125, 126, 65536])
-    def test_frame_size(self, server: bool, limit: int) -> None:
+    def test_the_size_of_a_frame_is_limited(self, server: bool, limit: int) -> None:
         limits = Limits(max_message_size=None, max_frame_size=limit)
         for size, error in ((limit - 1, None), (limit, None), (limit + 1, errors.MessageTooBig)):
             recorder = Recorder(server, limits).receive((BINARY, b"x" * size))
@@ -546,20 +552,20 @@ class TestLimits:
             two = [(BINARY, b"x" * limit, False), (CONTINUATION, b"x" * size)]
             assert Recorder(server, limits).receive(*two).error is error
 
-    def test_frame_size_in_octets(self, server: bool) -> None:
+    def test_the_size_of_a_fragment_is_limited(self, server: bool) -> None:
         limits = Limits(max_frame_size=10)
         assert self.refused(server, limits, split_in(3, 27)) is None
         assert self.refused(server, limits, split_in(3, 30)) is None
         assert self.refused(server, limits, split_in(3, 31)) is errors.MessageTooBig
 
-    def test_frame_size_is_not_of_control_frames(self, server: bool) -> None:
+    def test_the_frame_size_does_not_limit_control_frames(self, server: bool) -> None:
         limits = Limits(max_frame_size=1, max_message_size=1)
         recorder = Recorder(server, limits).receive((PING, b"p" * 125), (CLOSE, b"\x03\xe8" + b"r" * 123))
         assert (recorder.error, recorder.sent) == (None, [Frame(PONG, b"p" * 125), closed(1000)])
 
     @pytest.mark.parametrize("limit", [1, 2, 4, 16])
     @pytest.mark.parametrize("size", [0, 64])
-    def test_fragments(self, server: bool, limit: int, size: int) -> None:
+    def test_the_number_of_fragments_is_limited(self, server: bool, limit: int, size: int) -> None:
         limits = Limits(max_fragments=limit, fragment_size=None)
         if limit > 1:
             assert self.refused(server, limits, split_in(limit - 1, size)) is None
@@ -574,7 +580,7 @@ class TestLimits:
         assert recorder.feed(start).error is errors.TooManyFragments
         assert recorder.sent == [closed(1008)]
 
-    def test_fragments_are_of_one_message_and_no_control_frames(self, server: bool) -> None:
+    def test_the_fragments_of_one_message_are_counted_without_control_frames(self, server: bool) -> None:
         limits = Limits(max_fragments=2, fragment_size=None)
         two = [(BINARY, b"x", False), (PING, b""), (PONG, b""), (CONTINUATION, b"x")]
         recorder = Recorder(server, limits).receive(*two, (BINARY, b"x"), *two, *two)
@@ -586,7 +592,7 @@ class TestLimits:
             ("binary", b"xx"),
         ]
 
-    def test_the_defaults(self, server: bool) -> None:
+    def test_each_limit_has_its_default(self, server: bool) -> None:
         def received(*frames: tuple[Any, ...]) -> type[BaseException] | None:
             return Recorder(server).receive(*frames).error
 
@@ -595,7 +601,7 @@ class TestLimits:
         assert received(*split_in(4096, 4096)) is None
         assert received(*split_in(4097, 4097)) is errors.TooManyFragments
 
-    def test_none_is_unlimited(self, server: bool) -> None:
+    def test_the_value_none_is_unlimited(self, server: bool) -> None:
         limits = Limits(max_message_size=None, max_frame_size=None, max_fragments=None)
         recorder = Recorder(server, limits).receive((BINARY, b"x" * ((1 << 20) + 1)), *split_in(5000, 5000))
         assert recorder.events == [("binary", b"x" * ((1 << 20) + 1)), ("binary", b"x" * 5000)]
@@ -642,9 +648,11 @@ RECEIVED_CLOSES: dict[str, tuple[bytes, tuple[int, str] | type[errors.ProtocolEr
 
 
 class TestPeerCloses:
+    """RFC 6455 §5.5.1 and §7.1.5."""
+
     @pytest.mark.parametrize("name", RECEIVED_CLOSES)
     @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
-    def test_close(self, server: bool, name: str, split: Callable[..., Any]) -> None:
+    def test_the_peers_close_is_answered(self, server: bool, name: str, split: Callable[..., Any]) -> None:
         payload, told, answer = RECEIVED_CLOSES[name]
         recorder = Recorder(server).feed(*split(to(server, (CLOSE, payload))))
         answer_code = int.from_bytes(bytes.fromhex(answer)[2:], "big")
@@ -659,7 +667,7 @@ class TestPeerCloses:
             assert reason == CloseReason(1006, "", False, "local", Close(1002), None, recorder.session.closing.error)
             assert type(reason.error) is told
 
-    def test_what_comes_behind_is_thrown_away(self, server: bool) -> None:
+    def test_bytes_after_the_peers_close_are_discarded(self, server: bool) -> None:
         recorder = Recorder(server).receive((CLOSE, NORMAL), (TEXT, b"1"), (PING, b""), (CLOSE, NORMAL))
         recorder.receive((TEXT, b"2"), (3, b"")).feed(b"", b"\xff" * 1000)
         assert recorder.events == [ENDED]
@@ -671,7 +679,7 @@ class TestPeerCloses:
         reason = CloseReason(4000, "enough", True, "peer", Close(4000), Close(4000, "enough"))
         assert_sends_nothing(recorder, reason)
 
-    def test_a_hook_that_sends_behind_it(self, server: bool) -> None:
+    def test_a_hook_can_answer_messages_before_the_peers_close(self, server: bool) -> None:
         """Messages before the close in one chunk can still be answered."""
         recorder = Recorder(server, react=lambda recorder, event: recorder.session.sender.send_text("answer"))
         recorder.receive((TEXT, b"1"), (CLOSE, NORMAL))
@@ -698,6 +706,8 @@ def assert_sends_nothing(recorder: Recorder, reason: CloseReason) -> None:
 
 
 class TestWeClose:
+    """RFC 6455 §7.1.2 and §1.4."""
+
     @pytest.mark.parametrize(
         ("arguments", "wire", "sent"),
         [
@@ -711,7 +721,9 @@ class TestWeClose:
             ((1000, "r" * 122 + "\u20ac"), "88 7c 03 e8" + "72" * 122, (1000, "r" * 122)),
         ],
     )
-    def test_close(self, server: bool, arguments: tuple[Any, ...], wire: str, sent: tuple[int, str]) -> None:
+    def test_our_close_is_sent_and_answered(
+        self, server: bool, arguments: tuple[Any, ...], wire: str, sent: tuple[int, str]
+    ) -> None:
         """Beast's cases, answered as there: 1000 'ok' after a message and a ping."""
         recorder = Recorder(server)
         recorder.session.close(*arguments)
@@ -727,7 +739,7 @@ class TestWeClose:
         assert_sends_nothing(recorder, reason)
 
     @pytest.mark.parametrize("code", [0, 999, 1004, 1006, 1015, 1016, 2563, 2999, 5000, 65535, 65536, -1])
-    def test_a_code_that_may_not_be_sent(self, server: bool, code: int) -> None:
+    def test_a_code_that_may_not_be_sent_is_refused(self, server: bool, code: int) -> None:
         recorder = Recorder(server)
         with pytest.raises(LocalError):
             recorder.session.close(code)
@@ -741,7 +753,7 @@ class TestWeClose:
         assert_sends_nothing(recorder, CloseReason(1006, "", False, "local", Close(1001, "away")))
         assert not recorder.session.ended
 
-    def test_the_answer_ends_it(self, server: bool) -> None:
+    def test_the_answer_ends_the_session(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.close()
         assert not recorder.session.closing.clean
@@ -749,7 +761,7 @@ class TestWeClose:
         assert recorder.session.closing.clean
         assert recorder.session.closing.reason() == CloseReason(1005, "", True, "local", Close(1000), Close(1005))
 
-    def test_both_at_once(self, server: bool) -> None:
+    def test_both_ends_may_close_at_once(self, server: bool) -> None:
         ours, theirs = Recorder(server), Recorder(not server)
         ours.session.close(4001, "ours")
         theirs.session.close(4002, "theirs")
@@ -761,7 +773,7 @@ class TestWeClose:
         assert ours.events == theirs.events == [ENDED]
         assert len(ours.sent) == len(theirs.sent) == 1
 
-    def test_inside_a_message_of_theirs(self, server: bool) -> None:
+    def test_our_close_may_be_within_the_peers_message(self, server: bool) -> None:
         """It is read and thrown away with all that follows: neither a kind nor a text is checked any more."""
         wire = to(server, (TEXT, b"1", False), (CONTINUATION, b"234", False))
         recorder = Recorder(server, binary=False).feed(wire[:-2])
@@ -774,7 +786,7 @@ class TestWeClose:
         assert recorder.receive((CLOSE, NORMAL)).events[1:] == [ENDED]
         assert recorder.session.closing.reason().clean
 
-    def test_inside_a_text_of_theirs_that_goes_bad(self, server: bool) -> None:
+    def test_our_close_is_clean_even_if_the_peers_text_is_bad(self, server: bool) -> None:
         recorder = Recorder(server).receive((TEXT, b"\xe2", False))
         recorder.session.close()
         assert recorder.receive((CONTINUATION, b"\xff"), (CLOSE, NORMAL)).session.closing.reason().clean
@@ -789,7 +801,7 @@ class TestWeClose:
             ([(TEXT, b"x" * 11)], errors.MessageTooBig),
         ],
     )
-    def test_a_fault_behind_it_ends_it(
+    def test_a_fault_after_our_close_ends_the_session(
         self, server: bool, received: list[tuple[int, bytes]], error: type[Exception]
     ) -> None:
         recorder = Recorder(server, Limits(max_message_size=10))
@@ -801,7 +813,7 @@ class TestWeClose:
         assert recorder.session.closing.reason() == reason
         assert recorder.error is error
 
-    def test_again_it_does_nothing(self, server: bool) -> None:
+    def test_a_second_close_does_nothing(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.close(4000)
         recorder.session.close(4001)
@@ -809,7 +821,7 @@ class TestWeClose:
             recorder.session.close(1)
         assert recorder.sent == [closed(4000)]
 
-    def test_pings_are_not_answered(self, server: bool) -> None:
+    def test_pings_after_our_close_are_not_answered(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.close()
         recorder.receive((PING, b"p"), (PONG, b"q"))
@@ -818,7 +830,9 @@ class TestWeClose:
 
 
 class TestControl:
-    def test_ping_and_pong(self, server: bool) -> None:
+    """RFC 6455 §5.5."""
+
+    def test_pings_and_pongs_are_sent(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.ping()
         recorder.session.ping(b"p" * 125)
@@ -827,13 +841,13 @@ class TestControl:
         assert recorder.sent == [Frame(PING), Frame(PING, b"p" * 125), Frame(PONG), Frame(PONG, b"q" * 125)]
 
     @pytest.mark.parametrize("name", ["ping", "pong"])
-    def test_126_octets(self, server: bool, name: str) -> None:
+    def test_a_control_frame_of_126_bytes_is_refused(self, server: bool, name: str) -> None:
         recorder = Recorder(server)
         with pytest.raises(LocalError, match=f"{name} of 126 bytes: at most 125"):
             getattr(recorder.session, name)(b"p" * 126)
         assert recorder.writes == []
 
-    def test_between_frames_of_ours(self, server: bool) -> None:
+    def test_a_control_frame_may_be_between_our_fragments(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.writer.send_frame(TEXT, b"h")
         recorder.session.ping(b"p")
@@ -843,6 +857,8 @@ class TestControl:
 
 
 class TestFail:
+    """RFC 6455 §7.1.7."""
+
     @pytest.mark.parametrize(
         ("error", "arguments", "frame"),
         [
@@ -857,7 +873,9 @@ class TestFail:
             (KeyError(), (1005,), Frame(CLOSE)),
         ],
     )
-    def test_fail(self, server: bool, error: Any, arguments: tuple[Any, ...], frame: Frame) -> None:
+    def test_a_failure_is_sent_as_a_close_frame(
+        self, server: bool, error: Any, arguments: tuple[Any, ...], frame: Frame
+    ) -> None:
         recorder = Recorder(server)
         recorder.session.fail(error, *arguments)
         assert recorder.sent == [frame]
@@ -867,7 +885,7 @@ class TestFail:
         assert recorder.session.closing.reason() == reason
         assert_sends_nothing(recorder, reason)
 
-    def test_twice(self, server: bool) -> None:
+    def test_a_second_failure_is_ignored(self, server: bool) -> None:
         recorder = Recorder(server)
         first = TimeoutError()
         recorder.session.fail(first, 1001)
@@ -876,7 +894,7 @@ class TestFail:
         assert recorder.events == [ENDED]
         assert recorder.session.closing.error is first
 
-    def test_after_our_close(self, server: bool) -> None:
+    def test_a_failure_after_our_close_is_not_sent(self, server: bool) -> None:
         recorder = Recorder(server)
         error = TimeoutError()
         recorder.session.close(4000)
@@ -885,13 +903,13 @@ class TestFail:
         assert recorder.events == [ENDED]
         assert recorder.session.closing.reason() == CloseReason(1006, "", False, "local", Close(4000), None, error)
 
-    def test_after_the_closing_handshake(self, server: bool) -> None:
+    def test_a_failure_after_the_closing_handshake_is_ignored(self, server: bool) -> None:
         recorder = Recorder(server).receive((CLOSE, NORMAL))
         recorder.session.fail(TimeoutError())
         assert recorder.events == [ENDED]
         assert recorder.session.closing.reason() == CloseReason(1000, "", True, "peer", Close(1000), Close(1000))
 
-    def test_what_comes_behind_is_thrown_away(self, server: bool) -> None:
+    def test_bytes_after_a_failure_are_discarded(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.fail(TimeoutError())
         recorder.receive((TEXT, b"1"), (PING, b""), (CLOSE, NORMAL))
@@ -902,7 +920,9 @@ class TestFail:
 
 
 class TestLost:
-    def test_in_the_open(self, server: bool) -> None:
+    """RFC 6455 §7.1.5: a connection that ends without a close frame has the code 1006."""
+
+    def test_a_loss_is_1006(self, server: bool) -> None:
         recorder = Recorder(server)
         error = ConnectionResetError()
         recorder.session.lost(error)
@@ -912,7 +932,7 @@ class TestLost:
         assert_sends_nothing(recorder, reason)
         assert recorder.writes == []
 
-    def test_before_the_answer_to_our_close(self, server: bool) -> None:
+    def test_a_loss_before_the_answer_to_our_close_is_not_clean(self, server: bool) -> None:
         recorder = Recorder(server)
         error = ConnectionResetError()
         recorder.session.close(1001)
@@ -921,7 +941,7 @@ class TestLost:
         assert recorder.session.closing.reason() == CloseReason(1006, "", False, "local", Close(1001), None, error)
 
     @pytest.mark.parametrize("we_begin", [True, False])
-    def test_after_the_closing_handshake(self, server: bool, we_begin: bool) -> None:
+    def test_a_loss_after_the_closing_handshake_is_clean(self, server: bool, we_begin: bool) -> None:
         """Then it is how TCP ends, and no fault."""
         recorder = Recorder(server)
         if we_begin:
@@ -932,7 +952,7 @@ class TestLost:
         began: Literal["local", "peer"] = "local" if we_begin else "peer"
         assert recorder.session.closing.reason() == CloseReason(1000, "", True, began, Close(1000), Close(1000))
 
-    def test_after_a_failure(self, server: bool) -> None:
+    def test_a_loss_after_a_failure_is_ignored(self, server: bool) -> None:
         recorder = Recorder(server)
         error = TimeoutError()
         recorder.session.fail(error)
@@ -940,7 +960,7 @@ class TestLost:
         assert recorder.events == [ENDED]
         assert recorder.session.closing.error is error
 
-    def test_twice(self, server: bool) -> None:
+    def test_a_second_loss_is_ignored(self, server: bool) -> None:
         recorder = Recorder(server)
         first = ConnectionResetError()
         recorder.session.lost(first)
@@ -948,7 +968,7 @@ class TestLost:
         assert recorder.events == [ENDED]
         assert recorder.session.closing.error is first
 
-    def test_what_comes_behind_is_thrown_away(self, server: bool) -> None:
+    def test_bytes_after_a_loss_are_discarded(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.lost()
         recorder.receive((TEXT, b"1"), (CLOSE, NORMAL))
@@ -975,12 +995,14 @@ class Refusing(Recorder):
 
 
 class TestSendLong:
+    """RFC 6455 §5.4: a long message leaves as fragments."""
+
     @pytest.mark.parametrize(
         ("size", "sizes"),
         [(0, [0]), (9, [9]), (10, [10]), (11, [10, 1]), (20, [10, 10]), (25, [10, 10, 5])],
     )
     @pytest.mark.parametrize("kind", [TEXT, BINARY])
-    def test_frames(self, server: bool, kind: int, size: int, sizes: list[int]) -> None:
+    def test_a_long_message_is_split_into_frames(self, server: bool, kind: int, size: int, sizes: list[int]) -> None:
         recorder = Recorder(server, Limits(fragment_size=10))
         if kind == TEXT:
             recorder.session.sender.send_text("x" * size)
@@ -996,7 +1018,7 @@ class TestSendLong:
         recorder.session.sender.send_text("\u20ac")
         assert recorder.sent == [Frame(TEXT, b"\xe2\x82", False), Frame(CONTINUATION, b"\xac")]
 
-    def test_a_frame_that_is_not_the_last(self, server: bool) -> None:
+    def test_a_long_fragment_is_split_and_keeps_its_fin_bit(self, server: bool) -> None:
         recorder = Recorder(server, Limits(fragment_size=2))
         recorder.session.writer.send_frame(BINARY, b"123")
         recorder.session.writer.send_frame(0x80, b"456")
@@ -1008,13 +1030,13 @@ class TestSendLong:
         ]
 
     @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-    def test_of_any_octets(self, server: bool, kind: type[Any]) -> None:
+    def test_any_kind_of_bytes_is_split(self, server: bool, kind: type[Any]) -> None:
         recorder = Recorder(server, Limits(fragment_size=2))
         for payload in (b"", b"12", b"345"):
             recorder.session.sender.send_binary(kind(payload))
         assert [frame.payload for frame in recorder.sent] == [b"", b"12", b"34", b"5"]
 
-    def test_of_a_kind_of_text(self, server: bool) -> None:
+    def test_any_kind_of_text_is_split(self, server: bool) -> None:
         class Text(str):
             pass
 
@@ -1023,25 +1045,25 @@ class TestSendLong:
         recorder.session.sender.send_text(Text("234"))
         assert [frame.payload for frame in recorder.sent] == [b"1", b"23", b"4"]
 
-    def test_the_default(self, server: bool) -> None:
+    def test_the_default_fragment_size_is_256_kib(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.sender.send_binary(bytes(1 << 18))
         recorder.session.sender.send_binary(bytes((1 << 18) + 1))
         assert [len(frame.payload) for frame in recorder.sent] == [1 << 18, 1 << 18, 1]
 
-    def test_none_is_one_frame(self, server: bool) -> None:
+    def test_a_message_is_one_frame_without_a_fragment_size(self, server: bool) -> None:
         recorder = Recorder(server, Limits(fragment_size=None))
         recorder.session.sender.send_binary(bytes((1 << 18) + 1))
         assert [len(frame.payload) for frame in recorder.sent] == [(1 << 18) + 1]
 
     @pytest.mark.parametrize("size", [1 << 62, 1 << 63, 1 << 64])
-    def test_beyond_what_a_frame_can_have(self, server: bool, size: int) -> None:
+    def test_a_fragment_size_beyond_any_frame_is_accepted(self, server: bool, size: int) -> None:
         limits = Limits(max_message_size=size, max_frame_size=size, fragment_size=size)
         recorder = Recorder(server, limits).receive((BINARY, b"1"))
         recorder.session.sender.send_binary(b"2")
         assert (recorder.events, recorder.sent) == ([("binary", b"1")], [Frame(BINARY, b"2")])
 
-    def test_control_frames_stay_whole(self, server: bool) -> None:
+    def test_control_frames_are_never_split(self, server: bool) -> None:
         """RFC 6455 §5.5"""
 
         def react(recorder: Recorder, event: Event) -> None:
@@ -1061,7 +1083,7 @@ class TestSendLong:
             closed(1000, b"because of this"),
         ]
 
-    def test_in_a_hook_it_goes_behind_what_was_gathered(self, server: bool) -> None:
+    def test_a_long_message_of_a_hook_is_written_after_the_gathered_frames(self, server: bool) -> None:
         def react(recorder: Recorder, event: Event) -> None:
             if event[0] == "text":
                 recorder.session.sender.send_text(event[1])
@@ -1071,7 +1093,7 @@ class TestSendLong:
         assert [frame.payload for frame in recorder.sent] == [b"1", b"", b"234", b"5", b"6", b"7"]
         assert [len(data) for _, data in recorder.writes] == ([5, 5, 3, 6] if server else [13, 9, 7, 14])
 
-    def test_all_of_it_or_nothing(self, server: bool) -> None:
+    def test_a_message_is_sent_whole_or_not_at_all(self, server: bool) -> None:
         recorder = Refusing(server, Limits(fragment_size=4))
         recorder.session.sender.send_binary(bytes(11))
         assert recorder.writes == []
@@ -1081,8 +1103,10 @@ class TestSendLong:
 
 
 class TestStreamOut:
+    """RFC 6455 §5.4: a message that is written in parts."""
+
     @pytest.mark.parametrize("kind", [TEXT, BINARY])
-    def test_frames(self, server: bool, kind: int) -> None:
+    def test_each_part_of_a_stream_is_a_frame(self, server: bool, kind: int) -> None:
         recorder = Recorder(server)
         session = recorder.session
         session.sender.begin_message(kind)
@@ -1106,7 +1130,7 @@ class TestStreamOut:
         recorder.session.sender.end_message()
         assert recorder.sent == [Frame(TEXT, b"all"), Frame(BINARY, b"")]
 
-    def test_long_parts(self, server: bool) -> None:
+    def test_a_long_part_is_split_into_frames(self, server: bool) -> None:
         recorder = Recorder(server, Limits(fragment_size=2))
         recorder.session.sender.begin_message(TEXT)
         recorder.session.sender.write_part(b"123")
@@ -1118,7 +1142,7 @@ class TestStreamOut:
             (CONTINUATION, b"6", True),
         ]
 
-    def test_what_is_sent_meanwhile_goes_behind_it(self, server: bool) -> None:
+    def test_messages_sent_during_a_stream_are_sent_after_it(self, server: bool) -> None:
         """But for control frames (RFC 6455 §5.4)."""
         recorder = Recorder(server, Limits(fragment_size=2))
         session = recorder.session
@@ -1141,7 +1165,7 @@ class TestStreamOut:
             Frame(TEXT, b"3"),
         ]
 
-    def test_in_a_hook(self, server: bool) -> None:
+    def test_a_hook_can_stream_a_message(self, server: bool) -> None:
         def react(recorder: Recorder, event: Event) -> None:
             recorder.session.sender.send_text("before")
             recorder.session.sender.begin_message(TEXT)
@@ -1152,7 +1176,7 @@ class TestStreamOut:
         recorder = Recorder(server, react=react).receive((TEXT, b""), (PONG, b""))
         assert [frame.payload for frame in recorder.sent] == [b"before", b"1", b"2", b"meanwhile"] * 2
 
-    def test_one_at_a_time(self, server: bool) -> None:
+    def test_only_one_stream_is_open_at_a_time(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.sender.begin_message(TEXT)
         with pytest.raises(LocalError, match="a streamed message is open"):
@@ -1171,7 +1195,7 @@ class TestStreamOut:
         recorder.session.sender.end_message()
         assert recorder.sent == [Frame(BINARY, b"1" * 10, False), Frame(CONTINUATION)]
 
-    def test_what_is_held_is_bounded(self, server: bool) -> None:
+    def test_the_held_messages_are_bounded(self, server: bool) -> None:
         recorder = Refusing(server)
         recorder.room = 2 * HELD_OVERHEAD + 8
         recorder.session.sender.begin_message(BINARY)
@@ -1186,7 +1210,7 @@ class TestStreamOut:
         assert recorder.held == 0
 
     @pytest.mark.parametrize("end", ["close", "fail", "lost"])
-    def test_held_messages_no_longer_count_after_the_end(self, server: bool, end: str) -> None:
+    def test_held_messages_are_not_counted_after_the_end(self, server: bool, end: str) -> None:
         recorder = Refusing(server)
         recorder.session.sender.begin_message(BINARY)
         recorder.session.sender.send_binary(b"1")
@@ -1198,7 +1222,7 @@ class TestStreamOut:
         }[end]()
         assert recorder.held == 0
 
-    def test_what_is_held_was_let_in(self, server: bool) -> None:
+    def test_a_held_message_is_sent_though_there_is_no_room_left(self, server: bool) -> None:
         """Nothing that happens meanwhile takes it back."""
         recorder = Refusing(server)
         recorder.session.sender.begin_message(BINARY)
@@ -1207,7 +1231,7 @@ class TestStreamOut:
         recorder.session.sender.end_message()
         assert recorder.sent == [Frame(BINARY), Frame(BINARY, b"1" * 10)]
 
-    def test_what_is_held_is_a_copy(self, server: bool) -> None:
+    def test_a_held_message_is_a_copy(self, server: bool) -> None:
         recorder = Recorder(server)
         payload = bytearray(b"before")
         recorder.session.sender.begin_message(BINARY)
@@ -1217,7 +1241,7 @@ class TestStreamOut:
         assert recorder.sent == [Frame(BINARY), Frame(BINARY, b"before")]
 
     @pytest.mark.parametrize("end", ["close", "fail", "peer", "lost"])
-    def test_the_connection_ends_meanwhile(self, server: bool, end: str) -> None:
+    def test_a_stream_ends_with_the_connection(self, server: bool, end: str) -> None:
         recorder = Recorder(server)
         session = recorder.session
         session.sender.begin_message(TEXT)
@@ -1243,14 +1267,14 @@ class TestStreamOut:
             assert raised.value.reason == session.closing.reason()
         assert recorder.sent == sent
 
-    def test_after_the_end(self, server: bool) -> None:
+    def test_a_stream_after_the_end_is_refused(self, server: bool) -> None:
         recorder = Recorder(server)
         recorder.session.close()
         with pytest.raises(ConnectionClosed):
             recorder.session.sender.begin_message(TEXT)
         assert recorder.sent == [closed(1000)]
 
-    def test_nothing_without_a_beginning(self, server: bool) -> None:
+    def test_a_part_without_a_stream_is_refused(self, server: bool) -> None:
         recorder = Recorder(server)
         sends: tuple[Callable[[], None], ...] = (
             lambda: recorder.session.sender.write_part(b"1"),
@@ -1275,7 +1299,9 @@ class Reentrant(Recorder):
 
 
 class TestSendWhileSending:
-    def test_a_message_goes_behind_the_fragments(self, server: bool) -> None:
+    """RFC 6455 §5.4: the fragments of one message are not interleaved with another."""
+
+    def test_a_message_is_sent_after_the_fragments(self, server: bool) -> None:
         recorder = Reentrant(server, Limits(fragment_size=2))
         session = recorder.session
 
@@ -1288,7 +1314,7 @@ class TestSendWhileSending:
         session.sender.send_text("6")
         assert [frame.payload for frame in recorder.sent] == [b"12", b"p", b"_", b"34", b"5", b"6"]
 
-    def test_no_other_message_begins(self, server: bool) -> None:
+    def test_no_other_stream_can_begin(self, server: bool) -> None:
         recorder = Reentrant(server, Limits(fragment_size=2))
         raised = []
 
@@ -1301,7 +1327,7 @@ class TestSendWhileSending:
         recorder.session.sender.send_text("123")
         assert raised and [frame.payload for frame in recorder.sent] == [b"12", b"3"]
 
-    def test_a_message_goes_behind_those_held(self, server: bool) -> None:
+    def test_a_message_is_sent_after_the_held_ones(self, server: bool) -> None:
         recorder = Reentrant(server)
         session = recorder.session
         session.sender.begin_message(BINARY)
@@ -1311,7 +1337,7 @@ class TestSendWhileSending:
         session.sender.end_message(b"1")
         assert [frame.payload for frame in recorder.sent] == [b"1", b"2", b"3", b"4"]
 
-    def test_a_part_behind_the_last_is_refused(self, server: bool) -> None:
+    def test_a_part_after_the_last_is_refused(self, server: bool) -> None:
         recorder = Reentrant(server)
         session = recorder.session
         session.sender.begin_message(BINARY)
@@ -1342,7 +1368,7 @@ class TestSendWhileSending:
             session.sender.send_text("4")
 
 
-def test_an_open_session_tells_no_lie(server: bool) -> None:
+def test_an_open_session_reports_that_it_has_not_ended(server: bool) -> None:
     recorder = Recorder(server).receive((TEXT, b"1"))
     session = recorder.session
     assert (session.ended, session.closing.clean, session.paused, session.writer.sendable) == (
@@ -1374,7 +1400,7 @@ class TestFedInTheMidst:
     EVENTS = tuple(("text", message.decode()) for message in MESSAGES)
 
     @pytest.mark.parametrize("streaming", [False, True])
-    def test_comes_behind_the_chunk_that_is_under_way(self, server: bool, streaming: bool) -> None:
+    def test_a_chunk_fed_by_a_hook_is_parsed_after_the_current_one(self, server: bool, streaming: bool) -> None:
         received = to(server, *self.FRAMES)
         expected = Recorder(server, streaming=streaming).feed(received)
 
@@ -1394,7 +1420,7 @@ class TestFedInTheMidst:
             else:
                 assert texts(recorder) == self.EVENTS
 
-    def test_behind_a_pause_it_waits(self, server: bool) -> None:
+    def test_a_chunk_fed_by_a_hook_waits_for_the_end_of_a_pause_and_is_parsed(self, server: bool) -> None:
         received = to(server, *self.FRAMES)
 
         def react(recorder: Recorder, event: Event) -> None:
@@ -1407,7 +1433,7 @@ class TestFedInTheMidst:
         recorder.session.resume()
         assert texts(recorder) == self.EVENTS
 
-    def test_behind_what_ends_it_it_is_forgotten(self, server: bool) -> None:
+    def test_a_chunk_fed_by_a_hook_is_discarded_after_the_end(self, server: bool) -> None:
         def react(recorder: Recorder, event: Event) -> None:
             recorder.receive((TEXT, b"more"))
             recorder.session.fail(ValueError())
@@ -1418,7 +1444,7 @@ class TestFedInTheMidst:
 
 class TestWritingFails:
     @pytest.mark.parametrize("how", ["fragments", "held"])
-    def test_in_the_midst_of_what_leaves_ends_the_connection(
+    def test_a_write_that_fails_between_frames_ends_the_connection(
         self, server: bool, how: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The peer has a part of it: it could not understand any later frame."""

@@ -27,7 +27,7 @@ class TestConnect:
         ],
     )
     @pytest.mark.parametrize("size", [1, 3, 1000])
-    def test_bytes(self, host: str, address: bytes, size: int) -> None:
+    def test_the_request_has_these_bytes(self, host: str, address: bytes, size: int) -> None:
         socks = Socks5(host, 443)
         assert socks.greeting() == b"\x05\x01\x00"
         assert told(socks, b"\x05\x00", size) == b"\x05\x01\x00" + address + b"\x01\xbb"
@@ -36,7 +36,7 @@ class TestConnect:
         assert socks.done
 
     @pytest.mark.parametrize("bound", [b"\x01" + bytes(4), b"\x04" + bytes(16), b"\x03\x00", b"\x03\xff" + bytes(255)])
-    def test_the_bound_address_is_skipped_and_the_rest_kept(self, bound: bytes) -> None:
+    def test_the_bound_address_is_skipped_and_the_rest_is_kept(self, bound: bytes) -> None:
         socks = Socks5("h", 1)
         socks.feed(b"\x05\x00")
         assert socks.feed(b"\x05\x00\x00" + bound + b"\0\1rest") == b""
@@ -44,7 +44,7 @@ class TestConnect:
         assert (socks.rest(), socks.rest()) == (b"rest", b"")
 
     @pytest.mark.parametrize("size", [0, 256])
-    def test_a_host_that_socks5_cannot_say(self, size: int) -> None:
+    def test_a_host_too_long_for_socks5_is_refused(self, size: int) -> None:
         with pytest.raises(ValueError, match=f"the host of a SOCKS5 proxy has 1 to 255 bytes, not {size}"):
             Socks5("x" * size, 1)
 
@@ -52,7 +52,7 @@ class TestConnect:
 class TestAuthentication:
     """RFC 1929"""
 
-    def test_bytes(self) -> None:
+    def test_the_credentials_are_sent_in_these_bytes(self) -> None:
         socks = Socks5("h", 1, "user", "pass")
         assert socks.greeting() == b"\x05\x02\x00\x02"
         assert socks.feed(b"\x05\x02") == b"\x01\x04user\x04pass"
@@ -71,6 +71,8 @@ class TestAuthentication:
 
 
 class TestDeclined:
+    """RFC 1928 §6 and RFC 1929 §2."""
+
     @pytest.mark.parametrize(
         ("answers", "credentials", "why", "code"),
         [
@@ -89,7 +91,7 @@ class TestDeclined:
         ],
     )
     @pytest.mark.parametrize("size", [1, 100])
-    def test_says_why(
+    def test_the_error_says_why(
         self, answers: bytes, credentials: tuple[str, str], why: str, code: int | None, size: int
     ) -> None:
         with pytest.raises(SocksDeclined) as caught:

@@ -12,6 +12,8 @@ parse = WebSocketURL.parse
 
 
 class TestParse:
+    """RFC 6455 §3."""
+
     @pytest.mark.parametrize(
         ("text", "parts"),
         [
@@ -46,7 +48,7 @@ class TestParse:
             ("ws://host/\r\nX: y", ("ws", "host", 80, "/X:%20y")),
         ],
     )
-    def test_parts(self, text: str, parts: tuple[str, str, int, str]) -> None:
+    def test_each_part_of_a_url_is_parsed(self, text: str, parts: tuple[str, str, int, str]) -> None:
         url = parse(text)
         assert (url.scheme, url.host, url.port, url.target) == parts
         assert (url.user, url.password) == ("", "")
@@ -81,7 +83,7 @@ class TestParse:
             (f"ws://host:{'0' * 6}/", "a port is a number from 0 to 65535"),
         ],
     )
-    def test_what_is_none(self, text: str, why: str | None) -> None:
+    def test_a_text_that_is_no_url_is_refused(self, text: str, why: str | None) -> None:
         if why is None:
             assert parse(text).target == "/"
             return
@@ -89,7 +91,7 @@ class TestParse:
             parse(text)
 
     @given(st.text())
-    def test_any_text_is_one_or_a_value_error(self, text: str) -> None:
+    def test_any_text_is_parsed_or_raises_value_error(self, text: str) -> None:
         for whole in (text, "ws://" + text, "ws://host/" + text, "wss://[" + text):
             try:
                 url = parse(whole)
@@ -107,6 +109,8 @@ def test_an_error_shows_a_long_text_in_part() -> None:
 
 
 class TestHostField:
+    """RFC 9110 §7.2."""
+
     @pytest.mark.parametrize(
         ("text", "field"),
         [
@@ -119,11 +123,13 @@ class TestHostField:
             ("ws://user:pass@host/", "host"),
         ],
     )
-    def test_has_the_port_where_it_is_not_the_schemes(self, text: str, field: str) -> None:
+    def test_the_port_is_shown_if_it_is_not_the_schemes(self, text: str, field: str) -> None:
         assert parse(text).host_field == field
 
 
 class TestUserinfo:
+    """RFC 3986 §3.2.1 and RFC 7617 §2."""
+
     @pytest.mark.parametrize(
         ("userinfo", "user", "password"),
         [
@@ -135,21 +141,23 @@ class TestUserinfo:
             ("user:a:b", "user", "a:b"),
         ],
     )
-    def test_is_unquoted(self, userinfo: str, user: str, password: str) -> None:
+    def test_the_userinfo_is_unquoted(self, userinfo: str, user: str, password: str) -> None:
         url = parse(f"ws://{userinfo}@host/")
         assert (url.user, url.password, url.host) == (user, password, "host")
         assert url.authorization == basic_credentials(user, password)
 
     @pytest.mark.parametrize("userinfo", ["", "@", ":@"])
-    def test_none(self, userinfo: str) -> None:
+    def test_a_url_without_userinfo_has_no_authorization(self, userinfo: str) -> None:
         assert parse(f"ws://{userinfo}host/").authorization is None
 
-    def test_credentials(self) -> None:
+    def test_the_credentials_are_encoded_as_rfc_7617_says(self) -> None:
         assert basic_credentials("Aladdin", "open sesame") == "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
         assert basic_credentials("test", "123£") == "Basic dGVzdDoxMjPCow=="
 
 
 class TestJoin:
+    """RFC 3986 §5."""
+
     @pytest.mark.parametrize(
         ("location", "joined"),
         [
@@ -167,7 +175,7 @@ class TestJoin:
             ("http://other:2/x", "ws://other:2/x"),
         ],
     )
-    def test_leads(self, location: str, joined: str) -> None:
+    def test_a_location_is_joined_to_the_url(self, location: str, joined: str) -> None:
         assert parse("wss://host:1/a/b?c").join(location) == parse(joined)
 
     @pytest.mark.parametrize(
@@ -197,11 +205,11 @@ class TestJoin:
         """As UTF-8, as browsers do, or as they came."""
         assert parse("ws://host/").join(location).target == target
 
-    def test_a_host_of_raw_utf_8(self) -> None:
+    def test_a_host_of_raw_utf_8_is_converted(self) -> None:
         location = "wss://bücher.example/".encode().decode("latin-1")
         assert parse("ws://host/").join(location).host == "xn--bcher-kva.example"
 
     @pytest.mark.parametrize("location", ["mailto:a@b", "ftp://h/", "ws://", "http://[", "http://h:x/", "http://a b/"])
-    def test_nowhere(self, location: str) -> None:
+    def test_a_location_that_is_no_url_is_refused(self, location: str) -> None:
         with pytest.raises(ValueError):
             parse("ws://host/").join(location)
