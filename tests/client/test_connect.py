@@ -84,6 +84,8 @@ class Declining(WebSocketProtocol):
 
 
 class TestOpen:
+    """RFC 6455 §4.1."""
+
     @BOTH_WAYS
     @leaving_nothing
     async def test_talks(self, secure: bool) -> None:
@@ -209,6 +211,8 @@ async def asked(answer: Any = None, secure: bool = False, **options: Any) -> Any
 
 
 class TestRequest:
+    """RFC 6455 §4.1: the fields of the client's request."""
+
     @leaving_nothing
     async def test_octets(self) -> None:
         async with asked() as (_, port, requests):
@@ -536,7 +540,10 @@ ANSWERS: dict[str, tuple[Any, type[BaseException] | tuple[type[BaseException], .
 
 
 class TestFails:
-    """Each failure fires the Deferred once and ends the connection, leaves nothing, and does not call `closed`."""
+    """RFC 6455 §4.1 and §7.1.7.
+
+    Each failure fires the Deferred once and ends the connection, leaves nothing, and does not call `closed`.
+    """
 
     @BOTH_WAYS
     @pytest.mark.parametrize("name", ANSWERS)
@@ -688,7 +695,7 @@ class TestFails:
 
 
 class TestLost:
-    """When an open connection ends, `closed` is called once and nothing is left."""
+    """RFC 6455 §7.1.5. When an open connection ends, `closed` is called once and nothing is left."""
 
     @BOTH_WAYS
     @pytest.mark.parametrize("how", ["drop", "close", "abort", "close frame", "garbage", "cancelled too late"])
@@ -724,6 +731,8 @@ class TestLost:
 
 
 class TestTLS:
+    """RFC 6455 §4.1 (5) and §10.6, RFC 9525: TLS and the identity of the server."""
+
     @leaving_nothing
     async def test_a_certificate_nobody_vouches_for_is_refused(self) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
@@ -850,6 +859,8 @@ CREDENTIALS = {"Authorization": "Bearer x", "Cookie": "a=b", "X": "y"}
 
 
 class TestRedirects:
+    """RFC 6455 §4.1 and RFC 9110 §15.4."""
+
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     @leaving_nothing
     async def test_are_followed(self, status: int) -> None:

@@ -85,6 +85,8 @@ def dial(port: int, url: str = "ws://server.invalid/chat", **options: Any) -> De
 
 
 class TestTunnel:
+    """RFC 9110 §9.3.6: CONNECT."""
+
     @BOTH_WAYS
     @leaving_nothing
     async def test_talks(self, secure: bool) -> None:
@@ -259,6 +261,8 @@ ANSWERS: dict[str, tuple[Any, Any]] = {
 
 
 class TestNoTunnel:
+    """RFC 9110 §9.3.6: a proxy that opens no tunnel."""
+
     @BOTH_WAYS
     @pytest.mark.parametrize("name", ANSWERS)
     @leaving_nothing

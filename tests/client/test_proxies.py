@@ -95,6 +95,8 @@ async def socks(*replies: bytes, silent: bool = False) -> AsyncIterator[tuple[An
 
 
 class TestSocks:
+    """RFC 1928 and RFC 1929."""
+
     @BOTH_WAYS
     @pytest.mark.parametrize("scheme", ["socks5", "SOCKS5H"])
     @leaving_nothing

@@ -192,6 +192,8 @@ def far_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class TestDelays:
+    """RFC 6455 §7.2.3: delays before the client reconnects."""
+
     def test_grow_to_the_longest(self, longest: Any) -> None:
         patient = Patient(*[error.ConnectionRefusedError()] * 20)
         delays = []
@@ -253,6 +255,8 @@ class TestDelays:
 
 
 class TestRetryAfter:
+    """RFC 9110 §10.2.3."""
+
     @pytest.mark.parametrize("status", [429, 503])
     @pytest.mark.parametrize(
         ("value", "delay"),

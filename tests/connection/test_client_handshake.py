@@ -101,6 +101,8 @@ def ask(dial: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class TestAccepted:
+    """RFC 6455 §4.1."""
+
     @pytest.mark.parametrize("size", [1, 7, 1 << 16])
     def test_opens(self, ask: Callable[..., Any], size: int) -> None:
         peer, outcome = ask()
@@ -220,6 +222,8 @@ NO_ANSWERS = {
 
 
 class TestNoAnswer:
+    """RFC 6455 §4.1: a response that is not HTTP fails the connection."""
+
     @pytest.mark.parametrize("size", [1, 1 << 16])
     @pytest.mark.parametrize("name", NO_ANSWERS)
     def test_has_its_own_error_and_ends_the_connection(
@@ -298,6 +302,8 @@ def declining(body: bytes, how: str) -> bytes:
 
 
 class TestDeclined:
+    """RFC 6455 §4.1 and RFC 9110 §15: the server answers with another status than 101."""
+
     def check(self, outcome: Outcome, body: bytes) -> None:
         assert [type(one) for one in outcome] == [errors.UpgradeDeclined]
         response = outcome[0].response
@@ -483,6 +489,8 @@ class Adding:
 
 
 class TestDecorator:
+    """RFC 6455 §4.1: a decorator may add fields to the client's request."""
+
     @pytest.mark.parametrize("how", HOWS)
     @pytest.mark.parametrize("own", [False, True])
     def test_may_add_fields(self, dial: Callable[..., Any], how: str, own: bool) -> None:
@@ -600,6 +608,8 @@ class TestDecorator:
 
 
 class TestSubprotocols:
+    """RFC 6455 §4.1 (10) and §11.3.4."""
+
     OFFER = b"Sec-WebSocket-Protocol: a, b"
 
     def offering(self, dial: Any, how: str) -> Any:
@@ -648,7 +658,10 @@ HELLO, HELLO_AGAIN = b"\xf2\x48\xcd\xc9\xc9\x07\x00", b"\xf2\x00\x11\x00\x00"
 
 
 class TestDeflate:
-    """`tests.wire.test_deflate` covers the negotiation; these tests cover connections that use the result."""
+    """RFC 7692 §7.1.
+
+    `tests.wire.test_deflate` covers the negotiation; these tests cover connections that use the result.
+    """
 
     def asking(self, dial: Any, offer: bytes = b"permessage-deflate; client_max_window_bits", **options: Any) -> Any:
         peer = dial(deflate=Deflate(**options))

@@ -318,6 +318,8 @@ class TestSlowMessage:
 
 
 class TestPings:
+    """RFC 6455 §5.5.2: a ping as a keepalive."""
+
     def test_go_out_each_so_often(self) -> None:
         life = Life(ping_interval=5.0).open().passes(21)
         assert life.session.pinged == [1005.0, 1010.0, 1015.0, 1020.0]
@@ -374,6 +376,8 @@ class TestPings:
 
 
 class TestApplicationsPings:
+    """RFC 6455 §5.5.3: a pong answers the latest ping."""
+
     def test_the_round_trip(self) -> None:
         life = Life().open()
         answered = fired(life.pings(b"a"))

@@ -110,6 +110,8 @@ def chunks(data: bytes, size: int) -> list[bytes]:
 
 
 class TestServe:
+    """RFC 6455 §4.2."""
+
     @pytest.mark.parametrize("size", [1, 7, 1 << 16])
     def test_accepts(self, connect: Callable[..., Any], size: int) -> None:
         peer = connect(Served, opened=False)
@@ -502,7 +504,10 @@ class TestDate:
 
 
 class TestEndOfTheClientsSide:
-    """A client may half-close TCP after its requests (``shutdown(SHUT_WR)``) and still wait for the responses."""
+    """RFC 9112 §9.6.
+
+    A client may half-close TCP after its requests (``shutdown(SHUT_WR)``) and still wait for the responses.
+    """
 
     @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested", "decorator"])
     @pytest.mark.parametrize("size", [1, 1 << 16])
@@ -590,6 +595,8 @@ class TestEndOfTheClientsSide:
 
 
 class TestBodies:
+    """RFC 9112 §6: a body is neither a request nor a frame."""
+
     @pytest.mark.parametrize("size", [1, 1 << 16])
     @pytest.mark.parametrize("attack", ATTACKS)
     def test_are_never_read_as_anything(self, connect: Callable[..., Any], attack: str, size: int) -> None:
@@ -638,6 +645,8 @@ def outcome_or_raised(call: Callable[[], Deferred[Any]]) -> Any:
 
 
 class TestNotHttp:
+    """RFC 9112 §2.2 and RFC 9110 §15.5: bytes that are no request."""
+
     @pytest.mark.parametrize(
         "garbage",
         [
@@ -703,6 +712,8 @@ TAIL = b"\x81\x82\0\0\0\0hi\x81\x85\0\0\0\0there"
 
 
 class TestFormsOfAccept:
+    """RFC 6455 §4.2.2."""
+
     def check(self, peer: Any, accepted: Outcome) -> None:
         assert peer.reads() == SWITCHING
         # Messages that arrived before accept() stay queued until the code that awaits it has run.
@@ -894,6 +905,8 @@ class TestOrder:
 
 
 class TestRespond:
+    """RFC 9110 §15 and RFC 9112 §9.3: responses of the application."""
+
     def test_any_answer_and_the_next_request(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         for status, line in ((200, b"200 OK"), (404, b"404 Not Found"), (503, b"503 Service Unavailable")):
@@ -1049,6 +1062,8 @@ def name(response: Response) -> None:
 
 
 class TestDecorator:
+    """RFC 6455 §4.2.2: a decorator may change the response."""
+
     @pytest.mark.parametrize("how", HOWS)
     @pytest.mark.parametrize("given", ["factory", "accept"])
     def test_changes_the_answer_before_it_is_sent(self, connect: Callable[..., Any], how: str, given: str) -> None:
@@ -1298,6 +1313,8 @@ class Hooked(Served):
 
 
 class TestHooks:
+    """RFC 6455 §4.2.2: the hooks that accept or refuse a request."""
+
     def test_their_order(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, opened=False)
         peer.sends(BAD, PLAIN, GOOD)
@@ -1512,6 +1529,8 @@ class TestHooks:
 
 
 class TestSubprotocols:
+    """RFC 6455 §4.2.2 (5) and §11.3.4."""
+
     @pytest.mark.parametrize(
         ("spoken", "offered", "chosen"),
         [
@@ -1554,6 +1573,8 @@ class TestSubprotocols:
 
 
 class TestOrigins:
+    """RFC 6455 §4.2.2 (4) and §10.2."""
+
     def test_a_strangers_page_is_refused_and_the_connection_is_kept(self, connect: Callable[..., Any]) -> None:
         peer = connect(Served, opened=False)
         peer.sends(GOOD[:-2] + b"Origin: https://evil.example\r\n\r\n")
@@ -1849,7 +1870,7 @@ class TestLost:
 
 
 class TestHalfClose:
-    """The peer half-closes TCP. Twisted reports this on plain TCP to an `IHalfCloseableProtocol`."""
+    """RFC 6455 §7.1.1. The peer half-closes TCP. Twisted reports this on plain TCP to an `IHalfCloseableProtocol`."""
 
     @pytest.mark.parametrize("sent", [b"", GOOD[:40], BAD])
     def test_before_the_handshake_is_done(self, connect: Callable[..., Any], clock: Clock, sent: bytes) -> None:

@@ -415,6 +415,8 @@ class TestCost:
 
 
 class TestControlFrames:
+    """RFC 6455 §5.5: control frames among the messages of a full buffer."""
+
     def test_leave_at_once(self) -> None:
         transport = Stalling()
         outgoing = make(transport)

@@ -271,6 +271,8 @@ def from_chunks(body: bytes) -> bytes:
 
 
 class TestTakeOver:
+    """RFC 6455 §4.2.2 and RFC 9110 §15.2.2: the connection leaves twisted.web after the 101."""
+
     def test_it_is_a_leaf(self, clock: Clock) -> None:
         resource = WebSocketResource(factory(Echo, clock))
         assert verifyObject(IResource, resource)
@@ -603,6 +605,8 @@ class TestTheRequestIsFinishedByOthers:
 
 
 class TestAnswersOtherThan101:
+    """RFC 6455 §4.2.2 and RFC 9110 §15: the site keeps the connection."""
+
     def test_a_failed_handshake(self, clock: Clock, tmp_path: Path) -> None:
         made = factory(echo_class(), clock)
         resource = Accepting(lambda: made.buildProtocol(None))
@@ -1006,7 +1010,7 @@ class TestDrain:
 
 
 class TestHttp2:
-    """Requests over HTTP/2, with a stand-in for Twisted's HTTP/2 stream, which cannot be upgraded."""
+    """RFC 8441. Requests over HTTP/2, with a stand-in for Twisted's HTTP/2 stream, which cannot be upgraded."""
 
     class Stream:
         transport = None
