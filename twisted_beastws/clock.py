@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import twisted.internet
 from twisted.internet.base import ReactorBase
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
+
+
+def installed_reactor() -> IReactorTime:
+    """Return the reactor that is installed, or install the default one."""
+    reactor = vars(twisted.internet).get("reactor")
+    if reactor is None:
+        # This statement takes its time even for an installed reactor, and each connection asks.
+        from twisted.internet import reactor
+    return cast("IReactorTime", reactor)
 
 
 def seconds_of(clock: IReactorTime) -> Callable[[], float]:

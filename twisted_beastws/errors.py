@@ -7,7 +7,7 @@ which is no fault.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
@@ -396,7 +396,8 @@ class ConnectionClosed(WebSocketError):
     def __new__(cls, reason: CloseReason) -> Self:
         if cls is ConnectionClosed:
             orderly = reason.clean and reason.code in (1000, 1001, 1005)
-            cls = cast("type[Self]", _ClosedInOrder if orderly else _ClosedOtherwise)
+            kind: Any = _ClosedInOrder if orderly else _ClosedOtherwise
+            return super().__new__(kind, reason)  # type: ignore[no-any-return]
         return super().__new__(cls, reason)
 
     def __init__(self, reason: CloseReason) -> None:

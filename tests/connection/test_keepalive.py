@@ -30,13 +30,17 @@ class Session:
         self.pinged.append(self.clock.seconds())
 
 
+class WriteBuffer:
+    free = True
+    turns = 0
+
+
 class Owner:
     reading_paused = False
-    free = True
-    taken = 0
     in_system = 0
 
     def __init__(self, clock: Clock) -> None:
+        self.outgoing = WriteBuffer()
         self.clock = clock
         self.heard: list[tuple[float, str]] = []
         self.liveness: Liveness | None = None
@@ -48,12 +52,6 @@ class Owner:
         self.heard.append((self.clock.seconds(), what))
         assert self.liveness is not None
         self.liveness.closing()
-
-    def may_ping(self) -> bool:
-        return self.free
-
-    def turns(self) -> int:
-        return self.taken
 
     def unaccepted(self) -> int:
         return self.in_system
@@ -159,9 +157,9 @@ class TestSilence:
     def test_of_one_who_reads_is_none(self, strict: bool) -> None:
         """While bytes wait in the write buffer, `Liveness` sends no ping: the ping would not leave before them."""
         life = Life(idle=60.0, ping_interval=20.0, strict_pong=strict).open()
-        life.owner.free = False
+        life.owner.outgoing.free = False
         for _ in range(10):
-            life.owner.taken += 1
+            life.owner.outgoing.turns += 1
             assert life.passes(50).heard == []
         ((at, what),) = life.passes(100).heard
         assert 500 <= at <= 580
@@ -184,9 +182,9 @@ class TestSilence:
         life.owner.reading_paused = True
         life.liveness.paused()
         life.passes(100.0)
-        life.owner.free = False
+        life.owner.outgoing.free = False
         life.passes(9.0)
-        life.owner.taken += 1
+        life.owner.outgoing.turns += 1
         life.passes(11.0)
         assert life.heard == []
         life.passes(2.0)
@@ -194,7 +192,7 @@ class TestSilence:
 
     def test_of_one_who_is_read_from_in_between_is_none(self) -> None:
         life = Life(idle=10.0, ping_interval=2.0).open()
-        life.owner.free = False
+        life.owner.outgoing.free = False
         for _ in range(5):
             life.owner.reading_paused = True
             life.liveness.paused()
@@ -228,7 +226,7 @@ class TestStoppedReading:
 
     def stalled(self, **timeouts: Any) -> Life:
         life = Life(send=60.0, **timeouts).open().passes(100)
-        life.owner.free = False
+        life.owner.outgoing.free = False
         life.owner.in_system = 1 << 20
         return life
 
@@ -249,7 +247,7 @@ class TestStoppedReading:
         for _ in range(10):
             life.passes(40.0)
             if progress == "turns":
-                life.owner.taken += 1
+                life.owner.outgoing.turns += 1
             else:
                 life.owner.in_system -= 1
         assert life.heard == []
@@ -265,9 +263,9 @@ class TestStoppedReading:
 
     def test_does_not_end_one_for_which_nothing_waits(self) -> None:
         life = self.stalled().passes(50.0)
-        life.owner.free = True
+        life.owner.outgoing.free = True
         life.passes(20.0)
-        life.owner.free = False
+        life.owner.outgoing.free = False
         assert life.passes(59.0).heard == []
 
     def test_holds_while_we_read_nothing_ourselves(self) -> None:
@@ -278,7 +276,7 @@ class TestStoppedReading:
 
     def test_never_is_never(self) -> None:
         life = Life(send=None, ping_interval=30.0).open()
-        life.owner.free = False
+        life.owner.outgoing.free = False
         assert life.passes(10_000.0).heard == []
 
 
@@ -347,9 +345,9 @@ class TestPings:
 
     def test_do_not_wait_behind_others(self) -> None:
         life = Life(ping_interval=5.0).open()
-        life.owner.free = False
+        life.owner.outgoing.free = False
         life.passes(11)
-        life.owner.free = True
+        life.owner.outgoing.free = True
         life.passes(5)
         assert life.session.pinged == [1015.0]
 

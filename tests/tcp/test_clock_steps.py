@@ -34,6 +34,7 @@ class Wall:
             # A connection of an earlier test can keep a scheduler alive that uses the original function, so that it
             # would not notice the step.
             monkeypatch.setattr("twisted_beastws.connection.scheduler._schedulers", WeakValueDictionary())
+            monkeypatch.setattr("twisted_beastws.connection.scheduler._latest", None)
 
     def set(self, step: float) -> None:
         """Set the clock from another thread, between two calls of the reactor."""

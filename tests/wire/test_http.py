@@ -521,9 +521,9 @@ class TestHeadBuffer:
         buffer.feed(HEAD[-1:] + HEAD + b"\x81\x00")
         assert buffer.take() == HEAD
         assert buffer.take() == HEAD
-        assert len(buffer) == 2
+        assert len(buffer.buffer) == 2
         assert buffer.rest() == b"\x81\x00"
-        assert len(buffer) == 0
+        assert len(buffer.buffer) == 0
         assert buffer.rest() == b""
 
     def test_buffer_is_new_after_rest(self) -> None:

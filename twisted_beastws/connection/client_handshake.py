@@ -125,10 +125,10 @@ class ClientHandshake(Operation):
                 response.body = bytes(body.content[:MAX_BODY])
             if body.enough:
                 break
-            if not len(self._head):
+            if not self._head.buffer:
                 await self.more()
             data = self.rest()
-        self._keep = body.complete and response.keep_alive and not len(self._head)
+        self._keep = body.complete and response.keep_alive and not self._head.buffer
 
 
 def _check_decorated(request: Request, key: str, extensions: str | None) -> None:

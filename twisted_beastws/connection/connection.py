@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from twisted_beastws.clock import installed_reactor
 from twisted_beastws.connection import hook_calls, opening
 from twisted_beastws.connection.accepted import Accepted
 from twisted_beastws.connection.bare_transport import complete
@@ -104,9 +105,7 @@ class Connection(Lifecycle):
         settings = self.settings
         clock = settings.clock
         if clock is None:
-            from twisted.internet import reactor
-
-            clock = cast("IReactorTime", reactor)
+            clock = installed_reactor()
         self.application = self.outermost = application
         self.clock = clock
         given, transport = transport, complete(transport, clock, self._lost_unnoticed)
@@ -359,14 +358,6 @@ class Connection(Lifecycle):
     def reading_paused(self) -> bool:
         """Whether the application has paused reading: then the peer's silence proves nothing."""
         return self.reading.held
-
-    def may_ping(self) -> bool:
-        """Return whether a ping would leave now."""
-        return self.outgoing.free
-
-    def turns(self) -> int:
-        """Return how often the peer made room for waiting bytes."""
-        return self.outgoing.turns
 
     def unaccepted(self) -> int:
         """Return the bytes in the system's buffer that the peer has not accepted, or 0 if that is unknown."""

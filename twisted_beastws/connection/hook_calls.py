@@ -19,7 +19,8 @@ log = Logger()
 def run_hook(connection: Shared, hook: Any, *arguments: Any) -> None:
     """Call a hook that is not for messages. If it fails, log that and close with 1011."""
     try:
-        running = deferred_of(hook(*arguments))
+        result = hook(*arguments)
+        running = None if result is None else deferred_of(result)
         if running is not None:
             running.addErrback(lambda failure: hook_failed(connection, failure))
     except Exception:

@@ -25,8 +25,23 @@ MAX_LOOKS = 128
 more than the receive buffer of a socket holds."""
 
 
+class WriteState(Protocol):
+    """The write buffer of the connection, as far as the peer takes its bytes.
+
+    Attributes:
+        free: A ping would leave now, without waiting for other bytes.
+        turns: How often the peer made room for waiting bytes; it only grows.
+    """
+
+    free: bool
+    turns: int
+
+
 class LivenessOwner(Protocol):
     """The connection that `Liveness` watches over."""
+
+    @property
+    def outgoing(self) -> WriteState: ...
 
     @property
     def reading_paused(self) -> bool:
@@ -37,12 +52,6 @@ class LivenessOwner(Protocol):
 
     def timed_out(self, what: str) -> None:
         """The peer of an open connection is silent or slow; ``what`` says it in words."""
-
-    def may_ping(self) -> bool:
-        """Return whether a ping would leave now, without waiting for other bytes."""
-
-    def turns(self) -> int:
-        """Return how often the peer made room for waiting bytes; it only grows."""
 
     def unaccepted(self) -> int:
         """Return the bytes in the system's buffer that the peer has not accepted, or 0 if that is unknown."""
@@ -119,7 +128,7 @@ class Liveness:
         now = self.now()
         self._looks = 0
         self._deadline = None if seconds is None else now + seconds
-        self._scheduler.watch(self, self._next_look(now))
+        self._scheduler.watch(self, self._deadline if self._session is None else self._next_look(now))
 
     def set_timeouts(self, timeouts: Timeouts) -> None:
         """Use other timeouts. In an open connection, the next ping is due one interval from now."""
@@ -138,11 +147,13 @@ class Liveness:
         self._session = session
         self._looks = 0
         self._taken_at = now
-        self._turns = 0 if self._owner is None else self._owner.turns()
-        interval, lifetime = self._timeouts.ping_interval, self._timeouts.max_lifetime
+        self._turns = 0 if self._owner is None else self._owner.outgoing.turns
+        timeouts = self._timeouts
+        interval, lifetime = timeouts.ping_interval, timeouts.max_lifetime
         self._ping_due = None if interval is None else now + interval
         self._deadline = None if lifetime is None else now + lifetime
-        self._scheduler.watch(self, self._next_look(now))
+        delay = _first_delay(timeouts)
+        self._scheduler.watch(self, None if delay is None else now + delay)
         session.reader.wall = self._scheduler.wall
         session.reader.lead = self._scheduler.lead
 
@@ -229,11 +240,11 @@ class Liveness:
         if session is None:
             return None
         # While bytes wait for a slow reader, it gets no pings and may send nothing. Its reading is a sign of life.
-        turns = owner.turns()
+        turns = owner.outgoing.turns
         moved = turns != self._turns
         if moved:
             self._turns, self._taken_at = turns, now
-        if moved or not owner.reading_paused or owner.may_ping():
+        if moved or not owner.reading_paused or owner.outgoing.free:
             self._stuck_at = None
         elif self._stuck_at is None:
             self._stuck_at = now
@@ -270,12 +281,12 @@ class Liveness:
         if self._ping_due <= now:
             # Rounding errors.
             self._ping_due += interval
-        if owner.may_ping():
+        if owner.outgoing.free:
             self._pinged_at = now
             session.ping()
 
     def _stopped_reading(self, now: float, owner: LivenessOwner, moved: bool) -> bool:
-        if self._timeouts.send is None or owner.may_ping():
+        if self._timeouts.send is None or owner.outgoing.free:
             self._waiting_at = None
             return False
         # A slow reader makes room in the transport rarely, but the system sees each of its acknowledgements.
@@ -312,6 +323,22 @@ class Liveness:
         if began is None or self._owner is None or self._owner.reading_paused:
             began = now
         return began + self._timeouts.message
+
+
+def _first_delay(timeouts: Timeouts) -> float | None:
+    """Return the seconds from the opening of a connection to the first check, as `Liveness` computes later ones."""
+    global _latest
+    latest, delay = _latest
+    if latest is not timeouts:
+        send = None if timeouts.send is None else timeouts.send / LOOKS
+        given = (send, timeouts.ping_interval, timeouts.max_lifetime, timeouts.idle, timeouts.message)
+        delay = min((seconds for seconds in given if seconds is not None), default=None)
+        # Nearly all connections of a process share one Timeouts.
+        _latest = timeouts, delay
+    return delay
+
+
+_latest: tuple[Timeouts | None, float | None] = None, None
 
 
 def _fail(answered: Deferred[float], error: Exception) -> None:

@@ -60,6 +60,7 @@ class Operation:
         "_finished",
         "_head",
         "_host",
+        "_kept",
         "_paused",
         "_reader",
         "_receiving",
@@ -77,6 +78,8 @@ class Operation:
         self._done: Callable[[Any], object] | None = None
         self._coroutine: Deferred[Any] | None = None
         self._turn: PendingTurn | None = None
+        # The last request is answered, and no byte of another one has arrived.
+        self._kept = False
         self._paused = self._receiving = self._finished = False
         self.request: Request | None = None
         self.subprotocol: str | None = None
@@ -85,6 +88,9 @@ class Operation:
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the transport."""
+        if self._kept:
+            self._kept = False
+            self._host.liveness.expect(self._host.settings.timeouts.handshake)
         self._head.feed(data)
         outermost, self._receiving = not self._receiving, True
         begin, self._begin = self._begin, None
@@ -108,23 +114,24 @@ class Operation:
             LocalError: An operation runs.
         """
         self._require_idle()
-        if self.bytes_wait:
+        if self._head.buffer:
             begin()
         elif self._finished:
             self._host.tear_down()
         else:
             self._begin = begin
-            self._hold_back()
+            if self._paused:
+                self._hold_back()
 
     @property
     def bytes_wait(self) -> bool:
         """Whether bytes wait that no operation has read."""
-        return len(self._head) > 0
+        return len(self._head.buffer) > 0
 
     @property
     def waiting(self) -> int:
         """The number of bytes that wait here."""
-        return len(self._head)
+        return len(self._head.buffer)
 
     def peer_finished(self) -> bool:
         """The peer will send no more bytes. Return whether the bytes that arrived are enough to continue."""
@@ -174,11 +181,9 @@ class Operation:
         Raises:
             LocalError: Another operation runs.
         """
-        try:
-            self._require_idle()
-        except LocalError:
+        if self._done is not None or self._begin is not None:
             coroutine.close()
-            raise
+            self._require_idle()
         self._done = done
         context = copy_context()
         waits_for: Deferred[Any] | None = None
@@ -292,7 +297,7 @@ class Operation:
         await self._reader
 
     def _hold_back(self) -> None:
-        full = self._reader is None and len(self._head) > self._host.settings.limits.max_head_size
+        full = self._reader is None and len(self._head.buffer) > self._host.settings.limits.max_head_size
         if full != self._paused:
             self._paused = full
             self._host.hold_reading(full)

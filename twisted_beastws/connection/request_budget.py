@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from twisted_beastws.clock import seconds_of
 from twisted_beastws.connection.facts import Facts
 
 
@@ -16,14 +15,15 @@ class RequestBudget:
 
     __slots__ = ("_began", "_count")
 
-    def __init__(self) -> None:
-        self._count = 0
-        self._began = 0.0
+    def __init__(self, began: float) -> None:
+        """Count the first request, which began at that time."""
+        self._count = 1
+        self._began = began
 
     def take(self, connection: Facts) -> None:
         """Count a request, which begins now."""
         if not self._count:
-            self._began = seconds_of(connection.clock)()
+            self._began = connection.liveness.now()
         self._count += 1
 
     def spent(self, connection: Facts) -> bool:
@@ -34,7 +34,7 @@ class RequestBudget:
         if limits.max_messages_per_turn is not None and self._count >= limits.max_messages_per_turn:
             return True
         seconds = limits.max_seconds_per_turn
-        return seconds is not None and seconds_of(connection.clock)() - self._began > seconds
+        return seconds is not None and connection.liveness.now() - self._began > seconds
 
     def renew(self) -> None:
         """Begin a new turn."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Protocol
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from twisted.logger import Logger
 
@@ -63,9 +63,14 @@ class PingScheduler:
     @classmethod
     def of(cls, clock: IReactorTime) -> PingScheduler:
         """Return the scheduler of ``clock``; each clock has one."""
-        scheduler = _schedulers.get(id(clock))
-        if scheduler is None:
-            scheduler = _schedulers[id(clock)] = cls(clock)
+        global _latest
+        scheduler = None if _latest is None else _latest()
+        if scheduler is None or scheduler._clock is not clock:
+            scheduler = _schedulers.get(id(clock))
+            if scheduler is None:
+                scheduler = _schedulers[id(clock)] = cls(clock)
+            # A process has one reactor, and each connection asks.
+            _latest = ref(scheduler)
         return scheduler
 
     def watch(self, watched: Watched, when: float | None) -> None:
@@ -188,3 +193,4 @@ class PingScheduler:
 
 # A scheduler keeps its clock, so that no other clock gets the same id while it lives.
 _schedulers: WeakValueDictionary[int, PingScheduler] = WeakValueDictionary()
+_latest: ref[PingScheduler] | None = None

@@ -31,22 +31,15 @@ log = Logger()
 class ServerHandshake(Operation):
     """Reads requests and answers them, until one of them becomes an `Accepted`."""
 
-    __slots__ = ("_budget", "_kept", "_request")
+    __slots__ = ("_began", "_budget", "_request")
 
     def __init__(self, host: HandshakeHost) -> None:
         super().__init__(host, "request", MAX_EMPTY_LINES)
-        self._budget = RequestBudget()
+        # Most connections have one request, which needs no budget, but the time when it began.
+        self._budget: RequestBudget | None = None
+        self._began = 0.0
         # The request that waits for an answer.
         self._request: Request | None = None
-        # The last request is answered, and no byte of another one has arrived.
-        self._kept = False
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes from the transport."""
-        if self._kept:
-            self._kept = False
-            self._expect(self._host.settings.timeouts.handshake)
-        super().data_received(data)
 
     def lost(self, failure: Failure) -> None:
         """End the running operation with ``failure``. If none runs, log a TLS failure here; nothing else will."""
@@ -107,17 +100,20 @@ class ServerHandshake(Operation):
 
     def _next_request(self) -> Request | None:
         """Return the next request if it has arrived and the budget of this turn is not spent, else None."""
-        if self._budget.spent(self._host):
+        if self._budget is not None and self._budget.spent(self._host):
             return None
         head = self._head.take()
         if head is None:
             return None
-        self._budget.take(self._host)
+        if self._budget is None:
+            self._began = self._host.liveness.now()
+        else:
+            self._budget.take(self._host)
         return parse_request(head)
 
     async def _await_request(self) -> Request:
         while True:
-            if self._budget.spent(self._host):
+            if self._budget is not None and self._budget.spent(self._host):
                 await self._next_turn()
                 self._budget.renew()
             elif (request := self._next_request()) is not None:
@@ -205,7 +201,7 @@ class ServerHandshake(Operation):
         host = self._host
         application, server = host.application, host.server
         assert application is not None
-        answer = self._not_here(request)
+        answer = None if host.settings.target is None else self._not_here(request)
         if answer is None and server is not None and server.gate is not None:
             asked = self._ask(server.gate, application, request)
             answer = None if asked is None else await asked
@@ -326,14 +322,12 @@ class ServerHandshake(Operation):
         if not keep:
             host.tear_down()
             return
+        if self._budget is None:
+            self._budget = RequestBudget(self._began)
         self._kept = not self.bytes_wait
         timeouts = host.settings.timeouts
-        self._expect(timeouts.keep_alive if self._kept else timeouts.handshake)
+        host.liveness.expect(timeouts.keep_alive if self._kept else timeouts.handshake)
         await host.outgoing.drain()
-
-    def _expect(self, seconds: float | None) -> None:
-        """Restart the time limit: of a handshake, or of an idle connection that HTTP keeps."""
-        self._host.liveness.expect(seconds)
 
 
 def _name_of(hook: Callable[..., Any]) -> str:

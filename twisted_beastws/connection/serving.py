@@ -24,7 +24,8 @@ log = Logger()
 def begin_to_serve(connection: Connection, serve: Callable[[], object]) -> None:
     """Call ``serve``. If it fails, or its Deferred or coroutine does, log that and end the connection."""
     try:
-        running = deferred_of(serve())
+        served = serve()
+        running = None if served is None else deferred_of(served)
     except Exception:
         _serve_failed(connection, Failure())
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Protocol, cast
 
 from twisted.internet.abstract import FileDescriptor
@@ -145,8 +144,10 @@ class Outgoing:
         self.finished = False
         transport.registerProducer(self, not self.direct)
         # By Nagle's algorithm the end of a long message would wait for a delayed acknowledgement. UNIX has none.
-        with suppress(AttributeError, OSError):
+        try:  # noqa: SIM105  # contextlib.suppress would make four calls
             transport.setTcpNoDelay(True)
+        except (AttributeError, OSError):
+            pass
 
     def moved_to(self, transport: Any) -> Outgoing:
         """Return the write buffer of the same connection on another transport. This one must be empty."""

@@ -206,7 +206,8 @@ class Admission:
                 self.refusals["max_connections_per_peer"] += 1
                 raise TooManyConnections(f"The server has too many connections {FROM_ADDRESS}")
             self._open.add(protocol, peer)
-        self._opening.discard(protocol)
+        if limits.max_opening is not None or limits.max_opening_per_peer is not None:
+            self._opening.discard(protocol)
 
     def dismiss(self, protocol: WebSocketProtocol, limits: Limits) -> None:
         """Count a connection as opening again: its handshake was declined, and another may follow."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from inspect import isasyncgenfunction, isclass, iscoroutinefunction, isgeneratorfunction, isroutine, signature, unwrap
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolNegotiationFactory
@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from twisted_beastws.budget import MemoryBudget
-from twisted_beastws.clock import next_turn, seconds_of
+from twisted_beastws.clock import installed_reactor, next_turn, seconds_of
 from twisted_beastws.connection.awaiting import TaskCancelled
 from twisted_beastws.connection.requests import log_unconsumed
 from twisted_beastws.connection.running import run
@@ -183,7 +183,7 @@ class WebSocketServerFactory(Factory):
         """Count a connection that is about to open. Raises `TooManyConnections` (503) beyond the limits or during
         shutdown.
         """
-        if self.draining:
+        if self._drain is not None:
             raise TooManyConnections("The server is shutting down")
         self.admission.admit(protocol, self.settings.limits)
 
@@ -236,11 +236,7 @@ class WebSocketServerFactory(Factory):
             protocol.abort()
 
     def _clock(self) -> IReactorTime:
-        if self.settings.clock is not None:
-            return self.settings.clock
-        from twisted.internet import reactor
-
-        return cast("IReactorTime", reactor)
+        return self.settings.clock or installed_reactor()
 
 
 def _maker(protocol_or_coroutine: Any) -> Callable[[], WebSocketProtocol]:

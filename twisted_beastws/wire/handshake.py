@@ -56,8 +56,11 @@ ENDPOINT = "This is a WebSocket endpoint (RFC 6455, version 13): open it with a 
 
 def accept_key(key: str | bytes) -> str:
     """Return the Sec-WebSocket-Accept that answers ``key`` (RFC 6455 §4.2.2)."""
-    raw = key.encode("ascii") if isinstance(key, str) else key
-    return b2a_base64(sha1(raw + _GUID, usedforsecurity=False).digest(), newline=False).decode("ascii")
+    return _accept_bytes(key.encode("ascii") if isinstance(key, str) else key).decode("ascii")
+
+
+def _accept_bytes(key: bytes) -> bytes:
+    return b2a_base64(sha1(key + _GUID, usedforsecurity=False).digest(), newline=False)
 
 
 def is_upgrade(request: Any) -> bool:
@@ -84,6 +87,8 @@ def is_visit(request: Request) -> bool:
 
 
 def _lists_websocket(values: Sequence[bytes]) -> bool:
+    if len(values) == 1 and values[0].lower() == b"websocket":
+        return True
     # RFC 9110 §7.8: a protocol may carry a version, as in "websocket/13".
     return b"websocket" in [element.partition(b"/")[0].rstrip(b" \t").lower() for element in list_elements(values)]
 
@@ -95,7 +100,8 @@ def check_host(request: Request) -> None:
         # HTTP/1.0 has no Host, and an HTTP/2 server may keep it elsewhere.
         return
     host = _single(hosts, "Host", NoHost).decode("latin-1")
-    authority = request.authority
+    # RFC 9112 §3.2.2: only a target in absolute-form has an authority.
+    authority = None if request.target.startswith("/") else request.authority
     if not is_host(host) or not (authority is None or is_host(authority)):
         raise BadRequest("The WebSocket handshake Host field is invalid")
 
@@ -222,7 +228,7 @@ def success_bytes(request: Request, subprotocol: str | None, extensions: str | N
         return success(request, subprotocol, extensions, date).to_bytes()
     key = raw_fields(request.headers).get(b"Sec-Websocket-Key")
     agreed = "" if extensions is None else f"Sec-WebSocket-Extensions: {extensions}\r\n"
-    return _SUCCESS % (accept_key(key[0] if key else b"").encode("ascii"), agreed.encode("ascii"), date.encode("ascii"))
+    return _SUCCESS % (_accept_bytes(key[0] if key else b""), agreed.encode("ascii"), date.encode("ascii"))
 
 
 def failure(error: HandshakeError, request: Request | None) -> Response:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -103,7 +104,8 @@ class Headers(TwistedHeaders):
     @classmethod
     def from_canonical(cls, fields: dict[bytes, list[bytes]]) -> Headers:
         """Return headers that use ``fields`` unchanged: names in Twisted's spelling, and values known to be valid."""
-        headers = cls()
+        # Nearly each handshake comes here, and Twisted's __init__ would make a dict in vain.
+        headers = cls.__new__(cls)
         headers._rawHeaders = fields
         return headers
 
@@ -139,9 +141,8 @@ def fields_given(headers: Any) -> dict[str, list[str]]:
     return fields
 
 
-def raw_fields(headers: TwistedHeaders) -> dict[bytes, list[bytes]]:
-    """The fields by their names in Twisted's spelling, which need no conversion."""
-    return headers._rawHeaders
+raw_fields: Callable[[TwistedHeaders], dict[bytes, list[bytes]]] = attrgetter("_rawHeaders")
+"""Return the fields by their names in Twisted's spelling, which need no conversion."""
 
 
 def list_elements(values: Sequence[bytes]) -> list[bytes]:
@@ -157,6 +158,8 @@ def list_elements(values: Sequence[bytes]) -> list[bytes]:
 
 def has_token(values: Sequence[bytes], token: bytes) -> bool:
     """Return whether the comma-separated lists ``values`` have the lower-case ``token``."""
+    if len(values) == 1 and values[0].lower() == token:
+        return True
     return token in [element.lower() for element in list_elements(values)]
 
 
@@ -271,9 +274,10 @@ class Request:
         """Whether a body follows the head on the connection (RFC 9112 §6)."""
         if self.body_read:
             return False
-        if raw_fields(self.headers).get(b"Transfer-Encoding") is not None:
+        get = raw_fields(self.headers).get
+        if get(b"Transfer-Encoding") is not None:
             return True
-        lengths = raw_fields(self.headers).get(b"Content-Length")
+        lengths = get(b"Content-Length")
         return lengths is not None and any(length.strip(b"0") for length in lengths)
 
     def to_bytes(self) -> bytes:
@@ -424,9 +428,12 @@ class HeadBuffer:
         max_empty_lines: Empty lines to skip before each head; they count towards nothing else.
 
     Bytes after a head do not count, and `take` looks at them only when it is called again.
+
+    Attributes:
+        buffer: The bytes that were fed and not taken.
     """
 
-    __slots__ = ("_buffer", "_lines", "_max_empty_lines", "_max_lines", "_max_size", "_seen", "_skipped", "_subject")
+    __slots__ = ("_lines", "_max_empty_lines", "_max_lines", "_max_size", "_seen", "_skipped", "_subject", "buffer")
 
     def __init__(self, max_size: int, max_lines: int, subject: str = "request", max_empty_lines: int = 0) -> None:
         self._max_size = max_size
@@ -434,16 +441,13 @@ class HeadBuffer:
         self._max_empty_lines = max_empty_lines
         self._subject = subject
         self._skipped = 0
-        self._buffer = bytearray()
+        self.buffer = bytearray()
         self._seen = 0
         self._lines = 0
 
-    def __len__(self) -> int:
-        return len(self._buffer)
-
     def feed(self, data: bytes) -> None:
         """Append bytes without reading them."""
-        self._buffer += data
+        self.buffer += data
 
     def take(self) -> bytes | None:
         """Return the next head with its empty line, or None while it is incomplete.
@@ -453,7 +457,7 @@ class HeadBuffer:
             BadRequest: The bytes can no longer become a head: the first of them cannot start a token, or there is a NUL
                 or an LF without CR (RFC 9112 §2.2).
         """
-        buffer, seen = self._buffer, self._seen
+        buffer, seen = self.buffer, self._seen
         if not seen and self._skipped < self._max_empty_lines and buffer.startswith(b"\r"):
             self._skip_empty_lines()
             if buffer == b"\r" and self._skipped < self._max_empty_lines:
@@ -484,27 +488,27 @@ class HeadBuffer:
 
     def _skip_empty_lines(self) -> None:
         # RFC 9112 §2.2: old clients send an empty line after a body.
-        while self._skipped < self._max_empty_lines and self._buffer.startswith(b"\r\n"):
-            del self._buffer[:2]
+        while self._skipped < self._max_empty_lines and self.buffer.startswith(b"\r\n"):
+            del self.buffer[:2]
             self._skipped += 1
 
     def rest(self) -> bytes:
         """Remove and return the remaining bytes."""
-        rest = bytes(self._buffer)
-        self._buffer.clear()
+        rest = bytes(self.buffer)
+        self.buffer.clear()
         self._seen = self._lines = self._skipped = 0
         return rest
 
     def _too_large(self) -> HeadTooLarge:
-        if self._subject == "request" and self._buffer.find(b"\r\n", 0, self._max_size) < 0:
+        if self._subject == "request" and self.buffer.find(b"\r\n", 0, self._max_size) < 0:
             # RFC 9112 §3: a target that is too long has a status of its own.
             return TargetTooLong()
         return HeadTooLarge(f"The {self._subject}'s head is too large")
 
     def _unfit(self) -> HeadTooLarge | BadRequest:
         # The first fault decides, so that the result does not depend on how the bytes were divided into chunks.
-        fault = _BAD_OCTET.search(self._buffer)
-        if fault and _TOKEN.match(self._buffer) and self._buffer.count(b"\n", 0, fault.start()) > self._max_lines:
+        fault = _BAD_OCTET.search(self.buffer)
+        if fault and _TOKEN.match(self.buffer) and self.buffer.count(b"\n", 0, fault.start()) > self._max_lines:
             return self._too_large()
         return BadRequest(f"The {self._subject} is not valid HTTP")
 
@@ -556,19 +560,17 @@ def parse_request(head: bytes) -> Request:
         raise BadRequest
     if line[3] != b"1":
         raise UnsupportedVersion
-    if not _fits(line[1], line[2]):
+    if not (line[2].startswith(b"/") and line[1] != b"CONNECT") and not _fits(line[1], line[2]):
         raise BadRequest
     headers = _parse_fields(HttpRequestParser, b"GET / HTTP/1.1\r\n", head, line.end(), "request")
     version = "1.0" if line[4] == b"0" else "1.1"
-    return Request(line[1].decode("ascii"), line[2].decode("ascii"), version, headers)
+    return Request(line[1].decode("ascii"), line[2].decode("ascii"), version, headers, False, NO_PARAMETERS)
 
 
 def _fits(method: bytes, target: bytes) -> bool:
     # RFC 9112 §3.2.3, §3.2.4: the authority-form is for CONNECT alone, the asterisk-form for OPTIONS alone.
     if method == b"CONNECT":
         return _AUTHORITY_FORM.fullmatch(target) is not None
-    if target.startswith(b"/"):
-        return True
     return method == b"OPTIONS" if target == b"*" else _ABSOLUTE_FORM.match(target.decode("ascii")) is not None
 
 
