@@ -122,7 +122,7 @@ class TestTasksAwaitDeferreds:
         await task
 
     @on_asyncio
-    async def test_both_sides_of_a_handshake_open(self) -> None:
+    async def test_both_sides_of_a_handshake_can_be_awaited(self) -> None:
         class ByHand(WebSocketProtocol):
             def serve(self) -> None:
                 self.opening = task_for(self.read_request())
@@ -205,7 +205,7 @@ class TestTasksAwaitDeferreds:
         assert await task == 7
 
     @on_asyncio
-    async def test_the_functions_of_asyncio_take_them(self) -> None:
+    async def test_the_functions_of_asyncio_accept_them(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         assert not asyncio.isfuture(pair.server.receive())
         for wait in (
@@ -221,7 +221,7 @@ class TestTasksAwaitDeferreds:
             assert await waiting
 
     @on_asyncio
-    async def test_a_twisted_coroutine_that_a_task_starts_goes_on_as_ever(self) -> None:
+    async def test_a_twisted_coroutine_that_a_task_starts_works_as_usual(self) -> None:
         pair = connected_pair(WebSocketProtocol)
 
         @inlineCallbacks
@@ -262,7 +262,7 @@ class TestTasksAwaitDeferreds:
 
 class TestCancellingATask:
     @on_asyncio
-    async def test_cancelling_receive_loses_no_message(self) -> None:
+    async def test_a_cancelled_receive_loses_no_message(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         task = task_for(pair.server.receive())
         await turns()
@@ -274,7 +274,7 @@ class TestCancellingATask:
         assert await pair.server.receive() == "a"
 
     @on_asyncio
-    async def test_a_message_that_came_just_before_the_cancellation_is_the_next_one(self) -> None:
+    async def test_a_message_that_arrived_just_before_the_cancellation_is_kept(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         task = task_for(pair.server.receive())
         await turns()
@@ -299,7 +299,7 @@ class TestCancellingATask:
         assert first.cancelled()
 
     @on_asyncio
-    async def test_a_failure_that_came_just_before_is_not_logged(self, logged: Any) -> None:
+    async def test_a_failure_just_before_the_cancellation_is_not_logged(self, logged: Any) -> None:
         deferred: AwaitableDeferred[None] = AwaitableDeferred()
         task = task_for(deferred)
         await turns()
@@ -309,7 +309,7 @@ class TestCancellingATask:
             await task
 
     @on_asyncio
-    async def test_wait_for_times_out(self) -> None:
+    async def test_wait_for_can_time_out(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(pair.server.receive(), 0.001)
@@ -330,7 +330,7 @@ class TestCancellingATask:
             assert await pair.server.receive() == "a"
 
     @on_asyncio
-    async def test_cancelling_a_connect_drops_the_connection(self) -> None:
+    async def test_a_cancelled_connect_drops_the_connection(self) -> None:
         class Endpoint:
             cancelled = False
 
@@ -359,7 +359,7 @@ class TestCancellingATask:
         assert aborted == ["connection"]
 
     @on_asyncio
-    async def test_cancelling_the_deferred_raises_twisteds_error_in_the_task(self) -> None:
+    async def test_a_cancelled_deferred_raises_twisteds_error_in_the_task(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         receiving = pair.server.receive()
         task = task_for(receiving)
@@ -369,7 +369,7 @@ class TestCancellingATask:
             await task
 
     @on_asyncio
-    async def test_a_wait_whose_canceller_does_not_fire_ends_all_the_same(self) -> None:
+    async def test_a_wait_ends_even_if_its_canceller_does_not_fire(self) -> None:
         inner: Deferred[None] = Deferred(lambda _: None)
         blocked: Deferred[None] = Deferred()
         inner.addBoth(lambda _: blocked)
@@ -435,7 +435,7 @@ class TestHandlersAwaitAsyncio:
         assert pair.client.close_reason and pair.client.close_reason.code == 1000
 
     @on_asyncio
-    async def test_answers_leave_in_the_turn_of_their_messages(self) -> None:
+    async def test_answers_are_sent_in_the_turn_of_their_messages(self) -> None:
         async def echo(ws: WebSocketProtocol) -> None:
             async for message in ws:
                 ws.send(message)
@@ -549,7 +549,7 @@ class TestHandlersAwaitAsyncio:
             assert len(ended) == 1
 
     @on_asyncio
-    async def test_cancelling_a_handlers_task_closes_with_1001(self, logged: Any) -> None:
+    async def test_a_cancelled_task_of_a_handler_closes_with_1001(self, logged: Any) -> None:
         tasks: list[Any] = []
 
         async def handler(ws: WebSocketProtocol) -> None:
@@ -666,7 +666,7 @@ class TestHandlersAwaitAsyncio:
 
 class TestHooksAwaitAsyncio:
     @on_asyncio
-    async def test_message_hooks_stay_in_order(self) -> None:
+    async def test_message_hooks_run_in_order(self) -> None:
         heard: list[str] = []
 
         class Slow(WebSocketProtocol):
@@ -681,7 +681,7 @@ class TestHooksAwaitAsyncio:
         assert heard == ["a", "b", "c"]
 
     @on_asyncio
-    async def test_cancelling_a_hooks_task_closes_with_1011(self, logged: Any) -> None:
+    async def test_a_cancelled_task_of_a_hook_closes_with_1011(self, logged: Any) -> None:
         tasks: list[Any] = []
 
         class Waits(WebSocketProtocol):
@@ -717,7 +717,7 @@ class TestHooksAwaitAsyncio:
         await until(pair, lambda: len(heard) == 2)
 
     @on_asyncio
-    async def test_the_hooks_of_the_handshake_and_the_decorators_await_asyncio(self) -> None:
+    async def test_hooks_of_the_handshake_and_decorators_can_await_asyncio(self) -> None:
         variable: ContextVar[str] = ContextVar("variable", default="unset")
         seen: list[Any] = []
 

@@ -104,7 +104,7 @@ class TestAccepted:
     """RFC 6455 §4.1."""
 
     @pytest.mark.parametrize("size", [1, 7, 1 << 16])
-    def test_opens(self, ask: Callable[..., Any], size: int) -> None:
+    def test_the_connection_opens(self, ask: Callable[..., Any], size: int) -> None:
         peer, outcome = ask()
         peer.sends(*chunks(SWITCHING, size))
         assert [response.status for response in outcome] == [101]
@@ -115,7 +115,9 @@ class TestAccepted:
         assert peer.reads() == b""
 
     @pytest.mark.parametrize("size", [1, 7, 1 << 16])
-    def test_what_came_behind_the_head_comes_after_the_deferred(self, dial: Callable[..., Any], size: int) -> None:
+    def test_messages_after_the_head_are_delivered_after_the_deferred(
+        self, dial: Callable[..., Any], size: int
+    ) -> None:
         peer = dial()
         opening = peer.protocol.handshake("localhost:1984", "/chat")
         opening.addCallback(lambda response: peer.protocol.heard.append(response.status))
@@ -123,7 +125,7 @@ class TestAccepted:
         assert peer.protocol.heard == ["opened", 101, "hi", "there"]
 
     @pytest.mark.parametrize("size", [1, 7, 1 << 16])
-    def test_messages_that_were_there_before_the_handshake_come_after_the_deferred(
+    def test_messages_in_the_first_segment_are_delivered_after_the_deferred(
         self, dial: Callable[..., Any], size: int, clock: Clock
     ) -> None:
         """A server in memory answers while the client still writes the request."""
@@ -134,7 +136,7 @@ class TestAccepted:
         clock.advance(0)
         assert peer.protocol.heard == ["opened", 101, "hi", "there"]
 
-    def test_what_is_sent_is_masked_from_the_pool(
+    def test_sent_frames_are_masked_with_keys_of_the_pool(
         self, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         peer, _ = ask()
@@ -144,7 +146,7 @@ class TestAccepted:
         peer.protocol.send("hi")
         assert peer.reads() == b"\x81\x82\x01\x02\x03\x04" + bytes((ord("h") ^ 1, ord("i") ^ 2))
 
-    def test_the_target_may_be_left_out(self, dial: Callable[..., Any]) -> None:
+    def test_the_target_is_optional(self, dial: Callable[..., Any]) -> None:
         peer = dial()
         peer.protocol.handshake("localhost:1984").addErrback(lambda _: None)
         assert peer.reads() == REQUEST.replace(b"/chat", b"/")
@@ -159,7 +161,7 @@ class TestAccepted:
         assert len(keys) == 10
 
     @pytest.mark.parametrize(("host", "target"), [("a\r\nb", "/"), ("a", "/\r\nX: y"), ("a", "chat"), ("a", "/a b")])
-    def test_what_is_no_host_or_target(self, dial: Callable[..., Any], host: str, target: str) -> None:
+    def test_a_bad_host_or_target_is_refused(self, dial: Callable[..., Any], host: str, target: str) -> None:
         peer = dial()
         outcome = Outcome(peer.protocol.handshake(host, target))
         assert isinstance(outcome[0], ValueError)
@@ -170,30 +172,30 @@ class TestAccepted:
 
 
 class TestTheCallersMistakes:
-    def test_two_at_a_time(self, ask: Callable[..., Any]) -> None:
+    def test_a_second_handshake_at_the_same_time_is_refused(self, ask: Callable[..., Any]) -> None:
         peer, outcome = ask()
         with pytest.raises(errors.LocalError, match="another"):
             peer.protocol.handshake("localhost")
         peer.sends(SWITCHING)
         assert outcome[0].status == 101
 
-    def test_once_it_is_open(self, ask: Callable[..., Any]) -> None:
+    def test_a_handshake_on_an_open_connection_is_refused(self, ask: Callable[..., Any]) -> None:
         peer, _ = ask()
         peer.sends(SWITCHING)
         with pytest.raises(errors.LocalError, match="open"):
             peer.protocol.handshake("localhost")
 
-    def test_without_a_connection(self) -> None:
+    def test_a_handshake_without_a_connection_is_refused(self) -> None:
         with pytest.raises(errors.LocalError, match="connecting"):
             WebSocketProtocol().as_client(Settings()).handshake("localhost")
 
-    def test_the_other_ends_part(self, dial: Callable[..., Any], connect: Callable[..., Any]) -> None:
+    def test_a_server_cannot_start_a_handshake(self, dial: Callable[..., Any], connect: Callable[..., Any]) -> None:
         with pytest.raises(errors.LocalError, match="client's end"):
             dial().protocol.accept()
         with pytest.raises(errors.LocalError, match="server's end"):
             connect(Noting, opened=False).protocol.handshake("localhost")
 
-    def test_sending_before_it_is_open(self, ask: Callable[..., Any]) -> None:
+    def test_a_message_before_the_opening_is_refused(self, ask: Callable[..., Any]) -> None:
         peer, _ = ask()
         with pytest.raises(errors.LocalError):
             peer.protocol.send("hi")
@@ -226,7 +228,7 @@ class TestNoAnswer:
 
     @pytest.mark.parametrize("size", [1, 1 << 16])
     @pytest.mark.parametrize("name", NO_ANSWERS)
-    def test_has_its_own_error_and_ends_the_connection(
+    def test_each_fault_has_its_own_error_and_ends_the_connection(
         self, ask: Callable[..., Any], clock: Clock, name: str, size: int
     ) -> None:
         answer, error = NO_ANSWERS[name]
@@ -244,7 +246,7 @@ class TestNoAnswer:
 
     @pytest.mark.parametrize("size", [999, 1000, 1001])
     @pytest.mark.parametrize("at_once", [False, True])
-    def test_the_heads_size(self, ask: Callable[..., Any], size: int, at_once: bool) -> None:
+    def test_the_size_of_the_head_is_limited(self, ask: Callable[..., Any], size: int, at_once: bool) -> None:
         peer, outcome = ask(limits=Limits(max_head_size=1000))
         head = with_fields(SWITCHING, b"X: " + b"x" * (size - len(SWITCHING) - 5))
         assert len(head) == size
@@ -252,12 +254,12 @@ class TestNoAnswer:
         assert type(outcome[0]) is (Response if size <= 1000 else errors.HeadTooLarge)
 
     @pytest.mark.parametrize("lines", [9, 10, 11])
-    def test_the_heads_lines(self, ask: Callable[..., Any], lines: int) -> None:
+    def test_the_lines_of_the_head_are_limited(self, ask: Callable[..., Any], lines: int) -> None:
         peer, outcome = ask(limits=Limits(max_head_lines=10))
         peer.sends(with_fields(SWITCHING, *[b"X: x"] * (lines - 4)))
         assert type(outcome[0]) is (Response if lines <= 10 else errors.HeadTooLarge)
 
-    def test_its_text_speaks_of_the_response(self, ask: Callable[..., Any]) -> None:
+    def test_the_text_of_the_error_names_the_response(self, ask: Callable[..., Any]) -> None:
         peer, outcome = ask()
         peer.sends(b"\0")
         assert str(outcome[0]) == "The response is not valid HTTP"
@@ -267,20 +269,20 @@ class TestInterim:
     """RFC 9110 §15.2: a client accepts interim responses, even ones that it did not expect."""
 
     @pytest.mark.parametrize("size", [1, 1 << 16])
-    def test_goes_by(self, ask: Callable[..., Any], size: int) -> None:
+    def test_an_interim_response_is_skipped(self, ask: Callable[..., Any], size: int) -> None:
         peer, outcome = ask()
         hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
         peer.sends(*chunks(b"HTTP/1.1 100 Continue\r\n\r\n" + hints + SWITCHING + TAIL, size))
         assert outcome[0].status == 101
         assert peer.protocol.heard == ["opened", "hi", "there"]
 
-    def test_goes_by_before_it_is_declined(self, ask: Callable[..., Any]) -> None:
+    def test_an_interim_response_before_a_decline_is_skipped(self, ask: Callable[..., Any]) -> None:
         peer, outcome = ask()
         peer.sends(b"HTTP/1.1 100 Continue\r\n\r\n" + MISSING)
         assert (outcome[0].status, outcome[0].response.body) == (404, b"gone")
 
     @pytest.mark.parametrize("count", [MAX_INTERIM - 1, MAX_INTERIM, MAX_INTERIM + 1])
-    def test_has_an_end(self, ask: Callable[..., Any], count: int) -> None:
+    def test_the_number_of_interim_responses_is_limited(self, ask: Callable[..., Any], count: int) -> None:
         peer, outcome = ask()
         peer.sends(b"HTTP/1.1 100 Continue\r\n\r\n" * count + SWITCHING)
         assert type(outcome[0]) is (Response if count <= MAX_INTERIM else errors.BadRequest)
@@ -314,7 +316,7 @@ class TestDeclined:
     @pytest.mark.parametrize("size", [1, 7, 1 << 16])
     @pytest.mark.parametrize("body", [b"", b"x", b"who are you?" * 300])
     @pytest.mark.parametrize("how", ["length", "chunked"])
-    def test_tells_the_whole_answer_and_keeps_the_connection(
+    def test_the_error_has_the_whole_response_and_the_connection_is_kept(
         self, ask: Callable[..., Any], how: str, body: bytes, size: int
     ) -> None:
         peer, outcome = ask()
@@ -329,7 +331,7 @@ class TestDeclined:
 
     @pytest.mark.parametrize("half", [False, True])
     @pytest.mark.parametrize("body", [b"", b"x", b"who are you?" * 300])
-    def test_the_body_may_last_until_the_end(
+    def test_the_body_may_end_with_the_connection(
         self, ask: Callable[..., Any], clock: Clock, body: bytes, half: bool
     ) -> None:
         peer, outcome = ask()
@@ -358,7 +360,7 @@ class TestDeclined:
         assert peer.transport.disconnecting == (not kept and how != "until the end") or more > 0
 
     @pytest.mark.parametrize("how", ["length", "chunked", "until the end"])
-    def test_a_body_too_long_is_not_waited_for(self, ask: Callable[..., Any], how: str) -> None:
+    def test_a_body_that_is_too_long_is_not_awaited(self, ask: Callable[..., Any], how: str) -> None:
         peer, outcome = ask()
         answer = declining(bytes(MAX_BODY + 5000), how)
         peer.sends(answer[: MAX_BODY + 4000])
@@ -367,7 +369,7 @@ class TestDeclined:
         assert peer.transport.producerState == "producing"
 
     @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
-    def test_there_may_be_none(self, ask: Callable[..., Any], status: bytes) -> None:
+    def test_the_body_may_be_absent(self, ask: Callable[..., Any], status: bytes) -> None:
         peer, outcome = ask()
         peer.sends(b"HTTP/1.1 " + status + b"\r\n\r\n")
         assert (outcome[0].status, outcome[0].response.body) == (int(status[:3]), b"")
@@ -375,7 +377,9 @@ class TestDeclined:
 
     @pytest.mark.parametrize("answer", [declining(b"who are you?", "length")[:-3], declining(b"who", "chunked")[:-8]])
     @pytest.mark.parametrize("end", ["lost", "half", "silence"])
-    def test_what_came_of_it_is_told(self, ask: Callable[..., Any], clock: Clock, answer: bytes, end: str) -> None:
+    def test_the_error_has_the_part_of_the_body_that_arrived(
+        self, ask: Callable[..., Any], clock: Clock, answer: bytes, end: str
+    ) -> None:
         peer, outcome = ask(timeouts=Timeouts(handshake=5.0))
         peer.sends(answer)
         if end == "silence":
@@ -389,7 +393,7 @@ class TestDeclined:
         assert clock.calls == []
 
     @pytest.mark.parametrize("garbage", [b"xyz\r\n", b"-1\r\n", b"5\r\nhelloworld", b"fffffffffffffffffff\r\n"])
-    def test_chunks_that_are_none(self, ask: Callable[..., Any], garbage: bytes) -> None:
+    def test_an_invalid_chunk_ends_the_body(self, ask: Callable[..., Any], garbage: bytes) -> None:
         peer, outcome = ask()
         peer.sends(declining(b"who", "chunked")[:-5] + garbage)
         assert outcome[0].response.body in (b"who", b"whohello")
@@ -403,7 +407,7 @@ class TestDeclined:
             MISSING.replace(b"HTTP/1.1", b"HTTP/1.0"),
         ],
     )
-    def test_closes_where_http_does_not_keep_the_connection(self, ask: Callable[..., Any], answer: bytes) -> None:
+    def test_the_connection_is_closed_if_http_does_not_keep_it(self, ask: Callable[..., Any], answer: bytes) -> None:
         peer, outcome = ask()
         peer.sends(answer)
         assert outcome[0].response.body == b"gone"
@@ -411,7 +415,7 @@ class TestDeclined:
         assert peer.transport.disconnecting
 
     @pytest.mark.parametrize("more", [b"x", b"HTTP/1.1 ", MISSING, SWITCHING])
-    def test_octets_behind_it_answer_nothing(self, ask: Callable[..., Any], more: bytes) -> None:
+    def test_bytes_after_the_response_are_no_other_response(self, ask: Callable[..., Any], more: bytes) -> None:
         peer, outcome = ask()
         peer.sends(MISSING + more)
         assert outcome[0].response.body == b"gone"
@@ -421,7 +425,7 @@ class TestDeclined:
     @pytest.mark.parametrize(
         "answer", [MISSING, declining(b"", "length"), declining(b"no", "chunked"), b"HTTP/1.1 204 No\r\n\r\n"]
     )
-    def test_another_handshake_on_the_same_connection(self, ask: Callable[..., Any], answer: bytes) -> None:
+    def test_another_handshake_is_possible_on_the_same_connection(self, ask: Callable[..., Any], answer: bytes) -> None:
         peer, declined = ask()
         for _ in range(3):
             peer.sends(answer)
@@ -431,7 +435,7 @@ class TestDeclined:
         assert declined[0].status == 101
         assert peer.protocol.heard == ["opened", "hi", "there"]
 
-    def test_another_handshake_from_the_errback(self, dial: Callable[..., Any]) -> None:
+    def test_another_handshake_can_be_started_by_the_errback(self, dial: Callable[..., Any]) -> None:
         peer = dial()
         opening = peer.protocol.handshake("localhost:1984", "/chat")
         outcome = Outcome(opening.addErrback(lambda _: peer.protocol.handshake("localhost:1984", "/chat")))
@@ -493,7 +497,7 @@ class TestDecorator:
 
     @pytest.mark.parametrize("how", HOWS)
     @pytest.mark.parametrize("own", [False, True])
-    def test_may_add_fields(self, dial: Callable[..., Any], how: str, own: bool) -> None:
+    def test_a_decorator_may_add_fields(self, dial: Callable[..., Any], how: str, own: bool) -> None:
         decorator = Adding(how)
         peer = dial(decorator=None if own else decorator)
         opening = peer.protocol.handshake("localhost:1984", "/chat", decorator=decorator if own else None)
@@ -506,12 +510,12 @@ class TestDecorator:
         peer.sends(SWITCHING)
         assert outcome[0].status == 101
 
-    def test_ones_own_takes_the_place_of_the_settings(self, dial: Callable[..., Any]) -> None:
+    def test_a_decorator_of_the_call_replaces_that_of_the_settings(self, dial: Callable[..., Any]) -> None:
         peer = dial(decorator=lambda request: 1 // 0)
         Outcome(peer.protocol.handshake("localhost:1984", "/chat", decorator=Adding()))
         assert peer.reads() == with_fields(REQUEST, b"Cookie: a=b")
 
-    def test_is_called_for_each_handshake(self, dial: Callable[..., Any]) -> None:
+    def test_a_decorator_is_called_for_each_handshake(self, dial: Callable[..., Any]) -> None:
         decorator = Adding()
         peer = dial(decorator=decorator)
         for _ in range(3):
@@ -519,7 +523,7 @@ class TestDecorator:
             peer.sends(MISSING)
         assert len(decorator.seen) == 3
 
-    def test_may_replace_the_host_and_the_target(self, dial: Callable[..., Any]) -> None:
+    def test_a_decorator_may_replace_the_host_and_the_target(self, dial: Callable[..., Any]) -> None:
         def replace(request: Request) -> None:
             request.headers.setRawHeaders("Host", ["example.com"])
             request.target = "/other"
@@ -529,7 +533,7 @@ class TestDecorator:
         assert peer.reads() == REQUEST.replace(b"localhost:1984", b"example.com").replace(b"/chat", b"/other")
 
     @pytest.mark.parametrize("how", HOWS)
-    def test_what_it_raises_is_told(self, dial: Any, how: str) -> None:
+    def test_an_exception_of_a_decorator_is_reported(self, dial: Any, how: str) -> None:
         later: Deferred[None] = Deferred()
         peer = dial()
         outcome = Outcome(peer.protocol.handshake("localhost:1984", "/chat", decorator=failing(how, later)))
@@ -555,7 +559,9 @@ class TestDecorator:
             ("Transfer-Encoding", ["chunked"]),
         ],
     )
-    def test_may_not_break_the_handshake(self, dial: Any, field: str, values: list[Any] | list[str]) -> None:
+    def test_a_decorator_may_not_break_the_handshake(
+        self, dial: Any, field: str, values: list[Any] | list[str]
+    ) -> None:
         def spoil(request: Request) -> None:
             request.headers.setRawHeaders(field, values)
 
@@ -567,14 +573,14 @@ class TestDecorator:
         assert peer.protocol.state is State.CONNECTING
 
     @pytest.mark.parametrize(("name", "value"), [("method", "POST"), ("version", "1.0")])
-    def test_may_not_break_the_request_line(self, dial: Any, name: str, value: str) -> None:
+    def test_a_decorator_may_not_break_the_request_line(self, dial: Any, name: str, value: str) -> None:
         peer = dial()
         spoil = lambda request: setattr(request, name, value)  # noqa: E731
         outcome = Outcome(peer.protocol.handshake("localhost:1984", "/chat", decorator=spoil))
         assert [type(one) for one in outcome] == [errors.DecoratorError]
         assert peer.reads() == b""
 
-    def test_cannot_inject_lines(self, dial: Callable[..., Any]) -> None:
+    def test_a_decorator_cannot_inject_lines(self, dial: Callable[..., Any]) -> None:
         peer = dial()
 
         def inject(request: Request) -> None:
@@ -586,7 +592,9 @@ class TestDecorator:
 
     @pytest.mark.parametrize("how", ["Deferred", "coroutine"])
     @pytest.mark.parametrize("end", ["lost", "half", "silence", "cancel"])
-    def test_what_ends_meanwhile_is_told_once(self, dial: Callable[..., Any], clock: Clock, how: str, end: str) -> None:
+    def test_an_end_during_a_decorator_is_reported_once(
+        self, dial: Callable[..., Any], clock: Clock, how: str, end: str
+    ) -> None:
         decorator = Adding(how)
         decorator.later = Deferred(lambda deferred: deferred.callback(None))
         peer = dial(timeouts=Timeouts(handshake=5.0))
@@ -629,7 +637,7 @@ class TestSubprotocols:
 
     @pytest.mark.parametrize("how", ["argument", "settings", "decorator"])
     @pytest.mark.parametrize("chosen", ["a", "b", "", None])
-    def test_chosen(self, dial: Callable[..., Any], how: str, chosen: str | None) -> None:
+    def test_the_chosen_subprotocol_is_known(self, dial: Callable[..., Any], how: str, chosen: str | None) -> None:
         peer, outcome = self.offering(dial, how)
         fields = [] if chosen is None else [f"Sec-WebSocket-Protocol: {chosen}".encode()]
         peer.sends(with_fields(SWITCHING, *fields))
@@ -638,14 +646,16 @@ class TestSubprotocols:
 
     @pytest.mark.parametrize("how", ["argument", "settings", "decorator"])
     @pytest.mark.parametrize("chosen", [b"c", b"A", b"a, b"])
-    def test_not_offered(self, dial: Callable[..., Any], how: str, chosen: bytes) -> None:
+    def test_a_subprotocol_that_was_not_offered_is_refused(
+        self, dial: Callable[..., Any], how: str, chosen: bytes
+    ) -> None:
         peer, outcome = self.offering(dial, how)
         peer.sends(with_fields(SWITCHING, b"Sec-WebSocket-Protocol: " + chosen))
         assert [type(one) for one in outcome] == [errors.BadSubprotocol]
         assert peer.protocol.subprotocol is None
         assert peer.transport.disconnecting
 
-    def test_the_arguments_take_the_place_of_the_settings(self, dial: Callable[..., Any]) -> None:
+    def test_the_subprotocols_of_the_call_replace_those_of_the_settings(self, dial: Callable[..., Any]) -> None:
         peer = dial(subprotocols=("a", "b"))
         outcome = Outcome(peer.protocol.handshake("localhost:1984", "/chat", subprotocols=["c"]))
         assert peer.reads() == with_fields(REQUEST, b"Sec-WebSocket-Protocol: c")
@@ -670,7 +680,7 @@ class TestDeflate:
         assert peer.reads() == request
         return peer, outcome
 
-    def test_accepted(self, dial: Callable[..., Any]) -> None:
+    def test_an_accepted_offer_compresses_both_ways(self, dial: Callable[..., Any]) -> None:
         peer, outcome = self.asking(dial)
         hello = b"\xc1" + bytes((len(HELLO),)) + HELLO + b"\xc1" + bytes((len(HELLO_AGAIN),)) + HELLO_AGAIN
         peer.sends(with_fields(SWITCHING, b"Sec-WebSocket-Extensions: permessage-deflate") + hello)
@@ -682,7 +692,7 @@ class TestDeflate:
         assert sent[:2] == b"\xc1\x87"
         assert bytes(octet ^ sent[2 + at % 4] for at, octet in enumerate(sent[6:])) == HELLO
 
-    def test_its_options(self, dial: Callable[..., Any]) -> None:
+    def test_the_offer_has_the_options(self, dial: Callable[..., Any]) -> None:
         offer = b"permessage-deflate; server_max_window_bits=10; client_max_window_bits=11; client_no_context_takeover"
         bits = {"server_max_window_bits": 10, "client_max_window_bits": 11}
         peer, _ = self.asking(dial, offer, **bits, client_no_context_takeover=True)
@@ -692,7 +702,7 @@ class TestDeflate:
         assert (agreed.server_max_window_bits, agreed.client_max_window_bits) == (9, 10)
         assert (agreed.server_no_context_takeover, agreed.client_no_context_takeover) == (False, True)
 
-    def test_declined(self, dial: Callable[..., Any]) -> None:
+    def test_a_declined_offer_compresses_nothing(self, dial: Callable[..., Any]) -> None:
         peer, outcome = self.asking(dial)
         peer.sends(SWITCHING)
         assert outcome[0].status == 101
@@ -710,7 +720,7 @@ class TestDeflate:
             b"permessage-deflate;",
         ],
     )
-    def test_no_answer_to_the_offer(self, dial: Callable[..., Any], answer: bytes) -> None:
+    def test_a_response_that_does_not_fit_the_offer_is_refused(self, dial: Callable[..., Any], answer: bytes) -> None:
         peer, outcome = self.asking(dial)
         peer.sends(with_fields(SWITCHING, b"Sec-WebSocket-Extensions: " + answer))
         assert [type(one) for one in outcome] == [errors.BadExtension]
@@ -753,7 +763,7 @@ def ends(peer: Any, clock: Any, how: str, opening: Deferred[Any]) -> None:
 class TestEnds:
     @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 101 Swi", b"HTTP/1.1 100 Continue\r\n\r\n", MISSING[:-2]])
     @pytest.mark.parametrize("how", ["lost", "half", "silence", "cancel", "abort", "close"])
-    def test_is_told_once(self, dial: Callable[..., Any], clock: Clock, sent: bytes, how: str) -> None:
+    def test_each_end_is_reported_once(self, dial: Callable[..., Any], clock: Clock, sent: bytes, how: str) -> None:
         peer = dial(timeouts=Timeouts(handshake=5.0))
         opening = peer.protocol.handshake("localhost:1984", "/chat")
         outcome = Outcome(opening)
@@ -772,13 +782,13 @@ class TestEnds:
             peer.protocol.handshake("localhost")
 
     @pytest.mark.parametrize("how", ["lost", "half", "silence"])
-    def test_without_a_handshake(self, dial: Callable[..., Any], clock: Clock, how: str) -> None:
+    def test_an_end_without_a_handshake_is_quiet(self, dial: Callable[..., Any], clock: Clock, how: str) -> None:
         peer = dial(timeouts=Timeouts(handshake=5.0))
         ends(peer, clock, how, Deferred())
         assert clock.calls == []
         assert peer.protocol.heard == []
 
-    def test_trickling_does_not_help(self, dial: Callable[..., Any], clock: Clock) -> None:
+    def test_a_trickle_does_not_extend_the_timeout(self, dial: Callable[..., Any], clock: Clock) -> None:
         peer = dial(timeouts=Timeouts(handshake=5.0))
         outcome = Outcome(peer.protocol.handshake("localhost:1984", "/chat"))
         for octet in b"HTTP/1.1 100 Continue\r\n\r\n" * 3:
@@ -786,7 +796,7 @@ class TestEnds:
             clock.advance(0.1)
         assert type(outcome[0]) is errors.HandshakeTimeout
 
-    def test_what_nobody_asked_for_is_bounded(self, dial: Callable[..., Any]) -> None:
+    def test_data_before_the_handshake_is_bounded(self, dial: Callable[..., Any]) -> None:
         peer = dial()
         size = 0
         while peer.transport.producerState == "producing":

@@ -25,7 +25,7 @@ class TestFlush:
         pair.server.send("a")
         assert outcome(pair.server.flush()) == [None]
 
-    def test_it_fires_when_the_transport_has_taken_all(self) -> None:
+    def test_it_fires_when_the_transport_has_accepted_all(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         pair.server.send(BIG)
         pair.server.send(BIG)
@@ -54,7 +54,7 @@ class TestFlush:
         assert flushed == [None]
         assert pair.server.buffered_amount > 1 << 20
 
-    def test_several_fire_in_order(self) -> None:
+    def test_several_calls_are_answered_in_order(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         order: list[int] = []
 
@@ -67,7 +67,7 @@ class TestFlush:
         pair.flush()
         assert order == [0, 1, 2]
 
-    def test_gathered_messages_of_a_hook_count(self) -> None:
+    def test_gathered_messages_of_a_hook_are_included(self) -> None:
         flushed: list[Any] = []
 
         class Answering(WebSocketProtocol):
@@ -82,7 +82,7 @@ class TestFlush:
         pair.flush()
         assert flushed == [None]
 
-    def test_cancelling_it_does_no_harm(self) -> None:
+    def test_its_cancellation_does_no_harm(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         pair.server.send(BIG)
         first, second = pair.server.flush(), pair.server.flush()
@@ -110,7 +110,7 @@ class TestFlush:
         pair.advance(30)
         assert flushed[0].check(ConnectionClosed)
 
-    def test_one_that_fails_may_cancel_the_others(self) -> None:
+    def test_a_call_that_fails_may_cancel_the_others(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         pair.server.send(BIG)
         first, second = pair.server.flush(), pair.server.flush()

@@ -27,7 +27,7 @@ def make(**limits: Any) -> tuple[Inbox, Log]:
     return Inbox(Limits(**limits), log.pause, log.resume), log
 
 
-def test_keeps_the_order() -> None:
+def test_the_inbox_keeps_the_order() -> None:
     inbox, _ = make()
     for message in ("a", b"b", "", b"", "c"):
         inbox.put(message)
@@ -37,7 +37,7 @@ def test_keeps_the_order() -> None:
 
 
 @pytest.mark.parametrize(("count", "asked"), [(15, []), (16, ["pause"]), (17, ["pause"])])
-def test_pauses_at_so_many_messages(count: int, asked: list[Any] | list[str]) -> None:
+def test_the_inbox_pauses_at_its_number_of_messages(count: int, asked: list[Any] | list[str]) -> None:
     inbox, log = make()
     for _ in range(count):
         inbox.put("")
@@ -46,7 +46,7 @@ def test_pauses_at_so_many_messages(count: int, asked: list[Any] | list[str]) ->
 
 @pytest.mark.parametrize(("size", "asked"), [(999, []), (1000, ["pause"]), (1001, ["pause"])])
 @pytest.mark.parametrize("kind", [str, bytes])
-def test_pauses_at_so_many_bytes_of_memory(kind: type[Any], size: int, asked: list[Any] | list[str]) -> None:
+def test_the_inbox_pauses_at_its_bytes_of_memory(kind: type[Any], size: int, asked: list[Any] | list[str]) -> None:
     """The size of a message includes its Python object and its place in the queue."""
     inbox, log = make(max_queued_size=1000)
     empty = cost_of(kind())
@@ -60,7 +60,7 @@ def test_pauses_at_so_many_bytes_of_memory(kind: type[Any], size: int, asked: li
 @pytest.mark.parametrize(
     ("character", "width"), [("x", 1), ("\xe9", 1), ("\N{EURO SIGN}", 2), ("\N{GRINNING FACE}", 4)]
 )
-def test_a_text_counts_what_its_characters_take_in_memory(character: str, width: int) -> None:
+def test_a_text_counts_as_the_memory_of_its_characters(character: str, width: int) -> None:
     """If a text contains one emoji, Python stores each of its characters in four bytes."""
     inbox, log = make(max_queued_size=1 << 20)
     inbox.put("x" * 100_000 + character)
@@ -80,14 +80,14 @@ def test_empty_messages_are_bounded_by_their_memory() -> None:
     assert count <= (1 << 16) // SLOT
 
 
-def test_cleared_it_is_empty() -> None:
+def test_a_cleared_inbox_is_empty() -> None:
     inbox, _ = make()
     inbox.put("a")
     inbox.clear()
     assert (len(inbox), inbox.size) == (0, 0)
 
 
-def test_resumes_at_a_quarter() -> None:
+def test_the_inbox_resumes_at_a_quarter() -> None:
     inbox, log = make(max_queued=16, max_queued_size=4000)
     for _ in range(16):
         inbox.put(bytes(10))
@@ -101,7 +101,7 @@ def test_resumes_at_a_quarter() -> None:
     assert log == ["pause", "resume", "pause"]
 
 
-def test_resumes_when_both_are_at_a_quarter() -> None:
+def test_the_inbox_resumes_if_both_limits_are_at_a_quarter() -> None:
     inbox, log = make(max_queued=16, max_queued_size=1000)
     empty = cost_of(b"")
     inbox.put(bytes(749 - empty))
@@ -113,7 +113,7 @@ def test_resumes_when_both_are_at_a_quarter() -> None:
     assert log == ["pause", "resume"]
 
 
-def test_one_message_above_the_limit_is_taken_all_the_same() -> None:
+def test_one_message_above_the_limit_is_accepted() -> None:
     inbox, log = make(max_queued=1, max_queued_size=10)
     inbox.put(bytes(100))
     assert log == ["pause"]
@@ -121,7 +121,7 @@ def test_one_message_above_the_limit_is_taken_all_the_same() -> None:
     assert log == ["pause", "resume"]
 
 
-def test_detached_asks_nobody() -> None:
+def test_a_detached_inbox_asks_for_no_pause() -> None:
     inbox, log = make(max_queued=2)
     inbox.put("a")
     inbox.put("b")
@@ -134,7 +134,9 @@ def test_detached_asks_nobody() -> None:
 
 
 @given(st.lists(st.one_of(st.binary(max_size=50), st.text(max_size=20), st.none()), max_size=200))
-def test_is_a_queue_that_pauses_and_resumes_in_turn(steps: list[Any] | list[None] | list[bytes] | list[str]) -> None:
+def test_the_inbox_is_a_queue_that_pauses_and_resumes_in_turn(
+    steps: list[Any] | list[None] | list[bytes] | list[str],
+) -> None:
     """None takes a message out of the inbox; any other step puts one in."""
     inbox, log = make(max_queued=8, max_queued_size=200)
     model: list[str | bytes] = []

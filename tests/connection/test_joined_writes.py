@@ -44,14 +44,14 @@ def pass_on(writes: JoinedWrites, count: int = PASSED_ON) -> None:
 
 class TestJoining:
     @pytest.mark.parametrize("count", [PASSED_ON - 1, PASSED_ON])
-    def test_a_few_small_writes_are_passed_on_as_they_are(
+    def test_a_few_small_writes_are_passed_on_unchanged(
         self, writes: JoinedWrites, below: Below, clock: Clock, count: int
     ) -> None:
         pass_on(writes, count)
         assert below == [b"-"] * count
         assert clock.getDelayedCalls() == []
 
-    def test_more_small_writes_leave_together_in_the_next_turn(
+    def test_more_small_writes_are_joined_in_the_next_turn(
         self, writes: JoinedWrites, below: Below, clock: Clock
     ) -> None:
         pass_on(writes, PASSED_ON + 1)
@@ -68,14 +68,16 @@ class TestJoining:
         assert below[PASSED_ON + 1 :] == [b"-"] * PASSED_ON
 
     @pytest.mark.parametrize("size", [SMALL, SMALL + 1, AT_ONCE * 3])
-    def test_large_writes_are_passed_on_as_they_are(
+    def test_large_writes_are_passed_on_unchanged(
         self, writes: JoinedWrites, below: Below, clock: Clock, size: int
     ) -> None:
         for _ in range(PASSED_ON + 1):
             writes.write(bytes(size))
         assert below == [bytes(size)] * (PASSED_ON + 1)
 
-    def test_joined_bytes_leave_at_once_above_a_record(self, writes: JoinedWrites, below: Below, clock: Clock) -> None:
+    def test_joined_bytes_are_written_at_once_above_a_record(
+        self, writes: JoinedWrites, below: Below, clock: Clock
+    ) -> None:
         pass_on(writes)
         del below[:]
         for _ in range(AT_ONCE // 2):
@@ -87,7 +89,7 @@ class TestJoining:
         assert below[1:] == [b"c"]
 
     @pytest.mark.parametrize("size", [SMALL, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1])
-    def test_order_holds_before_a_large_write(
+    def test_the_order_is_kept_before_a_large_write(
         self, writes: JoinedWrites, below: Below, clock: Clock, size: int
     ) -> None:
         pass_on(writes, PASSED_ON + 1)

@@ -98,37 +98,37 @@ def fired(deferred: Deferred[Any]) -> list[Any]:
 
 
 class TestDeadline:
-    def test_passes_once(self) -> None:
+    def test_a_deadline_passes_once(self) -> None:
         life = Life()
         life.liveness.expect(10.0)
         assert life.passes(9.99).heard == []
         assert life.passes(100).heard == [(10.0, "deadline")]
         assert life.clock.calls == []
 
-    def test_a_new_one_takes_its_place(self) -> None:
+    def test_a_new_deadline_replaces_the_old_one(self) -> None:
         life = Life()
         life.liveness.expect(10.0)
         life.passes(6)
         life.liveness.expect(10.0)
         assert life.passes(100).heard == [(16.0, "deadline")]
 
-    def test_none_is_never(self) -> None:
+    def test_the_deadline_none_never_passes(self) -> None:
         life = Life()
         life.liveness.expect(10.0)
         life.liveness.expect(None)
         assert life.clock.calls == []
         assert life.passes(100).heard == []
 
-    def test_the_connection_opens(self) -> None:
+    def test_an_opened_connection_has_no_deadline(self) -> None:
         life = Life()
         life.liveness.expect(10.0)
         assert life.open().passes(100).heard == []
         assert life.clock.calls == []
 
-    def test_a_life_ends(self) -> None:
+    def test_the_lifetime_is_a_deadline(self) -> None:
         assert Life(max_lifetime=3600.0).open().passes(10_000).heard == [(3600.0, "deadline")]
 
-    def test_closing_has_its_time(self) -> None:
+    def test_closing_has_its_deadline(self) -> None:
         life = Life(close=10.0, idle=5.0, ping_interval=1.0, message=5.0).open()
         life.liveness.closing()
         assert life.passes(100).heard == [(10.0, "deadline")]
@@ -137,13 +137,13 @@ class TestDeadline:
 
 
 class TestSilence:
-    def test_ends_it(self) -> None:
+    def test_silence_is_the_end_of_the_connection(self) -> None:
         life = Life(idle=60.0, close=10.0).open()
         assert life.passes(59.99).heard == []
         assert life.passes(0.01).heard == [(60.0, "nothing was received for 60 s")]
         assert life.passes(100).heard[1:] == [(70.0, "deadline")]
 
-    def test_any_octet_breaks_it_and_costs_no_timer(self) -> None:
+    def test_any_byte_is_a_sign_of_life_and_needs_no_timer(self) -> None:
         life = Life(idle=60.0).open()
         call = life.clock.calls[0]
         for _ in range(59):
@@ -154,7 +154,7 @@ class TestSilence:
         assert life.passes(0.1).heard == [(119.0, "nothing was received for 60 s")]
 
     @pytest.mark.parametrize("strict", [False, True])
-    def test_of_one_who_reads_is_none(self, strict: bool) -> None:
+    def test_a_peer_that_reads_is_not_silent(self, strict: bool) -> None:
         """While bytes wait in the write buffer, `Liveness` sends no ping: the ping would not leave before them."""
         life = Life(idle=60.0, ping_interval=20.0, strict_pong=strict).open()
         life.owner.outgoing.free = False
@@ -166,7 +166,7 @@ class TestSilence:
         assert what == "nothing was received for 60 s"
         assert life.session.pinged == []
 
-    def test_is_our_own_while_we_do_not_read(self) -> None:
+    def test_silence_does_not_count_while_we_do_not_read(self) -> None:
         life = Life(idle=60.0).open().passes(40)
         life.owner.reading_paused = True
         life.liveness.paused()
@@ -176,7 +176,7 @@ class TestSilence:
         assert life.passes(19.9).heard == []
         assert life.passes(0.1).heard == [(1060.0, "nothing was received for 60 s")]
 
-    def test_of_one_who_takes_nothing_is_none_of_ours(self) -> None:
+    def test_silence_counts_while_the_peer_accepts_nothing(self) -> None:
         """Otherwise a peer that sends much but reads nothing could keep its connection without limit."""
         life = Life(idle=10.0, ping_interval=2.0).open()
         life.owner.reading_paused = True
@@ -190,7 +190,7 @@ class TestSilence:
         life.passes(2.0)
         assert [what for _, what in life.heard] == ["nothing was taken for 10 s"]
 
-    def test_of_one_who_is_read_from_in_between_is_none(self) -> None:
+    def test_silence_does_not_count_if_we_read_in_between(self) -> None:
         life = Life(idle=10.0, ping_interval=2.0).open()
         life.owner.outgoing.free = False
         for _ in range(5):
@@ -201,7 +201,7 @@ class TestSilence:
             life.liveness.resumed()
         assert life.heard == []
 
-    def test_strictly_only_a_pong_breaks_it(self) -> None:
+    def test_only_a_pong_is_a_sign_of_life_if_strict(self) -> None:
         life = Life(idle=60.0, strict_pong=True).open().passes(30)
         life.session.received_at = life.clock.seconds()
         life.liveness.pong_received(b"")
@@ -210,7 +210,7 @@ class TestSilence:
         assert life.passes(29.9).heard == []
         assert life.passes(100).heard == [(90.0, "nothing was received for 60 s")]
 
-    def test_strictly_it_is_our_own_too_while_we_do_not_read(self) -> None:
+    def test_silence_does_not_count_while_we_do_not_read_if_strict(self) -> None:
         life = Life(idle=60.0, strict_pong=True).open().passes(59)
         life.owner.reading_paused = True
         life.liveness.paused()
@@ -230,7 +230,7 @@ class TestStoppedReading:
         life.owner.in_system = 1 << 20
         return life
 
-    def test_ends_it_within_five_quarters_of_the_time(self) -> None:
+    def test_a_peer_that_accepts_nothing_is_closed_within_five_quarters_of_the_time(self) -> None:
         life = self.stalled(idle=300.0)
         for _ in range(59):
             # Pongs and messages from the peer do not extend the time.
@@ -242,7 +242,7 @@ class TestStoppedReading:
         assert [what for _, what in life.heard] == ["nothing was taken for 60 s"]
 
     @pytest.mark.parametrize("progress", ["turns", "acknowledgements"])
-    def test_does_not_end_one_that_accepts_a_little(self, progress: str) -> None:
+    def test_a_peer_that_accepts_a_little_is_not_closed(self, progress: str) -> None:
         life = self.stalled()
         for _ in range(10):
             life.passes(40.0)
@@ -254,34 +254,34 @@ class TestStoppedReading:
         life.passes(76.0)
         assert len(life.heard) == 1
 
-    def test_more_in_the_systems_buffer_is_no_progress(self) -> None:
+    def test_more_data_in_the_systems_buffer_is_no_progress(self) -> None:
         life = self.stalled()
         for _ in range(8):
             life.passes(10.0)
             life.owner.in_system += 1000
         assert len(life.heard) == 1
 
-    def test_does_not_end_one_for_which_nothing_waits(self) -> None:
+    def test_a_peer_without_pending_data_is_not_closed(self) -> None:
         life = self.stalled().passes(50.0)
         life.owner.outgoing.free = True
         life.passes(20.0)
         life.owner.outgoing.free = False
         assert life.passes(59.0).heard == []
 
-    def test_holds_while_we_read_nothing_ourselves(self) -> None:
+    def test_the_limit_is_enforced_while_we_read_nothing(self) -> None:
         life = self.stalled(idle=300.0)
         life.owner.reading_paused = True
         life.liveness.paused()
         assert len(life.passes(76.0).heard) == 1
 
-    def test_never_is_never(self) -> None:
+    def test_the_limit_none_is_never_enforced(self) -> None:
         life = Life(send=None, ping_interval=30.0).open()
         life.owner.outgoing.free = False
         assert life.passes(10_000.0).heard == []
 
 
 class TestSlowMessage:
-    def test_ends_it(self) -> None:
+    def test_a_slow_message_is_the_end_of_the_connection(self) -> None:
         life = Life(message=20.0).open().passes(100)
         life.session.message_began_at = life.clock.seconds()
         assert life.passes(19.9).heard == []
@@ -289,20 +289,20 @@ class TestSlowMessage:
         ((at, what),) = life.passes(20.1).heard
         assert at == pytest.approx(120.0) and what == "a message was not finished in 20 s"
 
-    def test_a_finished_one_does_not(self) -> None:
+    def test_a_finished_message_is_not_slow(self) -> None:
         life = Life(message=20.0).open().passes(10)
         life.session.message_began_at = life.clock.seconds()
         life.passes(19)
         life.session.message_began_at = None
         assert life.passes(1000).heard == []
 
-    def test_each_has_its_own_time(self) -> None:
+    def test_each_message_has_its_own_time(self) -> None:
         life = Life(message=20.0).open()
         for _ in range(10):
             life.session.message_began_at = life.clock.seconds()
             assert life.passes(15).heard == []
 
-    def test_our_own_slowness_is_not_the_peers(self) -> None:
+    def test_our_own_pauses_are_not_counted(self) -> None:
         life = Life(message=20.0).open()
         life.session.message_began_at = life.clock.seconds()
         life.passes(15)
@@ -318,7 +318,7 @@ class TestSlowMessage:
 class TestPings:
     """RFC 6455 §5.5.2: a ping as a keepalive."""
 
-    def test_go_out_each_so_often(self) -> None:
+    def test_a_ping_is_sent_at_each_interval(self) -> None:
         life = Life(ping_interval=5.0).open().passes(21)
         assert life.session.pinged == [1005.0, 1010.0, 1015.0, 1020.0]
         life.session.received_at = life.clock.seconds()
@@ -326,7 +326,7 @@ class TestPings:
         assert life.session.pinged[4:] == [1025.0]
 
     @pytest.mark.parametrize("interval", [5.0, 0.7])
-    def test_keep_their_interval_though_each_call_is_a_little_late(self, interval: float) -> None:
+    def test_the_interval_is_kept_though_each_call_is_a_little_late(self, interval: float) -> None:
         life = Life(ping_interval=interval)
         life.clock.advance(0.01)
         life.open()
@@ -337,13 +337,13 @@ class TestPings:
         assert len(late) == 200
         assert all(0 <= each <= 1 / 32 + 0.0041 for each in late)
 
-    def test_that_were_missed_are_left_out(self) -> None:
+    def test_missed_pings_are_skipped(self) -> None:
         life = Life(ping_interval=5.0).open()
         life.clock.advance(27.0)
         life.passes(10.0)
         assert life.session.pinged == [1027.0, 1030.0, 1035.0]
 
-    def test_do_not_wait_behind_others(self) -> None:
+    def test_pings_are_skipped_while_data_waits(self) -> None:
         life = Life(ping_interval=5.0).open()
         life.owner.outgoing.free = False
         life.passes(11)
@@ -351,14 +351,14 @@ class TestPings:
         life.passes(5)
         assert life.session.pinged == [1015.0]
 
-    def test_tell_the_latency(self) -> None:
+    def test_a_pong_gives_the_latency(self) -> None:
         life = Life(ping_interval=5.0).open().passes(5)
         assert life.liveness.latency is None
         life.passes(0.5)
         life.liveness.pong_received(b"")
         assert life.liveness.latency == pytest.approx(0.5)
 
-    def test_a_pong_nobody_asked_for_tells_nothing(self) -> None:
+    def test_an_unsolicited_pong_gives_no_latency(self) -> None:
         life = Life(ping_interval=5.0).open().passes(4)
         life.liveness.pong_received(b"")
         assert life.liveness.latency is None
@@ -366,7 +366,7 @@ class TestPings:
         life.liveness.pong_received(b"other")
         assert life.liveness.latency is None
 
-    def test_none_after_the_end(self) -> None:
+    def test_no_ping_is_sent_after_the_end(self) -> None:
         life = Life(ping_interval=5.0).open()
         life.liveness.lost(ConnectionLost())
         life.passes(100)
@@ -376,7 +376,7 @@ class TestPings:
 class TestApplicationsPings:
     """RFC 6455 §5.5.3: a pong answers the latest ping."""
 
-    def test_the_round_trip(self) -> None:
+    def test_a_ping_returns_the_round_trip_time(self) -> None:
         life = Life().open()
         answered = fired(life.pings(b"a"))
         life.passes(0.25)
@@ -384,7 +384,7 @@ class TestApplicationsPings:
         assert answered == [0.25]
         assert life.liveness.latency == 0.25
 
-    def test_one_pong_answers_all_before_its_own(self) -> None:
+    def test_a_pong_answers_all_earlier_pings(self) -> None:
         life = Life().open()
         answered = []
         for payload in (b"a", b"b", b"c"):
@@ -398,13 +398,13 @@ class TestApplicationsPings:
         life.liveness.pong_received(b"c")
         assert answered[2] == [1.0]
 
-    def test_a_strange_pong_answers_none(self) -> None:
+    def test_an_unknown_pong_answers_no_ping(self) -> None:
         life = Life().open()
         answered = fired(life.pings(b"a"))
         life.liveness.pong_received(b"b")
         assert answered == []
 
-    def test_cancelling_one_leaves_the_others(self) -> None:
+    def test_a_cancelled_ping_leaves_the_others(self) -> None:
         life = Life().open()
         first, second = life.pings(b"a"), life.pings(b"a")
         first.cancel()
@@ -413,7 +413,7 @@ class TestApplicationsPings:
         life.liveness.pong_received(b"a")
         assert fired(second) == [1.0]
 
-    def test_fail_with_the_connection(self) -> None:
+    def test_pending_pings_fail_with_the_connection(self) -> None:
         life = Life().open()
         pings = [life.pings(b"a"), life.pings(b"b")]
 
@@ -446,7 +446,7 @@ class TestLateReactor:
 
     @pytest.mark.parametrize("strict", [False, True])
     @pytest.mark.parametrize("turns", [0, 1])
-    def test_a_pong_that_is_read_behind_the_call_is_in_time(self, strict: bool, turns: int) -> None:
+    def test_a_pong_that_is_read_after_the_call_is_in_time(self, strict: bool, turns: int) -> None:
         life = Life(idle=60.0, strict_pong=strict).open()
         self.late(life, 100.0)
         for _ in range(turns):
@@ -456,7 +456,7 @@ class TestLateReactor:
         assert life.passes(59.9).heard == []
         assert life.passes(0.2).heard == [(160.0, "nothing was received for 60 s")]
 
-    def test_a_pong_behind_much_else_is_in_time(self) -> None:
+    def test_a_pong_after_much_other_data_is_in_time(self) -> None:
         life = Life(idle=60.0, strict_pong=True).open()
         self.late(life, 100.0)
         for _ in range(100):
@@ -465,20 +465,20 @@ class TestLateReactor:
         life.liveness.pong_received(b"")
         assert life.passes(59.9).heard == []
 
-    def test_a_message_whose_end_is_read_behind_the_call_is_in_time(self) -> None:
+    def test_a_message_whose_end_is_read_after_the_call_is_in_time(self) -> None:
         life = Life(message=20.0).open()
         life.session.message_began_at = life.clock.seconds()
         self.late(life, 100.0)
         life.session.message_began_at = None
         assert life.passes(100).heard == []
 
-    def test_a_handshake_that_is_read_behind_the_call_is_in_time(self) -> None:
+    def test_a_handshake_that_is_read_after_the_call_is_in_time(self) -> None:
         life = Life()
         life.liveness.expect(10.0)
         self.late(life, 100.0)
         assert life.open().passes(100).heard == []
 
-    def test_one_who_said_nothing_is_ended_two_turns_later(self) -> None:
+    def test_a_silent_peer_is_closed_two_turns_later(self) -> None:
         life = Life(idle=60.0).open()
         self.late(life, 100.0)
         assert life.heard == []
@@ -487,7 +487,7 @@ class TestLateReactor:
         self.turn(life)
         assert life.heard == [(100.0, "nothing was received for 60 s")]
 
-    def test_one_who_sends_all_but_a_pong_is_ended(self) -> None:
+    def test_a_peer_that_sends_all_but_a_pong_is_closed(self) -> None:
         life = Life(idle=60.0, strict_pong=True).open()
         self.late(life, 100.0)
         for turns in range(2 * MAX_LOOKS):
@@ -496,7 +496,7 @@ class TestLateReactor:
             self.turn(life)
         assert life.heard == [(100.0, "nothing was received for 60 s")]
 
-    def test_an_answered_request_has_its_doubt_again(self) -> None:
+    def test_the_request_after_an_answered_one_is_waited_for_again(self) -> None:
         life = Life()
         life.liveness.expect(10.0)
         self.late(life, 100.0)
@@ -514,7 +514,7 @@ class TestEnd:
         assert life.liveness.due is None
 
     @pytest.mark.parametrize("when", ["deadline_passed", "timed_out"])
-    def test_the_owner_may_lose_its_connection_meanwhile(self, when: str) -> None:
+    def test_the_owner_may_lose_its_connection_during_a_check(self, when: str) -> None:
         life = Life(idle=60.0, max_lifetime=30.0 if when == "deadline_passed" else None, close=10.0).open()
 
         def lose(*_: object) -> None:
@@ -525,7 +525,7 @@ class TestEnd:
         life.passes(60)
         assert life.clock.calls == []
 
-    def test_no_time_set_is_no_timer(self) -> None:
+    def test_a_connection_without_timeouts_needs_no_timer(self) -> None:
         life = Life().open()
         life.liveness.closing()
         assert life.clock.calls == []

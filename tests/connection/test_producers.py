@@ -46,7 +46,7 @@ class Broken(Producer):
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_one_that_cannot_be_stopped_holds_up_no_end(
+def test_a_producer_that_cannot_be_stopped_does_not_delay_the_end(
     connect: Callable[..., Any], logged: Callable[..., list[Any]], lost: bool
 ) -> None:
     peer = connect()
@@ -61,13 +61,15 @@ def test_one_that_cannot_be_stopped_holds_up_no_end(
     assert len(logged(ZeroDivisionError)) == 1
 
 
-def test_interfaces(connect: Callable[..., Any]) -> None:
+def test_the_protocol_provides_both_interfaces(connect: Callable[..., Any]) -> None:
     protocol = connect().protocol
     assert verifyObject(IConsumer, protocol) and verifyObject(IPushProducer, protocol)
 
 
 class TestPushProducer:
-    def test_is_paused_above_high_water_and_resumed_at_low_water(self, connect: Callable[..., Any]) -> None:
+    def test_the_producer_is_paused_above_high_water_and_resumed_at_low_water(
+        self, connect: Callable[..., Any]
+    ) -> None:
         peer = connect(limits=LIMITS)
         producer = Producer()
         peer.protocol.registerProducer(producer, True)
@@ -83,7 +85,7 @@ class TestPushProducer:
         peer.transport.flow()
         assert producer.told == ["pause", "resume"] and peer.protocol.buffered_amount == 0
 
-    def test_registered_late_it_is_paused_at_once(self, connect: Callable[..., Any]) -> None:
+    def test_a_producer_registered_at_high_water_is_paused_at_once(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=LIMITS)
         peer.transport.stall()
         peer.protocol.send(b"x" * 200)
@@ -91,7 +93,7 @@ class TestPushProducer:
         peer.protocol.registerProducer(producer, True)
         assert producer.told == ["pause"]
 
-    def test_a_second_is_refused(self, connect: Callable[..., Any]) -> None:
+    def test_a_second_producer_is_refused(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         peer.protocol.registerProducer(Producer(), True)
         with pytest.raises(RuntimeError, match="not unregistered"):
@@ -99,7 +101,7 @@ class TestPushProducer:
         peer.protocol.unregisterProducer()
         peer.protocol.registerProducer(Producer(), True)
 
-    def test_unregistered_it_hears_nothing(self, connect: Callable[..., Any]) -> None:
+    def test_an_unregistered_producer_is_not_called(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=LIMITS)
         producer = Producer()
         peer.protocol.registerProducer(producer, True)
@@ -109,7 +111,7 @@ class TestPushProducer:
         peer.leaves()
         assert producer.told == []
 
-    def test_is_stopped_when_the_connection_is_lost(self, connect: Callable[..., Any]) -> None:
+    def test_the_producer_is_stopped_when_the_connection_is_lost(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         producer, late = Producer(), Producer()
         peer.protocol.registerProducer(producer, True)
@@ -118,7 +120,7 @@ class TestPushProducer:
         assert producer.told == late.told == ["stop"]
 
     @pytest.mark.parametrize("begins", [lambda peer: peer.protocol.close(), lambda peer: peer.sends(peer.close())])
-    def test_is_stopped_when_the_connection_begins_to_close(
+    def test_the_producer_is_stopped_when_the_connection_begins_to_close(
         self, connect: Callable[..., Any], begins: Callable[..., Any]
     ) -> None:
         peer = connect(limits=LIMITS)
@@ -135,7 +137,9 @@ class TestPushProducer:
 
 
 class TestPullProducer:
-    def test_is_asked_once_a_turn_until_the_reader_is_slow(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_the_producer_is_asked_once_a_turn_until_the_reader_is_slow(
+        self, connect: Callable[..., Any], clock: Clock
+    ) -> None:
         peer = connect(limits=LIMITS)
         producer = Producer(peer.protocol)
         peer.protocol.registerProducer(producer, False)
@@ -152,7 +156,7 @@ class TestPullProducer:
         clock.pump([TURN])
         assert len(producer.told) == asked + 1
 
-    def test_unregistered_it_is_asked_no_more(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_an_unregistered_producer_is_not_asked(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect()
         producer = Producer(peer.protocol)
         peer.protocol.registerProducer(producer, False)
@@ -161,7 +165,9 @@ class TestPullProducer:
         clock.pump([TURN] * 2)
         assert producer.told == ["resume"]
 
-    def test_is_stopped_when_the_connection_is_lost(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_the_producer_is_stopped_when_the_connection_is_lost(
+        self, connect: Callable[..., Any], clock: Clock
+    ) -> None:
         peer = connect()
         producer = Producer(peer.protocol)
         peer.protocol.registerProducer(producer, False)
@@ -169,7 +175,7 @@ class TestPullProducer:
         peer.leaves()
         assert producer.told == ["resume", "stop"] and clock.calls == []
 
-    def test_that_unregisters_when_asked(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_the_producer_may_unregister_when_asked(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect()
 
         class Once(Producer):
@@ -195,7 +201,7 @@ class TestAsAProducer:
             if text == "stop":
                 self.pauseProducing()
 
-    def test_paused_it_delivers_and_reads_nothing(self, connect: Callable[..., Any]) -> None:
+    def test_a_paused_connection_delivers_and_reads_nothing(self, connect: Callable[..., Any]) -> None:
         peer = connect(self.Texts)
         peer.sends(peer.text("a") + peer.text("stop") + peer.text("b"))
         assert peer.protocol.heard == ["a", "stop"] and peer.transport.producerState == "paused"
@@ -203,13 +209,13 @@ class TestAsAProducer:
         peer.protocol.resumeProducing()
         assert peer.protocol.heard == ["a", "stop", "b", "c"] and peer.transport.producerState == "producing"
 
-    def test_pausing_what_is_gone_does_nothing(self, connect: Callable[..., Any]) -> None:
+    def test_a_pause_after_the_end_does_nothing(self, connect: Callable[..., Any]) -> None:
         peer = connect(opened=True)
         peer.leaves()
         peer.protocol.pauseProducing()
         peer.protocol.resumeProducing()
 
-    def test_while_paused_silence_is_not_the_peer_s(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_silence_during_a_pause_is_not_counted(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(self.Texts)
         peer.protocol.pauseProducing()
         clock.pump([100.0] * 5)
@@ -218,7 +224,7 @@ class TestAsAProducer:
         clock.pump([100.0] * 4)
         assert state_of(peer.protocol) is State.CLOSING
 
-    def test_a_full_inbox_and_the_application_both_have_to_let_go(self, connect: Callable[..., Any]) -> None:
+    def test_a_full_inbox_and_the_application_must_both_resume(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(max_queued=2))
         peer.sends(peer.text("a"), peer.text("b"))
         peer.protocol.pauseProducing()
@@ -229,14 +235,14 @@ class TestAsAProducer:
         peer.protocol.resumeProducing()
         assert peer.transport.producerState == "producing"
 
-    def test_closing_reads_on_to_find_the_peer_s_close(self, connect: Callable[..., Any]) -> None:
+    def test_a_closing_connection_reads_on_to_find_the_peers_close(self, connect: Callable[..., Any]) -> None:
         peer = connect(self.Texts)
         peer.protocol.pauseProducing()
         peer.sends(peer.text("lost") + peer.close(4000))
         peer.protocol.close()
         assert peer.protocol.close_reason.clean and peer.protocol.heard == []
 
-    def test_stopped_it_closes_with_1001(self, connect: Callable[..., Any]) -> None:
+    def test_a_stopped_connection_closes_with_1001(self, connect: Callable[..., Any]) -> None:
         peer = connect(self.Texts)
         peer.protocol.stopProducing()
         assert peer.reads() == b"\x88\x02\x03\xe9"

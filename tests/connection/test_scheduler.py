@@ -39,13 +39,13 @@ def pump(clock: Clock, seconds: float) -> None:
     clock.advance(max(0.0, until - clock.seconds()))
 
 
-def test_one_scheduler_a_clock() -> None:
+def test_each_clock_has_one_scheduler() -> None:
     clock, other = Clock(), Clock()
     assert PingScheduler.of(clock) is PingScheduler.of(clock)
     assert PingScheduler.of(clock) is not PingScheduler.of(other)
 
 
-def test_one_call_for_all_and_none_for_nobody(clock: Clock) -> None:
+def test_all_watches_share_one_call_and_none_needs_none(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     assert clock.calls == []
     watched = [Watched() for _ in range(100)]
@@ -61,7 +61,7 @@ def test_one_call_for_all_and_none_for_nobody(clock: Clock) -> None:
     assert all(one.due is None and not one.seen for one in watched)
 
 
-def test_a_call_that_comes_too_early_looks_at_nobody(clock: Clock) -> None:
+def test_a_call_that_comes_too_early_does_no_look(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     first, second = Watched(), Watched()
     scheduler.watch(first, 1.0)
@@ -74,7 +74,7 @@ def test_a_call_that_comes_too_early_looks_at_nobody(clock: Clock) -> None:
     assert second.seen == [100.0]
 
 
-def test_what_shares_a_tick_shares_a_wake_up(clock: Clock) -> None:
+def test_watches_of_one_tick_share_a_wake_up(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     tick = 1 / RESOLUTION
     watched = [Watched() for _ in range(10)]
@@ -88,7 +88,7 @@ def test_what_shares_a_tick_shares_a_wake_up(clock: Clock) -> None:
     assert clock.calls == []
 
 
-def test_the_latest_wish_counts(clock: Clock) -> None:
+def test_the_latest_time_counts(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     watched = Watched()
     scheduler.watch(watched, 5.0)
@@ -99,7 +99,7 @@ def test_the_latest_wish_counts(clock: Clock) -> None:
     assert clock.calls == []
 
 
-def test_the_past_is_now(clock: Clock) -> None:
+def test_a_time_in_the_past_is_now(clock: Clock) -> None:
     clock.advance(10.0)
     scheduler = PingScheduler(clock)
     watched = Watched()
@@ -109,7 +109,7 @@ def test_the_past_is_now(clock: Clock) -> None:
     assert watched.seen == [10.0]
 
 
-def test_what_looks_again_is_looked_at_again(clock: Clock) -> None:
+def test_a_look_can_ask_for_another_look(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     watched = Watched(again=5.0)
     scheduler.watch(watched, 5.0)
@@ -121,7 +121,7 @@ def test_what_looks_again_is_looked_at_again(clock: Clock) -> None:
     assert clock.calls == []
 
 
-def test_what_wants_no_wait_waits_a_tick(clock: Clock) -> None:
+def test_a_look_without_wait_is_a_tick_later(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     watched = Watched(again=0.0)
     scheduler.watch(watched, 1.0)
@@ -178,7 +178,7 @@ def test_a_look_may_bring_in_a_new_one(clock: Clock) -> None:
     assert clock.calls == []
 
 
-def test_what_is_no_longer_watched_is_not_kept(clock: Clock) -> None:
+def test_an_object_that_is_no_longer_watched_is_not_kept(clock: Clock) -> None:
     gc.disable()
     try:
         scheduler = PingScheduler(clock)
@@ -219,7 +219,7 @@ wishes = st.lists(
 
 
 @given(wishes)
-def test_never_early_and_less_than_a_tick_late(
+def test_each_look_is_never_early_and_less_than_a_tick_late(
     wishes: list[Any] | list[tuple[int, None, float]] | list[tuple[int, float, float]],
 ) -> None:
     """Each wish that is not replaced or cancelled gets exactly one look, in [wish, wish + 1/32 s]."""
@@ -288,7 +288,7 @@ class Looking(Watched):
 
 
 class TestLookAfterReading:
-    def test_waits_for_two_turns_of_the_reactor(self, clock: Clock) -> None:
+    def test_the_look_is_two_turns_of_the_reactor_later(self, clock: Clock) -> None:
         scheduler = PingScheduler(clock)
         watched = Looking(scheduler, 1)
         scheduler.watch(watched, 1.0)
@@ -301,7 +301,7 @@ class TestLookAfterReading:
             assert watched.seen == [1.0] * seen
         assert clock.calls == []
 
-    def test_comes_as_often_as_it_is_wanted(self, clock: Clock) -> None:
+    def test_the_look_is_repeated_as_often_as_asked_for(self, clock: Clock) -> None:
         scheduler = PingScheduler(clock)
         watched = [Looking(scheduler, times) for times in range(5)]
         for one in watched:
@@ -311,7 +311,7 @@ class TestLookAfterReading:
         assert clock.calls == []
 
     @pytest.mark.parametrize("when", [None, 9.0])
-    def test_another_wish_takes_its_place(self, clock: Clock, when: float | None) -> None:
+    def test_another_time_replaces_the_look(self, clock: Clock, when: float | None) -> None:
         scheduler = PingScheduler(clock)
         watched = Looking(scheduler, 9)
         scheduler.watch(watched, 1.0)
@@ -323,7 +323,7 @@ class TestLookAfterReading:
         scheduler.watch(watched, when)
         assert [call.getTime() for call in clock.calls] == ([] if when is None else [when])
 
-    def test_a_fault_there_leaves_it_watched(self, clock: Clock, logged: Callable[..., list[Any]]) -> None:
+    def test_a_fault_in_the_look_leaves_it_watched(self, clock: Clock, logged: Callable[..., list[Any]]) -> None:
         scheduler = PingScheduler(clock)
         watched = Looking(scheduler, 1)
         scheduler.watch(watched, 1.0)

@@ -113,7 +113,7 @@ class TestServe:
     """RFC 6455 §4.2."""
 
     @pytest.mark.parametrize("size", [1, 7, 1 << 16])
-    def test_accepts(self, connect: Callable[..., Any], size: int) -> None:
+    def test_a_valid_request_is_accepted(self, connect: Callable[..., Any], size: int) -> None:
         peer = connect(Served, opened=False)
         peer.sends(*chunks(GOOD, size))
         assert peer.reads() == SWITCHING
@@ -123,7 +123,7 @@ class TestServe:
         peer.sends(peer.text("hello"))
         assert peer.protocol.heard == ["opened", "hello"]
 
-    def test_the_response_is_what_was_sent(self, connect: Callable[..., Any]) -> None:
+    def test_the_response_is_the_one_that_was_sent(self, connect: Callable[..., Any]) -> None:
         """Without a decorator, the connection builds `response` only when the application reads it."""
         peer = connect(Served, opened=False, deflate=Deflate(), subprotocols=["chat"])
         assert (peer.protocol.response, peer.protocol.extensions) == (None, None)
@@ -132,7 +132,7 @@ class TestServe:
         assert peer.protocol.extensions == peer.protocol.response.field("Sec-WebSocket-Extensions")
         assert peer.protocol.extensions.startswith("permessage-deflate")
 
-    def test_what_nobody_foresaw_drops_the_connection(
+    def test_an_unexpected_error_drops_the_connection(
         self, connect: Callable[..., Any], logged: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("twisted_beastws.connection.server_handshake.accept_offer", lambda *_: 1 / 0)
@@ -157,14 +157,14 @@ class TestServe:
         assert peer.reads()
         assert (peer.protocol.request.method, peer.protocol.response) == ("POST", None)
 
-    def test_one_operation_at_a_time(self, connect: Callable[..., Any]) -> None:
+    def test_only_one_operation_is_allowed_at_a_time(self, connect: Callable[..., Any]) -> None:
         peer = connect(Served, opened=False)
         with pytest.raises(errors.LocalError, match="one operation"):
             peer.protocol.accept()
         peer.sends(GOOD)
         assert peer.reads() == SWITCHING
 
-    def test_begun_late_it_begins_with_what_came_before(self, connect: Callable[..., Any]) -> None:
+    def test_a_late_start_begins_with_the_bytes_that_arrived_before(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         peer.sends(GOOD + peer.text("hello"))
         assert peer.reads() == b""
@@ -172,7 +172,7 @@ class TestServe:
         assert peer.reads() == SWITCHING
         assert peer.protocol.heard == ["opened", "hello"]
 
-    def test_behind_a_request_that_was_answered_by_hand_it_goes_on(self, connect: Callable[..., Any]) -> None:
+    def test_serve_goes_on_after_a_request_that_is_answered_by_hand(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         peer.protocol.read_request().addCallback(lambda _: peer.protocol.respond(Response(200))).addCallback(
             lambda _: WebSocketProtocol.serve(peer.protocol)
@@ -180,7 +180,7 @@ class TestServe:
         peer.sends(PLAIN + GOOD)
         assert peer.reads().endswith(SWITCHING)
 
-    def test_it_is_an_operation_too(self, connect: Callable[..., Any]) -> None:
+    def test_serve_is_an_operation_too(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         reading = Outcome(peer.protocol.read_request())
         with pytest.raises(errors.LocalError, match="one operation"):
@@ -188,7 +188,7 @@ class TestServe:
         peer.sends(PLAIN)
         assert reading[0].target == "/"
 
-    def test_many_requests_at_once(self, connect: Callable[..., Any]) -> None:
+    def test_many_requests_at_once_are_answered(self, connect: Callable[..., Any]) -> None:
         peer = connect(Served, opened=False, limits=Limits(max_head_size=1 << 20))
         peer.sends(PLAIN * 2000 + GOOD)
         assert peer.reads() == VISITED * 2000 + SWITCHING
@@ -206,7 +206,7 @@ class TestServe:
         ],
         ids=["method", "plain", "version", "key"],
     )
-    def test_answers_as_beast_and_accepts_again(
+    def test_a_bad_request_is_answered_as_by_beast_and_another_is_accepted(
         self, connect: Callable[..., Any], clock: Clock, head: bytes, answer: bytes
     ) -> None:
         peer = connect(Served, opened=False)
@@ -220,13 +220,13 @@ class TestServe:
         assert peer.protocol.heard == ["opened"]
 
     @pytest.mark.parametrize("size", [1, 50, 1 << 16])
-    def test_what_is_pipelined_is_not_lost(self, connect: Callable[..., Any], size: int) -> None:
+    def test_pipelined_bytes_are_not_lost(self, connect: Callable[..., Any], size: int) -> None:
         peer = connect(Served, opened=False)
         peer.sends(*chunks(BAD + PLAIN + GOOD + peer.text("hello"), size))
         assert peer.reads() == bad(METHOD) + VISITED + SWITCHING
         assert peer.protocol.heard == ["opened", "hello"]
 
-    def test_many_pipelined_requests_are_no_harm(self, connect: Callable[..., Any]) -> None:
+    def test_many_pipelined_requests_do_no_harm(self, connect: Callable[..., Any]) -> None:
         peer = connect(Served, opened=False)
         count = (1 << 16) // len(PLAIN)
         peer.sends(PLAIN * count)
@@ -234,7 +234,7 @@ class TestServe:
         peer.sends(GOOD)
         assert peer.reads() == SWITCHING
 
-    def test_who_does_not_read_the_answers_is_read_no_more(self, connect: Callable[..., Any]) -> None:
+    def test_a_client_that_does_not_read_the_answers_is_not_read(self, connect: Callable[..., Any]) -> None:
         peer = connect(Served, opened=False, limits=Limits(low_water=100))
         peer.transport.stall()
         for _ in range(100):
@@ -266,7 +266,7 @@ class TestServe:
         ],
         ids=["1.0", "close", "length", "chunked"],
     )
-    def test_closes_where_http_does_not_keep_the_connection(
+    def test_the_connection_is_closed_if_http_does_not_keep_it(
         self, connect: Callable[..., Any], head: bytes, answer: bytes
     ) -> None:
         peer = connect(Served, opened=False)
@@ -313,24 +313,24 @@ class TestEmptyLines:
 
     @pytest.mark.parametrize("size", [1, 2, 3, 1 << 16])
     @pytest.mark.parametrize("count", [1, 9, 10, 11])
-    def test_are_skipped(self, connect: Callable[..., Any], count: int, size: int) -> None:
+    def test_up_to_10_empty_lines_are_skipped(self, connect: Callable[..., Any], count: int, size: int) -> None:
         peer = connect(Served, opened=False)
         peer.sends(*chunks(b"\r\n" * count + GOOD, size))
         assert peer.reads() == (SWITCHING if count <= 10 else bad("The request is not valid HTTP", more=CLOSE))
 
     @pytest.mark.parametrize("size", [1, 2, 3, 1 << 16])
-    def test_are_skipped_between_requests_each_time(self, connect: Callable[..., Any], size: int) -> None:
+    def test_empty_lines_are_skipped_before_each_request(self, connect: Callable[..., Any], size: int) -> None:
         peer = connect(Served, opened=False)
         peer.sends(*chunks((b"\r\n" * 10 + PLAIN) * 3 + b"\r\n" + GOOD + peer.text("hello"), size))
         assert peer.reads() == VISITED * 3 + SWITCHING
         assert peer.protocol.heard == ["opened", "hello"]
 
-    def test_behind_the_upgrade_are_frames(self, connect: Callable[..., Any]) -> None:
+    def test_empty_lines_after_the_upgrade_are_bad_frames(self, connect: Callable[..., Any]) -> None:
         peer = connect(Served, opened=False)
         peer.sends(GOOD + b"\r\n")
         assert peer.reads() == SWITCHING + b"\x88\x02\x03\xea"
 
-    def test_alone_begin_a_handshake_that_times_out(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_empty_lines_alone_are_a_handshake_that_times_out(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Served, opened=False)
         peer.sends(PLAIN + b"\r\n")
         assert peer.reads() == VISITED
@@ -381,7 +381,7 @@ class TestHost:
         ids=str,
     )
     @pytest.mark.parametrize("how", ["serve", "accept", "read_request", "accept(request)"])
-    def test_is_checked_before_http_requested(
+    def test_the_host_is_checked_before_http_requested(
         self, connect: Callable[..., Any], how: str, target: str, version: str, host: str, answer: bytes | None
     ) -> None:
         base: Any = Served if how == "serve" else Manual
@@ -410,7 +410,7 @@ class TestHost:
             assert peer.reads().endswith(b"\r\n\r\npage")
             assert peer.protocol.heard == [target]
 
-    def test_of_an_absolute_form_target_counts_instead_of_the_field(self, connect: Callable[..., Any]) -> None:
+    def test_the_host_of_an_absolute_target_replaces_the_field(self, connect: Callable[..., Any]) -> None:
         """RFC 9112 §3.2.2. No web page can make a browser send such a target."""
         for origin, status in ((b"http://b", 101), (b"http://localhost", 403)):
             peer = connect(Served, opened=False)
@@ -430,7 +430,7 @@ class TestUpgradeRequired:
             b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
         ],
     )
-    def test_answers_a_visit(self, connect: Callable[..., Any], head: bytes) -> None:
+    def test_a_visit_is_answered_with_426(self, connect: Callable[..., Any], head: bytes) -> None:
         peer = connect(Served, opened=False)
         peer.sends(head)
         assert peer.reads() == VISITED
@@ -439,21 +439,21 @@ class TestUpgradeRequired:
         peer.sends(GOOD)
         assert peer.reads() == SWITCHING
 
-    def test_says_what_a_handshake_lost_on_its_way(self, connect: Callable[..., Any]) -> None:
+    def test_the_426_names_the_field_that_a_proxy_removed(self, connect: Callable[..., Any]) -> None:
         """A proxy removes these fields unless its configuration forwards them."""
         peer = connect(Served, opened=False)
         peer.sends(GOOD.replace(b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"Connection: close\r\n"))
         text = "The WebSocket handshake Connection field is missing the upgrade token"
         assert peer.reads() == upgrade_required(text, "Upgrade, close")
 
-    def test_is_not_for_a_handshake_that_is_wrong(self, connect: Callable[..., Any]) -> None:
+    def test_a_wrong_handshake_is_not_answered_with_426(self, connect: Callable[..., Any]) -> None:
         peer = connect(Served, opened=False)
         peer.sends(GOOD.replace(b"Connection: Upgrade\r\n", b""))
         assert peer.reads() == bad("The WebSocket handshake Connection field is missing")
 
     @pytest.mark.parametrize("way", ["http_requested", "upgrade_requested", "respond", "decorator"])
     @pytest.mark.parametrize("fields", [{}, {"Connection": "close"}, {"Upgrade": "TLS/1.2", "Connection": "Upgrade"}])
-    def test_made_by_the_application_has_the_fields_too(
+    def test_a_426_of_the_application_has_the_fields_too(
         self, connect: Any, way: str, fields: dict[Any, Any] | dict[str, str]
     ) -> None:
         def answer(_: object = None) -> Response:
@@ -486,7 +486,7 @@ class TestUpgradeRequired:
 class TestDate:
     """RFC 9110 §6.6.1: each response has a Date field."""
 
-    def test_of_the_application_is_left_alone(self, connect: Callable[..., Any]) -> None:
+    def test_the_date_of_the_application_is_kept(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         peer.protocol.read_request()
         peer.sends(PLAIN)
@@ -494,7 +494,7 @@ class TestDate:
         assert peer.reads().count(b"Date: Mon, 07 Nov 1994 08:49:37 GMT\r\n") == 1
 
     @pytest.mark.parametrize("decorator", [None, lambda response: None])
-    def test_is_in_the_response_that_is_told(
+    def test_the_date_is_in_the_reported_response(
         self, connect: Callable[..., Any], decorator: Callable[..., Any] | None
     ) -> None:
         peer = connect(Served, opened=False, decorator=decorator)
@@ -511,7 +511,9 @@ class TestEndOfTheClientsSide:
 
     @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested", "decorator"])
     @pytest.mark.parametrize("size", [1, 1 << 16])
-    def test_does_not_keep_an_answer_that_takes_time(self, connect: Callable[..., Any], hook: str, size: int) -> None:
+    def test_a_half_close_does_not_prevent_a_late_answer(
+        self, connect: Callable[..., Any], hook: str, size: int
+    ) -> None:
         waits: Deferred[Any] = Deferred()
         peer = connect(Served, opened=False, decorator=(lambda response: waits) if hook == "decorator" else None)
         if hook != "decorator":
@@ -528,7 +530,7 @@ class TestEndOfTheClientsSide:
         assert peer.transport.disconnecting
         peer.leaves()
 
-    def test_behind_pipelined_requests_lets_all_be_answered(self, connect: Callable[..., Any]) -> None:
+    def test_a_half_close_after_pipelined_requests_lets_all_be_answered(self, connect: Callable[..., Any]) -> None:
         waits: Deferred[None] = Deferred()
         peer = connect(Served, opened=False)
         peer.protocol.http_requested = lambda request: waits
@@ -539,7 +541,9 @@ class TestEndOfTheClientsSide:
         assert peer.transport.disconnecting
 
     @pytest.mark.parametrize("behind", [b"", b"GET / HT", b"\r\n"])
-    def test_behind_half_a_request_ends_the_connection(self, connect: Callable[..., Any], behind: bytes) -> None:
+    def test_a_half_close_after_half_a_request_ends_the_connection(
+        self, connect: Callable[..., Any], behind: bytes
+    ) -> None:
         waits: Deferred[None] = Deferred()
         peer = connect(Served, opened=False)
         peer.protocol.http_requested = lambda request: waits
@@ -549,7 +553,7 @@ class TestEndOfTheClientsSide:
         assert peer.reads() == (VISITED if behind else upgrade_required(ENDPOINT, "Upgrade, close"))
         assert peer.transport.disconnecting
 
-    def test_delivers_the_messages_behind_the_handshake(self, connect: Callable[..., Any]) -> None:
+    def test_messages_after_the_handshake_are_delivered_before_the_end(self, connect: Callable[..., Any]) -> None:
         waits: Deferred[None] = Deferred()
         peer = connect(Served, opened=False)
         peer.protocol.upgrade_requested = lambda request: waits
@@ -560,7 +564,7 @@ class TestEndOfTheClientsSide:
         peer.leaves()
         assert peer.protocol.heard == ["opened", "hi", "closed"]
 
-    def test_by_hand(self, connect: Callable[..., Any]) -> None:
+    def test_requests_read_by_hand_are_answered_after_a_half_close(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         peer.protocol.read_request()
         peer.sends(PLAIN + PLAIN)
@@ -573,7 +577,7 @@ class TestEndOfTheClientsSide:
         assert peer.transport.disconnecting
 
     @pytest.mark.parametrize("pieces", [[], [b"GET / HT"]])
-    def test_before_a_request_ends_the_connection(
+    def test_a_half_close_before_a_request_ends_the_connection(
         self, connect: Callable[..., Any], pieces: list[Any] | list[bytes]
     ) -> None:
         peer = connect(Manual, opened=False)
@@ -583,7 +587,7 @@ class TestEndOfTheClientsSide:
         assert type(read[0]) is ConnectionDone
         assert peer.transport.disconnecting
 
-    def test_leaves_the_handshake_its_time(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_half_close_leaves_the_handshake_its_time(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Served, opened=False, timeouts=Timeouts(handshake=5))
         peer.protocol.http_requested = lambda request: Deferred()
         peer.sends(PLAIN)
@@ -599,7 +603,9 @@ class TestBodies:
 
     @pytest.mark.parametrize("size", [1, 1 << 16])
     @pytest.mark.parametrize("attack", ATTACKS)
-    def test_are_never_read_as_anything(self, connect: Callable[..., Any], attack: str, size: int) -> None:
+    def test_a_body_is_never_read_as_a_request_or_a_frame(
+        self, connect: Callable[..., Any], attack: str, size: int
+    ) -> None:
         sent, answer = ATTACKS[attack]
         peer = connect(Served, opened=False)
         peer.sends(*chunks(sent, size))
@@ -607,14 +613,14 @@ class TestBodies:
         assert peer.transport.disconnecting
         assert peer.protocol.heard == []
 
-    def test_of_any_size_do_not_stop_the_reading(self, connect: Callable[..., Any]) -> None:
+    def test_a_body_of_any_size_does_not_stop_the_reading(self, connect: Callable[..., Any]) -> None:
         """Unread bytes would make TCP reset the connection and lose the response, and would hide the peer's close."""
         peer = connect(Served, opened=False)
         peer.sends(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n" + bytes(60_000))
         assert peer.reads() == bad(METHOD, more=CLOSE)
         assert peer.transport.producerState == "producing"
 
-    def test_behind_a_request_read_by_hand(self, connect: Callable[..., Any]) -> None:
+    def test_a_body_after_a_request_read_by_hand_is_discarded(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         peer.sends(*ATTACKS["a request in the body of a POST"][:1])
         request = Outcome(peer.protocol.read_request())[0]
@@ -627,7 +633,7 @@ class TestBodies:
         )
         assert peer.transport.disconnecting
 
-    def test_the_next_request_is_not_looked_for_in_one(self, connect: Callable[..., Any]) -> None:
+    def test_the_next_request_is_not_searched_in_a_body(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         peer.sends(ATTACKS["a request in the body of a POST"][0])
         peer.protocol.read_request()
@@ -664,7 +670,9 @@ class TestNotHttp:
             b"\x81\x82\0\0\0\0hi",
         ],
     )
-    def test_is_told_so_and_closed(self, connect: Callable[..., Any], garbage: bytes) -> None:
+    def test_a_peer_that_speaks_no_http_is_answered_and_closed(
+        self, connect: Callable[..., Any], garbage: bytes
+    ) -> None:
         peer = connect(Served, opened=False)
         peer.sends(garbage + GOOD)
         assert peer.reads() == bad("The request is not valid HTTP", more=CLOSE)
@@ -672,7 +680,7 @@ class TestNotHttp:
 
     @pytest.mark.parametrize("size", [999, 1000, 1001])
     @pytest.mark.parametrize("at_once", [False, True])
-    def test_the_heads_size(self, connect: Callable[..., Any], size: int, at_once: bool) -> None:
+    def test_the_size_of_the_head_is_limited(self, connect: Callable[..., Any], size: int, at_once: bool) -> None:
         peer = connect(Served, opened=False, limits=Limits(max_head_size=1000))
         head = GOOD[:-2] + b"X: " + b"x" * (size - len(GOOD) - 5) + b"\r\n\r\n"
         assert len(head) == size
@@ -685,12 +693,12 @@ class TestNotHttp:
             assert peer.transport.disconnecting
 
     @pytest.mark.parametrize("lines", [9, 10, 11])
-    def test_the_heads_lines(self, connect: Callable[..., Any], lines: int) -> None:
+    def test_the_lines_of_the_head_are_limited(self, connect: Callable[..., Any], lines: int) -> None:
         peer = connect(Served, opened=False, limits=Limits(max_head_lines=10))
         peer.sends(GOOD[:-2] + b"X: x\r\n" * (lines - 6) + b"\r\n")
         assert peer.reads().startswith(b"HTTP/1.1 %d " % (101 if lines <= 10 else 431))
 
-    def test_a_head_without_end(self, connect: Callable[..., Any]) -> None:
+    def test_a_head_without_end_is_refused(self, connect: Callable[..., Any]) -> None:
         peer = connect(Served, opened=False)
         peer.sends(b"GET / HTTP/1.1\r\nX: " + b"x" * 65_000)
         assert peer.reads().startswith(b"HTTP/1.1 431 ")
@@ -698,7 +706,7 @@ class TestNotHttp:
         peer.sends(*[b"x" * 65_000] * 10)
         assert peer.reads() == b""
 
-    def test_fails_who_reads_by_hand(self, connect: Callable[..., Any]) -> None:
+    def test_a_reader_by_hand_gets_the_error_and_the_peer_is_answered(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         read, garbage = Outcome(peer.protocol.read_request()), b" "
         peer.sends(garbage)
@@ -725,7 +733,9 @@ class TestFormsOfAccept:
 
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
     @given(st.integers(0, len(GOOD + TAIL)), st.integers(0, len(GOOD + TAIL)), st.integers(0, len(GOOD + TAIL)))
-    def test_buffered_with_any_split(self, connect: Callable[..., Any], first: int, second: int, early: int) -> None:
+    def test_buffered_bytes_may_be_split_anywhere(
+        self, connect: Callable[..., Any], first: int, second: int, early: int
+    ) -> None:
         """Other code read the first bytes, the next ones arrive before accept(), and the rest after it."""
         first, second = sorted((first, second))
         data = GOOD + TAIL
@@ -737,13 +747,13 @@ class TestFormsOfAccept:
         peer.sends(*filter(None, (data[first + early : second], data[second:])))
         self.check(peer, accepted)
 
-    def test_nothing_given(self, connect: Callable[..., Any]) -> None:
+    def test_accept_needs_no_argument(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         accepted = Outcome(peer.protocol.accept())
         peer.sends(GOOD, TAIL)
         self.check(peer, accepted)
 
-    def test_the_request_given(self, connect: Callable[..., Any]) -> None:
+    def test_accept_can_be_given_the_request(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         request = parse_request(GOOD)
         accepted = Outcome(peer.protocol.accept(request))
@@ -752,13 +762,13 @@ class TestFormsOfAccept:
         assert accepted[0] is request
 
     @pytest.mark.parametrize("at", range(len(TAIL) + 1))
-    def test_the_request_and_what_came_behind_it_given(self, connect: Callable[..., Any], at: int) -> None:
+    def test_accept_can_be_given_the_request_and_the_bytes_after_it(self, connect: Callable[..., Any], at: int) -> None:
         peer = connect(Manual, opened=False)
         accepted = Outcome(peer.protocol.accept(parse_request(GOOD), TAIL[:at]))
         peer.sends(TAIL[at:])
         self.check(peer, accepted)
 
-    def test_the_request_read_before(self, connect: Callable[..., Any]) -> None:
+    def test_accept_can_be_given_the_request_read_before(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         read = Outcome(peer.protocol.read_request())
         peer.sends(GOOD + TAIL)
@@ -766,19 +776,19 @@ class TestFormsOfAccept:
         accepted = Outcome(peer.protocol.accept(read[0]))
         self.check(peer, accepted)
 
-    def test_a_bytearray_will_do(self, connect: Callable[..., Any]) -> None:
+    def test_a_bytearray_is_accepted(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         accepted = Outcome(peer.protocol.accept(buffered=bytearray(GOOD + TAIL)))
         self.check(peer, accepted)
 
-    def test_frames_wait_for_what_accept_fires(self, connect: Callable[..., Any]) -> None:
+    def test_frames_wait_for_the_callbacks_of_accept(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         heard = peer.protocol.heard
         peer.protocol.accept().addCallback(lambda request: heard.append("accepted"))
         peer.sends(GOOD + TAIL)
         assert heard == ["opened", "accepted", "hi", "there"]
 
-    def test_a_refusal_and_another_try(self, connect: Callable[..., Any]) -> None:
+    def test_another_try_is_possible_after_a_refusal(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         refused = Outcome(peer.protocol.accept(buffered=PLAIN + GOOD))
         assert type(refused[0]) is errors.NoConnection
@@ -787,7 +797,7 @@ class TestFormsOfAccept:
         peer.sends(TAIL)
         self.check(peer, accepted)
 
-    def test_a_body_that_an_http_server_read_is_no_body(self, connect: Callable[..., Any]) -> None:
+    def test_a_body_that_an_http_server_read_is_ignored(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         request = parse_request(GOOD.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n"))
         request.body_read = True
@@ -820,7 +830,7 @@ class TestOrder:
     @pytest.mark.parametrize("size", [1, 7, 200, len(GOOD) + 5, 1 << 16])
     @pytest.mark.parametrize("form", [whole, buffered, given_request, given_request_and_bytes])
     @pytest.mark.parametrize("early", [False, True])
-    def test_of_each_form_of_accept(
+    def test_the_order_is_the_same_for_each_form_of_accept(
         self, connect: Callable[..., Any], form: Callable[..., Any], size: int, early: bool
     ) -> None:
         async def accept(ws: Manual, before: bytes) -> None:
@@ -849,7 +859,7 @@ class TestOrder:
 
     @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested", "decorator"])
     @pytest.mark.parametrize("size", [1, 1 << 16])
-    def test_where_a_hook_takes_time(self, connect: Any, hook: str, size: int) -> None:
+    def test_the_order_is_the_same_if_a_hook_takes_time(self, connect: Any, hook: str, size: int) -> None:
         waits: Deferred[None] = Deferred()
         decorator = (lambda response: waits) if hook == "decorator" else None
         peer = connect(Manual, opened=False, decorator=decorator)
@@ -862,7 +872,7 @@ class TestOrder:
         peer.leaves()
         assert peer.protocol.heard == self.EXPECTED
 
-    def test_where_serve_drives_the_opening_by_hand(self, connect: Callable[..., Any]) -> None:
+    def test_the_order_is_the_same_if_serve_opens_by_hand(self, connect: Callable[..., Any]) -> None:
         """The messages after the request are delivered in the same reactor turn."""
 
         class ByHand(Manual):
@@ -881,7 +891,9 @@ class TestOrder:
         assert peer.protocol.heard == self.EXPECTED[:-1]
 
     @pytest.mark.parametrize("event", ["more bytes", "the end of the peer's side", "a lost connection"])
-    def test_whatever_happens_before_the_next_turn(self, connect: Callable[..., Any], event: str) -> None:
+    def test_the_order_is_the_same_if_something_happens_before_the_next_turn(
+        self, connect: Callable[..., Any], event: str
+    ) -> None:
         peer = connect(Manual, opened=False)
         peer.sends(GOOD + TAIL[:-3])
         peer.protocol.accept().addCallback(lambda _: peer.protocol.heard.append("accepted"))
@@ -907,7 +919,7 @@ class TestOrder:
 class TestRespond:
     """RFC 9110 §15 and RFC 9112 §9.3: responses of the application."""
 
-    def test_any_answer_and_the_next_request(self, connect: Callable[..., Any]) -> None:
+    def test_any_response_can_be_sent_and_the_next_request_read(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         for status, line in ((200, b"200 OK"), (404, b"404 Not Found"), (503, b"503 Service Unavailable")):
             read = Outcome(peer.protocol.read_request())
@@ -926,7 +938,7 @@ class TestRespond:
         assert len(accepted) == 1
 
     @pytest.mark.parametrize("status", [100, 101, 199])
-    def test_an_interim_status_is_no_answer(self, connect: Callable[..., Any], status: int) -> None:
+    def test_an_interim_status_is_refused(self, connect: Callable[..., Any], status: int) -> None:
         peer = connect(Manual, opened=False)
         peer.protocol.read_request()
         peer.sends(PLAIN)
@@ -935,7 +947,7 @@ class TestRespond:
         assert Outcome(peer.protocol.respond(Response(404))) == [None]
 
     @pytest.mark.parametrize("status", [200, 204, 304])
-    def test_head_gets_no_body(self, connect: Callable[..., Any], status: int) -> None:
+    def test_the_response_to_head_has_no_body(self, connect: Callable[..., Any], status: int) -> None:
         peer = connect(Manual, opened=False)
         peer.protocol.read_request()
         peer.sends(PLAIN.replace(b"GET", b"HEAD"))
@@ -956,7 +968,7 @@ class TestRespond:
             assert peer.transport.disconnecting
             assert peer.protocol.state is State.CLOSING
 
-    def test_fires_when_little_waits(self, connect: Callable[..., Any]) -> None:
+    def test_respond_fires_when_little_data_is_pending(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False, limits=Limits(low_water=10))
         peer.protocol.read_request()
         peer.sends(PLAIN)
@@ -966,14 +978,14 @@ class TestRespond:
         peer.transport.flow()
         assert responded == [None]
 
-    def test_pipelined_requests_one_by_one(self, connect: Callable[..., Any]) -> None:
+    def test_pipelined_requests_are_read_one_by_one(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         peer.sends(b"".join(PLAIN.replace(b" / ", b" /%d " % number) for number in range(5)))
         for number in range(5):
             assert Outcome(peer.protocol.read_request())[0].path == f"/{number}"
             peer.protocol.respond(Response(200))
 
-    def test_without_a_request_it_is_a_mistake(self, connect: Callable[..., Any]) -> None:
+    def test_a_response_without_a_request_is_refused(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         assert isinstance(outcome_or_raised(lambda: peer.protocol.respond(Response(200))), errors.LocalError)
         peer.protocol.read_request()
@@ -982,7 +994,7 @@ class TestRespond:
         assert isinstance(outcome_or_raised(lambda: peer.protocol.respond(Response(200))), errors.LocalError)
         assert peer.reads().count(b"HTTP/1.1") == 1
 
-    def test_an_answer_that_is_none_is_not_sent_and_another_may_be(self, connect: Callable[..., Any]) -> None:
+    def test_a_value_that_is_no_response_is_refused_and_another_can_be_sent(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         peer.protocol.read_request()
         peer.sends(PLAIN)
@@ -996,7 +1008,7 @@ class TestRespond:
 class TestMistakes:
     @pytest.mark.parametrize("second", ["accept", "read_request", "respond"])
     @pytest.mark.parametrize("first", ["accept", "read_request"])
-    def test_two_operations_at_once(self, connect: Callable[..., Any], first: str, second: str) -> None:
+    def test_two_operations_at_once_are_refused(self, connect: Callable[..., Any], first: str, second: str) -> None:
         peer = connect(Manual, opened=False)
         done = Outcome(getattr(peer.protocol, first)())
         with pytest.raises(errors.LocalError, match="one operation"):
@@ -1004,7 +1016,7 @@ class TestMistakes:
         peer.sends(GOOD)
         assert isinstance(done[0], Request)
 
-    def test_opening_the_open(self, connect: Callable[..., Any]) -> None:
+    def test_an_open_connection_cannot_be_opened(self, connect: Callable[..., Any]) -> None:
         peer = connect(Served)
         for operation in (
             peer.protocol.accept,
@@ -1014,13 +1026,13 @@ class TestMistakes:
             with pytest.raises(errors.LocalError, match="open"):
                 operation()
 
-    def test_opening_the_closed(self, connect: Callable[..., Any]) -> None:
+    def test_a_closed_connection_cannot_be_opened(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         peer.leaves()
         with pytest.raises(errors.LocalError, match="closed"):
             peer.protocol.accept()
 
-    def test_opening_what_is_not_connected(self) -> None:
+    def test_a_protocol_without_connection_cannot_be_opened(self) -> None:
         with pytest.raises(errors.LocalError):
             WebSocketProtocol().accept()
 
@@ -1066,7 +1078,9 @@ class TestDecorator:
 
     @pytest.mark.parametrize("how", HOWS)
     @pytest.mark.parametrize("given", ["factory", "accept"])
-    def test_changes_the_answer_before_it_is_sent(self, connect: Callable[..., Any], how: str, given: str) -> None:
+    def test_a_decorator_changes_the_response_before_it_is_sent(
+        self, connect: Callable[..., Any], how: str, given: str
+    ) -> None:
         decorator = Decorator(name, how)
         peer = connect(Manual, opened=False, decorator=decorator if given == "factory" else None)
         accepted = Outcome(peer.protocol.accept(decorator=decorator if given == "accept" else None))
@@ -1081,7 +1095,7 @@ class TestDecorator:
         assert len(accepted) == 1
 
     @pytest.mark.parametrize(("head", "seen"), [(GOOD, (101, b"GET")), (b"no head\r\n\r\n", (400, b""))])
-    def test_accepts_own_comes_before_the_factorys(
+    def test_a_decorator_of_accept_is_called_before_the_factorys(
         self, connect: Callable[..., Any], head: bytes, seen: tuple[int, bytes]
     ) -> None:
         mine, theirs = Decorator(), Decorator()
@@ -1101,7 +1115,9 @@ class TestDecorator:
             (b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000, 431),
         ],
     )
-    def test_gets_failures_too(self, connect: Callable[..., Any], how: str, head: bytes, status: int) -> None:
+    def test_a_decorator_gets_failures_too(
+        self, connect: Callable[..., Any], how: str, head: bytes, status: int
+    ) -> None:
         decorator = Decorator(name, how)
         peer = connect(Served, opened=False, decorator=decorator)
         peer.sends(head)
@@ -1113,7 +1129,7 @@ class TestDecorator:
         assert peer.transport.disconnecting == (head[:1] == b"\0" or status == 431)
 
     @pytest.mark.parametrize("how", HOWS)
-    def test_gets_what_a_hook_answers(self, connect: Callable[..., Any], how: str) -> None:
+    def test_a_decorator_gets_the_response_of_a_hook(self, connect: Callable[..., Any], how: str) -> None:
         class Page(Served):
             def http_requested(self, request: Request) -> Response:
                 return Response(200, body="page")
@@ -1126,7 +1142,7 @@ class TestDecorator:
         assert decorator.seen == [(200, b"GET")]
 
     @pytest.mark.parametrize("how", HOWS)
-    def test_returning_another_response_is_its_fault(
+    def test_a_decorator_that_returns_another_response_is_answered_500(
         self, connect: Callable[..., Any], logged: Callable[..., list[Any]], how: str
     ) -> None:
         """The decorator meant to refuse the client, so its mistake must not admit the client."""
@@ -1139,13 +1155,13 @@ class TestDecorator:
         assert type(failed[0]) is errors.HookFailed
         assert "changes the response that it is given" in str(logged(TypeError)[0])
 
-    def test_may_return_the_response_that_it_got(self, connect: Callable[..., Any]) -> None:
+    def test_a_decorator_may_return_the_response_that_it_got(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         Outcome(peer.protocol.accept(decorator=lambda response: response))
         peer.sends(GOOD)
         assert peer.reads() == SWITCHING
 
-    def test_gets_what_is_responded(self, connect: Callable[..., Any]) -> None:
+    def test_a_decorator_gets_the_response_of_respond(self, connect: Callable[..., Any]) -> None:
         decorator = Decorator(name)
         peer = connect(Manual, opened=False, decorator=decorator)
         peer.protocol.read_request()
@@ -1154,7 +1170,7 @@ class TestDecorator:
         assert b"\r\nServer: mine\r\n" in peer.reads()
 
     @pytest.mark.parametrize("how", HOWS)
-    def test_another_status_declines(self, connect: Callable[..., Any], how: str) -> None:
+    def test_a_decorator_declines_by_another_status(self, connect: Callable[..., Any], how: str) -> None:
         def forbid(response: Response) -> None:
             response.status = 403
             response.body = "not you"
@@ -1180,7 +1196,7 @@ class TestDecorator:
         assert isinstance(accepted[0], Request)
 
     @pytest.mark.parametrize("chosen", ["a", "b", None])
-    def test_may_choose_the_subprotocol(self, connect: Callable[..., Any], chosen: str | None) -> None:
+    def test_a_decorator_may_choose_the_subprotocol(self, connect: Callable[..., Any], chosen: str | None) -> None:
         """The protocol's `subprotocol` is the one in the response."""
 
         def choose(response: Response) -> None:
@@ -1195,7 +1211,9 @@ class TestDecorator:
         assert peer.protocol.state is State.OPEN
 
     @pytest.mark.parametrize("way", ["Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"])
-    def test_that_declines_takes_the_handshakes_fields_off(self, connect: Callable[..., Any], way: str) -> None:
+    def test_a_decorator_that_declines_removes_the_fields_of_the_handshake(
+        self, connect: Callable[..., Any], way: str
+    ) -> None:
         def decline(response: Response) -> None:
             response.status = 403
 
@@ -1220,7 +1238,7 @@ class TestDecorator:
             ("Sec-WebSocket-Accept", []),
         ],
     )
-    def test_breaking_a_101_is_an_error(
+    def test_a_decorator_may_not_break_a_101(
         self, connect: Any, logged: Callable[..., list[Any]], field: str, values: list[Any] | list[str]
     ) -> None:
         def spoil(response: Response) -> None:
@@ -1256,7 +1274,7 @@ class TestDecorator:
 
     @pytest.mark.parametrize("how", HOWS)
     @pytest.mark.parametrize("head", [GOOD, BAD, b"\0"])
-    def test_raising_is_logged_once_and_answered_500(
+    def test_a_decorator_that_raises_is_logged_once_and_answered_500(
         self, connect: Any, logged: Callable[..., list[Any]], head: bytes, how: str
     ) -> None:
         later: Deferred[None] = Deferred()
@@ -1272,7 +1290,7 @@ class TestDecorator:
         assert len(logged(ZeroDivisionError)) == 1
         assert peer.transport.disconnecting == closes
 
-    def test_an_impossible_field_is_its_own_mistake(
+    def test_a_decorator_that_sets_an_impossible_field_is_logged(
         self, connect: Callable[..., Any], logged: Callable[..., list[Any]]
     ) -> None:
         def inject(response: Response) -> None:
@@ -1284,7 +1302,7 @@ class TestDecorator:
         assert len(logged(ValueError)) == 1
 
     @pytest.mark.parametrize("head", [GOOD, BAD])
-    def test_an_answer_that_cannot_be_written_is_answered_500(
+    def test_a_response_that_cannot_be_written_is_answered_500(
         self, connect: Callable[..., Any], logged: Callable[..., list[Any]], head: bytes
     ) -> None:
         def spoil(response: Response) -> None:
@@ -1315,14 +1333,16 @@ class Hooked(Served):
 class TestHooks:
     """RFC 6455 §4.2.2: the hooks that accept or refuse a request."""
 
-    def test_their_order(self, connect: Callable[..., Any]) -> None:
+    def test_the_hooks_are_called_in_order(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, opened=False)
         peer.sends(BAD, PLAIN, GOOD)
         assert peer.protocol.heard == ["http /chat", "http /", "http /chat", "upgrade /chat", "opened"]
 
     @pytest.mark.parametrize("how", HOWS)
     @pytest.mark.parametrize("hook", ["http", "upgrade"])
-    def test_none_goes_on(self, connect: Callable[..., Any], hook: str, how: str) -> None:
+    def test_a_hook_that_returns_none_lets_the_handshake_go_on(
+        self, connect: Callable[..., Any], hook: str, how: str
+    ) -> None:
         peer = connect(Hooked, opened=False)
         result, come = returning(None, how)
         setattr(peer.protocol, hook, result)
@@ -1333,7 +1353,7 @@ class TestHooks:
 
     @pytest.mark.parametrize("how", HOWS)
     @pytest.mark.parametrize("hook", ["http", "upgrade"])
-    def test_a_response_is_the_answer(self, connect: Callable[..., Any], hook: str, how: str) -> None:
+    def test_a_response_of_a_hook_is_the_answer(self, connect: Callable[..., Any], hook: str, how: str) -> None:
         peer = connect(Hooked, opened=False)
         result, come = returning(Response(404, body=b"no"), how)
         setattr(peer.protocol, hook, result)
@@ -1348,7 +1368,7 @@ class TestHooks:
         peer.sends(GOOD)
         assert peer.reads() == SWITCHING
 
-    def test_a_response_is_the_accept_s_failure(self, connect: Callable[..., Any]) -> None:
+    def test_a_response_of_a_hook_is_the_failure_of_accept(self, connect: Callable[..., Any]) -> None:
         class Busy(Manual):
             def upgrade_requested(self, request: Request) -> Response:
                 return Response(503, body="busy")
@@ -1361,7 +1381,7 @@ class TestHooks:
 
     @pytest.mark.parametrize("how", HOWS)
     @pytest.mark.parametrize("hook", ["http", "upgrade"])
-    def test_raising_is_logged_once_and_answered_500(
+    def test_a_hook_that_raises_is_logged_once_and_answered_500(
         self, connect: Callable[..., Any], logged: Callable[..., list[Any]], hook: str, how: str
     ) -> None:
         later: Deferred[None] = Deferred()
@@ -1377,7 +1397,7 @@ class TestHooks:
 
     @pytest.mark.parametrize("answer", ["text", 200, Response(100), Response(101), Response(199)])
     @pytest.mark.parametrize("hook", ["http", "upgrade"])
-    def test_what_is_no_answer(
+    def test_a_result_that_is_no_response_is_answered_500(
         self, connect: Callable[..., Any], logged: Callable[..., list[Any]], hook: str, answer: Response | int | str
     ) -> None:
         peer = connect(Hooked, opened=False)
@@ -1397,7 +1417,7 @@ class TestHooks:
         assert len(logged(ValueError)) == 1
         assert peer.protocol.state is State.CONNECTING
 
-    def test_the_user_and_the_subprotocol(self, connect: Callable[..., Any]) -> None:
+    def test_a_hook_can_set_the_user_and_the_subprotocol(self, connect: Callable[..., Any]) -> None:
         class Login(Served):
             async def upgrade_requested(self, request: Request) -> None:
                 assert self.subprotocol == "a"
@@ -1428,7 +1448,7 @@ class TestHooks:
         assert failed[0].__cause__ is mistake
         assert peer.protocol.heard == []
 
-    def test_a_context_variable_is_the_handshakes_own(self, connect: Any) -> None:
+    def test_each_handshake_has_its_own_context(self, connect: Any) -> None:
         waiting: Deferred[None] = Deferred()
         seen = []
 
@@ -1453,7 +1473,7 @@ class TestHooks:
 
     @pytest.mark.parametrize("ending", ["abort", "loseConnection", "lost"])
     @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested"])
-    def test_one_that_ends_the_connection_opens_nothing(self, connect: Any, hook: str, ending: str) -> None:
+    def test_a_hook_that_ends_the_connection_opens_nothing(self, connect: Any, hook: str, ending: str) -> None:
         heard = []
 
         def end(self: Any, request: Request) -> None:
@@ -1480,7 +1500,7 @@ class TestHooks:
         assert peer.protocol.state is not State.OPEN
         assert peer.clock.getDelayedCalls() == [] or ending == "abort"
 
-    def test_one_that_loses_the_connection_and_waits_is_cancelled(self, connect: Any) -> None:
+    def test_a_hook_that_loses_the_connection_and_waits_is_cancelled(self, connect: Any) -> None:
         cancelled: list[Any] = []
 
         def lose(self: Any, request: Request) -> Deferred[None]:
@@ -1491,7 +1511,7 @@ class TestHooks:
         peer.sends(GOOD)
         assert len(cancelled) == 1
 
-    def test_what_raises_later_has_no_context_of_ours(self, connect: Callable[..., Any]) -> None:
+    def test_a_later_exception_has_no_context_of_ours(self, connect: Callable[..., Any]) -> None:
         contexts = []
 
         class Raising(WebSocketProtocol):
@@ -1505,7 +1525,7 @@ class TestHooks:
         peer.sends(GOOD + peer.frame(0x81, b"hello"))
         assert contexts == [None]
 
-    def test_one_that_waits_for_ever_is_closed_in_peace(self, connect: Callable[..., Any]) -> None:
+    def test_a_hook_that_never_ends_is_closed_without_an_error(self, connect: Callable[..., Any]) -> None:
         closed = []
 
         class Thinking(Served):
@@ -1541,7 +1561,7 @@ class TestSubprotocols:
             ([], b"a", None),
         ],
     )
-    def test_the_first_spoken_here_that_is_offered(
+    def test_the_first_of_our_subprotocols_that_is_offered_is_chosen(
         self, connect: Callable[..., Any], spoken: list[Any] | list[str], offered: bytes | None, chosen: str | None
     ) -> None:
         peer = connect(Served, opened=False, subprotocols=spoken)
@@ -1555,13 +1575,13 @@ class TestSubprotocols:
         else:
             assert f"\r\nSec-WebSocket-Protocol: {chosen}\r\n".encode() in answer
 
-    def test_accepts_own(self, connect: Callable[..., Any]) -> None:
+    def test_the_subprotocols_of_accept_replace_the_factorys(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False, subprotocols=["a"])
         peer.protocol.accept(subprotocols=["b"])
         peer.sends(GOOD[:-2] + b"Sec-WebSocket-Protocol: a, b\r\n\r\n")
         assert peer.protocol.subprotocol == "b"
 
-    def test_a_choice_ends_with_its_request(self, connect: Callable[..., Any]) -> None:
+    def test_the_choice_of_a_subprotocol_is_for_one_request(self, connect: Callable[..., Any]) -> None:
         class Once(Served):
             def upgrade_requested(self, request: Request) -> Response | None:
                 return Response(403) if request.target == "/no" else None
@@ -1575,7 +1595,7 @@ class TestSubprotocols:
 class TestOrigins:
     """RFC 6455 §4.2.2 (4) and §10.2."""
 
-    def test_a_strangers_page_is_refused_and_the_connection_is_kept(self, connect: Callable[..., Any]) -> None:
+    def test_a_foreign_page_is_refused_and_the_connection_is_kept(self, connect: Callable[..., Any]) -> None:
         peer = connect(Served, opened=False)
         peer.sends(GOOD[:-2] + b"Origin: https://evil.example\r\n\r\n")
         answer = peer.reads()
@@ -1588,7 +1608,7 @@ class TestOrigins:
     @pytest.mark.parametrize(
         "origins", [Origins(allowed=("https://evil.example",)), Origins(allow_any_origin_dangerously=True)]
     )
-    def test_the_operator_may_say_otherwise(self, connect: Callable[..., Any], origins: Origins) -> None:
+    def test_the_operator_may_allow_other_origins(self, connect: Callable[..., Any], origins: Origins) -> None:
         peer = connect(Served, opened=False, origins=origins)
         peer.sends(GOOD[:-2] + b"Origin: https://evil.example\r\n\r\n")
         assert peer.reads() == SWITCHING
@@ -1596,7 +1616,9 @@ class TestOrigins:
 
 class TestTimeout:
     @pytest.mark.parametrize("sent", [b"", GOOD[:50], PLAIN + b"GET /"])
-    def test_ends_it(self, connect: Callable[..., Any], clock: Clock, sent: bytes) -> None:
+    def test_the_timeout_is_the_end_of_the_handshake(
+        self, connect: Callable[..., Any], clock: Clock, sent: bytes
+    ) -> None:
         peer = connect(Manual, opened=False, timeouts=Timeouts(handshake=5.0))
         if sent.startswith(PLAIN):
             peer.protocol.accept().addErrback(lambda _: None)
@@ -1617,7 +1639,7 @@ class TestTimeout:
         assert clock.calls == []
         assert peer.protocol.heard == []
 
-    def test_is_quiet_and_final_in_serve(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_the_timeout_in_serve_is_quiet_and_final(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Hooked, opened=False, timeouts=Timeouts(handshake=5.0))
         slow: Deferred[None] = Deferred()
         peer.protocol.http = lambda: slow
@@ -1633,21 +1655,23 @@ class TestTimeout:
         assert peer.protocol.heard == ["http /chat"]
         assert clock.calls == []
 
-    def test_trickling_does_not_help(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_trickle_does_not_extend_the_timeout(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Served, opened=False, timeouts=Timeouts(handshake=5.0))
         for octet in GOOD[:51]:
             peer.sends(bytes((octet,)))
             clock.advance(0.1)
         assert peer.transport.disconnecting
 
-    def test_an_answer_gives_time_for_the_next(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_response_starts_the_time_of_the_next_request(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Served, opened=False, timeouts=Timeouts(handshake=5.0))
         for _ in range(5):
             clock.advance(4.0)
             peer.sends(PLAIN)
             assert peer.reads() == VISITED
 
-    def test_a_balancer_keeps_an_idle_connection_for_a_minute(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_an_idle_connection_is_kept_for_longer_than_a_minute(
+        self, connect: Callable[..., Any], clock: Clock
+    ) -> None:
         peer = connect(Served, opened=False, timeouts=Timeouts(handshake=5.0))
         peer.sends(PLAIN)
         for _ in range(3):
@@ -1656,7 +1680,7 @@ class TestTimeout:
             peer.sends(PLAIN)
 
     @pytest.mark.parametrize(("seconds", "kept"), [(9.9, True), (10.1, False)])
-    def test_a_connection_is_kept_for_so_long(
+    def test_an_idle_connection_is_kept_for_its_time(
         self, connect: Callable[..., Any], clock: Clock, seconds: float, kept: bool
     ) -> None:
         peer = connect(Served, opened=False, timeouts=Timeouts(handshake=5.0, keep_alive=10.0))
@@ -1692,7 +1716,7 @@ class TestTimeout:
         clock.advance(2.1)
         assert peer.transport.disconnected
 
-    def test_of_a_slow_hook(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_the_timeout_cancels_a_slow_hook_and_is_final(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Hooked, opened=False, timeouts=Timeouts(handshake=5.0))
         cancelled: list[bool] = []
         peer.protocol.upgrade = lambda: Deferred(lambda _: cancelled.append(True))
@@ -1702,7 +1726,7 @@ class TestTimeout:
         assert peer.transport.disconnecting
         assert peer.reads() == b""
 
-    def test_none_is_never(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_the_timeout_none_never_passes(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Served, opened=False, timeouts=Timeouts(handshake=None))
         assert clock.calls == []
         clock.advance(1e6)
@@ -1724,7 +1748,7 @@ class TestWhileSomebodyThinks:
         assert peer.reads() == SWITCHING
         assert peer.protocol.heard[-3:] == ["opened", "hi", "there"]
 
-    def test_much_of_it_pauses_the_transport(self, connect: Callable[..., Any]) -> None:
+    def test_many_frames_during_a_hook_are_bounded_by_a_pause(self, connect: Callable[..., Any]) -> None:
         later: Deferred[None] = Deferred()
         peer = connect(Hooked, opened=False, limits=Limits(max_head_size=1000))
         peer.protocol.upgrade = lambda: later
@@ -1739,7 +1763,7 @@ class TestWhileSomebodyThinks:
         assert peer.transport.producerState == "producing"
         assert peer.protocol.heard[3:] == ["x" * 90] * (size // len(message))
 
-    def test_much_of_it_behind_a_refused_request(self, connect: Callable[..., Any]) -> None:
+    def test_many_bytes_after_a_refused_request_are_bounded_by_a_pause(self, connect: Callable[..., Any]) -> None:
         later: Deferred[Response] = Deferred()
         peer = connect(Hooked, opened=False, limits=Limits(max_head_size=1000))
         peer.protocol.http = lambda: later
@@ -1754,7 +1778,9 @@ class TestWhileSomebodyThinks:
 
 class TestCancelling:
     @pytest.mark.parametrize("operation", ["accept", "read_request"])
-    def test_aborts(self, connect: Callable[..., Any], clock: Clock, operation: str) -> None:
+    def test_a_cancelled_operation_aborts_the_connection(
+        self, connect: Callable[..., Any], clock: Clock, operation: str
+    ) -> None:
         peer = connect(Manual, opened=False)
         waiting = getattr(peer.protocol, operation)()
         outcome = Outcome(waiting)
@@ -1769,7 +1795,9 @@ class TestCancelling:
         assert clock.calls == []
 
     @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested", "decorator"])
-    def test_while_somebody_thinks(self, connect: Callable[..., Any], clock: Clock, hook: str) -> None:
+    def test_a_cancelled_operation_during_a_hook_is_aborted(
+        self, connect: Callable[..., Any], clock: Clock, hook: str
+    ) -> None:
         """The connection is lost one reactor turn after the cancellation. A hook's result in between is ignored."""
         later: Deferred[None] = Deferred(lambda deferred: deferred.callback(None))
         peer = connect(Manual, opened=False, decorator=(lambda _: later) if hook == "decorator" else None)
@@ -1787,7 +1815,7 @@ class TestCancelling:
         assert peer.protocol.heard == []
         assert clock.calls == []
 
-    def test_a_response_that_waits(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_cancelled_response_is_aborted(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Manual, opened=False, limits=Limits(low_water=10))
         peer.protocol.read_request()
         peer.sends(PLAIN)
@@ -1804,7 +1832,9 @@ class TestCancelling:
 class TestLost:
     @pytest.mark.parametrize("sent", [b"", GOOD[:40]])
     @pytest.mark.parametrize("operation", ["accept", "read_request"])
-    def test_while_reading(self, connect: Callable[..., Any], clock: Clock, operation: str, sent: bytes) -> None:
+    def test_a_loss_during_the_reading_is_reported(
+        self, connect: Callable[..., Any], clock: Clock, operation: str, sent: bytes
+    ) -> None:
         peer = connect(Manual, opened=False)
         outcome = Outcome(getattr(peer.protocol, operation)())
         peer.sends(sent)
@@ -1815,7 +1845,7 @@ class TestLost:
 
     @pytest.mark.parametrize("how", ["Deferred", "coroutine", "stubborn"])
     @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested", "decorator", "decorated failure"])
-    def test_while_somebody_thinks(self, connect: Any, clock: Clock, hook: str, how: str) -> None:
+    def test_a_loss_during_a_hook_is_reported_once(self, connect: Any, clock: Clock, hook: str, how: str) -> None:
         """The loss is no error of the hook: nothing is logged, and the hook's result is ignored."""
         later: Deferred[None] = Deferred()
         if how == "stubborn":
@@ -1843,7 +1873,7 @@ class TestLost:
         assert peer.reads() == b""
         assert clock.calls == []
 
-    def test_while_an_answer_waits(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_loss_during_a_response_is_reported(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Manual, opened=False, limits=Limits(low_water=10))
         peer.protocol.read_request()
         peer.sends(PLAIN)
@@ -1853,7 +1883,7 @@ class TestLost:
         assert [type(one) for one in outcome] == [ConnectionDone]
         assert clock.calls == []
 
-    def test_between_operations(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_loss_between_operations_is_quiet(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Manual, opened=False)
         peer.sends(GOOD)
         peer.leaves()
@@ -1861,7 +1891,7 @@ class TestLost:
         assert peer.protocol.heard == []
 
     @pytest.mark.parametrize("sent", [b"", GOOD[:40], BAD, BAD + GOOD[:40], b"\0"])
-    def test_is_quiet_in_serve(self, connect: Callable[..., Any], clock: Clock, sent: bytes) -> None:
+    def test_a_loss_in_serve_is_quiet(self, connect: Callable[..., Any], clock: Clock, sent: bytes) -> None:
         """The `logged` fixture fails the test if an error is logged as unhandled."""
         peer = connect(Served, opened=False)
         peer.sends(sent)
@@ -1873,7 +1903,9 @@ class TestHalfClose:
     """RFC 6455 §7.1.1. The peer half-closes TCP. Twisted reports this on plain TCP to an `IHalfCloseableProtocol`."""
 
     @pytest.mark.parametrize("sent", [b"", GOOD[:40], BAD])
-    def test_before_the_handshake_is_done(self, connect: Callable[..., Any], clock: Clock, sent: bytes) -> None:
+    def test_a_half_close_before_the_request_is_the_end(
+        self, connect: Callable[..., Any], clock: Clock, sent: bytes
+    ) -> None:
         peer = connect(Manual, opened=False)
         outcome = Outcome(peer.protocol.accept())
         peer.sends(sent)
@@ -1884,7 +1916,7 @@ class TestHalfClose:
         assert len(outcome) == 1
         assert clock.calls == []
 
-    def test_nothing_is_accepted_behind_it(self, connect: Any) -> None:
+    def test_nothing_is_accepted_after_a_half_close(self, connect: Any) -> None:
         peer = connect(Manual, opened=False)
         again: list[Any] = []
 

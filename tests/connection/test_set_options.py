@@ -66,7 +66,7 @@ class TestBeforeTheAnswer:
         peer = scripted_client(choosing(hook, deflate=False), target="/large", headers=DEFLATE, deflate=Deflate())
         assert peer.protocol.deflate is None
 
-    def test_other_connections_keep_the_options_of_the_factory(self, hook: str) -> None:
+    def test_the_options_of_other_connections_are_kept(self, hook: str) -> None:
         peer = scripted_client(choosing(hook, deflate=Deflate()), headers=DEFLATE)
         assert peer.protocol.deflate is None
 
@@ -84,7 +84,7 @@ def test_a_client_sets_options_before_its_handshake() -> None:
 
 
 class TestWhileOpen:
-    def test_timeouts_apply_at_once(self) -> None:
+    def test_new_timeouts_are_effective_at_once(self) -> None:
         peer = scripted_client(Echo)
         peer.advance(10)
         peer.protocol.set_options(timeouts=Timeouts(idle=20, ping_interval=4))
@@ -104,7 +104,7 @@ class TestWhileOpen:
         peer.expect(Frame.close(1001, "the connection has reached its maximum lifetime"))
 
     @pytest.mark.parametrize("size", [9, 10, 11])
-    def test_message_sizes_apply_to_the_next_message(self, size: int) -> None:
+    def test_a_new_message_size_is_effective_for_the_next_message(self, size: int) -> None:
         peer = scripted_client(Echo)
         peer.protocol.set_options(limits=Limits(max_message_size=10))
         peer.send(Frame.text("a" * size))

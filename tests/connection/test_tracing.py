@@ -156,7 +156,7 @@ class TestSwitch:
         pair.flush()
         assert [line.split(",")[0] for line in lines[2:]] == ["< CLOSE", "> CLOSE"]
 
-    def test_opened_can_begin_it(self, lines: list[str]) -> None:
+    def test_the_hook_opened_can_start_the_trace(self, lines: list[str]) -> None:
         class Traced(Echo):
             def opened(self) -> None:
                 trace_frames(self)

@@ -16,7 +16,7 @@ from ..support.patience import PATIENCE
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it of any socket")
-def test_a_reader_that_reads_nothing_leaves_bytes_that_one_that_reads_takes() -> None:
+def test_the_unsent_bytes_are_those_that_the_reader_has_not_read() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         reader = socket.create_connection(listener.getsockname(), PATIENCE)
         writer, _ = listener.accept()
@@ -41,5 +41,5 @@ def test_a_reader_that_reads_nothing_leaves_bytes_that_one_that_reads_takes() ->
     [StringTransport(), SimpleNamespace(fileno=lambda: -1), SimpleNamespace(fileno=lambda: None), object()],
     ids=["none", "closed", "other", "object"],
 )
-def test_unknown_is_nothing(transport: Any) -> None:
+def test_an_unknown_number_of_unsent_bytes_is_zero(transport: Any) -> None:
     assert unaccepted(transport) == 0

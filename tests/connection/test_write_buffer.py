@@ -120,7 +120,7 @@ def stalled(**options: Any) -> tuple[Outgoing, Stalling]:
 
 
 class TestPlainSocket:
-    def test_is_written_to_at_once(self) -> None:
+    def test_a_frame_is_written_at_once(self) -> None:
         socket = Socket(room=100)
         outgoing = make(socket)
         assert outgoing.direct
@@ -128,7 +128,7 @@ class TestPlainSocket:
         outgoing.write(b"abc")
         assert (socket.taken, socket.writing, outgoing.free, outgoing.buffered) == (b"abc", False, True, 0)
 
-    def test_may_be_written_past_us_while_nothing_waits_and_nobody_is_paced(self) -> None:
+    def test_direct_writes_are_allowed_while_nothing_waits_or_is_paced(self) -> None:
         socket, producer = Socket(room=1), Socket()
         outgoing = make(socket, max_buffered=GATHER_LIMIT)
         at_once = outgoing.at_once
@@ -145,13 +145,13 @@ class TestPlainSocket:
         outgoing.lost(ConnectionLost())
         assert outgoing.at_once is None
 
-    def test_nothing_is_written_past_close_limits(self) -> None:
+    def test_direct_writes_are_not_allowed_if_limits_are_close(self) -> None:
         assert make(Socket(room=1), max_buffered=GATHER_LIMIT - 1).at_once is None
 
-    def test_nothing_is_written_past_another_transport(self) -> None:
+    def test_direct_writes_are_not_allowed_on_another_transport(self) -> None:
         assert make(Stalling(), max_buffered=GATHER_LIMIT).at_once is None
 
-    def test_keeps_what_does_not_fit(self) -> None:
+    def test_the_buffer_keeps_the_rest_of_a_frame(self) -> None:
         socket = Socket(room=2)
         outgoing = make(socket)
         outgoing.write(b"abcde")
@@ -176,7 +176,7 @@ class TestPlainSocket:
         assert not outgoing.free
         assert outgoing.buffered == 1
 
-    def test_a_long_rest_stays_here(self) -> None:
+    def test_a_long_rest_is_kept_in_our_buffer(self) -> None:
         """The transport copies each write, so it gets only one part at a time; it asks for the next part later."""
         socket = Socket(room=10)
         outgoing = make(socket, max_buffered=1 << 20)
@@ -192,7 +192,7 @@ class TestPlainSocket:
         assert (socket.taken, socket.given) == (data + b"behind it", 2 * HAND_OVER)
         assert (outgoing.free, outgoing.buffered) == (True, 0)
 
-    def test_finishes_behind_a_long_rest(self) -> None:
+    def test_the_end_is_after_a_long_rest(self) -> None:
         socket = Socket(room=10)
         outgoing = make(socket, max_buffered=1 << 20)
         finished: list[int] = []
@@ -206,7 +206,7 @@ class TestPlainSocket:
         socket.flow(1 << 20)
         assert socket.taken == bytes(2 * HAND_OVER + 10)
 
-    def test_a_broken_connection_is_the_transports_affair(self) -> None:
+    def test_a_broken_connection_is_left_to_the_transport(self) -> None:
         socket = Socket(room=100)
         outgoing = make(socket)
         socket.broken = ConnectionResetError()
@@ -216,7 +216,7 @@ class TestPlainSocket:
         socket.connectionLost(Failure(ConnectionLost()))
         assert not outgoing.free
 
-    def test_finishes_behind_all(self) -> None:
+    def test_the_end_is_after_all_frames(self) -> None:
         socket = Socket()
         outgoing = make(socket)
         finished: list[bytes] = []
@@ -236,7 +236,7 @@ class TestPlainSocket:
 
 
 class TestPushTransport:
-    def test_is_written_to_at_once(self) -> None:
+    def test_a_frame_is_written_at_once(self) -> None:
         transport = Stalling()
         outgoing = make(transport)
         assert not outgoing.direct
@@ -244,7 +244,7 @@ class TestPushTransport:
         outgoing.write(b"abc")
         assert (transport.value(), outgoing.free, outgoing.buffered) == (b"abc", True, 0)
 
-    def test_keeps_what_comes_while_it_pauses(self) -> None:
+    def test_frames_during_a_pause_are_kept(self) -> None:
         outgoing, transport = stalled()
         assert outgoing.buffered == 1
         outgoing.write(b"abc")
@@ -253,7 +253,7 @@ class TestPushTransport:
         transport.flow()
         assert (transport.value(), outgoing.free, outgoing.buffered) == (b"abcdef", True, 0)
 
-    def test_pausing_again_stops_the_flow_between_frames(self) -> None:
+    def test_a_second_pause_stops_the_flow_between_frames(self) -> None:
         outgoing, transport = stalled(max_buffered=1 << 20)
         frames = [bytes((number,)) * (HAND_OVER // 2) for number in range(5)]
         for frame in frames:
@@ -277,7 +277,7 @@ class TestPushTransport:
             assert outgoing.buffered == left + len(expected)
             transport.clear()
 
-    def test_a_pause_asked_for_from_outside(self) -> None:
+    def test_a_pause_from_outside_is_obeyed(self) -> None:
         transport = Stalling()
         outgoing = make(transport)
         outgoing.pauseProducing()
@@ -286,7 +286,7 @@ class TestPushTransport:
         outgoing.resumeProducing()
         assert transport.value() == b"abc"
 
-    def test_stopped_by_the_transport(self) -> None:
+    def test_a_stop_by_the_transport_is_final(self) -> None:
         outgoing, transport = stalled()
         outgoing.stopProducing()
         outgoing.write(b"abc")
@@ -296,7 +296,7 @@ class TestPushTransport:
 class TestLimit:
     @pytest.mark.parametrize("size", [999, 1000, 1001])
     @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
-    def test_what_waits(self, policy: str, size: int) -> None:
+    def test_the_pending_bytes_are_limited(self, policy: str, size: int) -> None:
         owner = Owner()
         outgoing, transport = stalled(slow_reader=policy, owner=owner)
         outgoing.write(bytes(size - 1))
@@ -332,7 +332,7 @@ class TestLimit:
         assert outgoing.dropped == 0
 
     @pytest.mark.parametrize("policy", ["close", "drop"])
-    def test_a_frame_of_max_buffered_waits_alone(self, policy: str) -> None:
+    def test_a_frame_of_max_buffered_bytes_is_kept_if_it_is_alone(self, policy: str) -> None:
         owner = Owner()
         outgoing, _ = stalled(owner=owner, slow_reader=policy)
         outgoing.write(bytes(1204))
@@ -340,7 +340,7 @@ class TestLimit:
         outgoing.write(b"a")
         assert (outgoing.size, outgoing.dropped) == (1204, 1)
 
-    def test_a_small_one_fits_where_a_large_one_was_dropped(self) -> None:
+    def test_a_small_frame_fits_after_a_large_one_was_dropped(self) -> None:
         outgoing, transport = stalled(slow_reader="drop")
         outgoing.write(bytes(500))
         outgoing.write(bytes(501))
@@ -354,7 +354,7 @@ class TestCost:
     """`Outgoing.waiting` counts the memory of pending frames, not their payload alone."""
 
     @pytest.mark.parametrize("size", [1, 100, JOINED])
-    def test_small_frames_wait_joined(self, size: int) -> None:
+    def test_small_pending_frames_are_joined(self, size: int) -> None:
         outgoing, transport = stalled(max_buffered=1 << 22)
         count = 3 * HAND_OVER // size
         frames = [bytes((number % 256,)) * size for number in range(count)]
@@ -365,7 +365,7 @@ class TestCost:
         assert transport.value() == b"".join(frames)
         assert outgoing.waiting == outgoing.cost == 0
 
-    def test_the_overhead_of_larger_ones_counts(self) -> None:
+    def test_the_overhead_of_larger_frames_counts(self) -> None:
         outgoing, _ = stalled(max_buffered=1 << 22)
         for _ in range(10):
             outgoing.write(bytes(JOINED + 1))
@@ -381,7 +381,7 @@ class TestCost:
         socket.flow(HAND_OVER)
         assert (outgoing.waiting, outgoing.cost, outgoing.buffered) == (0, 1, 1)
 
-    def test_messages_held_in_the_session_count(self) -> None:
+    def test_messages_held_in_the_session_are_counted(self) -> None:
         outgoing, _ = stalled(slow_reader="drop")
         outgoing.hold(600)
         assert not outgoing.admits(401)
@@ -401,7 +401,7 @@ class TestCost:
         assert socket.taken == b"firstsecondthirdfourth"
 
     @pytest.mark.parametrize("taken", range(len(b"firstsecondthird") + 1))
-    def test_discarding_cuts_no_frame_in_half(self, taken: int) -> None:
+    def test_a_discard_does_not_cut_a_frame(self, taken: int) -> None:
         socket = Socket()
         outgoing = make(socket)
         for frame in (b"first", b"second", b"third"):
@@ -417,14 +417,14 @@ class TestCost:
 class TestControlFrames:
     """RFC 6455 §5.5: control frames among the messages of a full buffer."""
 
-    def test_leave_at_once(self) -> None:
+    def test_control_frames_are_written_at_once(self) -> None:
         transport = Stalling()
         outgoing = make(transport)
         for opcode, frame in ((Opcode.PING, b"ping"), (Opcode.PONG, b"pong"), (Opcode.CLOSE, b"close")):
             outgoing.write_control(opcode, frame)
         assert transport.value() == b"pingpongclose"
 
-    def test_pass_what_waits_but_for_a_close(self) -> None:
+    def test_control_frames_overtake_pending_frames_but_a_close_does_not(self) -> None:
         outgoing, transport = stalled()
         outgoing.write(b"data")
         for opcode, frame in ((Opcode.CLOSE, b"close"), (Opcode.PING, b"ping"), (Opcode.PONG, b"pong")):
@@ -449,7 +449,7 @@ class TestControlFrames:
         transport.flow()
         assert transport.value() == b"onetwothreedata"
 
-    def test_go_out_at_the_limit(self) -> None:
+    def test_control_frames_are_accepted_at_the_limit(self) -> None:
         outgoing, transport = stalled()
         outgoing.write(bytes(1000))
         outgoing.write_control(Opcode.PING, b"ping")
@@ -457,7 +457,7 @@ class TestControlFrames:
         transport.flow()
         assert transport.value() == b"ping" + bytes(1000) + b"close"
 
-    def test_discarding_makes_a_close_the_next(self) -> None:
+    def test_a_close_is_the_next_frame_after_a_discard(self) -> None:
         outgoing, transport = stalled()
         outgoing.write(b"data")
         outgoing.write_control(Opcode.PONG, b"pong")
@@ -470,7 +470,7 @@ class TestControlFrames:
 
 class TestDrain:
     @pytest.mark.parametrize("kept", [98, 99, 100])
-    def test_fires_at_low_water(self, kept: int) -> None:
+    def test_drain_is_done_at_low_water(self, kept: int) -> None:
         outgoing, transport = stalled()
         outgoing.write(bytes(kept))
         drained = outgoing.drain()
@@ -478,10 +478,10 @@ class TestDrain:
         transport.flow()
         assert drained.called
 
-    def test_is_done_where_nothing_waits(self) -> None:
+    def test_drain_is_done_at_once_if_nothing_waits(self) -> None:
         assert make(Socket()).drain().called
 
-    def test_fires_as_soon_as_it_may(self) -> None:
+    def test_drain_is_done_as_soon_as_possible(self) -> None:
         socket = Socket()
         outgoing = make(socket)
         outgoing.write(bytes(500))
@@ -494,7 +494,7 @@ class TestDrain:
         assert outgoing.buffered == 100
         assert drained.called
 
-    def test_fails_with_the_connection(self) -> None:
+    def test_drain_is_failed_by_the_end_of_the_connection(self) -> None:
         outgoing, _ = stalled()
         outgoing.write(bytes(500))
         waiting = [outgoing.drain(), outgoing.drain()]
@@ -504,7 +504,7 @@ class TestDrain:
             one.addErrback(failures.append)
         assert [failure.type for failure in failures] == [ConnectionLost] * 2
 
-    def test_cancelling_does_no_harm(self) -> None:
+    def test_a_cancelled_drain_does_no_harm(self) -> None:
         outgoing, transport = stalled()
         outgoing.write(bytes(500))
         stays, goes = outgoing.drain(), outgoing.drain()
@@ -516,7 +516,7 @@ class TestDrain:
         assert stays.called
 
     @pytest.mark.parametrize("lost", [False, True])
-    def test_one_may_cancel_the_other(self, lost: bool) -> None:
+    def test_one_drain_may_cancel_the_other(self, lost: bool) -> None:
         outgoing, transport = stalled()
         outgoing.write(bytes(500))
         waiting: list[Deferred[None]] = [outgoing.drain(), outgoing.drain()]
@@ -536,7 +536,7 @@ class TestDrain:
         assert len(outcomes) == 2
         assert outcomes[1].check(CancelledError)
 
-    def test_who_sends_on_waits_again(self) -> None:
+    def test_a_callback_that_sends_must_wait_again(self) -> None:
         outgoing, transport = stalled()
         outgoing.write(bytes(500))
         again: list[Deferred[None]] = []
@@ -555,7 +555,7 @@ class TestDrain:
 
 
 class TestFinish:
-    def test_at_once_where_nothing_waits(self) -> None:
+    def test_the_end_is_at_once_if_nothing_waits(self) -> None:
         transport = Stalling()
         outgoing = make(transport)
         finished: list[bool] = []
@@ -565,7 +565,7 @@ class TestFinish:
         assert outgoing.finished
         assert not outgoing.free
 
-    def test_waits_and_is_called_once(self) -> None:
+    def test_the_end_waits_and_is_called_once(self) -> None:
         outgoing, transport = stalled()
         outgoing.write(b"abc")
         finished: list[int] = []
@@ -576,7 +576,7 @@ class TestFinish:
         assert len(finished) == 1
         assert transport.value() == b"abc"
 
-    def test_the_lost_do_not_finish(self) -> None:
+    def test_a_lost_connection_does_not_finish(self) -> None:
         outgoing, _ = stalled()
         outgoing.write(b"abc")
         finished: list[bool] = []
@@ -591,7 +591,7 @@ writes = st.one_of(st.binary(min_size=1, max_size=40), st.integers(0, 30))
 
 
 @given(st.integers(0, 30), st.lists(writes, max_size=60))
-def test_a_socket_gets_every_octet_once_in_order(room: int, steps: list[Any] | list[bytes] | list[int]) -> None:
+def test_a_socket_gets_every_byte_once_in_order(room: int, steps: list[Any] | list[bytes] | list[int]) -> None:
     """A step is either bytes to write, or a number of bytes that the socket accepts next."""
     socket = Socket(room)
     outgoing = make(socket, max_buffered=1 << 20)
