@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.python.usage import UsageError
@@ -18,7 +19,7 @@ from twisted_beastws.service.config import ConfigError, read_config
 from ..support import command_line
 from .test_options import LIMITS
 
-KINDS = {"flags": ["f"], "single": ["ping-interval", "path"], "repeated": ["listen"]}
+KINDS: Any = {"flags": ["f"], "single": ["ping-interval", "path"], "repeated": ["listen"]}
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ class TestOptions:
     def test_all_of_help_can_be_written_there(self, write: Callable[[str], str]) -> None:
         """Every option is known; an error can only be about its value."""
         for name in (option.rstrip("=") for option in Options().longOpt):
-            if name in ("help", "version", "config", "hash-password"):
+            if name in ("help", "version", "check-config", "config", "hash-password"):
                 continue
             try:
                 parse("--config", write(f"{name} = 'x'"))

@@ -288,23 +288,6 @@ class TestGiven:
         assert len(options["auth"]) == 2
         assert options.checkers is not None
 
-    @pytest.mark.parametrize(
-        ("given", "exposed"),
-        [
-            (("--listen=tcp:1", "--listen=tcp6:2"), ["tcp:1", "tcp6:2"]),
-            (("--listen=unix:/tmp/x", "--listen=haproxy:tcp:1", "--listen=tcp:3"), ["tcp:3"]),
-            (("--listen=tcp:1", "--trust-proxy=10.0.0.1"), []),
-            (
-                ("--listen=tcp:1:interface=192.0.2.1", "--listen=tcp:2:interface=127.0.0.1"),
-                ["tcp:1:interface=192.0.2.1"],
-            ),
-            ((), []),
-        ],
-    )
-    def test_endpoints_where_passwords_come_unencrypted(self, given: tuple[str, ...], exposed: list[str]) -> None:
-        assert [*parse("--auth=memory:a:b", *given).exposed] == exposed
-        assert [*parse(*given).exposed] == []
-
     def test_the_start_warns_of_passwords_that_can_be_seen(self, logged: Callable[..., list[Any]]) -> None:
         makeService(parse("--auth=memory:a:b", "--listen=tcp:1", "--listen=unix:/tmp/x", "--listen=tcp:2"))
         # Two endpoints, and the command line.

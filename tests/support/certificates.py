@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
 
 
-def new_identity() -> bytes:
-    """Return a new self-signed certificate for ``localhost`` and its key, as PEM."""
+def new_identity(until: timedelta = timedelta(days=1)) -> bytes:
+    """Return a new self-signed certificate for ``localhost`` and its key, as PEM; it expires at that time from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(timezone.utc)
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + until)
     builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return builder.sign(key, SHA256()).public_bytes(Encoding.PEM) + pem

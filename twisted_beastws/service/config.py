@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -20,28 +20,41 @@ class ConfigError(Exception):
     """A file cannot be used; ``str(error)`` says where and why, in one line."""
 
 
+def _raise(error: ConfigError) -> None:
+    raise error
+
+
 def read_config(
-    path: str, *, flags: Collection[str], single: Collection[str], repeated: Collection[str]
+    path: str,
+    *,
+    flags: Collection[str],
+    single: Collection[str],
+    repeated: Collection[str],
+    report: Callable[[ConfigError], None] = _raise,
 ) -> dict[str, list[Value]]:
-    """Return the values in the file ``path`` by option. Raises `ConfigError`.
+    """Return the values in the file ``path`` by option. Raises `ConfigError` if the file cannot be read.
 
     Args:
         path: the file.
         flags: the options without a value.
         single: the options with one value.
         repeated: the options with any number of values.
+        report: called with the error of each key that cannot be used; by default it raises the first.
     """
     values: dict[str, list[Value]] = {}
     for key, value in _load(path).items():
         where = f"{path}: {key}"
-        if key in flags:
-            values[key] = [_flag(value, where)]
-        elif key in single:
-            values[key] = [_text(value, where)]
-        elif key in repeated:
-            values[key] = [_text(item, where) for item in (value if isinstance(value, list) else [value])]
-        else:
-            raise ConfigError(f"{path}: {_unknown(key, [*flags, *single, *repeated])}")
+        try:
+            if key in flags:
+                values[key] = [_flag(value, where)]
+            elif key in single:
+                values[key] = [_text(value, where)]
+            elif key in repeated:
+                values[key] = [_text(item, where) for item in (value if isinstance(value, list) else [value])]
+            else:
+                raise ConfigError(f"{path}: {_unknown(key, [*flags, *single, *repeated])}")
+        except ConfigError as error:
+            report(error)
     return values
 
 

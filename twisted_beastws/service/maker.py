@@ -29,11 +29,11 @@ from twisted_beastws.service.beastws_service import BeastwsService
 from twisted_beastws.service.chat import Chat, HubService
 from twisted_beastws.service.chat_limits import ChatLimits
 from twisted_beastws.service.codec import report_codec
+from twisted_beastws.service.dangers import dangers
 from twisted_beastws.service.logs import buffer_standard_output, reopen_log_files
 from twisted_beastws.service.monitoring.systemd import Systemd
 from twisted_beastws.service.notices import Notices
 from twisted_beastws.service.options import Options
-from twisted_beastws.service.secrets import ENVIRONMENT
 from twisted_beastws.service.site import Site
 from twisted_beastws.service.subprotocol import CHAT_V1, is_entry
 from twisted_beastws.service.summing import AggregatedMetrics
@@ -60,19 +60,8 @@ def makeService(options: Options) -> BeastwsService:
     if options.membership is None:
         buffer_standard_output()
         report_codec()
-        for option in options.visible:
-            log.warn(
-                "--{option}: the list of processes shows its password to every user of this machine: give it by "
-                "{variable} in the environment, or in a file",
-                option=option,
-                variable=ENVIRONMENT[option],
-            )
-        for endpoint in options.exposed:
-            log.warn(
-                "--auth: passwords come unencrypted to {endpoint}: let it be ssl:, or name the proxy before it, which "
-                "has TLS, by --trust-proxy",
-                endpoint=endpoint,
-            )
+        for danger in dangers(options):
+            log.warn("{danger}", danger=danger)
     if options["workers"]:
         return _supervising(reactor, options)
     helpers: list[IService] = []

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from twisted.python.usage import UsageError
 
 from twisted_beastws.service.descriptions import with_unix_mode
+from twisted_beastws.service.faults import is_collecting
 
 if TYPE_CHECKING:
     from twisted_beastws.service.option_sources import OptionSources
     from twisted_beastws.tls.certificates import ReloadableEndpoint
+
+
+class AwaitedSocket:
+    """An endpoint whose socket systemd will open: only its string can be checked."""
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+
+    def check(self) -> None:
+        """Raise ValueError if the string is wrong."""
+        if not re.fullmatch(r"systemd:domain=(?:INET6?|UNIX):(?:index=[0-9]+|name=.+)", self._description):
+            raise ValueError("give it as systemd:domain=INET:index=0, with INET, INET6 or UNIX")
 
 
 def endpoint_of(options: OptionSources, option: str, description: str, place: int | None = None) -> ReloadableEndpoint:
@@ -36,6 +50,13 @@ def endpoint_of(options: OptionSources, option: str, description: str, place: in
         return ReloadableEndpoint(reactor, with_unix_mode(description), client_ca, handed)
     except OSError as error:
         raise UsageError(f"{named}: {error.filename}: {error.strerror}") from error
+    except (IndexError, KeyError) as error:
+        # How Twisted reports a socket of systemd that is not there.
+        if not description.startswith("systemd:"):
+            raise
+        if is_collecting():
+            return AwaitedSocket(description)  # type: ignore[return-value]
+        raise UsageError(f"{named}: systemd passed no such socket: start the service by its unit") from error
     except Exception as error:
         why = why_no_identity(error, description)
         if why is None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-
 from twisted.python.usage import Options as TwistedOptions
 
 from twisted_beastws.budget import MemoryBudget
@@ -22,10 +19,6 @@ MAX_OPENING = 1000
 
 MAX_OPENING_PER_ADDRESS = 250
 """The same from one address: a quarter, so that a network of 48 bits, which has four times as much, fits too."""
-
-# Endpoints without TLS that other machines reach. A trusted proxy is in front of haproxy:, and a UNIX socket is local.
-_UNENCRYPTED = ("tcp", "tcp6", "systemd")
-_LOOPBACK = re.compile(r":interface=(?:127\.|localhost\b|\\:\\:1(?!\S))")
 
 
 class OptionSettings(TwistedOptions):
@@ -62,14 +55,6 @@ class OptionSettings(TwistedOptions):
             max_message_rate=self["max-message-rate"] or None,
             max_byte_rate=self["max-byte-rate"] or None,
         )
-
-    @property
-    def exposed(self) -> Sequence[str]:
-        """The endpoints that other machines reach without TLS, unless a trusted proxy is in front of them."""
-        if not self["auth"] or self["trust-proxy"]:
-            return ()
-        plain = (description for description in self["listen"] if description.partition(":")[0] in _UNENCRYPTED)
-        return [description for description in plain if not _LOOPBACK.search(description)]
 
     @property
     def budget(self) -> MemoryBudget | None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from twisted.python.usage import UsageError
 
 from twisted_beastws.service import worker
-from twisted_beastws.service.config import ConfigError, read_config
+from twisted_beastws.service.config import ConfigError, Value, read_config
+from twisted_beastws.service.faults import noted
 from twisted_beastws.service.option_settings import OptionSettings
 from twisted_beastws.service.option_table import FLAGS, ORIGIN_FLAGS, PARAMETERS, REPEATED
 from twisted_beastws.service.option_values import backplane
@@ -51,35 +52,38 @@ class OptionSources(OptionSettings):
             if not value or self.is_given(option):
                 continue
             self._from_environment.add(option)
-            try:
-                if option == "auth":
-                    self._method(option)(value)
-                else:
-                    self[option] = backplane(value)
-            except UsageError as error:
-                raise UsageError(f"{variable}: {str(error).partition(': ')[2]}") from None
+            with noted(option):
+                try:
+                    if option == "auth":
+                        self._method(option)(value)
+                    else:
+                        self[option] = backplane(value)
+                except UsageError as error:
+                    raise UsageError(f"{variable}: {str(error).partition(': ')[2]}") from None
 
     def read_file(self, path: str) -> None:
         """Fill in the options that the command line and the environment left out. Raises ``UsageError``."""
         parameters = {row[0]: row[4] for row in self.optParameters if row[0] != "config"}
         methods = {name: self._method(name) for name in REPEATED}
         flags = [row[0] for row in self.optFlags]
+        values: dict[str, list[Value]] = {}
         try:
-            values = read_config(path, flags=flags, single=parameters, repeated=methods)
+            values = read_config(path, flags=flags, single=parameters, repeated=methods, report=_report)
         except ConfigError as error:
-            raise UsageError(f"--config={error}") from None
+            _report(error)
         for key, given in values.items():
             if self.is_given(key):
                 continue
             self._from_file.add(key)
-            try:
-                for value in given:
-                    if key in methods:
-                        methods[key](value)
-                    else:
-                        self[key] = parameters[key](value) if key in parameters else value
-            except UsageError as error:
-                raise UsageError(f"--config={path}: {str(error).removeprefix('--')}") from None
+            for value in given:
+                with noted(key):
+                    try:
+                        if key in methods:
+                            methods[key](value)
+                        else:
+                            self[key] = parameters[key](value) if key in parameters else value
+                    except UsageError as error:
+                        raise UsageError(f"--config={path}: {str(error).removeprefix('--')}") from None
 
     def is_given(self, option: str) -> bool:
         """Return whether any source has the option."""
@@ -117,3 +121,9 @@ class OptionSources(OptionSettings):
     def _method(self, option: str) -> Any:
         """Return the method that takes a value of a repeated option."""
         return getattr(self, f"opt_{option.replace('-', '_')}")
+
+
+def _report(error: ConfigError) -> None:
+    """Note a key of the file that cannot be used, or raise."""
+    with noted():
+        raise UsageError(f"--config={error}") from None

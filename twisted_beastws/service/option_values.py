@@ -16,6 +16,7 @@ from twisted_beastws.server.gates.forwarded import HEADERS
 from twisted_beastws.server.observers.access_log import FORMATS
 from twisted_beastws.service import worker
 from twisted_beastws.service.deflating import read_deflate
+from twisted_beastws.service.faults import noted
 from twisted_beastws.service.secrets import read_secret
 
 # RFC 3986 §3.3: the characters of a path. A browser would send any other path in another spelling.
@@ -31,10 +32,11 @@ def converter(option: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
     """Return ``read`` for a value on the command line: its ``ValueError`` becomes a ``UsageError``."""
 
     def convert(text: str) -> Any:
-        try:
-            return read(text)
-        except ValueError as error:
-            raise UsageError(f"--{option}={text}: {error}") from None
+        with noted(option):
+            try:
+                return read(text)
+            except ValueError as error:
+                raise UsageError(f"--{option}={text}: {error}") from None
 
     return convert
 
@@ -126,17 +128,19 @@ def deflate(text: str) -> str:
     return text
 
 
-def backplane(text: str) -> str:
+def backplane(text: str) -> str | None:
     """Read the URL of a Redis, or the file that has it."""
-    # The text may have a password.
-    try:
-        url = read_secret(text)
-        RedisURL.parse(url).check_files()
-    except ValueError as error:
-        raise UsageError(f"--backplane: {error}") from None
-    if find_spec("txredisapi") is None:
-        raise UsageError("--backplane needs an extra: pip install 'twisted_beastws[redis]'")
-    return url
+    with noted("backplane"):
+        # The text may have a password.
+        try:
+            url = read_secret(text)
+            RedisURL.parse(url).check_files()
+        except ValueError as error:
+            raise UsageError(f"--backplane: {error}") from None
+        if find_spec("txredisapi") is None:
+            raise UsageError("--backplane needs an extra: pip install 'twisted_beastws[redis]'")
+        return url
+    return None
 
 
 def authorities(text: str) -> str:

@@ -22,6 +22,8 @@ from twisted_beastws.server.observers.access_log import AccessLog
 from twisted_beastws.service.access.tokens import TokenVerifier
 from twisted_beastws.service.api.tokens import TokenFile
 from twisted_beastws.service.app import ASGI, AppError, ASGIApplication, Served, find_app, install_asyncio_reactor
+from twisted_beastws.service.check import check
+from twisted_beastws.service.faults import is_collecting, is_faulty, noted
 from twisted_beastws.service.help import grouped
 from twisted_beastws.service.option_endpoints import endpoint_of
 from twisted_beastws.service.option_sources import OptionSources
@@ -89,6 +91,8 @@ class Options(OptionSources):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse a command line. Raises ``UsageError``."""
         self.command_line = [*(sys.argv[1:] if options is None else options)]
+        if "--check-config" in self.command_line and not is_collecting():
+            self.opt_check_config()
         try:
             super().parseOptions(self.command_line)  # type: ignore[no-untyped-call]
         except UsageError:
@@ -101,13 +105,20 @@ class Options(OptionSources):
         repeated. By default only this machine can connect. [default: tcp:1984:interface=127.0.0.1]"""
         self["listen"].append(description)
 
+    def opt_check_config(self) -> None:
+        """Read everything that the options name, print a line for each fault, and exit with status 1, or with 0 if
+        there is none. It opens no listener and no connection."""
+        if not is_collecting():
+            raise SystemExit(check(type(self)(), self.command_line))
+
     def opt_origin(self, origin: str) -> None:
         """Web site, such as https://example.com, whose pages can connect as this host's own can; may be repeated."""
-        try:
-            check_allowed(origin)
-        except ValueError as error:
-            raise UsageError(f"--origin={origin}: {error}") from None
-        self["origin"].append(origin)
+        with noted("origin"):
+            try:
+                check_allowed(origin)
+            except ValueError as error:
+                raise UsageError(f"--origin={origin}: {error}") from None
+            self["origin"].append(origin)
 
     def opt_auth(self, description: str) -> None:
         """Ask for a name and a password by HTTP Basic, and accept those of this checker, such as
@@ -115,17 +126,18 @@ class Options(OptionSources):
         jwt:jwks=/etc/beastws.jwks:audience=chat; may be repeated. The environment variable BEASTWS_AUTH stands for it
         too."""
         kind, _, argument = description.partition(":")
-        try:
-            if kind == "jwt":
-                verifier = TokenVerifier(argument)
-                self["auth"].append(verifier)
-                description = verifier.description
-            else:
-                self["auth"].append(make_checker(description))
-            self.checker_descriptions.append(description)
-        except (CheckerError, ValueError) as error:
-            # The text after the colon can be a password.
-            raise UsageError(f"--auth={kind}: {error}") from None
+        with noted("auth"):
+            try:
+                if kind == "jwt":
+                    verifier = TokenVerifier(argument)
+                    self["auth"].append(verifier)
+                    description = verifier.description
+                else:
+                    self["auth"].append(make_checker(description))
+                self.checker_descriptions.append(description)
+            except (CheckerError, ValueError) as error:
+                # The text after the colon can be a password.
+                raise UsageError(f"--auth={kind}: {error}") from None
 
     def opt_hash_password(self, name: str) -> None:
         """Ask for the password of a user, print the line of a password file for it, hashed, and exit."""
@@ -143,20 +155,22 @@ class Options(OptionSources):
     def opt_trust_proxy(self, network: str) -> None:
         """Address or network of a proxy whose --proxy-header gives the client's address, such as 127.0.0.1 or
         10.0.0.0/8; or unix, for all connections to a UNIX socket; may be repeated."""
-        try:
-            TrustedProxies([network], HEADERS[0])
-        except ValueError:
-            raise UsageError(
-                f"--trust-proxy={network}: give an address, a network such as 10.0.0.0/8, or unix"
-            ) from None
-        self["trust-proxy"].append(network)
+        with noted("trust-proxy"):
+            try:
+                TrustedProxies([network], HEADERS[0])
+            except ValueError:
+                raise UsageError(
+                    f"--trust-proxy={network}: give an address, a network such as 10.0.0.0/8, or unix"
+                ) from None
+            self["trust-proxy"].append(network)
 
     def opt_admin_host(self, name: str) -> None:
         """Host name under which --admin answers, besides addresses, localhost and this machine's own name; may be
         repeated."""
-        if not re.fullmatch(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*)", name):
-            raise UsageError(f"--admin-host={name}: give a host's name such as beastws.internal, without a port")
-        self["admin-host"].append(name)
+        with noted("admin-host"):
+            if not re.fullmatch(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*)", name):
+                raise UsageError(f"--admin-host={name}: give a host's name such as beastws.internal, without a port")
+            self["admin-host"].append(name)
 
     def opt_version(self) -> None:
         """Display the version and exit."""
@@ -193,24 +207,55 @@ class Options(OptionSources):
             self["listen"].append(LISTEN)
         self.directory = os.path.abspath(".")
         self.arguments = self.worker_arguments()
-        if self["workers"] and self["app"] is None and self["backplane"] is None:
-            raise UsageError(
-                f"{self.named('workers')}={self['workers']}: the chat's processes need --backplane, which joins them"
-            )
-        self.endpoints = tuple(
-            (description, endpoint_of(self, "listen", description, place))
-            for place, description in enumerate(self["listen"])
-        )
-        if self["workers"]:
+        with noted("workers"):
+            self._check_workers()
+        listening = [self._endpoint("listen", description, place) for place, description in enumerate(self["listen"])]
+        self.endpoints = tuple(found for found in listening if found is not None)
+        if self["workers"] and not is_faulty("listen", "client-ca"):
             self.files = self.read_files()
         if self["admin"] is not None and self.membership is None:
-            self.admin = (self["admin"], endpoint_of(self, "admin", self["admin"]))
+            self.admin = self._endpoint("admin", self["admin"])
         if self["app"] is not None:
-            self.app = self._find_app()
-        self._find_api()
+            with noted("app"):
+                self.app = self._find_app()
+        if not is_faulty("app"):
+            with noted("api"):
+                self._find_api()
         for option, default in DEFAULTS.items():
             if self[option] is None:
                 self[option] = default
+        self._find_identities()
+        if self["trust-proxy"]:
+            self.proxies = TrustedProxies(self["trust-proxy"], self["proxy-header"])
+        if self["access-log"] is not None:
+            relay = None if self.membership is None else self.membership.reports.access_line
+            self.access_log = AccessLog(self["access-log"], self["access-log-format"], relay)
+        with noted("idle-timeout"):
+            self._check_timeouts()
+
+    def _endpoint(
+        self, option: str, description: str, place: int | None = None
+    ) -> tuple[str, ReloadableEndpoint] | None:
+        with noted(option):
+            return description, endpoint_of(self, option, description, place)
+        return None
+
+    def _check_workers(self) -> None:
+        is_chat = self["app"] is None and not is_faulty("app")
+        if self["workers"] and is_chat and self["backplane"] is None and not is_faulty("backplane"):
+            raise UsageError(
+                f"{self.named('workers')}={self['workers']}: the chat's processes need --backplane, which joins them"
+            )
+
+    def _check_timeouts(self) -> None:
+        if 0 < self["idle-timeout"] <= self["ping-interval"] and not is_faulty("idle-timeout", "ping-interval"):
+            raise UsageError(
+                f"{self.named('idle-timeout')}={self['idle-timeout']:g} is not more than "
+                f"{self.named('ping-interval')}={self['ping-interval']:g}: "
+                "a silent client would be closed before its first ping"
+            )
+
+    def _find_identities(self) -> None:
         if self["auth"]:
             passwords = [checker for checker in self["auth"] if not isinstance(checker, TokenVerifier)]
             self.verifiers = [checker for checker in self["auth"] if isinstance(checker, TokenVerifier)]
@@ -218,17 +263,6 @@ class Options(OptionSources):
                 self.checkers = Checkers(passwords, LoginLimit(self["max-login-failures"] or None, time.monotonic))
         elif self["client-ca"] is not None:
             self.checkers = Certificates()
-        if self["trust-proxy"]:
-            self.proxies = TrustedProxies(self["trust-proxy"], self["proxy-header"])
-        if self["access-log"] is not None:
-            relay = None if self.membership is None else self.membership.reports.access_line
-            self.access_log = AccessLog(self["access-log"], self["access-log-format"], relay)
-        if 0 < self["idle-timeout"] <= self["ping-interval"]:
-            raise UsageError(
-                f"{self.named('idle-timeout')}={self['idle-timeout']:g} is not more than "
-                f"{self.named('ping-interval')}={self['ping-interval']:g}: "
-                "a silent client would be closed before its first ping"
-            )
 
     def _find_api(self) -> None:
         path = self["api-token-file"]

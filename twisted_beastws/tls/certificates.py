@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.endpoints import serverFromString
@@ -139,14 +140,32 @@ class _ListeningReactor(_AskingReactor):
 class _ReadingReactor(_AskingReactor):
     """It listens to nothing."""
 
+    refused = "clients refuse the new one"
+
     def listenSSL(self, port: int, factory: Any, contextFactory: Any, *arguments: Any, **options: Any) -> None:
         self._ask(contextFactory)
         if IOpenSSLContextFactory.providedBy(contextFactory):
             # Fail now if each connection would fail.
             _narrow(contextFactory)
             if (why := _why_invalid(contextFactory)) is not None:
-                raise ValueError(f"clients refuse the new one: {why}")
+                raise ValueError(f"{self.refused}: {why}")
             self.contexts.append(contextFactory)
+
+
+class _CheckingReactor(_ReadingReactor):
+    """It only looks whether an endpoint could listen."""
+
+    refused = "clients refuse its certificate"
+
+    def listenTCP(self, *arguments: Any, **options: Any) -> None:
+        """Do nothing: whether the port is free shows when the service starts."""
+
+    adoptStreamPort = listenTCP
+
+    def listenUNIX(self, address: Any, *arguments: Any, **options: Any) -> None:
+        folder = os.path.dirname(os.path.abspath(os.fsdecode(address)))
+        if not os.fsdecode(address).startswith("\0") and not os.path.isdir(folder):
+            raise ValueError(f"there is no directory {folder}")
 
 
 @implementer(IStreamServerEndpoint)
@@ -206,9 +225,13 @@ class ReloadableEndpoint:
         self.log.info("{endpoint}: the certificate was read again", endpoint=self._description)
         return True
 
-    def _read(self) -> list[Any]:
+    def check(self) -> None:
+        """Raise the error of an endpoint that could not listen, or whose certificate clients refuse."""
+        self._read(_CheckingReactor)
+
+    def _read(self, kind: type[_ReadingReactor] = _ReadingReactor) -> list[Any]:
         refuse_encrypted_keys(self._absolute)
-        reading = _ReadingReactor(self._reactor.below, self._client_ca)
+        reading = kind(self._reactor.below, self._client_ca)
         failures: list[Any] = []
         listening = serverFromString(reading, self._absolute).listen(None)
         listening.addErrback(failures.append)

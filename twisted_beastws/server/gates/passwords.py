@@ -128,6 +128,27 @@ class PasswordFile:
         # An unknown name takes as long as a known one: a hash that nothing has.
         self._decoy: Hash | None = None
 
+    def faults(self) -> list[str]:
+        """Return a line for each fault in the file as it is now."""
+        try:
+            with open(self.filename, "rb") as file:
+                lines = file.read().removeprefix(BYTE_ORDER_MARK).split(b"\n")
+        except OSError as error:
+            return [f"{self.filename}: {error.strerror}"]
+        faults = []
+        for number, line in enumerate(lines, 1):
+            name, colon, password = line.rstrip().partition(b":")
+            if line.startswith(b"#") or not line.strip():
+                continue
+            if not colon or not name:
+                faults.append(f"{self.filename}, line {number}: it is not of the form name:password")
+            elif password.startswith(PREFIX):
+                try:
+                    Hash.parse(password)
+                except ValueError as error:
+                    faults.append(f"{self.filename}, line {number}: this hash lets no one in: {error}")
+        return faults
+
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes]:
         """See ``ICredentialsChecker``; ``credentials`` has a name and a password."""
         return Deferred.fromCoroutine(self._check(credentials.username, credentials.password))

@@ -57,6 +57,11 @@ class SigningKeys:
         self._version = self._current_version()
         self._keys = self._read()
 
+    @property
+    def is_secret(self) -> bool:
+        """Whether the file has a shared secret."""
+        return self._kind == "secret"
+
     def of(self, key_id: Any) -> SigningKey | None:
         """Return the key that a token names. A token without a name can only mean the only key."""
         keys = self._fresh()
