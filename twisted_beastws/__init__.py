@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_beastws._version import __version__
 from twisted_beastws.budget import MemoryBudget
+from twisted_beastws.connection.observer import Observer
 from twisted_beastws.connection.scheduler import PingScheduler
 from twisted_beastws.errors import (
     BufferFull,
@@ -56,6 +57,7 @@ __all__ = [
     "Limits",
     "LocalError",
     "MemoryBudget",
+    "Observer",
     "Opcode",
     "Origins",
     "PingScheduler",

@@ -44,7 +44,7 @@ class Served:
         self.ready = True
         self.meter = Meter()
         self.factory = WebSocketServerFactory(Echo, clock=clock, **options)
-        self.factory.observer = self.meter
+        self.factory.add_observer(self.meter)
         watch = DescriptorWatch(clock.callLater)
         self.lag = ReactorLag(None, lambda: 0.0)
         self.admin_for = (Metrics(self.factory, self.meter, hub, watch, self.lag), lambda: self.ready)

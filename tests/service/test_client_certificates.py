@@ -114,7 +114,7 @@ class TestNames:
         def client(*names: str, serves: type[WebSocketProtocol] = WebSocketProtocol) -> Any:
             pem = Authority("any").issue(*names)
             factory = WebSocketServerFactory(serves, clock=clock)
-            factory.gate = Gate(Certificates()).refuse
+            factory.add_gate(Gate(Certificates()).refuse)
             peer = connect(factory=factory, opened=False)
             peer.transport.getPeerCertificate = lambda: Certificate.loadPEM(pem).original
             return peer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
@@ -13,7 +14,10 @@ from typing import Any
 import pytest
 from OpenSSL.crypto import FILETYPE_PEM
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
 from twisted.internet.ssl import Certificate, KeyPair
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
 from twisted_beastws import Deflate, Limits, Origins, Timeouts, WebSocketServerFactory
@@ -43,7 +47,10 @@ factory = WebSocketServerFactory(Echo, timeouts=Timeouts(idle=7, ping_interval=3
 from twisted.web.resource import Resource
 from twisted_beastws import Router
 router = Router({"/echo/{name}": Echo}, echo)
-pages = Router({"/echo/{name}": Echo}, Resource())
+from twisted.web.static import Data
+root = Resource()
+root.putChild(b"page", Data(b"the page", "text/plain"))
+pages = Router({"/echo/{name}": Echo}, root)
 """
 
 
@@ -504,9 +511,21 @@ class TestApp:
         assert service.factory.settings.timeouts.idle == 9
         assert type(service.factory.buildProtocol(None)).__name__ == "RoutedProtocol"
 
-    def test_pages_of_a_router_cannot_be_guarded(self, app: str) -> None:
-        message = refusal(f"--app={app}:pages", "--auth=memory:a:b", "--listen=tcp:1")
-        assert message.startswith("--auth guards WebSockets alone: the Router ")
+    @pytest.mark.parametrize(
+        ("login", "status"), [(None, b"401"), (b"a:wrong", b"401"), (b"a:secret", b"200"), (b"b:secret", b"401")]
+    )
+    def test_a_login_guards_the_pages_of_a_router(self, app: str, login: bytes | None, status: bytes) -> None:
+        factory = makeService(parse(f"--app={app}:pages", "--auth=memory:a:secret", "--listen=tcp:1")).factory
+        request = b"GET /page HTTP/1.1\r\nHost: localhost\r\n"
+        if login is not None:
+            request += b"Authorization: Basic " + b64encode(login) + b"\r\n"
+        channel, transport = factory.buildProtocol(None), StringTransport()
+        channel.makeConnection(transport)
+        channel.dataReceived(request + b"\r\n")
+        channel.connectionLost(Failure(ConnectionDone()))
+        answer = transport.value()
+        assert answer.startswith(b"HTTP/1.1 " + status) and (b"the page" in answer) == (status == b"200")
+        assert factory.connections == set()
 
     def test_a_factory_is_served_as_it_is(self, app: str) -> None:
         service = makeService(parse(f"--app={app}:factory", "--listen=tcp:1"))

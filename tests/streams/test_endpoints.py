@@ -570,7 +570,7 @@ class TestServing:
                     super().serve()
 
         factory = WebSocketServerFactory(Answering, clock=reactor)
-        factory.gate = lambda application, request: Response(401)
+        factory.add_gate(lambda request, application: Response(401))
         async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", factory) as port:
             for target, status in (("/", 404), ("/x", 401)):
                 failure: Any = await failure_of(dial(f"ws:127.0.0.1:{port}:target={target}"))

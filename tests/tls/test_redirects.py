@@ -80,7 +80,7 @@ async def test_a_redirect_within_the_origin_keeps_the_certificate() -> None:
                 server.location = None
 
         server.location = "/new"
-        server.factory.gate = lambda _, request: moved(request)
+        server.factory.add_gate(lambda request, _: moved(request))
         ws = await connect(f"wss://localhost:{port}/", tls=with_certificate())
         await ws.close()
     assert [certificate is not None for certificate in server.seen] == [True, True]

@@ -18,8 +18,9 @@ from twisted_beastws.connection.bare_transport import complete
 from twisted_beastws.connection.client_handshake import ClientHandshake
 from twisted_beastws.connection.delivery import Delivery
 from twisted_beastws.connection.ending import Ending
-from twisted_beastws.connection.interfaces import Application, Gatekeeper, Observer
+from twisted_beastws.connection.interfaces import Application, Gatekeeper
 from twisted_beastws.connection.keepalive import Liveness
+from twisted_beastws.connection.observer import Observer
 from twisted_beastws.connection.operation import Operation
 from twisted_beastws.connection.option_changes import DEFAULTS
 from twisted_beastws.connection.reading import Reading
@@ -59,6 +60,7 @@ class Connection(Lifecycle):
         "ending",
         "handshake",
         "liveness",
+        "observer",
         "outermost",
         "outgoing",
         "reading",
@@ -85,6 +87,7 @@ class Connection(Lifecycle):
         self.role = Role.SERVER
         self.settings = DEFAULTS
         self.server: Gatekeeper | None = None
+        self.observer: Observer | None = None
         self.transport: Any = None
         self.handshake: Operation | None = None
         self.accepted: Accepted | None = None
@@ -141,11 +144,6 @@ class Connection(Lifecycle):
         del self.reading, self.ending
 
     # Facts about the connection.
-
-    @property
-    def observer(self) -> Observer | None:
-        """The server's observer, or None."""
-        return None if self.server is None else self.server.observer
 
     @property
     def request(self) -> Request | None:
@@ -308,7 +306,7 @@ class Connection(Lifecycle):
         after = liveness.latency
         # An equal latency of another pong is another object.
         if self.observer is not None and after is not None and after is not before:
-            self.observer.round_trip(after)
+            self.observer.round_trip(application, after)
         hook_calls.run_hook(self, application.pong_received, payload)
 
     def session_ended(self) -> None:
@@ -346,7 +344,7 @@ class Connection(Lifecycle):
         """The peer reads too slowly (``Limits.slow_reader``): discard the write buffer, close with 1013."""
         session = self.session
         if self.state is State.OPEN and self.observer is not None:
-            self.observer.read_too_slowly()
+            self.observer.read_too_slowly(self.application)
         if session is not None and session.closing.sent is None:
             self.outgoing.discard()
             session.close(CloseCode.TRY_AGAIN_LATER, "too slow a reader")

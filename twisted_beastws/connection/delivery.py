@@ -13,8 +13,9 @@ from twisted.python.failure import Failure
 from twisted_beastws.connection.awaiting import AwaitableDeferred, succeeded
 from twisted_beastws.connection.coroutines import forget_frames
 from twisted_beastws.connection.facts import Described, Facts
-from twisted_beastws.connection.hooks import deferred_of, hook_of, name_of
+from twisted_beastws.connection.hooks import MESSAGE_HOOKS, deferred_of, hook_of, name_of
 from twisted_beastws.connection.inbox import Inbox
+from twisted_beastws.connection.observer import Observer
 from twisted_beastws.connection.peer_text import peer_text
 from twisted_beastws.errors import ConnectionClosed
 from twisted_beastws.options import Limits
@@ -58,7 +59,17 @@ class Delivery:
         by_hooks: The application overrides a message hook, so that `receive` must not be used.
     """
 
-    __slots__ = ("_application", "_delivering", "_handling", "_held", "_host", "_inbox", "_receivers", "by_hooks")
+    __slots__ = (
+        "_application",
+        "_delivering",
+        "_handling",
+        "_held",
+        "_hooks",
+        "_host",
+        "_inbox",
+        "_receivers",
+        "by_hooks",
+    )
 
     def __init__(self, host: DeliveryHost, application: Any) -> None:
         self._host = host
@@ -68,6 +79,7 @@ class Delivery:
         self._handling: Deferred[None] | None = None
         self._delivering = False
         self._held = 0
+        self._hooks: list[Any] | None = None
         self.by_hooks = False
 
     @property
@@ -80,11 +92,16 @@ class Delivery:
         """A hook returned a Deferred that has not fired, or the hooks are getting the messages that waited for it."""
         return self._handling is not None or self._delivering
 
-    def direct(self, session: Session) -> None:
+    def direct(self, session: Session, observer: Observer | None = None) -> None:
         """Make ``session`` pass its messages to the hooks, or to `receive`."""
-        application = self._application
-        text, binary = hook_of(application, "text_received"), hook_of(application, "binary_received")
-        fragments = hook_of(application, "fragment_received")
+        if observer is not None:
+            self._observe(observer)
+        if self._hooks is None:
+            application = self._application
+            text, binary = hook_of(application, "text_received"), hook_of(application, "binary_received")
+            fragments = hook_of(application, "fragment_received")
+        else:
+            text, binary, fragments = self._hooks
         if fragments is not None:
             session.stream_to(fragments)
         elif text is not None or binary is not None:
@@ -93,6 +110,14 @@ class Delivery:
             session.deliver_to(self._keep, self._keep)
             return
         self.by_hooks = True
+
+    def _observe(self, observer: Observer) -> None:
+        """Use the hooks that an observer returns."""
+        application = self._application
+        hooks = {name: hook_of(application, name) for name in MESSAGE_HOOKS}
+        wrapped = {name: hook and observer.around(application, name, hook) for name, hook in hooks.items()}
+        if wrapped != hooks:
+            self._hooks = [*wrapped.values()]
 
     # To receive().
 
@@ -208,11 +233,12 @@ class Delivery:
     def _deliver_queued(self, session: Session) -> None:
         """Pass the messages in the inbox to the hooks, until one of them takes time."""
         application = self._application
+        text_hook, binary_hook, _ = self._hooks or (application.text_received, application.binary_received, None)
         while self._inbox and self._handling is None and session.closing.began != "local":
             message = self._inbox.take()
             self._host.count_received()
             text = isinstance(message, str)
-            session.reader.call_hook(application.text_received if text else application.binary_received, message)
+            session.reader.call_hook(text_hook if text else binary_hook, message)
 
     # The end.
 
@@ -231,6 +257,7 @@ class Delivery:
         """Log messages that will certainly not be consumed, and release the connection."""
         if self.by_hooks or self._receivers is None:
             self.log_unconsumed(self._host, self._application)
+        self._hooks = None
         del self._host, self._application
 
     def log_unconsumed(self, host: Described, application: Any) -> None:

@@ -223,7 +223,7 @@ class Ending:
             self._settle(closed)
             if observer is not None:
                 seconds = connection.liveness.now() - connection.liveness.opened_at
-                observer.closed(application, session, seconds, connection.outgoing.dropped)
+                observer.closed(application, seconds)
         # Its traceback leads to the frame of a coroutine that caught it, and from there, in Python 3.12, to this frame:
         # a cycle that would keep the connection alive until the garbage collector runs.
         forget_frames(closed)

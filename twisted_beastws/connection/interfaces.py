@@ -1,6 +1,6 @@
 """The interfaces of the objects above a connection: its only view upward.
 
-`Application` is the user's protocol, `Gatekeeper` the server, and `Observer` counts for the server.
+`Application` is the user's protocol, and `Gatekeeper` the server.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from twisted_beastws.wire.closing import CloseReason
     from twisted_beastws.wire.frames import Opcode
     from twisted_beastws.wire.http import Request
-    from twisted_beastws.wire.session import Session
 
 
 class Application(Protocol):
@@ -22,7 +21,7 @@ class Application(Protocol):
     The connection binds ``dataReceived`` to the function that takes the bytes at present.
 
     Attributes:
-        user: The user's name or account, for an `Observer`.
+        user: The user's name or account, for observers.
     """
 
     user: Any
@@ -54,39 +53,18 @@ class Application(Protocol):
     def writeConnectionLost(self) -> None: ...
 
 
-class Observer(Protocol):
-    """Counts the events on the connections of a server."""
-
-    def opened(self, session: Session) -> None:
-        """A handshake succeeded. The observer may wrap the session's hooks and its sender before any is used."""
-
-    def not_opened(self, application: Any, error: BaseException | None) -> None:
-        """An ``accept`` failed."""
-
-    def round_trip(self, seconds: float) -> None:
-        """A ping was answered."""
-
-    def read_too_slowly(self) -> None:
-        """A connection is closed because its peer reads too slowly."""
-
-    def closed(self, application: Any, session: Session, seconds: float, dropped: int) -> None:
-        """A connection ended that was open for ``seconds``, and dropped that many messages."""
-
-
 class Gatekeeper(Protocol):
     """The server, which decides which clients may connect.
 
     Attributes:
         refusals: How often each limit was met, by its name.
-        observer: Counts the events, or None.
-        gate: Returns None to let a request in, or the `Response` that refuses it. It may return a Deferred or be a
-            coroutine function.
+        gate: Returns None to let a request in, or the `Response` to it. It may return a Deferred or be a coroutine
+            function. Its arguments are the request and the `Application`.
         client_of: Returns the address of the client, given the address of the peer and the request that a proxy
             forwards.
     """
 
-    observer: Observer | None
-    gate: Callable[[Any, Request], Any] | None
+    gate: Callable[[Request, Any], Any] | None
     client_of: Callable[[Any, Request], Any] | None
 
     @property

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from twisted_beastws.connection.accepted import Accepted
 from twisted_beastws.connection.delivery import Delivery
 from twisted_beastws.connection.hook_calls import run_hook
 from twisted_beastws.connection.hooks import is_default
-from twisted_beastws.connection.interfaces import Application
 from twisted_beastws.connection.shared import Shared
 from twisted_beastws.connection.state import State
 from twisted_beastws.connection.tracing import NAMESPACES, is_traced, namespace_of
@@ -25,29 +25,29 @@ def open_connection(connection: Shared, accepted: Accepted) -> None:
     if connection.successor is not None:
         connection.application = connection.successor
     application: Any = connection.application
-    server = connection.server
+    observer, opened = connection.observer, application.opened
     connection.accepted = accepted
     session = connection.session = _session_of(connection, accepted)
-    if server is not None and server.observer is not None:
-        server.observer.opened(session)
+    if observer is not None:
+        observer.opened(application)
+        opened = observer.around(application, "opened", opened)
     if is_default(application.send):
         # This saves one call for each message.
         application.send = session.sender.send
     delivery = connection.delivery = Delivery(connection, application)
-    delivery.direct(session)
+    delivery.direct(session, observer)
     connection.move(State.OPEN)
     if NAMESPACES and is_traced(namespace_of(application)):
         begin_trace(connection, connection.receive_by)
     connection.liveness.opened(session)
     if delivery.by_hooks:
-        session.reader.call_hook(_call_opened, application)
+        session.reader.call_hook(_call, opened)
     else:
-        run_hook(connection, application.opened)
+        run_hook(connection, opened)
 
 
-def _call_opened(application: Application) -> object:
-    result: object = application.opened()
-    return result
+def _call(opened: Callable[[], object]) -> object:
+    return opened()
 
 
 def _session_of(connection: Shared, accepted: Accepted) -> Session:

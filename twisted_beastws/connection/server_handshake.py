@@ -79,7 +79,12 @@ class ServerHandshake(Operation):
             answer = self._not_here(request)
             gate = None if self._host.server is None else self._host.server.gate
             if answer is None and gate is not None:
-                answer = await self.settled(gate(self._host.application, request))
+                try:
+                    asked = self._ask(gate, request, self._host.application)
+                    answer = None if asked is None else await asked
+                except HookFailed as error:
+                    await self._send(handshake.failure(error, request), decorator)
+                    raise
             if answer is None:
                 return request
             await self._respond(answer)
@@ -203,7 +208,7 @@ class ServerHandshake(Operation):
         assert application is not None
         answer = None if host.settings.target is None else self._not_here(request)
         if answer is None and server is not None and server.gate is not None:
-            asked = self._ask(server.gate, application, request)
+            asked = self._ask(server.gate, request, application)
             answer = None if asked is None else await asked
         if answer is None:
             asked = self._ask(application.http_requested, request)

@@ -61,10 +61,12 @@ def _handshake_failed(connection: Connection, failure: Failure) -> None:
 class AcceptLoop:
     """Accepts the requests of one connection as long as HTTP keeps it."""
 
-    __slots__ = ("_again", "_connection", "_looping")
+    __slots__ = ("_again", "_application", "_connection", "_looping")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        # An observer gets it, also when the connection has released it.
+        self._application = connection.application
         self._looping = self._again = False
 
     def begin(self) -> None:
@@ -99,6 +101,6 @@ class AcceptLoop:
         """Return whether to accept again after a failure."""
         connection = self._connection
         if connection.observer is not None:
-            connection.observer.not_opened(connection.application, failure.value)
+            connection.observer.not_opened(self._application, failure.value)
         _handshake_failed(connection, failure)
         return failure.check(HandshakeError) is not None

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from twisted_beastws.connection.delivery import Delivery, DeliveryHost
-from twisted_beastws.connection.interfaces import Application, Observer
+from twisted_beastws.connection.interfaces import Application
+from twisted_beastws.connection.observer import Observer
 from twisted_beastws.connection.operation import HandshakeHost, Operation
 from twisted_beastws.connection.state import State
 from twisted_beastws.options import Role
@@ -21,6 +22,7 @@ class Shared(HandshakeHost, DeliveryHost, Handler, Protocol):
         outermost: The protocol that the transport calls and that the server counts. It is ``application``, except for a
             connection that a `Router` opened.
         successor: The application that takes over when the connection opens, or None.
+        observer: Watches the connection, or None.
         role: Whether this is the client's or the server's end.
         ended: How the connection ended, once it has.
         handshake: The opening handshake, until the connection is open and the bytes after it are delivered.
@@ -30,15 +32,12 @@ class Shared(HandshakeHost, DeliveryHost, Handler, Protocol):
 
     outermost: Application | None
     successor: Application | None
+    observer: Observer | None
     role: Role
     ended: CloseReason | None
     handshake: Operation | None
     session_type: type[Session]
     delivery: Delivery | None
-
-    @property
-    def observer(self) -> Observer | None:
-        """The server's observer, or None."""
 
     def move(self, to: State) -> None:
         """Change the state."""

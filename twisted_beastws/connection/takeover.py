@@ -120,6 +120,11 @@ class WebConnection:
         # All other names are the transport's, such as the methods of TLS. A stream has none.
         return getattr(None if self._channel is None else self._channel.transport, name)
 
+    def give_back(self) -> Any:
+        """Leave the request to twisted.web, which has not answered it, and return it."""
+        self._request_ended(None)
+        return self._http_request
+
     def _request_ended(self, result: object) -> None:
         """Code outside this package ended the request."""
         application = self._release()

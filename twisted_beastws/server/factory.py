@@ -15,6 +15,7 @@ from zope.interface import implementer
 from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.clock import installed_reactor, next_turn, seconds_of
 from twisted_beastws.connection.awaiting import TaskCancelled
+from twisted_beastws.connection.observer import Observer, joined
 from twisted_beastws.connection.requests import log_unconsumed
 from twisted_beastws.connection.running import run
 from twisted_beastws.errors import ConnectionClosed, TooManyConnections
@@ -22,6 +23,7 @@ from twisted_beastws.options import Decorator, Deflate, Limits, Origins, Setting
 from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
 from twisted_beastws.server.admission import Admission
 from twisted_beastws.server.draining import Drain
+from twisted_beastws.server.gate import Forwarding, Gate, in_turn
 from twisted_beastws.wire.closing import CloseCode
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IReactorTime
     from twisted.python.failure import Failure
 
-    from twisted_beastws.connection.interfaces import Observer
     from twisted_beastws.wire.http import Request
 
 Handler = Callable[[WebSocketProtocol], "Coroutine[Any, Any, Any] | Deferred[Any]"]
@@ -91,9 +92,9 @@ class WebSocketServerFactory(Factory):
         connections: The live connections, including those that are not open yet.
         make: Makes each protocol; you may replace it before the first connection.
         admission: Counts connections and requests by peer.
-        observer: See `twisted_beastws.connection.interfaces.Gatekeeper`.
-        gate: See `twisted_beastws.connection.interfaces.Gatekeeper`.
-        client_of: See `twisted_beastws.connection.interfaces.Gatekeeper`.
+        gate: All gates of `add_gate` as one, or None.
+        observer: All observers of `add_observer` as one, or None.
+        client_of: Set by `trust_proxies`.
 
     Raises:
         TypeError: An argument is of another type.
@@ -130,8 +131,10 @@ class WebSocketServerFactory(Factory):
         self.connections: set[WebSocketProtocol] = set()
         self.admission = Admission(lambda: seconds_of(self._clock())(), lambda call: next_turn(self._clock(), call))
         self.observer: Observer | None = None
-        self.gate: Callable[[Any, Request], Any] | None = None
+        self.gate: Gate | None = None
         self.client_of: Callable[[Any, Request], Any] | None = None
+        self._gates: list[Gate] = []
+        self._observers: list[Observer] = []
         self._drain: Drain | None = None
         self._site: Any = None
         pages = getattr(self.make, "pages", None)
@@ -155,13 +158,44 @@ class WebSocketServerFactory(Factory):
         protocol = self.make()
         if not isinstance(protocol, WebSocketProtocol):
             raise TypeError(f"make() gave {kind_of(protocol)}, not a WebSocketProtocol")
+        return self.adopt(protocol, addr)
+
+    def adopt(self, protocol: WebSocketProtocol, addr: IAddress | None) -> WebSocketProtocol:
+        """Make a protocol one of this server's, which counts it, and whose gates and observers it gets."""
         protocol.factory = self
         connection = connection_of(protocol)
         connection.server = self
+        connection.observer = self.observer
         connection.settings = self.settings
         self.connections.add(protocol)
         self.admission.arrive(protocol, self.settings.limits, addr)
         return protocol
+
+    def add_gate(self, gate: Gate) -> None:
+        """Ask a gate about each request, before any other check and before the protocol's own hooks.
+
+        Args:
+            gate: A function of the `Request` and of its `WebSocketProtocol`, which is not open yet. It returns None to
+                let the request in, or the `Response` to it; it may be a coroutine function or return a Deferred. It
+                may set ``user`` of the protocol. Gates are asked in the order in which they were added, until one of
+                them answers. If a gate raises, the answer is 500.
+        """
+        self._gates.append(gate)
+        self.gate = in_turn(self._gates)
+
+    def add_observer(self, observer: Observer) -> None:
+        """Let an observer watch the connections that are made from now on."""
+        self._observers.append(observer)
+        self.observer = joined(self._observers)
+
+    def trust_proxies(self, proxies: Forwarding) -> None:
+        """Use the addresses of clients that these proxies forward: in ``peer``, the logs and the limits for one peer.
+
+        Args:
+            proxies: Usually `TrustedProxies`. A later call replaces an earlier one.
+        """
+        self.client_of = proxies.client_of
+        self.admission.is_proxy = proxies.trusts
 
     @property
     def refusals(self) -> Counter[str]:

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from twisted_beastws.connection.observer import Observer, Observers, joined
 from twisted_beastws.connection.option_changes import use
 from twisted_beastws.connection.running import settled
 from twisted_beastws.errors import HandshakeError
@@ -94,7 +95,8 @@ class Router:
 
     Args:
         routes: The target of each path. If a target is a factory, its options apply to its connections in place of the
-            options of the factory that has this router. The latter still counts them.
+            options of the factory that has this router. The latter still counts them. The gates and observers of both
+            factories serve them, those of the router's first.
         default: The target of all other paths. With a twisted.web resource, twisted.web reads the connections, and the
             resource answers all plain HTTP requests. None answers 404.
 
@@ -120,9 +122,18 @@ class Router:
         elif default is not None:
             self.pages = lambda factory: site_before(factory, default)
 
+    @property
+    def _all(self) -> list[Route]:
+        return self._routes if self._default is None else [*self._routes, self._default]
+
     def __call__(self) -> WebSocketProtocol:
         """Make the protocol that reads the requests of a connection."""
         return RoutedProtocol(self)
+
+    @property
+    def observed(self) -> bool:
+        """Whether a target has an observer of its own."""
+        return any(route.factory.observer is not None for route in self._all)
 
     def find(self, path: str) -> tuple[Route, Mapping[str, str]] | None:
         """Return the route for a path and the path's parameters, or None."""
@@ -140,10 +151,20 @@ class RoutedProtocol(WebSocketProtocol):
         self.router = router
         self.admitted: tuple[WebSocketServerFactory, WebSocketProtocol] | None = None
         self.settings: Any = None
+        self.observer: Observer | None = None
+
+    def makeConnection(self, transport: Any) -> None:
+        connection = connection_of(self)
+        if connection.observer is None and self.router.observed:
+            # The connection asks for an observer before the route is known.
+            connection.observer = Observers(())
+        self.observer = connection.observer
+        super().makeConnection(transport)
 
     async def http_requested(self, request: Request) -> Response | None:
         connection = connection_of(self)
         self._dismiss()
+        connection.observer = self.observer
         if self.settings is None:
             self.settings = connection.settings
         elif connection.settings is not self.settings:
@@ -153,7 +174,10 @@ class RoutedProtocol(WebSocketProtocol):
             return Response(404, headers={"Content-Type": "text/plain"}, body="There is nothing at this path.\n")
         route, request.path_parameters = found
         target = self._make(route)
-        answer: Response | None = await settled(target.http_requested(request))
+        gate = route.factory.gate
+        answer: Response | None = None if gate is None else await settled(gate(request, target))
+        if answer is None:
+            answer = await settled(target.http_requested(request))
         if answer is None and request.method != "GET":
             # RFC 9110 §15.5.6
             headers = {"Allow": "GET", "Content-Type": "text/plain"}
@@ -176,6 +200,7 @@ class RoutedProtocol(WebSocketProtocol):
         Protocol.makeConnection(target, connection.transport)
         if route.own_options:
             self.admitted = (route.factory, target)
+            connection.observer = joined([each for each in (self.observer, route.factory.observer) if each is not None])
         return target
 
     async def upgrade_requested(self, request: Request) -> Response | None:
@@ -222,15 +247,7 @@ def site_before(factory: WebSocketServerFactory, resource: Any) -> Any:
 
     from twisted_beastws.web.resource import WebSocketResource
 
-    sockets: Any = SocketsOf(factory)
-    return Site(WebSocketResource(sockets).before(resource))
-
-
-class SocketsOf:
-    """A factory of the WebSockets alone, for a resource."""
-
-    def __init__(self, factory: WebSocketServerFactory) -> None:
-        self.buildProtocol = factory.build
+    return Site(WebSocketResource(factory).before(resource))
 
 
 def _factory_of(template: str, target: Any) -> WebSocketServerFactory:

@@ -80,12 +80,11 @@ def makeService(options: Options) -> BeastwsService:
     factory = serving.factory
     if tokens is not None:
         helpers.append(tokens.sessions)
-        factory.gate = Gate(tokens).refuse
+        factory.add_gate(Gate(tokens).refuse)
     elif options.checkers is not None:
-        factory.gate = Gate(options.checkers).refuse
+        factory.add_gate(Gate(options.checkers).refuse)
     if options.proxies is not None:
-        factory.client_of = options.proxies.client_of
-        factory.admission.is_proxy = options.proxies.trusts
+        factory.trust_proxies(options.proxies)
     if options.access_log is not None:
         helpers.append(options.access_log)
         reloads.append(options.access_log.reopen)
@@ -93,7 +92,7 @@ def makeService(options: Options) -> BeastwsService:
     watched = options["admin"] is not None
     if watched or options.access_log is not None:
         meter = Meter(options.access_log)
-        factory.observer = meter
+        factory.add_observer(meter)
         lag = ReactorLag(reactor)
         if watched:
             helpers.append(lag)

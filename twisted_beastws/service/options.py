@@ -302,11 +302,6 @@ class Options(OptionSources):
                     raise UsageError(
                         f"{self.named(option)} does not reach a WebSocketServerFactory: {self['app']} has its own"
                     )
-        if self["auth"] and hasattr(getattr(app, "make", app), "pages"):
-            raise UsageError(
-                f"{self.named('auth')} guards WebSockets alone: the Router {self['app']} has a twisted.web resource "
-                "as its default, whose pages anyone could get"
-            )
         return app
 
     def read_files(self) -> dict[str, str]:

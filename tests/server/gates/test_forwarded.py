@@ -131,10 +131,9 @@ class TestConnections:
     def arrive(self, connect: Callable[..., Any], clock: Clock) -> Callable[..., Any]:
         limits = Limits(max_connections_per_peer=1, max_handshakes_per_peer=3, max_opening_per_peer=2)
         factory = WebSocketServerFactory(Site, clock=clock, limits=limits)
-        factory.gate = Gate(Checkers([make_checker("memory:a:b")])).refuse
+        factory.add_gate(Gate(Checkers([make_checker("memory:a:b")])).refuse)
         proxies = TrustedProxies(["10.0.0.0/8", "unix"], "x-forwarded-for")
-        factory.client_of = proxies.client_of
-        factory.admission.is_proxy = proxies.trusts
+        factory.trust_proxies(proxies)
 
         def arrive(peer: str | None = PROXY) -> Any:
             return connect(factory=factory, opened=False, address=UNIXAddress(None) if peer is None else address(peer))
@@ -184,8 +183,8 @@ class TestConnections:
         factory = WebSocketServerFactory(Site, clock=clock)
         log = AccessLog(str(tmp_path / "log"), "text")
         log.startService()
-        factory.client_of = TrustedProxies([PROXY], "x-forwarded-for").client_of
-        factory.observer = Meter(log)
+        factory.trust_proxies(TrustedProxies([PROXY], "x-forwarded-for"))
+        factory.add_observer(Meter(log))
         peer = connect(factory=factory, opened=False)
         peer.transport.peerAddr = address(PROXY)
         assert peer.protocol.peer.host == PROXY

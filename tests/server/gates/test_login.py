@@ -127,7 +127,7 @@ class Server:
         Served.asked = 0
         self.factory = WebSocketServerFactory(Served, clock=clock)
         known = Checkers(checkers, LoginLimit(limit, clock.seconds))
-        self.factory.gate = Gate(known).refuse
+        self.factory.add_gate(Gate(known).refuse)
 
     def client(self, host: str | None = None) -> Any:
         address = None if host is None else IPv4Address("TCP", host, 1)
@@ -262,7 +262,7 @@ class TestRequests:
 
         factory = WebSocketServerFactory(ByHand, clock=clock)
         checkers = Checkers([make_checker("memory:ann:secret")])
-        factory.gate = Gate(checkers).refuse
+        factory.add_gate(Gate(checkers).refuse)
         peer = connect(factory=factory, opened=False)
         page = b"GET /page HTTP/1.1\r\nHost: h\r\n"
         for _ in range(2):
@@ -282,7 +282,7 @@ class TestRequests:
                     setattr(self, name, None)
 
         factory = WebSocketServerFactory(Own, clock=clock)
-        factory.gate = Gate(Checkers([make_checker("memory:ann:secret")])).refuse
+        factory.add_gate(Gate(Checkers([make_checker("memory:ann:secret")])).refuse)
         peer = connect(factory=factory, opened=False)
         peer.sends(peer.HEAD)
         assert status(peer) == 401
@@ -299,7 +299,7 @@ class TestRequests:
                 self.read_request().addErrback(lambda failure: ended.append(failure.type))
 
         factory = WebSocketServerFactory(ByHand, clock=clock)
-        factory.gate = Gate(Checkers([Hanging()])).refuse
+        factory.add_gate(Gate(Checkers([Hanging()])).refuse)
         peer = connect(factory=factory, opened=False)
         peer.sends(peer.HEAD[:-2] + authorization("ann:secret"))
         peer.leaves()
@@ -405,7 +405,7 @@ class TestGuessing:
 
         factory = WebSocketServerFactory(ByHand, clock=clock)
         checkers = Checkers([make_checker("memory:ann:secret")], LoginLimit(1, clock.seconds))
-        factory.gate = Gate(checkers).refuse
+        factory.add_gate(Gate(checkers).refuse)
         peer = connect(factory=factory, opened=False, address=IPv4Address("TCP", "192.0.2.1", 1))
         assert [self.guess(peer, "ann:x")[0] for _ in range(2)] == [401, 429]
 

@@ -42,7 +42,7 @@ class Server:
         self.path = path
         self.log = AccessLog(str(path), format)
         self.factory = WebSocketServerFactory(Echo, subprotocols=["a"], clock=clock)
-        self.factory.observer = Meter(self.log)
+        self.factory.add_observer(Meter(self.log))
         self.log.startService()
 
     def client(self, address: Any = None) -> Any:
@@ -291,7 +291,7 @@ class TestRelay:
         lines: list[str] = []
         log = AccessLog(path, "text", lines.append)
         factory = WebSocketServerFactory(Echo, clock=clock)
-        factory.observer = Meter(log)
+        factory.add_observer(Meter(log))
         log.startService()
         peer = connect(factory=factory)
         peer.sends(peer.close(1000))

@@ -55,7 +55,7 @@ class Server:
         self.clock = clock
         self.meter = Meter()
         self.factory = WebSocketServerFactory(served, clock=clock, **options)
-        self.factory.observer = self.meter
+        self.factory.add_observer(self.meter)
 
     def client(self, *, deflate: bool = False, opened: bool = True) -> Any:
         peer = self.connect(factory=self.factory, opened=opened and not deflate)
@@ -352,7 +352,7 @@ class TestTunnels:
 
         factory = TunnelFactory(Factory.forProtocol(Half), clock=clock)
         meter = Meter()
-        factory.observer = meter
+        factory.add_observer(meter)
         peer = connect(factory=factory, opened=False)
         peer.sends(peer.HEAD)
         assert peer.reads().endswith(b"\r\n\r\n\x82\x06octets\x88\x02\x03\xe8")

@@ -255,7 +255,7 @@ class Gate:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
 
-    async def refuse(self, protocol: WebSocketProtocol, request: Request) -> Response | None:
+    async def refuse(self, request: Request, protocol: WebSocketProtocol) -> Response | None:
         """Return the answer to a request without a valid login, or None."""
         found = await settled(self._identity.identify(protocol, request))
         refused = isinstance(found, Response)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
+from twisted_beastws.connection.observer import Observer
 from twisted_beastws.errors import HandshakeError, HandshakeTimeout, UpgradeDeclined
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.server.observers.traffic import Traffic
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from twisted_beastws.server.observers.access_log import AccessLog
     from twisted_beastws.wire.closing import CloseReason
     from twisted_beastws.wire.prepared import Prepared
-    from twisted_beastws.wire.session import Session
 
 ROUND_TRIPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds, in seconds, of the groups that round trips of pings are counted in."""
@@ -145,7 +145,7 @@ class MeteredSender:
         self._counter.count_sent(self._streams_text, 0, len(rest))
 
 
-class Meter:
+class Meter(Observer):
     """The counts of one factory's connections.
 
     access_log: gets a line for each; or None.
@@ -163,24 +163,25 @@ class Meter:
         self.responses: Counter[str] = Counter()
         self.closes: Counter[tuple[str, str]] = Counter()
         self.traffic = Traffic()
-        self._counters: dict[Session, TrafficCounter] = {}
+        self._counters: dict[WebSocketProtocol, TrafficCounter] = {}
         self.round_trips = [0] * (len(ROUND_TRIPS) + 1)
         self.round_trip_seconds = 0.0
         self.slow_readers = 0
         self.dropped = 0
 
-    def opened(self, session: Session) -> None:
-        """A handshake succeeded, and ``session`` is about to begin: count its messages."""
+    def opened(self, ws: WebSocketProtocol) -> None:
+        """A handshake succeeded: count the messages."""
         self.handshakes["101"] += 1
-        counter = self._counters[session] = TrafficCounter()
+        session = connection_of(ws).require_session()
+        counter = self._counters[ws] = TrafficCounter()
         session.wrap_hooks(counter)
         session.sender = MeteredSender(session.sender, counter)
 
-    def not_opened(self, protocol: WebSocketProtocol, error: BaseException | None) -> None:
+    def not_opened(self, ws: WebSocketProtocol, error: BaseException | None) -> None:
         """A handshake failed, or another request was answered."""
         if isinstance(error, UpgradeDeclined):
             status = error.response.status
-            if protocol.request is None or not is_upgrade(protocol.request):
+            if ws.request is None or not is_upgrade(ws.request):
                 self.responses[str(status)] += 1
                 return
         elif isinstance(error, HandshakeTimeout):
@@ -192,28 +193,28 @@ class Meter:
             return
         self.handshakes[str(status)] += 1
         if self.access_log is not None:
-            self.access_log.refused(protocol, status)
+            self.access_log.refused(ws, status)
 
-    def round_trip(self, seconds: float) -> None:
+    def round_trip(self, ws: WebSocketProtocol, seconds: float) -> None:
         """A pong arrived."""
         self.round_trips[bisect_left(ROUND_TRIPS, seconds)] += 1
         self.round_trip_seconds += seconds
 
-    def read_too_slowly(self) -> None:
+    def read_too_slowly(self, ws: WebSocketProtocol) -> None:
         """A connection is closed because its peer reads too slowly."""
         self.slow_readers += 1
 
-    def closed(self, protocol: WebSocketProtocol, session: Session, seconds: float, dropped: int) -> None:
+    def closed(self, ws: WebSocketProtocol, seconds: float) -> None:
         """A connection that was open for so many seconds is gone."""
-        counter = self._counters.pop(session, None)
+        counter = self._counters.pop(ws, None)
         traffic = Traffic() if counter is None else counter.traffic
         self.traffic = self.traffic.plus(traffic)
-        if connection_of(protocol).settings.limits.slow_reader == "drop":
-            self.dropped += dropped
-        reason = cast("CloseReason", protocol.close_reason)
+        if connection_of(ws).settings.limits.slow_reader == "drop":
+            self.dropped += ws.dropped_messages
+        reason = cast("CloseReason", ws.close_reason)
         self.closes[code_told(reason), reason.began] += 1
         if self.access_log is not None:
-            self.access_log.closed(protocol, traffic, seconds)
+            self.access_log.closed(ws, traffic, seconds)
 
     @property
     def all_traffic(self) -> Traffic:
