@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from twisted_beastws.service import Options
+from twisted_beastws.service.dangers import can_be_reached
+
 from .conftest import WHOLE_SUITE
 from .docs.programs import expect_refusal, get, printed, run_listing, running, running_listing, talking
 from .support.patience import PATIENCE
@@ -80,3 +83,10 @@ def test_it_has_two_commands_and_one_picture() -> None:
 
 def test_it_gives_the_time_that_the_header_of_a_run_gives() -> None:
     assert f"about {WHOLE_SUITE.partition(' on ')[0]}" in README
+
+
+def test_the_first_command_listens_on_the_loopback_interface_alone() -> None:
+    first = re.findall(r"^pip install .*&& twistd -n beastws *(.*)$", README, re.MULTILINE)[0]
+    options = Options()
+    options.parseOptions(first.split())
+    assert [can_be_reached(description) for description in options["listen"]] == [False]

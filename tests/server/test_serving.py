@@ -78,16 +78,32 @@ class TestStart:
     @pytest.mark.parametrize(
         ("address", "description", "told"),
         [
-            (tcp("0.0.0.0", 1984), "tcp:1984", "http://localhost:1984/ and ws://localhost:1984/chat"),
-            (tcp("::", 1984), "tcp6:1984", "http://localhost:1984/ and ws://localhost:1984/chat"),
+            (
+                tcp("0.0.0.0", 1984),
+                "tcp:1984",
+                "http://localhost:1984/ and ws://localhost:1984/chat, on every address of this machine (0.0.0.0:1984)",
+            ),
+            (
+                tcp("::", 1984),
+                "tcp6:1984",
+                "http://localhost:1984/ and ws://localhost:1984/chat, on every address of this machine ([::]:1984)",
+            ),
             (tcp("127.0.0.1", 7), "tcp:0:interface=127.0.0.1", "http://127.0.0.1:7/ and ws://127.0.0.1:7/chat"),
             (tcp("::1", 7), "tcp6:7:interface=\\:\\:1", "http://[::1]:7/ and ws://[::1]:7/chat"),
-            (tcp("0.0.0.0", 80), "tcp:80", "http://localhost/ and ws://localhost/chat"),
-            (tcp("0.0.0.0", 443), "ssl:443:privateKey=a", "https://localhost/ and wss://localhost/chat"),
-            (tcp("0.0.0.0", 80), "ssl:80:privateKey=a", "https://localhost:80/ and wss://localhost:80/chat"),
-            (tcp("0.0.0.0", 5), "systemd:domain=INET:index=0", "http://localhost:5/ and ws://localhost:5/chat"),
-            (UNIXAddress("/run/chat"), "unix:/run/chat", "on unix:/run/chat"),
-            (tcp("0.0.0.0", 5), "other:5", "on other:5"),
+            (tcp("192.0.2.1", 80), "tcp:80", "http://192.0.2.1/ and ws://192.0.2.1/chat"),
+            (tcp("192.0.2.1", 443), "ssl:443:privateKey=a", "https://192.0.2.1/ and wss://192.0.2.1/chat"),
+            (tcp("192.0.2.1", 80), "ssl:80:privateKey=a", "https://192.0.2.1:80/ and wss://192.0.2.1:80/chat"),
+            (tcp("192.0.2.1", 5), "systemd:domain=INET:index=0", "http://192.0.2.1:5/ and ws://192.0.2.1:5/chat"),
+            (UNIXAddress("/run/chat"), "unix:/run/chat", "on unix:/run/chat, at /run/chat"),
+            (UNIXAddress(b"/run/chat"), "systemd:domain=UNIX:index=0", "on systemd:domain=UNIX:index=0, at /run/chat"),
+            (UNIXAddress("\0chat"), "systemd:domain=UNIX:index=0", "on systemd:domain=UNIX:index=0, at @chat"),
+            (
+                tcp("127.0.0.1", 5),
+                "haproxy:tcp:0:interface=127.0.0.1",
+                "on haproxy:tcp:0:interface=127.0.0.1, at 127.0.0.1:5",
+            ),
+            (tcp("::", 5), "other:5", "on other:5, at [::]:5"),
+            ("an address of its own", "other:5", "on other:5, at an address of its own"),
         ],
     )
     def test_one_line_says_where(
@@ -97,15 +113,15 @@ class TestStart:
         assert lines == [f"serving {told}"]
 
     def test_every_endpoint_has_the_factory_and_a_line(self, factory: WebSocketServerFactory, lines: list[str]) -> None:
-        endpoints = [on(tcp("0.0.0.0", 1)), on(tcp("0.0.0.0", 2))]
+        endpoints = [on(tcp("127.0.0.1", 1)), on(tcp("127.0.0.1", 2))]
         Serving(factory, endpoints, [("ws", "/")]).startService()
         assert [endpoint.factory for _, endpoint in endpoints] == [factory, factory]
-        assert lines == ["serving ws://localhost:1/", "serving ws://localhost:2/"]
+        assert lines == ["serving ws://127.0.0.1:1/", "serving ws://127.0.0.1:2/"]
 
     def test_listens_once_and_with_privileges_if_there_are_any(
         self, factory: WebSocketServerFactory, lines: list[str]
     ) -> None:
-        service = Serving(factory, [on(tcp("0.0.0.0", 1))], URLS)
+        service = Serving(factory, [on(tcp("127.0.0.1", 1))], URLS)
         service.privilegedStartService()
         assert len(lines) == 1
         service.startService()
@@ -135,7 +151,7 @@ class TestCannotListen:
             service.startService()
 
     def test_the_first_that_fails_is_told(self, factory: WebSocketServerFactory) -> None:
-        endpoints = [on(tcp("0.0.0.0", 1)), ("tcp:2", Endpoint(fail(IN_USE))), ("tcp:3", Endpoint(fail(IN_USE)))]
+        endpoints = [on(tcp("127.0.0.1", 1)), ("tcp:2", Endpoint(fail(IN_USE))), ("tcp:3", Endpoint(fail(IN_USE)))]
         with pytest.raises(CannotListen, match="cannot listen on tcp:2:"):
             Serving(factory, endpoints, URLS).startService()
 
@@ -145,11 +161,11 @@ class TestCannotListen:
 
     def test_one_that_fails_later_leaves_the_others(self, factory: WebSocketServerFactory, lines: list[str]) -> None:
         slow: Deferred[Any] = Deferred()
-        service = Serving(factory, [("tcp:2", Endpoint(slow)), on(tcp("0.0.0.0", 1))], [("ws", "/")])
+        service = Serving(factory, [("tcp:2", Endpoint(slow)), on(tcp("127.0.0.1", 1))], [("ws", "/")])
         service.startService()
         slow.errback(Failure(IN_USE))
         assert lines == [
-            "serving ws://localhost:1/",
+            "serving ws://127.0.0.1:1/",
             "cannot listen on tcp:2: Address already in use; give another endpoint with --listen",
         ]
 
@@ -157,7 +173,7 @@ class TestCannotListen:
 class TestReady:
     def test_when_all_listen_until_it_stops(self, factory: WebSocketServerFactory) -> None:
         slow: Deferred[Any] = Deferred()
-        service = Serving(factory, [on(tcp("0.0.0.0", 1)), ("tcp:2", Endpoint(slow))], URLS)
+        service = Serving(factory, [on(tcp("127.0.0.1", 1)), ("tcp:2", Endpoint(slow))], URLS)
         assert not service.ready
         service.startService()
         assert not service.ready

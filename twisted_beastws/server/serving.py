@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -132,10 +133,11 @@ class Serving(Service):
         if self.descriptors is not None:
             self.descriptors.add(port)
         if kind in _SCHEMES and isinstance(address, (IPv4Address, IPv6Address)):
-            urls = [_url(scheme, path, kind, address.host, address.port) for scheme, path in self._urls]
-            self.log.info("serving {urls}", urls=" and ".join(urls))
+            urls = " and ".join(_url(scheme, path, kind, address.host, address.port) for scheme, path in self._urls)
+            everywhere = f", on every address of this machine ({_place(address)})"
+            self.log.info("serving {urls}{place}", urls=urls, place=everywhere if address.host in _EVERYWHERE else "")
         else:
-            self.log.info("serving on {endpoint}", endpoint=description)
+            self.log.info("serving on {endpoint}, at {place}", endpoint=description, place=_place(address))
         return port
 
     def _failed(self, failure: Failure, description: str) -> None:
@@ -149,6 +151,19 @@ class Serving(Service):
             self._refused = self._refused or CannotListen(line)
         else:
             self.log.critical("{line}", line=line)
+
+
+def _place(address: Any) -> str:
+    """The address of a port: host and port, or the path of a UNIX socket."""
+    if isinstance(address, (IPv4Address, IPv6Address)):
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        return f"{host}:{address.port}"
+    name = getattr(address, "name", None)
+    if not name:
+        return str(address)
+    path = os.fsdecode(name)
+    # The form in which ss(8) and systemd show an abstract socket.
+    return f"@{path[1:]}" if path.startswith("\0") else path
 
 
 def _url(scheme: str, path: str, kind: str, host: str, port: int) -> str:
