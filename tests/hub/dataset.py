@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from twisted_beastws.hub.backplane import order_of
-from twisted_beastws.hub.linked_answers import Order, Part, Place, Swept, Taken
+from twisted_beastws.hub.linked_answers import Order, Part, Place, Standing, Swept, Taken
 from twisted_beastws.hub.linked_interfaces import GRACE
 from twisted_beastws.hub.redis_scripts import ENTRY_COST, ROOM_COST
 
@@ -31,7 +31,7 @@ class Dataset:
         self.ages: dict[str, int] = {}
         self.refs: dict[str, str] = {}
         self.server = ""
-        self.hubs: dict[str, int] = {}
+        self.hubs: dict[str, tuple[int, str]] = {}
         self.witnesses: set[str] = set()
         self.unsure: int | None = None
 
@@ -51,11 +51,15 @@ class Dataset:
         self.ids.clear()
         self.ids.append(id_of(latest))
 
-    def verify(self, known: str, hub: str, now: int, server: str, began: bool, begin: Callable[[], None]) -> bool:
-        """Do as the script POSITION; return whether the dataset is certainly the one that the hub knows."""
+    def verify(
+        self, known: str, hub: str, standing: Standing, now: int, server: str, begin: Callable[[], None], before: str
+    ) -> bool:
+        """Do as the first half of POSITION; return whether the dataset is certainly the one that the hub knows.
+
+        before: the epoch before this call.
+        """
         known_id, _, known_epoch = known.partition(" ")
-        sure = True
-        epoch = self.epoch
+        sure, epoch = True, self.epoch
         if known_epoch not in ("", self.epoch):
             if known_epoch not in self.left:
                 begin()
@@ -64,33 +68,65 @@ class Dataset:
                 sure = False
             else:
                 begin()
-        hubs = dict(self.hubs)
         previous, self.server = self.server, server
-        if previous not in ("", server) and not began and self.epoch == epoch:
-            self.witnesses = {*hubs, *(self.witnesses if self.unsure is not None else ())}
+        if previous not in ("", server) and epoch == before and self.epoch == epoch:
+            self.witnesses = {*self.hubs, *(self.witnesses if self.unsure is not None else ())}
             self.unsure = now
-            if not hubs:
+            if not self.hubs:
                 begin()
+        if self.unsure is not None and standing.vouched == f"0 {server}" and hub in self.witnesses:
+            begin()
         if self.unsure is not None:
-            if sure:
+            if sure and standing.vouched == f"1 {server}":
                 self.witnesses.discard(hub)
             if not self.witnesses:
                 self.unsure = None
             elif abs(now - self.unsure) > GRACE * 1000:
                 begin()
-        for other, seen in hubs.items():
-            if abs(now - seen) > GRACE * 1000:
-                del self.hubs[other]
         return sure
 
-    def register(self, hub: str, now: int, salt: int) -> str | None:
-        """The id that a new hub is given."""
-        known, self.hubs[hub] = hub in self.hubs, now
-        if known:
-            return None
+    def confirm(
+        self, known: str, hub: str, standing: Standing, now: int, salt: int, inform: Callable[[str], None]
+    ) -> tuple[str, bool]:
+        """Do as the second half of POSITION: confirm other hubs, and register this one.
+
+        Returns:
+            The id of its registration while it may not acknowledge messages, and whether another hub is unconfirmed.
+        """
+        known_id, _, known_epoch = known.partition(" ")
+        hubs = dict(self.hubs)
+        if hub in hubs and hubs[hub][1] == standing.waited != "":
+            self._establish(hub, inform)
+        unconfirmed = False
+        for other, (seen, awaits) in hubs.items():
+            if other == hub:
+                continue
+            if abs(now - seen) > GRACE * 1000:
+                del self.hubs[other]
+            elif awaits and hub in hubs and not self.hubs[hub][1]:
+                if known_epoch == self.epoch and order_of(known_id) >= order_of(awaits):
+                    self._establish(other, inform)
+                else:
+                    unconfirmed = True
+        waits = standing.waiting or bool(hubs.keys() - {hub})
+        return self.register(hub, now, salt, waits, inform), unconfirmed
+
+    def _establish(self, hub: str, inform: Callable[[str], None]) -> None:
+        seen, awaits = self.hubs[hub]
+        self.hubs[hub] = seen, ""
+        inform(awaits)
+
+    def register(self, hub: str, now: int, salt: int, waits: bool, inform: Callable[[str], None]) -> str:
+        """List a hub; return the id of its registration while it may not acknowledge messages."""
+        if hub in self.hubs:
+            self.hubs[hub] = now, self.hubs[hub][1]
+            return self.hubs[hub][1]
         self._next_id(now, salt)
-        self.ids.append(id_of(self.latest))
-        return id_of(self.latest)
+        given = id_of(self.latest)
+        self.ids.append(given)
+        self.hubs[hub] = now, given if waits else ""
+        inform(given)
+        return self.hubs[hub][1]
 
     def _next_id(self, now: int, salt: int) -> None:
         self.latest = (now, salt) if now > self.latest[0] else (self.latest[0], self.latest[1] + 1 + salt)
@@ -100,17 +136,25 @@ class Dataset:
         return Place(self.epoch, id_of(self.latest))
 
     def publish(
-        self, room: str, payload: bytes, keep: int, ref: str, now: int, salt: int, budgets: tuple[int, int]
+        self,
+        room: str,
+        payload: bytes,
+        keep: int,
+        ref: str,
+        now: int,
+        salt: int,
+        budgets: tuple[int, int],
+        awaits: str,
     ) -> tuple[Taken, str]:
         """The answer, and the id of the message before, for a message that is to be published."""
         if ref in self.refs:
-            return Taken(self.place, self.refs[ref], True), ""
+            return Taken(self.place, self.refs[ref], True, awaits), ""
         message_id, previous = "", "0-0"
         if keep:
             message_id, previous = self._keep(room, payload, keep, now, salt, budgets)
         if ref:
             self.refs[ref] = message_id
-        return Taken(self.place, message_id, False), previous
+        return Taken(self.place, message_id, False, awaits), previous
 
     def _keep(
         self, room: str, payload: bytes, keep: int, now: int, salt: int, budgets: tuple[int, int]

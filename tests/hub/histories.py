@@ -22,9 +22,9 @@ STEPS = (
     *(("publish", "execute", "answer", "receive", "take_subscription", "settle") * 3),
     *("turn", "turn", "turn", "turn", "turn", "turn", "turn", "turn"),
     *("publish with ref", "retry", "notice", "publish elsewhere", "publish elsewhere", "publish elsewhere"),
-    *("cut", "cut early", "connect", "connect", "beat", "beat", "wait"),
+    *("cut", "cut early", "connect", "connect", "beat", "beat", "wait", "lease ends", "beat elsewhere"),
     *("flush", "save", "restore", "evict", "clock back", "clock on", "clock stands"),
-    *("restart", "crash", "crash", "stop", "crash elsewhere", "save", "power cut", "lost snapshot"),
+    *("restart", "crash", "crash", "stop", "crash elsewhere", "save", "power cut", "lost snapshot", "lost newcomer"),
     *("OOM", "MISCONF", "READONLY", "LOADING", "well", "well"),
     *("leave", "return", "return", "join"),
 )
@@ -108,22 +108,22 @@ def as_gap(message: Message) -> str:
 
 
 class World:
-    """Two nodes, one Redis and clients in two rooms."""
+    """Two nodes with clients in two rooms, a third one that is never cut, and one Redis."""
 
     def __init__(self, **options: Any) -> None:
         self.server = SimulatedRedis(max_ids=40)
         self.options = options
         self.nodes = [Node(self.server, **options) for _ in range(2)]
         self.publisher: dict[str, str] = {}
-        self.hub_names: set[str] = set()
-        self.unsaved: set[str] = set()
+        self.emptied = False
+        self.after_flush: set[str] = set()
+        self.untraced: set[str] = set()
         self.acknowledged: dict[str, list[str]] = {room: [] for room in ROOMS}
         self.unknown: list[tuple[str, str, str]] = []
         self.refs: dict[str, list[str]] = {}
         self.said = 0
         self.lossy = False
-        self.returned = True
-        self.known, self.name = "0-0 ", "elsewhere"
+        self.third = Node(self.server, connected=False, **options)
         self.clients: list[Client] = []
         for number in range(4):
             self.new_client(ROOMS[number % 3 == 2], self.nodes[number % 2])
@@ -141,6 +141,8 @@ class World:
         def taken(message_id: str | None) -> None:
             if message_id is not None:
                 self.publisher.setdefault(message_id, node.hub_name)
+                if self.emptied:
+                    self.after_flush.add(node.hub_name)
                 if ref is not None:
                     self.refs.setdefault(ref, []).append(message_id)
                 if message_id not in self.acknowledged[room]:
@@ -167,9 +169,11 @@ class World:
             room, ref, text = self.unknown[which % len(self.unknown)]
             self.publish(node, room, ref=ref, text=text)
         elif name == "publish elsewhere":
-            # A third hub, which is never cut.
             for part in ROOMS[: 1 + which % 2]:
                 self.elsewhere(part)
+        elif name == "beat elsewhere":
+            self.third.link_.beat()
+            self.third.link_.settle()
         elif name == "turn":
             for part in ("take_subscription", "receive", "execute", "answer"):
                 getattr(link, part)()
@@ -179,18 +183,20 @@ class World:
             link.cut(name == "cut")
         elif name == "connect":
             link.connect()
-        elif name == "wait":
-            for each in self.nodes:
-                each.clock.advance(1)
+        elif name in ("wait", "lease ends"):
+            # The clock of Redis is not the hubs'.
+            self.wait(1 if name == "wait" else GRACE + 1 + which % 4)
         elif name in ("flush", "save", "restore", "restart"):
             if name in ("restore", "restart"):
                 # All connections end.
-                for each in self.nodes:
+                for each in (*self.nodes, self.third):
                     each.link_.cut(bool(which % 2))
-                self.returned = False
-            self.hub_names |= set(server.data.hubs)
+            if name == "save":
+                self.after_flush.clear()
+            elif name == "restore":
+                self.untraced |= self.after_flush
             getattr(server, name)()
-            self.unsaved |= self.hub_names - set(server.data.hubs) if name == "restore" else set()
+            self.emptied = name == "flush" or (self.emptied and name == "restart")
             self.lossy = self.lossy or name != "restart"
         elif name in ("crash", "stop"):
             self.replace(which % 2, name == "crash", bool(which & 4))
@@ -200,6 +206,18 @@ class World:
             server.save()
             for part in ("publish", "publish elsewhere", "turn", "power cut"):
                 self.step(part, which)
+        elif name == "lost newcomer":
+            # All other hubs are cut off while a hub comes and dies with Redis, which loses even its registration.
+            settle(*self.nodes)
+            server.save()
+            for each in self.nodes:
+                each.link_.cut()
+            self.step("crash elsewhere", which)
+            self.step("publish elsewhere", which)
+            for part in ("wait", "lease ends", "wait", "publish elsewhere") if which & 64 else ():
+                self.step(part, which)
+            self.step("restore", which)
+            self.step("crash elsewhere", which)
         elif name == "power cut":
             # Redis and some or all hubs die together.
             self.step("restore", which)
@@ -208,7 +226,8 @@ class World:
                 if not which & 1 << number:
                     self.replace(number, True, False)
         elif name == "crash elsewhere":
-            self.known, self.name, self.returned = "0-0 ", f"elsewhere {self.said} {which}", False
+            self.third.link_.crash(False)
+            self.third = Node(server, connected=False, **self.options)
         elif name == "evict":
             server.data.evict(room)
         elif name.startswith("clock"):
@@ -237,19 +256,16 @@ class World:
         self.nodes[number] = Node(self.server, connected=False, **self.options)
 
     def elsewhere(self, room: str) -> None:
-        if self.server.error is None:
-            if not self.returned:
-                self.returned = True
-                self.server.position(self.known, self.name)
-            self.said += 1
-            payload = f"other {self.said} t\nm{self.said}".encode()
-            budgets = (self.nodes[0].max_room_history, self.nodes[0].max_history)
-            taken = self.server.publish(self.known, room, payload, self.nodes[0].history_length, "", budgets, self.name)
-            if taken.id:
-                known = order_of(self.known.split()[0])
-                self.known = "{}-{} {}".format(*max(order_of(taken.id), known), taken.place.epoch)
-                self.publisher[taken.id] = self.name
-                self.acknowledged[room].append(taken.id)
+        """The third hub publishes; Redis executes and answers all of its commands at once."""
+        self.third.link_.connect()
+        self.third.link_.settle()
+        if self.third.is_linked:
+            self.publish(self.third, room)
+            self.third.link_.settle()
+
+    def wait(self, seconds: float) -> None:
+        for each in (*self.nodes, self.third):
+            each.clock.advance(seconds)
 
     def calm(self) -> None:
         """Redis is well again, everyone is connected, and one more message reaches all."""
@@ -257,18 +273,14 @@ class World:
         for _ in range(3):
             # Hubs that have not returned by now will not.
             self.server.now += 1000 * (GRACE + 1)
-            if self.known != "0-0 ":
-                # The third hub is back, too.
-                self.server.position(self.known, self.name)
-            for node in self.nodes:
+            for node in (*self.nodes, self.third):
                 node.link_.drop_if_asked()
                 node.link_.connect()
                 node.link_.beat()
-            settle(*self.nodes)
-            for node in self.nodes:
-                for _ in range(12):
-                    node.clock.advance(1)
-            settle(*self.nodes)
+            settle(*self.nodes, self.third)
+            for _ in range(12):
+                self.wait(1)
+            settle(*self.nodes, self.third)
         for client in self.clients:
             if client.stub is None:
                 client.join(self.nodes[0])
@@ -281,8 +293,8 @@ class World:
         """Every guarantee, for every client."""
         for ref, ids in self.refs.items():
             assert self.lossy or len(set(ids)) == 1, f"the ref {ref} was taken as {ids}"
-        # Not guaranteed: a hub is gone, and Redis has lost that it was ever there.
-        untraced = self.unsaved - {self.name, *(node.hub_name for node in self.nodes)}
+        # Not guaranteed: Redis was emptied, and then restored to data from before that.
+        untraced = self.untraced - {node.hub_name for node in (*self.nodes, self.third)}
         for number, client in enumerate(self.clients):
             heard = client.heard
             for part in client.parts():

@@ -59,6 +59,7 @@ def settle(*nodes: Node) -> None:
 
 
 def elsewhere(server: SimulatedRedis, room: str, *said: str, payload: bytes | None = None) -> None:
-    """A third hub publishes."""
+    """A third hub publishes, and stops in order."""
     for text in said or ("",):
         server.publish("0-0 ", room, payload or f"other 1 t\n{text}".encode(), 100, "", BUDGETS)
+    server.data.hubs.pop("elsewhere", None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from twisted_beastws.hub.linked_answers import Page, Part, Swept, Taken, Verified
+from twisted_beastws.hub.linked_answers import Page, Part, Standing, Swept, Taken, Verified
 from twisted_beastws.hub.linked_errors import LinkLost, Refused
 from twisted_beastws.hub.linked_interfaces import LinkCommands
 from twisted_beastws.hub.redis import RedisBackplane
@@ -87,20 +87,21 @@ class SimulatedRedis:
         self._made += not force
         self.data.begin(known, f"e{self._made}", self.now, self.name, self.write, force)
 
-    def position(self, known: str, hub: str) -> Verified:
-        epoch = self.data.epoch
+    def position(self, known: str, hub: str, standing: Standing) -> Verified:
+        before = self.data.epoch
         self.begin(known)
         self.write()
-        began = epoch != self.data.epoch
-        sure = self.data.verify(known, hub, self.now, self.name, began, lambda: self.begin(known, force=True))
-        self._register(hub, self._salt())
-        return Verified(self.data.place, sure)
 
-    def _register(self, hub: str, salt: int) -> None:
-        given = self.data.register(hub, self.now, salt)
-        if given is not None:
-            self.order[given] = len(self.order)
-            self._send(None, given, "0-0", b"")
+        def begin() -> None:
+            self.begin(known, force=True)
+
+        sure = self.data.verify(known, hub, standing, self.now, self.name, begin, before)
+        awaits, unconfirmed = self.data.confirm(known, hub, standing, self.now, self._salt(), self._inform)
+        return Verified(self.data.place, sure, self.name, awaits, unconfirmed)
+
+    def _inform(self, given: str) -> None:
+        self.order.setdefault(given, len(self.order))
+        self._send(None, given, "0-0", b"")
 
     def _salt(self) -> int:
         self._made += 1
@@ -120,14 +121,17 @@ class SimulatedRedis:
         ref: str,
         budgets: tuple[int, int],
         hub: str = "elsewhere",
+        waiting: bool = False,
     ) -> Taken:
         self.begin(known)
         if keep or ref or hub not in self.data.hubs:
             self.write()
         salt = self._salt()
-        if hub not in self.data.hubs:
-            self._register(hub, salt)
-        taken, previous = self.data.publish(room or "", payload, keep, ref, self.now, salt, budgets)
+        if hub in self.data.hubs:
+            awaits = self.data.hubs[hub][1]
+        else:
+            awaits = self.data.register(hub, self.now, salt, waiting or bool(self.data.hubs), self._inform)
+        taken, previous = self.data.publish(room or "", payload, keep, ref, self.now, salt, budgets, awaits)
         if not taken.again:
             self.order[taken.id] = len(self.order)
             self._send(room, taken.id, previous, payload)
@@ -273,7 +277,7 @@ class SimulatedLink(LinkCommands):
                 self.server.write()
 
             beaten = self._send(beat)
-            beaten.addCallback(lambda _: self.position(self.user.known))
+            beaten.addCallback(lambda _: self.user.verify())
             beaten.addCallbacks(
                 self._beaten,
                 lambda failure: self.user.beat(failure.value.trouble, None, False) if failure.check(Refused) else None,
@@ -288,8 +292,8 @@ class SimulatedLink(LinkCommands):
     def start(self) -> None:
         pass
 
-    def stop(self) -> Deferred[None]:
-        if self.connected and self.server.error is None:
+    def stop(self, registered: bool) -> Deferred[None]:
+        if registered and self.connected and self.server.error is None:
             self.server.data.hubs.pop(self.user.hub_name, None)
         self.cut()
         return succeed(None)
@@ -311,8 +315,8 @@ class SimulatedLink(LinkCommands):
             done.errback(LinkLost("the connection was lost"))
         return done
 
-    def position(self, known: str) -> Deferred[Verified]:
-        return self._send(lambda: self.server.position(known, self.user.hub_name))
+    def position(self, known: str, standing: Standing) -> Deferred[Verified]:
+        return self._send(lambda: self.server.position(known, self.user.hub_name, standing))
 
     def subscribe(self, rooms: Sequence[str | None]) -> Deferred[None]:
         assert self.connected
@@ -326,9 +330,11 @@ class SimulatedLink(LinkCommands):
         self.log += [("unsubscribe", room) for room in rooms]
         self.subscribing.append((tuple(rooms), None))
 
-    def publish(self, known: str, room: str | None, payload: bytes, keep: int, ref: str) -> Deferred[Taken]:
-        budgets = (self.user.max_room_history, self.user.max_history)
-        return self._send(lambda: self.server.publish(known, room, payload, keep, ref, budgets, self.user.hub_name))
+    def publish(
+        self, known: str, room: str | None, payload: bytes, keep: int, ref: str, waiting: bool
+    ) -> Deferred[Taken]:
+        budgets, hub = (self.user.max_room_history, self.user.max_history), self.user.hub_name
+        return self._send(lambda: self.server.publish(known, room, payload, keep, ref, budgets, hub, waiting))
 
     def read(self, known: str, room: str, after: str, count: int, size: int) -> Deferred[Part]:
         def read() -> Part:

@@ -115,6 +115,8 @@ def returned_with(node: Node, after: str) -> bool:
 def confirmed_later(server: SimulatedRedis, node: Node) -> None:
     """The time passes in which other hubs can return."""
     server.now += (GRACE + 1) * 1000
+    # By the hub's own clock, too: it may then acknowledge messages.
+    node.clock.advance(GRACE + 1)
     node.link_.beat()
     settle(node)
 

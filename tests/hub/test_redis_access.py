@@ -180,8 +180,9 @@ class TestRefusedServers:
     ) -> None:
         waits = counted_waits(monkeypatch)
         with redis_running(tmp_path) as redis:
-            redis.ask("ACL SETUSER default -xadd")
             one = hub(redis.url)
+            await until(lambda: one.ready)
+            redis.ask("ACL SETUSER default -xadd")
             for attempt in range(1, 5):
                 await until(lambda: one.backplane.state is BackplaneState.CONNECTED)
                 await one.publish("a", "refused").addErrback(lambda failure: None)

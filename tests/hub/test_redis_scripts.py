@@ -11,7 +11,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, succeed
 
-from twisted_beastws.hub.linked_answers import Taken
+from twisted_beastws.hub.linked_answers import Standing, Taken, Verified
 from twisted_beastws.hub.redis_scripts import SALT
 from twisted_beastws.hub.redis_url import RedisURL
 
@@ -31,6 +31,10 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield server
 
 
+NEW = Standing("", "", False)
+"""The standing of a hub that was never connected."""
+
+
 class User:
     """The user of a link that a test drives."""
 
@@ -38,12 +42,21 @@ class User:
 
     def __init__(self) -> None:
         self.is_linked = False
+        self.server = ""
+        self.link: Any = None
         self.beats = 0
         self.heard: list[tuple[Any, ...]] = []
 
     def linked(self) -> Deferred[None]:
         self.is_linked = True
         return succeed(None)
+
+    def verify(self) -> Deferred[Verified]:
+        return self.link.position(self.known, NEW).addCallback(self.learned)  # type: ignore[no-any-return]
+
+    def learned(self, verified: Verified) -> Verified:
+        self.server = verified.server
+        return verified
 
     def lost(self, why: BaseException) -> None:
         self.is_linked = False
@@ -75,7 +88,8 @@ def linked(redis: RedisServer, monkeypatch: pytest.MonkeyPatch, names: Any, salt
     monkeypatch.setattr(redis_link, "token_hex", lambda size: next(names))
     monkeypatch.setattr(redis_link, "randbelow", lambda most: next(salts))
     user = User()
-    return redis_link.RedisLink(RedisURL.parse(redis.url), user, reactor, "beastws", *BUDGETS, "hub"), user  # type: ignore[arg-type]
+    user.link = redis_link.RedisLink(RedisURL.parse(redis.url), user, reactor, "beastws", *BUDGETS, "hub")  # type: ignore[arg-type]
+    return user.link, user
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -98,7 +112,8 @@ async def test_both_answer_alike(redis: RedisServer, monkeypatch: pytest.MonkeyP
     link, user = linked(redis, monkeypatch, names(), salts())
     link.start()
     await until(lambda: user.beats == 1)
-    simulated.position(user.known, "hub")
+    simulated.name = user.server
+    simulated.position(user.known, "hub", NEW)
     rooms = ["a", "b", "c \u00f6", "d"]
     await link.subscribe([None, *rooms])
     listener: Any = Listener()
@@ -115,8 +130,9 @@ async def test_both_answer_alike(redis: RedisServer, monkeypatch: pytest.MonkeyP
             payload = b"x" * random.choice([10, 400, 2000, 3000]) + str(next(made)).encode()
             keep, ref = random.choice([0, 3, 100]), random.choice(["", "", f"r{random.randrange(5)}"])
             where = None if not keep and not ref and random.random() < 0.3 else room
-            answer = await link.publish(known, where, payload, keep, ref)
-            expected: Any = simulated.publish(known, where, payload, keep, ref, BUDGETS, hub)
+            waiting = random.random() < 0.3
+            answer = await link.publish(known, where, payload, keep, ref, waiting)
+            expected: Any = simulated.publish(known, where, payload, keep, ref, BUDGETS, hub, waiting)
             if isinstance(answer, Taken) and answer.id:
                 ids.append(answer.id)
         elif step == "read":
@@ -130,7 +146,12 @@ async def test_both_answer_alike(redis: RedisServer, monkeypatch: pytest.MonkeyP
             simulated.begin(known)
             expected = simulated.data.sweep(pairs)
         elif step == "position":
-            answer, expected = await link.position(known), simulated.position(known, hub)
+            standing = Standing(
+                random.choice(["", f"0 {user.server}", f"1 {user.server}", f"1 {user.server}", "1 other"]),
+                random.choice(["", simulated.data.hubs.get(hub, (0, ""))[1]]),
+                random.random() < 0.3,
+            )
+            answer, expected = await link.position(known, standing), simulated.position(known, hub, standing)
         elif step == "evict":
             redis.ask(f"DEL beastws:0:history:{room}" if " " not in room else "PING")
             if " " not in room:
@@ -171,7 +192,7 @@ async def test_both_answer_alike(redis: RedisServer, monkeypatch: pytest.MonkeyP
         assert (
             redis.ask("HGET beastws:0:clock size") == f"${len(str(simulated.data.size))}\r\n{simulated.data.size}\r\n"
         )
-    await link.stop()
+    await link.stop(True)
 
 
 @pytest_twisted.ensureDeferred
@@ -185,9 +206,9 @@ async def test_refs_are_forgotten_in_generations(redis: RedisServer, monkeypatch
     link, user = linked(redis, monkeypatch, map(str, count()), count())
     link.start()
     await until(lambda: user.is_linked)
-    ids = [(await link.publish("0-0 ", "a", b"x", 100, f"r{number}")).id for number in range(7)]
-    again = [await link.publish("0-0 ", "a", b"x", 100, f"r{number}") for number in (6, 5, 4, 0)]
+    ids = [(await link.publish("0-0 ", "a", b"x", 100, f"r{number}", False)).id for number in range(7)]
+    again = [await link.publish("0-0 ", "a", b"x", 100, f"r{number}", False) for number in (6, 5, 4, 0)]
     assert [each.id for each in again[:3]] == [ids[6], ids[5], ids[4]]
     assert [each.again for each in again] == [True, True, True, False]
     assert int(redis.ask("HLEN beastws:0:refs:0")[1:]) + int(redis.ask("HLEN beastws:0:refs:1")[1:]) <= 6
-    await link.stop()
+    await link.stop(True)

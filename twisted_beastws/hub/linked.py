@@ -57,6 +57,7 @@ from twisted_beastws.hub.linked_pace import Pace, TroubleLog
 from twisted_beastws.hub.linked_place import KnownPlace
 from twisted_beastws.hub.linked_publishing import Publications
 from twisted_beastws.hub.linked_recovery import STEP, Recovery
+from twisted_beastws.hub.linked_registration import Registration
 from twisted_beastws.hub.linked_rooms import Arrival, RoomReader
 from twisted_beastws.hub.linked_subscriptions import Subscriptions
 
@@ -77,7 +78,7 @@ class LinkedBackplane:
         reactor: None is the installed one.
 
     Attributes:
-        state: a `BackplaneState`. ready: whether the server was there since the start.
+        state: a `BackplaneState`.
         losses: how often the connection was lost.
         gaps: how often the members of a room were informed that messages may be missing.
         refused: fires with one line when the backplane gives up at its start: the server can never serve it.
@@ -99,7 +100,6 @@ class LinkedBackplane:
     ) -> None:
         self.url = url
         self.state = BackplaneState.STOPPED
-        self.ready = False
         self.losses = 0
         self.gaps = 0
         self.refused: Deferred[str] = Deferred()
@@ -107,7 +107,9 @@ class LinkedBackplane:
         self.max_room_history = max_room_history
         self.max_history = max_history
         self.history_length = history
-        self._publications = Publications(self, max_in_flight)
+        self._place = KnownPlace()
+        self._registration = Registration(self, self._place, url)
+        self._publications = Publications(self, self._registration, max_in_flight)
         self._pace = Pace()
         self._troubles = TroubleLog(self.log, self.url, self._publications.failures, lambda: self.reactor.seconds())
         self._given_reactor = reactor
@@ -116,9 +118,8 @@ class LinkedBackplane:
         self._links = 0
         self._linked_at = 0.0
         self.presence_changed: Callable[[str | None], None] = lambda room: None
-        self._is_linked = False
+        self._is_linked = self._was_linked = False
         self._deliver_to_hub: Deliver = lambda message, exclude: None
-        self._place = KnownPlace()
         self._messages = MessageReader(self.log)
         self._recovery = Recovery(self)
         self._names = Names(self, self._recovery)
@@ -136,10 +137,11 @@ class LinkedBackplane:
     def stop(self) -> Deferred[None]:
         link, self._link, self._pace.link = self._link, None, None
         self._names.stop()
-        self._is_linked = self.ready = False
+        self._is_linked = self._was_linked = False
         self.state = BackplaneState.STOPPED
         self._subscriptions.stop()
-        return succeed(None) if link is None else link.stop()
+        self._registration.stop()
+        return succeed(None) if link is None else link.stop(self._registration.established)
 
     def _make_link(self) -> LinkCommands:
         raise NotImplementedError(f"{type(self).__name__} makes no link")
@@ -191,6 +193,11 @@ class LinkedBackplane:
     def settled(self) -> bool:
         """Whether all hubs have had time to return after the last loss, and to list their members."""
         return not self.losses or self.reactor.seconds() - self._linked_at >= GRACE
+
+    @property
+    def ready(self) -> bool:
+        """Whether the server was there since the start, and this hub acknowledges messages."""
+        return self._was_linked and self._registration.established
 
     @property
     def failures(self) -> Counter[str]:
@@ -272,13 +279,13 @@ class LinkedBackplane:
 
     async def _linked(self) -> None:
         link = cast(LinkCommands, self._link)
-        place, sure = await link.position(self.known)
+        verified = await self._registration.verify(link)
         await link.subscribe([None])
         await self._check_writes(link)
         self._links += 1
         self._linked_at = self.reactor.seconds()
-        self._is_linked = self.ready = True
-        self._subscriptions.linked(sure)
+        self._is_linked = self._was_linked = True
+        self._subscriptions.linked(verified.sure)
         listed = self._recovery.list_members(again=True)
         if len(self.readers) <= STEP:
             # This is quick, and `who` is right from the beginning.
@@ -288,7 +295,7 @@ class LinkedBackplane:
         self.state = BackplaneState.CONNECTED
         self._troubles.clear()
         self.log.info("the backplane {url} is connected", url=self.url)
-        self.learn(place)
+        self.learn(verified.place)
         self._recovery.begin(list(self.readers.values()))
 
     @staticmethod
@@ -304,10 +311,11 @@ class LinkedBackplane:
         """Note the loss of the connections; deliver messages without an id to the members here."""
         was_linked, self._is_linked = self._is_linked, False
         self._recovery.stop()
+        self._registration.lost()
         if self.state is BackplaneState.STOPPED:
             return
         self.state = why.trouble.state if isinstance(why, Refused) else BackplaneState.CONNECTING
-        if self.ready or not isinstance(why, Refused) or why.trouble.remedy is not Remedy.GIVE_UP:
+        if self._was_linked or not isinstance(why, Refused) or why.trouble.remedy is not Remedy.GIVE_UP:
             self._troubles.log("the backplane {url} is away, which is tried again: {why}", why_lost(why))
         if was_linked:
             self.losses += 1
@@ -332,8 +340,9 @@ class LinkedBackplane:
         if payload:
             self._arrived(reader, self.decode(room, message_id or None, payload), previous, epoch)
         elif room is None and message_id:
-            # Another hub was registered: this hub can now tell a dataset from before that.
+            # This hub can now tell a dataset from before the other hub was registered.
             self._place.note(message_id)
+            self._registration.noticed(message_id)
         elif room is None:
             self._inbox.read()
         else:
@@ -345,6 +354,10 @@ class LinkedBackplane:
         reader.arrived(Arrival(message, order_of(previous), epoch))
         if message.id is not None:
             self._place.note(message.id)
+
+    def verify(self) -> Deferred[Verified]:
+        """Ask for the dataset's place."""
+        return Deferred.fromCoroutine(self._registration.verify(self.link))
 
     def occupied(self) -> list[str]:
         """Return the rooms that have members with a name here."""

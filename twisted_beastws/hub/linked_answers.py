@@ -20,10 +20,30 @@ class Verified(NamedTuple):
 
     Attributes:
         sure: the dataset has the id that the hub knows. Otherwise it has later ids only, and nothing is certain.
+        server: the server process that holds the dataset.
+        awaits: the id of this hub's registration while the hub may not acknowledge messages; else empty.
+        unconfirmed: another hub waits until this one knows the id of its registration.
     """
 
     place: Place
     sure: bool
+    server: str
+    awaits: str
+    unconfirmed: bool
+
+
+class Standing(NamedTuple):
+    """The part of a question for the dataset's place that says how far the dataset can rely on this hub.
+
+    Attributes:
+        vouched: "1" if the hub vouches for the dataset of a server, "0" if it cannot, a space and the server; or empty.
+        waited: the id of a registration after which the hub has waited until all other leases ended; or empty.
+        waiting: the hub may not acknowledge messages yet, also in another dataset.
+    """
+
+    vouched: str
+    waited: str
+    waiting: bool
 
 
 class Taken(NamedTuple):
@@ -32,11 +52,13 @@ class Taken(NamedTuple):
     Attributes:
         id: its id, empty if the server does not keep it.
         again: the server knew the ref, and had accepted the message before.
+        awaits: as of `Verified`.
     """
 
     place: Place
     id: str
     again: bool
+    awaits: str
 
 
 class Part(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
@@ -45,11 +45,23 @@ class PublishingBackplane(Protocol):
     def refuses(self, trouble: Trouble, why: Refused | None = None) -> None: ...
 
 
+class Acknowledging(Protocol):
+    """The `Registration`, as the publications see it."""
+
+    @property
+    def established(self) -> bool: ...
+
+    def registered(self, awaits: str) -> None: ...
+
+    def when_established(self) -> Deferred[None]: ...
+
+
 class Publications:
     """Publishes messages, and reports the outcome of each.
 
     Args:
         backplane: the backplane.
+        registration: knows whether this hub may acknowledge messages.
         max_in_flight: bytes of publications without an answer; beyond them, a publication fails.
 
     Attributes:
@@ -57,11 +69,12 @@ class Publications:
         failures: publications that failed, by reason.
     """
 
-    def __init__(self, backplane: PublishingBackplane, max_in_flight: int) -> None:
+    def __init__(self, backplane: PublishingBackplane, registration: Acknowledging, max_in_flight: int) -> None:
         self.in_flight = 0
         self.failures: Counter[str] = Counter()
         self.max_in_flight = max_in_flight
         self._backplane = backplane
+        self._registration = registration
         self._published = 0
 
     def publish(
@@ -87,8 +100,10 @@ class Publications:
             reader.own[self._published] = Own(message, exclude, kept > 0, self._backplane.links)
         self.in_flight += len(payload)
         key = "" if ref is None else key_of(room, ref)
-        taken = self._backplane.link.publish(self._backplane.known, room, payload, kept, key)
-        return taken.addBoth(self._answered, message, len(payload), kept > 0, ref)
+        waiting = not self._registration.established
+        taken = self._backplane.link.publish(self._backplane.known, room, payload, kept, key, waiting)
+        taken.addCallbacks(self._taken, self._not_taken, (message,), {}, (message, kept > 0, ref))
+        return taken.addErrback(self._failed, ref is None).addBoth(self._ended, len(payload))
 
     def _publish_here(self, message: Message, exclude: object, ref: str | None) -> Deferred[str | None]:
         self.failures["away"] += 1
@@ -97,17 +112,10 @@ class Publications:
         self._backplane.deliver(message, exclude)
         return fail(PublishError("the backplane is away: only the members here have the message", True))
 
-    def _answered(
-        self, answer: Taken | Failure, message: Message, size: int, kept: bool, ref: str | None
-    ) -> str | None:
-        self.in_flight -= size
-        reader = self._backplane.reader_of(message.room)
-        if isinstance(answer, Failure):
-            if reader is not None:
-                self._fail(reader, message.number, answer, kept, ref)
-            why = cast(BaseException, answer.value)
-            raise self._error(why, ref is None) from why
+    def _taken(self, answer: Taken, message: Message) -> Deferred[str | None] | str | None:
         self._backplane.learn(answer.place)
+        self._registration.registered(answer.awaits)
+        reader = self._backplane.reader_of(message.room)
         own = None if reader is None else reader.own.get(message.number)
         if own is not None and reader is not None:
             own.taken = True
@@ -115,7 +123,24 @@ class Publications:
                 # The first message with this ref has its own place.
                 del reader.own[message.number]
                 reader.deliver_failed()
-        return answer.id or None
+        message_id = answer.id or None
+        if self._registration.established:
+            return message_id
+        return self._registration.when_established().addCallback(lambda _: message_id)
+
+    def _not_taken(self, failure: Failure, message: Message, kept: bool, ref: str | None) -> Failure:
+        reader = self._backplane.reader_of(message.room)
+        if reader is not None:
+            self._fail(reader, message.number, failure, kept, ref)
+        return failure
+
+    def _failed(self, failure: Failure, here: bool) -> None:
+        why = cast(BaseException, failure.value)
+        raise self._error(why, here) from why
+
+    def _ended(self, outcome: Any, size: int) -> Any:
+        self.in_flight -= size
+        return outcome
 
     @staticmethod
     def _fail(reader: RoomReader, number: int, failure: Failure, kept: bool, ref: str | None) -> None:

@@ -14,12 +14,16 @@ def place_of(answer: list[Any]) -> Place:
 
 def verified_of(answer: list[Any]) -> Verified:
     """The answer of `POSITION`."""
-    return Verified(place_of(answer), bool(answer[2]))
+    _, _, sure, server, awaits, unconfirmed = answer
+    return Verified(place_of(answer), bool(sure), server.decode(), awaits.decode("ascii", "replace"), bool(unconfirmed))
 
 
 def taken_of(answer: list[Any]) -> Taken:
     """The answer of `PUBLISH`."""
-    return Taken(place_of(answer), answer[2].decode("ascii", "replace"), bool(answer[3]))
+    _, _, message_id, again, awaits = answer
+    return Taken(
+        place_of(answer), message_id.decode("ascii", "replace"), bool(again), awaits.decode("ascii", "replace")
+    )
 
 
 def part_of(answer: list[Any]) -> Part:

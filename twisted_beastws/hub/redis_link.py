@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted_beastws.hub import linked_interfaces as links
 from twisted_beastws.hub import redis_answers as answers
 from twisted_beastws.hub import redis_scripts as scripts
-from twisted_beastws.hub.linked_answers import Page, Part, Swept, Taken, Verified
+from twisted_beastws.hub.linked_answers import Page, Part, Standing, Swept, Taken, Verified
 from twisted_beastws.hub.linked_errors import LinkLost, Refused, Remedy
 from twisted_beastws.hub.linked_interfaces import LinkUser
 from twisted_beastws.hub.redis_endpoint import primary_of, redis_endpoint
@@ -99,8 +99,13 @@ class RedisLink:
         """Connect, until `stop`."""
         self._serving = Deferred.fromCoroutine(self._serve())
 
-    def stop(self) -> Deferred[None]:
-        """End the connections and the listing of members; fires when they have ended."""
+    def stop(self, registered: bool) -> Deferred[None]:
+        """End the connections and the listing of members; fires when they have ended.
+
+        Args:
+            registered: whether to take the hub off the list of hubs. A hub that still waits to acknowledge messages
+                stays there, so that another new one waits, too.
+        """
         serving = self._serving
         self._stopping = True
         serving.addErrback(lambda failure: failure.trap(CancelledError) and None)
@@ -111,10 +116,11 @@ class RedisLink:
             serving.cancel()
         else:
             # Replies to all earlier commands come first, so this hub has nothing left to confirm.
-            self._commands.execute("DEL", self._lease, *self._earlier_leases).addErrback(_ignored)
-            goodbye = self._commands.execute("HDEL", self._key("hubs"), self._hub_name)
-            last = goodbye.addTimeout(STOP_TIMEOUT, self._reactor)
-            last.addBoth(lambda _: serving.cancel())
+            last = self._commands.execute("DEL", self._lease, *self._earlier_leases)
+            if registered:
+                last.addErrback(_ignored)
+                last = self._commands.execute("HDEL", self._key("hubs"), self._hub_name)
+            last.addTimeout(STOP_TIMEOUT, self._reactor).addBoth(lambda _: serving.cancel())
         return serving
 
     def restart(self, why: Exception) -> None:
@@ -136,11 +142,13 @@ class RedisLink:
 
     # Commands.
 
-    def position(self, known: str) -> Deferred[Verified]:
+    def position(self, known: str, standing: Standing) -> Deferred[Verified]:
         """Ask for the dataset's place, and whether it is the dataset that the hub knows."""
         keys = ["clock", "ids", "hubs", "witnesses"]
         hub = (self._hub_name, self._channel(None), randbelow(scripts.SALT), links.GRACE)
-        return self._evaluate(scripts.POSITION, keys, known, token_hex(4), *hub).addCallback(answers.verified_of)
+        stands = (standing.vouched, standing.waited, int(standing.waiting))
+        answer = self._evaluate(scripts.POSITION, keys, known, token_hex(4), *hub, *stands)
+        return answer.addCallback(answers.verified_of)
 
     def subscribe(self, rooms: Sequence[str | None]) -> Deferred[None]:
         """Receive the messages of ``rooms``."""
@@ -153,12 +161,14 @@ class RedisLink:
         if self._subscriber is not None:
             self._subscriber.unsubscribe([self._channel(room) for room in rooms])
 
-    def publish(self, known: str, room: str | None, payload: bytes, keep: int, ref: str) -> Deferred[Taken]:
+    def publish(
+        self, known: str, room: str | None, payload: bytes, keep: int, ref: str, waiting: bool
+    ) -> Deferred[Taken]:
         """Publish a message, and put it into the room's history, which keeps the last ``keep`` messages."""
         name = room or ""
         keys = ["clock", "ids", "hubs", f"history:{name}", "records", "ages", "refs:0", "refs:1"]
         limits = (self._channel(room), keep, name, *self._budgets, randbelow(scripts.SALT), ref, self._key("history:"))
-        hub = (self._hub_name, self._channel(None))
+        hub = (self._hub_name, self._channel(None), int(waiting))
         answer = self._evaluate(scripts.PUBLISH, keys, known, token_hex(4), payload, *limits, *hub)
         return self._replicas.confirm(answer.addCallback(answers.taken_of))
 
@@ -334,7 +344,7 @@ class RedisLink:
             self._subscriber.ping()
         try:
             previous = await self._execute("SET", self._lease, "", "EX", LEASE, "GET")
-            verified = await self.position(self._user.known)
+            verified = await self._user.verify()
         except Refused as refused:
             self._user.beat(refused.trouble, None, False)
             # Beats and probes are both refused: one probe follows, or they would become ever more.

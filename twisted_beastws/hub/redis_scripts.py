@@ -103,9 +103,15 @@ end
 
 # Notes a hub that may acknowledge messages. KEYS[3]: hubs.
 REGISTER = f"""
-local function register(hub, channel, salt)
-    if redis.call('HSET', KEYS[3], hub, now) == 0 then
-        return
+local function inform(channel, id)
+    redis.call('PUBLISH', channel, id .. ' 0-0 ' .. epoch .. '\\n')
+end
+local function register(hub, channel, salt, waits)
+    local listed = redis.call('HGET', KEYS[3], hub)
+    if listed then
+        local awaited = string.match(listed, ' .*$') or ''
+        redis.call('HSET', KEYS[3], hub, string.format('%.0f', now) .. awaited)
+        return string.sub(awaited, 2)
     end
     if now > ms then
         ms, seq = now, salt
@@ -115,13 +121,16 @@ local function register(hub, channel, salt)
     local id = format(ms, seq)
     redis.call('HSET', KEYS[1], 'ms', ms, 'seq', string.format('%.0f', seq))
     redis.call('XADD', KEYS[2], 'MAXLEN', '~', {MAX_IDS}, id, 'e', '')
-    redis.call('PUBLISH', channel, id .. ' 0-0 ' .. epoch .. '\\n')
+    redis.call('HSET', KEYS[3], hub, string.format('%.0f', now) .. (waits and ' ' .. id or ''))
+    inform(channel, id)
+    return waits and id or ''
 end
 """
 
-# KEYS: clock, ids, hubs, witnesses. ARGV: known, name, hub, channel to all hubs, salt, GRACE.
+# KEYS: clock, ids, hubs, witnesses.
+# ARGV: known, name, hub, channel to all hubs, salt, GRACE, vouched, waited, waiting.
 POSITION = f"""{CLOCK}{REGISTER}
-local hub, grace = ARGV[3], ARGV[6] * 1000
+local hub, channel, grace, vouched = ARGV[3], ARGV[4], ARGV[6] * 1000, ARGV[7]
 local sure, confirms = 1, true
 if known_epoch ~= '' and known_epoch ~= epoch and known_epoch ~= clock[1] then
     -- It is one of those before this one, or the dataset is older than the caller.
@@ -156,8 +165,12 @@ if present ~= clock[10] and epoch == clock[1] then
         end
     end
 end
+if unsure and vouched == '0 ' .. present and redis.call('HEXISTS', KEYS[4], hub) == 1 then
+    -- While the caller was cut off, a hub that it does not know may have acknowledged more.
+    begin_epoch()
+end
 if unsure then
-    if confirms then
+    if confirms and vouched == '1 ' .. present then
         redis.call('HDEL', KEYS[4], hub)
     end
     if redis.call('HLEN', KEYS[4]) == 0 then
@@ -166,22 +179,49 @@ if unsure then
         begin_epoch()
     end
 end
--- The caller learns of all that these have acknowledged.
+local function establish(other, seen, id)
+    redis.call('HSET', KEYS[3], other, seen)
+    inform(channel, id)
+end
+local listed = redis.call('HGET', KEYS[3], hub)
+local awaited = listed and string.match(listed, ' (%S+)$')
+if awaited and awaited == ARGV[8] then
+    establish(hub, string.match(listed, '^%S+'), awaited)
+    awaited = nil
+end
+local unconfirmed, waits = 0, ARGV[9] == '1'
 for n = 1, #hubs, 2 do
-    if math.abs(now - hubs[n + 1]) > grace then
-        redis.call('HDEL', KEYS[3], hubs[n])
+    local other = hubs[n]
+    local seen, theirs = string.match(hubs[n + 1], '^(%S+) ?(%S*)$')
+    if other ~= hub then
+        waits = true
+        if math.abs(now - seen) > grace then
+            -- The caller learns of all that these have acknowledged.
+            redis.call('HDEL', KEYS[3], other)
+        elseif theirs ~= '' and listed and not awaited then
+            local their_ms, their_seq = parse(theirs)
+            if known_epoch == epoch and not less(known_ms, known_seq, their_ms, their_seq) then
+                establish(other, seen, theirs)
+            else
+                unconfirmed = 1
+            end
+        end
     end
 end
-register(hub, ARGV[4], tonumber(ARGV[5]))
-return {{epoch, format(ms, seq), sure}}
+local awaits = register(hub, channel, tonumber(ARGV[5]), waits)
+return {{epoch, format(ms, seq), sure, present, awaits, unconfirmed}}
 """
 
 # KEYS: clock, ids, hubs, history, records, ages, refs:0, refs:1.
 # ARGV: known, name, payload, channel, keep, room, room's budget, all rooms' budget, salt, ref, prefix of histories,
-# hub, channel to all hubs.
+# hub, channel to all hubs, waiting.
 PUBLISH = f"""{CLOCK}{REGISTER}
-if redis.call('HEXISTS', KEYS[3], ARGV[12]) == 0 then
-    register(ARGV[12], ARGV[13], tonumber(ARGV[9]))
+local awaits = redis.call('HGET', KEYS[3], ARGV[12])
+if awaits then
+    awaits = string.match(awaits, ' (%S+)$') or ''
+else
+    local waits = ARGV[14] == '1' or redis.call('HLEN', KEYS[3]) > 0
+    awaits = register(ARGV[12], ARGV[13], tonumber(ARGV[9]), waits)
 end
 local payload, channel, keep, room, ref = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[10]
 local newest, oldest
@@ -190,7 +230,7 @@ if ref ~= '' then
     oldest = 1 - newest
     local known = redis.call('HGET', KEYS[7 + newest], ref) or redis.call('HGET', KEYS[7 + oldest], ref)
     if known then
-        return {{epoch, format(ms, seq), known, 1}}
+        return {{epoch, format(ms, seq), known, 1, awaits}}
     end
 end
 local id, previous = '', '0-0'
@@ -268,7 +308,7 @@ if ref ~= '' then
     redis.call('HSET', KEYS[7 + newest], ref, id)
 end
 redis.call('PUBLISH', channel, id .. ' ' .. previous .. ' ' .. epoch .. '\\n' .. payload)
-return {{epoch, format(ms, seq), id, 0}}
+return {{epoch, format(ms, seq), id, 0, awaits}}
 """
 
 # KEYS: clock, ids, history, records. ARGV: known, name, after, count, size, room.
