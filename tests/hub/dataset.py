@@ -97,13 +97,14 @@ class Dataset:
         hubs = dict(self.hubs)
         if hub in hubs and hubs[hub][1] == standing.waited != "":
             self._establish(hub, inform)
+        established = hub in hubs and not self.hubs[hub][1]
         unconfirmed = False
         for other, (seen, awaits) in hubs.items():
-            if other == hub:
+            if other == hub or not established:
                 continue
             if abs(now - seen) > GRACE * 1000:
                 del self.hubs[other]
-            elif awaits and hub in hubs and not self.hubs[hub][1]:
+            elif awaits:
                 if known_epoch == self.epoch and order_of(known_id) >= order_of(awaits):
                     self._establish(other, inform)
                 else:

@@ -292,8 +292,8 @@ class SimulatedLink(LinkCommands):
     def start(self) -> None:
         pass
 
-    def stop(self, registered: bool) -> Deferred[None]:
-        if registered and self.connected and self.server.error is None:
+    def stop(self) -> Deferred[None]:
+        if self.connected and self.server.error is None:
             self.server.data.hubs.pop(self.user.hub_name, None)
         self.cut()
         return succeed(None)

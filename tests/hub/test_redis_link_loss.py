@@ -184,7 +184,7 @@ class TestLoss:
                 protocol.dataReceived(reply * asked)
                 probes += asked if protocol is connections[0][0] else 0
             reactor.advance(0.5)
-        stopped = link.stop(True)
+        stopped = link.stop()
         for protocol, _transport in connections:
             protocol.connectionLost(Failure(ConnectionDone()))
         assert stopped.called

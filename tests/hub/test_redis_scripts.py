@@ -192,7 +192,7 @@ async def test_both_answer_alike(redis: RedisServer, monkeypatch: pytest.MonkeyP
         assert (
             redis.ask("HGET beastws:0:clock size") == f"${len(str(simulated.data.size))}\r\n{simulated.data.size}\r\n"
         )
-    await link.stop(True)
+    await link.stop()
 
 
 @pytest_twisted.ensureDeferred
@@ -211,4 +211,4 @@ async def test_refs_are_forgotten_in_generations(redis: RedisServer, monkeypatch
     assert [each.id for each in again[:3]] == [ids[6], ids[5], ids[4]]
     assert [each.again for each in again] == [True, True, True, False]
     assert int(redis.ask("HLEN beastws:0:refs:0")[1:]) + int(redis.ask("HLEN beastws:0:refs:1")[1:]) <= 6
-    await link.stop(True)
+    await link.stop()

@@ -141,7 +141,7 @@ class LinkedBackplane:
         self.state = BackplaneState.STOPPED
         self._subscriptions.stop()
         self._registration.stop()
-        return succeed(None) if link is None else link.stop(self._registration.established)
+        return succeed(None) if link is None else link.stop()
 
     def _make_link(self) -> LinkCommands:
         raise NotImplementedError(f"{type(self).__name__} makes no link")

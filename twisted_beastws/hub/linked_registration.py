@@ -1,16 +1,16 @@
 """`Registration`: when a hub may acknowledge messages, and when it may vouch for a dataset.
 
-If the server returns with older data, the hubs that are listed there vouch for the data. They must not vouch for it if a hub
+If the server returns with older data, the hubs that are listed there vouch for the data. They must not do so if a hub
 that they do not know has acknowledged messages since. Two rules prevent that:
 
 - A new hub acknowledges nothing before a listed hub has confirmed that it knows the new hub's registration; that hub
   would miss the registration in older data. The listed hub itself must be past this point. If no hub confirms the
   registration, the new hub waits until the leases of all others have ended.
 - The lease of a hub lasts `GRACE` seconds from its last answered question for the dataset's place. A hub without a
-  lease does not vouch for the data of another server than before: its members are informed of a gap.
+  lease does not vouch for the data of another server process than before: its members are informed of a gap.
 
-Both sides measure the time on their own monotonic clock. The lease begins when the hub asks, and the wait when
-has answered, so the lease ends first.
+Both sides measure the time on their own monotonic clock. The lease begins when the hub asks, and the wait when the
+server has answered, so the lease ends first.
 """
 
 from __future__ import annotations

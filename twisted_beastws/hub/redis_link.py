@@ -99,13 +99,8 @@ class RedisLink:
         """Connect, until `stop`."""
         self._serving = Deferred.fromCoroutine(self._serve())
 
-    def stop(self, registered: bool) -> Deferred[None]:
-        """End the connections and the listing of members; fires when they have ended.
-
-        Args:
-            registered: whether to take the hub off the list of hubs. A hub that still waits to acknowledge messages
-                stays there, so that another new one waits, too.
-        """
+    def stop(self) -> Deferred[None]:
+        """End the connections and the listing of members; fires when they have ended."""
         serving = self._serving
         self._stopping = True
         serving.addErrback(lambda failure: failure.trap(CancelledError) and None)
@@ -116,11 +111,10 @@ class RedisLink:
             serving.cancel()
         else:
             # Replies to all earlier commands come first, so this hub has nothing left to confirm.
-            last = self._commands.execute("DEL", self._lease, *self._earlier_leases)
-            if registered:
-                last.addErrback(_ignored)
-                last = self._commands.execute("HDEL", self._key("hubs"), self._hub_name)
-            last.addTimeout(STOP_TIMEOUT, self._reactor).addBoth(lambda _: serving.cancel())
+            self._commands.execute("DEL", self._lease, *self._earlier_leases).addErrback(_ignored)
+            goodbye = self._commands.execute("HDEL", self._key("hubs"), self._hub_name)
+            last = goodbye.addTimeout(STOP_TIMEOUT, self._reactor)
+            last.addBoth(lambda _: serving.cancel())
         return serving
 
     def restart(self, why: Exception) -> None:

@@ -13,7 +13,8 @@ Each script runs in one step. All keys begin with ``PREFIX:DATABASE:``.
 - ``refs:0`` and ``refs:1``, hashes: the ids of messages by their idempotency keys, in two generations.
 - ``here:ROOM``, a hash: the names of a room's members, by hub and member.
 - ``hub:NAME``: a hub's lease. The members of a hub without one are not listed.
-- ``hubs``, a hash: the hubs that may have acknowledged messages, and when each confirmed last that it is there.
+- ``hubs``, a hash: the hubs that may have acknowledged messages, and when each confirmed last that it is there. After a
+  space, the id of its registration, if the hub still waits and acknowledges nothing: see `linked_registration`.
 - ``witnesses``, a hash: of those, the hubs that have not confirmed the dataset since the server changed.
 
 Has the dataset lost acknowledged messages? Two checks find out.
@@ -26,7 +27,8 @@ have the id when the hub returns.
 Then messages can be missing that only one hub knew, so each hub in ``hubs`` has to return and confirm the dataset.
 Until then ``clock`` has ``unsure``, the time of the change, and no part of a history counts as exact. If all hubs have
 confirmed it within `GRACE`, nothing is lost. A new hub is given an id, which the other hubs learn: so they notice a
-dataset from before that hub was registered.
+dataset from before that hub was registered. It acknowledges nothing before one of them has learned the id, or before
+the leases of all of them have ended: a hub without a lease cannot confirm the dataset.
 
 If a check fails, the script begins a new epoch, in which all ids are higher than every id that the hub knows.
 """
@@ -189,16 +191,17 @@ if awaited and awaited == ARGV[8] then
     establish(hub, string.match(listed, '^%S+'), awaited)
     awaited = nil
 end
+local established = listed and not awaited
 local unconfirmed, waits = 0, ARGV[9] == '1'
 for n = 1, #hubs, 2 do
     local other = hubs[n]
     local seen, theirs = string.match(hubs[n + 1], '^(%S+) ?(%S*)$')
     if other ~= hub then
         waits = true
-        if math.abs(now - seen) > grace then
+        if established and math.abs(now - seen) > grace then
             -- The caller learns of all that these have acknowledged.
             redis.call('HDEL', KEYS[3], other)
-        elseif theirs ~= '' and listed and not awaited then
+        elseif established and theirs ~= '' then
             local their_ms, their_seq = parse(theirs)
             if known_epoch == epoch and not less(known_ms, known_seq, their_ms, their_seq) then
                 establish(other, seen, theirs)
