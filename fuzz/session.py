@@ -178,8 +178,8 @@ class Connection:
 
     # Sink.
 
-    def write(self, data: bytes) -> None:
-        self.writes.append((0, data))
+    def write(self, data: bytes | frames.LongFrame) -> None:
+        self.writes.append((0, bytes(data)))
 
     def admits(self, size: int, held: int = 0) -> bool:
         return size + held < 500
@@ -188,7 +188,7 @@ class Connection:
         if size > 6:
             raise BufferFull
 
-    def write_admitted(self, data: bytes) -> None:
+    def write_admitted(self, data: bytes | frames.LongFrame) -> None:
         self.write(data)
 
     def write_control(self, opcode: int, frame: bytes) -> None:

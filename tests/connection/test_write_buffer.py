@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from zope.interface import implementer
 from twisted_beastws.connection.write_buffer import HAND_OVER, JOINED, OVERHEAD, Outgoing, most_at_once
 from twisted_beastws.errors import BufferFull, LocalError
 from twisted_beastws.options import Limits
-from twisted_beastws.wire.frames import GATHER_LIMIT, Opcode
+from twisted_beastws.wire.frames import GATHER_LIMIT, LongFrame, Opcode, encode_header
 
 
 @implementer(ISystemHandle)
@@ -56,6 +57,9 @@ class Socket(FileDescriptor):
         self.room -= len(data)
         self.taken += data
         return len(data)
+
+    def sendmsg(self, parts: Iterable[Any]) -> int:
+        return self.send(b"".join(parts))
 
     def write(self, data: bytes) -> None:
         self.given += len(data)
@@ -608,3 +612,100 @@ def test_a_socket_gets_every_byte_once_in_order(room: int, steps: list[Any] | li
     socket.flow(len(written))
     assert socket.taken == written
     assert (outgoing.buffered, outgoing.free) == (0, True)
+
+
+def long_frame(size: int, first: int = 0x82) -> LongFrame:
+    payload = bytes(range(256)) * (size // 256 + 1)
+    return LongFrame(encode_header(first, size), memoryview(payload)[:size], size)
+
+
+class TestLongFrames:
+    @pytest.mark.parametrize("room", [0, 1, 9, 10, 11, HAND_OVER, HAND_OVER + 10, 299_999, 300_010])
+    def test_a_socket_that_takes_a_part_gets_the_rest_later(self, room: int) -> None:
+        socket, frame = Socket(room=room), long_frame(300_000)
+        outgoing = make(socket, max_buffered=1 << 20)
+        outgoing.write(frame)
+        assert outgoing.buffered == 300_010 - room
+        # The transport copies its data, so it gets little at once.
+        assert socket.given <= HAND_OVER + 10
+        while outgoing.buffered:
+            socket.flow(100_000)
+        assert socket.taken == bytes(frame)
+        assert outgoing.free and not outgoing.waiting
+
+    @pytest.mark.parametrize("room", [0, 5, 10, 100])
+    def test_no_control_frame_gets_into_a_long_frame(self, room: int) -> None:
+        socket, frame = Socket(room=room), long_frame(300_000)
+        outgoing = make(socket, max_buffered=1 << 20)
+        outgoing.write(frame)
+        outgoing.write(frame)
+        outgoing.write_control(Opcode.PONG, b"pong")
+        outgoing.write_control(Opcode.PING, b"ping")
+        outgoing.write_control(Opcode.CLOSE, b"close")
+        while outgoing.buffered:
+            socket.flow(70_001)
+        assert socket.taken == bytes(frame) + b"pongping" + bytes(frame) + b"close"
+
+    def test_the_memory_of_a_message_counts_until_its_last_frame_has_left(self) -> None:
+        socket = Socket(room=0)
+        outgoing = make(socket, max_buffered=1 << 20)
+        payload = memoryview(bytes(300_000))
+        header = encode_header(0x02, 100_000)
+        for at in range(0, 300_000, 100_000):
+            outgoing.write(LongFrame(header, payload[at : at + 100_000], at + 100_000))
+        counted = [outgoing.waiting]
+        for room in (100_000, 100_010, 100_020):
+            socket.flow(room)
+            counted.append(outgoing.waiting)
+        assert all(300_000 <= count <= 300_000 + 500 for count in counted[:-1])
+        assert counted[-1] == 0
+
+    @pytest.mark.parametrize("size", [999_989, 999_990, 999_991])
+    def test_the_limit_is_exact(self, size: int) -> None:
+        outgoing = make(Socket(room=0), max_buffered=1_000_000 + 2, slow_reader="pause")
+        outgoing.write(b"--")
+        frame = long_frame(size)
+        assert outgoing.waiting == 0
+        outgoing.write(frame)
+        assert outgoing.waiting == size + 10
+
+    def test_another_transport_gets_it_in_parts(self) -> None:
+        transport, frame = Stalling(), long_frame(300_000)
+        outgoing = make(transport, max_buffered=1 << 20)
+        outgoing.write(frame)
+        assert transport.value() == bytes(frame)
+        transport.clear()
+        transport.stalled = True
+        outgoing.write(frame)
+        assert len(transport.value()) == HAND_OVER
+        assert outgoing.buffered == 300_010
+        outgoing.write_control(Opcode.PING, b"ping")
+        transport.flow()
+        assert transport.value() == bytes(frame) + b"ping"
+
+    def test_a_socket_without_sendmsg_gets_it_by_send(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Socket, "sendmsg", None)
+        socket, frame = Socket(room=100_000), long_frame(300_000)
+        outgoing = make(socket, max_buffered=1 << 20)
+        outgoing.write(frame)
+        socket.flow(400_000)
+        assert socket.taken == bytes(frame)
+
+    def test_a_broken_socket_takes_nothing(self) -> None:
+        socket = Socket(room=0)
+        socket.broken = ConnectionResetError()
+        outgoing = make(socket, max_buffered=1 << 20)
+        outgoing.write(long_frame(300_000))
+        assert (socket.taken, outgoing.free) == (b"", False)
+        outgoing.lost(ConnectionLost())
+        assert (outgoing.buffered, outgoing.waiting) == (0, 0)
+
+    def test_waiting_frames_are_handed_over_for_tls(self) -> None:
+        socket, frame = Socket(room=100), long_frame(300_000)
+        outgoing = make(socket, max_buffered=1 << 20)
+        outgoing.write(frame)
+        outgoing.write(frame)
+        outgoing.hand_over_all()
+        assert (outgoing.size, outgoing.waiting) == (0, 0)
+        socket.flow(1 << 20)
+        assert socket.taken == 2 * bytes(frame)

@@ -14,6 +14,7 @@ import pytest
 from twisted_beastws import errors
 from twisted_beastws.options import Limits
 from twisted_beastws.wire import codec
+from twisted_beastws.wire.frames import LongFrame
 from twisted_beastws.wire.session import Session
 
 if TYPE_CHECKING:
@@ -183,8 +184,8 @@ class Recorder:
 
     # Sink.
 
-    def write(self, data: bytes) -> None:
-        self.writes.append((0, data))
+    def write(self, data: bytes | LongFrame) -> None:
+        self.writes.append((0, bytes(data)))
 
     def admits(self, size: int) -> bool:
         return True
@@ -195,7 +196,7 @@ class Recorder:
     def admits_part(self, size: int) -> None:
         pass
 
-    def write_admitted(self, data: bytes) -> None:
+    def write_admitted(self, data: bytes | LongFrame) -> None:
         self.write(data)
 
     def write_rest(self, frame: bytes, gone: int) -> None:

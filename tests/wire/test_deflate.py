@@ -29,7 +29,7 @@ from twisted_beastws.wire.deflate import (
     offer,
     parse_extensions,
 )
-from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT
+from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT, LongFrame
 from twisted_beastws.wire.session import Session
 
 from . import peer
@@ -1051,7 +1051,7 @@ class TestSending:
         recorder = self.send(server)
         take = recorder.write
 
-        def refuse(data: bytes) -> None:
+        def refuse(data: bytes | LongFrame) -> None:
             raise errors.BufferFull("full")
 
         recorder.session.sender.send_text("hello")
@@ -1171,7 +1171,7 @@ class TestStreamingOut:
         messages = [noise(size), b"gathered", noise(size + 1), noise(size + 1)[-1000:], noise(size) + b"last"]
 
         class Reentrant(Recorder):
-            def write(self, data: bytes) -> None:
+            def write(self, data: bytes | LongFrame) -> None:
                 super().write(data)
                 if inner:
                     self.free = False

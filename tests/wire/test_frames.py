@@ -22,6 +22,7 @@ from twisted_beastws.wire.frames import (
     FIN_TEXT,
     GATHER_LIMIT,
     STRIDED,
+    LongFrame,
     MaskKeys,
     Opcode,
     apply_mask,
@@ -376,7 +377,7 @@ class TestGather:
     @pytest.mark.parametrize("size", [GATHER_LIMIT // 2, 40_000])
     def test_a_frame_sent_during_a_write_is_written_after_it(self, server: bool, size: int) -> None:
         class Closing(Recorder):
-            def write_admitted(self, data: bytes) -> None:
+            def write_admitted(self, data: bytes | LongFrame) -> None:
                 super().write_admitted(data)
                 self.session.close()
 

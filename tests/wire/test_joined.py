@@ -25,7 +25,7 @@ from twisted_beastws.options import Deflate, Limits
 from twisted_beastws.wire.closing import Close
 from twisted_beastws.wire.codec import PURE, Codec
 from twisted_beastws.wire.deflate import PerMessageDeflate, accept_offer, check_answer, offer
-from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT
+from twisted_beastws.wire.frames import FIN_BINARY, FIN_TEXT, LongFrame
 from twisted_beastws.wire.prepared import prepare
 from twisted_beastws.wire.session import Session
 
@@ -73,9 +73,9 @@ class End(peer.Recorder):
 
     # The sink.
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | LongFrame) -> None:
         if self.admits(len(data)):
-            self.queue += data
+            self.queue += bytes(data)
 
     def admits(self, size: int) -> bool:
         self.refused += self.room == FULL
@@ -88,8 +88,8 @@ class End(peer.Recorder):
         if self.room == FULL:
             raise BufferFull
 
-    def write_admitted(self, data: bytes) -> None:
-        self.queue += data
+    def write_admitted(self, data: bytes | LongFrame) -> None:
+        self.queue += bytes(data)
 
     def write_control(self, opcode: int, frame: bytes) -> None:
         self.queue += frame

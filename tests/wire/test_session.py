@@ -14,7 +14,7 @@ from twisted_beastws.errors import (
 )
 from twisted_beastws.options import Limits
 from twisted_beastws.wire.closing import Close, CloseReason
-from twisted_beastws.wire.frames import Opcode
+from twisted_beastws.wire.frames import LongFrame, Opcode
 from twisted_beastws.wire.sender import HELD_OVERHEAD
 
 from .peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Event, Frame, Recorder, header, octets, to
@@ -1291,7 +1291,7 @@ class Reentrant(Recorder):
 
     on_write: Any = None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | LongFrame) -> None:
         super().write(data)
         on_write, self.on_write = self.on_write, None
         if on_write is not None:
@@ -1452,7 +1452,7 @@ class TestWritingFails:
         session = recorder.session
         left = [0, 0] if how == "fragments" else [0, 0, 0]
 
-        def write_admitted(data: bytes) -> None:
+        def write_admitted(data: bytes | LongFrame) -> None:
             if not left:
                 raise ZeroDivisionError
             left.pop()

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from twisted_beastws.connection.shared import Shared
 from twisted_beastws.errors import LocalError
-from twisted_beastws.wire.frames import FIN, RSV1, Opcode
+from twisted_beastws.wire.frames import FIN, RSV1, LongFrame, Opcode
 from twisted_beastws.wire.http import Headers, Request, Response
 
 FIRST_BYTES = 32
@@ -180,14 +180,14 @@ class TracedSink:
 
     at_once: Callable[[bytes], int] | None = None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | LongFrame) -> None:
         """Take data frames."""
-        self._trace(data)
+        self._trace(bytes(data))
         self._sink.write(data)
 
-    def write_admitted(self, data: bytes) -> None:
+    def write_admitted(self, data: bytes | LongFrame) -> None:
         """Take data frames that were admitted."""
-        self._trace(data)
+        self._trace(bytes(data))
         self._sink.write_admitted(data)
 
     def write_control(self, opcode: int, frame: bytes) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from functools import partial
+from typing import Any, Protocol
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, succeed
@@ -20,7 +21,7 @@ from twisted_beastws.errors import BufferFull, LocalError
 from twisted_beastws.options import Limits
 from twisted_beastws.tls.sending import encrypting_send
 from twisted_beastws.wire.codec import clear_send
-from twisted_beastws.wire.frames import GATHER_LIMIT, Opcode
+from twisted_beastws.wire.frames import GATHER_LIMIT, LongFrame, Opcode
 
 HAND_OVER = 1 << 16
 """Bytes given to the transport at once: 64 KiB, Twisted's own ``bufferSize``. The transport may hold a copy of them."""
@@ -95,7 +96,9 @@ class Outgoing:
         "_queue",
         "_records_wait",
         "_rest",
+        "_rest_kept",
         "_send",
+        "_send_parts",
         "_transport",
         "_writes",
         "account",
@@ -124,8 +127,10 @@ class Outgoing:
         self.at_once: Callable[[bytes], int] | None = None
         # The rest of data that the system has begun to take, without the part that the transport has.
         self._rest: memoryview | None = None
+        # The memory that stays until the last of it has gone: the whole frame.
+        self._rest_kept = 0
         # Whole frames: small ones joined in a bytearray, large ones as they came.
-        self._queue: deque[bytes | bytearray] | None = None
+        self._queue: deque[bytes | bytearray | LongFrame] | None = None
         self._pong: bytes | None = None
         self._pings = b""
         self._drains: list[Deferred[None]] | None = None
@@ -180,12 +185,12 @@ class Outgoing:
     @property
     def waiting(self) -> int:
         """The memory of the bytes that wait here and in the session, with the overhead of their objects."""
-        waiting = self.size + self.held
-        if self._queue is not None:
+        waiting = self.size + self.held + self._rest_kept
+        if self._queue:
             waiting += OVERHEAD * (len(self._queue) - 1)
-        if self._rest is not None:
-            # The whole frame stays until the last of it has gone.
-            waiting += len(cast(bytes, self._rest.obj))
+            first = self._queue[0]
+            if self._rest is None and isinstance(first, LongFrame):
+                waiting += first.kept - len(first.payload)
         return waiting
 
     @property
@@ -194,7 +199,7 @@ class Outgoing:
         here = 0 if self._rest is None else len(self._rest)
         return self.waiting + self._handed - here
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | LongFrame) -> None:
         """Send whole frames, or keep them. At ``Limits.max_buffered`` the policy decides.
 
         Raises:
@@ -232,7 +237,7 @@ class Outgoing:
             else:
                 raise BufferFull(self._full())
 
-    def write_admitted(self, data: bytes) -> None:
+    def write_admitted(self, data: bytes | LongFrame) -> None:
         """Send whole frames that `admits` let in."""
         if self.free:
             self._hand_over(data)
@@ -243,7 +248,7 @@ class Outgoing:
 
     def write_rest(self, frame: bytes, gone: int) -> None:
         """Send the rest of a frame that ``at_once`` did not take."""
-        self._wait(memoryview(frame)[gone:])
+        self._wait(b"", memoryview(frame)[gone:], len(frame))
 
     def write_control(self, opcode: int, frame: bytes) -> None:
         """Send a control frame even if bytes wait: a close last, a pong in place of a waiting one, a ping at once."""
@@ -287,8 +292,8 @@ class Outgoing:
     def hand_over_all(self) -> None:
         """Give all waiting bytes to the transport: TLS is about to start, and earlier bytes leave in clear."""
         if self.direct and not self.free:
-            waiting = b"".join((self._rest or b"", self._pong or b"", self._pings, *(self._queue or ())))
-            self._rest = None
+            waiting = b"".join((self._rest or b"", self._pong or b"", self._pings, *map(bytes, self._queue or ())))
+            self._rest, self._rest_kept = None, 0
             self.discard()
             self._gone = self._kept
             self._transport.write(waiting)
@@ -305,8 +310,8 @@ class Outgoing:
         self.finished = True
         if isinstance(self._writes, JoinedWrites):
             self._writes.discard()
-        self._finish = self._send = self._rest = self._transport = self._writes = None
-        self._handed = 0
+        self._finish = self._send = self._send_parts = self._rest = self._transport = self._writes = None
+        self._handed = self._rest_kept = 0
         self.discard()
 
     def lost(self, error: Exception) -> None:
@@ -372,14 +377,14 @@ class Outgoing:
     def _full(self) -> str:
         return f"{self.waiting} bytes wait for a slow reader: Limits.max_buffered is {self._most}"
 
-    def _keep(self, data: bytes) -> None:
+    def _keep(self, data: bytes | LongFrame) -> None:
         if self._queue is None:
             self._queue = deque()
         queue, size = self._queue, len(data)
         self.size += size
         self._kept += size
         tail = queue[-1] if queue else None
-        if size > JOINED:
+        if isinstance(data, LongFrame) or size > JOINED:
             queue.append(data)
         elif isinstance(tail, bytearray) and len(tail) + size <= HAND_OVER:
             tail += data
@@ -391,10 +396,13 @@ class Outgoing:
         if self.account is not None:
             self.account.count(SENT, self.cost)
 
-    def _hand_over(self, data: bytes | memoryview) -> None:
+    def _hand_over(self, data: bytes | LongFrame) -> None:
+        if isinstance(data, LongFrame):
+            self._hand_over_long(data)
+            return
         if self._send is None:
             if len(data) > AT_ONCE:
-                self._hand_over_parts(memoryview(data))
+                self._hand_over_parts(memoryview(data), len(data))
                 return
             self._writes.write(data)
             if not self.free:
@@ -406,9 +414,44 @@ class Outgoing:
         except OSError:
             sent = 0
         if sent != len(data):
-            self._wait(memoryview(data)[sent:])
+            self._wait(b"", memoryview(data)[sent:], len(data))
 
-    def _hand_over_parts(self, rest: memoryview) -> None:
+    def _hand_over_long(self, frame: LongFrame) -> None:
+        header, payload = frame.header, frame.payload
+        send_parts = None if self._send is None or self._records_wait is not None else _parts_send(self._transport)
+        if send_parts is None:
+            self._hand_over_joined(header, payload, frame.kept)
+            return
+        try:
+            sent = send_parts((header, payload))
+        except OSError:
+            sent = 0
+        if sent != len(frame):
+            self._wait(header[sent:], payload[max(sent - len(header), 0) :], frame.kept)
+
+    def _hand_over_joined(self, start: bytes, rest: memoryview, kept: int) -> None:
+        # A header has no record of its own, so it leaves with a copy of the next bytes.
+        size = len(rest) if len(start) + len(rest) <= AT_ONCE else HAND_OVER - len(start)
+        start, rest = start + rest[:size], rest[size:]
+        self._hand_over(start)
+        if self.free:
+            self._hand_over_rest(rest, kept)
+        else:
+            self._handed += len(rest)
+            self._keep_rest(rest, kept)
+
+    def _hand_over_rest(self, rest: memoryview, kept: int) -> None:
+        if self._send is None:
+            self._hand_over_parts(rest, kept)
+            return
+        try:
+            sent = self._send(rest) if len(rest) else 0
+        except OSError:
+            sent = 0
+        if sent != len(rest):
+            self._wait(b"", rest[sent:], kept)
+
+    def _hand_over_parts(self, rest: memoryview, kept: int) -> None:
         # TLS encrypts all bytes that it gets at once, and the transport below copies the result.
         part = rest[:0]
         while self.free and len(rest):
@@ -416,19 +459,23 @@ class Outgoing:
             self._writes.write(bytes(part))
         if not self.free:
             self._handed = len(part) + len(rest)
-            self._rest = rest if len(rest) else None
-            self._count()
+            self._keep_rest(rest, kept)
 
-    def _wait(self, rest: memoryview) -> None:
+    def _wait(self, start: bytes, rest: memoryview, kept: int) -> None:
+        """Send the rest of a frame that the socket did not take: ``start``, and all of ``rest``."""
         if self._tls_started():
-            self._hand_over(bytes(rest))
+            self._hand_over_joined(start, rest, kept)
             return
         # The system's buffer is full, or the connection is broken; Twisted's `write` handles both. It copies its data,
         # so it gets only as much as makes it resume us.
         self._open(False)
-        self._handed += len(rest)
-        self._rest = rest[HAND_OVER:] if len(rest) > HAND_OVER else None
-        self._transport.write(bytes(rest[:HAND_OVER]))
+        self._handed += len(start) + len(rest)
+        first = start + rest[:HAND_OVER]
+        self._transport.write(first)
+        self._keep_rest(rest[HAND_OVER:], kept)
+
+    def _keep_rest(self, rest: memoryview, kept: int) -> None:
+        self._rest, self._rest_kept = (rest, kept) if len(rest) else (None, 0)
         self._count()
 
     def _tls_started(self) -> bool:
@@ -449,13 +496,11 @@ class Outgoing:
             self._writes = JoinedWrites(self._transport, self._owner.clock)
 
     def _flush(self) -> None:
-        rest, self._rest = self._rest, None
+        rest, kept, self._rest, self._rest_kept = self._rest, self._rest_kept, None, 0
         # If nothing is left of the last piece, the transport has taken all bytes that it got.
         left = self._gone if rest is None else -1
-        if rest is not None and self._send is None:
-            self._hand_over_parts(rest)
-        elif rest is not None:
-            self._hand_over(rest)
+        if rest is not None:
+            self._hand_over_rest(rest, kept)
         if self.free and self._pong is not None:
             pong, self._pong = self._pong, None
             self._hand_over(pong)
@@ -485,15 +530,16 @@ class Outgoing:
             self._producer_paused = False
             self._producer.resumeProducing()
 
-    def _next(self, queue: deque[bytes | bytearray]) -> bytes:
-        frames = [queue.popleft()]
-        size = len(frames[0])
+    def _next(self, queue: deque[bytes | bytearray | LongFrame]) -> bytes | LongFrame:
+        first = queue.popleft()
+        size = len(first)
+        frames = [first]
         while queue and size + len(queue[0]) <= HAND_OVER:
             frames.append(queue.popleft())
             size += len(frames[-1])
         self.size -= size
         self._gone += size
-        return b"".join(frames)
+        return first if isinstance(first, LongFrame) else b"".join(map(bytes, frames))
 
     def _check_finished(self) -> None:
         if self._finish is not None and not self._queue and not self._pings and self._rest is None:
@@ -551,3 +597,13 @@ def _plain_send(transport: Any) -> Callable[[bytes | memoryview], int] | None:
     elif plain:
         send = transport.getHandle().send
     return send if send is None or not hasattr(transport, "TLS") else clear_send(transport, send)
+
+
+def _parts_send(transport: Any) -> Callable[[tuple[bytes, memoryview]], int] | None:
+    """Return the ``sendmsg`` of the plain socket of a transport; None without one, or once TLS was started."""
+    if getattr(transport, "TLS", False):
+        return None
+    own = getattr(type(transport), "ungathered_parts", None)
+    sendmsg: Callable[[Any], int] | None
+    sendmsg = getattr(transport.getHandle(), "sendmsg", None) if own is None else partial(own, transport)
+    return sendmsg

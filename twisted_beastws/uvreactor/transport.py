@@ -342,6 +342,10 @@ class NativeConnection(asyncio.Protocol):
         self._writer.gathers = False
         return self._socket.own().send
 
+    def ungathered_parts(self, parts: Iterable[bytes | memoryview]) -> int:
+        """Send several parts by the socket's ``sendmsg``, as `ungathered` does one."""
+        return self._socket.own().sendmsg(parts)
+
     def ungathered_records(self) -> tuple[Callable[[bytes | memoryview], int], Callable[[], int]]:
         """Return the socket's ``send`` for TLS records, and a function that returns the number of bytes waiting here.
 

@@ -4,8 +4,10 @@
 Only these small functions touch raw memory. Each gets the size of it, and checks every size before it uses it.
 """
 
+from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -19,6 +21,13 @@ cdef extern from "Python.h":
     bint PyUnicode_Check(object text)
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    const Py_ssize_t PY_SSIZE_T_MAX
+    # These take over the reference, and set the pointer to NULL if they fail.
+    int _PyBytes_Resize(PyObject **data, Py_ssize_t size) except -1
+    int PyUnicode_Resize(PyObject **text, Py_ssize_t size) except -1
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
+    PyObject *new_text "PyUnicode_New"(Py_ssize_t size, Py_UCS4 greatest) except NULL
+    void release "Py_XDECREF"(PyObject *data)
 
 cdef extern from *:
     """
@@ -31,6 +40,13 @@ cdef enum:
 
 # Characters up to which keeping the encoded bytes with a text, as Python does, costs less than encoding it each time.
 cdef Py_ssize_t CACHED_TEXT = 4096
+
+# Bytes of memory reserved for a message whose header alone has arrived: 1 MiB, the default limit of a message. A longer
+# one gets as much again as has arrived.
+cdef Py_ssize_t AHEAD = 1 << 20
+
+# Half of the address space, so that no sum of two sizes overflows.
+cdef Py_ssize_t LONGEST = PY_SSIZE_T_MAX >> 1
 
 cdef object _BadFramePayload = errors.BadFramePayload
 
@@ -176,7 +192,7 @@ def apply_mask(bytes data not None, bytes key not None):
 
 
 def clear_send(transport, send):
-    """Return ``send``, a socket's, made to take nothing once ``transport.TLS`` says that TLS was started there."""
+    """Return ``send`` or ``sendmsg`` of a socket, made to take nothing once ``transport.TLS`` says that TLS was started."""
 
     def send_in_clear(data):
         return 0 if transport.TLS else send(data)
@@ -236,36 +252,81 @@ cpdef uint64_t read_length(bytes data, Py_ssize_t start, Py_ssize_t end) except?
 
 
 cdef class SoloMessage:
-    """See `twisted_beastws.wire.raw.SoloMessage`: received into the place that it is delivered from."""
+    """See `twisted_beastws.wire.raw.SoloMessage`: received into the place that it is delivered from.
+
+    The place of a text is a ``str`` in ASCII. If other characters arrive, it holds their UTF-8 until the message is
+    complete; only this object refers to it so long.
+    """
+
+    def __dealloc__(self):
+        release(self._place)
+
+    cdef int _make_room(self, Py_ssize_t room) except -1:
+        # If the memory is lacking, nothing more may be added.
+        cdef Py_ssize_t length = self._length
+        self._length = 0
+        if self._place == NULL:
+            self._place = new_text(room, 0x7F) if self._text else new_bytes(NULL, room)
+        elif self._text:
+            PyUnicode_Resize(&self._place, room)
+        else:
+            _PyBytes_Resize(&self._place, room)
+        self._room, self._length = room, length
+        return 0
+
+    cdef uint8_t *_start(self) except NULL:
+        if self._text:
+            return <uint8_t *>PyUnicode_DATA(<object>self._place)
+        return <uint8_t *>PyBytes_AS_STRING(<object>self._place)
 
     cdef int add(self, bytes data, Py_ssize_t start, Py_ssize_t size, bytes key, bint checked) except -1:
         cdef const uint8_t *data_at = <const uint8_t *>PyBytes_AS_STRING(data) + start
-        cdef uint8_t *target = <uint8_t *>PyBytes_AS_STRING(self._place) + self.size
+        cdef uint8_t *target
+        cdef uint64_t all_bits
         _check_range(data, start, size)
-        if size > PyBytes_GET_SIZE(self._place) - self.size:
+        if size > self._length - self.size:
             raise RuntimeError("more bytes than the frame has")
-        if key is None:
-            memcpy(target, data_at, size)
+        if size > self._room - self.size:
+            self._make_room(min(self._length, max(2 * self._room, self.size + size)))
+        target = self._start() + self.size
+        if key is not None:
+            all_bits = _unmask(target, data_at, size, _key_of(key))
+        elif self._text:
+            all_bits = _unmask(target, data_at, size, <const uint8_t *>b"\0\0\0\0")
         else:
-            _unmask(target, data_at, size, _key_of(key))
-        # RFC 6455 §8.1: fail at the first bad byte, not at the message's end.
-        if self._text and checked and not _is_utf8(&self._utf8, target, size):
-            raise _BadFramePayload()
+            memcpy(target, data_at, size)
+            all_bits = 0
+        if self._text and (self._utf8.needed or all_bits & HIGH_BITS):
+            self._wide = True
+            # RFC 6455 §8.1: fail at the first bad byte, not at the message's end.
+            if checked and not _is_utf8(&self._utf8, target, size):
+                raise _BadFramePayload()
         self.size += size
         return 0
 
     cdef object message(self):
-        if not self._text:
-            return self._place
+        # The place is handed out, or freed, at once: the application may need as much memory for its answer.
+        if self.size != self._length or self._place == NULL:
+            raise RuntimeError("the message is not complete")
         if self._utf8.needed:
             raise _BadFramePayload()
-        return PyUnicode_DecodeUTF8(PyBytes_AS_STRING(self._place), PyBytes_GET_SIZE(self._place), NULL)
+        # Python has objects for texts of one character.
+        if self._text and (self._wide or self._length < 2):
+            message = PyUnicode_DecodeUTF8(<const char *>self._start(), self._length, NULL)
+        else:
+            message = <object>self._place
+        release(self._place)
+        self._place = NULL
+        return message
 
 
 cpdef SoloMessage new_solo(bint text, uint64_t length):
     cdef SoloMessage solo = SoloMessage.__new__(SoloMessage)
-    solo._place = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>length)
+    if not 0 < length <= <uint64_t>LONGEST:
+        raise ValueError("a message has at least one byte, and at most as many as memory can have")
     solo._text = text
+    solo._length = <Py_ssize_t>length
+    solo._make_room(min(solo._length, AHEAD))
     return solo
 
 
@@ -297,8 +358,35 @@ cpdef Py_ssize_t payload_size(object payload) except -1:
     return len(payload)
 
 
+cdef class TextBuffer:
+    """The UTF-8 of a text in ASCII, without a copy."""
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, PyUnicode_DATA(self._text), PyUnicode_GET_LENGTH(self._text), True, flags)
+
+    def __len__(self):
+        return PyUnicode_GET_LENGTH(self._text)
+
+
+cpdef object lasting_payload(object payload):
+    cdef TextBuffer buffer
+    if PyUnicode_Check(payload):
+        if not PyUnicode_IS_COMPACT_ASCII(payload):
+            return payload.encode()
+        buffer = TextBuffer.__new__(TextBuffer)
+        buffer._text = payload
+        return buffer
+    return payload if type(payload) is bytes or type(payload) is TextBuffer else bytes(payload)
+
+
 cpdef object payload_bytes(object payload):
     return payload.encode() if isinstance(payload, str) else payload
+
+
+cpdef bytes encode_header(int first, Py_ssize_t size):
+    cdef uint8_t header[MOST_HEADER]
+    cdef Py_ssize_t length = _header(header, first, size, None)
+    return PyBytes_FromStringAndSize(<const char *>header, length)
 
 
 cpdef bytes encode_frame(int first, object payload, bytes key=None):

@@ -1,7 +1,7 @@
 cimport cython
 from libc.stdint cimport uint64_t
 
-from twisted_beastws.wire._speedups cimport copy_start, encode_frame, payload_bytes, payload_size, put_frame, text_payload
+from twisted_beastws.wire._speedups cimport copy_start, encode_frame, encode_header, lasting_payload, payload_bytes, payload_size, put_frame, text_payload
 
 cdef int FIN, FIN_BINARY, FIN_TEXT
 cdef Py_ssize_t GATHER_LIMIT
@@ -27,7 +27,8 @@ cdef class FrameWriter:
     @cython.locals(size=Py_ssize_t)
     cpdef emit_frame(self, int first, bytes frame)
     cdef _write(self, int first, bytes frame)
-    @cython.locals(fin=cython.int, opcode=cython.int, last=cython.int, end=Py_ssize_t, at=Py_ssize_t, size=Py_ssize_t)
+    cdef _write_long(self, int first, object payload)
+    @cython.locals(long=cython.bint, fin=cython.int, opcode=cython.int, last=cython.int, end=Py_ssize_t, at=Py_ssize_t, size=Py_ssize_t)
     cpdef emit_pieces(self, int first, object payload)
     cpdef cork(self)
     cpdef uncork(self)

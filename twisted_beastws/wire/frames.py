@@ -99,20 +99,44 @@ def apply_mask(data: bytes, key: bytes) -> bytes:
     return (int.from_bytes(data, "little") ^ int.from_bytes(stream, "little")).to_bytes(size, "little")
 
 
-def encode_frame(first: int, payload: bytes, key: bytes | None = None) -> bytes:
-    """Return a whole frame; ``first`` is its first byte (FIN, RSV and opcode), ``key`` masks it."""
-    size = len(payload)
-    mask_bit = 0 if key is None else 0x80
+def encode_header(first: int, size: int, mask_bit: int = 0) -> bytes:
+    """Return the header of a frame; ``first`` is its first byte (FIN, RSV and opcode)."""
     # RFC 6455 §5.2: the length in its shortest form.
     if size < 126:
-        header = bytes((first, mask_bit | size))
-    elif size < 1 << 16:
-        header = bytes((first, mask_bit | 126)) + size.to_bytes(2, "big")
-    else:
-        header = bytes((first, mask_bit | 127)) + size.to_bytes(8, "big")
+        return bytes((first, mask_bit | size))
+    if size < 1 << 16:
+        return bytes((first, mask_bit | 126)) + size.to_bytes(2, "big")
+    return bytes((first, mask_bit | 127)) + size.to_bytes(8, "big")
+
+
+def encode_frame(first: int, payload: bytes, key: bytes | None = None) -> bytes:
+    """Return a whole frame; ``first`` is its first byte, ``key`` masks it."""
     if key is None:
-        return header + payload
-    return header + key + apply_mask(payload, key)
+        return encode_header(first, len(payload)) + payload
+    return encode_header(first, len(payload), 0x80) + key + apply_mask(payload, key)
+
+
+class LongFrame:
+    """A frame without a mask whose payload is too long to be copied behind its header.
+
+    Attributes:
+        header: The header.
+        payload: The payload, in memory that nothing changes.
+        kept: The bytes of that memory up to the end of this frame. It may hold earlier frames of the same message.
+    """
+
+    __slots__ = ("header", "kept", "payload")
+
+    def __init__(self, header: bytes, payload: memoryview, kept: int) -> None:
+        self.header = header
+        self.payload = payload
+        self.kept = kept
+
+    def __len__(self) -> int:
+        return len(self.header) + len(self.payload)
+
+    def __bytes__(self) -> bytes:
+        return b"".join((self.header, self.payload))
 
 
 def decode_text(payload: bytes) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import codecs
 import io
+from typing import Any
 
 from twisted_beastws.errors import BadFramePayload
-from twisted_beastws.wire.frames import apply_mask, decode_text, encode_frame
+from twisted_beastws.wire.frames import apply_mask, decode_text, encode_frame, encode_header
 
 __all__ = [
     "SoloMessage",
     "copy_start",
     "encode_frame",
+    "encode_header",
+    "lasting_payload",
     "new_solo",
     "payload_bytes",
     "payload_size",
@@ -113,6 +116,11 @@ def text_payload(text: str) -> str | bytes:
 def payload_size(payload: str | bytes) -> int:
     """Return the number of bytes in a payload."""
     return len(payload)
+
+
+def lasting_payload(payload: Any) -> Any:
+    """Return a payload as an object with a buffer that nobody can change: itself if possible, else a copy."""
+    return payload.encode() if isinstance(payload, str) else bytes(payload)
 
 
 def payload_bytes(payload: str | bytes) -> bytes:

@@ -6,8 +6,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted_beastws.wire.frames import FIN, FIN_BINARY, FIN_TEXT, GATHER_LIMIT, UNLIMITED, mask_keys
-from twisted_beastws.wire.raw import copy_start, encode_frame, payload_bytes, payload_size, put_frame, text_payload
+from twisted_beastws.wire.frames import FIN, FIN_BINARY, FIN_TEXT, GATHER_LIMIT, UNLIMITED, LongFrame, mask_keys
+from twisted_beastws.wire.raw import (
+    copy_start,
+    encode_frame,
+    encode_header,
+    lasting_payload,
+    payload_bytes,
+    payload_size,
+    put_frame,
+    text_payload,
+)
 
 
 class Sink(Protocol):
@@ -22,7 +31,7 @@ class Sink(Protocol):
     free: bool
     at_once: Callable[[bytes], int] | None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | LongFrame) -> None:
         """Take data frames. A full sink may refuse them by its policy."""
 
     def admits(self, size: int) -> bool:
@@ -42,7 +51,7 @@ class Sink(Protocol):
             BufferFull: The part may not be written now.
         """
 
-    def write_admitted(self, data: bytes) -> None:
+    def write_admitted(self, data: bytes | LongFrame) -> None:
         """Take data frames that were admitted."""
 
     def write_rest(self, frame: bytes, gone: int) -> None:
@@ -158,7 +167,7 @@ class FrameWriter:
         size = payload_size(payload)
         # RFC 6455 §5.5: a control frame is never fragmented.
         if size > self.fragment_size and not first & 0x08 and self.backlog is not None:
-            self.backlog.emit_fragments(first, payload_bytes(payload))
+            self.backlog.emit_fragments(first, lasting_payload(payload))
             return
         key = None
         size += 2 if size < 126 else 4 if size < 65536 else 10
@@ -166,7 +175,10 @@ class FrameWriter:
             key = mask_keys.next()
             size += 4
         if not self._gathers(size):
-            self._write(first, encode_frame(first, payload, key))
+            if size < GATHER_LIMIT or key is not None:
+                self._write(first, encode_frame(first, payload, key))
+            else:
+                self._write_long(first, memoryview(lasting_payload(payload)))
         elif size > GATHER_LIMIT - self.gathered_size:
             self._flush(encode_frame(first, payload, key))
         else:
@@ -194,6 +206,11 @@ class FrameWriter:
         else:
             self.sink.write(frame)
 
+    def _write_long(self, first: int, payload: memoryview) -> None:
+        if self.gathered_size:
+            self._flush(b"")
+        self.sink.write(LongFrame(encode_header(first, len(payload)), payload, len(payload)))
+
     def emit_pieces(self, first: int, payload: bytes) -> None:
         """Write an admitted payload in frames of ``fragment_size``; if ``first`` has FIN, the last frame has it.
 
@@ -201,7 +218,8 @@ class FrameWriter:
         """
         if self.gathered_size:
             self._flush(b"")
-        view = memoryview(payload)
+        long = self.server and len(payload) >= GATHER_LIMIT
+        view = memoryview(lasting_payload(payload) if long else payload)
         fin, opcode = first & FIN, first & ~FIN
         end = len(view)
         at = 0
@@ -212,7 +230,10 @@ class FrameWriter:
                 size = self.fragment_size
             last = fin if at + size == end else 0
             piece: Any = view[at : at + size]
-            self.sink.write_admitted(encode_frame(opcode | last, piece, None if self.server else mask_keys.next()))
+            if long and size >= GATHER_LIMIT:
+                self.sink.write_admitted(LongFrame(encode_header(opcode | last, size), piece, at + size))
+            else:
+                self.sink.write_admitted(encode_frame(opcode | last, piece, None if self.server else mask_keys.next()))
             opcode = 0
             at += size
             if at >= end:

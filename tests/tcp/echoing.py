@@ -1,0 +1,62 @@
+"""A process that echoes messages, and prints how many bytes its memory grew by at most since the last short one.
+
+``python echoing.py server|client default|uvloop SIZE [PORT]``, where SIZE is ``Limits.max_message_size``. The server
+prints its port first; the client connects to PORT.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def main(role: str, reactor_name: str, size: str, port: str = "") -> None:
+    """Run the process."""
+    if reactor_name == "uvloop":
+        from twisted_beastws.uvreactor import install
+
+        install()
+    from measured import Meter
+    from twisted.internet import reactor
+    from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+    from twisted.internet.interfaces import IReactorCore
+
+    from twisted_beastws import Limits, WebSocketClientFactory, WebSocketProtocol, WebSocketServerFactory
+
+    running: Any = IReactorCore(reactor)
+
+    class Echo(WebSocketProtocol):
+        meter: Meter
+
+        def text_received(self, text: str) -> Any:
+            return self.echo(text)
+
+        def binary_received(self, data: bytes) -> Any:
+            return self.echo(data)
+
+        def echo(self, message: str | bytes) -> Any:
+            self.send(message)
+            if len(message) > 1000:
+                return self.report()
+            # The code that answers is loaded now.
+            self.meter = Meter()
+            return None
+
+        async def report(self) -> None:
+            await self.flush()
+            print(self.meter.growth(), flush=True)
+
+    limits = Limits(max_message_size=int(size))
+    if role == "server":
+        endpoint = TCP4ServerEndpoint(running, 0, interface="127.0.0.1")
+        listening = endpoint.listen(WebSocketServerFactory(Echo, limits=limits))
+        listening.addCallback(lambda listening_port: print(listening_port.getHost().port, flush=True))
+    else:
+        factory = WebSocketClientFactory(Echo, limits=limits)
+        connected: Any = TCP4ClientEndpoint(running, "127.0.0.1", int(port)).connect(factory)
+        connected.addCallback(lambda ws: ws.handshake("localhost"))
+    running.run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

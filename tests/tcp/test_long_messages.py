@@ -1,0 +1,118 @@
+"""The memory of a process for one message of 64 MiB that it receives and sends back."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from twisted_beastws.wire.handshake import accept_key
+
+SIZE = 1 << 26
+FACTOR = 2.2
+"""The most memory that a message may take, in multiples of its size."""
+PATIENCE = 60.0
+FRAGMENT = 1 << 18
+"""The default of ``Limits.fragment_size``."""
+KEY = b"\x01\x02\x03\x04"
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+UNITS = ((1, b"a"), (2, b"\0"), (1, "\u00e9".encode()), (1, "\U0001f600".encode()))
+"""The opcode of a message, and the bytes that it repeats. A client that sends a text beyond ASCII also encodes it."""
+PROGRAM = Path(__file__).with_name("echoing.py")
+
+
+class Peer:
+    """The other end, on a blocking socket."""
+
+    def __init__(self, connection: socket.socket, masks: bool) -> None:
+        self.connection = connection
+        self.masks = masks
+        connection.settimeout(PATIENCE)
+
+    def send(self, opcode: int, unit: bytes, size: int) -> None:
+        """Send a message that repeats ``unit``, whose length is a divisor of 4."""
+        if self.masks:
+            unit = bytes(byte ^ mask for byte, mask in zip(unit * (4 // len(unit)), KEY, strict=True))
+        header = bytes([0x80 | opcode, 127 | 0x80 * self.masks]) + size.to_bytes(8, "big")
+        if size < 126:
+            header = bytes([0x80 | opcode, size | 0x80 * self.masks])
+        self.connection.sendall(header + KEY * self.masks)
+        chunk = unit * (min(size, 1 << 20) // len(unit))
+        for _ in range(0, size, 1 << 20):
+            self.connection.sendall(chunk)
+
+    def skip(self, size: int) -> None:
+        """Read a message of ``size`` bytes."""
+        header = 2 if size < 126 else 10
+        left = size + -(-size // FRAGMENT) * (header + (0 if self.masks else 4))
+        room = bytearray(1 << 20)
+        while left:
+            got = self.connection.recv_into(room, min(left, 1 << 20))
+            assert got, "the process closed the connection"
+            left -= got
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="MEMORY IS NOT MEASURED: that takes Linux's /proc"
+)
+@pytest.mark.parametrize("reactor", ["default", "uvloop"])
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_a_message_of_64_mib_takes_at_most_2_2_times_its_size(role: str, reactor: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # The pure codec copies more.
+    environment.pop("TWISTED_BEASTWS_PURE", None)
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        arguments = [role, reactor, str(SIZE), str(listening.getsockname()[1])]
+        command = [sys.executable, str(PROGRAM), *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        stack.enter_context(process.stdout)
+        if role == "server":
+            connection = socket.create_connection(("127.0.0.1", int(process.stdout.readline())), PATIENCE)
+        else:
+            listening.settimeout(PATIENCE)
+            connection, _ = listening.accept()
+        peer = Peer(stack.enter_context(connection), role == "server")
+        open_as(role, connection)
+        growth = {}
+        for opcode, unit in UNITS if role == "server" else UNITS[:2]:
+            for size in 4, SIZE:
+                peer.send(opcode, unit, size)
+                peer.skip(size)
+            growth[opcode, unit] = int(process.stdout.readline()) / SIZE
+    assert {kind: times for kind, times in growth.items() if not 0.9 < times <= FACTOR} == {}
+
+
+def open_as(role: str, connection: socket.socket) -> None:
+    """Do the opening handshake with a process in this role."""
+    if role == "server":
+        connection.sendall(REQUEST)
+        read_head(connection)
+        return
+    head = read_head(connection).decode()
+    (key,) = [line.split(": ")[1] for line in head.split("\r\n") if line.startswith("Sec-WebSocket-Key: ")]
+    connection.sendall(
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept_key(key).encode()
+    )
+
+
+def read_head(connection: socket.socket) -> bytes:
+    """Read up to the empty line."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = connection.recv(1)
+        assert byte, f"the process closed the connection after {head!r}"
+        head += byte
+    return head
