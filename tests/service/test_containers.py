@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from twisted_beastws.server.gates.admin_pages import HEALTH
 from twisted_beastws.service import Options
-from twisted_beastws.service.admin import HEALTH
 
 pytest.importorskip("txredisapi", reason="CONTAINERS ARE NOT TESTED: pip install txredisapi")
 

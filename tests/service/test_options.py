@@ -22,7 +22,7 @@ from twisted.python.usage import UsageError
 
 from twisted_beastws import Deflate, Limits, Origins, Timeouts, WebSocketServerFactory
 from twisted_beastws._version import __version__
-from twisted_beastws.server.gates.login import Checkers
+from twisted_beastws.server.gates.login import PasswordLogin
 from twisted_beastws.server.gates.login_limit import TooManyFailures
 from twisted_beastws.server.gates.passwords import Hash
 from twisted_beastws.server.peers import peer_of
@@ -318,7 +318,7 @@ class TestGiven:
     @pytest.mark.parametrize(("given", "failures"), [((), 10), (("--max-login-failures=3",), 3)])
     def test_so_many_wrong_passwords_are_allowed(self, given: tuple[str, ...], failures: int) -> None:
         options = parse("--auth=memory:a:b", *given)
-        assert isinstance(options.checkers, Checkers)
+        assert isinstance(options.checkers, PasswordLogin)
         limit = options.checkers._limit
         results: list[Any] = []
         for _ in range(failures + 1):

@@ -15,14 +15,14 @@ from twisted_beastws.hub import Hub
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server.descriptors import DescriptorWatch
 from twisted_beastws.server.factory import WebSocketServerFactory
-from twisted_beastws.server.gates.login import Checkers, Gate
-from twisted_beastws.server.observers.metering import Meter
+from twisted_beastws.server.gates.admin_pages import Ready
+from twisted_beastws.server.gates.login import PasswordLogin
 from twisted_beastws.server.observers.metrics import Metrics
 from twisted_beastws.server.observers.reactor_lag import ReactorLag
 from twisted_beastws.server.serving import Serving, ShutdownPolicy
 from twisted_beastws.service.access.identity import ACCESS_TOKEN, BearerTokens
 from twisted_beastws.service.access.sessions import Sessions
-from twisted_beastws.service.admin import HostNames, Ready, admin_factory
+from twisted_beastws.service.admin import admin_factory
 from twisted_beastws.service.api.control import Control
 from twisted_beastws.service.app import ASGIApplication, Served
 from twisted_beastws.service.beastws_service import BeastwsService
@@ -80,23 +80,21 @@ def makeService(options: Options) -> BeastwsService:
     factory = serving.factory
     if tokens is not None:
         helpers.append(tokens.sessions)
-        factory.add_gate(Gate(tokens).refuse)
+        factory.add_gate(tokens)
     elif options.checkers is not None:
-        factory.add_gate(Gate(options.checkers).refuse)
+        factory.add_gate(options.checkers)
     if options.proxies is not None:
         factory.trust_proxies(options.proxies)
     if options.access_log is not None:
         helpers.append(options.access_log)
         reloads.append(options.access_log.reopen)
+        factory.add_observer(options.access_log)
     ready = partial(_is_ready, serving, hub if options.app is None else None)
     watched = options["admin"] is not None
-    if watched or options.access_log is not None:
-        meter = Meter(options.access_log)
-        factory.add_observer(meter)
+    if watched:
         lag = ReactorLag(reactor)
-        if watched:
-            helpers.append(lag)
-        metrics = Metrics(factory, meter, hub, serving.descriptors, lag)
+        helpers.append(lag)
+        metrics = Metrics(factory, hub=hub, descriptors=serving.descriptors, reactor_lag=lag)
     if options.admin is not None:
         helpers.append(_serving_admin(options, metrics, ready))
         reloads.append(options.admin[1].reload)
@@ -210,7 +208,7 @@ def _twistd_arguments(options: Options) -> list[str]:
 
 def _serving_admin(options: Options, metrics: Metrics | AggregatedMetrics, ready: Ready) -> Serving:
     assert options.admin is not None
-    factory = admin_factory(metrics, ready, HostNames(options["admin-host"]))
+    factory = admin_factory(metrics, ready, options["admin-host"])
     return Serving(
         factory, [options.admin], [("http", "/metrics")], ShutdownPolicy(seconds=ADMIN_SHUTDOWN), option="admin"
     )
@@ -231,7 +229,7 @@ def _serving_api(reactor: Any, options: Options, hub: Hub, control: Control) -> 
 
 def _tokens(reactor: Any, options: Options) -> BearerTokens:
     is_chat, passwords = options.app is None, options.checkers
-    assert passwords is None or isinstance(passwords, Checkers)
+    assert passwords is None or isinstance(passwords, PasswordLogin)
 
     def is_page(request: Request) -> bool:
         # The page contains no secret; it asks its user for the token.

@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import textwrap
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,7 @@ from twisted_beastws._version import __version__
 from twisted_beastws.hub import LocalBackplane
 from twisted_beastws.server.factory import WebSocketServerFactory
 from twisted_beastws.server.gates.forwarded import HEADERS, TrustedProxies
-from twisted_beastws.server.gates.login import Certificates, CheckerError, Checkers, make_checker
-from twisted_beastws.server.gates.login_limit import LoginLimit
+from twisted_beastws.server.gates.login import CertificateLogin, CheckerError, PasswordLogin, make_checker
 from twisted_beastws.server.observers.access_log import AccessLog
 from twisted_beastws.service.access.tokens import TokenVerifier
 from twisted_beastws.service.api.tokens import TokenFile
@@ -71,7 +69,7 @@ class Options(OptionSources):
     admin: tuple[str, ReloadableEndpoint] | None = None
     api: tuple[str, ReloadableEndpoint] | None = None
     tokens: TokenFile | None = None
-    checkers: Checkers | Certificates | None = None
+    checkers: PasswordLogin | CertificateLogin | None = None
     verifiers: Sequence[TokenVerifier] = ()
     access_log: AccessLog | None = None
     proxies: TrustedProxies | None = None
@@ -260,9 +258,9 @@ class Options(OptionSources):
             passwords = [checker for checker in self["auth"] if not isinstance(checker, TokenVerifier)]
             self.verifiers = [checker for checker in self["auth"] if isinstance(checker, TokenVerifier)]
             if passwords:
-                self.checkers = Checkers(passwords, LoginLimit(self["max-login-failures"] or None, time.monotonic))
+                self.checkers = PasswordLogin(passwords, max_failures=self["max-login-failures"] or None)
         elif self["client-ca"] is not None:
-            self.checkers = Certificates()
+            self.checkers = CertificateLogin()
 
     def _find_api(self) -> None:
         path = self["api-token-file"]

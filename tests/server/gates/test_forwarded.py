@@ -13,9 +13,8 @@ from twisted.internet.task import Clock
 
 from twisted_beastws import Headers, Limits, Request, Response, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.server.gates.forwarded import TrustedProxies
-from twisted_beastws.server.gates.login import Checkers, Gate, make_checker
+from twisted_beastws.server.gates.login import PasswordLogin, make_checker
 from twisted_beastws.server.observers.access_log import AccessLog
-from twisted_beastws.server.observers.metering import Meter
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -131,7 +130,7 @@ class TestConnections:
     def arrive(self, connect: Callable[..., Any], clock: Clock) -> Callable[..., Any]:
         limits = Limits(max_connections_per_peer=1, max_handshakes_per_peer=3, max_opening_per_peer=2)
         factory = WebSocketServerFactory(Site, clock=clock, limits=limits)
-        factory.add_gate(Gate(Checkers([make_checker("memory:a:b")])).refuse)
+        factory.add_gate(PasswordLogin([make_checker("memory:a:b")]))
         proxies = TrustedProxies(["10.0.0.0/8", "unix"], "x-forwarded-for")
         factory.trust_proxies(proxies)
 
@@ -184,7 +183,7 @@ class TestConnections:
         log = AccessLog(str(tmp_path / "log"), "text")
         log.startService()
         factory.trust_proxies(TrustedProxies([PROXY], "x-forwarded-for"))
-        factory.add_observer(Meter(log))
+        factory.add_observer(log)
         peer = connect(factory=factory, opened=False)
         peer.transport.peerAddr = address(PROXY)
         assert peer.protocol.peer.host == PROXY

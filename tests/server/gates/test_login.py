@@ -19,13 +19,11 @@ from twisted.internet.task import Clock
 from twisted_beastws import Request, Response, State, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.server.gates.login import (
     CheckerError,
-    Checkers,
-    Gate,
     Login,
+    PasswordLogin,
     make_checker,
     parse_basic,
 )
-from twisted_beastws.server.gates.login_limit import LoginLimit
 from twisted_beastws.server.gates.slow_calls import MAX_RUNNING, MAX_WAITING, SlowCalls
 
 from ...support.log import logged_lines, of_the_service
@@ -126,8 +124,8 @@ class Server:
         self._connect = connect
         Served.asked = 0
         self.factory = WebSocketServerFactory(Served, clock=clock)
-        known = Checkers(checkers, LoginLimit(limit, clock.seconds))
-        self.factory.add_gate(Gate(known).refuse)
+        known = PasswordLogin(checkers, max_failures=limit, now=clock.seconds)
+        self.factory.add_gate(known)
 
     def client(self, host: str | None = None) -> Any:
         address = None if host is None else IPv4Address("TCP", host, 1)
@@ -261,8 +259,8 @@ class TestRequests:
                 ).addCallback(lambda _: WebSocketProtocol.serve(self))
 
         factory = WebSocketServerFactory(ByHand, clock=clock)
-        checkers = Checkers([make_checker("memory:ann:secret")])
-        factory.add_gate(Gate(checkers).refuse)
+        checkers = PasswordLogin([make_checker("memory:ann:secret")])
+        factory.add_gate(checkers)
         peer = connect(factory=factory, opened=False)
         page = b"GET /page HTTP/1.1\r\nHost: h\r\n"
         for _ in range(2):
@@ -282,7 +280,7 @@ class TestRequests:
                     setattr(self, name, None)
 
         factory = WebSocketServerFactory(Own, clock=clock)
-        factory.add_gate(Gate(Checkers([make_checker("memory:ann:secret")])).refuse)
+        factory.add_gate(PasswordLogin([make_checker("memory:ann:secret")]))
         peer = connect(factory=factory, opened=False)
         peer.sends(peer.HEAD)
         assert status(peer) == 401
@@ -299,7 +297,7 @@ class TestRequests:
                 self.read_request().addErrback(lambda failure: ended.append(failure.type))
 
         factory = WebSocketServerFactory(ByHand, clock=clock)
-        factory.add_gate(Gate(Checkers([Hanging()])).refuse)
+        factory.add_gate(PasswordLogin([Hanging()]))
         peer = connect(factory=factory, opened=False)
         peer.sends(peer.HEAD[:-2] + authorization("ann:secret"))
         peer.leaves()
@@ -404,8 +402,8 @@ class TestGuessing:
                 self.read_request().addErrback(lambda _: None)
 
         factory = WebSocketServerFactory(ByHand, clock=clock)
-        checkers = Checkers([make_checker("memory:ann:secret")], LoginLimit(1, clock.seconds))
-        factory.add_gate(Gate(checkers).refuse)
+        checkers = PasswordLogin([make_checker("memory:ann:secret")], max_failures=1, now=clock.seconds)
+        factory.add_gate(checkers)
         peer = connect(factory=factory, opened=False, address=IPv4Address("TCP", "192.0.2.1", 1))
         assert [self.guess(peer, "ann:x")[0] for _ in range(2)] == [401, 429]
 

@@ -19,7 +19,6 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from twisted_beastws import Request, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.server.observers.access_log import AccessLog, CannotLog, as_json, as_text
-from twisted_beastws.server.observers.metering import Meter
 
 from ...support.log import as_observer
 
@@ -42,7 +41,7 @@ class Server:
         self.path = path
         self.log = AccessLog(str(path), format)
         self.factory = WebSocketServerFactory(Echo, subprotocols=["a"], clock=clock)
-        self.factory.add_observer(Meter(self.log))
+        self.factory.add_observer(self.log)
         self.log.startService()
 
     def client(self, address: Any = None) -> Any:
@@ -291,7 +290,7 @@ class TestRelay:
         lines: list[str] = []
         log = AccessLog(path, "text", lines.append)
         factory = WebSocketServerFactory(Echo, clock=clock)
-        factory.add_observer(Meter(log))
+        factory.add_observer(log)
         log.startService()
         peer = connect(factory=factory)
         peer.sends(peer.close(1000))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from binascii import Error as Base64Error
 from binascii import a2b_base64
-from collections.abc import Awaitable, Sequence
+from collections.abc import Callable, Sequence
 from hmac import compare_digest
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from cryptography.x509.oid import NameOID
 from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
@@ -19,6 +20,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_beastws.connection.running import settled
+from twisted_beastws.options import kind_of
 from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.server.gates.login_limit import LoginLimit, TooManyFailures
 from twisted_beastws.server.gates.passwords import PasswordFile
@@ -29,6 +31,9 @@ from twisted_beastws.wire.http import Headers, Request, Response
 
 UNAUTHORIZED = "Give a name and a password\n"
 NAMELESS = "The certificate does not have one common name\n"
+MAX_FAILURES = 10.0
+"""Wrong passwords of one client per minute, by default: users mistype, and guessing takes years."""
+
 CHALLENGE = 'Basic realm="twisted_beastws", charset="UTF-8"'
 
 log = Logger()
@@ -123,19 +128,53 @@ class Threaded:
         return await settled(found)
 
 
-class Checkers:
-    """Checkers of names and passwords. One of them must accept the login.
+class LoginGate:
+    """A base class of gates that accept the requests of known users only, and set ``user`` of the connection."""
+
+    def identify(self, request: Request, ws: WebSocketProtocol) -> Any:
+        """Return the user, the `Response` to a request without a valid login, or None for a request that needs none.
+
+        It may return a Deferred, or be a coroutine function.
+        """
+        raise NotImplementedError
+
+    async def __call__(self, request: Request, ws: WebSocketProtocol) -> Response | None:
+        """Return the answer to a request without a valid login, or None."""
+        found = await settled(self.identify(request, ws))
+        refused = isinstance(found, Response)
+        ws.user = None if refused else found
+        return found if isinstance(found, Response) else None
+
+
+class PasswordLogin(LoginGate):
+    """A gate that asks for a name and a password by HTTP Basic, and lets checkers of `twisted.cred` decide.
+
+    ``user`` of an accepted connection is the name. Wrong passwords of one client are limited, and each is logged.
 
     Args:
-        checkers: the checkers.
-        limit: bounds the wrong passwords of each peer.
+        checkers: Checkers (``ICredentialsChecker``) for ``IUsernamePassword``, or descriptions of them as for
+            ``--auth``, such as ``file:passwords``. One of them must accept the login.
+        max_failures: The wrong passwords of one client per minute, and as many at once. Further requests get 429 before
+            any checker is asked. None is no limit.
+        now: Returns the time in seconds.
+
+    Raises:
+        CheckerError: There is no such checker.
     """
 
-    def __init__(self, checkers: Sequence[Any], limit: LoginLimit | None = None) -> None:
-        self._checkers = checkers
-        self._limit = limit or LoginLimit(None, float)
+    def __init__(
+        self,
+        checkers: Sequence[Any],
+        *,
+        max_failures: float | None = MAX_FAILURES,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if isinstance(checkers, str) or not isinstance(checkers, Sequence):
+            raise TypeError(f"PasswordLogin(checkers): give a list of checkers, not {kind_of(checkers)}")
+        self._checkers = [make_checker(each) if isinstance(each, str) else each for each in checkers]
+        self._limit = LoginLimit(max_failures, now)
 
-    async def identify(self, protocol: WebSocketProtocol, request: Request) -> str | Response:
+    async def identify(self, request: Request, ws: WebSocketProtocol) -> str | Response:
         """Return the name of the user, or the answer to a request without a valid login."""
         fields = request.headers.getRawHeaders(b"Authorization", ())
         login = parse_basic(fields[0]) if len(fields) == 1 else None
@@ -144,24 +183,24 @@ class Checkers:
             tried = [name for name, colon, _ in (_decode_basic(field).partition(b":") for field in fields) if colon]
             # Without a colon, the text may be a password.
             names = f", but for {' and '.join(map(quoted, tried))}" if tried else ""
-            _log_refusal(protocol, 401, f"there is no login{names}")
+            _log_refusal(ws, 401, f"there is no login{names}")
             return _unauthorized(request)
-        peer = peer_at(protocol.peer)
+        peer = peer_at(ws.peer)
         try:
             user = await self._limit.check(peer, lambda: self._user_of(login))
         except TooManyFailures as error:
-            self._count(protocol)
+            self._count(ws)
             return _come_back(429, error.retry_after, "There were too many wrong passwords")
         except Busy:
             return _come_back(503, 1, "The server checks too many passwords")
         if user is not None:
             return user
-        _log_refusal(protocol, 401, f"wrong name or password for {quoted(login.username)}")
+        _log_refusal(ws, 401, f"wrong name or password for {quoted(login.username)}")
         seconds = self._limit.retry_after(peer)
         if seconds:
             log.warn(
                 "{host} gave too many wrong passwords: 429 for {seconds} s",
-                host=host_of(protocol.peer),
+                host=host_of(ws.peer),
                 seconds=seconds,
             )
         return _unauthorized(request)
@@ -174,8 +213,8 @@ class Checkers:
         return f"X-{CHALLENGE}" if request.headers.hasHeader(b"X-Requested-With") else CHALLENGE
 
     @staticmethod
-    def _count(protocol: WebSocketProtocol) -> None:
-        server = connection_of(protocol).server
+    def _count(ws: WebSocketProtocol) -> None:
+        server = connection_of(ws).server
         if server is not None:
             server.refusals["max_login_failures"] += 1
 
@@ -191,15 +230,19 @@ class Checkers:
         return None
 
 
-class Certificates:
-    """Identifies a client by the common name in its certificate, which TLS asked for and checked."""
+class CertificateLogin(LoginGate):
+    """A gate that accepts clients by the common name in their certificate, which TLS asked for and checked.
 
-    def identify(self, protocol: WebSocketProtocol, request: Request) -> str | Response:
+    ``user`` of an accepted connection is the name. The endpoint must ask for certificates: `ReloadableEndpoint` does so
+    with ``client_ca``.
+    """
+
+    def identify(self, request: Request, ws: WebSocketProtocol) -> str | Response:
         """Return the name of the user, or the answer to a request without a valid login."""
-        name = self._name_of(protocol.transport)
+        name = self._name_of(ws.transport)
         if name is not None:
             return name
-        _log_refusal(protocol, 403, "the certificate does not have one common name")
+        _log_refusal(ws, 403, "the certificate does not have one common name")
         return Response(403, body=NAMELESS)
 
     @staticmethod
@@ -227,40 +270,13 @@ def _log_refusal(protocol: WebSocketProtocol, status: int, why: str) -> None:
 
 
 def _unauthorized(request: Request) -> Response:
-    return Response(401, headers=Headers({"WWW-Authenticate": [Checkers.challenge(request)]}), body=UNAUTHORIZED)
+    return Response(401, headers=Headers({"WWW-Authenticate": [PasswordLogin.challenge(request)]}), body=UNAUTHORIZED)
 
 
 def _come_back(status: int, seconds: int, why: str) -> Response:
     # Close the connection, so that the next guess costs another connection.
     headers = Headers({"Retry-After": [str(seconds)], "Connection": ["close"]})
     return Response(status, headers=headers, body=f"{why}; try again later\n")
-
-
-class Identity(Protocol):
-    """Identifies users."""
-
-    def identify(
-        self, protocol: WebSocketProtocol, request: Request
-    ) -> str | Response | Awaitable[str | Response | None] | None:
-        """Return the user, the answer to a request without a valid login, or None for a request that needs none."""
-
-
-class Gate:
-    """The ``gate`` of a factory that accepts the requests of known users only, and sets ``user`` of the connection.
-
-    Args:
-        identity: identifies the users.
-    """
-
-    def __init__(self, identity: Identity) -> None:
-        self._identity = identity
-
-    async def refuse(self, request: Request, protocol: WebSocketProtocol) -> Response | None:
-        """Return the answer to a request without a valid login, or None."""
-        found = await settled(self._identity.identify(protocol, request))
-        refused = isinstance(found, Response)
-        protocol.user = None if refused else found
-        return found if isinstance(found, Response) else None
 
 
 def _as_bytes(text: bytes | str) -> bytes:

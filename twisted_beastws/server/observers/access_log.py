@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 from twisted.application.service import Service
 from twisted.logger import Logger
 
+from twisted_beastws.connection.observer import Observer
+from twisted_beastws.server.observers.metering import TrafficCounter, count_traffic, refusal_status
+from twisted_beastws.server.observers.traffic import Traffic
 from twisted_beastws.server.peers import plain_host
 
 if TYPE_CHECKING:
     from twisted_beastws.protocol import WebSocketProtocol
-    from twisted_beastws.server.observers.traffic import Traffic
     from twisted_beastws.wire.closing import CloseReason
 
 STANDARD_OUTPUT = "-"
@@ -56,28 +58,39 @@ def _dumped(value: object) -> str:
 FORMATS = {"text": as_text, "json": as_json}
 
 
-class AccessLog(Service):
-    """Appends to the file ``path``, or to the standard output if that is ``-``, in one of `FORMATS`.
+class AccessLog(Service, Observer):
+    """An observer that writes a line for each WebSocket when it ends, and for each refused handshake.
 
-    It is opened when the service starts, which raises `CannotLog`.
+    It is a service, too, which need not be started: it opens the file when it starts, and raises `CannotLog` if that
+    fails, or else at the first line. The file is readable by its owner and group only.
 
-    relay: takes each line in place of a standard output or a pipe, in which the lines of several processes would mix.
+    Args:
+        path: The file to append to; ``-`` is the standard output.
+        format: ``text``, or ``json`` for one JSON object a line.
+        relay: Takes each line in place of a standard output or a pipe, in which the lines of several processes would
+            mix.
     """
 
     log = Logger()
 
-    def __init__(self, path: str, format: str, relay: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, path: str = STANDARD_OUTPUT, format: str = "text", relay: Callable[[str], None] | None = None
+    ) -> None:
+        if format not in FORMATS:
+            raise ValueError(f"AccessLog(format={format!r}): give one of {', '.join(FORMATS)}")
         # The working directory may change before the file is opened.
         self.path = path if path == STANDARD_OUTPUT else os.path.abspath(path)
         self._format = FORMATS[format]
         self._file: TextIO | None = None
         self._relay = relay
         self._relays = False
-        self._failing = False
+        self._failing = self._ended = False
+        self._counters: dict[WebSocketProtocol, TrafficCounter] = {}
 
     def startService(self) -> None:
         """Open the file, when twistd has shed its privileges: so it can be opened again."""
         super().startService()  # type: ignore[no-untyped-call]
+        self._ended = False
         self._relays = self._relay is not None and (self.path == STANDARD_OUTPUT or _is_pipe(self.path))
         if self._relays:
             return
@@ -89,12 +102,16 @@ class AccessLog(Service):
     def stopService(self) -> None:
         """Close it."""
         super().stopService()  # type: ignore[no-untyped-call]
+        self._ended = True
         file, self._file = self._file, None
         if file is not sys.__stdout__:
             _close(file)
 
     def reopen(self) -> None:
-        """Continue in the file that has the name now. If it cannot be opened, log that and keep the old one."""
+        """Continue in the file that has the name now. If it cannot be opened, log that and keep the old one.
+
+        Call it when a program such as logrotate has moved the file.
+        """
         if self._file is None or self.path == STANDARD_OUTPUT:
             return
         try:
@@ -111,17 +128,25 @@ class AccessLog(Service):
             return sys.__stdout__
         return open(self.path, "a", buffering=1, encoding="ascii", errors="backslashreplace", opener=_open_private)
 
-    def refused(self, protocol: WebSocketProtocol, status: int) -> None:
-        """A handshake was answered with a status other than 101."""
-        self._write({**_who(protocol), "status": status})
+    def opened(self, ws: WebSocketProtocol) -> None:
+        """Count the messages."""
+        self._counters[ws] = count_traffic(ws)
 
-    def closed(self, protocol: WebSocketProtocol, traffic: Traffic, seconds: float) -> None:
-        """A WebSocket is gone that was open for so many seconds."""
-        reason = cast("CloseReason", protocol.close_reason)
+    def not_opened(self, ws: WebSocketProtocol, error: BaseException | None) -> None:
+        """Write a line if a handshake was answered with a status other than 101."""
+        status = refusal_status(ws, error)
+        if status is not None:
+            self._write({**_who(ws), "status": status})
+
+    def closed(self, ws: WebSocketProtocol, seconds: float) -> None:
+        """Write the line of a WebSocket that was open for so many seconds."""
+        counter = self._counters.pop(ws, None)
+        traffic = Traffic() if counter is None else counter.traffic
+        reason = cast("CloseReason", ws.close_reason)
         told = reason.sent if reason.began == "local" and reason.sent is not None else reason
         self._write(
             {
-                **_who(protocol),
+                **_who(ws),
                 "status": 101,
                 "code": int(told.code),
                 "began": reason.began,
@@ -142,9 +167,14 @@ class AccessLog(Service):
 
     def write_line(self, line: str) -> None:
         """Append a line."""
-        if self._file is None:
+        if self._ended:
             return
         try:
+            if self._file is None:
+                self._file = self._open()
+            if self._file is None:
+                # The process has no standard output.
+                return
             self._file.write(line + "\n")
             self._file.flush()
         except OSError as error:

@@ -1,7 +1,7 @@
 """`Meter`: counts of the messages, handshakes and ends of a factory's connections.
 
-A factory's ``observer`` wraps the hooks and the sender of each session when the connection opens. Without an observer
-nothing is wrapped, and messages take the shortest path.
+It wraps the hooks and the sender of each session when the connection opens. Without an observer nothing is wrapped, and
+messages take the shortest path.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from twisted_beastws.wire.sender import Sender, send_other
 
 if TYPE_CHECKING:
     from twisted_beastws.options import Limits
-    from twisted_beastws.server.observers.access_log import AccessLog
     from twisted_beastws.wire.closing import CloseReason
     from twisted_beastws.wire.prepared import Prepared
 
@@ -94,11 +93,11 @@ _counts: Callable[[TrafficCounter], tuple[int, ...]] = attrgetter(*Traffic._fiel
 class MeteredSender:
     """Counts the messages that the `Sender` which it wraps has taken. A message that it refused does not count."""
 
-    __slots__ = ("__weakref__", "_counter", "_sender", "_streams_text")
+    __slots__ = ("__weakref__", "_sender", "_streams_text", "counter")
 
     def __init__(self, sender: Sender, counter: TrafficCounter) -> None:
         self._sender = sender
-        self._counter = counter
+        self.counter = counter
         self._streams_text = False
 
     def send(self, message: Any, *, compress: bool | None = None) -> None:
@@ -111,54 +110,73 @@ class MeteredSender:
     def send_text(self, text: str) -> None:
         """See `Sender.send_text`."""
         self._sender.send_text(text)
-        self._counter.count_sent(True, 1, len(text) if text.isascii() else len(text.encode()))
+        self.counter.count_sent(True, 1, len(text) if text.isascii() else len(text.encode()))
 
     def send_binary(self, data: bytes) -> None:
         """See `Sender.send_binary`."""
         self._sender.send_binary(data)
-        self._counter.count_sent(False, 1, len(data))
+        self.counter.count_sent(False, 1, len(data))
 
     def send_message(self, first: int, payload: bytes, compress: bool | None = None) -> None:
         """See `Sender.send_message`."""
         self._sender.send_message(first, payload, compress)
-        self._counter.count_sent(bool(first & Opcode.TEXT), 1, len(payload))
+        self.counter.count_sent(bool(first & Opcode.TEXT), 1, len(payload))
 
     def send_prepared(self, message: Prepared) -> None:
         """See `Sender.send_prepared`."""
         self._sender.send_prepared(message)
-        self._counter.count_sent(bool(message.plain.first & Opcode.TEXT), 1, len(message.plain.payload))
+        self.counter.count_sent(bool(message.plain.first & Opcode.TEXT), 1, len(message.plain.payload))
 
     def begin_message(self, opcode: int, compress: bool | None = None) -> None:
         """See `Sender.begin_message`."""
         self._sender.begin_message(opcode, compress)
         self._streams_text = opcode == Opcode.TEXT
-        self._counter.count_sent(self._streams_text, 1, 0)
+        self.counter.count_sent(self._streams_text, 1, 0)
 
     def write_part(self, part: bytes) -> None:
         """See `Sender.write_part`."""
         self._sender.write_part(part)
-        self._counter.count_sent(self._streams_text, 0, len(part))
+        self.counter.count_sent(self._streams_text, 0, len(part))
 
     def end_message(self, rest: bytes = b"") -> None:
         """See `Sender.end_message`."""
         self._sender.end_message(rest)
-        self._counter.count_sent(self._streams_text, 0, len(rest))
+        self.counter.count_sent(self._streams_text, 0, len(rest))
+
+
+def count_traffic(ws: WebSocketProtocol) -> TrafficCounter:
+    """Count the messages of a connection that has just opened, once for all observers that ask for it."""
+    session = connection_of(ws).require_session()
+    if isinstance(session.sender, MeteredSender):
+        return session.sender.counter
+    counter = TrafficCounter()
+    session.wrap_hooks(counter)
+    session.sender = MeteredSender(session.sender, counter)
+    return counter
+
+
+def refusal_status(ws: WebSocketProtocol, error: BaseException | None) -> int | None:
+    """Return the status of the answer to a handshake that failed; None if there was no answer, or no handshake."""
+    if isinstance(error, UpgradeDeclined):
+        return error.response.status if ws.request is not None and is_upgrade(ws.request) else None
+    return error.status if isinstance(error, HandshakeError) and not isinstance(error, HandshakeTimeout) else None
 
 
 class Meter(Observer):
-    """The counts of one factory's connections.
+    """Counts the events of a factory's connections; `Metrics` shows the counts.
 
-    access_log: gets a line for each; or None.
-
-    handshakes: by outcome: the answer's status, or ``timeout``. responses: answers to other requests than handshakes,
-        by status. closes: connections that were open and are gone, by close code and the side that began.
-    traffic: of those. round_trips: of pings, one count for each of `ROUND_TRIPS` and one beyond; round_trip_seconds:
-        all together. slow_readers: closed for it. dropped: messages that connections gone dropped under the policy
-        ``drop``.
+    Attributes:
+        handshakes: The handshakes by outcome: the answer's status, or ``timeout``.
+        responses: The answers to other requests than handshakes, by status.
+        closes: The connections that were open and are gone, by close code and the side that began.
+        traffic: The messages of the connections in ``closes``.
+        round_trips: The round trips of pings, one count for each of `ROUND_TRIPS` and one beyond.
+        round_trip_seconds: The sum of all round trips, in seconds.
+        slow_readers: The connections that were closed because their peer read too slowly.
+        dropped: The messages that the connections in ``closes`` dropped under the policy ``drop``.
     """
 
-    def __init__(self, access_log: AccessLog | None = None) -> None:
-        self.access_log = access_log
+    def __init__(self) -> None:
         self.handshakes: Counter[str] = Counter()
         self.responses: Counter[str] = Counter()
         self.closes: Counter[tuple[str, str]] = Counter()
@@ -172,28 +190,17 @@ class Meter(Observer):
     def opened(self, ws: WebSocketProtocol) -> None:
         """A handshake succeeded: count the messages."""
         self.handshakes["101"] += 1
-        session = connection_of(ws).require_session()
-        counter = self._counters[ws] = TrafficCounter()
-        session.wrap_hooks(counter)
-        session.sender = MeteredSender(session.sender, counter)
+        self._counters[ws] = count_traffic(ws)
 
     def not_opened(self, ws: WebSocketProtocol, error: BaseException | None) -> None:
         """A handshake failed, or another request was answered."""
-        if isinstance(error, UpgradeDeclined):
-            status = error.response.status
-            if ws.request is None or not is_upgrade(ws.request):
-                self.responses[str(status)] += 1
-                return
+        status = refusal_status(ws, error)
+        if status is not None:
+            self.handshakes[str(status)] += 1
+        elif isinstance(error, UpgradeDeclined):
+            self.responses[str(error.response.status)] += 1
         elif isinstance(error, HandshakeTimeout):
             self.handshakes["timeout"] += 1
-            return
-        elif isinstance(error, HandshakeError):
-            status = error.status
-        else:
-            return
-        self.handshakes[str(status)] += 1
-        if self.access_log is not None:
-            self.access_log.refused(ws, status)
 
     def round_trip(self, ws: WebSocketProtocol, seconds: float) -> None:
         """A pong arrived."""
@@ -213,8 +220,6 @@ class Meter(Observer):
             self.dropped += ws.dropped_messages
         reason = cast("CloseReason", ws.close_reason)
         self.closes[code_told(reason), reason.began] += 1
-        if self.access_log is not None:
-            self.access_log.closed(ws, traffic, seconds)
 
     @property
     def all_traffic(self) -> Traffic:

@@ -27,22 +27,28 @@ STATES = (State.CONNECTING, State.OPEN, State.CLOSING)
 class Metrics:
     """The metrics of a factory.
 
+    It is a collector of ``prometheus_client``: ``REGISTRY.register(Metrics(factory))`` adds the metrics to a program's
+    own. `AdminPages` shows them without a registry.
+
     Args:
-        factory: has the connections.
-        meter: counts them.
-        hub: its attributes ``rooms``, ``dropped`` and ``backplane.state`` become metrics, if it has them.
-        descriptors: counts the seconds without a file descriptor.
-        reactor_lag: measures the reactor.
+        factory: The factory to observe, or one that ``meter`` observes.
+        meter: Counts the events of the factory; None adds a `Meter` to the factory.
+        hub: A `Hub`, whose rooms and backplane become metrics.
+        descriptors: Counts the seconds without a file descriptor.
+        reactor_lag: Measures the reactor.
     """
 
     def __init__(
         self,
         factory: WebSocketServerFactory,
-        meter: Meter,
+        meter: Meter | None = None,
         hub: Any = None,
         descriptors: DescriptorWatch | None = None,
         reactor_lag: ReactorLag | None = None,
     ) -> None:
+        if meter is None:
+            meter = Meter()
+            factory.add_observer(meter)
         self._factory = factory
         self._meter = meter
         self._hub = hub

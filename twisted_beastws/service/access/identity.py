@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from twisted_beastws.connection.running import settled
 from twisted_beastws.protocol import WebSocketProtocol
-from twisted_beastws.server.gates.login import Checkers
+from twisted_beastws.server.gates.login import LoginGate, PasswordLogin
 from twisted_beastws.server.log_text import host_of
 from twisted_beastws.service.access.sessions import Sessions
 from twisted_beastws.service.access.tokens import InvalidToken, TokenUser, TokenVerifier
@@ -26,7 +26,7 @@ _BEARER = re.compile(r"bearer +([^ ]+) *", re.IGNORECASE)
 log = Logger()
 
 
-class BearerTokens:
+class BearerTokens(LoginGate):
     """Accepts the users of tokens, and of passwords if there are checkers for them.
 
     Args:
@@ -41,7 +41,7 @@ class BearerTokens:
         self,
         verifiers: Sequence[TokenVerifier],
         sessions: Sessions,
-        passwords: Checkers | None = None,
+        passwords: PasswordLogin | None = None,
         is_public: Callable[[Request], bool] = lambda request: False,
         has_first_message: bool = False,
     ) -> None:
@@ -51,24 +51,24 @@ class BearerTokens:
         self._is_public = is_public
         self._has_first_message = has_first_message
 
-    async def identify(self, protocol: WebSocketProtocol, request: Request) -> str | Response | None:
+    async def identify(self, request: Request, ws: WebSocketProtocol) -> str | Response | None:
         """Return the user of a request, the answer to one without a valid token, or None if it needs none yet."""
         fields = request.headers.getRawHeaders(b"Authorization", [])
         tokens = [match[1] for field in fields if (match := _BEARER.fullmatch(field.decode("latin-1")))]
         upgrades = is_upgrade(request)
         offered = _offered_tokens(request) if upgrades else []
         if not tokens and not offered:
-            return await self._without_token(protocol, request, bool(fields))
+            return await self._without_token(request, ws, bool(fields))
         try:
             if len(fields) + len(offered) > 1:
                 raise InvalidToken("there are several logins: send one")
             tokens += offered
             user = self.verify(tokens[0])
         except InvalidToken as error:
-            self._log(protocol, str(error))
+            self._log(ws, str(error))
             return self._refusal(request, str(error), 'Bearer realm="twisted_beastws", error="invalid_token"')
         if upgrades:
-            self.sessions.remember(protocol, user.expires)
+            self.sessions.remember(ws, user.expires)
         return user
 
     def verify(self, token: str) -> TokenUser:
@@ -81,17 +81,15 @@ class BearerTokens:
                 reason = error
         raise reason
 
-    async def _without_token(
-        self, protocol: WebSocketProtocol, request: Request, has_login: bool
-    ) -> str | Response | None:
+    async def _without_token(self, request: Request, ws: WebSocketProtocol, has_login: bool) -> str | Response | None:
         if has_login and self._passwords is not None:
-            return await settled(self._passwords.identify(protocol, request))
+            return await settled(self._passwords.identify(request, ws))
         if not has_login and self._is_public(request):
             return None
         first = self._has_first_message and is_upgrade(request) and CHAT_V1 in offered_subprotocols(request)
         if not has_login and first:
             return None
-        self._log(protocol, "there is no token")
+        self._log(ws, "there is no token")
         return self._refusal(request, "there is no token", 'Bearer realm="twisted_beastws"')
 
     def _refusal(self, request: Request, reason: str, challenge: str) -> Response:
@@ -101,11 +99,11 @@ class BearerTokens:
         return Response(401, headers=Headers({"WWW-Authenticate": challenges}), body=f"{reason}\n")
 
     @staticmethod
-    def _log(protocol: WebSocketProtocol, reason: str) -> None:
+    def _log(ws: WebSocketProtocol, reason: str) -> None:
         log.info(
             "connection {connection} of {host}: 401: {reason}",
-            connection=protocol.connection_id,
-            host=host_of(protocol.peer),
+            connection=ws.connection_id,
+            host=host_of(ws.peer),
             reason=reason,
         )
 
