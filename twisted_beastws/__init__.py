@@ -36,7 +36,14 @@ if TYPE_CHECKING:
     from twisted_beastws.client.factory import WebSocketClientFactory
     from twisted_beastws.client.reconnecting import is_retryable, reconnecting
     from twisted_beastws.hub import Hub
+    from twisted_beastws.server.gates.admin_pages import AdminPages
+    from twisted_beastws.server.gates.forwarded import TrustedProxies
+    from twisted_beastws.server.gates.login import CertificateLogin, LoginGate, PasswordLogin
+    from twisted_beastws.server.observers.access_log import AccessLog
+    from twisted_beastws.server.observers.metrics import Metrics
     from twisted_beastws.server.router import Router
+    from twisted_beastws.server.stopping import drain_at_shutdown
+    from twisted_beastws.tls.certificates import ReloadableEndpoint
     from twisted_beastws.trace import trace_frames
     from twisted_beastws.web.resource import WebSocketResource
 
@@ -44,7 +51,10 @@ __all__ = [
     "ACCELERATED",
     "JSON",
     "ASGIFactory",
+    "AccessLog",
+    "AdminPages",
     "BufferFull",
+    "CertificateLogin",
     "CloseCode",
     "CloseReason",
     "ConnectionClosed",
@@ -56,19 +66,24 @@ __all__ = [
     "InvalidMessage",
     "Limits",
     "LocalError",
+    "LoginGate",
     "MemoryBudget",
+    "Metrics",
     "Observer",
     "Opcode",
     "Origins",
+    "PasswordLogin",
     "PingScheduler",
     "Prepared",
     "ProtocolError",
+    "ReloadableEndpoint",
     "Request",
     "Response",
     "Role",
     "Router",
     "State",
     "Timeouts",
+    "TrustedProxies",
     "UpgradeDeclined",
     "WebSocketClientEndpoint",
     "WebSocketClientFactory",
@@ -78,6 +93,7 @@ __all__ = [
     "WebSocketServerFactory",
     "__version__",
     "connect",
+    "drain_at_shutdown",
     "is_retryable",
     "is_upgrade",
     "prepare",
@@ -85,15 +101,24 @@ __all__ = [
     "trace_frames",
 ]
 
-# These are imported on first use, because they import twisted.web's server and twisted.application.
+# These are imported on first use, because they import twisted.web's server, twisted.application or TLS.
 _LATER = {
     "ASGIFactory": "asgi.factory",
+    "AccessLog": "server.observers.access_log",
+    "AdminPages": "server.gates.admin_pages",
+    "CertificateLogin": "server.gates.login",
     "Hub": "hub",
+    "LoginGate": "server.gates.login",
+    "Metrics": "server.observers.metrics",
+    "PasswordLogin": "server.gates.login",
+    "ReloadableEndpoint": "tls.certificates",
     "Router": "server.router",
+    "TrustedProxies": "server.gates.forwarded",
     "WebSocketClientEndpoint": "client.connect",
     "WebSocketClientFactory": "client.factory",
     "WebSocketResource": "web.resource",
     "connect": "client.connect",
+    "drain_at_shutdown": "server.stopping",
     "is_retryable": "client.reconnecting",
     "reconnecting": "client.reconnecting",
     "trace_frames": "trace",

@@ -13,7 +13,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
-from twisted_beastws.server.signals import Signals
+from twisted_beastws.server.stopping import StopSignals, drop_connections
 
 if TYPE_CHECKING:
     from twisted.application.service import IService
@@ -52,24 +52,15 @@ class BeastwsService(MultiService):
         self.serving = serving
         self.factory = serving.factory
         self._reactor = reactor
-        self._reloads = reloads
         self._again = again
-        self._stopping = False
-        self._signals = Signals(
-            reactor,
-            {
-                "SIGTERM": lambda: self._terminate("SIGTERM"),
-                "SIGINT": lambda: self._terminate("SIGINT"),
-                "SIGHUP": self._reload,
-            },
-        )
+        self._signals = StopSignals(reactor, self._stop_again, reloads, lambda: self.running)
         for service in (*helpers, serving):
             service.setServiceParent(self)  # type: ignore[arg-type, unused-ignore]
 
     def startService(self) -> None:
-        """Start all parts. Take over the signals after the reactor, which installs its own handlers when it starts."""
+        """Start all parts, and take over the signals once the reactor runs."""
         super().startService()  # type: ignore[no-untyped-call]
-        self._reactor.callWhenRunning(self._take_signals)
+        self._signals.take()
 
     def stopService(self) -> Deferred[None]:
         """Stop. Fires when the connections are gone and then the helpers have stopped."""
@@ -81,45 +72,23 @@ class BeastwsService(MultiService):
         await maybeDeferred(serving.stopService)
         for helper in reversed(helpers):
             await maybeDeferred(helper.stopService)
-        if self._stopping:
-            # Python's own handlers would turn a signal that comes now into a failure.
-            self._signals.ignore()
-        else:
-            self._signals.release()
+        self._signals.stopped()
 
-    def _take_signals(self) -> None:
-        if self.running:
-            self._signals.take()
-
-    def _terminate(self, name: str) -> None:
-        if self.running and not self._stopping:
-            self._stopping = True
-            self.log.info("{signal}: stopping", signal=name)
-            self._reactor.stop()
-        elif self._again is not None:
-            self.log.info("{signal} again", signal=name)
+    def _stop_again(self, signal: str) -> None:
+        if self._again is not None:
+            self.log.info("{signal} again", signal=signal)
             self._again()
-        elif self.factory.connections:
-            left = len(self.factory.connections)
-            self.log.info("{signal} again: connections to drop: {count}", signal=name, count=left)
-            self.factory.abort()
+        else:
+            drop_connections(self.factory, signal)
 
     def fail(self, line: str) -> None:
         """Stop as for SIGTERM, but with exit status 1; ``line`` says why."""
-        if self.running and not self._stopping:
-            self._stopping = True
+        if self.running and not self._signals.stopping:
+            self._signals.stopping = True
             self.log.critical("{line}", line=line)
             # twistd always exits with status 0 when its reactor was stopped.
             atexit.register(_exit_with_failure)
             self._reactor.stop()
-
-    def _reload(self) -> None:
-        self.log.info("SIGHUP: reopening logs, reading certificates")
-        for reload in self._reloads:
-            try:
-                reload()
-            except Exception:
-                self.log.failure("{what} failed", what=getattr(reload, "__qualname__", reload))
 
 
 def _exit_with_failure() -> None:

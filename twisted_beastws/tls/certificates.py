@@ -172,14 +172,17 @@ class _CheckingReactor(_ReadingReactor):
 class ReloadableEndpoint:
     """An endpoint that can reload its certificates, if it listens by the reactor's ``listenSSL`` as ``ssl:`` does.
 
+    It accepts cipher suites with forward secrecy only, and refuses a private key that needs a passphrase.
+
     Args:
-        reactor: listens.
-        description: the endpoint string, also ``haproxy:`` with another one in it.
-        client_ca: a file of authorities; each client needs a certificate that one of them signed.
-        handed: the content of files that this process got from the supervisor, and does not read itself.
+        reactor: The reactor that listens.
+        description: The endpoint string, such as ``ssl:443:privateKey=key.pem:certKey=certificate.pem``, also
+            ``haproxy:`` with another one in it.
+        client_ca: A file of authorities (PEM); each client needs a certificate that one of them signed.
+        handed: The content of files that this process got from the supervisor, and does not read itself.
 
     Raises:
-        ValueError: with client_ca, the endpoint is not ``ssl:``. `serverFromString` raises other errors.
+        ValueError: With client_ca, the endpoint is not ``ssl:``. ``serverFromString`` raises other errors.
     """
 
     log = Logger()
@@ -206,10 +209,10 @@ class ReloadableEndpoint:
         return listening
 
     def reload(self) -> bool:
-        """Read the key and the certificates again, for the connections from now on; if that fails they stay.
+        """Read the key and the certificates again, for the connections from now on.
 
         Returns:
-            False if it failed.
+            True if the new ones are in use. False if that failed: the log has the reason, and the old ones stay.
         """
         if not self._reactor.contexts:
             return True

@@ -19,6 +19,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from twisted_beastws import Request, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.server.observers.access_log import AccessLog, CannotLog, as_json, as_text
+from twisted_beastws.server.observers.metering import Meter
 
 from ...support.log import as_observer
 
@@ -281,6 +282,47 @@ class TestFile:
         server.log.stopService()
         peer.leaves()
         assert server.lines == []
+
+
+class TestInAProgram:
+    """Programs add it to a factory, without starting it as a service."""
+
+    def test_the_first_line_opens_the_file(self, connect: Callable[..., Any], clock: Clock, tmp_path: Path) -> None:
+        path = tmp_path / "access.log"
+        log = AccessLog(str(path))
+        factory = WebSocketServerFactory(Echo, clock=clock)
+        factory.add_observer(log)
+        assert not path.exists()
+        connect(factory=factory).leaves()
+        assert " status=101 " in path.read_text()
+        log.stopService()
+
+    def test_a_file_that_cannot_be_opened_is_logged_once(
+        self, connect: Callable[..., Any], clock: Clock, tmp_path: Path, errors: list[str]
+    ) -> None:
+        factory = WebSocketServerFactory(Echo, clock=clock)
+        factory.add_observer(AccessLog(str(tmp_path / "none" / "access.log")))
+        for _ in range(2):
+            connect(factory=factory).leaves()
+        assert len(errors) == 1 and "No such file" in errors[0]
+
+    def test_a_meter_beside_it_counts_each_message_once(
+        self, connect: Callable[..., Any], clock: Clock, tmp_path: Path
+    ) -> None:
+        path, meter = tmp_path / "access.log", Meter()
+        factory = WebSocketServerFactory(Echo, clock=clock)
+        for observer in (meter, AccessLog(str(path), "json")):
+            factory.add_observer(observer)
+        peer = connect(factory=factory)
+        peer.sends(peer.text("x"))
+        peer.leaves()
+        (entry,) = [json.loads(line) for line in path.read_text().splitlines()]
+        assert (entry["received_messages"], entry["sent_messages"]) == (1, 1)
+        assert (meter.traffic.received_texts, meter.traffic.sent_texts) == (1, 1)
+
+    def test_another_format_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"AccessLog\(format='xml'\): give one of text, json"):
+            AccessLog("-", "xml")
 
 
 class TestRelay:

@@ -23,17 +23,23 @@ UNIX = "unix"
 
 
 class TrustedProxies:
-    """The proxies that the service trusts to forward the client's address.
+    """The proxies that a server trusts to forward the client's address: `WebSocketServerFactory.trust_proxies`.
 
     Args:
-        networks: their addresses, such as ``10.0.0.0/8`` or ``::1``, and `UNIX`.
-        header: the field that they set, one of `HEADERS`. Only this one is read: proxies pass on others from clients.
+        networks: Their addresses, such as ``10.0.0.0/8`` or ``::1``; ``unix`` stands for all connections to a UNIX
+            socket.
+        header: The field that they set, ``x-forwarded-for`` or ``forwarded`` (RFC 7239). Only this one is read: proxies
+            pass on others from clients.
 
     Raises:
-        ValueError: one of networks is invalid.
+        ValueError: A network or the field is invalid.
     """
 
-    def __init__(self, networks: Iterable[str], header: str) -> None:
+    def __init__(self, networks: Iterable[str], header: str = HEADERS[0]) -> None:
+        if isinstance(networks, str):
+            raise TypeError(f"TrustedProxies(networks): give a list, such as [{networks!r}]")
+        if header not in HEADERS:
+            raise ValueError(f"TrustedProxies(header={header!r}): give one of {', '.join(HEADERS)}")
         named = set(networks)
         self._unix = UNIX in named
         self._networks = [ip_network(network) for network in named - {UNIX}]

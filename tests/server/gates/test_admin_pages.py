@@ -1,0 +1,54 @@
+"""Tests of `AdminPages` in front of a program's own protocol. `tests/service/test_admin.py` tests each page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from twisted_beastws import AdminPages, Metrics, PasswordLogin, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws.testing import Frame, scripted_client
+
+
+class Talk(WebSocketProtocol):
+    def text_received(self, text: str) -> None:
+        self.send(text)
+
+
+def status(factory: Any, path: str, host: str = "localhost") -> str:
+    peer = scripted_client(factory, opened=False)
+    peer.send(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    peer.flush()
+    head: bytes = peer.read_head()
+    return head.split(b" ", 2)[1].decode()
+
+
+class TestOneFactory:
+    def test_its_pages_answer_and_all_else_goes_on(self) -> None:
+        factory = WebSocketServerFactory(Talk, clock=Clock())
+        factory.add_gate(AdminPages(Metrics(factory), names=["talk.example"]))
+        peer = scripted_client(factory)
+        peer.send(Frame.text("x"))
+        peer.expect(Frame.text("x"))
+        assert [status(factory, path) for path in ("/metrics", "/healthz", "/readyz", "/")] == [
+            "200",
+            "200",
+            "200",
+            "426",
+        ]
+        assert status(factory, "/metrics", "talk.example") == "200"
+        assert status(factory, "/metrics", "evil.example") == "421"
+
+    def test_without_metrics_it_has_only_the_health(self) -> None:
+        ready = [False]
+        factory = WebSocketServerFactory(Talk, clock=Clock())
+        factory.add_gate(AdminPages(ready=lambda: ready[0]))
+        assert (status(factory, "/metrics"), status(factory, "/readyz")) == ("426", "503")
+        ready[0] = True
+        assert status(factory, "/readyz") == "200"
+
+    def test_a_login_before_it_covers_it(self) -> None:
+        factory = WebSocketServerFactory(Talk, clock=Clock())
+        factory.add_gate(PasswordLogin(["memory:ann:secret"]))
+        factory.add_gate(AdminPages(Metrics(factory)))
+        assert status(factory, "/metrics") == "401"
