@@ -13,6 +13,7 @@ from .processes import EXAMPLES, run
 
 ALL = sorted(EXAMPLES.glob("*.py"))
 OPTIONS = {
+    "django_shop": "--port 8000",
     "echo_client": "--url ws:",
     "reconnecting_client": "--url ws:",
     "scrapy_feed": "--url ws:",
@@ -22,7 +23,9 @@ OPTIONS = {
 
 def test_each_is_tested_here() -> None:
     tests = Path(__file__).parent.glob("test_*.py")
-    called = re.findall(r'(?:Example|Program|run|joined)\(\s*"(\w+)"', "".join(path.read_text() for path in tests))
+    called = re.findall(
+        r'(?:Example|Program|run|joined|super\(\).__init__)\(\s*"(\w+)"', "".join(path.read_text() for path in tests)
+    )
     assert set(called) == {path.stem for path in ALL}
 
 
