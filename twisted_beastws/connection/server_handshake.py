@@ -72,6 +72,9 @@ class ServerHandshake(Operation):
     def accept_next(self, done: Callable[[Any], object]) -> None:
         """Perform the WebSocket handshake with the next request; ``done`` gets the request, or a ``Failure``."""
         self.perform(self._accept(None, b"", None, ()), done)
+        # No code of the application awaits this, so the first message need not wait for any.
+        if not self._receiving:
+            self.settle()
 
     async def _read_admitted(self, decorator: Decorator | None) -> Request:
         while True:

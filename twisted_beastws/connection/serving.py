@@ -90,10 +90,7 @@ class AcceptLoop:
         connection = self._connection
         if isinstance(result, Failure) and not self._goes_on(result):
             return
-        if connection.state is not State.CONNECTING:
-            # No code of the application awaits this handshake.
-            connection.settle()
-        else:
+        if connection.state is State.CONNECTING:
             # A client that was answered and sends nothing more is in no handshake that could time out.
             connection.require_handshake(Role.SERVER).when_bytes_come(self._serve)
 

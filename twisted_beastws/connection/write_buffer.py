@@ -147,7 +147,11 @@ class Outgoing:
         self.dropped = 0
         self.turns = 0
         self.finished = False
-        transport.registerProducer(self, not self.direct)
+        # TCP asks a pull producer for more at once. There is nothing yet, and without a transport this does nothing.
+        streaming, self._transport = not self.direct, None
+        transport.registerProducer(self, streaming)
+        self._transport = transport
+        self._open(True)
         # By Nagle's algorithm the end of a long message would wait for a delayed acknowledgement. UNIX has none.
         try:  # noqa: SIM105  # contextlib.suppress would make four calls
             transport.setTcpNoDelay(True)

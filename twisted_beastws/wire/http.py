@@ -494,6 +494,8 @@ class HeadBuffer:
 
     def rest(self) -> bytes:
         """Remove and return the remaining bytes."""
+        if not self.buffer:
+            return b""
         rest = bytes(self.buffer)
         self.buffer.clear()
         self._seen = self._lines = self._skipped = 0

@@ -1,0 +1,56 @@
+"""The cost of an upgrade request, counted as calls: a count does not depend on the machine, or on what else it does."""
+
+from __future__ import annotations
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import twisted_beastws
+from twisted_beastws import WebSocketProtocol
+from twisted_beastws.testing import scripted_client
+
+PACKAGE = str(Path(twisted_beastws.__file__).parent)
+
+MAX_CALLS = 100
+"""Calls of the package's Python functions from the bytes of the request to `opened`; compiled ones do not count."""
+
+MAX_CHANGES = 55
+"""How often such a call is in another file than the one before it, which a reader of the code has to follow."""
+
+REQUEST = (
+    b"GET /chat HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class Echo(WebSocketProtocol):
+    def opened(self) -> None:
+        sys.setprofile(None)
+
+    def text_received(self, text: str) -> None:
+        self.send(text)
+
+
+def test_an_upgrade_request_makes_few_calls_in_few_files() -> None:
+    # Some values are computed for the first connection, and kept.
+    for _ in range(2):
+        protocol: Any = scripted_client(Echo, opened=False).protocol
+        files: list[str] = []
+
+        def called(frame: FrameType, event: str, _: object, files: list[str] = files) -> None:
+            if event == "call" and frame.f_code.co_filename.startswith(PACKAGE):
+                files.append(frame.f_code.co_filename)
+
+        before = sys.getprofile()
+        sys.setprofile(called)
+        try:
+            protocol.dataReceived(REQUEST)
+        finally:
+            sys.setprofile(before)
+    changes = sum(one != other for one, other in pairwise(files))
+    assert protocol.request is not None
+    assert 50 < len(files) <= MAX_CALLS
+    assert changes <= MAX_CHANGES
