@@ -55,6 +55,7 @@ def test_each_says_how_to_run_it_and_stands_alone(path: Path) -> None:
 def test_one_that_cannot_listen_ends(name: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
+        (tmp_path / "passwords").write_text("")
         done = run(name, tmp_path, "--listen", f"tcp:{port}:interface=127.0.0.1")
     assert done.returncode == 1
     assert f"CannotListenError: Couldn't listen on 127.0.0.1:{port}: " in done.stderr

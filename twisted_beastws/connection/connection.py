@@ -53,6 +53,7 @@ class Connection(Lifecycle):
     __slots__ = (
         "_client",
         "_connection_id",
+        "_request",
         "accepted",
         "application",
         "clock",
@@ -95,6 +96,7 @@ class Connection(Lifecycle):
         self.session: Session | None = None
         self.delivery: Delivery | None = None
         self._connection_id: int | None = None
+        self._request: Request | None = None
         self._client: tuple[Request, Any] | None = None
 
     # The transport.
@@ -150,7 +152,7 @@ class Connection(Lifecycle):
         """The request of the opening handshake, or None before it."""
         if self.accepted is not None:
             return self.accepted.request
-        return None if self.handshake is None else self.handshake.request
+        return self._request if self.handshake is None else self.handshake.request
 
     @property
     def subprotocol(self) -> str | None:
@@ -248,6 +250,8 @@ class Connection(Lifecycle):
 
     def let_go(self) -> None:
         """twisted.web answered the request and keeps its connection."""
+        # An observer gets the request next.
+        self._request = self.request
         self.handshake = None
         if self.application is not None:
             self.application.connectionLost(Failure(ConnectionDone()))

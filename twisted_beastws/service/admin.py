@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from twisted_beastws.options import Limits, Timeouts
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server.factory import WebSocketServerFactory
-from twisted_beastws.server.gates.admin_pages import AdminPages, Page, Ready
+from twisted_beastws.server.gates.admin_pages import AdminPages, MetricsPage, Ready
 from twisted_beastws.wire.http import Request, Response
 
 MAX_CONNECTIONS = 100
@@ -23,7 +23,7 @@ class Admin(WebSocketProtocol):
         return Response(404, body=NOT_FOUND)
 
 
-def admin_factory(metrics: Page, ready: Ready, names: Iterable[str] = ()) -> WebSocketServerFactory:
+def admin_factory(metrics: MetricsPage, ready: Ready, names: Iterable[str] = ()) -> WebSocketServerFactory:
     """Return the factory of the admin listener. The arguments are those of `AdminPages`."""
     factory = WebSocketServerFactory(
         Admin,

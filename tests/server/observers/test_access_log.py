@@ -13,13 +13,25 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 
-from twisted_beastws import Request, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws import (
+    Request,
+    Response,
+    Router,
+    WebSocketProtocol,
+    WebSocketResource,
+    WebSocketServerFactory,
+)
 from twisted_beastws.server.observers.access_log import AccessLog, CannotLog, as_json, as_text
 from twisted_beastws.server.observers.metering import Meter
+from twisted_beastws.testing import upgrade_request
 
 from ...support.log import as_observer
 
@@ -319,6 +331,23 @@ class TestInAProgram:
         (entry,) = [json.loads(line) for line in path.read_text().splitlines()]
         assert (entry["received_messages"], entry["sent_messages"]) == (1, 1)
         assert (meter.traffic.received_texts, meter.traffic.sent_texts) == (1, 1)
+
+    @pytest.mark.parametrize("way", ["resource", "router"])
+    def test_a_handshake_that_twisted_web_answers_has_its_line(self, clock: Clock, tmp_path: Path, way: str) -> None:
+        path, meter = tmp_path / "access.log", Meter()
+        factory: Any = WebSocketServerFactory(
+            Router({"/a": Echo}, Resource()) if way == "router" else Echo, clock=clock
+        )
+        for observer in (meter, AccessLog(str(path), "json")):
+            factory.add_observer(observer)
+        factory.add_gate(lambda request, ws: Response(401))
+        site = factory if way == "router" else Site(WebSocketResource(factory))
+        channel = site.buildProtocol(None)
+        channel.makeConnection(StringTransport())
+        channel.dataReceived(upgrade_request("/a?b"))
+        channel.connectionLost(Failure(ConnectionDone()))
+        (entry,) = [json.loads(line) for line in path.read_text().splitlines()]
+        assert (entry["status"], entry["target"], meter.handshakes) == (401, "/a?b", {"401": 1})
 
     def test_another_format_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r"AccessLog\(format='xml'\): give one of text, json"):

@@ -62,7 +62,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-class Page(Protocol):
+class MetricsPage(Protocol):
     """The metrics, such as `Metrics`."""
 
     def render(self, accept: str = "") -> tuple[str, bytes] | Awaitable[tuple[str, bytes]]:
@@ -82,7 +82,9 @@ class AdminPages:
             attacker's page can point a name of its own at this machine.
     """
 
-    def __init__(self, metrics: Page | None = None, ready: Ready | None = None, names: Iterable[str] = ()) -> None:
+    def __init__(
+        self, metrics: MetricsPage | None = None, ready: Ready | None = None, names: Iterable[str] = ()
+    ) -> None:
         self._metrics = metrics
         self._ready = ready or (lambda: True)
         self._names = HostNames(names)
@@ -104,7 +106,7 @@ class AdminPages:
         return _uncached(503, b"text/plain; charset=utf-8", b"not ready\n")
 
 
-async def _render(metrics: Page, request: Request) -> Response:
+async def _render(metrics: MetricsPage, request: Request) -> Response:
     accept = b",".join(request.headers.getRawHeaders(b"Accept", ())).decode("latin-1")
     try:
         rendered: Any = metrics.render(accept)
