@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from twisted_beastws.hub import Hub, PublishUnknown
 from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.hub.linked_answers import Verified
+from twisted_beastws.hub.linked_errors import LinkLost
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.hub.redis_url import RedisURL
 
@@ -190,6 +191,23 @@ class TestLoss:
         assert stopped.called
         # One a second, and one for each beat.
         assert 55 <= probes <= 70
+
+    def test_commands_that_follow_a_failed_one_fail_while_the_connection_is_being_lost(self) -> None:
+        pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
+        from twisted_beastws.hub.redis_protocol import Subscriber
+
+        connection = Subscriber(RedisURL.parse("unix:///redis"), MemoryReactorClock(), 5.0, lambda *message: None)
+        connection.makeConnection(StringTransport())
+        failures: list[Failure] = []
+
+        def again(failure: Failure) -> None:
+            failures.append(failure)
+            for next_one in (connection.execute("WAIT", 1, 1000), connection.subscribe(["room"])):
+                next_one.addErrback(failures.append)
+
+        connection.execute("WAIT", 1, 1000).addErrback(again)
+        connection.connectionLost(Failure(ConnectionDone()))
+        assert [failure.type for failure in failures] == [LinkLost] * 3
 
     def test_the_waits_between_tries_grow_to_ten_seconds(self) -> None:
         pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")

@@ -73,6 +73,7 @@ class RedisConnection(RedisProtocol):  # type: ignore[misc,unused-ignore]
         if self._watching.running:
             self._watching.stop()
         super().connectionLost(reason)
+        # From now on commands fail at once, also those that follow a failed answer below.
         why = self.ended = self._why or cast(BaseException, reason.value)
         answers, self._answers = self._answers, deque()
         for answer in answers:
@@ -101,7 +102,7 @@ class RedisConnection(RedisProtocol):  # type: ignore[misc,unused-ignore]
     def execute(self, *arguments: str | bytes | int) -> Deferred[Any]:
         """Send a command; the Deferred fails with `Refused`, or with `LinkLost` when the connection is lost."""
         answer: Deferred[Any] = Deferred()
-        if self.gone.called:
+        if self.ended is not None:
             answer.errback(LinkLost("the connection is lost"))
             return answer
         self._answers.append(answer)
@@ -112,7 +113,7 @@ class RedisConnection(RedisProtocol):  # type: ignore[misc,unused-ignore]
         """End it now."""
         self._why = self._why or why
         # One over TLS cannot be ended twice.
-        if self.transport is not None and not self.gone.called:
+        if self.transport is not None and self.ended is None:
             self.transport.abortConnection()
 
     def _waits(self) -> bool:
@@ -150,7 +151,7 @@ class Subscriber(RedisConnection):
         if not channels:
             return succeed(None)
         done: Deferred[None] = Deferred()
-        if self.gone.called:
+        if self.ended is not None:
             done.errback(LinkLost("the connection is lost"))
             return done
         self._confirming.append((len(channels), done))
@@ -159,7 +160,7 @@ class Subscriber(RedisConnection):
 
     def unsubscribe(self, channels: Sequence[str]) -> None:
         """End subscriptions."""
-        if channels and not self.gone.called:
+        if channels and self.ended is None:
             self.transport.write(self._build_command("UNSUBSCRIBE", *channels))
 
     def ping(self) -> None:
