@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from twisted.internet.task import Clock
 from websockets.exceptions import ConnectionClosed
 
-from twisted_beastws import trace_frames
-from twisted_beastws.testing import connected_pair
+from twisted_beastws import WebSocketProtocol, WebSocketServerFactory, trace_frames
+from twisted_beastws.testing import Frame, connected_pair, scripted_client, upgrade_request
 
 from ..support.patience import PATIENCE
 from ..support.ports import free_port
@@ -106,8 +109,50 @@ class TestLogging:
         assert "a line" in done.stdout
 
 
-def test_parts_of_the_service(tmp_path: Path) -> None:
-    (listing,) = listings("howto/service-parts")
+class TestParts:
+    program, gate, observer, _ = listings("howto/service-parts")
+
+    def test_each_part_of_the_program_works(self, tmp_path: Path) -> None:
+        (tmp_path / "passwords").write_text("ann:s3cret\n")
+        port, admin = free_port(), free_port()
+        program = self.program.replace("tcp:8000", f"tcp:{port}:interface=127.0.0.1").replace("9000", str(admin))
+        (tmp_path / "parts.py").write_text(program)
+        login = {"Authorization": "Basic " + b64encode(b"ann:s3cret").decode()}
+        with ExitStack() as stack:
+            with running([sys.executable, "parts.py"], tmp_path, port):
+                assert get(port, "/")[0] == 401
+                client = stack.enter_context(
+                    talking(port, additional_headers={**login, "X-Forwarded-For": "192.0.2.1"})
+                )
+                client.send("hello")
+                assert client.recv(PATIENCE) == "ann: hello"
+                status, metrics = get(admin, "/metrics")
+                assert status == 200 and 'beastws_messages_total{direction="sent",type="text"} 1.0' in metrics
+                assert get(admin, "/readyz")[0] == 200
+            with pytest.raises(ConnectionClosed):
+                client.recv(PATIENCE)
+            assert client.close_code == 1001
+        log = (tmp_path / "access.log").read_text()
+        assert "address=192.0.2.1" in log and "user=ann" in log and "code=1001 began=local" in log
+
+    def test_a_gate_and_an_observer_of_ones_own(self, capsys: pytest.CaptureFixture[str]) -> None:
+        factory = WebSocketServerFactory(WebSocketProtocol, clock=Clock())
+        factory.add_gate(defined(self.gate)["only_the_app"])
+        observer = defined(self.observer)["Connections"]()
+        factory.add_observer(observer)
+        refused = scripted_client(factory, opened=False)
+        refused.send(upgrade_request())
+        assert refused.read_head().startswith(b"HTTP/1.1 403 ") and observer.open == 0
+        let_in = scripted_client(factory, headers={"X-App-Version": "1"})
+        assert observer.open == 1
+        let_in.send(Frame.close(1000))
+        let_in.transport.loseConnection()
+        let_in.flush()
+        assert observer.open == 0 and capsys.readouterr().out == "None stayed 0 s and left with 1000\n"
+
+
+def test_the_whole_service_in_a_tac_file(tmp_path: Path) -> None:
+    *_, listing = listings("howto/service-parts")
     (tmp_path / "talk.py").write_text(listings("tutorial")[0])
     port, admin = free_port(), free_port()
     listing = listing.replace("tcp:9000", f"tcp:{admin}").replace("tcp:8000", f"tcp:{port}:interface=127.0.0.1")
