@@ -13,7 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.web.resource import Resource
 from twisted.web.static import Data
 
-from twisted_beastws import ASGIFactory, Limits, Response
+from twisted_beastws import ASGIFactory, Headers, Limits, Request, Response, TrustedProxies
 from twisted_beastws.asgi import Disconnected
 from twisted_beastws.testing import Frame, ScriptedPeer, scripted_client, upgrade_request
 
@@ -130,6 +130,31 @@ class TestScope:
         from twisted_beastws.asgi.events import place_of
 
         assert place_of(address) == place
+
+    @pytest.mark.parametrize(
+        ("networks", "values", "root_path"),
+        [
+            (["192.0.2.1"], ["/shop/"], "/shop"),
+            (["192.0.2.1"], ["/a%20b"], "/a b"),
+            (["192.0.2.1"], [], "/app"),
+            (["192.0.2.1"], ["/one", "/two"], "/app"),
+            (["192.0.2.1"], ["shop"], "/app"),
+            (["192.0.2.1"], ["//evil.example"], "/app"),
+            (["192.0.2.1"], ["/%FF"], "/app"),
+            (["192.0.2.1"], ["/a%0Ab"], "/app"),
+            (["198.51.100.1"], ["/shop"], "/app"),
+        ],
+    )
+    def test_a_trusted_proxy_forwards_the_root_path(
+        self, networks: list[str], values: list[str], root_path: str
+    ) -> None:
+        request = Request("GET", "/", "1.1", Headers({"X-Forwarded-Prefix": values} if values else {}))
+        transport = StringTransport(peerAddress=IPv4Address("TCP", "192.0.2.1", 4711))
+        _, factory = serve(echoes, root_path="/app")
+        factory.trust_proxies(TrustedProxies(networks, prefix=True))
+        assert factory.root_path_of(request, transport) == root_path
+        factory.trust_proxies(TrustedProxies(networks))
+        assert factory.root_path_of(request, transport) == "/app"
 
     @pytest.mark.parametrize("root_path", ["app", "/app/", "/"])
     def test_a_root_path_that_is_none_is_refused(self, root_path: str) -> None:

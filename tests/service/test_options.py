@@ -28,6 +28,7 @@ from twisted_beastws.server.gates.passwords import Hash
 from twisted_beastws.server.peers import peer_of
 from twisted_beastws.server.serving import ShutdownPolicy
 from twisted_beastws.service import Options, makeService
+from twisted_beastws.service.app import ASGIApplication
 from twisted_beastws.service.chat import Chat
 
 from ..support import command_line
@@ -505,6 +506,21 @@ class TestApp:
             assert settings.timeouts == Timeouts(handshake=30, idle=9, ping_interval=5, close=5)
             assert settings.origins.allowed == ("https://example.com",)
             assert type(service.factory.buildProtocol(None)).__name__ == protocol
+
+    @pytest.mark.parametrize("option", ["--root-path=/app", "--proxy-prefix"])
+    def test_a_root_path_is_for_asgi_applications(self, app: str, option: str) -> None:
+        for arguments in ((), (f"--app={app}:Echo",)):
+            message = refusal(*arguments, option, "--trust-proxy=127.0.0.1", "--listen=tcp:1")
+            assert message.endswith(" is for --app=asgi:package.module:name: no other app has one")
+
+    @pytest.mark.parametrize("path", ["app", "/", "/app/", "/a b", "/a?b"])
+    def test_another_root_path_is_refused(self, path: str) -> None:
+        assert "give a path such as /app" in refusal(f"--root-path={path}", "--listen=tcp:1")
+
+    def test_an_asgi_application_gets_the_root_path(self) -> None:
+        application = ASGIApplication(lambda scope, receive, send: None)
+        application.root_path = "/app"
+        assert vars(application.factory())["root_path"] == "/app"
 
     def test_a_router_takes_the_settings(self, app: str, tmp_path: Path) -> None:
         service = makeService(parse("--app", f"{app}:router", "--idle-timeout=9"))

@@ -41,7 +41,8 @@ class ASGIFactory(WebSocketServerFactory):
 
     Args:
         application: An ASGI 3 application. If it raises, the factory logs that, and answers 500 or closes with 1011.
-        root_path: The path below which the application is mounted, if a proxy removes it from the requests.
+        root_path: The path below which the application is mounted, if a proxy removes it from the requests. With
+            ``TrustedProxies(prefix=True)`` a proxy can forward another one for each request.
         default: A twisted.web resource that answers plain HTTP requests; None answers 404.
         close_timeout: Seconds for the application to return after its connection ended, 10 by default. Then it is
             cancelled.
@@ -77,6 +78,11 @@ class ASGIFactory(WebSocketServerFactory):
         self.lifespan = Lifespan(application)
         self.conversations: set[Conversation] = set()
         self.accepting: dict[int, Conversation] = {}
+
+    def root_path_of(self, request: Request, transport: Any) -> str:
+        """Return the path below which the application is mounted, as a trusted proxy forwards it or as it was given."""
+        forwarded = "" if self.prefix_of is None else self.prefix_of(transport.getPeer(), request)
+        return forwarded or self.root_path
 
     def startFactory(self) -> None:
         """Run the application's startup in the next turn of the reactor. Twisted calls this before it listens."""
@@ -117,7 +123,7 @@ class ASGIProtocol(WebSocketProtocol):
             secure=ISSLTransport.providedBy(connection.transport),
             client=self.peer,
             server=connection.transport.getHost(),
-            root_path=asgi.root_path,
+            root_path=asgi.root_path_of(request, connection.transport),
             state=asgi.lifespan.state,
         )
         conversation = Conversation(self, connection.settings.limits, connection.clock, asgi.close_timeout)

@@ -95,6 +95,7 @@ class WebSocketServerFactory(Factory):
         gate: All gates of `add_gate` as one, or None.
         observer: All observers of `add_observer` as one, or None.
         client_of: Set by `trust_proxies`.
+        prefix_of: Set by `trust_proxies`.
 
     Raises:
         TypeError: An argument is of another type.
@@ -133,6 +134,7 @@ class WebSocketServerFactory(Factory):
         self.observer: Observer | None = None
         self.gate: Gate | None = None
         self.client_of: Callable[[Any, Request], Any] | None = None
+        self.prefix_of: Callable[[Any, Request], str] | None = None
         self._gates: list[Gate] = []
         self._observers: list[Observer] = []
         self._drain: Drain | None = None
@@ -195,6 +197,7 @@ class WebSocketServerFactory(Factory):
             proxies: Usually `TrustedProxies`. A later call replaces an earlier one.
         """
         self.client_of = proxies.client_of
+        self.prefix_of = proxies.prefix_of
         self.admission.is_proxy = proxies.trusts
 
     @property

@@ -22,6 +22,9 @@ class Forwarding(Protocol):
     def client_of(self, peer: Any, request: Request) -> Any:
         """Return the address of the client of a request that came from ``peer``."""
 
+    def prefix_of(self, peer: Any, request: Request) -> str:
+        """Return the path that a proxy removed from a request that came from ``peer``, or an empty text."""
+
     def trusts(self, peer: Any) -> bool:
         """Return whether ``peer`` is the address of a trusted proxy."""
 

@@ -29,12 +29,13 @@ class ASGIApplication:
 
     def __init__(self, application: Any) -> None:
         self.application = application
+        self.root_path = ""
 
     def factory(self, **options: Any) -> WebSocketServerFactory:
         """Return a factory that serves the application."""
         from twisted_beastws.asgi.factory import ASGIFactory
 
-        factory = ASGIFactory(self.application, **options)
+        factory = ASGIFactory(self.application, root_path=self.root_path, **options)
         self._lifespan = factory.lifespan
         return factory
 

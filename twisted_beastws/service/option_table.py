@@ -86,8 +86,8 @@ REPEATED = ("listen", "origin", "auth", "trust-proxy", "admin-host")
 """Options that can be given several times."""
 
 GROUPS: Mapping[str, Sequence[str]] = {
-    "Service": ("listen", "path", "app", "deflate", "workers", "worker-timeout"),
-    "Access control": ("origin", *ORIGIN_FLAGS, "auth", "client-ca", "trust-proxy", "proxy-header"),
+    "Service": ("listen", "path", "app", "root-path", "deflate", "workers", "worker-timeout"),
+    "Access control": ("origin", *ORIGIN_FLAGS, "auth", "client-ca", "trust-proxy", "proxy-header", "proxy-prefix"),
     "Timeouts": ("ping-interval", "idle-timeout", "handshake-timeout", "keep-alive-timeout"),
     "Limits": (*CONNECTION_LIMITS, "max-memory", "max-login-failures"),
     "Chat rooms": CHAT_ROOMS,
@@ -101,6 +101,7 @@ FLAGS: list[list[Any]] = [
     [ANY_ORIGIN, None, "Let the pages of every web site connect, with the rights of their visitors."],
     [NULL_ORIGIN, None, "Let pages connect whose browser hides their origin; any page of the web can do that."],
     [FILE_ORIGIN, None, "Let pages connect that are files, as in some web views; any file opened there can connect."],
+    ["proxy-prefix", None, "Read X-Forwarded-Prefix of --trust-proxy as the root path of an asgi: application."],
 ]
 
 
@@ -119,6 +120,11 @@ PARAMETERS: list[list[Any]] = [
         "Application to serve on every path in place of the chat, as package.module:name: a subclass of "
         "WebSocketProtocol, a coroutine function, a Router, or a WebSocketServerFactory, which has its own origins, "
         "timeouts and limits; or as asgi:package.module:name, an ASGI application.",
+    ),
+    _parameter(
+        "root-path",
+        "Path below which an asgi: application is mounted, such as /app, if a proxy removes it from the requests.",
+        values.root_path,
     ),
     _parameter(
         "workers",

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import unquote
 
 from twisted.python.usage import UsageError
 
@@ -105,6 +106,13 @@ def chat_path(text: str) -> str:
     if not PATH.fullmatch(text):
         raise ValueError("give a path such as /chat: from a slash on, without a query, percent-encoded")
     return text
+
+
+def root_path(text: str) -> str:
+    """Read the path below which an application is mounted."""
+    if not PATH.fullmatch(text) or text.endswith("/"):
+        raise ValueError("give a path such as /app, with no slash at its end, percent-encoded")
+    return unquote(text)
 
 
 def key_prefix(text: str) -> str:

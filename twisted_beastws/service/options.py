@@ -224,10 +224,12 @@ class Options(OptionSources):
                 self[option] = default
         self._find_identities()
         if self["trust-proxy"]:
-            self.proxies = TrustedProxies(self["trust-proxy"], self["proxy-header"])
+            self.proxies = TrustedProxies(self["trust-proxy"], self["proxy-header"], prefix=bool(self["proxy-prefix"]))
         if self["access-log"] is not None:
             relay = None if self.membership is None else self.membership.reports.access_line
             self.access_log = AccessLog(self["access-log"], self["access-log-format"], relay)
+        with noted("root-path"):
+            self._check_root_path()
         with noted("idle-timeout"):
             self._check_timeouts()
 
@@ -237,6 +239,15 @@ class Options(OptionSources):
         with noted(option):
             return description, endpoint_of(self, option, description, place)
         return None
+
+    def _check_root_path(self) -> None:
+        for option in ("root-path", "proxy-prefix"):
+            if self[option] and not is_faulty("app") and not isinstance(self.app, ASGIApplication):
+                raise UsageError(f"{self.named(option)} is for --app=asgi:package.module:name: no other app has one")
+        if isinstance(self.app, ASGIApplication):
+            self.app.root_path = self["root-path"] or ""
+        if self["proxy-prefix"] and not self["trust-proxy"]:
+            raise UsageError(f"{self.named('proxy-prefix')} needs --trust-proxy, the proxies that set the field")
 
     def _check_workers(self) -> None:
         is_chat = self["app"] is None and not is_faulty("app")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
     from twisted_beastws.wire.http import Request
+
+PREFIX_HEADER = b"X-Forwarded-Prefix"
+"""The field in which Traefik and others send the path that they removed from a request."""
 
 HEADERS = ("x-forwarded-for", "forwarded")
 
@@ -30,12 +34,14 @@ class TrustedProxies:
             socket.
         header: The field that they set, ``x-forwarded-for`` or ``forwarded`` (RFC 7239). Only this one is read: proxies
             pass on others from clients.
+        prefix: The proxies set ``X-Forwarded-Prefix``, the path that they removed from the request, which becomes the
+            ``root_path`` of an ASGI application. Only set this if they replace the field of a client.
 
     Raises:
         ValueError: A network or the field is invalid.
     """
 
-    def __init__(self, networks: Iterable[str], header: str = HEADERS[0]) -> None:
+    def __init__(self, networks: Iterable[str], header: str = HEADERS[0], *, prefix: bool = False) -> None:
         if isinstance(networks, str):
             raise TypeError(f"TrustedProxies(networks): give a list, such as [{networks!r}]")
         if header not in HEADERS:
@@ -44,6 +50,7 @@ class TrustedProxies:
         self._unix = UNIX in named
         self._networks = [ip_network(network) for network in named - {UNIX}]
         self._header = header
+        self._prefix = prefix
 
     def client_of(self, peer: IAddress, request: Request) -> IAddress:
         """Return the client's address of a request from ``peer``: the last one that is not a trusted proxy's.
@@ -61,6 +68,21 @@ class TrustedProxies:
             if not self.trusts(peer):
                 break
         return peer
+
+    def prefix_of(self, peer: Any, request: Request) -> str:
+        """Return the path that the proxies removed from a request from ``peer``, percent-decoded; empty if none."""
+        if not self._prefix or not self.trusts(peer):
+            return ""
+        values = request.headers.getRawHeaders(PREFIX_HEADER, ())
+        # A field that comes twice may also be a client's.
+        path = unquote_to_bytes(values[0].rstrip(b"/")) if len(values) == 1 else b""
+        if not path.startswith(b"/") or path.startswith(b"//"):
+            return ""
+        try:
+            prefix = path.decode("utf-8")
+        except UnicodeDecodeError:
+            return ""
+        return prefix if prefix.isprintable() else ""
 
     def trusts(self, peer: Any) -> bool:
         """Return whether ``peer`` is the address of a trusted proxy."""
