@@ -23,6 +23,7 @@ from twisted_beastws.connection.keepalive import Liveness
 from twisted_beastws.connection.observer import Observer
 from twisted_beastws.connection.operation import Operation
 from twisted_beastws.connection.option_changes import DEFAULTS
+from twisted_beastws.connection.peer_text import address_of
 from twisted_beastws.connection.reading import Reading
 from twisted_beastws.connection.server_handshake import ServerHandshake
 from twisted_beastws.connection.state import Lifecycle, State
@@ -393,12 +394,3 @@ class Connection(Lifecycle):
 
 NEVER_CONNECTED = CloseReason(CloseCode.ABNORMAL, "", False, "transport")
 """The end of a connection that has not begun."""
-
-
-def address_of(transport: Any) -> IAddress | None:
-    """Return the address of the peer according to the transport; None without a transport, or if it has none."""
-    try:
-        return None if transport is None else cast("IAddress", transport.getPeer())
-    except Exception:
-        # A process transport has no such method, and that of an SSH channel in memory fails.
-        return None

@@ -1,6 +1,8 @@
-"""The address of a peer, as log lines show it."""
+"""The address of a peer: from its transport, and as log lines show it."""
 
 from __future__ import annotations
+
+from typing import Any, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
@@ -24,3 +26,12 @@ def peer_text(address: IAddress | None) -> str:
     else:
         text = str(address)
     return ascii(text)[1:-1][:MAX_SHOWN]
+
+
+def address_of(transport: Any) -> IAddress | None:
+    """Return the address of the peer according to the transport; None without a transport, or if it has none."""
+    try:
+        return None if transport is None else cast("IAddress", transport.getPeer())
+    except Exception:
+        # A process transport has no such method, and that of an SSH channel in memory fails.
+        return None

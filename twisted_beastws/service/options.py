@@ -229,7 +229,7 @@ class Options(OptionSources):
             relay = None if self.membership is None else self.membership.reports.access_line
             self.access_log = AccessLog(self["access-log"], self["access-log-format"], relay)
         with noted("root-path"):
-            self._check_root_path()
+            check_root_path(self)
         with noted("idle-timeout"):
             self._check_timeouts()
 
@@ -239,15 +239,6 @@ class Options(OptionSources):
         with noted(option):
             return description, endpoint_of(self, option, description, place)
         return None
-
-    def _check_root_path(self) -> None:
-        for option in ("root-path", "proxy-prefix"):
-            if self[option] and not is_faulty("app") and not isinstance(self.app, ASGIApplication):
-                raise UsageError(f"{self.named(option)} is for --app=asgi:package.module:name: no other app has one")
-        if isinstance(self.app, ASGIApplication):
-            self.app.root_path = self["root-path"] or ""
-        if self["proxy-prefix"] and not self["trust-proxy"]:
-            raise UsageError(f"{self.named('proxy-prefix')} needs --trust-proxy, the proxies that set the field")
 
     def _check_workers(self) -> None:
         is_chat = self["app"] is None and not is_faulty("app")
@@ -316,3 +307,14 @@ class Options(OptionSources):
     def read_files(self) -> dict[str, str]:
         """Read the files that workers are to start with. Raises OSError."""
         return read_files([absolute(description) for description in self["listen"]], self["client-ca"])
+
+
+def check_root_path(options: Options) -> None:
+    """Give the ASGI application its root path. Raises ``UsageError`` if there is no such application."""
+    for option in ("root-path", "proxy-prefix"):
+        if options[option] and not is_faulty("app") and not isinstance(options.app, ASGIApplication):
+            raise UsageError(f"{options.named(option)} is for --app=asgi:package.module:name: no other app has one")
+    if isinstance(options.app, ASGIApplication):
+        options.app.root_path = options["root-path"] or ""
+    if options["proxy-prefix"] and not options["trust-proxy"]:
+        raise UsageError(f"{options.named('proxy-prefix')} needs --trust-proxy, the proxies that set the field")
