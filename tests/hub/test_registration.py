@@ -100,6 +100,14 @@ class TestAcknowledging:
         settle(two, three)
         assert two.ready and three.ready
 
+    def test_a_hub_that_waits_longer_than_a_second_says_so_once(self, server: SimulatedRedis, lines: list[str]) -> None:
+        Node(server).link_.crash(True)
+        two = Node(server)
+        for _ in range(10):
+            two.clock.advance(1)
+        said = [line for line in lines if "acknowledges messages" in line]
+        assert len(said) == 1 and said[0].endswith("this hub acknowledges messages in 31 seconds at the latest")
+
     def test_a_hub_that_waits_takes_no_other_off_the_list(self, server: SimulatedRedis) -> None:
         one = Node(server)
         one.link_.cut()
