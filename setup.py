@@ -3,9 +3,11 @@
 import os
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).parent
 IMAGES = (".svg", ".png")
@@ -22,28 +24,35 @@ SOURCES = {
 }
 
 
-def extensions() -> list[Extension]:
-    """Return the compiled modules, or nothing for the pure wheel (TWISTED_BEASTWS_BUILD_PURE=1)."""
-    if os.environ.get("TWISTED_BEASTWS_BUILD_PURE", "0") not in ("", "0"):
-        return []
-    try:
+# Annotations are for mypy: where they say ``int``, an IntEnum may come.
+DIRECTIVES = {"language_level": 3, "annotation_typing": False}
+
+
+class BuildCython(build_ext):
+    """Translate the sources of a module to C when it is built, so that an sdist and metadata do not wait for that."""
+
+    def build_extension(self, ext: Extension) -> None:
         from Cython.Build import cythonize
-    except ImportError:
+
+        (translated,) = cythonize([ext], build_dir="build", compiler_directives=DIRECTIVES)
+        ext.sources = translated.sources
+        super().build_extension(ext)
+
+
+def extensions() -> list[Extension]:
+    """Return the compiled modules, or nothing without Cython and for the pure wheel (TWISTED_BEASTWS_BUILD_PURE=1)."""
+    if os.environ.get("TWISTED_BEASTWS_BUILD_PURE", "0") not in ("", "0") or find_spec("Cython") is None:
         return []
     compiled = [
-        Extension(f"twisted_beastws.{module}", [f"twisted_beastws/{source}"]) for module, source in SOURCES.items()
+        # Without them the pure Python codec and Twisted's own TLS serve.
+        Extension(f"twisted_beastws.{module}", [f"twisted_beastws/{source}"], optional=True)
+        for module, source in SOURCES.items()
     ]
     if sys.platform == "linux" and "CFLAGS" not in os.environ:
         for extension in compiled:
             # Without symbols and debugging information the extension has a seventh of the size.
             extension.extra_compile_args, extension.extra_link_args = ["-g0"], ["-Wl,--strip-all"]
-    # Annotations are for mypy: where they say ``int``, an IntEnum may come.
-    directives = {"language_level": 3, "annotation_typing": False}
-    built: list[Extension] = cythonize(compiled, build_dir="build", compiler_directives=directives)
-    for extension in built:
-        # Without them the pure Python codec and Twisted's own TLS serve. cythonize() loses an "optional" given above.
-        extension.optional = True
-    return built
+    return compiled
 
 
 def value_in(path: str, name: str) -> str:
@@ -77,6 +86,7 @@ setup(
         "twisted_beastws.wire": ["*.pxd", "*.pyx", "*.pyi"],
     },
     ext_modules=extensions(),
+    cmdclass={"build_ext": BuildCython},
     long_description=readme(),
     long_description_content_type="text/markdown",
 )

@@ -26,6 +26,7 @@ NOT_SOURCE = shutil.ignore_patterns(
     ".*", "__pycache__", "build", "dist", "venv", "*.egg-info", "*.pyc", "*.so", "dropin.cache"
 )
 OURS = {"twisted_beastws.py", "dropin.cache", "__pycache__"}
+HAS_COMPILER = shutil.which("cc") is not None
 NO_COMPILER = {"CC": "/no/such/compiler"}
 ACCELERATED = "import twisted_beastws\nprint(json.dumps(twisted_beastws.ACCELERATED))"
 
@@ -102,7 +103,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("cc") is None:
+    if not HAS_COMPILER:
         pytest.skip("THE COMPILED WHEEL IS NOT TESTED: apt-get install gcc libc6-dev python3-dev")
     return build(copied(source, tmp_path_factory.mktemp("wheel") / "checkout"), "wheel", CFLAGS="-O0")
 
@@ -117,7 +118,11 @@ def installed(request: pytest.FixtureRequest, source: Path, tmp_path_factory: py
     """Install from a wheel, from an sdist without a C compiler, or in place from a clone, as the README does."""
     environment = Environment(request.param, tmp_path_factory.mktemp(request.param) / "venv")
     if request.param == "editable":
-        environment.clone = copied(source, tmp_path_factory.mktemp("clone") / "checkout")
+        if HAS_COMPILER:
+            # The build of the wheel has translated the sources to C in this directory.
+            environment.clone = request.getfixturevalue("wheel").parents[1]
+        else:
+            environment.clone = copied(source, tmp_path_factory.mktemp("clone") / "checkout")
         environment.install("-e", environment.clone, CFLAGS="-O0")
     else:
         environment.install(request.getfixturevalue(request.param), **NO_COMPILER)
@@ -201,7 +206,7 @@ def test_importing_the_package_installs_no_reactor(installed: Environment, tmp_p
 
 
 def test_the_compiled_codec_is_optional_and_used_in_the_clone_too(installed: Environment, tmp_path: Path) -> None:
-    compiled = shutil.which("cc") is not None and installed.kind != "sdist"
+    compiled = HAS_COMPILER and installed.kind != "sdist"
     # Python puts the working directory first on sys.path, and so does twistd.
     in_clone = [] if installed.clone is None else [installed.clone, installed.clone / "examples"]
     for directory in (tmp_path, *in_clone):
