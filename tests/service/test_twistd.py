@@ -113,9 +113,6 @@ class Service:
         http.close()
         return response.status, body
 
-    def open_files(self) -> int:
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
-
     def terminate(self, by: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(by)
 
@@ -143,13 +140,6 @@ def running(directory: Path, *arguments: str, **settings: Any) -> Iterator[Servi
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A chat with its defaults."""
     with running(tmp_path_factory.mktemp("service")) as service:
-        yield service
-
-
-@pytest.fixture
-def pinging(tmp_path: Path) -> Iterator[Service]:
-    """A chat that pings four times a second and closes a connection that is silent for two."""
-    with running(tmp_path, "--ping-interval=0.25", "--idle-timeout=2") as service:
         yield service
 
 
@@ -233,17 +223,19 @@ class TestChat:
             client.close(1000, "bye")
             assert (client.close_code, client.close_reason) == (1000, "")
 
-    def test_pings_come_at_their_interval(self, pinging: Service) -> None:
-        with RawClient(pinging).join() as client:
-            times = []
-            for _ in range(4):
-                assert client.read(2) == b"\x89\x00"
-                times.append(time.monotonic())
-                client.socket.sendall(b"\x8a\x80\0\0\0\0")
-        assert times[3] - times[0] > 0.7
+    def test_pings_come_at_their_interval(self, tmp_path: Path) -> None:
+        with running(tmp_path, "--ping-interval=0.25") as service:
+            began = time.monotonic()
+            with RawClient(service).join() as client:
+                for _ in range(4):
+                    assert client.read(2) == b"\x89\x00"
+                    client.socket.sendall(b"\x8a\x80\0\0\0\0")
+        # The first reading may be late, so the time counts from before the connection.
+        assert time.monotonic() - began >= 4 * 0.25
 
-    def test_a_client_that_is_silent_too_long_is_closed(self, pinging: Service) -> None:
-        with RawClient(pinging).join() as client:
+    def test_a_client_that_is_silent_too_long_is_closed(self, tmp_path: Path) -> None:
+        limits = ("--ping-interval=0.25", "--idle-timeout=2")
+        with running(tmp_path, *limits) as service, RawClient(service).join() as client:
             data = client.read(1 << 16)
         pings, _, reason = data.partition(b"\x88\x1e\x03\xf3")
         assert reason == b"nothing was received for 2 s"
@@ -294,20 +286,6 @@ class TestUnclean:
             client.socket.shutdown(socket.SHUT_WR)
             with suppress(ConnectionResetError):
                 assert client.read(1 << 16).partition(b"\r\n")[0] in (b"", b"HTTP/1.1 400 Bad Request")
-
-    @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux tells how many connections a server has")
-    def test_200_halves_of_a_request_are_gone_after_the_timeout(self, tmp_path: Path) -> None:
-        half = UPGRADE[: len(UPGRADE) // 2]
-        with running(tmp_path, "--handshake-timeout=1") as service, joined(service) as one, ExitStack() as stack:
-            before = service.open_files()
-            began = time.monotonic()
-            clients = [stack.enter_context(RawClient(service, half)) for _ in range(200)]
-            assert {client.read(1) for client in clients} == {b""}
-            assert time.monotonic() - began >= 1
-            stack.close()
-            await_that("all are forgotten", lambda: service.open_files() == before)
-            one.send("hello")
-            assert one.recv(PATIENCE) == "hello"
 
 
 class TestHttp:
@@ -381,13 +359,12 @@ async def all_ends(service: Service, by: signal.Signals, count: int) -> list[End
 
 
 class TestTermination:
-    @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-    def test_fifty_clients_are_told_1001(self, tmp_path: Path, by: signal.Signals) -> None:
+    def test_fifty_clients_are_told_1001(self, tmp_path: Path) -> None:
         with running(tmp_path) as service:
-            ends = ends_by(service, by, 50)
+            ends = ends_by(service, signal.SIGTERM, 50)
             assert [end[1:] for end in ends] == [(1001, "the server is shutting down")] * 50
             assert service.ended() == 0
-        assert f"{by.name}: stopping" in service.log
+        assert "SIGTERM: stopping" in service.log
         assert "connections to close: 50" in service.log
         assert service.log.count("disconnected: begun by local, sent 1001") == 50
 
@@ -401,8 +378,9 @@ class TestTermination:
 
     def test_with_a_code_that_says_it_comes_back(self, tmp_path: Path) -> None:
         with running(tmp_path, "--drain-code=1012") as service:
-            ends = ends_by(service, signal.SIGTERM, 1)
+            ends = ends_by(service, signal.SIGINT, 1)
             assert [end[1:] for end in ends] == [(1012, "the server is restarting")]
+        assert "SIGINT: stopping" in service.log
 
     def test_who_is_connected_and_asks_now_gets_503(self, tmp_path: Path) -> None:
         with running(tmp_path) as service, RawClient(service).join() as deaf, RawClient(service, HEAD) as late:
@@ -545,7 +523,8 @@ class TestOperation:
     def test_a_unix_socket_is_its_groups_and_its_clients_are_limited_by_address(self, tmp_path: Path) -> None:
         path = tmp_path / "s"
         limits = ("--trust-proxy=unix", "--max-handshakes-per-address=1")
-        with running(tmp_path, f"--listen=unix:{path}", f"--listen=haproxy:unix:{path}2", *limits):
+        with running(tmp_path, f"--listen=unix:{path}", f"--listen=haproxy:unix:{path}2", *limits) as service:
+            await_that("the sockets listen", lambda: service.log.count("serving on ") == 2)
             for name, requests in (
                 (path, [UPGRADE[:-2] + b"X-Forwarded-For: 192.0.2.%d\r\n\r\n" % at for at in (1, 1, 2)]),
                 (f"{path}2", [b"PROXY TCP4 192.0.2.%d 10.0.0.1 1 2\r\n" % at + UPGRADE for at in (3, 3, 4)]),
