@@ -1,10 +1,11 @@
-"""A fixture that runs a uvloop reactor in a thread, in addition to the suite's own reactor."""
+"""A fixture that runs a uvloop reactor in a thread, in addition to the suite's own reactor; and Twisted's own tests."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,26 @@ from twisted.internet.defer import Deferred
 from twisted_beastws.uvreactor.reactor import UvloopReactor
 
 from ..support.patience import PATIENCE
+from .runs import Runs
+
+RUNS = pytest.StashKey[Runs]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start Twisted's own tests, if they are selected, in the background of the other tests."""
+    waiting = [item for item in session.items if item.path == Path(__file__).with_name("test_conformance.py")]
+    if waiting and not session.config.option.collectonly:
+        session.config.stash[RUNS] = Runs(2 if waiting == session.items else 1)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if RUNS in config.stash:
+        config.stash[RUNS].stop()
+
+
+@pytest.fixture
+def runs(pytestconfig: pytest.Config) -> Runs:
+    return pytestconfig.stash[RUNS]
 
 
 class Beside:
