@@ -16,6 +16,7 @@ from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.hub.redis import RedisBackplane
 
 from ..support.loopback import until
+from ..support.patience import PATIENCE
 from ..support.ports import free_port
 from ..support.redis_server import RedisServer, redis_running, sentinel_running
 from .stubs import Stub
@@ -125,6 +126,7 @@ async def test_a_message_counts_as_accepted_once_enough_replicas_have_it(
         )
         assert outcomes == [PublishUnknown] * 100
         assert calls_of(primary, "wait") - calls == 2
+        monkeypatch.setattr(redis_replicas, "REPLICA_TIMEOUT", PATIENCE)
         await replicate(primary, replica)
         message_id = await hub.publish("a", "hello", ref="r", exclude=sender.connection)
         assert str(message_id) in replica.ask("XRANGE beastws:0:history:a - +")

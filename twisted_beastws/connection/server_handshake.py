@@ -169,13 +169,13 @@ class ServerHandshake(Operation):
             if elsewhere:
                 self._check_request(request)
             answer = await self._judge(request, subprotocols)
+            deflate = self._accept_deflate(request) if answer is None else None
             # A hook may have set other options.
             decorator = given or self._host.settings.decorator
         except HandshakeError as error:
             await self._send(handshake.failure(error, request), decorator)
             raise
         if answer is None:
-            deflate = self._accept_deflate(request)
             if decorator is None:
                 return self._upgrade(request, None, self.subprotocol, deflate)
             answer = handshake.success(request, self.subprotocol, None if deflate is None else deflate.answer)
