@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from twisted_beastws.hub import Hub
 from twisted_beastws.hub.backplane import BackplaneState
-from twisted_beastws.hub.linked_inbox import MAX_ENTRY, Inbox, InboxEntry, read_entry
+from twisted_beastws.hub.linked_inbox import MAX_ENTRY, InboxEntry, InboxReader, read_entry
 from twisted_beastws.hub.redis import RedisBackplane
 
 from ..support.loopback import until
@@ -126,7 +126,7 @@ async def test_a_wrong_entry_is_logged_and_holds_up_no_other(
 ) -> None:
     lines: list[str] = []
     monkeypatch.setattr(Logger, "warn", lambda self, line, why: lines.append(why))
-    assert isinstance(Inbox.log, Logger)
+    assert isinstance(InboxReader.log, Logger)
     hub = started(redis)
     await connected(hub)
     member = Stub()

@@ -123,9 +123,9 @@ class TestHAProxy:
 
 
 def test_kubernetes_waits_until_all_clients_are_gone() -> None:
-    text = block("deployment.md", "spec:")
+    text = (DEPLOY / "kubernetes.yaml").read_text()
     (grace,) = re.findall(r"terminationGracePeriodSeconds: (\d+)", text)
-    (pause,) = re.findall(r'preStop: .*"sleep", "(\d+)"', text)
+    (pause,) = re.findall(r'preStop:\n(?: +#.*\n)* +exec: {command: \[sleep, "(\d+)"\]}', text)
     options = Options()
     options.parseOptions([])
     close = options.timeouts.close

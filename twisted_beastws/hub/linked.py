@@ -49,7 +49,7 @@ from twisted_beastws.hub.backplane import (
 )
 from twisted_beastws.hub.linked_answers import Part, Place, Verified
 from twisted_beastws.hub.linked_errors import LinkLost, Refused, Remedy, Trouble, why_lost
-from twisted_beastws.hub.linked_inbox import Inbox
+from twisted_beastws.hub.linked_inbox import InboxReader
 from twisted_beastws.hub.linked_interfaces import GRACE, LinkCommands
 from twisted_beastws.hub.linked_messages import MessageReader, people_of, roster_of
 from twisted_beastws.hub.linked_names import Names
@@ -123,7 +123,7 @@ class LinkedBackplane:
         self._messages = MessageReader(self.log)
         self._recovery = Recovery(self)
         self._names = Names(self, self._recovery)
-        self._inbox = Inbox(self)
+        self._inbox = InboxReader(self)
         self._subscriptions = Subscriptions(self, self._recovery, self._place, self._new_reader)
 
     # Calls of the hub.

@@ -1,4 +1,4 @@
-"""`Inbox`: messages that other programs put into a stream in Redis, for the hubs to publish.
+"""`InboxReader`: messages that other programs put into a stream in Redis, for the hubs to publish.
 
 Each hub that is woken reads the stream, publishes its entries in order with an idempotency key, and removes each entry
 when Redis has accepted the message. So a message is published once, whichever hubs read it, and survives the end of a
@@ -51,7 +51,7 @@ class InboxBackplane(Protocol):
     ) -> Deferred[str | None]: ...
 
 
-class Inbox:
+class InboxReader:
     """Publishes the entries of the inbox.
 
     Args:
