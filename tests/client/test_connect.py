@@ -88,7 +88,7 @@ class TestOpen:
 
     @BOTH_WAYS
     @leaving_nothing
-    async def test_talks(self, secure: bool) -> None:
+    async def test_a_client_and_a_server_can_talk(self, secure: bool) -> None:
         async with serving(secure=secure) as url:
             ws = await connect(url, reactor=reactor, protocol=Noting, tls=trusting() if secure else None)
             assert type(ws) is Noting
@@ -105,7 +105,7 @@ class TestOpen:
 
     @BOTH_WAYS
     @leaving_nothing
-    async def test_queues_messages_by_default(self, secure: bool) -> None:
+    async def test_messages_are_queued_by_default(self, secure: bool) -> None:
         async with serving(secure=secure) as url:
             ws = await connect(url, tls=trusting() if secure else None)
             assert type(ws) is WebSocketProtocol
@@ -154,7 +154,7 @@ class TestOpen:
 
     @BOTH_WAYS
     @leaving_nothing
-    async def test_the_servers_close(self, secure: bool) -> None:
+    async def test_the_servers_close_is_reported(self, secure: bool) -> None:
         class Closing(WebSocketProtocol):
             def opened(self) -> None:
                 self.send("bye")
@@ -168,7 +168,7 @@ class TestOpen:
 
     @pytest.mark.parametrize("agreed", [False, True])
     @leaving_nothing
-    async def test_compresses_where_both_want_to(self, agreed: bool) -> None:
+    async def test_messages_are_compressed_if_both_ends_agree(self, agreed: bool) -> None:
         async with serving(deflate=Deflate() if agreed else None) as url:
             ws = await connect(url, deflate=Deflate(server_max_window_bits=10))
             assert (ws.extensions is not None) == agreed
@@ -191,7 +191,7 @@ class TestOpen:
             await until(lambda: ws.state is State.CLOSED)
 
     @leaving_nothing
-    async def test_frames_in_the_heads_segment(self) -> None:
+    async def test_frames_in_the_segment_of_the_head_are_delivered(self) -> None:
         script = Script(lambda connection, head: connection.write(switching(head) + b"\x81\x02hi" * 1000))
         async with script.listening() as port:
             ws = await dial(port)
@@ -214,7 +214,7 @@ class TestRequest:
     """RFC 6455 §4.1: the fields of the client's request."""
 
     @leaving_nothing
-    async def test_octets(self) -> None:
+    async def test_the_request_has_these_bytes(self) -> None:
         async with asked() as (_, port, requests):
             head = requests[0]
             key = field(head, b"Sec-WebSocket-Key")
@@ -236,7 +236,7 @@ class TestRequest:
         ],
     )
     @leaving_nothing
-    async def test_target(self, target: str, sent: bytes) -> None:
+    async def test_the_target_is_sent(self, target: str, sent: bytes) -> None:
         async with asked(target=target) as (_, _, requests):
             assert requests[0].split(b" ")[1] == sent
 
@@ -260,7 +260,7 @@ class TestRequest:
             ws.abort()
 
     @leaving_nothing
-    async def test_tls_over_an_endpoint_and_its_port(self) -> None:
+    async def test_tls_is_used_over_an_endpoint(self) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening(secure=True) as port:
             endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
@@ -285,7 +285,7 @@ class TestRequest:
                 ws.abort()
 
     @leaving_nothing
-    async def test_ipv6(self) -> None:
+    async def test_an_ipv6_address_is_accepted(self) -> None:
         try:
             port = await TCP6ServerEndpoint(reactor, 0, interface="::1").listen(
                 WebSocketServerFactory(WebSocketProtocol)
@@ -306,7 +306,7 @@ class TestRequest:
             assert field(requests[0], b"User-Agent") == b"mine/1"
 
     @leaving_nothing
-    async def test_fields(self) -> None:
+    async def test_the_given_fields_are_sent(self) -> None:
         headers = {"X-One": "1", "X-Two": ["2", "3"], "Cookie": "a=b"}
         async with asked(headers=headers) as (_, _, requests):
             assert requests[0].endswith(b"\r\nX-One: 1\r\nX-Two: 2\r\nX-Two: 3\r\nCookie: a=b\r\n\r\n")
@@ -330,7 +330,7 @@ class TestRequest:
             ({b"X": "y"}, "headers: b'X' is no field's name: give str"),
         ],
     )
-    def test_fields_of_another_type(self, headers: Any, told: str) -> None:
+    def test_fields_of_another_type_are_refused(self, headers: Any, told: str) -> None:
         with pytest.raises(TypeError) as refused:
             connect("ws://localhost/", headers=headers)
         assert str(refused.value) == told
@@ -342,7 +342,7 @@ class TestRequest:
 
     @pytest.mark.parametrize("name", ["url", "proxy"])
     @pytest.mark.parametrize("value", [b"ws://user:secret@localhost/", 1])
-    def test_a_url_of_another_type(self, name: str, value: bytes | int) -> None:
+    def test_a_url_of_another_type_is_refused(self, name: str, value: bytes | int) -> None:
         with pytest.raises(TypeError) as refused:
             connect(**{"url": "ws://localhost/", name: value})  # type: ignore[call-overload]
         assert str(refused.value) == f"{name}: give a URL as str, not {type(value).__name__}"
@@ -352,7 +352,7 @@ class TestRequest:
         [("user:pass", b"user:pass"), ("user", b"user:"), (":pass", b":pass"), ("a%40b:%C3%BC%3A", "a@b:ü:".encode())],
     )
     @leaving_nothing
-    async def test_userinfo(self, userinfo: str, credentials: bytes) -> None:
+    async def test_the_userinfo_is_sent_as_credentials(self, userinfo: str, credentials: bytes) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening() as port:
             ws = await connect(f"ws://{userinfo}@127.0.0.1:{port}/")
@@ -370,7 +370,7 @@ class TestRequest:
 
     @pytest.mark.parametrize("how", ["plain", "coroutine"])
     @leaving_nothing
-    async def test_decorator(self, how: str) -> None:
+    async def test_a_decorator_may_change_the_request(self, how: str) -> None:
         def decorate(request: Request) -> Any:
             assert request.field("X") == "y"
             request.headers.setRawHeaders("X", ["z"])
@@ -402,7 +402,7 @@ class TestRequest:
 
     @pytest.mark.parametrize("chosen", [None, b"a", b"b"])
     @leaving_nothing
-    async def test_subprotocols(self, chosen: bytes | None) -> None:
+    async def test_the_subprotocols_are_offered_and_one_is_chosen(self, chosen: bytes | None) -> None:
         fields = [] if chosen is None else [b"Sec-WebSocket-Protocol: " + chosen]
         answer = lambda connection, head: connection.write(switching(head, *fields))  # noqa: E731
         async with asked(answer, subprotocols=["a", "b"]) as (ws, _, requests):
@@ -410,7 +410,7 @@ class TestRequest:
             assert ws.subprotocol == (chosen.decode() if chosen else None)
 
     @pytest.mark.parametrize("url", ["http:/x", "ftp://h/", "ws:///chat", "ws://h/#f", "ws://h:x/", "h:80", ""])
-    def test_what_is_no_url(self, url: str) -> None:
+    def test_a_text_that_is_no_url_is_refused(self, url: str) -> None:
         with pytest.raises(ValueError, match="not a WebSocket URL"):
             connect(url)
 
@@ -427,7 +427,7 @@ class TestRequest:
             ("https://h:x/", "'https://h:x/': a port is a number from 0 to 65535"),
         ],
     )
-    def test_what_is_no_proxys_url(self, proxy: str, told: str) -> None:
+    def test_a_text_that_is_no_url_of_a_proxy_is_refused(self, proxy: str, told: str) -> None:
         with pytest.raises(ValueError) as refused:
             connect("ws://h/", proxy=proxy)
         assert str(refused.value) == f"proxy: {told}"
@@ -444,7 +444,7 @@ class TestRequest:
             ({"protocol": None}, "protocol: give a subclass of WebSocketProtocol, or what makes one, not {}"),
         ],
     )
-    def test_options_of_another_kind(
+    def test_options_of_another_type_are_refused(
         self, options: dict[str, None] | dict[str, Noting] | dict[str, str] | dict[str, type[Any]], told: str
     ) -> None:
         with pytest.raises(TypeError) as refused:
@@ -548,7 +548,7 @@ class TestFails:
     @BOTH_WAYS
     @pytest.mark.parametrize("name", ANSWERS)
     @leaving_nothing
-    async def test_with_its_own_error(self, name: str, secure: bool) -> None:
+    async def test_each_failure_has_its_own_error(self, name: str, secure: bool) -> None:
         answer, expected = ANSWERS[name]
         script = Script(answer)
         async with script.listening(secure) as port:
@@ -573,7 +573,7 @@ class TestFails:
     @pytest.mark.parametrize("after", [0.0, 0.05])
     @pytest.mark.parametrize("name", ["silence", "silence inside the head", "401, silence", "401, never ending"])
     @leaving_nothing
-    async def test_cancelled(self, name: str, after: float, secure: bool) -> None:
+    async def test_a_cancelled_attempt_drops_its_connection(self, name: str, after: float, secure: bool) -> None:
         script = Script(ANSWERS[name][0] if name != "401, never ending" else with_body("end"))
         async with script.listening(secure) as port:
             connecting = dial(port, secure)
@@ -588,12 +588,12 @@ class TestFails:
 
     @BOTH_WAYS
     @leaving_nothing
-    async def test_refused(self, secure: bool) -> None:
+    async def test_a_refused_connection_is_reported(self, secure: bool) -> None:
         failure = await failure_of(dial(free_port(), secure))
         assert type(failure) is error.ConnectionRefusedError
 
     @leaving_nothing
-    async def test_unknown_name(self) -> None:
+    async def test_an_unknown_name_is_reported(self) -> None:
         class Nowhere:
             def resolveHostName(self, receiver: Any, name: str, *args: Any, **options: Any) -> Any:
                 receiver.resolutionBegan(None)
@@ -663,7 +663,7 @@ class TestFails:
 
     @pytest.mark.parametrize("what", [Noting, Noting(), "x", None])
     @leaving_nothing
-    async def test_what_is_no_factory(self, what: Any) -> None:
+    async def test_a_value_that_is_no_factory_is_refused(self, what: Any) -> None:
         endpoint = WebSocketClientEndpoint(reactor, "ws://localhost/")
         failure = await failure_of(endpoint.connect(what))
         assert type(failure) is TypeError
@@ -778,7 +778,7 @@ class TestTLS:
             await ws.close()
 
     @leaving_nothing
-    async def test_names_the_server(self) -> None:
+    async def test_the_client_names_the_server_in_tls(self) -> None:
         named = []
         options = identity().options()
         options.getContext().set_tlsext_servername_callback(
@@ -863,7 +863,7 @@ class TestRedirects:
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     @leaving_nothing
-    async def test_are_followed(self, status: int) -> None:
+    async def test_a_redirect_is_followed(self, status: int) -> None:
         script = Script(by_path({b"/chat": redirecting("/other?x=y", status)}))
         async with script.listening() as port:
             ws = await dial(port, headers=CREDENTIALS, decorator=lambda request: request.headers.addRawHeader("D", "d"))
@@ -892,7 +892,7 @@ class TestRedirects:
         ],
     )
     @leaving_nothing
-    async def test_may_be_relative(self, location: str, target: bytes) -> None:
+    async def test_a_redirect_may_be_relative(self, location: str, target: bytes) -> None:
         def answer(connection: Scripted, head: bytes) -> None:
             again = len(script.requests) > 1
             connection.write(switching(head) if again else redirecting(location.format(port=port)))
@@ -917,7 +917,7 @@ class TestRedirects:
 
     @pytest.mark.parametrize("spelt", [str, str.lower, str.upper])
     @leaving_nothing
-    async def test_only_harmless_headers_go_to_another_origin(self, spelt: Any) -> None:
+    async def test_another_origin_gets_only_harmless_headers(self, spelt: Any) -> None:
         secret = ("Authorization", "Cookie", "Cookie2", "Proxy-Authorization", "X-Api-Key", "Origin", "Referer", "X")
         harmless = ("Accept", "Accept-Language", "Cache-Control", "Pragma", "User-Agent")
         headers = {spelt(name): f"the {name}" for name in (*secret, *harmless)} | {"Host": "internal.example"}
@@ -939,7 +939,7 @@ class TestRedirects:
                 ws.abort()
 
     @leaving_nothing
-    async def test_headers_and_subprotocols_stay_within_the_origin(self) -> None:
+    async def test_headers_and_subprotocols_are_sent_within_the_origin(self) -> None:
         script = Script(by_path({b"/chat": redirecting("/x"), b"/x": None}))
         async with script.listening() as port:
             ws = await dial(port, headers={"X-Api-Key": "k"}, subprotocols=["a"])
@@ -948,7 +948,7 @@ class TestRedirects:
             ws.abort()
 
     @leaving_nothing
-    async def test_credentials_come_back_to_their_origin(self) -> None:
+    async def test_credentials_are_sent_again_to_their_origin(self) -> None:
         def answer(connection: Scripted, head: bytes) -> None:
             connection.write(
                 redirecting(f"ws://127.0.0.1:{there}/") if head.startswith(b"GET /chat") else switching(head)
@@ -986,7 +986,7 @@ class TestRedirects:
     @BOTH_WAYS
     @pytest.mark.parametrize("most", [0, 1, 5])
     @leaving_nothing
-    async def test_have_an_end(self, most: int, secure: bool) -> None:
+    async def test_the_number_of_redirects_is_limited(self, most: int, secure: bool) -> None:
         script = Script(redirecting("/chat"))
         async with script.listening(secure) as port:
             failure = await failure_of(dial(port, secure, max_redirects=most))
@@ -1029,7 +1029,7 @@ class TestRedirects:
             assert len(script.requests) == 1
 
     @leaving_nothing
-    async def test_that_fail_then_are_that_failure(self) -> None:
+    async def test_a_failure_after_a_redirect_is_reported(self) -> None:
         script = Script(by_path({b"/chat": redirecting("/x"), b"/x": with_body("length")}))
         async with script.listening() as port:
             failure = await failure_of(dial(port))
@@ -1053,7 +1053,7 @@ class TestRedirects:
 
     @pytest.mark.parametrize("elsewhere", ["ws://127.0.0.1:{there}/y", "wss://example.com/", "ws://example.com:81/"])
     @leaving_nothing
-    async def test_with_an_endpoint_stay_within_the_origin(self, elsewhere: str) -> None:
+    async def test_a_redirect_with_an_endpoint_must_stay_within_the_origin(self, elsewhere: str) -> None:
         """A connection to another origin would bypass the endpoint, which may be Tor's."""
         other = Script(lambda connection, head: connection.write(switching(head)))
         async with other.listening() as there:
@@ -1068,14 +1068,14 @@ class TestRedirects:
 
 
 class TestEndpoint:
-    def test_is_one(self) -> None:
+    def test_the_endpoint_provides_its_interface(self) -> None:
         verifyObject(IStreamClientEndpoint, WebSocketClientEndpoint(reactor, "ws://localhost/"))
 
     def test_the_reactor_may_be_the_installed_one(self) -> None:
         assert WebSocketClientEndpoint(None, "ws://localhost/").reactor is reactor
 
     @leaving_nothing
-    async def test_remembers_the_latest_failure(self) -> None:
+    async def test_the_endpoint_has_the_latest_failure(self) -> None:
         script = Script(lambda connection, head: connection.write(answers.pop(0) or switching(head)))
         answers = [with_body("length"), b"\0", None]
         async with script.listening() as port:
@@ -1153,7 +1153,7 @@ class TestClientService:
     @BOTH_WAYS
     @pytest.mark.parametrize("how", ["drop", "close frame", "ours", "lose"])
     @leaving_cycles
-    async def test_reconnects(self, how: str, secure: bool) -> None:
+    async def test_a_client_service_can_reconnect(self, how: str, secure: bool) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening(secure) as port:
             url = f"wss://localhost:{port}/" if secure else f"ws://127.0.0.1:{port}/"
@@ -1182,7 +1182,7 @@ class TestClientService:
     @BOTH_WAYS
     @pytest.mark.parametrize("name", ANSWERS)
     @leaving_cycles
-    async def test_goes_on_after_a_failure(self, name: str, secure: bool) -> None:
+    async def test_a_client_service_is_connected_after_a_failure(self, name: str, secure: bool) -> None:
         """Nothing is logged, so ClientService's state machine met no transition that it does not know."""
 
         def answer(connection: Scripted, head: bytes) -> None:
@@ -1227,7 +1227,7 @@ class TestClientService:
             assert len(script.requests) == 1
 
     @leaving_cycles
-    async def test_redirects(self) -> None:
+    async def test_a_client_service_can_be_redirected(self) -> None:
         script = Script(by_path({b"/": redirecting("/x")}))
         async with script.listening() as port:
             service = self.service(f"ws://127.0.0.1:{port}/", False)

@@ -48,7 +48,7 @@ class TestProtocols:
         clock.tcpClients[0][2].buildProtocol(None).makeConnection(StringTransport())
         assert made[0].state is State.CONNECTING
 
-    def test_its_options_apply(self) -> None:
+    def test_the_options_are_used(self) -> None:
         factory = WebSocketClientFactory(
             Chat,
             subprotocols=["a"],

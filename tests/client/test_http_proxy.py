@@ -89,7 +89,7 @@ class TestTunnel:
 
     @BOTH_WAYS
     @leaving_nothing
-    async def test_talks(self, secure: bool) -> None:
+    async def test_a_client_and_a_server_can_talk_through_a_tunnel(self, secure: bool) -> None:
         proxy = Script(tunnels)
         async with proxy.listening() as port, serving(secure=secure) as url:
             ws = await dial(port, url, tls=trusting() if secure else None)
@@ -104,7 +104,7 @@ class TestTunnel:
 
     @BOTH_WAYS
     @leaving_nothing
-    async def test_to_a_proxy_behind_tls(self, secure: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def test_a_proxy_may_use_tls(self, secure: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         roots = tmp_path / "roots.pem"
         roots.write_bytes(identity_pem())
         monkeypatch.setenv("SSL_CERT_FILE", str(roots))
@@ -115,7 +115,7 @@ class TestTunnel:
             await ws.close()
 
     @leaving_nothing
-    async def test_a_proxy_whose_certificate_nobody_vouches_for(self) -> None:
+    async def test_a_proxy_with_an_untrusted_certificate_is_refused(self) -> None:
         proxy = Script(tunnels)
         async with proxy.listening(secure=True) as port:
             failure = await failure_of(dial(port, proxy=f"https://localhost:{port}"))
@@ -131,7 +131,7 @@ class TestTunnel:
         ],
     )
     @leaving_nothing
-    async def test_octets(self, url: str, authority: bytes, host: bytes) -> None:
+    async def test_the_proxy_gets_the_host_name_in_these_bytes(self, url: str, authority: bytes, host: bytes) -> None:
         """The proxy resolves the host name, not the client."""
         proxy = Script(pretends)
         async with proxy.listening() as port:
@@ -141,7 +141,7 @@ class TestTunnel:
             ws.abort()
 
     @leaving_nothing
-    async def test_of_tls_names_the_port(self) -> None:
+    async def test_the_request_for_tls_has_the_port(self) -> None:
         proxy = Script(b"HTTP/1.1 403 Forbidden\r\n\r\n")
         async with proxy.listening() as port:
             await failure_of(dial(port, "wss://server.invalid/"))
@@ -189,7 +189,7 @@ class TestTunnel:
             assert (failure.status, failure.response.body) == (404, b"gone")
 
     @leaving_nothing
-    async def test_is_asked_for_anew_behind_a_redirect(self) -> None:
+    async def test_each_redirect_has_its_own_tunnel(self) -> None:
         def answer(connection: Scripted, head: bytes) -> None:
             if head.startswith(b"GET / "):
                 connection.write(b"HTTP/1.1 302 Found\r\nLocation: ws://other.invalid/x\r\nContent-Length: 0\r\n\r\n")
@@ -210,7 +210,7 @@ class TestTunnel:
     @BOTH_WAYS
     @pytest.mark.parametrize("how", ["drop", "close", "abort", "close frame"])
     @leaving_nothing
-    async def test_ends(self, how: str, secure: bool) -> None:
+    async def test_each_end_of_a_tunnel_closes_the_other(self, how: str, secure: bool) -> None:
         proxy = Script(tunnels)
         server = Script(lambda connection, head: connection.write(switching(head)))
         async with proxy.listening() as port, server.listening(secure) as there:
@@ -266,7 +266,7 @@ class TestNoTunnel:
     @BOTH_WAYS
     @pytest.mark.parametrize("name", ANSWERS)
     @leaving_nothing
-    async def test_has_its_own_error(self, name: str, secure: bool) -> None:
+    async def test_each_answer_of_a_proxy_has_its_own_error(self, name: str, secure: bool) -> None:
         answer, expected = ANSWERS[name]
         silent = name == "silence behind the head"
 
@@ -299,7 +299,7 @@ class TestNoTunnel:
 
     @pytest.mark.parametrize("name", ["silence", "silence inside the head", "silence behind the head"])
     @leaving_nothing
-    async def test_cancelled(self, name: str) -> None:
+    async def test_a_cancelled_attempt_drops_the_connection_to_the_proxy(self, name: str) -> None:
         proxy = Script(lambda connection, head: connection.write(ANSWERS[name][0] or b""))
         async with proxy.listening() as port:
             connecting = dial(port, "wss://server.invalid/")
@@ -311,7 +311,7 @@ class TestNoTunnel:
             await until(lambda: connection.lost.called)
 
     @pytest.mark.parametrize("more", [OPENED, b"\0" * 10, b"x" * 70_000])
-    def test_what_a_transport_delivers_after_cancelling(self, more: bytes) -> None:
+    def test_data_after_a_cancellation_is_ignored(self, more: bytes) -> None:
         request = Request("CONNECT", "host:80", "1.1", Headers())
         tunnel = HttpConnect(Factory(), IPv4Address("TCP", "127.0.0.1", 1), request)
         transport = StringTransport()
@@ -326,7 +326,7 @@ class TestNoTunnel:
         assert [failure.type for failure in outcome] == [CancelledError]
 
     @leaving_nothing
-    async def test_nobody_there(self) -> None:
+    async def test_an_absent_proxy_is_reported(self) -> None:
         assert type(await failure_of(dial(free_port()))) is error.ConnectionRefusedError
 
     @BOTH_WAYS
@@ -349,11 +349,11 @@ class TestNoTunnel:
 
 
 class TestEndpoint:
-    def test_is_one(self) -> None:
+    def test_the_endpoint_provides_its_interface(self) -> None:
         verifyObject(IStreamClientEndpoint, ProxyEndpoint(TCP4ClientEndpoint(reactor, "localhost", 1), "host", 80))
 
     @leaving_nothing
-    async def test_serves_any_protocol(self) -> None:
+    async def test_any_protocol_can_use_the_endpoint(self) -> None:
         heard: list[bytes] = []
 
         class Plain(Protocol):

@@ -129,7 +129,9 @@ class TestSocks:
         ],
     )
     @leaving_nothing
-    async def test_that_does_not_connect(self, replies: list[bytes], expected: Any, secure: bool) -> None:
+    async def test_a_proxy_that_does_not_connect_is_reported(
+        self, replies: list[bytes], expected: Any, secure: bool
+    ) -> None:
         async with socks(*replies) as (_, port):
             connecting = connect(f"ws{'s' * secure}://h/", protocol=Noting, proxy=f"socks5://127.0.0.1:{port}")
             assert type(await failure_of(connecting)) is expected
@@ -145,14 +147,14 @@ class TestSocks:
             assert type(await failure_of(connecting)) is HandshakeTimeout
 
     @leaving_nothing
-    async def test_an_answer_in_the_segment_of_the_reply(self) -> None:
+    async def test_a_response_in_the_segment_of_the_reply_is_read(self) -> None:
         reply = b"\x05\x00\x00\x01\0\0\0\0\0\0HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
         async with socks(b"\x05\x00", reply) as (_, port):
             failure: Any = await failure_of(connect("ws://h/", protocol=Noting, proxy=f"socks5://127.0.0.1:{port}"))
             assert failure.status == 404
 
     @pytest.mark.parametrize(("code", "retryable"), [(5, True), (4, True), (2, False), (None, False)])
-    def test_what_may_be_tried_again(self, code: int | None, retryable: bool) -> None:
+    def test_a_temporary_error_of_a_proxy_is_retryable(self, code: int | None, retryable: bool) -> None:
         assert is_retryable(Failure(SocksDeclined("x", code))) is retryable
 
 
@@ -193,7 +195,7 @@ class TestEnvironment:
             ({"HTTP_PROXY": "http://q:1", "REQUEST_METHOD": "GET"}, "ws://h/", None),
         ],
     )
-    def test_which_proxy(
+    def test_the_environment_variables_select_the_proxy(
         self, environment: pytest.MonkeyPatch, variables: dict[str, str], url: str, host: str | None
     ) -> None:
         for name, value in variables.items():
@@ -211,7 +213,7 @@ class TestEnvironment:
         assert str(caught.value) == f"the environment's https_proxy: {told}"
 
     @leaving_nothing
-    async def test_is_read_at_each_connection(self, environment: pytest.MonkeyPatch) -> None:
+    async def test_the_environment_is_read_at_each_connection(self, environment: pytest.MonkeyPatch) -> None:
         opened = b"HTTP/1.1 200 OK\r\n\r\n"
         proxy = Script(lambda ws, head: ws.write(opened if head.startswith(b"CONNECT ") else switching(head)))
         async with proxy.listening() as port:
@@ -247,7 +249,7 @@ class TestParse:
             (" http://p ", ("p", 80, False, False, "", "")),
         ],
     )
-    def test_parts(self, text: str, parts: tuple[Any, ...]) -> None:
+    def test_each_part_of_a_url_is_parsed(self, text: str, parts: tuple[Any, ...]) -> None:
         proxy = parse_proxy(text)
         assert isinstance(proxy, Proxy)
         assert (proxy.host, proxy.port, proxy.secure, proxy.socks, proxy.user, proxy.password) == parts

@@ -72,7 +72,7 @@ class TestIsRetryable:
         ],
         ids=repr,
     )
-    def test_yes(self, cause: Any) -> None:
+    def test_a_temporary_failure_is_retryable(self, cause: Any) -> None:
         assert is_retryable(Failure(cause)) is True
 
     @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ class TestIsRetryable:
         ],
         ids=repr,
     )
-    def test_no(self, cause: Any) -> None:
+    def test_a_final_failure_is_not_retryable(self, cause: Any) -> None:
         assert is_retryable(Failure(cause)) is False
 
 
@@ -194,7 +194,7 @@ def far_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class TestDelays:
     """RFC 6455 §7.2.3: delays before the client reconnects."""
 
-    def test_grow_to_the_longest(self, longest: Any) -> None:
+    def test_the_delays_are_growing_to_the_longest(self, longest: Any) -> None:
         patient = Patient(*[error.ConnectionRefusedError()] * 20)
         delays = []
         for _ in range(20):
@@ -205,22 +205,22 @@ class TestDelays:
         assert delays == pytest.approx(expected, rel=1e-6)
         assert delays[0] == pytest.approx(1.0) and delays[-1] == pytest.approx(90.0)
 
-    def test_are_at_least_half(self, shortest: Any) -> None:
+    def test_a_delay_is_at_least_half_of_its_maximum(self, shortest: Any) -> None:
         patient = Patient(*[error.ConnectionRefusedError()] * 3)
         for expected in (0.5, 0.8):
             assert patient.delay == pytest.approx(expected)
             patient.advance()
 
-    def test_differ(self) -> None:
+    def test_the_delays_are_random(self) -> None:
         delays = {Patient(error.ConnectionRefusedError()).delay for _ in range(50)}
         assert len(delays) > 40
         assert all(0.499 < delay < 1.001 for delay in delays)
 
-    def test_have_no_end(self, longest: Any) -> None:
+    def test_a_delay_is_bounded_after_many_attempts(self, longest: Any) -> None:
         patient = Patient(error.ConnectionRefusedError())
         assert patient.service._delay(10_000) == 90.0
 
-    def test_after_a_success_they_begin_anew(self, longest: Any) -> None:
+    def test_the_delays_are_reset_by_a_success(self, longest: Any) -> None:
         patient = Patient(*[error.ConnectionRefusedError()] * 5, None, error.ConnectionRefusedError(), None)
         for _ in range(5):
             patient.advance()
@@ -287,19 +287,21 @@ class TestRetryAfter:
             ("Tue, 01 Jan " + "9" * 5000 + " 00:01:17 GMT", 1.0),
         ],
     )
-    def test_is_honoured(self, longest: Any, far_away: Any, status: int, value: str | None, delay: float) -> None:
+    def test_the_retry_after_field_is_honoured(
+        self, longest: Any, far_away: Any, status: int, value: str | None, delay: float
+    ) -> None:
         patient = Patient(answer(status, value), None)
         assert patient.delay == pytest.approx(delay)
         patient.advance()
         assert patient.endpoint.last_failure is None
 
-    def test_does_not_shorten_the_delay(self, longest: Any) -> None:
+    def test_a_short_retry_after_does_not_shorten_the_delay(self, longest: Any) -> None:
         patient = Patient(*[answer(503, "3")] * 5)
         for _ in range(4):
             patient.advance()
         assert patient.delay == pytest.approx(1.6**4)
 
-    def test_of_an_answer_that_is_final_is_not(self, longest: Any) -> None:
+    def test_the_retry_after_of_a_final_response_is_ignored(self, longest: Any) -> None:
         patient = Patient(answer(401, "5"))
         assert patient.clock.getDelayedCalls() == []
 
@@ -378,7 +380,7 @@ class TestWhenConnected:
 
 class TestGivingUp:
     @pytest.mark.parametrize("status", [401, 403, 404])
-    def test_tells_those_who_wait(self, status: int) -> None:
+    def test_waiting_callers_are_notified(self, status: int) -> None:
         patient = Patient(error.ConnectionRefusedError(), answer(status))
         early, late = patient.service.whenConnected(), patient.service.whenConnected(5)
         caught = failures_of(early, late)
@@ -416,7 +418,7 @@ class TestGivingUp:
         assert not patient.service.running
         assert patient.clock.getDelayedCalls() == []
 
-    def test_is_not_stopping(self) -> None:
+    def test_a_stop_is_not_giving_up(self) -> None:
         patient = Patient(error.ConnectionRefusedError())
         caught = failures_of(patient.service.whenConnected())
         patient.service.stopService()
@@ -426,7 +428,7 @@ class TestGivingUp:
         assert patient.clock.getDelayedCalls() == []
         assert failures_of(patient.service.whenConnected()) == [CancelledError]
 
-    def test_who_waits_for_fewer_failures_gets_those(self) -> None:
+    def test_a_caller_that_waits_for_fewer_failures_is_notified_first(self) -> None:
         patient = Patient(*[error.ConnectionRefusedError()] * 3, answer(401))
         caught = failures_of(patient.service.whenConnected(2))
         patient.advance()
@@ -436,7 +438,7 @@ class TestGivingUp:
 
 
 class TestTells:
-    def test_why_each_attempt_failed_and_why_it_gave_up(self, told: list[tuple[LogLevel, str]]) -> None:
+    def test_the_log_has_the_reason_of_each_failure(self, told: list[tuple[LogLevel, str]]) -> None:
         patient = Patient(error.ConnectionRefusedError(), answer(503), None, answer(404))
         patient.advance()
         patient.advance()
@@ -468,7 +470,7 @@ class TestTells:
             ),
         ]
 
-    def test_in_one_line(self, told: list[tuple[LogLevel, str]]) -> None:
+    def test_the_reason_is_one_line(self, told: list[tuple[LogLevel, str]]) -> None:
         Patient(ValueError("a\nb {c}"))
         ((_, line),) = told
         assert line.endswith(": ValueError: a b {c}")
@@ -488,7 +490,7 @@ class TestWrongArguments:
             (WebSocketClientEndpoint, "the class WebSocketClientE"),
         ],
     )
-    def test_an_endpoint(self, endpoint: Any, kind: str) -> None:
+    def test_a_value_that_is_no_endpoint_is_refused(self, endpoint: Any, kind: str) -> None:
         with pytest.raises(TypeError) as refused:
             reconnecting(endpoint, Factory.forProtocol(Noting))
         assert str(refused.value).startswith(f"endpoint: give WebSocketClientEndpoint(reactor, url), not {kind}")
@@ -502,7 +504,7 @@ class TestWrongArguments:
             (print, "a value of type builtin_function_or_method"),
         ],
     )
-    def test_a_factory(self, factory: Any, kind: str) -> None:
+    def test_a_value_that_is_no_factory_is_refused(self, factory: Any, kind: str) -> None:
         endpoint = WebSocketClientEndpoint(Clock(), "ws://localhost/")
         with pytest.raises(TypeError) as refused:
             reconnecting(endpoint, factory)
@@ -567,7 +569,7 @@ class TestStartingAndStopping:
             await service.stopService()
 
     @leaving_cycles
-    async def test_over_tcp(self) -> None:
+    async def test_a_service_can_start_and_stop_twice_over_tcp(self) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening() as port:
             endpoint = WebSocketClientEndpoint(reactor, f"ws://127.0.0.1:{port}/", timeouts=Timeouts(close=0.3))
@@ -585,7 +587,7 @@ class TestStartingAndStopping:
 
 
 class TestFields:
-    def test_may_be_computed_anew(self) -> None:
+    def test_the_fields_are_computed_for_each_attempt(self) -> None:
         tokens = iter(["first", "second", "third"])
 
         async def decorate(request: Any) -> None:
