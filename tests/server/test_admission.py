@@ -79,10 +79,10 @@ class TestPeers:
             ("", "", ""),
         ],
     )
-    def test_are_addresses_and_networks(self, host: str, name: str, network: str) -> None:
+    def test_a_peer_has_an_address_and_a_network(self, host: str, name: str, network: str) -> None:
         assert peer_of(host) == (name, network)
 
-    def test_of_ipv6_are_counted_by_network(self, serve: Any) -> None:
+    def test_ipv6_peers_are_counted_by_network(self, serve: Any) -> None:
         server = serve(max_connections_per_peer=2)
         assert [server.ask(f"2001:db8::{host}") for host in (1, 2, 3)] == [(101, None), (101, None), (503, "10")]
         assert server.ask("2001:db8:0:1::1") == (101, None)
@@ -96,19 +96,19 @@ class TestPeers:
 
 class TestRequests:
     @pytest.mark.parametrize(("asked", "last"), [(2, (101, None)), (3, (101, None)), (4, (429, "1"))])
-    def test_so_many_from_an_address(self, serve: Any, asked: int, last: Any) -> None:
+    def test_the_requests_of_an_address_are_limited(self, serve: Any, asked: int, last: Any) -> None:
         server = serve(max_handshakes_per_peer=3)
         assert [server.ask() for _ in range(asked)][-1] == last
         assert server.ask("127.0.0.2") == (101, None)
         assert server.factory.refusals == ({} if asked < 4 else {"max_handshakes_per_peer": 1})
 
     @pytest.mark.parametrize(("asked", "last"), [(2, (101, None)), (3, (101, None)), (4, (503, "1"))])
-    def test_so_many_in_all(self, serve: Any, asked: int, last: Any) -> None:
+    def test_all_requests_are_limited(self, serve: Any, asked: int, last: Any) -> None:
         server = serve(max_handshakes=3)
         assert [server.ask(f"192.0.2.{at}") for at in range(asked)][-1] == last
         assert server.factory.refusals == ({} if asked < 4 else {"max_handshakes": 1})
 
-    def test_and_so_many_a_second(self, serve: Any, clock: Clock) -> None:
+    def test_the_rate_is_per_second(self, serve: Any, clock: Clock) -> None:
         server = serve(max_handshakes_per_peer=0.5)
         assert [server.ask(), server.ask()] == [(101, None), (429, "2")]
         clock.advance(1.5)
@@ -116,7 +116,7 @@ class TestRequests:
         clock.advance(0.5)
         assert server.ask() == (101, None)
 
-    def test_of_every_kind(self, serve: Any) -> None:
+    def test_every_kind_of_request_is_counted(self, serve: Any) -> None:
         server = serve(max_handshakes_per_peer=3)
         peer = server.arrive()
         bad = peer.HEAD.replace(b"13", b"12")
@@ -134,7 +134,7 @@ class TestRequests:
         assert b"\r\nConnection: close\r\n" in said
         assert said.endswith(b"\r\n\r\nThere are too many requests from this address; try again later")
 
-    def test_that_are_read_by_hand(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_requests_read_by_hand_are_limited(self, connect: Callable[..., Any], clock: Clock) -> None:
         class Manual(WebSocketProtocol):
             def serve(self) -> None:
                 self.read_request().addCallbacks(lambda _: self.respond(Response(204)), lambda _: None)
@@ -148,7 +148,9 @@ class TestRequests:
         assert said == [b"HTTP/1.1 204", b"HTTP/1.1 503"]
         assert factory.refusals == {"max_handshakes": 1}
 
-    def test_that_are_read_by_hand_and_accepted_count_once(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_request_read_by_hand_and_accepted_is_counted_once(
+        self, connect: Callable[..., Any], clock: Clock
+    ) -> None:
         class Manual(WebSocketProtocol):
             def serve(self) -> None:
                 self.read_request().addCallback(self.accept).addErrback(lambda _: None)
@@ -157,24 +159,24 @@ class TestRequests:
         peers = [connect(factory=factory, opened=False) for _ in range(3)]
         assert [answer(peer)[0] for peer in peers] == [101, 101, 503]
 
-    def test_of_unix_sockets_are_counted_as_one_peer(self, serve: Any) -> None:
+    def test_requests_of_unix_sockets_are_counted_as_one_peer(self, serve: Any) -> None:
         server = serve(max_handshakes_per_peer=2)
         assert [server.ask(None)[0] for _ in range(3)] == [101, 101, 429]
         assert server.ask("192.0.2.1") == (101, None)
 
     @pytest.mark.parametrize(("asked", "last"), [(7, (101, None)), (8, (101, None)), (9, (429, "1"))])
-    def test_so_many_from_an_ipv6_site(self, serve: Any, asked: int, last: Any) -> None:
+    def test_the_requests_of_an_ipv6_site_are_limited(self, serve: Any, asked: int, last: Any) -> None:
         server = serve(max_handshakes_per_peer=2)
         assert [server.ask(f"2001:db8:0:{at}::1") for at in range(asked)][-1] == last
         assert server.ask("2001:db8:1::1") == (101, None)
 
-    def test_that_the_site_has_too_many_of_take_nothing_from_the_peer(self, serve: Any, clock: Clock) -> None:
+    def test_requests_above_the_limit_of_a_site_are_not_counted_for_the_peer(self, serve: Any, clock: Clock) -> None:
         server = serve(max_handshakes_per_peer=1)
         assert [server.ask(f"2001:db8:0:{at}::1")[0] for at in (1, 2, 3, 4, 5)] == [101, 101, 101, 101, 429]
         clock.advance(0.25)
         assert server.ask("2001:db8:0:5::1") == (101, None)
 
-    def test_of_addresses_that_were_there_nothing_is_left(self, serve: Any, clock: Clock) -> None:
+    def test_idle_addresses_are_forgotten(self, serve: Any, clock: Clock) -> None:
         server = serve(max_handshakes_per_peer=1)
         requests = server.factory.admission._requests_of
         for at in range(MIN_SWEPT):
@@ -192,18 +194,18 @@ class TestRequests:
 
 
 class TestConnections:
-    def test_of_unix_sockets_are_counted_as_one_peer(self, serve: Any) -> None:
+    def test_connections_of_unix_sockets_are_counted_as_one_peer(self, serve: Any) -> None:
         server = serve(max_connections_per_peer=2)
         assert [server.ask(None)[0] for _ in range(3)] == [101, 101, 503]
         assert server.ask("192.0.2.1") == (101, None)
 
     @pytest.mark.parametrize(("asked", "last"), [(7, (101, None)), (8, (101, None)), (9, (503, "10"))])
-    def test_so_many_from_an_ipv6_site(self, serve: Any, asked: int, last: Any) -> None:
+    def test_the_connections_of_an_ipv6_site_are_limited(self, serve: Any, asked: int, last: Any) -> None:
         server = serve(max_connections_per_peer=2)
         assert [server.ask(f"2001:db8:0:{at}::1") for at in range(asked)][-1] == last
         assert server.ask("2001:db8:1::1") == (101, None)
 
-    def test_that_are_gone_make_room_in_their_site(self, serve: Any) -> None:
+    def test_closed_connections_are_not_counted_for_their_site(self, serve: Any) -> None:
         server = serve(max_connections_per_peer=1)
         peers = [server.arrive(f"2001:db8:0:{at}::1") for at in range(4)]
         assert [answer(peer)[0] for peer in peers] == [101] * 4
@@ -214,14 +216,14 @@ class TestConnections:
 
 class TestOpening:
     @pytest.mark.parametrize(("arrived", "dropped"), [(2, 0), (3, 0), (4, 1), (6, 3)])
-    def test_the_oldest_make_place(self, serve: Any, arrived: int, dropped: int) -> None:
+    def test_the_oldest_opening_connections_are_dropped(self, serve: Any, arrived: int, dropped: int) -> None:
         server = serve(max_opening=3)
         peers = [server.arrive() for _ in range(arrived)]
         assert [peer.transport.disconnected for peer in peers] == [True] * dropped + [False] * (arrived - dropped)
         assert server.factory.refusals["max_opening"] == dropped
 
     @pytest.mark.parametrize(("arrived", "dropped"), [(2, 0), (3, 0), (4, 1), (6, 3)])
-    def test_the_oldest_of_a_peer_make_place_for_its_own(self, serve: Any, arrived: int, dropped: int) -> None:
+    def test_the_oldest_opening_connections_of_a_peer_are_dropped(self, serve: Any, arrived: int, dropped: int) -> None:
         server = serve(max_opening_per_peer=3)
         other = server.arrive("127.0.0.2")
         peers = [server.arrive() for _ in range(arrived)]
@@ -230,7 +232,9 @@ class TestOpening:
         assert server.factory.refusals["max_opening_per_peer"] == dropped
 
     @pytest.mark.parametrize(("arrived", "dropped"), [(7, 0), (8, 0), (9, 1)])
-    def test_the_oldest_of_an_ipv6_site_make_place_for_its_own(self, serve: Any, arrived: int, dropped: int) -> None:
+    def test_the_oldest_opening_connections_of_an_ipv6_site_are_dropped(
+        self, serve: Any, arrived: int, dropped: int
+    ) -> None:
         server = serve(max_opening_per_peer=2)
         other = server.arrive("2001:db8:1::1")
         peers = [server.arrive(f"2001:db8:0:{at}::1") for at in range(arrived)]
@@ -290,33 +294,33 @@ class TestOpening:
         clock.advance(0)
         assert server.factory.refusals["max_opening_per_peer"] == 0
 
-    def test_those_of_unix_sockets_are_one_peer(self, serve: Any) -> None:
+    def test_opening_connections_of_unix_sockets_are_counted_as_one_peer(self, serve: Any) -> None:
         server = serve(max_opening_per_peer=2)
         peers = [server.arrive(None) for _ in range(3)]
         assert [peer.transport.disconnected for peer in peers] == [True, False, False]
 
-    def test_those_that_opened_do_not_count(self, serve: Any) -> None:
+    def test_open_connections_are_not_counted(self, serve: Any) -> None:
         server = serve(max_opening=2)
         opened = server.arrive()
         assert answer(opened)[0] == 101
         rest = [server.arrive() for _ in range(3)]
         assert [peer.transport.disconnected for peer in (opened, *rest)] == [False, True, False, False]
 
-    def test_those_that_were_refused_do(self, serve: Any) -> None:
+    def test_refused_connections_are_counted(self, serve: Any) -> None:
         server = serve(max_opening=2, max_connections=1)
         first = server.arrive()
         assert answer(first, PAGE)[0] == 200
         rest = [server.arrive(), server.arrive()]
         assert [peer.transport.disconnected for peer in (first, *rest)] == [True, False, False]
 
-    def test_those_that_were_declined_do_again(self, serve: Any) -> None:
+    def test_declined_connections_are_counted_again(self, serve: Any) -> None:
         server = serve(max_opening=1, max_connections=9)
         first = server.arrive()
         assert answer(first, first.HEAD.replace(b"/chat", b"/no"))[0] == 403
         server.arrive()
         assert first.transport.disconnected
 
-    def test_those_that_are_gone_do_not(self, serve: Any) -> None:
+    def test_closed_connections_are_not_counted(self, serve: Any) -> None:
         server = serve(max_opening=2)
         first, second = server.arrive(), server.arrive()
         first.leaves()
@@ -343,7 +347,7 @@ class TestOpening:
 
 
 @pytest.mark.parametrize("name", ["max_opening", "max_opening_per_peer", "max_handshakes", "max_handshakes_per_peer"])
-def test_none_is_the_default_and_zero_is_a_mistake(name: str) -> None:
+def test_the_default_is_none_and_zero_is_refused(name: str) -> None:
     assert getattr(Limits(), name) is None
     with pytest.raises(ValueError, match=name):
         Limits(**{name: 0})  # type: ignore[arg-type]
@@ -351,7 +355,7 @@ def test_none_is_the_default_and_zero_is_a_mistake(name: str) -> None:
 
 class TestCrowd:
     @given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["a", "b", "2001:db8::1", "2001:db8:0:1::1"]))))
-    def test_has_the_oldest_of_the_largest(self, steps: list[tuple[int, str]]) -> None:
+    def test_the_crowd_has_the_oldest_of_the_largest_peer(self, steps: list[tuple[int, str]]) -> None:
         crowd: Crowd[int] = Crowd()
         expected: dict[int, Peer] = {}
         for connection, host in steps:

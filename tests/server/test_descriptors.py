@@ -51,7 +51,7 @@ def sockets(monkeypatch: pytest.MonkeyPatch) -> Sockets:
 
 class TestWatch:
     @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-    def test_counts_the_time_without_a_descriptor(self, sockets: Sockets, clock: Clock, number: int) -> None:
+    def test_the_time_without_a_descriptor_is_counted(self, sockets: Sockets, clock: Clock, number: int) -> None:
         watch = DescriptorWatch(clock.callLater)
         watch.add("port")
         clock.pump([INTERVAL] * 2)
@@ -69,7 +69,7 @@ class TestWatch:
         clock.advance(INTERVAL)
         assert watch.seconds == 0
 
-    def test_says_so_once_a_minute(self, sockets: Sockets, clock: Clock, lines: list[str]) -> None:
+    def test_the_log_has_one_line_a_minute(self, sockets: Sockets, clock: Clock, lines: list[str]) -> None:
         DescriptorWatch(clock.callLater).add("port")
         sockets.error = OSError(errno.EMFILE, "Too many open files")
         clock.pump([INTERVAL] * MIN_SILENCE)

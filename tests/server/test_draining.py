@@ -102,7 +102,7 @@ class TestSpread:
         assert waiting[1].reads() == b"\x88\x02\x03\xe8"
         assert told(waiting[2:]) == len(waiting) - 2
 
-    def test_none_is_done_at_once(self, server: Server) -> None:
+    def test_a_drain_without_connections_is_done_at_once(self, server: Server) -> None:
         server.drain(8.0)
         assert server.drained == [None]
         assert server.clock.calls == []

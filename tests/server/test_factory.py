@@ -121,7 +121,7 @@ class TestFactory:
             (WebSocketProtocol, "the class WebSocketProtocol"),
         ],
     )
-    def test_what_makes_something_else_is_told(self, clock: Clock, made: Any, what: str) -> None:
+    def test_a_function_that_makes_no_protocol_is_named_in_the_error(self, clock: Clock, made: Any, what: str) -> None:
         factory = WebSocketServerFactory(lambda: made, clock=clock)
         with pytest.raises(TypeError) as refused:
             factory.buildProtocol(None)
@@ -144,10 +144,10 @@ class TestFactory:
                 "(async def)"
             )
 
-    def test_is_one(self, clock: Clock) -> None:
+    def test_the_factory_provides_its_interface(self, clock: Clock) -> None:
         assert verifyObject(IProtocolFactory, WebSocketServerFactory(echo, clock=clock))
 
-    def test_makes_protocols_of_a_class(self, clock: Clock) -> None:
+    def test_protocols_are_made_of_a_class(self, clock: Clock) -> None:
         class Mine(WebSocketProtocol): ...
 
         factory = WebSocketServerFactory(Mine, clock=clock)
@@ -167,11 +167,11 @@ class TestFactory:
             assert protocol.name == "a"
 
     @pytest.mark.parametrize("what", [None, "text", 1, Protocol])
-    def test_of_something_else_it_says_so(self, what: Any) -> None:
+    def test_a_value_that_makes_no_protocol_is_refused(self, what: Any) -> None:
         with pytest.raises(TypeError, match=repr(what)):
             WebSocketServerFactory(what)
 
-    def test_of_what_needs_arguments_it_says_so(self) -> None:
+    def test_a_callable_that_needs_arguments_is_refused(self) -> None:
         class Mine(WebSocketProtocol):
             def __init__(self, name: str) -> None:
                 self.name = name
@@ -183,7 +183,7 @@ class TestFactory:
             with pytest.raises(TypeError, match=f"^{re.escape(repr(what))} cannot be called without arguments: give "):
                 WebSocketServerFactory(what)
 
-    def test_of_what_may_need_none_it_is_one(self, clock: Clock) -> None:
+    def test_a_callable_without_required_arguments_is_accepted(self, clock: Clock) -> None:
         class Mine(WebSocketProtocol):
             def __init__(self, name: str = "a", *rest: str, **more: str) -> None:
                 self.name = name
@@ -200,13 +200,13 @@ class TestFactory:
         for make in (Mine, wrapping, lambda *names, **more: Mine(*names, **more), partial(next, iter([Mine()]))):
             assert WebSocketServerFactory(make, clock=clock).buildProtocol(None).name == "a"
 
-    def test_shares_the_settings(self, clock: Clock) -> None:
+    def test_the_settings_are_shared(self, clock: Clock) -> None:
         factory = WebSocketServerFactory(echo, subprotocols=["a"], timeouts=Timeouts(close=1.0), clock=clock)
         assert factory.settings.subprotocols == ("a",)
         assert factory.settings.timeouts.close == 1.0
         assert factory.settings.clock is clock
 
-    def test_knows_its_connections(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_the_factory_has_its_connections(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(echo, clock=clock)
         first = connect(factory=factory)
         second = connect(factory=factory, opened=False)
@@ -218,7 +218,7 @@ class TestFactory:
 
 
 class TestCoroutine:
-    def test_echoes(self, connect: Callable[..., Any]) -> None:
+    def test_a_coroutine_can_echo(self, connect: Callable[..., Any]) -> None:
         peer = connect(echo)
         peer.sends(peer.text("a"), peer.frame(0x82, b"b"))
         assert peer.reads() == b"\x81\x01a\x82\x01b"
@@ -238,7 +238,9 @@ class TestCoroutine:
         ],
         ids=["partial", "method", "object", "older", "partial of older", "method of older"],
     )
-    def test_of_any_kind(self, connect: Callable[..., Any], handler: Callable[..., Any] | Greeter, sent: bytes) -> None:
+    def test_any_kind_of_coroutine_function_is_accepted(
+        self, connect: Callable[..., Any], handler: Callable[..., Any] | Greeter, sent: bytes
+    ) -> None:
         peer = connect(handler, opened=False)
         peer.sends(peer.HEAD)
         assert peer.reads().endswith(b"\r\n\r\n" + sent)
@@ -266,7 +268,7 @@ class TestCoroutine:
         assert peer.reads() == close(1011)
         assert len(logged(ZeroDivisionError)) == 1
 
-    def test_returning_at_once(self, connect: Callable[..., Any]) -> None:
+    def test_a_coroutine_that_returns_is_a_close_with_1000(self, connect: Callable[..., Any]) -> None:
         async def nothing(ws: WebSocketProtocol) -> None: ...
 
         peer = connect(nothing, opened=False)
@@ -333,7 +335,7 @@ class TestCoroutine:
         assert peer.protocol.state is State.CLOSING
         peer.leaves()
 
-    def test_paces_the_peer(self, connect: Callable[..., Any]) -> None:
+    def test_a_slow_coroutine_is_a_limit_for_the_peer(self, connect: Callable[..., Any]) -> None:
         """While the handler waits for its peer to read, the connection reads no more messages than its queue holds."""
         peer = connect(echo, limits=Limits(max_message_size=1000, max_buffered=1000, high_water=500, low_water=100))
         peer.transport.stall()
@@ -357,7 +359,7 @@ def says(peer: Any) -> int:
 
 class TestLimits:
     @pytest.mark.parametrize("limit", [1, 3])
-    def test_so_many_connections(self, connect: Any, clock: Clock, limit: int) -> None:
+    def test_the_connections_are_limited(self, connect: Any, clock: Clock, limit: int) -> None:
         factory = WebSocketServerFactory(echo, limits=Limits(max_connections=limit), clock=clock)
         peers = [connect(factory=factory) for _ in range(limit)]
         late = connect(factory=factory, opened=False)
@@ -377,7 +379,7 @@ class TestLimits:
         if not second.transport.disconnecting:
             assert says(second) == 101
 
-    def test_so_many_connections_from_an_address(self, connect: Any, clock: Clock) -> None:
+    def test_the_connections_of_an_address_are_limited(self, connect: Any, clock: Clock) -> None:
         factory = WebSocketServerFactory(echo, limits=Limits(max_connections_per_peer=2), clock=clock)
 
         def arrive(host: str, port: int) -> Any:
@@ -398,7 +400,7 @@ class TestLimits:
             peer.transport.peerAddr = object()
             assert says(peer) == 101
 
-    def test_the_declined_take_no_place_for_good(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_declined_connections_are_dropped_in_time(self, connect: Callable[..., Any], clock: Clock) -> None:
         class Choosy(WebSocketProtocol):
             def upgrade_requested(self, request: Request) -> Response | None:
                 return Response(403) if self.user is None else None
@@ -413,7 +415,7 @@ class TestLimits:
             assert says(peer) == 101
             peer.leaves()
 
-    def test_the_declined_keep_nobody_out(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_declined_connections_do_not_keep_others_out(self, connect: Callable[..., Any], clock: Clock) -> None:
         class Choosy(WebSocketProtocol):
             def upgrade_requested(self, request: Request) -> Response | None:
                 return Response(403) if self.user is None else None
@@ -454,18 +456,18 @@ class TestDrain:
         assert drained == [None]
         assert clock.calls == []
 
-    def test_with_a_code_of_ones_own(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_drain_may_have_another_code(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         peer = connect(factory=factory)
         factory.drain(1012, "back soon")
         assert peer.reads() == close(1012, "back soon")
 
-    def test_of_none_is_done(self, clock: Clock) -> None:
+    def test_a_drain_without_connections_is_done(self, clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         assert Outcome(factory.drain()) == [None]
         assert Outcome(factory.drain()) == [None]
 
-    def test_twice(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_second_drain_is_done_with_the_first(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         peer = connect(factory=factory)
         drained = [Outcome(factory.drain()), Outcome(factory.drain())]
@@ -473,7 +475,7 @@ class TestDrain:
         assert drained == [[None], [None]]
         assert Outcome(factory.drain()) == [None]
 
-    def test_drops_those_not_open_yet(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_connections_that_are_not_open_are_dropped(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         peer = connect(factory=factory, opened=False)
         peer.sends(peer.HEAD[:40])
@@ -482,7 +484,7 @@ class TestDrain:
         peer.leaves(ConnectionAborted())
         assert drained == [None]
 
-    def test_is_bounded(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_drain_is_bounded_in_time(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, timeouts=Timeouts(close=5.0), clock=clock)
         peer = connect(factory=factory)
         drained = Outcome(factory.drain())
@@ -516,7 +518,7 @@ class TestDrain:
         peer.leaves()
         assert outcomes[1] == [None]
 
-    def test_those_who_close_already_are_waited_for(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_closing_connections_are_waited_for(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         peer = connect(factory=factory)
         peer.protocol.close(4000)
@@ -527,7 +529,7 @@ class TestDrain:
         assert drained == [None]
         assert peer.protocol.close_reason.sent == Close(4000)
 
-    def test_handlers_see_a_good_end(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_handlers_are_ended_cleanly(self, connect: Callable[..., Any], clock: Clock) -> None:
         ends: list[str] = []
 
         async def handler(ws: WebSocketProtocol) -> None:

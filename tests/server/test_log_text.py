@@ -37,5 +37,5 @@ def test_a_quotation_is_cut(length: int, shown: str) -> None:
         (IPv4Address("TCP", "x" * 101, 1), f"'{'x' * 100}'..."),
     ],
 )
-def test_a_host(address: Any, shown: str) -> None:
+def test_a_host_is_shown(address: Any, shown: str) -> None:
     assert host_of(address) == shown

@@ -191,7 +191,7 @@ class TestReady:
 
 
 class TestStop:
-    def test_waits_for_the_ports(self, factory: WebSocketServerFactory) -> None:
+    def test_a_stop_is_done_when_the_ports_are_closed(self, factory: WebSocketServerFactory) -> None:
         ports = [Port(tcp("0.0.0.0", 1)), Port(tcp("0.0.0.0", 2))]
         service = Serving(factory, [("tcp:1", Endpoint(succeed(port))) for port in ports], URLS)
         service.startService()
@@ -245,7 +245,7 @@ class TestStop:
         assert protocol.state is State.CLOSED
         assert done == [None]
 
-    def test_as_it_is_told(self, factory: WebSocketServerFactory) -> None:
+    def test_the_drain_of_a_stop_has_the_given_code(self, factory: WebSocketServerFactory) -> None:
         protocol, transport = factory.buildProtocol(None), StringTransport()
         protocol.makeConnection(transport)
         protocol.dataReceived(UPGRADE)

@@ -36,7 +36,7 @@ def found(peer: str, field: str, *values: str, networks: tuple[str, ...] = ("10.
 
 class TestHops:
     @pytest.mark.parametrize("count", [99, 100, 101])
-    def test_limit_of_their_number(self, count: int) -> None:
+    def test_at_most_100_hops_are_read(self, count: int) -> None:
         hops = ["192.0.2.1", *["10.0.0.2"] * (count - 1)]
         client = "192.0.2.1 0" if count <= 100 else "10.0.0.2 0"
         assert found(PROXY, "x-forwarded-for", ", ".join(hops)) == client
@@ -70,24 +70,24 @@ class TestForwardedFor:
             ),
         ],
     )
-    def test_of_a_trusted_proxy(self, values: tuple[str, ...], client: str) -> None:
+    def test_the_field_of_a_trusted_proxy_is_read(self, values: tuple[str, ...], client: str) -> None:
         assert found(PROXY, "x-forwarded-for", *values) == client
 
     @pytest.mark.parametrize("peer", ["192.0.2.7", "2001:db8::7", "11.0.0.1"])
-    def test_of_anybody_else_is_not_read(self, peer: str) -> None:
+    def test_the_field_of_any_other_peer_is_ignored(self, peer: str) -> None:
         assert found(peer, "x-forwarded-for", "198.51.100.9") == f"{peer} 4711"
 
     def test_a_socket_of_both_kinds_tells_ipv4_in_ipv6(self) -> None:
         assert found(f"::ffff:{PROXY}", "x-forwarded-for", "192.0.2.1") == "192.0.2.1 0"
 
-    def test_of_a_unix_socket_by_name_alone(self) -> None:
+    def test_the_field_of_a_unix_socket_is_read_only_if_named(self) -> None:
         peer, asked = UNIXAddress(None), request("x-forwarded-for", "192.0.2.1")
         assert TrustedProxies(["10.0.0.0/8"], "x-forwarded-for").client_of(peer, asked) is peer
         client: Any = TrustedProxies(["unix"], "x-forwarded-for").client_of(peer, asked)
         assert client.host == "192.0.2.1"
 
     @given(st.lists(st.sampled_from(["10.0.0.2", "192.0.2.1", "x", "", "192.0.2.2:1", "[::1]", "\xff"])), st.text())
-    def test_who_is_let_in_by_a_proxy_cannot_say_who_it_is(self, said: list[str], more: str) -> None:
+    def test_a_client_of_a_proxy_cannot_forge_its_address(self, said: list[str], more: str) -> None:
         forged = ", ".join([*said, more.encode("utf-8", "replace").decode("latin-1")])
         forged = forged.replace("\r", "").replace("\n", "").replace("\0", "")
         assert found(PROXY, "x-forwarded-for", f"{forged}, 203.0.113.5") == "203.0.113.5 0"
@@ -109,7 +109,7 @@ class TestForwarded:
             (("192.0.2.1",), "10.0.0.1 4711"),
         ],
     )
-    def test_of_a_trusted_proxy(self, values: tuple[str, ...], client: str) -> None:
+    def test_the_field_of_a_trusted_proxy_is_read(self, values: tuple[str, ...], client: str) -> None:
         assert found(PROXY, "forwarded", *values) == client
 
     def test_one_field_is_believed_and_the_other_not(self) -> None:
@@ -145,29 +145,31 @@ class TestConnections:
         peer.sends(peer.HEAD[:-2].replace(b"/chat", target) + fields)
         return int(peer.reads().split(b" ")[1])
 
-    def test_are_limited_by_client(self, arrive: Callable[..., Any]) -> None:
+    def test_connections_are_limited_by_client(self, arrive: Callable[..., Any]) -> None:
         assert [self.ask(arrive(), f"192.0.2.{at}") for at in (1, 2, 1)] == [101, 101, 503]
         assert [self.ask(arrive(), "192.0.2.1") for _ in range(2)] == [503, 429]
         assert self.ask(arrive(), "192.0.2.3") == 101
 
-    def test_of_a_unix_socket_are_limited_by_client(self, arrive: Callable[..., Any]) -> None:
+    def test_connections_of_a_unix_socket_are_limited_by_client(self, arrive: Callable[..., Any]) -> None:
         assert [self.ask(arrive(None), f"192.0.2.{at}") for at in (1, 2, 1)] == [101, 101, 503]
         assert [self.ask(arrive(None), "192.0.2.1") for _ in range(2)] == [503, 429]
 
-    def test_of_a_unix_socket_are_limited_by_the_clients_site(self, arrive: Callable[..., Any]) -> None:
+    def test_connections_of_a_unix_socket_are_limited_by_site(self, arrive: Callable[..., Any]) -> None:
         clients = [f"2001:db8:0:{at}::1" for at in range(5)]
         assert [self.ask(arrive(None), client) for client in clients] == [101, 101, 101, 101, 503]
 
     @pytest.mark.parametrize("peer", [PROXY, None])
-    def test_of_a_proxy_are_not_limited_before_their_requests(self, arrive: Callable[..., Any], peer: Any) -> None:
+    def test_connections_of_a_proxy_are_not_limited_before_their_requests(
+        self, arrive: Callable[..., Any], peer: Any
+    ) -> None:
         peers = [arrive(peer) for _ in range(5)]
         assert not any(each.transport.disconnected for each in peers)
 
-    def test_of_anybody_else_are_limited_before_their_requests(self, arrive: Callable[..., Any]) -> None:
+    def test_other_connections_are_limited_before_their_requests(self, arrive: Callable[..., Any]) -> None:
         peers = [arrive("198.51.100.1") for _ in range(3)]
         assert [each.transport.disconnected for each in peers] == [True, False, False]
 
-    def test_of_whom_a_header_is_not_believed_are_limited_by_their_own(self, arrive: Callable[..., Any]) -> None:
+    def test_connections_of_untrusted_peers_are_limited_by_their_address(self, arrive: Callable[..., Any]) -> None:
         assert [self.ask(arrive("198.51.100.1"), f"192.0.2.{at}") for at in (1, 2)] == [101, 503]
 
     def test_one_may_bring_the_requests_of_many(self, arrive: Callable[..., Any]) -> None:
@@ -176,7 +178,7 @@ class TestConnections:
             assert self.ask(proxy, f"192.0.2.{at}", b"/page") == 200
         assert proxy.protocol.peer.host == "192.0.2.7"
 
-    def test_have_the_clients_address_to_the_end_and_in_the_log(
+    def test_the_clients_address_is_kept_to_the_end_and_logged(
         self, connect: Callable[..., Any], clock: Clock, tmp_path: Any
     ) -> None:
         factory = WebSocketServerFactory(Site, clock=clock)

@@ -67,16 +67,16 @@ class TestBasic:
             (b"YTpi", None),
         ],
     )
-    def test_a_field(self, field: bytes, login: Login | None) -> None:
+    def test_a_valid_field_is_parsed(self, field: bytes, login: Login | None) -> None:
         assert parse_basic(field) == login
 
     @given(st.binary(max_size=40))
-    def test_any_octets(self, octets: bytes) -> None:
+    def test_any_bytes_are_parsed_or_refused(self, octets: bytes) -> None:
         login = parse_basic(octets)
         assert login is None or (login.username and b":" not in login.username)
 
     @given(st.text(min_size=1).filter(lambda name: ":" not in name), st.text())
-    def test_what_a_browser_sends_is_what_it_was_given(self, name: str, password: str) -> None:
+    def test_the_login_of_a_browser_is_decoded(self, name: str, password: str) -> None:
         login = parse_basic(basic(f"{name}:{password}"))
         if all(character >= " " and character != "\x7f" for character in name + password):
             assert login == Login(name.encode(), password.encode())
@@ -85,11 +85,11 @@ class TestBasic:
 
 
 class TestCheckers:
-    def test_memory(self) -> None:
+    def test_a_checker_in_memory_is_made(self) -> None:
         checker = make_checker("memory:ann:secret:bob:123")
         assert checker.users == {b"ann": b"secret", b"bob": b"123"}
 
-    def test_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_checker_of_a_file_is_made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "passwords").write_text("ann:secret\n")
         monkeypatch.chdir(tmp_path)
         assert make_checker("file:passwords").filename == str(tmp_path / "passwords")
@@ -104,7 +104,7 @@ class TestCheckers:
             ("memory:ann", "argstring must be in format U:P:..."),
         ],
     )
-    def test_what_is_none(self, description: str, why: str, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_a_bad_description_is_refused(self, description: str, why: str, capfd: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(CheckerError) as caught:
             make_checker(description)
         assert str(caught.value) == why
@@ -165,20 +165,20 @@ class TestRequests:
             (b"\xff\xfe:\xff", None),
         ],
     )
-    def test_with_a_name(self, server: Server, login: str | bytes, user: str | None) -> None:
+    def test_a_request_with_a_login_is_checked(self, server: Server, login: str | bytes, user: str | None) -> None:
         peer = server.client()
         peer.sends(peer.HEAD[:-2] + authorization(login))
         assert status(peer) == (401 if user is None else 101)
         assert peer.protocol.user == user
         assert peer.protocol.state is (State.CONNECTING if user is None else State.OPEN)
 
-    def test_may_try_again(self, server: Server) -> None:
+    def test_a_client_may_try_again(self, server: Server) -> None:
         peer = server.client()
         for login, expected in (("ann:no", 401), ("ann:secret", 101)):
             peer.sends(peer.HEAD[:-2] + authorization(login))
             assert status(peer) == expected
 
-    def test_for_a_page_too_each_for_itself(self, server: Server) -> None:
+    def test_each_request_for_a_page_is_checked(self, server: Server) -> None:
         peer = server.client()
         page = b"GET / HTTP/1.1\r\nHost: h\r\n"
         peer.sends(page + authorization("ann:secret"))
@@ -285,7 +285,7 @@ class TestRequests:
         peer.sends(peer.HEAD)
         assert status(peer) == 401
 
-    def test_read_by_hand_end_with_the_connection(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_request_read_by_hand_is_ended_by_the_connection(self, connect: Callable[..., Any], clock: Clock) -> None:
         ended: list[Any] = []
 
         class Hanging:
@@ -376,7 +376,7 @@ class TestGuessing:
         peer.sends(peer.HEAD)
         assert lines == [f"connection {peer.protocol.connection_id} of 192.0.2.1: 401: there is no login"]
 
-    def test_ends_with_429(self, guarded: Server, lines: list[str], clock: Clock) -> None:
+    def test_guesses_are_refused_with_429(self, guarded: Server, lines: list[str], clock: Clock) -> None:
         peer = guarded.client("192.0.2.1")
         assert [self.guess(peer, f"ann:{number}")[0] for number in range(3)] == [401] * 3
         assert lines[3:] == ["192.0.2.1 gave too many wrong passwords: 429 for 20 s"]
@@ -407,7 +407,7 @@ class TestGuessing:
         peer = connect(factory=factory, opened=False, address=IPv4Address("TCP", "192.0.2.1", 1))
         assert [self.guess(peer, "ann:x")[0] for _ in range(2)] == [401, 429]
 
-    def test_of_more_than_can_be_checked_is_answered_503(
+    def test_more_guesses_than_can_be_checked_are_answered_503(
         self, connect: Callable[..., Any], clock: Clock, logged: Any
     ) -> None:
         calls = SlowCalls(lambda *_: Deferred())

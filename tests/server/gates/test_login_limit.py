@@ -51,7 +51,7 @@ def peers(clock: Clock) -> Peers:
 
 
 @pytest.mark.parametrize(("failures", "then"), [(2, "ann"), (3, 20), (4, 20)])
-def test_so_many_failures_in_a_minute(peers: Peers, failures: int, then: Any) -> None:
+def test_the_failures_in_a_minute_are_limited(peers: Peers, failures: int, then: Any) -> None:
     for _ in range(failures):
         peers.tries(None)
     assert peers.tries("ann") == then
@@ -80,7 +80,7 @@ def test_an_ipv6_site_may_fail_four_times_as_often(peers: Peers) -> None:
     assert peers.tries("ann", peer_of("2001:db8:1::1")) == "ann"
 
 
-def test_none_is_no_limit_nor_is_there_one_without_an_address(clock: Clock) -> None:
+def test_a_peer_without_address_is_not_limited(clock: Clock) -> None:
     assert [Peers(clock, None).tries(None) for _ in range(9)] == [None] * 9
     peers = Peers(clock)
     assert [peers.tries(None, UNKNOWN) for _ in range(9)] == [None] * 9
@@ -97,14 +97,14 @@ def test_no_more_are_tried_at_once_than_one_after_the_other(peers: Peers) -> Non
     assert all(failure.type is TooManyFailures for (failure,) in results[3:])
 
 
-def test_those_that_are_right_wait_for_each_other_and_get_in(peers: Peers) -> None:
+def test_right_passwords_are_accepted_one_after_another(peers: Peers) -> None:
     results = [peers.begin() for _ in range(1000)]
     for number in range(1000):
         peers.checks[number].callback(f"user {number}")
     assert sorted(results) == sorted([[f"user {number}"] for number in range(1000)])
 
 
-def test_those_that_wait_are_of_the_site_too(peers: Peers) -> None:
+def test_the_waiting_checks_of_a_site_are_limited(peers: Peers) -> None:
     results = [peers.begin(peer_of(f"2001:db8:0:{number}::1")) for number in range(13)]
     assert len(peers.checks) == 12
     peers.checks[0].callback("ann")

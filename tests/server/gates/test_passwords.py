@@ -47,7 +47,7 @@ class Hashing:
 
 
 class TestHashes:
-    def test_a_vector_of_rfc_7914(self) -> None:
+    def test_the_vector_of_rfc_7914_is_matched(self) -> None:
         assert Hash.parse(VECTOR).matches(b"password")
         assert not Hash.parse(VECTOR).matches(b"Password")
         assert Hash.parse(VECTOR).to_bytes() == VECTOR
@@ -76,7 +76,7 @@ class TestHashes:
             (b"$scrypt$ln=18,r=8,p=1$TmFDbA$YQ", "cost"),
         ],
     )
-    def test_what_is_none(self, text: bytes, why: str) -> None:
+    def test_an_invalid_hash_is_refused(self, text: bytes, why: str) -> None:
         with pytest.raises(ValueError, match=why):
             Hash.parse(text)
 
@@ -112,13 +112,13 @@ def file(tmp_path: Path, cheap: None) -> File:
 
 @pytest.mark.usefixtures("logged")
 class TestFiles:
-    def test_a_plain_password(self, file: File) -> None:
+    def test_a_plain_password_is_accepted(self, file: File) -> None:
         file.write("ann:secret", "bob:x:y")
         assert file.knows("ann", "secret") and file.knows("bob", "x:y")
         assert not any(file.knows(*login) for login in (("ann", "x"), ("ann", ""), ("eve", ""), ("", ""), ("bob", "x")))
         assert file.hashing.count == 0
 
-    def test_a_hashed_password(self, file: File) -> None:
+    def test_a_hashed_password_is_accepted(self, file: File) -> None:
         file.write(b"ann:" + Hash.of(b"secret").to_bytes(), "bob:plain")
         assert file.knows("ann", "secret") and file.knows("bob", "plain")
         assert not file.knows("ann", "other")
@@ -169,7 +169,7 @@ class TestFiles:
             file.knows(*login) for login in (("#bob", "secret"), ("# ann", " our first user"), ("", "empty"))
         )
 
-    def test_a_byte_order_mark_locks_no_user_out(self, file: File) -> None:
+    def test_a_byte_order_mark_is_ignored(self, file: File) -> None:
         file.write("ann:secret", "bob:x", start=BYTE_ORDER_MARK, end=b"\r\n")
         assert file.knows("ann", "secret") and file.knows("bob", "x")
 
@@ -244,6 +244,6 @@ class TestLines:
             ("a", ("x", "y"), "differ"),
         ],
     )
-    def test_what_cannot_be_used(self, name: str, given: Sequence[str], why: str) -> None:
+    def test_an_unusable_name_or_password_is_refused(self, name: str, given: Sequence[str], why: str) -> None:
         with pytest.raises(ValueError, match=why):
             password_line(name, answers(*given))

@@ -26,7 +26,7 @@ class Threads:
         self.running.pop(0)[0].callback(result)
 
 
-def test_few_run_at_a_time_and_the_others_wait_their_turn() -> None:
+def test_few_calls_are_run_at_a_time() -> None:
     threads, done = Threads(), list[int]()
     calls = SlowCalls(threads)
 
@@ -76,7 +76,7 @@ def test_one_that_runs_keeps_its_thread_when_it_is_cancelled() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_runs_in_a_thread_returns_and_raises() -> None:
+async def test_a_call_in_a_thread_can_return_and_raise() -> None:
     calls = SlowCalls()
     assert await calls.call(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):

@@ -137,7 +137,7 @@ class TestEntries:
         fields = [name for line in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in line.split(", ")]
         assert fields == [f"`{name}`" for name in server.entries[0]]
 
-    def test_as_text(self, serve: Any, clock: Clock) -> None:
+    def test_an_entry_is_written_as_text(self, serve: Any, clock: Clock) -> None:
         server = serve("text")
         peer = server.client(IPv6Address("TCP", "2001:db8::1", 4711))
         peer.sends(peer.HEAD.replace(b"/chat", b'/chat?a="b"'))
@@ -204,7 +204,7 @@ def test_a_text_line_is_one_line_whose_values_can_be_read(values: dict[str, Any]
 class TestFile:
     @pytest.mark.skipif(os.name == "nt", reason="MODES OF FILES ARE NOT TESTED: Windows has others")
     @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o640), (0o077, 0o600), (0, 0o640)])
-    def test_is_not_for_everybody_to_read(self, tmp_path: Path, serve: Any, umask: int, mode: int) -> None:
+    def test_the_file_is_not_readable_by_everyone(self, tmp_path: Path, serve: Any, umask: int, mode: int) -> None:
         before = os.umask(umask)
         try:
             serve()
@@ -212,7 +212,7 @@ class TestFile:
             os.umask(before)
         assert (tmp_path / "access.log").stat().st_mode & 0o777 == mode
 
-    def test_is_appended_to(self, tmp_path: Path, serve: Any) -> None:
+    def test_the_file_is_appended_to(self, tmp_path: Path, serve: Any) -> None:
         (tmp_path / "access.log").write_text("{}\n")
         server = serve()
         peer = server.client()
@@ -229,7 +229,7 @@ class TestFile:
         assert first["target"] == "/chat"
         assert (second["status"], second["target"], second["origin"], second["user"]) == (400, None, None, None)
 
-    def test_is_opened_again_by_its_name(self, serve: Any, tmp_path: Path) -> None:
+    def test_the_file_is_reopened_by_its_name(self, serve: Any, tmp_path: Path) -> None:
         server = serve()
         for _ in range(2):
             os.rename(server.path, tmp_path / "old")
@@ -239,7 +239,7 @@ class TestFile:
             peer.leaves()
             assert len(server.lines) == 1
 
-    def test_that_cannot_be_opened_again_is_kept(self, serve: Any, tmp_path: Path, errors: list[str]) -> None:
+    def test_a_file_that_cannot_be_reopened_is_kept(self, serve: Any, tmp_path: Path, errors: list[str]) -> None:
         server = serve()
         os.rename(server.path, tmp_path / "old")
         server.path.mkdir()
@@ -250,14 +250,14 @@ class TestFile:
         assert len((tmp_path / "old").read_text().splitlines()) == 1
         assert errors == [f"cannot reopen the access log {server.path}: Is a directory"]
 
-    def test_that_cannot_be_opened_ends_the_program_with_a_line(self, tmp_path: Path) -> None:
+    def test_a_file_that_cannot_be_opened_is_an_error_of_one_line(self, tmp_path: Path) -> None:
         with pytest.raises(CannotLog) as caught:
             AccessLog(str(tmp_path), "text").startService()
         assert str(caught.value) == f"cannot write the access log {tmp_path}: Is a directory"
         assert issubclass(CannotLog, SystemExit)
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a full disk at hand")
-    def test_that_is_full_is_told_once_and_hurts_nobody(self, serve: Any, errors: list[str]) -> None:
+    def test_a_full_disk_is_logged_once_and_does_no_harm(self, serve: Any, errors: list[str]) -> None:
         server = serve()
         server.log.path = "/dev/full"
         server.log.reopen()
@@ -278,7 +278,7 @@ class TestFile:
         monkeypatch.chdir(tmp_path)
         assert AccessLog("log", "text").path == str(tmp_path / "log")
 
-    def test_may_be_the_standard_output(self, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_the_file_may_be_the_standard_output(self, capfd: pytest.CaptureFixture[str]) -> None:
         log = AccessLog("-", "text")
         log.startService()
         log._write({"time": "now", "a": 1})
@@ -369,14 +369,14 @@ class TestRelay:
         log.stopService()
         return lines
 
-    def test_takes_the_standard_output(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_the_supervisor_can_write_the_standard_output(self, connect: Callable[..., Any], clock: Clock) -> None:
         (line,) = self.relayed(connect, clock, "-")
         assert " status=101 code=1000 began=peer " in line and "\n" not in line
 
-    def test_takes_a_pipe(self, connect: Callable[..., Any], clock: Clock, tmp_path: Path) -> None:
+    def test_the_supervisor_can_write_a_pipe(self, connect: Callable[..., Any], clock: Clock, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         assert len(self.relayed(connect, clock, str(tmp_path / "pipe"))) == 1
 
-    def test_leaves_a_file_to_each_worker(self, connect: Callable[..., Any], clock: Clock, tmp_path: Path) -> None:
+    def test_each_worker_can_write_its_file(self, connect: Callable[..., Any], clock: Clock, tmp_path: Path) -> None:
         assert self.relayed(connect, clock, str(tmp_path / "access.log")) == []
         assert (tmp_path / "access.log").read_text().count("status=101") == 1

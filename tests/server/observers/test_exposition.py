@@ -33,7 +33,7 @@ class TestAccept:
             "application/openmetrics-text;q=0.001",
         ],
     )
-    def test_openmetrics_for_clients_that_prefer_it(self, accept: str) -> None:
+    def test_openmetrics_is_sent_to_clients_that_prefer_it(self, accept: str) -> None:
         assert prefers_openmetrics(accept)
 
     @pytest.mark.parametrize(
@@ -53,5 +53,5 @@ class TestAccept:
             ",;,;=;q",
         ],
     )
-    def test_text_for_all_others(self, accept: str) -> None:
+    def test_text_is_sent_to_all_other_clients(self, accept: str) -> None:
         assert not prefers_openmetrics(accept)

@@ -77,14 +77,14 @@ def serve(connect: Callable[..., Any], clock: Clock) -> Callable[..., Server]:
 class TestReceived:
     @pytest.mark.parametrize("served", [Hooked, Streamed, WebSocketProtocol])
     @pytest.mark.parametrize("deflate", [False, True])
-    def test_whole_messages(self, serve: Any, served: Any, deflate: bool) -> None:
+    def test_whole_messages_are_counted(self, serve: Any, served: Any, deflate: bool) -> None:
         server = serve(served, deflate=Deflate())
         peer = server.client(deflate=deflate)
         peer.sends(peer.text("hello"), peer.text("h\u00e9"), peer.text(""), peer.frame(0x82, b"\0\1"))
         assert server.traffic == Traffic(3, 8, 1, 2)
 
     @pytest.mark.parametrize("served", [Hooked, Streamed, WebSocketProtocol])
-    def test_in_fragments_and_in_chunks(self, serve: Any, served: Any) -> None:
+    def test_messages_in_fragments_and_in_chunks_are_counted(self, serve: Any, served: Any) -> None:
         server = serve(served)
         peer = server.client()
         octets = peer.frame(0x01, b"he") + peer.frame(0x89, b"ping") + peer.frame(0x80, b"llo")
@@ -100,7 +100,7 @@ class TestReceived:
         peer.sends(peer.frame(0xC1, bytes.fromhex("f248cdc9c90700")))
         assert server.traffic == Traffic(1, 5)
 
-    def test_those_that_wait_for_a_slow_hook_count_once(self, serve: Any) -> None:
+    def test_messages_that_wait_for_a_slow_hook_are_counted_once(self, serve: Any) -> None:
         answers: list[Deferred[None]] = []
 
         class Slow(WebSocketProtocol):
@@ -132,7 +132,7 @@ class TestReceived:
 
 class TestSent:
     @pytest.mark.parametrize("deflate", [False, True])
-    def test_every_way_of_sending(self, serve: Any, deflate: bool) -> None:
+    def test_every_way_of_sending_is_counted(self, serve: Any, deflate: bool) -> None:
         server = serve(deflate=Deflate())
         ws = server.client(deflate=deflate).protocol
         ws.send("hello")
@@ -149,7 +149,7 @@ class TestSent:
     @pytest.mark.parametrize("compress", [None, False, True])
     @pytest.mark.parametrize("deflate", [False, True])
     @pytest.mark.parametrize("size", [5, 20])
-    def test_prepared_messages(self, serve: Any, deflate: bool, compress: bool | None, size: int) -> None:
+    def test_prepared_messages_are_counted(self, serve: Any, deflate: bool, compress: bool | None, size: int) -> None:
         server = serve(deflate=Deflate(), limits=Limits(fragment_size=10))
         ws = server.client(deflate=deflate).protocol
         ws.send(prepare("x" * size, compress=compress))
@@ -158,7 +158,7 @@ class TestSent:
         assert server.traffic[4:] == (2, size + 5, 1, size)
 
     @pytest.mark.parametrize("deflate", [False, True])
-    def test_streamed_ones_and_those_that_wait_behind(self, serve: Any, deflate: bool) -> None:
+    def test_streamed_and_held_messages_are_counted(self, serve: Any, deflate: bool) -> None:
         server = serve(deflate=Deflate())
         peer = server.client(deflate=deflate)
         with peer.protocol.message() as message:
@@ -170,7 +170,7 @@ class TestSent:
             message.write(b"1")
         assert server.traffic == Traffic(sent_texts=2, sent_text_octets=11, sent_binaries=2, sent_binary_octets=4)
 
-    def test_what_is_refused_is_not_sent(self, serve: Any) -> None:
+    def test_a_refused_message_is_not_counted(self, serve: Any) -> None:
         server = serve(
             limits=Limits(slow_reader="pause", max_message_size=100, max_buffered=100, high_water=50, low_water=10)
         )
@@ -188,7 +188,7 @@ class TestSent:
 
 
 class TestConnections:
-    def test_of_those_that_are_gone_the_counts_stay(self, serve: Any) -> None:
+    def test_the_counts_of_closed_connections_are_kept(self, serve: Any) -> None:
         server = serve()
         for _ in range(2):
             peer = server.client()
@@ -211,7 +211,7 @@ class TestConnections:
             (lambda peer: None, "1006", "transport"),
         ],
     )
-    def test_ends_by_code_and_who_began(self, serve: Any, ending: Any, code: str, began: str) -> None:
+    def test_an_end_is_counted_by_its_code_and_origin(self, serve: Any, ending: Any, code: str, began: str) -> None:
         server = serve()
         peer = server.client()
         ending(peer)
@@ -266,7 +266,7 @@ class TestHandshakes:
         clock.advance(5.1)
         assert server.meter.handshakes == {"timeout": 1}
 
-    def test_who_was_answered_and_says_nothing_more_is_none(self, serve: Any, clock: Clock) -> None:
+    def test_an_idle_connection_after_a_response_is_not_counted(self, serve: Any, clock: Clock) -> None:
         server = serve(timeouts=Timeouts(handshake=5.0, keep_alive=5.0))
         peer = server.client(opened=False)
         peer.sends(peer.HEAD.replace(b"GET", b"POST"))
@@ -275,14 +275,14 @@ class TestHandshakes:
         peer.leaves()
         assert server.meter.handshakes == {"400": 1}
 
-    def test_who_leaves_before_it_asked_is_none(self, serve: Any) -> None:
+    def test_a_client_that_leaves_before_its_request_is_not_counted(self, serve: Any) -> None:
         server = serve()
         peer = server.client(opened=False)
         peer.sends(peer.HEAD[:-2])
         peer.leaves()
         assert server.meter.handshakes == {}
 
-    def test_in_a_drain(self, serve: Any) -> None:
+    def test_a_handshake_during_a_drain_is_counted(self, serve: Any) -> None:
         server = serve()
         server.client()
         late = server.client(opened=False)
@@ -292,7 +292,7 @@ class TestHandshakes:
 
 
 class TestRoundTrips:
-    def test_are_counted_by_their_length(self, serve: Any, clock: Clock) -> None:
+    def test_round_trips_are_counted_by_their_length(self, serve: Any, clock: Clock) -> None:
         server = serve(timeouts=Timeouts(ping_interval=None))
         peer = server.client()
         for seconds in (0.0005, 0.001, 0.3, 11.0):
@@ -371,7 +371,7 @@ def plain(connect: Callable[..., Any]) -> Iterator[Any]:
     peer.leaves()
 
 
-def test_without_a_meter_messages_take_the_shortest_path(plain: Any) -> None:
+def test_no_wrapper_is_bound_without_a_meter(plain: Any) -> None:
     protocol = plain.protocol
     session = inside(protocol).session
     assert protocol.send == session.writer.send

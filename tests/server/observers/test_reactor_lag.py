@@ -64,7 +64,7 @@ class TestLag:
 
 
 class TestBusyTime:
-    def test_is_the_cpu_time_of_a_reactor_that_computes(self) -> None:
+    def test_the_busy_time_is_the_cpu_time_of_the_reactor(self) -> None:
         times = [5.0, 5.06, 5.16]
         lag = ReactorLag(Starting(), lambda: times.pop(0))
         lag.sample(0.0)
