@@ -66,7 +66,7 @@ class TestBefore:
         ("path", "page"),
         [("/", b"index "), ("/docs", b"docs "), ("/docs/a/b", b"docs a/b"), ("/none", b"No luck")],
     )
-    def test_other_requests_go_to_the_site(self, path: str, page: bytes) -> None:
+    def test_other_requests_are_handled_by_the_site(self, path: str, page: bytes) -> None:
         answer = ask(site(tree()), get(path))
         assert answer.startswith(b"HTTP/1.1 404 " if path == "/none" else b"HTTP/1.1 200 ")
         assert page in answer

@@ -55,7 +55,7 @@ async def talk(ws: WebSocketProtocol) -> None:
         (WebSocketServerFactory, "the class WebSocketServerFactory"),
     ],
 )
-def test_what_is_no_factory(argument: Any, what: str) -> None:
+def test_a_value_that_is_no_factory_is_refused(argument: Any, what: str) -> None:
     with pytest.raises(TypeError) as refused:
         WebSocketResource(argument)
     assert str(refused.value) == f"factory: give WebSocketServerFactory(YourProtocol), not {what}"
@@ -278,7 +278,7 @@ class TestTakeOver:
         assert verifyObject(IResource, resource)
         assert resource.isLeaf
 
-    def test_the_answer(self, clock: Clock) -> None:
+    def test_the_response_is_a_101(self, clock: Clock) -> None:
         peer = web(echo_class(), clock, subprotocols=["chat"])
         peer.sends(HEAD + b"Sec-WebSocket-Protocol: other, chat\r\n\r\n")
         status, headers, rest = parse(peer.reads())
@@ -297,7 +297,7 @@ class TestTakeOver:
         assert servers is not None and servers[0].startswith("TwistedWeb/")
 
     @pytest.mark.parametrize("channel", [None, HTTPChannel], ids=["as Site builds it", "a bare HTTPChannel"])
-    def test_messages_either_way_and_the_end(self, clock: Clock, channel: Any) -> None:
+    def test_messages_are_passed_both_ways_until_the_end(self, clock: Clock, channel: Any) -> None:
         protocol = echo_class()
         peer = Web(WebSocketResource(factory(protocol, clock)), clock, channel=channel)
         assert peer.opens() == b""
@@ -308,7 +308,7 @@ class TestTakeOver:
         assert protocol.made[0].heard == ["made", "opened", "one", "two", 1000, "lost"]
 
     @pytest.mark.parametrize("path", [b"/ws/", b"/ws/a/b?c=d"])
-    def test_paths_below(self, clock: Clock, path: bytes) -> None:
+    def test_a_path_below_the_resource_is_accepted(self, clock: Clock, path: bytes) -> None:
         protocol = echo_class()
         peer = web(protocol, clock)
         peer.sends(GET.replace(b"/ws", path, 1))
@@ -341,7 +341,7 @@ class TestTakeOver:
         peer.transport.producer.resumeProducing()
         assert produced == ["pause", "resume"]
 
-    def test_the_sites_timeouts_hold_no_longer(self, clock: Clock) -> None:
+    def test_the_sites_timeouts_are_cancelled(self, clock: Clock) -> None:
         peer = web(echo_class(), clock, timeouts=Timeouts(idle=None, ping_interval=None, message=None, send=None))
         peer.opens()
         clock.advance(3600)
@@ -386,7 +386,7 @@ class TestTakeOver:
         peer.leaves()
         assert lost == [ConnectionDone]
 
-    def test_cookies_and_fields_that_the_application_set_go_out(self, clock: Clock) -> None:
+    def test_cookies_and_fields_of_the_application_are_sent(self, clock: Clock) -> None:
         class Session(Resource):
             def getChild(self, path: bytes, request: Any) -> Resource:
                 request.addCookie(b"a", b"1")
@@ -422,13 +422,13 @@ class TestTakeOver:
 class TestOctetsBehindTheHead:
     LONG = "x" * 100_000
 
-    def test_a_few(self, clock: Clock) -> None:
+    def test_a_few_bytes_after_the_head_are_kept(self, clock: Clock) -> None:
         peer = web(echo_class(), clock)
         assert peer.opens(text("one"), text("two")[:3]) == answer_to("one")
         peer.sends(text("two")[3:])
         assert peer.reads() == answer_to("two")
 
-    def test_many(self, clock: Clock) -> None:
+    def test_many_bytes_after_the_head_are_kept(self, clock: Clock) -> None:
         protocol = echo_class()
         peer = web(protocol, clock)
         assert peer.opens(text(self.LONG), text("end")).endswith(answer_to("end"))
@@ -436,7 +436,7 @@ class TestOctetsBehindTheHead:
         assert peer.transport.reading
 
     @pytest.mark.parametrize("size", [1, 100, 16_000, 100_000])
-    def test_they_wait_for_a_hook(self, clock: Clock, size: int) -> None:
+    def test_bytes_after_the_head_are_kept_for_a_slow_hook(self, clock: Clock, size: int) -> None:
         decision: Deferred[None] = Deferred()
         protocol = echo_class()
         protocol.upgrade_requested = lambda self, request: decision  # type: ignore[method-assign]
@@ -453,7 +453,7 @@ class TestOctetsBehindTheHead:
         peer.sends(text("more"))
         assert peer.reads().endswith(answer_to("end") + answer_to("more"))
 
-    def test_behind_another_request(self, clock: Clock) -> None:
+    def test_an_upgrade_after_another_request_is_accepted(self, clock: Clock) -> None:
         peer = web(echo_class(), clock)
         peer.sends(PAGE + GET + text("one"))
         read = peer.reads()
@@ -462,14 +462,14 @@ class TestOctetsBehindTheHead:
         assert read.endswith(b"\r\n\r\n" + answer_to("one"))
 
     @pytest.mark.parametrize("size", [1, 2, 50])
-    def test_any_split(self, clock: Clock, size: int) -> None:
+    def test_the_bytes_may_be_split_anywhere(self, clock: Clock, size: int) -> None:
         peer = web(echo_class(), clock)
         stream = GET + text("one") + text("two") + CLOSE
         for at in range(0, len(stream), size):
             peer.sends(stream[at : at + size])
         assert peer.reads().endswith(b"\r\n\r\n" + answer_to("one") + answer_to("two") + CLOSED)
 
-    def test_with_octets_that_the_application_read(self, clock: Clock) -> None:
+    def test_bytes_that_the_application_read_are_used(self, clock: Clock) -> None:
         protocol = echo_class()
 
         class Reading(Resource):
@@ -506,7 +506,7 @@ class TestTheEnd:
         peer.opens()
         return peer, resource, finished
 
-    def test_a_clean_one(self, clock: Clock, tmp_path: Path) -> None:
+    def test_a_clean_end_is_reported_as_finished(self, clock: Clock, tmp_path: Path) -> None:
         peer, resource, finished = self.opened(clock, tmp_path)
         peer.sends(CLOSE)
         assert (finished, peer.log) == ([], [])
@@ -517,13 +517,13 @@ class TestTheEnd:
         with pytest.raises(RuntimeError, match="after its connection was lost"):
             resource.requests[0].finish()
 
-    def test_an_unclean_one(self, clock: Clock, tmp_path: Path) -> None:
+    def test_an_unclean_end_is_reported_as_a_failure(self, clock: Clock, tmp_path: Path) -> None:
         peer, _, finished = self.opened(clock, tmp_path)
         peer.leaves(ConnectionLost())
         assert [type(failure.value) for failure in finished] == [ConnectionLost]
         assert len(peer.log) == 1
 
-    def test_after_the_site_stopped(self, clock: Clock, tmp_path: Path) -> None:
+    def test_an_end_after_the_site_stopped_is_reported(self, clock: Clock, tmp_path: Path) -> None:
         peer, _, finished = self.opened(clock, tmp_path)
         peer.stop()
         peer.sends(text("still here"), CLOSE)
@@ -566,7 +566,7 @@ class TestTheEnd:
 
 
 class TestTheRequestIsFinishedByOthers:
-    def test_by_the_application(self, clock: Clock) -> None:
+    def test_a_request_finished_by_the_application_is_handled(self, clock: Clock) -> None:
         resource = Accepting(lambda: factory(echo_class(), clock).buildProtocol(None))
         peer = Web(resource, clock)
         peer.opens()
@@ -577,7 +577,7 @@ class TestTheRequestIsFinishedByOthers:
         peer.leaves()
         assert resource.protocol.close_reason.clean
 
-    def test_by_twisted_web_when_render_raised(self, clock: Clock, tmp_path: Path, logged: Any) -> None:
+    def test_a_request_finished_by_twisted_web_is_handled(self, clock: Clock, tmp_path: Path, logged: Any) -> None:
         def fail(request: Any) -> None:
             raise ZeroDivisionError
 
@@ -607,7 +607,7 @@ class TestTheRequestIsFinishedByOthers:
 class TestAnswersOtherThan101:
     """RFC 6455 §4.2.2 and RFC 9110 §15: the site keeps the connection."""
 
-    def test_a_failed_handshake(self, clock: Clock, tmp_path: Path) -> None:
+    def test_a_failed_handshake_is_answered(self, clock: Clock, tmp_path: Path) -> None:
         made = factory(echo_class(), clock)
         resource = Accepting(lambda: made.buildProtocol(None))
         peer = Web(resource, clock, tmp_path)
@@ -666,7 +666,7 @@ class TestAnswersOtherThan101:
         assert peer.transport.disconnecting
 
     @pytest.mark.parametrize("line", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"])
-    def test_nor_behind_a_hooks_answer(self, clock: Clock, line: bytes) -> None:
+    def test_no_second_response_is_sent_after_a_hooks(self, clock: Clock, line: bytes) -> None:
         protocol = echo_class()
         protocol.http_requested = lambda self, request: Response(200, body="page")  # type: ignore[method-assign]
         peer = web(protocol, clock)
@@ -676,7 +676,7 @@ class TestAnswersOtherThan101:
 
     @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested"])
     @pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
-    def test_a_hooks_answer(self, clock: Clock, hook: str, later: bool) -> None:
+    def test_a_hooks_response_is_sent(self, clock: Clock, hook: str, later: bool) -> None:
         response = Response(
             401, headers=Headers({"WWW-Authenticate": ['Basic realm="x"'], "X-Y": ["1", "2"]}), body="ö"
         )
@@ -706,7 +706,9 @@ class TestAnswersOtherThan101:
             (599, b"Own Words", [b"Content-Length: 0"]),
         ],
     )
-    def test_a_status_without_a_body(self, clock: Clock, status: int, phrase: bytes, fields: list[bytes]) -> None:
+    def test_a_status_without_a_body_is_sent(
+        self, clock: Clock, status: int, phrase: bytes, fields: list[bytes]
+    ) -> None:
         protocol = echo_class()
         response = Response(status, phrase.decode())
         protocol.http_requested = lambda self, request: response  # type: ignore[method-assign]
@@ -727,7 +729,7 @@ class TestAnswersOtherThan101:
         peer.sends(GET)
         assert b"Content-Length" not in peer.reads()
 
-    def test_head(self, clock: Clock) -> None:
+    def test_the_response_to_head_has_no_body(self, clock: Clock) -> None:
         protocol = echo_class()
         page = Response(200, body="page")
         protocol.http_requested = lambda self, request: page  # type: ignore[method-assign]
@@ -736,7 +738,7 @@ class TestAnswersOtherThan101:
         status, headers, body = parse(peer.reads())
         assert (status, headers.getRawHeaders("Content-Length"), body) == (200, ["4"], b"")
 
-    def test_any_method(self, clock: Clock) -> None:
+    def test_any_method_is_handled(self, clock: Clock) -> None:
         protocol = echo_class()
         methods: list[str] = []
         protocol.http_requested = lambda self, request: methods.append(request.method)  # type: ignore[method-assign]
@@ -775,7 +777,7 @@ class TestAnswersOtherThan101:
         assert (status, headers.getRawHeaders("Connection"), body) == (403, ["close"], b"no")
         assert peer.transport.disconnecting
 
-    def test_cookies_of_both(self, clock: Clock) -> None:
+    def test_cookies_of_both_are_sent(self, clock: Clock) -> None:
         protocol = echo_class()
         answer = Response(403, headers=Headers({"Set-Cookie": ["b=2", "c=3"]}), body="no")
         protocol.http_requested = lambda self, request: answer  # type: ignore[method-assign]
@@ -825,7 +827,7 @@ class TestAnswersOtherThan101:
         status, headers, _ = parse(peer.reads())
         assert (status, headers.getRawHeaders("Server")) == (101, ["mine"])
 
-    def test_the_origin(self, clock: Clock) -> None:
+    def test_the_origin_is_checked(self, clock: Clock) -> None:
         resource = Accepting(
             lambda: factory(echo_class(), clock, origins=Origins(allowed=("https://a.example",))).buildProtocol(None)
         )
@@ -839,7 +841,7 @@ class TestAnswersOtherThan101:
             peer.sends(HEAD + b"Origin: " + origin + b"\r\n\r\n")
             assert parse(peer.reads())[0] == 101
 
-    def test_too_many_connections(self, clock: Clock) -> None:
+    def test_too_many_connections_are_refused(self, clock: Clock) -> None:
         resource = WebSocketResource(factory(echo_class(), clock, limits=Limits(max_connections=1)))
         one, other = Web(resource, clock), Web(resource, clock)
         one.opens()
@@ -850,7 +852,7 @@ class TestAnswersOtherThan101:
 
 
 class TestServedByHand:
-    def test_respond(self, clock: Clock) -> None:
+    def test_a_request_can_be_answered_by_hand(self, clock: Clock) -> None:
         targets: list[str] = []
 
         class ByHand(WebSocketProtocol):
@@ -875,7 +877,7 @@ class TestServedByHand:
         assert peer.opens() == answer_to("welcome")
         assert targets == ["/ws/page", "/ws"]
 
-    def test_one_operation_at_a_time(self, clock: Clock) -> None:
+    def test_only_one_operation_is_allowed_at_a_time(self, clock: Clock) -> None:
         decision: Deferred[None] = Deferred()
         protocol = echo_class()
         protocol.upgrade_requested = lambda self, request: decision  # type: ignore[method-assign]
@@ -1048,14 +1050,14 @@ class TestHttp2:
         request.requestReceived(b"GET", b"/ws", b"HTTP/2")
         return request, stream
 
-    def test_is_not_implemented(self, clock: Clock) -> None:
+    def test_an_upgrade_over_http2_is_answered_501(self, clock: Clock) -> None:
         _, stream = self.requested(clock, echo_class())
         code, headers, body, done = stream.sent
         assert (code, body, done) == (b"501", b"The WebSocket handshake was not HTTP/1.1", "done")
         names = {name.lower() for name, _ in headers.getAllRawHeaders()}
         assert names == {b"server", b"date", b"content-type", b"x-content-type-options", b"content-length"}
 
-    def test_a_hooks_answer(self, clock: Clock) -> None:
+    def test_a_hooks_response_is_sent_over_http2(self, clock: Clock) -> None:
         protocol = echo_class()
         page = Response(200, headers=Headers({"Connection": ["close"], "X-Y": ["z"]}), body="page")
         protocol.http_requested = lambda self, request: page  # type: ignore[method-assign]
@@ -1122,13 +1124,13 @@ class TestCallersMistakes:
         with pytest.raises(LocalError, match="has begun"):
             factory(Echo, clock).buildProtocol(None).accept(request)
 
-    def test_the_clients_role(self, clock: Clock) -> None:
+    def test_a_client_cannot_accept(self, clock: Clock) -> None:
         protocol = factory(Echo, clock).buildProtocol(None)
         inside(protocol).role = Role.CLIENT
         with pytest.raises(LocalError, match="server's part"):
             protocol.accept(self.captured(clock))
 
-    def test_the_client_left_before(self, clock: Clock) -> None:
+    def test_a_client_that_left_before_is_a_failure(self, clock: Clock) -> None:
         request = self.captured(clock)
         self.web.leaves()
         made = factory(echo_class(), clock)
