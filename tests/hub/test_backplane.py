@@ -14,7 +14,7 @@ from .stubs import outcome
 
 
 class TestIds:
-    def test_are_in_the_order_of_their_numbers(self) -> None:
+    def test_ids_are_in_the_order_of_their_numbers(self) -> None:
         ids = ["0-0", "9-10", "10-2", "10-10", "1700000000000-0"]
         assert sorted(ids, key=order_of) == ids
 
@@ -40,7 +40,7 @@ class Local:
 
 
 class TestPublish:
-    def test_is_delivered_at_once(self) -> None:
+    def test_a_message_is_delivered_at_once(self) -> None:
         local, somebody = Local(), object()
         published = local.backplane.publish("a", "hello", True, somebody)
         assert local.delivered == [(Message("a", "hello", "5000-0"), somebody)]
@@ -56,13 +56,13 @@ class TestPublish:
         assert ids == ["5000-0", "5000-1", "5000-2", "5001-0"]
 
     @pytest.mark.parametrize(("room", "keep", "history"), [(None, True, 100), ("a", False, 100), ("a", True, 0)])
-    def test_what_is_not_kept_has_no_id(self, room: str | None, keep: bool, history: int) -> None:
+    def test_a_message_that_is_not_kept_has_no_id(self, room: str | None, keep: bool, history: int) -> None:
         local = Local(history=history)
         local.backplane.publish(room, "hello", keep, None)
         assert local.delivered[0][0].id is None
         assert local.backplane.history_size == 0
 
-    def test_states(self) -> None:
+    def test_the_backplane_has_these_states(self) -> None:
         backplane = LocalBackplane()
         states = [backplane.state]
         backplane.start(lambda *delivery: None)
@@ -73,7 +73,7 @@ class TestPublish:
 
 
 class TestHistory:
-    def test_is_each_rooms_own(self) -> None:
+    def test_each_room_has_its_own_history(self) -> None:
         local = Local()
         local.publish("a", "1")
         second = local.publish("b", "2")
@@ -82,7 +82,7 @@ class TestHistory:
         assert local.history("b", second) == ["3"]
 
     @pytest.mark.parametrize("published", [2, 3, 4])
-    def test_has_so_many_messages_at_most(self, published: int) -> None:
+    def test_the_history_has_a_bounded_number_of_messages(self, published: int) -> None:
         local = Local(history=3)
         for number in range(published):
             local.publish("a", str(number))
@@ -118,7 +118,7 @@ class TestHistory:
     def test_from_the_beginning_is_not_complete_where_none_is_kept(self) -> None:
         assert not outcome(Local(history=0).backplane.history("a", "0-0")).complete
 
-    def test_comes_in_parts(self) -> None:
+    def test_a_long_history_is_read_in_parts(self) -> None:
         local = Local(history=CHUNK + 1)
         ids = [local.publish("a", str(number)) for number in range(CHUNK + 1)]
         first = outcome(local.backplane.history("a", "0-0"))
@@ -127,7 +127,7 @@ class TestHistory:
         assert (len(last.messages), last.more) == (1, False)
 
     @pytest.mark.parametrize(("size", "parts"), [(CHUNK_SIZE // 2, 2), (CHUNK_SIZE // 2 + 1, 1), (CHUNK_SIZE * 2, 1)])
-    def test_of_long_messages_few_are_a_part(self, size: int, parts: int) -> None:
+    def test_few_long_messages_are_a_part(self, size: int, parts: int) -> None:
         local = Local()
         for _ in range(3):
             local.publish("a", "x" * size)
@@ -171,7 +171,7 @@ class TestHistory:
 
 
 class TestNames:
-    def test_of_a_room_that_is_empty_nothing_is_left(self) -> None:
+    def test_an_empty_room_is_forgotten(self) -> None:
         backplane = LocalBackplane()
         backplane.enter("a", "1", "ann")
         backplane.enter("a", "2", "ann")
@@ -206,7 +206,7 @@ class TestRoster:
     def test_lists_sorted_names_in_pages(self, after: str | None, most: int, names: list[str]) -> None:
         assert outcome(self.entered().roster("a", after, most)) == Roster(names, 4)
 
-    def test_loses_one_of_two_with_the_same_name(self) -> None:
+    def test_one_of_two_members_with_the_same_name_can_leave(self) -> None:
         backplane = self.entered()
         backplane.exit("a", "1")
         backplane.exit("a", "1")
@@ -216,7 +216,7 @@ class TestRoster:
         assert outcome(backplane.roster("a", None, 5)) == Roster([], 0)
         assert backplane._people == {}
 
-    def test_of_a_large_room_costs_a_page(self) -> None:
+    def test_the_roster_of_a_large_room_costs_a_page(self) -> None:
         backplane = LocalBackplane()
         for key in range(20_000):
             backplane.enter("a", str(key), f"{key:05}")

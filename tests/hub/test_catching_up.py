@@ -42,7 +42,7 @@ class Room:
         answer.callback(found)
 
 
-def test_what_came_meanwhile_is_behind_the_history() -> None:
+def test_messages_that_arrive_meanwhile_are_after_the_history() -> None:
     room = Room()
     for _ in range(2):
         room.catch_up.offer(room.publish())
@@ -51,7 +51,7 @@ def test_what_came_meanwhile_is_behind_the_history() -> None:
     assert outcome(room.running) is True
 
 
-def test_what_the_history_had_is_not_given_again_when_it_comes_late() -> None:
+def test_messages_of_the_history_are_not_delivered_again() -> None:
     room = Room(published=1)
     room.answer()
     room.catch_up.offer(room.stream[0])
@@ -63,7 +63,7 @@ def test_what_the_history_had_is_not_given_again_when_it_comes_late() -> None:
 
 
 @given(st.lists(st.sampled_from(["publish", "come", "answer"]), max_size=60), st.integers(1, 4))
-def test_each_once_and_in_order(steps: list[str], part: int) -> None:
+def test_each_message_is_delivered_once_and_in_order(steps: list[str], part: int) -> None:
     room = Room(part)
     came = 0
     # Everything that is published comes, if late, and everything that is asked is answered.
@@ -78,7 +78,7 @@ def test_each_once_and_in_order(steps: list[str], part: int) -> None:
     assert room.given == [each.data for each in room.stream]
 
 
-def test_what_has_no_id_comes_behind_the_history_too() -> None:
+def test_messages_without_id_are_after_the_history_too() -> None:
     room = Room(published=1)
     room.catch_up.offer(Message("a", "notice"))
     room.answer()
@@ -87,7 +87,7 @@ def test_what_has_no_id_comes_behind_the_history_too() -> None:
     assert not room.catch_up.done
 
 
-def test_what_is_held_is_bounded_and_read_from_the_history_instead() -> None:
+def test_held_messages_are_bounded_and_read_from_the_history_instead() -> None:
     room = Room(part=1000)
     for number in range(MAX_HELD + 1):
         room.catch_up.offer(room.publish())

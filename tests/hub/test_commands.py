@@ -9,7 +9,7 @@ from twisted_beastws.hub import LocalBackplane
 
 
 class TestCommands:
-    def test_reach_the_function_in_order_and_no_room(self) -> None:
+    def test_commands_are_passed_to_the_function_in_order_and_to_no_room(self) -> None:
         hub = Hub()
         got: list[str] = []
         assert hub.take_commands(got.append).called

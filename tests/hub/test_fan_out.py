@@ -84,7 +84,7 @@ class TestTurns:
         assert heard(members) == {("hello",)}
         assert not turns.due
 
-    def test_long_messages_go_to_fewer_members_a_turn(self, hub: Hub, turns: Turns) -> None:
+    def test_long_messages_are_sent_to_fewer_members_a_turn(self, hub: Hub, turns: Turns) -> None:
         members = crowd(hub, "a", SMALL_SLICE + 1)
         hub.publish("a", b"x" * SLICE_SIZE)
         turns.turn()
@@ -189,7 +189,7 @@ class TestOrder:
 
 
 class TestMembers:
-    def test_who_joins_meanwhile_gets_what_is_published_from_then_on(self, hub: Hub, turns: Turns) -> None:
+    def test_a_member_that_joins_gets_later_messages(self, hub: Hub, turns: Turns) -> None:
         members = crowd(hub, "a")
         for message in ("1", "2"):
             hub.publish("a", message)
@@ -212,7 +212,7 @@ class TestMembers:
         assert heard(late) == heard([again]) == {()}
         assert heard(members[1:]) == {("all",)}
 
-    def test_who_leaves_gets_nothing_more(self, hub: Hub, turns: Turns) -> None:
+    def test_a_member_that_left_gets_no_message(self, hub: Hub, turns: Turns) -> None:
         members = crowd(hub, "a")
         hub.publish("a", "1")
         hub.publish("a", "2")
@@ -223,7 +223,7 @@ class TestMembers:
         turns.all_turns()
         assert (first.heard, last.heard) == (["1"], [])
 
-    def test_who_leaves_one_room_gets_a_message_for_all_as_a_member_of_another(self, hub: Hub, turns: Turns) -> None:
+    def test_a_member_of_another_room_gets_a_message_for_all(self, hub: Hub, turns: Turns) -> None:
         members = crowd(hub, "a")
         last = members[-1]
         hub.join(last.connection, "b")
@@ -233,7 +233,7 @@ class TestMembers:
         turns.all_turns()
         assert heard(members) == {("all",)}
 
-    def test_who_comes_back_meanwhile_has_each_message_once(self, hub: Hub, turns: Turns) -> None:
+    def test_a_member_that_returns_gets_each_message_once(self, hub: Hub, turns: Turns) -> None:
         crowd(hub, "a")
         first = hub.publish("a", "0")
         turns.all_turns()
@@ -353,7 +353,7 @@ class TestPublishers:
 
 
 class TestStop:
-    def test_what_was_accepted_is_sent_before_stop_fires(self, hub: Hub, turns: Turns) -> None:
+    def test_accepted_messages_are_sent_before_stop_fires(self, hub: Hub, turns: Turns) -> None:
         members = crowd(hub, "a")
         hub.publish("a", "1")
         hub.publish_to_all("2")

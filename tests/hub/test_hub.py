@@ -41,29 +41,29 @@ def joined(hub: Hub, *rooms: str, **options: Any) -> Stub:
 
 
 class TestPublish:
-    def test_reaches_the_room_its_publisher_too_and_no_other(self, hub: Hub) -> None:
+    def test_a_message_is_sent_to_all_members_of_its_room_alone(self, hub: Hub) -> None:
         one, two, other = joined(hub, "a"), joined(hub, "a", "b"), joined(hub, "b")
         assert outcome(hub.publish("a", "hello")) is not None
         assert [one.heard, two.heard, other.heard] == [["hello"], ["hello"], []]
 
-    def test_all_but_one(self, hub: Hub) -> None:
+    def test_a_message_can_be_sent_to_all_but_one(self, hub: Hub) -> None:
         one, two = joined(hub, "a"), joined(hub, "a")
         hub.publish("a", "hello", exclude=one.connection)
         assert [one.heard, two.heard] == [[], ["hello"]]
 
-    def test_all_rooms_and_each_connection_once(self, hub: Hub) -> None:
+    def test_a_message_for_all_rooms_is_sent_to_each_connection_once(self, hub: Hub) -> None:
         one, two, gone = joined(hub, "a"), joined(hub, "a", "b"), joined(hub, "a")
         hub.leave(gone.connection, "a")
         assert outcome(hub.publish_to_all("hello", exclude=one.connection)) is None
         hub.publish_to_all(b"\0")
         assert [one.heard, two.heard, gone.heard] == [[b"\0"], ["hello", b"\0"], []]
 
-    def test_octets_go_as_binary(self, hub: Hub) -> None:
+    def test_bytes_are_sent_as_binary(self, hub: Hub) -> None:
         one = joined(hub, "a")
         hub.publish("a", b"\x00\xff")
         assert one.frames == [b"\x82\x02\x00\xff"]
 
-    def test_what_is_no_message_is_refused_to_the_caller(self, hub: Hub) -> None:
+    def test_a_value_that_is_no_message_is_refused(self, hub: Hub) -> None:
         one = joined(hub, "a")
         with pytest.raises(TypeError, match="str or bytes, not dict"):
             hub.publish("a", {"a": 1})  # type: ignore[arg-type]
@@ -79,12 +79,12 @@ class TestPublish:
             hub.publish("a", "\ud800")
         assert one.heard == []
 
-    def test_is_framed_once_for_all(self, hub: Hub) -> None:
+    def test_a_message_is_framed_once_for_all(self, hub: Hub) -> None:
         members = [joined(hub, "a") for _ in range(3)]
         hub.publish("a", "hello")
         assert members[0].frames[0] is members[1].frames[0] is members[2].frames[0]
 
-    def test_is_compressed_once_for_those_with_the_same_parameters(
+    def test_a_message_is_compressed_once_for_equal_parameters(
         self, hub: Hub, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from twisted_beastws.wire import prepared
@@ -107,7 +107,7 @@ class TestPublish:
         assert len(frames) == len(made) == 1
         assert frames.pop()[0] == 0xC1
 
-    def test_what_is_published_meanwhile_comes_behind_it_for_everybody(self, hub: Hub) -> None:
+    def test_a_message_published_by_a_hook_is_sent_after_the_current_one(self, hub: Hub) -> None:
         one, two = Stub(lambda message: message == "a" and hub.publish("room", "b")), Stub()
         for stub in (one, two):
             hub.join(stub.connection, "room")
@@ -138,7 +138,7 @@ class TestRender:
 
 
 class TestMembers:
-    def test_are_counted_and_listed(self, hub: Hub) -> None:
+    def test_members_are_counted_and_listed(self, hub: Hub) -> None:
         one, two = joined(hub, "a"), joined(hub, "a", "b")
         assert hub.rooms == {"a": 2, "b": 1}
         assert hub.members("a") == (one.connection, two.connection)
@@ -152,7 +152,7 @@ class TestMembers:
         hub.leave(one.connection, "a")
         assert hub.rooms == {}
 
-    def test_who_leaves_hears_no_more_and_leaving_twice_is_nothing(self, hub: Hub) -> None:
+    def test_a_member_that_left_gets_no_message_and_may_leave_twice(self, hub: Hub) -> None:
         one = joined(hub, "a", "b")
         for _ in range(2):
             hub.leave(one.connection, "a")
@@ -160,7 +160,7 @@ class TestMembers:
         hub.publish("b", "still")
         assert one.heard == ["still"]
 
-    def test_who_was_no_member_leaves_without_a_word(self, hub: Hub) -> None:
+    def test_a_connection_that_is_no_member_may_leave(self, hub: Hub) -> None:
         hub.leave(Stub().connection, "a")
 
     def test_an_end_is_leaving_every_room(self, hub: Hub) -> None:
@@ -183,7 +183,9 @@ class TestMembers:
         ],
         ids=["lost", "closed by peer", "failed", "closed", "aborted", "too slow"],
     )
-    def test_whatever_ends_it(self, hub: Hub, connect: Callable[..., Any], end: Callable[[Any], object]) -> None:
+    def test_a_member_is_removed_however_its_connection_ends(
+        self, hub: Hub, connect: Callable[..., Any], end: Callable[[Any], object]
+    ) -> None:
         ends: list[tuple[int, ...]] = []
 
         class Member(WebSocketProtocol):
@@ -252,7 +254,7 @@ class TestOthersAreNotDisturbed:
         assert broken.aborted
         assert len(logged(RuntimeError)) == 1
 
-    def test_by_those_who_come_and_go_meanwhile(self, hub: Hub) -> None:
+    def test_other_members_are_not_disturbed_by_changes_during_a_publication(self, hub: Hub) -> None:
         one, two, late = joined(hub, "a"), joined(hub, "a"), Stub()
 
         def change(message: object) -> None:
@@ -313,7 +315,7 @@ class TestSlowReaders:
         assert (hub.expelled, hub.dropped) == (1, 0)
         peer.leaves()
 
-    def test_what_one_can_never_hold_passes_it_by(self, hub: Hub, connect: Callable[..., Any]) -> None:
+    def test_a_message_too_large_for_a_member_is_skipped(self, hub: Hub, connect: Callable[..., Any]) -> None:
         small = connect(limits=Limits(max_message_size=100, max_buffered=100, high_water=50, low_water=25))
         fine = joined(hub, "a")
         hub.join(small.protocol, "a")
@@ -347,14 +349,14 @@ class TestSlowReaders:
             (5, "a value of type int"),
         ],
     )
-    def test_what_is_no_backplane_is_refused(self, backplane: Any, what: str) -> None:
+    def test_a_value_that_is_no_backplane_is_refused(self, backplane: Any, what: str) -> None:
         with pytest.raises(TypeError) as refused:
             Hub(backplane)
         assert str(refused.value) == f"Hub() takes a backplane such as RedisBackplane(url), not {what}"
 
 
 class TestHistory:
-    def test_who_comes_back_has_what_was_missed_and_then_what_comes(self, hub: Hub) -> None:
+    def test_a_member_that_returns_gets_the_missed_messages_first(self, hub: Hub) -> None:
         ids = [outcome(hub.publish("a", f"{number}")) for number in range(5)]
         back = joined(hub, "a", after=ids[1])
         hub.publish("a", "now")
@@ -362,7 +364,7 @@ class TestHistory:
         # From then on it costs no more than any other.
         assert hub._members.by_room["a"][back.connection].catch_up is None
 
-    def test_who_does_not_ask_has_none(self, hub: Hub) -> None:
+    def test_a_new_member_gets_no_history(self, hub: Hub) -> None:
         hub.publish("a", "before")
         assert joined(hub, "a").heard == []
 
@@ -389,13 +391,13 @@ class TestHistory:
         draining.callback(None)
         assert back.heard == [f"{number}" for number in range(1, 301)]
 
-    def test_what_is_not_to_be_kept_is_not(self, hub: Hub) -> None:
+    def test_a_message_can_be_left_out_of_the_history(self, hub: Hub) -> None:
         first = outcome(hub.publish("a", "first"))
         assert outcome(hub.publish("a", "passing", keep=False)) is None
         hub.publish("a", "last")
         assert joined(hub, "a", after=first).heard == ["last"]
 
-    def test_who_leaves_meanwhile_has_no_more(self) -> None:
+    def test_a_member_that_leaves_gets_no_more_history(self) -> None:
         hub = Hub(LocalBackplane(history=1000))
         ids = [outcome(hub.publish("a", f"{number}")) for number in range(300)]
         back = Stub()
@@ -407,7 +409,7 @@ class TestHistory:
         assert len(back.heard) == first
         assert hub.connections == 0
 
-    def test_what_is_for_everybody_waits_for_no_history(self) -> None:
+    def test_a_message_for_all_is_not_delayed_by_a_history(self) -> None:
         hub = Hub(LocalBackplane(history=1000))
         ids = [outcome(hub.publish("a", f"{number}")) for number in range(300)]
         back = Stub()
@@ -422,7 +424,7 @@ class TestHistory:
         assert hub.rooms == {}
 
 
-def test_the_documentations_example(connect: Callable[..., Any]) -> None:
+def test_the_example_of_the_documentation_is_correct(connect: Callable[..., Any]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "hub.md").read_text()
     namespace: dict[str, Any] = {}
     exec(page.partition("```python\n")[2].partition("```")[0], namespace)

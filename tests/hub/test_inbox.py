@@ -33,7 +33,7 @@ class TestEntries:
             ({"room": b"\xc3\xb6", "data": b"", "kind": b"text", "ref": b"r"}, InboxEntry("\u00f6", "", True, "r")),
         ],
     )
-    def test_are_read(self, fields: dict[str, bytes], entry: InboxEntry) -> None:
+    def test_a_valid_entry_is_read(self, fields: dict[str, bytes], entry: InboxEntry) -> None:
         assert read_entry("1-0", fields) == entry
 
     @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ class TestEntries:
             ({"room": b"\xff", "data": b"x"}, "its room, ref or text is not UTF-8"),
         ],
     )
-    def test_that_are_wrong_are_refused_by_the_field(self, fields: dict[str, bytes], why: str) -> None:
+    def test_a_wrong_entry_is_refused_with_the_name_of_its_field(self, fields: dict[str, bytes], why: str) -> None:
         with pytest.raises(ValueError, match=f"^{why}$"):
             read_entry("1-0", fields)
 
     @pytest.mark.parametrize("size", [MAX_ENTRY - 1, MAX_ENTRY, MAX_ENTRY + 1])
-    def test_have_a_limit(self, size: int) -> None:
+    def test_the_size_of_an_entry_is_limited(self, size: int) -> None:
         fields = {"room": b"a", "data": b"x" * size}
         if size <= MAX_ENTRY:
             assert len(read_entry("1-0", fields).data) == size
@@ -109,7 +109,7 @@ async def test_each_entry_is_published_once_and_in_order_whichever_hubs_read_it(
 
 
 @pytest_twisted.ensureDeferred
-async def test_entries_wait_for_a_hub(redis: RedisServer) -> None:
+async def test_entries_are_kept_until_a_hub_is_connected(redis: RedisServer) -> None:
     say(redis, "room", "a", "data", "early")
     hub = started(redis)
     await connected(hub)

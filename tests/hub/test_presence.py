@@ -41,7 +41,7 @@ class Seen:
 
 class TestData:
     @pytest.mark.parametrize("data", [{"role": "admin"}, ["x", 1], "text", 0, True])
-    def test_who_lists_the_data_of_each_user(self, data: Any) -> None:
+    def test_the_method_who_lists_the_data_of_each_user(self, data: Any) -> None:
         hub = Hub()
         hub.join(Stub().connection, "a", name="ann", data=data)
         hub.join(Stub().connection, "a", name="bob")
@@ -80,7 +80,7 @@ class TestData:
 
 
 class TestOneHub:
-    def test_users_join_with_their_first_connection_and_leave_with_their_last(self) -> None:
+    def test_a_user_is_present_from_the_first_connection_to_the_last(self) -> None:
         clock, seen = Clock(), Seen()
         hub = Hub(reactor=clock)
         watch = hub.watch("a", seen)
@@ -125,7 +125,7 @@ class TestOneHub:
         assert seen.names == ["+ann"]
         assert len(logged(ZeroDivisionError)) == 1
 
-    def test_other_rooms_and_members_without_a_name_cause_no_event(self) -> None:
+    def test_no_event_is_caused_by_other_rooms_or_members_without_a_name(self) -> None:
         clock, seen = Clock(), Seen()
         hub = Hub(reactor=clock)
         hub.watch("a", seen)
@@ -153,7 +153,7 @@ class TestSeveralHubs:
         server = SimulatedRedis()
         return [Node(server), Node(server)]
 
-    def test_events_come_from_other_hubs_even_without_a_member_here(self, nodes: list[Node]) -> None:
+    def test_events_of_other_hubs_are_seen_without_a_member_here(self, nodes: list[Node]) -> None:
         one, two = nodes
         seen = Seen()
         watch = one.hub.watch("a", seen)

@@ -21,7 +21,7 @@ BUDGETS = (1 << 22, 1 << 26)
 
 
 class TestPublish:
-    def test_all_hubs_hear_all_messages_in_one_order(self, server: SimulatedRedis) -> None:
+    def test_all_messages_are_heard_by_all_hubs_in_one_order(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         members = [one.joins(), two.joins(), one.joins()]
         published = [one.hub.publish("a", "1"), two.hub.publish("a", "2"), one.hub.publish("a", "3")]
@@ -32,7 +32,7 @@ class TestPublish:
         assert ids[1] < ids[0] < ids[2]
 
     @pytest.mark.parametrize("data", ["", "007", "1.5", "\u00e9\n", b"", b"007", b"\n\x00\xff"])
-    def test_a_message_arrives_unchanged(self, server: SimulatedRedis, data: str | bytes) -> None:
+    def test_a_message_is_unchanged_on_arrival(self, server: SimulatedRedis, data: str | bytes) -> None:
         one, two = Node(server), Node(server)
         member = two.joins()
         one.hub.publish("a", data)
@@ -90,7 +90,7 @@ class TestPublish:
 
     @pytest.mark.parametrize("error", ["OOM", "MISCONF", "READONLY", "LOADING"])
     @pytest.mark.usefixtures("quiet")
-    def test_callers_never_see_the_words_of_redis(self, server: SimulatedRedis, error: str) -> None:
+    def test_the_words_of_redis_are_never_shown_to_callers(self, server: SimulatedRedis, error: str) -> None:
         one = Node(server)
         one.joins()
         server.error = error
@@ -180,7 +180,7 @@ class TestRef:
         one.link_.settle()
         assert member.heard == ["x"]
 
-    def test_a_notice_of_another_program_harms_nothing(self, server: SimulatedRedis) -> None:
+    def test_a_notice_of_another_program_does_no_harm(self, server: SimulatedRedis) -> None:
         one = Node(server)
         for message_id in ("", "nonsense", "1-x"):
             one.received(None, message_id, "0-0", "", b"")
@@ -202,7 +202,7 @@ class TestSubscriptions:
         assert one.link_.log[3:] == [("unsubscribe", "a")]
         assert server.subscribers["a"] == []
 
-    def test_joining_and_publishing_wait_for_the_subscription(self, server: SimulatedRedis) -> None:
+    def test_a_join_and_a_publication_are_done_after_the_subscription(self, server: SimulatedRedis) -> None:
         one = Node(server)
         member = Stub()
         joining = [one.hub.join(member.connection, "a"), one.hub.join(Stub().connection, "a")]

@@ -74,7 +74,9 @@ async def use_everything(one: Hub, two: Hub) -> None:
 
 class TestPermissions:
     @pytest_twisted.ensureDeferred
-    async def test_the_documented_ones_suffice(self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]) -> None:
+    async def test_the_documented_permissions_are_sufficient(
+        self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
+    ) -> None:
         with redis_running(tmp_path) as redis:
             allow(redis, COMMANDS)
             options = {"history": 4, "max_room_history": 10_000, "max_history": 12_000}

@@ -21,7 +21,9 @@ from .stubs import Stub
 
 class TestPublish:
     @pytest_twisted.ensureDeferred
-    async def test_each_once_and_in_one_order(self, redis: RedisServer, node: Callable[..., RealNode]) -> None:
+    async def test_each_message_is_delivered_once_and_in_one_order(
+        self, redis: RedisServer, node: Callable[..., RealNode]
+    ) -> None:
         one, two = node(redis.url), node(f"redis://127.0.0.1:{redis.port}")
         members = [await one.joins(), await two.joins(), await one.joins()]
         said = [f"{number % 2}:{number}" for number in range(300)]
@@ -55,7 +57,9 @@ class TestPublish:
         assert back.heard == said
 
     @pytest_twisted.ensureDeferred
-    async def test_all_but_one_and_everybody(self, redis: RedisServer, node: Callable[..., RealNode]) -> None:
+    async def test_a_message_can_be_sent_to_all_but_one_or_to_all(
+        self, redis: RedisServer, node: Callable[..., RealNode]
+    ) -> None:
         one, two = node(redis.url), node(redis.url)
         publisher, other = await one.joins("a"), await two.joins("b")
         await one.hub.publish("a", "not to me", exclude=publisher.connection)
@@ -109,7 +113,9 @@ class TestHistory:
         assert late.heard == [str(number) for number in range(30, 80)]
 
     @pytest_twisted.ensureDeferred
-    async def test_long_messages_come_in_parts(self, redis: RedisServer, node: Callable[..., RealNode]) -> None:
+    async def test_a_history_of_long_messages_is_read_in_parts(
+        self, redis: RedisServer, node: Callable[..., RealNode]
+    ) -> None:
         one = node(redis.url)
         await until(one.is_connected)
         for number in range(5):
@@ -121,7 +127,7 @@ class TestHistory:
         assert [said[:1] for said in back.heard] == ["0", "1", "2", "3", "4"]
 
     @pytest_twisted.ensureDeferred
-    async def test_none_is_kept_where_there_is_to_be_none(
+    async def test_no_history_is_kept_if_its_size_is_zero(
         self, redis: RedisServer, node: Callable[..., RealNode]
     ) -> None:
         one = node(redis.url, history=0)
@@ -133,7 +139,7 @@ class TestHistory:
 
 class TestNames:
     @pytest_twisted.ensureDeferred
-    async def test_are_those_of_all_hubs_until_they_stop(
+    async def test_the_names_are_those_of_all_running_hubs(
         self, redis: RedisServer, node: Callable[..., RealNode]
     ) -> None:
         one, two = node(redis.url), RealNode(redis.url)
@@ -171,7 +177,7 @@ class TestNames:
 
 class TestAccess:
     @pytest_twisted.ensureDeferred
-    async def test_by_a_password_or_a_user_and_not_without(
+    async def test_access_needs_a_password_or_a_user(
         self, tmp_path: Path, node: Callable[..., RealNode], logged: Callable[..., Any]
     ) -> None:
         with redis_running(tmp_path) as redis:

@@ -52,7 +52,7 @@ class Idle:
 
 class TestLoss:
     @pytest_twisted.ensureDeferred
-    async def test_killed_and_started_again(
+    async def test_hubs_are_connected_again_after_redis_was_killed(
         self, own_redis: RedisServer, node: Callable[..., RealNode], logged: Callable[..., Any]
     ) -> None:
         one, two = node(own_redis.url), node(own_redis.url)
@@ -77,7 +77,7 @@ class TestLoss:
         logged(type(None))
 
     @pytest_twisted.ensureDeferred
-    async def test_what_one_hub_missed_comes_from_the_history(
+    async def test_missed_messages_are_read_from_the_history(
         self, redis: RedisServer, node: Callable[..., RealNode], logged: Callable[..., Any]
     ) -> None:
         one, two = node(redis.url), node(redis.url)

@@ -21,7 +21,7 @@ BUDGETS = (1 << 22, 1 << 26)
 
 @pytest.mark.usefixtures("quiet")
 class TestLoss:
-    def test_messages_with_an_id_keep_their_place(self, server: SimulatedRedis) -> None:
+    def test_the_place_of_messages_with_an_id_is_kept(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         members = [one.joins(), two.joins()]
         two.hub.publish("a", "theirs")

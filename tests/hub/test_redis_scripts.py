@@ -94,7 +94,9 @@ def linked(redis: RedisServer, monkeypatch: pytest.MonkeyPatch, names: Any, salt
 
 @pytest.mark.parametrize("seed", range(25))
 @pytest_twisted.ensureDeferred
-async def test_both_answer_alike(redis: RedisServer, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+async def test_redis_and_its_simulation_have_the_same_answers(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
     redis.ask("FLUSHALL")
     random = Random(seed)
     simulated = SimulatedRedis()

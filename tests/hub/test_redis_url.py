@@ -44,7 +44,7 @@ from twisted_beastws.hub.redis_url import RedisURL
         ("unix://me:s@/run/r", RedisURL(path="/run/r", username="me", password="s"), "unix:///run/r?db=0"),
     ],
 )
-def test_is_read_and_shown_without_the_password(url: str, expected: RedisURL, shown: str) -> None:
+def test_a_url_is_parsed_and_shown_without_the_password(url: str, expected: RedisURL, shown: str) -> None:
     parsed = RedisURL.parse(url)
     assert parsed == expected
     assert str(parsed) == shown

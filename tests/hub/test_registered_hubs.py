@@ -39,7 +39,7 @@ def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("endless_leases", "lines")
 class TestStart:
     @pytest_twisted.ensureDeferred
-    async def test_hubs_that_restart_one_after_the_other_wait_for_no_lease(
+    async def test_no_lease_is_awaited_by_hubs_that_restart_one_by_one(
         self, redis: RedisServer, real_hub: Callable[..., Hub]
     ) -> None:
         hubs = [real_hub(redis.url), real_hub(redis.url)]

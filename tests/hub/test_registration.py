@@ -32,7 +32,7 @@ def wait(seconds: float, *nodes: Node) -> None:
 
 @pytest.mark.usefixtures("quiet")
 class TestAcknowledging:
-    def test_the_only_hub_acknowledges_at_once(self, server: SimulatedRedis) -> None:
+    def test_the_only_hub_can_acknowledge_at_once(self, server: SimulatedRedis) -> None:
         one = Node(server)
         assert one.ready
         assert published(one, "1")
@@ -53,7 +53,7 @@ class TestAcknowledging:
         one.hub.stop()
         assert Node(server).ready
 
-    def test_two_workers_restart_one_after_the_other_without_a_wait(self, server: SimulatedRedis) -> None:
+    def test_two_workers_can_restart_one_by_one_without_a_wait(self, server: SimulatedRedis) -> None:
         workers = [Node(server), Node(server)]
         settle(*workers)
         for number in range(2):
@@ -89,7 +89,7 @@ class TestAcknowledging:
         settle(two)
         assert (two.ready, bool(publication)) == (ready, ready)
 
-    def test_hubs_that_wait_for_a_dead_one_confirm_each_other(self, server: SimulatedRedis) -> None:
+    def test_hubs_that_wait_for_a_dead_one_are_confirmed_by_each_other(self, server: SimulatedRedis) -> None:
         Node(server).link_.crash(True)
         two = Node(server)
         wait(GRACE / 2, two)
