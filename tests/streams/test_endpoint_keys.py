@@ -41,7 +41,7 @@ def take(text: str, *names: str) -> Keys:
 
 
 @pytest.mark.parametrize("text", GOOD)
-def test_good(text: str) -> None:
+def test_a_valid_key_is_read(text: str) -> None:
     assert take(text) == GOOD[text]
 
 
@@ -72,7 +72,7 @@ def test_an_unescaped_colon_shows_what_to_write() -> None:
     assert "https\\://example.com" in str(caught.value)
 
 
-def test_what_can_be_no_origin_shows_what_to_write() -> None:
+def test_the_error_for_a_bad_origin_has_the_right_one() -> None:
     with pytest.raises(ValueError, match=r"; write 'https://xn--bcher-kva\.example'"):
         take("origins=https://a,https://bücher.example")
 
@@ -83,14 +83,14 @@ def test_all_that_is_not_ours_stays() -> None:
     assert arguments == {"backlog": "5", "authority": "x"}
 
 
-def test_no_keys_change_nothing() -> None:
+def test_settings_without_keys_are_unchanged() -> None:
     settings = Settings(
         subprotocols=("chat",), timeouts=Timeouts(idle=9, ping_interval=3), origins=Origins(("https://a",))
     )
     assert Keys().applied_to(settings) == settings
 
 
-def test_what_they_change() -> None:
+def test_each_key_is_applied_to_its_setting() -> None:
     before = Settings(
         subprotocols=("chat",),
         timeouts=Timeouts(idle=9, ping_interval=3, close=7),

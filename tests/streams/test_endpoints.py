@@ -172,7 +172,7 @@ SERVERS = [
 
 
 @pytest.mark.parametrize("description", SERVERS)
-def test_servers(description: str) -> None:
+def test_a_description_of_a_server_is_parsed(description: str) -> None:
     assert verifyObject(IStreamServerEndpoint, serverFromString(reactor, description))
 
 
@@ -210,7 +210,7 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize("description", CLIENTS)
-def test_clients(description: str) -> None:
+def test_a_description_of_a_client_is_parsed(description: str) -> None:
     endpoint: Any = clientFromString(reactor, description)
     assert verifyObject(IStreamClientEndpoint, endpoint)
     below = endpoint._endpoint
@@ -269,26 +269,26 @@ BAD_CLIENTS = {
 
 
 @pytest.mark.parametrize("description", BAD_SERVERS)
-def test_bad_servers(description: str) -> None:
+def test_a_bad_description_of_a_server_is_refused(description: str) -> None:
     with pytest.raises(ValueError) as caught:
         serverFromString(reactor, description)
     assert BAD_SERVERS[description] in str(caught.value)
 
 
 @pytest.mark.parametrize("description", BAD_CLIENTS)
-def test_bad_clients(description: str) -> None:
+def test_a_bad_description_of_a_client_is_refused(description: str) -> None:
     with pytest.raises(ValueError) as caught:
         clientFromString(reactor, description)
     assert BAD_CLIENTS[description] in str(caught.value)
 
 
-def test_what_is_missing_is_said_by_the_system(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_by_the_system(tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught:
         serverFromString(reactor, f"beastws:ssl:443:privateKey={tmp_path}/none.pem")
     assert caught.value.filename == f"{tmp_path}/none.pem"
 
 
-def test_none_of_our_keys_is_an_endpoints_own() -> None:
+def test_no_key_of_ours_is_a_key_of_another_endpoint() -> None:
     parsers: list[Any] = [
         *(endpoints._parseTCP, endpoints._parseUNIX, endpoints._parseSSL, endpoints._parseClientTLS),
         *(endpoints._SystemdParser._parseServer, endpoints._TCP6ServerParser._parseServer),
@@ -300,7 +300,7 @@ def test_none_of_our_keys_is_an_endpoints_own() -> None:
     assert own.isdisjoint({*SERVER_KEYS, *CLIENT_KEYS})
 
 
-def test_what_is_escaped_stays_so() -> None:
+def test_escaped_characters_are_kept_escaped() -> None:
     described: list[str] = []
 
     def record(_: Any, description: str) -> None:
@@ -331,7 +331,7 @@ async def converse(stream: Any, octets: bytes = b"hello") -> None:
 
 class TestStreams:
     @leaving_nothing
-    async def test_over_tcp(self) -> None:
+    async def test_a_stream_can_use_tcp(self) -> None:
         echo = Keeping(Echo)
         async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", echo) as port:
             for description in (f"beastws:tcp:127.0.0.1:{port}:target=/x", f"ws:localhost:{port}:target=/x?y=z"):
@@ -345,14 +345,14 @@ class TestStreams:
                 assert type(await echo.last.lost) is ConnectionDone
 
     @leaving_nothing
-    async def test_over_ipv6(self) -> None:
+    async def test_a_stream_can_use_ipv6(self) -> None:
         async with listening("beastws:tcp:0:interface=\\:\\:1", Keeping(Echo)) as port:
             for description in (f"ws:\\:\\:1:{port}", f"beastws:tcp:\\:\\:1:{port}"):
                 await converse(await dial(description))
 
     @pytest.mark.parametrize("scheme", ["beastws:tls", "wss"])
     @leaving_nothing
-    async def test_over_tls(self, scheme: str, certificates: Path) -> None:
+    async def test_a_stream_can_use_tls(self, scheme: str, certificates: Path) -> None:
         echo = Keeping(Echo)
         pem = certificates.with_name("server.pem")
         async with listening(f"beastws:ssl:{LOOPBACK}:privateKey={pem}:target=/x", echo) as port:
@@ -365,7 +365,7 @@ class TestStreams:
 
     @pytest.mark.parametrize("scheme", ["beastws:tls", "wss"])
     @leaving_nothing
-    async def test_over_tls_and_ipv6(self, scheme: str, tmp_path: Path) -> None:
+    async def test_a_stream_can_use_tls_and_ipv6(self, scheme: str, tmp_path: Path) -> None:
         (tmp_path / "server.pem").write_bytes(Server("IP:::1", signer=root()).pem())
         (tmp_path / "root.pem").write_bytes(root_pem())
         listen = f"beastws:ssl:0:interface=\\:\\:1:privateKey={tmp_path}/server.pem"
@@ -380,14 +380,14 @@ class TestStreams:
             assert "no authority that this client trusts has signed it" in str(failure)
 
     @leaving_nothing
-    async def test_over_a_unix_socket(self, tmp_path: Path) -> None:
+    async def test_a_stream_can_use_a_unix_socket(self, tmp_path: Path) -> None:
         async with listening(f"beastws:unix:{tmp_path}/s:target=/x", Keeping(Echo)):
             stream = await dial(f"beastws:unix:{tmp_path}/s:target=/x")
             assert not ISSLTransport.providedBy(stream.transport)
             await converse(stream)
 
     @leaving_nothing
-    async def test_behind_haproxy(self) -> None:
+    async def test_a_stream_is_possible_with_haproxy(self) -> None:
         class Proxying(Stream):
             """Sends a PROXY header with the client's address before the WebSocket handshake."""
 
@@ -409,7 +409,7 @@ class TestStreams:
             await echo.last.lost
 
     @leaving_nothing
-    async def test_tls_within(self) -> None:
+    async def test_tls_is_possible_within_a_tunnel(self) -> None:
         """TLS can run inside the tunnel, because its endpoints work like any others."""
         server = TLSMemoryBIOFactory(identity().options(), False, Keeping(Echo))
         async with listening(f"beastws:tcp:{LOOPBACK}", server) as port:
@@ -421,12 +421,12 @@ class TestStreams:
             await hang_up(stream)
 
     @leaving_nothing
-    async def test_in_a_tunnel_itself(self) -> None:
+    async def test_a_tunnel_is_possible_within_a_tunnel(self) -> None:
         async with listening(f"beastws:beastws:tcp:{LOOPBACK}", Keeping(Echo)) as port:
             await converse(await dial(f"beastws:beastws:tcp:127.0.0.1:{port}"))
 
     @leaving_nothing
-    async def test_under_twisted_web(self) -> None:
+    async def test_a_stream_is_possible_with_twisted_web(self) -> None:
         root = Resource()
         root.putChild(b"x", WebSocketResource(TunnelFactory(Keeping(Echo), clock=reactor)))
         async with listening(f"tcp:{LOOPBACK}", Site(root)) as port:
@@ -446,7 +446,7 @@ class TestConnecting:
         ],
     )
     @leaving_nothing
-    async def test_what_is_sent(self, keys: str, sent: tuple[bytes | None, ...]) -> None:
+    async def test_the_keys_are_sent_in_the_request(self, keys: str, sent: tuple[bytes | None, ...]) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening() as port:
             stream = await dial(f"beastws:tcp:127.0.0.1:{port}:target=/x?y{keys}")
@@ -469,7 +469,7 @@ class TestConnecting:
             assert endpoint.last_failure.value is failure
 
     @leaving_nothing
-    async def test_what_is_no_factory(self) -> None:
+    async def test_a_value_that_is_no_factory_is_refused(self) -> None:
         failure = await failure_of(clientFromString(reactor, "ws:localhost").connect(Stream))
         assert type(failure) is TypeError
         assert str(failure) == "factory: give Factory.forProtocol(YourProtocol), not the class Stream"
@@ -482,12 +482,12 @@ class TestConnecting:
             assert len(script.requests) == 1
 
     @leaving_nothing
-    async def test_nobody_listens(self) -> None:
+    async def test_a_refused_connection_is_reported(self) -> None:
         failure = await failure_of(dial(f"beastws:tcp:127.0.0.1:{free_port()}"))
         assert isinstance(failure, ConnectionRefusedError)
 
     @leaving_nothing
-    async def test_cancelling(self) -> None:
+    async def test_a_cancelled_connect_drops_the_connection(self) -> None:
         async with Script(None).listening() as port:
             factory = Keeping(Stream)
             connecting = clientFromString(reactor, f"ws:127.0.0.1:{port}").connect(factory)
@@ -520,7 +520,7 @@ class TestConnecting:
             await until(lambda: not factory.connections)
 
     @leaving_cycles
-    async def test_with_client_service(self) -> None:
+    async def test_a_client_service_can_use_the_endpoint(self) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(Echo)) as port:
             service = ClientService(clientFromString(reactor, f"ws:127.0.0.1:{port}"), Keeping(Stream))
             service.startService()
@@ -553,7 +553,7 @@ class TestConnecting:
 
 class TestServing:
     @leaving_nothing
-    async def test_only_at_its_target(self) -> None:
+    async def test_only_the_target_is_served(self) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", Keeping(Echo)) as port:
             for target in ("/", "/x/", "/xy", "/y?/x", "/%78"):
                 failure: Any = await failure_of(dial(f"ws:127.0.0.1:{port}:target={target}"))
@@ -578,7 +578,7 @@ class TestServing:
 
     @pytest.mark.parametrize(("offered", "spoken"), [("base64,binary", "base64"), ("x", "x"), ("", None)])
     @leaving_nothing
-    async def test_any_subprotocol(self, offered: str, spoken: str | None) -> None:
+    async def test_any_subprotocol_is_accepted_if_asked_for(self, offered: str, spoken: str | None) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}:subprotocols=*", Keeping(Echo)) as port:
             names = offered.split(",") if offered else []
             ws = await connect(f"ws://127.0.0.1:{port}/", reactor=reactor, subprotocols=names)
@@ -587,7 +587,7 @@ class TestServing:
             await converse(await dial(f"ws:127.0.0.1:{port}"))
 
     @leaving_nothing
-    async def test_anywhere_without_one(self) -> None:
+    async def test_any_target_is_served_without_one(self) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(Echo)) as port:
             await converse(await dial(f"ws:127.0.0.1:{port}:target=/any/where"))
 
@@ -601,7 +601,7 @@ class TestServing:
         ],
     )
     @leaving_nothing
-    async def test_origins(self, origin: str, keys: str, let_in: bool) -> None:
+    async def test_the_origins_are_checked(self, origin: str, keys: str, let_in: bool) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}{keys}", Keeping(Echo)) as port:
             headers = {"Origin": origin.replace("{port}", str(port))}
             connecting = connect(f"ws://localhost:{port}/", reactor=reactor, headers=headers)
@@ -678,7 +678,7 @@ class TestServing:
         endpoint.listen(WebSocketServerFactory(WebSocketProtocol, timeouts=timeouts))
         assert len(memory.tcpServers) == 1
 
-    def test_its_connections_share_their_settings(self) -> None:
+    def test_the_settings_are_shared_by_the_connections(self) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol)
         configured = ConfiguredFactory(factory, Keys(timeouts={"idle": None}))
         assert inside(configured.buildProtocol(None)).settings is inside(configured.buildProtocol(None)).settings
@@ -759,7 +759,7 @@ class Back(pb.Referenceable):
 
 class TestOthersProtocols:
     @leaving_cycles
-    async def test_amp(self) -> None:
+    async def test_amp_can_use_a_tunnel(self) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(Adder)) as port:
             client = await dial(f"ws:127.0.0.1:{port}", amp.AMP)
             answers = [await client.callRemote(Sum, a=number, b=1) for number in range(100)]
@@ -769,7 +769,7 @@ class TestOthersProtocols:
             assert "closed cleanly" in str(failure)
 
     @leaving_cycles
-    async def test_perspective_broker(self) -> None:
+    async def test_perspective_broker_can_use_a_tunnel(self) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}", pb.PBServerFactory(Named())) as port:
             factory = pb.PBClientFactory()
             broker = await clientFromString(reactor, f"ws:127.0.0.1:{port}").connect(factory)
@@ -784,7 +784,7 @@ class TestOthersProtocols:
 
     @READ_BODY
     @leaving_cycles
-    async def test_http(self) -> None:
+    async def test_http_can_use_a_tunnel(self) -> None:
         class Page(Resource):
             isLeaf = True
 
@@ -817,7 +817,7 @@ class TestOthersProtocols:
         assert seen == [True]
 
     @leaving_nothing
-    async def test_lines(self) -> None:
+    async def test_a_line_receiver_can_use_a_tunnel(self) -> None:
         """LineReceiver checks ``disconnecting`` between two lines."""
 
         class Lines(LineReceiver):
@@ -834,7 +834,7 @@ class TestOthersProtocols:
             assert stream.octets == b"eno\r\nowt\r\neyb\r\n"
 
     @leaving_nothing
-    async def test_a_file(self) -> None:
+    async def test_a_file_can_be_sent_through_a_tunnel(self) -> None:
         class Sending(Stream):
             def connectionMade(self) -> None:
                 sending = FileSender().beginFileTransfer(io.BytesIO(bytes(5 << 20)), self.transport)

@@ -132,7 +132,7 @@ def serve(make: Any = Stream, **options: Any) -> tuple[Any, Any]:
 
 
 class TestOctets:
-    def test_both_ways(self) -> None:
+    def test_bytes_are_passed_both_ways(self) -> None:
         pair = Pair()
         pair.near.transport.write(b"there")
         pair.far.transport.writeSequence([b"and ", b"back"])
@@ -159,7 +159,7 @@ class TestOctets:
         assert all(frame.fin for frame in frames)
         assert b"".join(frame.payload for frame in frames) == data
 
-    def test_messages_of_any_length_in_any_number_of_frames(self) -> None:
+    def test_messages_of_any_length_and_frames_are_accepted(self) -> None:
         stream, peer = serve()
         peer.send(Frame.binary(b"", fin=False), *(Frame(0, b"x", fin=False) for _ in range(5000)))
         assert stream.octets == b"x" * 5000
@@ -209,7 +209,7 @@ class TestOpening:
     @pytest.mark.parametrize(
         ("offer", "answer"), [(None, None), ("base64, binary", b"binary"), ("base64", None)], ids=str
     )
-    def test_whoever_offers_none_is_served_too(self, offer: str | None, answer: bytes | None) -> None:
+    def test_a_client_without_subprotocol_is_served_too(self, offer: str | None, answer: bytes | None) -> None:
         stream, peer = serve(headers={"Sec-WebSocket-Protocol": offer} if offer else None)
         assert stream.made == 1
         assert peer.protocol.response.field("Sec-WebSocket-Protocol") == (answer.decode() if answer else None)
@@ -220,7 +220,7 @@ class TestOpening:
         peer.send(Frame.binary(b"hello"))
         assert stream.octets == b"hello"
 
-    def test_other_subprotocols(self) -> None:
+    def test_another_subprotocol_is_not_chosen(self) -> None:
         pair = Pair(subprotocols=("mqtt",))
         assert pair.link.server.subprotocol is None
 
@@ -232,7 +232,7 @@ class TestOpening:
         peer.cut()
         assert serving.built == []
 
-    def test_what_is_behind_the_handshake_reaches_it(self) -> None:
+    def test_bytes_after_the_handshake_are_delivered(self) -> None:
         pair = Pair(far=lambda: Greeting(b"hello"))
         pair.flush()
         assert pair.near.octets == b"hello"
@@ -257,7 +257,7 @@ class TestOpening:
         assert (settings.timeouts.message, settings.timeouts.idle) == (None, 300.0)
         assert TunnelFactory(Serving(), deflate=Deflate()).settings.deflate is None
 
-    def test_an_exception_in_connection_made(self, logged: Callable[..., list[Any]]) -> None:
+    def test_an_exception_in_connection_made_is_logged_once(self, logged: Callable[..., list[Any]]) -> None:
         class Broken(Stream):
             def connectionMade(self) -> None:
                 raise ZeroDivisionError
@@ -280,7 +280,7 @@ class TestOpening:
         assert inside(tunnel).role is Role.CLIENT
         tunnel.abort()
 
-    def test_start_and_stop_reach_the_factory(self) -> None:
+    def test_the_factory_is_started_and_stopped(self) -> None:
         calls: list[str] = []
         inner: Any = Serving()
         inner.startFactory, inner.stopFactory = (lambda: calls.append("start")), (lambda: calls.append("stop"))
@@ -308,7 +308,7 @@ class Greeting(Stream):
 
 
 class TestTheTransport:
-    def test_is_one(self) -> None:
+    def test_the_transport_provides_its_interfaces(self) -> None:
         transport = Pair().near.transport
         for kind in (ITransport, ITCPTransport, IConsumer, IPushProducer):
             assert verifyObject(kind, transport)
@@ -316,7 +316,7 @@ class TestTheTransport:
         assert not ITLSTransport.providedBy(transport)
         assert transport.connected
 
-    def test_what_the_one_below_knows(self) -> None:
+    def test_the_methods_of_the_transport_below_are_available(self) -> None:
         pair = Pair()
         pair.near.transport.setTcpKeepAlive(True)
         assert pair.near.transport.getTcpKeepAlive()
@@ -324,7 +324,7 @@ class TestTheTransport:
         for name in ("startTLS", "negotiatedProtocol", "getPeerCertificate", "writeSomeData"):
             assert not hasattr(pair.near.transport, name)
 
-    def test_of_tls(self) -> None:
+    def test_the_methods_of_tls_are_available(self) -> None:
         @implementer(INegotiated)
         class Below:  # type: ignore[misc]
             negotiatedProtocol = b"http/1.1"
@@ -344,7 +344,7 @@ class TestTheTransport:
 
 class TestClosing:
     @pytest.mark.parametrize("closer", ["near", "far"])
-    def test_in_order(self, closer: str) -> None:
+    def test_a_close_is_in_order(self, closer: str) -> None:
         pair = Pair()
         ours = getattr(pair, closer)
         ours.transport.write(b"last")
@@ -358,7 +358,7 @@ class TestClosing:
         assert {pair.near.octets, pair.far.octets} == {b"last", b""}
         assert pair.clock.getDelayedCalls() == []
 
-    def test_is_told_by_a_close_frame_with_1000(self) -> None:
+    def test_a_close_is_sent_as_a_close_frame_with_1000(self) -> None:
         stream, peer = serve()
         stream.transport.write(b"last")
         stream.transport.loseConnection()
@@ -366,7 +366,7 @@ class TestClosing:
         peer.send(Frame.binary(b"late"), Frame.close(1000))
         assert (stream.octets, type(stream.end)) == (b"", ConnectionDone)
 
-    def test_what_comes_meanwhile_is_thrown_away(self) -> None:
+    def test_data_during_a_close_is_discarded(self) -> None:
         pair = Pair()
         pair.link.server_transport.stalled = True
         pair.far.transport.write(bytes(1 << 20))
@@ -376,19 +376,19 @@ class TestClosing:
         assert (pair.far.octets, pair.far.end) == (b"", None)
 
     @pytest.mark.parametrize("code", [1000, 1001, 1005])
-    def test_by_the_peer(self, code: int) -> None:
+    def test_a_close_of_the_peer_is_connection_done(self, code: int) -> None:
         stream, peer = serve()
         peer.send(Frame.close(code))
         assert type(stream.end) is ConnectionDone
 
     @pytest.mark.parametrize("code", [1002, 1003, 1011, 1012, 3000])
-    def test_by_the_peer_for_a_fault(self, code: int) -> None:
+    def test_a_close_of_the_peer_for_a_fault_is_connection_lost(self, code: int) -> None:
         stream, peer = serve()
         peer.send(Frame.close(code, "a reason"))
         assert type(stream.end) is ConnectionLost
         assert str(code) in str(stream.end) and "a reason" in str(stream.end)
 
-    def test_for_the_peers_fault(self) -> None:
+    def test_a_fault_of_the_peer_is_connection_lost(self) -> None:
         stream, peer = serve()
         peer.send(b"\x83\x80")
         peer.expect(Frame.close(1002))
@@ -412,7 +412,7 @@ class TestClosing:
         assert type(stream.end) is ConnectionLost
         assert "1006" in str(stream.end)
 
-    def test_aborting(self) -> None:
+    def test_an_abort_is_connection_lost(self) -> None:
         pair = Pair()
         pair.near.transport.write(b"lost")
         pair.link.client_transport.stalled = True
@@ -425,7 +425,7 @@ class TestClosing:
         assert type(pair.far.end) is ConnectionLost
         assert pair.far.octets == b""
 
-    def test_an_exception_in_data_received(self, logged: Callable[..., list[Any]]) -> None:
+    def test_an_exception_in_data_received_is_logged_once(self, logged: Callable[..., list[Any]]) -> None:
         class Broken(Stream):
             def dataReceived(self, data: bytes) -> None:
                 raise ZeroDivisionError
@@ -437,7 +437,7 @@ class TestClosing:
         assert type(pair.far.end) is ConnectionLost
         assert "1011" in str(pair.near.end)
 
-    def test_within_data_received(self) -> None:
+    def test_a_close_within_data_received_is_possible(self) -> None:
         class Once(Stream):
             def dataReceived(self, data: bytes) -> None:
                 super().dataReceived(data)
@@ -451,7 +451,7 @@ class TestClosing:
         assert (pair.far.octets, pair.near.octets) == (b"a", b"answer")
         assert type(pair.near.end) is type(pair.far.end) is ConnectionDone
 
-    def test_behind_it_nothing_does_harm(self) -> None:
+    def test_calls_after_a_close_do_no_harm(self) -> None:
         pair = Pair()
         transport = pair.near.transport
         transport.loseConnection()
@@ -722,7 +722,7 @@ class TestProducers:
         end: Any = pair.far.end
         assert (pair.far.octets, type(end)) == (b"abcd", ConnectionDone)
 
-    def test_pausing_when_connected(self) -> None:
+    def test_a_pause_is_possible_when_connected(self) -> None:
         class Reserved(Stream):
             def connectionMade(self) -> None:
                 self.transport.pauseProducing()
@@ -744,7 +744,7 @@ class Pausing(Stream):
 
 
 class TestHalfClosing:
-    def test_a_question_and_its_answer(self) -> None:
+    def test_a_question_can_be_answered_after_a_half_close(self) -> None:
         """Half-closing marks the end of the request, and the response can still arrive."""
 
         class Answering(Halves):
@@ -780,14 +780,14 @@ class TestHalfClosing:
         assert len(pair.near.octets) == 100 * producer.size
         assert type(pair.near.end) is ConnectionDone
 
-    def test_is_a_close_frame(self) -> None:
+    def test_a_half_close_is_a_close_frame(self) -> None:
         stream, peer = serve()
         stream.transport.loseWriteConnection()
         peer.expect(Frame.close(1000))
         peer.send(Frame.binary(b"still"), Frame.close(1000))
         assert (stream.octets, type(stream.end)) == (b"still", ConnectionDone)
 
-    def test_waits_for_the_flush_and_the_producer(self) -> None:
+    def test_a_half_close_is_done_after_the_producer(self) -> None:
         pair = Pair(near=Halves)
         producer = Producer(pair.near.transport, 10)
         producer.pull = True
@@ -809,7 +809,7 @@ class TestHalfClosing:
         assert stream.told == ["write", "read"]
         assert producer.stopped == [True]
 
-    def test_whom_it_is_no_news_for_is_closed(self) -> None:
+    def test_a_protocol_without_half_close_is_closed(self) -> None:
         pair = Pair(near=Halves)
         pair.far.transport.write(b"before")
         pair.near.transport.loseWriteConnection()
@@ -824,7 +824,7 @@ class TestHalfClosing:
         pair.flush()
         assert type(pair.near.end) is type(pair.far.end) is ConnectionDone
 
-    def test_the_peer_then_we(self) -> None:
+    def test_both_ends_can_half_close_in_turn(self) -> None:
         stream, peer = serve(Halves)
         peer.send(Frame.close(1001))
         assert stream.told == ["read"]
@@ -834,7 +834,7 @@ class TestHalfClosing:
         assert stream.told == ["read"]
         assert type(stream.end) is ConnectionDone
 
-    def test_a_full_close_behind_it(self) -> None:
+    def test_a_full_close_is_possible_after_a_half_close(self) -> None:
         stream, peer = serve(Halves)
         stream.transport.loseWriteConnection()
         stream.transport.loseConnection()
@@ -860,7 +860,7 @@ class TestHalfClosing:
         peer.advance(IDLE + 11)
         assert stream.end is not None
 
-    def test_an_exception_in_the_notification(self, logged: Callable[..., list[Any]]) -> None:
+    def test_an_exception_in_the_notification_is_logged_once(self, logged: Callable[..., list[Any]]) -> None:
         class Broken(Stream):
             def readConnectionLost(self) -> None:
                 raise ZeroDivisionError
