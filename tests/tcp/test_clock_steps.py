@@ -108,7 +108,7 @@ async def test_set_back_pings_go_on_with_the_next_activity(wall: Wall) -> None:
 
 @pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
 @pytest_twisted.ensureDeferred
-async def test_set_back_within_a_turn_it_delays_no_rest_of_a_chunk(wall: Wall, secure: bool) -> None:
+async def test_a_step_back_within_a_turn_does_not_delay_the_rest_of_a_chunk(wall: Wall, secure: bool) -> None:
     class SettingBack(WebSocketProtocol):
         def text_received(self, text: str) -> None:
             if not received:

@@ -90,7 +90,7 @@ def offer(peer: Any, offers: str) -> bytes:
 
 
 class TestAnswer:
-    def test_octets(self, connect: Connect) -> None:
+    def test_the_answer_has_these_bytes(self, connect: Connect) -> None:
         peer = connect(opened=False, deflate=Deflate(server_max_window_bits=10), subprotocols=["chat"])
         answer = offer(peer, "permessage-deflate; client_max_window_bits\r\nSec-WebSocket-Protocol: chat")
         assert answer.partition(b"\r\nDate:")[0] == (
@@ -105,7 +105,7 @@ class TestAnswer:
         assert peer.reads() == bytes.fromhex("c107ca48cdc9c90700 810568656c6c6f c105ca00110000 820568656c6c6f")
 
     @pytest.mark.parametrize("offers", ["permessage-deflate; unknown", "x-webkit-deflate-frame"])
-    def test_declined(self, offers: str, connect: Connect) -> None:
+    def test_a_bad_offer_is_declined(self, offers: str, connect: Connect) -> None:
         peer = connect(opened=False, deflate=Deflate())
         head = offer(peer, offers)
         assert head.startswith(b"HTTP/1.1 101 ") and b"Extensions" not in head
@@ -113,7 +113,7 @@ class TestAnswer:
         peer.protocol.send("hello", compress=True)
         assert peer.reads() == b"\x81\x05hello"
 
-    def test_malformed(self, connect: Connect) -> None:
+    def test_a_malformed_offer_is_answered_400(self, connect: Connect) -> None:
         """A malformed offer fails the handshake (RFC 6455 §9.1); a server without deflate ignores it."""
         peer = connect(opened=False, deflate=Deflate())
         assert offer(peer, "permessage-deflate;").startswith(b"HTTP/1.1 400 ")
@@ -122,7 +122,7 @@ class TestAnswer:
 
     @pytest.mark.parametrize("values", [None, ["permessage-deflate"], ["x"]])
     @pytest.mark.parametrize("offers", ["permessage-deflate; server_max_window_bits=9", "x"])
-    def test_is_not_a_decorators_to_change(
+    def test_a_decorator_may_not_change_the_answer(
         self, offers: str, values: list[str] | None, connect: Connect, logged: Any
     ) -> None:
         def decorate(response: Any) -> None:
@@ -167,7 +167,7 @@ SERVERS = {
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest_twisted.ensureDeferred
-async def test_both_ways(client: str, server: str) -> None:
+async def test_messages_are_compressed_both_ways(client: str, server: str) -> None:
     asked, options = CLIENTS[client], SERVERS[server]
     async with serving(deflate=options) as url:
         answer = await in_client(url, echoes(*MESSAGES), extensions=[ClientPerMessageDeflateFactory(**asked)])
@@ -182,7 +182,7 @@ async def test_both_ways(client: str, server: str) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_goes_over_the_wire_is_compressed() -> None:
+async def test_the_bytes_on_the_wire_are_compressed() -> None:
     async with serving(deflate=Deflate(), limits=SMALL) as url:
         await in_client(url, echoes(MILLION, MILLION))
     with pytest.raises(ConnectionClosedError, match="1009"):
@@ -193,7 +193,7 @@ async def test_what_goes_over_the_wire_is_compressed() -> None:
 @pytest.mark.parametrize("server", [None, Deflate()])
 @pytest.mark.parametrize("compression", [None, "deflate"])
 @pytest_twisted.ensureDeferred
-async def test_where_one_end_does_not(server: Deflate | None, compression: str | None) -> None:
+async def test_messages_are_not_compressed_if_one_end_declines(server: Deflate | None, compression: str | None) -> None:
     async with serving(deflate=server) as url:
         answer = await in_client(url, echoes(*MESSAGES), compression=compression)
     both = server is not None and compression is not None
@@ -231,7 +231,7 @@ class Streaming(WebSocketProtocol):
 
 
 @pytest_twisted.ensureDeferred
-async def test_streamed() -> None:
+async def test_messages_can_be_streamed() -> None:
     def talk(client: ClientConnection) -> None:
         for message in MESSAGES:
             client.send(message)
@@ -243,7 +243,7 @@ async def test_streamed() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_bomb() -> None:
+async def test_a_bomb_is_refused() -> None:
     def talk(client: ClientConnection) -> None:
         client.send(bytes(64 << 20))
         with pytest.raises(ConnectionClosedError, match="1009"):
@@ -254,7 +254,7 @@ async def test_a_bomb() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_many_clients_of_one_server() -> None:
+async def test_many_clients_can_use_one_server() -> None:
     """Connections do not share compression contexts."""
     async with serving(deflate=Deflate()) as url:
         talks = [in_client(url, echoes(*[f"{at} " * 50] * 20)) for at in range(5)]

@@ -77,7 +77,7 @@ async def test_no_turn_of_the_reactor_takes_more_than_the_budget(secure: bool) -
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_messages_that_each_come_in_a_tls_record_share_the_budget(secure: bool) -> None:
+async def test_one_budget_is_for_messages_in_single_tls_records(secure: bool) -> None:
     """TLS delivers each record in a separate call, even within one turn."""
     turns = Turns()
 

@@ -190,7 +190,7 @@ async def test_octets_in_the_heads_segment_are_kept(serve: Callable[..., Any], s
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_octets_behind_the_head_wait_for_a_hook(serve: Callable[..., Any], secure: bool) -> None:
+async def test_bytes_after_the_head_are_kept_for_a_slow_hook(serve: Callable[..., Any], secure: bool) -> None:
     decision: Deferred[None] = Deferred()
 
     class Slow(Echo):
@@ -333,7 +333,7 @@ async def test_the_sites_timeout_does_not_end_it(serve: Callable[..., Any], secu
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_producers_keep_pace_with_a_slow_reader(serve: Callable[..., Any], secure: bool) -> None:
+async def test_producers_are_paused_for_a_slow_reader(serve: Callable[..., Any], secure: bool) -> None:
     class Producing(Echo):
         """Send 20 MB; ``most`` is the largest buffered amount, ``paused`` the number of pauses."""
 
@@ -412,7 +412,7 @@ async def test_a_client_that_ends_its_side_gets_what_is_queued(serve: Callable[.
 
 
 @pytest_twisted.ensureDeferred
-async def test_behind_the_proxy_protocol(serve: Callable[..., Any]) -> None:
+async def test_the_proxy_protocol_is_possible(serve: Callable[..., Any]) -> None:
     peers: list[Any] = []
 
     class Asking(Echo):
@@ -430,7 +430,7 @@ async def test_behind_the_proxy_protocol(serve: Callable[..., Any]) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_clients_library(serve: Callable[..., Any]) -> None:
+async def test_a_client_of_another_library_can_talk(serve: Callable[..., Any]) -> None:
     def conversation(port: int) -> list[Any]:
         with connect(f"ws://localhost:{port}/ws", open_timeout=PATIENCE, close_timeout=PATIENCE, proxy=None) as client:
             received: list[Any] = []

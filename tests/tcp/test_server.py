@@ -205,7 +205,7 @@ async def serve(protocol: Any = Kept, secure: bool = False, **options: Any) -> A
 class TestEcho:
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_every_size(self, secure: bool) -> None:
+    async def test_messages_of_every_size_are_echoed(self, secure: bool) -> None:
         def conversation(client: ClientConnection) -> None:
             for size in SIZES:
                 for message in (bytes(size), "\N{EURO SIGN}" * (size // 3) + "x" * (size % 3)):
@@ -218,7 +218,7 @@ class TestEcho:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_fragments(self, secure: bool) -> None:
+    async def test_fragments_are_echoed(self, secure: bool) -> None:
         def conversation(client: ClientConnection) -> None:
             client.send(iter([b"a" * 70_000, b"", b"b", b"c" * 200_000]))
             assert client.recv(timeout=PATIENCE) == b"a" * 70_000 + b"b" + b"c" * 200_000
@@ -228,7 +228,7 @@ class TestEcho:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_many_at_once(self, secure: bool) -> None:
+    async def test_many_messages_at_once_are_echoed(self, secure: bool) -> None:
         """The client sends all messages before it reads any; the server buffers the echoes."""
 
         def conversation(client: ClientConnection) -> None:
@@ -242,7 +242,7 @@ class TestEcho:
             await server.talk(conversation)
 
     @pytest_twisted.ensureDeferred
-    async def test_with_many_clients(self) -> None:
+    async def test_many_clients_are_served(self) -> None:
         async def client(url: str, name: int) -> None:
             async with connect_async(url, open_timeout=PATIENCE, compression=None, proxy=None) as ws:
                 for number in range(20):
@@ -259,7 +259,7 @@ class TestEcho:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_by_a_coroutine(self, secure: bool) -> None:
+    async def test_a_coroutine_can_echo(self, secure: bool) -> None:
         async def echo(ws: WebSocketProtocol) -> None:
             async for message in ws:
                 ws.send(message)
@@ -275,7 +275,7 @@ class TestEcho:
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_a_chunks_hooks_send_leaves_as_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_messages_of_the_hooks_of_a_chunk_are_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
     def noting(call: str, function: Any) -> Any:
@@ -318,7 +318,7 @@ async def test_what_a_chunks_hooks_send_leaves_as_one_write(monkeypatch: pytest.
 class TestHandshake:
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_a_refusal_and_another_try(self, secure: bool) -> None:
+    async def test_another_try_is_possible_after_a_refusal(self, secure: bool) -> None:
         def conversation(connection: Any) -> None:
             connection.sendall(HEAD.replace(b"GET", b"PUT") + HEAD + small(0x81, b"hi"))
             refusal = read_head(connection)
@@ -455,7 +455,7 @@ class TestHandshake:
             assert await deferToThread(conversation) == "http/1.1"
 
     @pytest_twisted.ensureDeferred
-    async def test_plain_text_to_tls(self) -> None:
+    async def test_plain_text_to_tls_is_refused(self) -> None:
         async with serve(secure=True) as server:
             with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
                 connection.sendall(HEAD)
@@ -478,7 +478,9 @@ class TestTheCloseCode:
     @pytest.mark.parametrize("behind", [0, 5 << 20], ids=["silent", "sending"])
     @pytest.mark.parametrize("fault", FAULTS)
     @pytest_twisted.ensureDeferred
-    async def test_of_a_failure(self, logged: Callable[..., list[Any]], secure: bool, fault: str, behind: int) -> None:
+    async def test_the_code_of_a_failure_is_read(
+        self, logged: Callable[..., list[Any]], secure: bool, fault: str, behind: int
+    ) -> None:
         sent, code = FAULTS[fault]
 
         def conversation(connection: Any) -> bytes:
@@ -493,7 +495,7 @@ class TestTheCloseCode:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_behind_what_it_has_not_read_yet(self, logged: Callable[..., list[Any]], secure: bool) -> None:
+    async def test_the_code_is_read_after_pending_data(self, logged: Callable[..., list[Any]], secure: bool) -> None:
         def conversation(connection: Any) -> bytes:
             connection.sendall(frame(0x82, bytes(1 << 20)) * 3 + small(0x81, b"fail"))
             time.sleep(0.1)
@@ -506,7 +508,7 @@ class TestTheCloseCode:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_our_close(self, secure: bool) -> None:
+    async def test_the_code_of_our_close_is_read(self, secure: bool) -> None:
         """The server closes TCP first (RFC 6455 §7.1.1)."""
 
         def conversation(connection: Any) -> None:
@@ -521,7 +523,7 @@ class TestTheCloseCode:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_the_peers_close(self, secure: bool) -> None:
+    async def test_the_code_of_the_peers_close_is_read(self, secure: bool) -> None:
         def conversation(connection: Any) -> None:
             connection.sendall(small(0x81, b"hi") + small(0x88, b"\x0f\xa0bye") + bytes(1000))
             assert read_all(connection) == b"\x81\x02hi" + close(4000)
@@ -532,7 +534,7 @@ class TestTheCloseCode:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_as_a_client_sees_it(self, secure: bool) -> None:
+    async def test_the_code_is_seen_by_a_client(self, secure: bool) -> None:
         def conversation(client: ClientConnection) -> None:
             client.send("close")
             with pytest.raises(ConnectionClosed) as error:
@@ -586,7 +588,7 @@ class TestTheCloseCode:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_of_a_drain(self, secure: bool) -> None:
+    async def test_the_code_of_a_drain_is_read(self, secure: bool) -> None:
         def conversation(client: ClientConnection) -> int:
             with pytest.raises(ConnectionClosed) as error:
                 client.recv(timeout=PATIENCE)
@@ -614,7 +616,7 @@ class TestHalfClose:
         assert (server.ends[0].code, server.ends[0].began) == (1006, "transport")
 
     @pytest_twisted.ensureDeferred
-    async def test_behind_a_close_frame(self) -> None:
+    async def test_a_half_close_after_a_close_frame_is_clean(self) -> None:
         def conversation(connection: Any) -> bytes:
             connection.sendall(small(0x88, b"\x03\xe8"))
             connection.shutdown(socket.SHUT_WR)
@@ -636,7 +638,7 @@ class TestReset:
     @BOTH_WAYS
     @pytest.mark.parametrize("sent", [b"", HEAD[:40], b"\r\n", HEAD.replace(b"GET", b"PUT")])
     @pytest_twisted.ensureDeferred
-    async def test_in_the_handshake(self, secure: bool, sent: bytes) -> None:
+    async def test_a_reset_in_the_handshake_is_quiet(self, secure: bool, sent: bytes) -> None:
         def conversation(connection: Any) -> None:
             connection.sendall(sent)
             reset(connection)
@@ -648,7 +650,7 @@ class TestReset:
     @BOTH_WAYS
     @pytest.mark.parametrize("sent", [b"", b"\x81", small(0x81, b"hi"), frame(0x82, bytes(1 << 20)) * 3, small(0x88)])
     @pytest_twisted.ensureDeferred
-    async def test_in_the_open(self, secure: bool, sent: bytes) -> None:
+    async def test_a_reset_of_an_open_connection_is_reported_once(self, secure: bool, sent: bytes) -> None:
         def conversation(connection: Any) -> None:
             connection.sendall(sent)
             reset(connection)
@@ -663,7 +665,7 @@ class TestSlowReader:
     @BOTH_WAYS
     @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
     @pytest_twisted.ensureDeferred
-    async def test_costs_no_more_than_its_limit(self, secure: bool, policy: Any) -> None:
+    async def test_a_slow_reader_does_not_cost_more_than_its_limit(self, secure: bool, policy: Any) -> None:
         """Whole messages arrive in order, then a close frame; the write buffer stays within its limit."""
         most = 0
         message = bytes(50_000)

@@ -26,7 +26,7 @@ def test_a_stalled_reader_costs_little_more_than_max_buffered(reactor: str, secu
 
 @linux
 @pytest.mark.parametrize("reactor", ["default", "uvloop"])
-def test_empty_messages_over_tls_keep_a_small_max_buffered(reactor: str) -> None:
+def test_a_small_max_buffered_is_kept_with_empty_messages_over_tls(reactor: str) -> None:
     # Twisted's TLS keeps an object for each write of a turn; 32,000 of them took 3.6 MiB.
     max_buffered = 1 << 18
     costs = measure(reactor, True, (0,), max_buffered)

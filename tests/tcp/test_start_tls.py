@@ -202,7 +202,7 @@ async def talk(peer: Peer) -> None:
 class TestServer:
     @pytest.mark.parametrize("protocol", [SecureAtOnce, SecureByItsFactory])
     @pytest_twisted.ensureDeferred
-    async def test_before_the_first_request(self, protocol: Any) -> None:
+    async def test_a_server_can_start_tls_before_the_first_request(self, protocol: Any) -> None:
         async with tapped(protocol, clock=reactor) as (tap, port):
             peer = await dial(port, Peer())
             await talk(peer)
@@ -211,7 +211,7 @@ class TestServer:
         assert in_clear(tap.server.noted) == b""
 
     @pytest_twisted.ensureDeferred
-    async def test_between_requests(self) -> None:
+    async def test_a_server_can_start_tls_between_requests(self) -> None:
         async with tapped(SecureBetweenRequests, clock=reactor) as (tap, port):
             peer = Peer()
             factory = Factory.forProtocol(lambda: peer)
@@ -228,7 +228,7 @@ class TestServer:
         assert in_clear(tap.server.noted) == clear
 
     @pytest_twisted.ensureDeferred
-    async def test_what_came_in_clear_behind_the_request_is_thrown_away(self) -> None:
+    async def test_bytes_in_clear_after_the_request_are_discarded(self) -> None:
         async with tapped(SecureBetweenRequests, clock=reactor) as (_, port):
             peer = Peer(b"never")
             await dial(port, peer)
@@ -243,7 +243,7 @@ class TestServer:
             peer.transport.loseConnection()
 
     @pytest_twisted.ensureDeferred
-    async def test_within_an_open_websocket(self) -> None:
+    async def test_an_open_websocket_can_start_tls(self) -> None:
         class Upgrading(Echo):
             def text_received(self, text: str) -> None:
                 if text == "tls":
@@ -272,7 +272,7 @@ class TestServer:
         assert in_clear(tap.server.noted) == clear
 
     @pytest_twisted.ensureDeferred
-    async def test_what_was_sent_before_leaves_first_and_in_clear(self) -> None:
+    async def test_messages_sent_before_are_written_in_clear(self) -> None:
         size = 6 << 20
         held: list[Any] = []
 
@@ -352,7 +352,7 @@ class TestServer:
 class TestClient:
     @pytest.mark.parametrize("through", ["the protocol", "the transport"])
     @pytest_twisted.ensureDeferred
-    async def test_before_the_handshake(self, through: str) -> None:
+    async def test_a_client_can_start_tls_before_the_handshake(self, through: str) -> None:
         class Answering(LineReceiver):
             def connectionMade(self) -> None:
                 self.head = b""

@@ -195,7 +195,7 @@ class TestSSHChannel:
         assert session is None or session.reader.unparsed_size <= (1 << 18) + (1 << 16)
 
 
-def test_iosim_carries_messages(clock: Clock) -> None:
+def test_messages_can_use_iosim(clock: Clock) -> None:
     server, client = sides(clock)
     pump = connect(server, FakeTransport(server, True), client, FakeTransport(client, False))
     client.handshake("localhost")

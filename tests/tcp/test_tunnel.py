@@ -77,7 +77,7 @@ class Always:
 # Twisted issues this warning for every ``Agent``.
 @pytest.mark.filterwarnings("ignore:Using readBody with a transport:DeprecationWarning")
 @pytest_twisted.ensureDeferred
-async def test_twistd_web_through_a_tunnel(tmp_path: Path) -> None:
+async def test_twistd_web_can_be_read_through_a_tunnel(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(range(256)) * (5 * MEBI // 256))
     (tmp_path / "small.txt").write_text("hello")
     with twistd(tmp_path, "web", "--listen", f"{LISTEN}:target=/tunnel", "--path", str(tmp_path)) as port:
@@ -129,7 +129,7 @@ def dial(url: str) -> Any:
 
 
 class TestPortforward:
-    def test_a_conversation(self, tmp_path: Path) -> None:
+    def test_a_conversation_is_forwarded(self, tmp_path: Path) -> None:
         heard: list[bytes] = []
 
         def talk(connection: socket.socket) -> None:
@@ -148,7 +148,7 @@ class TestPortforward:
                     assert other.recv(PATIENCE) == b"hello\n"
             assert client.close_code == 1000
 
-    def test_the_server_hangs_up(self, tmp_path: Path) -> None:
+    def test_a_close_of_the_server_is_forwarded(self, tmp_path: Path) -> None:
         def talk(connection: socket.socket) -> None:
             connection.sendall(bytes(MEBI))
 
@@ -160,7 +160,7 @@ class TestPortforward:
             assert len(received) == MEBI
             assert closed.value.rcvd is not None and closed.value.rcvd.code == 1000
 
-    def test_the_page_hangs_up(self, tmp_path: Path) -> None:
+    def test_a_close_of_the_page_is_forwarded(self, tmp_path: Path) -> None:
         ended = threading.Event()
 
         def talk(connection: socket.socket) -> None:
