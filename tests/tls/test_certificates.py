@@ -70,7 +70,9 @@ def encrypted(both: bytes, form: PrivateFormat) -> bytes:
 
 @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
 class TestEncryptedKeys:
-    def test_leave_the_old_one_and_ask_nobody(self, key: Path, lines: list[str], form: PrivateFormat) -> None:
+    def test_an_encrypted_key_is_refused_and_the_old_one_is_kept(
+        self, key: Path, lines: list[str], form: PrivateFormat
+    ) -> None:
         endpoint, context = listens(MemoryReactor(), f"ssl:8443:privateKey={key}")
         before = context()
         key.write_bytes(encrypted(key.read_bytes(), form))
@@ -80,7 +82,9 @@ class TestEncryptedKeys:
         assert f"the certificate stays as it was: the private key in {key} is encrypted" in line
 
     @pytest.mark.parametrize("kind", ["ssl", "haproxy:ssl"])
-    def test_end_the_start_with_one_line(self, key: Path, form: PrivateFormat, kind: str) -> None:
+    def test_an_encrypted_key_is_an_error_of_one_line_at_the_start(
+        self, key: Path, form: PrivateFormat, kind: str
+    ) -> None:
         key.write_bytes(encrypted(key.read_bytes(), form))
         with pytest.raises(ValueError, match="is encrypted: nobody can be asked"):
             ReloadableEndpoint(MemoryReactor(), f"{kind}:8443:privateKey={key}")
@@ -185,7 +189,7 @@ class TestReload:
 
 
 class TestListening:
-    def test_is_an_endpoint_of_the_reactor(self) -> None:
+    def test_the_endpoint_provides_its_interface(self) -> None:
         reactor = MemoryReactor()
         endpoint = ReloadableEndpoint(reactor, "tcp:1984:interface=127.0.0.1")
         assert verifyObject(IStreamServerEndpoint, endpoint)

@@ -105,7 +105,7 @@ class TestConnect:
 
     @pytest.mark.parametrize("case", BAD)
     @leaving_nothing
-    async def test_refuses_it_whatever_the_verification_callback_said(self, case: str) -> None:
+    async def test_a_bad_certificate_is_refused_whatever_the_callback_said(self, case: str) -> None:
         host, make = BAD[case]
         script = upgrading()
         async with listening(script, make()) as port:
@@ -114,7 +114,7 @@ class TestConnect:
 
     @pytest.mark.parametrize("case", GOOD)
     @pytest_twisted.ensureDeferred
-    async def test_accepts_a_good_certificate(self, case: str) -> None:
+    async def test_a_good_certificate_is_accepted(self, case: str) -> None:
         host, make = GOOD[case]
         script = upgrading()
         port = await SSL4ServerEndpoint(reactor, 0, make().options(), interface="127.0.0.1").listen(script)
@@ -280,7 +280,7 @@ class TestConsole:
 
 class TestVerifiedEndpoint:
     @pytest_twisted.ensureDeferred
-    async def test_refuses_a_transport_without_tls(self) -> None:
+    async def test_a_transport_without_tls_is_refused(self) -> None:
         script = Script(None)
         port = listen(script)
         endpoint = VerifiedEndpoint(loopback(port.getHost().port), HOST)

@@ -22,5 +22,5 @@ from twisted_beastws.tls.failures import tls_trouble
         (OSError(5, "certificate verify failed"), None),
     ],
 )
-def test_tls_trouble(error: BaseException, trouble: str | None) -> None:
+def test_a_failure_of_tls_is_described(error: BaseException, trouble: str | None) -> None:
     assert tls_trouble(error) == trouble

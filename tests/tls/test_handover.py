@@ -36,7 +36,7 @@ class TestAbsolute:
             ("ssl:443:privateKey=/a=b", r"ssl:443:privateKey=/a\=b"),
         ],
     )
-    def test_names_each_file_by_its_whole_path(self, description: str, expected: str) -> None:
+    def test_each_file_has_its_absolute_path(self, description: str, expected: str) -> None:
         assert absolute(description) == expected
         assert absolute(expected) == expected
 
@@ -50,7 +50,7 @@ class TestFiles:
         assert read_files([description, "tcp:80"], f"{tmp_path}/authorities", None) == contents
 
     @pytest.mark.skipif(sys.platform != "linux", reason="FILES THAT ARE HANDED OVER ARE NOT TESTED: they need Linux")
-    def test_can_be_read_whatever_became_of_them(self, tmp_path: Path) -> None:
+    def test_files_are_readable_after_a_handover(self, tmp_path: Path) -> None:
         every_byte = bytes(range(256))
         (tmp_path / "key").write_bytes(every_byte)
         description = f"ssl:443:privateKey={tmp_path}/key"
@@ -61,7 +61,7 @@ class TestFiles:
         for _ in range(2):
             assert Path(path).read_bytes() == every_byte
 
-    def test_that_were_not_handed_over_are_read_where_they_are(self) -> None:
+    def test_other_files_are_read_at_their_path(self) -> None:
         assert Handed({}).path("/a") == "/a"
         assert Handed({}).description("ssl:443:privateKey=/a") == "ssl:443:privateKey=/a"
 

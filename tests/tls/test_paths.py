@@ -117,7 +117,7 @@ class Attached(Plain):
 
 
 @pytest_twisted.ensureDeferred
-async def test_other_protocols_use_it_on_the_uvloop_reactor_alone() -> None:
+async def test_other_protocols_are_on_the_compiled_path_only_with_uvloop() -> None:
     server, client = Plain(), Plain()
     async with listening(Factory.forProtocol(lambda: server), True) as port:
         await wrapClientTLS(trusting(), loopback(port)).connect(Factory.forProtocol(lambda: client))

@@ -43,7 +43,7 @@ def file(tmp_path: Path) -> Path:
 
 
 class TestIdentity:
-    def test_and_who_vouches_for_it(self, file: Path, tmp_path: Path) -> None:
+    def test_the_chain_of_authorities_is_read(self, file: Path, tmp_path: Path) -> None:
         root = Authority("root")
         between = Authority("between", root)
         file.write_bytes(between.issue("ann") + between.pem)
@@ -54,7 +54,7 @@ class TestIdentity:
         with pytest.raises(SSL.Error):
             verified(read_identity(str(file)), read_authorities(str(trusted)))
 
-    def test_that_is_none(self, file: Path) -> None:
+    def test_a_file_without_identity_is_refused(self, file: Path) -> None:
         ann, bob = Authority("ours").issue("ann"), Authority("ours").issue("bob")
         end = b"-----END PRIVATE KEY-----\n"
         key, _, certificate = ann.partition(end)

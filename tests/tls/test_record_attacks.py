@@ -91,7 +91,7 @@ class TestOtherTypes:
 
     @pytest.mark.parametrize("kind", [bytearray, Bytes])
     @pytest.mark.parametrize("at_once", [False, True], ids=["gathered", "at once"])
-    def test_what_twisted_writes_and_reads_is_taken(self, kind: Any, at_once: bool) -> None:
+    def test_data_of_twisteds_types_is_accepted(self, kind: Any, at_once: bool) -> None:
         pair = Pair()
         pair.exchange()
         if at_once:

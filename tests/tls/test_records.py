@@ -218,7 +218,7 @@ class TestData:
             pair.server.tls.dataReceived(pair.client.written())
 
     @pytest.mark.parametrize("written", [False, True], ids=["idle", "writing"])
-    def test_data_flows_through_a_renegotiation(self, written: bool) -> None:
+    def test_data_is_passed_during_a_renegotiation(self, written: bool) -> None:
         """Either end may start another TLS 1.2 handshake at any time; until it is done OpenSSL accepts no writes."""
         pair = Pair(SSL.TLS1_2_VERSION)
         pair.exchange()
@@ -259,7 +259,7 @@ class TestEnd:
         assert pair.client.application.received == b"last words"
         assert pair.server.below.disconnecting and pair.client.below.disconnecting
 
-    def test_data_arrives_after_our_close_notify(self) -> None:
+    def test_data_is_read_after_our_close_notify(self) -> None:
         pair = Pair()
         pair.exchange()
         pair.client.tls.write(b"on its way")
@@ -404,7 +404,7 @@ class TestSending:
         pair.exchange()
         assert pair.client.application.received == 2 * message
 
-    def test_what_the_socket_leaves_waits_below_and_pauses_the_producer(self) -> None:
+    def test_the_rest_is_kept_below_and_the_producer_is_paused(self) -> None:
         pair, send, socket, producer = self.connected()
         socket.room = 100
         assert send(b"x" * 1000) == 1000
@@ -494,7 +494,7 @@ class TestChoice:
             ({"TWISTED_BEASTWS_TLS": "yes"}, "TWISTED_BEASTWS_TLS is 'yes': it must be 'compiled' or 'twisted'"),
         ],
     )
-    def test_variables_choose_the_path(self, variables: dict[str, str], expected: str | None) -> None:
+    def test_the_path_is_chosen_by_variables(self, variables: dict[str, str], expected: str | None) -> None:
         assert records.chosen_against(variables) == expected
 
     @compiled

@@ -45,7 +45,7 @@ def trusting_all() -> SSL.Context:
 
 class TestVerifyPeer:
     @pytest.mark.parametrize("case", BAD)
-    def test_refuses_a_bad_certificate_that_the_callback_let_pass(self, case: str) -> None:
+    def test_a_bad_certificate_is_refused_though_the_callback_accepted_it(self, case: str) -> None:
         host, make = BAD[case]
         with pytest.raises(PeerNotVerified) as caught:
             verify_peer(connected(make(), trusting_all()), host)
@@ -53,7 +53,7 @@ class TestVerifyPeer:
         assert str(caught.value).isprintable()
 
     @pytest.mark.parametrize("case", GOOD)
-    def test_accepts_a_good_certificate(self, case: str) -> None:
+    def test_a_good_certificate_is_accepted(self, case: str) -> None:
         host, make = GOOD[case]
         verify_peer(connected(make(), trusting_all()), host)
 
@@ -69,7 +69,7 @@ class TestVerifyPeer:
             ("no chain to the root", "no authority that this client trusts has signed it"),
         ],
     )
-    def test_says_why(self, case: str, why: str) -> None:
+    def test_the_error_has_the_reason(self, case: str, why: str) -> None:
         host, make = BAD[case]
         with pytest.raises(PeerNotVerified) as caught:
             verify_peer(connected(make(), trusting_all()), host)
