@@ -46,7 +46,7 @@ from ..support.inside import inside
 from ..support.states import state_of
 
 
-def test_the_examples_of_the_documentation() -> None:
+def test_the_examples_of_the_documentation_are_correct() -> None:
     results = doctest.testmod(testing)
     assert results.attempted > 20
     assert results.failed == 0
@@ -122,12 +122,12 @@ class TestMemoryTransport:
         assert wire.flush().far.heard == [b"onetwothree"]
         assert wire.here.buffered == 0
 
-    def test_moves_in_pieces(self) -> None:
+    def test_data_is_moved_in_pieces(self) -> None:
         wire = Wire(chunk=4)
         wire.here.write(b"onetwothree")
         assert wire.flush().far.heard == [b"onet", b"woth", b"ree"]
 
-    def test_a_step(self) -> None:
+    def test_one_step_is_possible(self) -> None:
         wire = Wire()
         wire.here.write(b"onetwo")
         assert wire.here.step(2)
@@ -137,7 +137,7 @@ class TestMemoryTransport:
         assert not wire.here.step()
         assert not wire.there.step()
 
-    def test_takes_octets_alone(self) -> None:
+    def test_only_bytes_are_accepted(self) -> None:
         wire = Wire()
         with pytest.raises(TypeError, match="a transport takes bytes"):
             wire.here.write("text")  # type: ignore[arg-type]
@@ -201,7 +201,7 @@ class TestMemoryTransport:
             wire.flush()
             assert producer == ["resume", "resume"]
 
-        def test_is_stopped_at_the_end(self) -> None:
+        def test_a_producer_is_stopped_at_the_end(self) -> None:
             wire, producer, late = Wire(), Producer(), Producer()
             wire.here.registerProducer(producer, True)
             wire.link.cut()
@@ -219,7 +219,7 @@ class TestMemoryTransport:
             assert wire.flush().far.heard == [b"data", ConnectionDone]
 
     class TestClosing:
-        def test_behind_what_is_written(self) -> None:
+        def test_a_close_is_after_written_data(self) -> None:
             wire = Wire(chunk=3)
             wire.here.write(b"last words")
             wire.here.loseConnection()
@@ -230,7 +230,7 @@ class TestMemoryTransport:
             assert not wire.here.connected
             assert not wire.there.connected
 
-        def test_waits_for_its_producer(self) -> None:
+        def test_a_close_is_after_the_producer(self) -> None:
             wire = Wire()
             wire.here.registerProducer(Producer(), True)
             wire.here.loseConnection()
@@ -241,7 +241,7 @@ class TestMemoryTransport:
             assert wire.flush().far.heard == [b"more", ConnectionDone]
             assert wire.near.heard == [ConnectionDone]
 
-        def test_reads_no_more(self) -> None:
+        def test_a_stopped_end_is_not_read(self) -> None:
             wire = Wire()
             wire.here.registerProducer(Producer(), True)
             wire.here.stopProducing()
@@ -249,7 +249,7 @@ class TestMemoryTransport:
             assert wire.flush().near.heard == []
             assert wire.there.buffered == 0
 
-        def test_on_both_sides(self) -> None:
+        def test_both_ends_can_close(self) -> None:
             wire = Wire()
             for end in (wire.here, wire.there):
                 end.write(b"data")
@@ -294,7 +294,7 @@ class TestMemoryTransport:
             assert wire.flush().far.heard == [ConnectionAborted]
 
         @pytest.mark.parametrize("protocol", [Notes, HalfNotes])
-        def test_aborting_behind_a_stall(self, protocol: type[Notes]) -> None:
+        def test_an_abort_during_a_stall_is_seen_later(self, protocol: type[Notes]) -> None:
             wire = Wire(protocol)
             wire.here.stalled = True
             wire.here.abortConnection()
@@ -321,7 +321,7 @@ class TestMemoryTransport:
             wire.here.loseConnection()
             assert wire.flush().near.heard == ["written", b"answer", "read", ConnectionDone]
 
-        def test_waits_for_its_producer(self) -> None:
+        def test_a_half_close_is_after_the_producer(self) -> None:
             wire = Wire(HalfNotes)
             wire.here.registerProducer(Producer(), True)
             wire.here.loseWriteConnection()
@@ -329,7 +329,7 @@ class TestMemoryTransport:
             wire.here.unregisterProducer()
             assert wire.flush().far.heard == ["read"]
 
-        def test_aborting_afterwards(self) -> None:
+        def test_an_abort_is_possible_after_a_half_close(self) -> None:
             wire = Wire(HalfNotes)
             wire.here.loseWriteConnection()
             wire.flush()
@@ -356,7 +356,7 @@ class TestMemoryTransport:
     class TestFaults:
         @pytest.mark.parametrize("octets", range(5))
         @pytest.mark.parametrize("chunk", [1, 3, 100])
-        def test_breaks_after_so_many_octets(self, octets: int, chunk: int) -> None:
+        def test_a_link_can_break_after_a_number_of_bytes(self, octets: int, chunk: int) -> None:
             wire = Wire(chunk=chunk)
             wire.here.break_after(octets)
             wire.here.write(b"data, more than arrives")
@@ -365,7 +365,7 @@ class TestMemoryTransport:
             assert (b"".join(arrived), end) == (b"data, more"[:octets], ConnectionLost)
             assert wire.near.heard == [ConnectionLost]
 
-        def test_breaks_no_earlier(self) -> None:
+        def test_a_link_does_not_break_earlier(self) -> None:
             wire = Wire()
             wire.here.break_after(5)
             wire.here.write(b"data")
@@ -375,7 +375,7 @@ class TestMemoryTransport:
             wire.here.write(b"xy")
             assert wire.flush().far.heard == [b"data", b"x", ConnectionLost]
 
-        def test_stalls(self) -> None:
+        def test_a_link_can_stall(self) -> None:
             wire = Wire()
             wire.here.stalled = True
             wire.here.write(b"data")
@@ -386,7 +386,7 @@ class TestMemoryTransport:
             wire.here.stalled = False
             assert wire.flush().far.heard == [b"data", ConnectionDone]
 
-        def test_is_cut(self) -> None:
+        def test_a_link_can_be_cut(self) -> None:
             wire = Wire()
             wire.here.write(b"data")
             wire.link.cut()
@@ -406,7 +406,7 @@ class TestLink:
         wire.here.write(b"data")
         assert wire.flush().near.heard == [b"answer"]
 
-    def test_ends_that_never_fall_silent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_endless_exchange_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("twisted_beastws.testing.link.MAX_ROUNDS", 10)
         wire = Wire()
         wire.near.dataReceived = wire.here.write  # type: ignore[method-assign]
@@ -415,7 +415,7 @@ class TestLink:
         with pytest.raises(AssertionError, match="still sent after 10 deliveries"):
             wire.flush()
 
-    def test_what_is_due_is_done_at_its_time_and_its_octets_arrive_before_the_next(self) -> None:
+    def test_each_call_is_made_at_its_time_before_the_next(self) -> None:
         wire = Wire()
         clock, seen = wire.link.clock, []
         wire.far.dataReceived = lambda data: seen.append((clock.seconds(), data))  # type: ignore
@@ -429,7 +429,7 @@ class TestLink:
         wire.link.advance(5.5)
         assert seen[4:] == [(9.0, b"9")]
 
-    def test_what_becomes_due_meanwhile(self) -> None:
+    def test_calls_that_become_due_are_made(self) -> None:
         wire = Wire()
         clock, seen = wire.link.clock, []
 
@@ -484,7 +484,7 @@ class TestConnectedPair:
         pair.flush()
         assert [result(pair.client.receive()) for _ in "12"] == ["text", b"binary"]
 
-    def test_a_real_handshake_took_place(self) -> None:
+    def test_a_real_handshake_is_made(self) -> None:
         pair = connected_pair(Echo, host="example.org:81", target="/chat?room=1")
         assert pair.server.request is not None
         assert pair.server.request.target == "/chat?room=1"
@@ -495,7 +495,7 @@ class TestConnectedPair:
         assert pair.client.response is not None
         assert pair.client.response.field("Upgrade") == "websocket"
 
-    def test_the_options_of_both(self) -> None:
+    def test_both_ends_have_options(self) -> None:
         pair = connected_pair(
             Echo,
             client_options={"subprotocols": ("b", "c"), "limits": Limits(max_message_size=10)},
@@ -506,7 +506,7 @@ class TestConnectedPair:
         assert inside(pair.server).settings.timeouts.idle == 7.0
         assert inside(pair.client).settings.limits.max_message_size == 10
 
-    def test_closing(self) -> None:
+    def test_a_client_can_close(self) -> None:
         pair = connected_pair(Echo)
         closing = pair.client.close(4000, "enough")
         pair.flush()
@@ -515,7 +515,7 @@ class TestConnectedPair:
         assert (pair.server.close_reason.code, pair.server.close_reason.reason) == (4000, "enough")
         assert closed(pair)
 
-    def test_closing_by_the_server(self) -> None:
+    def test_a_server_can_close(self) -> None:
         pair = connected_pair(Echo)
         closing = pair.server.close(4000, "enough")
         pair.flush()
@@ -525,7 +525,7 @@ class TestConnectedPair:
         assert closed(pair)
 
     @pytest.mark.parametrize("end", ["server", "client"])
-    def test_aborting(self, end: str) -> None:
+    def test_each_end_can_abort(self, end: str) -> None:
         pair = connected_pair(Echo)
         getattr(pair, end).abort()
         pair.flush()
@@ -535,14 +535,14 @@ class TestConnectedPair:
         assert pair.server.close_reason.code == pair.client.close_reason.code == 1006
 
     @pytest.mark.parametrize("end", ["server", "client"])
-    def test_half_closing(self, end: str) -> None:
+    def test_each_end_can_half_close(self, end: str) -> None:
         pair = connected_pair(Echo)
         getattr(pair, f"{end}_transport").loseWriteConnection()
         inside(getattr(pair, end)).outgoing.finish(lambda: None)
         pair.flush()
         assert closed(pair)
 
-    def test_cutting(self) -> None:
+    def test_a_pair_can_be_cut(self) -> None:
         pair = connected_pair(Echo)
         waiting = pair.client.receive()
         pair.cut()
@@ -550,7 +550,7 @@ class TestConnectedPair:
         assert waiting.result.check(ConnectionClosed)  # type: ignore[attr-defined]
         waiting.addErrback(lambda _: None)
 
-    def test_cut_anywhere(self) -> None:
+    def test_a_handshake_can_be_cut_anywhere(self) -> None:
         for octets in range(300):
             pair = connected_pair(Echo, opened=False, chunk=50)
             opening = pair.client.handshake("localhost")
@@ -562,7 +562,7 @@ class TestConnectedPair:
             assert closed(pair), octets
 
     @pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
-    def test_in_pieces(self, chunk: int) -> None:
+    def test_data_can_be_moved_in_pieces(self, chunk: int) -> None:
         pair = connected_pair(Echo, chunk=chunk)
         pair.client.send("text" * 100)
         pair.flush()
@@ -601,11 +601,11 @@ class TestConnectedPair:
         assert pair.server.buffered_amount == 0
 
     class TestHandshake:
-        def test_the_factorys_clock(self) -> None:
+        def test_the_clock_is_the_factorys(self) -> None:
             clock = Clock()
             assert connected_pair(WebSocketServerFactory(Echo, clock=clock)).clock is clock
 
-        def test_another_clock_in_place_of_the_reactor(self) -> None:
+        def test_the_clock_of_the_reactor_is_replaced(self) -> None:
             factory = WebSocketServerFactory(Echo)
             clock = Clock()
             pair = connected_pair(factory, clock=clock)
@@ -613,7 +613,7 @@ class TestConnectedPair:
             assert factory.settings.clock is None
             assert factory.connections == {pair.server}
 
-        def test_is_declined(self) -> None:
+        def test_a_declined_handshake_is_an_error(self) -> None:
             class Declining(WebSocketProtocol):
                 def upgrade_requested(self, request: Any) -> Response:
                     return Response(403, body="not you")
@@ -624,7 +624,7 @@ class TestConnectedPair:
             assert (caught.value.status, caught.value.response.body) == (403, b"not you")
             assert clock.getDelayedCalls() == []
 
-        def test_waits(self) -> None:
+        def test_a_waiting_handshake_is_an_error(self) -> None:
             class Waiting(WebSocketProtocol):
                 def upgrade_requested(self, request: Any) -> Deferred[None]:
                     return Deferred()
@@ -632,7 +632,7 @@ class TestConnectedPair:
             with pytest.raises(AssertionError, match="opened=False"):
                 connected_pair(Waiting)
 
-        def test_step_by_step(self) -> None:
+        def test_a_handshake_can_be_made_step_by_step(self) -> None:
             waiting: Deferred[None] = Deferred()
 
             class Waiting(WebSocketProtocol):
@@ -667,16 +667,16 @@ class TestFrame:
             (Frame(0xB, rsv=3), "bb00"),
         ],
     )
-    def test_octets(self, frame: Frame, octets: str) -> None:
+    def test_a_frame_has_these_bytes(self, frame: Frame, octets: str) -> None:
         assert frame.to_bytes(False).hex() == octets
 
-    def test_masked(self) -> None:
+    def test_a_masked_frame_has_these_bytes(self) -> None:
         # The masked example of RFC 6455 §5.7.
         assert Frame.text("Hello").to_bytes(True).hex() == "818537fa213d7f9f4d5158"
 
 
 class TestScriptedClient:
-    def test_frames(self) -> None:
+    def test_frames_can_be_sent_and_expected(self) -> None:
         peer = scripted_client(Echo)
         assert isinstance(peer.protocol, Echo)
         assert (peer.transport.getHost().port, peer.protocol_transport.getHost().port) == (50000, 80)
@@ -684,14 +684,14 @@ class TestScriptedClient:
         assert peer.frames() == [Frame.text("one"), Frame.binary(b"two")]
         assert peer.frames() == []
 
-    def test_octets(self) -> None:
+    def test_bytes_can_be_sent(self) -> None:
         peer = scripted_client(Echo)
         peer.send(Frame.text("one").to_bytes(True)[:5])
         peer.expect()
         peer.send(Frame.text("one").to_bytes(True)[5:], Frame.ping())
         assert peer.read() == b"\x81\x03one\x8a\x00"
 
-    def test_what_is_no_good_frame(self) -> None:
+    def test_a_bad_frame_can_be_sent(self) -> None:
         peer = scripted_client(Echo)
         peer.send(Frame(0xB, b"?"))
         peer.expect(Frame.close(1002))
@@ -701,7 +701,7 @@ class TestScriptedClient:
         assert peer.clock.getDelayedCalls() == []
 
     @pytest.mark.parametrize("frames", [[], [Frame.text("two")], [Frame.text("one"), Frame.text("two")]])
-    def test_what_was_not_expected(self, frames: list[Frame]) -> None:
+    def test_an_unexpected_frame_is_an_error(self, frames: list[Frame]) -> None:
         peer = scripted_client(Echo)
         peer.send(Frame.text("one"))
         with pytest.raises(AssertionError, match="expected"):
@@ -717,19 +717,19 @@ class TestScriptedClient:
         peer.expect(Frame.text("a"))
 
     @pytest.mark.parametrize("octets", ["8180 11111111", "817e0001 61", "817f0000000000000001 61"])
-    def test_a_bad_frame_of_the_protocol(self, octets: str) -> None:
+    def test_a_bad_frame_of_the_protocol_is_an_error(self, octets: str) -> None:
         peer = scripted_client(Echo)
         peer.protocol_transport.write(bytes.fromhex(octets))
         with pytest.raises(AssertionError, match="not a correct frame"):
             peer.frames()
 
     @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
-    def test_sizes(self, size: int) -> None:
+    def test_frames_of_every_size_are_read(self, size: int) -> None:
         peer = scripted_client(Echo, chunk=1000)
         peer.send(Frame.binary(bytes(size)))
         peer.expect(Frame.binary(bytes(size)))
 
-    def test_handshake(self) -> None:
+    def test_a_handshake_can_be_scripted(self) -> None:
         peer = scripted_client(Echo, opened=False)
         peer.send(upgrade_request("/chat", "example.org", {"Origin": "https://evil.example", "X": "y"}))
         assert peer.read_head().startswith(b"HTTP/1.1 403 Forbidden\r\n")
@@ -738,7 +738,7 @@ class TestScriptedClient:
         assert b"Sec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=\r\n" in peer.read_head()
         assert peer.protocol.state is State.OPEN
 
-    def test_handshake_fields(self) -> None:
+    def test_the_fields_of_a_handshake_can_be_given(self) -> None:
         peer = scripted_client(Echo, target="/x", headers={"Sec-WebSocket-Protocol": "b"}, subprotocols=["a", "b"])
         assert peer.protocol.request is not None
         assert (peer.protocol.subprotocol, peer.protocol.request.target) == ("b", "/x")
@@ -754,14 +754,14 @@ class TestScriptedClient:
         with pytest.raises(AssertionError, match="no HTTP head came: b''"):
             peer.read_head()
 
-    def test_time(self) -> None:
+    def test_the_time_can_be_advanced(self) -> None:
         peer = scripted_client(Echo, timeouts=Timeouts(ping_interval=5.0, idle=12.0))
         peer.advance(11.0)
         peer.expect(Frame.ping(), Frame.ping())
         peer.advance(1.0)
         peer.expect(Frame.close(1011, "nothing was received for 12 s"))
 
-    def test_is_cut(self) -> None:
+    def test_a_connection_can_be_cut(self) -> None:
         peer = scripted_client(Echo)
         assert not peer.ended
         peer.cut()
@@ -777,14 +777,14 @@ class TestScriptedClient:
 
 
 class TestScriptedServer:
-    def test_frames(self) -> None:
+    def test_frames_can_be_sent_and_expected(self) -> None:
         peer = scripted_server(Echo)
         assert inside(peer.protocol).role is Role.CLIENT
         assert (peer.transport.getHost().port, peer.protocol_transport.getHost().port) == (80, 50000)
         peer.send(Frame.text("one"), Frame.ping(b"two"))
         peer.expect(Frame.text("one"), Frame.pong(b"two"))
 
-    def test_closing(self) -> None:
+    def test_a_client_can_close(self) -> None:
         peer = scripted_server(Echo)
         closing = peer.protocol.close(4000)
         peer.expect(Frame.close(4000))
@@ -796,13 +796,13 @@ class TestScriptedServer:
         assert result(closing).clean
         assert peer.clock.getDelayedCalls() == []
 
-    def test_what_is_not_masked(self) -> None:
+    def test_an_unmasked_frame_of_a_client_is_an_error(self) -> None:
         peer = scripted_server(Echo)
         peer.protocol_transport.write(b"\x81\x01aaaaa")
         with pytest.raises(AssertionError, match="not a correct frame"):
             peer.frames()
 
-    def test_handshake(self) -> None:
+    def test_a_handshake_can_be_scripted(self) -> None:
         peer = scripted_server(WebSocketProtocol, opened=False, client_options={"subprotocols": ("a",)})
         opening = peer.protocol.handshake("example.org", "/chat")
         request = peer.read_head()
@@ -812,7 +812,7 @@ class TestScriptedServer:
         assert peer.protocol.subprotocol == "a"
         assert result(peer.protocol.receive()) == "at once"
 
-    def test_handshake_fields(self) -> None:
+    def test_the_fields_of_a_handshake_can_be_given(self) -> None:
         peer = scripted_server(Other, headers={"X-One": "two"})
         assert isinstance(peer.protocol, Other)
         assert peer.protocol.response is not None
@@ -857,7 +857,7 @@ class InTrial(SynchronousTestCase):
 
 
 @pytest.mark.parametrize("name", ["test_pair", "test_logged_failure"])
-def test_serves_trial(name: str) -> None:
+def test_trial_can_use_the_helpers(name: str) -> None:
     outcome = unittest.TestResult()
     InTrial(name).run(outcome)
     assert outcome.testsRun == 1
