@@ -29,7 +29,7 @@ def test_it_begins_at_the_time_of_day(run: Any) -> None:
 
 
 @pytest.mark.parametrize("step", [-3600.0, 3600.0])
-def test_nobody_can_set_it(run: Any, monkeypatch: pytest.MonkeyPatch, step: float) -> None:
+def test_the_clock_cannot_be_set(run: Any, monkeypatch: pytest.MonkeyPatch, step: float) -> None:
     async def measured(reactor: Any) -> tuple[float, bool]:
         began = reactor.seconds()
         called: Deferred[None] = Deferred()

@@ -18,7 +18,7 @@ EXCEPTIONS = {
 
 
 @pytest.mark.parametrize("kind", ["installed", "reactors"])
-def test_what_passes_on_twisteds_asyncio_reactor_passes_here(runs: Runs, kind: str) -> None:
+def test_tests_that_pass_on_twisteds_asyncio_reactor_also_pass_here(runs: Runs, kind: str) -> None:
     (expected, _), (ends, errors) = (run.result() for run in getattr(runs, kind))
     passing = {test for test, end in expected.items() if end == "passed"}
     # Without this check, the test would also pass if no module were found.

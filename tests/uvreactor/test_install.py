@@ -34,16 +34,16 @@ CHILD = "import os; os.write(1, b'out ' * 2); os._exit(5)"
 INSTALLED = "from twisted_beastws.uvreactor import install; install()\nfrom twisted.internet import reactor\n"
 
 
-def test_install() -> None:
+def test_the_reactor_is_installed() -> None:
     program = INSTALLED + "import asyncio; print(type(reactor).__name__, reactor.loop is asyncio.get_event_loop())"
     assert printed(program) == "UvloopReactor True\n"
 
 
-def test_installing_a_second_time() -> None:
+def test_a_second_installation_is_refused() -> None:
     assert python(INSTALLED + "install()").stderr.endswith("ReactorAlreadyInstalledError: reactor already installed\n")
 
 
-def test_a_loop_of_ones_own() -> None:
+def test_another_loop_can_be_used() -> None:
     program = """
 import uvloop
 from twisted_beastws.uvreactor import install
@@ -71,7 +71,7 @@ def test_without_uvloop_one_line_says_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("connect", ["early", "late"])
-def test_processes(connect: str) -> None:
+def test_processes_can_be_spawned(connect: str) -> None:
     # In the "early" case the child processes end before the reactor runs.
     program = f"""
 import sys
@@ -92,7 +92,7 @@ reactor.run()
     assert sorted(printed(INSTALLED + program).split()) == ["5"] * 3 + ["out"] * 6
 
 
-def test_signals() -> None:
+def test_signals_are_handled() -> None:
     program = """
 import os, signal
 reactor.callWhenRunning(os.kill, os.getpid(), signal.SIGINT)
@@ -119,7 +119,7 @@ except KeyboardInterrupt:
     assert printed(INSTALLED + program) == "interrupted\n"
 
 
-def test_adopting() -> None:
+def test_sockets_can_be_adopted() -> None:
     """The caller may close the descriptors of a listening and of a connected socket after the reactor adopts them."""
     program = """
 import socket
@@ -149,7 +149,7 @@ reactor.run()
     assert printed(INSTALLED + program) == "echo by NativeConnection\n" * 2
 
 
-def test_twistd(tmp_path: Path) -> None:
+def test_twistd_can_use_the_reactor(tmp_path: Path) -> None:
     (tmp_path / "page.txt").write_text("a page" * 100_000)
     log = tmp_path / "log"
     command: list[str | Path] = [TWISTD, "-n", "--pidfile=", "--reactor", "beastws-uvloop", "--logfile", log]

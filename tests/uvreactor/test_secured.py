@@ -98,7 +98,7 @@ def test_a_websocket_writes_through_tls(run: Any) -> None:
     run(test)
 
 
-def test_whoever_asks_for_the_socket_gets_it(run: Any) -> None:
+def test_the_socket_is_available(run: Any) -> None:
     async def test(reactor: Any) -> None:
         secure = Secure(reactor, Protocol())
         peer = await secure.call(secure.begin)

@@ -101,7 +101,7 @@ def writes(monkeypatch: pytest.MonkeyPatch, protocol: Noting) -> list[bytes]:
 
 
 class TestReading:
-    def test_what_takes_data_is_looked_up_at_each_chunk(self, run: Any) -> None:
+    def test_data_received_is_looked_up_at_each_chunk(self, run: Any) -> None:
         class Rebinding(Noting):
             def dataReceived(self, data: bytes) -> None:
                 super().dataReceived(data)
@@ -147,7 +147,7 @@ class TestReading:
 
         run(test)
 
-    def test_what_is_delayed_by_nothing_comes_before_what_is_read(self, run: Any) -> None:
+    def test_a_call_without_delay_is_made_before_the_next_reading(self, run: Any) -> None:
         class Delaying(Noting):
             def connectionMade(self) -> None:
                 run.reactor.callLater(0, self.heard.append, "later")
@@ -212,7 +212,7 @@ class TestReading:
 
 
 class TestWriting:
-    def test_what_is_written_in_a_chunk_leaves_together(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_data_written_in_a_chunk_is_sent_together(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         class Writing(Noting):
             def dataReceived(self, data: bytes) -> None:
                 for part in (b"a", b"b", b"c"):
@@ -248,7 +248,7 @@ class TestWriting:
 
         run(test)
 
-    def test_what_is_written_after_loseConnection_is_sent(self, run: Any) -> None:
+    def test_data_written_after_lose_connection_is_sent(self, run: Any) -> None:
         async def test(reactor: Any) -> None:
             async with Served(reactor, Noting()) as served:
                 served.protocol.transport.write(b"a")
@@ -260,7 +260,7 @@ class TestWriting:
 
         run(test)
 
-    def test_only_octets(self, run: Any) -> None:
+    def test_only_bytes_are_accepted(self, run: Any) -> None:
         async def test(reactor: Any) -> None:
             async with Served(reactor, Noting()) as served:
                 for wrong in ("text", bytearray(b"x"), 1):
@@ -398,7 +398,7 @@ class TestTheEnd:
             assert systems == ["Failing,0,127.0.0.1"]
         assert logged(type(error)) == [error]
 
-    def test_what_is_logged_in_a_callback_has_the_connections_prefix(self, run: Any) -> None:
+    def test_a_log_line_in_a_callback_has_the_prefix_of_the_connection(self, run: Any) -> None:
         class Logging(Noting):
             def dataReceived(self, data: bytes) -> None:
                 log.msg("got some")
@@ -426,7 +426,7 @@ class TestTheEnd:
         assert noted[("got some",)] == noted[("lost it",)] == "Logging,0,127.0.0.1"
         assert noted[("after that",)] == "-"
 
-    def test_whoever_closes_the_handle_closes_nothing_else(self, run: Any) -> None:
+    def test_a_closed_duplicate_of_the_handle_does_no_harm(self, run: Any) -> None:
         async def test(reactor: Any) -> None:
             async with Served(reactor, Noting()) as served:
                 transport = served.protocol.transport
@@ -461,7 +461,7 @@ class TestTheEnd:
 
 
 class TestOptions:
-    def test_of_tcp(self, run: Any) -> None:
+    def test_the_options_of_tcp_can_be_set(self, run: Any) -> None:
         async def test(reactor: Any) -> None:
             async with Served(reactor, Noting()) as served:
                 transport = served.protocol.transport

@@ -107,7 +107,7 @@ class TestStalledPeer:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_byte_arrives_in_order(run: Any, seed: int) -> None:
+def test_every_byte_is_read_in_order(run: Any, seed: int) -> None:
     """Write random sizes, inside and outside dataReceived(), while the peer reads now and then."""
     dice = random.Random(seed)
     sizes = (0, 1, 1, 1, 3, 100, 5000, 70_000)
