@@ -308,7 +308,7 @@ class TestMessages:
             {"type": "websocket.receive", "bytes": b"b"},
         ]
 
-    def test_messages_sent_before_the_accept_wait(self) -> None:
+    def test_messages_sent_before_the_accept_are_delivered_after_it(self) -> None:
         later: Deferred[None] = Deferred()
 
         async def conversation(receive: Any, send: Any) -> None:
@@ -380,7 +380,7 @@ class TestEnd:
         assert application.received[-1] == {"type": "websocket.disconnect", "code": 3001, "reason": "done"}
         assert factory.conversations == set()
 
-    def test_messages_go_before_the_disconnect(self) -> None:
+    def test_messages_are_delivered_before_the_disconnect(self) -> None:
         later: Deferred[None] = Deferred()
         application, factory = serve(receiving_after(later))
         peer, _ = ask(factory)
@@ -465,7 +465,7 @@ class TestLifespan:
         first, second = (scope["state"] for scope in application.scopes)
         assert first == second == {"database": "open"} and first is not second
 
-    def test_connections_wait_for_the_startup(self) -> None:
+    def test_connections_are_accepted_after_the_startup(self) -> None:
         later: Deferred[None] = Deferred()
 
         async def slow(scope: Any, receive: Any, send: Any) -> None:

@@ -105,7 +105,7 @@ def test_quart_echoes(applications: Applications) -> None:
             assert client.recv(PATIENCE) == "quart " + text
 
 
-def test_socket_io_emits_to_a_room(applications: Applications) -> None:
+def test_socket_io_can_emit_to_a_room(applications: Applications) -> None:
     url = applications.url("socketio", "/socket.io/?EIO=4&transport=websocket")
     with connect(url) as client:
         # Engine.IO 4: open (0), message (4); Socket.IO 5: connect (0), event (2).

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 
 @pytest_twisted.ensureDeferred
-async def test_their_client(deflate: Deflate | None, secure: bool, certificate: Path) -> None:
+async def test_their_client_can_talk_to_our_server(deflate: Deflate | None, secure: bool, certificate: Path) -> None:
     options: dict[str, Any] = {
         "ssl": ssl.create_default_context(cafile=str(certificate)) if secure else True,
         "compress": 15 if deflate else 0,
@@ -60,7 +60,7 @@ async def test_their_client(deflate: Deflate | None, secure: bool, certificate: 
 
 
 @pytest_twisted.ensureDeferred
-async def test_their_server(deflate: Deflate | None, secure: bool, certificate: Path) -> None:
+async def test_our_client_can_talk_to_their_server(deflate: Deflate | None, secure: bool, certificate: Path) -> None:
     tls = None
     if secure:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -84,7 +84,7 @@ def send(end: Any, message: str | bytes) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_their_client(deflate: Deflate | None, secure: bool) -> None:
+async def test_their_client_can_talk_to_our_server(deflate: Deflate | None, secure: bool) -> None:
     async with our_server(deflate, secure, FRAGMENTED) as url:
         client = await connected(url, deflate)
         for message in MESSAGES:
@@ -114,7 +114,7 @@ class Server(WebSocketServerProtocol):
 
 
 @pytest_twisted.ensureDeferred
-async def test_their_server(deflate: Deflate | None, secure: bool) -> None:
+async def test_our_client_can_talk_to_their_server(deflate: Deflate | None, secure: bool) -> None:
     factory: Any = WebSocketServerFactory()  # type: ignore[no-untyped-call]
     factory.protocol = Server
     if deflate is not None:

@@ -77,7 +77,7 @@ async def curl(url: str, certificate: Path, fields: dict[str, str]) -> tuple[str
     ids=["page", "version", "declined"],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_rejection(
+async def test_curl_can_read_a_rejection(
     fields: dict[Any, Any] | dict[str, str],
     status: str,
     field: tuple[str, str],

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 
 @pytest_twisted.ensureDeferred
-async def test_their_client(deflate: Deflate | None, secure: bool, certificate: Path) -> None:
+async def test_their_client_can_talk_to_our_server(deflate: Deflate | None, secure: bool, certificate: Path) -> None:
     tls = ssl.create_default_context(cafile=str(certificate)) if secure else None
     compression = "deflate" if deflate else None
 
@@ -67,7 +67,7 @@ async def echo(ws: ServerConnection) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_their_server(deflate: Deflate | None, secure: bool, certificate: Path) -> None:
+async def test_our_client_can_talk_to_their_server(deflate: Deflate | None, secure: bool, certificate: Path) -> None:
     tls = None
     if secure:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -45,7 +45,7 @@ class Talks(TestCase):
         reason = yield ws.close()
         self.assertEqual(reason.code, 1000)
 
-    def test_callbacks_talk(self) -> Deferred[Any]:
+    def test_callbacks_can_talk(self) -> Deferred[Any]:
         def opened(ws: WebSocketProtocol) -> Deferred[Any]:
             ws.send("a")
             return ws.receive().addCallback(self.assertEqual, "a").addCallback(lambda _: ws.close())
