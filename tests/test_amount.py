@@ -8,7 +8,7 @@ from twisted_beastws.amount import read_amount
 
 
 @pytest.mark.parametrize(("text", "amount"), [("0", 0.0), ("5", 5.0), ("0.5", 0.5), ("1e3", 1000.0)])
-def test_is_a_number(text: str, amount: float) -> None:
+def test_an_amount_is_read_as_a_number(text: str, amount: float) -> None:
     assert read_amount(text, "give some") == amount
 
 

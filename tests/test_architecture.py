@@ -43,12 +43,12 @@ def circle_in(imports: dict[str, set[str]]) -> list[str]:
 
 
 class TestImports:
-    def test_they_run_downwards(self) -> None:
+    def test_imports_are_only_downwards(self) -> None:
         program = Path(sys.executable).with_name("lint-imports")
         run = subprocess.run([program, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
         assert run.returncode == 0, run.stdout + run.stderr
 
-    def test_no_files_import_each_other_in_a_circle(self) -> None:
+    def test_imports_have_no_circle(self) -> None:
         graph = grimp.build_graph("twisted_beastws", cache_dir=None)
         imports = {module: set(graph.find_modules_directly_imported_by(module)) for module in graph.modules}
         assert circle_in(imports) == []
@@ -66,7 +66,7 @@ class TestClasses:
             files[node.name].add(file)
         assert {name: places for name, places in files.items() if len(places) > 1} == {}
 
-    def test_none_is_made_at_run_time(self) -> None:
+    def test_no_class_is_made_at_run_time(self) -> None:
         """No code calls ``type()`` with three arguments or assigns ``__class__``: every class stands in the source."""
         found = []
         for path in PACKAGE.rglob("*.py"):

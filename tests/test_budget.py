@@ -52,7 +52,7 @@ class TestMemoryBudget:
         assert budget.used == 600 + size - 500 * len(shed)
         assert len(logged(type(None))) == len(shed)
 
-    def test_both_directions_count_together(self) -> None:
+    def test_both_directions_are_counted_together(self) -> None:
         budget = MemoryBudget(1000)
         holders = Holders(budget, "a")
         holders.accounts["a"].count(SENT, 300)
@@ -127,7 +127,7 @@ class TestMemoryBudget:
         with pytest.raises(error, match=r"MemoryBudget\(.*\): give a number of bytes"):
             MemoryBudget(limit)
 
-    def test_settings_take_nothing_else(self) -> None:
+    def test_a_value_of_another_type_is_refused_in_settings(self) -> None:
         with pytest.raises(TypeError, match=r"budget=1000: give MemoryBudget"):
             WebSocketServerFactory(WebSocketProtocol, budget=1000)  # type: ignore[arg-type]
 
@@ -233,7 +233,7 @@ class TestConnections:
         assert other.protocol.close_reason.clean
         logged(type(None))
 
-    def test_messages_held_behind_a_streamed_one_count(self, pair: Any) -> None:
+    def test_messages_held_during_a_stream_are_counted(self, pair: Any) -> None:
         budget, one, _ = pair(1 << 20)
         with one.protocol.message() as message:
             for _ in range(100):
@@ -277,7 +277,7 @@ class TestConnections:
         assert 500_000 < budget.used < 1 << 19
         logged(type(None))
 
-    def test_peers_that_stop_in_a_large_frame_cost_the_others_nothing(
+    def test_no_peer_is_dropped_for_others_that_stop_in_a_large_frame(
         self, pair: Any, connect: Any, logged: Any
     ) -> None:
         budget, honest, first = pair(800_000)
@@ -293,7 +293,7 @@ class TestConnections:
         assert budget.used < 750_000 and budget.closed == 1
         logged(type(None))
 
-    def test_messages_that_wait_for_a_turn_count(self, connect: Any, clock: Any) -> None:
+    def test_messages_that_wait_for_a_turn_are_counted(self, connect: Any, clock: Any) -> None:
         budget = MemoryBudget(1 << 20)
         limits = Limits(max_messages_per_turn=3, max_queued=1000)
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock, budget=budget, limits=limits)

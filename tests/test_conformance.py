@@ -235,7 +235,7 @@ def environment(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("role", [server_role, client_role])
-def test_conformance(
+def test_the_conformance_suite_is_passed(
     role: Callable[[Selection, Path, dict[str, str]], Run],
     environment: dict[str, str],
     tmp_path: Path,

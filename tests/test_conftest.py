@@ -109,7 +109,7 @@ def test_the_suite_and_the_programs_that_it_starts_are_on_uvloop_if_asked(run_py
     assert "2 passed" in output
 
 
-def test_programs_heed_an_interrupt_where_a_shell_started_the_suite_in_the_background(
+def test_programs_can_be_interrupted_if_a_shell_started_the_suite_in_the_background(
     run_pytest: Callable[..., Any],
 ) -> None:
     background = ("sh", "-c", "trap '' INT HUP; exec \"$@\"", "sh")

@@ -26,7 +26,7 @@ DOCUMENTED = (Path(__file__).parents[1] / "docs" / "errors.md").read_text()
 
 @pytest.mark.parametrize("error", CLASSES)
 class TestEveryError:
-    def test_is_documented(self, error: type[errors.WebSocketError]) -> None:
+    def test_each_error_is_documented(self, error: type[errors.WebSocketError]) -> None:
         row = f"| `{error.__name__}` | "
         if issubclass(error, errors.ProtocolError):
             row += f"{error.close_code} | "
@@ -35,7 +35,7 @@ class TestEveryError:
         meaning = " ".join((inspect.getdoc(error) or "").partition("\n\nAttributes:")[0].split())
         assert meaning and row in DOCUMENTED and meaning in DOCUMENTED
 
-    def test_is_of_one_family(self, error: type[errors.WebSocketError]) -> None:
+    def test_each_error_is_of_one_family(self, error: type[errors.WebSocketError]) -> None:
         families = (errors.HandshakeError, errors.ProtocolError, errors.LocalError, errors.ConnectionClosed)
         assert error is errors.WebSocketError or sum(issubclass(error, family) for family in families) == 1
 

@@ -145,7 +145,7 @@ class TestTurns:
         peer.leaves()
         assert peer.protocol.heard == [*numbers(3), "closed"]
 
-    def test_what_comes_while_closing_has_its_budget(self, connect: Callable[..., Any], protocol: type[Any]) -> None:
+    def test_data_during_a_close_has_a_budget(self, connect: Callable[..., Any], protocol: type[Any]) -> None:
         peer = connect(protocol, limits=THREE)
         peer.protocol.close(4000)
         peer.protocol.dataReceived(texts(peer, 8))
@@ -231,7 +231,7 @@ class TestHooks:
         waiting[-1].callback(None)
         assert not inside(peer.protocol).reading.paused
 
-    def test_the_application_s_pause_outlasts_the_turn(self, connect: Callable[..., Any]) -> None:
+    def test_the_applications_pause_is_kept_over_turns(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, limits=THREE)
         peer.protocol.dataReceived(texts(peer, 8))
         peer.protocol.pauseProducing()
@@ -339,7 +339,7 @@ class TestRequests:
         peer = connect(Pages, opened=False, limits=Limits(max_messages_per_turn=10))
         return peer, asked
 
-    def test_that_come_together_are_answered_in_turns(self, pages: tuple[Any, list[Any]]) -> None:
+    def test_requests_in_one_chunk_are_answered_in_turns(self, pages: tuple[Any, list[Any]]) -> None:
         peer, asked = pages
         peer.protocol.dataReceived(b"".join(self.REQUEST % number for number in range(45)))
         counts = [len(asked)]
@@ -350,7 +350,7 @@ class TestRequests:
         assert counts == [10, 20, 30, 40, 45]
         assert peer.reads().count(b"HTTP/1.1 200 ") == 45
 
-    def test_that_each_come_alone_share_the_budget(self, pages: tuple[Any, list[Any]]) -> None:
+    def test_requests_in_single_chunks_have_one_budget(self, pages: tuple[Any, list[Any]]) -> None:
         """TLS delivers each record in its own call, and so several in one turn."""
         peer, asked = pages
         for number in range(25):

@@ -16,7 +16,7 @@ FUZZ = Path(__file__).parents[1] / "fuzz"
 
 @pytest.mark.skipif(not FUZZ.exists(), reason="THE FUZZ TARGETS ARE NOT TESTED: they are not here")
 @pytest.mark.parametrize("target", ["session.py", "handshake.py"])
-def test_targets_run(target: str, tmp_path: Path) -> None:
+def test_each_target_can_run(target: str, tmp_path: Path) -> None:
     if target == "session.py":
         # This target compares both codecs, so it needs the compiled one.
         compiled_codec()

@@ -57,7 +57,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class TestEncoding:
-    def test_values_come_back(self, backend: str) -> None:
+    def test_each_value_is_decoded_as_it_was(self, backend: str) -> None:
         codec: JSON[Any] = JSON()
         value = {"a": [1, 2.5, None, True, "ü😀"], "b": {}}
         assert codec.decode(codec.encode(value)) == value
@@ -69,7 +69,7 @@ class TestEncoding:
         with pytest.raises(InvalidMessage):
             JSON().decode(text)
 
-    def test_what_cannot_be_encoded_raises(self, backend: str) -> None:
+    def test_a_value_that_cannot_be_encoded_is_refused(self, backend: str) -> None:
         with pytest.raises((TypeError, ValueError)):
             JSON().encode(object())
 
@@ -205,7 +205,7 @@ class TestProtocol:
         Deferred.fromCoroutine(listen())
         assert heard == [Said("aaa", 1)]
 
-    def test_names_of_the_codec_stay_the_users(self) -> None:
+    def test_names_of_the_codec_are_free_for_users(self) -> None:
         class Own(WebSocketProtocol):
             codec = "utf-8"
 

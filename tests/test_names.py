@@ -125,7 +125,7 @@ class TestNamesOfTheApplication:
         assert mine.state is State.CLOSED
 
     @pytest.mark.parametrize("name", ONCE_BROKEN)
-    def test_each_name_that_once_broke_a_subclass(self, name: str) -> None:
+    def test_a_name_that_once_broke_a_subclass_is_free(self, name: str) -> None:
         peer = scripted_client(type("One", (WebSocketProtocol,), {"text_received": echo, name: Hostile()}))
         setattr(peer.protocol, name, 0)
         peer.send(Frame.text("a"))

@@ -25,7 +25,7 @@ WITHOUT_NONE = {
 
 @pytest.mark.parametrize(("kind", "name"), NUMBERS)
 @pytest.mark.parametrize("number", ["5", timedelta(seconds=5), [5]])
-def test_what_is_no_number_is_named(kind: Any, name: str, number: object) -> None:
+def test_the_error_names_a_value_that_is_no_number(kind: Any, name: str, number: object) -> None:
     with pytest.raises(TypeError) as caught:
         kind(**{name: number})
     assert str(caught.value).startswith(f"{kind.__name__}({name}={number!r}): must be a number")
@@ -40,7 +40,7 @@ def test_so_is_a_number_that_cannot_be(kind: Any, name: str, number: float) -> N
 
 
 @pytest.mark.parametrize(("kind", "name"), NUMBERS)
-def test_none_is_for_what_may_be_without_end(kind: Any, name: str) -> None:
+def test_the_value_none_is_allowed_for_what_may_be_unlimited(kind: Any, name: str) -> None:
     if name not in WITHOUT_NONE:
         assert getattr(kind(**{name: None}), name) is None
         return
@@ -98,7 +98,7 @@ class TestPings:
         assert Timeouts.suggested("server").ping_interval == 150.0
 
 
-def test_the_words() -> None:
+def test_the_error_has_these_words() -> None:
     with pytest.raises(TypeError) as caught:
         Timeouts(handshake="5")  # type: ignore[arg-type]
     assert str(caught.value) == "Timeouts(handshake='5'): must be a number greater than 0, or None"
@@ -119,7 +119,7 @@ class TestTogether:
         # The Autobahn suite sends 4 MiB in frames of 64 bytes.
         assert size < 16 << 20 or limits.max_fragments >= (4 << 20) // 64
 
-    def test_they_follow_a_changed_message_size(self) -> None:
+    def test_other_limits_are_raised_with_the_message_size(self) -> None:
         assert replace(Limits(), max_message_size=16 << 20) == Limits(max_message_size=16 << 20)
         assert replace(Limits(max_message_size=16 << 20), max_message_size=1 << 20) == Limits()
 

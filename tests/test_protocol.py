@@ -190,7 +190,7 @@ class TestHooks:
         peer.leaves()
         assert peer.protocol.heard == []
 
-    def test_the_state(self, connect: Callable[..., Any]) -> None:
+    def test_the_state_is_known_in_each_hook(self, connect: Callable[..., Any]) -> None:
         states: list[State] = []
 
         class Stating(WebSocketProtocol):
@@ -229,7 +229,7 @@ class TestOneWrite:
         assert b"".join(peer.transport.writes) == (b"\x82\x7e\x03\xe8" + bytes(1000)) * 500
         assert all((1 << 16) - 1004 <= len(write) <= (1 << 16) + 1004 for write in peer.transport.writes[:-1])
 
-    def test_what_came_behind_the_request(self, connect: Callable[..., Any]) -> None:
+    def test_messages_after_the_request_are_answered_in_one_write(self, connect: Callable[..., Any]) -> None:
         peer = connect(Echo, opened=False)
         peer.sends(peer.HEAD + peer.text("a") * 10)
         assert len(peer.transport.writes) == 2
@@ -268,7 +268,7 @@ def later(request: pytest.FixtureRequest) -> Later:
 
 
 class TestSlowHooks:
-    def test_keep_the_order(self, connect: Callable[..., Any], later: Later) -> None:
+    def test_slow_hooks_are_called_in_order(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(*(peer.text(str(number)) + peer.frame(0x82, bytes((number,))) for number in range(3)))
@@ -316,7 +316,7 @@ class TestSlowHooks:
         later.done()
         assert peer.transport.producerState == "producing"
 
-    def test_what_is_behind_in_the_chunk_is_kept_in_order(self, connect: Callable[..., Any], later: Later) -> None:
+    def test_later_messages_of_the_chunk_are_kept_in_order(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(b"".join(peer.text(str(number)) for number in range(100)))
@@ -452,7 +452,7 @@ class TestLossInsideAHook:
         assert peer.protocol.state is State.CLOSED
 
     @pytest.mark.parametrize("fails", [False, True])
-    def test_nor_after_a_slow_hook(
+    def test_no_hook_is_called_after_a_loss_in_a_slow_hook(
         self, connect: Callable[..., Any], later: Later, logged: Callable[..., list[Any]], fails: bool
     ) -> None:
         peer = connect(Hooked)
@@ -474,7 +474,7 @@ class TestLossInsideAHook:
 class TestFaults:
     @pytest.mark.parametrize("how", ["raise", "Deferred", "coroutine"])
     @pytest.mark.parametrize("hook", [*HOOKS, "fragment"])
-    def test_are_logged_once_and_close_with_1011(
+    def test_a_fault_of_a_hook_is_logged_once_and_closes_with_1011(
         self, connect: Callable[..., Any], logged: Callable[..., list[Any]], hook: str, how: str
     ) -> None:
         async def coroutine() -> None:
@@ -503,9 +503,7 @@ class TestFaults:
         assert peer.protocol.names().count("closed") == 1
         assert peer.protocol.names()[-1] == "closed"
 
-    def test_of_the_peer_are_told_to_the_log(
-        self, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_fault_of_the_peer_is_logged(self, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
         told: list[str] = []
         log = Logger("connection", observer=as_observer(lambda event: told.append(formatEvent(event))))
         # The `log` of a protocol belongs to the application; the library logs with its own.
@@ -580,7 +578,7 @@ class TestFaults:
             (b"\x82\xfe\x03\xe9\0\0\0\0", 1009, errors.MessageTooBig),
         ],
     )
-    def test_of_the_peer_are_told_to_it(
+    def test_a_fault_of_the_peer_is_answered(
         self, connect: Callable[..., Any], wire: bytes, code: int, error: type[Exception]
     ) -> None:
         peer = connect(Hooked, limits=Limits(max_message_size=1000))
@@ -598,7 +596,7 @@ class TestFaults:
 
 
 class TestState:
-    def test_is_ours(self, connect: Callable[..., Any], logged: Callable[..., list[Any]]) -> None:
+    def test_the_state_is_read_only(self, connect: Callable[..., Any], logged: Callable[..., list[Any]]) -> None:
         class Parser(WebSocketProtocol):
             def opened(self) -> None:
                 self.state = "header"  # type: ignore[misc, assignment]
@@ -610,7 +608,7 @@ class TestState:
         assert "state" in str(error)
         assert peer.protocol.state is State.CLOSING
 
-    def test_is_no_name_for_a_subclass(self) -> None:
+    def test_a_subclass_may_not_hide_the_state(self) -> None:
         with pytest.raises(TypeError, match=r"Room.state would hide WebSocketProtocol.state, which is no hook"):
 
             class Room(WebSocketProtocol):
@@ -618,7 +616,7 @@ class TestState:
 
 
 class TestConnectionLost:
-    def test_may_be_overridden_without_calling_ours(self, connect: Callable[..., Any]) -> None:
+    def test_an_override_need_not_call_connection_lost(self, connect: Callable[..., Any]) -> None:
         heard: list[Any] = []
 
         class Losing(Noting):
@@ -649,7 +647,7 @@ class TestConnectionLost:
             peer.leaves()
         assert peer.protocol.state is State.CLOSED
 
-    def test_who_waits_has_no_frames_of_the_others(self, connect: Callable[..., Any]) -> None:
+    def test_each_waiting_caller_has_its_own_traceback(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         told = []
 
@@ -683,7 +681,7 @@ class TestConnectionLost:
 
 
 class TestReceive:
-    def test_gives_the_messages_in_order(self, connect: Callable[..., Any]) -> None:
+    def test_messages_are_received_in_order(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         waiting = [Outcome(peer.protocol.receive()) for _ in range(2)]
         peer.sends(peer.text("a") + peer.frame(0x82, b"b") + peer.text("c"))
@@ -691,7 +689,7 @@ class TestReceive:
         assert Outcome(peer.protocol.receive()) == ["c"]
 
     @pytest.mark.parametrize("count", [15, 16, 17])
-    def test_what_nobody_takes_pauses_the_reading(self, connect: Callable[..., Any], count: int) -> None:
+    def test_reading_is_paused_if_nobody_receives(self, connect: Callable[..., Any], count: int) -> None:
         peer = connect()
         peer.sends(*[peer.text("a")] * count)
         assert inside(peer.protocol).reading.paused == (count >= 16)
@@ -720,7 +718,7 @@ class TestReceive:
         assert (outcomes[0], outcomes[2]) == (["a"], ["b"])
         assert Outcome(peer.protocol.receive()) == ["c"]
 
-    def test_what_was_queued_is_there_after_the_close(self, connect: Callable[..., Any]) -> None:
+    def test_queued_messages_are_received_after_the_close(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         peer.sends(peer.text("a") + peer.text("b") + peer.close(4000))
         assert Outcome(peer.protocol.receive()) == ["a"]
@@ -730,7 +728,7 @@ class TestReceive:
         assert late.types == [ConnectionClosed]
         assert late[0].reason.code == 4000
 
-    def test_fails_with_the_connection(self, connect: Callable[..., Any]) -> None:
+    def test_receive_is_failed_by_the_end_of_the_connection(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         waiting = [Outcome(peer.protocol.receive()) for _ in range(3)]
         peer.leaves(ConnectionLost())
@@ -753,7 +751,7 @@ class TestReceive:
         peer.leaves()
         assert outcomes == [ConnectionClosed, CancelledError, CancelledError]
 
-    def test_waits_for_the_end_of_a_closing_connection(self, connect: Callable[..., Any]) -> None:
+    def test_receive_is_failed_at_the_end_of_a_closing_connection(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         peer.protocol.close()
         waiting = Outcome(peer.protocol.receive())
@@ -764,7 +762,7 @@ class TestReceive:
         assert waiting.types == [ConnectionClosed]
 
     @pytest.mark.parametrize("cls", [Hooked, Texts, Binaries, Streaming])
-    def test_is_a_mistake_where_hooks_take_the_messages(self, connect: Callable[..., Any], cls: type[Any]) -> None:
+    def test_receive_is_refused_if_hooks_get_the_messages(self, connect: Callable[..., Any], cls: type[Any]) -> None:
         peer = connect(cls)
         with pytest.raises(LocalError, match=cls.__name__):
             peer.protocol.receive()
@@ -772,7 +770,7 @@ class TestReceive:
     @pytest.mark.parametrize(
         ("code", "ends"), [(1000, True), (1001, True), (1002, False), (4000, False), (None, False)]
     )
-    def test_async_for(self, connect: Callable[..., Any], code: int | None, ends: bool) -> None:
+    def test_async_for_is_ended_by_the_close(self, connect: Callable[..., Any], code: int | None, ends: bool) -> None:
         got: list[Any] = []
 
         async def take(ws: WebSocketProtocol) -> None:
@@ -788,7 +786,7 @@ class TestReceive:
         peer.leaves()
         assert got == ["a", b"b", "end" if ends else code or 1005]
 
-    def test_async_for_and_a_lost_connection(self, connect: Callable[..., Any]) -> None:
+    def test_async_for_is_failed_by_a_lost_connection(self, connect: Callable[..., Any]) -> None:
         got: list[Any] = []
 
         async def take(ws: WebSocketProtocol) -> None:
@@ -810,7 +808,7 @@ def streamed(ws: WebSocketProtocol, data: Any) -> None:
 
 
 class TestSend:
-    def test_may_be_replaced_on_a_connection(self, connect: Callable[..., Any]) -> None:
+    def test_send_may_be_replaced_on_a_connection(self, connect: Callable[..., Any]) -> None:
         peer = connect(opened=False)
         sent: list[Any] = []
         peer.protocol.send = sent.append
@@ -821,7 +819,9 @@ class TestSend:
         peer.protocol.send("late")
         assert sent == ["hello", "late"]
 
-    def test_may_be_replaced_on_the_class(self, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_send_may_be_replaced_on_the_class(
+        self, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         sent: list[Any] = []
         monkeypatch.setattr(WebSocketProtocol, "send", lambda self, message: sent.append(message))
         peer = connect()
@@ -844,7 +844,7 @@ class TestSend:
             (streamed, b"\x01\x08"),
         ],
     )
-    def test_views_of_memory(
+    def test_a_view_of_memory_is_sent(
         self, connect: Callable[..., Any], send: Callable[..., Any], head: bytes, kind: Any
     ) -> None:
         peer = connect()
@@ -862,7 +862,7 @@ class TestSend:
             (lambda ws: ws.pong(5), r"pong\(\) takes bytes, not int"),
         ],
     )
-    def test_what_is_none_of_what_it_takes(
+    def test_a_value_of_another_type_is_refused(
         self, connect: Callable[..., Any], send: Callable[..., Any], taken: str
     ) -> None:
         peer = connect()
@@ -870,7 +870,7 @@ class TestSend:
             send(peer.protocol)
         assert peer.reads() == b""
 
-    def test_what_is_no_part(self, connect: Callable[..., Any]) -> None:
+    def test_a_part_of_another_type_is_refused(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with pytest.raises(TypeError, match=r"write\(\) takes str or bytes, not int"):
             streamed(peer.protocol, 5)
@@ -893,7 +893,9 @@ class TestSend:
             (lambda ws: ws.pong(b"a"), b"\x8a\x01a"),
         ],
     )
-    def test_is_written_at_once(self, connect: Callable[..., Any], send: Callable[..., Any], wire: bytes) -> None:
+    def test_a_message_is_written_at_once(
+        self, connect: Callable[..., Any], send: Callable[..., Any], wire: bytes
+    ) -> None:
         peer = connect()
         send(peer.protocol)
         assert peer.transport.writes == [wire]
@@ -920,7 +922,9 @@ class TestSend:
 
     @pytest.mark.parametrize("send", SENDS)
     @pytest.mark.parametrize("when", ["closing", "peer closed", "failed", "lost", "lost in closed"])
-    def test_once_closing(self, connect: Callable[..., Any], when: str, send: Callable[..., Any]) -> None:
+    def test_a_message_after_a_close_is_refused(
+        self, connect: Callable[..., Any], when: str, send: Callable[..., Any]
+    ) -> None:
         caught: list[BaseException] = []
 
         class Late(Noting):
@@ -946,14 +950,14 @@ class TestSend:
         assert peer.reads() == b""
         assert len(caught) == (when == "lost in closed")
 
-    def test_lone_surrogates(self, connect: Callable[..., Any]) -> None:
+    def test_a_text_with_surrogates_is_refused(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with pytest.raises(UnicodeEncodeError):
             peer.protocol.send("\ud800")
         assert peer.reads() == b""
         assert peer.protocol.state is State.OPEN
 
-    def test_too_long_a_ping(self, connect: Callable[..., Any]) -> None:
+    def test_a_ping_that_is_too_long_is_refused(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with pytest.raises(LocalError, match="126 bytes"):
             peer.protocol.ping(bytes(126))
@@ -974,7 +978,9 @@ def stall(peer: Any) -> None:
 
 class TestSlowReader:
     @pytest.mark.parametrize("size", [999, 1000, 1001])
-    def test_close(self, connect: Callable[..., Any], clock: Clock, size: int) -> None:
+    def test_the_policy_close_is_effective_at_the_limit(
+        self, connect: Callable[..., Any], clock: Clock, size: int
+    ) -> None:
         peer = connect(Noting, limits=Limits(**LIMITS))
         stall(peer)
         peer.protocol.send(bytes(size - 504))
@@ -1009,7 +1015,7 @@ class TestSlowReader:
         assert clock.calls == []
         assert peer.protocol.names() == ["opened", "closed"]
 
-    def test_drop(self, connect: Callable[..., Any]) -> None:
+    def test_the_policy_drop_is_effective_at_the_limit(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(slow_reader="drop", **LIMITS))
         stall(peer)
         for size in (900, 95, 1, 90, 50):
@@ -1020,7 +1026,7 @@ class TestSlowReader:
         read = peer.reads()
         assert read == b"\x82\x7e\x03\x84" + bytes(900) + b"\x82\x01\x00" + b"\x82\x5a" + bytes(90)
 
-    def test_pause(self, connect: Callable[..., Any]) -> None:
+    def test_the_policy_pause_is_effective_at_the_limit(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(slow_reader="pause", **LIMITS))
         stall(peer)
         peer.protocol.send(bytes(900))
@@ -1036,7 +1042,7 @@ class TestSlowReader:
         peer.protocol.send(bytes(900))
 
     @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
-    def test_what_can_never_fit_is_a_mistake(self, connect: Callable[..., Any], policy: Any) -> None:
+    def test_a_message_that_can_never_fit_is_refused(self, connect: Callable[..., Any], policy: Any) -> None:
         peer = connect(limits=Limits(slow_reader=policy, **LIMITS))
         peer.protocol.send(bytes(996))
         with pytest.raises(LocalError, match="1205 bytes"):
@@ -1054,7 +1060,7 @@ class TestSlowReader:
         peer.transport.flow()
         assert peer.reads() == b"\x8a\x049999"
 
-    def test_a_flood_in_chunks(self, connect: Callable[..., Any]) -> None:
+    def test_a_flood_of_pings_in_chunks_is_bounded(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(**LIMITS))
         peer.transport.stall()
         flood = peer.frame(0x89, bytes(125)) * 500
@@ -1073,7 +1079,7 @@ class TestSlowReader:
             assert peer.protocol.buffered_amount <= 1003 + 25
             assert (peer.protocol.state is State.OPEN) == (policy == "drop")
 
-    def test_control_frames_pass(self, connect: Callable[..., Any]) -> None:
+    def test_control_frames_are_sent_first(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(**LIMITS))
         stall(peer)
         peer.protocol.send(bytes(996))
@@ -1093,7 +1099,7 @@ class TestDrain:
         peer.protocol.send(bytes(10_000))
         assert Outcome(peer.protocol.drain()) == [None]
 
-    def test_fails_with_the_connection(self, connect: Callable[..., Any]) -> None:
+    def test_drain_is_failed_by_the_end_of_the_connection(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(**LIMITS))
         stall(peer)
         peer.protocol.send(bytes(500))
@@ -1116,7 +1122,7 @@ class TestDrain:
 
 class TestOfAnotherKind:
     @pytest.mark.parametrize("message", [5, None, {}, Deferred()], ids=repr)
-    def test_is_not_sent(
+    def test_a_value_of_another_kind_is_not_sent(
         self, connect: Callable[..., Any], message: Deferred[Any] | dict[Any, Any] | int | None
     ) -> None:
         peer = connect(Noting)
@@ -1137,7 +1143,7 @@ class TestOfAnotherKind:
 class TestKeptSend:
     """An application may store ``send``: the stored method stays equal to the connection's ``send``."""
 
-    def test_is_found_again(self, connect: Callable[..., Any]) -> None:
+    def test_a_kept_method_is_the_same(self, connect: Callable[..., Any]) -> None:
         room: list[Any] = []
 
         class Member(WebSocketProtocol):
@@ -1158,7 +1164,7 @@ class TestKeptSend:
         with pytest.raises(ConnectionClosed):
             peer.protocol.send("hello")
 
-    def test_may_be_held_weakly(self, connect: Callable[..., Any]) -> None:
+    def test_a_kept_method_may_be_held_weakly(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         send = weakref.WeakMethod(peer.protocol.send)
         kept = send()
@@ -1177,7 +1183,7 @@ def test_a_long_text_does_not_keep_its_octets(connect: Callable[..., Any]) -> No
 
 
 class TestPing:
-    def test_nobody_need_ask_what_became_of_it(self, connect: Callable[..., Any]) -> None:
+    def test_a_ping_may_be_ignored(self, connect: Callable[..., Any]) -> None:
         """The caller may ignore the Deferred: the ``logged`` fixture would find an unhandled error."""
         peer = connect()
         for _ in range(3):
@@ -1185,7 +1191,7 @@ class TestPing:
         peer.protocol.ping().addCallback(lambda seconds: None)
         peer.leaves()
 
-    def test_whoever_asks_later_is_told(self, connect: Callable[..., Any]) -> None:
+    def test_a_late_callback_of_a_ping_is_called(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         answered = peer.protocol.ping()
         peer.leaves()
@@ -1206,7 +1212,7 @@ class TestPing:
         peer.sends(peer.frame(0x8A, b"a"))
         assert answered == [0.5]
 
-    def test_the_round_trip(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_ping_has_the_round_trip_time(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect()
         answered = Outcome(peer.protocol.ping(b"a"))
         assert peer.reads() == b"\x89\x01a"
@@ -1215,7 +1221,7 @@ class TestPing:
         assert answered == [0.25]
         assert peer.protocol.latency == 0.25
 
-    def test_one_pong_for_several(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_pong_is_the_answer_to_earlier_pings(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect()
         answered = [Outcome(peer.protocol.ping(payload)) for payload in (b"a", b"b", b"c")]
         clock.advance(1)
@@ -1232,7 +1238,7 @@ class TestPing:
         peer.sends(peer.frame(0x8A, b"b"))
         assert outcomes[1] == [0.0]
 
-    def test_fails_with_the_connection(self, connect: Callable[..., Any]) -> None:
+    def test_a_ping_is_failed_by_the_end_of_the_connection(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         answered = Outcome(peer.protocol.ping())
         peer.leaves()
@@ -1240,7 +1246,7 @@ class TestPing:
 
 
 class TestClose:
-    def test_waits_for_the_peers(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_our_close_is_done_after_the_peers(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting)
         closed = Outcome(peer.protocol.close(4001, "why"))
         assert peer.reads() == close(4001, "why")
@@ -1260,7 +1266,7 @@ class TestClose:
         ]
         assert clock.calls == []
 
-    def test_whoever_waits_for_it_is_told_before_the_hook_and_later_too(self, connect: Callable[..., Any]) -> None:
+    def test_callers_of_when_closed_are_notified_before_the_hook(self, connect: Callable[..., Any]) -> None:
         peer = connect(opened=False)
         with pytest.raises(LocalError):
             peer.protocol.when_closed()
@@ -1285,7 +1291,7 @@ class TestClose:
         assert peer.protocol.names() == ["opened", "closed"]
 
     @pytest.mark.parametrize("answers_at", [None, 9.0])
-    def test_is_bounded_to_the_end_of_tcp(
+    def test_the_close_is_bounded_to_the_end_of_tcp(
         self, connect: Callable[..., Any], clock: Clock, answers_at: float | None
     ) -> None:
         """The timeout runs from our close frame; the peer's close frame does not extend it."""
@@ -1303,7 +1309,7 @@ class TestClose:
         assert closed[0].code == (1006 if answers_at is None else 1000)
         assert clock.calls == []
 
-    def test_of_both_at_once(self, connect: Callable[..., Any]) -> None:
+    def test_both_ends_may_close_at_once(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         closed = Outcome(peer.protocol.close(4001))
         peer.sends(peer.close(4002))
@@ -1321,7 +1327,7 @@ class TestClose:
             (4999, b"", close(4999), 4999),
         ],
     )
-    def test_of_the_peer_is_answered(
+    def test_a_close_of_the_peer_is_answered(
         self, connect: Callable[..., Any], code: int | None, reason: bytes, answer: bytes, told: int
     ) -> None:
         peer = connect(Noting)
@@ -1332,7 +1338,7 @@ class TestClose:
         end = peer.protocol.close_reason
         assert (end.code, end.reason, end.clean, end.began) == (told, reason.decode(), True, "peer")
 
-    def test_by_tcp_alone(self, connect: Callable[..., Any]) -> None:
+    def test_an_end_of_tcp_alone_is_1006(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         peer.leaves(ConnectionDone())
         reason = peer.protocol.close_reason
@@ -1340,7 +1346,7 @@ class TestClose:
         assert type(reason.error) is ConnectionDone
         assert peer.protocol.heard == [("opened",), ("closed", reason)]
 
-    def test_half_by_tcp_alone(self, connect: Callable[..., Any]) -> None:
+    def test_a_half_close_of_tcp_alone_is_1006(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         peer.protocol.readConnectionLost()
         assert peer.transport.disconnecting
@@ -1348,7 +1354,7 @@ class TestClose:
         reason = peer.protocol.close_reason
         assert (reason.code, reason.clean, reason.began) == (1006, False, "transport")
 
-    def test_half_by_tcp_behind_the_closing_handshake(self, connect: Callable[..., Any]) -> None:
+    def test_a_half_close_of_tcp_after_the_closing_handshake_is_clean(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         closed = Outcome(peer.protocol.close())
         peer.sends(peer.close())
@@ -1364,7 +1370,7 @@ class TestClose:
         assert peer.reads() == b""
         assert peer.protocol.state is State.OPEN
 
-    def test_without_a_code(self, connect: Callable[..., Any]) -> None:
+    def test_a_close_without_a_code_is_sent(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         peer.protocol.close(CloseCode.NO_STATUS)
         assert peer.reads() == b"\x88\x00"
@@ -1378,7 +1384,7 @@ class TestClose:
         assert peer.protocol.heard == []
 
     @pytest.mark.parametrize("hook", ["opened", "text", "ping"])
-    def test_in_a_hook(self, connect: Callable[..., Any], hook: str) -> None:
+    def test_a_hook_can_close(self, connect: Callable[..., Any], hook: str) -> None:
         peer = connect(Hooked, opened=False)
         closed: list[Outcome] = []
         peer.protocol.does[hook] = lambda *_: closed.append(Outcome(peer.protocol.close(4000)))
@@ -1390,7 +1396,7 @@ class TestClose:
         assert "b" not in [one[1:] for one in peer.protocol.heard]
         assert peer.protocol.names()[-1] == "closed"
 
-    def test_and_what_was_sent_before_it(self, connect: Callable[..., Any]) -> None:
+    def test_earlier_messages_are_sent_before_the_close(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         stall(peer)
         peer.protocol.send("a")
@@ -1411,7 +1417,7 @@ class TestClose:
         assert outcome.types == [CancelledError]
         assert peer.protocol.close_reason.clean
 
-    def test_abort(self, connect: Callable[..., Any]) -> None:
+    def test_an_abort_is_final(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         peer.protocol.abort()
         assert peer.transport.disconnected
@@ -1421,7 +1427,7 @@ class TestClose:
         assert peer.protocol.close_reason.code == 1006
 
     @pytest.mark.parametrize("way", [lambda ws: ws.abort(), lambda ws: ws.transport.abortConnection()])
-    def test_abort_in_a_hook(self, connect: Callable[..., Any], way: Callable[..., Any]) -> None:
+    def test_an_abort_in_a_hook_is_final(self, connect: Callable[..., Any], way: Callable[..., Any]) -> None:
         """After an abort, the hooks get no more messages of the chunk, and the server sends nothing more."""
 
         class Suspicious(Noting):
@@ -1458,7 +1464,7 @@ class TestClose:
 
 
 class TestLiveness:
-    def test_pings(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_pings_are_sent_at_their_interval(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(ping_interval=5.0))
         for _ in range(3):
             clock.pump([1.0] * 5)
@@ -1476,7 +1482,7 @@ class TestLiveness:
         peer.transport.flow()
         assert peer.reads() == b""
 
-    def test_silence(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_silent_peer_is_closed(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(idle=10.0, ping_interval=None))
         clock.advance(9.9)
         peer.sends(b"\x8a")
@@ -1501,7 +1507,7 @@ class TestLiveness:
         clock.pump([1.0] * 2)
         assert state_of(peer.protocol) is State.CLOSING
 
-    def test_strictly_only_pongs_count(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_only_pongs_are_signs_of_life_if_strict(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(idle=10.0, ping_interval=None, strict_pong=True))
         clock.advance(5.0)
         peer.sends(peer.frame(0x8A))
@@ -1549,7 +1555,7 @@ class TestLiveness:
         clock.pump([1.0] * 2)
         assert state_of(peer.protocol) is State.CLOSING
 
-    def test_old_age(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_an_old_connection_is_closed(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(max_lifetime=60.0, ping_interval=None))
         for _ in range(59):
             clock.advance(1.0)
@@ -1570,7 +1576,7 @@ class TestLiveness:
         clock.advance(0.2)
         assert peer.transport.disconnected
 
-    def test_one_timer_for_many(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_many_connections_have_one_timer(self, connect: Callable[..., Any], clock: Clock) -> None:
         peers = [connect(Noting) for _ in range(50)]
         assert len(clock.calls) == 1
         for peer in peers:
@@ -1833,7 +1839,7 @@ class TestCloseReason:
         peer.leaves()
         assert peer.protocol.close_reason.code == 1006
 
-    def test_code_that_traps_twisteds_errors_catches_its_end(self, connect: Callable[..., Any]) -> None:
+    def test_code_that_traps_twisteds_errors_can_catch_the_end(self, connect: Callable[..., Any]) -> None:
         caught: list[str] = []
 
         async def handler(ws: WebSocketProtocol) -> None:

@@ -54,14 +54,14 @@ class TestMessage:
             message.write(b"b")
         assert frames(peer.reads()) == [(0x00, b"b"), (0x80, b"")]
 
-    def test_of_binary(self, connect: Callable[..., Any]) -> None:
+    def test_a_binary_message_can_be_streamed(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with peer.protocol.message(Opcode.BINARY) as message:
             message.write(b"\xff")
         assert frames(peer.reads()) == [(0x02, b"\xff"), (0x80, b"")]
 
     @pytest.mark.parametrize("opcode", [0, 3, 5, 8, 9, 10, 16, "binary", None])
-    def test_of_another_opcode_is_refused(self, connect: Callable[..., Any], opcode: int | str | None) -> None:
+    def test_another_opcode_is_refused(self, connect: Callable[..., Any], opcode: int | str | None) -> None:
         peer = connect()
         with pytest.raises(ValueError, match=r"must be Opcode.TEXT or Opcode.BINARY"), peer.protocol.message(opcode):
             pass
@@ -74,9 +74,7 @@ class TestMessage:
             pass
         assert frames(peer.reads()) == [(0x81, b"")]
 
-    def test_what_is_sent_meanwhile_goes_out_behind_it_and_control_frames_in_between(
-        self, connect: Callable[..., Any]
-    ) -> None:
+    def test_messages_are_sent_after_a_stream_and_control_frames_within_it(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with peer.protocol.message() as message:
             message.write("a")
@@ -87,7 +85,7 @@ class TestMessage:
         sent = [(0x01, b"a"), (0x89, b"p"), (0x00, b"b"), (0x80, b""), (0x81, b"behind"), (0x82, b"it")]
         assert frames(peer.reads()) == sent
 
-    def test_what_is_held_counts_towards_max_buffered(self, connect: Callable[..., Any]) -> None:
+    def test_held_messages_are_counted_for_max_buffered(self, connect: Callable[..., Any]) -> None:
         limits = Limits(max_message_size=400, max_buffered=400, high_water=50, low_water=10, slow_reader="pause")
         peer = connect(limits=limits)
         with peer.protocol.message() as message:
@@ -100,7 +98,7 @@ class TestMessage:
         assert frames(peer.reads()) == [(0x01, b"a"), (0x80, b""), *held]
         assert inside(peer.protocol).outgoing.held == 0
 
-    def test_one_at_a_time(self, connect: Callable[..., Any]) -> None:
+    def test_only_one_stream_is_open_at_a_time(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with peer.protocol.message() as message:
             with pytest.raises(LocalError), peer.protocol.message():
@@ -180,13 +178,13 @@ class TestMessage:
 
 
 class TestSendStream:
-    def test_of_an_iterable(self, connect: Callable[..., Any]) -> None:
+    def test_an_iterable_can_be_streamed(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         done = Deferred.fromCoroutine(peer.protocol.send_stream(iter(["a", "b"])))
         assert done.called
         assert frames(peer.reads()) == [(0x01, b"a"), (0x00, b"b"), (0x80, b"")]
 
-    def test_of_an_asynchronous_one_at_the_reader_s_pace(self, connect: Callable[..., Any]) -> None:
+    def test_an_asynchronous_iterable_is_read_at_the_pace_of_the_reader(self, connect: Callable[..., Any]) -> None:
         asked: list[int] = []
 
         async def parts() -> AsyncIterator[bytes]:
@@ -216,7 +214,7 @@ class TestSendStream:
             (["a"], Opcode.BINARY, [(0x02, b"a"), (0x80, b"")]),
         ],
     )
-    def test_is_of_its_first_part_s_kind_unless_told(
+    def test_the_kind_is_that_of_the_first_part_by_default(
         self,
         connect: Callable[..., Any],
         parts: list[Any] | list[bytearray] | list[bytes] | list[str],
@@ -233,7 +231,7 @@ class TestFragmentSize:
         ("size", "sizes"), [(0, [0]), (9, [9]), (10, [10]), (11, [10, 1]), (20, [10, 10]), (21, [10, 10, 1])]
     )
     @pytest.mark.parametrize("kind", [str, bytes])
-    def test_is_a_frame_s_at_most(
+    def test_a_frame_has_at_most_the_fragment_size(
         self, connect: Callable[..., Any], size: int, sizes: list[int], kind: type[Any]
     ) -> None:
         peer = connect(limits=Limits(fragment_size=10))
@@ -244,12 +242,12 @@ class TestFragmentSize:
         assert [first & 0x7F for first, _ in found] == [opcode] + [0] * (len(sizes) - 1)
         assert [first >> 7 for first, _ in found] == [0] * (len(sizes) - 1) + [1]
 
-    def test_none_is_one_frame(self, connect: Callable[..., Any]) -> None:
+    def test_a_message_is_one_frame_without_a_fragment_size(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(fragment_size=None))
         peer.protocol.send(b"x" * (1 << 19))
         assert [len(payload) for _, payload in frames(peer.reads())] == [1 << 19]
 
-    def test_of_a_compressed_message(self, connect: Callable[..., Any]) -> None:
+    def test_a_compressed_message_has_fragments(self, connect: Callable[..., Any]) -> None:
         limits = Limits(fragment_size=4)
         peer = offering(connect(opened=False, deflate=Deflate(), limits=limits), b"permessage-deflate")
         peer.protocol.send("hello")
@@ -258,7 +256,7 @@ class TestFragmentSize:
         compressed = b"".join(piece for _, piece in found) + b"\0\0\xff\xff"
         assert zlib.decompressobj(-15).decompress(compressed) == b"hello"
 
-    def test_lets_a_pong_in_between(self, connect: Callable[..., Any]) -> None:
+    def test_a_pong_is_possible_between_fragments(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(fragment_size=1 << 17, max_buffered=1 << 20))
         peer.transport.stall()
         peer.protocol.send(b"x" * (1 << 19))
@@ -267,7 +265,7 @@ class TestFragmentSize:
         found = [first for first, _ in frames(peer.reads())]
         assert found == [0x02, 0x8A, 0x00, 0x00, 0x80]
 
-    def test_order_with_what_a_chunk_s_hooks_gathered(self, connect: Callable[..., Any]) -> None:
+    def test_fragments_are_in_order_with_gathered_frames(self, connect: Callable[..., Any]) -> None:
         class Echo(WebSocketProtocol):
             def text_received(self, text: str) -> None:
                 self.send(text)
