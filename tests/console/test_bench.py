@@ -43,14 +43,14 @@ class TestFigures:
 
 
 class TestProgress:
-    def test_a_bar_on_a_terminal(self) -> None:
+    def test_a_bar_is_shown_on_a_terminal(self) -> None:
         stream = Terminal()
         progress = Progress(stream)
         progress.show("messages", 1, 3)
         progress.clear()
         assert stream.getvalue() == f"\r[{'#' * 10}{'-' * 20}]  33% messages\x1b[K\r\x1b[K"
 
-    def test_nothing_elsewhere(self) -> None:
+    def test_no_bar_is_shown_elsewhere(self) -> None:
         stream = StringIO()
         progress = Progress(stream)
         progress.show("messages", 1, 3)
@@ -205,7 +205,7 @@ class TestBench:
 
 
 @leaving_nothing
-async def test_over_tcp() -> None:
+async def test_the_bench_can_run_over_tcp() -> None:
     async with serving_ours() as url:
         bench = Bench(Load(3, 20, 10), lambda protocol: connect(url, protocol=protocol), reactor)
         figures = await bench.run(Progress(StringIO()))
@@ -238,7 +238,7 @@ class TestProcess:
             assert client.ends() == 130
             assert b"Traceback" not in client.output
 
-    def test_no_server(self) -> None:
+    def test_an_absent_server_is_reported(self) -> None:
         status, out, err = run("ws://localhost:1/", "--bench")
         assert (status, out, err) == (1, "", "localhost:1 refuses connections: nothing listens there\n")
 

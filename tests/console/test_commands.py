@@ -50,7 +50,7 @@ class TestParse:
             ("/help", Help()),
         ],
     )
-    def test_command(self, line: str, command: Command) -> None:
+    def test_a_command_is_parsed(self, line: str, command: Command) -> None:
         assert parse(line) == command
 
     @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ class TestParse:
             ("/close 1000 " + "x" * 124, "/close: a reason holds 123 bytes, and these are 124"),
         ],
     )
-    def test_refused(self, line: str, why: str) -> None:
+    def test_a_bad_command_is_refused(self, line: str, why: str) -> None:
         with pytest.raises(CommandError) as caught:
             parse(line)
         assert str(caught.value).startswith(why)
@@ -121,7 +121,7 @@ def ran() -> Ran:
 
 
 class TestRun:
-    def test_messages(self, ran: Ran) -> None:
+    def test_messages_are_sent(self, ran: Ran) -> None:
         ran.run(MessageCommand("text"))
         ran.run(MessageCommand(b"\x00"))
         assert ran.heard == ["text", b"\x00"]
@@ -135,7 +135,7 @@ class TestRun:
         assert ran.heard == [b"\xff" * size]
         assert ran.told == [f"sent {size} byte{'s' * (size != 1)} of {file}"]
 
-    def test_a_file_of_text(self, ran: Ran, tmp_path: Path) -> None:
+    def test_a_file_of_text_is_sent(self, ran: Ran, tmp_path: Path) -> None:
         file = tmp_path / "text"
         # Some characters are split between two of the chunks that the command reads.
         text = "x" + "ü" * (1 << 16)
@@ -155,27 +155,29 @@ class TestRun:
         ("path", "why"),
         [("/nope", "/nope: No such file or directory"), ("/dev/zero", "/dev/zero: not a file"), ("/", "/: not a file")],
     )
-    def test_what_is_no_file(self, ran: Ran, path: str, why: str) -> None:
+    def test_a_bad_file_is_refused(self, ran: Ran, path: str, why: str) -> None:
         with pytest.raises(CommandError) as caught:
             ran.run(File(path, Opcode.BINARY))
         assert str(caught.value) == why
 
-    def test_home(self, ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_path_in_the_home_directory_is_expanded(
+        self, ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
         (tmp_path / "x").write_bytes(b"1")
         ran.run(File("~/x", Opcode.BINARY))
         assert ran.heard == [b"1"]
 
-    def test_ping(self, ran: Ran) -> None:
+    def test_a_ping_is_sent(self, ran: Ran) -> None:
         ran.run(Ping(b"x"))
         assert len(ran.told) == 1 and ran.told[0].startswith("pong after ")
 
-    def test_close(self, ran: Ran) -> None:
+    def test_a_close_is_sent(self, ran: Ran) -> None:
         ran.run(CloseCommand(4001, "bye"))
         assert ran.pair.server.close_reason is not None
         received = ran.pair.server.close_reason.received
         assert received is not None and tuple(received) == (4001, "bye")
 
-    def test_help(self, ran: Ran) -> None:
+    def test_the_help_is_shown(self, ran: Ran) -> None:
         ran.run(Help())
         assert ran.told == [HELP]

@@ -87,7 +87,7 @@ class TestWhyNot:
             (ValueError("\x1b"), r"example.com:1984: ValueError: \x1b"),
         ],
     )
-    def test_without_tls(self, failure: Exception, told: str) -> None:
+    def test_a_failure_without_tls_is_explained(self, failure: Exception, told: str) -> None:
         assert why_not(failure, URL).startswith(told)
         assert why_not(failure, URL).isprintable()
 
@@ -116,7 +116,7 @@ class TestWhyNot:
             ),
         ],
     )
-    def test_with_tls(self, failure: Exception, told: str) -> None:
+    def test_a_failure_of_tls_is_explained(self, failure: Exception, told: str) -> None:
         assert why_not(failure, SECURE) == told
 
 
@@ -156,6 +156,6 @@ CASES: list[tuple[Any, str, Status]] = [
 
 
 @pytest.mark.parametrize(("reason", "told", "status"), CASES)
-def test_how_it_ended(reason: CloseReason, told: str, status: Status) -> None:
+def test_the_end_is_explained(reason: CloseReason, told: str, status: Status) -> None:
     assert how_it_ended(reason) == told
     assert status_of(reason) is status

@@ -50,7 +50,7 @@ def marked(line: Line) -> str:
         ("delete_to_end", "a|bc", "a|"),
     ],
 )
-def test_editing(action: str, before: str, after: str) -> None:
+def test_each_action_edits_the_line(action: str, before: str, after: str) -> None:
     line = line_at(before)
     getattr(line, action)()
     assert marked(line) == after
@@ -79,19 +79,19 @@ class TestHistory:
             texts.append(line.text)
         return texts
 
-    def test_there_and_back(self) -> None:
+    def test_the_history_is_read_there_and_back(self) -> None:
         line = self.history("one", "two")
         line.insert("draft")
         assert self.recalled(line, "^^^vvv") == ["two", "one", "one", "two", "draft", "draft"]
         assert line.cursor == 5
 
-    def test_none(self) -> None:
+    def test_an_empty_history_is_harmless(self) -> None:
         assert self.recalled(Line(), "^v") == ["", ""]
 
     def test_empty_and_repeated_lines_are_not_kept(self) -> None:
         assert self.recalled(self.history("one", "", "two", "two"), "^^^") == ["two", "one", "one"]
 
-    def test_what_was_recalled_and_changed_is_a_new_line(self) -> None:
+    def test_a_changed_line_of_the_history_is_a_new_line(self) -> None:
         line = self.history("one", "two")
         line.earlier()
         line.insert("!")

@@ -24,7 +24,7 @@ refusal = partial(command_line.refusal, ConsoleOptions)
 
 
 class TestGiven:
-    def test_only_the_url(self) -> None:
+    def test_the_url_alone_is_sufficient(self) -> None:
         options = parse(URL)
         assert (options.url.host, options.url.port, options.url.target) == ("localhost", 1984, "/chat")
         assert options.script is None
@@ -33,7 +33,7 @@ class TestGiven:
         assert (options["wait"], options["connections"], options["messages"], options["size"]) == (1.0, 10, 1000, 64)
 
     @pytest.mark.parametrize("url_first", [True, False])
-    def test_all(self, url_first: bool) -> None:
+    def test_all_options_are_read(self, url_first: bool) -> None:
         arguments = [
             *("--header", "x-a: 1", "-H", "X-A:2", "--header=Origin: https://example.com", "-H", "Empty:"),
             *("--subprotocol=chat.v1", "-s", "chat", "--insecure", "--wait=0.5"),
@@ -51,7 +51,7 @@ class TestGiven:
             MessageCommand(""),
         ]
 
-    def test_fields_from_a_file(self, tmp_path: Path) -> None:
+    def test_fields_are_read_from_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "fields").write_text("\ufeffAuthorization: Bearer s3cret\r\n\nX-A: 1\n", encoding="utf-8")
         options = parse(URL, "-H", f"@{tmp_path}/fields", "-H", "X-A: 2")
         assert options["header"] == {"Authorization": ["Bearer s3cret"], "X-A": ["1", "2"]}
@@ -59,22 +59,22 @@ class TestGiven:
         (tmp_path / "fields").write_text("no field")
         assert refusal(URL, "-H", f"@{tmp_path}/fields") == "--header='no field': give it as 'Name: value'"
 
-    def test_bench(self) -> None:
+    def test_the_options_of_the_bench_are_read(self) -> None:
         options = parse("-b", URL, "--connections=1", "--messages", "2", "--size=3")
         assert options["bench"]
         assert (options["connections"], options["messages"], options["size"]) == (1, 2, 3)
 
-    def test_forever(self) -> None:
+    def test_the_wait_may_be_unlimited(self) -> None:
         assert parse(URL, "-w", "forever")["wait"] == math.inf
         assert parse(URL, "--wait=0")["wait"] == 0
 
-    def test_two_command_lines_share_nothing(self) -> None:
+    def test_nothing_is_shared_by_two_command_lines(self) -> None:
         parse(URL, "-x", "1", "-H", "A: 1", "-s", "a")
         assert parse(URL).script is None
         assert (parse(URL)["header"], parse(URL)["subprotocol"]) == ({}, [])
 
     @pytest.mark.parametrize("option", ["--help", "--version"])
-    def test_what_ends_at_once(self, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_help_and_version_are_printed(self, option: str, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as caught:
             parse(option)
         assert caught.value.code == 0
@@ -112,13 +112,13 @@ class TestRefused:
             *((f"--exec={text}", "/nope: no such command") for text in ("/nope",)),
         ],
     )
-    def test_a_value(self, argument: str, why: str) -> None:
+    def test_a_bad_value_is_refused(self, argument: str, why: str) -> None:
         said = refusal(URL, "--bench", argument) if "exec" not in argument else refusal(URL, argument)
         option, _, value = argument.partition("=")
         assert said.startswith((f"{argument}: {why}", f"{option}={value!r}: {why}"))
 
     @pytest.mark.parametrize("field", ["", "a", "a b: c", ": x", "a: b\r\nc: d", "a: b\x00", "ü: x"])
-    def test_what_is_no_field(self, field: str) -> None:
+    def test_a_bad_field_is_refused(self, field: str) -> None:
         assert refusal(URL, "-H", field) == f"--header={field!r}: give it as 'Name: value'"
 
     @pytest.mark.parametrize("name", ["upgrade", "Connection", "Sec-WebSocket-Key", "Content-Length"])
@@ -126,10 +126,10 @@ class TestRefused:
         assert refusal(URL, "-H", f"{name}: x") == f"--header={name}: x: {name} is the handshake's own"
 
     @pytest.mark.parametrize("url", ["localhost:1984", "ftp://h/", "/chat", "ws:///", "ws://h/#x", "ws://h:x/", ""])
-    def test_what_is_no_url(self, url: str) -> None:
+    def test_a_text_that_is_no_url_is_refused(self, url: str) -> None:
         assert refusal(url).startswith(f"not a WebSocket URL: {url!r}")
 
-    def test_the_rest(self) -> None:
+    def test_other_mistakes_are_refused(self) -> None:
         assert refusal() == "give the URL of a WebSocket server, such as ws://localhost:1984/chat"
         assert refusal(URL, "hello") == f"hello: there is one URL, and {URL} is it; --exec sends messages"
         assert refusal(URL, "--nope") == "option --nope not recognized"
@@ -137,7 +137,7 @@ class TestRefused:
         assert refusal(URL, "-s", "a", "-s", "a") == "--subprotocol=a: it is given twice"
         assert refusal(URL, "-x", "/help") == "--exec=/help: that is for the prompt; --help is for the command line"
 
-    def test_files_of_tls(self, tmp_path: Path) -> None:
+    def test_bad_files_of_tls_are_refused(self, tmp_path: Path) -> None:
         secure, file = URL.replace("ws:", "wss:"), tmp_path / "file.pem"
         for option, content, why in (
             ("cacert", b"", "there is no certificate in it (PEM)"),
@@ -148,7 +148,7 @@ class TestRefused:
             assert refusal(secure, f"--{option}={file}") == f"--{option}={file}: {why}"
             file.unlink()
 
-    def test_what_does_not_go_together(self, tmp_path: Path) -> None:
+    def test_options_that_conflict_are_refused(self, tmp_path: Path) -> None:
         file = tmp_path / "file.pem"
         file.write_bytes(Authority("ours").issue("ann"))
         for option in ("cacert", "cert"):

@@ -52,7 +52,7 @@ class TestPipes:
         assert done.returncode == 0, done.stderr
         assert heard.messages == lines
 
-    def test_what_is_not_utf_8_is_refused(self) -> None:
+    def test_input_that_is_not_utf_8_is_refused(self) -> None:
         with serving(heard := Heard()) as url:
             done = run(url, "--wait=0", typed=b"good\n\xff\nlate\n")
         assert (done.returncode, heard.messages) == (3, ["good"])

@@ -62,17 +62,17 @@ class TestTyping:
         client.types("e\r")
         hears(heard, "half a line")
 
-    def test_keys_edit(self, client: Console, heard: Heard) -> None:
+    def test_keys_can_edit_the_line(self, client: Console, heard: Heard) -> None:
         client.types("wrld\x1b[D\x1b[D\x1b[Do\x01hello \x1b[F!!\x7f\r")
         hears(heard, "hello world!")
 
-    def test_keys_recall(self, client: Console, heard: Heard) -> None:
+    def test_keys_can_recall_lines(self, client: Console, heard: Heard) -> None:
         client.types("one\rtwo\rdraft\x1b[A\x1b[A\r")
         hears(heard, "one", "two", "one")
         client.types("\x1b[A\x1b[A\x1b[A\x1b[B\r")
         hears(heard, "one", "two", "one", "two")
 
-    def test_characters_that_come_in_pieces(self, client: Console, heard: Heard) -> None:
+    def test_characters_may_be_read_in_pieces(self, client: Console, heard: Heard) -> None:
         for one_byte in "grüß 日本 🙂".encode():
             client.types(bytes((one_byte,)))
             client.until("the byte is taken", lambda screen: screen)
@@ -98,7 +98,7 @@ class TestTyping:
         client.types("\r")
         hears(heard, "".join(f"{number:04}" for number in range(60)))
 
-    def test_a_narrower_terminal(self, client: Console) -> None:
+    def test_the_line_is_drawn_on_a_narrower_terminal(self, client: Console) -> None:
         client.types("0123456789" * 5)
         client.until("the line", lambda screen: screen.row == "> " + "0123456789" * 5)
         client.resize(20)
@@ -124,12 +124,12 @@ class TestShown:
         assert client.ends() == 3
         assert client.screen.rows[-2:] == [r"! closed by the server: 4000: \x1b[2Jgone", ""]
 
-    def test_colours(self, client: Console, heard: Heard) -> None:
+    def test_received_messages_are_coloured(self, client: Console, heard: Heard) -> None:
         heard.ws.send("x")
         client.shows("< x")
         assert b"\x1b[32m<\x1b[0m x" in client.output
 
-    def test_no_colours(self, heard: Heard) -> None:
+    def test_no_colours_are_used_if_the_environment_says_so(self, heard: Heard) -> None:
         with serving(heard) as url, console(url, NO_COLOR="1") as client:
             client.until("the prompt", lambda screen: screen.row == ">" and heard.ws)
             heard.ws.send("x")
@@ -147,33 +147,33 @@ class TestShown:
 
 
 class TestCommands:
-    def test_help(self, client: Console) -> None:
+    def test_the_command_help_is_answered(self, client: Console) -> None:
         client.types("/help\r")
         client.shows("  /help                 this")
 
-    def test_ping(self, client: Console) -> None:
+    def test_the_command_ping_is_answered(self, client: Console) -> None:
         client.types("/ping\r")
         client.until("the pong", lambda screen: any(row.startswith("* pong after ") for row in screen.rows))
         client.types("\x04")
         assert client.ends() == 0
         assert client.screen.rows[-2].startswith("* closed: 1000 (normal); the latest round trip took ")
 
-    def test_binary(self, client: Console, heard: Heard) -> None:
+    def test_the_command_binary_is_sent(self, client: Console, heard: Heard) -> None:
         client.types("/binary 00 ff 1b\r")
         hears(heard, b"\x00\xff\x1b")
 
-    def test_send(self, client: Console, heard: Heard) -> None:
+    def test_the_command_send_is_sent(self, client: Console, heard: Heard) -> None:
         client.types(f"/send {__file__}\r")
         with open(__file__, "rb") as file:
             hears(heard, file.read())
 
-    def test_close(self, client: Console, heard: Heard) -> None:
+    def test_the_command_close_is_sent(self, client: Console, heard: Heard) -> None:
         client.types("/close 4001 see you\r")
         assert client.ends() == 0
         await_that("the server hears it", lambda: heard.closed == (4001, "see you"))
         assert client.screen.rows[-2] == "* closed: 4001: see you"
 
-    def test_what_is_no_command(self, client: Console, heard: Heard) -> None:
+    def test_an_unknown_command_is_refused(self, client: Console, heard: Heard) -> None:
         client.types("/nope\r")
         client.shows("! /nope: no such command; /help lists them, // begins a text with a slash")
         client.types("//nope\r")
@@ -182,7 +182,7 @@ class TestCommands:
 
 class TestEnds:
     @pytest.mark.parametrize("key", ["\x04", "\x03"])
-    def test_both_keys_close_properly(self, client: Console, heard: Heard, key: str) -> None:
+    def test_the_connection_is_closed_by_both_keys(self, client: Console, heard: Heard, key: str) -> None:
         client.types(key)
         assert client.ends() == 0
         await_that("the server hears it", lambda: heard.closed == (1000, ""))
@@ -210,7 +210,7 @@ class TestEnds:
         assert b"Traceback" not in client.output
         assert termios.tcgetattr(client.slave) == client.mode
 
-    def test_ctrl_d_in_a_line_deletes(self, client: Console, heard: Heard) -> None:
+    def test_a_character_is_deleted_by_ctrl_d_in_a_line(self, client: Console, heard: Heard) -> None:
         client.types("abx\x01\x06\x06\x04\r")
         hears(heard, "ab")
 
@@ -230,7 +230,7 @@ class TestEnds:
         assert client.ends() == status
         assert client.screen.rows[-2][2:].startswith(f"closed by the server: {code}")
 
-    def test_the_terminal_hangs_up(self, client: Console, heard: Heard) -> None:
+    def test_the_connection_is_closed_if_the_terminal_hangs_up(self, client: Console, heard: Heard) -> None:
         client.hangs_up()
         assert client.ends() == 0
         # The code depends on which the client notices first: the signal or the failed write.

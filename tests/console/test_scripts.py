@@ -44,7 +44,7 @@ def after(seconds: float, value: Callable[[], int]) -> int:
 
 
 class TestMessages:
-    def test_what_is_said_and_heard(self) -> None:
+    def test_messages_are_sent_and_printed(self) -> None:
         with serving(echo_only(3)) as url:
             script = ("-x", "/ping", "--exec", "hello", "-x", "/binary 00ff", "-x", "//x")
             status, out, err = run(url, *script, "--wait=forever")
@@ -69,7 +69,7 @@ class TestMessages:
         with serving(say) as url:
             assert run(url, "--wait=forever")[1] == "\x1b[2J\u202e{\n}\n"
 
-    def test_many(self) -> None:
+    def test_many_messages_are_sent_and_printed(self) -> None:
         lines = "".join(f"line {number}\n" for number in range(20_000))
         with serving(echo_only(20_000)) as url:
             status, out, _ = run(url, "--wait=forever", stdin=lines)
@@ -87,7 +87,7 @@ class TestMessages:
             assert client.communicate(b"late\n", PATIENCE)[0] == b"late\n"
             assert client.returncode == 0
 
-    def test_a_file(self, tmp_path: Path) -> None:
+    def test_a_file_is_sent(self, tmp_path: Path) -> None:
         (tmp_path / "data").write_bytes(b"\xff" * 300_000)
         (tmp_path / "text").write_text("grüß\n", encoding="utf-8")
         heard = Heard()
@@ -95,7 +95,7 @@ class TestMessages:
             assert run(url, "-w0", "-x", f"/send {tmp_path}/data", "-x", f"/send-text {tmp_path}/text")[0] == 0
         assert heard.messages == [b"\xff" * 300_000, "grüß\n"]
 
-    def test_headers_and_subprotocols(self) -> None:
+    def test_headers_and_subprotocols_are_sent(self) -> None:
         seen = []
 
         def look(ws: ServerConnection) -> None:
@@ -154,7 +154,7 @@ class TestStatus:
         assert status == 3
         assert "/nope: No such file or directory\n" in err
 
-    def test_usage(self) -> None:
+    def test_a_bad_command_line_is_status_2(self) -> None:
         status, out, err = run("localhost:1984")
         assert (status, out) == (2, "")
         assert err == (
@@ -174,7 +174,7 @@ class TestStatus:
         assert "the server broke the protocol: reserved opcode; closed with 1002 (protocol error)" in err
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-    def test_signals_close_properly(self, number: int) -> None:
+    def test_the_connection_is_closed_by_signals(self, number: int) -> None:
         heard = Heard()
         with serving(heard) as url, piped(url, "--wait=forever", stdin=subprocess.DEVNULL) as client:
             client.stderr.readline()
@@ -184,7 +184,7 @@ class TestStatus:
             assert client.wait(PATIENCE) in (0, 3)
             await_that("the server hears it", lambda: heard.closed == (1000, ""))
 
-    def test_an_interrupt_while_connecting(self) -> None:
+    def test_an_interrupt_while_connecting_is_the_end(self) -> None:
         def silent(connection: socket.socket) -> None:
             connection.recv(1 << 16)
             client.send_signal(signal.SIGINT)
@@ -202,35 +202,35 @@ class TestNoConnection:
         (line,) = err.splitlines()
         return line
 
-    def test_refused(self) -> None:
+    def test_a_refused_connection_is_explained(self) -> None:
         port = free_port()
         assert self.told(f"ws://localhost:{port}/") == f"localhost:{port} refuses connections: nothing listens there"
 
-    def test_not_found(self) -> None:
+    def test_a_404_is_explained(self) -> None:
         body = b"No chat here\nmore"
         answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         with answering(answer) as port:
             told = self.told(f"ws://localhost:{port}/nope")
         assert told == f"localhost:{port} answered 404 Not Found: No chat here"
 
-    def test_another_protocol(self) -> None:
+    def test_another_protocol_is_explained(self) -> None:
         with answering(b"220 mail.example ESMTP\r\n\r\n") as port:
             told = self.told(f"ws://localhost:{port}/")
         assert told == f"localhost:{port} does not speak HTTP; if it speaks TLS, the URL begins with wss://"
 
-    def test_no_answer(self) -> None:
+    def test_an_absent_response_is_explained(self) -> None:
         with answering(b"") as port:
             told = self.told(f"ws://localhost:{port}/")
         assert told == (
             f"localhost:{port} closed the connection without an HTTP answer; if it speaks TLS, the URL begins with wss://"
         )
 
-    def test_a_server_of_tls(self, tmp_path: Path) -> None:
+    def test_a_server_of_tls_is_explained(self, tmp_path: Path) -> None:
         with serving(echo, ssl=server_context(tmp_path)) as url:
             told = self.told(url.replace("wss:", "ws:"))
         assert told.endswith("if it speaks TLS, the URL begins with wss://")
 
-    def test_a_server_without_tls(self) -> None:
+    def test_a_server_without_tls_is_explained(self) -> None:
         with serving(echo) as url:
             told = self.told(url.replace("ws:", "wss:"))
         assert told.endswith(" the URL begins with ws://")
@@ -249,7 +249,7 @@ class TestNoConnection:
 
 
 class TestCertificates:
-    def test_are_trusted_and_shown(self, tmp_path: Path) -> None:
+    def test_certificates_are_trusted_and_presented(self, tmp_path: Path) -> None:
         ours = Authority("ours")
         authorities, server, ann = (str(tmp_path / f"{name}.pem") for name in ("authorities", "server", "ann"))
         Path(authorities).write_bytes(ours.pem)
@@ -267,7 +267,7 @@ class TestCertificates:
             assert err.endswith(" asks for a client's certificate; --cert gives one\n")
             assert run(url, f"--cert={ann}", "-x", "hello")[0] == 1
 
-    def test_are_shown_to_nobody_else(self, tmp_path: Path) -> None:
+    def test_a_certificate_is_not_presented_to_another_host(self, tmp_path: Path) -> None:
         """After a redirect to another host, the client does not present its certificate."""
         ours, ann, seen = Authority("ours"), str(tmp_path / "ann.pem"), []
         Path(ann).write_bytes(ours.issue("ann"))
@@ -305,7 +305,7 @@ class TestPipes:
         os.close(reading)
         os.close(writing)
 
-    def test_what_it_shares_blocks_as_before(self) -> None:
+    def test_shared_pipes_are_left_blocking(self) -> None:
         reading, writing = os.pipe()
         with serving(echo) as url, piped(url, "-w0", stdin=reading) as client:
             await_that("it reads", lambda: not os.get_blocking(reading))
@@ -314,7 +314,7 @@ class TestPipes:
         assert os.get_blocking(reading)
         os.close(reading)
 
-    def test_who_reads_its_output_leaves(self) -> None:
+    def test_the_client_is_ended_if_its_output_is_closed(self) -> None:
         heard = Heard()
         with serving(heard) as url, piped(url, "--wait=forever", "-x", "1") as client:
             await_that("it is connected", lambda: heard.messages)

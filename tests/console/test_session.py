@@ -109,7 +109,7 @@ class Failing:
 
 
 class TestPerson:
-    def test_is_told_and_greeted(self) -> None:
+    def test_the_user_is_greeted(self) -> None:
         talk = Talk()
         assert talk.front.notes == ["connected to ws://h/ in 0 ms; /help lists the commands, Ctrl-D closes"]
         assert talk.front.shown == ["welcome"]
@@ -162,7 +162,7 @@ class TestPerson:
             (OSError(5, "Input/output error"), "[Errno 5] Input/output error"),
         ],
     )
-    def test_what_fails_is_told(self, error: Exception, told: str) -> None:
+    def test_a_failing_command_is_explained(self, error: Exception, told: str) -> None:
         talk = Talk()
         talk.front.user.command(Failing(error))
         assert talk.front.faults == [told]
@@ -178,7 +178,7 @@ class TestPerson:
         talk.front.user.command(MessageCommand(b"x" * (5 << 20)))
         assert len(talk.front.faults) == 1 and talk.session.state is State.OPEN
 
-    def test_what_is_typed_behind_the_close_is_nothing(self) -> None:
+    def test_input_after_the_close_is_ignored(self) -> None:
         talk = Talk()
         talk.session.interrupt()
         talk.front.user.command(MessageCommand("late"))
@@ -215,7 +215,7 @@ class TestScript:
         talk.pair.flush()
         assert talk.over[0].clean and talk.session.complete
 
-    def test_one_after_the_other(self) -> None:
+    def test_commands_are_run_one_after_the_other(self) -> None:
         slow = Slow()
         talk = Talk([slow, MessageCommand("b")], wait=0.0)
         talk.pair.advance(1.0)
@@ -231,13 +231,13 @@ class TestScript:
         assert talk.pair.server.heard == []
         assert talk.over[0].clean and not talk.session.complete
 
-    def test_a_close_as_its_end(self) -> None:
+    def test_a_close_may_be_the_last_command(self) -> None:
         talk = Talk([MessageCommand("a"), CloseCommand(4000, "x")], wait=9.0)
         talk.pair.advance(1.0)
         assert tuple(talk.sent) == (4000, "x")
         assert talk.session.complete
 
-    def test_a_close_in_its_midst(self) -> None:
+    def test_a_close_may_be_an_earlier_command(self) -> None:
         talk = Talk([CloseCommand(), Ping()], wait=9.0)
         talk.pair.advance(1.0)
         assert talk.over and not talk.session.complete
@@ -248,7 +248,7 @@ class TestScript:
         talk.pair.flush()
         assert talk.over[0].clean and not talk.session.complete
 
-    def test_input_that_could_not_be_made_out(self) -> None:
+    def test_unreadable_input_is_a_failure(self) -> None:
         talk = Talk(wait=0.0)
         talk.front.user.input_ended(False)
         talk.pair.advance(1.0)
@@ -274,5 +274,5 @@ def test_an_output_that_is_behind_at_the_end() -> None:
     assert talk.session.state is State.CLOSED
 
 
-def test_messages_of_the_greatest_size_fit() -> None:
+def test_the_limits_are_sufficient_for_the_largest_message() -> None:
     assert LIMITS.max_message_size == MAX_MESSAGE <= LIMITS.max_buffered

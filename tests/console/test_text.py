@@ -50,7 +50,7 @@ def test_each_further_line_is_indented(text: str) -> None:
         ("\ud800", r"\ud800"),
     ],
 )
-def test_escape(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert escape(text) == shown
 
 
@@ -64,7 +64,7 @@ def test_escape(text: str, shown: str) -> None:
         (b"a" * (MAX_HEX + 1), f"{MAX_HEX + 1} bytes: {'61 ' * (MAX_HEX - 1)}61, ..."),
     ],
 )
-def test_hexadecimal(data: bytes, shown: str) -> None:
+def test_bytes_are_shown_in_hexadecimal(data: bytes, shown: str) -> None:
     assert hexadecimal(data) == shown
 
 
@@ -77,11 +77,11 @@ def test_hexadecimal(data: bytes, shown: str) -> None:
         (b"x" * 201, "x" * 200),
     ],
 )
-def test_first_line(body: bytes, shown: str) -> None:
+def test_the_first_line_of_a_body_is_shown(body: bytes, shown: str) -> None:
     assert first_line(body) == shown
 
 
-def test_numbers() -> None:
+def test_numbers_are_shown_with_their_unit() -> None:
     assert [counted(number, "byte") for number in (0, 1, 2)] == ["0 bytes", "1 byte", "2 bytes"]
     assert [milliseconds(s) for s in (0.0004219, 0.25, 0.9994, 0.9996, 1.5)] == [
         "0.422 ms",
@@ -92,6 +92,6 @@ def test_numbers() -> None:
     ]
 
 
-def test_width() -> None:
+def test_each_character_has_its_width() -> None:
     assert [width(c) for c in "aé日🙂\u0301\u200d\ufe0f "] == [1, 1, 2, 2, 0, 0, 0, 1]
     assert [drawn(c) for c in "a\t\x7f\x9b日"] == ["a", " ", "\ufffd", "\ufffd", "日"]
