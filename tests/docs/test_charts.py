@@ -38,7 +38,7 @@ def test_a_chart_fits_a_phone(path: Any, rows: Any) -> None:
     assert ElementTree.parse(path).getroot().get("width") == "340"
 
 
-def test_all_variants_of_ours_share_one_colour() -> None:
+def test_one_colour_is_used_for_all_our_variants() -> None:
     ours = [name for row in ROWS for name in row.costs if name.startswith("twisted_beastws")]
     assert len(set(ours)) == 3 and {charts.colour_of(name) for name in ours} == {charts.OURS}
     others = {charts.colour_of(name) for row in ROWS for name in row.costs if name not in ours}

@@ -24,7 +24,7 @@ EITHER = pytest.mark.parametrize("which", [0, 1], ids=["theirs", "ours"])
 
 @pytest.mark.parametrize("page", PAGES)
 @EITHER
-def test_servers_echo(page: str, which: int, tmp_path: Path) -> None:
+def test_each_server_can_echo(page: str, which: int, tmp_path: Path) -> None:
     with running_listing(listings(f"coming-from/{page}")[which], tmp_path) as port, talking(port) as client:
         for message in ("text", b"binary"):
             client.send(message)
@@ -32,20 +32,20 @@ def test_servers_echo(page: str, which: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_servers_without_their_port_end(page: str, tmp_path: Path) -> None:
+def test_servers_without_their_port_are_ended(page: str, tmp_path: Path) -> None:
     expect_refusal(listings(f"coming-from/{page}")[1], tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES)
 @EITHER
-def test_clients_talk(page: str, which: int, tmp_path: Path) -> None:
+def test_each_client_can_talk(page: str, which: int, tmp_path: Path) -> None:
     server = listings("coming-from/autobahn")[1]
     with running_listing(server, tmp_path, "server.py") as port:
         done = run_listing(listings(f"coming-from/{page}")[2 + which], tmp_path, port)
     assert (done.returncode, done.stdout) == (0, "hello\nclosed 1000\n"), done.stderr
 
 
-def test_a_handler_in_inline_callbacks() -> None:
+def test_a_handler_with_inline_callbacks_is_run() -> None:
     pair = connected_pair(defined(listings("coming-from/autobahn")[6])["factory"])
     pair.client.send("Ada")
     pair.flush()
@@ -54,7 +54,7 @@ def test_a_handler_in_inline_callbacks() -> None:
 
 @pytest.mark.parametrize("page", ["aiohttp", "autobahn", "websockets"])
 @EITHER
-def test_servers_refuse(page: str, which: int, tmp_path: Path) -> None:
+def test_each_server_can_refuse(page: str, which: int, tmp_path: Path) -> None:
     with running_listing(listings(f"coming-from/{page}")[4 + which], tmp_path) as port:
         with talking(port, subprotocols=["chat"], additional_headers={"X-Token": "s3cret"}) as client:
             client.send("text")

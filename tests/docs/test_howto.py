@@ -91,7 +91,7 @@ class TestASGI:
 class TestEmbedding:
     program, service, by_class, by_coroutine, paths, pages, tell_all, ask, feed, report = listings("howto/embedding")
 
-    def test_the_program(self, tmp_path: Path) -> None:
+    def test_the_program_can_run(self, tmp_path: Path) -> None:
         with running_listing(self.program, tmp_path) as port, talking(port) as client:
             client.send("hello")
             assert client.recv(PATIENCE) == "hello"
@@ -106,7 +106,7 @@ class TestEmbedding:
                 client.recv(PATIENCE)
             assert client.close_code == 1001
 
-    def test_paths_lead_to_their_protocols_and_to_pages(self, tmp_path: Path) -> None:
+    def test_each_path_has_its_protocol_or_page(self, tmp_path: Path) -> None:
         listen = (
             "from twisted.internet import reactor\n"
             "reactor.listenTCP(8000, factory, interface='127.0.0.1')\nreactor.run()\n"
@@ -137,7 +137,7 @@ class TestEmbedding:
         pair.flush()
         assert [pair.client.receive().result for _ in range(2)] == ["first", "second"]
 
-    def test_pages(self) -> None:
+    def test_each_page_is_served(self) -> None:
         echo = defined(self.pages)["Echo"]
         for target, status in (("/healthz", 200), ("/elsewhere", 404), ("/echo", 426)):
             peer = scripted_client(echo, opened=False)
@@ -172,7 +172,7 @@ class TestEmbedding:
         await port.stopListening()
 
     @pytest_twisted.ensureDeferred
-    async def test_a_feed(self, capsys: pytest.CaptureFixture[str]) -> None:
+    async def test_a_feed_is_read(self, capsys: pytest.CaptureFixture[str]) -> None:
         from twisted.internet import reactor
 
         asked: Deferred[str] = Deferred()
@@ -224,7 +224,7 @@ class TestEmbedding:
 class TestTwistedWeb:
     site, before, resource, klein = listings("howto/twisted-web")
 
-    def test_a_site(self, tmp_path: Path) -> None:
+    def test_a_site_is_served(self, tmp_path: Path) -> None:
         (tmp_path / "public").mkdir()
         (tmp_path / "public" / "page.txt").write_text("a page")
         with running_listing(self.site, tmp_path) as port, talking(port, "/echo") as client:
@@ -232,7 +232,7 @@ class TestTwistedWeb:
             assert client.recv(PATIENCE) == "hello"
             assert get(port, "/page.txt") == (200, "a page")
 
-    def test_upgrades_on_any_path_of_a_site(self, tmp_path: Path) -> None:
+    def test_upgrades_are_accepted_on_any_path_of_a_site(self, tmp_path: Path) -> None:
         (tmp_path / "public").mkdir()
         (tmp_path / "public" / "page.txt").write_text("a page")
         with running_listing(self.before, tmp_path) as port, talking(port, "/page.txt") as client:
@@ -243,7 +243,7 @@ class TestTwistedWeb:
     def test_a_site_without_its_port_ends(self, tmp_path: Path) -> None:
         expect_refusal(self.site, tmp_path)
 
-    def test_a_resource_of_ones_own(self, tmp_path: Path) -> None:
+    def test_another_resource_is_served(self, tmp_path: Path) -> None:
         rest = "site = Site(Greet())\nreactor.listenTCP(9000, site)\nreactor.run()\n"
         imports = "from twisted.internet import reactor\nfrom twisted.web.server import Site\n"
         with running_listing(self.resource + imports + rest, tmp_path) as port, talking(port) as client:
@@ -251,7 +251,7 @@ class TestTwistedWeb:
             assert client.recv(PATIENCE) == "Hello, Ada! You are 127.0.0.1."
             assert get(port, "/") == (200, "Send your name to this WebSocket.\n")
 
-    def test_klein(self, tmp_path: Path) -> None:
+    def test_klein_can_serve(self, tmp_path: Path) -> None:
         with running_listing(f"{self.klein}\napp.run('127.0.0.1', 9000)\n", tmp_path) as port:
             assert get(port, "/") == (200, "The echo is at /echo.")
             with talking(port, "/echo") as client:
@@ -268,7 +268,7 @@ class TestTwistedWeb:
 class TestAuthentication:
     token, first_message, signed, certificates, tokens_anew = listings("howto/authentication")
 
-    def test_a_token(self) -> None:
+    def test_a_token_is_checked(self) -> None:
         private = defined(self.token)["Private"]
         assert answer(private, {"Authorization": "Bearer s3cret"}).startswith(b"HTTP/1.1 101 ")
         for field in ("Bearer wrong", "Basic s3cret", "s3cret"):
@@ -288,7 +288,7 @@ class TestAuthentication:
         peer.advance(0.2)
         assert peer.ended
 
-    def test_the_first_message(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_first_message_is_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         serve = defined(self.first_message)["first_message_is_a_token"]({"s3cret": "Ann"}.get)
         for said, code in (("wrong", 1008), (None, 1008), ("s3cret", None)):
             pair = connected_pair(serve, opened=False)
@@ -309,7 +309,7 @@ class TestAuthentication:
                 assert pair.client.close_reason.code == code
 
     @pytest_twisted.ensureDeferred
-    async def test_certificates(self) -> None:
+    async def test_client_certificates_are_checked(self) -> None:
         from twisted.internet import reactor
 
         served = defined(self.certificates)
@@ -349,7 +349,7 @@ class TestAuthentication:
         assert seen == [("Authorization", ["Bearer a"]), ("Authorization", ["Bearer b"])]
 
 
-def test_behind_proxies() -> None:
+def test_the_address_is_known_with_proxies() -> None:
     (listing,) = listings("howto/proxies")
     peer = scripted_client(defined(listing)["Talk"], headers={"X-Real-IP": "203.0.113.7"})
     peer.send(Frame.text("who?"))
@@ -373,12 +373,12 @@ def test_the_proxy_protocol_tells_the_address(tmp_path: Path) -> None:
     assert websocket.state is State.OPEN and getattr(websocket.peer, "host", None) == "203.0.113.7"
 
 
-def test_scaling_out() -> None:
+def test_the_hub_is_scalable() -> None:
     (listing,) = listings("howto/scaling")
     assert isinstance(defined(listing)["hub"], Hub)
 
 
-def test_testing(tmp_path: Path) -> None:
+def test_the_tests_of_the_page_are_passed(tmp_path: Path) -> None:
     quiz, *tests = listings("howto/testing")
     (tmp_path / "quiz.py").write_text(quiz)
     for number, test in enumerate(tests):
@@ -394,7 +394,7 @@ def test_testing(tmp_path: Path) -> None:
 class TestHub:
     rooms, presence, permissions, joined = listings("hub")
 
-    def test_rooms(self) -> None:
+    def test_rooms_are_separate(self) -> None:
         factory = defined(self.rooms)["factory"]
         ann, bob, eve = (connected_pair(factory, target=target) for target in ("/tea", "/tea", "/coffee"))
         ann.client.send("hello")
@@ -403,13 +403,13 @@ class TestHub:
         assert bob.client.receive().result == "hello"
         assert not ann.client.receive().called and not eve.client.receive().called
 
-    def test_presence(self) -> None:
+    def test_presence_is_sent(self) -> None:
         member = connected_pair(WebSocketProtocol).server
         users: list[object] = []
         defined(self.presence)["welcome"](member, "tea").addCallback(users.append)
         assert users == [{"ann": {"role": "admin"}}]
 
-    def test_permissions(self) -> None:
+    def test_permissions_are_checked(self) -> None:
         hub = defined(self.permissions)["hub"]
         member = connected_pair(WebSocketProtocol).server
         member.user = SimpleNamespace(rooms=["tea"], is_staff=False)
@@ -423,14 +423,14 @@ class TestHub:
         ]
         assert hub.rooms == {"tea": 1}
 
-    def test_joined(self) -> None:
+    def test_hubs_are_joined(self) -> None:
         assert isinstance(defined(self.joined)["hub"], Hub)
 
 
 class TestBackpressure:
     store, count, download = listings("topics/backpressure")
 
-    def test_one_insertion_at_a_time(self) -> None:
+    def test_only_one_insertion_is_made_at_a_time(self) -> None:
         database = Database()
         pair = connected_pair(lambda: defined(self.store)["Store"](database))
         for text in ("one", "two"):
@@ -450,7 +450,7 @@ class TestBackpressure:
             pair.client.receive()
         assert most <= Limits().low_water + 10
 
-    def test_a_download(self, tmp_path: Path) -> None:
+    def test_a_download_is_sent(self, tmp_path: Path) -> None:
         data = bytes(range(256)) * 4096
         (tmp_path / "file").write_bytes(data)
         download = defined(self.download)["Download"]

@@ -95,7 +95,7 @@ class TestLogging:
         trace_frames("shop.orders", on=False)
         assert pair.server.request is not None
 
-    def test_lines_of_ones_own(self) -> None:
+    def test_a_program_can_log_its_own_lines(self) -> None:
         pair = connected_pair(defined(self.own)["Talk"])
         pair.client.send("a\nb")
         pair.flush()

@@ -41,7 +41,7 @@ def links(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_links_of_markdown_lead_to_files_and_headings(page: Path) -> None:
+def test_each_link_of_markdown_has_its_file_and_heading(page: Path) -> None:
     for link in links(page):
         target, _, anchor = link.partition("#")
         path = (page.parent / target).resolve() if target else page
@@ -90,7 +90,7 @@ class _Page(HTMLParser):
         self.links += [value for name in ("href", "src") if (value := values.get(name)) and not urlsplit(value).scheme]
 
 
-def test_links_of_the_site_lead_to_pages_and_anchors(site: Path) -> None:
+def test_each_link_of_the_site_has_its_page_and_anchor(site: Path) -> None:
     pages = {path: _Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
     broken = []
     for path, page in pages.items():

@@ -57,7 +57,7 @@ class TestBuild:
         page = (site / "reference" / "clients.html").read_text()
         assert "InterfaceClass" not in page and "IStreamClientEndpoint" in page
 
-    def test_programs_stand_side_by_side(self, site: Path) -> None:
+    def test_programs_are_shown_side_by_side(self, site: Path) -> None:
         for page in (site / "coming-from").glob("*.html"):
             listed = len(listings(f"coming-from/{page.stem}"))
             assert page.read_text().count('<div class="beside docutils') == listed // 2

@@ -66,7 +66,7 @@ class TestComparison:
         assert list(rows) == list(comparison.SITUATIONS)
 
     @pytest.mark.parametrize("situation", [row for row, _ in table if "says nothing" not in row])
-    def test_our_column(self, comparison: ModuleType, situation: str) -> None:
+    def test_our_column_is_as_measured(self, comparison: ModuleType, situation: str) -> None:
         found = comparison.SITUATIONS[situation]("twisted_beastws")
         expected = dict(self.table)[situation]
         if expected.endswith(" MiB"):

@@ -42,19 +42,19 @@ class TestTutorial:
         """Return the final ``talk.py``."""
         return self.head + "\n" + self.rooms.partition("WebSocketProtocol):\n")[2]
 
-    def test_echo(self, serve: Callable[[str], Any], tmp_path: Path) -> None:
+    def test_the_echo_server_can_echo(self, serve: Callable[[str], Any], tmp_path: Path) -> None:
         (client,) = (command for command in self.commands if command.endswith(":8000/"))
         with serve(self.echo) as port:
             done = run([*printed(client, port), "--exec", "hello"], tmp_path)
         assert (done.returncode, done.stdout) == (0, "hello\n")
 
-    def test_a_room(self, serve: Callable[[str], Any]) -> None:
+    def test_a_room_is_shared(self, serve: Callable[[str], Any]) -> None:
         with serve(self.room) as port, talking(port) as ann, talking(port) as bob:
             bob.send("hello")
             assert ann.recv(PATIENCE) == bob.recv(PATIENCE) == "hello"
 
     @pytest.mark.parametrize("whole", [False, True])
-    def test_rooms_print_the_output_of_the_page(self, serve: Callable[[str], Any], tmp_path: Path, whole: bool) -> None:
+    def test_the_output_is_that_of_the_page(self, serve: Callable[[str], Any], tmp_path: Path, whole: bool) -> None:
         clients = [command for command in self.commands if "/tea" in command]
         with serve(self.whole if whole else self.rooms) as port:
             nobody, ann, bob = (run(printed(command, port), tmp_path) for command in clients)
@@ -64,7 +64,7 @@ class TestTutorial:
         assert [done.stdout for done in (ann, bob)] == self.shown[1:]
         assert elsewhere.stdout == "Bob came in\nHere are Bob\n"
 
-    def test_the_page(self, serve: Callable[[str], Any], browser: Any) -> None:
+    def test_the_page_is_usable(self, serve: Callable[[str], Any], browser: Any) -> None:
         with serve(self.whole) as port, talking(port, "/tea?name=Bob") as bob:
             assert get(port, "/tea") == (200, self.page)
             browser.get(f"http://127.0.0.1:{port}/tea")
@@ -77,14 +77,14 @@ class TestTutorial:
             assert bob.recv(PATIENCE) == "Ann: <b>hello</b>"
             until(lambda: "Ann: <b>hello</b>" in browser.find_element("css selector", "ul").text)
 
-    def test_its_test(self, tmp_path: Path) -> None:
+    def test_the_test_of_the_page_is_passed(self, tmp_path: Path) -> None:
         (command,) = (command for command in self.commands if "pytest" in command)
         (tmp_path / "talk.py").write_text(self.rooms)
         (tmp_path / "test_talk.py").write_text(self.test)
         done = run([*printed(command, 0), "-p", "no:cacheprovider"], tmp_path)
         assert done.returncode == 0, done.stdout
 
-    def test_joined(self) -> None:
+    def test_hubs_are_joined(self) -> None:
         assert isinstance(defined(self.joined)["hub"].backplane, RedisBackplane)
 
 
