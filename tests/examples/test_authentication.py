@@ -23,7 +23,7 @@ def saying(login: str, scheme: str = "Basic") -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("login", "name"), [("ada:lovelace", "ada"), ("grace:hopper", "grace")])
-def test_who_is_known_is_a_user(tmp_path: Path, passwords: str, login: str, name: str) -> None:
+def test_a_known_name_is_a_user(tmp_path: Path, passwords: str, login: str, name: str) -> None:
     with (
         Example("authentication", tmp_path, "--passwords", passwords) as example,
         example.connect(additional_headers=saying(login)) as client,

@@ -11,7 +11,7 @@ from .processes import Example
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
 
 
-def test_answers_http_on_one_connection(tmp_path: Path) -> None:
+def test_http_requests_are_answered_on_one_connection(tmp_path: Path) -> None:
     with Example("beast_style", tmp_path) as example:
         http = HTTPConnection("127.0.0.1", example.port, timeout=PATIENCE)
         http.connect()
@@ -51,7 +51,7 @@ def test_a_failed_handshake_is_decorated_and_may_be_tried_again(tmp_path: Path) 
         http.close()
 
 
-def test_what_is_not_http_ends_its_connection_alone(tmp_path: Path) -> None:
+def test_bytes_that_are_not_http_are_the_end_of_their_connection_alone(tmp_path: Path) -> None:
     with Example("beast_style", tmp_path) as example, example.connect() as client:
         http = HTTPConnection("127.0.0.1", example.port, timeout=PATIENCE)
         http.connect()

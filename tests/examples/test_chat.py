@@ -21,7 +21,7 @@ def joined(example: Example) -> Iterator[ClientConnection]:
         yield client
 
 
-def test_texts_go_to_everyone(tmp_path: Path) -> None:
+def test_texts_are_sent_to_everyone(tmp_path: Path) -> None:
     with Example("chat", tmp_path) as example, joined(example) as one, joined(example) as other:
         one.send("from one")
         other.send("from the other")

@@ -11,7 +11,7 @@ from ..support.patience import PATIENCE
 from .processes import Example, run
 
 
-def test_echo(tmp_path: Path) -> None:
+def test_the_server_can_echo(tmp_path: Path) -> None:
     with Example("echo", tmp_path) as example, example.connect("/any?path") as client:
         assert client.response is not None
         assert client.response.headers["Sec-WebSocket-Extensions"] == "permessage-deflate"
@@ -40,7 +40,7 @@ class Suite:
                 self.answers.append(ws.recv(PATIENCE))
 
 
-def test_echo_client(tmp_path: Path) -> None:
+def test_the_client_can_talk(tmp_path: Path) -> None:
     suite = Suite()
     with serve(suite.handle, "127.0.0.1", 0) as server:
         Thread(target=server.serve_forever).start()

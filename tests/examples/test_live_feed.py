@@ -16,7 +16,7 @@ def values(client: ClientConnection) -> list[float]:
     return received
 
 
-def test_all_see_the_same_from_the_first_on(tmp_path: Path) -> None:
+def test_all_viewers_have_the_same_values(tmp_path: Path) -> None:
     with Example("live_feed", tmp_path) as example, example.connect() as early:
         seen = values(early)
         while len(seen) < 20:
@@ -31,7 +31,7 @@ def test_all_see_the_same_from_the_first_on(tmp_path: Path) -> None:
         assert len(after) == 5
 
 
-def test_what_a_viewer_says_changes_nothing(tmp_path: Path) -> None:
+def test_messages_of_a_viewer_are_ignored(tmp_path: Path) -> None:
     with Example("live_feed", tmp_path) as example, example.connect() as client:
         for _ in range(100):
             client.send("text")
@@ -41,7 +41,7 @@ def test_what_a_viewer_says_changes_nothing(tmp_path: Path) -> None:
         assert client.close_code == 1000
 
 
-def test_the_page(tmp_path: Path) -> None:
+def test_the_page_is_served(tmp_path: Path) -> None:
     with Example("live_feed", tmp_path) as example:
         response, page = example.fetch("/")
         assert (response.status, response.headers["Content-Type"]) == (200, "text/html")

@@ -17,7 +17,7 @@ def login(name: str, password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + b64encode(f"{name}:{password}".encode()).decode()}
 
 
-def test_members_chat_and_others_get_neither_page_nor_socket(tmp_path: Path) -> None:
+def test_members_can_chat_and_others_are_refused(tmp_path: Path) -> None:
     (tmp_path / "passwords").write_text("ann:apple\nbob:berry\n")
     log = tmp_path / "access.log"
     options = ("--access-log", str(log), "--trust-proxy", "127.0.0.1")

@@ -66,7 +66,7 @@ BOTH = pytest.mark.parametrize("reach", [plain, secured])
 
 
 @BOTH
-def test_http(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
+def test_a_page_is_served(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
     with one_port(tmp_path) as example:
         http = HTTPConnection("localhost", timeout=PATIENCE)
         http.sock = reach(example.port)
@@ -79,7 +79,7 @@ def test_http(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
 
 
 @BOTH
-def test_websocket(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
+def test_a_websocket_is_served(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
     with one_port(tmp_path) as example:
         scheme = "ws" if reach is plain else "wss"
         context = None if reach is plain else in_turns(trusting())
@@ -91,7 +91,7 @@ def test_websocket(tmp_path: Path, reach: Callable[[int], socket.socket]) -> Non
 
 
 @BOTH
-def test_whichever_way_the_octets_come(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
+def test_the_protocol_is_recognized_in_any_chunks(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
     with one_port(tmp_path) as example:
         for size in (1, 7, 100, 1000):
             with reach(example.port) as connection:
@@ -116,7 +116,7 @@ def test_a_body_is_not_looked_at(tmp_path: Path) -> None:
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 405 ")
 
 
-def test_what_is_none_of_these(tmp_path: Path) -> None:
+def test_another_protocol_is_refused(tmp_path: Path) -> None:
     with one_port(tmp_path) as example, plain(example.port) as connection:
         connection.sendall(b"x" * 20_000)
         with suppress(ConnectionResetError):

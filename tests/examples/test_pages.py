@@ -42,7 +42,7 @@ def page(driver: Any) -> Iterator[Any]:
     driver.get("about:blank")
 
 
-def test_echo(page: Any, tmp_path: Path) -> None:
+def test_the_page_of_the_echo_server_is_usable(page: Any, tmp_path: Path) -> None:
     with Example("under_twisted_web", tmp_path) as example:
         shown = page(f"http://127.0.0.1:{example.port}/")
         await_that("it is connected", lambda: shown.driver.execute_script("return socket.readyState === 1"))
@@ -51,7 +51,7 @@ def test_echo(page: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_one_port(page: Any, tmp_path: Path, scheme: str) -> None:
+def test_the_page_of_one_port_is_usable(page: Any, tmp_path: Path, scheme: str) -> None:
     (tmp_path / "identity.pem").write_bytes(identity_pem())
     with Example("one_port", tmp_path, "--identity", "identity.pem") as example:
         shown = page(f"{scheme}://127.0.0.1:{example.port}/")
@@ -59,7 +59,7 @@ def test_one_port(page: Any, tmp_path: Path, scheme: str) -> None:
         assert shown.find("#page").text == f"{scheme}:"
 
 
-def test_live_feed(page: Any, tmp_path: Path) -> None:
+def test_the_page_of_the_live_feed_is_usable(page: Any, tmp_path: Path) -> None:
     plotted = "const c = document.querySelector('canvas'); return c.toDataURL()"
     with Example("live_feed", tmp_path) as example:
         port = example.port
@@ -74,7 +74,7 @@ def test_live_feed(page: Any, tmp_path: Path) -> None:
         shown.await_text("#state", "live")
 
 
-def test_upload(page: Any, tmp_path: Path) -> None:
+def test_the_page_of_the_upload_is_usable(page: Any, tmp_path: Path) -> None:
     (tmp_path / "into").mkdir()
     file = tmp_path / "some na\u00efve name & more.bin"
     file.write_bytes(bytes(range(256)) * 20_000)
@@ -88,7 +88,7 @@ def test_upload(page: Any, tmp_path: Path) -> None:
     assert (tmp_path / "into" / file.name).read_bytes() == file.read_bytes()
 
 
-def test_authentication(page: Any, tmp_path: Path) -> None:
+def test_the_page_of_the_authentication_is_usable(page: Any, tmp_path: Path) -> None:
     (tmp_path / "passwords").write_text("ada:lovelace\n")
     with Example("authentication", tmp_path) as example:
         shown = page(f"http://ada:lovelace@127.0.0.1:{example.port}/")

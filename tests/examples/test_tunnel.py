@@ -53,7 +53,7 @@ def entering(example: Example) -> socket.socket:
     return socket.create_connection(("127.0.0.1", example.port), PATIENCE)
 
 
-def test_octets_go_through_and_back(tmp_path: Path) -> None:
+def test_bytes_are_passed_there_and_back(tmp_path: Path) -> None:
     octets = os.urandom(8 << 20)
     with echoing() as port, far_end(tmp_path, port) as far, near_end(tmp_path, far.port) as near:
         with entering(near) as connection:
@@ -82,7 +82,7 @@ def test_in_between_is_a_websocket_of_binary_messages(tmp_path: Path) -> None:
             far.connect("/elsewhere")
 
 
-def test_without_a_way_out(tmp_path: Path) -> None:
+def test_a_tunnel_without_far_end_is_reset(tmp_path: Path) -> None:
     with near_end(tmp_path, free_port()) as near, entering(near) as connection:
         with pytest.raises(ConnectionResetError):
             connection.recv(1)

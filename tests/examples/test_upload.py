@@ -70,7 +70,7 @@ def test_a_file_arrives_as_it_is(tmp_path: Path, into: Path, size: int) -> None:
     assert len(progress) >= size >> 19
 
 
-def test_in_fragments(tmp_path: Path, into: Path) -> None:
+def test_a_file_in_fragments_is_written(tmp_path: Path, into: Path) -> None:
     parts = [os.urandom(100_000) for _ in range(20)]
     with upload(tmp_path, into) as example, example.connect(named("file")) as client:
         client.send(parts)
@@ -78,7 +78,7 @@ def test_in_fragments(tmp_path: Path, into: Path) -> None:
     assert (into / "file").read_bytes() == b"".join(parts)
 
 
-def test_whoever_sent_all_may_leave(tmp_path: Path, into: Path) -> None:
+def test_a_client_that_sent_all_may_leave(tmp_path: Path, into: Path) -> None:
     with upload(tmp_path, into, STANDING_DISK) as example, example.connect(named("file")) as client:
         client.send(b"content")
         client.socket.shutdown(socket.SHUT_RDWR)
@@ -88,7 +88,7 @@ def test_whoever_sent_all_may_leave(tmp_path: Path, into: Path) -> None:
     assert (into / "file").read_text() == "content"
 
 
-def test_what_is_there_stays(tmp_path: Path, into: Path) -> None:
+def test_an_existing_file_is_kept(tmp_path: Path, into: Path) -> None:
     (into / "file").write_text("as it was")
     with upload(tmp_path, into) as example, example.connect(named("file")) as client:
         assert told(client) == []
@@ -97,7 +97,7 @@ def test_what_is_there_stays(tmp_path: Path, into: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "../file", "a/b", "/tmp/file", "nul\0", "x" * 300])
-def test_what_is_no_name(tmp_path: Path, into: Path, name: str) -> None:
+def test_a_bad_name_is_refused(tmp_path: Path, into: Path, name: str) -> None:
     with upload(tmp_path, into) as example, example.connect(named(name)) as client:
         assert told(client) == []
         assert (client.close_code, client.close_reason) == (4000, "this is no name for a file")
@@ -105,7 +105,7 @@ def test_what_is_no_name(tmp_path: Path, into: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["vanishes", "closes"])
-def test_what_breaks_off_is_removed(tmp_path: Path, into: Path, how: str) -> None:
+def test_an_incomplete_file_is_removed(tmp_path: Path, into: Path, how: str) -> None:
     with upload(tmp_path, into) as example, example.connect(named("file")) as client:
         client.socket.sendall(bytes.fromhex("02fe 8000 00000000") + bytes(0x8000))
         await_that("it is being written", lambda: (into / "file").exists())

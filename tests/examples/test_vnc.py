@@ -77,7 +77,7 @@ def serving(server: BaseServer) -> Iterator[Any]:
             thread.join()
 
 
-def test_the_screen_and_the_keys_go_through_the_tunnel(tmp_path: Path, javascript: Path) -> None:
+def test_screen_and_keys_are_passed_through_the_tunnel(tmp_path: Path, javascript: Path) -> None:
     profile = tmp_path / "profile"
     profile.mkdir()
     with (

@@ -40,7 +40,7 @@ class TestUnderTwistedWeb:
 
 @pytest.mark.skipif(find_spec("klein") is None, reason="WITH KLEIN NOT TESTED: pip install klein")
 class TestWithKlein:
-    def test_rooms(self, tmp_path: Path) -> None:
+    def test_rooms_are_separate(self, tmp_path: Path) -> None:
         with Example("with_klein", tmp_path) as example:
             with example.connect("/rooms/a") as one, example.connect("/rooms/a") as two, example.connect("/rooms/b"):
                 await_that("both are there", lambda: example.fetch("/rooms/a")[1] == "2 in a\n")
