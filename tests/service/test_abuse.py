@@ -123,7 +123,7 @@ def broadcast(tmp_path: Path, many_files: None) -> Iterator[Service]:
         yield service
 
 
-def test_who_stops_reading_costs_the_others_nothing(broadcast: Service) -> None:
+def test_other_readers_are_not_delayed_by_stalled_ones(broadcast: Service) -> None:
     stalled = [joined(broadcast, buffer=4096) for _ in range(STALLED)]
     readers = [joined(broadcast) for _ in range(CLIENTS - STALLED)]
     publisher = joined(broadcast)
@@ -194,7 +194,7 @@ def dropped_before_they_opened(service: Service) -> float:
     return sum(metric(service, f'beastws_refusals_total{{limit="{name}"}}') for name in names)
 
 
-def test_an_address_that_floods_harms_no_other(tmp_path: Path, many_files: None) -> None:
+def test_an_address_that_floods_does_no_harm_to_others(tmp_path: Path, many_files: None) -> None:
     limits = ("--max-handshakes-per-address=50", "--max-connections-per-address=100", "--ping-interval=0")
     with running(tmp_path, *limits, "--admin=tcp:0:interface=127.0.0.1", "--drain-time=2") as service:
         client = joined(service)

@@ -144,7 +144,7 @@ class TestHealth:
         assert head.startswith("HTTP/1.1 503 ")
         assert body == "not ready\n"
 
-    def test_has_nothing_else(self, served: Served) -> None:
+    def test_other_pages_are_not_found(self, served: Served) -> None:
         for target in ("/", "/metrics/", "/chat"):
             head, body = served.ask(target)
             assert (head[:13], body) == ("HTTP/1.1 404 ", "There are /metrics, /healthz and /readyz\n")
@@ -153,17 +153,17 @@ class TestHealth:
         head, body = served.ask("/healthz", "HEAD")
         assert (head[:13], body) == ("HTTP/1.1 200 ", "")
 
-    def test_has_no_websocket(self, served: Served) -> None:
+    def test_a_websocket_is_refused(self, served: Served) -> None:
         peer = served._connect(factory=served.admin, opened=False)
         peer.sends(peer.HEAD, peer.HEAD.replace(b"/chat", b"/healthz"))
         assert re.findall(r"HTTP/1.1 (\d+)", peer.reads().decode()) == ["404", "200"]
         peer.leaves()
 
-    def test_is_bounded_by_itself(self) -> None:
+    def test_the_admin_listener_has_its_own_limits(self) -> None:
         settings = admin_factory(Metrics(WebSocketServerFactory(Echo), Meter()), lambda: True).settings
         assert (settings.timeouts.handshake, settings.timeouts.keep_alive) == (60.0, 75.0)
 
-    def test_has_so_many_connections_at_most(self, served: Served) -> None:
+    def test_the_connections_of_the_admin_are_limited(self, served: Served) -> None:
         served.admin.settings = replace(served.admin.settings, limits=admin_factory(*served.admin_for).settings.limits)
         peers = [served._connect(factory=served.admin, opened=False) for _ in range(MAX_CONNECTIONS)]
         peers[1].sends(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -175,12 +175,12 @@ class TestHealth:
 
 
 class TestMetrics:
-    def test_are_in_the_text_format(self, served: Served) -> None:
+    def test_metrics_are_in_the_text_format(self, served: Served) -> None:
         head, body = served.ask("/metrics")
         assert "Content-Type: text/plain; version=" in head
         assert '# TYPE beastws_connections gauge\nbeastws_connections{state="connecting"} 0.0\n' in body
 
-    def test_tell_of_connections(self, served: Served) -> None:
+    def test_connections_are_counted(self, served: Served) -> None:
         peers = [served.client() for _ in range(3)]
         waiting = served.client(opened=False)
         peers[0].sends(peers[0].text("hello"))
@@ -210,7 +210,7 @@ class TestMetrics:
         assert told[f"beastws_info,{'compiled' if ACCELERATED else 'pure'},{__version__}"] == 1
         assert told["process_resident_memory_bytes"] > 0 or sys.platform != "linux"
 
-    def test_tell_of_round_trips(self, served: Served, clock: Clock) -> None:
+    def test_round_trips_are_counted(self, served: Served, clock: Clock) -> None:
         peer = served.client()
         for seconds in (0.002, 0.3):
             peer.protocol.ping(b"x")
@@ -225,7 +225,7 @@ class TestMetrics:
         assert told[f"{name}_count"] == 2
         assert told[f"{name}_sum"] == pytest.approx(0.302)
 
-    def test_tell_of_slow_readers(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_slow_readers_are_counted(self, connect: Callable[..., Any], clock: Clock) -> None:
         limits = Limits(slow_reader="drop", max_message_size=1000, max_buffered=1000, high_water=500, low_water=100)
         served = Served(connect, clock, limits=limits)
         peer = served.client()
@@ -241,7 +241,7 @@ class TestMetrics:
         assert told["beastws_buffered_bytes"] == 0
         assert told["beastws_slow_readers_total,drop"] == dropped
 
-    def test_tell_of_buffered_memory(
+    def test_buffered_memory_is_counted(
         self, connect: Callable[..., Any], clock: Clock, logged: Callable[..., list[Any]]
     ) -> None:
         served = Served(connect, clock, limits=Limits(max_buffered=1 << 20), budget=MemoryBudget(1 << 16))
@@ -258,7 +258,7 @@ class TestMetrics:
         assert told["beastws_memory_closes_total"] == 1
         assert len(logged(type(None))) == 1
 
-    def test_are_documented(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_all_metrics_are_documented(self, connect: Callable[..., Any], clock: Clock) -> None:
         from twisted_beastws.hub import Hub
         from twisted_beastws.hub.redis import RedisBackplane
 
@@ -268,7 +268,7 @@ class TestMetrics:
         assert len(names) > 10
         assert names == set(re.findall(r"`(beastws_\w+)`", documented))
 
-    def test_are_in_openmetrics_for_a_client_that_prefers_it(self, served: Served) -> None:
+    def test_metrics_are_in_openmetrics_for_clients_that_prefer_it(self, served: Served) -> None:
         openmetrics = import_module("prometheus_client.openmetrics.parser").text_string_to_metric_families
         served.client()
         head, body = served.ask("/metrics", fields="Accept: application/openmetrics-text;version=1.0.0\r\n")
@@ -278,7 +278,7 @@ class TestMetrics:
         names = {sample.name for family in openmetrics(body) for sample in family.samples}
         assert names == {name.partition(",")[0] for name in served.metrics()}
 
-    def test_tell_of_the_reactor(self, served: Served) -> None:
+    def test_the_lag_of_the_reactor_is_counted(self, served: Served) -> None:
         served.lag.sample(0.06)
         served.lag.sample(0.3)
         told = served.metrics()
@@ -290,7 +290,7 @@ class TestMetrics:
         served.client()
         assert served.metrics()["beastws_connections,open"] == served.metrics()["beastws_connections,open"] == 1
 
-    def test_without_the_extra_say_so(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_extra_is_explained(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "prometheus_client", None)
         head, body = served.ask("/metrics")
         assert head.startswith("HTTP/1.1 501 ")
@@ -312,7 +312,7 @@ class TestHub:
         assert (told["beastws_backplane_state,up"], told["beastws_backplane_state,down"]) == (0, 1)
         assert told["beastws_slow_readers_total,drop"] == 7
 
-    def test_the_library_s_own(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_the_librarys_own_hub_is_counted(self, connect: Callable[..., Any], clock: Clock) -> None:
         from twisted_beastws.hub import Hub
 
         hub = Hub()
@@ -323,6 +323,6 @@ class TestHub:
         assert (told["beastws_rooms"], told["beastws_room_members"]) == (1, 1)
         assert told["beastws_backplane_state,connected"] == 1
 
-    def test_what_is_no_hub_is_not_told_of(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_an_object_that_is_no_hub_is_not_counted(self, connect: Callable[..., Any], clock: Clock) -> None:
         told = Served(connect, clock, object()).metrics()
         assert not [name for name in told if "room" in name or "backplane" in name]

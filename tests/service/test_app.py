@@ -64,21 +64,21 @@ def failure(name: str) -> str:
 
 
 class TestFound:
-    def test_a_protocol_class(self) -> None:
+    def test_a_protocol_class_is_found(self) -> None:
         found = find_app("good:Echo")
         assert isinstance(found, type) and issubclass(found, WebSocketProtocol)
 
     @pytest.mark.parametrize("name", ["echo", "older"])
-    def test_a_coroutine_function(self, name: str) -> None:
+    def test_a_coroutine_function_is_found(self, name: str) -> None:
         assert find_app(f"good:{name}") is getattr(sys.modules["good"], name)
 
-    def test_a_factory(self) -> None:
+    def test_a_factory_is_found(self) -> None:
         assert isinstance(find_app("good:factory"), WebSocketServerFactory)
 
-    def test_something_inside_something(self) -> None:
+    def test_an_attribute_of_an_attribute_is_found(self) -> None:
         assert find_app("good:Holder.echo") is sys.modules["good"].echo
 
-    def test_a_module_of_a_package(self, directory: Path) -> None:
+    def test_a_module_of_a_package_is_found(self, directory: Path) -> None:
         (directory / "package").mkdir()
         (directory / "package" / "__init__.py").write_text("")
         (directory / "package" / "module.py").write_text("async def app(ws): pass")
@@ -95,16 +95,16 @@ class TestNotFound:
     @pytest.mark.parametrize(
         "name", ["", "good", "good:", ":echo", "good:echo()", "a b:c", "good.:x", "./good.py:echo", "good:a:b"]
     )
-    def test_another_form(self, name: str) -> None:
+    def test_a_name_of_another_form_is_refused(self, name: str) -> None:
         assert failure(name) == "give it as package.module:name"
         assert failure(f"asgi:{name}") == "give it as asgi:package.module:name"
 
-    def test_no_module(self, directory: Path) -> None:
+    def test_a_missing_module_is_named(self, directory: Path) -> None:
         assert failure("nope:x") == f"there is no module nope, neither in {directory} nor where Python looks"
         assert failure("good.sub:x").startswith("there is no module good.sub, neither in ")
         assert failure("nope.sub:x").startswith("there is no module nope, neither in ")
 
-    def test_no_such_name(self, directory: Path) -> None:
+    def test_a_missing_name_is_named(self, directory: Path) -> None:
         assert failure("good:nope") == f"the module good ({directory / 'good.py'}) has no nope"
         assert failure("good:Echo.nope") == f"the module good ({directory / 'good.py'}) has no Echo.nope"
 
@@ -124,7 +124,7 @@ class TestNotFound:
             ("WebSocketServerFactory", "another class"),
         ],
     )
-    def test_another_kind(self, name: str, kind: str) -> None:
+    def test_an_object_of_another_kind_is_refused(self, name: str, kind: str) -> None:
         assert failure(f"good:{name}") == (
             "only a subclass of WebSocketProtocol, a coroutine function (async def), a Router or a "
             f"WebSocketServerFactory can be served; it is {kind}"
@@ -145,7 +145,7 @@ class TestImportFails:
             ("import json\njson.loads('{')", "json.decoder.JSONDecodeError: Expecting property name", None),
         ],
     )
-    def test_says_what_and_where(self, directory: Path, source: str, what: str, line: int | None) -> None:
+    def test_a_failing_import_is_explained(self, directory: Path, source: str, what: str, line: int | None) -> None:
         (directory / "bad.py").write_text(source)
         message = failure("bad:x")
         assert message.startswith(f"importing bad failed: {what}")

@@ -171,7 +171,7 @@ class TestOption:
     def extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(option_values, "find_spec", {"txredisapi": object()}.get)
 
-    def test_names_a_redis(self) -> None:
+    def test_the_option_is_the_url_of_a_redis(self) -> None:
         backplane = parse("--backplane=redis://:secret@h:7/1", "--history=5").hub.backplane
         assert isinstance(backplane, RedisBackplane)
         assert str(backplane.url) == "redis://h:7/1"
@@ -195,7 +195,7 @@ class TestOption:
         assert told == "--backplane needs an extra: pip install 'twisted_beastws[redis]'"
 
     @pytest.mark.parametrize("value", ["", "-1", "many", "1" * 10])
-    def test_a_bad_number_of_messages(self, value: str) -> None:
+    def test_a_bad_number_of_messages_is_refused(self, value: str) -> None:
         assert refusal(f"--history={value}").endswith("give a number of messages; 0 keeps none")
 
     @pytest.mark.parametrize("option", ["--backplane=redis://h", "--history=5"])

@@ -96,9 +96,7 @@ class TestLog:
         supervisor.reports({"log_format": None, "log_level": LogLevel.info})
         assert supervisor.messages() == []
 
-    def test_what_python_prints_comes_in_whole_lines(
-        self, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_printed_lines_are_passed_on_whole(self, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("stdout", "stderr"):
             monkeypatch.setattr(sys, name, getattr(sys, name))
         supervisor.reports.take_standard_output()
@@ -148,7 +146,7 @@ class TestSupervisorThatDoesNotRead:
         supervisor.reports.flush()
         os.close(supervisor.writing)
 
-    def test_threads_keep_their_lines_whole(self, supervisor: Supervisor) -> None:
+    def test_lines_of_threads_are_kept_whole(self, supervisor: Supervisor) -> None:
         def talk(who: str) -> None:
             for number in range(100):
                 supervisor.reports.say("access", f"{who * 3000}{number}")

@@ -162,7 +162,7 @@ class TestTalk:
         service.join().sends(text("early"))
         service.join()
 
-    def test_who_is_not_open_yet_hears_nothing(self, service: Service) -> None:
+    def test_a_client_that_is_not_open_is_sent_nothing(self, service: Service) -> None:
         one, opening = service.join(), service.connect()
         opening.sends(UPGRADE[:-2])
         one.sends(text("hello"))
@@ -194,14 +194,14 @@ class TestRefused:
         assert other.gets() == b"\x81\x0astill here"
 
     @pytest.mark.parametrize(("size", "refused"), [(999, False), (1000, False), (1001, True)])
-    def test_a_message_beyond_the_limit(self, size: int, refused: bool) -> None:
+    def test_a_message_above_the_limit_is_refused(self, size: int, refused: bool) -> None:
         service = Service("--max-message=1000")
         one, other = service.join(), service.join()
         one.sends(b"\x81\xfe" + size.to_bytes(2, "big") + bytes(4) + b"x" * size)
         assert other.gets() == (b"" if refused else b"\x81\x7e" + size.to_bytes(2, "big") + b"x" * size)
         assert (one.protocol.state is State.OPEN) is not refused
 
-    def test_a_foreign_page(self) -> None:
+    def test_a_foreign_page_is_refused(self) -> None:
         service = Service("--origin=https://friend.example")
         answers = []
         for origin in (b"https://example.com", b"https://friend.example", b"https://other.example"):
@@ -210,7 +210,7 @@ class TestRefused:
             answers.append(client.gets()[9:12])
         assert answers == [b"101", b"101", b"403"]
 
-    def test_plain_http_at_the_chat(self, service: Service) -> None:
+    def test_plain_http_at_the_chat_is_answered_426(self, service: Service) -> None:
         client = service.connect()
         client.sends(b"GET /chat HTTP/1.1\r\nHost: example.com\r\n\r\n")
         head, _, body = client.gets().partition(b"\r\n\r\n")
@@ -279,7 +279,7 @@ class TestMembership:
         assert service.members() == {other.protocol}
         assert service.hub.connections == 1
 
-    def test_who_never_came_in_is_no_member(self, service: Service, events: list[LogEvent]) -> None:
+    def test_a_client_that_never_joined_is_no_member(self, service: Service, events: list[LogEvent]) -> None:
         client = service.connect()
         client.sends(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
         assert service.members() == set()
@@ -329,14 +329,14 @@ def plain(service: Service, target: bytes = b"/chat") -> Client:
 
 
 class TestRooms:
-    def test_are_apart_from_each_other_and_the_common_one(self, service: Service) -> None:
+    def test_rooms_are_separate_from_each_other_and_the_common_one(self, service: Service) -> None:
         common, one, same, other = (plain(service, at) for at in (b"/chat", b"/chat/a", b"/chat/%61?x", b"/chat/b"))
         one.sends(text("hello"))
         assert [each.gets() for each in (common, one, same, other)] == [b"", *[b"\x81\x05hello"] * 2, b""]
         assert service.hub.rooms == {"": 1, "a": 2, "b": 1}
 
     @pytest.mark.parametrize("target", [b"/chat/", b"/chat/a/b", b"/chat/%00", b"/chatter", b"/room"])
-    def test_what_can_be_none_is_not_found(self, service: Service, target: bytes) -> None:
+    def test_a_bad_name_of_a_room_is_not_found(self, service: Service, target: bytes) -> None:
         client = service.connect()
         client.sends(upgrade(target))
         assert client.gets().startswith(b"HTTP/1.1 404 ")
@@ -347,7 +347,7 @@ class TestRooms:
         answer = client.gets()
         assert answer.startswith(b"HTTP/1.1 426 ") and answer.endswith(b"the page that talks to it is at /\n")
 
-    def test_below_a_chat_at_the_root(self) -> None:
+    def test_rooms_are_below_a_chat_at_the_root(self) -> None:
         service = Service("--path=/")
         one = plain(service, b"/a")
         one.sends(text("hello"))
@@ -365,7 +365,7 @@ class TestRooms:
 
 
 class TestJson:
-    def test_two_of_them_talk(self, service: Service) -> None:
+    def test_two_clients_can_talk(self, service: Service) -> None:
         ann = Speaker(service, "/chat/a?name=ann")
         assert ann.events == [{"type": "welcome", "room": "a", "name": "ann"}]
         bob = Speaker(service, "/chat/a?name=bob")
@@ -399,7 +399,7 @@ class TestJson:
         nobody.leaves()
         assert [(event["type"], event["name"]) for event in ann.gets()] == [("message", None)]
 
-    def test_who_is_here(self, service: Service) -> None:
+    def test_the_members_are_listed(self, service: Service) -> None:
         ann, bob = Speaker(service, "/chat?name=ann"), Speaker(service, "/chat?name=bob")
         plain(service), Speaker(service), Speaker(service, "/chat/a?name=eve")
         bob.gets()
@@ -409,7 +409,7 @@ class TestJson:
         bob.says(type="who")
         assert bob.gets()[1:] == [{"type": "here", "names": ["bob"], "count": 1}]
 
-    def test_what_is_referred_to_is_confirmed_to_its_sender(self, service: Service) -> None:
+    def test_a_message_with_a_reference_is_confirmed(self, service: Service) -> None:
         ann, bob = Speaker(service, "/chat?name=ann"), Speaker(service)
         ann.says(type="message", text="hello", ref="7")
         said, sent = ann.gets()
@@ -417,7 +417,7 @@ class TestJson:
         assert [event["type"] for event in bob.gets()] == ["message"]
 
     @pytest.mark.parametrize("request_", ["hello", "[]", '{"type":"dance"}', '{"type":"message","text":"\\ud800"}'])
-    def test_what_it_is_not_is_told_to_its_sender(self, service: Service, request_: str) -> None:
+    def test_a_bad_request_is_explained_to_its_sender(self, service: Service, request_: str) -> None:
         ann, bob = Speaker(service), Speaker(service)
         ann.client.sends(text(request_))
         (told,) = ann.gets()
@@ -426,7 +426,7 @@ class TestJson:
         ann.says(type="message", text="still here")
         assert [event["text"] for event in bob.gets()] == ["still here"]
 
-    def test_who_comes_back_has_what_was_missed(self, service: Service) -> None:
+    def test_a_client_that_returns_gets_the_missed_messages(self, service: Service) -> None:
         ann, bob = Speaker(service, "/chat?name=ann"), Speaker(service, "/chat?name=bob")
         for words in ("1", "2", "3"):
             ann.says(type="message", text=words)
@@ -457,7 +457,7 @@ class TestJson:
         assert body.count(b"\n") == 1
         assert service.members() == set()
 
-    def test_and_means_nothing_to_those_who_do_not_speak_it(self, service: Service) -> None:
+    def test_the_parameters_are_ignored_without_the_subprotocol(self, service: Service) -> None:
         plain(service, b"/chat?name=&after=7")
 
     @pytest.mark.parametrize("protocols", [b"other", b"chat.v2+json, other"])
@@ -573,12 +573,12 @@ class TestJson:
 
 
 class TestNames:
-    def test_are_one_in_each_spelling(self, service: Service) -> None:
+    def test_a_name_is_one_in_each_spelling(self, service: Service) -> None:
         ann = Speaker(service, "/chat/cafe%CC%81?name=%EF%BC%A1nn")
         assert ann.events == [{"type": "welcome", "room": "caf\u00e9", "name": "Ann"}]
 
     @pytest.mark.parametrize("name", ["%E3%85%A4", "%E2%A0%80", "a" + "%CC%96" * 5])
-    def test_that_cannot_be_read_are_refused(self, service: Service, name: str) -> None:
+    def test_an_unreadable_name_is_refused(self, service: Service, name: str) -> None:
         client = service.connect()
         client.sends(upgrade(f"/chat?name={name}".encode()))
         assert client.gets().startswith(b"HTTP/1.1 400 ")
@@ -631,7 +631,7 @@ class TestPresence:
         assert watcher.gets() == [{"type": "join", "name": "ann"}, {"type": "join", "name": "bob"}]
         assert bob.gets() == []
 
-    def test_notices_of_a_room_grow_with_its_members_and_not_with_their_square(self, service: Service) -> None:
+    def test_the_number_of_notices_is_linear_in_the_members(self, service: Service) -> None:
         published: list[str] = []
         publish = service.hub.publish
 
@@ -650,7 +650,7 @@ class TestPresence:
 
 class TestLimits:
     @pytest.mark.parametrize("messages", [999, 1000, 1001])
-    def test_messages(self, service: Service, messages: int) -> None:
+    def test_the_burst_of_messages_is_limited(self, service: Service, messages: int) -> None:
         one, other = service.join(), service.join()
         one.sends(text("") * messages)
         service.turns()
@@ -659,7 +659,7 @@ class TestLimits:
         assert (other.gets(), one.gets()) == (heard, heard + closed)
         assert service.factory.admission.refusals == ({"max_chat_rate": 1} if closed else {})
 
-    def test_messages_a_second_on_average(self, service: Service) -> None:
+    def test_the_rate_of_messages_is_limited(self, service: Service) -> None:
         one = Speaker(service)
         for _ in range(3):
             one.client.sends(text("") * 1000)
@@ -671,7 +671,7 @@ class TestLimits:
         service.turns()
         assert one.client.gets().endswith(b"\x88\x21\x03\xf0more than 100 messages a second")
 
-    def test_no_limit_of_messages(self) -> None:
+    def test_the_limit_of_messages_can_be_removed(self) -> None:
         service = Service("--max-chat-rate=0")
         one = service.join()
         one.sends(text("") * 2000)
@@ -679,14 +679,14 @@ class TestLimits:
         assert one.gets() == b"\x81\x00" * 2000
 
     @pytest.mark.parametrize("size", [1048575, 1048576, 1048577])
-    def test_bytes_of_a_message(self, service: Service, size: int) -> None:
+    def test_the_size_of_a_message_is_limited(self, service: Service, size: int) -> None:
         one, other = service.join(), service.join()
         one.sends(b"\x81\xff" + size.to_bytes(8, "big") + bytes(4) + b"x" * size)
         assert other.gets().count(b"x") == (size if size <= 1 << 20 else 0)
         assert one.gets().endswith(b"x" if size <= 1 << 20 else b"\x88\x02\x03\xf1")
 
     @pytest.mark.parametrize("name", ["same", "other"])
-    def test_joins_of_an_address(self, name: str) -> None:
+    def test_the_joins_of_an_address_are_limited(self, name: str) -> None:
         service = Service("--max-joins-per-address=0.25")
         for at in range(5):
             Speaker(service, f"/chat?name=ann{at if name == 'other' else ''}").leaves()
@@ -702,7 +702,7 @@ class TestLimits:
         service.clock.advance(4)
         Speaker(service)
 
-    def test_joins_of_an_address_by_default(self, service: Service) -> None:
+    def test_the_joins_of_an_address_are_limited_by_default(self, service: Service) -> None:
         service.factory.settings = replace(
             service.factory.settings, limits=replace(service.factory.settings.limits, max_handshakes_per_peer=None)
         )
@@ -801,7 +801,7 @@ class TestLiveness:
 
 
 class TestLog:
-    def test_tells_who_came_and_how_they_left(self, service: Service, events: list[LogEvent]) -> None:
+    def test_each_client_is_logged_with_its_end(self, service: Service, events: list[LogEvent]) -> None:
         client = service.join()
         client.sends(masked(0x88, b"\x0f\xa0bye\xc3\xa9"))
         client.loses()
@@ -810,7 +810,7 @@ class TestLog:
             "192.0.2.1:1 disconnected: begun by peer, sent 4000, received 4000 'bye\u00e9'",
         ]
 
-    def test_a_peers_words_stay_in_one_line(self, service: Service, events: list[LogEvent]) -> None:
+    def test_a_peers_reason_is_logged_in_one_line(self, service: Service, events: list[LogEvent]) -> None:
         client = service.join()
         client.sends(masked(0x88, b"\x0f\xa0a\r\nb{c}"))
         client.loses()
@@ -823,7 +823,7 @@ class TestLog:
             (UNIXAddress("/run/chat"), "UNIXAddress('/run/chat')"),
         ],
     )
-    def test_names_any_address(self, service: Service, events: list[LogEvent], address: object, name: str) -> None:
+    def test_any_address_is_logged(self, service: Service, events: list[LogEvent], address: object, name: str) -> None:
         client = service.connect()
         client.transport.peerAddr = address
         client.sends(UPGRADE)

@@ -36,7 +36,7 @@ Check = Callable[..., tuple[object, list[str]]]
 
 
 class TestInOrder:
-    def test_the_defaults(self, check: Check) -> None:
+    def test_the_defaults_are_in_order(self, check: Check) -> None:
         assert check() == (0, [IN_ORDER])
 
     def test_a_warning_is_no_fault(self, check: Check) -> None:
@@ -127,7 +127,7 @@ class TestFaults:
         status, (found,) = check(*given)
         assert status == 1 and found.startswith(line)
 
-    def test_a_certificate_that_clients_refuse(self, check: Check, tmp_path: Path) -> None:
+    def test_a_certificate_that_clients_refuse_is_reported(self, check: Check, tmp_path: Path) -> None:
         (tmp_path / "key.pem").write_bytes(new_identity(-timedelta(hours=1)))
         status, (line,) = check("--listen=ssl:443:privateKey=key.pem")
         assert status == 1

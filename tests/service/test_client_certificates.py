@@ -58,7 +58,7 @@ def ours(tmp_path: Path) -> Authority:
 
 class TestService:
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-    def test_lets_in_whom_the_authority_has_signed(
+    def test_clients_with_a_signed_certificate_are_let_in(
         self, tmp_path: Path, ours: Authority, version: ssl.TLSVersion
     ) -> None:
         answers = []
@@ -78,7 +78,7 @@ class TestService:
         kept_out = re.findall(r"TLS with 127\.0\.0\.1\S* failed: .*(peer did not .*|certificate .*)", service.log)
         assert kept_out == ["peer did not return a certificate", "certificate verify failed"]
 
-    def test_reads_the_authorities_again(self, tmp_path: Path, ours: Authority) -> None:
+    def test_the_authorities_are_read_again(self, tmp_path: Path, ours: Authority) -> None:
         others = Authority("others")
         ann, eve = client_tls(tmp_path, ours.issue("ann")), client_tls(tmp_path, others.issue("eve"))
         with running(tmp_path, "--client-ca=ca.pem", listen=LISTEN) as service:
@@ -89,7 +89,7 @@ class TestService:
             assert (answer(service, ann), answer(service, eve)) == (b"", b"HTTP/1.1 101")
 
     @pytest.mark.parametrize("listen", ["tcp:0", "beastws:tcp:0", "unix:socket", "stdio:"])
-    def test_listens_to_nothing_else(self, tmp_path: Path, ours: Authority, listen: str) -> None:
+    def test_an_endpoint_without_tls_is_refused(self, tmp_path: Path, ours: Authority, listen: str) -> None:
         done = twistd(tmp_path, "-n", "beastws", "--client-ca=ca.pem", f"--listen={listen}")
         assert done.returncode == 1
         line = f"cannot listen on {listen}: --client-ca is for ssl: alone; give another endpoint with --listen"
@@ -125,13 +125,15 @@ class TestNames:
         ("names", "status"),
         [(("ann",), 101), (("J\u00f6rg",), 101), ((), 403), (("a", "b"), 403), (("ann\nadmin",), 403)],
     )
-    def test_are_the_one_common_name(self, client: Callable[..., Any], names: tuple[str, ...], status: int) -> None:
+    def test_the_name_is_the_one_common_name(
+        self, client: Callable[..., Any], names: tuple[str, ...], status: int
+    ) -> None:
         peer = client(*names)
         peer.sends(peer.HEAD)
         assert peer.reads().startswith(b"HTTP/1.1 %d " % status)
         assert peer.protocol.user == (names[0] if status == 101 else None)
 
-    def test_that_cannot_be_read_are_none(self, client: Callable[..., Any]) -> None:
+    def test_an_unreadable_certificate_has_no_name(self, client: Callable[..., Any]) -> None:
         class Unreadable:
             def to_cryptography(self) -> Any:
                 raise ValueError

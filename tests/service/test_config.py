@@ -38,7 +38,7 @@ parse = partial(command_line.parse, Options)
 
 
 class TestFile:
-    def test_gives_texts_and_flags(self, write: Callable[[str], str]) -> None:
+    def test_texts_and_flags_are_read(self, write: Callable[[str], str]) -> None:
         path = write('f = true\nping-interval = 0.5\npath = "/a"\nlisten = ["tcp:1", "tcp:2"]\n')
         assert read_config(path, **KINDS) == {
             "f": [True],
@@ -71,14 +71,14 @@ class TestFile:
             read_config(write(text), **KINDS)
         assert str(caught.value) == f"beastws.toml: {why}"
 
-    def test_what_is_not_toml(self, write: Callable[[str], str], tmp_path: Path) -> None:
+    def test_a_file_that_is_not_toml_is_refused(self, write: Callable[[str], str], tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"^beastws.toml: not TOML: .* \(at line 2, column 1"):
             read_config(write("path = '/'\n=\n"), **KINDS)
         (tmp_path / "beastws.toml").write_bytes(b"path = '\xff'")
         with pytest.raises(ConfigError, match=r"^beastws.toml: not TOML: .*decode"):
             read_config("beastws.toml", **KINDS)
 
-    def test_no_file(self, write: Callable[[str], str]) -> None:
+    def test_a_missing_file_is_reported(self, write: Callable[[str], str]) -> None:
         with pytest.raises(ConfigError, match=r"^/nope: No such file or directory$"):
             read_config("/nope", **KINDS)
 
@@ -164,7 +164,7 @@ class TestOptions:
             ),
         ],
     )
-    def test_what_is_wrong_gets_one_line_with_the_file_and_the_name(
+    def test_a_mistake_is_reported_in_one_line_with_file_and_name(
         self, write: Callable[[str], str], text: str, line: str
     ) -> None:
         with pytest.raises(UsageError) as caught:

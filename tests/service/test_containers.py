@@ -69,7 +69,7 @@ class TestCompose:
         assert int(seconds) > options["drain-time"] + CLOSE_HANDSHAKE
         assert service["ulimits"]["nofile"] > options["max-connections"]
 
-    def test_its_files_and_volumes_exist(self, compose: Any) -> None:
+    def test_all_files_and_volumes_are_there(self, compose: Any) -> None:
         build = compose["services"]["beastws"]["build"]
         assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()
         for service in compose["services"].values():
@@ -106,7 +106,7 @@ class TestKubernetes:
         assert ports == {"chat": chat, "admin": admin}
         assert options["backplane"] == "redis://redis.example:6379/0"
 
-    def test_probes_ask_for_the_pages_of_the_admin(self, pod: Any) -> None:
+    def test_the_probes_are_pages_of_the_admin(self, pod: Any) -> None:
         (container,) = pod["containers"]
         probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("liveness", "readiness")]
         assert probes == [{"path": path, "port": "admin"} for path in HEALTH]
@@ -117,7 +117,7 @@ class TestKubernetes:
         needed = int(seconds) + options["drain-time"] + CLOSE_HANDSHAKE
         assert pod["terminationGracePeriodSeconds"] > needed
 
-    def test_its_objects_select_the_pods(self) -> None:
+    def test_the_objects_have_the_labels_of_the_pods(self) -> None:
         deployment, service, budget = documents("kubernetes.yaml")
         labels = deployment["spec"]["template"]["metadata"]["labels"]
         assert deployment["spec"]["selector"]["matchLabels"] == labels == service["spec"]["selector"]

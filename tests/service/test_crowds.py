@@ -82,7 +82,7 @@ def service(request: pytest.FixtureRequest, tmp_path: Path, many_files: None) ->
         yield service
 
 
-def test_a_flood_into_a_large_room_delays_no_other_room_and_no_end(service: Service) -> None:
+def test_no_other_room_and_no_end_is_delayed_by_a_flood_into_a_large_room(service: Service) -> None:
     members = [connected(service, "/chat") for _ in range(MEMBERS)]
     attacker, witness = connected(service, "/chat"), connected(service, "/chat/quiet")
     try:
@@ -108,7 +108,7 @@ def test_a_flood_into_a_large_room_delays_no_other_room_and_no_end(service: Serv
             client.close()
 
 
-def test_many_members_that_go_and_come_at_once_delay_no_other_room(service: Service) -> None:
+def test_no_other_room_is_delayed_by_many_members_that_come_and_go(service: Service) -> None:
     watcher, witness = connected(service, "/chat", subprotocol=True), connected(service, "/chat/quiet")
     began = cpu_seconds(service)
     members = [connected(service, f"/chat?name={number:03}", subprotocol=True) for number in range(2 * MEMBERS)]

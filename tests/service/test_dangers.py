@@ -36,7 +36,7 @@ class TestReach:
             "systemd:domain=INET:index=0",
         ],
     )
-    def test_other_machines_connect_without_tls(self, description: str) -> None:
+    def test_a_listener_for_other_machines_without_tls_is_found(self, description: str) -> None:
         assert can_be_reached(description) and is_unencrypted(description)
 
     @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ class TestChat:
             ((), []),
         ],
     )
-    def test_passwords_without_tls(self, tmp_path: Path, given: tuple[str, ...], exposed: list[str]) -> None:
+    def test_passwords_without_tls_are_found(self, tmp_path: Path, given: tuple[str, ...], exposed: list[str]) -> None:
         path = tmp_path / "passwords"
         path.write_text("ann:secret\n")
         path.chmod(0o600)

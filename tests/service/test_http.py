@@ -335,7 +335,7 @@ def factory() -> Any:
 
 @EVERY
 @pytest.mark.parametrize("name", ROWS)
-def test_in_memory_whole_and_byte_by_byte(factory: Any, name: str, path: bytes) -> None:
+def test_each_request_is_answered_whole_and_byte_by_byte(factory: Any, name: str, path: bytes) -> None:
     row = ROWS[name]
     request = row.request.replace(b"PATH", path)
     whole, byte_by_byte = Memory(factory), Memory(factory)
@@ -376,7 +376,7 @@ def talk_all(port: int) -> list[tuple[str, bytes, bytes]]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_over_tcp() -> None:
+async def test_each_request_is_answered_over_tcp() -> None:
     options = Options()
     options.parseOptions(["--max-connections-per-address=0"])
     async with listening(makeService(options).factory) as port:

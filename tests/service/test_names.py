@@ -44,7 +44,7 @@ class TestNames:
             ("\u1112\u1161\u11ab", "\ud55c"),
         ],
     )
-    def test_that_look_alike_are_one(self, given: str, name: str) -> None:
+    def test_names_that_look_alike_are_one(self, given: str, name: str) -> None:
         assert tidy(given, 32) == name
 
     @pytest.mark.parametrize(
@@ -74,19 +74,19 @@ class TestNames:
             "\ud800",
         ],
     )
-    def test_that_cannot_be_seen_are_none(self, name: str) -> None:
+    def test_an_invisible_name_is_refused(self, name: str) -> None:
         assert tidy(name, 32) is None
 
     @pytest.mark.parametrize("marks", [MAX_MARKS - 1, MAX_MARKS, MAX_MARKS + 1])
-    def test_have_so_many_combining_marks_on_a_character(self, marks: int) -> None:
+    def test_the_combining_marks_of_a_character_are_limited(self, marks: int) -> None:
         name = "x" + MARKS[:marks] + "x"
         assert (tidy(name, 32) is not None) is (marks <= MAX_MARKS)
 
-    def test_do_not_begin_with_a_combining_mark(self) -> None:
+    def test_a_name_may_not_begin_with_a_combining_mark(self) -> None:
         assert tidy("\u0316a", 32) is None
 
     @pytest.mark.parametrize("length", [31, 32, 33])
-    def test_have_so_many_characters(self, length: int) -> None:
+    def test_the_length_of_a_name_is_limited(self, length: int) -> None:
         assert (tidy("x" * length, 32) is not None) is (length <= 32)
 
     def test_are_not_longer_once_they_are_normalized(self) -> None:

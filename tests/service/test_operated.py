@@ -135,7 +135,7 @@ class TestSignals:
         service.stopService()
         assert signal.getsignal(signal.SIGTERM) is before
 
-    def test_are_ignored_at_the_end_that_they_brought(self, factory: WebSocketServerFactory) -> None:
+    def test_signals_are_ignored_during_the_end(self, factory: WebSocketServerFactory) -> None:
         service, _ = started(factory)
         signal.raise_signal(signal.SIGTERM)
         service.stopService()
@@ -178,7 +178,7 @@ class TestHelpers:
         protocol.connectionLost()
         assert (told, done) == (["start", "stop"], [None])
 
-    def test_are_waited_for(self, factory: WebSocketServerFactory) -> None:
+    def test_helpers_are_waited_for(self, factory: WebSocketServerFactory) -> None:
         class Slow(Service):
             stopping: Deferred[None] = Deferred()
 
@@ -227,7 +227,7 @@ class TestReload:
 
 
 class TestFailure:
-    def test_stops_once_with_status_1(
+    def test_a_failure_is_one_stop_with_status_1(
         self, factory: WebSocketServerFactory, monkeypatch: pytest.MonkeyPatch, logged: Any
     ) -> None:
         at_exit: list[Callable[[], None]] = []

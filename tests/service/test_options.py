@@ -82,7 +82,7 @@ LIMITS = Limits(
 
 
 class TestDefaults:
-    def test_are_the_chat_that_restbed_meant(self) -> None:
+    def test_the_defaults_are_a_local_chat(self) -> None:
         options = parse()
         assert [description for description, _ in options.endpoints] == ["tcp:1984:interface=127.0.0.1"]
         assert options.app is None
@@ -149,7 +149,7 @@ class TestDefaults:
 
 
 class TestGiven:
-    def test_all(self) -> None:
+    def test_all_options_are_read(self) -> None:
         options = parse(
             *("--listen", "tcp:8080:interface=127.0.0.1", "--listen=unix:/run/chat", "--path=/a/b"),
             *("--ping-interval=0.25", "--idle-timeout", "9", "--handshake-timeout=2", "--max-message=99999"),
@@ -172,12 +172,12 @@ class TestGiven:
         assert parse("--ping-interval=0", "--idle-timeout=1").timeouts.idle == 1
         assert parse("--ping-interval=300", "--idle-timeout=0").timeouts.ping_interval == 300
 
-    def test_any_origin_by_an_ugly_name(self) -> None:
+    def test_any_origin_is_allowed_by_an_ugly_name(self) -> None:
         assert parse("--allow-any-origin-dangerously").origins == Origins(allow_any_origin_dangerously=True)
         assert parse("--allow-null-origin-dangerously").origins == Origins(allow_null_origin_dangerously=True)
         assert parse("--allow-file-origin-dangerously").origins == Origins(allow_file_origin_dangerously=True)
 
-    def test_what_no_origin_is_shows_what_to_give(self) -> None:
+    def test_the_error_for_a_bad_origin_has_the_right_one(self) -> None:
         assert refusal("--origin=bücher.example:8080") == (
             "--origin=bücher.example:8080: 'bücher.example:8080' is the origin of no page: it has no scheme; "
             "write 'https://xn--bcher-kva.example:8080'"
@@ -185,12 +185,12 @@ class TestGiven:
         for value, kind in (("*", "any"), ("null", "null"), ("file://", "file")):
             assert f"--allow-{kind}-origin-dangerously" in refusal(f"--origin={value}")
 
-    def test_the_end(self) -> None:
+    def test_the_options_of_the_end_are_read(self) -> None:
         assert parse("--drain-time=0", "--drain-code=1012").shutdown_policy == ShutdownPolicy(
             1012, "the server is restarting", 0.0
         )
 
-    def test_limits(self) -> None:
+    def test_the_limits_are_read(self) -> None:
         names = [field.name for field in fields(Limits) if field.name.startswith("max_")]
         asked = {
             "head": "max_head_size",
@@ -226,7 +226,7 @@ class TestGiven:
         assert "[default: 268435456]" in " ".join(Options().getUsage(1000).split())
 
     @pytest.mark.parametrize(("given", "limit"), [("1000", 1000), ("0", None)])
-    def test_memory(self, given: str, limit: int | None) -> None:
+    def test_the_memory_is_limited(self, given: str, limit: int | None) -> None:
         budget = makeService(parse(f"--max-memory={given}")).factory.settings.budget
         assert limit == (budget and budget.limit)
 
@@ -240,7 +240,7 @@ class TestGiven:
         assert factory.settings.budget is not None and factory.settings.budget.limit == 1000
         assert factory.settings.timeouts == Timeouts(idle=7, ping_interval=3)
 
-    def test_proxies(self) -> None:
+    def test_the_proxies_are_read(self) -> None:
         options = parse("--trust-proxy=10.0.0.0/8", "--trust-proxy", "unix", "--proxy-header=Forwarded")
         assert (options["trust-proxy"], options["proxy-header"]) == (["10.0.0.0/8", "unix"], "forwarded")
         assert options.proxies is not None
@@ -263,7 +263,7 @@ class TestGiven:
             ("client-no-context-takeover,mem-level=9", Deflate(client_no_context_takeover=True, mem_level=9)),
         ],
     )
-    def test_parameters_of_deflate(self, given: str, deflate: Deflate) -> None:
+    def test_the_parameters_of_deflate_are_read(self, given: str, deflate: Deflate) -> None:
         assert makeService(parse(f"--deflate={given}")).factory.settings.deflate == deflate
         assert makeService(parse()).factory.settings.deflate is None
 
@@ -285,13 +285,13 @@ class TestGiven:
         told = refusal(f"--deflate={given}")
         assert told.startswith(f"--deflate={given}: ") and why in told
 
-    def test_names_of_the_admins_listener(self) -> None:
+    def test_the_names_of_the_admin_are_read(self) -> None:
         names = parse("--admin=tcp:1", "--admin-host=beastws.internal", "--admin-host", "metrics")["admin-host"]
         assert names == ["beastws.internal", "metrics"]
         for name in ("", "a:80", "http://a", "a/b", "*"):
             assert refusal(f"--admin-host={name}").startswith(f"--admin-host={name}: give a host's name")
 
-    def test_who_may_come_in(self) -> None:
+    def test_the_logins_are_read(self) -> None:
         options = parse("--auth=memory:ann:secret", "--auth", "memory:bob:123")
         assert len(options["auth"]) == 2
         assert options.checkers is not None
@@ -327,7 +327,7 @@ class TestGiven:
         assert results[:-1] == [None] * failures
         assert results[-1].type is TooManyFailures
 
-    def test_whose_certificates_let_somebody_in(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_authorities_are_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "ca.pem").write_bytes(identity_pem())
         assert parse("--client-ca=ca.pem", "--listen=ssl:1984:privateKey=ca.pem")["client-ca"] == f"{tmp_path}/ca.pem"
@@ -402,17 +402,17 @@ class TestRefused:
             ),
         ],
     )
-    def test_a_value(self, argument: str, why: str) -> None:
+    def test_a_bad_value_is_refused(self, argument: str, why: str) -> None:
         assert refusal(argument) == f"{argument}: {why}"
 
     @pytest.mark.parametrize("description", ["1984", "foo:1", "", "tcp", "tcp:x", "tcp:1:2:3:4", "tcp:1:colour=red"])
-    def test_what_is_no_endpoint(self, description: str) -> None:
+    def test_a_bad_endpoint_is_refused(self, description: str) -> None:
         assert refusal("--listen", "tcp:1", "--listen", description).startswith(f"--listen={description}: {ENDPOINT} ")
 
     def test_a_password_is_not_repeated(self) -> None:
         assert refusal("--auth=memory:ann:secret:bob") == "--auth=memory: argstring must be in format U:P:..."
 
-    def test_where_the_admin_cannot_be(self) -> None:
+    def test_a_bad_endpoint_of_the_admin_is_refused(self) -> None:
         assert refusal("--admin=foo:1").startswith("--admin=foo:1: not an endpoint string, such as tcp:1984: ")
 
     def test_a_certificate_that_is_not_there(self) -> None:
@@ -460,7 +460,7 @@ class TestRefused:
         assert usage.endswith("[options]")
         assert hint == "'twistd beastws --help' lists the options."
 
-    def test_what_is_no_option(self) -> None:
+    def test_an_unknown_option_is_refused(self) -> None:
         assert refusal("--nope") == "option --nope not recognized"
         assert refusal("--app") == "option --app requires argument"
         assert refusal("tcp:1984", "x") == "tcp:1984: beastws takes options only"
@@ -472,7 +472,7 @@ class TestApi:
         (tmp_path / "tokens").write_text("0123456789abcdef")
         return tmp_path / "tokens"
 
-    def test_needs_an_endpoint_and_tokens(self, tokens: Path) -> None:
+    def test_the_api_must_have_an_endpoint_and_tokens(self, tokens: Path) -> None:
         assert parse().api is None
         options = parse("--api=tcp:0", f"--api-token-file={tokens}")
         assert options.api is not None and options.api[0] == "tcp:0"
@@ -492,7 +492,7 @@ class TestApi:
             f"--api: {app}:Echo needs an attribute hub, the Hub with its rooms"
         )
 
-    def test_workers_start_without_a_listener_of_their_own(self, tokens: Path) -> None:
+    def test_workers_are_started_without_their_own_listener(self, tokens: Path) -> None:
         options = parse("--api=tcp:0", f"--api-token-file={tokens}")
         assert f"--api-token-file={tokens}" in options.arguments
         assert not [argument for argument in options.arguments if argument.startswith("--api=")]
@@ -530,7 +530,7 @@ class TestApp:
     @pytest.mark.parametrize(
         ("login", "status"), [(None, b"401"), (b"a:wrong", b"401"), (b"a:secret", b"200"), (b"b:secret", b"401")]
     )
-    def test_a_login_guards_the_pages_of_a_router(self, app: str, login: bytes | None, status: bytes) -> None:
+    def test_a_login_is_needed_for_the_pages_of_a_router(self, app: str, login: bytes | None, status: bytes) -> None:
         factory = makeService(parse(f"--app={app}:pages", "--auth=memory:a:secret", "--listen=tcp:1")).factory
         request = b"GET /page HTTP/1.1\r\nHost: localhost\r\n"
         if login is not None:
@@ -579,7 +579,7 @@ class TestApp:
             "--path is the chat's: an --app gets the requests of every path"
         )
 
-    def test_what_is_not_found(self, app: str) -> None:
+    def test_an_application_that_is_missing_is_reported(self, app: str) -> None:
         assert refusal("--app=nonsense") == "--app=nonsense: give it as package.module:name"
         assert refusal(f"--app={app}:nope").startswith(f"--app={app}:nope: the module {app} (")
 

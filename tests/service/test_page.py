@@ -36,13 +36,13 @@ class TestSource:
         (body,) = [attrs for tag, attrs in self.elements if tag == "body"]
         assert (body["data-path"], body["data-max-message"]) == ("{{path}}", "{{max_message}}")
 
-    def test_can_live_under_a_policy_of_two_hashes(self) -> None:
+    def test_the_page_can_have_a_policy_of_two_hashes(self) -> None:
         tags = [tag for tag, _ in self.elements]
         assert tags.count("script") == tags.count("style") == 1
         attributes = {name for _, attrs in self.elements for name in attrs}
         assert not {name for name in attributes if name == "style" or name.startswith("on")}
 
-    def test_fetches_nothing(self) -> None:
+    def test_nothing_is_fetched(self) -> None:
         references = [
             value for _, attrs in self.elements for name, value in attrs.items() if name in {"src", "href", "srcset"}
         ]
@@ -53,7 +53,7 @@ class TestSource:
     def test_never_makes_markup_of_text(self) -> None:
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", self.source)
 
-    def test_is_small(self) -> None:
+    def test_the_page_is_small(self) -> None:
         assert len(PAGE.read_bytes()) < 48 * 1024
 
 
@@ -112,7 +112,7 @@ class TestNames:
 
 
 class TestTalk:
-    def test_two_people_in_three_rooms(self, browser: Any, server: Server) -> None:
+    def test_two_people_can_talk_in_three_rooms(self, browser: Any, server: Server) -> None:
         ann, bob = Tab(browser, server.port), Tab(browser, server.port, name="Bob")
         wait_until("both are listed", lambda: ann.members == ["Ann (you)", "Bob"])
         wait_until("the join shows", lambda: ann.all("summary") == ["Bob joined"])
@@ -142,7 +142,7 @@ class TestTalk:
         tab.await_line(text)
         assert tab.run("return document.querySelectorAll('.log b, .log img').length") == 0
 
-    def test_text_of_any_script_arrives_whole(self, tab: Tab) -> None:
+    def test_text_of_any_script_is_shown_whole(self, tab: Tab) -> None:
         text = "na\u00efve \u05e9\u05dc\u05d5\u05dd \u4f60\u597d \U0001f469\u200d\U0001f467 \u202eabc\nsecond line"
         tab.say(text)
         tab.await_line(text)
@@ -153,12 +153,12 @@ class TestTalk:
         puppet.say("after")
         assert [each["text"] for each in puppet.sent()] == ["after"]
 
-    def test_keeps_the_last_lines_only(self, puppet: Puppet) -> None:
+    def test_only_the_last_lines_are_kept(self, puppet: Puppet) -> None:
         puppet.open()
         fill(puppet, LINES_KEPT + 100)
         assert puppet.lines() == [f"line {number}" for number in range(100, LINES_KEPT + 100)]
 
-    def test_fetches_nothing_beside_itself(self, tab: Tab) -> None:
+    def test_nothing_is_fetched_but_the_page(self, tab: Tab) -> None:
         assert tab.run("return performance.getEntriesByType('resource').map(entry => entry.name)") == []
 
     def test_the_policy_lets_no_other_script_run(self, browser: Any, puppet: Puppet) -> None:
@@ -204,7 +204,7 @@ class TestTalk:
         assert puppet.all("summary") == ["2 joined, 1 left", "120 joined"]
         assert puppet.all("details:last-child li")[0].endswith("Ann, Kim and 118 more joined")
 
-    def test_counts_in_its_title_what_came_unseen(self, puppet: Puppet) -> None:
+    def test_unseen_messages_are_counted_in_the_title(self, puppet: Puppet) -> None:
         puppet.run("Object.defineProperty(document, 'hidden', {get: () => window.unseen})")
         puppet.open()
         puppet.gets(message(1, "seen"))

@@ -256,7 +256,7 @@ class TestRefusal:
             (503, "", "waiting", "The server is too busy."),
         ],
     )
-    def test_shows_the_reason(self, puppet: Puppet, status: int, body: str, state: str, words: str) -> None:
+    def test_the_reason_is_shown(self, puppet: Puppet, status: int, body: str, state: str, words: str) -> None:
         puppet.refuse(status, body)
         assert (puppet.state, puppet.status) == (state, words)
         assert puppet.run("return window.asked") == puppet.run("return sockets[0].address").replace("ws:", "http:")

@@ -67,7 +67,7 @@ class TestHeaders:
             (binary(0x21, 0x31, b"/run/\x1b[2J\n".ljust(216, b"\0")), UNIXAddress(None), None),
         ],
     )
-    def test_of_both_versions(self, header: bytes, source: Any, destination: Any) -> None:
+    def test_headers_of_both_versions_are_read(self, header: bytes, source: Any, destination: Any) -> None:
         assert read_header(header + b"more") == (source, destination, len(header))
         for size in range(1, len(header)):
             assert read_header(header[:size]) is None
@@ -100,7 +100,7 @@ class TestHeaders:
             binary(0x21, 0x21, bytes(35)),
         ],
     )
-    def test_what_is_none(self, data: bytes) -> None:
+    def test_a_bad_header_is_refused(self, data: bytes) -> None:
         with pytest.raises(BadHeader):
             read_header(data)
 
@@ -170,7 +170,7 @@ class TestConnections:
         ],
     )
     @pytest.mark.parametrize("size", [1, 7, 1000])
-    def test_have_the_clients_address(self, serve: Any, header: bytes, peer: object, size: int) -> None:
+    def test_connections_have_the_clients_address(self, serve: Any, header: bytes, peer: object, size: int) -> None:
         protocol, transport = serve().connect()
         data = header + GET
         for at in range(0, len(data), size):
@@ -182,7 +182,7 @@ class TestConnections:
         protocol.dataReceived(GET)
         assert transport.aborted and transport.value() == b""
 
-    def test_are_limited_by_client_before_their_requests(self, serve: Any) -> None:
+    def test_connections_are_limited_by_client_before_their_requests(self, serve: Any) -> None:
         endpoint = serve(max_opening_per_peer=2)
         connected = [endpoint.connect() for _ in range(5)]
         assert not any(transport.aborted for _, transport in connected)
@@ -192,7 +192,7 @@ class TestConnections:
         connected[3][0].dataReceived(LINE.replace(b".1 ", b".9 "))
         assert [transport.aborted for _, transport in connected] == [True, False, False, False, False]
 
-    def test_whose_client_is_unknown_are_not_one_client(self, serve: Any) -> None:
+    def test_connections_without_client_are_not_one_client(self, serve: Any) -> None:
         endpoint = serve(max_opening_per_peer=1)
         connected = [endpoint.connect() for _ in range(3)]
         for protocol, _ in connected:

@@ -84,7 +84,7 @@ class TestNginx:
     def test_lets_everybody_in_during_rolling_restarts(self, rolling: Rolling) -> None:
         assert set(rolling.restart()) == {101}
 
-    def test_leaves_no_server_out_in_deploy_either(self) -> None:
+    def test_no_server_is_left_out_in_deploy(self) -> None:
         servers = re.findall(r"^ +server [^\n{]*;", (DEPLOY / "nginx.conf").read_text(), re.MULTILINE)
         assert servers and all(" max_fails=0;" in server for server in servers)
 

@@ -40,14 +40,14 @@ class TestFiles:
         ("content", "why"),
         [(b"", "its first line is empty"), (b"\nx", "its first line is empty"), (b"\xff", "not UTF-8")],
     )
-    def test_that_have_none(self, tmp_path: Path, content: bytes, why: str) -> None:
+    def test_a_file_without_secret_is_refused(self, tmp_path: Path, content: bytes, why: str) -> None:
         (tmp_path / "url").write_bytes(content)
         assert refusal(f"--backplane=file:{tmp_path}/url") == f"--backplane: {tmp_path}/url: {why}"
 
-    def test_that_are_not_there(self) -> None:
+    def test_a_missing_file_is_reported(self) -> None:
         assert refusal("--backplane=file:/nope") == "--backplane: /nope: No such file or directory"
 
-    def test_that_have_no_url_are_not_shown(self, tmp_path: Path) -> None:
+    def test_the_content_of_a_bad_file_is_not_shown(self, tmp_path: Path) -> None:
         (tmp_path / "url").write_text("s3cret")
         assert "s3cret" not in refusal(f"--backplane=file:{tmp_path}/url")
 
@@ -58,7 +58,7 @@ class TestFiles:
 
 
 class TestEnvironment:
-    def test_has_the_backplane_and_the_logins(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_environment_may_have_the_backplane_and_the_logins(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BEASTWS_BACKPLANE", URL)
         monkeypatch.setenv("BEASTWS_AUTH", "memory:ann:s3cret")
         options = parse()
@@ -66,7 +66,7 @@ class TestEnvironment:
         assert len(options["auth"]) == 1 and options.checkers is not None
         assert options.visible == []
 
-    def test_comes_after_the_command_line_and_before_the_file(
+    def test_the_environment_is_between_command_line_and_file(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         config = tmp_path / "beastws.toml"
@@ -83,7 +83,7 @@ class TestEnvironment:
             ("BEASTWS_AUTH", "nope:s3cret", "give one of file, memory, unix"),
         ],
     )
-    def test_what_is_wrong_is_named_without_the_secret(
+    def test_a_bad_variable_is_named_without_the_secret(
         self, monkeypatch: pytest.MonkeyPatch, name: str, value: str, why: str
     ) -> None:
         monkeypatch.setenv(name, value)
@@ -100,7 +100,7 @@ class TestCommandLine:
             (("--backplane=redis://127.0.0.1:1/0",), []),
         ],
     )
-    def test_that_shows_a_password_is_warned_of(
+    def test_a_visible_password_is_logged_as_a_warning(
         self, given: tuple[str, ...], visible: list[str], logged: Callable[..., list[Any]]
     ) -> None:
         options = parse(*given, "--listen=unix:/tmp/x")
@@ -108,7 +108,7 @@ class TestCommandLine:
         makeService(options)
         assert len(logged(type(None))) == len(visible)
 
-    def test_of_a_worker_shows_none(self, tmp_path: Path) -> None:
+    def test_the_command_line_of_a_worker_has_no_password(self, tmp_path: Path) -> None:
         (tmp_path / "beastws.toml").write_text(f"backplane = '{URL}'\nauth = 'memory:ann:s3cret'\n")
         with running(tmp_path, "--config=beastws.toml", "--workers=2") as service:
             children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")

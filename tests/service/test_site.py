@@ -36,7 +36,7 @@ class TestPaths:
         "target", ["/chat", "/chat?", "/chat?room=/", "http://example.com/chat", "ws://h:1/chat?a"]
     )
     @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
-    def test_what_goes_to_the_chat_is_left_to_the_handshake(self, target: str, method: str) -> None:
+    def test_requests_for_the_chat_are_left_to_the_handshake(self, target: str, method: str) -> None:
         assert is_left_to_the_handshake(target, method)
 
     @pytest.mark.parametrize("target", ["/chat", "/chat?room=/", "http://example.com/chat"])
@@ -51,7 +51,7 @@ class TestPaths:
         )
         assert Site("/chat", 1000).answer(Request("POST", target, "1.1", Headers())) is None
 
-    def test_options_of_the_server_itself(self) -> None:
+    def test_the_method_options_of_the_server_is_answered(self) -> None:
         response = ask("*", "OPTIONS")
         assert (response.status, response.field("Allow"), response.body) == (204, "GET, HEAD", b"")
 
@@ -100,7 +100,7 @@ class Inline(HTMLParser):
 
 
 class TestPage:
-    def test_its_fields(self) -> None:
+    def test_the_page_has_these_fields(self) -> None:
         fields = {
             name: values for name, values in ask("/").headers.getAllRawHeaders() if name != b"Content-Security-Policy"
         }

@@ -48,11 +48,11 @@ class TestRooms:
             ("/", None),
         ],
     )
-    def test_are_below_the_chat(self, path: str, room: str | None) -> None:
+    def test_rooms_are_below_the_chat(self, path: str, room: str | None) -> None:
         assert room_of(path, "/chat") == room
 
     @pytest.mark.parametrize(("path", "room"), [("/", ""), ("/a", "a"), ("/a/b", None), ("//", None)])
-    def test_below_a_chat_at_the_root(self, path: str, room: str | None) -> None:
+    def test_rooms_are_below_a_chat_at_the_root(self, path: str, room: str | None) -> None:
         assert room_of(path, "/") == room
 
 
@@ -103,7 +103,7 @@ class TestRequests:
             ('{"type":"who","ref":"' + "x" * 64 + '"}', ChatCommand(None, "x" * 64)),
         ],
     )
-    def test_are_read(self, text: str, request_: ChatCommand) -> None:
+    def test_a_request_is_read(self, text: str, request_: ChatCommand) -> None:
         assert read(text) == request_
 
     @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ class TestEvents:
             ({"names": [], "complete": False}, '{"type":"x","names":[],"complete":false}'),
         ],
     )
-    def test_are_written(self, fields: dict[str, Any], sent: str) -> None:
+    def test_an_event_is_written(self, fields: dict[str, Any], sent: str) -> None:
         assert event("x", **fields) == sent
 
     def test_have_the_id_that_they_have(self) -> None:
@@ -152,7 +152,7 @@ class TestEvents:
         assert with_id(Message("", said)) == said
         assert json.loads(with_id(Message("", said, "1-0"))) == {"id": "1-0", **json.loads(said)}
 
-    def test_are_bare_texts_for_others(self) -> None:
+    def test_an_event_is_a_bare_text_for_other_clients(self) -> None:
         assert as_text(Message("", event("message", name="ann", text="hello"))) == "hello"
         assert as_text(Message("", event("join", name="ann"))) is None
 

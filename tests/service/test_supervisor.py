@@ -113,7 +113,7 @@ def workers(reactor: Reactor, logged: Any, lines: list[str]) -> Iterator[Workers
 
 
 class TestSupervisor:
-    def test_gives_each_worker_the_sockets_and_what_it_read(self, workers: Workers, reactor: Reactor) -> None:
+    def test_each_worker_is_given_the_sockets_and_the_files(self, workers: Workers, reactor: Reactor) -> None:
         assert len(reactor.processes) == len(workers.living) == 2
         for number, process in enumerate(reactor.processes, 1):
             assert process.command[-1:] == ["3"]
@@ -127,7 +127,7 @@ class TestSupervisor:
                 "time_to_end": 13.0,
             }
 
-    def test_leaves_those_of_systemd_their_places(
+    def test_sockets_of_systemd_are_kept_in_their_places(
         self, workers: Workers, reactor: Reactor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("LISTEN_FDNAMES", "one:other")
@@ -137,7 +137,7 @@ class TestSupervisor:
         assert {number: descriptors[number] for number in (5, 6, 7)} == {5: "r", 6: 70, 7: 71}
         assert descriptors[3] == descriptors[4] not in (70, 71)
 
-    def test_replaces_dead_workers_ever_more_slowly(self, workers: Workers, reactor: Reactor) -> None:
+    def test_dead_workers_are_replaced_more_and_more_slowly(self, workers: Workers, reactor: Reactor) -> None:
         delay = MIN_DELAY
         for count in range(1, 12):
             reactor.boot()
@@ -296,7 +296,7 @@ class TestAnswers:
         worker.ask(question).addCallbacks(answers.append, lambda failure: answers.append(failure.type))
         return worker, answers
 
-    def test_come_to_their_questions(self, workers: Workers, reactor: Reactor) -> None:
+    def test_answers_are_matched_to_their_questions(self, workers: Workers, reactor: Reactor) -> None:
         process = reactor.processes[0]
         _, first = self.ask(workers, "ready")
         _, second = self.ask(workers, "ready")
@@ -305,7 +305,7 @@ class TestAnswers:
         process.reports_that("answer", 1, "ready", False)
         assert (first, second) == ([False], [True])
 
-    def test_that_are_late_are_kept_and_failures_are_not(self, workers: Workers, reactor: Reactor) -> None:
+    def test_late_answers_are_kept_and_failures_are_not(self, workers: Workers, reactor: Reactor) -> None:
         process = reactor.processes[0]
         worker, answers = self.ask(workers, "metrics")
         worker._asked[1].cancel()  # as a timeout does
@@ -328,7 +328,7 @@ class TestAnswers:
         process.ends()
         assert answers == [ConnectionLost]
 
-    def test_that_are_unclear_are_logged(self, workers: Workers, reactor: Reactor, logged: Any) -> None:
+    def test_unclear_answers_are_logged(self, workers: Workers, reactor: Reactor, logged: Any) -> None:
         told: list[str] = []
         worker, _ = self.ask(workers, "ready")
         worker.log = SimpleNamespace(warn=lambda format, **fields: told.append(format.format(**fields)))
@@ -342,12 +342,12 @@ class TestAnswers:
 
 
 class TestReload:
-    def test_passes_sighup_on(self, workers: Workers, reactor: Reactor) -> None:
+    def test_sighup_is_passed_on(self, workers: Workers, reactor: Reactor) -> None:
         reactor.boot()
         workers.reload()
         assert [process.signals for process in reactor.processes] == [["HUP"], ["HUP"]]
 
-    def test_workers_that_start_get_it_when_they_handle_it(self, workers: Workers, reactor: Reactor) -> None:
+    def test_starting_workers_are_sent_it_when_they_handle_it(self, workers: Workers, reactor: Reactor) -> None:
         workers.reload()
         assert [process.signals for process in reactor.processes] == [[], []]
         reactor.boot()

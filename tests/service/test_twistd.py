@@ -196,7 +196,7 @@ class RawClient:
 
 
 class TestChat:
-    def test_two_clients_talk(self, service: Service) -> None:
+    def test_two_clients_can_talk(self, service: Service) -> None:
         with joined(service) as one, joined(service) as other:
             one.send("from one")
             assert [one.recv(PATIENCE), other.recv(PATIENCE)] == ["from one"] * 2
@@ -223,7 +223,7 @@ class TestChat:
             client.close(1000, "bye")
             assert (client.close_code, client.close_reason) == (1000, "")
 
-    def test_pings_come_at_their_interval(self, tmp_path: Path) -> None:
+    def test_pings_are_sent_at_their_interval(self, tmp_path: Path) -> None:
         with running(tmp_path, "--ping-interval=0.25") as service:
             began = time.monotonic()
             with RawClient(service).join() as client:
@@ -243,7 +243,7 @@ class TestChat:
         assert set(pings) == {0x89, 0} and len(pings) >= 4
 
 
-def test_200_clients_at_a_time_wait_in_the_backlog(tmp_path: Path) -> None:
+def test_the_backlog_is_sufficient_for_200_clients(tmp_path: Path) -> None:
     with running(tmp_path, listen="tcp:0:interface=127.0.0.1") as service, ExitStack() as clients:
         service.process.send_signal(signal.SIGSTOP)
         try:
@@ -289,7 +289,7 @@ class TestUnclean:
 
 
 class TestHttp:
-    def test_the_page_the_error_and_the_chat_on_one_connection(self, service: Service) -> None:
+    def test_page_and_error_and_chat_are_answered_on_one_connection(self, service: Service) -> None:
         http = HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE)
         http.connect()
         port = http.sock.getsockname()[1]
@@ -382,7 +382,7 @@ class TestTermination:
             assert [end[1:] for end in ends] == [(1012, "the server is restarting")]
         assert "SIGINT: stopping" in service.log
 
-    def test_who_is_connected_and_asks_now_gets_503(self, tmp_path: Path) -> None:
+    def test_a_late_request_is_answered_503(self, tmp_path: Path) -> None:
         with running(tmp_path) as service, RawClient(service).join() as deaf, RawClient(service, HEAD) as late:
             assert late.read_head().startswith(b"HTTP/1.1 200 ")
             service.terminate()
@@ -393,14 +393,14 @@ class TestTermination:
                 RawClient(service)
             deaf.socket.close()
 
-    def test_what_is_left_at_the_deadline_is_dropped(self, tmp_path: Path) -> None:
+    def test_connections_are_dropped_at_the_deadline(self, tmp_path: Path) -> None:
         with running(tmp_path, "--drain-time=1") as service, RawClient(service).join():
             began = time.monotonic()
             service.terminate()
             assert service.ended() == 0
             assert time.monotonic() - began > 0.9
 
-    def test_who_asked_the_admin_and_stays_is_not_waited_for_long(self, tmp_path: Path) -> None:
+    def test_a_client_of_the_admin_is_not_waited_for(self, tmp_path: Path) -> None:
         with (
             running(tmp_path, "--drain-time=1", "--admin=tcp:0:interface=127.0.0.1") as service,
             socket.create_connection(("127.0.0.1", service.admin_port), PATIENCE) as asking,
@@ -420,7 +420,7 @@ class TestTermination:
             assert service.ended() == 0
         assert f"{by.name} again: connections to drop: 2" in service.log
 
-    def test_who_does_not_answer_is_not_waited_for_long(self, tmp_path: Path) -> None:
+    def test_a_silent_client_is_not_waited_for_long(self, tmp_path: Path) -> None:
         with running(tmp_path) as service, RawClient(service).join() as deaf, RawClient(service, b"GET /") as half:
             began = time.monotonic()
             service.terminate()
@@ -430,7 +430,7 @@ class TestTermination:
             with suppress(ConnectionResetError):
                 assert half.read(1) == b""
 
-    def test_nobody_there_is_the_end_at_once(self, tmp_path: Path) -> None:
+    def test_a_service_without_clients_is_ended_at_once(self, tmp_path: Path) -> None:
         with running(tmp_path, f"--drain-time={10 * PATIENCE}") as service:
             service.terminate()
             assert service.ended() == 0
@@ -438,7 +438,7 @@ class TestTermination:
 
 
 class TestCompression:
-    def test_of_the_chat(self, tmp_path: Path) -> None:
+    def test_the_chat_is_compressed(self, tmp_path: Path) -> None:
         with running(tmp_path, "--deflate=level=6,server_max_window_bits=12") as service:
             with connect(service.url, proxy=None) as client:
                 assert client.response is not None
@@ -451,7 +451,7 @@ class TestCompression:
 
 
 class TestOperation:
-    def test_what_is_to_be_seen_while_it_runs_and_while_it_stops(self, tmp_path: Path) -> None:
+    def test_metrics_and_health_are_available_until_the_end(self, tmp_path: Path) -> None:
         pytest.importorskip("prometheus_client", reason="METRICS ARE NOT TESTED: pip install prometheus_client")
         with running(tmp_path, "--admin=tcp:0:interface=127.0.0.1", "--access-log=access.log") as service:
             log = tmp_path / "access.log"
@@ -484,7 +484,7 @@ class TestOperation:
             with RawClient(service, request) as client:
                 assert client.read_head().startswith(b"HTTP/1.1 404 ")
 
-    def test_names_and_passwords_from_a_file_of_options(self, tmp_path: Path) -> None:
+    def test_names_and_passwords_are_read_from_a_file_of_options(self, tmp_path: Path) -> None:
         (tmp_path / "passwords").write_text("ann:secret\n")
         (tmp_path / "beastws.toml").write_text('auth = "file:passwords"\naccess-log = "access.log"\n')
         with running(tmp_path, "--config=beastws.toml") as service:

@@ -91,7 +91,9 @@ def stopped(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def test_workers_start_with_what_the_supervisor_read(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_started_with_the_files_that_the_supervisor_read(
+    app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # No directory for temporary files is needed.
     monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(app / ("long" * 50)))
     plain, secure = unused_ports(2)
@@ -294,7 +296,7 @@ def test_not_ready_while_a_worker_waits_to_be_replaced(app: Path) -> None:
         assert "beastws_workers_replaced_total 1.0" in service.ask_admin("/metrics")[1]
 
 
-def test_metrics_tell_of_a_process_without_descriptors(app: Path) -> None:
+def test_a_process_without_descriptors_is_in_the_metrics(app: Path) -> None:
     with running(app, "--workers=1", *SERVED) as service:
         await_that("it is ready", lambda: ready(service))
         (worker,) = children(service.process.pid)

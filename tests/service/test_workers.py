@@ -35,20 +35,20 @@ class TestOptions:
             Options().parseOptions(["--workers=2"])
 
     @pytest.mark.parametrize("text", ["x", "-1", "1.5", "", "1000"])
-    def test_a_number(self, text: str) -> None:
+    def test_a_bad_number_is_refused(self, text: str) -> None:
         with pytest.raises(UsageError) as caught:
             Options().parseOptions([f"--workers={text}"])
         assert str(caught.value) == f"--workers={text}: give a number of processes, such as 4; 0 is this one alone"
 
     @pytest.mark.parametrize("text", ["0", "2", "2.1"])
-    def test_a_timeout(self, text: str) -> None:
+    def test_a_timeout_is_read(self, text: str) -> None:
         options = Options()
         options.parseOptions([f"--worker-timeout={text}"])
         assert options["worker-timeout"] == float(text)
 
     # A worker gives a sign of life each half second.
     @pytest.mark.parametrize("text", ["x", "-1", "inf", "", "0.5", "1.9"])
-    def test_a_bad_timeout(self, text: str) -> None:
+    def test_a_bad_timeout_is_refused(self, text: str) -> None:
         with pytest.raises(UsageError, match=f"^--worker-timeout={text}: give seconds"):
             Options().parseOptions([f"--worker-timeout={text}"])
 
@@ -137,7 +137,7 @@ class TestTogether:
         assert not (app / "shared").exists()
         assert not any(map(alive, first | second))
 
-    def test_all_send_their_clients_home(self, app: Path) -> None:
+    def test_all_clients_are_closed_at_the_end(self, app: Path) -> None:
         with running(app, *SERVED, "--listen=unix:shared", "--drain-time=5") as service, ExitStack() as clients:
             all_asked(service)
             joined = [clients.enter_context(connect(f"ws://127.0.0.1:{service.port}/", proxy=None)) for _ in range(20)]
@@ -165,9 +165,7 @@ class TestTogether:
             for one in silent:
                 one.close()
 
-    def test_without_their_supervisor_they_end_and_leave_nothing(
-        self, app: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_workers_are_ended_without_their_supervisor(self, app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (app / "tmp").mkdir()
         monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(app / "tmp"))
         service = Service(app, *SERVED)
@@ -179,13 +177,13 @@ class TestTogether:
         await_that("they are gone", lambda: not any(map(alive, pids)))
         assert list((app / "tmp").iterdir()) == []
 
-    def test_over_tls(self, app: Path) -> None:
+    def test_workers_can_use_tls(self, app: Path) -> None:
         (app / "key.pem").write_bytes(identity("localhost"))
         listen = "ssl:0:interface=127.0.0.1:privateKey=key.pem"
         with running(app, *SERVED, listen=listen) as service:
             assert len(all_asked(service, asked_by_tls)) == 2
 
-    def test_on_the_sockets_of_systemd(self, app: Path) -> None:
+    def test_workers_can_use_the_sockets_of_systemd(self, app: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             number, port = listening.fileno(), listening.getsockname()[1]
             command = [str(TWISTD), "-n", "--pidfile=", "beastws", *SERVED, "--listen=systemd:domain=INET:index=0"]

@@ -127,7 +127,7 @@ class TestHandshake:
             client.sends(b"GET /chat/a?after=0-0 " + HEAD + field)
             assert client.gets().split(b" ")[1] == status
 
-    def test_passwords_work_beside_tokens(self, tmp_path: Path) -> None:
+    def test_passwords_are_accepted_with_tokens(self, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text(SECRET)
         service = Service(f"--auth=jwt:secret={tmp_path}/secret", "--auth=memory:bob:pw")
         client = service.connect()
@@ -140,7 +140,7 @@ class TestHandshake:
 
 
 class TestFirstMessage:
-    def test_lets_the_client_in(self, service: Service) -> None:
+    def test_a_first_message_with_a_token_is_accepted(self, service: Service) -> None:
         expires = int(time.time()) + 60
         member = Member(service)
         assert member.status == 101 and member.gets() == [] and service.hub.rooms == {}
@@ -161,13 +161,15 @@ class TestFirstMessage:
             ({"type": "auth", "token": "OTHER"}, (4403, "the token does not allow this room")),
         ],
     )
-    def test_of_another_kind_closes(self, service: Service, request_: dict[str, str], closing: tuple[int, str]) -> None:
+    def test_another_first_message_is_answered_with_a_close(
+        self, service: Service, request_: dict[str, str], closing: tuple[int, str]
+    ) -> None:
         member = Member(service)
         given = {name: token(rooms=["b"]) if value == "OTHER" else value for name, value in request_.items()}
         member.says(**given)
         assert member.gets() == [] and member.closing == closing
 
-    def test_must_come_within_ten_seconds(self, service: Service) -> None:
+    def test_the_first_message_is_awaited_for_ten_seconds(self, service: Service) -> None:
         member = Member(service)
         service.advance(9.9)
         member.gets()
@@ -209,7 +211,7 @@ class TestRights:
 
 
 class TestRenewal:
-    def test_new_token_of_the_user_extends_the_connection(self, service: Service) -> None:
+    def test_the_connection_is_extended_by_a_new_token(self, service: Service) -> None:
         member = Member(service, bearer=token())
         member.gets()
         later = int(time.time()) + 3600

@@ -59,7 +59,7 @@ def reason(verifier: TokenVerifier, given: str) -> str:
 
 class TestSignature:
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
-    def test_of_each_algorithm_is_accepted(self, tmp_path: Path, algorithm: str) -> None:
+    def test_a_signature_of_each_algorithm_is_accepted(self, tmp_path: Path, algorithm: str) -> None:
         user = verifier(tmp_path, algorithm).verify(token(algorithm))
         assert user == "ann" and isinstance(user, str) and user.claims["sub"] == "ann"
         assert reason(verifier(tmp_path, algorithm), token(algorithm)[:-4] + "AAAA") == "the signature is wrong"
@@ -146,7 +146,9 @@ class TestRooms:
             ({"rooms": ["A"]}, set(), set()),
         ],
     )
-    def test_are_named_by_the_claims(self, tmp_path: Path, claims: Any, read: set[str], write: set[str]) -> None:
+    def test_the_rooms_are_named_by_the_claims(
+        self, tmp_path: Path, claims: Any, read: set[str], write: set[str]
+    ) -> None:
         rights = verifier(tmp_path).verify(token(**claims)).rights
         rooms = ("a", "", "team-1")
         assert {room for room in rooms if rights.may_read(room)} == read
@@ -159,7 +161,7 @@ class TestKeySet:
         (directory / "jwks").write_text(json.dumps({"keys": keys}))
         return directory / "jwks"
 
-    def test_has_a_key_of_each_kind_by_its_id(self, tmp_path: Path) -> None:
+    def test_a_key_of_each_kind_is_found_by_its_id(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, *(jwk(algorithm) for algorithm in ALGORITHMS), {"use": "enc", "kty": "x"})
         checks = TokenVerifier(f"jwks={path}")
         for algorithm in ALGORITHMS:

@@ -123,7 +123,7 @@ class TestAccess:
             "a wrong token: send the field Authorization: Bearer TOKEN",
         )
 
-    def test_two_tokens_get_401(self, service: Service) -> None:
+    def test_two_tokens_are_answered_401(self, service: Service) -> None:
         field = f"Authorization: Bearer {TOKEN}\r\n".encode()
         status, _, _ = service.sends(b"GET /api/rooms HTTP/1.1\r\nHost: h\r\n" + field * 2 + b"\r\n")
         assert status == 401
@@ -189,7 +189,7 @@ class TestHttp:
         status, fields, answer = service.asks("HEAD", "/api/rooms")
         assert (status, answer) == (200, None) and int(fields["Content-Length"]) > 0
 
-    def test_open_requests_end_with_the_service(self, service: Service) -> None:
+    def test_open_requests_are_ended_with_the_service(self, service: Service) -> None:
         idle, busy = StringTransport(), StringTransport()
         for transport in (idle, busy):
             channel = service.factory.buildProtocol(None)
@@ -329,7 +329,7 @@ class TestApplication:
 
 
 class TestRooms:
-    def test_lists_rooms_with_their_connections(self, service: Service) -> None:
+    def test_rooms_are_listed_with_their_connections(self, service: Service) -> None:
         for room in ("b", "a", "b"):
             service.join(room)
         assert service.asks("GET", "/api/rooms")[2] == {
@@ -339,7 +339,7 @@ class TestRooms:
         assert service.asks("GET", "/api/rooms?after=a")[2]["rooms"] == [{"room": "b", "connections": 2}]
 
     @pytest.mark.parametrize(("rooms", "more"), [(1000, False), (1001, True)])
-    def test_lists_a_thousand_at_once(self, service: Service, rooms: int, more: bool) -> None:
+    def test_at_most_a_thousand_rooms_are_listed_at_once(self, service: Service, rooms: int, more: bool) -> None:
         for number in range(rooms):
             service.join(f"{number:04}")
         answer = service.asks("GET", "/api/rooms")[2]
@@ -386,7 +386,7 @@ class TestRooms:
 
 
 class TestBroadcast:
-    def test_reaches_every_room_once(self, service: Service) -> None:
+    def test_a_broadcast_is_sent_to_every_room_once(self, service: Service) -> None:
         members = [service.join("a"), service.join("b")]
         assert service.asks("POST", "/api/broadcast", {"data": "x", "name": "Shop"})[::2] == (200, {})
         assert [member.got for member in members] == [[b'{"type":"message","name":"Shop","text":"x"}']] * 2
@@ -442,7 +442,7 @@ class TestDisconnect:
 
 
 class TestDescription:
-    def test_is_openapi_of_every_path_and_error(self, service: Service) -> None:
+    def test_the_description_is_openapi_of_every_path_and_error(self, service: Service) -> None:
         description = service.asks("GET", "/api/openapi.json")[2]
         assert description == openapi() and description["openapi"].startswith("3.")
         listed = service.asks("GET", "/api/nothing")[2]["error"]["message"]

@@ -34,7 +34,7 @@ class TestTokenFile:
             ("Bearer \u00e9", False),
         ],
     )
-    def test_accepts_its_tokens_only(self, file: Path, field: str, accepted: bool) -> None:
+    def test_only_the_tokens_of_the_file_are_accepted(self, file: Path, field: str, accepted: bool) -> None:
         assert TokenFile(str(file)).accepts(field.encode()) is accepted
 
     @pytest.mark.parametrize(
