@@ -71,7 +71,7 @@ def run_pytest(tmp_path: Path) -> Callable[..., Any]:
     return run
 
 
-def test_ci_fails_for_what_is_skipped(run_pytest: Callable[..., Any]) -> None:
+def test_ci_fails_for_skipped_tests(run_pytest: Callable[..., Any]) -> None:
     status, output = run_pytest(SKIPPED, "true")
     assert status == pytest.ExitCode.TESTS_FAILED
     assert "1 failed, 1 passed, 1 xfailed, 1 error" in output

@@ -39,7 +39,7 @@ class TestEveryError:
         families = (errors.HandshakeError, errors.ProtocolError, errors.LocalError, errors.ConnectionClosed)
         assert error is errors.WebSocketError or sum(issubclass(error, family) for family in families) == 1
 
-    def test_names_a_code_that_can_be_sent(self, error: type[errors.WebSocketError]) -> None:
+    def test_each_error_has_a_code_that_can_be_sent(self, error: type[errors.WebSocketError]) -> None:
         if issubclass(error, errors.ProtocolError):
             assert may_be_sent(error.close_code)
         if issubclass(error, errors.HandshakeError):
@@ -86,7 +86,7 @@ class TestConnectionClosed:
         error = ConnectionClosed(CloseReason(1000, "", True, "peer"))
         assert type(copy(error)) is type(error) and copy(error).reason == error.reason
 
-    def test_a_subclass_stays_what_it_is(self) -> None:
+    def test_a_subclass_of_connection_closed_is_kept(self) -> None:
         class Own(ConnectionClosed):
             pass
 

@@ -184,7 +184,7 @@ class TestHooks:
         peer.sends(peer.HEAD)
         assert peer.reads().partition(b"\r\n\r\n")[2] == text("hello") + b"\x82\x01\x01"
 
-    def test_closed_is_for_who_was_opened(self, connect: Callable[..., Any]) -> None:
+    def test_closed_is_called_only_after_opened(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, opened=False)
         peer.sends(peer.HEAD[:50])
         peer.leaves()
@@ -376,7 +376,9 @@ class TestSlowHooks:
         later.done()
         assert peer.protocol.names() == ["opened", "text", "closed"]
 
-    def test_closing_finds_the_peers_close_behind_what_waits(self, connect: Callable[..., Any], later: Later) -> None:
+    def test_a_close_finds_the_peers_close_after_waiting_messages(
+        self, connect: Callable[..., Any], later: Later
+    ) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(b"".join([peer.text("a")] * 50) + peer.close(4000))
@@ -534,7 +536,7 @@ class TestFaults:
             assert peer.protocol.close_reason.error is error
 
     @pytest.mark.parametrize(("hook", "told"), [("text", ", which is closed with 1011"), ("closed", "")])
-    def test_tell_what_becomes_of_the_connection(
+    def test_a_logged_fault_names_the_end_of_the_connection(
         self, connect: Callable[..., Any], logged: Callable[..., list[Any]], hook: str, told: str
     ) -> None:
         lines: list[str] = []
@@ -665,7 +667,7 @@ class TestConnectionLost:
         peer.leaves()
         assert len(told) == 5 and len(set(told)) == 1
 
-    def test_messages_that_nobody_takes_are_told_of_once(
+    def test_messages_without_receiver_are_logged_once(
         self, connect: Callable[..., Any], request: pytest.FixtureRequest
     ) -> None:
         told: list[Any] = []
@@ -1004,7 +1006,7 @@ class TestSlowReader:
         assert peer.protocol.close_reason.clean
         assert clock.calls == []
 
-    def test_close_of_who_never_reads(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_peer_that_never_reads_is_closed(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, limits=Limits(**LIMITS), timeouts=Timeouts(close=5.0))
         stall(peer)
         for _ in range(3):
@@ -1050,7 +1052,7 @@ class TestSlowReader:
         assert peer.protocol.state is State.OPEN
         assert len(peer.reads()) == 1000
 
-    def test_a_flood_of_pings_by_who_does_not_read(self, connect: Callable[..., Any]) -> None:
+    def test_a_flood_of_pings_of_a_stalled_peer_is_bounded(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(**LIMITS))
         stall(peer)
         for number in range(10_000):
@@ -1069,7 +1071,7 @@ class TestSlowReader:
         assert len(peer.reads()) < 2 << 16
         assert peer.protocol.buffered_amount < 2 << 16
 
-    def test_echoes_of_a_chunk_to_who_does_not_read(self, connect: Callable[..., Any]) -> None:
+    def test_echoes_of_a_chunk_to_a_stalled_peer_are_bounded(self, connect: Callable[..., Any]) -> None:
         for policy in ("close", "drop", "pause"):
             peer = connect(Echo, limits=Limits(slow_reader=policy, **LIMITS))
             stall(peer)
@@ -1094,7 +1096,7 @@ class TestSlowReader:
 
 
 class TestDrain:
-    def test_is_done_where_nothing_waits(self, connect: Callable[..., Any]) -> None:
+    def test_drain_is_done_if_nothing_waits(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         peer.protocol.send(bytes(10_000))
         assert Outcome(peer.protocol.drain()) == [None]
@@ -1134,7 +1136,7 @@ class TestOfAnotherKind:
         assert peer.reads() == b""
 
     @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-    def test_octets_of_every_kind_are(self, connect: Callable[..., Any], kind: type[Any]) -> None:
+    def test_bytes_of_every_kind_are_sent(self, connect: Callable[..., Any], kind: type[Any]) -> None:
         peer = connect(Noting)
         peer.protocol.send(kind(b"abc"))
         assert peer.reads() == b"\x82\x03abc"
@@ -1173,7 +1175,7 @@ class TestKeptSend:
         assert peer.reads() == b"\x81\x05hello"
 
 
-def test_a_long_text_does_not_keep_its_octets(connect: Callable[..., Any]) -> None:
+def test_a_long_text_does_not_keep_its_bytes(connect: Callable[..., Any]) -> None:
     text = "\N{EURO SIGN}" * 20_000
     size = sys.getsizeof(text)
     peer = connect()
@@ -1474,7 +1476,7 @@ class TestLiveness:
             assert peer.protocol.latency == 0.5
             clock.advance(-0.5)
 
-    def test_pings_do_not_wait_behind_others(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_pings_are_skipped_while_data_waits(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(ping_interval=5.0))
         stall(peer)
         clock.pump([1.0] * 20)

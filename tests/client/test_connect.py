@@ -178,7 +178,7 @@ class TestOpen:
             await ws.close()
 
     @leaving_nothing
-    async def test_limits_and_timeouts_are_the_callers(self) -> None:
+    async def test_the_limits_and_timeouts_are_the_callers(self) -> None:
         limits, timeouts = Limits(max_message_size=10), Timeouts(ping_interval=7.0)
         async with serving() as url:
             ws = await connect(url, limits=limits, timeouts=timeouts)
@@ -252,7 +252,7 @@ class TestRequest:
         ],
     )
     @leaving_nothing
-    async def test_host_is_the_urls_whatever_the_endpoint(self, url: str, host: bytes) -> None:
+    async def test_the_host_is_that_of_the_url_for_any_endpoint(self, url: str, host: bytes) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening() as port:
             ws = await connect(url, endpoint=TCP4ClientEndpoint(reactor, "127.0.0.1", port))
@@ -734,7 +734,7 @@ class TestTLS:
     """RFC 6455 §4.1 (5) and §10.6, RFC 9525: TLS and the identity of the server."""
 
     @leaving_nothing
-    async def test_a_certificate_nobody_vouches_for_is_refused(self) -> None:
+    async def test_an_untrusted_certificate_is_refused(self) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening(secure=True) as port:
             failure = await failure_of(dial(port, True, tls=None))
@@ -1090,7 +1090,7 @@ class TestEndpoint:
             ws.abort()
 
     @leaving_nothing
-    async def test_starts_and_stops_the_factory(self) -> None:
+    async def test_the_factory_is_started_and_stopped(self) -> None:
         heard = []
 
         class Heard(Factory):
@@ -1117,7 +1117,7 @@ class TestEndpoint:
             ("ws://[::1]:9/a?token=secret", "ws://[::1]:9/a?..."),
         ],
     )
-    def test_shows_where_it_leads_and_no_secret(self, url: str, shown: str) -> None:
+    def test_the_repr_shows_the_target_and_no_secret(self, url: str, shown: str) -> None:
         assert repr(WebSocketClientEndpoint(reactor, url)) == f"<WebSocketClientEndpoint {shown}>"
 
 
@@ -1131,7 +1131,7 @@ class TestClientService:
 
     @BOTH_WAYS
     @leaving_cycles
-    async def test_connects_and_stops_with_a_closing_handshake(self, secure: bool) -> None:
+    async def test_a_client_service_stops_with_a_closing_handshake(self, secure: bool) -> None:
         closed: list[Any] = []
 
         class Server(WebSocketProtocol):
@@ -1214,7 +1214,7 @@ class TestClientService:
     @BOTH_WAYS
     @pytest.mark.parametrize("name", ["silence", "silence inside the head", "401, silence", "redirect"])
     @leaving_cycles
-    async def test_stops_while_it_connects(self, name: str, secure: bool) -> None:
+    async def test_a_client_service_can_stop_while_it_connects(self, name: str, secure: bool) -> None:
         redirect = redirecting("/x")[:-1]
         script = Script(redirect if name == "redirect" else ANSWERS[name][0])
         async with script.listening(secure) as port:

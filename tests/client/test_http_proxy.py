@@ -171,7 +171,7 @@ class TestTunnel:
     )
     @pytest.mark.parametrize("size", [1, 7, 1000])
     @leaving_nothing
-    async def test_opens_however_the_head_comes(self, head: bytes, size: int) -> None:
+    async def test_a_tunnel_opens_for_any_chunks_of_the_head(self, head: bytes, size: int) -> None:
         """The bytes after the head belong to the server: here its response arrives in the same segments."""
 
         def answer(connection: Scripted, _: bytes) -> None:

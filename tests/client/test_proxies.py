@@ -100,7 +100,7 @@ class TestSocks:
     @BOTH_WAYS
     @pytest.mark.parametrize("scheme", ["socks5", "SOCKS5H"])
     @leaving_nothing
-    async def test_talks_and_the_proxy_resolves_the_name(self, scheme: str, secure: bool) -> None:
+    async def test_the_proxy_resolves_the_name(self, scheme: str, secure: bool) -> None:
         async with serving(secure=secure) as url, socks() as (proxy, port):
             ws = await connect(url, protocol=Noting, proxy=f"{scheme}://127.0.0.1:{port}", tls=trusting())
             ws.send("hello")

@@ -325,7 +325,7 @@ def failures_of(*waiting: Deferred[Any]) -> list[type[BaseException]]:
 
 
 class TestWhenConnected:
-    def test_is_not_a_connection_that_is_gone(self, shortest: Any) -> None:
+    def test_when_connected_does_not_give_a_lost_connection(self, shortest: Any) -> None:
         """The connection learns of its end before the service does, and fires `when_closed` in between."""
         patient = Patient(None, None)
         first, second = list[Any](), list[Any]()
@@ -339,7 +339,7 @@ class TestWhenConnected:
         assert [ws.state for ws in first + second] == [State.CLOSED, State.OPEN]
 
     @pytest.mark.parametrize("lost", ["before", "after"])
-    def test_is_not_a_connection_that_closes(self, shortest: Any, lost: str) -> None:
+    def test_when_connected_does_not_give_a_closing_connection(self, shortest: Any, lost: str) -> None:
         """Otherwise a sender that asks for the next connection when this one accepts nothing would loop endlessly."""
         patient = Patient(None, None)
         (first,) = results_of(patient.service.whenConnected())
@@ -367,7 +367,7 @@ class TestWhenConnected:
         patient.server.wire.drop()
         patient.settle()
 
-    def test_fails_where_it_cannot_come_back(self, shortest: Any) -> None:
+    def test_when_connected_fails_if_no_retry_can_help(self, shortest: Any) -> None:
         patient = Patient(None, answer(404))
         ws: Any = patient.service.whenConnected().result
         caught: list[Any] = []
@@ -393,7 +393,7 @@ class TestGivingUp:
         assert patient.clock.getDelayedCalls() == []
         assert failures_of(patient.service.whenConnected()) == [errors.UpgradeDeclined]
 
-    def test_is_over_when_it_is_started_again(self) -> None:
+    def test_a_new_start_ends_the_giving_up(self) -> None:
         patient = Patient(answer(401), None)
         patient.service.startService()
         assert patient.service.given_up is None
@@ -603,7 +603,7 @@ class TestFields:
 
 class TestOverTCP:
     @leaving_cycles
-    async def test_comes_back_and_gives_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_service_reconnects_and_gives_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(reconnecting.__globals__, "FIRST_DELAY", 0.01)
         answers = [answer(503), None, answer(502, "0"), None, answer(401)]
 

@@ -33,7 +33,7 @@ class TestFigures:
         assert [figures.quantile(part) for part in (0.0, 0.001, 0.5, 0.99, 0.991, 1.0)] == [1, 1, 50, 99, 100, 100]
         assert Figures(Load(1, 1, 1), 1.0, array("d", [7.0])).quantile(0.5) == 7.0
 
-    def test_they_are_told(self) -> None:
+    def test_the_figures_are_printed(self) -> None:
         figures = Figures(Load(10, 50, 64), 0.25, array("d", (n / 1e6 for n in range(1, 501))))
         assert str(figures) == (
             "10 connections, 500 messages of 64 bytes, each echoed, in 0.25 s\n"

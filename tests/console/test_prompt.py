@@ -35,7 +35,7 @@ def hears(heard: Heard, *messages: str | bytes) -> None:
 
 
 class TestTyping:
-    def test_it_says_what_it_is_connected_to(self, client: Console) -> None:
+    def test_the_client_shows_the_url_of_the_connection(self, client: Console) -> None:
         (welcome, _) = client.screen.rows
         assert welcome.startswith("* connected to ws://localhost:")
         assert welcome.endswith(" ms; /help lists the commands, Ctrl-D closes")

@@ -235,7 +235,7 @@ class TestNoConnection:
             told = self.told(url.replace("ws:", "wss:"))
         assert told.endswith(" the URL begins with ws://")
 
-    def test_a_certificate_that_nobody_trusts(self, tmp_path: Path) -> None:
+    def test_an_untrusted_certificate_is_explained(self, tmp_path: Path) -> None:
         context, names = server_context(tmp_path), []
         context.sni_callback = lambda _, name, __: names.append(name)
         with serving(echo, ssl=context) as url:

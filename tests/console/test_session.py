@@ -114,7 +114,7 @@ class TestPerson:
         assert talk.front.notes == ["connected to ws://h/ in 0 ms; /help lists the commands, Ctrl-D closes"]
         assert talk.front.shown == ["welcome"]
 
-    def test_does_what_is_typed(self) -> None:
+    def test_the_typed_commands_are_run(self) -> None:
         talk = Talk()
         talk.front.user.command(MessageCommand("a"))
         talk.front.user.command(MessageCommand(b"b"))
@@ -129,7 +129,7 @@ class TestPerson:
         assert tuple(talk.sent) == (1000, "")
         assert talk.over[0].clean and talk.session.complete
 
-    def test_the_end_of_input_is_behind_what_runs(self) -> None:
+    def test_the_end_of_input_waits_for_running_commands(self) -> None:
         talk = Talk()
         slow = Slow()
         talk.front.user.command(slow)
@@ -168,12 +168,12 @@ class TestPerson:
         assert talk.front.faults == [told]
         assert talk.session.state is State.OPEN
 
-    def test_half_a_surrogate_pair_is_told(self) -> None:
+    def test_half_a_surrogate_pair_is_reported(self) -> None:
         talk = Talk()
         talk.front.user.command(MessageCommand("\ud800"))
         assert talk.front.faults == ["the text has half of a surrogate pair in it, which UTF-8 cannot say"]
 
-    def test_too_long_a_message_is_told(self) -> None:
+    def test_a_message_that_is_too_long_is_reported(self) -> None:
         talk = Talk()
         talk.front.user.command(MessageCommand(b"x" * (5 << 20)))
         assert len(talk.front.faults) == 1 and talk.session.state is State.OPEN
@@ -186,7 +186,7 @@ class TestPerson:
         assert talk.front.faults == []
         assert talk.pair.server.heard == []
 
-    def test_the_subprotocol_is_told(self) -> None:
+    def test_the_subprotocol_is_shown(self) -> None:
         talk = Talk(subprotocols=["chat.v1"], client_options={"subprotocols": ("chat.v1",)})
         assert ", subprotocol chat.v1; " in talk.front.notes[0]
 
@@ -207,7 +207,7 @@ class TestScript:
         assert talk.front.shown == ["welcome", "a"]
         assert talk.over[0].clean and talk.session.complete
 
-    def test_forever_is_until_somebody_closes(self) -> None:
+    def test_the_wait_forever_lasts_until_an_end_closes(self) -> None:
         talk = Talk([MessageCommand("a")], wait=math.inf)
         talk.pair.advance(29.0)
         assert talk.session.state is State.OPEN

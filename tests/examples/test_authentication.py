@@ -48,7 +48,7 @@ def test_a_known_name_is_a_user(tmp_path: Path, passwords: str, login: str, name
         {"Authorization": "Basic \u00ff"},
     ],
 )
-def test_others_are_asked_who_they_are(tmp_path: Path, passwords: str, headers: dict[str, str]) -> None:
+def test_other_clients_are_asked_for_a_name(tmp_path: Path, passwords: str, headers: dict[str, str]) -> None:
     with Example("authentication", tmp_path, "--passwords", passwords) as example:
         response, text = example.fetch("/", headers)
         assert (response.status, text) == (401, "Who are you?\n")

@@ -27,7 +27,7 @@ def test_http_requests_are_answered_on_one_connection(tmp_path: Path) -> None:
         http.close()
 
 
-def test_accepts_with_a_decorated_answer_and_echoes(tmp_path: Path) -> None:
+def test_a_decorated_answer_is_sent_and_texts_are_echoed(tmp_path: Path) -> None:
     with Example("beast_style", tmp_path) as example, example.connect() as client:
         assert client.response is not None
         assert client.response.headers["Server"] == "beast_style"

@@ -39,7 +39,7 @@ def test_a_binary_message_closes_its_sender(tmp_path: Path) -> None:
         assert other.recv(PATIENCE) == "still here"
 
 
-def test_its_end_is_told(tmp_path: Path) -> None:
+def test_clients_are_notified_of_the_end(tmp_path: Path) -> None:
     with Example("chat", tmp_path) as example, joined(example) as one:
         example.terminate()
         with pytest.raises(ConnectionClosed):

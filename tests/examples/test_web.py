@@ -14,7 +14,7 @@ REFUSED = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key":
 
 
 class TestUnderTwistedWeb:
-    def test_the_page_and_what_it_talks_to(self, tmp_path: Path) -> None:
+    def test_the_page_and_its_websocket_are_served(self, tmp_path: Path) -> None:
         with Example("under_twisted_web", tmp_path) as example, example.connect("/echo") as client:
             response, page = example.fetch("/")
             assert (response.status, response.headers["Content-Type"]) == (200, "text/html")

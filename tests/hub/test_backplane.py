@@ -88,7 +88,7 @@ class TestHistory:
             local.publish("a", str(number))
         assert local.history("a") == [str(number) for number in range(published)][-3:]
 
-    def test_is_complete_while_the_message_asked_from_is_there(self) -> None:
+    def test_a_history_is_complete_while_its_first_message_is_kept(self) -> None:
         local = Local(history=2)
         ids = [local.publish("a", str(number)) for number in range(3)]
         assert [outcome(local.backplane.history("a", each)).complete for each in ids] == [False, True, True]
@@ -203,7 +203,7 @@ class TestRoster:
             ("eve", 1, []),
         ],
     )
-    def test_lists_sorted_names_in_pages(self, after: str | None, most: int, names: list[str]) -> None:
+    def test_sorted_names_are_listed_in_pages(self, after: str | None, most: int, names: list[str]) -> None:
         assert outcome(self.entered().roster("a", after, most)) == Roster(names, 4)
 
     def test_one_of_two_members_with_the_same_name_can_leave(self) -> None:

@@ -98,7 +98,7 @@ def test_held_messages_are_bounded_and_read_from_the_history_instead() -> None:
     assert len(room.given) == MAX_HELD + 1
 
 
-def test_a_history_that_fails_ends_it_and_what_was_held_is_given() -> None:
+def test_a_failed_history_is_the_end_and_held_messages_are_delivered() -> None:
     given: list[str | bytes] = []
     asked: list[Deferred[History]] = [Deferred()]
     catch_up = CatchUp("0-0", lambda after: asked[0], lambda each: given.append(each.data), lambda: succeed(None))

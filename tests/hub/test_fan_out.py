@@ -201,7 +201,7 @@ class TestMembers:
         assert heard(members) == {("1", "2", "3", "4")}
         assert heard(late) == {("3", "4")}
 
-    def test_a_message_for_all_is_not_for_those_who_join_while_it_waits(self, hub: Hub, turns: Turns) -> None:
+    def test_a_message_for_all_is_not_sent_to_later_members(self, hub: Hub, turns: Turns) -> None:
         members = crowd(hub, "a")
         hub.publish_to_all("all")
         late = crowd(hub, "a", 1)

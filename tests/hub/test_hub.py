@@ -69,7 +69,7 @@ class TestPublish:
             hub.publish("a", {"a": 1})  # type: ignore[arg-type]
         assert one.heard == []
 
-    def test_a_room_nobody_is_in(self, hub: Hub) -> None:
+    def test_a_message_for_an_empty_room_is_accepted(self, hub: Hub) -> None:
         assert outcome(hub.publish("nowhere", "hello")) is not None
         assert hub.rooms == {}
 
@@ -116,7 +116,7 @@ class TestPublish:
 
 
 class TestRender:
-    def test_each_gets_what_its_function_makes_and_that_is_called_once(self, hub: Hub) -> None:
+    def test_each_member_gets_the_result_of_its_function(self, hub: Hub) -> None:
         calls: list[Message] = []
 
         def loud(message: Message) -> str:
@@ -215,7 +215,7 @@ class TestMembers:
             hub.join(peer.protocol, "a")
         assert hub.connections == 0 and hub.rooms == {}
 
-    def test_names_are_listed_those_without_are_not(self, hub: Hub) -> None:
+    def test_only_members_with_a_name_are_listed(self, hub: Hub) -> None:
         joined(hub, "a")
         ann, _ = joined(hub, "a", name="ann"), joined(hub, "a", name="bob")
         joined(hub, "b", name="eve")
@@ -226,7 +226,7 @@ class TestMembers:
 
 class TestOthersAreNotDisturbed:
     @pytest.mark.parametrize("state", [State.CONNECTING, State.CLOSING, State.CLOSED])
-    def test_only_who_is_open_is_sent_to(self, hub: Hub, state: State) -> None:
+    def test_only_open_connections_get_messages(self, hub: Hub, state: State) -> None:
         away = joined(hub, "a")
         away.state = state
         hub.publish("a", "hello")
@@ -269,7 +269,7 @@ class TestOthersAreNotDisturbed:
 
 
 class TestSlowReaders:
-    def test_have_what_their_own_limits_say(self, hub: Hub, connect: Callable[..., Any]) -> None:
+    def test_slow_readers_have_their_own_limits(self, hub: Hub, connect: Callable[..., Any]) -> None:
         peers = {
             policy: connect(
                 limits=Limits(max_message_size=100, max_buffered=100, high_water=50, low_water=25, slow_reader=policy)
@@ -368,7 +368,7 @@ class TestHistory:
         hub.publish("a", "before")
         assert joined(hub, "a").heard == []
 
-    def test_it_is_told_when_something_may_be_missing(self) -> None:
+    def test_a_possible_gap_is_reported(self) -> None:
         hub = Hub(LocalBackplane(history=3))
         ids = [outcome(hub.publish("a", f"{number}")) for number in range(5)]
         back = Stub()
@@ -447,9 +447,7 @@ def test_a_hub_that_is_stopped_delivers_nothing(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("after", [None, "0-0"])
-def test_a_connection_that_is_gone_is_kept_by_nobody(
-    hub: Hub, connect: Callable[..., Any], clock: Clock, after: str | None
-) -> None:
+def test_a_lost_connection_is_freed(hub: Hub, connect: Callable[..., Any], clock: Clock, after: str | None) -> None:
     import gc
     from weakref import ref
 

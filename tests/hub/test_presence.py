@@ -99,7 +99,7 @@ class TestOneHub:
         assert seen.names == ["+ann", "-ann"]
         assert watch.people == {}
 
-    def test_a_second_watch_gets_those_who_are_there_and_stops_alone(self) -> None:
+    def test_a_second_watch_gets_the_present_users_and_stops_alone(self) -> None:
         clock, first, second = Clock(), Seen(), Seen()
         hub = Hub(reactor=clock)
         hub.join(Stub().connection, "a", name="ann")
@@ -115,7 +115,7 @@ class TestOneHub:
         hub.join(Stub().connection, "a", name="eve")
         assert second.names == ["+ann", "+bob"] and not clock.getDelayedCalls()
 
-    def test_an_error_of_a_callback_is_logged_and_harms_nobody(self, logged: Callable[..., Any]) -> None:
+    def test_an_error_of_a_callback_is_logged_and_does_no_harm(self, logged: Callable[..., Any]) -> None:
         clock, seen = Clock(), Seen()
         hub = Hub(reactor=clock)
         hub.watch("a", lambda event: 1 / 0)
@@ -174,7 +174,7 @@ class TestSeveralHubs:
         settle(one)
         assert "a" not in one.readers
 
-    def test_a_loss_of_redis_is_no_leave_of_those_who_stay(self, nodes: list[Node], logged: Callable[..., Any]) -> None:
+    def test_a_loss_of_redis_is_no_leave_of_present_users(self, nodes: list[Node], logged: Callable[..., Any]) -> None:
         one, two = nodes
         seen = Seen()
         one.hub.watch("a", seen)

@@ -165,7 +165,7 @@ class TestRef:
         assert [member.heard for member in members] == [["hello"], ["hello"]]
 
     @pytest.mark.usefixtures("quiet")
-    def test_without_redis_nobody_gets_a_message_with_a_ref(self, server: SimulatedRedis) -> None:
+    def test_no_member_gets_a_message_with_a_ref_without_redis(self, server: SimulatedRedis) -> None:
         one = Node(server)
         member = one.joins()
         one.link_.cut()

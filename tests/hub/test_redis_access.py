@@ -197,7 +197,7 @@ class TestRefusedServers:
             await one.stop()
 
     @pytest_twisted.ensureDeferred
-    async def test_one_that_accepts_and_says_nothing_makes_nobody_ready(
+    async def test_a_silent_server_makes_no_hub_ready(
         self, hub: Callable[..., Hub], lines: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from twisted.internet import reactor

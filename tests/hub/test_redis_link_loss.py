@@ -125,7 +125,7 @@ class TestLoss:
         assert logged(type(None))
 
     @pytest_twisted.ensureDeferred
-    async def test_one_that_is_not_there_is_told_of_once(
+    async def test_an_absent_server_is_logged_once(
         self, tmp_path: Path, node: Callable[..., RealNode], logged: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")

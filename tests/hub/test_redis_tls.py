@@ -98,7 +98,7 @@ class TestTLS:
             RedisBackplane(f"rediss://h?cert={empty}")
 
     @pytest_twisted.ensureDeferred
-    async def test_redis_without_tls_is_told_of(
+    async def test_a_redis_without_tls_is_reported(
         self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
     ) -> None:
         with redis_running(tmp_path) as redis:

@@ -88,7 +88,7 @@ class TestPeers:
         assert server.ask("2001:db8:0:1::1") == (101, None)
         assert server.factory.refusals == {"max_connections_per_peer": 1}
 
-    def test_the_refused_are_told_when_to_come_again(self, serve: Any) -> None:
+    def test_refused_clients_get_a_retry_after(self, serve: Any) -> None:
         server = serve(max_connections=1)
         assert [server.ask("192.0.2.1"), server.ask("192.0.2.2")] == [(101, None), (503, "10")]
         assert server.factory.refusals == {"max_connections": 1}
@@ -243,7 +243,7 @@ class TestOpening:
 
     @pytest.mark.parametrize("attackers", [lambda at: "192.0.2.1", lambda at: f"2001:db8::{at:x}"])
     @pytest.mark.parametrize("limits", [{}, {"max_opening_per_peer": 2}, {"max_opening_per_peer": 50}])
-    def test_thousands_of_silent_connects_drop_nobody_else(self, serve: Any, attackers: Any, limits: Any) -> None:
+    def test_thousands_of_silent_connects_drop_no_other_client(self, serve: Any, attackers: Any, limits: Any) -> None:
         server = serve(max_opening=10, **limits)
         honest = server.arrive("127.0.0.2")
         for at in range(3000):
@@ -251,7 +251,7 @@ class TestOpening:
         assert answer(honest) == (101, None)
         assert sum(server.factory.refusals.values()) >= 3000 - 10
 
-    def test_silent_connects_from_all_subnets_of_a_site_drop_nobody_else(self, serve: Any) -> None:
+    def test_silent_connects_from_all_subnets_of_a_site_drop_no_other_client(self, serve: Any) -> None:
         server = serve(max_opening=10)
         honest = server.arrive("2001:db8:1::1")
         for at in range(3000):

@@ -77,7 +77,7 @@ class TestWatch:
         clock.advance(INTERVAL)
         assert [line[: len(LEFT)] for line in lines] == [LEFT] * 2
 
-    def test_says_when_it_is_over(self, sockets: Sockets, clock: Clock, lines: list[str]) -> None:
+    def test_the_end_of_the_shortage_is_logged(self, sockets: Sockets, clock: Clock, lines: list[str]) -> None:
         DescriptorWatch(clock.callLater).add("port")
         for _ in range(5):
             # Only the first shortage is logged, so only its end is logged.
@@ -87,7 +87,7 @@ class TestWatch:
             clock.advance(INTERVAL)
         assert len(lines) == 2 and lines[1] == "file descriptors are there again"
 
-    def test_looks_while_there_is_a_listener(self, sockets: Sockets, clock: Clock) -> None:
+    def test_the_watch_runs_while_there_is_a_listener(self, sockets: Sockets, clock: Clock) -> None:
         watch = DescriptorWatch(clock.callLater)
         for listener in ("one", "other", "other"):
             watch.add(listener)

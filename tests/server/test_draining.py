@@ -56,7 +56,7 @@ def leave(peers: list[Any]) -> None:
 
 
 class TestSpread:
-    def test_many_are_told_over_the_first_half(self, server: Server) -> None:
+    def test_many_clients_are_closed_over_the_first_half(self, server: Server) -> None:
         peers = server.clients(1000)
         server.drain(8.0)
         assert told(peers) == 1
@@ -78,7 +78,7 @@ class TestSpread:
         leave(peers)
         assert server.drained == [None]
 
-    def test_one_is_told_at_once(self, server: Server) -> None:
+    def test_one_client_is_closed_at_once(self, server: Server) -> None:
         peers = server.clients(1)
         server.drain(60.0)
         assert told(peers) == 1
@@ -117,7 +117,7 @@ class TestSpread:
 
 
 class TestDeadline:
-    def test_aborts_what_is_left(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_the_deadline_aborts_the_rest(self, connect: Callable[..., Any], clock: Clock) -> None:
         server = Server(connect, clock, timeouts=Timeouts(close=60.0))
         peers = server.clients(3)
         server.drain(8.0)
@@ -132,7 +132,7 @@ class TestDeadline:
         assert server.drained == [None]
         assert clock.calls == []
 
-    def test_is_no_sooner_when_somebody_sets_the_clock(
+    def test_the_deadline_is_no_sooner_if_the_clock_is_set(
         self, connect: Callable[..., Any], clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         true_time = 100.0
@@ -156,7 +156,7 @@ class TestDeadline:
 
 
 class TestNotOpenYet:
-    def test_may_ask_and_gets_503(self, server: Server) -> None:
+    def test_a_late_request_is_answered_503(self, server: Server) -> None:
         (peer,) = server.clients(1, opened=False)
         server.drain(8.0)
         server.advance(GRACE - TICK)
@@ -168,7 +168,7 @@ class TestNotOpenYet:
         peer.leaves(ConnectionAborted())
         assert server.drained == [None]
 
-    def test_is_dropped_behind_those_that_are_told(self, server: Server) -> None:
+    def test_connections_without_request_are_dropped_last(self, server: Server) -> None:
         peers, (waiting,) = server.clients(1000), server.clients(1, opened=False)
         server.drain(8.0)
         server.advance(3.9)
@@ -177,7 +177,7 @@ class TestNotOpenYet:
         assert waiting.transport.disconnected
         assert told(peers) == 1000
 
-    def test_one_that_opens_meanwhile_is_told(self, server: Server) -> None:
+    def test_a_connection_that_opens_during_a_drain_is_closed(self, server: Server) -> None:
         from twisted.internet.defer import Deferred
 
         answer: Deferred[None] = Deferred()

@@ -157,7 +157,7 @@ class TestFactory:
         assert inside(protocol).settings is factory.settings
         assert factory.buildProtocol(None) is not protocol
 
-    def test_makes_protocols_of_whatever_makes_them(self, clock: Clock) -> None:
+    def test_any_callable_can_make_protocols(self, clock: Clock) -> None:
         class Mine(WebSocketProtocol):
             def __init__(self, name: str) -> None:
                 self.name = name
@@ -314,7 +314,7 @@ class TestCoroutine:
         assert len(logged(ZeroDivisionError)) == 1
 
     @pytest.mark.parametrize("how", ["lost", "closed"])
-    def test_hears_of_the_end_and_need_not_mind(self, connect: Callable[..., Any], how: str) -> None:
+    def test_a_coroutine_may_ignore_the_end(self, connect: Callable[..., Any], how: str) -> None:
         peer = connect(greet)
         if how == "closed":
             peer.sends(peer.close(4000))
@@ -427,7 +427,7 @@ class TestLimits:
         welcome.protocol.user = "somebody"
         assert says(welcome) == 101
 
-    def test_the_limits_count_what_is_about_to_open(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_the_limits_include_opening_connections(self, connect: Callable[..., Any], clock: Clock) -> None:
         class Slow(WebSocketProtocol):
             def upgrade_requested(self, request: Request) -> Deferred[None]:
                 return Deferred()
@@ -443,7 +443,7 @@ class TestLimits:
 
 
 class TestDrain:
-    def test_closes_all_and_fires_when_they_are_gone(self, connect: Any, clock: Clock) -> None:
+    def test_a_drain_closes_all_and_fires_when_they_are_gone(self, connect: Any, clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         peers = [connect(factory=factory) for _ in range(3)]
         drained = Outcome(factory.drain())

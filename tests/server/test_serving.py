@@ -118,7 +118,7 @@ class TestStart:
         assert [endpoint.factory for _, endpoint in endpoints] == [factory, factory]
         assert lines == ["serving ws://127.0.0.1:1/", "serving ws://127.0.0.1:2/"]
 
-    def test_listens_once_and_with_privileges_if_there_are_any(
+    def test_the_service_listens_once_with_its_privileges(
         self, factory: WebSocketServerFactory, lines: list[str]
     ) -> None:
         service = Serving(factory, [on(tcp("127.0.0.1", 1))], URLS)
@@ -150,7 +150,7 @@ class TestCannotListen:
         with pytest.raises(CannotListen, match=r"Address already in use; give another endpoint with --admin$"):
             service.startService()
 
-    def test_the_first_that_fails_is_told(self, factory: WebSocketServerFactory) -> None:
+    def test_the_first_failure_is_reported(self, factory: WebSocketServerFactory) -> None:
         endpoints = [on(tcp("127.0.0.1", 1)), ("tcp:2", Endpoint(fail(IN_USE))), ("tcp:3", Endpoint(fail(IN_USE)))]
         with pytest.raises(CannotListen, match="cannot listen on tcp:2:"):
             Serving(factory, endpoints, URLS).startService()
@@ -204,7 +204,9 @@ class TestStop:
         assert done == [None]
         assert not service.running
 
-    def test_a_port_that_cannot_keeps_nobody_here(self, factory: WebSocketServerFactory, lines: list[str]) -> None:
+    def test_a_port_that_fails_to_stop_does_not_block_the_end(
+        self, factory: WebSocketServerFactory, lines: list[str]
+    ) -> None:
         port = Port(UNIXAddress(None))
         service = Serving(factory, [("unix:/run/chat", Endpoint(succeed(port)))], URLS)
         service.startService()
@@ -217,7 +219,9 @@ class TestStop:
         assert protocol.state is State.CLOSING
         assert lines[-2].endswith("did not close in order: [Errno 2] No such file or directory")
 
-    def test_ends_an_endpoint_that_does_not_listen_yet(self, factory: WebSocketServerFactory, lines: list[str]) -> None:
+    def test_a_stop_cancels_an_endpoint_that_does_not_listen_yet(
+        self, factory: WebSocketServerFactory, lines: list[str]
+    ) -> None:
         slow: Deferred[Any] = Deferred()
         service = Serving(factory, [("tcp:1", Endpoint(slow))], URLS)
         service.startService()
@@ -227,7 +231,7 @@ class TestStop:
         assert done == [None]
         assert lines == []
 
-    def test_closes_everyone_with_1001_and_waits_for_them(
+    def test_a_stop_closes_everyone_with_1001_and_waits(
         self, factory: WebSocketServerFactory, lines: list[str]
     ) -> None:
         protocol, transport = factory.buildProtocol(None), StringTransport()

@@ -130,14 +130,14 @@ class TestHosts:
 
 
 class TestHealth:
-    def test_is_well_as_long_as_it_answers(self, served: Served) -> None:
+    def test_the_health_is_good_while_the_service_answers(self, served: Served) -> None:
         served.ready = False
         head, body = served.ask("/healthz")
         assert head.startswith("HTTP/1.1 200 OK\r\n")
         assert "Cache-Control: no-store" in head
         assert body == "ok\n"
 
-    def test_is_ready_when_it_is_said_to_be(self, served: Served) -> None:
+    def test_the_readiness_is_that_of_the_service(self, served: Served) -> None:
         assert served.ask("/readyz")[0].startswith("HTTP/1.1 200 ")
         served.ready = False
         head, body = served.ask("/readyz?verbose")

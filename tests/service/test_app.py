@@ -152,7 +152,7 @@ class TestImportFails:
         if line is not None:
             assert message.endswith(f"({directory / 'bad.py'}, line {line})")
 
-    def test_octets_that_are_not_source(self, directory: Path) -> None:
+    def test_bytes_that_are_no_source_are_reported(self, directory: Path) -> None:
         (directory / "bad.py").write_bytes(b"\xff\xfe\n")
         assert failure("bad:x").startswith("importing bad failed: SyntaxError: ")
 

@@ -185,7 +185,7 @@ class TestRefused:
             (masked(0xC1, b"a"), 1002),
         ],
     )
-    def test_the_sender_is_told_why_and_nobody_else_sees_it(self, service: Service, data: bytes, code: int) -> None:
+    def test_only_the_sender_gets_the_reason(self, service: Service, data: bytes, code: int) -> None:
         one, other = service.join(), service.join()
         one.sends(data)
         assert one.gets() == b"\x88\x02" + code.to_bytes(2, "big")
@@ -235,7 +235,7 @@ class TestRefused:
 
 
 class TestOthersAreNotDisturbed:
-    def test_by_a_slow_reader_who_is_closed_with_1013(self) -> None:
+    def test_others_are_not_delayed_by_a_slow_reader_who_is_closed_with_1013(self) -> None:
         service = Service("--max-message=1000000")
         one, slow, other = service.join(), service.join(), service.join()
         assert slow.transport.producer is not None
@@ -341,7 +341,7 @@ class TestRooms:
         client.sends(upgrade(target))
         assert client.gets().startswith(b"HTTP/1.1 404 ")
 
-    def test_plain_http_there_is_told_where_the_page_is(self, service: Service) -> None:
+    def test_the_answer_to_plain_http_names_the_page(self, service: Service) -> None:
         client = service.connect()
         client.sends(b"GET /chat/a HTTP/1.1\r\nHost: h\r\n\r\n")
         answer = client.gets()
@@ -377,7 +377,7 @@ class TestJson:
         bob.leaves()
         assert ann.gets() == [{"type": "leave", "name": "bob"}]
 
-    def test_when_all_leave_nobody_is_told(self, service: Service) -> None:
+    def test_no_notice_is_sent_when_all_leave(self, service: Service) -> None:
         members = [Speaker(service, f"/chat/a?name={name}") for name in ("ann", "bob", "cyd")]
         service.factory.drain(seconds=60.0)
         for member in members:
@@ -566,7 +566,7 @@ class TestJson:
         Speaker(service, "/chat?name=bob").says(type="message", text="hello", ref=long)
         assert other.gets() == b"\x81\x03bye\x81\x05hello"
 
-    def test_a_gap_is_told_in_its_place(self, service: Service) -> None:
+    def test_a_gap_is_reported_in_its_place(self, service: Service) -> None:
         ann, other = Speaker(service, "/chat?name=ann"), plain(service)
         service.hub._deliver(Message("", "", gap=True), None)
         assert (ann.gets(), other.gets()) == ([{"type": "history", "complete": False}], b"")
@@ -585,14 +585,14 @@ class TestNames:
 
 
 class TestPresence:
-    def test_a_few_changes_in_a_small_room_are_told_one_by_one(self, service: Service) -> None:
+    def test_a_few_changes_in_a_small_room_are_sent_one_by_one(self, service: Service) -> None:
         watcher = Speaker(service)
         for name in "abc":
             Speaker(service, f"/chat?name={name}").leaves()
         expected = [{"type": kind, "name": name} for name in "abc" for kind in ("join", "leave")]
         assert watcher.gets() == expected
 
-    def test_many_changes_are_told_in_one_notice_a_second(self, service: Service, monkeypatch: Any) -> None:
+    def test_many_changes_are_sent_in_one_notice_a_second(self, service: Service, monkeypatch: Any) -> None:
         monkeypatch.setattr(notices, "AT_ONCE", 3)
         watcher, ann = Speaker(service), Speaker(service, "/chat?name=ann")
         crowd = [Speaker(service, f"/chat?name={number:02}") for number in range(30)]
@@ -775,7 +775,7 @@ class TestLiveness:
         assert other.gets() == PING
 
     @pytest.mark.parametrize("sign", [PONG, masked(0x89, b""), text(""), b"\x81"])
-    def test_any_octet_is_a_sign_of_life(self, service: Service, sign: bytes) -> None:
+    def test_any_byte_is_a_sign_of_life(self, service: Service, sign: bytes) -> None:
         client = service.join()
         service.advance(59)
         client.sends(sign)

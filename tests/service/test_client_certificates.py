@@ -143,7 +143,7 @@ class TestNames:
         peer.sends(peer.HEAD)
         assert peer.reads().startswith(b"HTTP/1.1 403 ")
 
-    def test_are_there_when_a_request_is_read_by_hand(self, client: Callable[..., Any]) -> None:
+    def test_a_request_read_by_hand_has_the_name(self, client: Callable[..., Any]) -> None:
         class ByHand(WebSocketProtocol):
             def serve(self) -> None:
                 self.read_request().addCallback(lambda _: self.respond(Response(200, body=f"a page for {self.user}")))

@@ -27,7 +27,7 @@ class TestNames:
             "x" * 32,
         ],
     )
-    def test_are_kept_as_they_are(self, name: str) -> None:
+    def test_a_plain_name_is_kept_unchanged(self, name: str) -> None:
         assert tidy(name, 32) == name
 
     @pytest.mark.parametrize(
@@ -89,6 +89,6 @@ class TestNames:
     def test_the_length_of_a_name_is_limited(self, length: int) -> None:
         assert (tidy("x" * length, 32) is not None) is (length <= 32)
 
-    def test_are_not_longer_once_they_are_normalized(self) -> None:
+    def test_the_length_of_a_name_is_that_after_normalization(self) -> None:
         assert tidy("\ufdfa" * 2, 32) is None
         assert tidy("\ufdfa", 32) is not None

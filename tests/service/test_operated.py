@@ -122,7 +122,7 @@ class TestTermination:
 
 
 class TestSignals:
-    def test_are_the_reactors_until_it_runs_and_after_the_end(self, factory: WebSocketServerFactory) -> None:
+    def test_signals_belong_to_the_reactor_before_and_after_the_service(self, factory: WebSocketServerFactory) -> None:
         def before(number: int, frame: object) -> None:
             """The reactor's own handler."""
 
@@ -195,7 +195,7 @@ class TestHelpers:
 
 
 class TestReload:
-    def test_calls_all_though_one_fails(
+    def test_a_reload_calls_all_functions_even_if_one_fails(
         self, factory: WebSocketServerFactory, logged: Callable[..., list[Any]]
     ) -> None:
         called = []
@@ -245,7 +245,7 @@ class TestFailure:
         at_exit[0]()
         assert statuses == [1]
 
-    def test_does_nothing_once_it_stops(self, factory: WebSocketServerFactory) -> None:
+    def test_a_failure_during_the_stop_does_nothing(self, factory: WebSocketServerFactory) -> None:
         reactor = Reactor()
         operated = BeastwsService(reactor, Serving(factory, [], []))
         operated.startService()
@@ -270,10 +270,10 @@ class TestStandardOutput:
         os.close(reading)
         return before, after
 
-    def test_gets_a_buffer_if_it_has_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_unbuffered_output_gets_a_buffer(self, monkeypatch: pytest.MonkeyPatch) -> None:
         before, after = self.write(monkeypatch, lambda raw: raw)
         assert before is not after and isinstance(after.buffer, io.BufferedWriter)
 
-    def test_stays_if_it_has_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_buffered_output_is_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         before, after = self.write(monkeypatch, io.BufferedWriter)
         assert before is after

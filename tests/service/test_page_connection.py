@@ -26,7 +26,7 @@ class TestSending:
         assert puppet.all(".pending .said") == [] and puppet.all(".mine .said") == puppet.lines() == ["hello"]
         assert puppet.all(".mine .when")[0].endswith("\u2713 sent")
 
-    def test_namesake_is_somebody_else(self, puppet: Puppet) -> None:
+    def test_a_message_of_a_namesake_is_not_ours(self, puppet: Puppet) -> None:
         puppet.open()
         puppet.gets(message(1, "hello", "Ann"))
         assert puppet.all(".mine .said") == []
@@ -116,7 +116,9 @@ class TestLoss:
         ],
         ids=["terminated", "killed"],
     )
-    def test_comes_back_when_the_server_does(self, server: Server, tab: Tab, by: signal.Signals, words: str) -> None:
+    def test_the_page_reconnects_when_the_server_is_back(
+        self, server: Server, tab: Tab, by: signal.Signals, words: str
+    ) -> None:
         tab.say("before")
         tab.await_line("before")
         server.stop(by)
@@ -181,7 +183,7 @@ class TestLoss:
         assert puppet.run("return sockets.length") == 2
 
     @pytest.mark.parametrize(("chance", "seconds"), [(0.0, [1, 2, 4, 8, 15, 15]), (0.999, [2, 4, 8, 16, 30, 30])])
-    def test_waits_longer_each_time_and_half_of_it_is_chance(
+    def test_the_page_waits_longer_each_time_with_random_delays(
         self, puppet: Puppet, chance: float, seconds: list[int]
     ) -> None:
         puppet.run(f"Math.random = () => {chance}")
@@ -204,7 +206,7 @@ class TestLoss:
             puppet.click("retry")
         assert shown == ["Reconnecting in 1 s", "Reconnecting in 2 s", "Reconnecting in 1 s"]
 
-    def test_gives_up_an_attempt_that_gets_no_answer(self, puppet: Puppet) -> None:
+    def test_the_page_ends_an_attempt_without_answer(self, puppet: Puppet) -> None:
         assert puppet.run("return timers.map(timer => timer.delay)") == [10000]
         puppet.run("timers[0].call()")
         assert puppet.run("return sockets[0].abandoned")
@@ -219,7 +221,7 @@ class TestLoss:
             (4000, "", "waiting", "Disconnected. The server closed the connection (code 4000)."),
         ],
     )
-    def test_gives_the_reason_and_connects_again_where_that_may_help(
+    def test_the_page_shows_the_reason_and_reconnects_if_that_may_help(
         self, puppet: Puppet, code: int, reason: str, state: str, words: str
     ) -> None:
         puppet.open()
@@ -261,7 +263,7 @@ class TestRefusal:
         assert (puppet.state, puppet.status) == (state, words)
         assert puppet.run("return window.asked") == puppet.run("return sockets[0].address").replace("ws:", "http:")
 
-    def test_waits_as_long_as_the_server_asks(self, puppet: Puppet) -> None:
+    def test_the_page_waits_as_long_as_the_server_asks(self, puppet: Puppet) -> None:
         puppet.refuse(429, headers={"Retry-After": "77"})
         assert puppet.status == "Too many connections from your network: the server asks you to wait."
         assert puppet.get("countdown", "innerText") == "Reconnecting in 77 s"

@@ -115,14 +115,14 @@ class TestKeyboard:
 
 
 class TestScrolling:
-    def test_follows_a_reader_who_is_at_the_end(self, puppet: Puppet) -> None:
+    def test_the_page_scrolls_for_a_reader_at_the_end(self, puppet: Puppet) -> None:
         puppet.open()
         for _ in range(3):
             fill(puppet, 30)
             wait_until("the log is at its end", lambda: from_end(puppet) < 1)
         assert puppet.get("newer", "hidden")
 
-    def test_leaves_a_reader_where_they_are(self, puppet: Puppet) -> None:
+    def test_the_page_does_not_scroll_for_other_readers(self, puppet: Puppet) -> None:
         puppet.open()
         fill(puppet, 100)
         wait_until("the log is at its end", lambda: from_end(puppet) < 1)
@@ -135,7 +135,7 @@ class TestScrolling:
         assert puppet.get("newer", "hidden")
         assert puppet.focused == "text"
 
-    def test_stays_at_the_end_when_the_window_shrinks(self, puppet: Puppet) -> None:
+    def test_the_page_stays_at_the_end_when_the_window_shrinks(self, puppet: Puppet) -> None:
         puppet.open()
         fill(puppet, 100)
         wait_until("the log is at its end", lambda: from_end(puppet) < 1)

@@ -81,7 +81,7 @@ class TestNginx:
         await_that("nginx listens", lambda: answers(port))
         return Rolling(port, services)
 
-    def test_lets_everybody_in_during_rolling_restarts(self, rolling: Rolling) -> None:
+    def test_nginx_lets_all_clients_in_during_rolling_restarts(self, rolling: Rolling) -> None:
         assert set(rolling.restart()) == {101}
 
     def test_no_server_is_left_out_in_deploy(self) -> None:
@@ -113,10 +113,10 @@ class TestHAProxy:
         await_that("HAProxy listens", lambda: answers(port))
         return Rolling(port, services)
 
-    def test_lets_everybody_in_during_rolling_restarts(self, rolling: Rolling) -> None:
+    def test_haproxy_lets_all_clients_in_during_rolling_restarts(self, rolling: Rolling) -> None:
         assert set(rolling.restart()) == {101}
 
-    def test_finds_a_service_that_is_back_as_fast_in_deploy(self) -> None:
+    def test_the_configuration_in_deploy_finds_a_service_as_fast(self) -> None:
         lines = [line.strip() for line in block("howto/scaling.md", "backend talk").splitlines()]
         deployed = [line.strip() for line in (DEPLOY / "haproxy.cfg").read_text().splitlines()]
         assert all(line in deployed for line in lines if line.startswith(("option", "retries", "default-server")))

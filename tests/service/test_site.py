@@ -41,7 +41,7 @@ class TestPaths:
 
     @pytest.mark.parametrize("target", ["/chat", "/chat?room=/", "http://example.com/chat"])
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
-    def test_a_browser_that_opens_the_chat_is_told_where_the_page_is(self, target: str, method: str) -> None:
+    def test_a_browser_that_opens_the_chat_gets_a_link_to_the_page(self, target: str, method: str) -> None:
         response = ask(target, method, fields={"Connection": ["keep-alive"]})
         assert response.status == 426
         assert response.field("Content-Type") == "text/plain; charset=utf-8"

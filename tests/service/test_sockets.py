@@ -59,7 +59,7 @@ class TestBacklog:
             (r"unix:/run/a\\:backlog=7", BACKLOG),
         ],
     )
-    def test_is_4096_unless_the_endpoint_has_another(self, description: str, backlog: int) -> None:
+    def test_the_backlog_is_4096_by_default(self, description: str, backlog: int) -> None:
         below = Listening()
         serverFromString(ServiceReactor(below, description), description).listen(Factory())
         (call,) = below.calls
@@ -168,7 +168,7 @@ class TestStaleUNIXSocket:
         port.stopReading()
         port.connectionLost(Failure(ConnectionDone()))
 
-    def test_is_taken_over_when_nothing_answers(self, tmp_path: Path, lines: list[str]) -> None:
+    def test_a_socket_without_listener_is_replaced(self, tmp_path: Path, lines: list[str]) -> None:
         path = tmp_path / "socket"
         self.left(path)
         port = self.listen(path)
@@ -178,13 +178,13 @@ class TestStaleUNIXSocket:
         self.close(port)
         assert list(tmp_path.iterdir()) == []
 
-    def test_is_taken_over_when_its_file_is_gone(self, tmp_path: Path) -> None:
+    def test_a_socket_without_file_is_replaced(self, tmp_path: Path) -> None:
         path = tmp_path / "socket"
         self.left(path)
         path.unlink()
         self.close(self.listen(path))
 
-    def test_stays_its_owners_while_it_answers(self, tmp_path: Path) -> None:
+    def test_a_socket_with_a_listener_is_kept(self, tmp_path: Path) -> None:
         path = tmp_path / "socket"
         first = self.listen(path)
         with pytest.raises(CannotListenError, match="lock"):
@@ -193,7 +193,7 @@ class TestStaleUNIXSocket:
             client.connect(str(path))
         self.close(first)
 
-    def test_stays_its_owners_while_its_backlog_is_full(self, tmp_path: Path) -> None:
+    def test_a_socket_with_a_full_backlog_is_kept(self, tmp_path: Path) -> None:
         path = tmp_path / "socket"
         with socket.socket(socket.AF_UNIX) as busy:
             busy.bind(str(path))

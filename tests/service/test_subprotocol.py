@@ -69,7 +69,7 @@ class TestEntry:
             ("name=a&name=b", ChatEntry("b", None)),
         ],
     )
-    def test_is_what_the_query_says(self, query: str, entry: ChatEntry) -> None:
+    def test_the_entry_has_the_values_of_the_query(self, query: str, entry: ChatEntry) -> None:
         assert entry_of(query) == entry
 
     @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ class TestEvents:
     def test_an_event_is_written(self, fields: dict[str, Any], sent: str) -> None:
         assert event("x", **fields) == sent
 
-    def test_have_the_id_that_they_have(self) -> None:
+    def test_events_have_the_id_of_their_message(self) -> None:
         said = event("message", name="ann", text="hello")
         assert with_id(Message("", said)) == said
         assert json.loads(with_id(Message("", said, "1-0"))) == {"id": "1-0", **json.loads(said)}

@@ -71,7 +71,7 @@ class TestNeverBackwards:
         workers.living.add(Worker(1))
         assert values(clock, metrics) == {"a_total": 8, "b": 5}
 
-    def test_a_late_worker_counts_with_what_it_told_last(self) -> None:
+    def test_a_late_worker_counts_with_its_last_values(self) -> None:
         clock, one, other = Clock(), Worker(3), Worker(4)
         metrics = AggregatedMetrics(clock, Workers(one, other))  # type: ignore[arg-type]
         values(clock, metrics)
@@ -88,7 +88,7 @@ class TestNeverBackwards:
         workers.end(one)
         assert values(clock, metrics)["a_total"] == 7
 
-    def test_histograms_stay_and_what_never_was_asked_adds_nothing(self) -> None:
+    def test_histograms_stay_and_unknown_workers_add_nothing(self) -> None:
         clock, one = Clock(), Worker(0)
         workers: Any = Workers(one)
         metrics = AggregatedMetrics(clock, workers)
@@ -121,7 +121,7 @@ class TestReady:
         assert not self.ready(Workers(Worker(0), late))
 
 
-def test_sums_what_can_be_added() -> None:
+def test_the_values_of_workers_are_added() -> None:
     one = page(
         *("# TYPE a_total counter", 'a_total{code="1"} 1', 'a_total{code="2"} 2'),
         *("# TYPE process_start_time_seconds gauge", "process_start_time_seconds 5"),

@@ -150,7 +150,7 @@ class TestSupervisor:
             delay = min(2 * delay, MAX_DELAY)
         assert delay == MAX_DELAY
 
-    def test_replaces_a_worker_that_had_lived_long_soon(self, workers: Workers, reactor: Reactor) -> None:
+    def test_a_worker_that_lived_long_is_replaced_soon(self, workers: Workers, reactor: Reactor) -> None:
         reactor.boot()
         for _ in range(5):
             reactor.processes[-1].ends()
@@ -161,7 +161,7 @@ class TestSupervisor:
         reactor.advance(MIN_DELAY)
         assert len(workers.living) == 2
 
-    def test_stops_them_and_waits(self, workers: Workers, reactor: Reactor) -> None:
+    def test_the_supervisor_stops_the_workers_and_waits(self, workers: Workers, reactor: Reactor) -> None:
         stopped: list[object] = []
         workers.stopService().addCallback(stopped.append)
         assert [process.signals for process in reactor.processes] == [["TERM"], ["TERM"]]
@@ -208,7 +208,7 @@ class TestSupervisor:
             reactor.advance(BEAT)
         assert [process.signals for process in reactor.processes] == [["TERM"], ["TERM", "KILL"]]
 
-    def test_replaces_no_worker_once_it_stops(self, workers: Workers, reactor: Reactor) -> None:
+    def test_no_worker_is_replaced_during_the_stop(self, workers: Workers, reactor: Reactor) -> None:
         reactor.processes[0].ends()
         stopped: list[object] = []
         workers.stopService().addCallback(stopped.append)
@@ -319,7 +319,7 @@ class TestAnswers:
         reactor.processes[0].ends()
         assert answers == [ConnectionLost]
 
-    def test_do_not_come_from_a_process_whose_input_is_closed(self, workers: Workers, reactor: Reactor) -> None:
+    def test_a_process_whose_input_is_closed_gives_no_answer(self, workers: Workers, reactor: Reactor) -> None:
         process = reactor.processes[0]
         process.protocol.childConnectionLost(0)
         orders = process.orders
@@ -354,7 +354,7 @@ class TestReload:
         reactor.boot()
         assert [process.signals for process in reactor.processes] == [["HUP"], ["HUP"]]
 
-    def test_later_workers_begin_with_what_was_read_then(self, workers: Workers, reactor: Reactor) -> None:
+    def test_later_workers_begin_with_the_files_of_the_reload(self, workers: Workers, reactor: Reactor) -> None:
         workers.reload({"/key.pem": "another"})
         reactor.processes[0].ends()
         reactor.advance(MIN_DELAY)

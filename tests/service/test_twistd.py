@@ -255,7 +255,7 @@ def test_the_backlog_is_sufficient_for_200_clients(tmp_path: Path) -> None:
 
 
 class TestUnclean:
-    def test_a_client_that_is_killed_disturbs_nobody(self, service: Service) -> None:
+    def test_a_client_that_is_killed_disturbs_no_other(self, service: Service) -> None:
         with joined(service) as one, joined(service) as other:
             for sent in (b"", b"\x81\x85\0\0\0\0he", b"\x82"):
                 killed = RawClient(service).join()
@@ -272,7 +272,7 @@ class TestUnclean:
 
                 await_that(f"{name} has left", logged)
 
-    def test_a_client_that_goes_without_a_close_disturbs_nobody(self, service: Service) -> None:
+    def test_a_client_that_leaves_without_a_close_disturbs_no_other(self, service: Service) -> None:
         with joined(service) as one:
             RawClient(service).join().socket.close()
             one.send("hello")
@@ -359,7 +359,7 @@ async def all_ends(service: Service, by: signal.Signals, count: int) -> list[End
 
 
 class TestTermination:
-    def test_fifty_clients_are_told_1001(self, tmp_path: Path) -> None:
+    def test_fifty_clients_are_closed_with_1001(self, tmp_path: Path) -> None:
         with running(tmp_path) as service:
             ends = ends_by(service, signal.SIGTERM, 50)
             assert [end[1:] for end in ends] == [(1001, "the server is shutting down")] * 50
@@ -368,7 +368,7 @@ class TestTermination:
         assert "connections to close: 50" in service.log
         assert service.log.count("disconnected: begun by local, sent 1001") == 50
 
-    def test_a_thousand_clients_are_told_within_the_drain_time(self, tmp_path: Path, many_files: None) -> None:
+    def test_a_thousand_clients_are_closed_within_the_drain_time(self, tmp_path: Path, many_files: None) -> None:
         with running(tmp_path, "--drain-time=12") as service:
             ends = ends_by(service, signal.SIGTERM, 1000, 3 * PATIENCE)
             assert [end[1:] for end in ends] == [(1001, "the server is shutting down")] * 1000
@@ -376,7 +376,7 @@ class TestTermination:
         # The server spreads them over half of the drain time.
         assert ends[500][0] > 2 and ends[-1][0] - ends[0][0] > 4
 
-    def test_with_a_code_that_says_it_comes_back(self, tmp_path: Path) -> None:
+    def test_the_close_code_can_announce_a_restart(self, tmp_path: Path) -> None:
         with running(tmp_path, "--drain-code=1012") as service:
             ends = ends_by(service, signal.SIGINT, 1)
             assert [end[1:] for end in ends] == [(1012, "the server is restarting")]
@@ -541,7 +541,7 @@ class TestOperation:
 
 
 class TestReload:
-    def test_the_log_file_is_opened_again_and_nobody_is_disturbed(self, tmp_path: Path) -> None:
+    def test_the_log_file_is_opened_again_and_no_client_is_disturbed(self, tmp_path: Path) -> None:
         with running(tmp_path, logging="--logfile=service.log") as service, joined(service) as client:
             moved = service.log_file.rename(tmp_path / "service.log.old")
             service.terminate(signal.SIGHUP)
@@ -553,7 +553,7 @@ class TestReload:
         assert "SIGHUP: reopening logs" in moved.read_text()
         assert "Server Shut Down" in service.log
 
-    def test_certificates_are_read_again_and_nobody_is_disturbed(self, tmp_path: Path) -> None:
+    def test_certificates_are_read_again_and_no_client_is_disturbed(self, tmp_path: Path) -> None:
         first, second = identity("first"), identity("second")
         (tmp_path / "key.pem").write_bytes(first)
         listen = "ssl:0:interface=127.0.0.1:privateKey=key.pem"
@@ -664,7 +664,7 @@ factory = WebSocketServerFactory(shout, limits=Limits(max_message_size=10))
 
 class TestApp:
     @pytest.mark.parametrize("name", ["Shout", "shout", "factory"])
-    def test_is_found_in_the_current_directory_and_has_every_path(self, tmp_path: Path, name: str) -> None:
+    def test_an_application_is_found_in_the_current_directory(self, tmp_path: Path, name: str) -> None:
         (tmp_path / "my_app.py").write_text(APP)
         with running(tmp_path, f"--app=my_app:{name}") as service:
             for path in ("/", "/any/where?a=b"):

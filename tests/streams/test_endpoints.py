@@ -373,7 +373,7 @@ class TestStreams:
             await converse(await dial(f"{scheme}:\\:\\:1:{port}:trustRoots={tmp_path}"))
 
     @leaving_nothing
-    async def test_a_certificate_that_nobody_trusts(self, certificates: Path) -> None:
+    async def test_an_untrusted_certificate_is_refused(self, certificates: Path) -> None:
         pem = certificates.with_name("server.pem")
         async with listening(f"beastws:ssl:{LOOPBACK}:privateKey={pem}", Keeping(Echo)) as port:
             failure = await failure_of(dial(f"wss:localhost:{port}"))
@@ -531,7 +531,7 @@ class TestConnecting:
             await service.stopService()
             assert type(await stream.lost) is ConnectionDone
 
-    def test_shows_where_it_leads(self) -> None:
+    def test_the_repr_shows_the_target(self) -> None:
         endpoint = clientFromString(reactor, "wss:example.com:8443:target=/x?token=secret")
         assert repr(endpoint) == "<ClientEndpoint wss://example.com:8443/x?...>"
 
@@ -705,7 +705,7 @@ class TestServing:
         protocol.dataReceived(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert transport.value().split()[1] == status
 
-    def test_it_does_for_a_port_what_the_factory_would(self) -> None:
+    def test_a_port_has_the_methods_of_its_factory(self) -> None:
         calls: list[str] = []
         factory: Any = WebSocketServerFactory(WebSocketProtocol)
         factory.startFactory, factory.stopFactory = (lambda: calls.append("start")), (lambda: calls.append("stop"))

@@ -195,7 +195,7 @@ class TestOctets:
         assert pair.near.octets == b"".join(data for near, data in writes if not near)
 
     @pytest.mark.parametrize("text", ["text", 5, None])
-    def test_only_octets_are_written(self, text: int | str | None) -> None:
+    def test_only_bytes_are_written(self, text: int | str | None) -> None:
         stream, _ = serve()
         with pytest.raises(TypeError, match="bytes"):
             stream.transport.write(text)
@@ -470,7 +470,7 @@ class TestClosing:
         assert stopped == [True]
         assert transport.getPeer() and transport.getHost()
 
-    def test_waits_for_a_reader_as_long_as_it_reads(self) -> None:
+    def test_a_close_waits_for_a_reader_as_long_as_it_reads(self) -> None:
         """loseConnection() sends all written data first, however long that takes."""
         pair = Pair(silent=True, timeouts=Timeouts(idle=None, ping_interval=None))
         pair.link.server_transport.stalled = True
@@ -708,7 +708,7 @@ class TestProducers:
 
         assert "nothing was taken for 300 s" in str(pair.far.end)
 
-    def test_pausing_keeps_what_came(self) -> None:
+    def test_a_pause_keeps_received_data(self) -> None:
         pair = Pair(far=Pausing)
         pair.near.transport.write(b"ab")
         pair.near.transport.write(b"cd")

@@ -119,7 +119,7 @@ def read_messages(connection: socket.socket) -> tuple[int, bytes]:
 @linux
 class TestASlowReader:
     @pytest.mark.parametrize("high_water", [1 << 16, 16 * MEBI])
-    def test_costs_the_high_water_mark_where_a_producer_obeys(self, high_water: int) -> None:
+    def test_a_slow_reader_costs_the_high_water_mark_if_a_producer_obeys(self, high_water: int) -> None:
         measured = Measured("produce", high_water=high_water, max_buffered=32 * MEBI)
         with measured.connected() as connection:
             measured.wait_until_full()
@@ -136,7 +136,7 @@ class TestASlowReader:
         ],
         ids=["close", "pause"],
     )
-    def test_costs_max_buffered_where_nobody_looks(
+    def test_a_slow_reader_costs_max_buffered_without_a_producer(
         self, slow_reader: str, stopped_by: str, close: bytes, max_buffered: int
     ) -> None:
         measured = Measured("send_all", max_buffered=max_buffered, slow_reader=slow_reader)
@@ -151,7 +151,7 @@ class TestASlowReader:
 
 class TestASlowApplication:
     @linux
-    def test_costs_what_may_be_queued(self) -> None:
+    def test_a_slow_application_costs_the_limit_of_its_queue(self) -> None:
         """While the application sleeps after the first message, the rest wait in the peer and in the sockets."""
         measured = Measured("take")
         with measured.connected() as connection:
@@ -163,7 +163,7 @@ class TestASlowApplication:
         assert measured.outcome["growth"] < Limits().max_queued_size + SLACK
 
     @pytest_twisted.ensureDeferred
-    async def test_has_pings_answered_up_to_the_limit(self) -> None:
+    async def test_pings_to_a_slow_application_are_answered_up_to_the_limit(self) -> None:
         woken: Deferred[None] = Deferred()
         taken: list[str | bytes] = []
         one, ping, pong = b"\x82\x81" + bytes(4) + b"m", b"\x89\x81" + bytes(4) + b"?", b"\x8a\x01?"
@@ -196,7 +196,7 @@ class TestASlowApplication:
 class TestOneThatStopsReading:
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_is_closed_though_it_sends_pongs(self, secure: bool) -> None:
+    async def test_a_peer_that_stops_reading_is_closed_though_it_sends_pongs(self, secure: bool) -> None:
         lost: Deferred[CloseReason] = Deferred()
         pong = b"\x8a\x80" + bytes(4)
 

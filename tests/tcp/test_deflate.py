@@ -136,7 +136,7 @@ class TestAnswer:
         assert offer(peer, offers).startswith(b"HTTP/1.1 101 " if unchanged else b"HTTP/1.1 500 ")
         assert len(logged(DecoratorError)) == (not unchanged)
 
-    def test_is_not_in_an_answer_that_declines(self, connect: Connect) -> None:
+    def test_a_declining_answer_has_no_extension(self, connect: Connect) -> None:
         def decorate(response: Any) -> None:
             response.status = 403
 

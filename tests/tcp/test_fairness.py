@@ -160,7 +160,7 @@ async def test_pipelined_requests_leave_the_others_their_turns(
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_all_is_delivered_to_who_hangs_up_without_a_close_frame(secure: bool) -> None:
+async def test_all_messages_are_delivered_though_the_peer_hangs_up(secure: bool) -> None:
     heard: list[str] = []
 
     class Hearing(WebSocketProtocol):

@@ -177,7 +177,7 @@ def echo(protocol: Any = Echo, **options: Any) -> WebSocketResource:
 @BOTH_WAYS
 @pytest.mark.parametrize("size", [0, 100, 40_000])
 @pytest_twisted.ensureDeferred
-async def test_octets_in_the_heads_segment_are_kept(serve: Callable[..., Any], secure: bool, size: int) -> None:
+async def test_bytes_in_the_segment_of_the_head_are_kept(serve: Callable[..., Any], secure: bool, size: int) -> None:
     async with serve(echo(), secure) as web:
         client = await web.connect()
         await client.opens(frame(0x82, bytes(size)) * 3 + frame(0x81, b"last"))
@@ -392,7 +392,7 @@ async def test_producers_are_paused_for_a_slow_reader(serve: Callable[..., Any],
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_ends_its_side_gets_what_is_queued(serve: Callable[..., Any]) -> None:
+async def test_a_client_that_ends_its_side_gets_queued_messages(serve: Callable[..., Any]) -> None:
     # More bytes than the sockets' buffers hold.
     message = bytes(24 << 20)
 

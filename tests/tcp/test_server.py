@@ -344,7 +344,7 @@ class TestHandshake:
         ids=["garbage", "large", "body", "1.0"],
     )
     @pytest_twisted.ensureDeferred
-    async def test_the_answer_is_read_whatever_is_sent_behind(
+    async def test_the_answer_is_read_though_more_bytes_were_sent(
         self, secure: bool, sent: bytes, status: int, behind: int
     ) -> None:
         def conversation(connection: Any) -> bytes:
@@ -383,7 +383,7 @@ class TestHandshake:
         assert answers.endswith(b"\r\n\r\n/two")
 
     @pytest_twisted.ensureDeferred
-    async def test_a_page_for_who_ends_his_side_at_once(self) -> None:
+    async def test_a_client_that_ends_its_side_at_once_gets_a_page(self) -> None:
         class Page(Kept):
             def http_requested(self, request: Request) -> Response:
                 return Response(200, body="x" * 100_000)

@@ -102,7 +102,7 @@ class Wire:
 
 
 class TestMemoryTransport:
-    def test_is_what_a_tcp_transport_is(self) -> None:
+    def test_the_transport_has_the_interfaces_of_tcp(self) -> None:
         transport = Wire().here
         for interface in (ITCPTransport, IConsumer, IPushProducer):
             assert verifyObject(interface, transport)
@@ -155,7 +155,7 @@ class TestMemoryTransport:
         assert wire.flush().far.heard == [b"more"]
 
     class TestProducers:
-        def test_is_paused_above_the_buffers_size(self) -> None:
+        def test_a_producer_is_paused_above_the_size_of_the_buffer(self) -> None:
             wire, producer = Wire(), Producer()
             wire.here.registerProducer(producer, True)
             wire.here.write(bytes(wire.here.buffer_size))
@@ -163,7 +163,7 @@ class TestMemoryTransport:
             wire.here.write(b"x")
             assert producer == ["pause"]
 
-        def test_is_resumed_when_all_is_gone(self) -> None:
+        def test_a_producer_is_resumed_when_all_data_is_gone(self) -> None:
             wire, producer = Wire(), Producer()
             wire.here.registerProducer(producer, True)
             wire.here.write(bytes(wire.here.buffer_size + 1))
@@ -277,7 +277,7 @@ class TestMemoryTransport:
             wire.there.write(b"to nobody")
             assert wire.flush().far.heard == ["read", ConnectionLost]
 
-        def test_aborting_loses_what_is_written(self) -> None:
+        def test_an_abort_loses_written_data(self) -> None:
             wire = Wire()
             wire.here.write(b"lost")
             wire.there.pauseProducing()
@@ -346,7 +346,7 @@ class TestMemoryTransport:
             assert wire.near.heard == [ConnectionAborted]
             assert wire.far.heard == [ConnectionLost]
 
-        def test_ends_both_for_a_protocol_that_knows_nothing_of_it(self) -> None:
+        def test_a_half_close_ends_both_sides_for_other_protocols(self) -> None:
             wire = Wire()
             wire.here.loseWriteConnection()
             wire.flush()

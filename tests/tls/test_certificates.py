@@ -98,7 +98,7 @@ class TestCiphers:
 
     @pytest.mark.parametrize("kind", ["ssl", "haproxy:ssl"])
     @pytest.mark.parametrize("read_again", [False, True])
-    def test_all_have_forward_secrecy_and_authenticate_what_they_encrypt(
+    def test_all_ciphers_have_forward_secrecy_and_authentication(
         self, key: Path, lines: list[str], kind: str, read_again: bool
     ) -> None:
         endpoint, context = listens(MemoryReactor(), f"{kind}:8443:privateKey={key}")

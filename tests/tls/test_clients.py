@@ -95,7 +95,7 @@ class Lax:
 class TestConnect:
     @pytest.mark.parametrize("case", CASES)
     @leaving_nothing
-    async def test_refuses_a_bad_certificate_and_sends_no_request(self, case: str) -> None:
+    async def test_a_bad_certificate_is_refused_before_the_request(self, case: str) -> None:
         host, make = CASES[case]
         script = upgrading()
         async with listening(script, make()) as port:
@@ -264,7 +264,7 @@ class TestRedis:
 class TestConsole:
     @pytest.mark.parametrize("case", ["no subjectAltName", "an address as a DNS name, asked for by address"])
     @pytest_twisted.ensureDeferred
-    async def test_says_why_and_sends_no_request(self, case: str, tmp_path: Path) -> None:
+    async def test_the_console_says_why_and_sends_no_request(self, case: str, tmp_path: Path) -> None:
         (tmp_path / "root.pem").write_bytes(root_pem())
         _, make = BAD[case]
         script = upgrading()
@@ -290,7 +290,7 @@ class TestVerifiedEndpoint:
 
     @pytest.mark.parametrize("made", [None, "raises"])
     @pytest_twisted.ensureDeferred
-    async def test_fails_as_the_factory_does(self, made: str | None) -> None:
+    async def test_the_endpoint_fails_as_the_factory_does(self, made: str | None) -> None:
         class Making(Factory):
             noisy = False
 
@@ -322,7 +322,7 @@ class TestVerifiedEndpoint:
         await port.stopListening()
 
     @pytest_twisted.ensureDeferred
-    async def test_starts_and_stops_the_factory(self) -> None:
+    async def test_the_factory_is_started_and_stopped(self) -> None:
         class Counted(Factory):
             noisy = False
             protocol = Protocol

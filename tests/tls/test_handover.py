@@ -42,7 +42,7 @@ class TestAbsolute:
 
 
 class TestFiles:
-    def test_are_read_wherever_they_are_named(self, tmp_path: Path) -> None:
+    def test_files_are_read_for_each_option_that_names_them(self, tmp_path: Path) -> None:
         contents = {str(tmp_path / name): name for name in ("key", "certificate", "authorities")}
         for path, content in contents.items():
             Path(path).write_text(content)

@@ -198,7 +198,7 @@ class TestData:
         pair.server.tls.dataReceived(first)
         assert application.received == b"firstsecond"
 
-    def test_answers_leave_in_the_order_of_the_writes(self) -> None:
+    def test_answers_are_sent_in_the_order_of_the_writes(self) -> None:
         pair = Pair()
         pair.exchange()
         pair.server.application.then = lambda data: pair.server.tls.write(data.upper())
@@ -249,7 +249,7 @@ class TestEnd:
         pair.server.lose(ConnectionDone())
         assert type(pair.server.application.reason) is ConnectionDone
 
-    def test_our_close_notify_follows_what_was_written(self) -> None:
+    def test_our_close_notify_follows_written_data(self) -> None:
         pair = Pair()
         pair.exchange()
         pair.server.tls.write(b"last words")
@@ -437,7 +437,7 @@ class TestSending:
         pair.server.tls.abortConnection()
         assert pair.server.below.value() == b"" and pair.server.below.aborting
 
-    def test_close_notify_leaves_behind_what_waits(self) -> None:
+    def test_close_notify_is_sent_after_waiting_data(self) -> None:
         pair, send, socket, _ = self.connected()
         socket.room = 10
         send(b"last words")

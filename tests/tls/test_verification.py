@@ -76,7 +76,7 @@ class TestVerifyPeer:
         assert caught.value.why == why
         assert str(caught.value) == f"the certificate for {host} cannot be accepted: {why}"
 
-    def test_shows_a_few_names_of_bounded_length(self) -> None:
+    def test_the_error_shows_a_few_names_of_bounded_length(self) -> None:
         names = [f"{at}{'x' * 60}.{'y' * 60}.example" for at in range(9)]
         with pytest.raises(PeerNotVerified) as caught:
             verify_peer(connected(Server(*names, signer=root()), trusting_all()), HOST)

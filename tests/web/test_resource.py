@@ -762,7 +762,7 @@ class TestAnswersOtherThan101:
         assert peer.transport.disconnecting
         assert protocol.made[0].heard == ["made", "lost"]
 
-    def test_a_body_of_no_octets_is_none(self, clock: Clock) -> None:
+    def test_a_body_of_no_bytes_is_no_body(self, clock: Clock) -> None:
         peer = web(echo_class(), clock)
         peer.sends(HEAD + b"Content-Length: 0\r\n\r\n" + text("one"))
         assert peer.reads().endswith(b"\r\n\r\n" + answer_to("one"))

@@ -194,7 +194,7 @@ class TestRequests:
         peer.sends(peer.HEAD[:-2] + two)
         assert status(peer) == 401
 
-    def test_a_foreign_page_is_refused_whoever_looks_at_it(self, server: Server) -> None:
+    def test_a_foreign_page_is_refused_for_any_user(self, server: Server) -> None:
         peer = server.client()
         peer.sends(peer.HEAD[:-2] + b"Origin: http://evil\r\n" + authorization("ann:secret"))
         assert status(peer) == 403
@@ -229,7 +229,7 @@ class TestRequests:
             peer.sends(b"GET / HTTP/1.1\r\nHost: h\r\n" + authorization(login))
             assert status(peer) == expected
 
-    def test_a_file_that_is_gone_lets_nobody_in(
+    def test_a_missing_file_refuses_everyone(
         self, connect: Callable[..., Any], clock: Clock, tmp_path: Path, logged: Callable[..., list[Any]]
     ) -> None:
         passwords = tmp_path / "passwords"
@@ -240,7 +240,7 @@ class TestRequests:
         assert status(peer) == 401
         assert len(logged(type(None))) == 1
 
-    def test_a_checker_of_text_knows_no_other_octets(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_checker_of_text_refuses_other_bytes(self, connect: Callable[..., Any], clock: Clock) -> None:
         class OfText:
             def requestAvatarId(self, credentials: Any) -> Any:
                 return credentials.username.decode()
@@ -251,7 +251,7 @@ class TestRequests:
             peer.sends(peer.HEAD[:-2] + authorization(login))
             assert status(peer) == expected
 
-    def test_read_by_hand_are_those_of_somebody_known(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_requests_read_by_hand_have_a_known_user(self, connect: Callable[..., Any], clock: Clock) -> None:
         class ByHand(WebSocketProtocol):
             def serve(self) -> None:
                 self.read_request().addCallback(
@@ -316,7 +316,7 @@ class TestRequests:
         answer.callback(b"ann")
         assert status(peer) == 101
 
-    def test_a_checker_that_is_broken_lets_nobody_in(
+    def test_a_broken_checker_refuses_everyone(
         self, connect: Callable[..., Any], clock: Clock, logged: Callable[..., list[Any]]
     ) -> None:
         class Broken:

@@ -98,7 +98,7 @@ def errors(request: pytest.FixtureRequest) -> list[str]:
 
 
 class TestEntries:
-    def test_a_websocket_is_told_when_it_ends(self, serve: Any, clock: Clock) -> None:
+    def test_a_websocket_is_logged_when_it_ends(self, serve: Any, clock: Clock) -> None:
         server = serve()
         peer = server.client()
         peer.sends(peer.HEAD[:-2] + ORIGIN, peer.text("h\u00e9"), peer.text("x"))
@@ -151,7 +151,7 @@ class TestEntries:
             "sent_bytes=0"
         )
 
-    def test_a_refused_handshake_is_told_at_once(self, serve: Any) -> None:
+    def test_a_refused_handshake_is_logged_at_once(self, serve: Any) -> None:
         server = serve()
         peer = server.client(UNIXAddress(None))
         peer.sends(peer.HEAD[:-2] + b"Origin: http://evil\r\n\r\n")
@@ -220,7 +220,7 @@ class TestFile:
         peer.leaves()
         assert len(server.lines) == 2
 
-    def test_has_nothing_of_the_request_before_one_that_is_none(self, serve: Any) -> None:
+    def test_an_invalid_request_has_no_fields_of_the_one_before(self, serve: Any) -> None:
         server = serve()
         peer = server.client()
         peer.sends(peer.HEAD.replace(b"GET", b"POST"), b"noise\r\n\r\n")

@@ -116,7 +116,7 @@ class TestReceived:
             answers.pop(0).callback(None)
         assert server.traffic == Traffic(3, 15)
 
-    def test_the_refused_count_as_little_as_what_comes_after_a_close(self, serve: Any) -> None:
+    def test_refused_messages_and_those_after_a_close_are_not_counted(self, serve: Any) -> None:
         class Texts(WebSocketProtocol):
             def text_received(self, text: str) -> None:
                 """No binary ones."""
@@ -343,7 +343,7 @@ class TestSlowReaders:
 
 
 class TestTunnels:
-    def test_can_do_what_they_can_unmetered(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_metered_tunnels_have_all_their_methods(self, connect: Callable[..., Any], clock: Clock) -> None:
         class Half(Protocol):
             def connectionMade(self) -> None:
                 assert self.transport is not None

@@ -72,7 +72,7 @@ class TestBusyTime:
         lag.sample(0.1)
         assert lag.busy_seconds == pytest.approx(0.06 + 0.1)
 
-    def test_is_the_lag_of_a_reactor_whose_code_waits(self) -> None:
+    def test_the_busy_time_is_the_lag_if_the_code_waits(self) -> None:
         lag = ReactorLag(None, lambda: 7.0)
         lag.sample(0.0)
         lag.sample(3.0)
@@ -80,7 +80,7 @@ class TestBusyTime:
 
 
 class TestService:
-    def test_measures_while_the_service_runs(self) -> None:
+    def test_the_lag_is_measured_while_the_service_runs(self) -> None:
         reactor = Starting()
         lag = ReactorLag(reactor)
         lag.startService()
@@ -96,7 +96,7 @@ class TestService:
         reactor.turn()
         assert lag.lags == measured
 
-    def test_does_not_begin_if_it_was_stopped_before_the_reactor_ran(self) -> None:
+    def test_a_service_that_stopped_early_does_not_measure(self) -> None:
         reactor = Starting()
         lag = ReactorLag(reactor)
         lag.startService()

@@ -214,7 +214,7 @@ class TestPublish:
         assert service.publishes({"room": "", "data": "hello"})[0] == 200
         assert len(member.got) == 1
 
-    def test_names_of_rooms_are_written_as_the_chat_writes_them(self, service: Service) -> None:
+    def test_names_of_rooms_are_normalized_as_in_the_chat(self, service: Service) -> None:
         member = service.join("A")
         assert service.publishes({"room": "\uff21", "data": "x"})[0] == 200
         assert len(member.got) == 1
@@ -289,7 +289,7 @@ class TestPublish:
         status, answer = service.publishes({"messages": [{"room": "a", "data": "x"}] * 2})
         assert status == 503 and [each["error"]["taken"] for each in answer["error"]["results"]] == [taken] * 2
 
-    def test_message_without_a_key_reaches_nobody_when_the_backplane_fails(self, service: Service) -> None:
+    def test_a_message_without_a_key_is_not_sent_if_the_backplane_fails(self, service: Service) -> None:
         refs = []
         service.backplane.publish = lambda *given: refs.append(given[4]) or fail(PublishError("x", False))  # type: ignore
         service.publishes({"room": "a", "data": "x"})
@@ -404,7 +404,7 @@ class TestDisconnect:
             ({"user": "u", "name": "Ann"}, [False, False, False, False]),
         ],
     )
-    def test_closes_the_connections_for_which_all_is_true(
+    def test_the_connections_that_match_all_conditions_are_closed(
         self, service: Service, body: dict[str, str], closed: list[bool]
     ) -> None:
         joins = (("a", "Ann", None), ("a", "Bob", None), ("b", "Ann", None), ("b", "Eve", "u"))
