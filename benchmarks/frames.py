@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import zlib
+from base64 import b64encode
+from hashlib import sha1
 
 TEXT, BINARY = 1, 2
 FIN, RSV1 = 0x80, 0x40
@@ -13,32 +16,46 @@ CLOSE = b"\x88\x82" + KEY + bytes(byte ^ mask for byte, mask in zip((1000).to_by
 OFFER = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 
 
-def mask(payload: bytes) -> bytes:
+def mask(payload: bytes, key: bytes = KEY) -> bytes:
     """Mask or unmask a payload (RFC 6455 §5.3)."""
     size = len(payload)
-    key = (KEY * (size // 4 + 1))[:size]
+    key = (key * (size // 4 + 1))[:size]
     return (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
 
 
-def frame(opcode: int, payload: bytes, compressed: bool = False) -> bytes:
-    """Return a whole message in one masked frame."""
+def frame(opcode: int, payload: bytes, compressed: bool = False, masked: bool = True) -> bytes:
+    """Return a whole message in one frame."""
     if compressed:
         payload = deflate(payload)
     first = FIN | opcode | (RSV1 if compressed else 0)
     size = len(payload)
+    bit = 0x80 if masked else 0
     if size < 126:
-        header = bytes((first, 0x80 | size))
+        header = bytes((first, bit | size))
     elif size < 1 << 16:
-        header = bytes((first, 0x80 | 126)) + size.to_bytes(2, "big")
+        header = bytes((first, bit | 126)) + size.to_bytes(2, "big")
     else:
-        header = bytes((first, 0x80 | 127)) + size.to_bytes(8, "big")
-    return header + KEY + mask(payload)
+        header = bytes((first, bit | 127)) + size.to_bytes(8, "big")
+    return header + KEY + mask(payload) if masked else header + payload
 
 
 def deflate(payload: bytes) -> bytes:
     """Compress a message without context takeover (RFC 7692 §7.2.1)."""
     codec = zlib.compressobj(wbits=-15)
     return (codec.compress(payload) + codec.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def answer(head: bytes) -> bytes:
+    """Return a server's answer to a handshake request (RFC 6455 §4.2.2)."""
+    (key,) = re.findall(rb"(?im)^sec-websocket-key: *(\S+)", head)
+    accept = b64encode(sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    lines = (
+        b"HTTP/1.1 101 Switching Protocols",
+        b"Upgrade: websocket",
+        b"Connection: Upgrade",
+        b"Sec-WebSocket-Accept: " + accept,
+    )
+    return b"\r\n".join((*lines, b"", b""))
 
 
 def read_message(connection: socket.socket) -> tuple[bytes, int]:
@@ -54,11 +71,10 @@ def read_message(connection: socket.socket) -> tuple[bytes, int]:
             size = int.from_bytes(_read(connection, extended), "big")
             header += extended
         # Servers send unmasked frames, except the bare protocol, which sends our masked frames back.
-        masked = second & 0x80
-        if masked:
-            header += len(_read(connection, 4))
+        key = _read(connection, 4) if second & 0x80 else b""
+        header += len(key)
         part = _read(connection, size)
-        payload += mask(part) if masked else part
+        payload += mask(part, key) if key else part
         taken += header + size
         if first & FIN:
             break

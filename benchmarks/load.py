@@ -1,8 +1,9 @@
 """The load generator: one thread on epoll, which writes prepared frames and counts the bytes of the answers.
 
 It parses no frames: it compares the answer to a first message with that message, and learns the answer's length from
-it. Between two polls it makes one `readv` and one `write` for each window of messages. Over TLS it uses the ``ssl``
-module, and never resumes a session.
+it. Between two polls it makes one read and one write for each window of messages, and lets the kernel discard long
+answers. Over TLS it encrypts with the ``ssl`` module, and never resumes a session; it counts the bytes of answers by
+the headers of their records, without decrypting them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from benchmarks.secure import Secure
 from benchmarks.workloads import Workload
 
 HOST = "127.0.0.1"
+LONG = 1 << 16
+"""Bytes from which the kernel discards an answer, instead of copying it."""
 PATIENCE = 10.0
 """Seconds without a byte after which a server counts as stalled."""
 
@@ -102,11 +105,16 @@ class Load:
 
 
 class Echo(Load):
-    """Send a window of messages on each connection; send the next one when the whole window has been echoed."""
+    """Send a window of messages on each connection; send the next one when the whole window has been echoed.
+
+    masks: a client masks its frames.
+    """
+
+    masks = True
 
     def __init__(self, port: int, workload: Workload) -> None:
         super().__init__(port, workload)
-        message = frames.frame(workload.opcode, workload.payload, workload.compressed)
+        message = frames.frame(workload.opcode, workload.payload, workload.compressed, self.masks)
         self._window = message * workload.in_flight
         self._unsent: dict[int, memoryview] = {}
         opened = [self._open() for _ in range(workload.connections)]
@@ -126,10 +134,11 @@ class Echo(Load):
         return size
 
     def drive(self, seconds: float) -> int:
-        poll, readv, write = self._poll, self._readv, self._write
+        poll, write = self._poll, self._write
+        readv = self._secure.count if self._secure is not None else self._discard if self._awaited > LONG else os.readv
         window, awaited, left, sent_at = self._window, self._awaited, self._left, self._sent_at
         whole = len(window)
-        room = [bytearray(min(awaited, 1 << 18))]
+        room = [bytearray(min(awaited + 1000, 1 << 18))]
         round_trips: list[float] = []
         now = perf_counter()
         until = now + seconds
@@ -158,12 +167,42 @@ class Echo(Load):
         self.round_trips = round_trips
         return len(round_trips) * self.workload.in_flight
 
+    def _discard(self, fd: int, room: list[bytearray]) -> int:
+        # tcp(7): with MSG_TRUNC the kernel discards the bytes.
+        received: int = self._connections[fd].recv_into(room[0], 0, socket.MSG_TRUNC)
+        return received
+
     def _send(self, fd: int, data: memoryview) -> None:
         with suppress(BlockingIOError):
             data = data[self._write(fd, data) :]
         if data:
             self._unsent[fd] = data
         self._epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT if data else select.EPOLLIN)
+
+
+class FixedServer(Echo):
+    """Send messages to clients as `Echo` sends them to a server. It listens before the clients start."""
+
+    masks = False
+
+    def __init__(self, listening: socket.socket, workload: Workload) -> None:
+        self._listening = listening
+        listening.settimeout(PATIENCE)
+        super().__init__(listening.getsockname()[1], workload)
+
+    def _open(self) -> Any:
+        connection, _ = self._listening.accept()
+        connection.settimeout(PATIENCE)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connections[connection.fileno()] = connection
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            part = connection.recv(1)
+            if not part:
+                raise ConnectionError(f"no handshake: {head!r}")
+            head += part
+        connection.sendall(frames.answer(head))
+        return connection
 
 
 class FanOut(Load):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter, sleep
+from socket import create_server, socket
+from time import perf_counter, process_time, sleep
 
 from benchmarks.certificate import certificate
-from benchmarks.load import Echo, FanOut, Handshakes, Idle, Load
+from benchmarks.load import HOST, Echo, FanOut, FixedServer, Handshakes, Idle, Load
 from benchmarks.peers import Server
 from benchmarks.process import ServerProcess
 from benchmarks.workloads import Workload
@@ -30,13 +31,15 @@ class Figure:
     """The figures of one run.
 
     cost: the server's CPU time for a unit, in microseconds, or its memory for a connection, in KiB.
-    rate: units a second. busy: the part of its core that the server used. p50, p99: percentiles of the round trips in
-    microseconds, for workloads with one message in flight on each connection.
+    rate: units a second. busy, load_busy: the parts of their cores that the server and the load generator used.
+    p50, p99: percentiles of the round trips in microseconds, for workloads with one message in flight on each
+    connection.
     """
 
     cost: float
     rate: float | None = None
     busy: float | None = None
+    load_busy: float | None = None
     p50: float | None = None
     p99: float | None = None
 
@@ -60,26 +63,33 @@ def measure(python: Path, server: Server, workload: Workload, core: int, pace: P
     variables = workload.variables | server.variables
     if workload.secure:
         variables["BENCHMARK_CERTIFICATE"] = str(certificate())
-    server = replace(server, variables=variables)
     try:
-        with ServerProcess(python, server, workload.mode, core) as process:
-            try:
-                if workload.kind == "idle":
-                    return _measure_memory(process, workload)
-                return _measure_cpu(process, workload, pace)
-            except Exception as error:
-                raise RuntimeError(f"{error!r}; {process.errors()}") from error
+        with create_server((HOST, 0)) as listening:
+            # Only the clients' row uses it.
+            variables["BENCHMARK_PORT"] = str(listening.getsockname()[1])
+            return _measure(python, replace(server, variables=variables), workload, core, pace, listening)
     except (OSError, RuntimeError) as error:
         raise MeasureError(f"{server.name}, {workload.name}: {error}") from error
 
 
-def _measure_cpu(process: ServerProcess, workload: Workload, pace: Pace) -> Figure:
-    load = LOADS[workload.kind](process.port, workload)
+def _measure(python: Path, server: Server, workload: Workload, core: int, pace: Pace, listening: socket) -> Figure:
+    with ServerProcess(python, server, workload.mode, core) as process:
+        try:
+            if workload.kind == "idle":
+                return _measure_memory(process, workload)
+            if workload.kind == "client":
+                return _measure_cpu(process, FixedServer(listening, workload), workload, pace)
+            return _measure_cpu(process, LOADS[workload.kind](process.port, workload), workload, pace)
+        except Exception as error:
+            raise RuntimeError(f"{error!r}; {process.errors()}") from error
+
+
+def _measure_cpu(process: ServerProcess, load: Load, workload: Workload, pace: Pace) -> Figure:
     try:
         load.drive(pace.warm_up)
-        cpu, begun = process.cpu(), perf_counter()
+        cpu, load_cpu, begun = process.cpu(), process_time(), perf_counter()
         done = load.drive(pace.seconds)
-        cpu, elapsed = process.cpu() - cpu, perf_counter() - begun
+        cpu, load_cpu, elapsed = process.cpu() - cpu, process_time() - load_cpu, perf_counter() - begun
     finally:
         load.close()
     if not done:
@@ -88,7 +98,7 @@ def _measure_cpu(process: ServerProcess, workload: Workload, pace: Pace) -> Figu
     if workload.kind == "echo" and workload.in_flight == 1:
         round_trips = sorted(load.round_trips)
         p50, p99 = (1e6 * round_trips[len(round_trips) * part // 100] for part in (50, 99))
-    return Figure(1e6 * cpu / done, done / elapsed, cpu / elapsed, p50, p99)
+    return Figure(1e6 * cpu / done, done / elapsed, cpu / elapsed, load_cpu / elapsed, p50, p99)
 
 
 def _measure_memory(process: ServerProcess, workload: Workload) -> Figure:

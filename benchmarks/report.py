@@ -51,7 +51,7 @@ def table(results: Results, workloads: Sequence[Workload], servers: Sequence[Ser
 
 def details(results: Results, workloads: Sequence[Workload], servers: Sequence[Server]) -> str:
     """Return the details of each figure: rate, round trips, the server's load, the spread of the rounds."""
-    rows = [["workload", "server", "cost", "spread", "a second", "p50 µs", "p99 µs", "core busy"]]
+    rows = [["workload", "server", "cost", "spread", "a second", "p50 µs", "p99 µs", "core busy", "load busy"]]
     for workload in workloads:
         for server in servers:
             figure = best(results, workload, server)
@@ -65,10 +65,20 @@ def details(results: Results, workloads: Sequence[Workload], servers: Sequence[S
                     number(figure.cost),
                     f"{max(costs) / min(costs) - 1:.0%}",
                     *("" if value is None else number(value) for value in (figure.rate, figure.p50, figure.p99)),
-                    "" if figure.busy is None else f"{figure.busy:.0%}",
+                    *("" if value is None else f"{value:.0%}" for value in (figure.busy, figure.load_busy)),
                 ]
             )
     return _markdown(rows)
+
+
+def bottlenecks(results: Results) -> list[str]:
+    """Return the workload and server of each figure whose load generator was at its limit while the server waited."""
+    found = []
+    for (workload, server), figures in results.items():
+        figure = min(figures, key=lambda each: each.cost)
+        if figure.busy is not None and figure.load_busy is not None and figure.busy < 0.9 < figure.load_busy:
+            found.append(f"{workload}, {server}: load {figure.load_busy:.0%}, server {figure.busy:.0%}")
+    return found
 
 
 def _markdown(rows: Iterable[Sequence[str]]) -> str:

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Sequence
 
 RECORD = 1 << 14
 """The maximum of bytes in one record (RFC 8446 §5.1)."""
+
+HEADER = 5
+EXPANSION = 17
+"""Bytes of a record beyond its data: the content type, and the tag of an AEAD cipher (RFC 8446 §5.2)."""
+
+
+class Counter:
+    """Counts the bytes of data in the received records of one connection, without decrypting them."""
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._size = self._left = 0
+
+    def count(self, received: memoryview) -> int:
+        """Return the bytes of data in the records that end in ``received``."""
+        data = at = 0
+        end = len(received)
+        while at < end:
+            if self._left:
+                step = min(self._left, end - at)
+                self._left -= step
+                at += step
+                if not self._left:
+                    data += self._size - EXPANSION
+                continue
+            step = HEADER - len(self._header)
+            self._header += received[at : at + step]
+            at += step
+            if len(self._header) == HEADER:
+                self._size = self._left = int.from_bytes(self._header[3:], "big")
+                self._header = b""
+        return data
 
 
 class Secure:
@@ -23,6 +56,7 @@ class Secure:
         self._context.check_hostname = False
         self._context.verify_mode = ssl.CERT_NONE
         self.shaking: set[int] = set()
+        self._counters: dict[int, Counter] = {}
 
     def wrap(self, connection: socket.socket) -> ssl.SSLSocket:
         """Return the connection over TLS, before its handshake."""
@@ -37,6 +71,19 @@ class Secure:
             return False
         self.shaking.discard(connection.fileno())
         return True
+
+    def count(self, fd: int, room: Sequence[bytearray]) -> int | None:
+        """Read records into ``room``; return the bytes of data in them, 0 at the end, None without a whole record."""
+        try:
+            size = os.readv(fd, room)
+        except BlockingIOError:
+            return None
+        if not size:
+            return 0
+        counter = self._counters.get(fd)
+        if counter is None:
+            counter = self._counters[fd] = Counter()
+        return counter.count(memoryview(room[0])[:size]) or None
 
     def readv(self, fd: int, room: Sequence[bytearray]) -> int | None:
         """Read the received data into ``room``; return 0 at the end, None if no data has arrived."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from benchmarks.frames import BINARY, TEXT
 
-Kind = Literal["echo", "handshakes", "fanout", "idle"]
+Kind = Literal["echo", "client", "handshakes", "fanout", "idle"]
 
 JSON = json.dumps(
     [
@@ -17,6 +17,9 @@ JSON = json.dumps(
     ]
 )[:1000].encode()
 """1000 bytes that compress as well as the messages of a typical application."""
+
+
+MIB = bytes(range(256)) * 4096
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,15 @@ class Workload:
 
 WORKLOADS: tuple[Workload, ...] = (
     Workload("ping-pong", "ping-pong of 64 bytes, 64 connections, 1 in flight", "echo", "echo", 64),
+    Workload("single", "ping-pong of 64 bytes, one connection, 1 in flight", "echo", "echo", 1),
     Workload("pipelined", "64 bytes, 16 connections, 64 in flight", "echo", "echo", 16, 64),
     Workload("4k", "ping-pong of 4 KiB, 64 connections, 1 in flight", "echo", "echo", 64, payload=b"x" * 4096),
+    Workload("1m", "1 MiB, 2 connections, 2 in flight", "echo", "echo", 2, 2, opcode=BINARY, payload=MIB),
+    Workload("1m-text", "1 MiB of text, 2 connections, 2 in flight", "echo", "echo", 2, 2, payload=b"x" * (1 << 20)),
     Workload(
-        "1m", "1 MiB, 2 connections, 2 in flight", "echo", "echo", 2, 2, opcode=BINARY, payload=bytes(range(256)) * 4096
+        "client-1m-text", "a client: 1 MiB of text, 2 in flight", "client", "client", 2, 2, payload=b"x" * (1 << 20)
     ),
+    Workload("client-1m", "a client: 1 MiB, 2 in flight", "client", "client", 2, 2, opcode=BINARY, payload=MIB),
     Workload(
         "deflate",
         "deflate, 1000 bytes of JSON, 16 connections, 8 in flight, no context takeover",
@@ -98,10 +105,14 @@ def over_tls(name: str, **changes: Any) -> Workload:
 
 WORKLOADS += (
     over_tls("ping-pong"),
-    replace(over_tls("ping-pong", connections=1), name="tls-single", title="TLS: one connection, 1 in flight"),
+    over_tls("single"),
     over_tls("pipelined"),
     over_tls("4k"),
-    over_tls("1m", opcode=TEXT, payload=b"x" * (1 << 20)),
+    over_tls("1m-text"),
+    over_tls("1m"),
+    over_tls("deflate"),
+    replace(over_tls("deflate-1"), title="TLS: deflate at zlib's level 1"),
+    replace(over_tls("deflate-isal"), title="TLS: deflate with ISA-L"),
     over_tls("handshakes"),
     over_tls("idle"),
 )

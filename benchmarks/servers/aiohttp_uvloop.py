@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import serving
-from aiohttp import WSMsgType, set_zlib_backend, web
+from aiohttp import ClientSession, WSMsgType, set_zlib_backend, web
 from isal import isal_zlib
 
 connections: list[web.WebSocketResponse] = []
@@ -34,7 +34,9 @@ async def fan_out(request: web.Request) -> web.WebSocketResponse:
 
 
 # aiohttp always compresses at the fastest level: 1, or 0 with ISA-L.
-modes = dict.fromkeys(("echo", "deflate", "deflate-1", "deflate-isal", "handshake"), echo) | {"fanout": fan_out}
+modes = dict.fromkeys(("echo", "deflate", "deflate-1", "deflate-isal", "handshake", "client"), echo) | {
+    "fanout": fan_out
+}
 handler: Any = serving.choose(modes)
 if sys.argv[1] == "deflate-isal":
     set_zlib_backend(isal_zlib)
@@ -50,4 +52,13 @@ async def start() -> int:
     return runner.addresses[0][1]
 
 
-serving.run_uvloop(start)
+async def connect() -> None:
+    async with ClientSession() as session, session.ws_connect(f"ws://{serving.HOST}:{serving.PORT}/") as connection:
+        async for message in connection:
+            if message.type is WSMsgType.TEXT:
+                await connection.send_str(message.data)
+            else:
+                await connection.send_bytes(message.data)
+
+
+serving.run_uvloop(start, connect)

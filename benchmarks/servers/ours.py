@@ -5,7 +5,7 @@ from __future__ import annotations
 import serving
 
 import twisted_beastws
-from twisted_beastws import Deflate, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws import Deflate, WebSocketProtocol, WebSocketServerFactory, connect
 
 
 class Echo(WebSocketProtocol):
@@ -35,10 +35,14 @@ modes = {
     "deflate-1": (Echo, Deflate(level=1)),
     "deflate-isal": (Echo, Deflate(level=1)),
     "handshake": (Echo, None),
+    "client": (Echo, None),
     "fanout": (FanOut, None),
 }
 if hasattr(twisted_beastws, "prepare"):
     modes["prepared"] = (Prepared, None)
 
 protocol, deflate = serving.choose(modes)
-serving.run_twisted(WebSocketServerFactory(protocol, deflate=deflate))
+if serving.connects():
+    serving.run_twisted_client(lambda: connect(f"ws://{serving.HOST}:{serving.PORT}/", protocol=protocol))
+else:
+    serving.run_twisted(WebSocketServerFactory(protocol, deflate=deflate))

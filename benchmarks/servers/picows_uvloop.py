@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import serving
-from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect, ws_create_server
 
 connections: list[WSTransport] = []
 
@@ -29,7 +29,7 @@ class FanOut(WSListener):
             receiver.send(WSMsgType.TEXT, message)
 
 
-listener = serving.choose({"echo": Echo, "handshake": Echo, "fanout": FanOut})
+listener = serving.choose({"echo": Echo, "handshake": Echo, "client": Echo, "fanout": FanOut})
 
 
 async def start() -> int:
@@ -39,4 +39,8 @@ async def start() -> int:
     return server.sockets[0].getsockname()[1]
 
 
-serving.run_uvloop(start)
+async def connect() -> None:
+    await ws_connect(listener, f"ws://{serving.HOST}:{serving.PORT}/")
+
+
+serving.run_uvloop(start, connect)

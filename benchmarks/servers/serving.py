@@ -22,6 +22,18 @@ CERTIFICATE = os.environ.get("BENCHMARK_CERTIFICATE")
 """The file with a key and its certificate if the server uses TLS, otherwise None."""
 
 
+PORT = int(os.environ["BENCHMARK_PORT"])
+"""The port that a client connects to."""
+
+CONNECTIONS = 2
+"""The connections of a client."""
+
+
+def connects() -> bool:
+    """Return whether the program is measured as a client."""
+    return sys.argv[1] == "client"
+
+
 def choose(modes: dict[str, Any]) -> Any:
     """Return the entry for the mode on the command line; exit with ``EX_UNAVAILABLE`` if the mode is unknown."""
     signal.alarm(LIFETIME)
@@ -57,14 +69,32 @@ def run_twisted(factory: Any) -> None:
     reactor.run()
 
 
-def run_uvloop(start: Callable[[], Coroutine[Any, Any, int]]) -> None:
-    """Serve on uvloop; ``start()`` starts listening, and returns the port."""
+def run_twisted_client(connect: Callable[[], Any]) -> None:
+    """Open the connections of a client: ``connect()`` opens one."""
+    from twisted.internet import reactor
+
+    for _ in range(CONNECTIONS):
+        connect()
+    # It listens on no port.
+    print(0, flush=True)
+    reactor.run()
+
+
+def run_uvloop(start: Callable[[], Coroutine[Any, Any, int]], connect: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Serve on uvloop, or be a client.
+
+    ``start()`` starts listening, and returns the port. ``connect()`` opens a connection, and may serve it.
+    """
     import asyncio
 
     import uvloop
 
     async def main() -> None:
-        print(await start(), flush=True)
+        if connects():
+            print(0, flush=True)
+            await asyncio.gather(*(connect() for _ in range(CONNECTIONS)))
+        else:
+            print(await start(), flush=True)
         await asyncio.Event().wait()
 
     uvloop.run(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import serving
+from websockets.asyncio.client import connect as open_connection
 from websockets.asyncio.server import broadcast, serve
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 
@@ -36,6 +37,7 @@ handler, extensions = serving.choose(
         "deflate": (echo, None),
         "deflate-1": (echo, fastest),
         "handshake": (echo, None),
+        "client": (echo, None),
         "fanout": (fan_out, None),
         "prepared": (prepared, None),
     }
@@ -48,4 +50,9 @@ async def start() -> int:
     return server.sockets[0].getsockname()[1]
 
 
-serving.run_uvloop(start)
+async def connect() -> None:
+    async with open_connection(f"ws://{serving.HOST}:{serving.PORT}/", compression=None) as connection:
+        await echo(connection)
+
+
+serving.run_uvloop(start, connect)
