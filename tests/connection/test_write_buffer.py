@@ -709,3 +709,17 @@ class TestLongFrames:
         assert (outgoing.size, outgoing.waiting) == (0, 0)
         socket.flow(1 << 20)
         assert socket.taken == 2 * bytes(frame)
+
+    @pytest.mark.parametrize("room", [0, 5, 10, 100, 200_000])
+    def test_a_transport_may_ask_for_more_while_it_writes(self, room: int) -> None:
+        class Eager(Socket):
+            def write(self, data: bytes) -> None:
+                super().write(data)
+                self.flow(1 << 20)
+
+        socket, frame = Eager(room=room), long_frame(300_000)
+        outgoing = make(socket, max_buffered=1 << 20)
+        outgoing.write(frame)
+        outgoing.write_control(Opcode.PING, b"ping")
+        assert socket.taken == bytes(frame) + b"ping"
+        assert (outgoing.buffered, outgoing.waiting, outgoing.free) == (0, 0, True)

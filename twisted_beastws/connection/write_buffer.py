@@ -98,7 +98,6 @@ class Outgoing:
         "_rest",
         "_rest_kept",
         "_send",
-        "_send_parts",
         "_transport",
         "_writes",
         "account",
@@ -314,7 +313,7 @@ class Outgoing:
         self.finished = True
         if isinstance(self._writes, JoinedWrites):
             self._writes.discard()
-        self._finish = self._send = self._send_parts = self._rest = self._transport = self._writes = None
+        self._finish = self._send = self._rest = self._transport = self._writes = None
         self._handed = self._rest_kept = 0
         self.discard()
 
@@ -437,11 +436,20 @@ class Outgoing:
         # A header has no record of its own, so it leaves with a copy of the next bytes.
         size = len(rest) if len(start) + len(rest) <= AT_ONCE else HAND_OVER - len(start)
         start, rest = start + rest[:size], rest[size:]
-        self._hand_over(start)
-        if self.free:
+        sent = len(start)
+        if self._send is None:
+            self._writes.write(start)
+        else:
+            try:
+                sent = self._send(start)
+            except OSError:
+                sent = 0
+        if sent != len(start):
+            self._wait(start[sent:], rest, kept)
+        elif self.free:
             self._hand_over_rest(rest, kept)
         else:
-            self._handed += len(rest)
+            self._handed += len(rest) + (len(start) if self._send is None else 0)
             self._keep_rest(rest, kept)
 
     def _hand_over_rest(self, rest: memoryview, kept: int) -> None:
@@ -474,9 +482,11 @@ class Outgoing:
         # so it gets only as much as makes it resume us.
         self._open(False)
         self._handed += len(start) + len(rest)
-        first = start + rest[:HAND_OVER]
-        self._transport.write(first)
-        self._keep_rest(rest[HAND_OVER:], kept)
+        size = max(HAND_OVER - len(start), 0)
+        # The transport may ask for more while it writes.
+        self._keep_rest(rest[size:], kept)
+        self._transport.write(start + rest[:size])
+        self._count()
 
     def _keep_rest(self, rest: memoryview, kept: int) -> None:
         self._rest, self._rest_kept = (rest, kept) if len(rest) else (None, 0)
