@@ -15,6 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from twisted_beastws import Request, Response, Router, WebSocketProtocol, WebSocketResource, WebSocketServerFactory
+from twisted_beastws.server.observers.metering import Meter
 from twisted_beastws.testing import scripted_client, upgrade_request
 
 
@@ -149,7 +150,10 @@ def site_of(way: str, page: Page, *gates: Any) -> Any:
     """Return a site with pages and a factory's WebSockets, and the factory."""
     if way == "router":
         return served(*gates, protocol=Router({"/talk": Talk}, page))
-    return Site(WebSocketResource(served(*gates)).before(page))
+    factory = served(*gates)
+    site: Any = Site(WebSocketResource(factory).before(page))
+    site.served = factory
+    return site
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -198,6 +202,19 @@ class TestPages:
         page = Page()
         assert ask(site_of(way, page, lambda request, ws: 1 / 0)).startswith(b"HTTP/1.1 500 ")
         assert page.rendered == [] and len(logged(ZeroDivisionError)) == 1
+
+    @pytest.mark.parametrize("later", [False, True])
+    def test_a_refused_page_is_counted_as_a_response(self, way: str, later: bool) -> None:
+        pending: Deferred[Response] = Deferred()
+        site = site_of(way, Page(), lambda request, ws: pending if later else Response(401))
+        factory = site if way == "router" else site.served
+        meter = Meter()
+        factory.add_observer(meter)
+        channel, transport = connect(site)
+        channel.dataReceived(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        pending.callback(Response(401))
+        assert transport.value().startswith(b"HTTP/1.1 401 ")
+        assert (meter.responses, meter.handshakes) == ({"401": 1}, {})
 
     def test_the_connection_is_kept_and_the_factory_forgets_each_page(self, way: str) -> None:
         page, seen = Page(), []

@@ -32,9 +32,11 @@ def accept(
     if request is not None and connection.ended is not None:
         return fail(ConnectionLost("the client left before its request was accepted"))
     handshake = connection.require_handshake(Role.SERVER)
+    # The connection may have ended, and released its application, when this returns.
+    application = connection.application
     accepted = cast("Deferred[Request]", handshake.accept(request, buffered, decorator, subprotocols))
     if connection.observer is not None:
-        accepted.addErrback(_not_opened, connection, connection.application)
+        accepted.addErrback(_not_opened, connection, application)
     return accepted
 
 
