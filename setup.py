@@ -80,6 +80,7 @@ setup(
     package_dir={"": "."},
     package_data={
         "twisted_beastws": ["py.typed"],
+        "twisted_beastws.hub": ["*.sql"],
         "twisted_beastws.service": ["*.html"],
         "twisted_beastws.service.api": ["*.json"],
         "twisted_beastws.tls": ["*.pyx", "*.pyi"],

@@ -378,6 +378,11 @@ def test_the_hub_is_scalable() -> None:
     assert isinstance(defined(listing)["hub"], Hub)
 
 
+def test_a_hub_on_postgresql() -> None:
+    (listing,) = listings("howto/postgresql")
+    assert isinstance(defined(listing)["hub"], Hub)
+
+
 def test_the_tests_of_the_page_are_passed(tmp_path: Path) -> None:
     quiz, *tests = listings("howto/testing")
     (tmp_path / "quiz.py").write_text(quiz)

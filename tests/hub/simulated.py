@@ -1,6 +1,6 @@
 """A Redis in memory: the scripts of `redis_scripts` as Python, and links of which a test takes every step.
 
-`tests/hub/test_redis_scripts.py` compares this one with a real Redis.
+`tests/hub/test_scripts.py` compares this one with a real Redis.
 """
 
 from __future__ import annotations

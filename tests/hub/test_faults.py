@@ -1,11 +1,10 @@
-"""Sixty clients of three hubs on a real Redis, and the faults that the simulated one has, one after the other."""
+"""Sixty clients of three hubs on a real server, and the faults that the simulated Redis has, one after the other."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +17,9 @@ from twisted.internet.task import deferLater
 
 from twisted_beastws.hub import Hub, Message, PublishError, PublishUnknown
 from twisted_beastws.hub.backplane import BackplaneState, order_of
-from twisted_beastws.hub.redis import RedisBackplane
 
 from ..support.loopback import until
-from ..support.redis_server import RedisServer, redis_running
+from .planes import PLANES, Plane, plane_running
 from .stubs import Stub
 
 HUBS, CLIENTS = 3, 60
@@ -29,10 +27,11 @@ GAP = "gap"
 
 
 class Address:
-    """One address that leads to one Redis or another."""
+    """One address that leads to one server or another."""
 
-    def __init__(self, server: RedisServer) -> None:
-        self.server = server
+    def __init__(self, plane: Plane) -> None:
+        self.plane = plane
+        self.socket = plane.socket
         self.pairs: list[Pipe] = []
 
     async def listen(self) -> None:
@@ -44,7 +43,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port.getHost().port}"  # type: ignore[attr-defined]
+        return self.plane.url_at(self.port.getHost().port)  # type: ignore[attr-defined]
 
     def cut(self) -> None:
         for pair in list(self.pairs):
@@ -52,7 +51,7 @@ class Address:
 
 
 class Pipe(Protocol):
-    """A connection from a hub, and on to Redis."""
+    """A connection from a hub, and on to the server."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -65,7 +64,7 @@ class Pipe(Protocol):
         self.address.pairs.append(self)
         factory = Factory.forProtocol(lambda: Onward(self))
         factory.noisy = False
-        onward = UNIXClientEndpoint(reactor, str(self.address.server.path)).connect(factory)
+        onward = UNIXClientEndpoint(reactor, str(self.address.socket)).connect(factory)
         onward.addErrback(lambda _: self.drop())
 
     def dataReceived(self, data: bytes) -> None:
@@ -85,7 +84,7 @@ class Pipe(Protocol):
 
 
 class Onward(Protocol):
-    """The connection to Redis."""
+    """The connection to the server."""
 
     def __init__(self, pipe: Pipe) -> None:
         self.pipe = pipe
@@ -140,7 +139,7 @@ class World:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self.hubs = [Hub(RedisBackplane(address.url)) for _ in range(HUBS)]
+        self.hubs = [Hub(address.plane.backplane(address.url, history=1000)) for _ in range(HUBS)]
         self.clients = [Client(number) for number in range(CLIENTS)]
         self.acknowledged: dict[str, list[str]] = {client.room: [] for client in self.clients}
         self.outcomes: list[str] = []
@@ -184,7 +183,8 @@ class World:
             await deferLater(reactor, 0.01)
 
     async def move(self) -> None:
-        """Every fifth client goes to the next hub."""
+        """Every fifth client goes to the next hub, when all hubs have vouched for the data."""
+        await until(lambda: all(hub.backplane.state is BackplaneState.CONNECTED for hub in self.hubs))
         for number, client in enumerate(self.clients):
             if number % 5 == 0 and client.stub is not None:
                 client.stub.ends()
@@ -213,12 +213,6 @@ class World:
             assert (client.heard.count(GAP) > 0) == gaps
 
 
-def offset_of(server: RedisServer, role: str) -> int:
-    """How much of the primary's data a server has."""
-    found = server.ask("INFO replication").partition(f"{role}_repl_offset:")[2].split()
-    return int(found[0]) if found else 0
-
-
 def informed(heard: list[str], missed: str) -> bool:
     reported = False
     for each in heard:
@@ -237,21 +231,30 @@ def quiet(logged: Callable[..., Any]) -> Iterator[None]:
     assert logged(type(None)) is not None
 
 
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_running(tmp_path) as server:
-        yield server
+@pytest.fixture(scope="module", params=PLANES)
+def shared_plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    with plane_running(request.param, tmp_path_factory.mktemp("plane")) as plane:
+        yield plane
 
 
 @pytest.fixture
-def world(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    from twisted_beastws.hub import redis_link
+def plane(shared_plane: Plane) -> Plane:
+    """A server without data, which the test may kill."""
+    if shared_plane.server.process.poll() is not None:
+        shared_plane.server.start()
+    shared_plane.make_writable()
+    shared_plane.flush()
+    return shared_plane
 
-    monkeypatch.setattr(redis_link, "REPLY_TIMEOUT", 0.5)
-    monkeypatch.setattr(redis_link, "BEAT", 0.5)
-    monkeypatch.setattr(redis_link, "PROBE", 0.1)
-    monkeypatch.setattr(redis_link, "backoff", lambda failures: 0.05)
-    address = Address(redis)
+
+@pytest.fixture
+def world(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    module = plane.timing()
+    monkeypatch.setattr(module, "REPLY_TIMEOUT", 0.5)
+    monkeypatch.setattr(module, "BEAT", 0.5)
+    monkeypatch.setattr(module, "PROBE", 0.1)
+    monkeypatch.setattr(module, "backoff", lambda failures: 0.05)
+    address = Address(plane)
     pytest_twisted.blockon(Deferred.fromCoroutine(address.listen()))
     world = World(address)
     pytest_twisted.blockon(Deferred.fromCoroutine(world.begin()))
@@ -261,44 +264,42 @@ def world(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
     pytest_twisted.blockon(address.port.stopListening())
 
 
-def cut(world: World, redis: RedisServer) -> None:
+def cut(world: World, plane: Plane) -> None:
     world.address.cut()
 
 
-def killed_and_started(world: World, redis: RedisServer) -> None:
-    redis.kill()
-    redis.start()
+def killed_and_started(world: World, plane: Plane) -> None:
+    plane.server.kill()
+    plane.server.start()
 
 
-def stopped_for_a_while(world: World, redis: RedisServer) -> None:
-    redis.stop()
+def stopped_for_a_while(world: World, plane: Plane) -> None:
+    plane.server.stop()
 
 
-def full(world: World, redis: RedisServer) -> None:
-    redis.ask("CONFIG SET maxmemory 1")
+def full(world: World, plane: Plane) -> None:
+    plane.make_full()
 
 
-def read_only(world: World, redis: RedisServer) -> None:
-    redis.ask("CONFIG SET masterauth x")
-    redis.ask("REPLICAOF 127.0.0.1 1")
+def read_only(world: World, plane: Plane) -> None:
+    plane.make_read_only()
 
 
-def well(world: World, redis: RedisServer) -> None:
-    redis.go_on()
-    redis.ask("CONFIG SET maxmemory 0")
-    redis.ask("REPLICAOF NO ONE")
+def well(world: World, plane: Plane) -> None:
+    plane.server.go_on()
+    plane.make_writable()
 
 
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("fault", [cut, killed_and_started, stopped_for_a_while, full, read_only])
 @pytest_twisted.ensureDeferred
 async def test_nothing_is_lost_twice_or_out_of_order(
-    redis: RedisServer, world: World, fault: Callable[[World, RedisServer], None]
+    plane: Plane, world: World, fault: Callable[[World, Plane], None]
 ) -> None:
     await world.keep_on(0.3)
-    fault(world, redis)
+    fault(world, plane)
     await world.keep_on(0.8 if fault is stopped_for_a_while else 0.2)
-    well(world, redis)
+    well(world, plane)
     await world.keep_on(0.2)
     await world.move()
     await world.settle()
@@ -309,19 +310,18 @@ async def test_nothing_is_lost_twice_or_out_of_order(
 
 @pytest.mark.usefixtures("quiet")
 @pytest_twisted.ensureDeferred
-async def test_an_emptied_redis_is_a_gap_for_every_client(redis: RedisServer, world: World) -> None:
+async def test_an_emptied_server_is_a_gap_for_every_client(plane: Plane, world: World) -> None:
     await world.keep_on(0.2)
-    redis.ask("FLUSHALL")
+    plane.flush()
     await world.keep_on(0.2)
     await world.settle()
     world.check(gaps=True)
 
 
 @asynccontextmanager
-async def replicated(redis: RedisServer, world: World, factory: pytest.TempPathFactory) -> AsyncIterator[RedisServer]:
+async def replicated(plane: Plane, world: World) -> AsyncIterator[Any]:
     """Yield a replica of the server, while the world's messages go on; stop the hubs at the end."""
-    with redis_running(factory.mktemp("replica")) as replica:
-        replica.ask(f"REPLICAOF 127.0.0.1 {redis.port}")
+    with plane.replica() as replica:
         await world.keep_on(0.2)
         yield replica
         await gatherResults([hub.stop() for hub in world.hubs])
@@ -330,19 +330,17 @@ async def replicated(redis: RedisServer, world: World, factory: pytest.TempPathF
 
 @pytest.mark.usefixtures("quiet")
 @pytest_twisted.ensureDeferred
-async def test_a_failover_to_a_replica_that_lags_is_a_gap_for_every_client(
-    redis: RedisServer, world: World, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    async with replicated(redis, world, tmp_path_factory) as replica:
-        await until(lambda: "master_link_status:up" in replica.ask("INFO replication"))
+async def test_a_failover_to_a_replica_that_lags_is_a_gap_for_every_client(plane: Plane, world: World) -> None:
+    async with replicated(plane, world) as replica:
+        await until(lambda: replica.follows())
         # It gets nothing more: later messages are lost with the primary.
-        replica.ask("REPLICAOF 127.0.0.1 1")
+        replica.part()
         await world.keep_on(0.2)
-        world.address.server = replica
-        redis.kill()
+        world.address.socket = replica.socket
+        plane.server.kill()
         # The address leads to the replica, which is not promoted yet.
         await world.keep_on(0.3)
-        replica.ask("REPLICAOF NO ONE")
+        replica.promote()
         await world.keep_on(0.2)
         await world.settle()
         world.check(gaps=True)
@@ -350,16 +348,14 @@ async def test_a_failover_to_a_replica_that_lags_is_a_gap_for_every_client(
 
 @pytest.mark.usefixtures("quiet")
 @pytest_twisted.ensureDeferred
-async def test_a_failover_to_a_replica_that_has_everything_is_no_gap(
-    redis: RedisServer, world: World, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    async with replicated(redis, world, tmp_path_factory) as replica:
+async def test_a_failover_to_a_replica_that_has_everything_is_no_gap(plane: Plane, world: World) -> None:
+    async with replicated(plane, world) as replica:
         await gatherResults(world.pending)
-        offset = offset_of(redis, "master")
-        await until(lambda: offset_of(replica, "slave") >= offset)
-        world.address.server = replica
-        redis.kill()
-        replica.ask("REPLICAOF NO ONE")
+        place = plane.log_place()
+        await until(lambda: replica.log_place() >= place)
+        world.address.socket = replica.socket
+        plane.server.kill()
+        replica.promote()
         await world.keep_on(0.2)
         await world.settle()
         world.check(gaps=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from twisted_beastws.hub.backplane import BackplaneState
 
 from ..support.loopback import until
 from ..support.redis_server import RedisServer, redis_running
+from .planes import RedisPlane
 from .stubs import Stub
 from .test_faults import Address
 from .test_lost_snapshots import SNAPSHOTS, as_gap, crash
@@ -89,7 +89,7 @@ class TestNewcomer:
         self, tmp_path: Path, real_hub: Callable[..., Hub]
     ) -> None:
         with redis_running(tmp_path, *SNAPSHOTS) as redis:
-            address = Address(redis)
+            address = Address(RedisPlane(redis))
             await address.listen()
             old = real_hub(address.url)
             await until(lambda: old.ready)
@@ -98,7 +98,7 @@ class TestNewcomer:
             await old.publish("a", "seen")
             await until(lambda: member.heard == ["seen"])
             redis.ask("SAVE")
-            address.server = SimpleNamespace(path=tmp_path / "nowhere")  # type: ignore[assignment]
+            address.socket = tmp_path / "nowhere"
             address.cut()
             new = real_hub(redis.url)
             await until(lambda: new.backplane.state is BackplaneState.CONNECTED)
@@ -106,7 +106,7 @@ class TestNewcomer:
             await crash(new)
             redis.kill()
             redis.start()
-            address.server = redis
+            address.socket = redis.path
             await until(lambda: old.backplane.state is BackplaneState.CONNECTED)
             await until(lambda: member.heard == ["seen", "GAP"])
             await old.stop()

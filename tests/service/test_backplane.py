@@ -24,10 +24,11 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from twisted_beastws import WebSocketProtocol, connect
-from twisted_beastws.hub import LocalBackplane
+from twisted_beastws.hub import LocalBackplane, planes
 from twisted_beastws.hub.backplane import order_of
+from twisted_beastws.hub.postgres import PostgresBackplane
 from twisted_beastws.hub.redis import RedisBackplane
-from twisted_beastws.service import Options, option_values
+from twisted_beastws.service import Options
 
 from ..support import command_line
 from ..support.patience import PATIENCE
@@ -169,17 +170,29 @@ refusal = partial(command_line.refusal, Options)
 class TestOption:
     @pytest.fixture(autouse=True)
     def extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(option_values, "find_spec", {"txredisapi": object()}.get)
+        monkeypatch.setattr(planes, "find_spec", {"txredisapi": object(), "psycopg": object()}.get)
 
     def test_the_option_is_the_url_of_a_redis(self) -> None:
         backplane = parse("--backplane=redis://:secret@h:7/1", "--history=5").hub.backplane
         assert isinstance(backplane, RedisBackplane)
         assert str(backplane.url) == "redis://h:7/1"
 
+    def test_names_a_postgresql(self) -> None:
+        backplane = parse("--backplane=postgresql://u:secret@h/db", "--history=5").hub.backplane
+        assert isinstance(backplane, PostgresBackplane)
+        assert str(backplane.url) == "postgresql://h:5432/db"
+
+    def test_a_prefix_that_is_no_schema_gets_one_line(self) -> None:
+        told = refusal("--backplane=postgresql://h/db", "--backplane-prefix=my-app")
+        assert told.startswith("--backplane-prefix: 'my-app' must be 1 to 48 ASCII letters")
+
     def test_without_it_the_chat_is_alone(self) -> None:
         assert isinstance(parse().hub.backplane, LocalBackplane)
 
-    @pytest.mark.parametrize("url", ["localhost", "http://:secret@h", "redis://:secret@h:x", "redis://:secret@h/x"])
+    @pytest.mark.parametrize(
+        "url",
+        ["localhost", "http://:secret@h", "redis://:secret@h:x", "redis://:secret@h/x", "postgresql://:secret@h:x/d"],
+    )
     def test_a_bad_url_gets_one_line_without_the_password(self, url: str) -> None:
         told = refusal(f"--backplane={url}")
         assert told.startswith("--backplane: the URL")
@@ -190,7 +203,7 @@ class TestOption:
         assert told == "--backplane: the URL's ca=/nowhere: No such file or directory"
 
     def test_so_does_the_want_of_its_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(option_values, "find_spec", lambda name: None)
+        monkeypatch.setattr(planes, "find_spec", lambda name: None)
         told = refusal("--backplane=redis://h")
         assert told == "--backplane needs an extra: pip install 'twisted_beastws[redis]'"
 

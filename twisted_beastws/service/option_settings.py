@@ -6,7 +6,7 @@ from twisted.python.usage import Options as TwistedOptions
 
 from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.hub import Backplane, Hub, LocalBackplane
-from twisted_beastws.hub.redis import RedisBackplane
+from twisted_beastws.hub.planes import backplane_at
 from twisted_beastws.options import Deflate, Limits, Origins, Timeouts
 from twisted_beastws.server.serving import ShutdownPolicy
 from twisted_beastws.service.access.tokens import rights_of
@@ -79,7 +79,7 @@ class OptionSettings(TwistedOptions):
         backplane: Backplane = LocalBackplane(history=history, max_history=most)
         if url is not None:
             room, prefix = min(self["max-room-history"], most), self["backplane-prefix"]
-            backplane = RedisBackplane(url, history=history, max_room_history=room, max_history=most, prefix=prefix)
+            backplane = backplane_at(url, history=history, max_room_history=room, max_history=most, prefix=prefix)
         return Hub(
             backplane,
             may_join=lambda member, room: rights_of(member).may_read(room),

@@ -200,15 +200,17 @@ PARAMETERS: list[list[Any]] = [
     _parameter("max-history", "Bytes of all rooms' histories.", values.size),
     _parameter(
         "backplane-prefix",
-        "Beginning of the keys and channels in Redis; give each chat on one database its own.",
+        "Beginning of the keys and channels in Redis, or the schema in PostgreSQL; give each chat on one database its "
+        "own.",
         values.key_prefix,
     ),
     [
         "backplane",
         None,
         None,
-        "Redis that joins this chat with those of other processes and machines, as redis://host:6379/0, "
-        "rediss://user:password@host or unix:///path; or file:PATH, a file whose first line is the URL. The "
+        "Redis or PostgreSQL that joins this chat with those of other processes and machines, as redis://host:6379/0, "
+        "rediss://user:password@host, unix:///path or postgresql://user:password@host/database; or file:PATH, a file "
+        "whose first line is the URL. The "
         f"environment variable {ENVIRONMENT['backplane']} stands for it too.",
         values.backplane,
     ],

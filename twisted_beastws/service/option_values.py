@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 from urllib.parse import unquote
 
 from twisted.python.usage import UsageError
 
 from twisted_beastws.amount import read_amount
-from twisted_beastws.hub.redis_url import RedisURL
+from twisted_beastws.hub.planes import missing_extra, parse_url
 from twisted_beastws.server.gates.forwarded import HEADERS
 from twisted_beastws.server.observers.access_log import FORMATS
 from twisted_beastws.service import worker
@@ -116,7 +115,7 @@ def root_path(text: str) -> str:
 
 
 def key_prefix(text: str) -> str:
-    """Read the beginning of keys in Redis."""
+    """Read the beginning of keys in Redis, or the name of a schema in PostgreSQL."""
     if not re.fullmatch("[!-~]{1,64}", text):
         raise ValueError("give 1 to 64 printable ASCII characters, without a space")
     return text
@@ -137,18 +136,17 @@ def deflate(text: str) -> str:
 
 
 def backplane(text: str) -> str | None:
-    """Read the URL of a Redis, or the file that has it."""
-    with noted("backplane"):
-        # The text may have a password.
-        try:
-            url = read_secret(text)
-            RedisURL.parse(url).check_files()
-        except ValueError as error:
-            raise UsageError(f"--backplane: {error}") from None
-        if find_spec("txredisapi") is None:
-            raise UsageError("--backplane needs an extra: pip install 'twisted_beastws[redis]'")
-        return url
-    return None
+    """Read the URL of a Redis or a PostgreSQL, or the file that has it."""
+    # The text may have a password.
+    try:
+        url = read_secret(text)
+        parse_url(url).check_files()
+    except ValueError as error:
+        raise UsageError(f"--backplane: {error}") from None
+    extra = missing_extra(url)
+    if extra is not None:
+        raise UsageError(f"--backplane needs an extra: pip install 'twisted_beastws[{extra}]'")
+    return url
 
 
 def authorities(text: str) -> str:

@@ -13,6 +13,7 @@ from twisted.python.usage import UsageError
 
 from twisted_beastws._version import __version__
 from twisted_beastws.hub import LocalBackplane
+from twisted_beastws.hub.planes import check_prefix
 from twisted_beastws.server.factory import WebSocketServerFactory
 from twisted_beastws.server.gates.forwarded import HEADERS, TrustedProxies
 from twisted_beastws.server.gates.login import CertificateLogin, CheckerError, PasswordLogin, make_checker
@@ -205,6 +206,8 @@ class Options(OptionSources):
             self["listen"].append(LISTEN)
         self.directory = os.path.abspath(".")
         self.arguments = self.worker_arguments()
+        with noted("backplane-prefix"):
+            self._check_prefix()
         with noted("workers"):
             self._check_workers()
         listening = [self._endpoint("listen", description, place) for place, description in enumerate(self["listen"])]
@@ -246,6 +249,14 @@ class Options(OptionSources):
             raise UsageError(
                 f"{self.named('workers')}={self['workers']}: the chat's processes need --backplane, which joins them"
             )
+
+    def _check_prefix(self) -> None:
+        url, prefix = self["backplane"], self["backplane-prefix"]
+        if url is not None and prefix is not None and not is_faulty("backplane") and not is_faulty("backplane-prefix"):
+            try:
+                check_prefix(url, prefix)
+            except ValueError as error:
+                raise UsageError(f"{self.named('backplane-prefix')}: {error}") from None
 
     def _check_timeouts(self) -> None:
         if 0 < self["idle-timeout"] <= self["ping-interval"] and not is_faulty("idle-timeout", "ping-interval"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted_beastws.hub.redis_url import RedisURL
+from twisted_beastws.hub.planes import parse_url
 
 ENVIRONMENT = {"backplane": "BEASTWS_BACKPLANE", "auth": "BEASTWS_AUTH"}
 """Variables of the environment that stand for options."""
@@ -37,4 +37,4 @@ def has_password(option: str, value: str) -> bool:
     """Return whether the value of an option has a password."""
     if option == "auth":
         return value.startswith("memory:")
-    return RedisURL.parse(value).password is not None
+    return parse_url(value).password is not None

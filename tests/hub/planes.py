@@ -1,0 +1,253 @@
+"""The servers that join hubs, as the tests that all of them must pass see them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from types import ModuleType
+from typing import Any
+
+from twisted_beastws.hub.linked import LinkedBackplane
+from twisted_beastws.hub.linked_interfaces import LinkUser
+from twisted_beastws.hub.postgres import PostgresBackplane
+from twisted_beastws.hub.postgres_url import PostgresURL
+from twisted_beastws.hub.redis import RedisBackplane
+from twisted_beastws.hub.redis_url import RedisURL
+
+from ..support.postgres_server import PostgresServer, postgres_running
+from ..support.redis_server import RedisServer, redis_running
+
+TABLES = ("messages", "rooms", "ids", "refs", "hubs", "witnesses", "leases", "members", "inbox", "clock")
+
+
+class RedisPlane:
+    """A Redis.
+
+    Attributes:
+        evicts: the server can drop a room's history by itself.
+    """
+
+    name = "redis"
+    evicts = True
+
+    def __init__(self, server: RedisServer) -> None:
+        self.server = server
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def socket(self) -> Path:
+        return self.server.path
+
+    def url_at(self, port: int) -> str:
+        """Return the URL of a proxy to the server."""
+        return f"redis://127.0.0.1:{port}"
+
+    def backplane(self, url: str, **options: Any) -> LinkedBackplane:
+        return RedisBackplane(url, **options)
+
+    def link(self, user: LinkUser, reactor: Any, budgets: tuple[int, int], hub_name: str) -> Any:
+        from twisted_beastws.hub.redis_link import RedisLink
+
+        return RedisLink(RedisURL.parse(self.url), user, reactor, "beastws", *budgets, hub_name)
+
+    def link_module(self) -> ModuleType:
+        from twisted_beastws.hub import redis_link
+
+        return redis_link
+
+    def timing(self) -> ModuleType:
+        """Return the module with the link's times."""
+        return self.link_module()
+
+    def flush(self) -> None:
+        """Lose all data."""
+        self.server.ask("FLUSHALL")
+
+    def evict(self, room: str) -> None:
+        self.server.ask(f"DEL beastws:0:history:{room}")
+
+    def change_server(self) -> None:
+        """Let the dataset believe that another process served it so far."""
+        self.server.ask("HSET beastws:0:clock server another")
+
+    def forget_hubs(self) -> None:
+        self.server.ask("DEL beastws:0:hubs")
+
+    def age_change(self, ms: int) -> None:
+        """Let the change of the server be so much older."""
+        self.server.ask(f"HINCRBY beastws:0:clock unsure -{ms}")
+
+    def size(self) -> int:
+        """Return the bytes of all histories."""
+        return int(self.server.ask("HGET beastws:0:clock size").split("\r\n")[1])
+
+    def make_full(self) -> None:
+        """Let the server refuse writes for want of space."""
+        self.server.ask("CONFIG SET maxmemory 1")
+
+    def make_read_only(self) -> None:
+        self.server.ask("CONFIG SET masterauth x")
+        self.server.ask("REPLICAOF 127.0.0.1 1")
+
+    def make_writable(self) -> None:
+        self.server.ask("CONFIG SET maxmemory 0")
+        self.server.ask("REPLICAOF NO ONE")
+
+    @contextmanager
+    def replica(self) -> Iterator[RedisPlane]:
+        """Yield a replica that follows this server."""
+        directory = Path(mkdtemp(prefix="beastws-"))
+        try:
+            with redis_running(directory) as server:
+                server.ask(f"REPLICAOF 127.0.0.1 {self.server.port}")
+                yield RedisPlane(server)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def follows(self) -> bool:
+        """Return whether this replica follows its primary."""
+        return "master_link_status:up" in self.server.ask("INFO replication")
+
+    def part(self) -> None:
+        """Follow the primary no longer."""
+        self.server.ask("REPLICAOF 127.0.0.1 1")
+
+    def promote(self) -> None:
+        self.server.ask("REPLICAOF NO ONE")
+
+    def log_place(self) -> int:
+        """Return how much of the primary's data the server has."""
+        found = self.server.ask("INFO replication")
+        role = "slave" if "role:slave" in found else "master"
+        return int(found.partition(f"\n{role}_repl_offset:")[2].split()[0])
+
+
+class PostgresPlane:
+    """A PostgreSQL."""
+
+    name = "postgres"
+    evicts = False
+
+    def __init__(self, server: PostgresServer) -> None:
+        self.server = server
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def socket(self) -> Path:
+        return self.server.path
+
+    def url_at(self, port: int) -> str:
+        return f"postgresql://postgres@127.0.0.1:{port}/postgres"
+
+    def backplane(self, url: str, **options: Any) -> LinkedBackplane:
+        return PostgresBackplane(url, **options)
+
+    def link(self, user: LinkUser, reactor: Any, budgets: tuple[int, int], hub_name: str) -> Any:
+        from twisted_beastws.hub.postgres_link import PostgresLink
+
+        return PostgresLink(PostgresURL.parse(self.url), user, reactor, "beastws", *budgets, hub_name)
+
+    def link_module(self) -> ModuleType:
+        from twisted_beastws.hub import postgres_link
+
+        return postgres_link
+
+    def timing(self) -> ModuleType:
+        from twisted_beastws.hub import linked_reconnecting
+
+        return linked_reconnecting
+
+    def flush(self) -> None:
+        # The schema is absent before the first hub.
+        found = self.server.ask("SELECT FROM pg_namespace WHERE nspname = 'beastws'")
+        if found:
+            tables = ", ".join(f"beastws.{table}" for table in TABLES)
+            self.server.ask(f"TRUNCATE {tables} RESTART IDENTITY")
+
+    def evict(self, room: str) -> None:
+        raise NotImplementedError
+
+    def change_server(self) -> None:
+        self.server.ask("UPDATE beastws.clock SET server = 'another'")
+
+    def forget_hubs(self) -> None:
+        self.server.ask("DELETE FROM beastws.hubs")
+
+    def age_change(self, ms: int) -> None:
+        self.server.ask(f"UPDATE beastws.clock SET unsure = unsure - {ms}")
+
+    def size(self) -> int:
+        return int(str(self.server.ask("SELECT size FROM beastws.clock")[0][0]))
+
+    def make_full(self) -> None:
+        # As PostgreSQL answers when its disk is full.
+        self.server.ask(
+            "CREATE FUNCTION beastws.no_space() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE SQLSTATE '53100' USING MESSAGE = 'no space left on device'; END $$;"
+            "CREATE TRIGGER no_space BEFORE INSERT OR UPDATE ON beastws.leases EXECUTE FUNCTION beastws.no_space();"
+            "CREATE TRIGGER no_space BEFORE INSERT ON beastws.messages EXECUTE FUNCTION beastws.no_space();"
+        )
+
+    def make_read_only(self) -> None:
+        self.server.ask("ALTER SYSTEM SET default_transaction_read_only = on")
+        self.server.ask("SELECT pg_reload_conf()")
+        # As a failover ends all connections.
+        self.server.ask(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'twisted_beastws'"
+        )
+
+    def make_writable(self) -> None:
+        self.server.ask("DROP FUNCTION IF EXISTS beastws.no_space() CASCADE")
+        self.server.ask("ALTER SYSTEM RESET default_transaction_read_only")
+        self.server.ask("SELECT pg_reload_conf()")
+
+    @contextmanager
+    def replica(self) -> Iterator[PostgresPlane]:
+        directory = Path(mkdtemp(prefix="beastws-"))
+        try:
+            server = PostgresServer(directory, self.server)
+            try:
+                yield PostgresPlane(server)
+            finally:
+                server.kill()
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def follows(self) -> bool:
+        return bool(self.server.ask("SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'"))
+
+    def part(self) -> None:
+        self.server.ask("ALTER SYSTEM SET primary_conninfo = ''")
+        self.server.ask("SELECT pg_reload_conf()")
+
+    def promote(self) -> None:
+        self.server.ask("SELECT pg_promote()")
+
+    def log_place(self) -> int:
+        replayed = "pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn()"
+        return int(str(self.server.ask(f"SELECT (CASE WHEN {replayed} END - '0/0')::bigint")[0][0]))
+
+
+Plane = RedisPlane | PostgresPlane
+
+PLANES = ("redis", "postgres")
+
+
+@contextmanager
+def plane_running(name: str, directory: Path) -> Iterator[Plane]:
+    """Yield a server of this kind; skip the test if it is not installed."""
+    if name == "redis":
+        with redis_running(directory) as redis:
+            yield RedisPlane(redis)
+    else:
+        with postgres_running() as postgres:
+            yield PostgresPlane(postgres)

@@ -1,0 +1,52 @@
+"""The backplane for a URL: the scheme names the server."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from twisted_beastws.hub.linked import LinkedBackplane
+from twisted_beastws.hub.postgres import PostgresBackplane, check_schema
+from twisted_beastws.hub.postgres_url import SCHEMES, PostgresURL
+from twisted_beastws.hub.redis import RedisBackplane
+from twisted_beastws.hub.redis_url import RedisURL
+
+
+def backplane_at(url: str, **options: Any) -> LinkedBackplane:
+    """Return a backplane on the server at ``url``.
+
+    Args:
+        url: the URL of a Redis or a PostgreSQL.
+        options: the arguments of `RedisBackplane` or `PostgresBackplane`.
+
+    Raises:
+        ValueError: an argument cannot be used. Its text has no password in it.
+    """
+    kind: type[LinkedBackplane] = PostgresBackplane if is_postgres(url) else RedisBackplane
+    return kind(url, **options)
+
+
+def is_postgres(url: str) -> bool:
+    """Return whether a URL is that of a PostgreSQL."""
+    return url.partition(":")[0] in SCHEMES
+
+
+def parse_url(url: str) -> PostgresURL | RedisURL:
+    """Read the URL of a server.
+
+    Raises:
+        ValueError: it is no such URL. The text is one line without a password.
+    """
+    return PostgresURL.parse(url) if is_postgres(url) else RedisURL.parse(url)
+
+
+def missing_extra(url: str) -> str | None:
+    """Return the name of the extra that a backplane on the server at ``url`` needs; None if it is installed."""
+    extra, module = ("postgres", "psycopg") if is_postgres(url) else ("redis", "txredisapi")
+    return extra if find_spec(module) is None else None
+
+
+def check_prefix(url: str, prefix: str) -> None:
+    """Raise ``ValueError`` for a prefix that the server at ``url`` cannot use."""
+    if is_postgres(url):
+        check_schema(prefix)
