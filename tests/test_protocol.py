@@ -40,6 +40,7 @@ from twisted_beastws.wire.closing import Close
 from .support.inside import inside
 from .support.log import as_observer
 from .support.loopback import uncollected
+from .support.outcomes import Outcome
 from .support.states import state_of
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -58,18 +59,6 @@ def close(code: int, reason: str = "") -> bytes:
 
 NORMAL = close(1000)
 PING = b"\x89\x00"
-
-
-class Outcome(list[Any]):
-    """The result of a Deferred in a list; a failure becomes its exception."""
-
-    def __init__(self, deferred: Deferred[Any]) -> None:
-        deferred.addCallbacks(self.append, lambda failure: self.append(failure.value))
-
-    @property
-    def types(self) -> list[type]:
-        # ConnectionClosed has two private subclasses; tests compare the public class.
-        return [ConnectionClosed if isinstance(one, ConnectionClosed) else type(one) for one in self]
 
 
 class Noting(WebSocketProtocol):

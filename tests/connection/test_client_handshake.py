@@ -22,6 +22,7 @@ from twisted_beastws.wire.http import Request
 from ..support.hooks import HOWS, failing
 from ..support.inside import inside
 from ..support.loopback import uncollected
+from ..support.outcomes import Outcome
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -52,13 +53,6 @@ class Noting(WebSocketProtocol):
 
     def closed(self, reason: Any) -> None:
         self.heard.append("closed")
-
-
-class Outcome(list[Any]):
-    """The result of a Deferred, or the exception of its failure."""
-
-    def __init__(self, deferred: Deferred[Any]) -> None:
-        deferred.addCallbacks(self.append, lambda failure: self.append(failure.value))
 
 
 def chunks(data: bytes, size: int) -> list[bytes]:

@@ -32,6 +32,7 @@ from twisted_beastws.wire.http import SERVER, parse_request
 
 from ..support.hooks import HOWS, failing
 from ..support.inside import inside
+from ..support.outcomes import Outcome
 
 TRACE = ContextVar("TRACE", default="")
 
@@ -96,13 +97,6 @@ class Manual(WebSocketProtocol):
 
 class Served(Manual):
     serve = WebSocketProtocol.serve
-
-
-class Outcome(list[Any]):
-    """The result of a Deferred, or the exception of its failure."""
-
-    def __init__(self, deferred: Deferred[Any]) -> None:
-        deferred.addCallbacks(self.append, lambda failure: self.append(failure.value))
 
 
 def chunks(data: bytes, size: int) -> list[bytes]:

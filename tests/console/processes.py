@@ -15,7 +15,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +28,7 @@ from ..support.certificates import identity_pem
 from ..support.loopback import switching
 from ..support.patience import PATIENCE
 from ..support.turns import in_turns
+from ..support.waiting import await_that
 
 COMMAND = [sys.executable, "-m", "twisted_beastws"]
 # A session leader must first acquire its terminal; then the terminal sends the signals for Ctrl-C and hanging up.
@@ -46,15 +46,6 @@ ENVIRONMENT = {
 }
 
 Handler = Callable[[ServerConnection], None]
-
-
-def await_that(what: str, happened: Callable[[], Any]) -> Any:
-    """Poll until ``happened()`` returns a true value, and return that value."""
-    deadline = time.monotonic() + PATIENCE
-    while not (value := happened()):
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
-        time.sleep(0.01)
-    return value
 
 
 # Servers

@@ -13,7 +13,8 @@ from websockets.sync.server import ServerConnection
 
 from ..support.patience import PATIENCE
 from ..support.ports import free_port
-from .processes import ENVIRONMENT, await_that, echo, echo_only, serving
+from ..support.waiting import await_that
+from .processes import ENVIRONMENT, echo, echo_only, serving
 
 COMMAND = str(Path(sys.executable).parent / "beastws")
 

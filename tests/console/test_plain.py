@@ -18,7 +18,8 @@ from twisted_beastws.console.pipes import Pipes
 from twisted_beastws.console.threaded import ThreadedIO
 
 from ..support.patience import PATIENCE
-from .processes import ENVIRONMENT, Heard, await_that, echo_only, serving
+from ..support.waiting import await_that
+from .processes import ENVIRONMENT, Heard, echo_only, serving
 
 # Hide the modules that Windows lacks, or that Twisted offers there only with another package.
 WITHOUT = (

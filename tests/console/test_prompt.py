@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from ..support.patience import PATIENCE
-from .processes import Console, Heard, answering, await_that, console, deaf, echo, serving
+from ..support.waiting import await_that
+from .processes import Console, Heard, answering, console, deaf, echo, serving
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no prompt on Windows")
 

@@ -23,19 +23,8 @@ from ..support.loopback import switching
 from ..support.patience import PATIENCE
 from ..support.ports import free_port
 from ..support.turns import in_turns
-from .processes import (
-    COMMAND,
-    ENVIRONMENT,
-    Heard,
-    answering,
-    await_that,
-    echo,
-    echo_only,
-    piped,
-    run,
-    server_context,
-    serving,
-)
+from ..support.waiting import await_that
+from .processes import COMMAND, ENVIRONMENT, Heard, answering, echo, echo_only, piped, run, server_context, serving
 
 
 def after(seconds: float, value: Callable[[], int]) -> int:

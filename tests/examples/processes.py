@@ -7,8 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -17,20 +15,11 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from ..support.patience import PATIENCE
+from ..support.waiting import await_that
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # The examples import the same package as these tests, in every directory.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-
-
-def await_that(what: str, happened: Callable[[], Any], otherwise: Callable[[], str] = str) -> Any:
-    """Poll until ``happened()`` returns a true value, and return that value."""
-    deadline = time.monotonic() + PATIENCE
-    while not (value := happened()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {PATIENCE:g} s: {what}\n{otherwise()}")
-        time.sleep(0.02)
-    return value
 
 
 def run(name: str, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:

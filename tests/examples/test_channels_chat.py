@@ -12,7 +12,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from ..support.patience import PATIENCE
 from ..support.ports import free_port
-from .processes import ENVIRONMENT, EXAMPLES, Example, await_that
+from ..support.waiting import await_that
+from .processes import ENVIRONMENT, EXAMPLES, Example
 
 
 def said(client: ClientConnection) -> Any:

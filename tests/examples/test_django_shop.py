@@ -18,7 +18,8 @@ from websockets.typing import Subprotocol
 from ..support.browser import chromium
 from ..support.patience import PATIENCE
 from ..support.ports import free_port
-from .processes import ENVIRONMENT, Program, await_that
+from ..support.waiting import await_that
+from .processes import ENVIRONMENT, Program
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 

@@ -10,7 +10,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from ..support.patience import PATIENCE
-from .processes import Example, await_that
+from ..support.waiting import await_that
+from .processes import Example
 
 
 def login(name: str, password: str) -> dict[str, str]:

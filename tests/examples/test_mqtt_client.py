@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ..support.patience import PATIENCE
-from .processes import Example, await_that
+from ..support.waiting import await_that
+from .processes import Example
 
 # Debian installs servers where only the administrator's PATH finds them.
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")

@@ -10,7 +10,8 @@ import pytest
 
 from ..support.browser import chromium
 from ..support.certificates import identity_pem
-from .processes import Example, await_that
+from ..support.waiting import await_that
+from .processes import Example
 
 ENTER = "\ue007"
 

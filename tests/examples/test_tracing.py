@@ -15,7 +15,8 @@ from twisted_beastws import WebSocketServerFactory
 from twisted_beastws.testing import Frame, scripted_client
 
 from ..support.patience import PATIENCE
-from .processes import EXAMPLES, Example, await_that
+from ..support.waiting import await_that
+from .processes import EXAMPLES, Example
 
 pytest.importorskip("opentelemetry.sdk", reason="THE SPANS ARE NOT TESTED: pip install opentelemetry-sdk")
 

@@ -12,7 +12,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from .processes import Example, await_that
+from ..support.waiting import await_that
+from .processes import Example
 
 # Each write waits, in its thread, until the test creates the file "go".
 STANDING_DISK = """

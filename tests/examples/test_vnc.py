@@ -15,7 +15,8 @@ from typing import Any
 
 from ..support.browser import chromium
 from ..support.patience import PATIENCE
-from .processes import Example, await_that
+from ..support.waiting import await_that
+from .processes import Example
 
 WIDTH, HEIGHT = 64, 48
 ORANGE = [255, 128, 0, 255]

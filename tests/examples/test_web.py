@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ..support.patience import PATIENCE
-from .processes import Example, await_that
+from ..support.waiting import await_that
+from .processes import Example
 
 REFUSED = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "short"}
 

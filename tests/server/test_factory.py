@@ -29,15 +29,9 @@ from twisted_beastws import (
 from twisted_beastws.wire.closing import Close
 
 from ..support.inside import inside
+from ..support.outcomes import Outcome
 
 pytestmark = pytest.mark.usefixtures("logged")
-
-
-class Outcome(list[Any]):
-    """The result of a Deferred, or the exception of its failure."""
-
-    def __init__(self, deferred: Deferred[Any]) -> None:
-        deferred.addCallbacks(self.append, lambda failure: self.append(failure.value))
 
 
 def close(code: int, reason: str = "") -> bytes:

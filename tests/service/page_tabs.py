@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -17,20 +16,11 @@ import pytest
 
 from ..support.patience import PATIENCE
 from ..support.ports import free_port
+from ..support.waiting import await_that
 
 MAX_MESSAGE = 2000
 ENTER, TAB, HOME, ESCAPE, SHIFT = "\ue007", "\ue004", "\ue011", "\ue00c", "\ue008"  # WebDriver's names of the keys
 PAGE = files("twisted_beastws") / "service" / "page.html"
-
-
-def wait_until(what: str, happened: Any, patience: float = PATIENCE) -> Any:
-    """Poll `happened` until it is true and return that value; fail with `what` and the last value otherwise."""
-    deadline = time.monotonic() + patience
-    while not (value := happened()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {patience:g} s: {what} (last: {value!r})")
-        time.sleep(0.02)
-    return value
 
 
 class Server:
@@ -55,7 +45,7 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        wait_until("the server answers", self._answers)
+        await_that("the server answers", self._answers)
 
     def stop(self, by: signal.Signals = signal.SIGTERM) -> None:
         if self.process is None:
@@ -170,10 +160,10 @@ class Tab:
         return self.all(".lines .said")
 
     def await_state(self, state: str) -> None:
-        wait_until(f"the page is {state}", lambda: self.state == state)
+        await_that(f"the page is {state}", lambda: self.state == state)
 
     def await_line(self, text: str) -> None:
-        wait_until(f"the page shows {text!r}", lambda: text in self.lines())
+        await_that(f"the page shows {text!r}", lambda: text in self.lines())
 
 
 # Sockets that the test opens and closes in the server's stead, with any code; no timer of the page's fires, and the

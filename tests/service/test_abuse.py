@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from ..support.patience import PATIENCE
-from .test_twistd import ENVIRONMENT, UPGRADE, Service, await_that, many_files, running
+from ..support.waiting import await_that
+from .test_twistd import ENVIRONMENT, UPGRADE, Service, many_files, running
 
 if sys.platform != "linux":
     pytestmark = pytest.mark.skip(reason="ABUSE IS NOT TESTED: what is measured is in /proc, and all of 127/8 is here")

@@ -31,6 +31,7 @@ from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.service import Options
 
 from ..support import command_line
+from ..support.loopback import until
 from ..support.patience import PATIENCE
 from ..support.ports import free_port
 from ..support.redis_server import RedisServer, cluster_node, redis_running
@@ -123,13 +124,6 @@ def running(log: Path, *arguments: str) -> Iterator[Service]:
         service.process.kill()
         service.process.wait()
     assert not re.search(r"Traceback|Unhandled|#(error|critical)\b", service.log), service.log
-
-
-async def until(condition: Callable[[], object]) -> None:
-    deadline = reactor.seconds() + PATIENCE
-    while not condition():
-        assert reactor.seconds() < deadline, "it never came about"
-        await deferLater(reactor, 0.01)
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from twisted_beastws.server.gates.login import CertificateLogin
 from ..support.certificates import Authority
 from ..support.patience import PATIENCE
 from ..support.turns import in_turns
-from .test_twistd import UPGRADE, WELCOME, RawClient, Service, await_that, running, twistd
+from ..support.waiting import await_that
+from .test_twistd import UPGRADE, WELCOME, RawClient, Service, running, twistd
 
 LISTEN = "ssl:0:interface=127.0.0.1:privateKey=key.pem"
 

@@ -23,8 +23,9 @@ from twisted_beastws.service import Options
 
 from ..support.browser import chromium
 from ..support.patience import PATIENCE
+from ..support.waiting import await_that
 from .page_tabs import ENTER
-from .test_twistd import ENVIRONMENT, TWISTD, UPGRADE, WELCOME, await_that, identity
+from .test_twistd import ENVIRONMENT, TWISTD, UPGRADE, WELCOME, identity
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 # Debian has them where only root looks.

@@ -10,7 +10,8 @@ import pytest
 from websockets import Subprotocol
 from websockets.sync.client import connect
 
-from .page_tabs import ENTER, PAGE, Puppet, Server, Tab, fill, message, wait_until
+from ..support.waiting import await_that
+from .page_tabs import ENTER, PAGE, Puppet, Server, Tab, fill, message
 
 LINES_KEPT = 500
 
@@ -69,7 +70,7 @@ class TestNames:
             assert tab.get("me-as", "innerText") == "You have no name yet"
             tab.run("document.getElementById('name').focus()")
             tab.press("Ann", ENTER)
-            wait_until("Ann is a member", lambda: tab.members == ["Ann (you)", "Bob"])
+            await_that("Ann is a member", lambda: tab.members == ["Ann (you)", "Bob"])
             assert tab.focused == "text"
             tab.press("hi Bob", ENTER)
             tab.await_line("hi Bob")
@@ -86,7 +87,7 @@ class TestNames:
         tab.click("rename")
         assert (tab.focused, tab.get("name", "value")) == ("name", "Ann")
         tab.press("Eve", ENTER)
-        wait_until("Eve is the only member", lambda: tab.members == ["Eve (you)"])
+        await_that("Eve is the only member", lambda: tab.members == ["Eve (you)"])
         tab.say("as Eve")
         tab.await_line("as Eve")
         assert tab.lines()[-2:] == ["as Ann", "as Eve"]
@@ -95,11 +96,11 @@ class TestNames:
         server.was_away = True
         tab.click("rename")
         tab.press("a\u2800", ENTER)
-        wait_until("the reason shows", lambda: not tab.get("name-problem", "hidden"))
+        await_that("the reason shows", lambda: not tab.get("name-problem", "hidden"))
         assert tab.get("name-problem", "innerText").startswith(
             "The server does not accept this name: the name must be 1 to 32 visible characters"
         )
-        wait_until("the old name is in use", lambda: tab.members == ["Ann (you)"])
+        await_that("the old name is in use", lambda: tab.members == ["Ann (you)"])
         assert tab.state == "connected"
         tab.click("keep-name")
         assert tab.get("introduce", "hidden") and not tab.get("say", "hidden")
@@ -114,26 +115,26 @@ class TestNames:
 class TestTalk:
     def test_two_people_can_talk_in_three_rooms(self, browser: Any, server: Server) -> None:
         ann, bob = Tab(browser, server.port), Tab(browser, server.port, name="Bob")
-        wait_until("both are listed", lambda: ann.members == ["Ann (you)", "Bob"])
-        wait_until("the join shows", lambda: ann.all("summary") == ["Bob joined"])
+        await_that("both are listed", lambda: ann.members == ["Ann (you)", "Bob"])
+        await_that("the join shows", lambda: ann.all("summary") == ["Bob joined"])
         bob.say("in the common room")
         ann.await_line("in the common room")
         for tab in (ann, bob):
             tab.run("document.getElementById('room-name').focus()")
             tab.press("lunch", ENTER)
-            wait_until("the room is open", lambda tab=tab: tab.get("title", "innerText") == "lunch")
+            await_that("the room is open", lambda: tab.get("title", "innerText") == "lunch")  # noqa: B023
         assert ann.run("return location.hash") == "#lunch"
         bob.say("in lunch")
         ann.await_line("in lunch")
         ann.run("location.hash = '#Caf\u00e9'")
-        wait_until("the room is open", lambda: ann.get("title", "innerText") == "Caf\u00e9")
+        await_that("the room is open", lambda: ann.get("title", "innerText") == "Caf\u00e9")
         bob.say("unread")
-        wait_until("the unread message counts", lambda: ann.title == "(1) Caf\u00e9 \u00b7 Chat")
+        await_that("the unread message counts", lambda: ann.title == "(1) Caf\u00e9 \u00b7 Chat")
         ann.run("history.back()")
-        wait_until("the room before is open", lambda: ann.title == "lunch \u00b7 Chat")
+        await_that("the room before is open", lambda: ann.title == "lunch \u00b7 Chat")
         assert ann.lines()[-2:] == ["in lunch", "unread"]
         ann.run("history.back()")
-        wait_until("the common room is open", lambda: ann.title == "Common room \u00b7 Chat")
+        await_that("the common room is open", lambda: ann.title == "Common room \u00b7 Chat")
         assert ann.run("return document.querySelectorAll('#room-list li').length") == 3
 
     def test_markup_is_shown_not_obeyed(self, tab: Tab) -> None:
@@ -219,7 +220,7 @@ class TestTalk:
 class TestRooms:
     def test_address_names_the_room(self, server: Server, puppet: Puppet) -> None:
         puppet.run("location.hash = '#a%20b%3F'")
-        wait_until("the room has a connection", lambda: puppet.run("return sockets.length") == 2)
+        await_that("the room has a connection", lambda: puppet.run("return sockets.length") == 2)
         host = f"ws://127.0.0.1:{server.port}"
         assert puppet.run("return sockets.map(s => s.address)") == [
             f"{host}/chat?after=0-0&name=Ann",
@@ -242,7 +243,7 @@ class TestRooms:
 
     def test_room_can_be_left(self, puppet: Puppet) -> None:
         puppet.run("location.hash = '#lunch'")
-        wait_until("the room is open", lambda: puppet.get("title", "innerText") == "lunch")
+        await_that("the room is open", lambda: puppet.get("title", "innerText") == "lunch")
         puppet.open()
         puppet.run("document.querySelector('#rooms li button').click()")
         assert puppet.get("title", "innerText") == "Common room"
@@ -251,7 +252,7 @@ class TestRooms:
 
     def test_room_takes_the_name_that_the_server_gives_it(self, puppet: Puppet) -> None:
         puppet.run("location.hash = '#\uff21'")
-        wait_until("the room is open", lambda: puppet.run("return sockets.length") == 2)
+        await_that("the room is open", lambda: puppet.run("return sockets.length") == 2)
         puppet.open(room="A")
         assert puppet.get("title", "innerText") == "A"
         assert puppet.run("return location.hash") == "#A"
@@ -260,7 +261,7 @@ class TestRooms:
         puppet.open()
         puppet.press("half a mess")
         puppet.run("location.hash = '#b'")
-        wait_until("the room is open", lambda: puppet.get("title", "innerText") == "b")
+        await_that("the room is open", lambda: puppet.get("title", "innerText") == "b")
         assert puppet.get("text", "value") == ""
         puppet.run("history.back()")
-        wait_until("the draft is back", lambda: puppet.get("text", "value") == "half a mess")
+        await_that("the draft is back", lambda: puppet.get("text", "value") == "half a mess")

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import pytest
 
 from ..support.redis_server import redis_running
-from .page_tabs import ENTER, MAX_MESSAGE, Puppet, Server, Tab, message, wait_until
+from ..support.waiting import await_that
+from .page_tabs import ENTER, MAX_MESSAGE, Puppet, Server, Tab, message
 
 
 class TestSending:
@@ -344,7 +345,7 @@ class TestWorkers:
             stack.callback(workers.stop)
             server.was_away = True
             ann, bob = Tab(browser, workers.port, room="w"), Tab(browser, workers.port, name="Bob", room="w")
-            wait_until("both are listed", lambda: ann.members == ["Ann (you)", "Bob"])
+            await_that("both are listed", lambda: ann.members == ["Ann (you)", "Bob"])
             for tab, text in ((ann, "from Ann"), (bob, "from Bob")):
                 tab.say(text)
                 ann.await_line(text)

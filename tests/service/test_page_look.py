@@ -6,22 +6,8 @@ import re
 
 import pytest
 
-from .page_tabs import (
-    ENTER,
-    ESCAPE,
-    HOME,
-    SHIFT,
-    TAB,
-    Puppet,
-    Tab,
-    as_phone,
-    emulate,
-    fill,
-    from_end,
-    message,
-    of_log,
-    wait_until,
-)
+from ..support.waiting import await_that
+from .page_tabs import ENTER, ESCAPE, HOME, SHIFT, TAB, Puppet, Tab, as_phone, emulate, fill, from_end, message, of_log
 
 # The text, and the ratio of WCAG 2 between it and the nearest opaque background, of all visible text below 4.5.
 LOW_CONTRAST = """
@@ -108,10 +94,10 @@ class TestKeyboard:
     def test_the_log_scrolls_by_keyboard(self, puppet: Puppet) -> None:
         puppet.open()
         fill(puppet, 100)
-        wait_until("the log is at its end", lambda: from_end(puppet) < 1)
+        await_that("the log is at its end", lambda: from_end(puppet) < 1)
         puppet.run("document.querySelector('.log').focus()")
         puppet.press(HOME)
-        wait_until("the log is at its top", lambda: of_log(puppet, "scrollTop") == 0)
+        await_that("the log is at its top", lambda: of_log(puppet, "scrollTop") == 0)
 
 
 class TestScrolling:
@@ -119,16 +105,16 @@ class TestScrolling:
         puppet.open()
         for _ in range(3):
             fill(puppet, 30)
-            wait_until("the log is at its end", lambda: from_end(puppet) < 1)
+            await_that("the log is at its end", lambda: from_end(puppet) < 1)
         assert puppet.get("newer", "hidden")
 
     def test_the_page_does_not_scroll_for_other_readers(self, puppet: Puppet) -> None:
         puppet.open()
         fill(puppet, 100)
-        wait_until("the log is at its end", lambda: from_end(puppet) < 1)
+        await_that("the log is at its end", lambda: from_end(puppet) < 1)
         puppet.run("document.querySelector('.log').scrollTop = 200")
         fill(puppet, 10)
-        wait_until("the page offers the new messages", lambda: not puppet.get("newer", "hidden"))
+        await_that("the page offers the new messages", lambda: not puppet.get("newer", "hidden"))
         assert of_log(puppet, "scrollTop") == 200
         puppet.click("newer")
         assert from_end(puppet) < 1
@@ -138,11 +124,11 @@ class TestScrolling:
     def test_the_page_stays_at_the_end_when_the_window_shrinks(self, puppet: Puppet) -> None:
         puppet.open()
         fill(puppet, 100)
-        wait_until("the log is at its end", lambda: from_end(puppet) < 1)
+        await_that("the log is at its end", lambda: from_end(puppet) < 1)
         before = of_log(puppet, "clientHeight")
         as_phone(puppet, height=400)
-        wait_until("the log is smaller", lambda: of_log(puppet, "clientHeight") < before)
-        wait_until("the log is at its end", lambda: from_end(puppet) < 1)
+        await_that("the log is smaller", lambda: of_log(puppet, "clientHeight") < before)
+        await_that("the log is at its end", lambda: from_end(puppet) < 1)
 
 
 class TestLook:
@@ -168,7 +154,7 @@ class TestLook:
 
     def test_dark_mode_is_dark_and_text_has_contrast_in_both(self, puppet: Puppet) -> None:
         puppet.run("location.hash = '#lunch'")
-        wait_until("the room is open", lambda: puppet.get("title", "innerText") == "lunch")
+        await_that("the room is open", lambda: puppet.get("title", "innerText") == "lunch")
         puppet.open()
         names = ["Ann", *(chr(ord("A") + number) for number in range(12))]
         puppet.gets({"type": "here", "names": names, "count": 20})

@@ -12,9 +12,9 @@ import pytest
 from twisted_beastws.service import Options
 
 from ..support.ports import free_port
+from ..support.waiting import await_that
 from .backends import READY, SWITCHING, Backend, status
 from .test_deployment import DEPLOY, answers, program, running
-from .test_twistd import await_that
 
 DOCS = Path(__file__).parents[2] / "docs"
 

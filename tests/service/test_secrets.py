@@ -13,7 +13,8 @@ from twisted_beastws.service import Options, makeService
 from twisted_beastws.service.secrets import MAX_SIZE, read_secret
 
 from ..support import command_line
-from .test_twistd import RawClient, await_that, running
+from ..support.waiting import await_that
+from .test_twistd import RawClient, running
 
 pytest.importorskip("txredisapi", reason="THE BACKPLANE'S PASSWORD IS NOT TESTED: pip install txredisapi hiredis")
 

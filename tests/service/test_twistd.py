@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
@@ -34,6 +34,7 @@ from websockets.sync.client import ClientConnection, connect
 from twisted_beastws.server.gates.passwords import Hash
 
 from ..support.patience import PATIENCE
+from ..support.waiting import await_that
 
 LISTEN = "tcp:0:interface=127.0.0.1:backlog=512"
 TWISTD = Path(sys.executable).with_name("twistd")
@@ -46,15 +47,6 @@ UPGRADE = (
 )
 
 HEAD = b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n"
-
-
-def await_that(what: str, happened: Callable[[], Any]) -> Any:
-    """Poll until `happened` gives something true, which is returned."""
-    deadline = time.monotonic() + PATIENCE
-    while not (value := happened()):
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
-        time.sleep(0.02)
-    return value
 
 
 class Service:

@@ -19,8 +19,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from ..support.patience import PATIENCE
+from ..support.waiting import await_that
 from .test_deployment import unused_ports
-from .test_twistd import ENVIRONMENT, TWISTD, UPGRADE, Service, await_that, identity, running
+from .test_twistd import ENVIRONMENT, TWISTD, UPGRADE, Service, identity, running
 from .test_workers import alive, asked, asked_by_tls
 
 if sys.platform != "linux":

@@ -21,9 +21,10 @@ from twisted_beastws.service import Options
 
 from ..support.patience import PATIENCE
 from ..support.redis_server import RedisServer
+from ..support.waiting import await_that
 from .test_deployment import AS_SYSTEMD, CLOSE, untrusting
 from .test_deployment import running as started
-from .test_twistd import ENVIRONMENT, TWISTD, UPGRADE, WELCOME, Service, await_that, identity, running
+from .test_twistd import ENVIRONMENT, TWISTD, UPGRADE, WELCOME, Service, identity, running
 
 if sys.platform == "win32":
     pytestmark = pytest.mark.skip(reason="WORKERS ARE NOT TESTED: sockets are shared on POSIX alone")

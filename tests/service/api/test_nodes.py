@@ -15,7 +15,8 @@ from websockets.sync.client import ClientConnection, connect
 from ...support.patience import PATIENCE
 from ...support.ports import free_port
 from ...support.redis_server import redis_running
-from ..test_twistd import await_that, running
+from ...support.waiting import await_that
+from ..test_twistd import running
 
 TOKEN = "0123456789abcdef"
 MEMBERS = 6

@@ -22,7 +22,8 @@ from websockets.sync.client import connect
 from twisted_beastws.service.monitoring.systemd import BEATS, POLL, NoticeSocket, Systemd
 
 from ...support.patience import PATIENCE
-from ..test_twistd import ENVIRONMENT, TWISTD, await_that
+from ...support.waiting import await_that
+from ..test_twistd import ENVIRONMENT, TWISTD
 
 if sys.platform != "linux":
     pytestmark = pytest.mark.skip(reason="NOTICES ARE NOT TESTED: systemd is Linux's")
