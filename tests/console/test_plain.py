@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -189,3 +190,11 @@ def test_an_output_that_is_gone_stops_the_producer(pipe: tuple[int, int], monkey
     os.close(pipe[1])
     reactor.turn()
     assert user.ended == []
+
+
+def test_a_script_does_not_end_with_the_null_device() -> None:
+    ends: list[bool] = []
+    pipes = Pipes(False, None, 1000, lambda protocol, stdin: MagicMock())
+    pipes.start(MagicMock(input_ended=ends.append))
+    pipes.readConnectionLost()
+    assert ends == []

@@ -109,6 +109,9 @@ class Pipes(Protocol):
             self._refuse(f"longer than {self._max_line} bytes")
 
     def readConnectionLost(self) -> None:
+        if not self._reads:
+            # The end of the null device is not the end of the script.
+            return
         if self._rest:
             self._line(self._rest)
         self._end(True)
