@@ -19,7 +19,7 @@ def test_each_session_of_a_workflow_is_in_the_noxfile() -> None:
 
 
 def test_the_workflow_installs_each_debian_package_that_a_test_asks_for() -> None:
-    installed = {name for line in re.findall(r"PROGRAMS: >-\n +(.*)", WORKFLOWS) for name in line.split()}
+    installed = {name for line in re.findall(r"PROGRAMS: >-\n((?: {4}.*\n)+)", WORKFLOWS) for name in line.split()}
     tests = (path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py"))
     needed = {
         name for text in tests for line in re.findall(r"apt-get install ([a-z0-9 -]+)", text) for name in line.split()
