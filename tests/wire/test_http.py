@@ -65,6 +65,43 @@ class TestHeaders:
             Headers().copy().setRawHeaders("X", ["\n"])
 
 
+class TestPackedHeaders:
+    """Packed fields are stored as bytes until they are used again."""
+
+    FIELDS = (
+        ("Host", ["localhost:80"]),
+        ("X-A", ["1", "a: b", ""]),
+        ("ETag", [" spaced "]),
+        ("WWW-Authenticate", ["x"]),
+    )
+
+    def test_all_fields_are_found_again_in_order(self) -> None:
+        headers, untouched = Headers(dict(self.FIELDS)), Headers(dict(self.FIELDS))
+        headers.pack()
+        assert list(headers.getAllRawHeaders()) == list(untouched.getAllRawHeaders())
+
+    @pytest.mark.parametrize("fields", [{}, {"X-A": []}])
+    def test_no_fields_stay_none(self, fields: dict[str, list[str]]) -> None:
+        headers = Headers(fields)
+        headers.pack()
+        assert not headers.getRawHeaders("X-A")
+
+    def test_fields_can_be_changed_and_packed_again(self) -> None:
+        headers = Headers({"X-A": ["1"]})
+        headers.pack()
+        headers.addRawHeader("X-A", "2")
+        headers.pack()
+        headers.pack()
+        assert headers.getRawHeaders("X-A") == ["1", "2"]
+        assert headers == Headers({"X-A": ["1", "2"]})
+
+    def test_other_attributes_are_missing_as_usual(self) -> None:
+        headers = Headers()
+        headers.pack()
+        with pytest.raises(AttributeError, match="Headers has no attribute 'fields'"):
+            headers.fields  # noqa: B018
+
+
 class TestParseRequest:
     """RFC 9112 §3 and §5."""
 

@@ -16,6 +16,7 @@ from twisted_beastws.connection.tracing import NAMESPACES, is_traced, namespace_
 from twisted_beastws.connection.tracing import begin as begin_trace
 from twisted_beastws.options import Role
 from twisted_beastws.wire.deflate import PerMessageDeflate
+from twisted_beastws.wire.http import Headers
 from twisted_beastws.wire.rate import limit_rate
 from twisted_beastws.wire.session import Session
 
@@ -40,6 +41,9 @@ def open_connection(connection: Shared, accepted: Accepted) -> None:
     if NAMESPACES and is_traced(namespace_of(application)):
         begin_trace(connection, connection.receive_by)
     connection.liveness.opened(session)
+    if isinstance(accepted.request.headers, Headers):
+        # Few connections use the fields of their request again, which would be a fifth of the memory of an idle one.
+        accepted.request.headers.pack()
     if delivery.by_hooks:
         session.reader.call_hook(_call, opened)
     else:
