@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_twisted
@@ -15,8 +15,10 @@ from twisted_beastws.hub.redis import RedisBackplane
 
 from ..support.log import logged_lines
 from ..support.redis_server import RedisServer, redis_running
-from .real import RealNode
 from .simulated import SimulatedRedis
+
+if TYPE_CHECKING:
+    from .real import RealNode
 
 
 @pytest.fixture
@@ -81,6 +83,9 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 def node() -> Iterator[Callable[..., RealNode]]:
     """``node(url)``: a hub on that Redis."""
+    # It imports the reactor, which --uvloop has to choose first.
+    from .real import RealNode
+
     nodes: list[RealNode] = []
 
     def node(url: str, **options: Any) -> RealNode:
