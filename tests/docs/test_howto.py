@@ -378,7 +378,7 @@ def test_the_hub_is_scalable() -> None:
     assert isinstance(defined(listing)["hub"], Hub)
 
 
-def test_a_hub_on_postgresql() -> None:
+def test_a_hub_can_use_postgresql() -> None:
     (listing,) = listings("howto/postgresql")
     assert isinstance(defined(listing)["hub"], Hub)
 

@@ -135,7 +135,7 @@ class TestParts:
         log = (tmp_path / "access.log").read_text()
         assert "address=192.0.2.1" in log and "user=ann" in log and "code=1001 began=local" in log
 
-    def test_a_gate_and_an_observer_of_ones_own(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_program_can_add_a_gate_and_an_observer(self, capsys: pytest.CaptureFixture[str]) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=Clock())
         factory.add_gate(defined(self.gate)["only_the_app"])
         observer = defined(self.observer)["Connections"]()
@@ -151,7 +151,7 @@ class TestParts:
         assert observer.open == 0 and capsys.readouterr().out == "None stayed 0 s and left with 1000\n"
 
 
-def test_the_whole_service_in_a_tac_file(tmp_path: Path) -> None:
+def test_a_tac_file_can_start_the_whole_service(tmp_path: Path) -> None:
     *_, listing = listings("howto/service-parts")
     (tmp_path / "talk.py").write_text(listings("tutorial")[0])
     port, admin = free_port(), free_port()

@@ -33,7 +33,7 @@ class TestURL:
             ("postgresql:///db", "postgresql:///db?host=/var/run/postgresql"),
         ],
     )
-    def test_is_shown_without_user_and_password(self, url: str, shown: str) -> None:
+    def test_a_url_is_shown_without_user_and_password(self, url: str, shown: str) -> None:
         assert str(PostgresURL.parse(url)) == shown
 
     @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ class TestURL:
             f"postgresql://{','.join('h' * 17)}/db",
         ],
     )
-    def test_that_is_none_gets_one_line_without_the_password(self, url: str) -> None:
+    def test_a_bad_url_is_refused_in_one_line_without_the_password(self, url: str) -> None:
         with pytest.raises(ValueError, match=r"^the URL[^\n]*$") as caught:
             PostgresURL.parse(url)
         assert "secret" not in str(caught.value)

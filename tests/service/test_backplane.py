@@ -171,7 +171,7 @@ class TestOption:
         assert isinstance(backplane, RedisBackplane)
         assert str(backplane.url) == "redis://h:7/1"
 
-    def test_names_a_postgresql(self) -> None:
+    def test_the_option_is_the_url_of_a_postgresql(self) -> None:
         backplane = parse("--backplane=postgresql://u:secret@h/db", "--history=5").hub.backplane
         assert isinstance(backplane, PostgresBackplane)
         assert str(backplane.url) == "postgresql://h:5432/db"

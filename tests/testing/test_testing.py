@@ -837,7 +837,7 @@ class TestScriptedServer:
 class InTrial(SynchronousTestCase):
     __test__ = False
 
-    def test_pair(self) -> None:
+    def test_a_pair_can_talk(self) -> None:
         pair = connected_pair(Echo)
         received = pair.client.receive()
         self.assertNoResult(received)
@@ -845,7 +845,7 @@ class InTrial(SynchronousTestCase):
         pair.flush()
         self.assertEqual(self.successResultOf(received), "hello")
 
-    def test_logged_failure(self) -> None:
+    def test_a_failure_is_logged(self) -> None:
         class Failing(WebSocketProtocol):
             def text_received(self, text: str) -> None:
                 raise ValueError(text)
@@ -856,7 +856,7 @@ class InTrial(SynchronousTestCase):
         self.assertEqual([str(failure.value) for failure in self.flushLoggedErrors(ValueError)], ["oops"])
 
 
-@pytest.mark.parametrize("name", ["test_pair", "test_logged_failure"])
+@pytest.mark.parametrize("name", ["test_a_pair_can_talk", "test_a_failure_is_logged"])
 def test_trial_can_use_the_helpers(name: str) -> None:
     outcome = unittest.TestResult()
     InTrial(name).run(outcome)
