@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 
 from twisted_beastws.hub import Hub, Message, PublishError, PublishUnknown
 from twisted_beastws.hub.backplane import BackplaneState, order_of
+from twisted_beastws.hub.linked import LinkedBackplane
 
 from ..support.loopback import until
 from .planes import PLANES, Plane, plane_running
@@ -44,6 +45,10 @@ class Address:
     @property
     def url(self) -> str:
         return self.plane.url_at(self.port.getHost().port)  # type: ignore[attr-defined]
+
+    def backplane(self) -> LinkedBackplane:
+        """Return a backplane on this address; its history holds all messages that a test publishes."""
+        return self.plane.backplane(self.url, history=1000)
 
     def cut(self) -> None:
         for pair in list(self.pairs):
@@ -139,7 +144,7 @@ class World:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self.hubs = [Hub(address.plane.backplane(address.url, history=1000)) for _ in range(HUBS)]
+        self.hubs = [Hub(address.backplane()) for _ in range(HUBS)]
         self.clients = [Client(number) for number in range(CLIENTS)]
         self.acknowledged: dict[str, list[str]] = {client.room: [] for client in self.clients}
         self.outcomes: list[str] = []

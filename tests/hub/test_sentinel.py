@@ -42,9 +42,8 @@ class Named(Address):
     def __init__(self, url: str) -> None:
         self.given = url
 
-    @property
-    def url(self) -> str:
-        return self.given
+    def backplane(self) -> RedisBackplane:
+        return RedisBackplane(self.given)
 
 
 async def replicate(primary: RedisServer, *replicas: RedisServer) -> None:
