@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError, Future, current_task
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.asgi.events import Application, Disconnected, Event, ProtocolMistake, Scope, headers_of
+from twisted_beastws.connection.asyncio_task import CoroutineTask
 from twisted_beastws.connection.awaiting import AwaitableDeferred, TaskCancelled
 from twisted_beastws.connection.inbox import Inbox
-from twisted_beastws.connection.running import run
+from twisted_beastws.connection.running import run, running_loop
 from twisted_beastws.errors import ConnectionClosed
 from twisted_beastws.options import Limits
 from twisted_beastws.protocol import State, WebSocketProtocol
@@ -53,7 +55,7 @@ class Conversation:
         self._patience = patience
         self._inbox = Inbox(limits, protocol.pauseProducing, protocol.resumeProducing)
         self._high_water = limits.high_water
-        self._waiters: deque[AwaitableDeferred[Any]] = deque()
+        self._waiters: deque[AwaitableDeferred[Any] | Future[Any]] = deque()
         self._connect_given = False
         self._refusal: Response | None = None
         self._body: list[bytes] = []
@@ -78,10 +80,20 @@ class Conversation:
 
     def received(self, message: str | bytes) -> None:
         """Take a message from the connection."""
-        if self._waiters:
-            self._waiters.popleft().callback(message)
-        else:
+        if not self._give(message):
             self._inbox.put(message)
+
+    def _give(self, message: str | bytes | None) -> bool:
+        """Give a message to the oldest call of ``receive()`` that waits for one; return whether there was one."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if isinstance(waiter, Deferred):
+                waiter.callback(message)
+                return True
+            if not waiter.done():
+                waiter.set_result(message)
+                return True
+        return False
 
     def lost(self, reason: CloseReason) -> None:
         """The connection has ended: cancel the application if it does not return in time."""
@@ -95,8 +107,8 @@ class Conversation:
             self.opening.addErrback(_unless_disconnected)
         if self._running is not None and not self._running.called:
             self._deadline = self._clock.callLater(self._patience, self._cancel)
-        while self._waiters:
-            self._waiters.popleft().callback(None)
+        while self._give(None):
+            pass
 
     def _cancel(self) -> None:
         self._deadline = None
@@ -118,22 +130,38 @@ class Conversation:
         if self._inbox:
             message = self._inbox.take()
         elif self._ended is None:
-            waiter: AwaitableDeferred[Any] = AwaitableDeferred(self._stop_waiting)
-            waiter.unclaimed = self._put_back
-            self._waiters.append(waiter)
-            message = await waiter
+            message = await self._next_message()
         if message is None:
             ended = self._ended or GONE
             return {"type": "websocket.disconnect", "code": ended.code, "reason": ended.reason}
         return {"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message}
 
+    async def _next_message(self) -> Any:
+        """Wait for a message; None is the end of the connection."""
+        loop = running_loop()
+        if loop is None or isinstance(current_task(loop), CoroutineTask):
+            # This goes on as soon as the message is there, without another iteration of the loop.
+            deferred: AwaitableDeferred[Any] = AwaitableDeferred(self._stop_waiting)
+            deferred.unclaimed = self._put_back
+            self._waiters.append(deferred)
+            return await deferred
+        # A task of the application's own, as Channels has one for each message: asyncio's future costs it less.
+        future = loop.create_future()
+        self._waiters.append(future)
+        try:
+            return await future
+        except CancelledError:
+            if not future.cancelled():
+                self._put_back(future.result())
+            elif future in self._waiters:
+                self._waiters.remove(future)
+            raise
+
     def _stop_waiting(self, waiter: Any) -> None:
         self._waiters.remove(waiter)
 
     def _put_back(self, message: str | bytes | None) -> None:
-        if message is not None and self._waiters:
-            self._waiters.popleft().callback(message)
-        elif message is not None:
+        if message is not None and not self._give(message):
             self._inbox.put_back(message)
 
     async def _send(self, event: Event) -> None:
