@@ -254,7 +254,7 @@ class TestSystemd:
             twistd = [str(TWISTD), "-n", "--pidfile=", "beastws", "--config", str(config)]
             command = [sys.executable, "-c", AS_SYSTEMD, str(number), *twistd]
             with running("service", command, deployed.directory, pass_fds=[number]) as log:
-                with connect(f"ws://127.0.0.1:{port}/chat", proxy=None) as client:
+                with connect(f"ws://127.0.0.1:{port}/chat", proxy=None, open_timeout=PATIENCE) as client:
                     assert client.recv(PATIENCE) == WELCOME
                 await_that("it says where", lambda: f"serving http://127.0.0.1:{port}/" in log.read_text())
             # systemd owns the socket: new clients wait for the next service.

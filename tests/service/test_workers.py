@@ -204,7 +204,7 @@ class TestTogether:
                 joined: list[ClientConnection] = []
 
                 def both_serve() -> bool:
-                    joined.append(clients.enter_context(connect(service.url, proxy=None)))
+                    joined.append(clients.enter_context(connect(service.url, proxy=None, open_timeout=PATIENCE)))
                     assert joined[-1].recv(PATIENCE) == WELCOME
                     return set(re.findall(r"worker (\d) .*Chat.* connected\n", service.log)) == {"1", "2"}
 
