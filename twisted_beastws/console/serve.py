@@ -33,6 +33,9 @@ class ServeOptions(twistd.ServerOptions):  # type: ignore[misc, name-defined, un
 
 def serve(arguments: Sequence[str]) -> None:
     """Run the service with these options until a signal ends it. Raises ``SystemExit`` for a bad command line."""
+    # Twisted imports the service by its name. PyInstaller bundles only modules that a statement imports.
+    import twisted_beastws.service  # noqa: F401
+
     config = ServeOptions()
     try:
         config.parseOptions(["--nodaemon", "--pidfile=", COMMAND, *arguments])
