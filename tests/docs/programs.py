@@ -49,7 +49,13 @@ def printed(command: str, port: int) -> list[str]:
 
 def run(command: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=directory, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+        command,
+        cwd=directory,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=3 * PATIENCE,
+        stdin=subprocess.DEVNULL,
     )
 
 
