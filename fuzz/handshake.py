@@ -20,7 +20,8 @@ with instrumented():
     from twisted_beastws.options import Settings
     from twisted_beastws.wire import dates, deflate, handshake, origin
     from twisted_beastws.wire.frames import MaskKeys
-    from twisted_beastws.wire.http import MAX_EMPTY_LINES, HeadBuffer, Request, Response, parse_request, parse_response
+    from twisted_beastws.wire.head_buffer import MAX_EMPTY_LINES, HeadBuffer
+    from twisted_beastws.wire.http import Request, Response, parse_request, parse_response
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 MAX_SIZE, MAX_LINES = 700, 12

@@ -25,9 +25,10 @@ from twisted_beastws.protocol import State, WebSocketProtocol
 from twisted_beastws.server.factory import WebSocketServerFactory
 from twisted_beastws.wire.closing import CloseCode, CloseReason
 from twisted_beastws.wire.codec import ACCELERATED
+from twisted_beastws.wire.fields import Headers
 from twisted_beastws.wire.frames import Opcode
 from twisted_beastws.wire.handshake import is_upgrade
-from twisted_beastws.wire.http import Headers, Request, Response
+from twisted_beastws.wire.http import Request, Response
 from twisted_beastws.wire.prepared import Prepared, prepare
 
 if TYPE_CHECKING:

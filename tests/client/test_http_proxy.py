@@ -21,7 +21,8 @@ from zope.interface.verify import verifyObject
 from twisted_beastws import State, Timeouts, errors
 from twisted_beastws.client.connect import WebSocketClientEndpoint, connect
 from twisted_beastws.client.http_proxy import HttpConnect, ProxyEndpoint
-from twisted_beastws.wire.http import Headers, Request
+from twisted_beastws.wire.fields import Headers
+from twisted_beastws.wire.http import Request
 
 from ..support.certificates import identity_pem, trusting
 from ..support.loopback import (

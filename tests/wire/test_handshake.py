@@ -15,6 +15,7 @@ from twisted_beastws import errors
 from twisted_beastws._version import __version__
 from twisted_beastws.errors import HandshakeError
 from twisted_beastws.options import Origins
+from twisted_beastws.wire.fields import Headers
 from twisted_beastws.wire.handshake import (
     accept_key,
     check_decorated,
@@ -28,7 +29,8 @@ from twisted_beastws.wire.handshake import (
     success,
     success_bytes,
 )
-from twisted_beastws.wire.http import SERVER, HeadBuffer, Headers, Request, Response, parse_request, parse_response
+from twisted_beastws.wire.head_buffer import HeadBuffer
+from twisted_beastws.wire.http import SERVER, Request, Response, parse_request, parse_response
 from twisted_beastws.wire.origin import check_origin
 
 # RFC 6455 §1.3

@@ -19,7 +19,8 @@ from twisted_beastws.errors import ConnectionClosed
 from twisted_beastws.options import Limits
 from twisted_beastws.protocol import State, WebSocketProtocol
 from twisted_beastws.wire.closing import CloseCode, CloseReason
-from twisted_beastws.wire.http import Headers, Response
+from twisted_beastws.wire.fields import Headers
+from twisted_beastws.wire.http import Response
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime

@@ -8,7 +8,8 @@ from urllib.parse import unquote_to_bytes
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-from twisted_beastws.wire.http import Headers, Request
+from twisted_beastws.wire.fields import Headers
+from twisted_beastws.wire.http import Request
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]

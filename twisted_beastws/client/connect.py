@@ -27,7 +27,8 @@ from twisted_beastws.errors import (
 )
 from twisted_beastws.options import Decorator, Deflate, Limits, Settings, Timeouts, check_decorator, kind_of
 from twisted_beastws.protocol import WebSocketProtocol
-from twisted_beastws.wire.http import Request, fields_given
+from twisted_beastws.wire.fields import fields_given
+from twisted_beastws.wire.http import Request
 from twisted_beastws.wire.url import WebSocketURL
 
 if TYPE_CHECKING:

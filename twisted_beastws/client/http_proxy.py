@@ -13,7 +13,9 @@ from zope.interface import implementer
 
 from twisted_beastws.errors import BadRequest, ProxyDeclined
 from twisted_beastws.options import Limits
-from twisted_beastws.wire.http import HeadBuffer, Headers, Request, parse_response
+from twisted_beastws.wire.fields import Headers
+from twisted_beastws.wire.head_buffer import HeadBuffer
+from twisted_beastws.wire.http import Request, parse_response
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress

@@ -16,7 +16,7 @@ from twisted_beastws.connection.tracing import NAMESPACES, is_traced, namespace_
 from twisted_beastws.connection.tracing import begin as begin_trace
 from twisted_beastws.options import Role
 from twisted_beastws.wire.deflate import PerMessageDeflate
-from twisted_beastws.wire.http import Headers
+from twisted_beastws.wire.fields import Headers
 from twisted_beastws.wire.rate import limit_rate
 from twisted_beastws.wire.session import Session
 

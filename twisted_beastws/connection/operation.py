@@ -18,7 +18,8 @@ from twisted_beastws.connection.facts import Facts
 from twisted_beastws.connection.running import settled
 from twisted_beastws.connection.state import State
 from twisted_beastws.errors import LocalError
-from twisted_beastws.wire.http import HeadBuffer, Request
+from twisted_beastws.wire.head_buffer import HeadBuffer
+from twisted_beastws.wire.http import Request
 
 T = TypeVar("T")
 

@@ -22,7 +22,9 @@ from twisted_beastws.tls.failures import tls_trouble
 from twisted_beastws.wire import handshake
 from twisted_beastws.wire.dates import http_date
 from twisted_beastws.wire.deflate import Negotiated, accept_offer
-from twisted_beastws.wire.http import MAX_EMPTY_LINES, Request, Response, parse_request, raw_fields
+from twisted_beastws.wire.fields import raw_fields
+from twisted_beastws.wire.head_buffer import MAX_EMPTY_LINES
+from twisted_beastws.wire.http import Request, Response, parse_request
 from twisted_beastws.wire.origin import check_origin
 
 log = Logger()

@@ -10,8 +10,9 @@ from twisted.logger import Logger
 
 from twisted_beastws.connection.shared import Shared
 from twisted_beastws.errors import LocalError
+from twisted_beastws.wire.fields import Headers
 from twisted_beastws.wire.frames import FIN, RSV1, LongFrame, Opcode
-from twisted_beastws.wire.http import Headers, Request, Response
+from twisted_beastws.wire.http import Request, Response
 
 FIRST_BYTES = 32
 """Bytes of a payload that a line shows."""

@@ -8,7 +8,8 @@ from twisted_beastws.protocol import WebSocketProtocol, connection_of
 from twisted_beastws.server.admission import FROM_ADDRESS, Buckets
 from twisted_beastws.server.peers import peer_at
 from twisted_beastws.wire.closing import CloseCode
-from twisted_beastws.wire.http import Headers, Response
+from twisted_beastws.wire.fields import Headers
+from twisted_beastws.wire.http import Response
 from twisted_beastws.wire.rate import Bucket
 
 JOINS_AT_ONCE = 20

@@ -8,8 +8,9 @@ from hashlib import sha256
 from html import escape
 from importlib.resources import files
 
+from twisted_beastws.wire.fields import Headers
 from twisted_beastws.wire.handshake import is_upgrade, is_visit
-from twisted_beastws.wire.http import Headers, Request, Response
+from twisted_beastws.wire.http import Request, Response
 
 ENDPOINT = "This is the chat's WebSocket endpoint, for WebSocket clients; the page that talks to it is at /\n"
 NOT_FOUND = "There is nothing here; the chat's page is at /\n"

@@ -34,7 +34,8 @@ from twisted_beastws.errors import (
     UnexpectedBody,
     UpgradeDeclined,
 )
-from twisted_beastws.wire.http import SERVER, Headers, Request, Response, has_token, list_elements, raw_fields
+from twisted_beastws.wire.fields import Headers, has_token, list_elements, raw_fields
+from twisted_beastws.wire.http import SERVER, Request, Response
 from twisted_beastws.wire.origin import is_host
 
 # RFC 6455 §1.3

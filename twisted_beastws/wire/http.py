@@ -1,13 +1,11 @@
-"""HTTP/1.1 message heads (RFC 9112): finding them in a stream, parsing them with llhttp, serialising them."""
+"""HTTP/1.1 requests and responses (RFC 9112): parsing their heads with llhttp, serialising them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from http import HTTPStatus
-from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -15,171 +13,24 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, Htt
 from twisted.web.http_headers import Headers as TwistedHeaders
 
 from twisted_beastws._version import __version__
-from twisted_beastws.errors import BadRequest, HeadTooLarge, TargetTooLong, UnsupportedVersion
+from twisted_beastws.errors import BadRequest, UnsupportedVersion
+from twisted_beastws.wire.fields import RFC_NAMES, TCHAR, Headers, canonical_name, fields_given, has_token, raw_fields
+from twisted_beastws.wire.head_buffer import HEAD_END
 
 SERVER = f"twisted_beastws/{__version__}"
 
-MAX_EMPTY_LINES = 10
-"""The most empty lines that a server skips before a request line (RFC 9112 §2.2), as Apache httpd does."""
-
-MAX_LIST = 100
-"""The most elements read from a comma-separated field, as many as Apache httpd accepts fields in a request."""
-
-_HEAD_END = b"\r\n\r\n"
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
-# RFC 9110 §5.6.2: token.
-_TCHAR = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"
-_TOKEN = re.compile(rb"[" + _TCHAR + rb"]+")
-_NOT_IN_A_FIELD = re.compile(rb"[\r\n\0]")
 _MORE_THAN_A_LINE = re.compile(r"[\r\n]")
 # RFC 9112 §3.2: a target is visible ASCII without a fragment.
 _TARGET = rb'(?:/[!"$-~]*|\*|[!"$-~]+:[!"$-~]+)'
-_METHOD_AND_TARGET = rb"([" + _TCHAR + rb"]+) (" + _TARGET + rb") "
+_METHOD_AND_TARGET = rb"([" + TCHAR + rb"]+) (" + _TARGET + rb") "
 _REQUEST_LINE = re.compile(_METHOD_AND_TARGET + rb"HTTP/1\.[01]\r\n")
 _RECEIVED_LINE = re.compile(_METHOD_AND_TARGET + rb"HTTP/([0-9])\.([0-9])\r\n")
 # RFC 9112 §4: the reason, and from lenient servers the space before it, may be absent.
 _STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?\r\n")
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://([^/?]*)")
 _AUTHORITY_FORM = re.compile(rb"[^/?]+:[0-9]{1,5}")
-_BAD_OCTET = re.compile(rb"\0|(?<!\r)\n")
-
-
-def _twisted_name(name: bytes) -> bytes:
-    return next(iter(TwistedHeaders({name: [b""]}).getAllRawHeaders()))[0]
-
-
-# Names that Twisted's `Headers` does not spell in Capitalised-Words.
-_TWISTED_NAMES = {
-    name: _twisted_name(name)
-    for name in (b"Content-Md5", b"Dnt", b"Etag", b"P3p", b"Te", b"Www-Authenticate", b"X-Xss-Protection")
-}
-# Names that the RFCs and Twisted's `Headers` spell differently.
-_RFC_NAMES = {
-    b"Expect-Ct": b"Expect-CT",
-    b"Http2-Settings": b"HTTP2-Settings",
-    b"Sec-Websocket-Accept": b"Sec-WebSocket-Accept",
-    b"Sec-Websocket-Extensions": b"Sec-WebSocket-Extensions",
-    b"Sec-Websocket-Key": b"Sec-WebSocket-Key",
-    b"Sec-Websocket-Protocol": b"Sec-WebSocket-Protocol",
-    b"Sec-Websocket-Version": b"Sec-WebSocket-Version",
-    b"Www-Authenticate": b"WWW-Authenticate",
-}
-
-
-# Twisted's own cache of names keeps ten thousand of any length in memory, so a peer's names must not get there.
-@lru_cache(maxsize=256)
-@lru_cache(maxsize=128)
-def _canonical_name(name: bytes) -> bytes:
-    capitalised = b"-".join([word.capitalize() for word in name.split(b"-")])
-    return _TWISTED_NAMES.get(capitalised, capitalised)
-
-
-class Headers(TwistedHeaders):
-    """Twisted's ``Headers`` that refuse a value which Twisted's would silently change.
-
-    A name that is not a token (RFC 9110 §5.1) and a value with CR, LF or NUL (RFC 9110 §5.5) raise ``ValueError`` when
-    they are set.
-    """
-
-    __slots__ = ("_packed",)
-
-    def pack(self) -> None:
-        """Store the fields as one ``bytes`` until they are used again, which takes a fifth of the memory."""
-        self._packed = b"\n".join(
-            [b"%b:%b" % (name, value) for name, values in self._rawHeaders.items() for value in values]
-        )
-        del self._rawHeaders
-
-    def __getattr__(self, name: str) -> Any:
-        # Python calls this when the attribute is missing, so fields that are not packed cost nothing.
-        if name != "_rawHeaders":
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        fields: dict[bytes, list[bytes]] = {}
-        for line in self._packed.split(b"\n") if self._packed else ():
-            key, _, value = line.partition(b":")
-            fields.setdefault(key, []).append(value)
-        self._rawHeaders = fields
-        self._packed = b""
-        return fields
-
-    def setRawHeaders(self, name: str | bytes, values: Sequence[str | bytes]) -> None:
-        """Set all the values of a field; see Twisted's ``Headers``. Raises ``ValueError``."""
-        _check_name(name)
-        if not isinstance(values, (list, tuple)):
-            raise TypeError(
-                f"field {name!r}: give its values as a list, such as [{values!r}], not {type(values).__name__}"
-            )
-        for value in values:
-            _check_value(name, value)
-        super().setRawHeaders(name, values)
-
-    def addRawHeader(self, name: str | bytes, value: str | bytes) -> None:
-        """Add a value to a field; see Twisted's ``Headers``. Raises ``ValueError``."""
-        _check_name(name)
-        _check_value(name, value)
-        super().addRawHeader(name, value)
-
-    @classmethod
-    def from_canonical(cls, fields: dict[bytes, list[bytes]]) -> Headers:
-        """Return headers that use ``fields`` unchanged: names in Twisted's spelling, and values known to be valid."""
-        # Nearly each handshake comes here, and Twisted's __init__ would make a dict in vain.
-        headers = cls.__new__(cls)
-        headers._rawHeaders = fields
-        return headers
-
-
-def _check_name(name: str | bytes) -> None:
-    raw = name.encode("utf-8") if isinstance(name, str) else name
-    if not _TOKEN.fullmatch(raw):
-        raise ValueError(f"{name!r} is not a field name: only the characters of a token may stand in it")
-
-
-def _check_value(name: str | bytes, value: str | bytes) -> None:
-    raw = value.encode("utf-8") if isinstance(value, str) else value
-    if _NOT_IN_A_FIELD.search(raw):
-        raise ValueError(f"the value of field {name!r} contains CR, LF or NUL")
-
-
-def fields_given(headers: Any) -> dict[str, list[str]]:
-    """Return a caller's fields, each with a list of values. A TypeError or ``ValueError`` names the argument."""
-    if not isinstance(headers, Mapping):
-        raise TypeError(f'headers: give a mapping such as {{"X-User": "Ada"}}, not {type(headers).__name__}')
-    fields: dict[str, list[str]] = {}
-    for name, value in headers.items():
-        if not isinstance(name, str):
-            raise TypeError(f"headers: {name!r} is no field's name: give str")
-        values = [value] if isinstance(value, str) else value
-        if not isinstance(values, Sequence) or not all(isinstance(each, str) for each in values):
-            raise TypeError(f"headers[{name!r}]: give str or a list of str, not {type(value).__name__}")
-        try:
-            Headers({name: values})
-        except ValueError as error:
-            raise ValueError(f"headers[{name!r}]: {error}") from None
-        fields[name] = list(values)
-    return fields
-
-
-raw_fields: Callable[[TwistedHeaders], dict[bytes, list[bytes]]] = attrgetter("_rawHeaders")
-"""Return the fields by their names in Twisted's spelling, which need no conversion."""
-
-
-def list_elements(values: Sequence[bytes]) -> list[bytes]:
-    """Return the first `MAX_LIST` elements of the comma-separated lists ``values`` (RFC 9110 §5.6.1)."""
-    if len(values) == 1 and b"," not in values[0]:
-        return [values[0].strip(b" \t")]
-    found: list[bytes] = []
-    for value in values:
-        room = MAX_LIST - len(found)
-        found += value.split(b",", room)[:room]
-    return [element.strip(b" \t") for element in found]
-
-
-def has_token(values: Sequence[bytes], token: bytes) -> bool:
-    """Return whether the comma-separated lists ``values`` have the lower-case ``token``."""
-    if len(values) == 1 and values[0].lower() == token:
-        return True
-    return token in [element.lower() for element in list_elements(values)]
 
 
 def _first(headers: TwistedHeaders, name: str) -> str | None:
@@ -194,7 +45,7 @@ def _keeps_connection(version: str, headers: TwistedHeaders) -> bool:
 
 def _field_lines(headers: TwistedHeaders) -> list[bytes]:
     return [
-        b"%b: %b\r\n" % (_RFC_NAMES.get(name, name), value)
+        b"%b: %b\r\n" % (RFC_NAMES.get(name, name), value)
         for name, values in headers.getAllRawHeaders()
         for value in values
     ]
@@ -412,7 +263,7 @@ class Response:
                     lines.append(length)
                     length = None
             elif name != b"Transfer-Encoding":
-                spelled = _RFC_NAMES.get(name, name)
+                spelled = RFC_NAMES.get(name, name)
                 lines += [b"%b: %b\r\n" % (spelled, value) for value in values]
                 server = server or (name == b"Server" and bool(values))
         if length is not None:
@@ -437,103 +288,6 @@ def _copied(headers: TwistedHeaders | Mapping[str, str | Sequence[str]] | None) 
 _SERVER_LINE = f"Server: {SERVER}\r\n".encode("ascii")
 
 
-class HeadBuffer:
-    """Gathers bytes and returns whole heads. The time is linear in the bytes, however they are divided.
-
-    Args:
-        max_size: Bytes of a head, including its empty line; more raise `HeadTooLarge`.
-        max_lines: Lines of a head, excluding its empty line; more raise `HeadTooLarge`.
-        subject: The name of the message in the texts of errors.
-        max_empty_lines: Empty lines to skip before each head; they count towards nothing else.
-
-    Bytes after a head do not count, and `take` looks at them only when it is called again.
-
-    Attributes:
-        buffer: The bytes that were fed and not taken.
-    """
-
-    __slots__ = ("_lines", "_max_empty_lines", "_max_lines", "_max_size", "_seen", "_skipped", "_subject", "buffer")
-
-    def __init__(self, max_size: int, max_lines: int, subject: str = "request", max_empty_lines: int = 0) -> None:
-        self._max_size = max_size
-        self._max_lines = max_lines
-        self._max_empty_lines = max_empty_lines
-        self._subject = subject
-        self._skipped = 0
-        self.buffer = bytearray()
-        self._seen = 0
-        self._lines = 0
-
-    def feed(self, data: bytes) -> None:
-        """Append bytes without reading them."""
-        self.buffer += data
-
-    def take(self) -> bytes | None:
-        """Return the next head with its empty line, or None while it is incomplete.
-
-        Raises:
-            HeadTooLarge: The head exceeds a limit.
-            BadRequest: The bytes can no longer become a head: the first of them cannot start a token, or there is a NUL
-                or an LF without CR (RFC 9112 §2.2).
-        """
-        buffer, seen = self.buffer, self._seen
-        if not seen and self._skipped < self._max_empty_lines and buffer.startswith(b"\r"):
-            self._skip_empty_lines()
-            if buffer == b"\r" and self._skipped < self._max_empty_lines:
-                return None
-        if len(buffer) == seen:
-            return None
-        end = buffer.find(_HEAD_END, max(seen - 3, 0), self._max_size)
-        stop = min(len(buffer), self._max_size) if end < 0 else end + 4
-        lines = buffer.count(b"\n", seen, stop)
-        if (
-            lines != buffer.count(b"\r\n", max(seen - 1, 0), stop)
-            or buffer.find(b"\0", seen, stop) >= 0
-            or (seen == 0 and not _TOKEN.match(buffer))
-        ):
-            raise self._unfit()
-        lines += self._lines
-        if end < 0:
-            if stop == self._max_size or lines > self._max_lines:
-                raise self._too_large()
-            self._seen, self._lines = stop, lines
-            return None
-        if lines - 1 > self._max_lines:
-            raise self._too_large()
-        head = bytes(buffer[:stop])
-        del buffer[:stop]
-        self._seen = self._lines = self._skipped = 0
-        return head
-
-    def _skip_empty_lines(self) -> None:
-        # RFC 9112 §2.2: old clients send an empty line after a body.
-        while self._skipped < self._max_empty_lines and self.buffer.startswith(b"\r\n"):
-            del self.buffer[:2]
-            self._skipped += 1
-
-    def rest(self) -> bytes:
-        """Remove and return the remaining bytes."""
-        if not self.buffer:
-            return b""
-        rest = bytes(self.buffer)
-        self.buffer.clear()
-        self._seen = self._lines = self._skipped = 0
-        return rest
-
-    def _too_large(self) -> HeadTooLarge:
-        if self._subject == "request" and self.buffer.find(b"\r\n", 0, self._max_size) < 0:
-            # RFC 9112 §3: a target that is too long has a status of its own.
-            return TargetTooLong()
-        return HeadTooLarge(f"The {self._subject}'s head is too large")
-
-    def _unfit(self) -> HeadTooLarge | BadRequest:
-        # The first fault decides, so that the result does not depend on how the bytes were divided into chunks.
-        fault = _BAD_OCTET.search(self.buffer)
-        if fault and _TOKEN.match(self.buffer) and self.buffer.count(b"\n", 0, fault.start()) > self._max_lines:
-            return self._too_large()
-        return BadRequest(f"The {self._subject} is not valid HTTP")
-
-
 class _Fields:
     """llhttp calls this with each field."""
 
@@ -543,7 +297,7 @@ class _Fields:
         self.fields: dict[bytes, list[bytes]] = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = _canonical_name(name)
+        name = canonical_name(name)
         # RFC 9112 §5.1: llhttp leaves the optional whitespace after the value.
         value = value.rstrip(b" \t")
         if name in self.fields:
@@ -555,7 +309,7 @@ class _Fields:
 def _parse_fields(parser_type: Any, start_line: bytes, head: bytes, start: int, subject: str) -> Headers:
     # A start line of our own: llhttp knows a fixed set of methods, and lets through versions that we do not.
     collector = _Fields()
-    if head.find(_HEAD_END) != len(head) - 4:
+    if head.find(HEAD_END) != len(head) - 4:
         raise BadRequest(f"The {subject} is not valid HTTP")
     try:
         parser_type(collector).feed_data(start_line + head[start:])

@@ -9,7 +9,8 @@ from ipaddress import IPv6Address
 from typing import NamedTuple, Protocol
 
 from twisted_beastws.errors import OriginRefused
-from twisted_beastws.wire.http import Request, raw_fields
+from twisted_beastws.wire.fields import raw_fields
+from twisted_beastws.wire.http import Request
 
 NULL, FILE = "null", "file://"
 """The origin of sandboxed pages, which any page of the web can make, and that of files."""

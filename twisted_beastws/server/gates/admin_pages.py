@@ -13,7 +13,8 @@ from twisted.internet.address import UNIXAddress
 from twisted_beastws.connection.running import settled
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server.observers.metrics import NOT_INSTALLED
-from twisted_beastws.wire.http import Headers, Request, Response
+from twisted_beastws.wire.fields import Headers
+from twisted_beastws.wire.http import Request, Response
 
 Ready = Callable[[], bool | Awaitable[bool]]
 

@@ -27,7 +27,8 @@ from twisted_beastws.server.gates.passwords import PasswordFile
 from twisted_beastws.server.gates.slow_calls import Busy, SlowCalls
 from twisted_beastws.server.log_text import host_of, quoted
 from twisted_beastws.server.peers import peer_at
-from twisted_beastws.wire.http import Headers, Request, Response
+from twisted_beastws.wire.fields import Headers
+from twisted_beastws.wire.http import Request, Response
 
 UNAUTHORIZED = "Give a name and a password\n"
 NAMELESS = "The certificate does not have one common name\n"

@@ -15,8 +15,9 @@ from twisted_beastws.server.log_text import host_of
 from twisted_beastws.service.access.sessions import Sessions
 from twisted_beastws.service.access.tokens import InvalidToken, TokenUser, TokenVerifier
 from twisted_beastws.service.subprotocol import CHAT_V1
+from twisted_beastws.wire.fields import Headers
 from twisted_beastws.wire.handshake import is_upgrade, offered_subprotocols
-from twisted_beastws.wire.http import Headers, Request, Response
+from twisted_beastws.wire.http import Request, Response
 
 ACCESS_TOKEN = "access_token"
 """The subprotocol before a token: a page in a browser can send one as ``["chat.v1+json", "access_token", TOKEN]``."""
