@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
+
+from twisted_beastws.hub.authority import split_authority
 
 FORMS = (
     "postgresql://[user[:password]@][host[:port][,host[:port]...]]/database, "
@@ -48,14 +50,11 @@ class PostgresURL:
         Raises:
             ValueError: it is not the address of a PostgreSQL. The text is one line without a password.
         """
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            raise _refusal() from None
+        parts, authority = split_authority(url)
         database = parts.path.removeprefix("/")
         if parts.scheme not in SCHEMES or parts.fragment or "/" in database:
             raise _refusal()
-        login, _, location = parts.netloc.rpartition("@")
+        login, _, location = authority.rpartition("@")
         user, _, word = login.partition(":")
         settings = dict(parse_qsl(parts.query, keep_blank_values=True))
         for name, value in settings.items():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote
+
+from twisted_beastws.hub.authority import split_authority
 
 FORMS = (
     "redis://[[user]:password@]host[:port][/database], rediss://... for TLS, "
@@ -57,13 +59,10 @@ class RedisURL:
         Raises:
             ValueError: it is not the address of a Redis. The text is one line without a password.
         """
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            raise _refusal() from None
+        parts, authority = split_authority(url)
         if parts.fragment:
             raise ValueError(f"the URL has a part that means nothing here: give {FORMS}")
-        login, _, hosts = parts.netloc.rpartition("@")
+        login, _, hosts = authority.rpartition("@")
         user, _, word = login.partition(":")
         username, password = unquote(user) or None, unquote(word) or None
         if username is not None and password is None:
