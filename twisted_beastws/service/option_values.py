@@ -137,16 +137,18 @@ def deflate(text: str) -> str:
 
 def backplane(text: str) -> str | None:
     """Read the URL of a Redis or a PostgreSQL, or the file that has it."""
-    # The text may have a password.
-    try:
-        url = read_secret(text)
-        parse_url(url).check_files()
-    except ValueError as error:
-        raise UsageError(f"--backplane: {error}") from None
-    extra = missing_extra(url)
-    if extra is not None:
-        raise UsageError(f"--backplane needs an extra: pip install 'twisted_beastws[{extra}]'")
-    return url
+    with noted("backplane"):
+        # The text may have a password.
+        try:
+            url = read_secret(text)
+            parse_url(url).check_files()
+        except ValueError as error:
+            raise UsageError(f"--backplane: {error}") from None
+        extra = missing_extra(url)
+        if extra is not None:
+            raise UsageError(f"--backplane needs an extra: pip install 'twisted_beastws[{extra}]'")
+        return url
+    return None
 
 
 def authorities(text: str) -> str:
