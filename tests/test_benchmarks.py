@@ -9,7 +9,8 @@ import pytest
 
 if not (Path(__file__).parents[1] / "benchmarks").is_dir():
     pytest.skip("NO BENCHMARKS HERE: they are in the repository", allow_module_level=True)
-sys.path.insert(0, str(Path(__file__).parents[1]))
+# Last, so that the package of the checkout does not hide the installed one.
+sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks import frames
 from benchmarks.measure import Figure
