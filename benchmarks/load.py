@@ -42,7 +42,8 @@ class Load:
         secure = Secure(self._connections) if workload.secure else None
         self._secure = secure
         # Like os.readv and os.write; readv returns None if only TLS's own messages have arrived.
-        self._readv, self._write = (os.readv, os.write) if secure is None else (secure.readv, secure.write)
+        self._readv: Any = os.readv if secure is None else secure.readv
+        self._write: Any = os.write if secure is None else secure.write
 
     def drive(self, seconds: float) -> int:
         """Run the load for this many seconds; return the number of completed units of the workload."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import twisted.internet.asyncioreactor  # noqa: F401  The library looks for an asyncio loop once this is imported.
@@ -37,7 +38,9 @@ def run_with(conversation: Callable[[Receive, ScriptedPeer[Any]], Coroutine[Any,
         await conversation(await opened, client)
         over.set_result(None)
 
-    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    # In a thread: the reactor of the tests may be running a loop in this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, asyncio.wait_for(main(), PATIENCE)).result()
 
 
 async def waiting(receive: Receive) -> asyncio.Task[dict[str, Any]]:

@@ -72,6 +72,7 @@ class TestOptions:
     SAMPLES: ClassVar[dict[str, str]] = {
         "app": "handover_app:App",
         "path": "/talk",
+        "root-path": "/app",
         "backplane": "redis://:secret@localhost:6379/1",
         "client-ca": "ca.pem",
         "proxy-header": "Forwarded",

@@ -20,8 +20,11 @@ from twisted.web.server import NOT_DONE_YET
 from twisted_beastws import (
     ACCELERATED,
     JSON,
+    AccessLog,
+    AdminPages,
     ASGIFactory,
     BufferFull,
+    CertificateLogin,
     CloseCode,
     CloseReason,
     ConnectionClosed,
@@ -33,18 +36,24 @@ from twisted_beastws import (
     InvalidMessage,
     Limits,
     LocalError,
+    LoginGate,
     MemoryBudget,
+    Metrics,
+    Observer,
     Opcode,
     Origins,
+    PasswordLogin,
     PingScheduler,
     Prepared,
     ProtocolError,
+    ReloadableEndpoint,
     Request,
     Response,
     Role,
     Router,
     State,
     Timeouts,
+    TrustedProxies,
     UpgradeDeclined,
     WebSocketClientEndpoint,
     WebSocketClientFactory,
@@ -54,6 +63,7 @@ from twisted_beastws import (
     WebSocketServerFactory,
     __version__,
     connect,
+    drain_at_shutdown,
     is_retryable,
     is_upgrade,
     prepare,
@@ -286,6 +296,35 @@ def service(reactor: Any) -> None:
     if running.given_up is not None:
         retry: bool = is_retryable(running.given_up)
         print(retry)
+
+
+class Token(LoginGate):
+    """A login of its own."""
+
+    async def identify(self, request: Request, ws: Any) -> str | None:
+        return request.field("X-Token")
+
+
+class Opened(Observer):
+    """Count connections."""
+
+    count = 0
+
+    def opened(self, ws: Any) -> None:
+        self.count += 1
+
+
+def service_parts(reactor: Any) -> None:
+    factory = server()
+    factory.add_gate(PasswordLogin(["file:passwords"]))
+    factory.add_gate(CertificateLogin())
+    factory.trust_proxies(TrustedProxies(["127.0.0.1"]))
+    log = AccessLog("access.log")
+    factory.add_observer(log)
+    factory.add_observer(Opened())
+    server().add_gate(AdminPages(Metrics(factory), ready=lambda: not factory.draining))
+    endpoint = ReloadableEndpoint(reactor, "tcp:8000")
+    drain_at_shutdown(reactor, factory, seconds=10, reloads=[log.reopen, endpoint.reload])
 
 
 def mount(root: Any) -> None:
