@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -154,7 +155,7 @@ def test_twistd_can_use_the_reactor(tmp_path: Path) -> None:
     log = tmp_path / "log"
     command: list[str | Path] = [TWISTD, "-n", "--pidfile=", "--reactor", "beastws-uvloop", "--logfile", log]
     web: list[str | Path] = ["web", "--listen", "tcp:0:interface=127.0.0.1", "--path", tmp_path]
-    process = subprocess.Popen([*command, *web], env=ENVIRONMENT, cwd=tmp_path)
+    process = subprocess.Popen([*command, *web], env={**ENVIRONMENT, "PYTHONFAULTHANDLER": "1"}, cwd=tmp_path)
     try:
         deadline = time.monotonic() + PATIENCE
         while not (log.exists() and (found := re.search(r"Site starting on (\d+)", log.read_text()))):
@@ -167,6 +168,11 @@ def test_twistd_can_use_the_reactor(tmp_path: Path) -> None:
         process.terminate()
         try:
             process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            # It prints where each of its threads is, which shows why it does not end.
+            process.send_signal(signal.SIGABRT)
+            process.wait(PATIENCE)
+            raise
         finally:
             process.kill()
     assert "reactor class: twisted_beastws.uvreactor.reactor.UvloopReactor" in log.read_text()
