@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 
 from twisted_beastws import Limits, Request, Response, WebSocketProtocol
 from twisted_beastws.clock import next_turn
@@ -110,7 +110,9 @@ class Looping(WebSocketProtocol):
     turns: Turns
 
     def serve(self) -> None:
-        Deferred.fromCoroutine(self.answer()).addErrback(lambda failure: failure.trap(ConnectionDone, CancelledError))
+        Deferred.fromCoroutine(self.answer()).addErrback(
+            lambda failure: failure.trap(ConnectionDone, ConnectionLost, CancelledError)
+        )
 
     async def answer(self) -> None:
         while True:
