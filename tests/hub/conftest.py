@@ -45,11 +45,11 @@ def lines(logging: None) -> Iterator[list[str]]:
 def real_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Hub]]:
     """``hub(url)``: a hub that tries that Redis."""
     pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
-    from twisted_beastws.hub import redis_link
+    from twisted_beastws.hub import linked_reconnecting
 
-    monkeypatch.setattr(redis_link, "backoff", lambda failures: 0.05)
-    monkeypatch.setattr(redis_link, "BEAT", 0.2)
-    monkeypatch.setattr(redis_link, "CONNECT_TIMEOUT", 1.0)
+    monkeypatch.setattr(linked_reconnecting, "backoff", lambda failures: 0.05)
+    monkeypatch.setattr(linked_reconnecting, "BEAT", 0.2)
+    monkeypatch.setattr(linked_reconnecting, "CONNECT_TIMEOUT", 1.0)
     hubs: list[Hub] = []
 
     def hub(url: str, **options: Any) -> Hub:

@@ -61,10 +61,6 @@ class RedisPlane:
 
         return redis_link
 
-    def timing(self) -> ModuleType:
-        """Return the module with the link's times."""
-        return self.link_module()
-
     def flush(self) -> None:
         """Lose all data."""
         self.server.ask("FLUSHALL")
@@ -160,11 +156,6 @@ class PostgresPlane:
         from twisted_beastws.hub import postgres_link
 
         return postgres_link
-
-    def timing(self) -> ModuleType:
-        from twisted_beastws.hub import linked_reconnecting
-
-        return linked_reconnecting
 
     def flush(self) -> None:
         # The schema is absent before the first hub.

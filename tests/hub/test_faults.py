@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
-from twisted_beastws.hub import Hub, Message, PublishError, PublishUnknown
+from twisted_beastws.hub import Hub, Message, PublishError, PublishUnknown, linked_reconnecting
 from twisted_beastws.hub.backplane import BackplaneState, order_of
 from twisted_beastws.hub.linked import LinkedBackplane
 
@@ -262,11 +262,10 @@ def plane(shared_plane: Plane) -> Plane:
 
 @pytest.fixture
 def world(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    module = plane.timing()
-    monkeypatch.setattr(module, "REPLY_TIMEOUT", 0.5)
-    monkeypatch.setattr(module, "BEAT", 0.5)
-    monkeypatch.setattr(module, "PROBE", 0.1)
-    monkeypatch.setattr(module, "backoff", lambda failures: 0.05)
+    monkeypatch.setattr(linked_reconnecting, "REPLY_TIMEOUT", 0.5)
+    monkeypatch.setattr(linked_reconnecting, "BEAT", 0.5)
+    monkeypatch.setattr(linked_reconnecting, "PROBE", 0.1)
+    monkeypatch.setattr(linked_reconnecting, "backoff", lambda failures: 0.05)
     address = Address(plane)
     pytest_twisted.blockon(Deferred.fromCoroutine(address.listen()))
     world = World(address)

@@ -30,10 +30,10 @@ def quiet(logged: Callable[..., Any]) -> Iterator[None]:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[RedisServer], Hub]]:
     pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
-    from twisted_beastws.hub import linked_interfaces, redis_link
+    from twisted_beastws.hub import linked_interfaces, linked_reconnecting
 
-    monkeypatch.setattr(redis_link, "backoff", lambda failures: 0.02)
-    monkeypatch.setattr(redis_link, "BEAT", 0.1)
+    monkeypatch.setattr(linked_reconnecting, "backoff", lambda failures: 0.02)
+    monkeypatch.setattr(linked_reconnecting, "BEAT", 0.1)
     monkeypatch.setattr(linked_interfaces, "GRACE", 0.3)
     hubs: list[Hub] = []
 

@@ -216,10 +216,10 @@ class TestSeveralHubs:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Hub]]:
     pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
-    from twisted_beastws.hub import redis_link
+    from twisted_beastws.hub import linked_reconnecting
 
-    monkeypatch.setattr(redis_link, "BEAT", 0.2)
-    monkeypatch.setattr(redis_link, "LEASE", 1)
+    monkeypatch.setattr(linked_reconnecting, "BEAT", 0.2)
+    monkeypatch.setattr(linked_reconnecting, "LEASE", 1)
     hubs: list[Hub] = []
 
     def hub(url: str) -> Hub:

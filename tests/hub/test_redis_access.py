@@ -32,7 +32,7 @@ def hub(real_hub: Callable[..., Hub]) -> Callable[..., Hub]:
 
 def counted_waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that gets the number of failures in a row, for each wait."""
-    from twisted_beastws.hub import redis_link
+    from twisted_beastws.hub import linked_reconnecting
 
     waits: list[int] = []
 
@@ -40,8 +40,8 @@ def counted_waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         waits.append(failures)
         return 0.02
 
-    monkeypatch.setattr(redis_link, "BEAT", 60.0)
-    monkeypatch.setattr(redis_link, "backoff", backoff)
+    monkeypatch.setattr(linked_reconnecting, "BEAT", 60.0)
+    monkeypatch.setattr(linked_reconnecting, "backoff", backoff)
     return waits
 
 
@@ -203,9 +203,9 @@ class TestRefusedServers:
     ) -> None:
         from twisted.internet import reactor
 
-        from twisted_beastws.hub import redis_link
+        from twisted_beastws.hub import linked_reconnecting
 
-        monkeypatch.setattr(redis_link, "REPLY_TIMEOUT", 0.2)
+        monkeypatch.setattr(linked_reconnecting, "REPLY_TIMEOUT", 0.2)
         silent = Script(None)
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(silent)
         one = hub(f"redis://127.0.0.1:{port.getHost().port}")

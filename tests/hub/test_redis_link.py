@@ -158,10 +158,10 @@ class TestNames:
     async def test_a_hub_without_a_sign_of_life_has_none(
         self, redis: RedisServer, node: Callable[..., RealNode], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from twisted_beastws.hub import redis_link
+        from twisted_beastws.hub import linked_reconnecting
 
-        monkeypatch.setattr(redis_link, "BEAT", 0.1)
-        monkeypatch.setattr(redis_link, "LEASE", 1)
+        monkeypatch.setattr(linked_reconnecting, "BEAT", 0.1)
+        monkeypatch.setattr(linked_reconnecting, "LEASE", 1)
         one, two = node(redis.url), node(redis.url)
         await one.joins(name="ann")
         await two.joins(name="bob")
@@ -204,7 +204,7 @@ class TestAccess:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
-        from twisted_beastws.hub import redis_link
+        from twisted_beastws.hub import linked_reconnecting
 
         tries: list[int] = []
 
@@ -212,7 +212,7 @@ class TestAccess:
             tries.append(failures)
             return 0.05
 
-        monkeypatch.setattr(redis_link, "backoff", backoff)
+        monkeypatch.setattr(linked_reconnecting, "backoff", backoff)
         certificate = tmp_path / "certificate.pem"
         certificate.write_bytes(identity_pem())
         files = [word for name in ("cert", "key", "ca-cert") for word in (f"--tls-{name}-file", str(certificate))]

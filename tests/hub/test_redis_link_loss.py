@@ -102,9 +102,9 @@ class TestLoss:
         logged: Callable[..., Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        from twisted_beastws.hub import redis_link
+        from twisted_beastws.hub import linked_reconnecting
 
-        monkeypatch.setattr(redis_link, "REPLY_TIMEOUT", 0.3)
+        monkeypatch.setattr(linked_reconnecting, "REPLY_TIMEOUT", 0.3)
         one = node(own_redis.url)
         member = await one.joins()
         own_redis.stop()
@@ -129,7 +129,7 @@ class TestLoss:
         self, tmp_path: Path, node: Callable[..., RealNode], logged: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
-        from twisted_beastws.hub import redis_link
+        from twisted_beastws.hub import linked_reconnecting
 
         tries: list[int] = []
 
@@ -137,7 +137,7 @@ class TestLoss:
             tries.append(failures)
             return 0.01
 
-        monkeypatch.setattr(redis_link, "backoff", backoff)
+        monkeypatch.setattr(linked_reconnecting, "backoff", backoff)
         node(f"unix://{tmp_path}/nothing")
         await until(lambda: len(tries) > 3)
         assert tries[:4] == [1, 2, 3, 4]
@@ -211,7 +211,7 @@ class TestLoss:
 
     def test_the_waits_between_tries_grow_to_ten_seconds(self) -> None:
         pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
-        from twisted_beastws.hub.redis_link import backoff
+        from twisted_beastws.hub.linked_reconnecting import backoff
 
         assert 0.2 <= backoff(1) <= 0.3
         assert 0.34 <= backoff(2) <= 0.51

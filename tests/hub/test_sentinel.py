@@ -27,11 +27,11 @@ from .test_redis_access import COMMANDS, allow
 @pytest.fixture(autouse=True)
 def quiet(logged: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
-    from twisted_beastws.hub import redis_link
+    from twisted_beastws.hub import linked_reconnecting
 
-    monkeypatch.setattr(redis_link, "REPLY_TIMEOUT", 1.0)
-    monkeypatch.setattr(redis_link, "BEAT", 0.5)
-    monkeypatch.setattr(redis_link, "backoff", lambda failures: 0.05)
+    monkeypatch.setattr(linked_reconnecting, "REPLY_TIMEOUT", 1.0)
+    monkeypatch.setattr(linked_reconnecting, "BEAT", 0.5)
+    monkeypatch.setattr(linked_reconnecting, "backoff", lambda failures: 0.05)
     yield
     logged(type(None))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -13,6 +13,9 @@ from twisted.python.failure import Failure
 
 from twisted_beastws.hub.linked_errors import LinkLost, Refused, Remedy
 from twisted_beastws.hub.linked_interfaces import LinkUser
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for TCP and TLS to connect."""
@@ -34,9 +37,15 @@ LEASE = 30
 
 
 class LinkConnection(Protocol):
-    """One of the connections of a link. gone: fires when it is lost, with the reason."""
+    """One of the connections of a link.
+
+    Attributes:
+        gone: fires when it is lost, with the reason.
+        ended: the reason, from before the pending commands fail; None until then.
+    """
 
     gone: Deferred[BaseException]
+    ended: BaseException | None
 
     def drop(self, why: BaseException | None = None) -> None: ...
 
@@ -59,7 +68,7 @@ class Reconnecting:
         self._was_linked = False
         self._beating = LoopingCall(self._beat)
         self._beating.clock = reactor
-        self._probing: Deferred[None] | None = None
+        self._probing: IDelayedCall | None = None
 
     def start(self) -> None:
         """Connect, until `stop`."""
@@ -119,7 +128,7 @@ class Reconnecting:
             except CancelledError:
                 return
             except Exception as error:
-                why = error
+                why = self._reason(error)
             finally:
                 await self._disconnect(why)
             if self._stopping:
@@ -130,10 +139,15 @@ class Reconnecting:
             failures += 1
             await deferLater(self._reactor, backoff(failures))
 
+    def _reason(self, error: Exception) -> BaseException:
+        """Return the reason of the connections' end, if ``error`` has none."""
+        reasons = [each.ended for each in self._connections]
+        return next(filter(None, reasons), error) if isinstance(error, LinkLost) else error
+
     async def _disconnect(self, why: BaseException) -> None:
         if self._beating.running:
             self._beating.stop()
-        if self._probing is not None:
+        if self._probing is not None and self._probing.active():
             self._probing.cancel()
         connections, self._connections = self._connections, []
         self._user.lost(why)
@@ -155,16 +169,8 @@ class Reconnecting:
         except Refused as refused:
             self._user.beat(refused.trouble, None, False)
             # Beats and probes are both refused: one probe follows, or they would become ever more.
-            if self._connections and self._probing is None:
-                self._probing = deferLater(self._reactor, min(PROBE, BEAT))
-                self._probing.addCallbacks(lambda _: self._probe(), self._not_probed)
-
-    def _probe(self) -> Deferred[None]:
-        self._probing = None
-        return self._beat()
-
-    def _not_probed(self, failure: Failure) -> None:
-        self._probing = None
+            if self._connections and (self._probing is None or not self._probing.active()):
+                self._probing = self._reactor.callLater(min(PROBE, BEAT), self._beat)
 
 
 def backoff(failures: int) -> float:

@@ -80,7 +80,7 @@ class PostgresConnection:
 
     Attributes:
         ready: fires when PostgreSQL takes commands; fails if the connection cannot be made.
-        gone: fires when the connection is lost, with the reason.
+        gone: fires when the connection is lost, with the reason, which ``ended`` is from then on.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class PostgresConnection:
     ) -> None:
         self.ready: Deferred[PostgresConnection] = Deferred()
         self.gone: Deferred[BaseException] = Deferred()
+        self.ended: BaseException | None = None
         self._reactor = cast("IReactorFDSet", reactor)
         self._patience = patience
         self._notified = notified
@@ -173,7 +174,7 @@ class PostgresConnection:
         lost before the end of the answer, and with `NotReplicated` if PostgreSQL warned about the commit.
         """
         answer: Deferred[list[Row]] = Deferred()
-        if self.gone.called:
+        if self.ended is not None:
             answer.errback(LinkLost("the connection is lost"))
             return answer
         self._waiting.append(PendingCommand(text, arguments, answer))
@@ -282,8 +283,9 @@ class PostgresConnection:
     # The end.
 
     def _end(self, why: BaseException) -> None:
-        if self.gone.called:
+        if self.ended is not None:
             return
+        self.ended = why
         self._unwatch()
         if self._watching.running:
             self._watching.stop()

@@ -1,52 +1,30 @@
-"""Connections to a Redis, and reconnecting, through txredisapi, which imports the reactor: import this late."""
+"""Connections to a Redis, through txredisapi, which imports the reactor: import this late."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from itertools import islice
 from secrets import randbelow, token_hex
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory
-from twisted.internet.task import LoopingCall, deferLater
-from twisted.python.failure import Failure
 
 from twisted_beastws.hub import linked_interfaces as links
+from twisted_beastws.hub import linked_reconnecting as timing
 from twisted_beastws.hub import redis_answers as answers
 from twisted_beastws.hub import redis_scripts as scripts
 from twisted_beastws.hub.linked_answers import Page, Part, Standing, Swept, Taken, Verified
-from twisted_beastws.hub.linked_errors import LinkLost, Refused, Remedy
+from twisted_beastws.hub.linked_errors import LinkLost
 from twisted_beastws.hub.linked_interfaces import LinkUser
+from twisted_beastws.hub.linked_reconnecting import Reconnecting, ignored
 from twisted_beastws.hub.redis_endpoint import primary_of, redis_endpoint
 from twisted_beastws.hub.redis_protocol import RedisConnection, Subscriber
 from twisted_beastws.hub.redis_replicas import ReplicaWait
 from twisted_beastws.hub.redis_url import RedisURL
 
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall
-
 AConnection = TypeVar("AConnection", bound="RedisConnection")
-
-CONNECT_TIMEOUT = 5.0
-"""Seconds for TCP and TLS to connect."""
-
-REPLY_TIMEOUT = 5.0
-"""Seconds without a byte from Redis while a reply is due, after which the connection is dropped."""
-
-STOP_TIMEOUT = 1.0
-"""Seconds for the last reply when the link stops."""
-
-BEAT = 10.0
-"""Seconds between two signs of life, which keep our members' names, too."""
-
-PROBE = 1.0
-"""Seconds between two of them while Redis refuses writes."""
-
-LEASE = 30
-"""Seconds after the last of them, after which our members are no longer listed."""
 
 INBOX_STEP = 32
 """Entries of the inbox in one answer."""
@@ -55,8 +33,8 @@ STEP = 200
 """Rooms in one command that keeps names alive."""
 
 
-class RedisLink:
-    """Connects, and reconnects after a loss: at first after a quarter of a second, later every ten.
+class RedisLink(Reconnecting):
+    """Two connections: one for commands, and one for messages.
 
     Args:
         url: the address.
@@ -77,10 +55,9 @@ class RedisLink:
         max_history: int = 1 << 26,
         hub_name: str = "",
     ) -> None:
+        super().__init__(user, reactor)
         self._url = url
         self._hub_name = hub_name
-        self._user = user
-        self._reactor = reactor
         self._budgets = (max_room_history, max_history)
         # Channels, unlike keys, are of no database.
         self._prefix = f"{prefix}:{url.database}:"
@@ -89,38 +66,7 @@ class RedisLink:
         self._lease = self._new_lease()
         self._earlier_leases: list[str] = []
         self._replicas = ReplicaWait(self._execute, url.min_replicas)
-        self._stopping = self._disconnecting = False
-        self._paused = self._was_linked = False
-        self._beating = LoopingCall(self._beat)
-        self._beating.clock = reactor
-        self._probing: IDelayedCall | None = None
-
-    def start(self) -> None:
-        """Connect, until `stop`."""
-        self._serving = Deferred.fromCoroutine(self._serve())
-
-    def stop(self) -> Deferred[None]:
-        """End the connections and the listing of members; fires when they have ended."""
-        serving = self._serving
-        self._stopping = True
-        serving.addErrback(lambda failure: failure.trap(CancelledError) and None)
-        if self._disconnecting:
-            # It ends by itself.
-            return serving
-        if self._commands is None:
-            serving.cancel()
-        else:
-            # Replies to all earlier commands come first, so this hub has nothing left to confirm.
-            self._commands.execute("DEL", self._lease, *self._earlier_leases).addErrback(_ignored)
-            goodbye = self._commands.execute("HDEL", self._key("hubs"), self._hub_name)
-            last = goodbye.addTimeout(STOP_TIMEOUT, self._reactor)
-            last.addBoth(lambda _: serving.cancel())
-        return serving
-
-    def restart(self, why: Exception) -> None:
-        """Drop the connections, and open others."""
-        if self._commands is not None:
-            self._commands.drop(why)
+        self._paused = False
 
     def pause(self) -> None:
         """Stop reading messages."""
@@ -183,7 +129,7 @@ class RedisLink:
         key = self._key(f"here:{room}")
         fields = [part for member, name in names.items() for part in (self._field(member), name)]
         entered = self._execute("HSET", key, *fields)
-        self._execute("EXPIRE", key, 2 * LEASE).addErrback(_ignored)
+        self._execute("EXPIRE", key, 2 * timing.LEASE).addErrback(ignored)
         return entered
 
     def exit(self, room: str, member: str) -> Deferred[object]:
@@ -198,13 +144,13 @@ class RedisLink:
         """Take a new lease. Members that are not listed again go with `forget`."""
         self._earlier_leases.append(self._lease)
         self._lease = self._new_lease()
-        return self._execute("SET", self._lease, "", "EX", LEASE)
+        return self._execute("SET", self._lease, "", "EX", timing.LEASE)
 
     def forget(self) -> None:
         """End the earlier leases: all members are listed under the present one."""
         leases, self._earlier_leases = self._earlier_leases, []
         if leases:
-            self._execute("DEL", *leases).addErrback(_ignored)
+            self._execute("DEL", *leases).addErrback(ignored)
 
     def inbox(self) -> Deferred[list[tuple[str, dict[str, bytes]]]]:
         """Read the first entries of the inbox: ids and fields."""
@@ -248,60 +194,29 @@ class RedisLink:
 
     # Connecting.
 
-    async def _serve(self) -> None:
-        failures = 0
-        while not self._stopping:
-            why: BaseException = LinkLost("the connection was lost")
-            try:
-                await self._connect()
-                since = self._reactor.seconds()
-                why = await self._one_is_gone()
-                # Redis may let us connect and then refuse each command: the waits grow all the same.
-                if not isinstance(why, Refused) or self._reactor.seconds() - since >= BEAT:
-                    failures = 0
-            except CancelledError:
-                return
-            except Exception as error:
-                why = self._reason(error)
-            finally:
-                await self._disconnect(why)
-            if self._stopping:
-                return
-            if isinstance(why, Refused) and why.trouble.remedy is Remedy.GIVE_UP and not self._was_linked:
-                self._user.gave_up(why)
-                return
-            failures += 1
-            await deferLater(self._reactor, backoff(failures))
-
-    def _reason(self, error: Exception) -> BaseException:
-        """Return the reason of the connections' end, if ``error`` has none."""
-        reasons = [each.ended for each in (self._commands, self._subscriber) if each is not None]
-        return next(filter(None, reasons), error) if isinstance(error, LinkLost) else error
-
-    async def _connect(self) -> None:
+    async def _open(self) -> None:
         # Both connections go to the same server, whatever the Sentinels say meanwhile.
         url = await primary_of(self._url, self._ask_sentinel)
-        self._commands = await self._connected(RedisConnection(url, self._reactor, REPLY_TIMEOUT))
-        subscriber = Subscriber(url, self._reactor, REPLY_TIMEOUT, self._published)
+        self._commands = await self._connected(RedisConnection(url, self._reactor, timing.REPLY_TIMEOUT))
+        self._connections.append(self._commands)
+        subscriber = Subscriber(url, self._reactor, timing.REPLY_TIMEOUT, self._published)
         self._subscriber = await self._connected(subscriber)
+        self._connections.append(self._subscriber)
         if self._paused:
             self.pause()
-        await self._user.linked()
-        self._was_linked = True
-        self._beating.start(BEAT, now=True).addErrback(_ignored)
 
     async def _ask_sentinel(self, url: RedisURL, service: str) -> Any:
-        sentinel = await self._connected(RedisConnection(url, self._reactor, REPLY_TIMEOUT))
+        sentinel = await self._connected(RedisConnection(url, self._reactor, timing.REPLY_TIMEOUT))
         try:
             return await sentinel.execute("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
         finally:
             sentinel.drop()
 
     async def _connected(self, connection: AConnection) -> AConnection:
-        endpoint = redis_endpoint(connection.url, self._reactor, CONNECT_TIMEOUT)
+        endpoint = redis_endpoint(connection.url, self._reactor, timing.CONNECT_TIMEOUT)
         connecting = endpoint.connect(Single(connection))
         # The endpoint's own timeout does not bound a TLS handshake.
-        await connecting.addTimeout(CONNECT_TIMEOUT, self._reactor)
+        await connecting.addTimeout(timing.CONNECT_TIMEOUT, self._reactor)
         try:
             await connection.ready
         except BaseException:
@@ -310,45 +225,25 @@ class RedisLink:
         return connection
 
     async def _disconnect(self, why: BaseException) -> None:
-        if self._beating.running:
-            self._beating.stop()
-        if self._probing is not None and self._probing.active():
-            self._probing.cancel()
-        connections = [each for each in (self._commands, self._subscriber) if each is not None]
         self._commands = self._subscriber = None
-        self._user.lost(why)
-        for each in connections:
-            each.drop()
-        self._disconnecting = True
-        for each in connections:
-            await _when(each.gone)
-        self._disconnecting = False
+        await super()._disconnect(why)
 
-    def _one_is_gone(self) -> Deferred[BaseException]:
-        return _when(*[each.gone for each in (self._commands, self._subscriber) if each is not None])
+    def _take_leave(self) -> Deferred[Any]:
+        self._execute("DEL", self._lease, *self._earlier_leases).addErrback(ignored)
+        return self._execute("HDEL", self._key("hubs"), self._hub_name)
 
     def _new_lease(self) -> str:
         return self._key(f"hub:{token_hex(8)}")
 
-    def _beat(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._give_sign()).addErrback(_ignored)
-
     async def _give_sign(self) -> None:
         if self._subscriber is not None:
             self._subscriber.ping()
-        try:
-            previous = await self._execute("SET", self._lease, "", "EX", LEASE, "GET")
-            verified = await self._user.verify()
-        except Refused as refused:
-            self._user.beat(refused.trouble, None, False)
-            # Beats and probes are both refused: one probe follows, or they would become ever more.
-            if self._commands is not None and (self._probing is None or not self._probing.active()):
-                self._probing = self._reactor.callLater(min(PROBE, BEAT), self._beat)
-            return
+        previous = await self._execute("SET", self._lease, "", "EX", timing.LEASE, "GET")
+        verified = await self._user.verify()
         self._user.beat(None, verified, previous is None)
         occupied = iter(self._user.occupied())
         while step := list(islice(occupied, STEP)):
-            await self._evaluate(scripts.KEEP, [f"here:{room}" for room in step], 2 * LEASE).addErrback(_ignored)
+            await self._evaluate(scripts.KEEP, [f"here:{room}" for room in step], 2 * timing.LEASE).addErrback(ignored)
 
 
 class Single(Factory):
@@ -361,26 +256,3 @@ class Single(Factory):
 
     def buildProtocol(self, addr: object) -> RedisConnection:
         return self._connection
-
-
-def backoff(failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
-    return min(10.0, 0.25 * 1.7 ** min(failures - 1, 10)) * random.uniform(0.8, 1.2)
-
-
-def _when(*several: Deferred[BaseException]) -> Deferred[BaseException]:
-    """Fires with the result of the first that fires. Cancelling it cancels none of them."""
-    first: Deferred[BaseException] = Deferred()
-
-    def fire(result: BaseException) -> BaseException:
-        if not first.called:
-            first.callback(result)
-        return result
-
-    for each in several:
-        each.addCallback(fire)
-    return first
-
-
-def _ignored(failure: Failure) -> None:
-    """Ignore a failure: the link reports a loss itself, and the hub lists a missing name again."""
