@@ -37,14 +37,16 @@ def check_hub(
             raise TypeError(f"Hub({argument}={function!r}): give a function of a connection and a room, or None")
 
 
-def check_redis(prefix: str, max_room_history: int, max_history: int) -> None:
+def check_redis(prefix: str) -> None:
     """Raise ``ValueError`` for an argument that a `RedisBackplane` cannot use."""
     if not _PREFIX.fullmatch(prefix):
         raise ValueError(f"RedisBackplane(prefix={prefix!r}): must be 1 to 64 printable ASCII characters")
+
+
+def check_budgets(kind: str, max_room_history: int, max_history: int) -> None:
+    """Raise ``ValueError`` for budgets that a backplane of this kind cannot use."""
     if not 0 < max_room_history <= max_history:
-        raise ValueError(
-            f"RedisBackplane(max_room_history={max_room_history}): must be from 1 to max_history ({max_history})"
-        )
+        raise ValueError(f"{kind}(max_room_history={max_room_history}): must be from 1 to max_history ({max_history})")
 
 
 def check_join(connection: object, room: object, name: object, after: object, render: object, gap: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from twisted_beastws.hub.arguments import check_budgets
 from twisted_beastws.hub.linked import LinkedBackplane
 from twisted_beastws.hub.linked_interfaces import LinkCommands
 from twisted_beastws.hub.postgres_url import PostgresURL
@@ -65,10 +66,7 @@ class PostgresBackplane(LinkedBackplane):
         self._address = PostgresURL.parse(url)
         self._address.check_files()
         check_schema(prefix)
-        if not 0 < max_room_history <= max_history:
-            raise ValueError(
-                f"PostgresBackplane(max_room_history={max_room_history}): must be from 1 to max_history ({max_history})"
-            )
+        check_budgets("PostgresBackplane", max_room_history, max_history)
         super().__init__(
             self._address,
             history=history,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_beastws.hub.arguments import check_redis
+from twisted_beastws.hub.arguments import check_budgets, check_redis
 from twisted_beastws.hub.linked import LinkedBackplane
 from twisted_beastws.hub.linked_interfaces import LinkCommands
 from twisted_beastws.hub.redis_url import RedisURL
@@ -53,7 +53,8 @@ class RedisBackplane(LinkedBackplane):
     ) -> None:
         self._address = RedisURL.parse(url)
         self._address.check_files()
-        check_redis(prefix, max_room_history, max_history)
+        check_redis(prefix)
+        check_budgets("RedisBackplane", max_room_history, max_history)
         super().__init__(
             self._address,
             history=history,
