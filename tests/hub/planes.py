@@ -1,4 +1,4 @@
-"""The servers that join hubs, as the tests that all of them must pass see them."""
+"""The servers that join hubs, as the tests that all of them must pass see them, and what hubs do there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from tempfile import mkdtemp
 from types import ModuleType
 from typing import Any
 
+from twisted_beastws.hub import Hub
+from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.hub.linked import LinkedBackplane
 from twisted_beastws.hub.linked_interfaces import LinkUser
 from twisted_beastws.hub.postgres import PostgresBackplane
@@ -17,8 +19,10 @@ from twisted_beastws.hub.postgres_url import PostgresURL
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.hub.redis_url import RedisURL
 
+from ..support.loopback import until
 from ..support.postgres_server import PostgresServer, postgres_running
 from ..support.redis_server import RedisServer, redis_running
+from .stubs import Stub
 
 TABLES = ("messages", "rooms", "ids", "refs", "hubs", "witnesses", "leases", "members", "inbox", "clock")
 
@@ -242,3 +246,26 @@ def plane_running(name: str, directory: Path) -> Iterator[Plane]:
     else:
         with postgres_running() as postgres:
             yield PostgresPlane(postgres)
+
+
+async def use_everything(one: Hub, two: Hub) -> None:
+    """Do everything that needs a right on the server, on two hubs that connect."""
+    await until(lambda: one.backplane.state is two.backplane.state is BackplaneState.CONNECTED)
+    member, other = Stub(), Stub()
+    assert await one.join(member.connection, "a", name="ann", gap=lambda message: "GAP")
+    first = await two.publish("a", "first", ref="r")
+    assert await two.publish("a", "first", ref="r") == first
+    for number in range(6):
+        await two.publish("b", f"{number}" * 3000)
+    await two.publish_to_all("all")
+    await until(lambda: member.heard == ["first", "all"])
+    assert await two.join(other.connection, "a", after=first, name="bob")
+    assert sorted(await one.who("a")) == ["ann", "bob"]
+    other.ends()
+    await until(lambda: one.backplane.occupied() == ["a"])  # type: ignore[attr-defined]
+    one.backplane._link._commands.drop()  # type: ignore[attr-defined]
+    await until(lambda: one.backplane.losses == 1)  # type: ignore[attr-defined]
+    await until(lambda: one.backplane.state is BackplaneState.CONNECTED)
+    missed = await two.publish("a", "second")
+    await until(lambda: member.heard == ["first", "all", "second"])
+    assert missed > first  # type: ignore[operator]

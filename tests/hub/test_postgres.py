@@ -18,6 +18,7 @@ from twisted_beastws.hub.postgres_url import PostgresURL
 
 from ..support.loopback import until
 from ..support.postgres_server import PostgresServer, postgres_running
+from .planes import use_everything
 from .stubs import Stub
 
 
@@ -120,27 +121,6 @@ def role_of(postgres: PostgresServer, name: str) -> str:
     if not postgres.ask(f"SELECT FROM pg_roles WHERE rolname = '{name}'"):
         postgres.ask(f"CREATE ROLE {name} LOGIN")
     return postgres.url.replace("postgres@", f"{name}@")
-
-
-async def use_everything(one: Hub, two: Hub) -> None:
-    await connected(one, two)
-    member, other = Stub(), Stub()
-    assert await one.join(member.connection, "a", name="ann", gap=lambda message: "GAP")
-    first = await two.publish("a", "first", ref="r")
-    assert await two.publish("a", "first", ref="r") == first
-    for number in range(6):
-        await two.publish("b", f"{number}" * 3000)
-    await two.publish_to_all("all")
-    await until(lambda: member.heard == ["first", "all"])
-    assert await two.join(other.connection, "a", after=first, name="bob")
-    assert sorted(await one.who("a")) == ["ann", "bob"]
-    other.ends()
-    one.backplane._link._commands.drop()  # type: ignore[attr-defined]
-    await until(lambda: one.backplane.losses == 1)  # type: ignore[attr-defined]
-    await connected(one)
-    await two.publish("a", "second")
-    await until(lambda: member.heard[-1] == "second")
-    await until(lambda: member.heard == ["first", "all", "second"])
 
 
 class TestRights:

@@ -15,6 +15,7 @@ from twisted_beastws.hub.backplane import BackplaneState
 
 from ..support.loopback import Script, until
 from ..support.redis_server import RedisServer, cluster_node, redis_running
+from .planes import use_everything
 from .stubs import Stub
 
 COMMANDS = [
@@ -48,28 +49,6 @@ def counted_waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def allow(redis: RedisServer, commands: list[str], prefix: str = "beastws") -> None:
     allowed = "".join(f" +{command}" for command in commands)
     assert redis.ask(f"ACL SETUSER chat reset on >secret ~{prefix}:* &{prefix}:*{allowed}") == "+OK\r\n"
-
-
-async def use_everything(one: Hub, two: Hub) -> None:
-    await until(lambda: one.backplane.state is two.backplane.state is BackplaneState.CONNECTED)
-    member, other = Stub(), Stub()
-    assert await one.join(member.connection, "a", name="ann", gap=lambda message: "GAP")
-    first = await two.publish("a", "first", ref="r")
-    assert await two.publish("a", "first", ref="r") == first
-    for number in range(6):
-        await two.publish("b", f"{number}" * 3000)
-    await two.publish_to_all("all")
-    await until(lambda: member.heard == ["first", "all"])
-    assert await two.join(other.connection, "a", after=first, name="bob")
-    assert sorted(await one.who("a")) == ["ann", "bob"]
-    other.ends()
-    await until(lambda: one.backplane.occupied() == ["a"])  # type: ignore[attr-defined]
-    one.backplane._link._commands.drop()  # type: ignore[attr-defined]
-    await until(lambda: one.backplane.losses == 1)  # type: ignore[attr-defined]
-    await until(lambda: one.backplane.state is BackplaneState.CONNECTED)
-    missed = await two.publish("a", "second")
-    await until(lambda: member.heard[-1] == "second")
-    assert missed > first  # type: ignore[operator]
 
 
 class TestPermissions:
