@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import sys
 from pathlib import Path
 
 from benchmarks import charts, environment, report
 from benchmarks.measure import MeasureError, Pace, measure
 from benchmarks.peers import SERVERS
-from benchmarks.process import UnavailableError
+from benchmarks.process import UnavailableError, raise_descriptors
 from benchmarks.workloads import WORKLOADS
 
 RESULTS = Path(__file__).parent / "results"
@@ -28,8 +27,7 @@ def main() -> None:
     pace = Pace(options.warm_up or pace.warm_up, options.seconds or pace.seconds, options.rounds or pace.rounds)
     workloads = [each for each in WORKLOADS if not options.only or each.name in options.only]
     servers = [each for each in SERVERS if not options.servers or each.name in options.servers]
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptors()
     python = environment.prepare(options.environment)
     versions = environment.versions(python)
     others = os.getloadavg()[2]

@@ -64,20 +64,23 @@ def measure(python: Path, server: Server, workload: Workload, core: int, pace: P
     if workload.secure:
         variables["BENCHMARK_CERTIFICATE"] = str(certificate())
     try:
+        if workload.kind != "client":
+            return _measure(python, replace(server, variables=variables), workload, core, pace, None)
         with create_server((HOST, 0)) as listening:
-            # Only the clients' row uses it.
             variables["BENCHMARK_PORT"] = str(listening.getsockname()[1])
             return _measure(python, replace(server, variables=variables), workload, core, pace, listening)
     except (OSError, RuntimeError) as error:
         raise MeasureError(f"{server.name}, {workload.name}: {error}") from error
 
 
-def _measure(python: Path, server: Server, workload: Workload, core: int, pace: Pace, listening: socket) -> Figure:
+def _measure(
+    python: Path, server: Server, workload: Workload, core: int, pace: Pace, listening: socket | None
+) -> Figure:
     with ServerProcess(python, server, workload.mode, core) as process:
         try:
             if workload.kind == "idle":
                 return _measure_memory(process, workload)
-            if workload.kind == "client":
+            if listening is not None:
                 return _measure_cpu(process, FixedServer(listening, workload), workload, pace)
             return _measure_cpu(process, LOADS[workload.kind](process.port, workload), workload, pace)
         except Exception as error:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import signal
 import socket
 import subprocess
@@ -26,6 +25,7 @@ import time
 from benchmarks.attacks.clients import Readers, Witness, connect, cpu_seconds
 from benchmarks.attacks.service import service_running
 from benchmarks.frames import TEXT, frame, read_message
+from benchmarks.process import raise_descriptors
 
 MESSAGES = (1 << 16) // 6
 """Empty texts in 64 KiB, the chunk that a transport of Twisted reads at once: 10,922."""
@@ -151,8 +151,7 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=60.0, help="give up after so many seconds (default: 60)")
     parser.add_argument("--most", type=float, help="exit with 1 if the witness waits longer than so many seconds")
     options, options.service = parser.parse_known_args()
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptors()
     with service_running(options.uvloop, "--max-handshakes-per-address=0", *options.service) as (port, process):
         worst = attack(options, port, process)
     if options.most is not None and worst > options.most:

@@ -14,7 +14,6 @@ import json
 import secrets
 import signal
 from collections import Counter
-from collections.abc import Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -23,6 +22,7 @@ from twisted.internet.task import deferLater, react
 from benchmarks.attacks.redis_servers import Replicated, Server, replicated, until
 from benchmarks.attacks.service import service_running
 from twisted_beastws import WebSocketProtocol, connect
+from twisted_beastws.hub.backplane import order_of
 
 ROOMS = 4
 SENDERS = 10
@@ -32,12 +32,6 @@ RETRY = 0.1
 """Seconds until a sender tries again."""
 LAST = "last"
 GAP = "gap"
-
-
-def order_of(message_id: str) -> tuple[int, int]:
-    """Return an id as numbers."""
-    ms, _, number = message_id.partition("-")
-    return int(ms), int(number)
 
 
 class Client(WebSocketProtocol):
@@ -164,7 +158,7 @@ async def run(reactor: Any, options: argparse.Namespace) -> dict[str, Any]:
                 client.number = number
                 clients.append(client)
             chat = Chat(reactor, clients)
-            sending = [started(chat.send(client)) for client in clients[:SENDERS]]
+            sending = [Deferred.fromCoroutine(chat.send(client)) for client in clients[:SENDERS]]
             primary = servers.primary()
             assert primary is not None
             ports = [primary.port]
@@ -174,7 +168,7 @@ async def run(reactor: Any, options: argparse.Namespace) -> dict[str, Any]:
                 ports.append(primary.port)
             chat.stopped = True
             await gatherResults(sending).addTimeout(options.patience, reactor)
-            await gatherResults([started(chat.say(client, LAST)) for client in clients[:ROOMS]])
+            await gatherResults([Deferred.fromCoroutine(chat.say(client, LAST)) for client in clients[:ROOMS]])
             await until(reactor, "the last messages", chat.is_over, options.patience)
             return {
                 "failovers": len(ports) - 1,
@@ -184,11 +178,6 @@ async def run(reactor: Any, options: argparse.Namespace) -> dict[str, Any]:
                 "answers": dict(chat.outcomes),
                 **chat.faults(),
             }
-
-
-def started(steps: Coroutine[Any, Any, None]) -> Deferred[None]:
-    """Start a coroutine."""
-    return Deferred.fromCoroutine(steps)
 
 
 def main() -> None:
@@ -208,7 +197,7 @@ def main() -> None:
         if any(figures[fault] for fault in ("out of order", "twice", "lost without a notice")):
             raise SystemExit(1)
 
-    react(lambda reactor: started(attack(reactor)))
+    react(lambda reactor: Deferred.fromCoroutine(attack(reactor)))
 
 
 if __name__ == "__main__":

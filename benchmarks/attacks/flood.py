@@ -7,7 +7,6 @@ the witness waited at worst, and how many honest clients the server closed.
 from __future__ import annotations
 
 import argparse
-import resource
 import select
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 
 from benchmarks.attacks.clients import Readers, Testimony, Witness, connect, cpu_seconds, flood
 from benchmarks.frames import TEXT, frame
+from benchmarks.process import raise_descriptors
 
 MESSAGES = (1 << 16) // 6
 """Empty texts in 64 KiB, the chunk that a transport of Twisted reads at once: 10,922."""
@@ -24,8 +24,7 @@ MESSAGES = (1 << 16) // 6
 
 def main() -> None:
     options = _parser().parse_args()
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptors()
     if options.port is not None:
         seen = attack(options, options.port, options.pid)
     else:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.attacks.clients import PING, PONG
 from benchmarks.frames import TEXT, frame
 
 PER_ADDRESS = 100
@@ -21,7 +22,6 @@ PER_ADDRESS = 100
 AT_ONCE = 50
 """Handshakes in progress."""
 
-PING, PONG = 9, 10
 MARK = b"sent at "
 
 

@@ -6,7 +6,6 @@ it to Redis, E processes have members of the room and get it back, and each memb
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from math import ceil
 
@@ -108,20 +107,20 @@ def plan(load: Load, machines: Machines, constants: Constants) -> Plan:
     processes = nodes * machines.cores
     reached = processes_reached(processes, load.members)
     redis = load.messages * (constants.redis_publish + constants.redis_receive * reached) / 1e6
-    orphans = load.connections / nodes
+    on_a_node = load.connections / nodes
     spare = (nodes - 1) * machines.cores - _cpu(nodes - 1, load, machines, constants)
     rooms = load.connections / load.members
     return Plan(
         nodes,
-        ceil(redis / machines.busy) if redis else 1,
+        max(1, ceil(redis / machines.busy)),
         _cpu(nodes, load, machines, constants),
         redis,
-        load.connections / nodes * constants.memory + machines.cores * constants.worker_memory,
+        on_a_node * constants.memory + machines.cores * constants.worker_memory,
         rooms * load.history * constants.redis_memory,
         load.messages * load.members * constants.frame,
         load.messages * constants.redis_bytes_in,
         load.messages * (constants.redis_bytes_out + constants.redis_bytes_out_to_each * reached),
-        orphans * constants.join / 1e6 / spare,
+        on_a_node * constants.join / 1e6 / spare,
     )
 
 
@@ -161,4 +160,3 @@ def table(machines: Machines, constants: Constants) -> str:
 
 if __name__ == "__main__":
     print(table(Machines(), Constants()))
-    sys.exit(0)

@@ -18,9 +18,6 @@ from urllib.request import urlopen
 PATIENCE = 60.0
 """Seconds until a program must listen."""
 
-FEW_DESCRIPTORS = 12_000
-"""Open files below which twenty thousand connections on two processes may not fit."""
-
 
 class Process:
     """A running program."""
@@ -91,7 +88,7 @@ class Setting:
             self.service = self._start(Process([*service, *listen, *limits, *joined, *options], directory))
             self.port = self._await("the service", lambda: self._port("ws"))
             self.admin = self._await("the metrics", lambda: self._port("metrics"))
-            self._await("the workers", lambda: self._is_ready())
+            self._await("the workers", self._is_ready)
             self.crowds = [self._start(Crowd(self.port, directory, root)) for _ in range(crowds)]
         except BaseException:
             self._ends.close()
@@ -158,7 +155,7 @@ class Setting:
     @property
     def workers(self) -> list[int]:
         """The processes of the workers."""
-        return list(self.service.children)
+        return self.service.children
 
     def __enter__(self) -> Setting:
         return self
@@ -188,11 +185,3 @@ def kernel_memory() -> int:
     """Return the bytes that the buffers of all TCP connections take in the kernel."""
     found = re.search(r"^TCP:.* mem (\d+)$", Path("/proc/net/sockstat").read_text(), re.MULTILINE)
     return int(found[1]) * resource.getpagesize() if found else 0
-
-
-def raise_descriptors() -> int:
-    """Raise the limit of open files as far as allowed, and return it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard

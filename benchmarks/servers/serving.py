@@ -22,8 +22,8 @@ CERTIFICATE = os.environ.get("BENCHMARK_CERTIFICATE")
 """The file with a key and its certificate if the server uses TLS, otherwise None."""
 
 
-PORT = int(os.environ["BENCHMARK_PORT"])
-"""The port that a client connects to."""
+PORT = int(os.environ.get("BENCHMARK_PORT", "0"))
+"""The port that a client connects to; a server has none."""
 
 CONNECTIONS = 2
 """The connections of a client."""
