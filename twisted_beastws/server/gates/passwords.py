@@ -8,7 +8,7 @@ import time
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import blake2b, scrypt
 from hmac import compare_digest
 from typing import Any, NamedTuple
@@ -132,15 +132,12 @@ class PasswordFile:
         """Return a line for each fault in the file as it is now."""
         try:
             with open(self.filename, "rb") as file:
-                lines = file.read().removeprefix(BYTE_ORDER_MARK).split(b"\n")
+                entries = _entries(file.read())
         except OSError as error:
             return [f"{self.filename}: {error.strerror}"]
         faults = []
-        for number, line in enumerate(lines, 1):
-            name, colon, password = line.rstrip().partition(b":")
-            if line.startswith(b"#") or not line.strip():
-                continue
-            if not colon or not name:
+        for number, name, password in entries:
+            if not name:
                 faults.append(f"{self.filename}, line {number}: it is not of the form name:password")
             elif password.startswith(PREFIX):
                 try:
@@ -193,9 +190,8 @@ class PasswordFile:
     def _parse(self, data: bytes) -> dict[bytes, bytes | Hash]:
         stored: dict[bytes, bytes | Hash] = {}
         self._decoy = None
-        for number, line in enumerate(data.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
-            name, colon, password = line.rstrip().partition(b":")
-            if not colon or not name or name.startswith(b"#") or name in stored:
+        for number, name, password in _entries(data):
+            if not name or name in stored:
                 continue
             if not password.startswith(PREFIX):
                 stored[name] = password
@@ -213,6 +209,14 @@ class PasswordFile:
             else:
                 self._decoy = self._decoy or hashed._replace(salt=os.urandom(SALT_SIZE))
         return stored
+
+
+def _entries(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Return the number, name and password of each line but empty ones and comments; a malformed line has no name."""
+    for number, line in enumerate(data.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
+        if line.strip() and not line.startswith(b"#"):
+            name, colon, password = line.rstrip().partition(b":")
+            yield number, name if colon else b"", password
 
 
 def _equal(stored: bytes | None, password: bytes) -> bool:
