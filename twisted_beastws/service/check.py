@@ -34,11 +34,12 @@ def check(options: Any, arguments: Sequence[str]) -> int:
 
 def _faults_beyond(options: Any) -> Iterator[str]:
     """The faults in files and endpoints that parsing does not show."""
-    for option, endpoints in (("listen", options.endpoints), ("admin", options.admin), ("api", options.api)):
-        for description, endpoint in endpoints if option == "listen" else [endpoints] if endpoints else []:
-            why = _why_unusable(endpoint)
-            if why is not None:
-                yield f"{options.named(option)}={description}: {why}"
+    found = [("listen", *each) for each in options.endpoints]
+    found += [(option, *each) for option, each in (("admin", options.admin), ("api", options.api)) if each]
+    for option, description, endpoint in found:
+        why = _why_unusable(endpoint)
+        if why is not None:
+            yield f"{options.named(option)}={description}: {why}"
     for checker in options["auth"]:
         if isinstance(checker, PasswordFile):
             yield from (f"{options.named('auth')}=file: {fault}" for fault in checker.faults())

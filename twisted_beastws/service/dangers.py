@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Any
 
+from twisted_beastws.server.gates.forwarded import UNIX
 from twisted_beastws.server.gates.passwords import PasswordFile
 from twisted_beastws.service.access.tokens import TokenVerifier
 from twisted_beastws.service.option_table import ANY_ORIGIN, FILE_ORIGIN, NULL_ORIGIN
@@ -30,7 +31,7 @@ def dangers(options: Any) -> Iterator[str]:
     yield from _unencrypted(options)
     yield from _origins(options)
     for network in options["trust-proxy"]:
-        if network != "unix" and ip_network(network, strict=False).prefixlen == 0:
+        if network != UNIX and ip_network(network).prefixlen == 0:
             yield f"{options.named('trust-proxy')}={network}: every client can claim any address: name the proxy's own"
     for path in _secrets(options):
         if _is_readable_by_all(path):

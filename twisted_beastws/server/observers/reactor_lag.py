@@ -10,11 +10,12 @@ from typing import Any
 from twisted.application.service import Service
 
 from twisted_beastws.server.observers.heartbeat import Heartbeat
+from twisted_beastws.server.observers.metering import ROUND_TRIPS
 
 INTERVAL = 0.1
 """Seconds between two samples. Each costs some 50 µs of CPU."""
 
-LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LAGS = ROUND_TRIPS
 """Upper bounds, in seconds, of the groups that lags are counted in."""
 
 

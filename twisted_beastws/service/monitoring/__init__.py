@@ -1,1 +1,1 @@
-"""What operators see of the service: metrics, and notices for systemd."""
+"""Notices for systemd."""
