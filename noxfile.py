@@ -18,7 +18,7 @@ OLDEST = VERSIONS[0]
 CORE_COVERAGE = 96
 """Percent of the library's branches and lines that the quick tests must run; they ran 97."""
 
-EXTRAS = "isal,jwt,metrics,redis,uvloop"
+EXTRAS = "isal,jwt,metrics,postgres,redis,uvloop"
 
 # Tests of whole programs, tests that take minutes, and tests that need the repository.
 PROGRAMS = ("asgi", "console", "docs", "examples", "hub", "interop", "service")

@@ -1,4 +1,6 @@
-"""A server with metrics for Prometheus: ``python metrics.py [--listen tcp:9012] [--metrics tcp:9013]``.
+"""A server with metrics for Prometheus.
+
+``python metrics.py [--listen tcp:9012] [--metrics tcp:9013:interface=127.0.0.1]``
 
 It needs the extra ``metrics``. Prometheus scrapes ``http://localhost:9013/metrics``. The metrics have a port of their
 own, on the loopback interface, so that no client of the server can read them. The port also has ``/healthz`` and
