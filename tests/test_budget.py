@@ -12,9 +12,11 @@ from twisted.internet.defer import Deferred
 from twisted_beastws import Limits, MemoryBudget, State, Timeouts, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.budget import RECEIVED, SENT, Account
 from twisted_beastws.connection.inbox import cost_of
+from twisted_beastws.testing import upgrade_request
 from twisted_beastws.wire.closing import Close
 from twisted_beastws.wire.sender import HELD_OVERHEAD
 
+from .connection.test_write_buffer import Socket
 from .support.inside import inside
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -163,6 +165,13 @@ def closed_for_memory(peer: Any) -> bool:
     return bool(peer.protocol.close_reason.sent == Close(1013, "the server is short of memory"))
 
 
+class AbortableSocket(Socket):
+    """A stand-in for Twisted's TCP transport with all that a connection calls."""
+
+    def abortConnection(self) -> None:
+        self.disconnecting = True
+
+
 class TestConnections:
     def test_messages_that_are_not_read_count(self, pair: Any, logged: Any) -> None:
         budget, one, other = pair(1 << 20)
@@ -193,6 +202,18 @@ class TestConnections:
             if one.protocol.state is State.OPEN:
                 one.protocol.send(b"")
         assert closed_for_memory(one) and budget.closed == 1
+        logged(type(None))
+
+    @pytest.mark.parametrize("room", [0, 100, 1 << 20])
+    def test_sending_a_long_message_may_cost_its_own_connection(self, clock: Any, room: int, logged: Any) -> None:
+        budget, limits = MemoryBudget(1 << 20), Limits(max_buffered=1 << 25, fragment_size=1 << 25)
+        factory = WebSocketServerFactory(WebSocketProtocol, clock=clock, budget=budget, limits=limits)
+        protocol, socket = factory.buildProtocol(None), AbortableSocket(room=1 << 10)
+        protocol.makeConnection(socket)
+        protocol.dataReceived(upgrade_request("/"))
+        socket.room = room
+        protocol.send(bytes(1 << 24))
+        assert protocol.state is not State.OPEN and budget.closed == 1
         logged(type(None))
 
     def test_messages_that_a_slow_hook_has_not_taken_count(self, pair: Any, logged: Any) -> None:

@@ -451,6 +451,7 @@ class Outgoing:
         else:
             self._handed += len(rest) + (len(start) if self._send is None else 0)
             self._keep_rest(rest, kept)
+            self._count()
 
     def _hand_over_rest(self, rest: memoryview, kept: int) -> None:
         if self._send is None:
@@ -472,6 +473,7 @@ class Outgoing:
         if not self.free:
             self._handed = len(part) + len(rest)
             self._keep_rest(rest, kept)
+            self._count()
 
     def _wait(self, start: bytes, rest: memoryview, kept: int) -> None:
         """Send the rest of a frame that the socket did not take: ``start``, and all of ``rest``."""
@@ -483,14 +485,13 @@ class Outgoing:
         self._open(False)
         self._handed += len(start) + len(rest)
         size = max(HAND_OVER - len(start), 0)
-        # The transport may ask for more while it writes.
+        # The transport may ask for more while it writes. Counting comes last, because it may end this connection.
         self._keep_rest(rest[size:], kept)
         self._transport.write(start + rest[:size])
         self._count()
 
     def _keep_rest(self, rest: memoryview, kept: int) -> None:
         self._rest, self._rest_kept = (rest, kept) if len(rest) else (None, 0)
-        self._count()
 
     def _tls_started(self) -> bool:
         """Notice that TLS was started on the socket: the transport now encrypts, and paces us as TLS does."""
@@ -602,14 +603,14 @@ def _plain_send(transport: Any) -> Callable[[bytes | memoryview], int] | None:
     """Return the ``send`` of a socket, if its transport leaves written bytes unchanged; else None."""
     # Look at the class, because an instance of a TLS transport passes unknown names on to the transport below.
     ungathered = getattr(type(transport), "ungathered", None)
-    plain = isinstance(transport, FileDescriptor) and ISystemHandle.providedBy(transport)
     send: Callable[[bytes | memoryview], int] | None = None
     if getattr(transport, "TLS", False):
         send = None
     elif ungathered is not None:
         send = ungathered(transport)
-    elif plain:
-        send = transport.getHandle().send
+    elif isinstance(transport, FileDescriptor) and ISystemHandle.providedBy(transport):
+        handle: Any = transport.getHandle()
+        send = handle.send
     return send if send is None or not hasattr(transport, "TLS") else clear_send(transport, send)
 
 
