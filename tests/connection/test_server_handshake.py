@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -1493,6 +1493,27 @@ class TestHooks:
         assert (heard, peer.reads()) == ([], b"")
         assert peer.protocol.state is not State.OPEN
         assert peer.clock.getDelayedCalls() == [] or ending == "abort"
+
+    @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested"])
+    @pytest.mark.parametrize("waits", [False, True])
+    def test_the_exception_of_a_hook_that_ended_the_connection_has_no_cause(
+        self, connect: Any, hook: str, waits: bool
+    ) -> None:
+        """As its own cause, it would stay in memory until the garbage collector runs."""
+        error = ZeroDivisionError()
+
+        def end(self: Any, request: Request) -> Any:
+            self.abort()
+            if waits:
+                return fail(error)
+            raise error
+
+        class Ending(WebSocketProtocol):
+            pass
+
+        setattr(Ending, hook, end)
+        connect(Ending, opened=False).sends(GOOD)
+        assert error.__cause__ is None
 
     def test_a_hook_that_loses_the_connection_and_waits_is_cancelled(self, connect: Any) -> None:
         cancelled: list[Any] = []

@@ -211,7 +211,7 @@ class ServerHandshake(Operation):
         host = self._host
         application, server = host.application, host.server
         assert application is not None
-        answer = None if host.settings.target is None else self._not_here(request)
+        answer = self._not_here(request)
         if answer is None and server is not None and server.gate is not None:
             asked = self._ask(server.gate, request, application)
             answer = None if asked is None else await asked
@@ -264,7 +264,9 @@ class ServerHandshake(Operation):
             if self.abandoned:
                 raise CancelledError
         except Exception as error:
-            raise self._failure_of(hook, error) from error
+            if self.abandoned:
+                raise
+            raise self._failure_of(hook) from error
         return None
 
     async def _answer_of(self, hook: Callable[..., Any], answer: Any) -> Response | None:
@@ -277,13 +279,13 @@ class ServerHandshake(Operation):
                 raise TypeError(f"{_name_of(hook)} returned {answer!r}: it may return None or a final Response")
             answer.to_bytes()
         except Exception as error:
-            raise self._failure_of(hook, error) from error
+            if self.abandoned:
+                raise
+            raise self._failure_of(hook) from error
         return answer
 
-    def _failure_of(self, hook: Callable[..., Any], error: Exception) -> Exception:
-        """Return the error to raise because a hook raised ``error``, which is logged."""
-        if self.abandoned:
-            return error
+    def _failure_of(self, hook: Callable[..., Any]) -> HookFailed:
+        """Log the exception that a hook raised, which is being handled; return the error to raise in its place."""
         _log_hook_failure(self._host, _name_of(hook), Failure())
         return HookFailed()
 
