@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+log = Logger()
+
 
 class Observer:
     """A base class of observers, whose methods do nothing: override those that you need.
 
     Add an instance to a server by `WebSocketServerFactory.add_observer`. ``ws`` is the `WebSocketProtocol` of a
-    connection. Without an observer no connection, message or handshake pays for observing.
+    connection. Without an observer no connection, message or handshake pays for observing. An exception of an observer
+    is logged, and changes nothing for the connection.
     """
 
     def opened(self, ws: Any) -> None:
@@ -47,39 +53,49 @@ class Observer:
 
 
 class Observers(Observer):
-    """Several observers of the same connections."""
+    """Calls several observers of the same connections. One that fails is logged, and costs no connection anything."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)
 
     def opened(self, ws: Any) -> None:
-        for observer in self._observers:
-            observer.opened(ws)
+        self._each(lambda observer: observer.opened(ws))
 
     def not_opened(self, ws: Any, error: BaseException | None) -> None:
-        for observer in self._observers:
-            observer.not_opened(ws, error)
+        self._each(lambda observer: observer.not_opened(ws, error))
 
     def round_trip(self, ws: Any, seconds: float) -> None:
-        for observer in self._observers:
-            observer.round_trip(ws, seconds)
+        self._each(lambda observer: observer.round_trip(ws, seconds))
 
     def read_too_slowly(self, ws: Any) -> None:
-        for observer in self._observers:
-            observer.read_too_slowly(ws)
+        self._each(lambda observer: observer.read_too_slowly(ws))
 
     def closed(self, ws: Any, seconds: float) -> None:
-        for observer in self._observers:
-            observer.closed(ws, seconds)
+        self._each(lambda observer: observer.closed(ws, seconds))
 
     def around(self, ws: Any, name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
         for observer in reversed(self._observers):
-            hook = observer.around(ws, name, hook)
+            try:
+                hook = observer.around(ws, name, hook)
+            except Exception:
+                _log_failure(observer)
         return hook
+
+    def _each(self, call: Callable[[Observer], None]) -> None:
+        for observer in self._observers:
+            try:
+                call(observer)
+            except Exception:
+                _log_failure(observer)
+
+
+def _log_failure(observer: Observer) -> None:
+    failure = Failure()
+    log.failure("the observer {observer} failed", failure, observer=type(observer).__qualname__)
+    # The frames of its traceback would keep the connection alive.
+    failure.cleanFailure()
 
 
 def joined(observers: Sequence[Observer]) -> Observer | None:
     """Return one observer for all of these; None for none, so that connections without one pay nothing."""
-    if len(observers) <= 1:
-        return observers[0] if observers else None
-    return Observers(observers)
+    return Observers(observers) if observers else None

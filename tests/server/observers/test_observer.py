@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
@@ -91,6 +92,33 @@ class TestEvents:
         each = ["opened /", "opened", "text_received x"]
         each.append("closed 1001 0.0")
         assert notes == [f"{name} {what}" for what in each for name in "ab"]
+
+    @pytest.mark.parametrize("others", [0, 1])
+    def test_an_observer_that_fails_is_logged_and_changes_nothing(
+        self, others: int, logged: Callable[..., list[Any]]
+    ) -> None:
+        class Failing(Observer):
+            def __getattribute__(self, name: str) -> Any:
+                if name in ("opened", "not_opened", "around", "closed", "round_trip"):
+                    raise ZeroDivisionError(name)
+                return super().__getattribute__(name)
+
+        notes: list[str] = []
+        factory = observed(Talk, notes, *"ab"[:others])
+        factory.add_observer(Failing())
+        factory.add_gate(lambda request, ws: Response(403) if request.path == "/no" else None)
+        peer = scripted_client(factory)
+        peer.send(Frame.text("x"), Frame.close(1001))
+        peer.expect(Frame.text("x"), Frame.close(1001))
+        peer.transport.loseConnection()
+        peer.flush()
+        assert (peer.protocol.state, factory.connections) == (State.CLOSED, set())
+        refused = scripted_client(factory, opened=False)
+        refused.send(upgrade_request("/no"))
+        assert {str(error) for error in logged(ZeroDivisionError)} == {"opened", "around", "closed", "not_opened"}
+        assert (
+            notes == ["a opened /", "a opened", "a text_received x", "a closed 1001 0.0", "a not opened 403"] * others
+        )
 
     def test_a_refused_request_is_reported(self) -> None:
         notes: list[str] = []
