@@ -26,7 +26,7 @@ def trace_frames(traced: WebSocketProtocol | str, *, on: bool = True) -> None:
     """
     if isinstance(traced, WebSocketProtocol):
         connection = connection_of(traced)
-        begin(connection, connection.receive_by)
+        begin(connection)
     elif on:
         NAMESPACES.update(names_of([traced]))
     else:

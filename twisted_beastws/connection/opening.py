@@ -39,15 +39,15 @@ def open_connection(connection: Shared, accepted: Accepted) -> None:
     delivery.direct(session, observer)
     connection.move(State.OPEN)
     if NAMESPACES and is_traced(namespace_of(application)):
-        begin_trace(connection, connection.receive_by)
+        begin_trace(connection)
     connection.liveness.opened(session)
-    if isinstance(accepted.request.headers, Headers):
-        # Few connections use the fields of their request again, which would be a fifth of the memory of an idle one.
-        accepted.request.headers.pack()
     if delivery.by_hooks:
         session.reader.call_hook(_call, opened)
     else:
         run_hook(connection, opened)
+    if isinstance(accepted.request.headers, Headers):
+        # Few connections use the fields of their request after that, which would be a fifth of an idle one's memory.
+        accepted.request.headers.pack()
 
 
 def _call(opened: Callable[[], object]) -> object:

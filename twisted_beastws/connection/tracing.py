@@ -39,8 +39,8 @@ def is_traced(namespace: str) -> bool:
     return any(name == "*" or namespace == name or namespace.startswith(name + ".") for name in NAMESPACES)
 
 
-def begin(connection: Shared, receive_by: Callable[[Callable[[bytes], None]], None]) -> None:
-    """Trace an open connection from now on; ``receive_by`` replaces the function that takes its bytes.
+def begin(connection: Shared) -> None:
+    """Trace an open connection from now on.
 
     Raises:
         LocalError: The connection is not open.
@@ -63,7 +63,7 @@ def begin(connection: Shared, receive_by: Callable[[Callable[[bytes], None]], No
 
     session.feed = traced_feed
     if connection.handshake is None:
-        receive_by(traced_feed)
+        connection.receive_by(traced_feed)
 
 
 def _line_writer(namespace: str, number: int) -> Callable[[str], None]:

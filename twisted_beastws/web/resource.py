@@ -50,7 +50,8 @@ class WebSocketResource(Resource):
         """Return a resource that serves WebSocket upgrades on any path, and passes all other requests to ``resource``.
 
         It serves as the root of a site: ``Site(WebSocketResource(factory).before(root))``. The factory's gates decide
-        about all requests: a login there is one for the pages, too.
+        about all requests: a login there is one for the pages, too. With gates, the requests of pages count towards
+        the limits on handshakes, and each needs a valid ``Host``.
 
         Args:
             resource: The resource of all other requests, of any kind: also a leaf, such as a ``WSGIResource``.
