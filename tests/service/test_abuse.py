@@ -157,7 +157,7 @@ port, seconds = int(sys.argv[1]), float(sys.argv[2])
 upgrade = sys.stdin.buffer.read()
 held, done = [], 0
 end = time.monotonic() + seconds
-while time.monotonic() < end:
+while time.monotonic() < end or done <= 500:
     for octets in (upgrade[:-2], b"GET / HTTP/1.1\\r\\nX: " + b"x" * 50000, upgrade + b"\\xff" * 1000, b"\\0" * 100):
         client = socket.socket()
         client.bind(("127.0.0.2", 0))
@@ -218,10 +218,9 @@ def test_an_address_that_floods_does_no_harm_to_others(tmp_path: Path, many_file
                 flooding.kill()
         p99 = percentile(in_peace, 0.99), percentile(under_flood, 0.99)
         print(f"p99 {p99[0]:.4f} s, {p99[1]:.4f} s; 5 came in {joining:.3f} s; {count} connections flooded")
-        # The median: other work on a busy machine may delay single round trips for as long as it likes.
-        assert percentile(under_flood, 0.5) < 3 * percentile(in_peace, 0.5) + 0.5
-        # More than one address may have.
-        assert count > 100
+        # Not the 99th: other work on a busy machine may delay single round trips for as long as it likes.
+        assert percentile(under_flood, 0.9) < 3 * percentile(in_peace, 0.9) + 0.5
+        assert count > 500
         await_that("they are refused", lambda: metric(service, 'beastws_handshakes_total{outcome="429"}'))
         assert metric(service, 'beastws_handshakes_total{outcome="431"}') > 0
         assert dropped_before_they_opened(service) > 0

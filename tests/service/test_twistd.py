@@ -108,6 +108,9 @@ class Service:
     def terminate(self, by: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(by)
 
+    def open_files(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
     def ended(self) -> int:
         """Wait for the end; the exit status."""
         return self.process.wait(PATIENCE)
@@ -279,6 +282,20 @@ class TestUnclean:
             with suppress(ConnectionResetError):
                 assert client.read(1 << 16).partition(b"\r\n")[0] in (b"", b"HTTP/1.1 400 Bad Request")
 
+    @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux shows how many connections a server has")
+    def test_200_halves_of_a_request_are_dropped_after_the_timeout(self, tmp_path: Path) -> None:
+        half = UPGRADE[: len(UPGRADE) // 2]
+        with running(tmp_path, "--handshake-timeout=1") as service, joined(service) as one, ExitStack() as stack:
+            before = service.open_files()
+            began = time.monotonic()
+            clients = [stack.enter_context(RawClient(service, half)) for _ in range(200)]
+            assert {client.read(1) for client in clients} == {b""}
+            assert time.monotonic() - began >= 1
+            stack.close()
+            await_that("all are forgotten", lambda: service.open_files() == before)
+            one.send("hello")
+            assert one.recv(PATIENCE) == "hello"
+
 
 class TestHttp:
     def test_page_and_error_and_chat_are_answered_on_one_connection(self, service: Service) -> None:
@@ -372,7 +389,9 @@ class TestTermination:
         with running(tmp_path, "--drain-code=1012") as service:
             ends = ends_by(service, signal.SIGINT, 1)
             assert [end[1:] for end in ends] == [(1012, "the server is restarting")]
+            assert service.ended() == 0
         assert "SIGINT: stopping" in service.log
+        assert "connections to close: 1" in service.log
 
     def test_a_late_request_is_answered_503(self, tmp_path: Path) -> None:
         with running(tmp_path) as service, RawClient(service).join() as deaf, RawClient(service, HEAD) as late:
