@@ -770,7 +770,7 @@ class TestHooksAwaitAsyncio:
 
 
 class TestPrograms:
-    def test_only_one_module_imports_asyncio(self) -> None:
+    def test_only_two_modules_import_asyncio(self) -> None:
         importing = {
             path.relative_to(PACKAGE).as_posix()
             for path in PACKAGE.rglob("*.py")

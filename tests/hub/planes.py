@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 from twisted_beastws.hub import Hub
-from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.hub.linked import LinkedBackplane
 from twisted_beastws.hub.linked_interfaces import LinkUser
 from twisted_beastws.hub.postgres import PostgresBackplane
@@ -22,7 +21,7 @@ from twisted_beastws.hub.redis_url import RedisURL
 from ..support.loopback import until
 from ..support.postgres_server import PostgresServer, postgres_running
 from ..support.redis_server import RedisServer, redis_running
-from .stubs import Stub
+from .stubs import Stub, connected
 
 TABLES = ("messages", "rooms", "ids", "refs", "hubs", "witnesses", "leases", "members", "inbox", "clock")
 
@@ -34,7 +33,6 @@ class RedisPlane:
         evicts: the server can drop a room's history by itself.
     """
 
-    name = "redis"
     evicts = True
 
     def __init__(self, server: RedisServer) -> None:
@@ -131,7 +129,6 @@ class RedisPlane:
 class PostgresPlane:
     """A PostgreSQL."""
 
-    name = "postgres"
     evicts = False
 
     def __init__(self, server: PostgresServer) -> None:
@@ -250,7 +247,7 @@ def plane_running(name: str, directory: Path) -> Iterator[Plane]:
 
 async def use_everything(one: Hub, two: Hub) -> None:
     """Do everything that needs a right on the server, on two hubs that connect."""
-    await until(lambda: one.backplane.state is two.backplane.state is BackplaneState.CONNECTED)
+    await connected(one, two)
     member, other = Stub(), Stub()
     assert await one.join(member.connection, "a", name="ann", gap=lambda message: "GAP")
     first = await two.publish("a", "first", ref="r")
@@ -265,7 +262,7 @@ async def use_everything(one: Hub, two: Hub) -> None:
     await until(lambda: one.backplane.occupied() == ["a"])  # type: ignore[attr-defined]
     one.backplane._link._commands.drop()  # type: ignore[attr-defined]
     await until(lambda: one.backplane.losses == 1)  # type: ignore[attr-defined]
-    await until(lambda: one.backplane.state is BackplaneState.CONNECTED)
+    await connected(one)
     missed = await two.publish("a", "second")
     await until(lambda: member.heard == ["first", "all", "second"])
     assert missed > first  # type: ignore[operator]

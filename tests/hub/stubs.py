@@ -8,7 +8,15 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred, succeed
 
 from twisted_beastws import CloseReason, Prepared, State, WebSocketProtocol
-from twisted_beastws.hub import PublishError
+from twisted_beastws.hub import Hub, PublishError
+from twisted_beastws.hub.backplane import BackplaneState
+
+from ..support.loopback import until
+
+
+async def connected(*hubs: Hub) -> None:
+    """Wait until the backplanes of hubs are connected."""
+    await until(lambda: all(hub.backplane.state is BackplaneState.CONNECTED for hub in hubs))
 
 
 class Stub:

@@ -12,13 +12,12 @@ from twisted.internet.defer import gatherResults
 from twisted.logger import Logger
 
 from twisted_beastws.hub import Hub
-from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.hub.linked_inbox import MAX_ENTRY, InboxEntry, InboxReader, read_entry
 from twisted_beastws.hub.redis import RedisBackplane
 
 from ..support.loopback import until
 from ..support.redis_server import RedisServer, redis_running
-from .stubs import Stub
+from .stubs import Stub, connected
 
 
 class TestEntries:
@@ -74,10 +73,6 @@ def started(redis: RedisServer) -> Hub:
     hub = Hub(RedisBackplane(redis.url))
     hub.start()
     return hub
-
-
-async def connected(*hubs: Hub) -> None:
-    await until(lambda: all(hub.backplane.state is BackplaneState.CONNECTED for hub in hubs))
 
 
 def say(redis: RedisServer, *fields: str) -> None:

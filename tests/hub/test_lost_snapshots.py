@@ -11,12 +11,11 @@ import pytest_twisted
 from twisted.internet.defer import gatherResults
 
 from twisted_beastws.hub import Hub, Message
-from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.hub.redis import RedisBackplane
 
 from ..support.loopback import until
 from ..support.redis_server import RedisServer, redis_running
-from .stubs import Stub
+from .stubs import Stub, connected
 
 SNAPSHOTS = ("--appendonly", "no")
 
@@ -44,10 +43,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[RedisServer], Hub
 
     yield hub
     pytest_twisted.blockon(gatherResults([each.stop() for each in hubs]))
-
-
-async def connected(*hubs: Hub) -> None:
-    await until(lambda: all(hub.backplane.state is BackplaneState.CONNECTED for hub in hubs))
 
 
 async def crash(hub: Hub) -> None:

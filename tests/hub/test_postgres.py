@@ -19,7 +19,7 @@ from twisted_beastws.hub.postgres_url import PostgresURL
 from ..support.loopback import until
 from ..support.postgres_server import PostgresServer, postgres_running
 from .planes import use_everything
-from .stubs import Stub
+from .stubs import Stub, connected
 
 
 class TestURL:
@@ -110,10 +110,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Hub]]:
 
     yield hub
     pytest_twisted.blockon(gatherResults([each.stop() for each in hubs]))
-
-
-async def connected(*hubs: Hub) -> None:
-    await until(lambda: all(hub.backplane.state is BackplaneState.CONNECTED for hub in hubs))
 
 
 def role_of(postgres: PostgresServer, name: str) -> str:

@@ -12,14 +12,13 @@ import pytest_twisted
 from twisted.internet.defer import gatherResults
 
 from twisted_beastws.hub import Hub, PublishUnknown
-from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.hub.redis import RedisBackplane
 
 from ..support.loopback import until
 from ..support.patience import PATIENCE
 from ..support.ports import free_port
 from ..support.redis_server import RedisServer, redis_running, sentinel_running
-from .stubs import Stub
+from .stubs import Stub, connected
 from .test_faults import Address, World
 from .test_redis_access import COMMANDS, allow
 
@@ -50,10 +49,6 @@ async def replicate(primary: RedisServer, *replicas: RedisServer) -> None:
     for replica in replicas:
         replica.ask(f"REPLICAOF 127.0.0.1 {primary.port}")
     await until(lambda: all("master_link_status:up" in replica.ask("INFO replication") for replica in replicas))
-
-
-async def connected(*hubs: Hub) -> None:
-    await until(lambda: all(hub.backplane.state is BackplaneState.CONNECTED for hub in hubs))
 
 
 @pytest_twisted.ensureDeferred

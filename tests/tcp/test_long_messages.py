@@ -11,19 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from twisted_beastws.wire.handshake import accept_key
+from ..support.loopback import switching
+from ..support.patience import PATIENCE
+from .test_server import HEAD, read_head
 
 SIZE = 1 << 26
 FACTOR = 2.2
 """The most memory that a message may take, in multiples of its size."""
-PATIENCE = 60.0
 FRAGMENT = 1 << 18
 """The default of ``Limits.fragment_size``."""
 KEY = b"\x01\x02\x03\x04"
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 UNITS = ((1, b"a"), (2, b"\0"), (1, "\u00e9".encode()), (1, "\U0001f600".encode()))
 """The opcode of a message, and the bytes that it repeats. A client that sends a text beyond ASCII also encodes it."""
 PROGRAM = Path(__file__).with_name("echoing.py")
@@ -97,22 +94,7 @@ def test_a_message_of_64_mib_takes_at_most_2_2_times_its_size(role: str, reactor
 def open_as(role: str, connection: socket.socket) -> None:
     """Do the opening handshake with a process in this role."""
     if role == "server":
-        connection.sendall(REQUEST)
+        connection.sendall(HEAD)
         read_head(connection)
-        return
-    head = read_head(connection).decode()
-    (key,) = [line.split(": ")[1] for line in head.split("\r\n") if line.startswith("Sec-WebSocket-Key: ")]
-    connection.sendall(
-        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept_key(key).encode()
-    )
-
-
-def read_head(connection: socket.socket) -> bytes:
-    """Read up to the empty line."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        byte = connection.recv(1)
-        assert byte, f"the process closed the connection after {head!r}"
-        head += byte
-    return head
+    else:
+        connection.sendall(switching(read_head(connection)))

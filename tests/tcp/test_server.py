@@ -445,7 +445,6 @@ class TestHandshake:
             assert tls is not None
             tls.set_alpn_protocols(["http/1.1"])
             plain = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
-            assert tls is not None
             with tls.wrap_socket(plain, server_hostname="localhost") as connection:
                 connection.sendall(HEAD)
                 assert read_head(connection).startswith(b"HTTP/1.1 101 ")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from twisted_beastws.server.observers.heartbeat import Heartbeat
 
-from ...support.patience import PATIENCE
+from ...support.waiting import await_that
 
 
 class Turns:
@@ -49,10 +48,11 @@ class TestHeartbeat:
         reactor, lags = Turns(), list[float]()
         heart = Heartbeat(reactor, 0.001, lags.append)
         heart.start()
-        deadline = time.monotonic() + PATIENCE
-        while len(lags) < 3:
-            assert time.monotonic() < deadline
+
+        def measured() -> bool:
             reactor.turn()
-            time.sleep(0.001)
+            return len(lags) >= 3
+
+        await_that("three lags are measured", measured)
         heart.stop()
         assert all(lag >= 0 for lag in lags)

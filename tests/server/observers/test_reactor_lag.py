@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from twisted_beastws.server.observers.reactor_lag import INTERVAL, LAGS, ReactorLag
 
-from ...support.patience import PATIENCE
+from ...support.waiting import await_that
 
 
 class Starting:
@@ -86,11 +85,12 @@ class TestService:
         lag.startService()
         assert reactor.waiting == []
         reactor.run()
-        deadline = time.monotonic() + PATIENCE
-        while not sum(lag.lags):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+
+        def counted() -> int:
             reactor.turn()
+            return sum(lag.lags)
+
+        await_that("a lag is counted", counted)
         lag.stopService()
         measured = list(lag.lags)
         reactor.turn()
