@@ -28,13 +28,20 @@ SOURCES = {
 DIRECTIVES = {"language_level": 3, "annotation_typing": False}
 
 
+def is_stale(translated: Path) -> bool:
+    """Return whether a translation is older than a declaration. Cython looks only for ``NAME.pxd`` of a ``NAME.py``."""
+    declarations = [path for kind in ("pxd", "pyx") for path in Path("twisted_beastws").rglob(f"*.{kind}")]
+    return translated.exists() and translated.stat().st_mtime < max(path.stat().st_mtime for path in declarations)
+
+
 class BuildCython(build_ext):
     """Translate the sources of a module to C when it is built, so that an sdist and metadata do not wait for that."""
 
     def build_extension(self, ext: Extension) -> None:
         from Cython.Build import cythonize
 
-        (translated,) = cythonize([ext], build_dir="build", compiler_directives=DIRECTIVES)
+        stale = is_stale(Path("build", ext.sources[0]).with_suffix(".c"))
+        (translated,) = cythonize([ext], build_dir="build", compiler_directives=DIRECTIVES, force=stale)
         ext.sources = translated.sources
         super().build_extension(ext)
 
