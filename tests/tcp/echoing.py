@@ -1,4 +1,4 @@
-"""A process that echoes messages, and prints how many bytes its memory grew by at most since the last short one.
+"""A process that echoes messages, and prints how much more memory than before the first each long one took at most.
 
 ``python echoing.py server|client default|uvloop SIZE [PORT]``, where SIZE is ``Limits.max_message_size``. The server
 prints its port first; the client connects to PORT.
@@ -26,7 +26,7 @@ def main(role: str, reactor_name: str, size: str, port: str = "") -> None:
     running: Any = IReactorCore(reactor)
 
     class Echo(WebSocketProtocol):
-        meter: Meter
+        meter: Meter | None = None
 
         def text_received(self, text: str) -> Any:
             return self.echo(text)
@@ -38,12 +38,15 @@ def main(role: str, reactor_name: str, size: str, port: str = "") -> None:
             self.send(message)
             if len(message) > 1000:
                 return self.report()
-            # The code that answers is loaded now.
-            self.meter = Meter()
+            # The code that answers is loaded now. What earlier long messages leave counts as memory of the later ones.
+            if self.meter is None:
+                self.meter = Meter()
+            self.meter.begin()
             return None
 
         async def report(self) -> None:
             await self.flush()
+            assert self.meter is not None
             print(self.meter.growth(), flush=True)
 
     limits = Limits(max_message_size=int(size))

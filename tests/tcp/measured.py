@@ -32,12 +32,16 @@ def message(number: int) -> bytes:
 
 
 class Meter:
-    """The process's peak of resident memory since this object was created."""
+    """How far the process's resident memory rose above what it was when this object was created."""
 
     def __init__(self) -> None:
+        self.begin()
+        self.before = self.peak()
+
+    def begin(self) -> None:
+        """Forget the peak until now."""
         # Writing 5 resets the peak to the current resident memory; see proc(5).
         Path("/proc/self/clear_refs").write_text("5")
-        self.before = self.peak()
 
     def peak(self) -> int:
         found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
