@@ -342,7 +342,8 @@ class TestConnections:
         assert budget.used > 200_000
         one.leaves()
         other.leaves()
-        assert budget.used == 0 and not budget._accounts  # No account may outlive its connection.
+        # No account may outlive its connection, and no public name shows them.
+        assert budget.used == 0 and not budget._accounts
 
     def test_without_a_budget_nothing_is_in_the_way_of_a_chunk(self, connect: Any) -> None:
         peer = connect(Slow)

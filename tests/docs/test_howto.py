@@ -345,6 +345,7 @@ class TestAuthentication:
             SimpleNamespace(), "ws://localhost/", lambda: succeed(next(tokens))
         )
         for _ in range(2):
+            # The listing passes its decorator to the endpoint, which has no public name for it.
             Deferred.fromCoroutine(endpoint._decorator(Request))
         assert seen == [("Authorization", ["Bearer a"]), ("Authorization", ["Bearer b"])]
 

@@ -260,6 +260,7 @@ async def use_everything(one: Hub, two: Hub) -> None:
     assert sorted(await one.who("a")) == ["ann", "bob"]
     other.ends()
     await until(lambda: one.backplane.occupied() == ["a"])  # type: ignore[attr-defined]
+    # The test is the network that fails: it cuts the link's own connection.
     one.backplane._link._commands.drop()  # type: ignore[attr-defined]
     await until(lambda: one.backplane.losses == 1)  # type: ignore[attr-defined]
     await connected(one)

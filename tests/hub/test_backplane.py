@@ -113,6 +113,7 @@ class TestHistory:
         assert [outcome(local.backplane.history(room, "0-0")).complete for room in "abc"] == [False, True, False]
         local.publish("a", "x")
         assert [outcome(local.backplane.history(room, "0-0")).complete for room in "abc"] == [False, False, False]
+        # No public name shows how much memory the rooms take.
         assert len(local.backplane._cut) <= len(local.backplane._kept)
 
     def test_from_the_beginning_is_not_complete_where_none_is_kept(self) -> None:
@@ -180,6 +181,7 @@ class TestNames:
         backplane.exit("a", "2")
         backplane.exit("a", "3")
         assert outcome(backplane.who("a")) == {}
+        # No public name shows that no memory is left.
         assert backplane._people == {}
 
 
@@ -214,6 +216,7 @@ class TestRoster:
         for key in "023":
             backplane.exit("a", key)
         assert outcome(backplane.roster("a", None, 5)) == Roster([], 0)
+        # No public name shows that no memory is left.
         assert backplane._people == {}
 
     def test_the_roster_of_a_large_room_costs_a_page(self) -> None:

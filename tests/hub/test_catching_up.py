@@ -91,6 +91,7 @@ def test_held_messages_are_bounded_and_read_from_the_history_instead() -> None:
     room = Room(part=1000)
     for number in range(MAX_HELD + 1):
         room.catch_up.offer(room.publish())
+        # No public name shows how many messages are held.
         assert len(room.catch_up._held) <= MAX_HELD, number
     while room.asked:
         room.answer()

@@ -361,7 +361,7 @@ class TestHistory:
         back = joined(hub, "a", after=ids[1])
         hub.publish("a", "now")
         assert back.heard == ["2", "3", "4", "now"]
-        # From then on it costs no more than any other.
+        # From then on it costs no more than any other, which no public name shows.
         assert hub._members.by_room["a"][back.connection].catch_up is None
 
     def test_a_new_member_gets_no_history(self, hub: Hub) -> None:

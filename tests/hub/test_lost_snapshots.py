@@ -47,9 +47,11 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[RedisServer], Hub
 
 async def crash(hub: Hub) -> None:
     """End a hub without its goodbye, as the end of its process does."""
+    # `stop` would say goodbye; a process that is killed does not.
     link: Any = hub.backplane._link  # type: ignore[attr-defined]
     link._stopping = True
     link.restart(ConnectionError("the process is killed"))
+    # The link has no public name for its connection.
     await until(lambda: link._commands is None)
 
 

@@ -236,6 +236,7 @@ class TestMessages:
         await until(lambda: one.ready)
         member = Stub()
         await one.join(member.connection, "a", gap=lambda message: "GAP")
+        # The test delays the link's reading, as a slow network does.
         one.backplane._link.pause()  # type: ignore[attr-defined]
         await one.publish("a", "lost")
         clean.ask("DELETE FROM beastws.messages")

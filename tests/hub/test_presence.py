@@ -244,6 +244,7 @@ async def test_the_users_of_a_killed_hub_leave_when_its_lease_has_expired(
         await two.join(Stub().connection, "a", name="ann", data=2)
         await two.join(Stub().connection, "a", name="b\nob")
         await until(lambda: sorted(seen.names) == ["+ann", "+b\nob"])
+        # `stop` would say goodbye; a process that is killed does not.
         link: Any = two.backplane._link  # type: ignore[attr-defined]
         link._stopping = True
         link.restart(ConnectionError("the process is killed"))

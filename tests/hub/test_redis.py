@@ -108,6 +108,7 @@ class TestPublish:
         one.hub.publish("a", "x" * 1000)
         waiting = one.in_flight
         assert 1000 < waiting < 1050
+        # A lower limit than the package's, so that the test needs few bytes.
         one._publications.max_in_flight = 2 * waiting
         published = one.hub.publish("a", "y" * (1000 + more))
         if refused:
@@ -296,6 +297,7 @@ class TestSlowMembers:
             return waiting[-1]
 
         one.joins()
+        # The test takes the hub's place, which is slow here.
         one._deliver_to_hub = deliver
         for number in range(300):
             elsewhere(server, "a", str(number))

@@ -130,7 +130,7 @@ class TestRefusedServers:
                 line = await one.backplane.refused  # type: ignore[attr-defined]
                 assert "a node of a Redis Cluster" in line and redis.url in line
                 assert not one.ready and one.backplane.state is BackplaneState.REFUSING
-                # It is over: no connection is tried again.
+                # It is over: no connection is tried again. Only the link's own Deferred shows that.
                 await one.backplane._link._serving  # type: ignore[attr-defined]
                 assert len([line for line in lines if "a node of a Redis Cluster" in line]) == 1
                 await one.stop()

@@ -84,6 +84,7 @@ class TestLoss:
         members = [await one.joins(), await two.joins()]
         await one.hub.publish("a", "before")
         await until(lambda: all(member.heard for member in members))
+        # The test is the network that fails: it cuts the link's own connection.
         two.backplane._link._subscriber.drop()  # type: ignore[union-attr]
         for number in range(100):
             await one.hub.publish("a", str(number))

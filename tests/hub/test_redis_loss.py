@@ -182,6 +182,7 @@ class TestLoss:
         settle(two)
         while one.link_.coming:
             one.link_.receive()
+            # No public name shows how many messages are held.
             assert len(one.readers["a"]._held or ()) <= MAX_HELD
         settle(one, two)
         assert member.heard == ["missed", *said]

@@ -34,6 +34,7 @@ def test_many_rooms_are_subscribed_swept_caught_up_and_listed_in_bounded_steps()
     server = SimulatedRedis()
     one = Node(server)
     heard: dict[str | None, list[str | bytes]] = {}
+    # The test takes the hub's place, and notes what would be delivered.
     one._deliver_to_hub = lambda message, exclude: heard.setdefault(message.room, []).append(message.data)
     for number in range(ROOMS):
         one.subscribe(f"room {number}")

@@ -119,11 +119,12 @@ async def test_a_server_and_the_simulation_have_the_same_answers(
 
     def names() -> Iterator[str]:
         while True:
-            # The simulated server counts in the same way.
+            # The simulated server counts in the same way, and its private count is not advanced by a look at it.
             yield f"e{simulated._made + 1}"
 
     def salts() -> Iterator[int]:
         while True:
+            # As in `names`.
             yield (simulated._made + 2) * 1_000_003 % SALT
 
     link, user = linked(plane, monkeypatch, names(), salts())
@@ -143,6 +144,7 @@ async def test_a_server_and_the_simulation_have_the_same_answers(
     known, ids = f"{FUTURE} ", ["0-0", FUTURE, "9000000000000-5"]
     for _ in range(60):
         room = random.choice(rooms)
+        # One link stands for several hubs, whose names are else given once.
         hub = link._hub_name = random.choice(["hub", "hub", "another"])
         step = random.choice(
             ["publish"] * 4 + ["read", "read", "sweep", "position", "evict", "ahead", "flush", "server", "wait"]

@@ -137,6 +137,7 @@ async def test_a_service_that_no_sentinel_knows_is_reported(tmp_path: Path) -> N
     with redis_running(tmp_path) as primary, sentinel_running(tmp_path, primary.port) as sentinel:
         await until(lambda: listens(sentinel))
         backplane = RedisBackplane(f"redis+sentinel://127.0.0.1:{sentinel}/other")
+        # The reason, without the rest of the line and the times of the log.
         backplane._troubles.log = lambda line, why: lines.append(why)  # type: ignore[method-assign]
         hub = Hub(backplane)
         hub.start()

@@ -178,6 +178,7 @@ class TestRequests:
 
     def test_idle_addresses_are_forgotten(self, serve: Any, clock: Clock) -> None:
         server = serve(max_handshakes_per_peer=1)
+        # No public name shows how many addresses are remembered.
         requests = server.factory.admission._requests_of
         for at in range(MIN_SWEPT):
             requests.take(peer_of(str(at)), 1)
@@ -187,6 +188,7 @@ class TestRequests:
         assert len(requests) == 1
 
     def test_while_they_are_needed_they_stay(self, serve: Any, clock: Clock) -> None:
+        # As above.
         requests = serve(max_handshakes_per_peer=1).factory.admission._requests_of
         for at in range(MIN_SWEPT + 500):
             requests.take(peer_of(str(at)), 1)

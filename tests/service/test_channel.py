@@ -115,13 +115,15 @@ class TestSupervisorThatDoesNotRead:
         """Send lines until the next would be lost; return how many."""
         line = "x" * 10000
         count = 0
-        while supervisor.reports._size + len(line) + 100 < MAX_BACKLOG:  # the limit counts the backlog here
+        # The backlog has no public size. The limit counts it here.
+        while supervisor.reports._size + len(line) + 100 < MAX_BACKLOG:
             supervisor.reports.say("access", line)
             count += 1
         return count
 
     def test_lines_beyond_the_limit_are_lost_and_counted(self, supervisor: Supervisor) -> None:
         count = self.fill(supervisor)
+        # As in `fill`.
         left = MAX_BACKLOG - supervisor.reports._size
         for size in (left + 1, left):
             # One that is too long by a byte, and one that just fits.

@@ -320,6 +320,7 @@ class TestGiven:
     def test_so_many_wrong_passwords_are_allowed(self, given: tuple[str, ...], failures: int) -> None:
         options = parse("--auth=memory:a:b", *given)
         assert isinstance(options.checkers, PasswordLogin)
+        # The option's number is in the limit, which has no public name.
         limit = options.checkers._limit
         results: list[Any] = []
         for _ in range(failures + 1):
@@ -590,4 +591,5 @@ def test_the_chat_has_one_room() -> None:
     first, second = factory.buildProtocol(None), factory.buildProtocol(None)
     assert isinstance(first, Chat) and isinstance(second, Chat)
     assert first is not second
+    # The chat's room has no public name.
     assert first._room is second._room

@@ -308,7 +308,8 @@ class TestAnswers:
     def test_late_answers_are_kept_and_failures_are_not(self, workers: Workers, reactor: Reactor) -> None:
         process = reactor.processes[0]
         worker, answers = self.ask(workers, "metrics")
-        worker._asked[1].cancel()  # as a timeout does
+        # As a timeout does. The question's Deferred has no public name.
+        worker._asked[1].cancel()
         process.reports_that("answer", 1, "metrics", "a page")
         assert answers == [CancelledError] and worker.page == "a page"
         process.reports_that("answer", 2, "metrics", None)

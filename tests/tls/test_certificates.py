@@ -193,6 +193,7 @@ class TestListening:
         reactor = MemoryReactor()
         endpoint = ReloadableEndpoint(reactor, "tcp:1984:interface=127.0.0.1")
         assert verifyObject(IStreamServerEndpoint, endpoint)
+        # The endpoint below gets this reactor, which must provide what Twisted's own does.
         assert IReactorTCP.providedBy(endpoint._reactor)
         endpoint.listen(Factory())
         assert reactor.tcpServers[0][0] == 1984

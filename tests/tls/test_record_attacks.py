@@ -9,6 +9,8 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+
+# `cryptography` has no public name for the functions of OpenSSL that an attacker needs.
 from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
@@ -137,6 +139,7 @@ def key_updates(server: End) -> list[bytes]:
 
 def _updates_of(peer: Any, connection: socket.socket, server: End) -> list[bytes]:
     connection.settimeout(PATIENCE)
+    # Twisted has no public name for this.
     while not server.tls._handshakeDone:
         server.tls.dataReceived(connection.recv(1 << 16))
         connection.sendall(server.written())

@@ -88,7 +88,7 @@ class Served:
 def writes(monkeypatch: pytest.MonkeyPatch, protocol: Noting) -> list[bytes]:
     """Return a list that records each write that the protocol's connection passes to uvloop."""
     given: list[bytes] = []
-    # This uses a private method, because the bytes that arrive do not show how writes were joined.
+    # This uses private names, because the bytes that arrive do not show how writes were joined.
     writer: Any = protocol.transport._writer  # type: ignore[union-attr]
     write = writer._write
 
@@ -284,6 +284,7 @@ class TestWriting:
                 while self.left and len(self.calls) == calls:
                     self.left -= 1
                     self.transport.write(b"x" * FULL)
+                    # uvloop's own count: the transport has no public name for it.
                     waiting.append(self.transport._uv.get_write_buffer_size())
                 if not self.left:
                     self.transport.unregisterProducer()
@@ -293,6 +294,7 @@ class TestWriting:
 
             def resumeProducing(self) -> None:
                 self.calls.append("resume")
+                # As in `go_on`.
                 waiting_at_resume.append(self.transport._uv.get_write_buffer_size())
                 self.go_on()
 

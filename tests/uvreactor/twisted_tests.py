@@ -83,6 +83,7 @@ def main(directory: str, modules: list[str]) -> None:
 
     # The ids of tests contain this function's name, so that both reactors have the same ids.
     sys.modules["reactors"] = sys.modules["__main__"]
+    # Twisted's tests have no other way to select a reactor.
     ReactorBuilder._reactors = ["reactors.reactor_under_test"]
     # Twisted's TLS tests spent most of their time on the same two certificates, which each test made again.
     test_sslverify.makeCertificate = cache(test_sslverify.makeCertificate)

@@ -27,6 +27,14 @@ def codecs() -> list[codec.Codec]:
     return [peer.compiled_codec(), codec.PURE]
 
 
+@pytest.fixture(scope="module")
+def speedups(codecs: list[codec.Codec]) -> Any:
+    # The codec is chosen as a whole: no public name gives these functions alone.
+    from twisted_beastws.wire import _speedups
+
+    return _speedups
+
+
 def outcome(on: codec.Codec, server: bool, chunks: list[bytes], limits: Limits, react: Any, tick: float) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frames.MaskKeys, "next", lambda self: KEY)
@@ -97,20 +105,16 @@ class TestSameResults:
 
     @given(st.integers(0, 255), st.binary(max_size=300), st.one_of(st.none(), st.binary(min_size=4, max_size=4)))
     def test_both_codecs_encode_the_same_frame(
-        self, codecs: list[codec.Codec], first: int, payload: bytes, key: bytes | None
+        self, speedups: Any, first: int, payload: bytes, key: bytes | None
     ) -> None:
-        from twisted_beastws.wire import _speedups
-
-        assert _speedups.encode_frame(first, payload, key) == frames.encode_frame(first, payload, key)
+        assert speedups.encode_frame(first, payload, key) == frames.encode_frame(first, payload, key)
 
     @given(st.text(max_size=300), st.sampled_from([None, KEY]))
     def test_both_codecs_make_the_same_payload_and_copy_of_a_text(
-        self, codecs: list[codec.Codec], text: str, key: bytes | None
+        self, speedups: Any, text: str, key: bytes | None
     ) -> None:
-        from twisted_beastws.wire import _speedups
-
         frames_made = []
-        for module in (raw, _speedups):
+        for module in (raw, speedups):
             payload = module.text_payload(text)
             frame = module.encode_frame(0x81, payload, key)
             assert module.payload_size(payload) == len(module.payload_bytes(payload)) == len(text.encode())
@@ -122,10 +126,8 @@ class TestSameResults:
 
     @given(st.binary(max_size=60), st.integers(0, 20), st.booleans())
     def test_both_codecs_take_the_same_received_payload(
-        self, codecs: list[codec.Codec], payload: bytes, start: int, masked: bool
+        self, speedups: Any, payload: bytes, start: int, masked: bool
     ) -> None:
-        from twisted_beastws.wire import _speedups
-
         data = bytes(start) + KEY + payload
         key_at, key = (start, KEY) if masked else (-1, None)
 
@@ -139,33 +141,27 @@ class TestSameResults:
                 values.append("not UTF-8")
             return values
 
-        assert taken(raw) == taken(_speedups)
+        assert taken(raw) == taken(speedups)
 
-    def test_no_byte_outside_the_chunk_is_read(self, codecs: list[codec.Codec]) -> None:
-        from twisted_beastws.wire import _speedups
-
+    def test_no_byte_outside_the_chunk_is_read(self, speedups: Any) -> None:
         for start, size, key_at in ((0, 5, -1), (3, 2, -1), (-1, 1, -1), (0, -1, -1), (0, 1, 1), (5, 0, -1)):
             with pytest.raises(ValueError, match="not in the chunk"):
-                _speedups.take_bytes(b"four", start, size, key_at)
+                speedups.take_bytes(b"four", start, size, key_at)
         with pytest.raises(RuntimeError, match="no room"):
-            _speedups.put_frame(bytearray(8), 4, 0x81, "abc", None)  # type: ignore[arg-type]
+            speedups.put_frame(bytearray(8), 4, 0x81, "abc", None)
         with pytest.raises(RuntimeError, match="no room"):
-            _speedups.put_frame(bytearray(8), 0, 0x81, "abc", KEY)  # type: ignore[arg-type]
+            speedups.put_frame(bytearray(8), 0, 0x81, "abc", KEY)
 
     @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 125, 126, 65535, 65536, 100001])
-    def test_both_codecs_mask_and_encode_every_size_alike(self, codecs: list[codec.Codec], size: int) -> None:
-        from twisted_beastws.wire import _speedups
-
+    def test_both_codecs_mask_and_encode_every_size_alike(self, speedups: Any, size: int) -> None:
         payload = bytes(range(256)) * (size // 256 + 1)
-        assert _speedups.apply_mask(payload[:size], KEY) == frames.apply_mask(payload[:size], KEY)
-        assert _speedups.encode_frame(0x82, payload[:size], KEY) == frames.encode_frame(0x82, payload[:size], KEY)
+        assert speedups.apply_mask(payload[:size], KEY) == frames.apply_mask(payload[:size], KEY)
+        assert speedups.encode_frame(0x82, payload[:size], KEY) == frames.encode_frame(0x82, payload[:size], KEY)
 
-    def test_a_key_of_another_size_is_refused(self, codecs: list[codec.Codec]) -> None:
-        from twisted_beastws.wire import _speedups
-
+    def test_a_key_of_another_size_is_refused(self, speedups: Any) -> None:
         for key in (b"", b"abc", b"abcde"):
             with pytest.raises(ValueError, match="four bytes"):
-                _speedups.encode_frame(0x82, b"x", key)
+                speedups.encode_frame(0x82, b"x", key)
 
 
 class TestChoice:

@@ -36,8 +36,10 @@ if not hasattr(compressor, "isal_zlib"):
 def compressing_by(isal: Any) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compressor, "ISAL", isal)
+        # No test may get a compressor that was made before.
         compressor._idle.clear()
         yield
+    # No test may get a compressor that was made before.
     compressor._idle.clear()
 
 
@@ -100,6 +102,7 @@ def test_a_compressor_that_failed_is_not_used_again(isal: bool) -> None:
     def fail() -> None:
         raise MemoryError
 
+    # The next call takes this compressor, as if an earlier call had left it.
     compressor._idle[6, 15, 8] = Meddled(fail)  # type: ignore[assignment]
     with pytest.raises(MemoryError):
         compress_alone(b"the first" * 100, 6, 15, 8)
@@ -113,6 +116,7 @@ def test_a_call_during_a_call_has_another_compressor(isal: bool) -> None:
     def meddle() -> None:
         between.append(compress_alone(b"between" * 100, 6, 15, 8))
 
+    # The next call takes this compressor, as if an earlier call had left it.
     compressor._idle[6, 15, 8] = Meddled(meddle)  # type: ignore[assignment]
     first = compress_alone(b"the first" * 100, 6, 15, 8)
     for octets, message in ((first, b"the first" * 100), (between[0], b"between" * 100)):
@@ -123,6 +127,7 @@ def test_few_idle_compressors_are_kept(isal: bool) -> None:
     for bits in range(9, 16):
         for level in (1, 6, 9):
             compress_alone(b"a message" * 100, level, bits, 8)
+    # No public name shows how many are kept.
     assert len(compressor._idle) <= 16
 
 

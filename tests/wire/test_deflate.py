@@ -502,6 +502,7 @@ class TestCompressing:
 
         monkeypatch.setattr(deflate, "zlib", Counting())
         monkeypatch.setattr(compressor, "zlib", Counting())
+        # A compressor that another test left would not be made here.
         compressor._idle.clear()
         kept, alone = codec(), codec(BOTH_ALONE)
         assert made == []
@@ -513,8 +514,10 @@ class TestCompressing:
         assert made == ["compressobj", "decompressobj"]
         for _ in range(2):
             assert alone.compress(b"hello") == HELLO
+            # No public name shows that the contexts are freed.
             assert alone._compressor is None
             inflate(alone, HELLO)
+            # As above.
             assert alone._inflater is None
         assert codec(BOTH_ALONE).compress(b"hello") == HELLO
         assert made[2:] == ["compressobj", "decompressobj", "decompressobj"]

@@ -373,6 +373,7 @@ class TestRooms:
         channel = service.factory.buildProtocol(None)
         channel.makeConnection(transport)
         channel.dataReceived(f"GET /api/rooms HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+        # Another worker would read the command from the backplane's own list; no public name shows it.
         (question,) = [
             message.data for message in service.backplane._kept["\0commands"] if "rooms" in str(message.data)
         ][:1]
