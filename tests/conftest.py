@@ -20,6 +20,9 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogLevel, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 
+from .support.frames import masked
+from .support.handshakes import upgrade_request
+
 # Tests expect the bytes that zlib compresses to; tests of ISA-L select it themselves.
 os.environ["TWISTED_BEASTWS_ZLIB"] = "1"
 
@@ -124,10 +127,7 @@ class Transport(StringTransport):
 class Peer:
     """The client's end of a connection in memory: it sends and reads bytes, and can disconnect."""
 
-    HEAD = (
-        b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
+    HEAD = upgrade_request()
     KEY = b"\x11\x92\xa3\x04"
 
     def __init__(self, protocol: Any, clock: Any, transport: Any = None) -> None:
@@ -154,14 +154,7 @@ class Peer:
     @classmethod
     def frame(cls, first: int, payload: bytes = b"") -> bytes:
         """Return a masked frame whose first byte is ``first``."""
-        size = len(payload)
-        if size < 126:
-            header = bytes((first, 0x80 | size))
-        elif size < 1 << 16:
-            header = bytes((first, 0xFE)) + size.to_bytes(2, "big")
-        else:
-            header = bytes((first, 0xFF)) + size.to_bytes(8, "big")
-        return header + cls.KEY + bytes(octet ^ cls.KEY[at & 3] for at, octet in enumerate(payload))
+        return masked(first, payload, cls.KEY)
 
     @classmethod
     def text(cls, text: str) -> bytes:

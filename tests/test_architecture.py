@@ -9,6 +9,7 @@ import ast
 import re
 import subprocess
 import sys
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -31,6 +32,32 @@ def classes() -> Iterator[tuple[str, ast.ClassDef]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 yield path.relative_to(PACKAGE).as_posix(), node
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    """Yield the name and the text of each file of the tests."""
+    folder = Path(__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        yield path.relative_to(folder).as_posix(), path.read_text()
+
+
+def private_uses(module: ast.Module) -> Iterator[int]:
+    """Yield the lines that use a private name which the module does not define itself."""
+    own = {"_replace", "_exit"}  # of named tuples and of ``os``, whose names have an underscore for other reasons
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            own.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
+            own.add(node.attr)
+    for node in ast.walk(module):
+        if isinstance(node, ast.Attribute):
+            names = [node.attr]
+        elif isinstance(node, ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        if any(re.match("_[a-z]", name) and name not in own for name in names):
+            yield node.lineno
 
 
 def circle_in(imports: dict[str, set[str]]) -> list[str]:
@@ -78,6 +105,43 @@ class TestClasses:
                 if any(isinstance(target, ast.Attribute) and target.attr == "__class__" for target in targets):
                     assert isinstance(node, ast.Assign)
                     found.append(f"{path.name}:{node.lineno}")
+        assert found == []
+
+
+class TestSupport:
+    """``tests/support/`` has what several tests need."""
+
+    # These tests are about the bytes of the handshake, which they write out.
+    HANDSHAKES = {  # noqa: RUF012
+        "support/handshakes.py",
+        "wire/test_handshake.py",
+        "connection/test_client_handshake.py",
+        "connection/test_server_handshake.py",
+        "test_benchmarks.py",
+    }
+
+    def test_the_sample_key_is_written_once(self) -> None:
+        key = b64encode(b"the sample nonce").decode()
+        found = {file for file, text in sources() if key in text}
+        assert found == self.HANDSHAKES
+
+    def test_the_protocol_that_echoes_is_written_once(self) -> None:
+        found = [
+            file
+            for file, text in sources()
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.ClassDef) and node.name == "Echo"
+        ]
+        assert found == ["support/protocols.py"]
+
+    def test_a_private_name_of_another_module_is_used_for_a_written_reason(self) -> None:
+        """A comment gives the reason, at most four lines above."""
+        found = []
+        for file, text in sources():
+            lines = text.splitlines()
+            for line in private_uses(ast.parse(text)):
+                if not re.search(r"# (?!type: ignore|noqa)", "\n".join(lines[max(line - 5, 0) : line])):
+                    found.append(f"{file}:{line}: {lines[line - 1].strip()}")
         assert found == []
 
 

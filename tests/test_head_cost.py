@@ -14,13 +14,9 @@ from twisted_beastws import Deflate, WebSocketServerFactory
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server.gates.forwarded import TrustedProxies
 
-FIELDS = {
-    "Host": "localhost",
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    "Sec-WebSocket-Version": "13",
-}
+from .support.handshakes import UPGRADE_HEADERS
+
+FIELDS = {"Host": "localhost", **UPGRADE_HEADERS}
 UNITS = (
     "a",
     ",",

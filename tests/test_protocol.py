@@ -41,6 +41,7 @@ from .support.inside import inside
 from .support.log import as_observer
 from .support.loopback import uncollected
 from .support.outcomes import Outcome
+from .support.protocols import Echo
 from .support.states import state_of
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -112,14 +113,6 @@ class Binaries(Noting):
 class Streaming(Noting):
     def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> Any:
         return self.note("fragment", data, opcode, final)
-
-
-class Echo(WebSocketProtocol):
-    def text_received(self, text: str) -> None:
-        self.send(text)
-
-    def binary_received(self, data: bytes) -> None:
-        self.send(data)
 
 
 class TestHooks:
@@ -694,6 +687,7 @@ class TestReceive:
     def test_parsing_ahead_is_bounded_in_a_chunk_too(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         peer.sends(b"".join(peer.text(str(number)) for number in range(1000)))
+        # No public name shows how many messages wait for `receive`.
         assert len(inside(peer.protocol).delivery._inbox) == 16
         got = [Outcome(peer.protocol.receive())[0] for _ in range(1000)]
         assert got == [str(number) for number in range(1000)]
@@ -1748,6 +1742,7 @@ class TestEnds:
         peer.protocol.send("a")
         peer.protocol.send("b")
         peer.transport.flow()
+        # No public name shows whether memory of the queue is left.
         assert inside(peer.protocol).outgoing._queue is None
         assert peer.protocol.buffered_amount == 0
 

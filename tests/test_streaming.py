@@ -22,6 +22,7 @@ from twisted_beastws import (
 from twisted_beastws.wire.sender import HELD_OVERHEAD
 
 from .support.inside import inside
+from .support.protocols import Echo
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -266,10 +267,6 @@ class TestFragmentSize:
         assert found == [0x02, 0x8A, 0x00, 0x00, 0x80]
 
     def test_fragments_are_in_order_with_gathered_frames(self, connect: Callable[..., Any]) -> None:
-        class Echo(WebSocketProtocol):
-            def text_received(self, text: str) -> None:
-                self.send(text)
-
         peer = connect(Echo, limits=Limits(fragment_size=10))
         peer.sends(peer.text("a") + peer.text("b" * 15) + peer.text("c"))
         assert frames(peer.reads()) == [(0x81, b"a"), (0x01, b"b" * 10), (0x80, b"b" * 5), (0x81, b"c")]

@@ -33,6 +33,7 @@ from twisted_beastws.tls.unverified import UnverifiedTLS
 from twisted_beastws.wire.http import Request, Response
 
 from ..support.certificates import identity, identity_pem, trusting
+from ..support.handshakes import field, switching
 from ..support.inside import inside
 from ..support.loopback import (
     Noting,
@@ -40,12 +41,10 @@ from ..support.loopback import (
     Scripted,
     connected,
     failure_of,
-    field,
     leaving_cycles,
     leaving_nothing,
     listening,
     serving,
-    switching,
     turn,
     until,
 )

@@ -20,10 +20,7 @@ from twisted_beastws import (
 )
 from twisted_beastws.testing import connected_pair
 
-
-class Echo(WebSocketProtocol):
-    def text_received(self, text: str) -> None:
-        self.send(text)
+from ..support.protocols import Echo
 
 
 class Chat(WebSocketProtocol): ...

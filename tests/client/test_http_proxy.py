@@ -25,18 +25,8 @@ from twisted_beastws.wire.fields import Headers
 from twisted_beastws.wire.http import Request
 
 from ..support.certificates import identity_pem, trusting
-from ..support.loopback import (
-    Noting,
-    Script,
-    Scripted,
-    failure_of,
-    field,
-    leaving_nothing,
-    serving,
-    switching,
-    turn,
-    until,
-)
+from ..support.handshakes import field, switching
+from ..support.loopback import Noting, Script, Scripted, failure_of, leaving_nothing, serving, turn, until
 from ..support.ports import free_port
 from ..support.timing import ClockedReactor
 from ..support.ways import BOTH_WAYS

@@ -19,7 +19,8 @@ from twisted_beastws.errors import HandshakeTimeout, SocksDeclined
 from twisted_beastws.wire.url import WebSocketURL
 
 from ..support.certificates import trusting
-from ..support.loopback import Noting, Script, failure_of, leaving_nothing, listening, serving, switching, until
+from ..support.handshakes import switching
+from ..support.loopback import Noting, Script, failure_of, leaving_nothing, listening, serving, until
 from ..support.timing import ClockedReactor
 from ..support.ways import BOTH_WAYS
 

@@ -25,8 +25,9 @@ from twisted_beastws import Response, State, Timeouts, WebSocketProtocol, errors
 from twisted_beastws.client.connect import WebSocketClientEndpoint
 from twisted_beastws.client.reconnecting import ReconnectingService, is_retryable, reconnecting
 
+from ..support.handshakes import field, switching
 from ..support.log import as_observer
-from ..support.loopback import Noting, Script, connected, field, leaving_cycles, switching, until
+from ..support.loopback import Noting, Script, connected, leaving_cycles, until
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -218,6 +219,7 @@ class TestDelays:
 
     def test_a_delay_is_bounded_after_many_attempts(self, longest: Any) -> None:
         patient = Patient(error.ConnectionRefusedError())
+        # Ten thousand attempts would take too long: ask for the delay itself.
         assert patient.service._delay(10_000) == 90.0
 
     def test_the_delays_are_reset_by_a_success(self, longest: Any) -> None:

@@ -135,6 +135,7 @@ class TestAccepted:
     ) -> None:
         peer, _ = ask()
         peer.sends(SWITCHING)
+        # The pool is random, so the test fills it.
         monkeypatch.setattr(frames.mask_keys, "_pool", b"\0\0\0\0\1\2\3\4")
         monkeypatch.setattr(frames.mask_keys, "_at", 0)
         peer.protocol.send("hi")

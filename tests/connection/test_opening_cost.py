@@ -9,8 +9,10 @@ from types import FrameType
 from typing import Any
 
 import twisted_beastws
-from twisted_beastws import WebSocketProtocol
 from twisted_beastws.testing import scripted_client
+
+from ..support.handshakes import upgrade_request
+from ..support.protocols import Echo
 
 PACKAGE = str(Path(twisted_beastws.__file__).parent)
 
@@ -23,24 +25,18 @@ MAX_CHANGES = 55 if twisted_beastws.ACCELERATED else 60
 On the pure codec the calls to the codec count, too.
 """
 
-REQUEST = (
-    b"GET /chat HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+REQUEST = upgrade_request()
 
 
-class Echo(WebSocketProtocol):
+class Counted(Echo):
     def opened(self) -> None:
         sys.setprofile(None)
-
-    def text_received(self, text: str) -> None:
-        self.send(text)
 
 
 def test_an_upgrade_request_makes_few_calls_in_few_files() -> None:
     # Some values are computed for the first connection, and kept.
     for _ in range(2):
-        protocol: Any = scripted_client(Echo, opened=False).protocol
+        protocol: Any = scripted_client(Counted, opened=False).protocol
         files: list[str] = []
 
         def called(frame: FrameType, event: str, _: object, files: list[str] = files) -> None:

@@ -19,12 +19,9 @@ from twisted_beastws import (
 )
 from twisted_beastws.testing import Frame, connected_pair, scripted_client, upgrade_request
 
+from ..support.protocols import Echo
+
 DEFLATE = {"Sec-WebSocket-Extensions": "permessage-deflate"}
-
-
-class Echo(WebSocketProtocol):
-    def text_received(self, text: str) -> None:
-        self.send(text)
 
 
 def choosing(hook: str, **options: Any) -> type[WebSocketProtocol]:

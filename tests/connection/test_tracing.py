@@ -17,14 +17,9 @@ from twisted_beastws.wire.session import Session
 
 from ..support.inside import inside
 from ..support.log import as_observer
+from ..support.protocols import Echo
 
-
-class Echo(WebSocketProtocol):
-    def text_received(self, text: str) -> None:
-        self.send(text)
-
-
-HERE = Echo.__module__
+WHERE = Echo.__module__
 
 
 @pytest.fixture
@@ -57,7 +52,7 @@ def traced() -> Iterator[Callable[[str], None]]:
 
 class TestLines:
     def test_each_frame_has_its_opcode_length_mask_and_first_bytes(self, lines: list[str], traced: Any) -> None:
-        traced(HERE + ".Echo")
+        traced(WHERE + ".Echo")
         peer = scripted_client(Echo)
         lines.clear()
         peer.send(Frame.text("hello"), Frame.ping(b"p"), Frame.close(1000, "bye"))
@@ -124,7 +119,9 @@ class TestSwitch:
             async for message in ws:
                 ws.send(message)
 
-        for name, served in ((HERE, Echo), (HERE + ".Echo", Echo), (f"{HERE}.{handler.__qualname__}", handler)):
+        served: Any
+        names = WHERE, WHERE + ".Echo", f"{handler.__module__}.{handler.__qualname__}"
+        for name, served in zip(names, (Echo, Echo, handler), strict=True):
             trace_frames(name)
             peer = scripted_client(served)
             trace_frames(name, on=False)
@@ -134,7 +131,7 @@ class TestSwitch:
             scripted_client(served).send(Frame.text("b"))
             assert len(lines) == 2
 
-    @pytest.mark.parametrize("name", ["other", HERE + ".Ech", HERE[:-1]])
+    @pytest.mark.parametrize("name", ["other", WHERE + ".Ech", WHERE[:-1]])
     def test_another_namespace_traces_nothing(self, name: str, lines: list[str], traced: Any) -> None:
         traced(name)
         scripted_client(Echo).send(Frame.text("a"))

@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
 from ..support.certificates import identity_pem
-from ..support.loopback import switching
+from ..support.handshakes import switching
 from ..support.patience import PATIENCE
 from ..support.turns import in_turns
 from ..support.waiting import await_that

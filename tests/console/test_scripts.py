@@ -19,7 +19,7 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection
 
 from ..support.certificates import Authority
-from ..support.loopback import switching
+from ..support.handshakes import switching
 from ..support.patience import PATIENCE
 from ..support.ports import free_port
 from ..support.turns import in_turns

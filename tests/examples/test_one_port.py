@@ -12,20 +12,17 @@ from contextlib import suppress
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from shutil import which
-from typing import Any
 
 import pytest
 from websockets.sync.client import connect
 
 from ..support.certificates import identity_pem
+from ..support.handshakes import upgrade_request
 from ..support.patience import PATIENCE
 from ..support.turns import in_turns
 from .processes import EXAMPLES, Example
 
-HANDSHAKE = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
+HANDSHAKE = upgrade_request("/").replace(b"websocket", b"WebSocket")
 HELLO = bytes.fromhex("8185 00000000 68656c6c6f")
 ANSWER = bytes.fromhex("8105 68656c6c6f")
 
@@ -136,7 +133,9 @@ def test_the_identity_made_as_it_says(tmp_path: Path) -> None:
     (command,) = re.findall(r"^ +(openssl .*)$", (EXAMPLES / "one_port.py").read_text(), re.MULTILINE)
     subprocess.run(shlex.split(command), cwd=tmp_path, check=True, timeout=PATIENCE, capture_output=True)
     with Example("one_port", tmp_path, "--identity", "identity.pem") as example:
-        context: Any = ssl._create_unverified_context()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
         http = HTTPSConnection("127.0.0.1", example.port, timeout=PATIENCE, context=context)
         http.request("GET", "/")
         assert http.getresponse().status == 200

@@ -19,7 +19,7 @@ from ..support.ports import free_port
 from .processes import Example
 
 
-class Echo(StreamRequestHandler):
+class EchoHandler(StreamRequestHandler):
     """Echo data until a line ``bye`` arrives, then disconnect."""
 
     timeout = PATIENCE
@@ -31,7 +31,7 @@ class Echo(StreamRequestHandler):
 
 @contextmanager
 def echoing() -> Iterator[int]:
-    with ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+    with ThreadingTCPServer(("127.0.0.1", 0), EchoHandler) as server:
         thread = Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:

@@ -23,6 +23,7 @@ from twisted_beastws import CloseReason, ConnectionClosed, Deflate, Limits, WebS
 from ..support.certificates import trusting
 from ..support.loopback import serving
 from ..support.patience import PATIENCE
+from ..support.protocols import Commanded
 
 T = TypeVar("T")
 
@@ -59,23 +60,14 @@ def within(waiting: Deferred[T]) -> Deferred[T]:
 # Our server, for the peer's client.
 
 
-class Echo(WebSocketProtocol):
-    def text_received(self, text: str) -> None:
-        if text == "close":
-            self.close(*THEIR_CLOSE)
-        else:
-            self.send(text)
-
-    def binary_received(self, data: bytes) -> None:
-        self.send(data)
-
-
 @asynccontextmanager
 async def our_server(deflate: Deflate | None, secure: bool, limits: Limits) -> AsyncIterator[str]:
     """Run our echo server, yield its URL, and check that it had two connections like those of `converse`."""
     ends: list[tuple[Any, CloseReason]] = []
 
-    class Noting(Echo):
+    class Noting(Commanded):
+        closing = THEIR_CLOSE
+
         def closed(self, reason: CloseReason) -> None:
             ends.append((self.deflate, reason))
 

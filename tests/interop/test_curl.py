@@ -13,6 +13,7 @@ from twisted.internet.threads import deferToThread
 
 from twisted_beastws import Request, Response, WebSocketProtocol
 
+from ..support.handshakes import UPGRADE_HEADERS
 from ..support.loopback import serving
 from ..support.patience import PATIENCE
 
@@ -20,13 +21,6 @@ pytestmark = [
     pytest.mark.usefixtures("logged"),
     pytest.mark.skipif(shutil.which("curl") is None, reason="CURL IS NOT TESTED: apt-get install curl"),
 ]
-
-UPGRADE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    "Sec-WebSocket-Version": "13",
-}
 
 
 class Members(WebSocketProtocol):
@@ -67,12 +61,12 @@ async def curl(url: str, certificate: Path, fields: dict[str, str]) -> tuple[str
             "This is a WebSocket endpoint (RFC 6455, version 13): open it with a WebSocket client, not as a page",
         ),
         (
-            {**UPGRADE, "Sec-WebSocket-Version": "12"},
+            {**UPGRADE_HEADERS, "Sec-WebSocket-Version": "12"},
             "426 Upgrade Required",
             ("Sec-WebSocket-Version", "13"),
             "The WebSocket handshake Sec-WebSocket-Version field is invalid",
         ),
-        (UPGRADE, "403 Forbidden", ("Retry-After", "60"), "members only\n"),
+        (UPGRADE_HEADERS, "403 Forbidden", ("Retry-After", "60"), "members only\n"),
     ],
     ids=["page", "version", "declined"],
 )

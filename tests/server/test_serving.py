@@ -18,14 +18,12 @@ from zope.interface import implementer
 from twisted_beastws import State, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.server.serving import CannotListen, Serving, ShutdownPolicy
 
+from ..support.handshakes import upgrade_request
 from ..support.log import logged_lines
 
 URLS = [("http", "/"), ("ws", "/chat")]
 IN_USE = CannotListenError("", 1984, OSError(98, "Address already in use"))
-UPGRADE = (
-    b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+UPGRADE = upgrade_request("/")
 
 
 class Port:

@@ -7,16 +7,11 @@ import socket
 import threading
 from contextlib import suppress
 
+from ..support.handshakes import switching, upgrade_request
 from ..support.patience import PATIENCE
 
-UPGRADE = (
-    b"GET /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
-SWITCHING = (
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
-)
+UPGRADE = upgrade_request()
+SWITCHING = switching(UPGRADE)
 READY = b"HTTP/1.0 200 OK\r\n\r\n"
 
 

@@ -17,7 +17,7 @@ import pytest
 from twisted.internet.address import UNIXAddress
 from twisted.internet.task import Clock
 
-from twisted_beastws import ACCELERATED, Limits, MemoryBudget, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws import ACCELERATED, Limits, MemoryBudget, WebSocketServerFactory
 from twisted_beastws._version import __version__
 from twisted_beastws.server.descriptors import DescriptorWatch
 from twisted_beastws.server.observers.metering import Meter
@@ -25,15 +25,12 @@ from twisted_beastws.server.observers.metrics import Metrics
 from twisted_beastws.server.observers.reactor_lag import ReactorLag
 from twisted_beastws.service.admin import MAX_CONNECTIONS, admin_factory
 
+from ..support.protocols import Echo
+
 prometheus = pytest.importorskip(
     "prometheus_client.parser", reason="METRICS ARE NOT TESTED: pip install prometheus_client"
 )
 pytestmark = pytest.mark.usefixtures("logged")
-
-
-class Echo(WebSocketProtocol):
-    def text_received(self, text: str) -> None:
-        self.send(text)
 
 
 class Served:

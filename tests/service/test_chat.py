@@ -26,21 +26,15 @@ from twisted_beastws.service import Options, makeService, notices, subprotocol
 from twisted_beastws.service.chat import Chat
 from twisted_beastws.service.chat_limits import ChatLimits
 
+from ..support.frames import masked
+from ..support.handshakes import upgrade_request
 from ..support.log import as_observer
 from ..support.states import state_of
 
-UPGRADE = (
-    b"GET /chat HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+UPGRADE = upgrade_request(host="example.com")
 WELCOME = b"\x81\x14Welcome to the chat!"
 JSON = b"chat.v1+json"
 PING, PONG = b"\x89\x00", b"\x8a\x80\0\0\0\0"
-
-
-def masked(first: int, payload: bytes) -> bytes:
-    """A client's frame of at most 125 bytes, under a mask of zeros."""
-    return bytes((first, 0x80 | len(payload), 0, 0, 0, 0)) + payload
 
 
 def text(words: str) -> bytes:
@@ -75,6 +69,7 @@ class Service:
         self.clock = Clock()
         self.factory = makeService(options).factory
         self.factory.settings = replace(self.factory.settings, clock=self.clock)
+        # The chat's hub has no public name; the tests speak to the chat's rooms through it.
         self.hub: Hub = cast(Chat, self.factory.make())._hub
         self.clients = 0
 
@@ -515,6 +510,7 @@ class TestJson:
         if service is None:
             pytest.skip("REDIS IS NOT TESTED: pip install txredisapi hiredis")
         backplane = cast(RedisBackplane, service.hub.backplane)
+        # `makeService` makes the backplane, so the test replaces its link and its clock.
         backplane._make_link = NoLink  # type: ignore[assignment, method-assign]
         backplane._given_reactor = clock = Clock()
         ann, other = Speaker(service, "/chat?name=ann"), plain(service)
@@ -568,6 +564,7 @@ class TestJson:
 
     def test_a_gap_is_reported_in_its_place(self, service: Service) -> None:
         ann, other = Speaker(service, "/chat?name=ann"), plain(service)
+        # The service's own backplane is in the process and never has a gap.
         service.hub._deliver(Message("", "", gap=True), None)
         assert (ann.gets(), other.gets()) == ([{"type": "history", "complete": False}], b"")
 

@@ -22,6 +22,7 @@ from twisted.internet.threads import deferToThread
 
 from twisted_beastws.service import Options, makeService
 
+from ..support.handshakes import UPGRADE_FIELDS
 from ..support.loopback import listening
 from ..support.patience import PATIENCE
 
@@ -34,10 +35,6 @@ PLAIN = {b"/": 200, b"/chat": 426}
 OTHER = {b"/": 405, b"/chat": 400}
 
 HOST = b"Host: localhost\r\n"
-UPGRADE = (
-    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    b"Sec-WebSocket-Version: 13\r\n"
-)
 KEPT, CLOSED = "kept", "closed"
 
 
@@ -226,15 +223,15 @@ ROWS: dict[str, Row] = {
     "conditions and ranges": ok(field(b"If-None-Match: *\r\nRange: bytes=0-1")),
     # RFC 6455 §4.2.1: the handshake of the chat is no page's, and still is HTTP.
     "a version of the handshake that nobody speaks": Row(
-        get(HOST + UPGRADE.replace(b"13", b"12"), b"GET /chat HTTP/1.1"), (426,)
+        get(HOST + UPGRADE_FIELDS.replace(b"13", b"12"), b"GET /chat HTTP/1.1"), (426,)
     ),
     "a handshake with a body": bad(
-        get(HOST + UPGRADE + b"Content-Length: 4\r\n", b"GET /chat HTTP/1.1", b"\x81\x80\0\0")
+        get(HOST + UPGRADE_FIELDS + b"Content-Length: 4\r\n", b"GET /chat HTTP/1.1", b"\x81\x80\0\0")
     ),
-    "a handshake by POST": bad(get(HOST + UPGRADE, b"POST /chat HTTP/1.1"), then=KEPT),
-    "a handshake in HTTP/1.0": bad(get(HOST + UPGRADE, b"GET /chat HTTP/1.0")),
+    "a handshake by POST": bad(get(HOST + UPGRADE_FIELDS, b"POST /chat HTTP/1.1"), then=KEPT),
+    "a handshake in HTTP/1.0": bad(get(HOST + UPGRADE_FIELDS, b"GET /chat HTTP/1.0")),
     "a handshake of a foreign page": bad(
-        get(HOST + UPGRADE + b"Origin: https://example.com\r\n", b"GET /chat HTTP/1.1"), 403, KEPT
+        get(HOST + UPGRADE_FIELDS + b"Origin: https://example.com\r\n", b"GET /chat HTTP/1.1"), 403, KEPT
     ),
 }  # fmt: skip
 

@@ -33,6 +33,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from twisted_beastws.server.gates.passwords import Hash
 
+from ..support.handshakes import upgrade_request
 from ..support.patience import PATIENCE
 from ..support.waiting import await_that
 
@@ -41,10 +42,7 @@ TWISTD = Path(sys.executable).with_name("twistd")
 # The service imports the same package as these tests, from any directory; the current one is not on the path.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 WELCOME = "Welcome to the chat!"
-UPGRADE = (
-    b"GET /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+UPGRADE = upgrade_request()
 
 HEAD = b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n"
 

@@ -64,18 +64,10 @@ from twisted_beastws.streams.endpoints import CLIENT_KEYS, SERVER_KEYS, Configur
 from twisted_beastws.streams.tunnel import TunnelFactory
 
 from ..support.certificates import identity, identity_pem, trusting
+from ..support.handshakes import field, switching, upgrade_request
 from ..support.inside import inside
 from ..support.log import as_observer
-from ..support.loopback import (
-    Noting,
-    Script,
-    failure_of,
-    field,
-    leaving_cycles,
-    leaving_nothing,
-    switching,
-    until,
-)
+from ..support.loopback import Noting, Script, failure_of, leaving_cycles, leaving_nothing, until
 from ..support.ports import free_port
 from ..tls.pki import Server, root, root_pem
 
@@ -105,7 +97,7 @@ class Stream(Protocol):
         return b"".join(self.parts)
 
 
-class Echo(Stream):
+class EchoStream(Stream):
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
         self.transport.write(data)
@@ -213,7 +205,9 @@ CLIENTS = {
 def test_a_description_of_a_client_is_parsed(description: str) -> None:
     endpoint: Any = clientFromString(reactor, description)
     assert verifyObject(IStreamClientEndpoint, endpoint)
+    # Twisted gives the parser's result in a wrapper, and no name shows what it was parsed to.
     below = endpoint._endpoint
+    # Nor has the endpoint public names for what it was given.
     assert f"{below._headers['Host'][0]} {below._url.target}" == CLIENTS[description]
     assert not below._url.secure
 
@@ -221,6 +215,7 @@ def test_a_description_of_a_client_is_parsed(description: str) -> None:
 def test_short_forms_take_the_first_address_that_answers() -> None:
     def below(description: str) -> Any:
         endpoint: Any = clientFromString(reactor, description)
+        # Twisted gives the parser's result in a wrapper, and no name shows what it was parsed to.
         return endpoint._endpoint._endpoint
 
     assert isinstance(below("ws:example.com"), HostnameEndpoint)
@@ -289,6 +284,7 @@ def test_a_missing_file_is_reported_by_the_system(tmp_path: Path) -> None:
 
 
 def test_no_key_of_ours_is_a_key_of_another_endpoint() -> None:
+    # Twisted has no public list of its endpoints' keys.
     parsers: list[Any] = [
         *(endpoints._parseTCP, endpoints._parseUNIX, endpoints._parseSSL, endpoints._parseClientTLS),
         *(endpoints._SystemdParser._parseServer, endpoints._TCP6ServerParser._parseServer),
@@ -332,7 +328,7 @@ async def converse(stream: Any, octets: bytes = b"hello") -> None:
 class TestStreams:
     @leaving_nothing
     async def test_a_stream_can_use_tcp(self) -> None:
-        echo = Keeping(Echo)
+        echo = Keeping(EchoStream)
         async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", echo) as port:
             for description in (f"beastws:tcp:127.0.0.1:{port}:target=/x", f"ws:localhost:{port}:target=/x?y=z"):
                 stream = await dial(description)
@@ -346,14 +342,14 @@ class TestStreams:
 
     @leaving_nothing
     async def test_a_stream_can_use_ipv6(self) -> None:
-        async with listening("beastws:tcp:0:interface=\\:\\:1", Keeping(Echo)) as port:
+        async with listening("beastws:tcp:0:interface=\\:\\:1", Keeping(EchoStream)) as port:
             for description in (f"ws:\\:\\:1:{port}", f"beastws:tcp:\\:\\:1:{port}"):
                 await converse(await dial(description))
 
     @pytest.mark.parametrize("scheme", ["beastws:tls", "wss"])
     @leaving_nothing
     async def test_a_stream_can_use_tls(self, scheme: str, certificates: Path) -> None:
-        echo = Keeping(Echo)
+        echo = Keeping(EchoStream)
         pem = certificates.with_name("server.pem")
         async with listening(f"beastws:ssl:{LOOPBACK}:privateKey={pem}:target=/x", echo) as port:
             stream = await dial(f"{scheme}:localhost:{port}:trustRoots={certificates}:target=/x")
@@ -369,19 +365,19 @@ class TestStreams:
         (tmp_path / "server.pem").write_bytes(Server("IP:::1", signer=root()).pem())
         (tmp_path / "root.pem").write_bytes(root_pem())
         listen = f"beastws:ssl:0:interface=\\:\\:1:privateKey={tmp_path}/server.pem"
-        async with listening(listen, Keeping(Echo)) as port:
+        async with listening(listen, Keeping(EchoStream)) as port:
             await converse(await dial(f"{scheme}:\\:\\:1:{port}:trustRoots={tmp_path}"))
 
     @leaving_nothing
     async def test_an_untrusted_certificate_is_refused(self, certificates: Path) -> None:
         pem = certificates.with_name("server.pem")
-        async with listening(f"beastws:ssl:{LOOPBACK}:privateKey={pem}", Keeping(Echo)) as port:
+        async with listening(f"beastws:ssl:{LOOPBACK}:privateKey={pem}", Keeping(EchoStream)) as port:
             failure = await failure_of(dial(f"wss:localhost:{port}"))
             assert "no authority that this client trusts has signed it" in str(failure)
 
     @leaving_nothing
     async def test_a_stream_can_use_a_unix_socket(self, tmp_path: Path) -> None:
-        async with listening(f"beastws:unix:{tmp_path}/s:target=/x", Keeping(Echo)):
+        async with listening(f"beastws:unix:{tmp_path}/s:target=/x", Keeping(EchoStream)):
             stream = await dial(f"beastws:unix:{tmp_path}/s:target=/x")
             assert not ISSLTransport.providedBy(stream.transport)
             await converse(stream)
@@ -393,13 +389,9 @@ class TestStreams:
 
             def connectionMade(self) -> None:
                 self.transport.write(b"PROXY TCP4 192.0.2.1 192.0.2.2 4321 80\r\n")
-                self.transport.write(
-                    b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-                    b"\x82\x85\0\0\0\0hello"
-                )
+                self.transport.write(upgrade_request("/") + b"\x82\x85\0\0\0\0hello")
 
-        echo = Keeping(Echo)
+        echo = Keeping(EchoStream)
         async with listening(f"beastws:haproxy:tcp:{LOOPBACK}", echo) as port:
             plain = await clientFromString(reactor, f"tcp:127.0.0.1:{port}").connect(Keeping(Proxying))
             await until(lambda: plain.octets.endswith(b"\x82\x05hello"))
@@ -411,7 +403,7 @@ class TestStreams:
     @leaving_nothing
     async def test_tls_is_possible_within_a_tunnel(self) -> None:
         """TLS can run inside the tunnel, because its endpoints work like any others."""
-        server = TLSMemoryBIOFactory(identity().options(), False, Keeping(Echo))
+        server = TLSMemoryBIOFactory(identity().options(), False, Keeping(EchoStream))
         async with listening(f"beastws:tcp:{LOOPBACK}", server) as port:
             client = wrapClientTLS(trusting(), clientFromString(reactor, f"ws:127.0.0.1:{port}"))
             stream: Any = await client.connect(Keeping(Stream))
@@ -422,13 +414,13 @@ class TestStreams:
 
     @leaving_nothing
     async def test_a_tunnel_is_possible_within_a_tunnel(self) -> None:
-        async with listening(f"beastws:beastws:tcp:{LOOPBACK}", Keeping(Echo)) as port:
+        async with listening(f"beastws:beastws:tcp:{LOOPBACK}", Keeping(EchoStream)) as port:
             await converse(await dial(f"beastws:beastws:tcp:127.0.0.1:{port}"))
 
     @leaving_nothing
     async def test_a_stream_is_possible_with_twisted_web(self) -> None:
         root = Resource()
-        root.putChild(b"x", WebSocketResource(TunnelFactory(Keeping(Echo), clock=reactor)))
+        root.putChild(b"x", WebSocketResource(TunnelFactory(Keeping(EchoStream), clock=reactor)))
         async with listening(f"tcp:{LOOPBACK}", Site(root)) as port:
             await converse(await dial(f"ws:127.0.0.1:{port}:target=/x"))
 
@@ -498,7 +490,7 @@ class TestConnecting:
 
     @leaving_nothing
     async def test_a_factory_that_makes_none(self) -> None:
-        async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(Echo)) as port:
+        async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(EchoStream)) as port:
             assert isinstance(await failure_of(dial(f"ws:127.0.0.1:{port}", lambda: None)), NoProtocol)
 
     # On Python 3.12 Twisted's plug-in search leaves a reference cycle that holds its callers' frames.
@@ -521,7 +513,7 @@ class TestConnecting:
 
     @leaving_cycles
     async def test_a_client_service_can_use_the_endpoint(self) -> None:
-        async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(Echo)) as port:
+        async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(EchoStream)) as port:
             service = ClientService(clientFromString(reactor, f"ws:127.0.0.1:{port}"), Keeping(Stream))
             service.startService()
             stream: Any = await service.whenConnected()
@@ -539,7 +531,7 @@ class TestConnecting:
     async def test_reconnecting_gives_up_where_that_is_useless(self, monkeypatch: pytest.MonkeyPatch) -> None:
         told: list[Any] = []
         monkeypatch.setattr(ReconnectingService, "log", Logger("reconnection", observer=as_observer(told.append)))
-        async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", Keeping(Echo)) as port:
+        async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", Keeping(EchoStream)) as port:
             endpoint: Any = clientFromString(reactor, f"ws:127.0.0.1:{port}:target=/y")
             service = reconnecting(endpoint, Keeping(Stream))
             service.startService()
@@ -554,7 +546,7 @@ class TestConnecting:
 class TestServing:
     @leaving_nothing
     async def test_only_the_target_is_served(self) -> None:
-        async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", Keeping(Echo)) as port:
+        async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", Keeping(EchoStream)) as port:
             for target in ("/", "/x/", "/xy", "/y?/x", "/%78"):
                 failure: Any = await failure_of(dial(f"ws:127.0.0.1:{port}:target={target}"))
                 assert (failure.response.status, failure.response.body) == (404, b"There is no WebSocket here\n")
@@ -579,7 +571,7 @@ class TestServing:
     @pytest.mark.parametrize(("offered", "spoken"), [("base64,binary", "base64"), ("x", "x"), ("", None)])
     @leaving_nothing
     async def test_any_subprotocol_is_accepted_if_asked_for(self, offered: str, spoken: str | None) -> None:
-        async with listening(f"beastws:tcp:{LOOPBACK}:subprotocols=*", Keeping(Echo)) as port:
+        async with listening(f"beastws:tcp:{LOOPBACK}:subprotocols=*", Keeping(EchoStream)) as port:
             names = offered.split(",") if offered else []
             ws = await connect(f"ws://127.0.0.1:{port}/", reactor=reactor, subprotocols=names)
             assert ws.subprotocol == spoken
@@ -588,7 +580,7 @@ class TestServing:
 
     @leaving_nothing
     async def test_any_target_is_served_without_one(self) -> None:
-        async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(Echo)) as port:
+        async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(EchoStream)) as port:
             await converse(await dial(f"ws:127.0.0.1:{port}:target=/any/where"))
 
     @pytest.mark.parametrize(
@@ -602,7 +594,7 @@ class TestServing:
     )
     @leaving_nothing
     async def test_the_origins_are_checked(self, origin: str, keys: str, let_in: bool) -> None:
-        async with listening(f"beastws:tcp:{LOOPBACK}{keys}", Keeping(Echo)) as port:
+        async with listening(f"beastws:tcp:{LOOPBACK}{keys}", Keeping(EchoStream)) as port:
             headers = {"Origin": origin.replace("{port}", str(port))}
             connecting = connect(f"ws://localhost:{port}/", reactor=reactor, headers=headers)
             if let_in:
@@ -718,7 +710,7 @@ class TestServing:
         assert calls == ["start", "stop"]
 
     def test_a_target_keeps_nothing_alive(self) -> None:
-        protocol = ConfiguredFactory(TunnelFactory(Keeping(Echo)), Keys(target="/x")).buildProtocol(None)
+        protocol = ConfiguredFactory(TunnelFactory(Keeping(EchoStream)), Keys(target="/x")).buildProtocol(None)
         inside(protocol).server.connections.clear()
         ref = weakref.ref(protocol)
         gc.collect()

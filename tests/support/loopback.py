@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gc
-from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial, wraps
-from hashlib import sha1
 from importlib.util import find_spec, module_from_spec
 from typing import Any, ClassVar
 from weakref import WeakSet
@@ -25,6 +23,7 @@ from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
 
 from .certificates import identity
 from .patience import PATIENCE
+from .protocols import Echo
 
 # Servers
 
@@ -46,14 +45,6 @@ async def listening(factory: Factory, secure: Any = False) -> AsyncIterator[int]
         yield port.getHost().port
     finally:
         await port.stopListening()
-
-
-class Echo(WebSocketProtocol):
-    def text_received(self, text: str) -> None:
-        self.send(text)
-
-    def binary_received(self, data: bytes) -> None:
-        self.send(data)
 
 
 @asynccontextmanager
@@ -130,22 +121,6 @@ class Script(Factory):
                     connection.close()
                     connection.lost.addTimeout(PATIENCE, reactor)
                     await connection.lost
-
-
-def field(head: bytes, name: bytes) -> bytes | None:
-    """Return the value of a field in the head of a message, or None; a repeated field fails the test."""
-    values = [line.partition(b": ")[2] for line in head.split(b"\r\n") if line.startswith(name + b": ")]
-    assert len(values) <= 1
-    return values[0] if values else None
-
-
-def switching(head: bytes, *fields: bytes) -> bytes:
-    """Return the response that accepts the WebSocket handshake (RFC 6455 §4.2.2)."""
-    key = field(head, b"Sec-WebSocket-Key")
-    assert key is not None
-    accept = b64encode(sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
-    lines = (b"HTTP/1.1 101 Switching Protocols", b"Upgrade: websocket", b"Connection: Upgrade", *fields)
-    return b"\r\n".join((*lines, b"Sec-WebSocket-Accept: " + accept, b"", b""))
 
 
 # Results, and checks that nothing is left

@@ -26,7 +26,7 @@ SLEEP = 0.002
 """Seconds that the reader sleeps after each mebibyte."""
 
 
-class Echo(Protocol):
+class Echoing(Protocol):
     """Echo the data, and read no faster than the peer reads the echoes."""
 
     transport: Any
@@ -106,7 +106,9 @@ class Reader(Protocol):
 
 
 async def main() -> None:
-    port: Any = await serverFromString(reactor, "beastws:tcp:0:interface=127.0.0.1").listen(Factory.forProtocol(Echo))
+    port: Any = await serverFromString(reactor, "beastws:tcp:0:interface=127.0.0.1").listen(
+        Factory.forProtocol(Echoing)
+    )
     endpoint = clientFromString(reactor, f"ws:127.0.0.1:{port.getHost().port}")
     await endpoint.connect(Factory.forProtocol(Reader))
 

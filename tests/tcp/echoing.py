@@ -25,7 +25,7 @@ def main(role: str, reactor_name: str, size: str, port: str = "") -> None:
 
     running: Any = IReactorCore(reactor)
 
-    class Echo(WebSocketProtocol):
+    class Measured(WebSocketProtocol):
         meter: Meter | None = None
 
         def text_received(self, text: str) -> Any:
@@ -52,10 +52,10 @@ def main(role: str, reactor_name: str, size: str, port: str = "") -> None:
     limits = Limits(max_message_size=int(size))
     if role == "server":
         endpoint = TCP4ServerEndpoint(running, 0, interface="127.0.0.1")
-        listening = endpoint.listen(WebSocketServerFactory(Echo, limits=limits))
+        listening = endpoint.listen(WebSocketServerFactory(Measured, limits=limits))
         listening.addCallback(lambda listening_port: print(listening_port.getHost().port, flush=True))
     else:
-        factory = WebSocketClientFactory(Echo, limits=limits)
+        factory = WebSocketClientFactory(Measured, limits=limits)
         connected: Any = TCP4ClientEndpoint(running, "127.0.0.1", int(port)).connect(factory)
         connected.addCallback(lambda ws: ws.handshake("localhost"))
     running.run()

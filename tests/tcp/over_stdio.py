@@ -11,7 +11,7 @@ from twisted.internet.stdio import StandardIO
 from twisted_beastws import Timeouts, WebSocketProtocol, WebSocketServerFactory
 
 
-class Echo(WebSocketProtocol):
+class OnStandardStreams(WebSocketProtocol):
     def text_received(self, text: str) -> None:
         if text == "close":
             self.close(4000, str(self.peer))
@@ -26,5 +26,5 @@ class Echo(WebSocketProtocol):
 
 
 if __name__ == "__main__":
-    StandardIO(WebSocketServerFactory(Echo, timeouts=Timeouts(close=0.5)).buildProtocol(None))
+    StandardIO(WebSocketServerFactory(OnStandardStreams, timeouts=Timeouts(close=0.5)).buildProtocol(None))
     reactor.run()

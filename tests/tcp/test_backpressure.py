@@ -25,15 +25,13 @@ from twisted.internet.threads import deferToThread
 from twisted_beastws import CloseReason, Limits, Timeouts, WebSocketProtocol
 from twisted_beastws.wire.closing import Close
 
+from ..support.handshakes import upgrade_request
 from ..support.loopback import serving
 from ..support.patience import PATIENCE
 from ..support.ways import BOTH_WAYS
 from .measured import COUNT, SIZE, message
 
-HEAD = (
-    b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+HEAD = upgrade_request()
 HEADER = b"\x82\x7f" + SIZE.to_bytes(8, "big")
 CLOSE = b"\x88\x82" + bytes(4) + b"\x03\xe8"
 MEBI = 1 << 20

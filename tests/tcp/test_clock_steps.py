@@ -14,11 +14,12 @@ from twisted.internet.threads import blockingCallFromThread
 
 from twisted_beastws import CloseReason, Limits, Timeouts, WebSocketProtocol
 
+from ..support.frames import masked
 from ..support.loopback import until
 from ..support.patience import PATIENCE
-from .test_server import close, read, serve, small
+from .test_server import close, read, serve
 
-PING, PONG, BYE = b"\x89\x00", small(0x8A), small(0x88, b"\x03\xe8")
+PING, PONG, BYE = b"\x89\x00", masked(0x8A), masked(0x88, b"\x03\xe8")
 INTERVAL = 0.2
 
 
@@ -54,7 +55,7 @@ def answer_pings(connection: Any, count: int) -> None:
 
 
 def echo(connection: Any) -> None:
-    connection.sendall(small(0x81, b"x"))
+    connection.sendall(masked(0x81, b"x"))
     data = read(connection, 3)
     while data[:2] == PING:
         connection.sendall(PONG)
@@ -122,7 +123,7 @@ async def test_a_step_back_within_a_turn_does_not_delay_the_rest_of_a_chunk(wall
     received: list[str] = []
 
     def conversation(connection: Any) -> None:
-        connection.sendall(small(0x81, b"x") * 10 + BYE)
+        connection.sendall(masked(0x81, b"x") * 10 + BYE)
         assert read(connection, 4) == close(1000)
         wall.set(0.0)
 

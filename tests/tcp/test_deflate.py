@@ -20,6 +20,7 @@ from twisted_beastws import DecoratorError, Limits, WebSocketProtocol, WebSocket
 from twisted_beastws.options import Deflate
 
 from ..support.patience import PATIENCE
+from ..support.protocols import Echo
 
 T = TypeVar("T")
 Connect = Callable[..., Any]
@@ -33,21 +34,15 @@ SMALL = Limits(max_frame_size=1 << 16, max_message_size=None, max_buffered=1 << 
 MILLION = b"0123456789" * 100_000
 
 
-class Echo(WebSocketProtocol):
-    made: Echo
+class Known(Echo):
+    latest: Known
 
     def opened(self) -> None:
-        Echo.made = self
-
-    def text_received(self, text: str) -> None:
-        self.send(text)
-
-    def binary_received(self, data: bytes) -> None:
-        self.send(data)
+        Known.latest = self
 
 
 @asynccontextmanager
-async def serving(protocol: type[WebSocketProtocol] = Echo, **options: Any) -> AsyncIterator[str]:
+async def serving(protocol: type[WebSocketProtocol] = Known, **options: Any) -> AsyncIterator[str]:
     factory = WebSocketServerFactory(protocol, **options)
     port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
     try:
@@ -171,7 +166,7 @@ async def test_messages_are_compressed_both_ways(client: str, server: str) -> No
     asked, options = CLIENTS[client], SERVERS[server]
     async with serving(deflate=options) as url:
         answer = await in_client(url, echoes(*MESSAGES), extensions=[ClientPerMessageDeflateFactory(**asked)])
-    agreed = Echo.made.deflate
+    agreed = Known.latest.deflate
     assert agreed is not None
     assert answer == agreed.answer
     for which in ("server_max_window_bits", "client_max_window_bits"):
@@ -197,7 +192,7 @@ async def test_messages_are_not_compressed_if_one_end_declines(server: Deflate |
     async with serving(deflate=server) as url:
         answer = await in_client(url, echoes(*MESSAGES), compression=compression)
     both = server is not None and compression is not None
-    assert (answer is not None) == (Echo.made.deflate is not None) == both
+    assert (answer is not None) == (Known.latest.deflate is not None) == both
 
 
 @pytest_twisted.ensureDeferred

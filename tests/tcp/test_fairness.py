@@ -15,10 +15,11 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted_beastws import Limits, Request, Response, WebSocketProtocol
 from twisted_beastws.clock import next_turn
 
+from ..support.frames import masked
 from ..support.inside import inside
 from ..support.loopback import until
 from ..support.ways import BOTH_WAYS
-from .test_server import close, read, read_head, serve, small
+from .test_server import close, read, read_head, serve
 
 BUDGET = 50
 MESSAGES = 5000
@@ -56,9 +57,9 @@ def counting(turns: Turns) -> type[WebSocketProtocol]:
 
 def flood(connection: Any) -> None:
     """Send many messages in one chunk, and read the echoes."""
-    connection.sendall(small(0x81) * MESSAGES)
+    connection.sendall(masked(0x81) * MESSAGES)
     read(connection, 2 * MESSAGES)
-    connection.sendall(small(0x88, b"\x03\xe8"))
+    connection.sendall(masked(0x88, b"\x03\xe8"))
     assert read(connection, 4) == close(1000)
 
 
@@ -83,7 +84,7 @@ async def test_one_budget_is_for_messages_in_single_tls_records(secure: bool) ->
 
     def by_record(connection: Any) -> None:
         for _ in range(1000):
-            connection.sendall(small(0x81))
+            connection.sendall(masked(0x81))
         read(connection, 2 * 1000)
 
     limits = Limits(max_messages_per_turn=BUDGET, max_seconds_per_turn=None)
@@ -174,7 +175,7 @@ async def test_all_messages_are_delivered_though_the_peer_hangs_up(secure: bool)
 
     limits = Limits(max_messages_per_turn=BUDGET)
     async with serve(Hearing, secure, limits=limits) as server:
-        await server.by_socket(lambda connection: connection.sendall(small(0x81) * 1000))
+        await server.by_socket(lambda connection: connection.sendall(masked(0x81) * 1000))
         await until(lambda: heard and heard[-1] == "closed")
     assert heard == [""] * 1000 + ["closed"]
 
@@ -197,14 +198,14 @@ async def test_a_witness_is_answered_in_the_midst_of_a_flood(secure: bool) -> No
     def ask_until_the_end(connection: Any) -> list[int]:
         answers = [0]
         while answers[-1] < 1000:
-            connection.sendall(small(0x81, b"witness"))
+            connection.sendall(masked(0x81, b"witness"))
             answers.append(int(read(connection, 6)[2:]))
-        connection.sendall(small(0x88, b"\x03\xe8"))
+        connection.sendall(masked(0x88, b"\x03\xe8"))
         read(connection, 4)
         return answers
 
     def send(connection: Any) -> None:
-        connection.sendall(small(0x81) * 1000 + small(0x88, b"\x03\xe8"))
+        connection.sendall(masked(0x81) * 1000 + masked(0x88, b"\x03\xe8"))
         read(connection, 4)
 
     async with serve(Working, secure) as server:
@@ -229,8 +230,8 @@ async def test_a_flood_is_read_no_faster_than_it_is_handled(secure: bool) -> Non
 
     def send(connection: Any) -> None:
         for _ in range(20):
-            connection.sendall(small(0x81, bytes(100)) * 500)
-        connection.sendall(small(0x88, b"\x03\xe8"))
+            connection.sendall(masked(0x81, bytes(100)) * 500)
+        connection.sendall(masked(0x88, b"\x03\xe8"))
         read(connection, 4)
 
     async with serve(Slow, secure, limits=limits) as server:

@@ -12,11 +12,12 @@ import pytest_twisted
 
 from twisted_beastws import Limits, Timeouts, WebSocketProtocol
 
+from ..support.frames import masked
 from ..support.loopback import until
 from ..support.patience import PATIENCE
 from ..support.timing import ClockedReactor
 from ..support.ways import BOTH_WAYS
-from .test_server import HEAD, close, frame, read, read_head, serve, small
+from .test_server import HEAD, close, read, read_head, serve
 
 IDLE, BUSY = 1.0, 1.3
 
@@ -49,7 +50,7 @@ class Block:
     @contextmanager
     def entered_by(self, connection: Any) -> Iterator[None]:
         """Block the server's reactor during the ``with`` block."""
-        connection.sendall(small(0x81, b"block"))
+        connection.sendall(masked(0x81, b"block"))
         assert self.entered.wait(PATIENCE)
         try:
             yield
@@ -62,7 +63,7 @@ def block() -> Block:
     return Block()
 
 
-BYE = small(0x88, b"\x03\xe8")
+BYE = masked(0x88, b"\x03\xe8")
 
 
 @BOTH_WAYS
@@ -71,7 +72,7 @@ BYE = small(0x88, b"\x03\xe8")
 async def test_a_pong_that_waits_in_the_socket_is_in_time(block: Block, secure: bool, strict: bool) -> None:
     def conversation(connection: Any) -> bytes:
         with block.entered_by(connection):
-            connection.sendall(small(0x8A) + small(0x81, b"still here") + BYE)
+            connection.sendall(masked(0x8A) + masked(0x81, b"still here") + BYE)
         return read(connection, 12 + 4)
 
     timeouts = Timeouts(idle=IDLE, ping_interval=None, strict_pong=strict)
@@ -86,7 +87,7 @@ async def test_a_pong_behind_much_that_waits_is_in_time(block: Block, secure: bo
 
     def conversation(connection: Any) -> bytes:
         with block.entered_by(connection):
-            connection.sendall(frame(0x82, bytes(300_000)) + small(0x8A) + BYE)
+            connection.sendall(masked(0x82, bytes(300_000)) + masked(0x8A) + BYE)
         return read(connection, 4)
 
     timeouts = Timeouts(idle=IDLE, ping_interval=None, strict_pong=True)
@@ -99,14 +100,14 @@ async def test_a_pong_behind_much_that_waits_is_in_time(block: Block, secure: bo
 @pytest_twisted.ensureDeferred
 async def test_the_end_of_a_message_that_waits_is_in_time(block: Block, secure: bool) -> None:
     def conversation(connection: Any) -> bytes:
-        connection.sendall(small(0x81, b"first"))
+        connection.sendall(masked(0x81, b"first"))
         assert read(connection, 7) == b"\x81\x05first"
         # The first fragment of a message; another connection blocks the reactor before the last one is sent.
-        connection.sendall(small(0x01, b"sec"))
+        connection.sendall(masked(0x01, b"sec"))
         with server.opened() as other:
             with block.entered_by(other):
                 other.sendall(BYE)
-                connection.sendall(small(0x80, b"ond") + BYE)
+                connection.sendall(masked(0x80, b"ond") + BYE)
             assert read(other, 4) == close(1000)
         return read(connection, 8 + 4)
 

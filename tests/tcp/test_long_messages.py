@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support.loopback import switching
+from ..support.handshakes import switching
 from ..support.patience import PATIENCE
 from .test_server import HEAD, read_head
 

@@ -21,50 +21,24 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from websockets.sync.client import connect
 
-from twisted_beastws import Deflate, Limits, Response, Timeouts, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws import Deflate, Limits, Response, Timeouts, WebSocketServerFactory
 from twisted_beastws.web.resource import WebSocketResource
 
 from ..support.certificates import trusting
+from ..support.frames import masked, unmasked
+from ..support.handshakes import upgrade_request
 from ..support.loopback import listening, turn, uncollected, until
 from ..support.patience import PATIENCE
+from ..support.protocols import Commanded
 from ..support.ways import BOTH_WAYS
 
 pytestmark = pytest.mark.usefixtures("logged")
 
-GET = (
-    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+GET = upgrade_request("/ws")
 PAGE = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-def frame(first: int, payload: bytes = b"") -> bytes:
-    """Return a client's frame, masked by zeros."""
-    size = len(payload)
-    length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-    return bytes((first,)) + length + bytes(4) + payload
-
-
-def answer(first: int, payload: bytes) -> bytes:
-    """Return a server's frame."""
-    size = len(payload)
-    return bytes((first,)) + (bytes((size,)) if size < 126 else b"\x7e" + size.to_bytes(2, "big")) + payload
-
-
-CLOSE, CLOSED = frame(0x88, b"\x03\xe8"), b"\x88\x02\x03\xe8"
-
-
-class Echo(WebSocketProtocol):
-    def text_received(self, text: str) -> None:
-        if text == "fail":
-            raise ZeroDivisionError
-        if text in ("close", "abort"):
-            getattr(self, text)()
-        else:
-            self.send(text)
-
-    def binary_received(self, data: bytes) -> None:
-        self.send(data)
+CLOSE, CLOSED = masked(0x88, b"\x03\xe8"), b"\x88\x02\x03\xe8"
 
 
 class Page(Resource):
@@ -170,7 +144,7 @@ def serve(tmp_path: Path) -> Callable[..., Any]:
     return serve
 
 
-def echo(protocol: Any = Echo, **options: Any) -> WebSocketResource:
+def echo(protocol: Any = Commanded, **options: Any) -> WebSocketResource:
     return WebSocketResource(WebSocketServerFactory(protocol, **options))
 
 
@@ -180,10 +154,10 @@ def echo(protocol: Any = Echo, **options: Any) -> WebSocketResource:
 async def test_bytes_in_the_segment_of_the_head_are_kept(serve: Callable[..., Any], secure: bool, size: int) -> None:
     async with serve(echo(), secure) as web:
         client = await web.connect()
-        await client.opens(frame(0x82, bytes(size)) * 3 + frame(0x81, b"last"))
+        await client.opens(masked(0x82, bytes(size)) * 3 + masked(0x81, b"last"))
         data = await client.reads(b"\x81\x04last")
-        assert data == answer(0x82, bytes(size)) * 3 + b"\x81\x04last"
-        client.send(frame(0x82, bytes(50_000)) + CLOSE)
+        assert data == unmasked(0x82, bytes(size)) * 3 + b"\x81\x04last"
+        client.send(masked(0x82, bytes(50_000)) + CLOSE)
         assert len(await client.reads(CLOSED)) == 4 + 50_000 + 4
         await until(lambda: client.lost)
 
@@ -193,7 +167,7 @@ async def test_bytes_in_the_segment_of_the_head_are_kept(serve: Callable[..., An
 async def test_bytes_after_the_head_are_kept_for_a_slow_hook(serve: Callable[..., Any], secure: bool) -> None:
     decision: Deferred[None] = Deferred()
 
-    class Slow(Echo):
+    class Slow(Commanded):
         def upgrade_requested(self, request: Any) -> Deferred[None]:
             return decision
 
@@ -201,12 +175,12 @@ async def test_bytes_after_the_head_are_kept_for_a_slow_hook(serve: Callable[...
         client = await web.connect()
         client.send(GET)
         await turn(0.05)
-        client.send(frame(0x82, bytes(60_000)) * 10 + frame(0x81, b"last"))
+        client.send(masked(0x82, bytes(60_000)) * 10 + masked(0x81, b"last"))
         await turn(0.05)
         assert client.data == b""
         decision.callback(None)
         data = await client.reads(b"\x81\x04last")
-        assert data.partition(b"\r\n\r\n")[2] == answer(0x82, bytes(60_000)) * 10 + b"\x81\x04last"
+        assert data.partition(b"\r\n\r\n")[2] == unmasked(0x82, bytes(60_000)) * 10 + b"\x81\x04last"
         client.send(CLOSE)
         await until(lambda: client.lost)
 
@@ -214,10 +188,10 @@ async def test_bytes_after_the_head_are_kept_for_a_slow_hook(serve: Callable[...
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
 async def test_the_request_ends_with_the_connection(serve: Callable[..., Any], secure: bool) -> None:
-    resource = Noting(WebSocketServerFactory(Echo))
+    resource = Noting(WebSocketServerFactory(Commanded))
     async with serve(resource, secure) as web:
         client = await web.connect()
-        await client.opens(frame(0x81, b"one"))
+        await client.opens(masked(0x81, b"one"))
         await client.reads(b"one")
         assert (resource.ends, web.log) == ([], [])
         client.send(CLOSE)
@@ -246,7 +220,7 @@ async def is_silent(client: Client) -> None:
 
 def asks(text: bytes) -> Callable[[Client], Awaitable[None]]:
     async def asked(client: Client) -> None:
-        client.send(frame(0x81, text))
+        client.send(masked(0x81, text))
         if text != b"abort":
             await until(lambda: client.data)
             client.send(CLOSE)
@@ -283,7 +257,7 @@ async def test_nothing_is_left_however_it_ends(
     failure: type[Exception] | None,
 ) -> None:
     timeouts = Timeouts(idle=0.2 if ends is is_silent else PATIENCE, ping_interval=None, close=1.0)
-    factory = WebSocketServerFactory(Echo, timeouts=timeouts)
+    factory = WebSocketServerFactory(Commanded, timeouts=timeouts)
     resource = Noting(factory)
     async with serve(resource, secure) as web:
         client = await web.connect()
@@ -303,7 +277,7 @@ async def test_nothing_is_left_however_it_ends(
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
 async def test_a_rejection_keeps_the_connection_for_http(serve: Callable[..., Any], secure: bool) -> None:
-    class Picky(Echo):
+    class Picky(Commanded):
         def upgrade_requested(self, request: Any) -> Response:
             return Response(418, body="no")
 
@@ -326,7 +300,7 @@ async def test_the_sites_timeout_does_not_end_it(serve: Callable[..., Any], secu
         client = await web.connect()
         await client.opens()
         clock.advance(11)
-        client.send(frame(0x81, b"still here") + CLOSE)
+        client.send(masked(0x81, b"still here") + CLOSE)
         await client.reads(b"still here" + CLOSED)
         await until(lambda: client.lost)
 
@@ -334,7 +308,7 @@ async def test_the_sites_timeout_does_not_end_it(serve: Callable[..., Any], secu
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
 async def test_producers_are_paused_for_a_slow_reader(serve: Callable[..., Any], secure: bool) -> None:
-    class Producing(Echo):
+    class Producing(Commanded):
         """Send 20 MB; ``most`` is the largest buffered amount, ``paused`` the number of pauses."""
 
         left = 1280
@@ -396,7 +370,7 @@ async def test_a_client_that_ends_its_side_gets_queued_messages(serve: Callable[
     # More bytes than the sockets' buffers hold.
     message = bytes(24 << 20)
 
-    class Sending(Echo):
+    class Sending(Commanded):
         def opened(self) -> None:
             self.send(message)
 
@@ -415,14 +389,14 @@ async def test_a_client_that_ends_its_side_gets_queued_messages(serve: Callable[
 async def test_the_proxy_protocol_is_possible(serve: Callable[..., Any]) -> None:
     peers: list[Any] = []
 
-    class Asking(Echo):
+    class Asking(Commanded):
         def opened(self) -> None:
             peers.append(self.peer)
 
     async with serve(echo(Asking), wrapper=HAProxyWrappingFactory) as web:
         client = await web.connect()
         client.send(b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 80\r\n")
-        await client.opens(frame(0x81, b"one"))
+        await client.opens(masked(0x81, b"one"))
         await client.reads(b"one")
         assert (peers[0].host, peers[0].port) == ("192.0.2.1", 1000)
         client.send(CLOSE)

@@ -28,8 +28,11 @@ from websockets.sync.client import ClientConnection, connect
 from twisted_beastws import Limits, Request, Response, State, Timeouts, WebSocketProtocol, WebSocketServerFactory
 
 from ..support.certificates import identity_pem
+from ..support.frames import masked
+from ..support.handshakes import upgrade_request
 from ..support.loopback import listening, turn, uncollected, until
 from ..support.patience import PATIENCE
+from ..support.protocols import Commanded
 from ..support.timing import ClockedReactor
 from ..support.turns import in_turns
 from ..support.ways import BOTH_WAYS
@@ -38,30 +41,17 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 T = TypeVar("T")
 
-HEAD = (
-    b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+HEAD = upgrade_request()
 FILES = Path("/proc/self/fd")
 SIZES = (0, 1, 125, 126, 127, 65535, 65536, 65537, 1 << 20, 3 << 20)
 WIDE = Limits(max_message_size=8 << 20, max_buffered=16 << 20)
-
-
-def frame(first: int, payload: bytes = b"", claimed: int | None = None) -> bytes:
-    """Return a client's frame, masked by zeros; ``claimed`` overrides the length field."""
-    return bytes((first, 0xFF)) + (len(payload) if claimed is None else claimed).to_bytes(8, "big") + bytes(4) + payload
-
-
-def small(first: int, payload: bytes = b"") -> bytes:
-    assert len(payload) < 126
-    return bytes((first, 0x80 | len(payload))) + bytes(4) + payload
 
 
 def close(code: int) -> bytes:
     return b"\x88\x02" + code.to_bytes(2, "big")
 
 
-class Kept(WebSocketProtocol):
+class Kept(Commanded):
     """Echo messages; ``alive`` has the protocols that are still referenced.
 
     The factory's ``ends`` gets the close reason of each connection.
@@ -69,23 +59,11 @@ class Kept(WebSocketProtocol):
 
     alive: ClassVar[WeakSet[WebSocketProtocol]] = WeakSet()
     ends: list[Any]
+    closing = 4000, ""
 
     def connectionMade(self) -> None:
         self.alive.add(self)
         super().connectionMade()  # type: ignore[no-untyped-call]
-
-    def text_received(self, text: str) -> None:
-        if text == "fail":
-            raise ZeroDivisionError
-        if text == "close":
-            self.close(4000)
-        elif text == "abort":
-            self.abort()
-        else:
-            self.send(text)
-
-    def binary_received(self, data: bytes) -> None:
-        self.send(data)
 
     def closed(self, reason: Any) -> None:
         self.factory.ends.append(reason)
@@ -291,7 +269,7 @@ async def test_messages_of_the_hooks_of_a_chunk_are_one_write(monkeypatch: pytes
 
     def conversation(connection: Any) -> None:
         calls.clear()
-        connection.sendall(small(0x81, b"x" * 20) * 1000)
+        connection.sendall(masked(0x81, b"x" * 20) * 1000)
         assert read(connection, 22_000) == (b"\x81\x14" + b"x" * 20) * 1000
         counts.append((calls.count("write"), calls.count("read")))
 
@@ -306,6 +284,7 @@ async def test_messages_of_the_hooks_of_a_chunk_are_one_write(monkeypatch: pytes
         monkeypatch.setattr(transport.NativeConnection, "ungathered", lambda self: noting("write", ungathered(self)))
     else:
         handle = Connection.getHandle
+        # Twisted's own method for each chunk shows how many there are.
         monkeypatch.setattr(Connection, "_dataReceived", noting("read", Connection._dataReceived))
         monkeypatch.setattr(Connection, "getHandle", lambda self: Handle(self))
     # On a busy machine a time budget could end a turn within the chunk.
@@ -320,7 +299,7 @@ class TestHandshake:
     @pytest_twisted.ensureDeferred
     async def test_another_try_is_possible_after_a_refusal(self, secure: bool) -> None:
         def conversation(connection: Any) -> None:
-            connection.sendall(HEAD.replace(b"GET", b"PUT") + HEAD + small(0x81, b"hi"))
+            connection.sendall(HEAD.replace(b"GET", b"PUT") + HEAD + masked(0x81, b"hi"))
             refusal = read_head(connection)
             assert refusal.startswith(b"HTTP/1.1 400 Bad Request\r\n")
             assert b"\r\nContent-Length: 42\r\n" in refusal
@@ -463,10 +442,10 @@ class TestHandshake:
 
 
 FAULTS = {
-    "bad opcode": (small(0x83), 1002),
-    "not UTF-8": (small(0x81, b"\xff"), 1007),
-    "too big": (frame(0x82, claimed=1 << 40), 1009),
-    "a fault of the application": (small(0x81, b"fail"), 1011),
+    "bad opcode": (masked(0x83), 1002),
+    "not UTF-8": (masked(0x81, b"\xff"), 1007),
+    "too big": (b"\x82\xff" + (1 << 40).to_bytes(8, "big") + bytes(4), 1009),
+    "a fault of the application": (masked(0x81, b"fail"), 1011),
 }
 
 
@@ -496,7 +475,7 @@ class TestTheCloseCode:
     @pytest_twisted.ensureDeferred
     async def test_the_code_is_read_after_pending_data(self, logged: Callable[..., list[Any]], secure: bool) -> None:
         def conversation(connection: Any) -> bytes:
-            connection.sendall(frame(0x82, bytes(1 << 20)) * 3 + small(0x81, b"fail"))
+            connection.sendall(masked(0x82, bytes(1 << 20)) * 3 + masked(0x81, b"fail"))
             time.sleep(0.1)
             return read_all(connection)
 
@@ -511,9 +490,9 @@ class TestTheCloseCode:
         """The server closes TCP first (RFC 6455 §7.1.1)."""
 
         def conversation(connection: Any) -> None:
-            connection.sendall(small(0x81, b"close"))
+            connection.sendall(masked(0x81, b"close"))
             assert read(connection, 4) == close(4000)
-            connection.sendall(small(0x88, b"\x0f\xa0"))
+            connection.sendall(masked(0x88, b"\x0f\xa0"))
             assert read_all(connection) == b""
 
         async with serve(secure=secure) as server:
@@ -524,7 +503,7 @@ class TestTheCloseCode:
     @pytest_twisted.ensureDeferred
     async def test_the_code_of_the_peers_close_is_read(self, secure: bool) -> None:
         def conversation(connection: Any) -> None:
-            connection.sendall(small(0x81, b"hi") + small(0x88, b"\x0f\xa0bye") + bytes(1000))
+            connection.sendall(masked(0x81, b"hi") + masked(0x88, b"\x0f\xa0bye") + bytes(1000))
             assert read_all(connection) == b"\x81\x02hi" + close(4000)
 
         async with serve(secure=secure) as server:
@@ -552,7 +531,7 @@ class TestTheCloseCode:
 
         def conversation(connection: Any) -> None:
             nonlocal sent
-            connection.sendall(small(0x83))
+            connection.sendall(masked(0x83))
             with suppress(OSError):
                 while True:
                     connection.sendall(bytes(1 << 16))
@@ -572,7 +551,7 @@ class TestTheCloseCode:
     @pytest_twisted.ensureDeferred
     async def test_a_peer_that_never_leaves_is_dropped_at_the_close_timeout(self, secure: bool) -> None:
         def conversation(connection: Any) -> None:
-            connection.sendall(small(0x83))
+            connection.sendall(masked(0x83))
             assert read(connection, 4) == close(1002)
             assert ended.wait(PATIENCE)
 
@@ -605,7 +584,7 @@ class TestHalfClose:
     @pytest_twisted.ensureDeferred
     async def test_all_that_was_sent_is_read(self) -> None:
         def conversation(connection: Any) -> bytes:
-            connection.sendall(frame(0x82, bytes(1 << 20)) * 3)
+            connection.sendall(masked(0x82, bytes(1 << 20)) * 3)
             connection.shutdown(socket.SHUT_WR)
             time.sleep(0.2)
             return read_all(connection)
@@ -617,7 +596,7 @@ class TestHalfClose:
     @pytest_twisted.ensureDeferred
     async def test_a_half_close_after_a_close_frame_is_clean(self) -> None:
         def conversation(connection: Any) -> bytes:
-            connection.sendall(small(0x88, b"\x03\xe8"))
+            connection.sendall(masked(0x88, b"\x03\xe8"))
             connection.shutdown(socket.SHUT_WR)
             return read_all(connection)
 
@@ -647,7 +626,9 @@ class TestReset:
         assert server.ends == []
 
     @BOTH_WAYS
-    @pytest.mark.parametrize("sent", [b"", b"\x81", small(0x81, b"hi"), frame(0x82, bytes(1 << 20)) * 3, small(0x88)])
+    @pytest.mark.parametrize(
+        "sent", [b"", b"\x81", masked(0x81, b"hi"), masked(0x82, bytes(1 << 20)) * 3, masked(0x88)]
+    )
     @pytest_twisted.ensureDeferred
     async def test_a_reset_of_an_open_connection_is_reported_once(self, secure: bool, sent: bytes) -> None:
         def conversation(connection: Any) -> None:
@@ -691,7 +672,7 @@ class TestSlowReader:
                 part = connection.recv(1 << 16)
                 assert part, "no close frame"
                 data += part
-            connection.sendall(small(0x88, last[2:4]))
+            connection.sendall(masked(0x88, last[2:4]))
             return bytes(data) + read_all(connection)
 
         limits = Limits(max_message_size=1_000_000, max_buffered=1_000_000, slow_reader=policy)
@@ -715,7 +696,7 @@ class TestSlowReader:
 
         def conversation(connection: Any) -> None:
             for _ in range(100):
-                connection.sendall(small(0x89, bytes(125)) * 1000)
+                connection.sendall(masked(0x89, bytes(125)) * 1000)
 
         async with serve(Watched, secure) as server:
             await server.by_socket(conversation, receive_buffer=4096)
@@ -781,13 +762,13 @@ ENDS: dict[str, tuple[bool, bytes, Callable[[Any], object]]] = {
     "not HTTP": (False, b"\n", read_all),
     "half a request and time": (False, HEAD[:40], read_all),
     "lost": (True, b"", leaves),
-    "reset": (True, small(0x81, b"hi"), reset),
-    "peer closes": (True, small(0x88, b"\x03\xe8"), read_all),
-    "we close": (True, small(0x81, b"close") + small(0x88, b"\x0f\xa0"), read_all),
-    "we close and nobody answers": (True, small(0x81, b"close"), waits),
-    "we abort": (True, small(0x81, b"abort"), waits),
-    "bad opcode": (True, small(0x83), read_all),
-    "not UTF-8": (True, small(0x81, b"\xff"), read_all),
+    "reset": (True, masked(0x81, b"hi"), reset),
+    "peer closes": (True, masked(0x88, b"\x03\xe8"), read_all),
+    "we close": (True, masked(0x81, b"close") + masked(0x88, b"\x0f\xa0"), read_all),
+    "we close and nobody answers": (True, masked(0x81, b"close"), waits),
+    "we abort": (True, masked(0x81, b"abort"), waits),
+    "bad opcode": (True, masked(0x83), read_all),
+    "not UTF-8": (True, masked(0x81, b"\xff"), read_all),
     "silence": (True, b"", read_all),
 }
 """Whether the client opens its connection, the bytes that it then sends, and its way to the end."""

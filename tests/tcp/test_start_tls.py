@@ -21,16 +21,15 @@ from twisted_beastws.errors import HandshakeError
 from twisted_beastws.options import Settings
 
 from ..support.certificates import identity, trusting
+from ..support.handshakes import switching, upgrade_request
 from ..support.inside import inside
-from ..support.loopback import switching, turn, until
+from ..support.loopback import turn, until
 from ..support.patience import PATIENCE
+from ..support.protocols import Echo
 
 pytestmark = pytest.mark.usefixtures("logged")
 
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+REQUEST = upgrade_request("/")
 HELLO = b"\x81\x85\0\0\0\0hello"
 
 
@@ -153,11 +152,6 @@ class Peer(Protocol):
 async def dial(port: int, peer: Peer) -> Peer:
     await TCP4ClientEndpoint(reactor, "127.0.0.1", port).connect(Factory.forProtocol(lambda: peer))
     return peer
-
-
-class Echo(WebSocketProtocol):
-    def text_received(self, text: str) -> None:
-        self.send(text)
 
 
 class SecureAtOnce(Echo):

@@ -43,6 +43,7 @@ from twisted_beastws.testing.transport import CHUNK
 from twisted_beastws.wire.frames import Opcode
 
 from ..support.inside import inside
+from ..support.protocols import Echo
 from ..support.states import state_of
 
 
@@ -440,14 +441,6 @@ class TestLink:
         again()
         wire.link.advance(1.0)
         assert seen == pytest.approx([0, 0.3, 0.6, 0.9])
-
-
-class Echo(WebSocketProtocol):
-    def text_received(self, text: str) -> None:
-        self.send(text)
-
-    def binary_received(self, data: bytes) -> None:
-        self.send(data)
 
 
 class Other(WebSocketProtocol):
@@ -866,16 +859,13 @@ def test_trial_can_use_the_helpers(name: str) -> None:
 
 class TestMessages:
     def test_every_message_is_listed_and_none_is_taken(self) -> None:
-        class Talks(WebSocketProtocol):
+        class Talks(Echo):
             def opened(self) -> None:
                 self.send("one")
                 with self.message(Opcode.BINARY) as message:
                     message.write(b"tw")
                     message.write(b"o")
                 self.ping()
-
-            def text_received(self, text: str) -> None:
-                self.send(text)
 
         peer = scripted_client(Talks)
         assert peer.messages() == ["one", b"two"]

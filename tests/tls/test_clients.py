@@ -27,7 +27,8 @@ from twisted_beastws.errors import HandshakeTimeout, PeerNotVerified
 from twisted_beastws.tls.endpoint import VerifiedEndpoint, tls_endpoint
 from twisted_beastws.tls.unverified import UnverifiedTLS
 
-from ..support.loopback import Noting, Script, failure_of, field, leaving_nothing, switching, until
+from ..support.handshakes import field, switching
+from ..support.loopback import Noting, Script, failure_of, leaving_nothing, until
 from ..support.patience import PATIENCE
 from .pki import BAD, FOR_CLIENTS, GOOD, HOST, Server, root, root_pem, trusted
 

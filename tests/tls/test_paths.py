@@ -26,8 +26,9 @@ from twisted_beastws import WebSocketResource, WebSocketServerFactory, connect
 from twisted_beastws.tls import records
 
 from ..support.certificates import identity, trusting
-from ..support.loopback import Echo, listening, until
+from ..support.loopback import listening, until
 from ..support.patience import PATIENCE
+from ..support.protocols import Echo
 
 pytestmark = pytest.mark.usefixtures("logged", "compiled_path")
 

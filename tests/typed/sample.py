@@ -79,7 +79,7 @@ accelerated: bool = ACCELERATED
 version: str = __version__
 
 
-class Echo(WebSocketProtocol):
+class AllHooks(WebSocketProtocol):
     """Override every hook."""
 
     def http_requested(self, request: Request) -> Response | None:
@@ -181,7 +181,7 @@ class Greet(Resource):
     def render_GET(self, request: WebRequest) -> bytes | int:
         if not is_upgrade(request):
             return b"A WebSocket is here.\n"
-        Echo().accept(request).addErrback(lambda failure: None)
+        AllHooks().accept(request).addErrback(lambda failure: None)
         return NOT_DONE_YET
 
 
@@ -192,7 +192,7 @@ def older(ws: WebSocketProtocol) -> Generator[Deferred[Any], Any, None]:
 
 def server(clock: Any = None) -> WebSocketServerFactory:
     WebSocketServerFactory(Upload, timeouts=Timeouts.suggested(Role.SERVER))
-    WebSocketServerFactory(Echo)
+    WebSocketServerFactory(AllHooks)
     WebSocketServerFactory(older)
     return WebSocketServerFactory(
         handler,
@@ -342,14 +342,16 @@ async def main(reactor: Any, endpoint: Any) -> None:
 
 
 def tests() -> None:
-    pair: ConnectedPair[Echo, Client] = connected_pair(Echo, Client)
+    pair: ConnectedPair[AllHooks, Client] = connected_pair(AllHooks, Client)
     pair.client.send("hello")
     pair.advance(1.0)
     seen: int = pair.client.seen
-    peer: ScriptedPeer[Echo] = scripted_client(Echo, headers={"X-User": "Ada"})
+    peer: ScriptedPeer[AllHooks] = scripted_client(AllHooks, headers={"X-User": "Ada"})
     peer.send(Frame.text("hello"), Frame.close())
     peer.expect(Frame.text("hello"), Frame.close())
     print(seen, peer.protocol.user)
-    other: ConnectedPair[Echo, WebSocketProtocol] = connected_pair(Echo, WebSocketClientFactory(Client))
-    same: ConnectedPair[Echo, Client] = connected_pair(Echo, Client, client_options={"limits": Limits()}, deflate=None)
+    other: ConnectedPair[AllHooks, WebSocketProtocol] = connected_pair(AllHooks, WebSocketClientFactory(Client))
+    same: ConnectedPair[AllHooks, Client] = connected_pair(
+        AllHooks, Client, client_options={"limits": Limits()}, deflate=None
+    )
     print(other, same)

@@ -35,7 +35,7 @@ KINDS = (
     "Held",
     "TCPTransport",
     "Plain",
-    "Echo",
+    "Served",
     "Client",
     "Connector",
     "Failure",
@@ -131,7 +131,7 @@ class PlainClient(ClientFactory):
         self.lost(None)  # type: ignore[arg-type]
 
 
-class Echo(WebSocketProtocol):
+class Served(WebSocketProtocol):
     def binary_received(self, data: bytes) -> None:
         self.send(data)
 
@@ -184,7 +184,7 @@ def native() -> dict[str, int]:
 async def soak(seconds: float) -> None:
     listens: Any = reactor
     plain_port = listens.listenTCP(0, PlainServer(), interface="127.0.0.1")
-    server = WebSocketServerFactory(Echo)
+    server = WebSocketServerFactory(Served)
     server_port = listens.listenTCP(0, server, interface="127.0.0.1")
     ports = ((plain, plain_port.getHost().port), (websocket, server_port.getHost().port))
 

@@ -12,14 +12,13 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThreadPool
 
-from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws import WebSocketServerFactory
 
 from ..support.certificates import identity, identity_pem
+from ..support.handshakes import upgrade_request
+from ..support.protocols import Echo
 
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+REQUEST = upgrade_request("/")
 
 
 class Securing(Protocol):
@@ -74,10 +73,6 @@ def its_clock(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_websocket_writes_through_tls(run: Any) -> None:
-    class Echo(WebSocketProtocol):
-        def text_received(self, text: str) -> None:
-            self.send(text)
-
     async def test(reactor: Any) -> None:
         factory = WebSocketServerFactory(Echo, clock=reactor)
         secure = Secure(reactor, factory.buildProtocol(None))

@@ -10,13 +10,10 @@ from twisted.internet.testing import StringTransport
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from twisted_beastws import WebSocketProtocol, WebSocketResource, WebSocketServerFactory
+from twisted_beastws import WebSocketResource, WebSocketServerFactory
 from twisted_beastws.testing import upgrade_request
 
-
-class Echo(WebSocketProtocol):
-    def text_received(self, text: str) -> None:
-        self.send(text)
+from ..support.protocols import Echo
 
 
 class Page(Resource):

@@ -7,6 +7,7 @@ import gzip
 import re
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from twisted_beastws import (
 from twisted_beastws.errors import HandshakeTimeout, NoUpgrade, OriginRefused, UnexpectedBody
 from twisted_beastws.web.resource import WebSocketResource
 
+from ..support.frames import masked
+from ..support.handshakes import upgrade_request
 from ..support.inside import inside
 from ..support.loopback import uncollected
 
@@ -61,31 +64,12 @@ def test_a_value_that_is_no_factory_is_refused(argument: Any, what: str) -> None
     assert str(refused.value) == f"factory: give WebSocketServerFactory(YourProtocol), not {what}"
 
 
-HEAD = (
-    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-)
-GET = HEAD + b"\r\n"
+GET = upgrade_request("/ws")
+HEAD = GET[:-2]
 PAGE = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
-KEY = b"\x11\x92\xa3\x04"
 
 
-def frame(first: int, payload: bytes = b"") -> bytes:
-    """Return a masked client frame; ``first`` is its first byte."""
-    size = len(payload)
-    if size < 126:
-        length = bytes((0x80 | size,))
-    elif size < 1 << 16:
-        length = b"\xfe" + size.to_bytes(2, "big")
-    else:
-        length = b"\xff" + size.to_bytes(8, "big")
-    mask = (KEY * (size // 4 + 1))[:size]
-    return (
-        bytes((first,))
-        + length
-        + KEY
-        + (int.from_bytes(payload, "big") ^ int.from_bytes(mask, "big")).to_bytes(size, "big")
-    )
+frame = partial(masked, key=b"\x11\x92\xa3\x04")
 
 
 def text(content: str) -> bytes:
@@ -101,10 +85,10 @@ CLOSE = frame(0x88, b"\x03\xe8")
 CLOSED = b"\x88\x02\x03\xe8"
 
 
-class Echo(WebSocketProtocol):
+class Recorded(WebSocketProtocol):
     """Echoes texts; ``heard`` records an instance's events, and ``made`` the instances of the class."""
 
-    made: list[Echo] = []  # noqa: RUF012
+    made: list[Recorded] = []  # noqa: RUF012
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -132,8 +116,8 @@ class Echo(WebSocketProtocol):
         self.heard.append("lost")
 
 
-def echo_class() -> type[Echo]:
-    return type("Echo", (Echo,), {})
+def recorded_class() -> type[Recorded]:
+    return type("Recorded", (Recorded,), {})
 
 
 class Page(Resource):
@@ -274,12 +258,12 @@ class TestTakeOver:
     """RFC 6455 §4.2.2 and RFC 9110 §15.2.2: the connection leaves twisted.web after the 101."""
 
     def test_it_is_a_leaf(self, clock: Clock) -> None:
-        resource = WebSocketResource(factory(Echo, clock))
+        resource = WebSocketResource(factory(Recorded, clock))
         assert verifyObject(IResource, resource)
         assert resource.isLeaf
 
     def test_the_response_is_a_101(self, clock: Clock) -> None:
-        peer = web(echo_class(), clock, subprotocols=["chat"])
+        peer = web(recorded_class(), clock, subprotocols=["chat"])
         peer.sends(HEAD + b"Sec-WebSocket-Protocol: other, chat\r\n\r\n")
         status, headers, rest = parse(peer.reads())
         assert (status, rest) == (101, b"")
@@ -298,7 +282,7 @@ class TestTakeOver:
 
     @pytest.mark.parametrize("channel", [None, HTTPChannel], ids=["as Site builds it", "a bare HTTPChannel"])
     def test_messages_are_passed_both_ways_until_the_end(self, clock: Clock, channel: Any) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         peer = Web(WebSocketResource(factory(protocol, clock)), clock, channel=channel)
         assert peer.opens() == b""
         peer.sends(text("one"), text("two")[:4], text("two")[4:] + CLOSE)
@@ -309,7 +293,7 @@ class TestTakeOver:
 
     @pytest.mark.parametrize("path", [b"/ws/", b"/ws/a/b?c=d"])
     def test_a_path_below_the_resource_is_accepted(self, clock: Clock, path: bytes) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         peer = web(protocol, clock)
         peer.sends(GET.replace(b"/ws", path, 1))
         assert peer.reads().startswith(b"HTTP/1.1 101 ")
@@ -318,7 +302,7 @@ class TestTakeOver:
         assert request.target == path.decode()
 
     def test_we_are_the_transports_producer(self, clock: Clock) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         peer = web(protocol, clock)
         peer.opens()
         assert peer.transport.producer is inside(protocol.made[0]).outgoing
@@ -342,7 +326,7 @@ class TestTakeOver:
         assert produced == ["pause", "resume"]
 
     def test_the_sites_timeouts_are_cancelled(self, clock: Clock) -> None:
-        peer = web(echo_class(), clock, timeouts=Timeouts(idle=None, ping_interval=None, message=None, send=None))
+        peer = web(recorded_class(), clock, timeouts=Timeouts(idle=None, ping_interval=None, message=None, send=None))
         peer.opens()
         clock.advance(3600)
         peer.sends(text("still here"))
@@ -354,19 +338,19 @@ class TestTakeOver:
         assert clock.getDelayedCalls() == []
 
     def test_our_idle_timeout_does(self, clock: Clock) -> None:
-        peer = web(echo_class(), clock, timeouts=Timeouts(idle=10.0, ping_interval=None))
+        peer = web(recorded_class(), clock, timeouts=Timeouts(idle=10.0, ping_interval=None))
         peer.opens()
         clock.pump([1.0] * 12)
         assert peer.reads()[2:4] == (1011).to_bytes(2, "big")
 
     def test_a_request_that_names_close_beside_upgrade(self, clock: Clock) -> None:
-        peer = web(echo_class(), clock)
+        peer = web(recorded_class(), clock)
         peer.sends(GET.replace(b"Connection: Upgrade", b"Connection: close\r\nConnection: Upgrade") + text("one"))
         assert peer.reads().endswith(b"\r\n\r\n" + answer_to("one"))
         assert not peer.transport.disconnecting
 
     def test_while_an_answer_before_waits_for_its_reader(self, clock: Clock) -> None:
-        peer = web(echo_class(), clock)
+        peer = web(recorded_class(), clock)
         assert peer.transport.producer is not None
         peer.transport.producer.pauseProducing()
         assert not peer.transport.reading
@@ -381,7 +365,7 @@ class TestTakeOver:
                 lost.append(reason.type)
                 super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
-        peer = Web(WebSocketResource(factory(echo_class(), clock)), clock, channel=Channel)
+        peer = Web(WebSocketResource(factory(recorded_class(), clock)), clock, channel=Channel)
         peer.opens()
         peer.leaves()
         assert lost == [ConnectionDone]
@@ -392,7 +376,7 @@ class TestTakeOver:
                 request.addCookie(b"a", b"1")
                 request.setHeader(b"X-Frame-Options", b"DENY")
                 request.setHeader(b"Content-Type", b"text/html")
-                return WebSocketResource(factory(echo_class(), clock))
+                return WebSocketResource(factory(recorded_class(), clock))
 
         peer = Web(Session(), clock)
         peer.sends(GET.replace(b"/ws", b"/ws/session", 1))
@@ -404,7 +388,7 @@ class TestTakeOver:
         peer.sends(GET.replace(b"/ws", b"/ws/session", 1).replace(b"websocket", b"other"))
 
     def test_below_a_resource_that_compresses(self, clock: Clock) -> None:
-        resource = EncodingResourceWrapper(WebSocketResource(factory(echo_class(), clock)), [GzipEncoderFactory()])
+        resource = EncodingResourceWrapper(WebSocketResource(factory(recorded_class(), clock)), [GzipEncoderFactory()])
         peer = Web(resource, clock)
         peer.sends(HEAD.replace(b"websocket\r\n", b"other\r\n", 1) + b"Accept-Encoding: gzip\r\n\r\n")
         status, headers, body = parse(peer.reads())
@@ -423,13 +407,13 @@ class TestOctetsBehindTheHead:
     LONG = "x" * 100_000
 
     def test_a_few_bytes_after_the_head_are_kept(self, clock: Clock) -> None:
-        peer = web(echo_class(), clock)
+        peer = web(recorded_class(), clock)
         assert peer.opens(text("one"), text("two")[:3]) == answer_to("one")
         peer.sends(text("two")[3:])
         assert peer.reads() == answer_to("two")
 
     def test_many_bytes_after_the_head_are_kept(self, clock: Clock) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         peer = web(protocol, clock)
         assert peer.opens(text(self.LONG), text("end")).endswith(answer_to("end"))
         assert protocol.made[0].heard == ["made", "opened", self.LONG, "end"]
@@ -438,7 +422,7 @@ class TestOctetsBehindTheHead:
     @pytest.mark.parametrize("size", [1, 100, 16_000, 100_000])
     def test_bytes_after_the_head_are_kept_for_a_slow_hook(self, clock: Clock, size: int) -> None:
         decision: Deferred[None] = Deferred()
-        protocol = echo_class()
+        protocol = recorded_class()
         protocol.upgrade_requested = lambda self, request: decision  # type: ignore[method-assign]
         peer = web(protocol, clock)
         stream = GET + text("x" * size) + text("end")
@@ -454,7 +438,7 @@ class TestOctetsBehindTheHead:
         assert peer.reads().endswith(answer_to("end") + answer_to("more"))
 
     def test_an_upgrade_after_another_request_is_accepted(self, clock: Clock) -> None:
-        peer = web(echo_class(), clock)
+        peer = web(recorded_class(), clock)
         peer.sends(PAGE + GET + text("one"))
         read = peer.reads()
         assert read.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -463,14 +447,14 @@ class TestOctetsBehindTheHead:
 
     @pytest.mark.parametrize("size", [1, 2, 50])
     def test_the_bytes_may_be_split_anywhere(self, clock: Clock, size: int) -> None:
-        peer = web(echo_class(), clock)
+        peer = web(recorded_class(), clock)
         stream = GET + text("one") + text("two") + CLOSE
         for at in range(0, len(stream), size):
             peer.sends(stream[at : at + size])
         assert peer.reads().endswith(b"\r\n\r\n" + answer_to("one") + answer_to("two") + CLOSED)
 
     def test_bytes_that_the_application_read_are_used(self, clock: Clock) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
 
         class Reading(Resource):
             isLeaf = True
@@ -487,7 +471,7 @@ class TestOctetsBehindTheHead:
         assert peer.reads() == answer_to("first") + answer_to("second")
 
     def test_a_paused_application_is_not_fed(self, clock: Clock) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         protocol.opened = lambda self: self.pauseProducing()  # type: ignore[method-assign]
         peer = web(protocol, clock)
         assert peer.opens(text("one")) == b""
@@ -499,7 +483,7 @@ class TestOctetsBehindTheHead:
 
 class TestTheEnd:
     def opened(self, clock: Clock, directory: Path) -> tuple[Web, Any, list[Any]]:
-        resource = Accepting(lambda: factory(echo_class(), clock).buildProtocol(None))
+        resource = Accepting(lambda: factory(recorded_class(), clock).buildProtocol(None))
         peer = Web(resource, clock, directory)
         finished: list[Any] = []
         resource.then = lambda request: request.notifyFinish().addBoth(finished.append) and NOT_DONE_YET
@@ -567,7 +551,7 @@ class TestTheEnd:
 
 class TestTheRequestIsFinishedByOthers:
     def test_a_request_finished_by_the_application_is_handled(self, clock: Clock) -> None:
-        resource = Accepting(lambda: factory(echo_class(), clock).buildProtocol(None))
+        resource = Accepting(lambda: factory(recorded_class(), clock).buildProtocol(None))
         peer = Web(resource, clock)
         peer.opens()
         resource.requests[0].write(b"no frame")
@@ -581,7 +565,7 @@ class TestTheRequestIsFinishedByOthers:
         def fail(request: Any) -> None:
             raise ZeroDivisionError
 
-        peer = Web(Accepting(lambda: factory(echo_class(), clock).buildProtocol(None), fail), clock, tmp_path)
+        peer = Web(Accepting(lambda: factory(recorded_class(), clock).buildProtocol(None), fail), clock, tmp_path)
         assert peer.opens() == b"\x88\x02" + (1011).to_bytes(2, "big")
         assert len(logged(ZeroDivisionError)) == 1
         peer.sends(frame(0x88, (1011).to_bytes(2, "big")))
@@ -590,7 +574,7 @@ class TestTheRequestIsFinishedByOthers:
 
     def test_while_a_hook_takes_its_time(self, clock: Clock) -> None:
         decision: Deferred[None] = Deferred()
-        protocol = echo_class()
+        protocol = recorded_class()
         protocol.upgrade_requested = lambda self, request: decision  # type: ignore[method-assign]
         resource = Accepting(lambda: factory(protocol, clock).buildProtocol(None))
         peer = Web(resource, clock)
@@ -608,7 +592,7 @@ class TestAnswersOtherThan101:
     """RFC 6455 §4.2.2 and RFC 9110 §15: the site keeps the connection."""
 
     def test_a_failed_handshake_is_answered(self, clock: Clock, tmp_path: Path) -> None:
-        made = factory(echo_class(), clock)
+        made = factory(recorded_class(), clock)
         resource = Accepting(lambda: made.buildProtocol(None))
         peer = Web(resource, clock, tmp_path)
         peer.sends(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\n\r\n")
@@ -631,14 +615,14 @@ class TestAnswersOtherThan101:
 
     @pytest.mark.parametrize("host", [b"", b"Host: a\r\nHost: a\r\n", b"Host: a b\r\n", b"Host: a:99999\r\n"])
     def test_the_host_is_checked_before_http_requested(self, clock: Clock, host: bytes) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         protocol.http_requested = lambda self, request: Response(200)  # type: ignore[method-assign]
         peer = web(protocol, clock)
         peer.sends(b"GET /ws HTTP/1.1\r\n" + host + b"\r\n")
         assert parse(peer.reads())[0] == 400
 
     def test_the_connection_is_twisted_webs_still(self, clock: Clock) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         peer = web(protocol, clock)
         peer.sends(GET.replace(b"13\r\n", b"12\r\n") + PAGE)
         read = peer.reads()
@@ -659,7 +643,7 @@ class TestAnswersOtherThan101:
         ids=["HTTP/1.0", "Connection: close"],
     )
     def test_http_does_not_keep_the_connection(self, clock: Clock, head: bytes, answer: tuple[int, list[str]]) -> None:
-        peer = web(echo_class(), clock)
+        peer = web(recorded_class(), clock)
         peer.sends(head)
         status, headers, _ = parse(peer.reads())
         assert (status, headers.getRawHeaders("Connection")) == answer
@@ -667,7 +651,7 @@ class TestAnswersOtherThan101:
 
     @pytest.mark.parametrize("line", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"])
     def test_no_second_response_is_sent_after_a_hooks(self, clock: Clock, line: bytes) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         protocol.http_requested = lambda self, request: Response(200, body="page")  # type: ignore[method-assign]
         peer = web(protocol, clock)
         peer.sends(b"GET /ws " + line + b"\r\n")
@@ -681,7 +665,7 @@ class TestAnswersOtherThan101:
             401, headers=Headers({"WWW-Authenticate": ['Basic realm="x"'], "X-Y": ["1", "2"]}), body="ö"
         )
         decision: Deferred[Response] = Deferred()
-        protocol = echo_class()
+        protocol = recorded_class()
         setattr(protocol, hook, lambda self, request: decision if later else response)
         peer = web(protocol, clock)
         peer.sends(GET)
@@ -709,7 +693,7 @@ class TestAnswersOtherThan101:
     def test_a_status_without_a_body_is_sent(
         self, clock: Clock, status: int, phrase: bytes, fields: list[bytes]
     ) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         response = Response(status, phrase.decode())
         protocol.http_requested = lambda self, request: response  # type: ignore[method-assign]
         peer = web(protocol, clock)
@@ -720,7 +704,7 @@ class TestAnswersOtherThan101:
         assert [field for field in rest if not field.startswith((b"Server", b"Date"))] == fields
 
     def test_a_length_that_the_application_set_goes(self, clock: Clock) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         protocol.http_requested = lambda self, request: Response(204)  # type: ignore[method-assign]
         resource = WebSocketResource(factory(protocol, clock))
         render = resource.render
@@ -730,7 +714,7 @@ class TestAnswersOtherThan101:
         assert b"Content-Length" not in peer.reads()
 
     def test_the_response_to_head_has_no_body(self, clock: Clock) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         page = Response(200, body="page")
         protocol.http_requested = lambda self, request: page  # type: ignore[method-assign]
         peer = web(protocol, clock)
@@ -739,7 +723,7 @@ class TestAnswersOtherThan101:
         assert (status, headers.getRawHeaders("Content-Length"), body) == (200, ["4"], b"")
 
     def test_any_method_is_handled(self, clock: Clock) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         methods: list[str] = []
         protocol.http_requested = lambda self, request: methods.append(request.method)  # type: ignore[method-assign]
         peer = web(protocol, clock)
@@ -753,7 +737,7 @@ class TestAnswersOtherThan101:
         "body", [b"Content-Length: 5\r\n\r\nhello", b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
     )
     def test_an_upgrade_with_a_body_is_refused_and_closed(self, clock: Clock, body: bytes) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         peer = web(protocol, clock)
         peer.sends(HEAD + body + text("one") + PAGE)
         status, headers, told = parse(peer.reads())
@@ -763,12 +747,12 @@ class TestAnswersOtherThan101:
         assert protocol.made[0].heard == ["made", "lost"]
 
     def test_a_body_of_no_bytes_is_no_body(self, clock: Clock) -> None:
-        peer = web(echo_class(), clock)
+        peer = web(recorded_class(), clock)
         peer.sends(HEAD + b"Content-Length: 0\r\n\r\n" + text("one"))
         assert peer.reads().endswith(b"\r\n\r\n" + answer_to("one"))
 
     def test_an_answer_that_closes(self, clock: Clock) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         answer = Response(403, headers=Headers({"Connection": ["close"]}), body="no")
         protocol.http_requested = lambda self, request: answer  # type: ignore[method-assign]
         peer = web(protocol, clock)
@@ -778,7 +762,7 @@ class TestAnswersOtherThan101:
         assert peer.transport.disconnecting
 
     def test_cookies_of_both_are_sent(self, clock: Clock) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         answer = Response(403, headers=Headers({"Set-Cookie": ["b=2", "c=3"]}), body="no")
         protocol.http_requested = lambda self, request: answer  # type: ignore[method-assign]
         resource = WebSocketResource(factory(protocol, clock))
@@ -789,7 +773,7 @@ class TestAnswersOtherThan101:
         assert parse(peer.reads())[1].getRawHeaders("Set-Cookie") == ["a=1", "b=2", "c=3"]
 
     def test_a_hook_fails(self, clock: Clock, logged: Any) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         protocol.upgrade_requested = lambda self, request: 1 // 0  # type: ignore[method-assign]
         peer = web(protocol, clock)
         peer.sends(GET)
@@ -805,7 +789,7 @@ class TestAnswersOtherThan101:
             response.headers.setRawHeaders("X-Decorated", [str(response.status)])
             response.status, response.body = 402, "pay"
 
-        resource = Accepting(lambda: factory(echo_class(), clock, decorator=decorate).buildProtocol(None))
+        resource = Accepting(lambda: factory(recorded_class(), clock, decorator=decorate).buildProtocol(None))
         peer = Web(resource, clock)
         peer.sends(GET)
         assert peer.reads() == b""
@@ -822,14 +806,16 @@ class TestAnswersOtherThan101:
         def decorate(response: Response) -> None:
             response.headers.setRawHeaders("Server", ["mine"])
 
-        peer = web(echo_class(), clock, decorator=decorate)
+        peer = web(recorded_class(), clock, decorator=decorate)
         peer.sends(GET)
         status, headers, _ = parse(peer.reads())
         assert (status, headers.getRawHeaders("Server")) == (101, ["mine"])
 
     def test_the_origin_is_checked(self, clock: Clock) -> None:
         resource = Accepting(
-            lambda: factory(echo_class(), clock, origins=Origins(allowed=("https://a.example",))).buildProtocol(None)
+            lambda: factory(recorded_class(), clock, origins=Origins(allowed=("https://a.example",))).buildProtocol(
+                None
+            )
         )
         peer = Web(resource, clock)
         peer.sends(HEAD + b"Origin: https://b.example\r\n\r\n")
@@ -842,7 +828,7 @@ class TestAnswersOtherThan101:
             assert parse(peer.reads())[0] == 101
 
     def test_too_many_connections_are_refused(self, clock: Clock) -> None:
-        resource = WebSocketResource(factory(echo_class(), clock, limits=Limits(max_connections=1)))
+        resource = WebSocketResource(factory(recorded_class(), clock, limits=Limits(max_connections=1)))
         one, other = Web(resource, clock), Web(resource, clock)
         one.opens()
         other.sends(GET)
@@ -879,7 +865,7 @@ class TestServedByHand:
 
     def test_only_one_operation_is_allowed_at_a_time(self, clock: Clock) -> None:
         decision: Deferred[None] = Deferred()
-        protocol = echo_class()
+        protocol = recorded_class()
         protocol.upgrade_requested = lambda self, request: decision  # type: ignore[method-assign]
         web(protocol, clock).sends(GET)
         with pytest.raises(LocalError, match="one operation"):
@@ -888,8 +874,8 @@ class TestServedByHand:
 
 class TestWhileAHookTakesItsTime:
     @pytest.fixture
-    def slow(self) -> type[Echo]:
-        slow = echo_class()
+    def slow(self) -> type[Recorded]:
+        slow = recorded_class()
         slow.cancelled = []  # type: ignore[attr-defined]
 
         async def upgrade_requested(self: Any, request: Any) -> None:
@@ -903,7 +889,9 @@ class TestWhileAHookTakesItsTime:
         slow.upgrade_requested = upgrade_requested  # type: ignore[method-assign]
         return slow
 
-    def waiting(self, slow: type[Echo], clock: Clock, **options: Any) -> tuple[Web, Accepting, WebSocketServerFactory]:
+    def waiting(
+        self, slow: type[Recorded], clock: Clock, **options: Any
+    ) -> tuple[Web, Accepting, WebSocketServerFactory]:
         made = factory(slow, clock, **options)
         resource = Accepting(lambda: made.buildProtocol(None))
         peer = Web(resource, clock)
@@ -911,7 +899,7 @@ class TestWhileAHookTakesItsTime:
         assert resource.outcome == []
         return peer, resource, made
 
-    def test_the_peer_is_known_and_nothing_can_be_sent(self, slow: type[Echo], clock: Clock) -> None:
+    def test_the_peer_is_known_and_nothing_can_be_sent(self, slow: type[Recorded], clock: Clock) -> None:
         peer, resource, _ = self.waiting(slow, clock)
         protocol = resource.protocol
         assert protocol.heard == ["made", peer.transport.getPeer()]
@@ -922,7 +910,7 @@ class TestWhileAHookTakesItsTime:
         with pytest.raises(LocalError):
             protocol.send("early")
 
-    def test_the_client_leaves(self, slow: type[Echo], clock: Clock) -> None:
+    def test_the_client_leaves(self, slow: type[Recorded], clock: Clock) -> None:
         peer, resource, made = self.waiting(slow, clock)
         peer.leaves(ConnectionLost())
         assert [type(error) for error in resource.outcome] == [ConnectionLost]
@@ -932,7 +920,7 @@ class TestWhileAHookTakesItsTime:
         peer.stop()
         assert clock.getDelayedCalls() == []
 
-    def test_it_takes_too_long(self, slow: type[Echo], clock: Clock) -> None:
+    def test_it_takes_too_long(self, slow: type[Recorded], clock: Clock) -> None:
         peer, resource, made = self.waiting(slow, clock, timeouts=Timeouts(handshake=5.0, close=3.0))
         clock.pump([1.0] * 4)
         assert resource.outcome == []
@@ -964,7 +952,7 @@ class TestWhileAHookTakesItsTime:
         peer.sends(GET)
         assert (outcome, peer.transport.aborted) == ([CancelledError], True)
 
-    def test_the_server_drains(self, slow: type[Echo], clock: Clock) -> None:
+    def test_the_server_drains(self, slow: type[Recorded], clock: Clock) -> None:
         peer, _, made = self.waiting(slow, clock)
         drained: list[None] = []
         made.drain().addCallback(drained.append)
@@ -972,14 +960,14 @@ class TestWhileAHookTakesItsTime:
         peer.leaves(ConnectionAborted())
         assert drained == [None]
 
-    def test_the_application_closes_the_transport(self, slow: type[Echo], clock: Clock) -> None:
+    def test_the_application_closes_the_transport(self, slow: type[Recorded], clock: Clock) -> None:
         peer, resource, _ = self.waiting(slow, clock)
         resource.protocol.transport.loseConnection()
         assert peer.transport.disconnecting
         peer.leaves()
         assert [type(error) for error in resource.outcome] == [ConnectionDone]
 
-    def test_nothing_is_kept_alive(self, slow: type[Echo], clock: Clock) -> None:
+    def test_nothing_is_kept_alive(self, slow: type[Recorded], clock: Clock) -> None:
         peer, resource, _ = self.waiting(slow, clock)
         request = resource.requests[0]
         alive = [weakref.ref(each) for each in (resource.protocol, request, request.channel)]
@@ -995,7 +983,7 @@ class TestWhileAHookTakesItsTime:
 
 class TestDrain:
     def test_the_open_are_closed_and_the_late_are_refused(self, clock: Clock) -> None:
-        made = factory(echo_class(), clock)
+        made = factory(recorded_class(), clock)
         resource = WebSocketResource(made)
         one, other = Web(resource, clock), Web(resource, clock)
         one.opens()
@@ -1051,14 +1039,14 @@ class TestHttp2:
         return request, stream
 
     def test_an_upgrade_over_http2_is_answered_501(self, clock: Clock) -> None:
-        _, stream = self.requested(clock, echo_class())
+        _, stream = self.requested(clock, recorded_class())
         code, headers, body, done = stream.sent
         assert (code, body, done) == (b"501", b"The WebSocket handshake was not HTTP/1.1", "done")
         names = {name.lower() for name, _ in headers.getAllRawHeaders()}
         assert names == {b"server", b"date", b"content-type", b"x-content-type-options", b"content-length"}
 
     def test_a_hooks_response_is_sent_over_http2(self, clock: Clock) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         page = Response(200, headers=Headers({"Connection": ["close"], "X-Y": ["z"]}), body="page")
         protocol.http_requested = lambda self, request: page  # type: ignore[method-assign]
         _, stream = self.requested(clock, protocol)
@@ -1068,7 +1056,7 @@ class TestHttp2:
 
     @pytest.mark.parametrize("how", ["abort", "lose"])
     def test_the_stream_is_dropped(self, clock: Clock, how: str) -> None:
-        protocol = echo_class()
+        protocol = recorded_class()
         protocol.http_requested = lambda self, request: Deferred()  # type: ignore[method-assign]
         _, stream = self.requested(clock, protocol)
         if how == "abort":
@@ -1096,7 +1084,7 @@ def keeping() -> tuple[Resource, list[Any]]:
 
 class TestCallersMistakes:
     def test_the_protocol_has_a_connection(self, clock: Clock) -> None:
-        protocol = factory(Echo, clock).buildProtocol(None)
+        protocol = factory(Recorded, clock).buildProtocol(None)
         protocol.makeConnection(StringTransport())
         resource = Accepting(lambda: protocol)
         request = self.captured(clock)
@@ -1113,19 +1101,19 @@ class TestCallersMistakes:
         request = self.captured(clock)
         request.write(b"hello")
         with pytest.raises(LocalError, match="has begun"):
-            factory(Echo, clock).buildProtocol(None).accept(request)
+            factory(Recorded, clock).buildProtocol(None).accept(request)
         request.finish()
         with pytest.raises(LocalError, match="has begun"):
-            factory(Echo, clock).buildProtocol(None).accept(request)
+            factory(Recorded, clock).buildProtocol(None).accept(request)
 
     def test_the_request_was_accepted(self, clock: Clock) -> None:
         request = self.captured(clock)
-        factory(Echo, clock).buildProtocol(None).accept(request)
+        factory(Recorded, clock).buildProtocol(None).accept(request)
         with pytest.raises(LocalError, match="has begun"):
-            factory(Echo, clock).buildProtocol(None).accept(request)
+            factory(Recorded, clock).buildProtocol(None).accept(request)
 
     def test_a_client_cannot_accept(self, clock: Clock) -> None:
-        protocol = factory(Echo, clock).buildProtocol(None)
+        protocol = factory(Recorded, clock).buildProtocol(None)
         inside(protocol).role = Role.CLIENT
         with pytest.raises(LocalError, match="server's part"):
             protocol.accept(self.captured(clock))
@@ -1133,7 +1121,7 @@ class TestCallersMistakes:
     def test_a_client_that_left_before_is_a_failure(self, clock: Clock) -> None:
         request = self.captured(clock)
         self.web.leaves()
-        made = factory(echo_class(), clock)
+        made = factory(recorded_class(), clock)
         failures: list[Any] = []
         protocol = made.buildProtocol(None)
         protocol.accept(request).addErrback(lambda failure: failures.append(failure.type))
@@ -1148,7 +1136,7 @@ def test_accept_takes_a_request_later(clock: Clock) -> None:
     resource, requests = keeping()
     peer = Web(resource, clock)
     peer.sends(GET + text("one"))
-    protocol = factory(echo_class(), clock).buildProtocol(None)
+    protocol = factory(recorded_class(), clock).buildProtocol(None)
     accepted: list[Any] = []
     protocol.accept(requests[0], subprotocols=["x"]).addCallback(accepted.append)
     assert accepted == [protocol.request]
@@ -1157,6 +1145,6 @@ def test_accept_takes_a_request_later(clock: Clock) -> None:
 
 
 def test_a_hook_that_fires_at_once(clock: Clock) -> None:
-    protocol = echo_class()
+    protocol = recorded_class()
     protocol.upgrade_requested = lambda self, request: succeed(None)  # type: ignore[method-assign]
     assert web(protocol, clock).opens() == b""

@@ -15,6 +15,7 @@ from twisted_beastws import Deflate, Limits, Opcode, WebSocketProtocol
 from twisted_beastws.wire.rate import Bucket
 
 from ..support.inside import inside
+from ..support.protocols import Echo
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -72,11 +73,6 @@ class TestBucket:
                 assert sent <= size + rate * (taken[last][0] - began) + 1e-5
 
 
-class Hooked(WebSocketProtocol):
-    def text_received(self, text: str) -> None:
-        self.send(text)
-
-
 class Streamed(WebSocketProtocol):
     def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> None:
         if final:
@@ -99,7 +95,7 @@ def closed_with(octets: bytes) -> int | None:
 
 
 class TestMessages:
-    @pytest.mark.parametrize("served", [Hooked, Streamed, Queued, Slow])
+    @pytest.mark.parametrize("served", [Echo, Streamed, Queued, Slow])
     @pytest.mark.parametrize(("sent", "code"), [(2, None), (3, None), (4, 1008)])
     def test_a_burst_of_messages_above_the_rate_is_refused(
         self, connect: Callable[..., Any], served: Any, sent: int, code: int | None
@@ -111,13 +107,13 @@ class TestMessages:
         assert refusals == ({} if code is None else {"max_message_rate": 1})
 
     def test_the_message_above_the_rate_is_not_delivered(self, connect: Callable[..., Any]) -> None:
-        peer = connect(Hooked, limits=Limits(max_message_rate=1))
+        peer = connect(Echo, limits=Limits(max_message_rate=1))
         peer.sends(peer.text("a") + peer.text("b") + peer.text("c"))
         assert peer.reads().startswith(b"\x81\x01a\x88")
         assert "max_message_rate" in str(peer.protocol.close_reason.error)
 
     def test_the_rate_is_per_second(self, connect: Callable[..., Any], clock: Clock) -> None:
-        peer = connect(Hooked, limits=Limits(max_message_rate=2))
+        peer = connect(Echo, limits=Limits(max_message_rate=2))
         for _ in range(20):
             peer.sends(peer.text("x"))
             clock.advance(0.5)
@@ -129,7 +125,7 @@ class TestMessages:
         assert closed_with(peer.reads()) == 1008
 
     def test_a_message_in_fragments_is_one_and_a_ping_is_one(self, connect: Callable[..., Any]) -> None:
-        peer = connect(Hooked, limits=Limits(max_message_rate=3))
+        peer = connect(Echo, limits=Limits(max_message_rate=3))
         peer.sends(peer.frame(0x01, b"a"), peer.frame(0x89), peer.frame(0x00, b"b"), peer.frame(0x80, b"c"))
         peer.sends(peer.frame(0x8A))
         assert closed_with(peer.reads()) is None
@@ -137,14 +133,14 @@ class TestMessages:
         assert closed_with(peer.reads()) == 1008
 
     def test_messages_after_our_close_are_not_counted(self, connect: Callable[..., Any]) -> None:
-        peer = connect(Hooked, limits=Limits(max_message_rate=1))
+        peer = connect(Echo, limits=Limits(max_message_rate=1))
         peer.protocol.close(1001)
         peer.sends(*[peer.text("x")] * 10, *[peer.frame(0x89)] * 10, peer.close(1001))
         assert peer.protocol.close_reason.clean
         assert inside(peer.protocol).server.refusals == {}
 
     def test_compressed_messages_are_counted(self, connect: Callable[..., Any]) -> None:
-        peer = connect(Hooked, opened=False, limits=Limits(max_message_rate=2), deflate=Deflate())
+        peer = connect(Echo, opened=False, limits=Limits(max_message_rate=2), deflate=Deflate())
         peer.sends(peer.HEAD[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
         assert peer.reads().startswith(b"HTTP/1.1 101 ")
         peer.sends(*[peer.frame(0xC1, HELLO)] * 2)
@@ -166,7 +162,7 @@ class TestOctets:
         assert closed_with(peer.reads()) == code
 
     def test_a_whole_message_is_always_accepted_at_once(self, connect: Callable[..., Any], clock: Clock) -> None:
-        peer = connect(Hooked, limits=Limits(max_byte_rate=10, max_message_size=6000))
+        peer = connect(Echo, limits=Limits(max_byte_rate=10, max_message_size=6000))
         peer.sends(peer.text("x" * 6000))
         assert closed_with(peer.reads()) is None
         peer.sends(peer.text("x" * 6000))
@@ -174,12 +170,12 @@ class TestOctets:
         assert inside(peer.protocol).server.refusals == {"max_byte_rate": 1}
 
     def test_bytes_above_the_rate_are_not_parsed(self, connect: Callable[..., Any]) -> None:
-        peer = connect(Hooked, limits=Limits(max_byte_rate=2000, max_message_size=100))
+        peer = connect(Echo, limits=Limits(max_byte_rate=2000, max_message_size=100))
         peer.sends(peer.text("x") * 1000)
         assert peer.reads().startswith(b"\x88")
 
     def test_a_peer_within_the_rate_can_go_on(self, connect: Callable[..., Any], clock: Clock) -> None:
-        peer = connect(Hooked, limits=Limits(max_byte_rate=1200, max_message_size=100))
+        peer = connect(Echo, limits=Limits(max_byte_rate=1200, max_message_size=100))
         frame = peer.text("x" * 94)
         assert len(frame) == 100
         for _ in range(100):
@@ -188,7 +184,7 @@ class TestOctets:
         assert closed_with(peer.reads()) is None
 
     def test_bytes_after_our_close_are_not_counted(self, connect: Callable[..., Any]) -> None:
-        peer = connect(Hooked, limits=Limits(max_byte_rate=2000, max_message_size=100))
+        peer = connect(Echo, limits=Limits(max_byte_rate=2000, max_message_size=100))
         peer.protocol.close(1001)
         peer.sends(*[peer.text("x" * 90)] * 100, peer.close(1001))
         assert peer.protocol.close_reason.clean
@@ -197,15 +193,15 @@ class TestOctets:
 
 class TestCost:
     def test_no_wrapper_is_bound_without_a_limit(self, connect: Callable[..., Any]) -> None:
-        protocol = connect(Hooked).protocol
+        protocol = connect(Echo).protocol
         reader = inside(protocol).session.reader
         assert (protocol.dataReceived, reader.on_text) == (reader.feed, protocol.text_received)
 
     def test_a_limit_wraps_only_what_it_counts(self, connect: Callable[..., Any]) -> None:
-        protocol = connect(Hooked, limits=Limits(max_message_rate=1)).protocol
+        protocol = connect(Echo, limits=Limits(max_message_rate=1)).protocol
         reader = inside(protocol).session.reader
         assert protocol.dataReceived == reader.feed and reader.on_text != protocol.text_received
-        protocol = connect(Hooked, limits=Limits(max_byte_rate=1)).protocol
+        protocol = connect(Echo, limits=Limits(max_byte_rate=1)).protocol
         reader = inside(protocol).session.reader
         assert protocol.dataReceived != reader.feed and reader.on_text == protocol.text_received
 

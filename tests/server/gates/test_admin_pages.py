@@ -6,13 +6,10 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from twisted_beastws import AdminPages, Metrics, PasswordLogin, WebSocketProtocol, WebSocketServerFactory
+from twisted_beastws import AdminPages, Metrics, PasswordLogin, WebSocketServerFactory
 from twisted_beastws.testing import Frame, scripted_client
 
-
-class Talk(WebSocketProtocol):
-    def text_received(self, text: str) -> None:
-        self.send(text)
+from ...support.protocols import Echo
 
 
 def status(factory: Any, path: str, host: str = "localhost") -> str:
@@ -25,7 +22,7 @@ def status(factory: Any, path: str, host: str = "localhost") -> str:
 
 class TestOneFactory:
     def test_its_pages_answer_and_all_else_goes_on(self) -> None:
-        factory = WebSocketServerFactory(Talk, clock=Clock())
+        factory = WebSocketServerFactory(Echo, clock=Clock())
         factory.add_gate(AdminPages(Metrics(factory), names=["talk.example"]))
         peer = scripted_client(factory)
         peer.send(Frame.text("x"))
@@ -41,14 +38,14 @@ class TestOneFactory:
 
     def test_without_metrics_it_has_only_the_health(self) -> None:
         ready = [False]
-        factory = WebSocketServerFactory(Talk, clock=Clock())
+        factory = WebSocketServerFactory(Echo, clock=Clock())
         factory.add_gate(AdminPages(ready=lambda: ready[0]))
         assert (status(factory, "/metrics"), status(factory, "/readyz")) == ("426", "503")
         ready[0] = True
         assert status(factory, "/readyz") == "200"
 
     def test_a_login_before_it_covers_it(self) -> None:
-        factory = WebSocketServerFactory(Talk, clock=Clock())
+        factory = WebSocketServerFactory(Echo, clock=Clock())
         factory.add_gate(PasswordLogin(["memory:ann:secret"]))
         factory.add_gate(AdminPages(Metrics(factory)))
         assert status(factory, "/metrics") == "401"

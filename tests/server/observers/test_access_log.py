@@ -25,7 +25,6 @@ from twisted_beastws import (
     Request,
     Response,
     Router,
-    WebSocketProtocol,
     WebSocketResource,
     WebSocketServerFactory,
 )
@@ -34,18 +33,16 @@ from twisted_beastws.server.observers.metering import Meter
 from twisted_beastws.testing import upgrade_request
 
 from ...support.log import as_observer
+from ...support.protocols import Echo
 
 pytestmark = pytest.mark.usefixtures("logging")
 
 ORIGIN = b"Origin: http://localhost\r\nSec-WebSocket-Protocol: b, a\r\n\r\n"
 
 
-class Echo(WebSocketProtocol):
+class Named(Echo):
     def upgrade_requested(self, request: Request) -> None:
         self.user = "J\u00f6rg"
-
-    def text_received(self, text: str) -> None:
-        self.send(text)
 
 
 class Server:
@@ -53,7 +50,7 @@ class Server:
         self.connect = connect
         self.path = path
         self.log = AccessLog(str(path), format)
-        self.factory = WebSocketServerFactory(Echo, subprotocols=["a"], clock=clock)
+        self.factory = WebSocketServerFactory(Named, subprotocols=["a"], clock=clock)
         self.factory.add_observer(self.log)
         self.log.startService()
 
@@ -272,6 +269,7 @@ class TestFile:
         peer.sends(peer.HEAD)
         peer.leaves()
         server.log.stopService()
+        # No public name shows that the file is closed.
         assert server.log._file is None
 
     def test_the_working_directory_may_change(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,6 +279,7 @@ class TestFile:
     def test_the_file_may_be_the_standard_output(self, capfd: pytest.CaptureFixture[str]) -> None:
         log = AccessLog("-", "text")
         log.startService()
+        # A line without a connection, as no public name writes one.
         log._write({"time": "now", "a": 1})
         log.reopen()
         log.stopService()
@@ -302,7 +301,7 @@ class TestInAProgram:
     def test_the_first_line_opens_the_file(self, connect: Callable[..., Any], clock: Clock, tmp_path: Path) -> None:
         path = tmp_path / "access.log"
         log = AccessLog(str(path))
-        factory = WebSocketServerFactory(Echo, clock=clock)
+        factory = WebSocketServerFactory(Named, clock=clock)
         factory.add_observer(log)
         assert not path.exists()
         connect(factory=factory).leaves()
@@ -312,7 +311,7 @@ class TestInAProgram:
     def test_a_file_that_cannot_be_opened_is_logged_once(
         self, connect: Callable[..., Any], clock: Clock, tmp_path: Path, errors: list[str]
     ) -> None:
-        factory = WebSocketServerFactory(Echo, clock=clock)
+        factory = WebSocketServerFactory(Named, clock=clock)
         factory.add_observer(AccessLog(str(tmp_path / "none" / "access.log")))
         for _ in range(2):
             connect(factory=factory).leaves()
@@ -322,7 +321,7 @@ class TestInAProgram:
         self, connect: Callable[..., Any], clock: Clock, tmp_path: Path
     ) -> None:
         path, meter = tmp_path / "access.log", Meter()
-        factory = WebSocketServerFactory(Echo, clock=clock)
+        factory = WebSocketServerFactory(Named, clock=clock)
         for observer in (meter, AccessLog(str(path), "json")):
             factory.add_observer(observer)
         peer = connect(factory=factory)
@@ -336,7 +335,7 @@ class TestInAProgram:
     def test_a_handshake_that_twisted_web_answers_has_its_line(self, clock: Clock, tmp_path: Path, way: str) -> None:
         path, meter = tmp_path / "access.log", Meter()
         factory: Any = WebSocketServerFactory(
-            Router({"/a": Echo}, Resource()) if way == "router" else Echo, clock=clock
+            Router({"/a": Named}, Resource()) if way == "router" else Named, clock=clock
         )
         for observer in (meter, AccessLog(str(path), "json")):
             factory.add_observer(observer)
@@ -360,7 +359,7 @@ class TestRelay:
     def relayed(self, connect: Callable[..., Any], clock: Clock, path: str) -> list[str]:
         lines: list[str] = []
         log = AccessLog(path, "text", lines.append)
-        factory = WebSocketServerFactory(Echo, clock=clock)
+        factory = WebSocketServerFactory(Named, clock=clock)
         factory.add_observer(log)
         log.startService()
         peer = connect(factory=factory)

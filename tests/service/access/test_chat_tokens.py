@@ -14,6 +14,8 @@ from twisted.internet.task import Clock
 from twisted_beastws import State
 from twisted_beastws.service.access.sessions import Sessions
 
+from ...support.frames import masked
+from ...support.handshakes import upgrade_request
 from ...support.states import state_of
 from ..test_chat import Client, Service
 
@@ -25,11 +27,6 @@ def token(**claims: Any) -> str:
     return jwt.encode({"sub": "ann", "exp": int(time.time()) + 60, **claims}, SECRET, "HS256")
 
 
-def masked(payload: bytes) -> bytes:
-    size = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2, "big")
-    return b"\x81" + size + bytes(4) + payload
-
-
 class Member:
     """A client of the chat, in a room, with what its handshake sends."""
 
@@ -37,14 +34,9 @@ class Member:
         self, service: Service, room: str = "a", *, bearer: str = "", subprotocols: str = "chat.v1+json"
     ) -> None:
         self.client: Client = service.connect()
-        fields = f"Sec-WebSocket-Protocol: {subprotocols}\r\n" if subprotocols else ""
-        fields += f"Authorization: Bearer {bearer}\r\n" if bearer else ""
-        self.client.sends(
-            f"GET /chat/{room}?name=other ".encode()
-            + HEAD
-            + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-            + f"Sec-WebSocket-Version: 13\r\n{fields}\r\n".encode()
-        )
+        fields = [f"Sec-WebSocket-Protocol: {subprotocols}"] if subprotocols else []
+        fields += [f"Authorization: Bearer {bearer}"] if bearer else []
+        self.client.sends(upgrade_request(f"/chat/{room}?name=other", *fields))
         self.head, _, self.frames = self.client.gets().partition(b"\r\n\r\n")
 
     @property
@@ -52,7 +44,7 @@ class Member:
         return int(self.head.split(b" ")[1])
 
     def says(self, **request: Any) -> None:
-        self.client.sends(masked(json.dumps(request).encode()))
+        self.client.sends(masked(0x81, json.dumps(request).encode()))
 
     def gets(self) -> list[dict[str, Any]]:
         frames, self.frames = self.frames + self.client.gets(), b""
@@ -281,4 +273,5 @@ class TestSessions:
     def test_connections_that_ended_are_forgotten(self) -> None:
         sessions = Sessions(Clock())
         sessions.remember(cast(Any, Connection()), 0.0)
+        # No public name shows that nothing is remembered.
         assert len(sessions._expires) == 0
