@@ -137,6 +137,18 @@ class TestTalk:
         await_that("the common room is open", lambda: ann.title == "Common room \u00b7 Chat")
         assert ann.run("return document.querySelectorAll('#room-list li').length") == 3
 
+    def test_a_person_with_two_tabs_is_one_member(self, puppet: Puppet) -> None:
+        puppet.open()
+        for name in ("Ann", "Bob"):
+            puppet.gets({"type": "here", "names": ["Ann", "Bob"], "count": 3})
+            assert puppet.members == ["Ann (you)", "Bob"] and puppet.get("more-members", "innerText") == ""
+            # The other tab joins and leaves; the page cannot know that a person of Bob's name has another one.
+            puppet.gets({"type": "join", "name": name}, {"type": "leave", "name": name})
+            assert puppet.members == {"Ann": ["Ann (you)", "Bob"], "Bob": ["Ann (you)"]}[name]
+            assert puppet.get("member-count", "innerText") == f"({len(puppet.members)})"
+        puppet.gets({"type": "here", "names": [f"{i:04}" for i in range(1000)], "count": 1500})
+        assert puppet.get("more-members", "innerText") == "and 500 more"
+
     def test_markup_is_shown_not_obeyed(self, tab: Tab) -> None:
         text = "<b>bold</b> & <img src=x onerror=alert(1)> &amp;"
         tab.say(text)
