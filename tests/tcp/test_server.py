@@ -264,8 +264,8 @@ async def test_messages_of_the_hooks_of_a_chunk_are_one_write(monkeypatch: pytes
         return noted
 
     class Handle:
-        def __init__(self, connection: Any) -> None:
-            self.send = noting("write", handle(connection).send)
+        def __init__(self, socket: Any) -> None:
+            self.send = noting("write", socket.send)
 
     def conversation(connection: Any) -> None:
         calls.clear()
@@ -281,12 +281,12 @@ async def test_messages_of_the_hooks_of_a_chunk_are_one_write(monkeypatch: pytes
         monkeypatch.setattr(
             transport.NativeConnection, "data_received", noting("read", transport.NativeConnection.data_received)
         )
-        monkeypatch.setattr(transport.NativeConnection, "ungathered", lambda self: noting("write", ungathered(self)))
+        monkeypatch.setattr(transport.NativeConnection, "ungathered", lambda self: Handle(ungathered(self)))
     else:
         handle = Connection.getHandle
         # Twisted's own method for each chunk shows how many there are.
         monkeypatch.setattr(Connection, "_dataReceived", noting("read", Connection._dataReceived))
-        monkeypatch.setattr(Connection, "getHandle", lambda self: Handle(self))
+        monkeypatch.setattr(Connection, "getHandle", lambda self: Handle(handle(self)))
     # On a busy machine a time budget could end a turn within the chunk.
     async with serve(limits=Limits(max_messages_per_turn=None, max_seconds_per_turn=None)) as server:
         await server.by_socket(conversation)

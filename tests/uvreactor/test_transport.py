@@ -90,13 +90,14 @@ def writes(monkeypatch: pytest.MonkeyPatch, protocol: Noting) -> list[bytes]:
     given: list[bytes] = []
     # This uses private names, because the bytes that arrive do not show how writes were joined.
     writer: Any = protocol.transport._writer  # type: ignore[union-attr]
-    write = writer._write
+    uv = writer._written_to
 
-    def write_noted(data: bytes) -> None:
-        given.append(data)
-        write(data)
+    class Noted:
+        def write(self, data: bytes) -> None:
+            given.append(data)
+            uv.write(data)
 
-    monkeypatch.setattr(writer, "_write", write_noted)
+    monkeypatch.setattr(writer, "_written_to", Noted())
     return given
 
 
@@ -236,7 +237,7 @@ class TestWriting:
             def dataReceived(self, data: bytes) -> None:
                 transport: Any = self.transport
                 transport.write(b"a")
-                write = transport.ungathered()
+                write = transport.ungathered().send
                 write(b"b")
                 transport.write(b"c")
                 write(b"d")

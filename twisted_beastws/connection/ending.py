@@ -215,7 +215,7 @@ class Ending:
         closed = ConnectionClosed(ended)
         self._release_parts(handshake, reason, closed)
         connection.handshake = None
-        vars(connection.outermost).pop("dataReceived", None)
+        self._reading.receive_nothing()
         if session is None:
             connection.release()
         else:

@@ -44,12 +44,12 @@ class Reading:
             receive = partial(self._receive_counted, receive)
         if application is not None:
             # A chunk costs no further call, and no check of the state.
-            vars(application)["dataReceived"] = receive
+            application.dataReceived = receive  # type: ignore[assignment, method-assign]
 
     def receive_nothing(self) -> None:
         """Discard the bytes that come from now on."""
         if self._connection.outermost is not None:
-            vars(self._connection.outermost)["dataReceived"] = _discard
+            self._connection.outermost.dataReceived = _discard  # type: ignore[method-assign]
 
     def _receive_bounded(self, receive: Callable[[bytes], None], data: bytes) -> None:
         """Receive from a transport that goes on reading during a pause."""

@@ -35,6 +35,14 @@ class Watched(Protocol):
         """Do everything that is due at ``now``. Return when to look again, or None for never."""
 
 
+class Due(set[Watched]):
+    """The connections that are due at one tick."""
+
+    __slots__ = ("tick",)
+
+    tick: int
+
+
 class PingScheduler:
     """Wakes each watched connection when its next ping or deadline is due.
 
@@ -50,7 +58,7 @@ class PingScheduler:
         self._clock = clock
         self.now = seconds_of(clock)
         self.wall = wall_clock_of(clock)
-        self._ticks: dict[int, set[Watched]] = {}
+        self._ticks: dict[int, Due] = {}
         self._heap: list[int] = []
         self._call: IDelayedCall | None = None
         self._call_tick = 0
@@ -122,11 +130,13 @@ class PingScheduler:
         return 0.0 if self.wall is None else self.wall() - self.now()
 
     def _add(self, watched: Watched, tick: int) -> None:
-        watched.due = tick
         due = self._ticks.get(tick)
         if due is None:
-            due = self._ticks[tick] = set()
+            due = self._ticks[tick] = Due()
+            due.tick = tick
             heappush(self._heap, tick)
+        # All connections of a tick share its number: an object for each would take 32 bytes.
+        watched.due = due.tick
         due.add(watched)
 
     def _prune(self) -> None:

@@ -113,8 +113,8 @@ class Outgoing:
     def __init__(self, transport: Any, limits: Limits, owner: WriteBufferOwner, account: Account | None = None) -> None:
         self._transport = transport
         self._limits = limits
-        # A plain int of our own, because each write reads it.
-        self._most = int(limits.max_buffered)
+        # An attribute of our own, because each write reads it.
+        self._most = limits.max_buffered
         self._owner: WriteBufferOwner | None = owner
         self.account = account
         self._send = _plain_send(transport)
@@ -165,7 +165,7 @@ class Outgoing:
     def set_limits(self, limits: Limits) -> None:
         """Use other limits from the next write on."""
         self._limits = limits
-        self._most = int(limits.max_buffered)
+        self._most = limits.max_buffered
         self._open(self.free)
 
     @property
@@ -601,17 +601,20 @@ def _leaving(transport: Any) -> bool:
 
 def _plain_send(transport: Any) -> Callable[[bytes | memoryview], int] | None:
     """Return the ``send`` of a socket, if its transport leaves written bytes unchanged; else None."""
+    if getattr(transport, "TLS", False):
+        return None
     # Look at the class, because an instance of a TLS transport passes unknown names on to the transport below.
     ungathered = getattr(type(transport), "ungathered", None)
-    send: Callable[[bytes | memoryview], int] | None = None
-    if getattr(transport, "TLS", False):
-        send = None
-    elif ungathered is not None:
-        send = ungathered(transport)
+    socket: Any
+    if ungathered is not None:
+        socket = ungathered(transport)
     elif isinstance(transport, FileDescriptor) and ISystemHandle.providedBy(transport):
-        handle: Any = transport.getHandle()
-        send = handle.send
-    return send if send is None or not hasattr(transport, "TLS") else clear_send(transport, send)
+        socket = transport.getHandle()
+    else:
+        return None
+    send: Callable[[bytes | memoryview], int]
+    send = clear_send(transport, socket) if hasattr(transport, "TLS") else socket.send
+    return send
 
 
 def _parts_send(transport: Any) -> Callable[[tuple[bytes, memoryview]], int] | None:

@@ -13,6 +13,7 @@ from twisted.python.context import theContextTracker
 from zope.interface import implementer
 
 from twisted_beastws.uvreactor import steps
+from twisted_beastws.uvreactor.log_context import LogContext
 from twisted_beastws.uvreactor.names import ip_address, log_prefix
 from twisted_beastws.uvreactor.transport import NativeConnection
 
@@ -61,7 +62,7 @@ class Port(tcp.Port):
         self.sessionno = number + 1
         # The same as context.call, without its function calls.
         contexts = theContextTracker.currentContext().contexts
-        contexts.append({log.ILogContext: {"system": self.logPrefix()}})  # type: ignore[no-untyped-call]
+        contexts.append(LogContext(self.logPrefix()))  # type: ignore[no-untyped-call]
         try:
             serve(connection, self.factory, number, self._realPortNumber)
         finally:
@@ -92,7 +93,7 @@ def serve(connection: NativeConnection, factory: Any, number: int | None, port: 
         connection.refuse()
     else:
         connection.sessionno = number = address.port if number is None else number
-        connection.description = f"<{type(protocol).__name__} #{number} on {port}>"
+        connection.port = port
         connection.begin(protocol, f"{log_prefix(protocol)},{number},{address.host}")
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet import error, interfaces
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
-from twisted.python import log
 from twisted.python.context import theContextTracker
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
@@ -18,6 +17,7 @@ from zope.interface import directlyProvides, implementer
 from twisted_beastws.tls.sending import tls_of, use_records
 from twisted_beastws.uvreactor.handle import ConnectionSocket
 from twisted_beastws.uvreactor.held import Held
+from twisted_beastws.uvreactor.log_context import LogContext
 from twisted_beastws.uvreactor.names import ip_address
 from twisted_beastws.uvreactor.secured import BelowTLS, tls_layer, write_until_abort
 from twisted_beastws.uvreactor.writing import ConnectionWriter
@@ -30,6 +30,13 @@ _log = Logger()
 # As in Twisted, all connections share one failure for each usual end.
 DONE = Failure(CONNECTION_DONE)
 LOST = Failure(CONNECTION_LOST)
+
+
+class Write:
+    """Binds ``write`` of a connection at its first use. A WebSocket writes to its socket, and may never use it."""
+
+    def __get__(self, connection: Any, owner: type) -> Any:
+        return self if connection is None else connection.bind_write()
 
 
 @implementer(
@@ -46,8 +53,11 @@ class NativeConnection(asyncio.Protocol):
     Attributes:
         bufferSize, connected, disconnecting, disconnected, producer, streamingProducer, producerPaused: As in
             Twisted's own transports.
+        description: The text of a client's connection; empty for others.
+        port: The port on which the connection was accepted.
         TLS: TLS was started, and encrypts the application's writes.
-        write: ``ITransport.write``. It is an attribute bound to the writer, so that a write costs no further call.
+        write: ``ITransport.write``. From its first use on this is an attribute bound to the writer, so that a write
+            costs no further call.
     """
 
     TLS = False
@@ -55,10 +65,12 @@ class NativeConnection(asyncio.Protocol):
     protocol: Any = None
     logstr = "Uninitialized"
     description = ""
+    port: int | None = None
     sessionno = 0
     getPeerCertificate: Callable[[], Any]
-    write: Callable[[bytes], None]
+    write: Any = Write()
 
+    _protocol_name = "NativeConnection"
     _is_client = False
     _lost: Callable[[Failure], None] | None = None
     _held: Held | None = None
@@ -71,7 +83,8 @@ class NativeConnection(asyncio.Protocol):
         self._opened = opened
 
     def __repr__(self) -> str:
-        return self.description or super().__repr__()
+        # Not kept: the text would take 70 bytes.
+        return self.description or f"<{self._protocol_name} #{self.sessionno} on {self.port}>"
 
     def logPrefix(self) -> str:
         return self.logstr
@@ -82,7 +95,7 @@ class NativeConnection(asyncio.Protocol):
         self._uv = transport
         self._socket = ConnectionSocket(transport)
         self._writer = writer = ConnectionWriter(transport, self.reactor.loop, self)
-        self._write_to(writer)
+        self._upper = writer
         opened = self._opened
         del self._opened
         opened(self)
@@ -97,9 +110,10 @@ class NativeConnection(asyncio.Protocol):
     def begin(self, protocol: Any, logstr: str) -> None:
         """Connect a protocol to the connection."""
         self.protocol = protocol
+        self._protocol_name = type(protocol).__name__
         self.logstr = logstr
         self._contexts = theContextTracker.currentContext().contexts
-        self._context = {log.ILogContext: {"system": logstr}}
+        self._context = LogContext(logstr)
         self.connected = True
         self.reactor.native.add(self)
         writer = self._writer
@@ -296,6 +310,11 @@ class NativeConnection(asyncio.Protocol):
         self._upper = upper
         self.write = upper.write
 
+    def bind_write(self) -> Callable[[bytes], None]:
+        """Bind `write`, and return it."""
+        self.write = self._upper.write
+        return cast("Callable[[bytes], None]", self.write)
+
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         self._upper.writeSequence(iovec)
 
@@ -329,18 +348,16 @@ class NativeConnection(asyncio.Protocol):
     def producerPaused(self) -> bool:
         return self._writer.paused
 
-    def ungathered(self) -> Callable[[bytes | memoryview], int] | None:
-        """Return the socket's ``send``, for a caller that joins its writes itself; None over TLS.
+    def ungathered(self) -> socket.socket:
+        """Return the socket, for a caller that joins its writes itself. Do not call this over TLS.
 
-        The caller may use ``send`` while no bytes wait here. It must give the rest of a partial write to `write`; as a
-        pull producer it is resumed when that rest is sent. It must not use ``send`` once the connection is lost or
+        The caller may use its ``send`` while no bytes wait here. It must give the rest of a partial write to `write`.
+        As a pull producer it is resumed when that rest is sent. It must not use ``send`` once the connection is lost or
         half-closed.
         """
-        if self.TLS:
-            return None
         self._writer.write_gathered()
         self._writer.gathers = False
-        return self._socket.own().send
+        return self._socket.own()
 
     def ungathered_parts(self, parts: Iterable[bytes | memoryview]) -> int:
         """Send several parts by the socket's ``sendmsg``, as `ungathered` does one."""

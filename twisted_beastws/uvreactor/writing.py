@@ -13,8 +13,14 @@ MOST_GATHERED = 512
 """The most gathered writes before they are joined: each is an object with an overhead of 40 bytes or more."""
 
 
-def nowhere(data: bytes) -> None:
-    """Discard data written after the end."""
+class Nowhere:
+    """Takes the place of uvloop's transport after the end, and discards what is written."""
+
+    def write(self, data: bytes) -> None:
+        """Discard data."""
+
+
+NOWHERE = Nowhere()
 
 
 class WriterOwner(Protocol):
@@ -53,7 +59,7 @@ class ConnectionWriter:
         "_stalled",
         "_unflushed",
         "_uv",
-        "_write",
+        "_written_to",
         "full",
         "gathers",
         "paused",
@@ -65,7 +71,8 @@ class ConnectionWriter:
         self._uv = uv
         self._loop = loop
         self._owner: WriterOwner | None = owner
-        self._write: Callable[[bytes], None] = uv.write
+        # Not its bound ``write``, which would take 64 bytes.
+        self._written_to: Any = uv
         self._gathered: list[bytes] | None = None
         self._in_chunk = self._ended = self._flush_due = False
         # Bytes wait in uvloop's transport, which calls `resume_writing` when it has sent them all.
@@ -88,12 +95,12 @@ class ConnectionWriter:
             gathered.append(data)
             if len(gathered) == MOST_GATHERED:
                 self._gathered = []
-                self._write(b"".join(gathered))
+                self._written_to.write(b"".join(gathered))
         elif self._stalled:
             # Gather here, because for each waiting write uvloop keeps a larger object than Python does.
             self._gathered = [data]
         else:
-            self._write(data)
+            self._written_to.write(data)
         if self.producer is not None:
             self._produced(len(data))
 
@@ -131,7 +138,7 @@ class ConnectionWriter:
         """Write the gathered bytes now."""
         gathered, self._gathered = self._gathered, None
         if gathered:
-            self._write(gathered[0] if len(gathered) == 1 else b"".join(gathered))
+            self._written_to.write(gathered[0] if len(gathered) == 1 else b"".join(gathered))
 
     # The end.
 
@@ -146,7 +153,7 @@ class ConnectionWriter:
 
     def write_nothing(self) -> None:
         """Discard the gathered bytes and all later writes."""
-        self._write = nowhere
+        self._written_to = NOWHERE
         self._gathered = None
 
     def abort(self) -> None:

@@ -35,14 +35,15 @@ RESERVED = RSV1 | RSV2 | RSV3
 FIN_TEXT, FIN_BINARY = FIN | Opcode.TEXT, FIN | Opcode.BINARY
 
 
-def clear_send(transport: Any, send: Callable[[Any], int]) -> Callable[[Any], int]:
-    """Wrap a socket's ``send``, so that it takes no bytes once TLS was started on the transport.
+def clear_send(transport: Any, socket: Any) -> Callable[[Any], int]:
+    """Return the ``send`` of a socket, made to take no bytes once TLS was started on its transport.
 
     Other code may start TLS at any time. The transport then takes the rest, and encrypts it.
     """
 
     def send_in_clear(data: Any) -> int:
-        return 0 if transport.TLS else send(data)
+        sent: int = 0 if transport.TLS else socket.send(data)
+        return sent
 
     return send_in_clear
 

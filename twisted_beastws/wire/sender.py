@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from twisted_beastws.errors import ConnectionClosed, LocalError
-from twisted_beastws.wire.closing import CloseReason
+from twisted_beastws.wire.closing import ClosingHandshake
 from twisted_beastws.wire.frames import FIN, FIN_BINARY, FIN_TEXT, Opcode
 from twisted_beastws.wire.prepared import Prepared, forgotten
 from twisted_beastws.wire.writer import FrameWriter
@@ -83,6 +83,13 @@ def as_bytes(data: Any, accepted: str) -> Any:
     return data
 
 
+class Failing(Protocol):
+    """The session of a `MessageSender`. No bound method is kept in its place: each takes 64 bytes."""
+
+    def fail(self, error: BaseException) -> None:
+        """Fail the connection."""
+
+
 class MessageSender:
     """Sends messages without compression.
 
@@ -93,18 +100,16 @@ class MessageSender:
         send_admitted: If set, this sends a message that waited: its first byte, payload and choice of compression.
     """
 
-    __slots__ = ("_fail", "_held", "_held_size", "_next_first", "_reason", "_writer", "send_admitted")
+    __slots__ = ("_closing", "_held", "_held_size", "_next_first", "_session", "_writer", "send_admitted")
 
-    def __init__(
-        self, writer: FrameWriter, reason: Callable[[], CloseReason], fail: Callable[[BaseException], None]
-    ) -> None:
-        """Send through ``writer``. ``reason`` says how the connection ended, ``fail`` ends it."""
+    def __init__(self, writer: FrameWriter, closing: ClosingHandshake, session: Failing) -> None:
+        """Send through ``writer``. ``closing`` says how the connection ended, ``session`` can end it."""
         self._writer = writer
-        self._reason = reason
-        self._fail = fail
+        self._closing = closing
+        self._session: Failing | None = session
         # The first byte of the streamed message's next frame; None while none is streamed.
         self._next_first: int | None = None
-        self._held: list[tuple[int, bytes, bool | None]] = []
+        self._held: list[tuple[int, bytes, bool | None]] | None = None
         self._held_size = 0
         self.send_admitted: Callable[[int, bytes, bool | None], None] | None = None
 
@@ -181,7 +186,7 @@ class MessageSender:
 
     def _require_open(self) -> None:
         if self._writer.closed:
-            raise ConnectionClosed(self._reason())
+            raise ConnectionClosed(self._closing.reason())
 
     def _require_message(self) -> int:
         self._require_open()
@@ -199,6 +204,8 @@ class MessageSender:
         """
         self._require_open()
         if self._writer.sink.admits(len(payload)):
+            if self._held is None:
+                self._held = []
             # The caller may change a bytearray.
             self._held.append((first, bytes(payload), compress))
             self._hold(len(payload) + HELD_OVERHEAD)
@@ -225,9 +232,8 @@ class MessageSender:
 
     def detach(self) -> None:
         """The connection has ended: keep no reference that would lead from the writer back to the connection."""
-        self._fail = _ignore
-        self.send_admitted = None
-        self._writer.backlog = ClosedBacklog(self._reason)
+        self._session = self.send_admitted = None
+        self._writer.backlog = ClosedBacklog(self._closing)
 
     def _hold(self, size: int) -> None:
         self._held_size += size
@@ -250,31 +256,28 @@ class MessageSender:
         try:
             yield
         except BaseException as error:
-            self._fail(error)
+            if self._session is not None:
+                self._session.fail(error)
             raise
-
-
-def _ignore(error: BaseException) -> None:
-    """The connection has ended already."""
 
 
 class ClosedBacklog:
     """Replaces a `MessageSender` when the connection has ended: nothing can be sent."""
 
-    __slots__ = ("_reason",)
+    __slots__ = ("_closing",)
 
-    def __init__(self, reason: Callable[[], CloseReason]) -> None:
-        self._reason = reason
+    def __init__(self, closing: ClosingHandshake) -> None:
+        self._closing = closing
 
     def send_other(self, message: Any, compress: bool | None) -> None:
         """Raise `ConnectionClosed`, or TypeError for an object that is not a message."""
         if not isinstance(message, (Prepared, str)):
             as_bytes(message, "send() takes str, bytes or what prepare() made")
-        raise ConnectionClosed(self._reason())
+        raise ConnectionClosed(self._closing.reason())
 
     def send_held(self, first: int, payload: bytes) -> None:
         """Raise `ConnectionClosed`."""
-        raise ConnectionClosed(self._reason())
+        raise ConnectionClosed(self._closing.reason())
 
     def emit_fragments(self, first: int, payload: bytes) -> None:
         """Send nothing: a closed writer emits no data frame."""

@@ -94,7 +94,7 @@ class Session:
         reader.handler = self
         self.assembler = MessageAssembler(reader)
         self.set_limits(limits)
-        self._messages = writer.backlog = MessageSender(writer, self.closing.reason, self.fail)
+        self._messages = writer.backlog = MessageSender(writer, self.closing, self)
         if deflate is None:
             reader.payloads = self.assembler
             self.sender: Sender = self._messages
