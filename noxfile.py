@@ -44,6 +44,24 @@ QUICK = [
     "--deselect=tests/wire/test_frames.py::TestAnyChunking",
 ]
 
+# The tests that need no other package than pytest, its plug-in for Twisted and Hypothesis.
+LIBRARY = [
+    *(f"tests/{room}" for room in ("client", "connection", "server", "streams", "testing", "web", "wire")),
+    *sorted(str(path) for path in Path("tests").glob("test_*.py") if path.name not in (*REPOSITORY, *LONG)),
+    *without("test_benchmarks.py", "test_json_codec.py", "wire/test_joined.py"),
+    "--deselect=tests/wire/test_frames.py::TestAnyChunking",
+]
+WITH_EXTRAS = [
+    "--deselect=tests/server/gates/test_admin_pages.py::TestOneFactory::test_its_pages_answer_and_all_else_goes_on",
+    "--deselect=tests/server/test_descriptors.py::test_the_uvloop_reactor_says_so_and_serves_again_when_connections_end",
+]
+# Twisted 25.5 and older need a pyOpenSSL before 26 (docs/versions.md).
+TWISTED = {
+    "oldest": ["twisted==24.7.0", "pyopenssl<26"],
+    "newest": ["twisted"],
+    "trunk": ["twisted @ git+https://github.com/twisted/twisted"],
+}
+
 
 @nox.session
 def lint(session: nox.Session) -> None:
@@ -122,6 +140,15 @@ def trunk(session: nox.Session) -> None:
     """Run the quick tests on Twisted's trunk; they may fail."""
     session.install("-q", ".[test]", "twisted @ git+https://github.com/twisted/twisted")
     session.run("pytest", *QUICK, *session.posargs)
+
+
+@nox.session(python=VERSIONS, venv_backend="uv")
+@nox.parametrize("extras", [nox.param("", id="plain"), nox.param(f"[{EXTRAS}]", id="extras")])
+@nox.parametrize("twisted", [nox.param(release, id=release) for release in TWISTED])
+def library(session: nox.Session, twisted: str, extras: str) -> None:
+    """Run the library's tests on a release of Twisted, without the extras or with them; the trunk may fail."""
+    session.install("-q", f".{extras}", *TWISTED[twisted], "hypothesis", "pytest>=8.4", "pytest-twisted")
+    session.run("pytest", *LIBRARY, *(() if extras else WITH_EXTRAS), *session.posargs)
 
 
 @nox.session

@@ -11,10 +11,12 @@ WORKFLOWS = "".join(path.read_text("utf-8") for path in sorted((ROOT / ".github"
 
 
 def test_each_session_of_a_workflow_is_in_the_noxfile() -> None:
-    sessions = re.findall(r"^@nox\.session.*\ndef (\w+)", (ROOT / "noxfile.py").read_text("utf-8"), re.MULTILINE)
+    sessions = re.findall(
+        r"^@nox\.session.*\n(?:@.*\n)*def (\w+)", (ROOT / "noxfile.py").read_text("utf-8"), re.MULTILINE
+    )
     lists = re.findall(r"\bsession: \[(.*)\]", WORKFLOWS)
     named = [name for listed in lists for name in listed.split(", ")]
-    named += re.findall(r"\bsession: ([\w.-]+)", WORKFLOWS) + re.findall(r"\bnox -s ([\w.-]+)", WORKFLOWS)
+    named += re.findall(r"\bsession: ([\w.-]+)", WORKFLOWS) + re.findall(r"\bnox -s \"?([\w.-]*\w)", WORKFLOWS)
     assert {re.sub(r"-3\.\d+$", "", name) for name in named} <= set(sessions)
 
 
