@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from twisted.internet.task import Clock
 
 from twisted_beastws import AdminPages, Metrics, PasswordLogin, WebSocketServerFactory
@@ -22,6 +23,7 @@ def status(factory: Any, path: str, host: str = "localhost") -> str:
 
 class TestOneFactory:
     def test_its_pages_answer_and_all_else_goes_on(self) -> None:
+        pytest.importorskip("prometheus_client", reason="METRICS ARE NOT TESTED: pip install prometheus_client")
         factory = WebSocketServerFactory(Echo, clock=Clock())
         factory.add_gate(AdminPages(Metrics(factory), names=["talk.example"]))
         peer = scripted_client(factory)
