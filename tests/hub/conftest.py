@@ -11,7 +11,7 @@ import pytest_twisted
 from twisted.internet.defer import gatherResults
 
 from twisted_beastws.hub import Hub
-from twisted_beastws.hub.redis import RedisBackplane
+from twisted_beastws.hub.planes import backplane_at
 
 from ..support.log import logged_lines
 from ..support.redis_server import RedisServer, redis_running
@@ -53,7 +53,7 @@ def real_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Hub]]:
     hubs: list[Hub] = []
 
     def hub(url: str, **options: Any) -> Hub:
-        hubs.append(Hub(RedisBackplane(url, **options)))
+        hubs.append(Hub(backplane_at(url, **options)))
         hubs[-1].start()
         return hubs[-1]
 

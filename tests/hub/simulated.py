@@ -13,10 +13,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
+from twisted_beastws.hub.linked import LinkedBackplane
 from twisted_beastws.hub.linked_answers import Page, Part, Standing, Swept, Taken, Verified
 from twisted_beastws.hub.linked_errors import LinkLost, Refused
 from twisted_beastws.hub.linked_interfaces import LinkCommands
-from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.hub.redis_errors import refused
 from twisted_beastws.hub.redis_scripts import SALT
 
@@ -144,7 +144,7 @@ class SimulatedLink(LinkCommands):
     Commands and messages are on connections of their own: their order between each other is the test's choice.
     """
 
-    def __init__(self, server: SimulatedRedis, user: RedisBackplane) -> None:
+    def __init__(self, server: SimulatedRedis, user: LinkedBackplane) -> None:
         self.server = server
         self.user = user
         self.connected = False

@@ -109,7 +109,7 @@ class TestPublish:
         waiting = one.in_flight
         assert 1000 < waiting < 1050
         # A lower limit than the package's, so that the test needs few bytes.
-        one._publications.max_in_flight = 2 * waiting
+        one._load.most = 2 * waiting
         published = one.hub.publish("a", "y" * (1000 + more))
         if refused:
             assert not done(published).delivered_here

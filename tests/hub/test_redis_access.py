@@ -128,7 +128,7 @@ class TestRefusedServers:
                 lines.clear()
                 one = hub(redis.url)
                 line = await one.backplane.refused  # type: ignore[attr-defined]
-                assert "a node of a Redis Cluster" in line and redis.url in line
+                assert "a node of a Redis Cluster: give redis+cluster://" in line and redis.url in line
                 assert not one.ready and one.backplane.state is BackplaneState.REFUSING
                 # It is over: no connection is tried again. Only the link's own Deferred shows that.
                 await one.backplane._link._serving  # type: ignore[attr-defined]

@@ -39,6 +39,22 @@ from twisted_beastws.hub.redis_url import RedisURL
             RedisURL(tls=True, sentinels=(("a", 26379),), service="rooms"),
             "rediss+sentinel://a:26379/rooms/0",
         ),
+        (
+            "redis+cluster://me:secret@A,b:7,[::1]?min_replicas=1",
+            RedisURL(
+                username="me",
+                password="secret",
+                min_replicas=1,
+                cluster=True,
+                nodes=(("a", 6379), ("b", 7), ("::1", 6379)),
+            ),
+            "redis+cluster://a:6379,b:7,[::1]:6379",
+        ),
+        (
+            "rediss+cluster://a/?ca=/etc/ca.pem",
+            RedisURL(tls=True, authorities="/etc/ca.pem", cluster=True, nodes=(("a", 6379),)),
+            "rediss+cluster://a:6379",
+        ),
         ("unix:///run/redis.sock", RedisURL(path="/run/redis.sock"), "unix:///run/redis.sock?db=0"),
         ("unix:///run/a%20b?db=2", RedisURL(path="/run/a b", database=2), "unix:///run/a b?db=2"),
         ("unix://me:s@/run/r", RedisURL(path="/run/r", username="me", password="s"), "unix:///run/r?db=0"),
@@ -86,6 +102,12 @@ def test_a_url_is_parsed_and_shown_without_the_password(url: str, expected: Redi
         "redis+sentinel://h,/rooms",
         "redis+sentinel://h/rooms/x",
         "redis+sentinel://" + ",".join("h" * 17) + "/rooms",
+        "redis+cluster://",
+        "redis+cluster://h,",
+        "redis+cluster://h/0",
+        "redis+cluster://h/1",
+        "redis+cluster://h?sentinel_password=x",
+        "redis+cluster://" + ",".join("h" * 17),
     ],
 )
 def test_anything_else_is_refused_in_one_line(url: str) -> None:

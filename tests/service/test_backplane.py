@@ -317,5 +317,5 @@ def test_a_redis_cluster_ends_the_start_with_a_clear_line(tmp_path: Path, worker
         finally:
             service.process.kill()
         assert f"the backplane {redis.url}" in service.log
-        assert "cannot be used: this Redis is a node of a Redis Cluster" in service.log
+        assert "cannot be used: this Redis is a node of a Redis Cluster: give redis+cluster://host" in service.log
         assert "Traceback" not in service.log

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +29,7 @@ class RedisServer:
     def __init__(self, directory: Path, *options: str) -> None:
         self.path = directory / "redis"
         self.port = free_port()
+        self.cluster_port = int(options[options.index("--cluster-port") + 1]) if "--cluster-port" in options else 0
         self._command = [
             *("redis-server", "--unixsocket", str(self.path), "--bind", "127.0.0.1", "--port", str(self.port)),
             *("--dir", str(directory), "--appendonly", "yes", "--save", "", "--daemonize", "no"),
@@ -80,6 +81,19 @@ def cluster_node() -> tuple[str, ...]:
     By default its second port is 10,000 above its first, where an outgoing connection may be.
     """
     return ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until a condition is true, without the reactor."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "the condition is not true in time"
+        time.sleep(0.02)
+
+
+def meet(one: RedisServer, other: RedisServer) -> None:
+    """Let two nodes of a Cluster meet."""
+    assert one.ask(f"CLUSTER MEET 127.0.0.1 {other.port} {other.cluster_port}") == "+OK\r\n"
 
 
 @contextmanager

@@ -43,6 +43,12 @@ def check_redis(prefix: str) -> None:
         raise ValueError(f"RedisBackplane(prefix={prefix!r}): must be 1 to 64 printable ASCII characters")
 
 
+def check_cluster(prefix: str) -> None:
+    """Raise ``ValueError`` for a prefix that a `RedisClusterBackplane` cannot use."""
+    if {"{", "}"} & set(prefix):
+        raise ValueError(f"{prefix!r}: a prefix in a Redis Cluster must have no braces, which say where a key belongs")
+
+
 def check_budgets(kind: str, max_room_history: int, max_history: int) -> None:
     """Raise ``ValueError`` for budgets that a backplane of this kind cannot use."""
     if not 0 < max_room_history <= max_history:

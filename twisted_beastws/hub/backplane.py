@@ -133,7 +133,8 @@ class Backplane(Protocol):
     Only the Deferreds of `publish` and `history` can fail.
     """
 
-    state: BackplaneState
+    @property
+    def state(self) -> BackplaneState: ...
 
     def start(self, deliver: Deliver) -> None:
         """Connect, and reconnect after a loss."""

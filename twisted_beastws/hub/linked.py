@@ -55,10 +55,11 @@ from twisted_beastws.hub.linked_messages import MessageReader, people_of, roster
 from twisted_beastws.hub.linked_names import Names
 from twisted_beastws.hub.linked_pace import Pace, TroubleLog
 from twisted_beastws.hub.linked_place import KnownPlace
-from twisted_beastws.hub.linked_publishing import Publications
+from twisted_beastws.hub.linked_publishing import Publications, PublishingLoad
 from twisted_beastws.hub.linked_recovery import STEP, Recovery
 from twisted_beastws.hub.linked_registration import Registration
 from twisted_beastws.hub.linked_rooms import Arrival, RoomReader
+from twisted_beastws.hub.linked_shared import SharedState
 from twisted_beastws.hub.linked_subscriptions import Subscriptions
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class LinkedBackplane:
         max_in_flight: bytes of publications without an answer. Beyond it `publish` fails.
         prefix: the name under which the server keeps the data.
         reactor: None is the installed one.
+        shared: limits and a log that several backplanes have in common; None is its own.
 
     Attributes:
         state: a `BackplaneState`.
@@ -97,6 +99,7 @@ class LinkedBackplane:
         max_in_flight: int,
         prefix: str,
         reactor: IReactorTime | None,
+        shared: SharedState | None = None,
     ) -> None:
         self.url = url
         self.state = BackplaneState.STOPPED
@@ -108,10 +111,9 @@ class LinkedBackplane:
         self.max_history = max_history
         self.history_length = history
         self._place = KnownPlace()
-        self._registration = Registration(self, self._place, url)
-        self._publications = Publications(self, self._registration, max_in_flight)
-        self._pace = Pace()
-        self._troubles = TroubleLog(self.log, self.url, self._publications.failures, lambda: self.reactor.seconds())
+        self._load, self._pace, self._troubles = shared or self._alone(max_in_flight)
+        self._registration = Registration(self, self._place, self._troubles.event)
+        self._publications = Publications(self, self._registration, self._load)
         self._given_reactor = reactor
         self.hub_name = secrets.token_hex(8)
         self._link: LinkCommands | None = None
@@ -123,19 +125,26 @@ class LinkedBackplane:
         self._messages = MessageReader(self.log)
         self._recovery = Recovery(self)
         self._names = Names(self, self._recovery)
-        self._inbox = InboxReader(self)
+        self._inbox: InboxReader | None = InboxReader(self, self.publish)
         self._subscriptions = Subscriptions(self, self._recovery, self._place, self._new_reader)
+
+    def _alone(self, max_in_flight: int) -> SharedState:
+        load = PublishingLoad(max_in_flight)
+        return SharedState(load, Pace(), TroubleLog(self.log, self.url, load.failures, lambda: self.reactor.seconds()))
 
     # Calls of the hub.
 
     def start(self, deliver: Deliver) -> None:
         self._deliver_to_hub = deliver
         self.state = BackplaneState.CONNECTING
-        self._link = self._pace.link = self._make_link()
+        self._link = self._make_link()
+        self._pace.links.append(self._link)
         self._link.start()
 
     def stop(self) -> Deferred[None]:
-        link, self._link, self._pace.link = self._link, None, None
+        link, self._link = self._link, None
+        if link is not None:
+            self._pace.links.remove(link)
         self._names.stop()
         self._is_linked = self._was_linked = False
         self.state = BackplaneState.STOPPED
@@ -202,12 +211,12 @@ class LinkedBackplane:
     @property
     def failures(self) -> Counter[str]:
         """Publications that failed, counted by reason: ``away``, ``refused``, ``unknown`` and ``overloaded``."""
-        return self._publications.failures
+        return self._load.failures
 
     @property
     def in_flight(self) -> int:
         """Bytes of the publications that have no answer yet."""
-        return self._publications.in_flight
+        return self._load.in_flight
 
     @property
     def link(self) -> LinkCommands:
@@ -252,10 +261,7 @@ class LinkedBackplane:
     def learn(self, place: Place) -> None:
         """Note the dataset's place. In another epoch, sweep all rooms."""
         if self._place.learn(place):
-            self.log.warn(
-                "the backplane {url} has another dataset than before: messages may be missing, in all rooms",
-                url=self.url,
-            )
+            self._troubles.event("the backplane {url} has another dataset than before: messages may be missing")
             self._recovery.sweep_again()
 
     def _new_reader(self, room: str | None) -> RoomReader:
@@ -293,8 +299,7 @@ class LinkedBackplane:
             if not self._is_linked:
                 raise LinkLost("the connection was lost")
         self.state = BackplaneState.CONNECTED
-        self._troubles.clear()
-        self.log.info("the backplane {url} is connected", url=self.url)
+        self._troubles.over("the backplane {url} is connected")
         self.learn(verified.place)
         self._recovery.begin(list(self.readers.values()))
 
@@ -344,7 +349,7 @@ class LinkedBackplane:
             self._place.note(message_id)
             self._registration.noticed(message_id)
         elif room is None:
-            self._inbox.read()
+            self._read_inbox()
         else:
             self.presence_changed(room)
 
@@ -374,11 +379,14 @@ class LinkedBackplane:
             self.learned(verified)
         if self.state is not BackplaneState.CONNECTED:
             self.state = BackplaneState.CONNECTED
-            self._troubles.clear()
-            self.log.info("the backplane {url} takes messages again", url=self.url)
+            self._troubles.over("the backplane {url} takes messages again")
         listed = self._recovery.list_members(again=lease_expired)
         listed.addCallback(lambda _: self.presence_changed(None))
-        self._inbox.read()
+        self._read_inbox()
+
+    def _read_inbox(self) -> None:
+        if self._inbox is not None:
+            self._inbox.read()
 
     def refuses(self, trouble: Trouble, why: Refused | None = None) -> None:
         """Note that Redis refused a write."""

@@ -7,6 +7,7 @@ hub. docs/hub.md describes the entries.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
@@ -46,22 +47,20 @@ class InboxBackplane(Protocol):
     @property
     def link(self) -> LinkCommands: ...
 
-    def publish(
-        self, room: str | None, data: str | bytes, keep: bool, exclude: object, ref: str | None = None
-    ) -> Deferred[str | None]: ...
-
 
 class InboxReader:
     """Publishes the entries of the inbox.
 
     Args:
-        backplane: the backplane.
+        backplane: reads the inbox.
+        publish: publishes a message, as `Backplane.publish`.
     """
 
     log = Logger()
 
-    def __init__(self, backplane: InboxBackplane) -> None:
+    def __init__(self, backplane: InboxBackplane, publish: Callable[..., Deferred[str | None]]) -> None:
         self._backplane = backplane
+        self._publish_message = publish
         self._reading = False
         self._again = False
 
@@ -94,7 +93,7 @@ class InboxReader:
         except ValueError as error:
             self.log.warn("an entry of the inbox is dropped: {why}", why=str(error))
             return
-        await self._backplane.publish(entry.room, entry.data, entry.keep, None, entry.ref)
+        await self._publish_message(entry.room, entry.data, entry.keep, None, entry.ref)
 
 
 def read_entry(entry_id: str, fields: dict[str, bytes]) -> InboxEntry:

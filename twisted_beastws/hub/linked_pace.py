@@ -28,11 +28,11 @@ class Pace:
     """Counts the messages that the hub has not sent to all members yet.
 
     Attributes:
-        link: the link to pause; None without one.
+        links: the links to pause.
     """
 
     def __init__(self) -> None:
-        self.link: PausedLink | None = None
+        self.links: list[PausedLink] = []
         self._undelivered = 0
         self._waiting: list[Deferred[None]] = []
 
@@ -41,15 +41,16 @@ class Pace:
         if sent is None:
             return
         self._undelivered += 1
-        if self._undelivered == MAX_UNDELIVERED and self.link is not None:
-            self.link.pause()
+        if self._undelivered == MAX_UNDELIVERED:
+            for link in self.links:
+                link.pause()
         sent.addBoth(self._sent)
 
     def _sent(self, _: object) -> None:
         self._undelivered -= 1
         if self._undelivered == MAX_UNDELIVERED - 1:
-            if self.link is not None:
-                self.link.resume()
+            for link in self.links:
+                link.resume()
             waiting, self._waiting = self._waiting, []
             for waiter in waiting:
                 waiter.callback(None)
@@ -79,17 +80,57 @@ class TroubleLog:
         self._seconds = seconds
         self._logged: dict[str, float] = {}
 
-    def clear(self) -> None:
-        """Log the next trouble at once: Redis is well."""
+    def over(self, line: str) -> None:
+        """Log a line, with ``{url}`` in it: Redis is well, and the next trouble is logged at once."""
         self._logged.clear()
+        self._logger.info(line, url=self._url)
+
+    def event(self, line: str, **fields: object) -> None:
+        """Log a line, with ``{url}`` in it, about something that happened once."""
+        self._logger.warn(line, url=self._url, **fields)
 
     def log(self, line: str, why: str) -> None:
         """Log a line, with ``{url}`` and ``{why}`` in it."""
-        now = self._seconds()
-        if now - self._logged.get(why, now - LOG_INTERVAL) < LOG_INTERVAL:
+        if not self._is_due(why, self._logged):
             return
-        self._logged[why] = now
         failed = sum(self._failures.values())
         self._logger.warn(
             f"{line} (publications that failed so far: {{failed}})", url=self._url, why=why, failed=failed
         )
+
+    def _is_due(self, key: str, logged: dict[str, float]) -> bool:
+        """Return whether a line was not logged lately; note that it is logged now."""
+        now = self._seconds()
+        if now - logged.get(key, now - LOG_INTERVAL) < LOG_INTERVAL:
+            return False
+        logged[key] = now
+        return True
+
+
+class PartsLog(TroubleLog):
+    """Logs what happens to the parts of a backplane: a line that concerns several parts once.
+
+    Args:
+        logger, url, failures, seconds: as of a `TroubleLog`.
+        is_connected: whether all parts are.
+    """
+
+    def __init__(
+        self,
+        logger: Logger,
+        url: Any,
+        failures: Counter[str],
+        seconds: Callable[[], float],
+        is_connected: Callable[[], bool],
+    ) -> None:
+        super().__init__(logger, url, failures, seconds)
+        self._is_connected = is_connected
+        self._events: dict[str, float] = {}
+
+    def over(self, line: str) -> None:
+        if self._is_connected():
+            super().over(line)
+
+    def event(self, line: str, **fields: object) -> None:
+        if self._is_due(line, self._events):
+            super().event(line, **fields)

@@ -56,23 +56,34 @@ class Acknowledging(Protocol):
     def when_established(self) -> Deferred[None]: ...
 
 
-class Publications:
-    """Publishes messages, and reports the outcome of each.
+class PublishingLoad:
+    """The publications on their way, and how many failed.
 
     Args:
-        backplane: the backplane.
-        registration: knows whether this hub may acknowledge messages.
-        max_in_flight: bytes of publications without an answer; beyond them, a publication fails.
+        most: bytes of publications without an answer; beyond them, a publication fails.
 
     Attributes:
         in_flight: bytes of the publications that have no answer yet.
         failures: publications that failed, by reason.
     """
 
-    def __init__(self, backplane: PublishingBackplane, registration: Acknowledging, max_in_flight: int) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
         self.in_flight = 0
         self.failures: Counter[str] = Counter()
-        self.max_in_flight = max_in_flight
+
+
+class Publications:
+    """Publishes messages, and reports the outcome of each.
+
+    Args:
+        backplane: the backplane.
+        registration: knows whether this hub may acknowledge messages.
+        load: counts them.
+    """
+
+    def __init__(self, backplane: PublishingBackplane, registration: Acknowledging, load: PublishingLoad) -> None:
+        self._load = load
         self._backplane = backplane
         self._registration = registration
         self._published = 0
@@ -92,13 +103,13 @@ class Publications:
         if not self._backplane.is_linked:
             return self._publish_here(message, exclude, ref)
         payload = encode(message)
-        if self.in_flight + len(payload) > self.max_in_flight:
-            self.failures["overloaded"] += 1
+        if self._load.in_flight + len(payload) > self._load.most:
+            self._load.failures["overloaded"] += 1
             return fail(PublishError("the backplane is too slow: the message was not sent", False))
         kept = self._backplane.history_length if keep and room is not None else 0
         if reader is not None:
             reader.own[self._published] = Own(message, exclude, kept > 0, self._backplane.links)
-        self.in_flight += len(payload)
+        self._load.in_flight += len(payload)
         key = "" if ref is None else key_of(room, ref)
         waiting = not self._registration.established
         taken = self._backplane.link.publish(self._backplane.known, room, payload, kept, key, waiting)
@@ -106,7 +117,7 @@ class Publications:
         return taken.addErrback(self._failed, ref is None).addBoth(self._ended, len(payload))
 
     def _publish_here(self, message: Message, exclude: object, ref: str | None) -> Deferred[str | None]:
-        self.failures["away"] += 1
+        self._load.failures["away"] += 1
         if ref is not None:
             return fail(PublishError("the backplane is away: no member has the message", False))
         self._backplane.deliver(message, exclude)
@@ -139,7 +150,7 @@ class Publications:
         raise self._error(why, here) from why
 
     def _ended(self, outcome: Any, size: int) -> Any:
-        self.in_flight -= size
+        self._load.in_flight -= size
         return outcome
 
     @staticmethod
@@ -158,11 +169,11 @@ class Publications:
 
     def _error(self, why: BaseException, here: bool) -> PublishError:
         if isinstance(why, Refused):
-            self.failures["refused"] += 1
+            self._load.failures["refused"] += 1
             self._backplane.refuses(why.trouble, why)
             members = "only the members here have" if here else "no member has"
             return PublishError(f"{why.trouble.public}: {members} the message", here)
-        self.failures["unknown"] += 1
+        self._load.failures["unknown"] += 1
         if isinstance(why, NotReplicated):
             return PublishUnknown(f"{why}: whether it outlives a failover is not known", False)
         reason = "the connection to the backplane was lost: whether it took the message is not known"

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.clock import seconds_of
@@ -64,15 +63,13 @@ class Registration:
     Args:
         backplane: the backplane.
         place: the latest id that the hub knows.
-        url: the address, for the log.
+        log: writes a line with the address.
     """
 
-    log = Logger()
-
-    def __init__(self, backplane: RegisteredBackplane, place: KnownPlace, url: object) -> None:
+    def __init__(self, backplane: RegisteredBackplane, place: KnownPlace, log: Callable[..., None]) -> None:
         self._backplane = backplane
         self._place = place
-        self._url = url
+        self._log = log
         self._server = ""
         self._trusts = True
         self._leased_until = 0.0
@@ -174,10 +171,9 @@ class Registration:
             return
         if not self._logged:
             self._logged = True
-            self.log.info(
+            self._log(
                 "the backplane {url} lists hubs that do not answer: this hub acknowledges messages in"
                 " {seconds:.0f} seconds at the latest",
-                url=self._url,
                 seconds=links.GRACE + MARGIN,
             )
         self._look_later()

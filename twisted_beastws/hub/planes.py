@@ -5,30 +5,37 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from twisted_beastws.hub.linked import LinkedBackplane
+from twisted_beastws.hub.arguments import check_cluster
 from twisted_beastws.hub.postgres import PostgresBackplane, check_schema
 from twisted_beastws.hub.postgres_url import SCHEMES, PostgresURL
 from twisted_beastws.hub.redis import RedisBackplane
-from twisted_beastws.hub.redis_url import RedisURL
+from twisted_beastws.hub.redis_cluster import RedisClusterBackplane
+from twisted_beastws.hub.redis_url import CLUSTER_SCHEMES, RedisURL
 
 
-def backplane_at(url: str, **options: Any) -> LinkedBackplane:
+def backplane_at(url: str, **options: Any) -> RedisBackplane | RedisClusterBackplane | PostgresBackplane:
     """Return a backplane on the server at ``url``.
 
     Args:
-        url: the URL of a Redis or a PostgreSQL.
-        options: the arguments of `RedisBackplane` or `PostgresBackplane`.
+        url: the URL of a Redis, a Redis Cluster or a PostgreSQL.
+        options: the arguments of `RedisBackplane`, `RedisClusterBackplane` or `PostgresBackplane`.
 
     Raises:
         ValueError: an argument cannot be used. Its text has no password in it.
     """
-    kind: type[LinkedBackplane] = PostgresBackplane if is_postgres(url) else RedisBackplane
-    return kind(url, **options)
+    if is_postgres(url):
+        return PostgresBackplane(url, **options)
+    return RedisClusterBackplane(url, **options) if is_cluster(url) else RedisBackplane(url, **options)
 
 
 def is_postgres(url: str) -> bool:
     """Return whether a URL is that of a PostgreSQL."""
     return url.partition(":")[0] in SCHEMES
+
+
+def is_cluster(url: str) -> bool:
+    """Return whether a URL is that of a Redis Cluster."""
+    return url.partition(":")[0] in CLUSTER_SCHEMES
 
 
 def parse_url(url: str) -> PostgresURL | RedisURL:
@@ -50,3 +57,5 @@ def check_prefix(url: str, prefix: str) -> None:
     """Raise ``ValueError`` for a prefix that the server at ``url`` cannot use."""
     if is_postgres(url):
         check_schema(prefix)
+    elif is_cluster(url):
+        check_cluster(prefix)

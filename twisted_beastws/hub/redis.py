@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class RedisBackplane(LinkedBackplane):
     """Joins hubs through a Redis of version 6.2 or later; needs the extra ``redis``.
 
+    `RedisClusterBackplane` is for a Redis Cluster.
+
     Redis gives each message an id, puts it into the room's history and passes it to every hub that has members in the
     room, including the publisher's. So all members see one order. docs/topics/guarantees.md lists the guarantees after
     a failure of Redis.
@@ -52,6 +54,8 @@ class RedisBackplane(LinkedBackplane):
         reactor: IReactorTime | None = None,
     ) -> None:
         self._address = RedisURL.parse(url)
+        if self._address.cluster:
+            raise ValueError("RedisBackplane takes a Redis of its own: give redis+cluster:// to RedisClusterBackplane")
         self._address.check_files()
         check_redis(prefix)
         check_budgets("RedisBackplane", max_room_history, max_history)

@@ -39,7 +39,7 @@ _CLUSTER = Trouble(
     BackplaneState.REFUSING,
     Remedy.GIVE_UP,
     "the backplane takes no messages",
-    "this Redis is a node of a Redis Cluster, which the backplane does not support: give the URL of a Redis of its own",
+    "this Redis is a node of a Redis Cluster: give redis+cluster://host:port, or the URL of a Redis of its own",
 )
 _FORBIDDEN = Trouble(
     BackplaneState.REFUSING,

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 from secrets import randbelow, token_hex
-from typing import Any, TypeVar
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Factory
 
 from twisted_beastws.hub import linked_interfaces as links
 from twisted_beastws.hub import linked_reconnecting as timing
@@ -19,12 +18,11 @@ from twisted_beastws.hub.linked_answers import Page, Part, Standing, Swept, Take
 from twisted_beastws.hub.linked_errors import LinkLost
 from twisted_beastws.hub.linked_interfaces import LinkUser
 from twisted_beastws.hub.linked_reconnecting import Reconnecting, ignored
-from twisted_beastws.hub.redis_endpoint import primary_of, redis_endpoint
+from twisted_beastws.hub.redis_connecting import ask_once, connected
+from twisted_beastws.hub.redis_endpoint import primary_of
 from twisted_beastws.hub.redis_protocol import RedisConnection, Subscriber
 from twisted_beastws.hub.redis_replicas import ReplicaWait
 from twisted_beastws.hub.redis_url import RedisURL
-
-AConnection = TypeVar("AConnection", bound="RedisConnection")
 
 INBOX_STEP = 32
 """Entries of the inbox in one answer."""
@@ -43,7 +41,10 @@ class RedisLink(Reconnecting):
         prefix: the beginning of all keys and channels.
         max_room_history, max_history: bytes.
         hub_name: the hub's name in the dataset.
+        part: the hash tag of all keys and channels, in a Redis Cluster.
     """
+
+    PUBLISH = "PUBLISH"
 
     def __init__(
         self,
@@ -54,13 +55,14 @@ class RedisLink(Reconnecting):
         max_room_history: int = 1 << 22,
         max_history: int = 1 << 26,
         hub_name: str = "",
+        part: str | None = None,
     ) -> None:
         super().__init__(user, reactor)
         self._url = url
         self._hub_name = hub_name
         self._budgets = (max_room_history, max_history)
         # Channels, unlike keys, are of no database.
-        self._prefix = f"{prefix}:{url.database}:"
+        self._prefix = f"{prefix}:{url.database if part is None else f'{{{part}}}'}:"
         self._commands: RedisConnection | None = None
         self._subscriber: Subscriber | None = None
         self._lease = self._new_lease()
@@ -138,7 +140,7 @@ class RedisLink(Reconnecting):
 
     def announce(self, room: str) -> Deferred[object]:
         """Inform the other hubs that members of a room joined or left."""
-        return self._execute("PUBLISH", self._channel(room), " 0-0 \n")
+        return self._execute(self.PUBLISH, self._channel(room), " 0-0 \n")
 
     def renew(self) -> Deferred[object]:
         """Take a new lease. Members that are not listed again go with `forget`."""
@@ -196,33 +198,23 @@ class RedisLink(Reconnecting):
 
     async def _open(self) -> None:
         # Both connections go to the same server, whatever the Sentinels say meanwhile.
-        url = await primary_of(self._url, self._ask_sentinel)
-        self._commands = await self._connected(RedisConnection(url, self._reactor, timing.REPLY_TIMEOUT))
+        url = await self._find()
+        self._commands = await connected(RedisConnection(url, self._reactor, timing.REPLY_TIMEOUT), self._reactor)
         self._connections.append(self._commands)
-        subscriber = Subscriber(url, self._reactor, timing.REPLY_TIMEOUT, self._published)
-        self._subscriber = await self._connected(subscriber)
+        self._subscriber = await connected(self._new_subscriber(url), self._reactor)
         self._connections.append(self._subscriber)
         if self._paused:
             self.pause()
 
-    async def _ask_sentinel(self, url: RedisURL, service: str) -> Any:
-        sentinel = await self._connected(RedisConnection(url, self._reactor, timing.REPLY_TIMEOUT))
-        try:
-            return await sentinel.execute("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
-        finally:
-            sentinel.drop()
+    async def _find(self) -> RedisURL:
+        """Return the address of the server that takes writes."""
+        return await primary_of(self._url, self._ask_sentinel)
 
-    async def _connected(self, connection: AConnection) -> AConnection:
-        endpoint = redis_endpoint(connection.url, self._reactor, timing.CONNECT_TIMEOUT)
-        connecting = endpoint.connect(Single(connection))
-        # The endpoint's own timeout does not bound a TLS handshake.
-        await connecting.addTimeout(timing.CONNECT_TIMEOUT, self._reactor)
-        try:
-            await connection.ready
-        except BaseException:
-            connection.drop()
-            raise
-        return connection
+    async def _ask_sentinel(self, url: RedisURL, service: str) -> Any:
+        return await ask_once(url, self._reactor, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
+
+    def _new_subscriber(self, url: RedisURL) -> Subscriber:
+        return Subscriber(url, self._reactor, timing.REPLY_TIMEOUT, self._published)
 
     async def _disconnect(self, why: BaseException) -> None:
         self._commands = self._subscriber = None
@@ -244,15 +236,3 @@ class RedisLink(Reconnecting):
         occupied = iter(self._user.occupied())
         while step := list(islice(occupied, STEP)):
             await self._evaluate(scripts.KEEP, [f"here:{room}" for room in step], 2 * timing.LEASE).addErrback(ignored)
-
-
-class Single(Factory):
-    """A factory that returns one protocol, made before."""
-
-    noisy = False
-
-    def __init__(self, connection: RedisConnection) -> None:
-        self._connection = connection
-
-    def buildProtocol(self, addr: object) -> RedisConnection:
-        return self._connection

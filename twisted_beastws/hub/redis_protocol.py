@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from txredisapi import RedisProtocol  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 from twisted_beastws.hub.linked_errors import LinkLost
+from twisted_beastws.hub.redis_cluster_errors import refused_by_cluster
 from twisted_beastws.hub.redis_errors import refused
 from twisted_beastws.hub.redis_url import RedisURL
 
@@ -45,6 +46,7 @@ class RedisConnection(RedisProtocol):  # type: ignore[misc,unused-ignore]
         )
         self.factory = self
         self.url = url
+        self._refused = refused_by_cluster if url.cluster else refused
         self.ready: Deferred[RedisConnection] = Deferred()
         self.gone: Deferred[BaseException] = Deferred()
         self.ended: BaseException | None = None
@@ -67,7 +69,7 @@ class RedisConnection(RedisProtocol):  # type: ignore[misc,unused-ignore]
     def connectionError(self, why: str) -> None:
         """Authentication or selection failed, and the connection is being dropped."""
         # txredisapi puts its own words before the reply.
-        self._why = self._why or refused(why.partition(": ")[2].partition(": ")[2] or why)
+        self._why = self._why or self._refused(why.partition(": ")[2].partition(": ")[2] or why)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._watching.running:
@@ -91,7 +93,7 @@ class RedisConnection(RedisProtocol):  # type: ignore[misc,unused-ignore]
             return
         answer = self._answers.popleft()
         if isinstance(reply, Exception):
-            answer.errback(refused(str(reply)))
+            answer.errback(self._refused(str(reply)))
         else:
             answer.callback(reply)
 
@@ -138,6 +140,8 @@ class Subscriber(RedisConnection):
         received: takes the channel and payload of each message.
     """
 
+    SUBSCRIBE, UNSUBSCRIBE, MESSAGE = "SUBSCRIBE", "UNSUBSCRIBE", "message"
+
     def __init__(
         self, url: RedisURL, clock: IReactorTime, patience: float, received: Callable[[bytes, bytes], None]
     ) -> None:
@@ -155,35 +159,39 @@ class Subscriber(RedisConnection):
             done.errback(LinkLost("the connection is lost"))
             return done
         self._confirming.append((len(channels), done))
-        self.transport.write(self._build_command("SUBSCRIBE", *channels))
+        self.transport.write(self._build_command(self.SUBSCRIBE, *channels))
         return done
 
     def unsubscribe(self, channels: Sequence[str]) -> None:
         """End subscriptions."""
         if channels and self.ended is None:
-            self.transport.write(self._build_command("UNSUBSCRIBE", *channels))
+            self.transport.write(self._build_command(self.UNSUBSCRIBE, *channels))
 
     def ping(self) -> None:
         """Ask for a sign of life."""
         self.execute("PING").addErrback(lambda _: None)
 
     def replyReceived(self, reply: Any) -> None:
-        kind = reply[0] if isinstance(reply, list) and len(reply) == 3 else None
-        if kind == b"message":
+        kind = reply[0].decode() if isinstance(reply, list) and len(reply) == 3 else None
+        if kind == self.MESSAGE:
             self._received(reply[1], reply[2])
-        elif kind == b"subscribe":
+        elif kind == self.SUBSCRIBE.lower():
             self._confirm()
-        elif kind != b"unsubscribe":
-            if isinstance(reply, Exception) and self._confirming and not self._answers:
-                self._confirming.popleft()[1].errback(refused(str(reply)))
-            else:
-                super().replyReceived(reply)
+        elif kind == self.UNSUBSCRIBE.lower():
+            self._unsubscribed(reply[1])
+        elif isinstance(reply, Exception) and self._confirming and not self._answers:
+            self._confirming.popleft()[1].errback(self._refused(str(reply)))
+        else:
+            super().replyReceived(reply)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         confirming, self._confirming = self._confirming, deque()
         super().connectionLost(reason)
         for _, done in confirming:
             done.errback(LinkLost("the connection was lost"))
+
+    def _unsubscribed(self, channel: bytes) -> None:
+        """Note the end of a subscription."""
 
     def _confirm(self) -> None:
         if not self._confirming:
@@ -197,3 +205,28 @@ class Subscriber(RedisConnection):
 
     def _waits(self) -> bool:
         return bool(self._answers or self._confirming)
+
+
+class ShardSubscriber(Subscriber):
+    """A connection to a Redis Cluster's node, on which the messages of sharded channels come."""
+
+    SUBSCRIBE, UNSUBSCRIBE, MESSAGE = "SSUBSCRIBE", "SUNSUBSCRIBE", "smessage"
+
+    def __init__(
+        self, url: RedisURL, clock: IReactorTime, patience: float, received: Callable[[bytes, bytes], None]
+    ) -> None:
+        super().__init__(url, clock, patience, received)
+        self._leaving: Counter[bytes] = Counter()
+
+    def unsubscribe(self, channels: Sequence[str]) -> None:
+        self._leaving.update(channel.encode() for channel in channels)
+        super().unsubscribe(channels)
+
+    def _unsubscribed(self, channel: bytes) -> None:
+        if not self._leaving[channel]:
+            # A node ends the subscriptions of a slot that moves to another node.
+            self.drop(LinkLost("its part of the Redis Cluster moved to another node"))
+            return
+        self._leaving[channel] -= 1
+        if not self._leaving[channel]:
+            del self._leaving[channel]

@@ -1,4 +1,4 @@
-"""`RedisURL`: the address of a Redis, of the primary that Sentinels know, and the settings of its connections."""
+"""`RedisURL`: the address of a Redis, of the primary that Sentinels know, or of a Cluster, and its settings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from twisted_beastws.hub.authority import split_authority
 FORMS = (
     "redis://[[user]:password@]host[:port][/database], rediss://... for TLS, "
     "redis+sentinel://[[user]:password@]host[:port],host[:port]/service[/database], "
+    "redis+cluster://[[user]:password@]host[:port],host[:port], "
     "or unix:///path/to/socket[?db=database]"
 )
 
 SENTINEL_PORT = 26379
 
-_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
+CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
+
+_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", *CLUSTER_SCHEMES)
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:,@/]+)(:(?P<port>[0-9]{1,5}))?")
 
 
@@ -36,6 +39,8 @@ class RedisURL:
         sentinels: hosts and ports of Sentinels, which know the primary's address.
         service: the name under which the Sentinels know it.
         sentinel_password: the Sentinels' own password.
+        cluster: the server is a node of a Redis Cluster.
+        nodes: hosts and ports of some of its nodes, which know the others.
     """
 
     host: str = ""
@@ -51,6 +56,8 @@ class RedisURL:
     sentinels: tuple[tuple[str, int], ...] = ()
     service: str = ""
     sentinel_password: str | None = field(default=None, repr=False)
+    cluster: bool = False
+    nodes: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def parse(cls, url: str) -> RedisURL:
@@ -71,8 +78,8 @@ class RedisURL:
         return _with_settings(found, parts)
 
     def at(self, host: str, port: int) -> RedisURL:
-        """Return the address of the primary that the Sentinels named."""
-        return replace(self, host=host, port=port, sentinels=())
+        """Return the address of one server of those that the Sentinels or the Cluster named."""
+        return replace(self, host=host, port=port, sentinels=(), nodes=())
 
     def sentinel(self, host: str, port: int) -> RedisURL:
         """Return the address of one Sentinel."""
@@ -101,9 +108,11 @@ class RedisURL:
         if self.path:
             return f"unix://{self.path}?db={self.database}"
         scheme = "rediss" if self.tls else "redis"
+        hosts = ",".join(_address(host, port) for host, port in self.sentinels or self.nodes)
         if self.sentinels:
-            hosts = ",".join(_address(host, port) for host, port in self.sentinels)
             return f"{scheme}+sentinel://{hosts}/{self.service}/{self.database}"
+        if self.nodes:
+            return f"{scheme}+cluster://{hosts}"
         return f"{scheme}://{_address(self.host, self.port)}/{self.database}"
 
 
@@ -121,6 +130,10 @@ def _location(parts: SplitResult, hosts: str) -> RedisURL:
     if parts.scheme not in _SCHEMES or not hosts:
         raise _refusal()
     tls, path = parts.scheme.startswith("rediss"), parts.path.removeprefix("/")
+    if parts.scheme in CLUSTER_SCHEMES:
+        if path:
+            raise ValueError("the URL has a path, but a Redis Cluster has no databases: give redis+cluster://host")
+        return RedisURL(tls=tls, cluster=True, nodes=_hosts(hosts, 6379, most=16))
     if not parts.scheme.endswith("+sentinel"):
         ((host, port),) = _hosts(hosts, 6379, most=1)
         return RedisURL(host, port, tls=tls, database=_database(path))

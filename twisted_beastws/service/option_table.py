@@ -209,8 +209,8 @@ PARAMETERS: list[list[Any]] = [
         None,
         None,
         "Redis or PostgreSQL that joins this chat with those of other processes and machines, as redis://host:6379/0, "
-        "rediss://user:password@host, unix:///path or postgresql://user:password@host/database; or file:PATH, a file "
-        "whose first line is the URL. The "
+        "rediss://user:password@host, unix:///path, redis+sentinel://host,host/service, redis+cluster://host,host or "
+        "postgresql://user:password@host/database; or file:PATH, a file whose first line is the URL. The "
         f"environment variable {ENVIRONMENT['backplane']} stands for it too.",
         values.backplane,
     ],
