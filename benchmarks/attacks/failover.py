@@ -4,7 +4,7 @@
 with two workers, and connects 200 clients, of which ten send messages. It kills the primary, waits until the Sentinels
 have promoted another server and the killed one is back as a replica, and so on. At the end each client must have got
 every acknowledged message once and in order, or a notice that messages may be missing. It prints JSON, and exits with
-status 1 otherwise.
+status 1 otherwise. With ``--cluster``, six nodes of a Redis Cluster take the place of the servers and Sentinels.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import json
 import secrets
 import signal
 from collections import Counter
+from contextlib import AbstractContextManager
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater, react
 
-from benchmarks.attacks.redis_servers import Replicated, Server, replicated, until
+from benchmarks.attacks.redis_servers import Clustered, Replicated, Server, clustered, replicated, until
 from benchmarks.attacks.service import service_running
 from twisted_beastws import WebSocketProtocol, connect
 from twisted_beastws.hub.backplane import order_of
@@ -133,13 +134,13 @@ def informed(heard: list[str], missing: str) -> bool:
     return reported
 
 
-async def fail_over(reactor: Any, servers: Replicated, before: Server) -> Server:
+async def fail_over(reactor: Any, servers: Replicated | Clustered, before: Server) -> Server:
     """Kill the primary, and bring it back as a replica of the next one; return that."""
     before.kill()
     await until(reactor, "another primary", lambda: servers.primary() not in (None, before))
     await deferLater(reactor, 0.5)
     before.start()
-    await until(reactor, "two replicas", servers.is_whole)
+    await until(reactor, "all replicas", servers.is_whole)
     after = servers.primary()
     assert after is not None
     return after
@@ -147,9 +148,11 @@ async def fail_over(reactor: Any, servers: Replicated, before: Server) -> Server
 
 async def run(reactor: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Attack a service, and return the figures by their names."""
-    arguments = ("--workers=2", "--max-chat-rate=0", "--history=10000")
-    with replicated(options.down_after) as servers:
-        await until(reactor, "two replicas", servers.is_whole)
+    arguments = (f"--workers={options.workers}", "--max-chat-rate=0", "--history=10000")
+    running: AbstractContextManager[Replicated | Clustered]
+    running = clustered(options.down_after) if options.cluster else replicated(options.down_after)
+    with running as servers:
+        await until(reactor, "all replicas", servers.is_whole)
         with service_running(False, *arguments, f"--backplane={servers.url}") as (port, _):
             clients: list[Client] = []
             for number in range(options.clients):
@@ -185,7 +188,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Kill one Redis primary after the other under a chat.")
     parser.add_argument("--failovers", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--clients", type=int, default=200, help="default: %(default)s")
-    parser.add_argument("--down-after", type=int, default=300, help="the Sentinels' milliseconds; default: %(default)s")
+    parser.add_argument("--cluster", action="store_true", help="a Redis Cluster of six nodes, and no Sentinels")
+    parser.add_argument("--workers", type=int, default=2, help="of the service; default: %(default)s")
+    parser.add_argument("--down-after", type=int, default=300, help="milliseconds; default: %(default)s")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds for the rest; default: %(default)g")
     parser.add_argument("--lifetime", type=int, default=300, help="end after so many seconds; default: %(default)s")
     options = parser.parse_args()

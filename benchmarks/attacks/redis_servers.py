@@ -1,7 +1,8 @@
-"""Three Redis servers and three Sentinels, whose primary a program kills again and again."""
+"""Three Redis servers and three Sentinels, or a Redis Cluster, whose primary a program kills again and again."""
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import time
@@ -126,6 +127,60 @@ def replicated(down_after: int) -> Iterator[Replicated]:
             stack.callback(process.kill)
             sentinels.append(port)
         yield Replicated(servers, sentinels)
+
+
+class Clustered:
+    """A Redis Cluster of three primaries and three replicas.
+
+    Attributes:
+        url: the address for ``--backplane``.
+    """
+
+    def __init__(self, servers: list[Server]) -> None:
+        self.servers = servers
+        addresses = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+        self.url = f"redis+cluster://{addresses}?min_replicas=1"
+
+    def primary(self) -> Server | None:
+        """Return the primary of the first slot, on which all nodes agree that answer."""
+        seen = {owner for server in self.servers if (owner := _owner(ask(server.port, "CLUSTER NODES"))) is not None}
+        return next((server for server in self.servers if {server.port} == seen), None)
+
+    def is_whole(self) -> bool:
+        """Return whether every node knows three primaries and three replicas, which have all data."""
+        return all(
+            "cluster_state:ok" in ask(server.port, "CLUSTER INFO")
+            and len(re.findall(r" (?:myself,)?slave .* connected", ask(server.port, "CLUSTER NODES"))) == 3
+            and len(re.findall(r" (?:myself,)?master .* connected \d", ask(server.port, "CLUSTER NODES"))) == 3
+            and re.search("connected_slaves:1|master_link_status:up", ask(server.port, "INFO replication"))
+            for server in self.servers
+        )
+
+
+def _owner(nodes: str) -> int | None:
+    """Return the port of the primary of the first slot in the answer to CLUSTER NODES; 0 if there is none."""
+    if not nodes:
+        return None
+    found = re.search(r":(\d+)@\S+ (?:myself,)?master .* connected 0-", nodes)
+    return int(found[1]) if found else 0
+
+
+@contextmanager
+def clustered(down_after: int) -> Iterator[Clustered]:
+    """Run a Cluster of six servers. down_after: milliseconds until the nodes call another one down."""
+    with TemporaryDirectory() as directory, ExitStack() as stack:
+        servers = []
+        for number in range(6):
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+            timeout = ("--cluster-node-timeout", str(down_after))
+            servers.append(Server(Path(directory) / str(number), *options, *timeout))
+            stack.callback(servers[-1].kill)
+        while not all("PONG" in ask(server.port, "PING") for server in servers):
+            time.sleep(0.05)
+        addresses = [f"127.0.0.1:{server.port}" for server in servers]
+        command = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE)
+        yield Clustered(servers)
 
 
 async def until(reactor: IReactorTime, what: str, condition: Callable[[], object], patience: float = PATIENCE) -> None:
