@@ -211,6 +211,9 @@ class Connection:
         except ZeroDivisionError:
             self.hook_failed()
 
+    def payload_awaited(self, size: int) -> None:
+        """A long payload is arriving."""
+
     def turn_awaited(self) -> None:
         self.turn_is_awaited = True
 

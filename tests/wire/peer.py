@@ -163,6 +163,7 @@ class Recorder:
         self.time = 0.0
         self.times_asked = 0
         self.turns = 0
+        self.awaited: list[int] = []
         self.tick = 0.0
         self._turn_awaited = False
         self.session = Session(server, self, self, self.now, limits or Limits(), codec=on)
@@ -209,6 +210,9 @@ class Recorder:
 
     def clock_was_set(self) -> None:
         raise NotImplementedError
+
+    def payload_awaited(self, size: int) -> None:
+        self.awaited.append(size)
 
     def hook_returned(self, result: Any) -> None:
         self.events.append(("returned", result))

@@ -18,6 +18,7 @@ from twisted_beastws.connection.bare_transport import complete
 from twisted_beastws.connection.client_handshake import ClientHandshake
 from twisted_beastws.connection.delivery import Delivery
 from twisted_beastws.connection.ending import Ending
+from twisted_beastws.connection.freed_memory import keep_freed_memory
 from twisted_beastws.connection.interfaces import Application, Gatekeeper
 from twisted_beastws.connection.keepalive import Liveness
 from twisted_beastws.connection.observer import Observer
@@ -288,6 +289,11 @@ class Connection(Lifecycle):
     def turn_awaited(self) -> None:
         """The session spent its budget for this turn of the reactor, or half of it."""
         self.reading.await_turn()
+
+    def payload_awaited(self, size: int) -> None:
+        """A long frame is arriving, and lacks ``size`` bytes."""
+        keep_freed_memory()
+        self.reading.await_payload(size)
 
     def hook_returned(self, result: object) -> None:
         """A message hook returned a value other than None."""

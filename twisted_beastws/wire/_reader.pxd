@@ -6,7 +6,7 @@ from twisted_beastws.wire._turns cimport TurnBudget as CompiledBudget
 from twisted_beastws.wire._writer cimport FrameWriter as CompiledWriter
 
 cdef int FIN, FIN_BINARY, FIN_TEXT, PAUSED, RESERVED, RSV1, RUNNING, STOPPED
-cdef uint64_t UNLIMITED, SOLO_LIMIT
+cdef uint64_t GATHER_LIMIT, SOLO_LIMIT, UNLIMITED
 cdef double LEAP
 
 @cython.final
@@ -25,7 +25,7 @@ cdef class FrameReader:
     cdef object _events
     cdef bytes _partial, _key
     cdef CompiledSolo _solo
-    cdef bint _feeding
+    cdef bint _awaits_much, _feeding
 
     @cython.locals(wall=cython.double)
     cpdef feed(self, bytes data)

@@ -24,6 +24,7 @@ from twisted_beastws.wire.frames import (
     FIN,
     FIN_BINARY,
     FIN_TEXT,
+    GATHER_LIMIT,
     PAUSED,
     RESERVED,
     RSV1,
@@ -63,6 +64,9 @@ class ReaderEvents(Protocol):
 
     def clock_was_set(self) -> None:
         """The clock ``wall`` was set. The reader has not yet read the frames of the chunk that just arrived."""
+
+    def payload_awaited(self, size: int) -> None:
+        """The frame that is arriving lacks ``size`` bytes: more than 64 KiB, or fewer after a call with more."""
 
 
 class FrameHandler(Protocol):
@@ -121,6 +125,7 @@ class FrameReader:
 
     __slots__ = (
         "__weakref__",
+        "_awaits_much",
         "_events",
         "_feeding",
         "_key",
@@ -179,6 +184,7 @@ class FrameReader:
         self.message_size = 0
         self.compressed = False
         self.remaining = 0
+        self._awaits_much = False
         self._key: bytes | None = None
         self._partial = b""
         self._solo: SoloMessage | None = None
@@ -245,6 +251,9 @@ class FrameReader:
         finally:
             self._feeding = False
             self._writer.uncork()
+        if (self.remaining > GATHER_LIMIT or self._awaits_much) and self.halted != STOPPED:
+            self._awaits_much = self.remaining > GATHER_LIMIT
+            self._events.payload_awaited(self.remaining)
         if self.budget.end_chunk(len(data), self.halted == STOPPED):
             self._events.turn_awaited()
 
