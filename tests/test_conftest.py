@@ -54,15 +54,18 @@ def run_pytest(tmp_path: Path) -> Callable[..., Any]:
     """Run pytest with this suite's conftest on a file of the given source; return the exit status and the output."""
 
     def run(source: str, ci: str | None, *options: str, by: tuple[str, ...] = ()) -> tuple[int, str]:
-        shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
-        started = Path("uvreactor", "started")
-        shutil.copytree(Path(__file__).parent / started, tmp_path / started, dirs_exist_ok=True)
-        (tmp_path / "test_it.py").write_text(source)
+        tests = tmp_path / "tests"
+        shutil.rmtree(tests, ignore_errors=True)
+        for folder in "support", Path("uvreactor", "started"):
+            shutil.copytree(Path(__file__).parent / folder, tests / folder)
+        shutil.copy(Path(__file__).with_name("conftest.py"), tests)
+        (tests / "test_it.py").write_text(source)
         environment = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_ADDOPTS")}
         environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         if ci is not None:
             environment["CI"] = ci
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rfE", "--rootdir", str(tmp_path)]
+        modes = ["-p", "no:cacheprovider", "--import-mode=importlib", "-rfE", "--rootdir", str(tmp_path)]
+        command = [sys.executable, "-m", "pytest", *modes]
         done = subprocess.run(
             [*by, *command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
         )
@@ -93,7 +96,7 @@ def test_the_summary_counts_each_part_that_was_not_tested(run_pytest: Callable[.
 def test_the_header_of_a_whole_run_says_how_long_it_takes(run_pytest: Callable[..., Any]) -> None:
     whole = run_pytest(SKIPPED, None, "--override-ini=testpaths=.")[1]
     assert re.search(r"^the whole suite takes about \d+ minutes", whole, re.MULTILINE)
-    assert "the whole suite" not in run_pytest(SKIPPED, None, "test_it.py")[1]
+    assert "the whole suite" not in run_pytest(SKIPPED, None, "tests/test_it.py")[1]
 
 
 @pytest.mark.parametrize("ci", [None, "", "false"])
