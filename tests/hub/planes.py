@@ -17,6 +17,7 @@ from twisted_beastws.hub.postgres import PostgresBackplane
 from twisted_beastws.hub.postgres_url import PostgresURL
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.hub.redis_cluster import RedisClusterBackplane
+from twisted_beastws.hub.redis_cluster_nodes import ClusterNodes
 from twisted_beastws.hub.redis_url import RedisURL
 
 from ..support.loopback import until
@@ -33,9 +34,11 @@ class RedisPlane:
 
     Attributes:
         evicts: the server can drop a room's history by itself.
+        prefix: the beginning of the keys of `link`.
     """
 
     evicts = True
+    prefix = "beastws:0"
 
     def __init__(self, server: RedisServer) -> None:
         self.server = server
@@ -70,22 +73,22 @@ class RedisPlane:
         self.server.ask("FLUSHALL")
 
     def evict(self, room: str) -> None:
-        self.server.ask(f"DEL beastws:0:history:{room}")
+        self.server.ask(f"DEL {self.prefix}:history:{room}")
 
     def change_server(self) -> None:
         """Let the dataset believe that another process served it so far."""
-        self.server.ask("HSET beastws:0:clock server another")
+        self.server.ask(f"HSET {self.prefix}:clock server another")
 
     def forget_hubs(self) -> None:
-        self.server.ask("DEL beastws:0:hubs")
+        self.server.ask(f"DEL {self.prefix}:hubs")
 
     def age_change(self, ms: int) -> None:
         """Let the change of the server be so much older."""
-        self.server.ask(f"HINCRBY beastws:0:clock unsure -{ms}")
+        self.server.ask(f"HINCRBY {self.prefix}:clock unsure -{ms}")
 
     def size(self) -> int:
         """Return the bytes of all histories."""
-        return int(self.server.ask("HGET beastws:0:clock size").split("\r\n")[1])
+        return int(self.server.ask(f"HGET {self.prefix}:clock size").split("\r\n")[1])
 
     def make_full(self) -> None:
         """Let the server refuse writes for want of space."""
@@ -131,6 +134,8 @@ class RedisPlane:
 class ClusterPlane(RedisPlane):
     """A Redis Cluster of one node, and of a replica."""
 
+    prefix = "beastws:{0}"
+
     def __init__(self, server: RedisServer) -> None:
         super().__init__(server)
         self._announced = server.port
@@ -151,6 +156,13 @@ class ClusterPlane(RedisPlane):
     def backplane(self, url: str, **options: Any) -> LinkedBackplane:
         # It has all that a LinkedBackplane has for a hub.
         return cast(LinkedBackplane, RedisClusterBackplane(url, **options))
+
+    def link(self, user: LinkUser, reactor: Any, budgets: tuple[int, int], hub_name: str) -> Any:
+        """Return the link of one part."""
+        from twisted_beastws.hub.redis_cluster_link import ClusterLink
+
+        url = RedisURL.parse(self.url)
+        return ClusterLink(ClusterNodes(url), url, user, reactor, "beastws", *budgets, hub_name, "0")
 
     def make_read_only(self) -> None:
         """Leave all slots without a node."""
