@@ -58,7 +58,8 @@ HANDSHAKE = (
 KEY, PAYLOAD = b"\x11\x92\xa3\x04", b"x" * 64
 FRAME = b"\x81\xc0" + KEY + bytes(byte ^ KEY[at & 3] for at, byte in enumerate(PAYLOAD))
 ANSWER = b"\x81\x40" + PAYLOAD
-PING, PONG = b"\x89\x00", b"\x8a\x80" + KEY
+HEAD = 2
+"""Bytes of a short frame's head from a server."""
 CONNECTIONS = 16
 
 
@@ -125,12 +126,14 @@ def exchange(clients: list[socket.socket], messages: int) -> None:
         for client in clients:
             client.sendall(FRAME)
         for client in clients:
-            answer = client.recv(len(PING), socket.MSG_WAITALL)
+            head = client.recv(HEAD, socket.MSG_WAITALL)
             # Some servers ping after 20 s, which is less than a round on a busy machine.
-            if answer == PING:
-                client.sendall(PONG)
-                answer = client.recv(len(PING), socket.MSG_WAITALL)
-            answer += client.recv(len(ANSWER) - len(answer), socket.MSG_WAITALL)
+            while head[0] == 0x89:
+                payload = client.recv(head[1], socket.MSG_WAITALL) if head[1] else b""
+                # Masked with four zeros, so that the payload stays as it is.
+                client.sendall(bytes((0x8A, 0x80 | len(payload))) + bytes(4) + payload)
+                head = client.recv(HEAD, socket.MSG_WAITALL)
+            answer = head + client.recv(len(ANSWER) - HEAD, socket.MSG_WAITALL)
             assert answer == ANSWER, answer
 
 

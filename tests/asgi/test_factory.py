@@ -308,6 +308,21 @@ class TestMessages:
             {"type": "websocket.receive", "bytes": b"b"},
         ]
 
+    def test_the_connect_comes_first_even_if_the_application_receives_late(self) -> None:
+        later: Deferred[None] = Deferred()
+
+        async def conversation(receive: Any, send: Any) -> None:
+            await send({"type": "websocket.accept"})
+            await later
+            await receive()
+            await receive()
+
+        application, factory = serve(conversation)
+        peer, _ = ask(factory)
+        peer.send(Frame.text("a"))
+        later.callback(None)
+        assert [event["type"] for event in application.received] == ["websocket.connect", "websocket.receive"]
+
     def test_messages_sent_before_the_accept_are_delivered_after_it(self) -> None:
         later: Deferred[None] = Deferred()
 

@@ -1,16 +1,23 @@
-"""An ASGI application that receives in asyncio Tasks of its own, as Channels does: a Task for each message."""
+"""An ASGI application on an asyncio loop: it runs in a Task, and may receive in Tasks of its own, as Channels does."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
+import pytest
 import twisted.internet.asyncioreactor  # noqa: F401  The library looks for an asyncio loop once this is imported.
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
-from twisted_beastws import ASGIFactory
+from twisted_beastws import ASGIFactory, State
+from twisted_beastws.asgi.waiting import ReceiveWait
+from twisted_beastws.connection.running import run
 from twisted_beastws.testing import Frame, ScriptedPeer, scripted_client, upgrade_request
 
 from ..support.patience import PATIENCE
@@ -38,9 +45,32 @@ def run_with(conversation: Callable[[Receive, ScriptedPeer[Any]], Coroutine[Any,
         await conversation(await opened, client)
         over.set_result(None)
 
-    # In a thread: the reactor of the tests may be running a loop in this one.
+    on_loop(main)
+
+
+def serve(application: Callable[..., Coroutine[Any, Any, None]], clock: Clock | None = None) -> ScriptedPeer[Any]:
+    """Return a client that has asked for a WebSocket; the application runs from the loop's next iteration on."""
+    client = scripted_client(ASGIFactory(application, clock=clock or Clock(), close_timeout=5), opened=False)
+    client.send(upgrade_request("/"))
+    return client
+
+
+def on_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine on an asyncio loop, in a thread: the reactor of the tests may be running a loop in this one."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, asyncio.wait_for(main(), PATIENCE)).result()
+
+
+async def outside_of_tasks(function: Callable[..., object], *arguments: object) -> None:
+    """Call a function as the loop calls the callbacks of sockets: while no Task runs."""
+    asyncio.get_running_loop().call_soon(function, *arguments)
+    await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Let the loop run until the condition is true."""
+    while not condition():
+        await asyncio.sleep(0)
 
 
 async def waiting(receive: Receive) -> asyncio.Task[dict[str, Any]]:
@@ -110,3 +140,164 @@ def test_waiting_tasks_get_the_disconnect() -> None:
             assert await task == {"type": "websocket.disconnect", "code": 3001, "reason": "done"}
 
     run_with(conversation)
+
+
+def test_a_cancelled_task_leaves_nothing_behind() -> None:
+    def waits() -> int:
+        gc.collect()
+        return sum(type(each) is ReceiveWait for each in gc.get_objects())
+
+    async def conversation(receive: Receive, client: ScriptedPeer[Any]) -> None:
+        before = waits()
+        for _ in range(10):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(receive(), 1e-6)
+        assert waits() == before
+        client.send(Frame.text("a"))
+        assert (await receive())["text"] == "a"
+
+    run_with(conversation)
+
+
+def test_the_message_of_a_cancellation_reaches_the_task() -> None:
+    async def conversation(receive: Receive, client: ScriptedPeer[Any]) -> None:
+        task = await waiting(receive)
+        task.cancel("enough")
+        with pytest.raises(asyncio.CancelledError, match="enough"):
+            await task
+
+    run_with(conversation)
+
+
+def test_a_task_goes_on_in_the_call_that_brings_its_message() -> None:
+    async def conversation(receive: Receive, client: ScriptedPeer[Any]) -> None:
+        task = await waiting(receive)
+        done: list[bool] = []
+
+        def message_comes() -> None:
+            client.send(Frame.text("a"))
+            done.append(task.done())
+
+        await outside_of_tasks(message_comes)
+        assert done == [True]
+        assert (await task)["text"] == "a"
+
+    run_with(conversation)
+
+
+def test_a_task_keeps_its_context_variables() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+
+    async def conversation(receive: Receive, client: ScriptedPeer[Any]) -> None:
+        async def receives() -> str:
+            variable.set("the task's")
+            await receive()
+            return variable.get()
+
+        async def result(send: Callable[..., Coroutine[Any, Any, None]]) -> str:
+            task = asyncio.ensure_future(receives())
+            await asyncio.sleep(0)
+            await send(client.send, Frame.text("a"))
+            return await task
+
+        async def inside_of_a_task(function: Callable[..., object], *arguments: object) -> None:
+            function(*arguments)
+
+        assert await result(outside_of_tasks) == "the task's"
+        assert await result(inside_of_a_task) == "the task's"
+        assert variable.get() == "none"
+
+    run_with(conversation)
+
+
+def test_a_handler_of_ours_can_wait_for_an_applications_message() -> None:
+    async def conversation(receive: Receive, client: ScriptedPeer[Any]) -> None:
+        received = run(receive())
+        await outside_of_tasks(client.send, Frame.text("a"))
+        assert (await received)["text"] == "a"
+        received = run(receive())
+        received.cancel()
+        with pytest.raises(CancelledError):
+            await received
+
+    run_with(conversation)
+
+
+class TestTheTaskOfTheApplication:
+    def test_it_is_a_task_of_asyncio(self) -> None:
+        tasks: list[Any] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "websocket":
+                tasks.append(asyncio.current_task())
+                async with asyncio.timeout(PATIENCE) if hasattr(asyncio, "timeout") else nullcontext():
+                    await receive()
+                    await send({"type": "websocket.accept"})
+
+        async def main() -> None:
+            client = serve(application)
+            await until(lambda: client.protocol.state not in (State.CONNECTING, State.OPEN))
+            client.read_head()
+            client.expect(Frame.close(1000))
+
+        on_loop(main)
+        assert [type(task) for task in tasks] == [asyncio.Task]
+
+    def test_a_failure_is_logged_once_and_closes_with_1011(self, logged: Any) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.accept"})
+                raise KeyError("a")
+
+        async def main() -> None:
+            client = serve(application)
+            await until(lambda: client.protocol.state not in (State.CONNECTING, State.OPEN))
+            client.read_head()
+            client.expect(Frame.close(1011))
+
+        on_loop(main)
+        assert len(logged(KeyError)) == 1
+
+    def test_a_task_that_cancels_itself_closes_with_1001(self) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.accept"})
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                await receive()
+                await receive()
+
+        async def main() -> None:
+            client = serve(application)
+            await until(lambda: client.protocol.state not in (State.CONNECTING, State.OPEN))
+            client.read_head()
+            client.expect(Frame.close(1001))
+
+        on_loop(main)
+
+    def test_it_is_cancelled_if_it_does_not_return_after_the_end(self) -> None:
+        ended: list[type[BaseException]] = []
+        clock = Clock()
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.accept"})
+                try:
+                    await asyncio.get_running_loop().create_future()
+                except BaseException as error:
+                    ended.append(type(error))
+                    raise
+
+        async def main() -> None:
+            client = serve(application, clock)
+            await until(lambda: client.protocol.state is State.OPEN)
+            client.cut()
+            clock.advance(4.9)
+            await asyncio.sleep(0)
+            assert not ended
+            clock.advance(0.2)
+            await until(lambda: ended)
+
+        on_loop(main)
+        assert ended == [asyncio.CancelledError]

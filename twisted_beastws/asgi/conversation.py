@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError, Future, current_task
+from asyncio import CancelledError
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.asgi.events import Application, Disconnected, Event, ProtocolMistake, Scope, headers_of
-from twisted_beastws.connection.asyncio_task import CoroutineTask
-from twisted_beastws.connection.awaiting import AwaitableDeferred, TaskCancelled
+from twisted_beastws.asgi.waiting import ReceiveWait
+from twisted_beastws.connection.awaiting import AwaitableDeferred
 from twisted_beastws.connection.inbox import Inbox
 from twisted_beastws.connection.running import run, running_loop
 from twisted_beastws.errors import ConnectionClosed
@@ -23,6 +23,8 @@ from twisted_beastws.wire.fields import Headers
 from twisted_beastws.wire.http import Response
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Task
+
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 log = Logger()
@@ -56,19 +58,26 @@ class Conversation:
         self._patience = patience
         self._inbox = Inbox(limits, protocol.pauseProducing, protocol.resumeProducing)
         self._high_water = limits.high_water
-        self._waiters: deque[AwaitableDeferred[Any] | Future[Any]] = deque()
+        self._waiters: deque[AwaitableDeferred[Any] | ReceiveWait] = deque()
+        self._loop: AbstractEventLoop | None = None
         self._connect_given = False
         self._refusal: Response | None = None
         self._body: list[bytes] = []
         self._ended: CloseReason | None = None
-        self._running: Deferred[None] | None = None
+        self._running: Deferred[None] | Task[None] | None = None
         self._deadline: IDelayedCall | None = None
         self._watchers: list[Deferred[None]] = []
 
     def begin(self, application: Application, scope: Scope) -> AwaitableDeferred[Response | None]:
         """Run the application, and return `decision`."""
-        running = run(_as_coroutine(application, scope, self._receive, self._send))
-        self._running = running.addErrback(self._failed).addCallback(self._returned)
+        coroutine = _as_coroutine(application, scope, self._receive, self._send)
+        self._loop = running_loop()
+        if self._loop is not None:
+            task = self._running = self._loop.create_task(coroutine)
+            task.add_done_callback(self._task_done)
+        else:
+            running = self._running = run(coroutine)
+            running.addErrback(self._failed).addCallback(self._returned)
         return self.decision
 
     def when_returned(self) -> Deferred[None]:
@@ -86,15 +95,14 @@ class Conversation:
 
     def _give(self, message: str | bytes | None) -> bool:
         """Give a message to the oldest call of ``receive()`` that waits for one; return whether there was one."""
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if isinstance(waiter, Deferred):
-                waiter.callback(message)
-                return True
-            if not waiter.done():
-                waiter.set_result(message)
-                return True
-        return False
+        if not self._waiters:
+            return False
+        waiter = self._waiters.popleft()
+        if isinstance(waiter, ReceiveWait):
+            waiter.give(message)
+        else:
+            waiter.callback(message)
+        return True
 
     def lost(self, reason: CloseReason) -> None:
         """The connection has ended: cancel the application if it does not return in time."""
@@ -106,7 +114,7 @@ class Conversation:
             self.opening.errback(Disconnected("the connection did not open"))
             # The application need not await this Deferred, so do not log its failure as unhandled.
             self.opening.addErrback(_unless_disconnected)
-        if self._running is not None and not self._running.called:
+        if self._running is not None:
             self._deadline = self._clock.callLater(self._patience, self._cancel)
         while self._give(None):
             pass
@@ -127,36 +135,32 @@ class Conversation:
         if not self._connect_given:
             self._connect_given = True
             return {"type": "websocket.connect"}
-        message: Any = None
-        if self._inbox:
-            message = self._inbox.take()
-        elif self._ended is None:
-            message = await self._next_message()
+        if self._inbox.size:
+            message: Any = self._inbox.take()
+        elif self._ended is not None:
+            message = None
+        elif self._loop is None:
+            message = await self._deferred_message()
+        else:
+            waiter = ReceiveWait(self._loop, self._stop_waiting)
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            except CancelledError:
+                if waiter.given:
+                    self._put_back(waiter.message)
+                raise
+            message = waiter.message
         if message is None:
             ended = self._ended or GONE
             return {"type": "websocket.disconnect", "code": ended.code, "reason": ended.reason}
         return {"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message}
 
-    async def _next_message(self) -> Any:
-        """Wait for a message; None is the end of the connection."""
-        loop = running_loop()
-        if loop is None or isinstance(current_task(loop), CoroutineTask):
-            # This goes on as soon as the message is there, without another iteration of the loop.
-            deferred: AwaitableDeferred[Any] = AwaitableDeferred(self._stop_waiting)
-            deferred.unclaimed = self._put_back
-            self._waiters.append(deferred)
-            return await deferred
-        # A task of the application's own, as Channels has one for each message: asyncio's future costs it less.
-        future = loop.create_future()
-        self._waiters.append(future)
-        try:
-            return await future
-        except CancelledError:
-            if not future.cancelled():
-                self._put_back(future.result())
-            elif future in self._waiters:
-                self._waiters.remove(future)
-            raise
+    def _deferred_message(self) -> AwaitableDeferred[Any]:
+        """Return a Deferred of the next message, for an application without an asyncio loop."""
+        deferred: AwaitableDeferred[Any] = AwaitableDeferred(self._stop_waiting)
+        self._waiters.append(deferred)
+        return deferred
 
     def _stop_waiting(self, waiter: Any) -> None:
         self._waiters.remove(waiter)
@@ -168,29 +172,30 @@ class Conversation:
     async def _send(self, event: Event) -> None:
         if self._ended is not None:
             raise Disconnected("the client has gone")
-        kind = event.get("type")
-        if kind == "websocket.send" and self.decision.called:
-            await self._send_message(event)
-        elif kind == "websocket.close" and self.decision.called:
-            self._protocol.close(*_close_of(event))
-        elif self.decision.called:
-            raise ProtocolMistake(f"{kind!r} was sent after the handshake, where ASGI has websocket.send and .close")
-        else:
-            opening = self._decide(kind, event)
-            if opening is not None:
-                await opening
-
-    async def _send_message(self, event: Event) -> None:
-        protocol, text = self._protocol, event.get("text")
-        message = event.get("bytes") if text is None else text
-        if message is None:
-            raise ProtocolMistake("websocket.send needs text or bytes")
         try:
-            protocol.send(message)
-            if protocol.buffered_amount > self._high_water:
-                await protocol.drain()
+            waiting = self._carry_out(event)
+            if waiting is not None:
+                await waiting
         except ConnectionClosed as error:
             raise Disconnected(str(error)) from None
+
+    def _carry_out(self, event: Event) -> Deferred[None] | None:
+        """Do what an event says. Return a Deferred if the application must wait, or None."""
+        kind = event.get("type")
+        if not self.decision.called:
+            return self._decide(kind, event)
+        protocol = self._protocol
+        if kind == "websocket.send":
+            text = event.get("text")
+            message = event.get("bytes") if text is None else text
+            if message is None:
+                raise ProtocolMistake("websocket.send needs text or bytes")
+            protocol.send(message)
+            return protocol.drain() if protocol.buffered_amount > self._high_water else None
+        if kind == "websocket.close":
+            protocol.close(*_close_of(event))
+            return None
+        raise ProtocolMistake(f"{kind!r} was sent after the handshake, where ASGI has websocket.send and .close")
 
     def _decide(self, kind: Any, event: Event) -> Deferred[None] | None:
         """Answer the handshake. Return a Deferred that fires when an accepted connection is open; None if refused."""
@@ -215,11 +220,17 @@ class Conversation:
 
     # The end.
 
+    def _task_done(self, task: Task[None]) -> None:
+        error = CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            self._failed(Failure(error))
+        self._returned(None)
+
     def _failed(self, failure: Failure) -> None:
         if failure.check(Disconnected) and self._ended is not None:
             failure.cleanFailure()
             return
-        cancelled = failure.check(TaskCancelled) is not None
+        cancelled = failure.check(CancelledError) is not None
         if not cancelled:
             log.failure(
                 "the ASGI application failed on connection {connection}",
@@ -233,6 +244,7 @@ class Conversation:
             self._protocol.close(CloseCode.GOING_AWAY if cancelled else CloseCode.INTERNAL_ERROR)
 
     def _returned(self, result: object) -> None:
+        self._running = None
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
