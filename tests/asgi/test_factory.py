@@ -23,6 +23,15 @@ Event = dict[str, Any]
 WAITED: list[Deferred[None]] = []
 
 
+@pytest.fixture(autouse=True)
+def without_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run applications without asyncio's Tasks, as on any other reactor: they go on inside of each call.
+
+    ``test_tasks.py`` has the tests on an asyncio loop.
+    """
+    monkeypatch.setattr("twisted_beastws.asgi.conversation.running_loop", lambda: None)
+
+
 class Application:
     """An application that runs the test's coroutine ``conversation``, and records its scopes and received events."""
 

@@ -62,7 +62,7 @@ class CountingLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self.calls = self.futures = self.tasks = 0
 
-    def call_soon(self, callback: Any, *args: Any, **options: Any) -> Any:
+    def call_soon(self, callback: Any, *args: Any, **options: Any) -> Any:  # type: ignore[override]
         self.calls += 1
         return super().call_soon(callback, *args, **options)
 
