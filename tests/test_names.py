@@ -12,6 +12,7 @@ from twisted_beastws import State, WebSocketProtocol, WebSocketServerFactory
 from twisted_beastws.connection.connection import Connection
 from twisted_beastws.connection.delivery import Delivery
 from twisted_beastws.connection.keepalive import Liveness
+from twisted_beastws.connection.outlet import Outlet
 from twisted_beastws.connection.server_handshake import ServerHandshake
 from twisted_beastws.connection.write_buffer import Outgoing
 from twisted_beastws.hook_names import HOOKS
@@ -21,7 +22,7 @@ from twisted_beastws.wire.session import Session
 BASE = set(vars(WebSocketProtocol)) | set(dir(Protocol))
 
 INTERNAL = {
-    name for kind in (Connection, Delivery, Liveness, ServerHandshake, Outgoing, Session) for name in dir(kind)
+    name for kind in (Connection, Delivery, Liveness, ServerHandshake, Outgoing, Outlet, Session) for name in dir(kind)
 } | {f"_{name}" for name in dir(Connection)}
 """Attribute names of a connection's internal parts; some of them were once attributes of the protocol."""
 

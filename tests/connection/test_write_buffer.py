@@ -17,7 +17,10 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_beastws.connection.write_buffer import HAND_OVER, JOINED, OVERHEAD, Outgoing, most_at_once
+from twisted_beastws.connection.outlet import HAND_OVER
+from twisted_beastws.connection.write_buffer import Outgoing
+from twisted_beastws.connection.write_limit import most_at_once
+from twisted_beastws.connection.write_queue import JOINED, OVERHEAD
 from twisted_beastws.errors import BufferFull, LocalError
 from twisted_beastws.options import Limits
 from twisted_beastws.wire.frames import GATHER_LIMIT, LongFrame, Opcode, encode_header
@@ -98,7 +101,7 @@ class Stalling(StringTransport):
 class Owner(list[str]):
     """Records the notifications from the write buffer."""
 
-    clock: Clock
+    clock = Clock()
 
     def overflowed(self) -> None:
         self.append("overflowed")
@@ -110,6 +113,11 @@ class Owner(list[str]):
 def make(transport: Any, owner: Owner | None = None, **limits: Any) -> Outgoing:
     limits = {"max_message_size": 1, "max_buffered": 1000, "high_water": 500, "low_water": 100, **limits}
     return Outgoing(transport, Limits(**limits), Owner() if owner is None else owner)
+
+
+def queued(outgoing: Outgoing) -> int:
+    """The bytes that wait, without those that the outlet has."""
+    return outgoing.buffered - outgoing.outlet.handed
 
 
 def stalled(**options: Any) -> tuple[Outgoing, Stalling]:
@@ -127,8 +135,8 @@ class TestPlainSocket:
     def test_a_frame_is_written_at_once(self) -> None:
         socket = Socket(room=100)
         outgoing = make(socket)
-        assert outgoing.direct
-        assert (socket.producer, socket.streamingProducer) == (outgoing, False)
+        assert outgoing.outlet.direct
+        assert (socket.producer, socket.streamingProducer) == (outgoing.outlet, False)
         outgoing.write(b"abc")
         assert (socket.taken, socket.writing, outgoing.free, outgoing.buffered) == (b"abc", False, True, 0)
 
@@ -160,7 +168,7 @@ class TestPlainSocket:
         outgoing = make(socket)
         outgoing.write(b"abcde")
         outgoing.write(b"fgh")
-        assert (socket.taken, outgoing.free, outgoing.size, outgoing.buffered) == (b"ab", False, 3, 6)
+        assert (socket.taken, outgoing.free, queued(outgoing), outgoing.buffered) == (b"ab", False, 3, 6)
         socket.flow(2)
         assert (socket.taken, outgoing.free, outgoing.buffered) == (b"abcd", False, 6)
         socket.flow(1)
@@ -243,8 +251,8 @@ class TestPushTransport:
     def test_a_frame_is_written_at_once(self) -> None:
         transport = Stalling()
         outgoing = make(transport)
-        assert not outgoing.direct
-        assert (transport.producer, transport.streaming) == (outgoing, True)
+        assert not outgoing.outlet.direct
+        assert (transport.producer, transport.streaming) == (outgoing.outlet, True)
         outgoing.write(b"abc")
         assert (transport.value(), outgoing.free, outgoing.buffered) == (b"abc", True, 0)
 
@@ -253,7 +261,7 @@ class TestPushTransport:
         assert outgoing.buffered == 1
         outgoing.write(b"abc")
         outgoing.write(b"def")
-        assert (transport.value(), outgoing.size, outgoing.buffered) == (b"", 6, 7)
+        assert (transport.value(), queued(outgoing), outgoing.buffered) == (b"", 6, 7)
         transport.flow()
         assert (transport.value(), outgoing.free, outgoing.buffered) == (b"abcdef", True, 0)
 
@@ -264,7 +272,7 @@ class TestPushTransport:
             outgoing.write(frame)
         transport.producer.resumeProducing()
         assert transport.value() == frames[0] + frames[1]
-        assert (outgoing.free, outgoing.size) == (False, 3 * HAND_OVER // 2)
+        assert (outgoing.free, queued(outgoing)) == (False, 3 * HAND_OVER // 2)
         transport.clear()
         transport.flow()
         assert transport.value() == frames[2] + frames[3] + frames[4]
@@ -284,15 +292,15 @@ class TestPushTransport:
     def test_a_pause_from_outside_is_obeyed(self) -> None:
         transport = Stalling()
         outgoing = make(transport)
-        outgoing.pauseProducing()
+        outgoing.outlet.pauseProducing()
         outgoing.write(b"abc")
         assert (transport.value(), outgoing.buffered) == (b"", 3)
-        outgoing.resumeProducing()
+        outgoing.outlet.resumeProducing()
         assert transport.value() == b"abc"
 
     def test_a_stop_by_the_transport_is_final(self) -> None:
         outgoing, transport = stalled()
-        outgoing.stopProducing()
+        outgoing.outlet.stopProducing()
         outgoing.write(b"abc")
         assert transport.value() == b""
 
@@ -310,7 +318,7 @@ class TestLimit:
                 outgoing.write(b"b")
         else:
             outgoing.write(b"b")
-        assert outgoing.size == size - refused
+        assert queued(outgoing) == size - refused
         assert outgoing.dropped == (refused and policy != "pause")
         assert owner == ["overflowed"] * (refused and policy == "close")
         transport.flow()
@@ -340,9 +348,9 @@ class TestLimit:
         owner = Owner()
         outgoing, _ = stalled(owner=owner, slow_reader=policy)
         outgoing.write(bytes(1204))
-        assert (outgoing.size, owner) == (1204, [])
+        assert (queued(outgoing), owner) == (1204, [])
         outgoing.write(b"a")
-        assert (outgoing.size, outgoing.dropped) == (1204, 1)
+        assert (queued(outgoing), outgoing.dropped) == (1204, 1)
 
     def test_a_small_frame_fits_after_a_large_one_was_dropped(self) -> None:
         outgoing, transport = stalled(slow_reader="drop")
@@ -449,7 +457,7 @@ class TestControlFrames:
         outgoing.write(b"data")
         for ping in (b"one", b"two", b"three"):
             outgoing.write_control(Opcode.PING, ping)
-        assert outgoing.size == len(b"dataonetwothree")
+        assert queued(outgoing) == len(b"dataonetwothree")
         transport.flow()
         assert transport.value() == b"onetwothreedata"
 
@@ -467,7 +475,7 @@ class TestControlFrames:
         outgoing.write_control(Opcode.PONG, b"pong")
         outgoing.discard()
         outgoing.write_control(Opcode.CLOSE, b"close")
-        assert outgoing.size == len(b"close")
+        assert queued(outgoing) == len(b"close")
         transport.flow()
         assert transport.value() == b"close"
 
@@ -481,6 +489,23 @@ class TestDrain:
         assert drained.called == (kept <= 99)
         transport.flow()
         assert drained.called
+
+    def test_the_parts_for_waiting_are_freed_after_use(self) -> None:
+        """An idle connection has neither, for the sake of its memory."""
+        outgoing, transport = stalled()
+
+        def parts() -> tuple[object, object]:
+            # No public name shows them.
+            return outgoing._queue, outgoing._waiters
+
+        outgoing.write(b"x" * 500)
+        done = [outgoing.drain(), outgoing.flush()]
+        outgoing.register(Socket())
+        assert None not in parts()
+        outgoing.unregister()
+        transport.flow()
+        assert all(deferred.called for deferred in done)
+        assert parts() == (None, None)
 
     def test_drain_is_done_at_once_if_nothing_waits(self) -> None:
         assert make(Socket()).drain().called
@@ -586,9 +611,9 @@ class TestFinish:
         finished: list[bool] = []
         outgoing.finish(lambda: finished.append(True))
         outgoing.lost(ConnectionLost())
-        outgoing.resumeProducing()
+        outgoing.outlet.resumeProducing()
         assert not finished
-        assert outgoing.size == 0
+        assert queued(outgoing) == 0
 
 
 writes = st.one_of(st.binary(min_size=1, max_size=40), st.integers(0, 30))
@@ -706,7 +731,7 @@ class TestLongFrames:
         outgoing.write(frame)
         outgoing.write(frame)
         outgoing.hand_over_all()
-        assert (outgoing.size, outgoing.waiting) == (0, 0)
+        assert (queued(outgoing), outgoing.waiting) == (0, 0)
         socket.flow(1 << 20)
         assert socket.taken == 2 * bytes(frame)
 

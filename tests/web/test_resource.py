@@ -305,7 +305,7 @@ class TestTakeOver:
         protocol = recorded_class()
         peer = web(protocol, clock)
         peer.opens()
-        assert peer.transport.producer is inside(protocol.made[0]).outgoing
+        assert peer.transport.producer is inside(protocol.made[0]).outgoing.outlet
         produced: list[str] = []
 
         class Producer:

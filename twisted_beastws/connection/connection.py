@@ -243,12 +243,12 @@ class Connection(Lifecycle):
     def move_to(self, transport: Any, answer: bytes) -> bool:
         """Leave the transport of the handshake for ``transport``, and send ``answer`` there first."""
         self.transport = complete(transport, self.clock, self._lost_unnoticed)
-        outgoing = self.outgoing = self.outgoing.moved_to(self.transport)
-        if outgoing.direct:
+        outgoing = self.outgoing = Outgoing(self.transport, self.settings.limits, self, self.outgoing.account)
+        if outgoing.outlet.direct:
             # Bytes of twisted.web may wait in the transport, and ours must not overtake them.
-            outgoing.pauseProducing()
+            outgoing.outlet.pauseProducing()
         self.transport.write(answer)
-        return outgoing.direct
+        return outgoing.outlet.direct
 
     def let_go(self) -> None:
         """twisted.web answered the request and keeps its connection."""

@@ -61,7 +61,7 @@ def _session_of(connection: Shared, accepted: Accepted) -> Session:
     if accepted.deflate is not None and settings.deflate is not None:
         deflate = PerMessageDeflate(accepted.deflate, settings.deflate, is_server)
     session = connection.session_type(is_server, connection, outgoing, connection.liveness.now, limits, deflate)
-    session.reader.budget.one_chunk_a_turn = outgoing.one_chunk_a_turn
+    session.reader.budget.one_chunk_a_turn = outgoing.outlet.one_chunk_a_turn
     if limits.max_byte_rate is not None or limits.max_message_rate is not None:
         limit_rate(session, limits, Counter() if server is None else server.refusals)
     return session
