@@ -17,8 +17,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ..support.handshakes import upgrade_request
-
 SIZES = (0, 1, 10, 100, 1000, 10_000)
 MAX_BUFFERED = (1 << 18, 1 << 20, 1 << 22)
 LIMITS = {"slow_reader": "pause"}
@@ -28,7 +26,10 @@ PAUSES = 5
 """How many times the server fills the connection again: the system takes more bytes for a while."""
 PAUSE = 0.01
 SEND_BUFFER = 1 << 16
-HEAD = upgrade_request()
+HEAD = (
+    b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 def allowed(max_buffered: int) -> int:
