@@ -19,8 +19,7 @@ from zope.interface import implementer
 
 from twisted_beastws.connection.outlet import HAND_OVER
 from twisted_beastws.connection.write_buffer import Outgoing
-from twisted_beastws.connection.write_limit import most_at_once
-from twisted_beastws.connection.write_queue import JOINED, OVERHEAD
+from twisted_beastws.connection.write_queue import JOINED, OVERHEAD, most_at_once
 from twisted_beastws.errors import BufferFull, LocalError
 from twisted_beastws.options import Limits
 from twisted_beastws.wire.frames import GATHER_LIMIT, LongFrame, Opcode, encode_header

@@ -10,8 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from twisted_beastws.budget import SENT, Account
 from twisted_beastws.connection.outlet import Outlet
-from twisted_beastws.connection.write_limit import check_fits, full
-from twisted_beastws.connection.write_queue import WriteQueue
+from twisted_beastws.connection.write_queue import WriteQueue, check_fits, full
 from twisted_beastws.connection.write_waiters import WriteWaiters
 from twisted_beastws.options import Limits
 from twisted_beastws.wire.frames import GATHER_LIMIT, LongFrame
