@@ -57,7 +57,7 @@ class Reading:
         connection = self._connection
         transport: Any = connection.transport
         # Where TLS decrypts, and on the uvloop reactor, the length of a chunk does not depend on this attribute.
-        if isinstance(transport, FileDescriptor) and connection.outgoing.direct:
+        if isinstance(transport, FileDescriptor) and connection.outgoing.outlet.direct:
             # A chunk of exactly the payload has no other frames, which would get more than their share of a turn.
             transport.bufferSize = min(max(size, FileDescriptor.bufferSize), MAX_CHUNK)
 
