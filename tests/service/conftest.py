@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,12 @@ import pytest
 
 from ..support.browser import chromium
 from .page_tabs import MAX_MESSAGE, Puppet, Server, Tab
+
+
+@pytest.fixture(autouse=True)
+def own_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take back the current directory, which ``--app`` puts on ``sys.path``: later tests must not import from there."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,6 @@ refusal = partial(command_line.refusal, Options)
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a module with applications in it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (tmp_path / "app_of_options.py").write_text(APP)
     monkeypatch.delitem(sys.modules, "app_of_options", raising=False)
