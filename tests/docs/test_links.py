@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -75,6 +76,13 @@ def test_the_reference_lists_each_name_in_plain_text() -> None:
         shown = visible(text)
         listed = {name for name in names if re.search(rf"^ *- .*`(?:\w+\.)*{name}\b", shown, re.MULTILINE)}
         assert set(names) == listed, page
+
+
+@pytest.mark.parametrize("package", ["asgi", "hub", "service", "testing"])
+def test_the_reference_lists_the_public_names_of_each_package(package: str) -> None:
+    pages = "".join(visible(path.read_text()) for path in (ROOT / "docs" / "reference").glob("*.md"))
+    names = importlib.import_module(f"twisted_beastws.{package}").__all__
+    assert [name for name in names if not re.search(rf"`(?:\w+\.)*{name}\b", pages)] == []
 
 
 class _Page(HTMLParser):
