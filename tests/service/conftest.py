@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from twisted_beastws.service import codec
+
 from ..support.browser import chromium
 from .page_tabs import MAX_MESSAGE, Puppet, Server, Tab
 
@@ -16,6 +18,12 @@ from .page_tabs import MAX_MESSAGE, Puppet, Server, Tab
 def own_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take back the current directory, which ``--app`` puts on ``sys.path``: later tests must not import from there."""
     monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.fixture(autouse=True)
+def unreported_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log no line about the codec, because tests count warnings: they are the same where no compiler is installed."""
+    monkeypatch.setattr(codec, "ACCELERATED", True)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,10 @@ class Peer:
             left -= got
 
 
+@pytest.mark.skipif(
+    find_spec("twisted_beastws.wire._speedups") is None,
+    reason="THE MEMORY OF LONG MESSAGES IS NOT TESTED: apt-get install gcc libc6-dev python3-dev, repeat pip install",
+)
 @pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="MEMORY IS NOT MEASURED: that takes Linux's /proc"
 )

@@ -547,6 +547,7 @@ class TestChoice:
         end.lose(ConnectionDone())
         assert "NoneType, not OpenSSL.SSL.Connection" in self.reason(end)
 
+    @compiled
     @pytest.mark.parametrize("name", ["_flushReceiveBIO", "_handshakeDone", "_write"])
     def test_a_twisted_without_an_attribute_serves_itself(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         class Other:
