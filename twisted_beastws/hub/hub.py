@@ -6,20 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from twisted.internet.defer import Deferred, fail
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.connection.awaiting import awaitable
 from twisted_beastws.errors import ConnectionClosed
 from twisted_beastws.hub.arguments import check_hub, check_join, check_room, checked_message
-from twisted_beastws.hub.backplane import (
-    Backplane,
-    BackplaneState,
-    Message,
-    PublishError,
-    Roster,
-    order_of,
-)
+from twisted_beastws.hub.backplane import Backplane, BackplaneState, Message, PublishError, Roster, order_of
 from twisted_beastws.hub.catching_up import CatchUp
 from twisted_beastws.hub.commands import COMMANDS, Commands
 from twisted_beastws.hub.fan_out import FanOut, cost_of
@@ -63,8 +55,6 @@ class Hub:
         TypeError: An argument is of the wrong kind.
         ValueError: An argument is out of its range.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -369,10 +359,11 @@ class Hub:
         if rooms is None:
             ended = connection.when_closed()
             rooms = self._members.by_connection[connection] = {}
-            ended.addCallback(lambda _: self._ended(connection))
+            # A closure would cost each connection four objects.
+            ended.addCallback(self._ended, connection)
         return rooms
 
-    def _ended(self, connection: WebSocketProtocol) -> None:
+    def _ended(self, _: CloseReason, connection: WebSocketProtocol) -> None:
         for room in list(self._members.by_connection[connection]):
             self.leave(connection, room)
         del self._members.by_connection[connection]

@@ -30,6 +30,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -126,7 +127,9 @@ class LinkedBackplane:
         self._recovery = Recovery(self)
         self._names = Names(self, self._recovery)
         self._inbox: InboxReader | None = InboxReader(self, self.publish)
-        self._subscriptions = Subscriptions(self, self._recovery, self._place, self._new_reader)
+        # All readers share the two bound methods: there can be very many rooms.
+        new_reader = partial(RoomReader, hub_name=self.hub_name, deliver=self.deliver, behind=self._recovery.catch_up)
+        self._subscriptions = Subscriptions(self, self._recovery, self._place, new_reader)
 
     def _alone(self, max_in_flight: int) -> SharedState:
         load = PublishingLoad(max_in_flight)
@@ -263,9 +266,6 @@ class LinkedBackplane:
         if self._place.learn(place):
             self._troubles.event("the backplane {url} has another dataset than before: messages may be missing")
             self._recovery.sweep_again()
-
-    def _new_reader(self, room: str | None) -> RoomReader:
-        return RoomReader(room, self.hub_name, self.deliver, self._recovery.catch_up)
 
     def deliver(self, message: Message, exclude: object) -> None:
         """Deliver a message to the members of this hub."""
