@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from twisted_beastws.client.factory import WebSocketClientFactory
     from twisted_beastws.client.reconnecting import is_retryable, reconnecting
     from twisted_beastws.hub import Hub
+    from twisted_beastws.server.garbage import ShortCollections
     from twisted_beastws.server.gates.admin_pages import AdminPages
     from twisted_beastws.server.gates.forwarded import TrustedProxies
     from twisted_beastws.server.gates.login import CertificateLogin, LoginGate, PasswordLogin
@@ -82,6 +83,7 @@ __all__ = [
     "Response",
     "Role",
     "Router",
+    "ShortCollections",
     "State",
     "Timeouts",
     "TrustedProxies",
@@ -114,6 +116,7 @@ _LATER = {
     "PasswordLogin": "server.gates.login",
     "ReloadableEndpoint": "tls.certificates",
     "Router": "server.router",
+    "ShortCollections": "server.garbage",
     "TrustedProxies": "server.gates.forwarded",
     "WebSocketClientEndpoint": "client.connect",
     "WebSocketClientFactory": "client.factory",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -81,3 +82,17 @@ def test_a_room_takes_messages_before_all_others_are_back() -> None:
     assert any(reader.waiting is not None for reader in one.readers.values())
     one.link_.settle()
     assert member.heard == ["early"]
+
+
+def test_a_room_with_a_member_costs_few_objects_of_the_garbage_collector() -> None:
+    one = Node(SimulatedRedis())
+    members = [Stub() for _ in range(ROOMS)]
+    gc.collect()
+    before = len(gc.get_objects())
+    for number, member in enumerate(members):
+        one.hub.join(member.connection, f"room {number}")
+        one.link_.settle()
+    gc.collect()
+    # The reader, the member, a dict on either side, five for the callback at the end; one is the simulation's.
+    assert (len(gc.get_objects()) - before) / ROOMS < 10.5
+    assert one.hub.room_count == ROOMS

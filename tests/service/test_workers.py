@@ -55,6 +55,7 @@ class TestOptions:
 
 
 APP = """
+import gc
 import os
 from twisted_beastws import WebSocketProtocol
 
@@ -62,7 +63,7 @@ class Who(WebSocketProtocol):
     def text_received(self, text):
         if text == "die":
             os._exit(3)
-        self.send(str(os.getpid()))
+        self.send(repr(gc.callbacks) if text == "callbacks" else str(os.getpid()))
 """
 
 
@@ -121,6 +122,8 @@ class TestTogether:
             with unix_connect(str(app / "shared"), uri="ws://h/") as client:
                 client.send("who")
                 assert client.recv(PATIENCE) in first
+                client.send("callbacks")
+                assert "ShortCollections" in str(client.recv(PATIENCE))
                 client.send("die")
                 with pytest.raises(ConnectionClosed):
                     client.recv(PATIENCE)

@@ -123,6 +123,11 @@ class Hub:
         return {room: len(members) for room, members in self._members.by_room.items()}
 
     @property
+    def room_count(self) -> int:
+        """The number of rooms that have members here."""
+        return len(self._members.by_room)
+
+    @property
     def connections(self) -> int:
         """The live connections that have joined a room."""
         return len(self._members.by_connection)

@@ -15,6 +15,7 @@ from twisted_beastws.hub import Hub
 from twisted_beastws.protocol import WebSocketProtocol
 from twisted_beastws.server.descriptors import DescriptorWatch
 from twisted_beastws.server.factory import WebSocketServerFactory
+from twisted_beastws.server.garbage import ShortCollections
 from twisted_beastws.server.gates.admin_pages import Ready
 from twisted_beastws.server.gates.login import PasswordLogin
 from twisted_beastws.server.observers.metrics import Metrics
@@ -78,6 +79,7 @@ def makeService(options: Options) -> BeastwsService:
     # The uvloop reactor has its own ``descriptors``.
     serving.descriptors = getattr(reactor, "descriptors", None) or DescriptorWatch(reactor.callLater)
     factory = serving.factory
+    helpers.append(ShortCollections(partial(_size, factory, hub)))
     if tokens is not None:
         helpers.append(tokens.sessions)
         factory.add_gate(tokens)
@@ -131,6 +133,11 @@ def _stop_for_good(operated: BeastwsService, options: Options, line: str) -> str
 def _is_ready(serving: Serving, hub: Hub | None) -> bool:
     """Whether the service takes connections, and has its rooms' backplane, or had it once."""
     return serving.ready and (hub is None or hub.ready)
+
+
+def _size(factory: WebSocketServerFactory, hub: object) -> int:
+    """Return the number of connections, and of rooms with connections."""
+    return len(factory.connections) + (hub.room_count if isinstance(hub, Hub) else 0)
 
 
 def _page(metrics: Metrics) -> str | None:
