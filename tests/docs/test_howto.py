@@ -398,7 +398,7 @@ def test_the_tests_of_the_page_are_passed(tmp_path: Path) -> None:
 
 
 class TestHub:
-    rooms, presence, permissions, joined = listings("hub")
+    rooms, presence, permissions, joined, on_cluster = listings("hub")
 
     def test_rooms_are_separate(self) -> None:
         factory = defined(self.rooms)["factory"]
@@ -431,6 +431,7 @@ class TestHub:
 
     def test_hubs_are_joined(self) -> None:
         assert isinstance(defined(self.joined)["hub"], Hub)
+        assert isinstance(defined(self.on_cluster)["hub"], Hub)
 
 
 class TestBackpressure:
