@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import charts, environment, report
 from benchmarks.measure import MeasureError, Pace, measure
-from benchmarks.peers import SERVERS
+from benchmarks.peers import SERVERS, with_before
 from benchmarks.process import UnavailableError, raise_descriptors
 from benchmarks.workloads import WORKLOADS
 
@@ -27,6 +27,8 @@ def main() -> None:
     pace = Pace(options.warm_up or pace.warm_up, options.seconds or pace.seconds, options.rounds or pace.rounds)
     workloads = [each for each in WORKLOADS if not options.only or each.name in options.only]
     servers = [each for each in SERVERS if not options.servers or each.name in options.servers]
+    if options.before is not None:
+        servers = with_before(servers, options.before)
     raise_descriptors()
     python = environment.prepare(options.environment)
     versions = environment.versions(python)
@@ -43,7 +45,7 @@ def main() -> None:
         for _ in range(1 if workload.kind == "idle" else pace.rounds):
             for server in servers:
                 try:
-                    figure = measure(python, server, workload, server_core, pace)
+                    figure = measure(server.python or python, server, workload, server_core, pace)
                 except UnavailableError:
                     continue
                 except MeasureError as error:
@@ -75,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="one short round: for a first look, not for comparison")
     parser.add_argument("--only", nargs="+", choices=[each.name for each in WORKLOADS], metavar="WORKLOAD")
     parser.add_argument("--servers", nargs="+", choices=[each.name for each in SERVERS], metavar="SERVER")
+    parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="PYTHON",
+        help="the interpreter of an environment with an older build of this project, which gets columns of its own",
+    )
     parser.add_argument("--rounds", type=int, help=f"default: {FULL.rounds}")
     parser.add_argument("--seconds", type=float, help=f"measured in each round; default: {FULL.seconds:g}")
     parser.add_argument("--warm-up", type=float, help=f"seconds before that; default: {FULL.warm_up:g}")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Server:
-    """A column of the table: a program in `servers`, and the environment variables it is started with."""
+    """A column of the table: a program in `servers`, and the environment variables it is started with.
+
+    python: the interpreter of another environment than the benchmarks' own, or None.
+    """
 
     name: str
     title: str
     program: str
     variables: dict[str, str] = field(default_factory=dict)
+    python: Path | None = None
 
 
 SERVERS = (
@@ -26,6 +32,21 @@ SERVERS = (
     Server("aiohttp", "aiohttp + uvloop", "aiohttp_uvloop.py"),
     Server("picows", "picows + uvloop", "picows_uvloop.py"),
 )
+
+OURS = ("ours", "ours-uvloop", "pure")
+"""The servers of this project."""
+
+
+def with_before(servers: Iterable[Server], python: Path) -> list[Server]:
+    """Return the servers, and after each of this project's the same one with the older build of ``python``."""
+    columns = []
+    for server in servers:
+        columns.append(server)
+        if server.name in OURS:
+            title = f"{server.title}, before"
+            columns.append(replace(server, name=f"{server.name}-before", title=title, python=python))
+    return columns
+
 
 REQUIREMENTS = ("autobahn[twisted]", "twisted[tls,websocket]", "websockets", "aiohttp", "picows", "uvloop", "isal")
 """The packages installed with this project, in their newest versions."""

@@ -14,6 +14,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks import frames
 from benchmarks.measure import Figure
+from benchmarks.peers import SERVERS, with_before
 from benchmarks.report import bottlenecks
 from benchmarks.secure import EXPANSION, Counter
 from benchmarks.workloads import WORKLOADS
@@ -41,6 +42,13 @@ def test_every_echo_handshake_and_idle_row_exists_over_tls() -> None:
     plain = {each.name for each in WORKLOADS if not each.secure and each.kind in ("echo", "handshakes", "idle")}
     assert {f"tls-{name}" for name in plain} <= names
     assert all(each.secure == each.name.startswith("tls-") for each in WORKLOADS)
+
+
+def test_an_older_build_is_measured_after_each_of_our_servers() -> None:
+    python = Path("older", "python")
+    names = [server.name for server in with_before(SERVERS, python)]
+    assert names[:6] == ["ours", "ours-before", "ours-uvloop", "ours-uvloop-before", "pure", "pure-before"]
+    assert {server.name for server in with_before(SERVERS, python) if server.python == python} == set(names[1:6:2])
 
 
 def test_the_fixed_server_answers_with_the_key_of_rfc_6455() -> None:
