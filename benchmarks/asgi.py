@@ -1,7 +1,8 @@
 """The cost of ASGI servers: ``python benchmarks/asgi.py``, with uvicorn, hypercorn and daphne installed.
 
 It measures the CPU time of each server for an echoed text of 64 bytes, with 16 connections that have one message in
-flight each: in a bare ASGI application, and in a Channels consumer. The servers take turns; the cheapest round counts.
+flight each: in a bare ASGI application, and in a Channels consumer. The servers take turns on one core, each in a new
+process, and the load runs on the other cores. The cheapest round counts.
 """
 
 from __future__ import annotations
@@ -47,9 +48,10 @@ SERVERS = {
     "--app asgi:applications:{name}",
     "beastws, asyncio": "twistd --reactor asyncio -n --pidfile= beastws --listen tcp:{port}:interface=127.0.0.1 "
     "--app asgi:applications:{name}",
-    "uvicorn": "uvicorn --log-level warning --port {port} applications:{name}",
-    "hypercorn": "hypercorn -k uvloop -b 127.0.0.1:{port} applications:{name}",
-    "daphne": "daphne -v 0 -p {port} applications:{name}",
+    "uvicorn, uvloop": "uvicorn --loop uvloop --log-level warning --port {port} applications:{name}",
+    "uvicorn, asyncio": "uvicorn --loop asyncio --log-level warning --port {port} applications:{name}",
+    "hypercorn, uvloop": "hypercorn -k uvloop -b 127.0.0.1:{port} applications:{name}",
+    "daphne, asyncio": "daphne -v 0 -p {port} applications:{name}",
 }
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -69,20 +71,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default: %(default)s)")
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS), help="default: all")
     options = parser.parse_args()
+    *load_cores, server_core = sorted(os.sched_getaffinity(0))
+    if not load_cores:
+        sys.exit("two cores are needed: one for the server, and one for the load")
+    os.sched_setaffinity(0, load_cores)
     costs: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "applications.py").write_text(APPLICATIONS)
         for _ in range(options.rounds):
             for application in ("echo", "consumer"):
                 for server in options.servers:
-                    cost = measure(server, application, directory, options.messages)
+                    cost = measure(server, application, directory, options.messages, server_core)
                     costs.setdefault((server, application), []).append(cost)
     print("| server | ASGI echo | Channels consumer |\n|---|---|---|")
     for server in options.servers:
         print(f"| {server} | {min(costs[server, 'echo']):.1f} µs | {min(costs[server, 'consumer']):.1f} µs |")
 
 
-def measure(server: str, application: str, directory: str, messages: int) -> float:
+def measure(server: str, application: str, directory: str, messages: int, core: int) -> float:
     """Return the microseconds of CPU time that the server takes for a message."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -92,6 +98,8 @@ def measure(server: str, application: str, directory: str, messages: int) -> flo
         process = subprocess.Popen(
             [str(BIN / program), *arguments], cwd=directory, env=environment, stdout=log, stderr=log
         )
+    # Threads and children that the server starts later run there, too.
+    os.sched_setaffinity(process.pid, {core})
     try:
         clients = [connect(port) for _ in range(CONNECTIONS)]
         exchange(clients, messages // 4)
@@ -138,16 +146,17 @@ def exchange(clients: list[socket.socket], messages: int) -> None:
 
 
 def cpu_of(pid: int) -> float:
-    """Return the CPU time of a process and its children in seconds."""
-    total = 0.0
+    """Return the CPU time of a process and its children in seconds, to the nanosecond."""
+    total = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = stat.read_text().rpartition(") ")[2].split()
+            parent = int(stat.read_text().rpartition(") ")[2].split()[1])
+            if pid in (int(stat.parent.name), parent):
+                threads = stat.parent.glob("task/*/schedstat")
+                total += sum(int(thread.read_text().split()[0]) for thread in threads)
         except OSError:
             continue
-        if int(stat.parent.name) == pid or int(fields[1]) == pid:
-            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return total
+    return total / 1e9
 
 
 if __name__ == "__main__":
