@@ -56,7 +56,7 @@ def answer(event: Any) -> dict[str, Any]:
 
 
 class CountingLoop(asyncio.SelectorEventLoop):
-    """A loop that counts what the Tasks and futures on it cost."""
+    """A loop that counts its calls, futures and Tasks."""
 
     def __init__(self) -> None:
         super().__init__()
