@@ -114,7 +114,8 @@ class TestSupport:
     # These tests are about the bytes of the handshake, which they write out.
     HANDSHAKES = {  # noqa: RUF012
         "support/handshakes.py",
-        # A program, which cannot import the package of its tests.
+        # Programs, which cannot import the package of their tests.
+        "tcp/idle.py",
         "tcp/stalled.py",
         "wire/test_handshake.py",
         "connection/test_client_handshake.py",

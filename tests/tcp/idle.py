@@ -69,7 +69,7 @@ def serve(reactor_name: str) -> None:
 
     from twisted_beastws import Request, Response, WebSocketProtocol, WebSocketServerFactory
 
-    class Echo(WebSocketProtocol):
+    class Allocating(WebSocketProtocol):
         def http_requested(self, request: Request) -> Response | None:
             if request.target != "/allocated":
                 return None
@@ -83,7 +83,7 @@ def serve(reactor_name: str) -> None:
             self.send(data)
 
     tracemalloc.start()
-    factory: Any = WebSocketServerFactory(Echo)
+    factory: Any = WebSocketServerFactory(Allocating)
     port: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
     print(port.getHost().port, flush=True)
     reactor.run()
