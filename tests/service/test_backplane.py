@@ -34,6 +34,7 @@ from ..support import command_line
 from ..support.loopback import until
 from ..support.patience import PATIENCE
 from ..support.ports import free_port
+from ..support.redis_cluster import node_running
 from ..support.redis_server import RedisServer, cluster_node, redis_running
 
 CLIENTS = 200
@@ -99,7 +100,8 @@ class Service:
 
     @property
     def url(self) -> str:
-        (port,) = re.findall(r"serving http://127\.0\.0\.1:(\d+)/ ", self.log)
+        # Each worker says so, too.
+        (port,) = set(re.findall(r"serving http://127\.0\.0\.1:(\d+)/ ", self.log))
         return f"ws://127.0.0.1:{port}/chat"
 
     def connections(self) -> int:
@@ -304,6 +306,25 @@ async def test_clients_that_return_before_redis_is_there_miss_nothing(redis: Red
         await until(lambda: "is away" in second.log.rpartition("is connected")[2])
         assert await deferToThread(ready, admin) == 200
         await gatherResults([client.close() for client in returning])
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_workers_share_their_rooms_through_a_redis_cluster(tmp_path: Path) -> None:
+    with (
+        node_running(tmp_path) as node,
+        running(
+            tmp_path / "log", f"--backplane=redis+cluster://127.0.0.1:{node.port}", "--workers=2", "--max-chat-rate=0"
+        ) as service,
+    ):
+        await until(lambda: service.connections() == 2)
+        clients = [await service.joined() for _ in range(12)]
+        clients[0].says("hello")
+        await until(lambda: all(client.heard == ["hello"] for client in clients))
+        assert len({client.ids[0] for client in clients}) == 1
+        late = await service.joined(f"?after={clients[0].ids[0]}")
+        clients[-1].says("all")
+        await until(lambda: late.heard == ["all"] and late.gaps == 0)
+        await gatherResults([client.close() for client in [*clients, late]])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
