@@ -110,6 +110,8 @@ class TroubleLog:
 class PartsLog(TroubleLog):
     """Logs what happens to the parts of a backplane: a line that concerns several parts once.
 
+    All lines begin with ``the backplane``.
+
     Args:
         logger, url, failures, seconds: as of a `TroubleLog`.
         is_connected: whether all parts are.
@@ -131,6 +133,9 @@ class PartsLog(TroubleLog):
         if self._is_connected():
             super().over(line)
 
+    def log(self, line: str, why: str) -> None:
+        super().log(f"a part of {line}", why)
+
     def event(self, line: str, **fields: object) -> None:
         if self._is_due(line, self._events):
-            super().event(line, **fields)
+            super().event(f"a part of {line}", **fields)

@@ -20,7 +20,7 @@ _MOVING = Trouble(
 )
 _DOWN = Trouble(
     BackplaneState.REFUSING,
-    Remedy.RECONNECT,
+    Remedy.WAIT,
     "the backplane takes no messages now",
     "the Redis Cluster is down: look at CLUSTER INFO, which counts the slots without a node",
 )
