@@ -36,6 +36,7 @@ from ..support.patience import PATIENCE
 from ..support.ports import free_port
 from ..support.redis_cluster import node_running
 from ..support.redis_server import RedisServer, cluster_node, redis_running
+from ..support.signals import await_handler
 
 CLIENTS = 200
 SPEAKERS = 10
@@ -120,6 +121,7 @@ def running(log: Path, *arguments: str) -> Iterator[Service]:
     service = Service(log, *arguments)
     try:
         yield service
+        await_handler(service.process)
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(PATIENCE) == 0
     finally:

@@ -35,6 +35,7 @@ from twisted_beastws.server.gates.passwords import Hash
 
 from ..support.handshakes import upgrade_request
 from ..support.patience import PATIENCE
+from ..support.signals import await_handler
 from ..support.waiting import await_that
 
 LISTEN = "tcp:0:interface=127.0.0.1:backlog=512"
@@ -70,6 +71,7 @@ class Service:
             )
         try:
             self.port = int(await_that("the service listens", self._port)[1])
+            await_handler(self.process)
         except BaseException:
             self.process.kill()
             self.process.wait()
