@@ -45,7 +45,9 @@ class Server:
         self.port = free_port()
         self._command = [
             *("redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(directory)),
-            *("--appendonly", "yes", "--save", "", "--repl-diskless-sync-delay", "0", "--logfile", "log", *options),
+            # By default Redis delays its writes while the disk is slow to sync, and a kill would lose what it delayed.
+            *("--appendonly", "yes", "--appendfsync", "no", "--save", ""),
+            *("--repl-diskless-sync-delay", "0", "--logfile", "log", *options),
         ]
         self.start()
 

@@ -32,7 +32,9 @@ class RedisServer:
         self.cluster_port = int(options[options.index("--cluster-port") + 1]) if "--cluster-port" in options else 0
         self._command = [
             *("redis-server", "--unixsocket", str(self.path), "--bind", "127.0.0.1", "--port", str(self.port)),
-            *("--dir", str(directory), "--appendonly", "yes", "--save", "", "--daemonize", "no"),
+            *("--dir", str(directory), "--save", "", "--daemonize", "no"),
+            # By default Redis delays its writes while the disk is slow to sync, and a kill would lose what it delayed.
+            *("--appendonly", "yes", "--appendfsync", "no"),
             # Without this option a replica gets the data only after five seconds.
             *("--repl-diskless-sync-delay", "0", *options),
         ]
