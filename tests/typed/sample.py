@@ -51,6 +51,7 @@ from twisted_beastws import (
     Response,
     Role,
     Router,
+    ShortCollections,
     State,
     Timeouts,
     TrustedProxies,
@@ -324,6 +325,7 @@ def service_parts(reactor: Any) -> None:
     factory.add_observer(Opened())
     server().add_gate(AdminPages(Metrics(factory), ready=lambda: not factory.draining))
     endpoint = ReloadableEndpoint(reactor, "tcp:8000")
+    ShortCollections(lambda: len(factory.connections)).startService()
     drain_at_shutdown(reactor, factory, seconds=10, reloads=[log.reopen, endpoint.reload])
 
 
