@@ -60,8 +60,10 @@ def serve(reactor_name: str) -> None:
     """Run the server."""
     if reactor_name == "uvloop":
         from twisted_beastws.uvreactor import install
-
-        install()
+    else:
+        # Under pytest --uvloop, a program that installs no reactor gets the other one.
+        from twisted.internet.default import install
+    install()
     import gc
     import tracemalloc
 
