@@ -12,11 +12,13 @@ from twisted.internet.defer import gatherResults
 
 from twisted_beastws.hub import Hub, PublishUnknown
 from twisted_beastws.hub.backplane import BackplaneState
+from twisted_beastws.hub.linked_errors import NotReplicated
 from twisted_beastws.hub.postgres import PostgresBackplane
 from twisted_beastws.hub.postgres_schema import FUNCTIONS, grant_sql, schema_sql
 from twisted_beastws.hub.postgres_url import PostgresURL
 
 from ..support.loopback import until
+from ..support.patience import PATIENCE
 from ..support.postgres_server import PostgresServer, postgres_running
 from .planes import use_everything
 from .stubs import Stub, connected
@@ -271,3 +273,24 @@ class TestOtherPrograms:
         assert "GRANT INSERT ON beastws.inbox TO program" in page
         for function in FUNCTIONS:
             assert f"beastws.{function}" in page
+
+
+class TestWarnings:
+    @pytest.mark.parametrize(("code", "uncertain"), [("01000", True), ("57P01", True), ("57P02", False)])
+    @pytest_twisted.ensureDeferred
+    async def test_a_warning_makes_a_commit_uncertain_unless_another_process_crashed(
+        self, postgres: PostgresServer, code: str, uncertain: bool
+    ) -> None:
+        from twisted.internet import reactor
+
+        from twisted_beastws.hub.postgres_connection import PostgresConnection
+
+        warns = f"BEGIN RAISE WARNING 'careful' USING ERRCODE = '{code}'; RETURN $1; END"
+        connection = PostgresConnection(reactor, PATIENCE)
+        connection.connect({"host": str(postgres.directory), "user": "postgres", "dbname": "postgres"})
+        await connection.ready
+        await connection.call(f"CREATE OR REPLACE FUNCTION warns(text) RETURNS text LANGUAGE plpgsql AS $$ {warns} $$")
+        answer = await connection.call("SELECT warns($1)", "said").addErrback(lambda failure: failure.value)
+        assert isinstance(answer, NotReplicated) if uncertain else answer == [[b"said"]]
+        connection.drop()
+        await connection.gone

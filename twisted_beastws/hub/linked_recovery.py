@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_beastws.hub.linked_answers import Page, Swept
-from twisted_beastws.hub.linked_errors import LinkLost, Refused, Remedy
+from twisted_beastws.hub.linked_errors import LinkLost, NotReplicated, Refused, Remedy
 from twisted_beastws.hub.linked_interfaces import LinkCommands
 from twisted_beastws.hub.linked_rooms import RoomReader
 
@@ -118,7 +118,7 @@ class Recovery:
 
     def not_listed(self, failure: Failure) -> None:
         """A member could not be listed, or still is: list all again when Redis takes writes."""
-        failure.trap(Refused, LinkLost)
+        failure.trap(Refused, LinkLost, NotReplicated)
         self._unlisted = True
 
     def list_members(self, again: bool) -> Deferred[None]:

@@ -25,7 +25,7 @@ from twisted_beastws.clock import seconds_of
 from twisted_beastws.hub import linked_interfaces as links
 from twisted_beastws.hub.backplane import is_id, order_of
 from twisted_beastws.hub.linked_answers import Order, Standing, Verified
-from twisted_beastws.hub.linked_errors import LinkLost, Refused
+from twisted_beastws.hub.linked_errors import LinkLost, NotReplicated, Refused
 from twisted_beastws.hub.linked_interfaces import LinkCommands
 from twisted_beastws.hub.linked_place import KnownPlace
 
@@ -193,7 +193,7 @@ class Registration:
 
     def _not_asked(self, failure: Failure) -> None:
         # The next sign of life asks again.
-        failure.trap(Refused, LinkLost)
+        failure.trap(Refused, LinkLost, NotReplicated)
 
     def _asked(self, _: object) -> None:
         self._asking = False

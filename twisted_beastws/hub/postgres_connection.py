@@ -69,6 +69,10 @@ def texts(items: Sequence[str]) -> str:
     return "{" + ",".join(f'"{item}"' for item in escaped) + "}"
 
 
+CRASH = b"57P02"
+"""SQLSTATE of the warning that another process of the server has crashed. The connection ends, or has the answer."""
+
+
 @implementer(IReadWriteDescriptor)
 class PostgresConnection:
     """A connection to PostgreSQL. Commands are executed one after the other.
@@ -277,7 +281,8 @@ class PostgresConnection:
     def _noticed(self, notice: Any) -> None:
         # An administrator can end the wait for a synchronous replica: the commit is then local, and acknowledged.
         severity = notice.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
-        if severity == b"WARNING" and self._current is not None and self._current.arguments:
+        code = notice.error_field(pq.DiagnosticField.SQLSTATE)
+        if severity == b"WARNING" and code != CRASH and self._current is not None and self._current.arguments:
             self._warned = " ".join(notice.get_error_message().split())[:200]
 
     # The end.
