@@ -254,6 +254,10 @@ class TestArguments:
         with pytest.raises(ValueError, match="must have no braces, which say where a key belongs"):
             RedisClusterBackplane("redis+cluster://h", prefix=prefix)
 
+    def test_an_empty_prefix_is_refused_by_the_name_of_the_class(self) -> None:
+        with pytest.raises(ValueError, match=r"RedisClusterBackplane\(prefix=''\): must be 1 to 64 printable ASCII"):
+            RedisClusterBackplane("redis+cluster://h", prefix="")
+
     @pytest.mark.parametrize("url", ["redis://h", "unix:///socket", "redis+sentinel://h/service"])
     def test_another_url_is_refused(self, url: str) -> None:
         with pytest.raises(ValueError, match=r"takes redis\+cluster://host: give other URLs to RedisBackplane"):

@@ -37,10 +37,10 @@ def check_hub(
             raise TypeError(f"Hub({argument}={function!r}): give a function of a connection and a room, or None")
 
 
-def check_redis(prefix: str) -> None:
-    """Raise ``ValueError`` for an argument that a `RedisBackplane` cannot use."""
+def check_redis(kind: str, prefix: str) -> None:
+    """Raise ``ValueError`` for a prefix that a backplane of this kind cannot use in a Redis."""
     if not _PREFIX.fullmatch(prefix):
-        raise ValueError(f"RedisBackplane(prefix={prefix!r}): must be 1 to 64 printable ASCII characters")
+        raise ValueError(f"{kind}(prefix={prefix!r}): must be 1 to 64 printable ASCII characters")
 
 
 def check_cluster(prefix: str) -> None:

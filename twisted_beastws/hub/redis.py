@@ -57,7 +57,7 @@ class RedisBackplane(LinkedBackplane):
         if self._address.cluster:
             raise ValueError("RedisBackplane takes a Redis of its own: give redis+cluster:// to RedisClusterBackplane")
         self._address.check_files()
-        check_redis(prefix)
+        check_redis("RedisBackplane", prefix)
         check_budgets("RedisBackplane", max_room_history, max_history)
         super().__init__(
             self._address,

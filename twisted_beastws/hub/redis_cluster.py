@@ -70,7 +70,7 @@ class RedisClusterBackplane:
         if not address.cluster:
             raise ValueError("RedisClusterBackplane takes redis+cluster://host: give other URLs to RedisBackplane")
         address.check_files()
-        check_redis(prefix)
+        check_redis("RedisClusterBackplane", prefix)
         check_cluster(prefix)
         check_budgets("RedisClusterBackplane", max_room_history, max_history)
         self.refused: Deferred[str] = Deferred()
