@@ -144,9 +144,7 @@ class Outgoing:
         if self.free:
             self.outlet.give(data)
         else:
-            if self._queue is None:
-                self._queue = WriteQueue()
-            self._queue.put(data)
+            self._own_queue().put(data)
             if self.account is not None:
                 self.count()
         if not self.free and self._waiters is not None:
@@ -161,9 +159,7 @@ class Outgoing:
         if self.free:
             self.outlet.give(frame)
             return
-        if self._queue is None:
-            self._queue = WriteQueue()
-        self._queue.put_control(opcode, frame)
+        self._own_queue().put_control(opcode, frame)
         self.count()
 
     def discard(self) -> None:
@@ -174,7 +170,7 @@ class Outgoing:
 
     def register(self, producer: Any) -> None:
         """Pause ``producer`` above ``Limits.high_water``, resume it at ``low_water``. RuntimeError for a second one."""
-        waiters = self._all_waiters()
+        waiters = self._own_waiters()
         waiters.register(producer)
         if self.finished:
             self.unregister().stopProducing()
@@ -217,20 +213,25 @@ class Outgoing:
 
     def drain(self) -> Deferred[None]:
         """Return a Deferred that fires when at most ``Limits.low_water`` bytes wait. Cancelling it does no harm."""
-        return succeed(None) if self.buffered <= self._limits.low_water else self._all_waiters().drain()
+        return succeed(None) if self.buffered <= self._limits.low_water else self._own_waiters().drain()
 
     def flush(self) -> Deferred[None]:
         """Return a Deferred that fires when the system, or TLS, has all earlier bytes. Cancelling it does no harm."""
         self.outlet.flush()
         if not self.buffered:
             return succeed(None)
-        return self._all_waiters().flush(0 if self._queue is None else self._queue.kept)
+        return self._own_waiters().flush(0 if self._queue is None else self._queue.kept)
 
     @property
     def _gone(self) -> int:
         return 0 if self._queue is None else self._queue.gone
 
-    def _all_waiters(self) -> WriteWaiters:
+    def _own_queue(self) -> WriteQueue:
+        if self._queue is None:
+            self._queue = WriteQueue()
+        return self._queue
+
+    def _own_waiters(self) -> WriteWaiters:
         if self._waiters is None:
             self._waiters = WriteWaiters()
         return self._waiters
