@@ -71,6 +71,18 @@ TURNS = 10
 """Iterations of the loop in which an application does all that it can do."""
 
 
+def ends_with(code: int, application: Callable[..., Coroutine[Any, Any, None]]) -> None:
+    """Serve an application until its connection closes, and check the code."""
+
+    async def main() -> None:
+        client = serve(application)
+        await until(lambda: client.protocol.state not in (State.CONNECTING, State.OPEN))
+        client.read_head()
+        client.expect(Frame.close(code))
+
+    on_loop(main)
+
+
 async def until(condition: Callable[[], Any]) -> None:
     """Let the loop run until the condition is true."""
     while not condition():
@@ -239,13 +251,7 @@ class TestTheTaskOfTheApplication:
                     await receive()
                     await send({"type": "websocket.accept"})
 
-        async def main() -> None:
-            client = serve(application)
-            await until(lambda: client.protocol.state not in (State.CONNECTING, State.OPEN))
-            client.read_head()
-            client.expect(Frame.close(1000))
-
-        on_loop(main)
+        ends_with(1000, application)
         assert [type(task) for task in tasks] == [asyncio.Task]
 
     def test_a_failure_is_logged_once_and_closes_with_1011(self, logged: Any) -> None:
@@ -254,13 +260,7 @@ class TestTheTaskOfTheApplication:
                 await send({"type": "websocket.accept"})
                 raise KeyError("a")
 
-        async def main() -> None:
-            client = serve(application)
-            await until(lambda: client.protocol.state not in (State.CONNECTING, State.OPEN))
-            client.read_head()
-            client.expect(Frame.close(1011))
-
-        on_loop(main)
+        ends_with(1011, application)
         assert len(logged(KeyError)) == 1
 
     def test_a_task_that_cancels_itself_closes_with_1001(self) -> None:
@@ -273,13 +273,7 @@ class TestTheTaskOfTheApplication:
                 await receive()
                 await receive()
 
-        async def main() -> None:
-            client = serve(application)
-            await until(lambda: client.protocol.state not in (State.CONNECTING, State.OPEN))
-            client.read_head()
-            client.expect(Frame.close(1001))
-
-        on_loop(main)
+        ends_with(1001, application)
 
     @pytest.mark.parametrize(
         ("events", "status"),
