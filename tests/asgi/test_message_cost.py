@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import twisted.internet.asyncioreactor  # noqa: F401  The library looks for an asyncio loop once this is imported.
@@ -17,9 +15,9 @@ import twisted_beastws
 from twisted_beastws import ASGIFactory, State
 from twisted_beastws.testing import Frame, scripted_client, upgrade_request
 
+from ..support.calls import PACKAGE, files_of_calls
 from ..support.patience import PATIENCE
 
-PACKAGE = str(Path(twisted_beastws.__file__).parent)
 TESTING = str(Path(PACKAGE, "testing"))
 
 MAX_CALLS = 18 if twisted_beastws.ACCELERATED else 44
@@ -131,20 +129,8 @@ def test_a_message_makes_few_calls() -> None:
     counts: list[int] = []
 
     def counted(protocol: Any, data: bytes) -> None:
-        called = 0
-
-        def profile(frame: FrameType, event: str, _: object) -> None:
-            nonlocal called
-            path = frame.f_code.co_filename
-            called += event == "call" and path.startswith(PACKAGE) and not path.startswith(TESTING)
-
-        before = sys.getprofile()
-        sys.setprofile(profile)
-        try:
-            protocol.dataReceived(data)
-        finally:
-            sys.setprofile(before)
-        counts.append(called)
+        files = files_of_calls(lambda: protocol.dataReceived(data))
+        counts.append(sum(not file.startswith(TESTING) for file in files))
 
     costs(echo, counted)
     assert 5 < max(counts) <= MAX_CALLS

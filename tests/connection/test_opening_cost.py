@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import twisted_beastws
 from twisted_beastws.testing import scripted_client
 
+from ..support.calls import files_of_calls
 from ..support.handshakes import upgrade_request
 from ..support.protocols import Echo
-
-PACKAGE = str(Path(twisted_beastws.__file__).parent)
 
 MAX_CALLS = 100
 """Calls of the package's Python functions from the bytes of the request to `opened`; compiled ones do not count."""
@@ -37,18 +35,7 @@ def test_an_upgrade_request_makes_few_calls_in_few_files() -> None:
     # Some values are computed for the first connection, and kept.
     for _ in range(2):
         protocol: Any = scripted_client(Counted, opened=False).protocol
-        files: list[str] = []
-
-        def called(frame: FrameType, event: str, _: object, files: list[str] = files) -> None:
-            if event == "call" and frame.f_code.co_filename.startswith(PACKAGE):
-                files.append(frame.f_code.co_filename)
-
-        before = sys.getprofile()
-        sys.setprofile(called)
-        try:
-            protocol.dataReceived(REQUEST)
-        finally:
-            sys.setprofile(before)
+        files = files_of_calls(partial(protocol.dataReceived, REQUEST))
     changes = sum(one != other for one, other in pairwise(files))
     assert protocol.request is not None
     assert 50 < len(files) <= MAX_CALLS
