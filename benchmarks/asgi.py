@@ -1,4 +1,4 @@
-"""The cost of ASGI servers: ``python benchmarks/asgi.py``, with uvicorn, hypercorn and daphne installed.
+"""The cost of ASGI servers: ``python -m benchmarks.asgi``, with uvicorn, hypercorn and daphne installed.
 
 It measures the CPU time of each server for an echoed text of 64 bytes, with 16 connections that have one message in
 flight each: in a bare ASGI application, and in a Channels consumer. The servers take turns on one core, each in a new
@@ -15,6 +15,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from benchmarks.attacks.clients import PONG
+from benchmarks.frames import TEXT, frame
+from benchmarks.process import cpu_seconds
 
 APPLICATIONS = """
 import django
@@ -57,9 +61,8 @@ HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
-KEY, PAYLOAD = b"\x11\x92\xa3\x04", b"x" * 64
-FRAME = b"\x81\xc0" + KEY + bytes(byte ^ KEY[at & 3] for at, byte in enumerate(PAYLOAD))
-ANSWER = b"\x81\x40" + PAYLOAD
+PAYLOAD = b"x" * 64
+FRAME, ANSWER = frame(TEXT, PAYLOAD), frame(TEXT, PAYLOAD, masked=False)
 HEAD = 2
 """Bytes of a short frame's head from a server."""
 CONNECTIONS = 16
@@ -138,25 +141,22 @@ def exchange(clients: list[socket.socket], messages: int) -> None:
             # Some servers ping after 20 s, which is less than a round on a busy machine.
             while head[0] == 0x89:
                 payload = client.recv(head[1], socket.MSG_WAITALL) if head[1] else b""
-                # Masked with four zeros, so that the payload stays as it is.
-                client.sendall(bytes((0x8A, 0x80 | len(payload))) + bytes(4) + payload)
+                client.sendall(frame(PONG, payload))
                 head = client.recv(HEAD, socket.MSG_WAITALL)
             answer = head + client.recv(len(ANSWER) - HEAD, socket.MSG_WAITALL)
             assert answer == ANSWER, answer
 
 
 def cpu_of(pid: int) -> float:
-    """Return the CPU time of a process and its children in seconds, to the nanosecond."""
-    total = 0
+    """Return the CPU seconds of a process and its children."""
+    family = [pid]
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parent = int(stat.read_text().rpartition(") ")[2].split()[1])
-            if pid in (int(stat.parent.name), parent):
-                threads = stat.parent.glob("task/*/schedstat")
-                total += sum(int(thread.read_text().split()[0]) for thread in threads)
+            if int(stat.read_text().rpartition(") ")[2].split()[1]) == pid:
+                family.append(int(stat.parent.name))
         except OSError:
             continue
-    return total / 1e9
+    return cpu_seconds(*family)
 
 
 if __name__ == "__main__":

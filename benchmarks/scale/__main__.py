@@ -14,9 +14,9 @@ from pathlib import Path
 
 from benchmarks.attacks.clients import connect
 from benchmarks.frames import TEXT, frame
-from benchmarks.process import raise_descriptors
+from benchmarks.process import cpu_seconds, raise_descriptors
 from benchmarks.scale.crowd import MARK
-from benchmarks.scale.setting import Setting, cpu, kernel_memory, memory
+from benchmarks.scale.setting import Setting, kernel_memory, memory
 
 IDLE_ROOM = 20
 """Members of a room of idle connections."""
@@ -29,19 +29,20 @@ def idle(setting: Setting, count: int, seconds: float) -> dict[str, float]:
     """Measure idle connections: the memory of each, and the CPU of its handshake and of a ping."""
     time.sleep(SETTLE)
     workers = setting.workers
-    before, kernel, spent, redis = memory(*workers), kernel_memory(), cpu(*workers), cpu(setting.redis.process.pid)
+    before, kernel = memory(*workers), kernel_memory()
+    spent, redis = cpu_seconds(*workers), cpu_seconds(setting.redis.process.pid)
     setting.open(count, "idle", max(1, count // IDLE_ROOM))
     time.sleep(SETTLE)
     found = {
         "memory_per_connection": (memory(*workers) - before) / count,
         "kernel_memory_per_connection_both_ends": (kernel_memory() - kernel) / count,
         "worker_memory_at_start": before / len(workers),
-        "cpu_per_join": (cpu(*workers) - spent) / count,
-        "redis_cpu_per_join": (cpu(setting.redis.process.pid) - redis) / count,
+        "cpu_per_join": (cpu_seconds(*workers) - spent) / count,
+        "redis_cpu_per_join": (cpu_seconds(setting.redis.process.pid) - redis) / count,
     }
-    pings, spent = setting.metrics()["beastws_ping_round_trip_seconds_count"], cpu(*workers)
+    pings, spent = setting.metrics()["beastws_ping_round_trip_seconds_count"], cpu_seconds(*workers)
     time.sleep(seconds)
-    spent = cpu(*workers) - spent
+    spent = cpu_seconds(*workers) - spent
     pings = setting.metrics()["beastws_ping_round_trip_seconds_count"] - pings
     found["pings_per_second"] = pings / seconds
     found["cpu_per_ping"] = spent / max(pings, 1)
@@ -56,10 +57,10 @@ def active(setting: Setting, count: int, members: int, rate: float, seconds: flo
     workers, redis = setting.workers, setting.redis.process.pid
     info = setting.redis_info()
     received = sum(answer["received"] for answer in setting.tell_all("count"))
-    spent, of_redis = cpu(*workers), cpu(redis)
+    spent, of_redis = cpu_seconds(*workers), cpu_seconds(redis)
     answers = setting.tell_all("talk", rate=rate / len(setting.crowds), seconds=seconds)
     time.sleep(SETTLE)
-    spent, of_redis = cpu(*workers) - spent, cpu(redis) - of_redis
+    spent, of_redis = cpu_seconds(*workers) - spent, cpu_seconds(redis) - of_redis
     after, sent = setting.redis_info(), sum(answer["sent"] for answer in answers)
     received = sum(answer["received"] for answer in setting.tell_all("count")) - received
     lost = sum(answer["lost"] for answer in setting.tell_all("count"))

@@ -166,12 +166,6 @@ class Setting:
         self._ends.close()
 
 
-def cpu(*processes: int) -> float:
-    """Return the CPU seconds of processes, all threads together; they do not depend on the load of the machine."""
-    threads = (thread for pid in processes for thread in Path(f"/proc/{pid}/task").iterdir())
-    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
-
-
 def memory(*processes: int) -> int:
     """Return the bytes of memory that processes have for themselves."""
     kib = 0
