@@ -1,4 +1,4 @@
-"""The write buffer between a session and its transport: what leaves at once, what waits, and how much of it may."""
+"""The write buffer between a session and its transport: frames leave at once, or wait up to a limit."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ class Outgoing:
         self.at_once = self.outlet.send if free and unpaced and self._most >= GATHER_LIMIT else None
 
     def outlet_resumed(self) -> None:
-        """The transport takes bytes again: send what waits, and notify those who wait for that."""
+        """The transport takes bytes again: send the waiting frames, and notify the waiters."""
         self.turns += 1
         gone = self._gone
         # If nothing is left of the last frame, the transport has taken all bytes that it got.
