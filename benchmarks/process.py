@@ -7,13 +7,14 @@ import resource
 import select
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 from benchmarks.peers import Server
 
 PROGRAMS = Path(__file__).parent / "servers"
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds until a server must listen."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -24,13 +25,16 @@ class UnavailableError(Exception):
 
 
 class ServerProcess:
-    """A context manager for a running server, which listens on ``port``."""
+    """A context manager for a running server, which listens on ``port``.
 
-    def __init__(self, python: Path, server: Server, mode: str, core: int) -> None:
+    under: the command of a tool that runs the server, such as Valgrind, or nothing.
+    """
+
+    def __init__(self, python: Path, server: Server, mode: str, core: int, under: Sequence[str] = ()) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TWISTED_"))}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [python, PROGRAMS / server.program, mode],
+            [*under, python, PROGRAMS / server.program, mode],
             env=inherited | server.variables,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -41,6 +45,10 @@ class ServerProcess:
         except BaseException:
             self.stop()
             raise
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def _read_port(self) -> int:
         assert self._process.stdout is not None
