@@ -12,8 +12,10 @@ import sys
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import grimp
 import pytest
@@ -39,6 +41,28 @@ def sources() -> Iterator[tuple[str, str]]:
     folder = Path(__file__).parent
     for path in sorted(folder.rglob("*.py")):
         yield path.relative_to(folder).as_posix(), path.read_text()
+
+
+class Definition(NamedTuple):
+    """A test class or a test."""
+
+    place: str
+    is_class: bool
+    docstring: str
+
+
+@cache
+def definitions() -> list[Definition]:
+    """Return all test classes and tests."""
+    found = []
+    for file, text in sources():
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if node.name.startswith(("Test", "test_")):
+                place = f"{file}:{node.lineno}: {node.name}"
+                found.append(Definition(place, isinstance(node, ast.ClassDef), ast.get_docstring(node) or ""))
+    return found
 
 
 def private_uses(module: ast.Module) -> Iterator[int]:
@@ -146,6 +170,21 @@ class TestSupport:
                 if not re.search(r"# (?!type: ignore|noqa)", "\n".join(lines[max(line - 5, 0) : line])):
                     found.append(f"{file}:{line}: {lines[line - 1].strip()}")
         assert found == []
+
+
+class TestDocstringsOfTests:
+    """The docstring of a test class says what it tests, with the section of the standard that defines the behaviour."""
+
+    FOLDERS = ("connection/", "wire/")
+
+    def test_each_test_class_has_a_docstring(self) -> None:
+        classes = [one for one in definitions() if one.is_class and one.place.startswith(self.FOLDERS)]
+        assert [one.place for one in classes if not one.docstring] == []
+
+    def test_each_rfc_in_a_docstring_has_its_section(self) -> None:
+        section = re.compile(r"RFC \d+ §\d+(?:\.\d+)*")
+        found = [one for one in definitions() if len(section.findall(one.docstring)) != one.docstring.count("RFC")]
+        assert [one.place for one in found] == []
 
 
 class TestTheMap:

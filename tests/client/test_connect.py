@@ -83,7 +83,7 @@ class Declining(WebSocketProtocol):
 
 
 class TestOpen:
-    """RFC 6455 §4.1."""
+    """RFC 6455 §4.1: clients and servers of this package over real TCP."""
 
     @BOTH_WAYS
     @leaving_nothing
@@ -694,7 +694,7 @@ class TestFails:
 
 
 class TestLost:
-    """RFC 6455 §7.1.5. When an open connection ends, `closed` is called once and nothing is left."""
+    """RFC 6455 §7.1.5: `closed` is called once when an open connection ends, and nothing is left."""
 
     @BOTH_WAYS
     @pytest.mark.parametrize("how", ["drop", "close", "abort", "close frame", "garbage", "cancelled too late"])
@@ -730,7 +730,7 @@ class TestLost:
 
 
 class TestTLS:
-    """RFC 6455 §4.1 (5) and §10.6, RFC 9525: TLS and the identity of the server."""
+    """RFC 6455 §4.1 (5) and §10.6, RFC 9525 §6: TLS and the identity of the server."""
 
     @leaving_nothing
     async def test_an_untrusted_certificate_is_refused(self) -> None:
@@ -858,7 +858,7 @@ CREDENTIALS = {"Authorization": "Bearer x", "Cookie": "a=b", "X": "y"}
 
 
 class TestRedirects:
-    """RFC 6455 §4.1 and RFC 9110 §15.4."""
+    """RFC 6455 §4.1 and RFC 9110 §15.4: the client follows redirects."""
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     @leaving_nothing

@@ -76,7 +76,7 @@ def dial(port: int, url: str = "ws://server.invalid/chat", **options: Any) -> De
 
 
 class TestTunnel:
-    """RFC 9110 §9.3.6: CONNECT."""
+    """RFC 9110 §9.3.6: CONNECT opens a tunnel through an HTTP proxy."""
 
     @BOTH_WAYS
     @leaving_nothing

@@ -96,7 +96,7 @@ async def socks(*replies: bytes, silent: bool = False) -> AsyncIterator[tuple[An
 
 
 class TestSocks:
-    """RFC 1928 and RFC 1929."""
+    """RFC 1928 §3, §4 and §6, RFC 1929 §2: a client through a SOCKS5 proxy, over real TCP."""
 
     @BOTH_WAYS
     @pytest.mark.parametrize("scheme", ["socks5", "SOCKS5H"])

@@ -257,7 +257,7 @@ class TestDelays:
 
 
 class TestRetryAfter:
-    """RFC 9110 §10.2.3."""
+    """RFC 9110 §10.2.3: the client waits as long as a Retry-After field asks."""
 
     @pytest.mark.parametrize("status", [429, 503])
     @pytest.mark.parametrize(

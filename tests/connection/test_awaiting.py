@@ -59,8 +59,10 @@ def task_for(deferred: Any) -> asyncio.Task[Any]:
 
 
 class TestTasksAwaitDeferreds:
+    """asyncio Tasks await the Deferreds that the library returns (`docs/howto/asyncio.md`)."""
+
     @on_asyncio
-    async def test_receive_gives_the_message(self) -> None:
+    async def test_receive_returns_the_message(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         task = task_for(pair.server.receive())
         await turns()
@@ -95,7 +97,7 @@ class TestTasksAwaitDeferreds:
         assert (await closing).code == 1000
 
     @on_asyncio
-    async def test_close_when_closed_ping_and_the_factorys_drain_fire(self) -> None:
+    async def test_a_task_can_await_close_when_closed_ping_and_the_factorys_drain(self) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=Clock())
         pair = connected_pair(factory)
         ping = task_for(pair.server.ping())
@@ -205,7 +207,7 @@ class TestTasksAwaitDeferreds:
         assert await task == 7
 
     @on_asyncio
-    async def test_the_functions_of_asyncio_accept_them(self) -> None:
+    async def test_asyncios_functions_accept_the_librarys_deferreds(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         assert not asyncio.isfuture(pair.server.receive())
         for wait in (
@@ -261,6 +263,8 @@ class TestTasksAwaitDeferreds:
 
 
 class TestCancellingATask:
+    """An asyncio Task is cancelled while it awaits one of the library's Deferreds."""
+
     @on_asyncio
     async def test_a_cancelled_receive_loses_no_message(self) -> None:
         pair = connected_pair(WebSocketProtocol)
@@ -288,7 +292,7 @@ class TestCancellingATask:
         assert [await pair.server.receive(), await pair.server.receive()] == ["a", "b"]
 
     @on_asyncio
-    async def test_another_waiting_receiver_gets_that_message(self) -> None:
+    async def test_the_message_of_a_cancelled_receive_goes_to_the_next_receiver(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         first, second = task_for(pair.server.receive()), task_for(pair.server.receive())
         await turns()
@@ -412,6 +416,8 @@ async def until(pair: Any, condition: Callable[[], object]) -> None:
 
 
 class TestHandlersAwaitAsyncio:
+    """A handler, a coroutine of the library, awaits asyncio objects and Deferreds."""
+
     @on_asyncio
     async def test_a_handler_awaits_objects_of_both_kinds(self) -> None:
         async def handler(ws: WebSocketProtocol) -> None:
@@ -665,6 +671,8 @@ class TestHandlersAwaitAsyncio:
 
 
 class TestHooksAwaitAsyncio:
+    """Hooks and decorators await asyncio objects."""
+
     @on_asyncio
     async def test_message_hooks_run_in_order(self) -> None:
         heard: list[str] = []
@@ -770,6 +778,8 @@ class TestHooksAwaitAsyncio:
 
 
 class TestPrograms:
+    """Programs that do not use asyncio load no module for it."""
+
     def test_only_three_modules_import_asyncio(self) -> None:
         importing = {
             path.relative_to(PACKAGE).as_posix()

@@ -95,7 +95,7 @@ def ask(dial: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class TestAccepted:
-    """RFC 6455 §4.1."""
+    """RFC 6455 §4.1: the server accepts the client's handshake."""
 
     @pytest.mark.parametrize("size", [1, 7, 1 << 16])
     def test_the_connection_opens(self, ask: Callable[..., Any], size: int) -> None:
@@ -141,7 +141,7 @@ class TestAccepted:
         peer.protocol.send("hi")
         assert peer.reads() == b"\x81\x82\x01\x02\x03\x04" + bytes((ord("h") ^ 1, ord("i") ^ 2))
 
-    def test_the_target_is_optional(self, dial: Callable[..., Any]) -> None:
+    def test_the_target_is_a_slash_by_default(self, dial: Callable[..., Any]) -> None:
         peer = dial()
         peer.protocol.handshake("localhost:1984").addErrback(lambda _: None)
         assert peer.reads() == REQUEST.replace(b"/chat", b"/")
@@ -167,6 +167,8 @@ class TestAccepted:
 
 
 class TestTheCallersMistakes:
+    """Calls that the state of the connection does not allow raise `LocalError`."""
+
     def test_a_second_handshake_at_the_same_time_is_refused(self, ask: Callable[..., Any]) -> None:
         peer, outcome = ask()
         with pytest.raises(errors.LocalError, match="another"):
@@ -218,8 +220,8 @@ NO_ANSWERS = {
 }
 
 
-class TestNoAnswer:
-    """RFC 6455 §4.1: a response that is not HTTP fails the connection."""
+class TestInvalidResponse:
+    """RFC 6455 §4.1: the client fails the connection if the response is not HTTP or breaks a rule."""
 
     @pytest.mark.parametrize("size", [1, 1 << 16])
     @pytest.mark.parametrize("name", NO_ANSWERS)
@@ -343,7 +345,7 @@ class TestDeclined:
     @pytest.mark.parametrize("more", [-1, 0, 1, 100_000])
     @pytest.mark.parametrize("how", ["length", "chunked", "until the end"])
     @pytest.mark.parametrize("size", [1000, 1 << 20])
-    def test_the_body_is_bounded(self, ask: Callable[..., Any], how: str, more: int, size: int) -> None:
+    def test_the_size_of_the_body_is_limited(self, ask: Callable[..., Any], how: str, more: int, size: int) -> None:
         peer, outcome = ask()
         body = (b"0123456789abcdef" * (MAX_BODY // 8))[: MAX_BODY + more]
         peer.sends(*chunks(declining(body, how), size))
@@ -448,7 +450,7 @@ class TestDeclined:
         assert peer.protocol.state is State.CLOSING
         assert peer.transport.disconnecting
 
-    def test_another_handshake_has_its_own_time(self, ask: Callable[..., Any], clock: Clock) -> None:
+    def test_another_handshake_has_its_own_timeout(self, ask: Callable[..., Any], clock: Clock) -> None:
         peer, _ = ask(timeouts=Timeouts(handshake=5.0))
         for _ in range(3):
             clock.advance(4.0)
@@ -611,7 +613,7 @@ class TestDecorator:
 
 
 class TestSubprotocols:
-    """RFC 6455 §4.1 (10) and §11.3.4."""
+    """RFC 6455 §4.1 (10) and §11.3.4: the subprotocols that the client offers, and the one that the server chose."""
 
     OFFER = b"Sec-WebSocket-Protocol: a, b"
 
@@ -663,9 +665,9 @@ HELLO, HELLO_AGAIN = b"\xf2\x48\xcd\xc9\xc9\x07\x00", b"\xf2\x00\x11\x00\x00"
 
 
 class TestDeflate:
-    """RFC 7692 §7.1.
+    """RFC 7692 §7.1: connections that use the result of the negotiation.
 
-    `tests.wire.test_deflate` covers the negotiation; these tests cover connections that use the result.
+    `tests.wire.test_deflate` tests the negotiation itself.
     """
 
     def asking(self, dial: Any, offer: bytes = b"permessage-deflate; client_max_window_bits", **options: Any) -> Any:
@@ -756,6 +758,8 @@ def ends(peer: Any, clock: Any, how: str, opening: Deferred[Any]) -> None:
 
 
 class TestEnds:
+    """RFC 6455 §7.2.1: a connection that ends during the handshake, and `Timeouts.handshake`."""
+
     @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 101 Swi", b"HTTP/1.1 100 Continue\r\n\r\n", MISSING[:-2]])
     @pytest.mark.parametrize("how", ["lost", "half", "silence", "cancel", "abort", "close"])
     def test_each_end_is_reported_once(self, dial: Callable[..., Any], clock: Clock, sent: bytes, how: str) -> None:
@@ -803,7 +807,9 @@ class TestEnds:
 
     @pytest.mark.parametrize("sent", [b"", SWITCHING[:50], MISSING, MISSING[:-2], SWITCHING, SWITCHING + TAIL, b"\0"])
     @pytest.mark.parametrize("how", ["lost", "half", "silence", "cancel"])
-    def test_nothing_is_left(self, dial: Callable[..., Any], clock: Clock, sent: bytes, how: str) -> None:
+    def test_no_timer_and_no_object_is_left(
+        self, dial: Callable[..., Any], clock: Clock, sent: bytes, how: str
+    ) -> None:
         with uncollected():
             peer = dial(timeouts=Timeouts(handshake=5.0, ping_interval=None), decorator=Adding("coroutine"))
             protocol = weakref.ref(peer.protocol)

@@ -20,12 +20,14 @@ def outcome(deferred: Any) -> list[Any]:
 
 
 class TestFlush:
-    def test_it_fires_at_once_if_nothing_waits(self) -> None:
+    """`WebSocketProtocol.flush`, on a transport of the test's own."""
+
+    def test_flush_fires_at_once_if_no_data_is_pending(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         pair.server.send("a")
         assert outcome(pair.server.flush()) == [None]
 
-    def test_it_fires_when_the_transport_has_accepted_all(self) -> None:
+    def test_flush_fires_when_the_transport_has_accepted_all_data(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         pair.server.send(BIG)
         pair.server.send(BIG)
@@ -39,7 +41,7 @@ class TestFlush:
             pair.server_transport.step()
         assert pair.server.buffered_amount == 0
 
-    def test_later_messages_do_not_delay_it(self) -> None:
+    def test_later_messages_do_not_delay_a_flush(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         for _ in range(4):
             pair.server.send(BIG)
@@ -54,7 +56,7 @@ class TestFlush:
         assert flushed == [None]
         assert pair.server.buffered_amount > 1 << 20
 
-    def test_several_calls_are_answered_in_order(self) -> None:
+    def test_several_flushes_fire_in_order(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         order: list[int] = []
 
@@ -67,7 +69,7 @@ class TestFlush:
         pair.flush()
         assert order == [0, 1, 2]
 
-    def test_gathered_messages_of_a_hook_are_included(self) -> None:
+    def test_flush_waits_for_the_gathered_messages_of_a_hook(self) -> None:
         flushed: list[Any] = []
 
         class Answering(WebSocketProtocol):
@@ -82,7 +84,7 @@ class TestFlush:
         pair.flush()
         assert flushed == [None]
 
-    def test_its_cancellation_does_no_harm(self) -> None:
+    def test_a_cancelled_flush_changes_nothing(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         pair.server.send(BIG)
         first, second = pair.server.flush(), pair.server.flush()
@@ -92,7 +94,7 @@ class TestFlush:
         pair.flush()
         assert flushed == [None]
 
-    def test_it_fails_when_the_connection_ends_first(self) -> None:
+    def test_flush_fails_if_the_connection_ends_first(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         pair.server.send(BIG)
         flushed = outcome(pair.server.flush())
@@ -100,7 +102,7 @@ class TestFlush:
         assert flushed[0].check(ConnectionClosed)
         assert outcome(pair.server.flush())[0].check(ConnectionClosed)
 
-    def test_it_fails_when_the_write_buffer_is_discarded(self) -> None:
+    def test_flush_fails_if_the_write_buffer_is_discarded(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         pair.server_transport.stalled = True
         while pair.server.close_reason is None:
@@ -110,7 +112,7 @@ class TestFlush:
         pair.advance(30)
         assert flushed[0].check(ConnectionClosed)
 
-    def test_a_call_that_fails_may_cancel_the_others(self) -> None:
+    def test_a_flush_that_fails_may_cancel_the_others(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         pair.server.send(BIG)
         first, second = pair.server.flush(), pair.server.flush()
@@ -119,7 +121,7 @@ class TestFlush:
         pair.cut()
         assert cancelled[0].check(CancelledError)
 
-    def test_it_fires_before_a_close_that_follows(self) -> None:
+    def test_flush_fires_before_a_close_that_follows(self) -> None:
         pair = connected_pair(WebSocketProtocol)
         pair.server.send(BIG)
         flushed = outcome(pair.server.flush())
@@ -127,6 +129,6 @@ class TestFlush:
         pair.flush()
         assert flushed == [None]
 
-    def test_it_needs_a_connection(self) -> None:
+    def test_flush_needs_a_connection(self) -> None:
         with pytest.raises(LocalError):
             WebSocketProtocol().flush()

@@ -43,6 +43,8 @@ def pass_on(writes: JoinedWrites, count: int = PASSED_ON) -> None:
 
 
 class TestJoining:
+    """Small writes of one turn become one write."""
+
     @pytest.mark.parametrize("count", [PASSED_ON - 1, PASSED_ON])
     def test_a_few_small_writes_are_passed_on_unchanged(
         self, writes: JoinedWrites, below: Below, clock: Clock, count: int
@@ -100,6 +102,8 @@ class TestJoining:
 
 
 class TestEnd:
+    """The joined bytes when the connection ends."""
+
     def test_flush_writes_the_waiting_bytes_now(self, writes: JoinedWrites, below: Below, clock: Clock) -> None:
         pass_on(writes, PASSED_ON + 2)
         writes.flush()
@@ -107,7 +111,7 @@ class TestEnd:
         clock.advance(0)
         assert len(below) == PASSED_ON + 1
 
-    def test_discard_writes_nothing_more(self, writes: JoinedWrites, below: Below, clock: Clock) -> None:
+    def test_discard_drops_the_waiting_bytes(self, writes: JoinedWrites, below: Below, clock: Clock) -> None:
         pass_on(writes, PASSED_ON + 2)
         writes.discard()
         assert clock.getDelayedCalls() == []
@@ -134,6 +138,8 @@ class Tls(StringTransport):
 
 
 class TestWriteBuffer:
+    """A connection over TLS that joins its small writes."""
+
     def make(self) -> tuple[Outgoing, Any, Clock]:
         transport, owner = Tls(), Owner()
         return Outgoing(transport, Limits(), owner), transport, owner.clock

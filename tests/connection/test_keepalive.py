@@ -98,6 +98,8 @@ def fired(deferred: Deferred[Any]) -> list[Any]:
 
 
 class TestDeadline:
+    """Deadlines: the handshake, the lifetime and the close (`docs/topics/timeouts.md`)."""
+
     def test_a_deadline_passes_once(self) -> None:
         life = Life()
         life.liveness.expect(10.0)
@@ -112,7 +114,7 @@ class TestDeadline:
         life.liveness.expect(10.0)
         assert life.passes(100).heard == [(16.0, "deadline")]
 
-    def test_the_deadline_none_never_passes(self) -> None:
+    def test_a_connection_without_a_deadline_never_ends(self) -> None:
         life = Life()
         life.liveness.expect(10.0)
         life.liveness.expect(None)
@@ -137,13 +139,15 @@ class TestDeadline:
 
 
 class TestSilence:
-    def test_silence_is_the_end_of_the_connection(self) -> None:
+    """`Timeouts.idle`: the connection closes when the peer is silent (Beast: ``idle_timeout``)."""
+
+    def test_a_silent_peer_ends_the_connection(self) -> None:
         life = Life(idle=60.0, close=10.0).open()
         assert life.passes(59.99).heard == []
         assert life.passes(0.01).heard == [(60.0, "nothing was received for 60 s")]
         assert life.passes(100).heard[1:] == [(70.0, "deadline")]
 
-    def test_any_byte_is_a_sign_of_life_and_needs_no_timer(self) -> None:
+    def test_any_byte_is_a_sign_of_life_and_touches_no_timer(self) -> None:
         life = Life(idle=60.0).open()
         call = life.clock.calls[0]
         for _ in range(59):
@@ -222,7 +226,7 @@ class TestSilence:
 
 
 class TestStoppedReading:
-    """The connection closes when the peer accepts no data, even if the peer still sends."""
+    """`Timeouts.send`: the connection closes when the peer accepts no data, even if the peer still sends."""
 
     def stalled(self, **timeouts: Any) -> Life:
         life = Life(send=60.0, **timeouts).open().passes(100)
@@ -281,7 +285,9 @@ class TestStoppedReading:
 
 
 class TestSlowMessage:
-    def test_a_slow_message_is_the_end_of_the_connection(self) -> None:
+    """`Timeouts.message`: the connection closes when a message is not finished in time."""
+
+    def test_a_slow_message_ends_the_connection(self) -> None:
         life = Life(message=20.0).open().passes(100)
         life.session.message_began_at = life.clock.seconds()
         assert life.passes(19.9).heard == []
@@ -302,7 +308,7 @@ class TestSlowMessage:
             life.session.message_began_at = life.clock.seconds()
             assert life.passes(15).heard == []
 
-    def test_our_own_pauses_are_not_counted(self) -> None:
+    def test_the_time_of_our_own_pauses_does_not_count(self) -> None:
         life = Life(message=20.0).open()
         life.session.message_began_at = life.clock.seconds()
         life.passes(15)
@@ -316,7 +322,7 @@ class TestSlowMessage:
 
 
 class TestPings:
-    """RFC 6455 §5.5.2: a ping as a keepalive."""
+    """RFC 6455 §5.5.2: a ping serves as a keepalive."""
 
     def test_a_ping_is_sent_at_each_interval(self) -> None:
         life = Life(ping_interval=5.0).open().passes(21)
@@ -374,7 +380,7 @@ class TestPings:
 
 
 class TestApplicationsPings:
-    """RFC 6455 §5.5.3: a pong answers the latest ping."""
+    """RFC 6455 §5.5.3: a pong answers the latest ping, and the ones before it."""
 
     def test_a_ping_returns_the_round_trip_time(self) -> None:
         life = Life().open()
@@ -429,7 +435,7 @@ class TestApplicationsPings:
 
 
 class TestLateReactor:
-    """The reactor was busy: it calls the timer before it reads the bytes that the peer sent in time."""
+    """A busy reactor calls the timer before it reads the bytes that the peer sent in time."""
 
     @staticmethod
     def late(life: Life, seconds: float) -> None:
@@ -506,7 +512,9 @@ class TestLateReactor:
 
 
 class TestEnd:
-    def test_nothing_is_left(self) -> None:
+    """The end of a connection ends its timers."""
+
+    def test_no_timer_is_left_after_the_end(self) -> None:
         life = Life(idle=60.0, ping_interval=5.0, message=20.0, max_lifetime=3600.0).open()
         assert len(life.clock.calls) == 1
         life.liveness.lost(ConnectionLost())

@@ -67,6 +67,8 @@ def test_the_protocol_provides_both_interfaces(connect: Callable[..., Any]) -> N
 
 
 class TestPushProducer:
+    """`IConsumer.registerProducer` with ``streaming=True``."""
+
     def test_the_producer_is_paused_above_high_water_and_resumed_at_low_water(
         self, connect: Callable[..., Any]
     ) -> None:
@@ -137,6 +139,8 @@ class TestPushProducer:
 
 
 class TestPullProducer:
+    """`IConsumer.registerProducer` with ``streaming=False``."""
+
     def test_the_producer_is_asked_once_a_turn_until_the_reader_is_slow(
         self, connect: Callable[..., Any], clock: Clock
     ) -> None:
@@ -190,6 +194,8 @@ class TestPullProducer:
 
 
 class TestAsAProducer:
+    """The connection as an `IPushProducer` of messages."""
+
     class Texts(WebSocketProtocol):
         heard: list[str]
 

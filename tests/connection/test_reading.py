@@ -51,6 +51,8 @@ def begin(protocol: Any, size: int, received: int) -> None:
 
 
 class TestChunks:
+    """While a long payload arrives, the connection reads longer chunks, and none beyond its end."""
+
     @pytest.mark.parametrize(
         ("lacking", "chunk"),
         [

@@ -45,7 +45,7 @@ def test_each_clock_has_one_scheduler() -> None:
     assert PingScheduler.of(clock) is not PingScheduler.of(other)
 
 
-def test_all_watches_share_one_call_and_none_needs_none(clock: Clock) -> None:
+def test_all_watches_share_one_call_and_no_watch_needs_no_call(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     assert clock.calls == []
     watched = [Watched() for _ in range(100)]
@@ -61,7 +61,7 @@ def test_all_watches_share_one_call_and_none_needs_none(clock: Clock) -> None:
     assert all(one.due is None and not one.seen for one in watched)
 
 
-def test_a_call_that_comes_too_early_does_no_look(clock: Clock) -> None:
+def test_a_call_that_comes_too_early_looks_at_nothing(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     first, second = Watched(), Watched()
     scheduler.watch(first, 1.0)
@@ -88,7 +88,7 @@ def test_watches_of_one_tick_share_a_wake_up(clock: Clock) -> None:
     assert clock.calls == []
 
 
-def test_the_latest_time_counts(clock: Clock) -> None:
+def test_the_last_wish_of_a_watch_replaces_the_earlier_ones(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     watched = Watched()
     scheduler.watch(watched, 5.0)
@@ -99,7 +99,7 @@ def test_the_latest_time_counts(clock: Clock) -> None:
     assert clock.calls == []
 
 
-def test_a_time_in_the_past_is_now(clock: Clock) -> None:
+def test_a_time_in_the_past_is_due_at_once(clock: Clock) -> None:
     clock.advance(10.0)
     scheduler = PingScheduler(clock)
     watched = Watched()
@@ -147,7 +147,7 @@ def test_a_look_may_stop_the_watch_on_itself_and_others(clock: Clock) -> None:
     assert clock.calls == []
 
 
-def test_a_look_may_put_off_itself_and_others(clock: Clock) -> None:
+def test_a_look_may_postpone_itself_and_others(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     watched = [Watched() for _ in range(5)]
 
@@ -167,7 +167,7 @@ def test_a_look_may_put_off_itself_and_others(clock: Clock) -> None:
     assert clock.calls == []
 
 
-def test_a_look_may_bring_in_a_new_one(clock: Clock) -> None:
+def test_a_look_may_begin_another_watch(clock: Clock) -> None:
     scheduler = PingScheduler(clock)
     new = Watched()
     scheduler.watch(Watched(then=lambda: scheduler.watch(new, 1.5)), 1.0)
@@ -178,7 +178,7 @@ def test_a_look_may_bring_in_a_new_one(clock: Clock) -> None:
     assert clock.calls == []
 
 
-def test_an_object_that_is_no_longer_watched_is_not_kept(clock: Clock) -> None:
+def test_the_scheduler_does_not_keep_an_object_alive_after_its_watch(clock: Clock) -> None:
     gc.disable()
     try:
         scheduler = PingScheduler(clock)
@@ -197,7 +197,7 @@ def test_an_object_that_is_no_longer_watched_is_not_kept(clock: Clock) -> None:
         gc.enable()
 
 
-def test_a_clock_is_not_kept() -> None:
+def test_the_scheduler_does_not_keep_its_clock_alive() -> None:
     clock = Clock()
     watched = Watched()
     PingScheduler.of(clock).watch(watched, 1.0)
@@ -288,6 +288,8 @@ class Looking(Watched):
 
 
 class TestLookAfterReading:
+    """A look that waits until the reactor has read the sockets."""
+
     def test_the_look_is_two_turns_of_the_reactor_later(self, clock: Clock) -> None:
         scheduler = PingScheduler(clock)
         watched = Looking(scheduler, 1)
@@ -358,8 +360,10 @@ class Reactor(Clock):
 
 
 class TestClockIsSet:
+    """The system's clock is set while objects are watched (`docs/topics/timeouts.md`)."""
+
     @pytest.mark.parametrize("step", [-3600.0, 3600.0])
-    def test_nothing_is_looked_at_too_early(self, monkeypatch: pytest.MonkeyPatch, step: float) -> None:
+    def test_no_look_comes_too_early(self, monkeypatch: pytest.MonkeyPatch, step: float) -> None:
         reactor = Reactor(monkeypatch)
         scheduler = PingScheduler(reactor)
         watched = Watched()
@@ -382,7 +386,7 @@ class TestClockIsSet:
         pump(reactor, 11.0)
         assert len(watched.seen) == 1
 
-    def test_a_check_changes_nothing_otherwise(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_check_changes_nothing_if_the_clock_was_not_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
         reactor = Reactor(monkeypatch)
         scheduler = PingScheduler(reactor)
         scheduler.check_clock()

@@ -104,7 +104,7 @@ def chunks(data: bytes, size: int) -> list[bytes]:
 
 
 class TestServe:
-    """RFC 6455 §4.2."""
+    """RFC 6455 §4.2: the server reads requests until one of them opens the WebSocket."""
 
     @pytest.mark.parametrize("size", [1, 7, 1 << 16])
     def test_a_valid_request_is_accepted(self, connect: Callable[..., Any], size: int) -> None:
@@ -117,7 +117,7 @@ class TestServe:
         peer.sends(peer.text("hello"))
         assert peer.protocol.heard == ["opened", "hello"]
 
-    def test_the_response_is_the_one_that_was_sent(self, connect: Callable[..., Any]) -> None:
+    def test_the_response_property_equals_the_response_on_the_wire(self, connect: Callable[..., Any]) -> None:
         """Without a decorator, the connection builds `response` only when the application reads it."""
         peer = connect(Served, opened=False, deflate=Deflate(), subprotocols=["chat"])
         assert (peer.protocol.response, peer.protocol.extensions) == (None, None)
@@ -135,7 +135,7 @@ class TestServe:
         assert peer.transport.disconnected
         assert len(logged(ZeroDivisionError)) == 1
 
-    def test_a_connection_made_wrong_is_dropped(self, clock: Clock) -> None:
+    def test_a_protocol_that_fails_in_connection_made_is_dropped(self, clock: Clock) -> None:
         class Wrong(Served):
             def connectionMade(self) -> None:
                 self.send("too early")
@@ -151,7 +151,7 @@ class TestServe:
         assert peer.reads()
         assert (peer.protocol.request.method, peer.protocol.response) == ("POST", None)
 
-    def test_only_one_operation_is_allowed_at_a_time(self, connect: Callable[..., Any]) -> None:
+    def test_a_second_operation_at_the_same_time_is_refused(self, connect: Callable[..., Any]) -> None:
         peer = connect(Served, opened=False)
         with pytest.raises(errors.LocalError, match="one operation"):
             peer.protocol.accept()
@@ -220,7 +220,7 @@ class TestServe:
         assert peer.reads() == bad(METHOD) + VISITED + SWITCHING
         assert peer.protocol.heard == ["opened", "hello"]
 
-    def test_many_pipelined_requests_do_no_harm(self, connect: Callable[..., Any]) -> None:
+    def test_many_pipelined_requests_are_all_answered(self, connect: Callable[..., Any]) -> None:
         peer = connect(Served, opened=False)
         count = (1 << 16) // len(PLAIN)
         peer.sends(PLAIN * count)
@@ -228,7 +228,9 @@ class TestServe:
         peer.sends(GOOD)
         assert peer.reads() == SWITCHING
 
-    def test_a_client_that_does_not_read_the_answers_is_not_read(self, connect: Callable[..., Any]) -> None:
+    def test_the_server_stops_reading_a_client_that_does_not_read_the_answers(
+        self, connect: Callable[..., Any]
+    ) -> None:
         peer = connect(Served, opened=False, limits=Limits(low_water=100))
         peer.transport.stall()
         for _ in range(100):
@@ -498,7 +500,7 @@ class TestDate:
 
 
 class TestEndOfTheClientsSide:
-    """RFC 9112 §9.6.
+    """RFC 9112 §9.6: a half-close by the client does not mean that it no longer wants the response.
 
     A client may half-close TCP after its requests (``shutdown(SHUT_WR)``) and still wait for the responses.
     """
@@ -714,7 +716,7 @@ TAIL = b"\x81\x82\0\0\0\0hi\x81\x85\0\0\0\0there"
 
 
 class TestFormsOfAccept:
-    """RFC 6455 §4.2.2."""
+    """RFC 6455 §4.2.2: each form of `accept` completes the server's handshake."""
 
     def check(self, peer: Any, accepted: Outcome) -> None:
         assert peer.reads() == SWITCHING
@@ -782,7 +784,7 @@ class TestFormsOfAccept:
         peer.sends(GOOD + TAIL)
         assert heard == ["opened", "accepted", "hi", "there"]
 
-    def test_another_try_is_possible_after_a_refusal(self, connect: Callable[..., Any]) -> None:
+    def test_a_client_may_try_again_after_a_refusal(self, connect: Callable[..., Any]) -> None:
         peer = connect(Manual, opened=False)
         refused = Outcome(peer.protocol.accept(buffered=PLAIN + GOOD))
         assert type(refused[0]) is errors.NoConnection
@@ -817,7 +819,7 @@ async def given_request_and_bytes(ws: Manual, before: bytes) -> Request:
 
 
 class TestOrder:
-    """`opened`, then the code that awaits `accept`, then the first message, however the bytes arrive."""
+    """`opened`, the code that awaits `accept`, and the first message come in this order, however the bytes arrive."""
 
     EXPECTED: ClassVar[list[str]] = ["opened", "accepted", "hi", "there", "closed"]
 
@@ -1000,6 +1002,8 @@ class TestRespond:
 
 
 class TestMistakes:
+    """Calls that the state of the connection does not allow raise `LocalError`."""
+
     @pytest.mark.parametrize("second", ["accept", "read_request", "respond"])
     @pytest.mark.parametrize("first", ["accept", "read_request"])
     def test_two_operations_at_once_are_refused(self, connect: Callable[..., Any], first: str, second: str) -> None:
@@ -1362,7 +1366,7 @@ class TestHooks:
         peer.sends(GOOD)
         assert peer.reads() == SWITCHING
 
-    def test_a_response_of_a_hook_is_the_failure_of_accept(self, connect: Callable[..., Any]) -> None:
+    def test_accept_fails_with_the_response_of_a_hook(self, connect: Callable[..., Any]) -> None:
         class Busy(Manual):
             def upgrade_requested(self, request: Request) -> Response:
                 return Response(503, body="busy")
@@ -1467,7 +1471,7 @@ class TestHooks:
 
     @pytest.mark.parametrize("ending", ["abort", "loseConnection", "lost"])
     @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested"])
-    def test_a_hook_that_ends_the_connection_opens_nothing(self, connect: Any, hook: str, ending: str) -> None:
+    def test_a_hook_that_ends_the_connection_prevents_the_opening(self, connect: Any, hook: str, ending: str) -> None:
         heard = []
 
         def end(self: Any, request: Request) -> None:
@@ -1526,7 +1530,9 @@ class TestHooks:
         peer.sends(GOOD)
         assert len(cancelled) == 1
 
-    def test_a_later_exception_has_no_context_of_ours(self, connect: Callable[..., Any]) -> None:
+    def test_a_later_exception_of_the_application_has_no_context_of_the_library(
+        self, connect: Callable[..., Any]
+    ) -> None:
         contexts = []
 
         class Raising(WebSocketProtocol):
@@ -1564,7 +1570,7 @@ class TestHooks:
 
 
 class TestSubprotocols:
-    """RFC 6455 §4.2.2 (5) and §11.3.4."""
+    """RFC 6455 §4.2.2 (4) and §11.3.4: the server chooses one of the subprotocols that the client offers."""
 
     @pytest.mark.parametrize(
         ("spoken", "offered", "chosen"),
@@ -1596,7 +1602,7 @@ class TestSubprotocols:
         peer.sends(GOOD[:-2] + b"Sec-WebSocket-Protocol: a, b\r\n\r\n")
         assert peer.protocol.subprotocol == "b"
 
-    def test_the_choice_of_a_subprotocol_is_for_one_request(self, connect: Callable[..., Any]) -> None:
+    def test_the_choice_of_a_subprotocol_applies_to_one_request(self, connect: Callable[..., Any]) -> None:
         class Once(Served):
             def upgrade_requested(self, request: Request) -> Response | None:
                 return Response(403) if request.target == "/no" else None
@@ -1608,7 +1614,7 @@ class TestSubprotocols:
 
 
 class TestOrigins:
-    """RFC 6455 §4.2.2 (4) and §10.2."""
+    """RFC 6455 §4.2.2 (4) and §10.2: the server refuses the pages of other sites."""
 
     def test_a_foreign_page_is_refused_and_the_connection_is_kept(self, connect: Callable[..., Any]) -> None:
         peer = connect(Served, opened=False)
@@ -1630,10 +1636,10 @@ class TestOrigins:
 
 
 class TestTimeout:
+    """`Timeouts.handshake` and `Timeouts.keep_alive` (`docs/topics/timeouts.md`)."""
+
     @pytest.mark.parametrize("sent", [b"", GOOD[:50], PLAIN + b"GET /"])
-    def test_the_timeout_is_the_end_of_the_handshake(
-        self, connect: Callable[..., Any], clock: Clock, sent: bytes
-    ) -> None:
+    def test_the_timeout_ends_the_handshake(self, connect: Callable[..., Any], clock: Clock, sent: bytes) -> None:
         peer = connect(Manual, opened=False, timeouts=Timeouts(handshake=5.0))
         if sent.startswith(PLAIN):
             peer.protocol.accept().addErrback(lambda _: None)
@@ -1677,7 +1683,7 @@ class TestTimeout:
             clock.advance(0.1)
         assert peer.transport.disconnecting
 
-    def test_a_response_starts_the_time_of_the_next_request(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_response_starts_the_keep_alive_timeout(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Served, opened=False, timeouts=Timeouts(handshake=5.0))
         for _ in range(5):
             clock.advance(4.0)
@@ -1695,7 +1701,7 @@ class TestTimeout:
             peer.sends(PLAIN)
 
     @pytest.mark.parametrize(("seconds", "kept"), [(9.9, True), (10.1, False)])
-    def test_an_idle_connection_is_kept_for_its_time(
+    def test_an_idle_connection_is_kept_for_the_keep_alive_timeout(
         self, connect: Callable[..., Any], clock: Clock, seconds: float, kept: bool
     ) -> None:
         peer = connect(Served, opened=False, timeouts=Timeouts(handshake=5.0, keep_alive=10.0))
@@ -1741,7 +1747,7 @@ class TestTimeout:
         assert peer.transport.disconnecting
         assert peer.reads() == b""
 
-    def test_the_timeout_none_never_passes(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_handshake_without_a_timeout_never_ends(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Served, opened=False, timeouts=Timeouts(handshake=None))
         assert clock.calls == []
         clock.advance(1e6)
@@ -1749,7 +1755,9 @@ class TestTimeout:
         assert peer.reads() == SWITCHING
 
 
-class TestWhileSomebodyThinks:
+class TestSlowHooks:
+    """A hook of the handshake that takes time, while the client already sends more."""
+
     @pytest.mark.parametrize("hook", ["http", "upgrade", "decorator"])
     def test_frames_are_neither_lost_nor_early(self, connect: Callable[..., Any], hook: str) -> None:
         later: Deferred[None] = Deferred()
@@ -1792,6 +1800,8 @@ class TestWhileSomebodyThinks:
 
 
 class TestCancelling:
+    """The application cancels an operation of the handshake."""
+
     @pytest.mark.parametrize("operation", ["accept", "read_request"])
     def test_a_cancelled_operation_aborts_the_connection(
         self, connect: Callable[..., Any], clock: Clock, operation: str
@@ -1845,6 +1855,8 @@ class TestCancelling:
 
 
 class TestLost:
+    """The connection is lost during the handshake."""
+
     @pytest.mark.parametrize("sent", [b"", GOOD[:40]])
     @pytest.mark.parametrize("operation", ["accept", "read_request"])
     def test_a_loss_during_the_reading_is_reported(
@@ -1915,10 +1927,13 @@ class TestLost:
 
 
 class TestHalfClose:
-    """RFC 6455 §7.1.1. The peer half-closes TCP. Twisted reports this on plain TCP to an `IHalfCloseableProtocol`."""
+    """RFC 9112 §8: a half-close before the end of a request leaves the request incomplete.
+
+    Twisted reports a half-close on plain TCP to an `IHalfCloseableProtocol`.
+    """
 
     @pytest.mark.parametrize("sent", [b"", GOOD[:40], BAD])
-    def test_a_half_close_before_the_request_is_the_end(
+    def test_a_half_close_before_the_end_of_a_request_ends_the_connection(
         self, connect: Callable[..., Any], clock: Clock, sent: bytes
     ) -> None:
         peer = connect(Manual, opened=False)

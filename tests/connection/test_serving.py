@@ -22,7 +22,9 @@ class Coroutine(WebSocketProtocol):
 
 
 class TestServe:
-    def test_a_coroutine_is_run(self, connect: Callable[..., Any]) -> None:
+    """`WebSocketProtocol.serve` that the application overrides."""
+
+    def test_serve_may_be_a_coroutine(self, connect: Callable[..., Any]) -> None:
         peer = connect(Coroutine, opened=False)
         peer.sends(peer.HEAD, peer.text("hello"))
         assert peer.reads().endswith(b"\r\n\r\n\x81\x05hello")
@@ -36,7 +38,7 @@ class TestServe:
         assert logged(BaseException) == []
 
     @pytest.mark.parametrize("how", ["raises", "fails", "awaits"])
-    def test_a_failure_before_it_opens_drops_the_connection_and_is_logged(
+    def test_an_exception_before_the_opening_drops_the_connection_and_is_logged(
         self, connect: Callable[..., Any], logged: Callable[..., list[Any]], how: str
     ) -> None:
         class Failing(WebSocketProtocol):
@@ -54,7 +56,7 @@ class TestServe:
         assert peer.transport.disconnected
         assert len(logged(ZeroDivisionError)) == 1
 
-    def test_a_failure_after_it_opened_closes_with_1011(
+    def test_an_exception_after_the_opening_closes_with_1011(
         self, connect: Callable[..., Any], logged: Callable[..., list[Any]]
     ) -> None:
         class Failing(WebSocketProtocol):

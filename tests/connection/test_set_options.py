@@ -36,6 +36,8 @@ def choosing(hook: str, **options: Any) -> type[WebSocketProtocol]:
 
 @pytest.mark.parametrize("hook", ["http_requested", "upgrade_requested"])
 class TestBeforeTheAnswer:
+    """The hooks of the handshake set options: the request decides."""
+
     @pytest.mark.parametrize("target", ["/", "/large"])
     def test_the_request_decides_about_limits(self, hook: str, target: str) -> None:
         server = choosing(hook, limits=Limits(max_message_size=10))
@@ -63,7 +65,7 @@ class TestBeforeTheAnswer:
         peer = scripted_client(choosing(hook, deflate=False), target="/large", headers=DEFLATE, deflate=Deflate())
         assert peer.protocol.deflate is None
 
-    def test_the_options_of_other_connections_are_kept(self, hook: str) -> None:
+    def test_other_connections_keep_their_options(self, hook: str) -> None:
         peer = scripted_client(choosing(hook, deflate=Deflate()), headers=DEFLATE)
         assert peer.protocol.deflate is None
 
@@ -81,6 +83,8 @@ def test_a_client_sets_options_before_its_handshake() -> None:
 
 
 class TestWhileOpen:
+    """Options that change on an open connection (Beast: ``set_option``)."""
+
     def test_new_timeouts_are_effective_at_once(self) -> None:
         peer = scripted_client(Echo)
         peer.advance(10)
@@ -130,7 +134,7 @@ class TestWhileOpen:
         peer.send(Frame.ping(b"?"))
         assert not peer.frames()
 
-    def test_compression_and_rates_cannot_change(self) -> None:
+    def test_compression_and_rates_cannot_be_changed(self) -> None:
         peer = scripted_client(Echo, limits=Limits(max_message_rate=100))
         with pytest.raises(LocalError, match=r"^set_options\(deflate=\.\.\.\): both ends agreed on compression"):
             peer.protocol.set_options(deflate=Deflate())
@@ -140,6 +144,8 @@ class TestWhileOpen:
 
 
 class TestMistakes:
+    """Calls that `set_options` refuses, and that change nothing."""
+
     @pytest.mark.parametrize("name", ["timeouts", "limits", "deflate"])
     def test_a_value_of_another_type_is_refused(self, name: str) -> None:
         pair = connected_pair(Echo, opened=False)
@@ -147,12 +153,12 @@ class TestMistakes:
         with pytest.raises(TypeError, match=rf"^{name}=5: give {name.capitalize()}\(\.\.\.\)"):
             pair.server.set_options(**options)
 
-    def test_it_needs_a_connection(self) -> None:
+    def test_set_options_needs_a_connection(self) -> None:
         with pytest.raises(LocalError, match=r"^set_options\(\) needs a connection: call it in connectionMade"):
             WebSocketProtocol().set_options(limits=Limits())
         WebSocketClientFactory().buildProtocol(None).set_options(limits=Limits())
 
-    def test_it_raises_after_the_end(self) -> None:
+    def test_set_options_raises_after_the_end(self) -> None:
         pair = connected_pair(Echo)
         pair.cut()
         with pytest.raises(ConnectionClosed):

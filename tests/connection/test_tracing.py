@@ -51,6 +51,8 @@ def traced() -> Iterator[Callable[[str], None]]:
 
 
 class TestLines:
+    """The lines of the trace (`docs/howto/logging.md`)."""
+
     def test_each_frame_has_its_opcode_length_mask_and_first_bytes(self, lines: list[str], traced: Any) -> None:
         traced(WHERE + ".Echo")
         peer = scripted_client(Echo)
@@ -114,6 +116,8 @@ def set_cookie(response: Any) -> None:
 
 
 class TestSwitch:
+    """`trace_frames` turns the trace on, for a namespace or for one connection."""
+
     def test_a_namespace_is_a_module_a_class_or_a_handler(self, lines: list[str], traced: Any) -> None:
         async def handler(ws: WebSocketProtocol) -> None:
             async for message in ws:
@@ -168,7 +172,7 @@ class TestSwitch:
             with pytest.raises(TypeError, match="give an open connection"):
                 trace_frames(wrong)  # type: ignore[arg-type]
 
-    def test_it_costs_nothing_when_it_is_off(self) -> None:
+    def test_a_connection_without_a_trace_has_no_observer_of_frames(self) -> None:
         session: Session = inside(scripted_client(Echo).protocol).session
         # The session uses the codec's own `feed` and the write buffer itself, with no wrapper in between.
         assert session.feed == session.reader.feed

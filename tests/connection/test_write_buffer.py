@@ -131,6 +131,8 @@ def stalled(**options: Any) -> tuple[Outgoing, Stalling]:
 
 
 class TestPlainSocket:
+    """Frames to a plain TCP socket, which the write buffer writes to directly."""
+
     def test_a_frame_is_written_at_once(self) -> None:
         socket = Socket(room=100)
         outgoing = make(socket)
@@ -178,7 +180,7 @@ class TestPlainSocket:
         assert (socket.taken, outgoing.free, outgoing.buffered) == (b"abcdefgh", True, 0)
         assert not socket.writing
 
-    def test_a_socket_exactly_filled_is_free(self) -> None:
+    def test_a_socket_that_took_the_whole_frame_counts_as_free(self) -> None:
         socket = Socket(room=3)
         outgoing = make(socket)
         outgoing.write(b"abc")
@@ -203,7 +205,7 @@ class TestPlainSocket:
         assert (socket.taken, socket.given) == (data + b"behind it", 2 * HAND_OVER)
         assert (outgoing.free, outgoing.buffered) == (True, 0)
 
-    def test_the_end_is_after_a_long_rest(self) -> None:
+    def test_the_end_comes_after_the_rest_of_a_long_frame(self) -> None:
         socket = Socket(room=10)
         outgoing = make(socket, max_buffered=1 << 20)
         finished: list[int] = []
@@ -227,7 +229,7 @@ class TestPlainSocket:
         socket.connectionLost(Failure(ConnectionLost()))
         assert not outgoing.free
 
-    def test_the_end_is_after_all_frames(self) -> None:
+    def test_the_end_comes_after_all_frames(self) -> None:
         socket = Socket()
         outgoing = make(socket)
         finished: list[bytes] = []
@@ -247,6 +249,8 @@ class TestPlainSocket:
 
 
 class TestPushTransport:
+    """Frames to any other transport, through `ITransport` and `IPushProducer`."""
+
     def test_a_frame_is_written_at_once(self) -> None:
         transport = Stalling()
         outgoing = make(transport)
@@ -305,6 +309,8 @@ class TestPushTransport:
 
 
 class TestLimit:
+    """`Limits.max_buffered` and the policies for slow readers (`docs/topics/backpressure.md`)."""
+
     @pytest.mark.parametrize("size", [999, 1000, 1001])
     @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
     def test_the_pending_bytes_are_limited(self, policy: str, size: int) -> None:
@@ -362,7 +368,7 @@ class TestLimit:
 
 
 class TestCost:
-    """`Outgoing.waiting` counts the memory of pending frames, not their payload alone."""
+    """`Outgoing.waiting` counts the memory of pending frames, not their payload alone (`docs/topics/memory.md`)."""
 
     @pytest.mark.parametrize("size", [1, 100, JOINED])
     def test_small_pending_frames_are_joined(self, size: int) -> None:
@@ -480,8 +486,10 @@ class TestControlFrames:
 
 
 class TestDrain:
+    """`drain`: fires when the pending data has fallen to the low-water mark."""
+
     @pytest.mark.parametrize("kept", [98, 99, 100])
-    def test_drain_is_done_at_low_water(self, kept: int) -> None:
+    def test_drain_fires_at_low_water(self, kept: int) -> None:
         outgoing, transport = stalled()
         outgoing.write(bytes(kept))
         drained = outgoing.drain()
@@ -489,7 +497,7 @@ class TestDrain:
         transport.flow()
         assert drained.called
 
-    def test_the_parts_for_waiting_are_freed_after_use(self) -> None:
+    def test_the_objects_for_waiting_are_freed_after_use(self) -> None:
         """An idle connection has neither, for the sake of its memory."""
         outgoing, transport = stalled()
 
@@ -506,10 +514,10 @@ class TestDrain:
         assert all(deferred.called for deferred in done)
         assert parts() == (None, None)
 
-    def test_drain_is_done_at_once_if_nothing_waits(self) -> None:
+    def test_drain_fires_at_once_if_no_data_is_pending(self) -> None:
         assert make(Socket()).drain().called
 
-    def test_drain_is_done_as_soon_as_possible(self) -> None:
+    def test_drain_fires_as_soon_as_the_first_write_has_left(self) -> None:
         socket = Socket()
         outgoing = make(socket)
         outgoing.write(bytes(500))
@@ -522,7 +530,7 @@ class TestDrain:
         assert outgoing.buffered == 100
         assert drained.called
 
-    def test_drain_is_failed_by_the_end_of_the_connection(self) -> None:
+    def test_drain_fails_when_the_connection_ends(self) -> None:
         outgoing, _ = stalled()
         outgoing.write(bytes(500))
         waiting = [outgoing.drain(), outgoing.drain()]
@@ -532,7 +540,7 @@ class TestDrain:
             one.addErrback(failures.append)
         assert [failure.type for failure in failures] == [ConnectionLost] * 2
 
-    def test_a_cancelled_drain_does_no_harm(self) -> None:
+    def test_a_cancelled_drain_changes_nothing(self) -> None:
         outgoing, transport = stalled()
         outgoing.write(bytes(500))
         stays, goes = outgoing.drain(), outgoing.drain()
@@ -544,7 +552,7 @@ class TestDrain:
         assert stays.called
 
     @pytest.mark.parametrize("lost", [False, True])
-    def test_one_drain_may_cancel_the_other(self, lost: bool) -> None:
+    def test_a_callback_of_a_drain_may_cancel_another_drain(self, lost: bool) -> None:
         outgoing, transport = stalled()
         outgoing.write(bytes(500))
         waiting: list[Deferred[None]] = [outgoing.drain(), outgoing.drain()]
@@ -583,7 +591,9 @@ class TestDrain:
 
 
 class TestFinish:
-    def test_the_end_is_at_once_if_nothing_waits(self) -> None:
+    """The end of the connection after all pending frames."""
+
+    def test_the_end_comes_at_once_if_no_frame_is_pending(self) -> None:
         transport = Stalling()
         outgoing = make(transport)
         finished: list[bool] = []
@@ -593,7 +603,7 @@ class TestFinish:
         assert outgoing.finished
         assert not outgoing.free
 
-    def test_the_end_waits_and_is_called_once(self) -> None:
+    def test_the_end_comes_once_after_the_last_frame(self) -> None:
         outgoing, transport = stalled()
         outgoing.write(b"abc")
         finished: list[int] = []
@@ -604,7 +614,7 @@ class TestFinish:
         assert len(finished) == 1
         assert transport.value() == b"abc"
 
-    def test_a_lost_connection_does_not_finish(self) -> None:
+    def test_a_lost_connection_never_calls_the_end(self) -> None:
         outgoing, _ = stalled()
         outgoing.write(b"abc")
         finished: list[bool] = []
@@ -644,6 +654,8 @@ def long_frame(size: int, first: int = 0x82) -> LongFrame:
 
 
 class TestLongFrames:
+    """RFC 6455 §5.5: frames that take several writes, with no control frame inside them."""
+
     @pytest.mark.parametrize("room", [0, 1, 9, 10, 11, HAND_OVER, HAND_OVER + 10, 299_999, 300_010])
     def test_a_socket_that_takes_a_part_gets_the_rest_later(self, room: int) -> None:
         socket, frame = Socket(room=room), long_frame(300_000)
@@ -693,7 +705,7 @@ class TestLongFrames:
         outgoing.write(frame)
         assert outgoing.waiting == size + 10
 
-    def test_another_transport_gets_it_in_parts(self) -> None:
+    def test_another_transport_gets_a_long_frame_in_parts(self) -> None:
         transport, frame = Stalling(), long_frame(300_000)
         outgoing = make(transport, max_buffered=1 << 20)
         outgoing.write(frame)
@@ -707,7 +719,7 @@ class TestLongFrames:
         transport.flow()
         assert transport.value() == bytes(frame) + b"ping"
 
-    def test_a_socket_without_sendmsg_gets_it_by_send(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_socket_without_sendmsg_gets_a_long_frame_by_send(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Socket, "sendmsg", None)
         socket, frame = Socket(room=100_000), long_frame(300_000)
         outgoing = make(socket, max_buffered=1 << 20)

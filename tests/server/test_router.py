@@ -71,7 +71,7 @@ ROUTES: dict[str, Any] = {"/chat/{room}": Chat, "/feed": feed}
 
 
 class TestPaths:
-    """RFC 6455 §4.2.2 (2): the server chooses by the resource name."""
+    """RFC 6455 §4.2.2 (4): the server chooses by the resource name."""
 
     def test_a_class_and_a_coroutine_serve_their_paths_and_only_they_are_made(self) -> None:
         router = Router(ROUTES)

@@ -417,7 +417,7 @@ class TestHandshake:
 
     @pytest_twisted.ensureDeferred
     async def test_a_client_that_offers_http_by_alpn(self) -> None:
-        """Browsers offer it (RFC 7301)."""
+        """Browsers offer it (RFC 7301 §3.1)."""
 
         def conversation() -> str | None:
             tls = server.tls

@@ -94,7 +94,7 @@ class TestEncryptedKeys:
 
 
 class TestCiphers:
-    """RFC 9325 §4.2"""
+    """RFC 9325 §4.2: the cipher suites of TLS 1.2."""
 
     @pytest.mark.parametrize("kind", ["ssl", "haproxy:ssl"])
     @pytest.mark.parametrize("read_again", [False, True])

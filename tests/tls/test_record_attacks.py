@@ -34,8 +34,8 @@ def forged_behind(data: bytes) -> tuple[Pair, bytes]:
     return pair, pair.client.written() + FORGED
 
 
-class TestForgedRecordBehindTrueOne:
-    """RFC 8446 §5.2: the forged record ends the connection, and concerns no other."""
+class TestForgedRecordAfterTrueOne:
+    """RFC 8446 §5.2: a forged record after a true one ends its connection, and no other."""
 
     def test_the_application_meets_no_error_of_the_record_behind(self) -> None:
         pair, chunk = forged_behind(b"true")
@@ -153,7 +153,7 @@ def _updates_of(peer: Any, connection: socket.socket, server: End) -> list[bytes
 
 
 class TestKeyUpdates:
-    """RFC 8446 §4.6.3: each request must be answered, and a peer can send as many as it likes without reading."""
+    """RFC 8446 §4.6.3: each key update request must be answered, and a peer can send many without reading."""
 
     def stalled(self) -> tuple[End, Waiting, Socket, list[bytes]]:
         """A server whose socket takes nothing, and what its peer sends."""

@@ -136,7 +136,7 @@ VERSIONS = pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VE
 
 @compiled
 class TestData:
-    """Data in records (RFC 8446 §5)."""
+    """RFC 8446 §5: data in records."""
 
     @VERSIONS
     @pytest.mark.parametrize("seed", range(8))
@@ -219,7 +219,9 @@ class TestData:
 
     @pytest.mark.parametrize("written", [False, True], ids=["idle", "writing"])
     def test_data_is_passed_during_a_renegotiation(self, written: bool) -> None:
-        """Either end may start another TLS 1.2 handshake at any time; until it is done OpenSSL accepts no writes."""
+        """RFC 5246 §7.4.1.1: either end may begin another TLS 1.2 handshake; until it is done, OpenSSL accepts no
+        writes.
+        """
         pair = Pair(SSL.TLS1_2_VERSION)
         pair.exchange()
         connection = pair.server.tls.getHandle()
@@ -238,7 +240,7 @@ class TestData:
 
 @compiled
 class TestEnd:
-    """How TLS ends (RFC 8446 §6)."""
+    """RFC 8446 §6: the end of TLS."""
 
     def test_the_peers_close_notify_is_answered_and_ends_the_transport(self) -> None:
         pair = Pair()

@@ -97,7 +97,7 @@ class TestVerifyPeer:
 
 
 class TestResumption:
-    """OpenSSL does not verify the certificate again when it resumes a session (RFC 8446 §2.2)."""
+    """RFC 8446 §2.2: a resumed session has no certificate message, so OpenSSL does not verify the certificate again."""
 
     @pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
     def test_a_resumed_session_is_verified_as_well(self, version: int) -> None:

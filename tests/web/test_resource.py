@@ -1000,7 +1000,11 @@ class TestDrain:
 
 
 class TestHttp2:
-    """RFC 8441. Requests over HTTP/2, with a stand-in for Twisted's HTTP/2 stream, which cannot be upgraded."""
+    """RFC 9113 §8.6: HTTP/2 has no upgrade, so its requests get 501.
+
+    A stand-in takes the place of Twisted's HTTP/2 stream. Twisted does not support RFC 8441 §5, which brings WebSocket
+    to HTTP/2.
+    """
 
     class Stream:
         transport = None

@@ -40,6 +40,8 @@ class Slow:
 
 
 class TestMessages:
+    """`Limits.max_messages_per_turn`: how many messages a connection handles in one turn of the reactor."""
+
     @pytest.mark.parametrize(("count", "spent"), [(2, False), (3, False), (4, True)])
     def test_a_turn_ends_beyond_the_limit(self, server: bool, count: int, spent: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(count))
@@ -65,7 +67,7 @@ class TestMessages:
         recorder.session.next_turn()
         assert heard(recorder)[6:] == ["6", "7", "8", "9"]
 
-    def test_each_turn_is_asked_for_once(self, server: bool) -> None:
+    def test_the_session_asks_for_each_turn_once(self, server: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(9))
         assert recorder.turns == 1
         recorder.session.next_turn()
@@ -126,14 +128,14 @@ class TestMessages:
         recorder.take_turns()
         assert (len(recorder.events), recorder.session.spent) == (4, False)
 
-    def test_the_next_turn_is_asked_for_when_half_is_spent(self, server: bool) -> None:
+    def test_the_session_asks_for_the_next_turn_when_half_is_spent(self, server: bool) -> None:
         recorder = Recorder(server, Limits(max_messages_per_turn=10))
         fed(recorder, *texts(5))
         assert recorder.turns == 0
         fed(recorder, *texts(1))
         assert (recorder.turns, recorder.session.spent) == (1, False)
 
-    def test_the_value_none_is_unlimited(self, server: bool) -> None:
+    def test_none_means_no_limit(self, server: bool) -> None:
         limits = Limits(max_messages_per_turn=None, max_seconds_per_turn=None)
         recorder = Recorder(server, limits, Slow(*[1.0] * 5000))
         fed(recorder, *texts(5000))
@@ -150,6 +152,8 @@ class TestMessages:
 
 
 class TestSeconds:
+    """`Limits.max_seconds_per_turn`: how long a connection works in one turn of the reactor."""
+
     @pytest.mark.parametrize(("seconds", "spent"), [(0.001, False), (0.002, False), (0.003, True)])
     def test_a_turn_ends_beyond_the_limit(self, server: bool, seconds: float, spent: bool) -> None:
         recorder = fed(Recorder(server, react=Slow(seconds)), *texts(3))
@@ -162,7 +166,7 @@ class TestSeconds:
             assert len(recorder.events) == delivered
             recorder.session.next_turn()
 
-    def test_at_most_16_messages_come_between_two_looks(self, server: bool) -> None:
+    def test_the_session_looks_at_the_time_after_16_messages_at_most(self, server: bool) -> None:
         recorder = fed(Recorder(server, react=Slow(*[0.0] * 30, *[1.0] * 100)), *texts(200))
         assert 31 <= len(recorder.events) <= 30 + 16
 
@@ -196,7 +200,7 @@ class TestSeconds:
         assert len(recorder.events) < 25
 
     @pytest.mark.parametrize("size", [1000, 1 << 20])
-    def test_the_time_is_looked_at_after_each_compressed_message(self, server: bool, size: int) -> None:
+    def test_the_session_looks_at_the_time_after_each_compressed_message(self, server: bool, size: int) -> None:
         """An empty text is cheap; a compressed one may inflate to a thousand times its size."""
         recorder = deflating(server, Limits(max_message_size=None))
         message = PerMessageDeflate(AGREED, Deflate(), not server).compress(bytes(size))
@@ -233,7 +237,7 @@ def deflating(server: bool, limits: Limits, streaming: bool = False) -> Recorder
 
 
 class TestWaiting:
-    """While the rest of a chunk waits for its turn."""
+    """The session while the rest of a chunk waits for its turn."""
 
     def test_a_later_chunk_waits_as_well(self, server: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(5))
@@ -272,7 +276,7 @@ class TestWaiting:
         recorder.session.sender.send_text("meanwhile")
         assert recorder.sent == [Frame(TEXT, b"meanwhile")]
 
-    def test_a_close_of_ours_finds_the_answer_in_its_turn(self, server: bool) -> None:
+    def test_our_close_finds_the_answer_in_its_turn(self, server: bool) -> None:
         recorder = fed(Recorder(server, THREE), *texts(20), (CLOSE, b"\x0f\xa0"))
         recorder.session.close(4000)
         assert not recorder.session.ended
@@ -318,7 +322,7 @@ class TestWaiting:
         recorder.take_turns()
         assert heard(recorder) == ["0", "1", "2", "3", "ended"]
 
-    def test_a_turn_inside_a_hook_does_no_harm(self, server: bool) -> None:
+    def test_a_turn_that_begins_inside_a_hook_delivers_nothing_twice(self, server: bool) -> None:
         """A hook that runs the reactor."""
 
         def turn(recorder: Recorder, event: Event) -> None:

@@ -23,12 +23,12 @@ from twisted_beastws.wire.closing import (
 SENDABLE = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
 
 
-def test_the_codes_that_may_be_sent_are_the_rfcs() -> None:
+def test_a_close_frame_may_carry_exactly_the_codes_of_the_rfc() -> None:
     """RFC 6455 §7.4 and IANA's registry; Beast lets 5000-65535 in as well, and 1014 since Boost 1.92."""
     assert {code for code in range(-1, 65537) if may_be_sent(code)} == SENDABLE
 
 
-def test_the_close_codes_are_the_registered_ones() -> None:
+def test_the_enum_has_exactly_the_registered_close_codes() -> None:
     assert {code.name: code.value for code in CloseCode} == {
         "NORMAL": 1000,
         "GOING_AWAY": 1001,
@@ -71,7 +71,7 @@ class TestParse:
             parse_close(octet)
 
     @pytest.mark.parametrize("reason", [b"", b"reason", b"\xff"])
-    def test_every_code_is_accepted_or_refused_as_rfc_6455_says(self, reason: bytes) -> None:
+    def test_a_code_is_accepted_only_if_rfc_6455_allows_it(self, reason: bytes) -> None:
         def read(code: int) -> object:
             try:
                 return parse_close(code.to_bytes(2, "big") + reason)
@@ -117,14 +117,14 @@ class TestMake:
             close_payload(code)
 
     @pytest.mark.parametrize("code", ["bye", b"", None, 1000.0])
-    def test_a_value_that_is_no_code_is_refused(self, code: Any) -> None:
+    def test_a_code_of_another_type_is_refused(self, code: Any) -> None:
         with pytest.raises(LocalError) as refused:
             close_payload(code)
         assert str(refused.value) == f"{code!r} is no close code: the code comes first, as in close(1000, 'bye')"
 
     @pytest.mark.parametrize("reason", [b"bye", 1, None])
     @pytest.mark.parametrize("code", [1000, 1005])
-    def test_a_value_that_is_no_reason_is_refused(self, code: int, reason: Any) -> None:
+    def test_a_reason_of_another_type_is_refused(self, code: int, reason: Any) -> None:
         with pytest.raises(LocalError, match="is no close reason: give str"):
             close_payload(code, reason)
 

@@ -143,7 +143,7 @@ class TestSameResults:
 
         assert taken(raw) == taken(speedups)
 
-    def test_no_byte_outside_the_chunk_is_read(self, speedups: Any) -> None:
+    def test_the_codecs_read_no_byte_outside_the_chunk(self, speedups: Any) -> None:
         for start, size, key_at in ((0, 5, -1), (3, 2, -1), (-1, 1, -1), (0, -1, -1), (0, 1, 1), (5, 0, -1)):
             with pytest.raises(ValueError, match="not in the chunk"):
                 speedups.take_bytes(b"four", start, size, key_at)
@@ -165,6 +165,8 @@ class TestSameResults:
 
 
 class TestChoice:
+    """Which codec is in use: the environment variable ``TWISTED_BEASTWS_PURE`` decides (`docs/performance.md`)."""
+
     @pytest.mark.parametrize(("value", "pure"), [(None, False), ("", False), ("0", False), ("1", True)])
     def test_the_environment_chooses_the_codec(
         self, codecs: list[codec.Codec], value: str | None, pure: bool, tmp_path: Path

@@ -63,7 +63,7 @@ def test_a_round_trip_returns_each_message(
 
 
 @pytest.mark.parametrize("bits", range(9, 16))
-def test_the_window_is_kept(isal: bool, bits: int) -> None:
+def test_the_compressor_refers_to_no_byte_before_its_window(isal: bool, bits: int) -> None:
     unit = os.urandom(700)
     compressed = new_compressor(8, bits, 4)
     octets = compressed.compress(unit + os.urandom(40_000) + unit) + compressed.flush(zlib.Z_SYNC_FLUSH)
@@ -110,7 +110,7 @@ def test_a_compressor_that_failed_is_not_used_again(isal: bool) -> None:
     assert zlib.decompressobj(-15).decompress(second) == b"the second" * 100
 
 
-def test_a_call_during_a_call_has_another_compressor(isal: bool) -> None:
+def test_a_call_within_a_call_uses_another_compressor(isal: bool) -> None:
     between: list[bytes] = []
 
     def meddle() -> None:
@@ -123,7 +123,7 @@ def test_a_call_during_a_call_has_another_compressor(isal: bool) -> None:
         assert zlib.decompressobj(-15).decompress(octets + b"\0\0\xff\xff") == message
 
 
-def test_few_idle_compressors_are_kept(isal: bool) -> None:
+def test_at_most_16_idle_compressors_are_kept(isal: bool) -> None:
     for bits in range(9, 16):
         for level in (1, 6, 9):
             compress_alone(b"a message" * 100, level, bits, 8)
@@ -138,7 +138,7 @@ def test_a_short_message_is_not_longer_with_isal() -> None:
         assert len(compress_alone(message, 8, 15, 4)) == len(own.compress(message) + own.flush(zlib.Z_SYNC_FLUSH)) - 4
 
 
-def test_level_0_stores(isal: bool) -> None:
+def test_level_0_stores_without_compression(isal: bool) -> None:
     stored = new_compressor(0, 15, 4)
     assert len(stored.compress(b"a" * 1000) + stored.flush(zlib.Z_SYNC_FLUSH)) > 1000
 

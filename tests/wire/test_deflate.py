@@ -92,7 +92,7 @@ def inflate(codec: PerMessageDeflate, *parts: bytes, room: int = 1 << 62) -> byt
 
 
 class TestOptions:
-    """RFC 7692 §7.1: the parameters of the extension."""
+    """RFC 7692 §7.1: the parameters of the extension, as `Deflate` takes them."""
 
     @pytest.mark.parametrize(
         ("name", "least", "most"),
@@ -116,12 +116,12 @@ class TestOptions:
         with pytest.raises(ValueError, match="threshold"):
             Deflate(threshold=-1)
 
-    def test_the_defaults_are_beasts(self) -> None:
+    def test_the_defaults_are_those_of_beast(self) -> None:
         assert Deflate(15, 15, False, False, 8, 4, 0) == DEFAULTS
 
 
 class TestParsing:
-    """RFC 6455 §9.1."""
+    """RFC 6455 §9.1: the syntax of the Sec-WebSocket-Extensions field."""
 
     @pytest.mark.parametrize(
         ("values", "parsed"),
@@ -327,7 +327,7 @@ class TestServer:
         except errors.BadExtension as error:
             assert "malformed" in str(error)
 
-    def test_no_offer_is_no_agreement(self) -> None:
+    def test_the_server_answers_nothing_without_an_offer(self) -> None:
         assert accept_offer([], DEFAULTS) is None
 
     def test_the_agreement_has_all_parameters(self) -> None:
@@ -454,9 +454,9 @@ def test_both_ends_reach_the_same_agreement(client: Deflate, server: Deflate) ->
 
 
 class TestCompressing:
-    """RFC 7692 §7.2.1."""
+    """RFC 7692 §7.2.1: a compressed message has no tail, and refers to earlier ones only where both ends agreed."""
 
-    def test_the_compressed_bytes_are_beasts(self) -> None:
+    def test_the_compressed_bytes_are_those_of_beast(self) -> None:
         sender = codec()
         assert [sender.compress(each) for each in (b"hello", b"", b"hello", b"")] == [HELLO, b"\0", HELLO_AGAIN, b"\0"]
 
@@ -469,7 +469,7 @@ class TestCompressing:
             sender = codec(options, server)
             assert [sender.compress(b"hello") for _ in range(2)] == [HELLO, HELLO if alone else HELLO_AGAIN]
 
-    def test_a_forgotten_message_is_not_referred_to(self) -> None:
+    def test_no_later_message_refers_to_a_forgotten_one(self) -> None:
         sender = codec()
         assert sender.compress(b"hello") == HELLO
         sender.forget_sent()
@@ -486,7 +486,7 @@ class TestCompressing:
         if bits < 15:
             assert len(codec(Deflate(mem_level=9)).compress(text + text)) < len(text) * 1.5
 
-    def test_a_higher_level_is_smaller(self) -> None:
+    def test_a_higher_level_compresses_to_fewer_bytes(self) -> None:
         text = bytes(range(97, 123)) * 40
         stored, fast, best = (len(codec(Deflate(level=level)).compress(text)) for level in (0, 1, 9))
         assert best <= fast < len(text) < stored
@@ -524,7 +524,7 @@ class TestCompressing:
 
 
 class TestInflating:
-    """RFC 7692 §7.2.2."""
+    """RFC 7692 §7.2.2: compressed bytes to messages, up to a limit."""
 
     @pytest.mark.parametrize(
         ("payload", "message"),
@@ -782,7 +782,7 @@ class TestReceiving:
             recorder = Recorder(server, Limits(max_frame_size=limit)).receive(compressed(payload, BINARY))
             assert recorder.error is error
 
-    def test_a_message_is_unlimited_if_asked_for(self, server: bool) -> None:
+    def test_a_message_of_any_size_is_inflated_without_a_limit(self, server: bool) -> None:
         recorder = Recorder(server, Limits(max_message_size=None)).receive(compressed(bomb(3_000_000), BINARY))
         assert recorder.events == [("binary", bytes(3_000_000))]
 
@@ -1050,7 +1050,7 @@ class TestSending:
         assert len(recorder.writes) == 1
         assert recorder.sent == [compressed(HELLO), compressed(HELLO_AGAIN)]
 
-    def test_a_refused_message_is_not_referred_to(self, server: bool) -> None:
+    def test_no_later_message_refers_to_a_refused_one(self, server: bool) -> None:
         recorder = self.send(server)
         take = recorder.write
 
@@ -1067,7 +1067,7 @@ class TestSending:
         assert [inflate(receiver, frame.payload) for frame in recorder.sent] == [b"hello", b"goodbye"]
 
     @pytest.mark.parametrize("policy", ["drop", "pause", "close"])
-    def test_a_message_that_may_be_dropped_is_not_referred_to(self, policy: Any, server: bool) -> None:
+    def test_no_later_message_refers_to_one_that_may_be_dropped(self, policy: Any, server: bool) -> None:
         recorder = Recorder(server, Limits(slow_reader=policy))
         for free in (True, False, False, True, True):
             recorder.free = free
@@ -1086,7 +1086,7 @@ PARTS = st.binary(max_size=50) | st.sampled_from([bytes(SLICE), noise(SLICE)])
 
 
 class TestStreamingOut:
-    """A message written in parts (RFC 7692 §7.2.1: its frames are one compressed whole)."""
+    """RFC 7692 §6.1 and §7.2.1: the frames of a message that is written in parts are one compressed whole."""
 
     def test_one_frame_is_made_of_small_parts(self, server: bool) -> None:
         recorder = Recorder(server)

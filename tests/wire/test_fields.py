@@ -12,7 +12,7 @@ class TestHeaders:
     """RFC 9110 §5.5 and §5.6.2: field values and tokens."""
 
     @pytest.mark.parametrize("bad", ["a\rb", "a\nb", "a\0b", b"a\r\nX: y", b"\n", b"a\0"])
-    def test_value_that_would_break_the_head_is_refused(self, bad: str | bytes) -> None:
+    def test_a_value_that_would_break_the_head_is_refused(self, bad: str | bytes) -> None:
         headers = Headers()
         with pytest.raises(ValueError, match="X-Name"):
             headers.setRawHeaders("X-Name", ["good", bad])
@@ -23,13 +23,13 @@ class TestHeaders:
         assert not headers.hasHeader("X-Name")
 
     @pytest.mark.parametrize("bad", ["", "a b", "a:", "a\r\nb", b"a\0", "ü", b"\xff", "a\n"])
-    def test_name_that_is_no_token_is_refused(self, bad: str | bytes) -> None:
+    def test_a_name_that_is_no_token_is_refused(self, bad: str | bytes) -> None:
         with pytest.raises(ValueError, match="not a field name"):
             Headers().setRawHeaders(bad, ["x"])
         with pytest.raises(ValueError, match="not a field name"):
             Headers().addRawHeader(bad, "x")
 
-    def test_headers_are_otherwise_twisteds(self) -> None:
+    def test_headers_behave_like_twisteds_otherwise(self) -> None:
         headers = Headers({"content-type": ["text/plain; x=ü"]})
         headers.addRawHeader(b"X-a", b"\xff\t1")
         assert isinstance(headers, TwistedHeaders)
@@ -57,7 +57,7 @@ class TestPackedHeaders:
         assert list(headers.getAllRawHeaders()) == list(untouched.getAllRawHeaders())
 
     @pytest.mark.parametrize("fields", [{}, {"X-A": []}])
-    def test_no_fields_stay_none(self, fields: dict[str, list[str]]) -> None:
+    def test_packing_no_fields_gives_no_fields_back(self, fields: dict[str, list[str]]) -> None:
         headers = Headers(fields)
         headers.pack()
         assert not headers.getRawHeaders("X-A")
@@ -71,7 +71,7 @@ class TestPackedHeaders:
         assert headers.getRawHeaders("X-A") == ["1", "2"]
         assert headers == Headers({"X-A": ["1", "2"]})
 
-    def test_other_attributes_are_missing_as_usual(self) -> None:
+    def test_an_unknown_attribute_raises_attribute_error(self) -> None:
         headers = Headers()
         headers.pack()
         with pytest.raises(AttributeError, match="Headers has no attribute 'fields'"):
@@ -79,7 +79,7 @@ class TestPackedHeaders:
 
 
 class TestListElements:
-    """RFC 9110 §5.6.1."""
+    """RFC 9110 §5.6.1: fields that are lists of elements."""
 
     def test_repeated_fields_are_one_list(self) -> None:
         assert list_elements([b"a, b", b"\tc ,", b""]) == [b"a", b"b", b"c", b"", b""]

@@ -75,7 +75,7 @@ def pattern(size: int) -> bytes:
 
 
 class TestEncodeFrame:
-    """RFC 6455 §5.2."""
+    """RFC 6455 §5.2: the header and the payload of one frame."""
 
     @pytest.mark.parametrize(("size", "length"), LENGTHS.items())
     def test_an_unmasked_frame_has_the_shortest_header(self, size: int, length: str) -> None:
@@ -111,7 +111,7 @@ class TestEncodeFrame:
 
 
 class TestMask:
-    """RFC 6455 §5.3."""
+    """RFC 6455 §5.3: the payload is XOR-ed with the key."""
 
     @given(st.binary(max_size=100), st.binary(min_size=4, max_size=4))
     def test_masking_is_xor_with_the_key(self, data: bytes, key: bytes) -> None:
@@ -123,7 +123,7 @@ class TestMask:
         assert apply_mask(data, b"\x01\xf2\x80\x7f") == xor(data, b"\x01\xf2\x80\x7f")
 
     @pytest.mark.parametrize("size", range(12))
-    def test_any_remainder_of_four_is_masked(self, size: int) -> None:
+    def test_a_payload_of_any_length_modulo_four_is_masked(self, size: int) -> None:
         assert apply_mask(b"\xff" * size, b"\x01\x02\x04\x08") == (b"\xfe\xfd\xfb\xf7" * 3)[:size]
 
 
@@ -158,13 +158,16 @@ class TestMaskKeys:
         assert len(theirs) == 32
         assert theirs != b"".join(frames.mask_keys.next() for _ in range(8))
 
-    def test_the_keys_are_fresh(self) -> None:
+    def test_each_key_is_fresh(self) -> None:
         keys = MaskKeys()
         assert len({keys.next() for _ in range(3000)}) > 2990
 
 
 class TestSend:
-    """RFC 6455 §6.1. The reference decoder reads the frames of each role; `TestGather` tests the writes."""
+    """RFC 6455 §6.1: messages that each role sends.
+
+    The reference decoder reads the frames; `TestGather` tests the writes.
+    """
 
     @pytest.mark.parametrize("size", LENGTHS)
     def test_a_binary_message_is_sent(self, server: bool, size: int) -> None:
@@ -201,7 +204,7 @@ class TestSend:
 
 
 class TestGather:
-    """Messages that hooks send during a chunk leave in one write."""
+    """The writer joins the messages that hooks send during a chunk to one write (`docs/performance.md`)."""
 
     @staticmethod
     def echo(recorder: Recorder, event: Event) -> None:
@@ -329,7 +332,7 @@ class TestGather:
         assert len(recorder.writes) == 1
         assert [frame.payload for frame in recorder.sent] == [b"one", b"two", b"three"]
 
-    def test_the_gathered_size_is_known(self) -> None:
+    def test_the_session_knows_the_size_of_the_gathered_frames(self) -> None:
         sizes = []
 
         def react(recorder: Recorder, event: Event) -> None:
@@ -411,7 +414,7 @@ class TestGather:
 
 
 class TestReceive:
-    """RFC 6455 §5.2 and §6.2."""
+    """RFC 6455 §5.2 and §6.2: frames of any size, in any chunks."""
 
     @pytest.mark.parametrize("size", LENGTHS)
     def test_a_message_of_every_size_is_received(self, server: bool, size: int) -> None:
@@ -459,7 +462,7 @@ class TestReceive:
             recorder = Recorder(server).feed(b"", *[part for chunk in cut(wire, [places]) for part in (chunk, b"")])
             assert recorder.events == [("text", "hi")]
 
-    def test_the_clock_is_asked_before_and_after_a_chunk(self, server: bool) -> None:
+    def test_the_session_reads_the_clock_before_and_after_a_chunk(self, server: bool) -> None:
         recorder = Recorder(server)
         asked = recorder.times_asked
         recorder.time = 7.5
@@ -467,7 +470,7 @@ class TestReceive:
         assert recorder.times_asked == asked + 2
         assert recorder.session.reader.received_at == 7.5
 
-    def test_the_clock_is_asked_once_in_16_frames_of_a_long_chunk(self, server: bool) -> None:
+    def test_the_session_reads_the_clock_once_in_16_frames_of_a_long_chunk(self, server: bool) -> None:
         recorder = Recorder(server)
         asked = recorder.times_asked
         recorder.receive(*[(TEXT, b"")] * 321)
@@ -579,13 +582,13 @@ CLOSE_SENT = {1002: "88 02 03 ea", 1007: "88 02 03 ef", 1009: "88 02 03 f1"}
 
 
 class TestFaults:
-    """RFC 6455 §5 and §7.1.7.
+    """RFC 6455 §5 and §7.1.7: a broken rule fails the connection.
 
-    A broken rule fails the connection: a close frame gives the reason, and nothing more is read.
+    A close frame gives the reason, and nothing more is read.
     """
 
     @pytest.mark.parametrize("name", FAULTS)
-    @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
+    @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "bytewise"])
     def test_each_fault_is_refused_with_its_error(self, server: bool, name: str, split: Callable[..., Any]) -> None:
         make, error = FAULTS[name]
         if error is errors.BadMaskedFrame and server:
@@ -638,10 +641,10 @@ BAD_TEXTS = [bytes.fromhex(text) for text in _BAD_TEXTS.split()]
 
 
 class TestFailFast:
-    """RFC 6455 §8.1, at the first byte that no UTF-8 has there."""
+    """RFC 6455 §8.1: text fails at the first byte that cannot be UTF-8."""
 
     @pytest.mark.parametrize("text", BAD_TEXTS, ids=bytes.hex)
-    def test_the_texts_are_bad_in_their_last_byte(self, text: bytes) -> None:
+    def test_each_bad_text_is_valid_up_to_its_last_byte(self, text: bytes) -> None:
         assert first_bad_octet(text) == len(text) - 1
 
     @pytest.mark.parametrize("text", BAD_TEXTS, ids=bytes.hex)
@@ -802,7 +805,7 @@ STEPS = st.sampled_from(["", "", "send", "pause", "stop", "close", "raise", "fai
 
 
 class TestAnyChunking:
-    """RFC 6455 §6.2. Any cutting of the same bytes into chunks has the same results."""
+    """RFC 6455 §6.2: the same bytes, cut into any chunks, have the same results."""
 
     @settings(max_examples=150)
     @given(st.data(), ROLES, LIMITS, TICKS, st.booleans(), st.booleans(), st.booleans())
@@ -827,7 +830,7 @@ class TestAnyChunking:
 
     @settings(max_examples=300)
     @given(st.data(), ROLES, LIMITS, st.booleans(), st.booleans())
-    def test_any_stream_has_the_outcome_of_the_rfc(
+    def test_any_stream_has_the_outcome_that_the_rfc_requires(
         self, data: st.DataObject, server: bool, limits: Limits, text: bool, binary: bool
     ) -> None:
         wire = data.draw(streams(server))
@@ -840,7 +843,9 @@ class TestAnyChunking:
 
     @settings(max_examples=300)
     @given(st.lists(st.binary(max_size=40), max_size=10), ROLES, st.booleans())
-    def test_any_bytes_have_the_outcome_of_the_rfc(self, chunks: list[bytes], server: bool, streaming: bool) -> None:
+    def test_any_bytes_have_the_outcome_that_the_rfc_requires(
+        self, chunks: list[bytes], server: bool, streaming: bool
+    ) -> None:
         wire = b"".join(chunks)
         recorder = Recorder(server, streaming=streaming).feed(*chunks)
         verdict = judge(wire, server, Limits())
@@ -989,7 +994,10 @@ def slices(wire: bytes, size: int) -> list[bytes]:
 
 
 class TestLinearCost:
-    """Ten times the bytes are ten times the work for any chunks: quadratic cost would be far above each bound."""
+    """The cost is linear: ten times the bytes are ten times the work, in any chunks.
+
+    Quadratic cost would be far above each bound.
+    """
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
     def test_the_time_is_linear_for_20000_fragments(self, opcode: int) -> None:

@@ -47,7 +47,7 @@ class TestWeEndFirst:
         assert halves.sent == [Frame(BINARY, b"last"), Frame(CLOSE, NORMAL)]
         assert halves.session.writer.closed and not halves.session.ended
 
-    @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
+    @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "bytewise"])
     def test_messages_before_the_peers_close_are_delivered(self, server: bool, split: Callable[..., Any]) -> None:
         halves = Halves(server)
         halves.session.half_close()
@@ -169,8 +169,8 @@ class TestThePeerEndsFirst:
         assert (reason.code, reason.clean, str(reason.error)) == (1000, False, "cut")
 
 
-class TestAsAnyOther:
-    """RFC 6455 §7.1: a stream without half-closes."""
+class TestWithoutHalfClose:
+    """RFC 6455 §7.1: a session without half-closes closes as usual."""
 
     def test_pieces_are_received_and_the_close_is_clean(self, server: bool) -> None:
         halves = Halves(server).receive((BINARY, b"a", False), (CONTINUATION, b"b"), (TEXT, b"c"), (PING, b"?"))

@@ -278,7 +278,7 @@ class TestServer:
     ) -> None:
         assert answer(wire) == (error, sent)
 
-    def test_the_success_has_these_bytes(self) -> None:
+    def test_the_response_to_a_valid_request_has_these_bytes(self) -> None:
         assert success(parse_request(head()), "chat").to_bytes() == (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n"
@@ -296,12 +296,12 @@ class TestServer:
 
     @pytest.mark.parametrize("subprotocol", [None, "chat"])
     @pytest.mark.parametrize("extensions", [None, "permessage-deflate; server_no_context_takeover"])
-    def test_the_success_is_the_same_as_prepared_bytes(self, subprotocol: str | None, extensions: str | None) -> None:
+    def test_the_response_equals_the_prepared_bytes(self, subprotocol: str | None, extensions: str | None) -> None:
         request, date = parse_request(head()), "Sun, 06 Nov 1994 08:49:37 GMT"
         sent = success_bytes(request, subprotocol, extensions, date)
         assert sent == success(request, subprotocol, extensions, date).to_bytes()
 
-    def test_each_success_has_headers_of_its_own(self) -> None:
+    def test_each_response_has_headers_of_its_own(self) -> None:
         request = parse_request(head())
         success(request).headers.addRawHeader("Upgrade", "x")
         assert success(request).headers.getRawHeaders("Upgrade") == ["websocket"]
@@ -348,7 +348,7 @@ class TestServer:
                     assert not failure(caught.value, request).keep_alive
 
     @given(st.sampled_from([*FIELDS, "Origin", "X"]), st.text(st.characters(max_codepoint=255), max_size=30))
-    def test_the_answer_is_whole_and_safe_for_any_field(self, name: str, value: str) -> None:
+    def test_a_request_with_any_field_gets_a_whole_and_valid_answer(self, name: str, value: str) -> None:
         error, sent = answer(head("GET / HTTP/1.1", (), **{name.replace("-", "_"): value}), Origins())
         top, _, body = sent.partition(b"\r\n\r\n")
         assert top.startswith(b"HTTP/1.1 ")
@@ -408,7 +408,7 @@ def twisted_request(wire: bytes) -> Any:
 
 
 class TestSubprotocol:
-    """RFC 6455 §4.2.2 (5)."""
+    """RFC 6455 §4.2.2 (4): the server chooses one of the subprotocols that the client offers, or none."""
 
     @pytest.mark.parametrize(
         ("offered", "supported", "chosen"),
@@ -469,7 +469,7 @@ class TestDecorated:
             response.status = 403
             check_decorated(response, None, ACCEPT)
 
-    def test_a_failure_made_a_success_is_refused(self) -> None:
+    def test_a_decorator_cannot_turn_a_failure_into_a_101(self) -> None:
         response = failure(errors.NoHost(), None)
         check_decorated(response, None, None)
         response.status = 101
@@ -482,7 +482,7 @@ class TestDecorated:
         with pytest.raises(errors.DecoratorError, match=str(status)):
             check_decorated(Response(status), None, accept)
 
-    def test_declining_101_is_a_whole_answer(self) -> None:
+    def test_a_response_that_declines_the_upgrade_is_whole(self) -> None:
         response = success(parse_request(head()))
         response.status = 403
         assert response.to_bytes().startswith(b"HTTP/1.1 403 Forbidden\r\n")
@@ -502,7 +502,7 @@ def reply(
 class TestClient:
     """RFC 6455 §4.1: the client's request, and its checks of the response."""
 
-    def test_the_accept_value_is_the_rfcs(self) -> None:
+    def test_the_accept_value_is_that_of_the_rfcs_example(self) -> None:
         assert accept_key(KEY) == accept_key(KEY.encode()) == ACCEPT
 
     def test_keys_are_16_fresh_bytes_that_a_server_accepts(self) -> None:
@@ -593,7 +593,7 @@ class TestClient:
             check_response(response, KEY, ["chat", "other"])
         assert type(caught.value) is error
 
-    def test_a_decline_has_the_response(self) -> None:
+    def test_the_error_of_a_decline_has_the_response(self) -> None:
         response = reply("HTTP/1.1 401 Unauthorized")
         with pytest.raises(errors.UpgradeDeclined) as caught:
             check_response(response, KEY)
@@ -603,9 +603,7 @@ class TestClient:
         assert check_response(reply(Sec_WebSocket_Protocol="b"), KEY, ["a", "b"]) == "b"
 
     @given(st.lists(st.sampled_from("abc"), unique=True), st.lists(st.sampled_from("abc"), unique=True))
-    def test_the_server_accepts_the_clients_request_and_the_client_the_response(
-        self, offered: list[str], supported: list[str]
-    ) -> None:
+    def test_the_two_roles_accept_each_others_handshake(self, offered: list[str], supported: list[str]) -> None:
         key = make_key()
         request = parse_request(client_request("localhost:1984", "/chat", key, offered).to_bytes())
         check_request(request)
@@ -615,5 +613,5 @@ class TestClient:
         assert (chosen is None) == (not set(offered) & set(supported))
 
 
-def test_headers_of_a_request_are_ours() -> None:
+def test_a_request_converts_its_headers_to_our_class() -> None:
     assert type(parse_request(head()).headers) is Headers

@@ -52,7 +52,7 @@ class TestHeadBuffer:
         assert len(buffer.buffer) == 0
         assert buffer.rest() == b""
 
-    def test_buffer_is_new_after_rest(self) -> None:
+    def test_taking_the_rest_empties_the_buffer(self) -> None:
         buffer = HeadBuffer(len(HEAD), 5)
         buffer.feed(HEAD[:40])
         assert buffer.take() is None
@@ -108,7 +108,7 @@ class TestHeadBuffer:
         ],
     )
     @pytest.mark.parametrize("step", [1, 7, 10_000])
-    def test_the_first_fault_decides(self, data: bytes, error: type[HandshakeError], step: int) -> None:
+    def test_the_first_fault_decides_the_error(self, data: bytes, error: type[HandshakeError], step: int) -> None:
         _, end = run([data[at : at + step] for at in range(0, len(data), step)])
         assert isinstance(end, tuple) and end[0] is error
 

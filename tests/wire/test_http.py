@@ -22,7 +22,7 @@ def request(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> bytes:
 
 
 class TestParseRequest:
-    """RFC 9112 §3 and §5."""
+    """RFC 9112 §3 and §5: the request line and the fields of a request."""
 
     def test_each_part_of_a_head_is_parsed(self) -> None:
         parsed = parse_request(HEAD)
@@ -109,7 +109,7 @@ class TestParseRequest:
         assert (caught.value.status, str(caught.value)) == (505, "The server speaks HTTP/1.1")
 
     @pytest.mark.parametrize("minor", [b"1", b"2", b"9"])
-    def test_a_later_minor_version_counts_as_ours(self, minor: bytes) -> None:
+    def test_a_later_minor_version_counts_as_1_1(self, minor: bytes) -> None:
         assert parse_request(request(b"Host: h", start=b"GET / HTTP/1." + minor)).version == "1.1"
 
     @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ class TestParseRequest:
             parse_request(request(*upgrade, *lines))
 
     @pytest.mark.parametrize("coding", [b"gzip", b"xchunked"])
-    def test_unknown_coding_is_refused_or_seen_as_a_body(self, coding: bytes) -> None:
+    def test_an_unknown_transfer_coding_is_refused_or_counts_as_a_body(self, coding: bytes) -> None:
         with pytest.raises(BadRequest):
             parse_request(request(b"Transfer-Encoding: " + coding))
         upgrade = request(b"Connection: Upgrade", b"Upgrade: websocket", b"Transfer-Encoding: " + coding)
@@ -141,7 +141,7 @@ class TestParseRequest:
             parse_request(head)
 
     @given(st.binary(max_size=60), st.integers(0, len(HEAD)))
-    def test_no_input_raises_anything_else(self, junk: bytes, at: int) -> None:
+    def test_any_bytes_are_parsed_or_raise_a_handshake_error(self, junk: bytes, at: int) -> None:
         try:
             parse_request(HEAD[:at] + junk + HEAD[at:])
         except BadRequest as error:
@@ -201,7 +201,7 @@ class TestRequest:
     def test_the_request_says_whether_it_has_a_body(self, lines: list[bytes], body: bool, upgrade: list[bytes]) -> None:
         assert parse_request(request(*upgrade, *lines)).has_body is body
 
-    def test_to_bytes_is_what_parse_request_reads(self) -> None:
+    def test_parse_request_reads_the_result_of_to_bytes(self) -> None:
         parsed = parse_request(HEAD)
         assert parsed.to_bytes() == b"GET /chat?a=1&b=2 HTTP/1.1\r\nHost: here\r\nX-A: 1\r\nX-A: 2\r\nX-B: \r\n\r\n"
         assert parse_request(parsed.to_bytes()) == parsed
@@ -223,7 +223,7 @@ class TestRequest:
         with pytest.raises(ValueError, match="request line"):
             Request(method, target, version, Headers()).to_bytes()
 
-    def test_a_request_is_made_from_twisteds(self) -> None:
+    def test_a_request_of_twisted_web_is_converted(self) -> None:
         class Requestish:
             method, uri, clientproto = b"GET", b"/x?y", b"HTTP/1.1"
             requestHeaders = TwistedHeaders({b"X-A": [b"1", b"2"], b"Content-Length": [b"5"]})
@@ -241,7 +241,7 @@ class TestRequest:
 class TestResponse:
     """RFC 9112 §4 and §6: the bytes of a response."""
 
-    def test_server_is_the_package_and_its_version(self) -> None:
+    def test_the_server_field_names_the_package_and_its_version(self) -> None:
         assert "twisted_beastws/" + __version__ == SERVER
 
     def test_a_text_body_is_utf8(self) -> None:
@@ -262,14 +262,14 @@ class TestResponse:
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nServer: %b\r\n\r\nx" % SERVER.encode()
         )
 
-    def test_a_given_type_stays_and_the_callers_headers_are_not_touched(self) -> None:
+    def test_a_given_content_type_is_kept_and_the_callers_headers_are_not_changed(self) -> None:
         html = Headers({"Content-Type": ["text/html"]})
         bare = Headers()
         assert Response(200, headers=html, body="<p>").field("content-type") == "text/html"
         assert Response(200, headers=bare, body="x").field("Content-Type") == "text/plain; charset=utf-8"
         assert not bare.hasHeader("Content-Type")
 
-    def test_reason_follows_the_status_unless_it_was_set(self) -> None:
+    def test_the_reason_follows_the_status_unless_it_was_set(self) -> None:
         response = Response(101)
         response.status = 403
         assert response.reason == "Forbidden"
@@ -280,7 +280,7 @@ class TestResponse:
         assert response.reason == "Not Found"
         assert Response(599).to_bytes().startswith(b"HTTP/1.1 599 \r\n")
 
-    def test_content_length_is_always_true(self) -> None:
+    def test_the_content_length_is_that_of_the_body(self) -> None:
         response = Response(200, headers=Headers({"Content-Length": ["99", "98"], "X": ["y"]}), body=b"abc")
         response.headers.setRawHeaders("Transfer-Encoding", ["chunked"])
         response.body = b"abcd"
@@ -393,7 +393,7 @@ class TestResponse:
 
 
 class TestParseResponse:
-    """RFC 9112 §4."""
+    """RFC 9112 §4: the status line of a response."""
 
     @pytest.mark.parametrize(
         ("start", "version", "status", "reason"),
@@ -430,7 +430,7 @@ class TestParseResponse:
 
 
 class TestRequestParse:
-    """`Request.parse` reads a head as the server does."""
+    """RFC 9112 §2.1: `Request.parse` reads one whole head, as the server does."""
 
     HEAD = b"GET /chat?a=1 HTTP/1.1\r\nHost: example.com\r\nX-Name: b\r\n\r\n"
 

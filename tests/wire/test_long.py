@@ -56,7 +56,7 @@ def traced() -> Iterator[Any]:
 
 
 class TestReceiving:
-    """RFC 6455 §5.2: one frame of many chunks."""
+    """RFC 6455 §5.2: one frame that arrives in many chunks."""
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
     def test_a_header_alone_reserves_at_most_1_mib(self, server: bool, opcode: int, traced: Any) -> None:
@@ -118,6 +118,8 @@ class TestReceiving:
 
 
 class TestSending:
+    """RFC 6455 §5.4 and §6.1: a long message leaves in frames without needless copies."""
+
     @pytest.mark.parametrize("fragment_size", [None, 100_000, 1 << 18])
     @pytest.mark.parametrize("size", [GATHER_LIMIT - 1, GATHER_LIMIT, GATHER_LIMIT + 1, MIB])
     @pytest.mark.parametrize("text", ["x", "\u00e9", b"x"], ids=["ascii", "wide", "binary"])

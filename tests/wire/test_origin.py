@@ -26,7 +26,7 @@ def asking(origin: str | None, host: str | None = "localhost") -> Request:
 
 
 class TestCheck:
-    """RFC 6455 §10.2."""
+    """RFC 6455 §10.2: pages of this site, and of others."""
 
     @pytest.mark.parametrize(
         ("origin", "host"),
@@ -48,7 +48,7 @@ class TestCheck:
             ("http://127.0.0.1:8080", "127.0.0.1:8080"),
         ],
     )
-    def test_a_page_of_this_site_is_let_in(self, origin: str, host: str) -> None:
+    def test_a_page_of_this_site_is_accepted(self, origin: str, host: str) -> None:
         request = asking(origin, host)
         check_origin(request, Origins())
         with pytest.raises(errors.OriginRefused):
@@ -106,7 +106,7 @@ class TestCheck:
         assert caught.value.status == 403
         check_origin(request, Origins(allow_any_origin_dangerously=True))
 
-    def test_a_request_without_origin_is_let_in(self) -> None:
+    def test_a_request_without_origin_is_accepted(self) -> None:
         check_origin(asking(None), Origins(same_site=False))
 
     def test_a_request_without_host_is_refused(self) -> None:
@@ -127,7 +127,7 @@ class TestCheck:
         ],
     )
     @pytest.mark.parametrize("same_site", [True, False])
-    def test_an_allowed_origin_is_let_in(self, allowed: str, origin: str, same_site: bool) -> None:
+    def test_an_allowed_origin_is_accepted(self, allowed: str, origin: str, same_site: bool) -> None:
         request = asking(origin)
         check_origin(request, Origins(allowed=("https://x.example", allowed), same_site=same_site))
 
@@ -256,12 +256,12 @@ class TestAllowed:
             check_allowed("https://bücher.example")
 
     @pytest.mark.parametrize("value", ["https://app.example", None, 5])
-    def test_a_value_that_is_no_sequence_is_refused(self, value: object) -> None:
+    def test_a_list_of_another_type_is_refused(self, value: object) -> None:
         with pytest.raises(TypeError, match=r"must be a sequence of origins, such as \['https://example.com'\]"):
             Origins(allowed=value)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("value", [b"https://app.example", None, 5])
-    def test_an_origin_that_is_no_text_is_refused(self, value: object) -> None:
+    def test_an_origin_of_another_type_is_refused(self, value: object) -> None:
         with pytest.raises(TypeError, match=r"is not an origin: give str, such as 'https://example\.com'"):
             Origins(allowed=(value,))  # type: ignore[arg-type]
 
@@ -289,7 +289,7 @@ class TestAllowed:
 class TestRefusal:
     """RFC 6455 §4.2.2 (4): the server refuses an origin with 403."""
 
-    def test_the_error_says_what_was_compared_and_what_changes_it(self) -> None:
+    def test_the_error_shows_the_compared_values_and_the_option_to_set(self) -> None:
         request = asking("https://evil.example", "chat.example:8080")
         with pytest.raises(errors.OriginRefused) as caught:
             check_origin(request, Origins())
@@ -301,7 +301,7 @@ class TestRefusal:
         with pytest.raises(errors.OriginRefused, match="is not an allowed one; allow it with"):
             check_origin(request, Origins(same_site=False))
 
-    def test_the_error_quotes_the_peer_harmlessly(self) -> None:
+    def test_the_error_escapes_the_peers_text(self) -> None:
         request = asking("<script>\xff\t\\\"'&" + "x" * 9000, "&" * 9000)
         with pytest.raises(errors.OriginRefused) as caught:
             check_origin(request, Origins())
@@ -332,7 +332,10 @@ class TestRefusal:
 
 
 class TestOverTLS:
-    """An attacker on the way can write a page that is sent in clear; TLS that ends here is known to be encrypted."""
+    """RFC 6455 §10.2: over TLS, a page that was sent in clear counts as another site.
+
+    An attacker on the network can write such a page; a page over TLS reached the browser unchanged.
+    """
 
     @pytest.mark.parametrize("origin", ["http://site.example", "http://site.example:80", "ws://site.example"])
     def test_a_page_in_clear_is_another_site(self, origin: str) -> None:
@@ -347,5 +350,5 @@ class TestOverTLS:
     def test_a_page_over_tls_is_this_site(self, host: str) -> None:
         check_origin(asking(f"https://{host}", host), Origins(), over_tls=True)
 
-    def test_a_program_without_origin_is_let_in(self) -> None:
+    def test_a_program_without_origin_is_accepted(self) -> None:
         check_origin(asking(None), Origins(), over_tls=True)

@@ -24,15 +24,17 @@ def inflated(payload: bytes) -> bytes:
 
 
 class TestPrepare:
+    """`prepare`: a message that is framed and compressed once for many receivers (`docs/performance.md`)."""
+
     @pytest.mark.parametrize(
         ("message", "frame"),
         [("h\u00e9", b"\x81\x03h\xc3\xa9"), (b"\xff", b"\x82\x01\xff"), ("", b"\x81\x00"), (b"", b"\x82\x00")],
     )
-    def test_the_frame_is_prepared(self, message: bytes | str, frame: bytes) -> None:
+    def test_prepare_makes_the_whole_frame(self, message: bytes | str, frame: bytes) -> None:
         assert prepare(message).plain.frame == frame
 
     @pytest.mark.parametrize("message", [3, None, ["x"], {}, prepare("x"), (part for part in "x")])
-    def test_a_value_that_is_no_message_is_refused(self, message: Any) -> None:
+    def test_a_message_of_another_type_is_refused(self, message: Any) -> None:
         with pytest.raises(TypeError) as refused:
             prepare(message)
         assert str(refused.value) == f"prepare() takes str or bytes, not {type(message).__name__}"
@@ -53,7 +55,9 @@ class TestPrepare:
         coroutine.close()
 
     @pytest.mark.parametrize("view", [lambda octets: octets, memoryview], ids=["bytearray", "memoryview"])
-    def test_a_later_change_of_the_buffer_does_not_change_it(self, view: Callable[..., Any] | type[Any]) -> None:
+    def test_a_later_change_of_the_buffer_does_not_change_the_message(
+        self, view: Callable[..., Any] | type[Any]
+    ) -> None:
         message = bytearray(b"abc")
         prepared = prepare(view(message))
         message[0] = 0
@@ -65,7 +69,7 @@ class TestPrepare:
             prepare("\ud800")
 
     @pytest.mark.parametrize("message", [b"", b"x", b"hello " * 1000])
-    def test_it_is_compressed_once_for_each_set_of_parameters(self, message: bytes) -> None:
+    def test_a_message_is_compressed_once_for_each_set_of_parameters(self, message: bytes) -> None:
         prepared = prepare(message)
         first, payload, frame = prepared.compressed((15, 8, 4))
         assert first == 0x80 | RSV1 | BINARY
@@ -76,6 +80,8 @@ class TestPrepare:
 
 
 class TestSession:
+    """RFC 6455 §6.1: a session sends a prepared message like any other."""
+
     @pytest.mark.parametrize("message", ["hello", b"hello", "", b"x" * 70_000])
     @pytest.mark.parametrize("fragment_size", [None, 7])
     def test_a_prepared_message_is_sent_like_any_other(
@@ -93,14 +99,14 @@ class TestSession:
             sent.append(recorder.sent)
         assert sent[0] == sent[1]
 
-    def test_a_server_writes_the_one_frame(self) -> None:
+    def test_a_server_writes_the_prepared_frame_itself(self) -> None:
         prepared = prepare("hello")
         recorders = [Recorder(True) for _ in range(2)]
         for recorder in recorders:
             recorder.session.sender.send_prepared(prepared)
         assert [recorder.writes[0][1] is prepared.plain.frame for recorder in recorders] == [True, True]
 
-    def test_a_client_masks_each_by_another_key(self) -> None:
+    def test_a_client_masks_each_copy_by_another_key(self) -> None:
         recorder = Recorder(False)
         for _ in range(2):
             recorder.session.sender.send_prepared(prepare("hello"))
@@ -127,6 +133,8 @@ class TestSession:
 
 
 class TestCompressed:
+    """RFC 7692 §6.1 and §7.2.1: a prepared message refers to no other message of its connection."""
+
     @pytest.mark.parametrize("alone", [False, True])
     @pytest.mark.parametrize("fragment_size", [None, 20])
     def test_a_prepared_message_is_read_between_messages_with_a_context(

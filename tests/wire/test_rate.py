@@ -24,6 +24,8 @@ HELLO = bytes.fromhex("f248cdc9c90700")
 
 
 class TestBucket:
+    """The token bucket that measures a rate."""
+
     @pytest.mark.parametrize("rate", [1, 3, 7, 1000])
     def test_a_bucket_has_the_amount_of_one_second(self, rate: float) -> None:
         bucket = Bucket(rate)
@@ -95,6 +97,8 @@ def closed_with(octets: bytes) -> int | None:
 
 
 class TestMessages:
+    """`Limits.max_message_rate`: the messages that a peer may send per second."""
+
     @pytest.mark.parametrize("served", [Echo, Streamed, Queued, Slow])
     @pytest.mark.parametrize(("sent", "code"), [(2, None), (3, None), (4, 1008)])
     def test_a_burst_of_messages_above_the_rate_is_refused(
@@ -124,7 +128,7 @@ class TestMessages:
         peer.sends(peer.text("x"))
         assert closed_with(peer.reads()) == 1008
 
-    def test_a_message_in_fragments_is_one_and_a_ping_is_one(self, connect: Callable[..., Any]) -> None:
+    def test_a_message_in_fragments_counts_once_and_so_does_a_ping(self, connect: Callable[..., Any]) -> None:
         peer = connect(Echo, limits=Limits(max_message_rate=3))
         peer.sends(peer.frame(0x01, b"a"), peer.frame(0x89), peer.frame(0x00, b"b"), peer.frame(0x80, b"c"))
         peer.sends(peer.frame(0x8A))
@@ -149,7 +153,9 @@ class TestMessages:
         assert closed_with(peer.reads()) == 1008
 
 
-class TestOctets:
+class TestBytes:
+    """`Limits.max_byte_rate`: the bytes that a peer may send per second."""
+
     @pytest.mark.parametrize(("octets", "code"), [(99, None), (100, None), (101, 1008)])
     def test_a_burst_of_bytes_above_the_rate_is_refused(
         self, connect: Callable[..., Any], octets: int, code: int | None
@@ -192,6 +198,8 @@ class TestOctets:
 
 
 class TestCost:
+    """Connections without a limit pay nothing for counting."""
+
     def test_no_wrapper_is_bound_without_a_limit(self, connect: Callable[..., Any]) -> None:
         protocol = connect(Echo).protocol
         reader = inside(protocol).session.reader
@@ -206,7 +214,7 @@ class TestCost:
         assert protocol.dataReceived != reader.feed and reader.on_text == protocol.text_received
 
     @pytest.mark.parametrize("name", ["max_message_rate", "max_byte_rate"])
-    def test_the_default_is_none_and_zero_is_refused(self, name: str) -> None:
+    def test_there_is_no_limit_by_default_and_zero_is_refused(self, name: str) -> None:
         assert getattr(Limits(), name) is None
         with pytest.raises(ValueError, match=name):
             Limits(**{name: 0})  # type: ignore[arg-type]

@@ -100,10 +100,10 @@ MESSAGES: dict[str, tuple[list[tuple[Any, ...]], list[Event], list[Frame]]] = {
 
 
 class TestMessages:
-    """RFC 6455 §6.2."""
+    """RFC 6455 §6.2: a session delivers messages, and answers control frames."""
 
     @pytest.mark.parametrize("name", MESSAGES)
-    @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
+    @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "bytewise"])
     def test_a_message_is_delivered(self, server: bool, name: str, split: Callable[..., Any]) -> None:
         received, events, sent = MESSAGES[name]
         recorder = Recorder(server).feed(*split(to(server, *received)))
@@ -111,20 +111,20 @@ class TestMessages:
         assert recorder.sent == sent
         assert recorder.error is None
 
-    def test_the_bytes_of_an_answer_are_the_rfcs(self) -> None:
-        """RFC 6455 §5.5.2, §5.5.1"""
+    def test_the_answers_to_a_ping_and_a_close_have_these_bytes(self) -> None:
+        """RFC 6455 §5.5.1 and §5.5.2."""
         recorder = Recorder().receive((PING, b"p"), (CLOSE, b"\x03\xe9bye"))
         assert recorder.wire == bytes.fromhex("8a 01 70 88 02 03 e9")
 
     @pytest.mark.parametrize("rest", [b"", b"\x80"])
-    def test_a_stream_that_ends_without_a_close_is_1006(self, server: bool, rest: bytes) -> None:
+    def test_a_stream_that_ends_without_a_close_has_the_code_1006(self, server: bool, rest: bytes) -> None:
         recorder = Recorder(server).receive((TEXT, b"hi"), (TEXT, b"h", False)).feed(rest)
         recorder.session.lost()
         assert recorder.events == [("text", "hi"), ENDED]
         assert recorder.writes == []
         assert recorder.session.closing.reason() == CloseReason(1006, "", False, "transport")
 
-    def test_a_stream_that_ends_inside_a_frame_is_1006(self, server: bool) -> None:
+    def test_a_stream_that_ends_inside_a_frame_has_the_code_1006(self, server: bool) -> None:
         recorder = Recorder(server).feed(to(server, (TEXT, b"hi"))[:-1])
         recorder.session.lost()
         assert recorder.events == [ENDED]
@@ -157,7 +157,7 @@ class TestMessages:
         recorder.feed(start[-1:])
         assert (recorder.error, recorder.sent) == (errors.UnacceptableData, [closed(1003)])
 
-    def test_a_hook_may_come_and_go(self, server: bool) -> None:
+    def test_a_hook_may_be_set_and_removed_between_messages(self, server: bool) -> None:
         recorder = Recorder(server, text=False)
         recorder.session.reader.on_text = lambda text: recorder.note("first", text)
         recorder.receive((TEXT, b"1"))
@@ -165,13 +165,13 @@ class TestMessages:
         assert recorder.receive((TEXT, b"2")).error is errors.UnacceptableData
         assert recorder.events == [("first", "1"), ENDED]
 
-    def test_a_hook_may_go_while_its_message_arrives(self, server: bool) -> None:
+    def test_a_hook_may_be_removed_while_its_message_arrives(self, server: bool) -> None:
         recorder = Recorder(server).receive((TEXT, b"1", False))
         recorder.session.reader.on_text = None
         assert recorder.receive((CONTINUATION, b"2")).error is errors.UnacceptableData
         assert recorder.events == [ENDED]
 
-    def test_the_time_is_known_at_which_a_message_began(self, server: bool) -> None:
+    def test_the_session_knows_when_an_unfinished_message_began(self, server: bool) -> None:
         recorder = Recorder(server)
         assert recorder.session.reader.message_began_at is None
         recorder.time = 1.0
@@ -197,6 +197,8 @@ class TestMessages:
 
 
 class TestHooks:
+    """The handler runs the application's hooks; what a hook returns or raises goes to the handler."""
+
     def test_the_handler_gets_a_hooks_result_and_is_called_once(self, server: bool) -> None:
         recorder = Recorder(server, react=lambda recorder, event: {"2": 0, b"3": False, "45": "x"}.get(event[1]))
         recorder.receive((TEXT, b"1"), (TEXT, b"2"), (BINARY, b"3"), (TEXT, b"4", False), (CONTINUATION, b"5"))
@@ -256,7 +258,7 @@ class TestHooks:
 
     @pytest.mark.parametrize("kind", [TEXT, BINARY, PING, PONG])
     def test_a_hook_can_close(self, server: bool, kind: int) -> None:
-        """Messages after it in the chunk are thrown away, pings are not answered, the peer's close is found."""
+        """The session discards later messages of the chunk, does not answer pings, and finds the peer's close frame."""
 
         def react(recorder: Recorder, event: Event) -> None:
             recorder.session.close(1001, "enough")
@@ -294,6 +296,8 @@ class TestHooks:
 
 
 class TestPause:
+    """A paused session delivers nothing, and keeps the bytes that arrive (`docs/topics/backpressure.md`)."""
+
     @staticmethod
     def pausing(*texts: str | bytes) -> Any:
         def react(recorder: Recorder, event: Event) -> None:
@@ -315,7 +319,7 @@ class TestPause:
         assert not recorder.session.paused
         assert recorder.sent == [Frame(PONG, b"4")]
 
-    @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
+    @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "bytewise"])
     def test_bytes_fed_during_a_pause_are_kept(self, server: bool, split: Callable[..., Any]) -> None:
         recorder = Recorder(server)
         recorder.session.pause()
@@ -428,7 +432,7 @@ class TestStreaming:
         ]
 
     def test_an_empty_frame_is_a_piece_only_at_the_end(self, server: bool) -> None:
-        """They are pieces only where they end a message."""
+        """An empty frame within a message gives no piece."""
         recorder = Recorder(server, streaming=True)
         recorder.receive((TEXT, b""), (BINARY, b"", False), (CONTINUATION, b"", False), (CONTINUATION, b""))
         assert recorder.events == [("piece", b"", 1, True), ("piece", b"", 2, True)]
@@ -437,7 +441,7 @@ class TestStreaming:
         recorder = Recorder(server, streaming=True).receive((TEXT, b"\xe2\x82", False), (CONTINUATION, b"\xac"))
         assert recorder.events == [("piece", b"\xe2\x82", 1, False), ("piece", b"\xac", 1, True)]
 
-    def test_text_is_checked(self, server: bool) -> None:
+    def test_pieces_of_text_are_checked_for_utf_8(self, server: bool) -> None:
         recorder = Recorder(server, streaming=True).receive((TEXT, b"\xe2\x82", False), (CONTINUATION, b"(", False))
         assert recorder.events == [("piece", b"\xe2\x82", 1, False), ENDED]
         assert recorder.sent == [closed(1007)]
@@ -454,7 +458,7 @@ class TestStreaming:
         assert recorder.events == [("piece", b"1", 1, False), ENDED]
         assert recorder.session.closing.reason().clean
 
-    def test_a_hook_that_raises_in_the_middle_is_the_end(self, server: bool) -> None:
+    def test_a_hook_that_raises_in_the_middle_ends_the_session(self, server: bool) -> None:
         def react(recorder: Recorder, event: Event) -> None:
             raise KeyError(event[1])
 
@@ -476,7 +480,10 @@ def split_in(count: int, size: int) -> list[tuple[Any, ...]]:
 
 
 class TestLimits:
-    """RFC 6455 §10.4. Each limit at one less, at it, and at one more; ``streaming`` changes nothing about them."""
+    """RFC 6455 §10.4: each limit at one less, at it, and at one more.
+
+    ``streaming`` changes nothing about them.
+    """
 
     @staticmethod
     def refused(server: bool, limits: Limits, received: list[tuple[Any, ...]]) -> type[BaseException] | None:
@@ -527,7 +534,7 @@ class TestLimits:
         assert Recorder(server, limits).receive((TEXT, "\u20ac\u20ac".encode())).events == [("text", "\u20ac\u20ac")]
         assert Recorder(server, limits).receive((TEXT, "\u20ac\u20aca".encode())).error is errors.MessageTooBig
 
-    def test_the_message_size_is_for_one_message(self, server: bool) -> None:
+    def test_the_message_size_limits_each_message_alone(self, server: bool) -> None:
         limits = Limits(max_message_size=10)
         received = [frame for count in (1, 2, 1, 3, 2, 1) for frame in split_in(count, 10)]
         recorder = Recorder(server, limits).receive(*received)
@@ -601,7 +608,7 @@ class TestLimits:
         assert received(*split_in(4096, 4096)) is None
         assert received(*split_in(4097, 4097)) is errors.TooManyFragments
 
-    def test_the_value_none_is_unlimited(self, server: bool) -> None:
+    def test_none_means_no_limit(self, server: bool) -> None:
         limits = Limits(max_message_size=None, max_frame_size=None, max_fragments=None)
         recorder = Recorder(server, limits).receive((BINARY, b"x" * ((1 << 20) + 1)), *split_in(5000, 5000))
         assert recorder.events == [("binary", b"x" * ((1 << 20) + 1)), ("binary", b"x" * 5000)]
@@ -648,10 +655,10 @@ RECEIVED_CLOSES: dict[str, tuple[bytes, tuple[int, str] | type[errors.ProtocolEr
 
 
 class TestPeerCloses:
-    """RFC 6455 §5.5.1 and §7.1.5."""
+    """RFC 6455 §5.5.1 and §7.1.5: the peer sends the first close frame."""
 
     @pytest.mark.parametrize("name", RECEIVED_CLOSES)
-    @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "octets"])
+    @pytest.mark.parametrize("split", [lambda wire: [wire], octets], ids=["whole", "bytewise"])
     def test_the_peers_close_is_answered(self, server: bool, name: str, split: Callable[..., Any]) -> None:
         payload, told, answer = RECEIVED_CLOSES[name]
         recorder = Recorder(server).feed(*split(to(server, (CLOSE, payload))))
@@ -706,7 +713,7 @@ def assert_sends_nothing(recorder: Recorder, reason: CloseReason) -> None:
 
 
 class TestWeClose:
-    """RFC 6455 §7.1.2 and §1.4."""
+    """RFC 6455 §7.1.2 and §1.4: we send the first close frame."""
 
     @pytest.mark.parametrize(
         ("arguments", "wire", "sent"),
@@ -774,7 +781,7 @@ class TestWeClose:
         assert len(ours.sent) == len(theirs.sent) == 1
 
     def test_our_close_may_be_within_the_peers_message(self, server: bool) -> None:
-        """It is read and thrown away with all that follows: neither a kind nor a text is checked any more."""
+        """The session discards the rest of the message, and no longer checks its kind or its text."""
         wire = to(server, (TEXT, b"1", False), (CONTINUATION, b"234", False))
         recorder = Recorder(server, binary=False).feed(wire[:-2])
         recorder.session.close()
@@ -830,7 +837,7 @@ class TestWeClose:
 
 
 class TestControl:
-    """RFC 6455 §5.5."""
+    """RFC 6455 §5.5: pings and pongs that we send."""
 
     def test_pings_and_pongs_are_sent(self, server: bool) -> None:
         recorder = Recorder(server)
@@ -857,7 +864,7 @@ class TestControl:
 
 
 class TestFail:
-    """RFC 6455 §7.1.7."""
+    """RFC 6455 §7.1.7: the session fails the connection."""
 
     @pytest.mark.parametrize(
         ("error", "arguments", "frame"),
@@ -922,7 +929,7 @@ class TestFail:
 class TestLost:
     """RFC 6455 §7.1.5: a connection that ends without a close frame has the code 1006."""
 
-    def test_a_loss_is_1006(self, server: bool) -> None:
+    def test_a_lost_connection_has_the_code_1006(self, server: bool) -> None:
         recorder = Recorder(server)
         error = ConnectionResetError()
         recorder.session.lost(error)
@@ -1013,7 +1020,7 @@ class TestSendLong:
             for number, part in enumerate(sizes)
         ]
 
-    def test_a_character_may_be_cut(self, server: bool) -> None:
+    def test_a_fragment_may_end_inside_a_character(self, server: bool) -> None:
         recorder = Recorder(server, Limits(fragment_size=2))
         recorder.session.sender.send_text("\u20ac")
         assert recorder.sent == [Frame(TEXT, b"\xe2\x82", False), Frame(CONTINUATION, b"\xac")]
@@ -1143,7 +1150,7 @@ class TestStreamOut:
         ]
 
     def test_messages_sent_during_a_stream_are_sent_after_it(self, server: bool) -> None:
-        """But for control frames (RFC 6455 §5.4)."""
+        """Control frames are not: they are sent at once (RFC 6455 §5.4)."""
         recorder = Recorder(server, Limits(fragment_size=2))
         session = recorder.session
         session.sender.begin_message(TEXT)
@@ -1223,7 +1230,7 @@ class TestStreamOut:
         assert recorder.held == 0
 
     def test_a_held_message_is_sent_though_there_is_no_room_left(self, server: bool) -> None:
-        """Nothing that happens meanwhile takes it back."""
+        """Once accepted, a held message is sent, whatever happens in between."""
         recorder = Refusing(server)
         recorder.session.sender.begin_message(BINARY)
         recorder.session.sender.send_binary(b"1" * 10)
@@ -1384,8 +1391,11 @@ def texts(recorder: Recorder) -> tuple[Event, ...]:
     return tuple(event for event in recorder.events if event[0] == "text")
 
 
-class TestFedInTheMidst:
-    """By a hook, or by the sink's writing, as a tunnel's transport that is resumed there does."""
+class TestFeedWithinAChunk:
+    """A hook, or a write to the sink, feeds the session again within a chunk.
+
+    A tunnel's transport does so when its owner resumes it there.
+    """
 
     MESSAGES = (b"one", b"", b"x" * 200, b"four", b"\xe2\x82\xac")
     FRAMES = (
@@ -1442,12 +1452,14 @@ class TestFedInTheMidst:
         assert recorder.events == [("text", "one"), ("ended",)]
 
 
-class TestWritingFails:
+class TestSinkRaises:
+    """The sink raises in the middle of a message."""
+
     @pytest.mark.parametrize("how", ["fragments", "held"])
     def test_a_write_that_fails_between_frames_ends_the_connection(
         self, server: bool, how: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The peer has a part of it: it could not understand any later frame."""
+        """The peer has a part of the message, so it could not understand any later frame."""
         recorder = Recorder(server, Limits(fragment_size=10))
         session = recorder.session
         left = [0, 0] if how == "fragments" else [0, 0, 0]

@@ -15,7 +15,7 @@ def told(socks: Socks5, data: bytes, size: int = 1) -> bytes:
 
 
 class TestConnect:
-    """RFC 1928 §4"""
+    """RFC 1928 §3, §4 and §6: the greeting, the request, and the reply that grants it."""
 
     @pytest.mark.parametrize(
         ("host", "address"),
@@ -50,7 +50,7 @@ class TestConnect:
 
 
 class TestAuthentication:
-    """RFC 1929"""
+    """RFC 1928 §3 and RFC 1929 §2: a user name and a password."""
 
     def test_the_credentials_are_sent_in_these_bytes(self) -> None:
         socks = Socks5("h", 1, "user", "pass")
@@ -62,7 +62,7 @@ class TestAuthentication:
         assert Socks5("h", 1, "user", "pass").feed(b"\x05\x00") == b"\x05\x01\x00\x03\x01h\0\1"
 
     @pytest.mark.parametrize("size", [255, 256])
-    def test_their_length_is_bounded(self, size: int) -> None:
+    def test_the_length_of_the_credentials_is_limited(self, size: int) -> None:
         if size == 255:
             Socks5("h", 1, "u" * size, "p" * size)
         else:
@@ -71,7 +71,7 @@ class TestAuthentication:
 
 
 class TestDeclined:
-    """RFC 1928 §6 and RFC 1929 §2."""
+    """RFC 1928 §3 and §6, RFC 1929 §2: answers of a proxy that does not connect."""
 
     @pytest.mark.parametrize(
         ("answers", "credentials", "why", "code"),

@@ -26,7 +26,7 @@ def test_each_thread_can_run_its_own_sessions() -> None:
         list(pool.map(echo, range(THREADS)))
 
 
-def test_python_keeps_the_gil_for_the_compiled_codec() -> None:
+def test_free_threaded_python_turns_the_gil_on_for_the_compiled_codec() -> None:
     """Free-threaded Python turns the GIL on when it imports a module that does not declare itself safe without it."""
     peer.compiled_codec()
     is_gil_enabled = getattr(sys, "_is_gil_enabled", lambda: True)

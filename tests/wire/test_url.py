@@ -12,7 +12,7 @@ parse = WebSocketURL.parse
 
 
 class TestParse:
-    """RFC 6455 §3."""
+    """RFC 6455 §3: the parts of a WebSocket URL."""
 
     @pytest.mark.parametrize(
         ("text", "parts"),
@@ -109,7 +109,7 @@ def test_an_error_shows_a_long_text_in_part() -> None:
 
 
 class TestHostField:
-    """RFC 9110 §7.2."""
+    """RFC 6455 §4.1 (4): the Host field has the port only if it is not the default one."""
 
     @pytest.mark.parametrize(
         ("text", "field"),
@@ -123,12 +123,12 @@ class TestHostField:
             ("ws://user:pass@host/", "host"),
         ],
     )
-    def test_the_port_is_shown_if_it_is_not_the_schemes(self, text: str, field: str) -> None:
+    def test_the_port_is_shown_if_it_is_not_the_default(self, text: str, field: str) -> None:
         assert parse(text).host_field == field
 
 
 class TestUserinfo:
-    """RFC 3986 §3.2.1 and RFC 7617 §2."""
+    """RFC 3986 §3.2.1 and RFC 7617 §2: the userinfo of a URL as HTTP Basic credentials."""
 
     @pytest.mark.parametrize(
         ("userinfo", "user", "password"),
@@ -156,7 +156,7 @@ class TestUserinfo:
 
 
 class TestJoin:
-    """RFC 3986 §5."""
+    """RFC 3986 §5 and RFC 9110 §10.2.2: the URL that a Location field leads to."""
 
     @pytest.mark.parametrize(
         ("location", "joined"),

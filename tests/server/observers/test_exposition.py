@@ -19,7 +19,7 @@ PROMETHEUS_3 = (
 
 
 class TestAccept:
-    """RFC 9110 §12.5.1."""
+    """RFC 9110 §12.5.1: the Accept field chooses the format."""
 
     @pytest.mark.parametrize(
         "accept",
