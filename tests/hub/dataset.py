@@ -25,6 +25,7 @@ class Dataset:
         self.floor: Order = (0, 0)
         self.size = 0
         self.left: list[str] = []
+        self.first = False
         self.ids: deque[str] = deque(maxlen=max_ids)
         self.streams: dict[str, list[tuple[str, bytes, str]]] = {}
         self.records: dict[str, tuple[str, int]] = {}
@@ -39,9 +40,11 @@ class Dataset:
         self, known: str, name: str, now: int, server: str, write: Callable[[], None], force: bool = False
     ) -> None:
         known_id, _, known_epoch = known.partition(" ")
-        if self.epoch and self.latest >= order_of(known_id) and not force:
+        foreign = self.first and known_epoch not in ("", self.epoch)
+        if self.epoch and self.latest >= order_of(known_id) and not foreign and not force:
             return
         write()
+        self.first = not self.epoch and known == "0-0 "
         latest = max(self.latest, order_of(known_id))
         if now > latest[0]:
             latest = (now, 0)
@@ -203,7 +206,10 @@ class Dataset:
         previous = found[0][2] if found else record[0] if record else id_of(self.floor)
         whole = order_of(previous) <= order_of(after)
         exact = whole and (previous == after or any(entry[0] == after for entry in stream))
-        exact = exact and order_of(after) > self.started and self.unsure is None
+        exact = exact and order_of(after) > self.started
+        if order_of(after) == (0, 0):
+            exact = self.first and previous == id_of(self.started)
+        exact = exact and self.unsure is None
         part: list[tuple[str, bytes]] = []
         more, taken = len(found) == count, 0
         for message_id, payload, _ in found:

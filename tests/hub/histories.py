@@ -33,12 +33,13 @@ STEPS = (
 class Client:
     """A client that leaves, and returns to any node with the id of the last message that it has.
 
-    lossy: whether Redis lost data so far. heard: ids and `GAP`. since: how many messages Redis had taken when the join
-    fired.
+    lossy: whether Redis lost data so far. begins: the id with which it joins before it has one. heard: ids and `GAP`.
+    since: how many messages Redis had taken when the join fired; 0 if the client then had all of them.
     """
 
-    def __init__(self, room: str, server: SimulatedRedis, lossy: Callable[[], bool]) -> None:
+    def __init__(self, room: str, server: SimulatedRedis, lossy: Callable[[], bool], begins: str | None) -> None:
         self.lossy = lossy
+        self.begins = begins
         self.room = room
         self.server = server
         self.heard: list[str] = []
@@ -69,9 +70,10 @@ class Client:
                     del self.again[again:]
                     self.hears(GAP)
                 if self.since is None:
-                    self.since = len(self.server.order)
+                    self.since = 0 if complete and self.begins else len(self.server.order)
 
-        joining = node.hub.join(stub.connection, self.room, render=with_id, gap=as_gap, after=last)
+        after = self.begins if fresh else last
+        joining = node.hub.join(stub.connection, self.room, render=with_id, gap=as_gap, after=after)
         joining.addCallback(joined)
 
     def parts(self) -> list[list[str]]:
@@ -117,6 +119,8 @@ class World:
         self.publisher: dict[str, str] = {}
         self.emptied = False
         self.after_flush: set[str] = set()
+        # What Redis forgot entirely, each time, and the hubs that knew its dataset.
+        self.forgotten: list[tuple[set[str], list[Node]]] = []
         self.untraced: set[str] = set()
         self.acknowledged: dict[str, list[str]] = {room: [] for room in ROOMS}
         self.unknown: list[tuple[str, str, str]] = []
@@ -130,7 +134,8 @@ class World:
         settle(*self.nodes)
 
     def new_client(self, room: str, node: Node) -> None:
-        self.clients.append(Client(room, self.server, lambda: self.lossy))
+        begins = "0-0" if len(self.clients) % 3 else None
+        self.clients.append(Client(room, self.server, lambda: self.lossy, begins))
         self.clients[-1].join(node)
 
     def publish(self, node: Node, room: str, *, ref: str | None = None, text: str = "", keep: bool = True) -> None:
@@ -196,6 +201,9 @@ class World:
             elif name == "restore":
                 self.untraced |= self.after_flush
             getattr(server, name)()
+            if not server.data.epoch:
+                knowing = [each for each in (*self.nodes, self.third) if not each.known.endswith(" ")]
+                self.forgotten.append((set(server.order), knowing))
             self.emptied = name == "flush" or (self.emptied and name == "restart")
             self.lossy = self.lossy or name != "restart"
         elif name in ("crash", "stop"):
@@ -294,7 +302,10 @@ class World:
         for ref, ids in self.refs.items():
             assert self.lossy or len(set(ids)) == 1, f"the ref {ref} was taken as {ids}"
         # Not guaranteed: Redis was emptied, and then restored to data from before that.
-        untraced = self.untraced - {node.hub_name for node in (*self.nodes, self.third)}
+        present = (*self.nodes, self.third)
+        untraced = self.untraced - {node.hub_name for node in present}
+        # Nor can anyone know what an emptied Redis had, if all hubs that knew it are gone.
+        unknown = {each for lost, knew in self.forgotten if not set(knew) & set(present) for each in lost}
         for number, client in enumerate(self.clients):
             heard = client.heard
             for part in client.parts():
@@ -303,6 +314,8 @@ class World:
             assert not client.again, f"client {number} heard twice: {client.again}"
             for missed in set(self.acknowledged[client.room]) - set(heard):
                 if self.server.order[missed] < (client.since or 0) or self.publisher[missed] in untraced:
+                    continue
+                if client.since == 0 and missed in unknown:
                     continue
                 assert self.informed(heard, missed), f"client {number} is not informed of {missed}: {heard}"
         for room in ROOMS if self.nodes[0].history_length else ():

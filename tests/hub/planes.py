@@ -82,6 +82,10 @@ class RedisPlane:
     def forget_hubs(self) -> None:
         self.server.ask(f"DEL {self.prefix}:hubs")
 
+    def begin_first(self) -> None:
+        """Let the dataset believe that it is the first one."""
+        self.server.ask(f"HSET {self.prefix}:clock first 1")
+
     def age_change(self, ms: int) -> None:
         """Let the change of the server be so much older."""
         self.server.ask(f"HINCRBY {self.prefix}:clock unsure -{ms}")
@@ -244,6 +248,9 @@ class PostgresPlane:
 
     def forget_hubs(self) -> None:
         self.server.ask("DELETE FROM beastws.hubs")
+
+    def begin_first(self) -> None:
+        self.server.ask("UPDATE beastws.clock SET first = true")
 
     def age_change(self, ms: int) -> None:
         self.server.ask(f"UPDATE beastws.clock SET unsure = unsure - {ms}")

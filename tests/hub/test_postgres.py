@@ -175,6 +175,21 @@ class TestRights:
         line = await hub(clean.url).backplane.refused  # type: ignore[attr-defined]
         assert "a newer version of twisted_beastws made the schema" in line and "postgres@" not in line
 
+    @pytest_twisted.ensureDeferred
+    async def test_an_earlier_schema_is_brought_up_to_date(
+        self, clean: PostgresServer, hub: Callable[..., Hub], lines: list[str]
+    ) -> None:
+        clean.ask(schema_sql("beastws"))
+        # Version 1 did not know whether its epoch is the first.
+        clean.ask("ALTER TABLE beastws.clock DROP COLUMN first")
+        clean.ask("CREATE OR REPLACE FUNCTION beastws.version() RETURNS text LANGUAGE sql AS $$ SELECT '1' $$")
+        clean.ask("UPDATE beastws.clock SET epoch = 'e1', ms = 1, start_ms = 1, floor_ms = 1")
+        one, member = hub(clean.url), Stub()
+        await connected(one)
+        assert not await one.join(member.connection, "a", after="0-0")
+        await one.publish("a", "1")
+        await until(lambda: member.heard == ["1"])
+
 
 class TestMessages:
     @pytest.mark.parametrize("size", [7999, 8000, 8001, 1 << 20])

@@ -186,7 +186,7 @@ class LinkedBackplane:
     def history(self, room: str, after: str) -> Deferred[History]:
         if not self._is_linked:
             return fail(PublishError("the backplane is away", False))
-        return self.read(room, after).addCallback(self._messages.history, room)
+        return self.read(room, after).addCallback(self._messages.history, room, self.history_length > 0)
 
     def enter(self, room: str, member: str, name: str, data: str = "") -> None:
         self._names.enter(room, member, name, data)

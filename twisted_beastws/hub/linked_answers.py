@@ -67,7 +67,8 @@ class Part(NamedTuple):
     Attributes:
         start: the latest id when the epoch began.
         whole: no message is missing between the requested id and the first entry, or the place without an entry.
-        exact: also, the requested id is one of this room's, in this epoch.
+        exact: also, the requested id is one of this room's, in this epoch. For ``0-0``: no message is missing that any
+            dataset known to the hubs had in this room.
         more: the history has later messages.
         entries: ids and payloads.
     """

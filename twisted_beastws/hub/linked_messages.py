@@ -67,9 +67,9 @@ class MessageReader:
             )
             return None
 
-    def history(self, part: Part, room: str) -> History:
-        """Return a part of a room's history."""
+    def history(self, part: Part, room: str, keeps: bool) -> History:
+        """Return a part of a room's history. keeps: this hub's own messages are kept."""
         read = [self.read(room, message_id, payload) for message_id, payload in part.entries]
         messages = [message for message in read if message is not None]
         # Without any message of ours there is no id from which to read on.
-        return History(messages, part.exact, part.more and bool(messages), part.place.position)
+        return History(messages, part.exact and keeps, part.more and bool(messages), part.place.position)

@@ -17,6 +17,7 @@ CREATE OR REPLACE FUNCTION {schema}.begin_epoch(
 ) RETURNS {schema}.clock LANGUAGE plpgsql SET search_path = {schema}, pg_temp AS $$
 DECLARE v_now bigint := now_ms(); v_name text;
 BEGIN
+    c.first := c.epoch = '' AND (p_ms, p_seq, p_epoch) = (0, 0, '') AND NOT EXISTS (SELECT FROM ids);
     IF (c.ms, c.seq) < (p_ms, p_seq) THEN
         c.ms := p_ms; c.seq := p_seq;
     END IF;
@@ -40,11 +41,11 @@ LANGUAGE plpgsql SET search_path = {schema}, pg_temp AS $$
 BEGIN
     UPDATE clock SET epoch = c.epoch, former = c.former, ms = c.ms, seq = c.seq, start_ms = c.start_ms,
         start_seq = c.start_seq, floor_ms = c.floor_ms, floor_seq = c.floor_seq, size = c.size, tail = c.tail, n = c.n,
-        server = c.server, unsure = c.unsure;
+        server = c.server, unsure = c.unsure, first = c.first;
     RETURN c;
 END $$;
 
--- Lock the clock, and begin an epoch if the dataset is new, or does not know an id that the caller knows.
+-- Lock the clock, and begin an epoch if the dataset is new, or does not know an id or an epoch that the caller knows.
 CREATE OR REPLACE FUNCTION {schema}.locked(p_ms bigint, p_seq bigint, p_epoch text, p_name text)
 RETURNS {schema}.clock LANGUAGE plpgsql SET search_path = {schema}, pg_temp AS $$
 DECLARE c clock;
@@ -54,7 +55,7 @@ BEGIN
         INSERT INTO clock DEFAULT VALUES ON CONFLICT DO NOTHING;
         SELECT * INTO c FROM clock FOR UPDATE;
     END IF;
-    IF c.epoch = '' OR (c.ms, c.seq) < (p_ms, p_seq) THEN
+    IF c.epoch = '' OR (c.ms, c.seq) < (p_ms, p_seq) OR (c.first AND p_epoch NOT IN ('', c.epoch)) THEN
         c := begin_epoch(c, p_ms, p_seq, p_epoch, p_name);
     END IF;
     RETURN c;
@@ -64,7 +65,9 @@ END $$;
 CREATE OR REPLACE FUNCTION {schema}.check_known(p_ms bigint, p_seq bigint, p_epoch text, p_name text)
 RETURNS void LANGUAGE plpgsql SET search_path = {schema}, pg_temp AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM clock WHERE epoch <> '' AND (ms, seq) >= (p_ms, p_seq)) THEN
+    IF NOT EXISTS (
+        SELECT FROM clock WHERE epoch <> '' AND (ms, seq) >= (p_ms, p_seq) AND NOT (first AND p_epoch NOT IN ('', epoch))
+    ) THEN
         PERFORM locked(p_ms, p_seq, p_epoch, p_name);
     END IF;
 END $$;
@@ -342,12 +345,16 @@ BEGIN
         SELECT *, (p_after_ms, p_after_seq) >= (before_ms, before_seq) AS whole FROM facts
     )
     SELECT j.epoch, format('%s-%s', j.ms, j.seq), format('%s-%s', j.start_ms, j.start_seq), j.whole::int::text,
-        (j.whole AND j.unsure IS NULL AND (p_after_ms, p_after_seq) > (j.start_ms, j.start_seq) AND (
-            (p_after_ms, p_after_seq) = (j.before_ms, j.before_seq)
-            OR EXISTS (
-                SELECT FROM messages AS m WHERE room = p_room AND kept AND (m.ms, m.seq) = (p_after_ms, p_after_seq)
+        (j.unsure IS NULL AND CASE
+            -- All is here if the room's first message follows the beginning of the first epoch, or if there was none.
+            WHEN (p_after_ms, p_after_seq) = (0, 0) THEN
+                j.first AND (j.before_ms, j.before_seq) = (j.start_ms, j.start_seq)
+            ELSE j.whole AND (p_after_ms, p_after_seq) > (j.start_ms, j.start_seq) AND (
+                (p_after_ms, p_after_seq) = (j.before_ms, j.before_seq) OR EXISTS (
+                    SELECT FROM messages AS m WHERE room = p_room AND kept AND (m.ms, m.seq) = (p_after_ms, p_after_seq)
+                )
             )
-        ))::int::text,
+        END)::int::text,
         (j.entries = p_count OR EXISTS (SELECT FROM found WHERE number > 1 AND total > p_size))::int::text,
         CASE WHEN f.n IS NULL THEN '' ELSE format('%s-%s', f.ms, f.seq) END, f.payload
     FROM judged AS j LEFT JOIN found AS f ON f.number = 1 OR f.total <= p_size ORDER BY f.n;

@@ -5,8 +5,8 @@ functions run with the rights of the schema's owner, so the backplane's own user
 
 - ``clock``, one row: ``epoch``, the dataset's name, and ``former``, the names of those before; ``ms`` and ``seq``, the
   latest id; ``start_...``, the latest id when the epoch began; ``floor_...``, the latest id of the rooms whose records
-  were removed; ``size``, bytes of all histories; ``server`` and ``unsure``, as `redis_scripts` describes them; ``n``,
-  the number of the latest message; ``tail``, bytes of the messages that no history has.
+  were removed; ``size``, bytes of all histories; ``server``, ``unsure`` and ``first``, as `redis_scripts` describes
+  them; ``n``, the number of the latest message; ``tail``, bytes of the messages that no history has.
 - ``messages``: those of the histories (``kept``), and for `TAIL` seconds all others, which hubs still have to fetch.
 - ``rooms``: for each room with a history, its latest id, its messages and its bytes.
 - ``ids``, ``refs``, ``hubs``, ``witnesses``: as in Redis. ``leases`` and ``members``: the hubs' members with a name.
@@ -28,7 +28,7 @@ from pathlib import Path
 
 from twisted_beastws.hub.backplane import MAX_REFS, REF_TIME
 
-VERSION = 1
+VERSION = 2
 """The version of the tables and functions."""
 
 TAIL = 60

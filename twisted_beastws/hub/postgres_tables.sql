@@ -9,6 +9,7 @@ CREATE TABLE IF NOT EXISTS {schema}.clock (
     size bigint NOT NULL DEFAULT 0, tail bigint NOT NULL DEFAULT 0, n bigint NOT NULL DEFAULT 0,
     server text NOT NULL DEFAULT '', unsure bigint
 ) WITH (fillfactor = 10);
+ALTER TABLE {schema}.clock ADD COLUMN IF NOT EXISTS first boolean NOT NULL DEFAULT false;
 CREATE TABLE IF NOT EXISTS {schema}.messages (
     n bigint PRIMARY KEY, room bytea, kept boolean NOT NULL, ms bigint, seq bigint, previous_ms bigint NOT NULL,
     previous_seq bigint NOT NULL, epoch text NOT NULL, payload bytea NOT NULL, published bigint NOT NULL

@@ -3,8 +3,9 @@
 Each script runs in one step. All keys begin with ``PREFIX:DATABASE:``.
 
 - ``clock``, a hash: ``epoch``, the dataset's name, and ``left``, the names of those before; ``ms`` and ``seq``, the
-  latest id; ``start``, the latest id when the epoch began; ``floor``, the latest id of the rooms whose records were
-  removed; ``size``, bytes of all histories; ``refs`` and ``refs_since``, a generation of idempotency keys and its age.
+  latest id; ``start``, the latest id when the epoch began; ``first``, 1 if the epoch began in an empty database, and no
+  hub knew of an earlier dataset; ``floor``, the latest id of the rooms whose records were removed; ``size``, bytes of
+  all histories; ``refs`` and ``refs_since``, a generation of idempotency keys and its age.
 - ``ids``, a stream without content: the latest ids that the dataset gave out, `MAX_IDS` of them.
 - ``history:ROOM``, a stream: a room's messages. Of each, ``m`` is the payload and ``p`` the id of the room's message
   before it, so that a reader sees whether one is missing.
@@ -21,7 +22,7 @@ Has the dataset lost acknowledged messages? Two checks find out.
 
 *A hub knows more.* A hub passes the latest id that it knows with each call. If the dataset's own is older, the dataset
 is not the one that gave out that id: Redis lost it, or restored an older one. The same is true if the dataset does not
-have the id when the hub returns.
+have the id when the hub returns, and if the hub knows another epoch than the dataset's first one.
 
 *The server changed*, which the ``run_id`` and ``master_replid`` of INFO show: Redis restarted, or a replica took over.
 Then messages can be missing that only one hub knew, so each hub in ``hubs`` has to return and confirm the dataset.
@@ -68,17 +69,19 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local clock = redis.call('HMGET', KEYS[1], 'epoch', 'ms', 'seq', 'start', 'floor', 'size', 'refs', 'refs_since',
-    'left', 'server', 'unsure')
+    'left', 'server', 'unsure', 'first')
 local epoch, ms, seq, start, floor = clock[1], tonumber(clock[2]), tonumber(clock[3]), clock[4], clock[5]
 local known_id, known_epoch = string.match(ARGV[1], '^(%S+) ?(%S*)$')
 local known_ms, known_seq = parse(known_id)
 local left = clock[9] or ''
 local unsure = tonumber(clock[11])
+local first = clock[12] == '1'
 local function server()
     local info = redis.call('INFO', 'server') .. redis.call('INFO', 'replication')
     return string.match(info, 'run_id:(%w*)') .. ' ' .. string.match(info, 'master_replid:(%w*)')
 end
 local function begin_epoch()
+    first = not epoch and redis.call('EXISTS', KEYS[2]) == 0 and ARGV[1] == '0-0 '
     if not (ms and seq) or less(ms, seq, known_ms, known_seq) then
         ms, seq = known_ms, known_seq
     end
@@ -93,12 +96,13 @@ local function begin_epoch()
     epoch, start, floor = ARGV[2], format(ms, seq), format(ms, seq)
     redis.call('HSET', KEYS[1], 'epoch', epoch, 'ms', ms, 'seq', string.format('%.0f', seq),
         'start', start, 'floor', floor, 'left', left, 'unsure', '',
-        'server', server())
+        'server', server(), 'first', first and '1' or '')
     unsure = nil
     redis.call('DEL', KEYS[2])
     redis.call('XADD', KEYS[2], start, 'e', '')
 end
-if not (epoch and ms and seq) or less(ms, seq, known_ms, known_seq) then
+local foreign = first and known_epoch ~= '' and known_epoch ~= epoch
+if not (epoch and ms and seq) or less(ms, seq, known_ms, known_seq) or foreign then
     begin_epoch()
 end
 """.replace("MAX_LEFT", str(8 * 9))
@@ -327,9 +331,13 @@ end
 local whole = not less(after_ms, after_seq, parse(previous))
 local exact = whole and (previous == ARGV[3] or #redis.call('XRANGE', KEYS[3], ARGV[3], ARGV[3]) == 1)
 local start_ms, start_seq = parse(start)
-if unsure or not less(start_ms, start_seq, after_ms, after_seq) then
+if after_ms == 0 and after_seq == 0 then
+    -- All is here if the room's first message follows the beginning of the first epoch, or if there was none.
+    exact = first and previous == start
+elseif not less(start_ms, start_seq, after_ms, after_seq) then
     exact = false
 end
+exact = exact and not unsure
 local more, size, part = #found == tonumber(ARGV[4]) and 1 or 0, 0, {{}}
 for n, entry in ipairs(found) do
     size = size + #entry[2][2]
