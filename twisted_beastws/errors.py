@@ -167,7 +167,7 @@ class BadSubprotocol(HandshakeError):
 
 
 class BadExtension(HandshakeError):
-    """The server chose an extension, or a parameter of one, that was not offered (RFC 6455 §4.1, RFC 7692 §5.1)."""
+    """The server chose an extension, or a parameter of one, that was not offered (RFC 6455 §4.1, RFC 7692 §7)."""
 
     message = "The WebSocket handshake Sec-WebSocket-Extensions field is not an answer to what was offered"
 

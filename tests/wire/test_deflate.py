@@ -299,7 +299,7 @@ OTHER_THAN_BEAST: dict[str, tuple[str | None, ...]] = {
 
 
 class TestServer:
-    """RFC 7692 §7.1: the server's answer to an offer."""
+    """RFC 7692 §7 and §7.1: the server's answer to an offer."""
 
     @pytest.mark.parametrize("column", range(5))
     @pytest.mark.parametrize("offered", [*SAME_AS_BEAST, *OTHER_THAN_BEAST])
@@ -342,7 +342,7 @@ class TestServer:
 
 
 class TestClient:
-    """RFC 7692 §7.1: the client's offer, and its check of the answer."""
+    """RFC 7692 §7 and §7.1: the client's offer, and its check of the answer."""
 
     @pytest.mark.parametrize(
         ("options", "offered"),

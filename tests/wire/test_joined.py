@@ -272,7 +272,7 @@ class End(peer.Recorder):
         told = [event for event in self.told if event[0] != "raised"]
         open_for = min(told.index(event) if event in told else len(told) for event in (CLOSING, ENDED))
         assert told[:open_for] == said[:open_for]
-        # RFC 6455 §1.4: after its close frame no message is delivered; pings and pongs are.
+        # RFC 6455 §5.5.1: after its own close frame a side delivers no message; it still delivers pings and pongs.
         controls = [event for event in said[open_for:] if event[0] in ("ping", "pong")]
         rest = [event for event in told[open_for:] if event != CLOSING]
         if ENDED in rest:

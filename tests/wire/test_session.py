@@ -713,7 +713,7 @@ def assert_sends_nothing(recorder: Recorder, reason: CloseReason) -> None:
 
 
 class TestWeClose:
-    """RFC 6455 §7.1.2 and §1.4: we send the first close frame."""
+    """RFC 6455 §5.5.1 and §7.1.2: we send the first close frame."""
 
     @pytest.mark.parametrize(
         ("arguments", "wire", "sent"),

@@ -31,7 +31,7 @@ class _Body:
         self.complete = False
 
     def on_message_begin(self) -> None:
-        # RFC 9112 §9.3.2: a further answer belongs to no request.
+        # RFC 9112 §9.2: data without an outstanding request is no response.
         if self.complete:
             raise BadRequest("The server sent more answers than there were requests")
 

@@ -11,7 +11,7 @@ from twisted.internet.address import UNIXAddress
 NETWORK_FACTOR = 4
 """An IPv6 network of 48 bits may have four times what one of 64 bits may.
 
-RFC 6177: a site gets a network of 48 to 64 bits. So a large site has room, and made-up addresses are limited.
+RFC 6177 §2: a site gets a network of 48 to 64 bits. So a large site has room, and made-up addresses are limited.
 """
 
 
@@ -46,7 +46,7 @@ def peer_of(host: str) -> Peer:
     if ":" not in host:
         return Peer(host, host)
     try:
-        # RFC 7421: a client with one address of a subnet may have all of them. RFC 6177: a site may have 65536 subnets.
+        # RFC 7421 §1: a subnet is a /64, and a client may have all of it. RFC 6177 §2: a site may have 65536 subnets.
         return Peer(*(str(IPv6Network((host, bits), strict=False)) for bits in (64, 48)))
     except ValueError:
         return Peer(host, host)

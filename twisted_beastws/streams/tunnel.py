@@ -158,7 +158,7 @@ class Tunnel(WebSocketProtocol):
         self._half_opened("readConnectionLost")
 
     def _half_opened(self, notification: str) -> None:
-        # RFC 6455 §5.5.1: after a close frame no pings are sent or answered.
+        # Our session answers no ping after its close frame (as in Beast), and the peer may do the same: send none.
         connection_of(self).liveness.closing()
         self._half_alive()
         if IHalfCloseableProtocol.providedBy(self.stream):

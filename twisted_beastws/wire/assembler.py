@@ -111,7 +111,7 @@ class MessageAssembler:
 
     def take(self, part: bytes, final: bool) -> None:
         """Take a part of the message; ``final`` if the message ends with it."""
-        # RFC 6455 §1.4: after our close frame, data before the peer's close frame is discarded (as in Beast).
+        # RFC 6455 §5.5.1: after our close frame we need not process data, and discard it (as in Beast).
         if self.discarding:
             if final:
                 self._end_message()

@@ -32,7 +32,7 @@ _PARAMETER = re.compile(rf'[ \t]*;[ \t]*({_TOKEN})(?:[ \t]*=[ \t]*(?:({_TOKEN})|
 _END = re.compile(r"[ \t]*(?:,[ \t,]*|\Z)")
 _ESCAPED = re.compile(r"\\(.)")
 _WHOLE_TOKEN = re.compile(_TOKEN)
-# RFC 7692 §7.1.2: a decimal integer without leading zeroes, 8-15.
+# RFC 7692 §7.1.2.1: a decimal integer without leading zeroes, 8-15.
 _BITS = re.compile(r"[89]|1[0-5]")
 
 Said = dict[str, int | None]
@@ -99,7 +99,7 @@ class Negotiated:
 def accept_offer(values: Sequence[bytes], options: Deflate) -> Negotiated | None:
     """Return the server's answer to the first acceptable offer in ``values``, or None (RFC 7692 §5).
 
-    The server declines an offer with an unknown, repeated or invalid parameter (RFC 7692 §7.1), and one with a window
+    The server declines an offer with an unknown, repeated or invalid parameter (RFC 7692 §7), and one with a window
     of 8 for the server. A client may use a window of 8 itself, because zlib can inflate it.
 
     Args:
@@ -195,7 +195,7 @@ def check_answer(values: Sequence[bytes], options: Deflate | None) -> Negotiated
         options: The options of the offer; None if nothing was offered.
 
     Raises:
-        BadExtension: The answer does not fit the offer (RFC 7692 §5.1; Beast continues without compression), or sets a
+        BadExtension: The answer does not fit the offer (RFC 7692 §7; Beast continues without compression), or sets a
             window of 8 for the client.
     """
     extensions = parse_extensions(values)

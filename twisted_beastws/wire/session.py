@@ -181,7 +181,7 @@ class Session:
         if opcode == Opcode.CLOSE:
             self.close_received(parse_close(payload))
             return
-        # RFC 6455 §5.5.2: a ping is answered, unless a close frame was sent.
+        # As in Beast, no pong follows our close frame, although RFC 6455 §5.5.2 asks for one until the peer's.
         if opcode == Opcode.PING and self.closing.sent is None:
             self.writer.emit(FIN | Opcode.PONG, payload)
         self.handler.control_received(opcode, payload)

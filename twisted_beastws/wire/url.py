@@ -76,7 +76,7 @@ class WebSocketURL:
 
     @property
     def host_field(self) -> str:
-        """The Host field's value: the port only where it is not the scheme's own (RFC 9110 §7.2)."""
+        """The Host field's value: the port only if it is not the default one (RFC 6455 §4.1)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == self.DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 

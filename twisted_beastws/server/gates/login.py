@@ -254,7 +254,7 @@ class CertificateLogin(LoginGate):
             # An authority may also sign names that are not text.
             return None
         names = [attribute.value for attribute in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        # As for HTTP Basic (RFC 7617 §2): refuse names that are empty or have control characters.
+        # As for HTTP Basic, refuse an empty name, and control characters (RFC 7617 §2).
         if len(names) != 1 or not names[0] or not isinstance(names[0], str) or not names[0].isprintable():
             return None
         return names[0]

@@ -27,7 +27,7 @@ MAX_MEMORY = 1 << 28
 """Bytes that a hash may cost, 256 MiB: OWASP's most costly parameters take half of it."""
 
 SALT_SIZE, HASH_SIZE = 16, 32
-"""Bytes (RFC 7914 §12, NIST SP 800-132)."""
+"""Bytes: NIST SP 800-132 asks for a salt of 16 at least."""
 
 MAX_KNOWN = 10_000
 """Logins that were right and are not hashed again: as many as there may be connections by default."""
@@ -88,7 +88,7 @@ def _scrypt(password: bytes, salt: bytes, log2_n: int, r: int, p: int, size: int
 
 
 def _memory(log2_n: int, r: int, p: int) -> int:
-    # RFC 7914 §6.
+    # RFC 7914 §5 and §6: N blocks of scryptROMix, p blocks of scrypt, and two to work on.
     return 128 * r * ((1 << log2_n) + p + 2)
 
 
