@@ -13,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import twisted_beastws
-from twisted_beastws.errors import BadFramePayload
+from twisted_beastws.errors import BadFramePayload, HandshakeError
 from twisted_beastws.options import Limits
 from twisted_beastws.wire import codec, frames, raw
+from twisted_beastws.wire.fields import SPELLINGS, canonical_name
+from twisted_beastws.wire.head_buffer import HeadBuffer
+from twisted_beastws.wire.http import parse_request
 
 from . import peer
 
@@ -183,3 +186,90 @@ class TestChoice:
 
     def test_the_package_shows_the_choice(self) -> None:
         assert twisted_beastws.ACCELERATED is codec.ACCELERATED
+
+
+LINES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                *(
+                    b"Host: h",
+                    b"host:h",
+                    b"eTAG: 1",
+                    b"X-a--B1: \t v w \t",
+                    b"Upgrade: websocket",
+                    b"Connection: Upgrade",
+                ),
+                *(
+                    b"Content-Length: 0",
+                    b"TRANSFER-ENCODING: chunked",
+                    b"X:",
+                    b": v",
+                    b"no colon",
+                    b"X : v",
+                    b" folded",
+                ),
+                *(b"X: a\x7f", b"X: a\x01b", b"X: \xff\xe9", b"\xc3: a", b"X: a\rb", b"X: a\nY: b", b"", b" folded"),
+            ]
+        ),
+        st.binary(max_size=12),
+    ),
+    max_size=6,
+)
+STARTS = st.one_of(
+    st.sampled_from([b"GET / HTTP/1.1"] * 3 + [b'GET /a?b"c HTTP/1.1', b"GET /# HTTP/1.1", b"HEAD / HTTP/1.1"]),
+    st.sampled_from([b"GET / HTTP/1.0", b"GET / HTTP/1.12", b"GET  / HTTP/1.1", b"\r\nGET / HTTP/1.1"]),
+    st.binary(max_size=12).map(lambda junk: b"GET /" + junk + b" HTTP/1.1"),
+)
+
+
+def parsed(buffer: HeadBuffer) -> Any:
+    try:
+        head = buffer.take()
+        return None if head is None else (parse_request(head), bytes(buffer.buffer))
+    except HandshakeError as error:
+        return error
+
+
+class TestUsualRequest:
+    """RFC 9112 §3 and §5: the compiled reader of usual heads reads what llhttp reads, or leaves the head to it."""
+
+    @given(STARTS, LINES, st.binary(max_size=6), st.integers(0, 8), st.integers(-3, 40))
+    @settings(max_examples=400)
+    def test_a_head_that_it_reads_is_what_llhttp_reads(
+        self, speedups: Any, start: bytes, lines: list[bytes], rest: bytes, max_lines: int, cut: int
+    ) -> None:
+        wire = b"\r\n".join([start, *lines, b"", rest])
+        wire = wire[: len(wire) - max(cut, 0)] if cut % 2 else wire
+        max_size = len(wire) + min(cut, 0)
+        usual = speedups.usual_request(bytearray(wire), max_size, max_lines, SPELLINGS)
+        if usual is None:
+            return
+        buffer = HeadBuffer(max_size, max_lines)
+        buffer.feed(wire)
+        target, fields, size = usual
+        assert parsed(buffer) == (parse_request((target, fields)), wire[size:])
+
+    @pytest.mark.parametrize("name", [b"Host", b"hOST", b"x-A--b1c", b"etag", b"TE", b"www-authenticate", b"1a-~b"])
+    def test_a_usual_head_is_read(self, speedups: Any, name: bytes) -> None:
+        wire = b"GET /chat?a HTTP/1.1\r\n%b: \t a b\xe9 \r\nX-Y:1\r\nx-y: 2\r\n\r\nrest" % name
+        fields = {canonical_name(name): [b"a b\xe9"], b"X-Y": [b"1", b"2"]}
+        size = len(wire) - len(b"rest")
+        assert speedups.usual_request(bytearray(wire), 1000, 100, SPELLINGS) == ("/chat?a", fields, size)
+
+    @pytest.mark.parametrize(
+        ("size_more", "lines_more", "read"), [(0, 0, True), (1, 1, True), (-1, 0, False), (0, -1, False)]
+    )
+    def test_the_limits_of_a_head_hold(self, speedups: Any, size_more: int, lines_more: int, read: bool) -> None:
+        wire = b"GET / HTTP/1.1\r\nHost: h\r\nX: y\r\n\r\n"
+        usual = speedups.usual_request(bytearray(wire + b"more"), len(wire) + size_more, 3 + lines_more, SPELLINGS)
+        assert (usual is not None) is read
+
+    def test_each_incomplete_head_is_left(self, speedups: Any) -> None:
+        wire = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+        for size in range(len(wire)):
+            assert speedups.usual_request(bytearray(wire[:size]), 1000, 100, SPELLINGS) is None
+
+    @given(st.dictionaries(st.binary(min_size=1, max_size=4), st.lists(st.binary(max_size=4), max_size=3), max_size=4))
+    def test_both_codecs_join_fields_in_the_same_way(self, speedups: Any, fields: dict[bytes, list[bytes]]) -> None:
+        assert speedups.joined_fields(fields) == raw.joined_fields(fields)

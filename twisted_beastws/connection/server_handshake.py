@@ -112,7 +112,7 @@ class ServerHandshake(Operation):
         """Return the next request if it has arrived and the budget of this turn is not spent, else None."""
         if self._budget is not None and self._budget.spent(self._host):
             return None
-        head = self._head.take()
+        head = self._head.take_usual() or self._head.take()
         if head is None:
             return None
         if self._budget is None:

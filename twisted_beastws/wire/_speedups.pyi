@@ -2,6 +2,7 @@ from twisted_beastws.wire.frames import apply_mask as apply_mask
 from twisted_beastws.wire.frames import clear_send as clear_send
 from twisted_beastws.wire.raw import copy_start as copy_start
 from twisted_beastws.wire.raw import encode_frame as encode_frame
+from twisted_beastws.wire.raw import joined_fields as joined_fields
 from twisted_beastws.wire.raw import payload_bytes as payload_bytes
 from twisted_beastws.wire.raw import payload_size as payload_size
 from twisted_beastws.wire.raw import put_frame as put_frame
@@ -10,3 +11,4 @@ from twisted_beastws.wire.raw import take_bytes as take_bytes
 from twisted_beastws.wire.raw import take_part as take_part
 from twisted_beastws.wire.raw import take_text as take_text
 from twisted_beastws.wire.raw import text_payload as text_payload
+from twisted_beastws.wire.raw import usual_request as usual_request

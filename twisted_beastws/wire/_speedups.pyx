@@ -9,9 +9,9 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from twisted_beastws import errors
 
@@ -461,3 +461,115 @@ cpdef bytes copy_start(bytearray source, Py_ssize_t size):
     if size < 0 or size > PyByteArray_GET_SIZE(source):
         raise ValueError("so many bytes are not there")
     return PyBytes_FromStringAndSize(PyByteArray_AS_STRING(source), size)
+
+
+# Heads of requests.
+
+
+cdef extern from *:
+    """
+    /* The characters of a token (RFC 9110 §5.6.2), of a target (RFC 9112 §3.2) and of a value (RFC 9110 §5.5). */
+    enum { TCHAR = 1, TARGET_CHAR = 2, VALUE_CHAR = 4 };
+    static unsigned char kinds[256];
+    static void fill_kinds(void) {
+        const char *each = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+        int at;
+        for (at = 0; at < 256; at++) {
+            if (at > ' ' && at < 0x7F && at != '#') kinds[at] |= TARGET_CHAR;
+            if (at == '\t' || (at >= ' ' && at != 0x7F)) kinds[at] |= VALUE_CHAR;
+        }
+        for (; *each; each++) kinds[(unsigned char)*each] |= TCHAR;
+    }
+    """
+    const uint8_t kinds[256]
+    const uint8_t TCHAR, TARGET_CHAR, VALUE_CHAR
+    void fill_kinds()
+
+fill_kinds()
+
+cdef bytes _CONTENT_LENGTH = b"Content-Length"
+cdef bytes _TRANSFER_ENCODING = b"Transfer-Encoding"
+
+
+cdef bytes _capitalised(const uint8_t *name, Py_ssize_t size):
+    # In Capitalised-Words.
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, size)
+    cdef uint8_t *target = <uint8_t *>PyBytes_AS_STRING(result)
+    cdef uint8_t byte, before = c"-"
+    cdef Py_ssize_t at
+    for at in range(size):
+        byte = name[at]
+        if before == c"-":
+            if c"a" <= byte <= c"z":
+                byte -= 32
+        elif c"A" <= byte <= c"Z":
+            byte += 32
+        target[at] = before = byte
+    return result
+
+
+def usual_request(bytearray buffer not None, Py_ssize_t max_size, Py_ssize_t max_lines, dict spellings not None):
+    """See `twisted_beastws.wire.raw.usual_request`."""
+    cdef const uint8_t *data_at = <const uint8_t *>PyByteArray_AS_STRING(buffer)
+    cdef Py_ssize_t end = min(PyByteArray_GET_SIZE(buffer), max_size)
+    cdef Py_ssize_t start, stop, at = 5, lines = 1
+    cdef bytes name, value
+    cdef dict fields = {}
+    cdef list values
+    if end < 18 or memcmp(data_at, b"GET /", 5):
+        return None
+    while at < end and kinds[data_at[at]] & TARGET_CHAR:
+        at += 1
+    if end - at < 11 or memcmp(data_at + at, b" HTTP/1.1\r\n", 11):
+        return None
+    target = PyUnicode_DecodeASCII(<const char *>data_at + 4, at - 4, NULL)
+    at += 11
+    # Each turn reads one line. Two bytes at least are there where it begins.
+    while end - at >= 2:
+        if data_at[at] == c"\r":
+            if data_at[at + 1] != c"\n" or lines > max_lines:
+                return None
+            return target, fields, at + 2
+        start = at
+        while at < end and kinds[data_at[at]] & TCHAR:
+            at += 1
+        if at == start or at == end or data_at[at] != c":":
+            return None
+        name = _capitalised(data_at + start, at - start)
+        at += 1
+        while at < end and (data_at[at] == c" " or data_at[at] == c"\t"):
+            at += 1
+        start = at
+        while at < end and kinds[data_at[at]] & VALUE_CHAR:
+            at += 1
+        if end - at < 2 or data_at[at] != c"\r" or data_at[at + 1] != c"\n":
+            return None
+        stop = at
+        while stop > start and (data_at[stop - 1] == c" " or data_at[stop - 1] == c"\t"):
+            stop -= 1
+        if stop == start or name == _CONTENT_LENGTH or name == _TRANSFER_ENCODING:
+            return None
+        value = PyBytes_FromStringAndSize(<const char *>data_at + start, stop - start)
+        name = spellings.get(name, name)
+        values = fields.get(name)
+        if values is None:
+            fields[name] = [value]
+        else:
+            values.append(value)
+        at += 2
+        lines += 1
+    return None
+
+
+def joined_fields(dict fields not None):
+    """See `twisted_beastws.wire.raw.joined_fields`."""
+    cdef list parts = []
+    for name, values in fields.items():
+        for value in values:
+            parts.append(name)
+            parts.append(b":")
+            parts.append(value)
+            parts.append(b"\n")
+    if parts:
+        parts.pop()
+    return b"".join(parts)

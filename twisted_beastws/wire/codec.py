@@ -48,7 +48,18 @@ ACCELERATED = IN_USE is not PURE
 
 if TYPE_CHECKING or not ACCELERATED:
     from twisted_beastws.wire.frames import clear_send
+    from twisted_beastws.wire.raw import joined_fields, usual_request
 else:
-    from twisted_beastws.wire._speedups import clear_send
+    from twisted_beastws.wire._speedups import clear_send, joined_fields, usual_request
 
-__all__ = ["ACCELERATED", "IN_USE", "PURE", "PURE_VARIABLE", "Codec", "clear_send", "compiled_codec"]
+__all__ = [
+    "ACCELERATED",
+    "IN_USE",
+    "PURE",
+    "PURE_VARIABLE",
+    "Codec",
+    "clear_send",
+    "compiled_codec",
+    "joined_fields",
+    "usual_request",
+]

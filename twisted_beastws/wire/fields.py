@@ -10,6 +10,8 @@ from typing import Any
 
 from twisted.web.http_headers import Headers as TwistedHeaders
 
+from twisted_beastws.wire.codec import joined_fields
+
 MAX_LIST = 100
 """The most elements read from a comma-separated field, as many as Apache httpd accepts fields in a request."""
 
@@ -28,6 +30,16 @@ _TWISTED_NAMES = {
     name: _twisted_name(name)
     for name in (b"Content-Md5", b"Dnt", b"Etag", b"P3p", b"Te", b"Www-Authenticate", b"X-Xss-Protection")
 }
+SPELLINGS = _TWISTED_NAMES | {
+    name: name
+    for name in (
+        *(b"Accept-Encoding", b"Accept-Language", b"Cache-Control", b"Connection", b"Cookie", b"Host", b"Origin"),
+        *(b"Pragma", b"Sec-Websocket-Extensions", b"Sec-Websocket-Key", b"Sec-Websocket-Version", b"Upgrade"),
+        b"User-Agent",
+    )
+}
+"""The names that Twisted spells in its own way, and those of nearly each request, whose objects all requests share."""
+
 # Names that the RFCs and Twisted's `Headers` spell differently.
 RFC_NAMES = {
     b"Expect-Ct": b"Expect-CT",
@@ -60,9 +72,7 @@ class Headers(TwistedHeaders):
 
     def pack(self) -> None:
         """Store the fields as one ``bytes`` until they are used again, which takes a fifth of the memory."""
-        self._packed = b"\n".join(
-            [b"%b:%b" % (name, value) for name, values in self._rawHeaders.items() for value in values]
-        )
+        self._packed = joined_fields(self._rawHeaders)
         del self._rawHeaders
 
     def __getattr__(self, name: str) -> Any:

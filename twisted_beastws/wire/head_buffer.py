@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 
 from twisted_beastws.errors import BadRequest, HeadTooLarge, TargetTooLong
-from twisted_beastws.wire.fields import TOKEN
+from twisted_beastws.wire.codec import usual_request
+from twisted_beastws.wire.fields import SPELLINGS, TOKEN
+
+UsualHead = tuple[str, dict[bytes, list[bytes]]]
+"""The head of a GET request with HTTP/1.1: its target, and its fields by their names in Twisted's spelling."""
 
 MAX_EMPTY_LINES = 10
 """The most empty lines that a server skips before a request line (RFC 9112 §2.2), as Apache httpd does."""
@@ -81,6 +85,16 @@ class HeadBuffer:
         del buffer[:stop]
         self._seen = self._lines = self._skipped = 0
         return head
+
+    def take_usual(self) -> UsualHead | None:
+        """Take the next request if the compiled codec can read it at once; see `usual_request`. Else take nothing."""
+        usual = None if self._seen else usual_request(self.buffer, self._max_size, self._max_lines, SPELLINGS)
+        if usual is None:
+            return None
+        target, fields, size = usual
+        del self.buffer[:size]
+        self._skipped = 0
+        return target, fields
 
     def _skip_empty_lines(self) -> None:
         # RFC 9112 §2.2: old clients send an empty line after a body.

@@ -15,7 +15,7 @@ from twisted.web.http_headers import Headers as TwistedHeaders
 from twisted_beastws._version import __version__
 from twisted_beastws.errors import BadRequest, UnsupportedVersion
 from twisted_beastws.wire.fields import RFC_NAMES, TCHAR, Headers, canonical_name, fields_given, has_token, raw_fields
-from twisted_beastws.wire.head_buffer import HEAD_END
+from twisted_beastws.wire.head_buffer import HEAD_END, UsualHead
 
 SERVER = f"twisted_beastws/{__version__}"
 
@@ -321,7 +321,7 @@ def _parse_fields(parser_type: Any, start_line: bytes, head: bytes, start: int, 
     return Headers.from_canonical(collector.fields)
 
 
-def parse_request(head: bytes) -> Request:
+def parse_request(head: bytes | UsualHead) -> Request:
     """Return a whole head, with its empty line, as a `Request` of any method.
 
     A later minor version of HTTP/1 counts as 1.1 (RFC 9110 §2.5).
@@ -330,6 +330,8 @@ def parse_request(head: bytes) -> Request:
         UnsupportedVersion: The request is of another major version.
         BadRequest: The head is not valid HTTP.
     """
+    if isinstance(head, tuple):
+        return Request("GET", head[0], "1.1", Headers.from_canonical(head[1]), False, NO_PARAMETERS)
     line = _RECEIVED_LINE.match(head)
     if line is None:
         raise BadRequest

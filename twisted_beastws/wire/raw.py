@@ -14,6 +14,7 @@ __all__ = [
     "copy_start",
     "encode_frame",
     "encode_header",
+    "joined_fields",
     "lasting_payload",
     "new_solo",
     "payload_bytes",
@@ -24,6 +25,7 @@ __all__ = [
     "take_part",
     "take_text",
     "text_payload",
+    "usual_request",
 ]
 
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
@@ -137,3 +139,31 @@ def put_frame(target: bytearray, at: int, first: int, payload: bytes, key: bytes
 def copy_start(source: bytearray, size: int) -> bytes:
     """Return the first ``size`` bytes of ``source``."""
     return bytes(memoryview(source)[:size])
+
+
+# Heads of requests.
+
+
+def usual_request(
+    buffer: bytearray, max_size: int, max_lines: int, spellings: dict[bytes, bytes]
+) -> tuple[str, dict[bytes, list[bytes]], int] | None:
+    """Read the head with which ``buffer`` begins, if it is whole, and as nearly every client sends it.
+
+    Only the compiled codec does so. llhttp reads all other heads: those with a fault, a body, an empty value, another
+    method than GET, or another version than 1.1.
+
+    Args:
+        buffer: The bytes that arrived.
+        max_size: The most bytes of the head.
+        max_lines: The most lines of it, excluding the empty line.
+        spellings: The names of fields that are not spelled in Capitalised-Words, and names that connections share.
+
+    Returns:
+        The target, the fields by name, and the size of the head; or None.
+    """
+    return None
+
+
+def joined_fields(fields: dict[bytes, list[bytes]]) -> bytes:
+    """Return the fields as lines of names and values."""
+    return b"\n".join([b"%b:%b" % (name, value) for name, values in fields.items() for value in values])
