@@ -136,7 +136,7 @@ class TestOpen:
             assert ws.close_reason.sent.code == 1011
 
     @leaving_nothing
-    async def test_async_with_passes_the_end_of_the_connection_on(self) -> None:
+    async def test_async_with_raises_the_end_of_the_connection(self) -> None:
         async with serving(closing_with(4001)) as url:
             with pytest.raises(errors.ConnectionClosed) as closed:
                 async with connect(url) as ws:
@@ -177,7 +177,7 @@ class TestOpen:
             await ws.close()
 
     @leaving_nothing
-    async def test_the_limits_and_timeouts_are_the_callers(self) -> None:
+    async def test_the_connection_has_the_callers_limits_and_timeouts(self) -> None:
         limits, timeouts = Limits(max_message_size=10), Timeouts(ping_interval=7.0)
         async with serving() as url:
             ws = await connect(url, limits=limits, timeouts=timeouts)
@@ -251,7 +251,7 @@ class TestRequest:
         ],
     )
     @leaving_nothing
-    async def test_the_host_is_that_of_the_url_for_any_endpoint(self, url: str, host: bytes) -> None:
+    async def test_the_host_field_is_that_of_the_url_for_any_endpoint(self, url: str, host: bytes) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening() as port:
             ws = await connect(url, endpoint=TCP4ClientEndpoint(reactor, "127.0.0.1", port))
@@ -268,7 +268,7 @@ class TestRequest:
             ws.abort()
 
     @leaving_nothing
-    async def test_tls_for_each_host_that_a_redirect_leads_to(self) -> None:
+    async def test_the_tls_function_is_called_for_each_host_of_a_redirect(self) -> None:
         hosts: list[str] = []
 
         def tls(host: str) -> Any:
@@ -311,7 +311,7 @@ class TestRequest:
             assert requests[0].endswith(b"\r\nX-One: 1\r\nX-Two: 2\r\nX-Two: 3\r\nCookie: a=b\r\n\r\n")
 
     @pytest.mark.parametrize("field", sorted(HANDSHAKES_OWN))
-    def test_fields_of_the_handshake_are_not_the_callers(self, field: str) -> None:
+    def test_a_field_of_the_handshake_is_refused(self, field: str) -> None:
         name = field.title()
         with pytest.raises(ValueError) as refused:
             connect("ws://localhost/", headers={"X": "y", name: "websocket"})
@@ -335,7 +335,7 @@ class TestRequest:
         assert str(refused.value) == told
 
     @pytest.mark.parametrize("headers", [{"X y": "z"}, {"X": "y\r\nZ: z"}, {"X": ["y", "\0"]}, {"X": "\ud800"}])
-    def test_fields_that_cannot_be_sent(self, headers: dict[str, list[str]] | dict[str, str]) -> None:
+    def test_fields_that_cannot_be_sent_are_refused(self, headers: dict[str, list[str]] | dict[str, str]) -> None:
         with pytest.raises(ValueError, match=r"^headers\['X( y)?'\]: "):
             connect("ws://localhost/", headers=headers)
 
@@ -381,7 +381,7 @@ class TestRequest:
     @BOTH_WAYS
     @pytest.mark.parametrize("how", ["plain", "coroutine", "breaking"])
     @leaving_nothing
-    async def test_a_decorator_that_fails(self, how: str, secure: bool) -> None:
+    async def test_a_decorator_that_fails_fails_the_attempt(self, how: str, secure: bool) -> None:
         async def later() -> None:
             await turn()
             raise ZeroDivisionError
@@ -450,7 +450,7 @@ class TestRequest:
             connect("ws://localhost/", **options)
         assert str(refused.value) == told.format(*map(kind_of, options.values()))
 
-    def test_a_subprotocol_that_is_no_token(self) -> None:
+    def test_a_subprotocol_that_is_no_token_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r"^subprotocols: 'a b' is no name"):
             connect("ws://localhost/", subprotocols=["a b"])
 
@@ -539,7 +539,7 @@ ANSWERS: dict[str, tuple[Any, type[BaseException] | tuple[type[BaseException], .
 
 
 class TestFails:
-    """RFC 6455 §4.1 and §7.1.7.
+    """RFC 6455 §4.1 and §7.1.7: attempts that fail.
 
     Each failure fires the Deferred once and ends the connection, leaves nothing, and does not call `closed`.
     """
@@ -608,7 +608,7 @@ class TestFails:
 
     @pytest.mark.parametrize("cancel", [False, True])
     @leaving_nothing
-    async def test_a_connection_that_takes_too_long(self, cancel: bool) -> None:
+    async def test_a_connection_that_takes_too_long_is_cancelled(self, cancel: bool) -> None:
         @implementer(IStreamClientEndpoint)
         class Endless:
             def __init__(self) -> None:
@@ -632,7 +632,7 @@ class TestFails:
         assert endless.cancelled == 1
 
     @leaving_nothing
-    async def test_without_a_timeout_it_waits(self) -> None:
+    async def test_a_client_without_a_timeout_waits(self) -> None:
         clock = ClockedReactor()
         script = Script(None)
         async with script.listening() as port:
@@ -647,7 +647,7 @@ class TestFails:
     @BOTH_WAYS
     @pytest.mark.parametrize("made", [None, "raises"])
     @leaving_nothing
-    async def test_a_factory_that_makes_nothing(
+    async def test_a_factory_that_makes_nothing_fails_the_attempt(
         self, made: str | None, secure: bool, logged: Callable[..., list[Any]]
     ) -> None:
         class Making(Factory):
@@ -662,7 +662,7 @@ class TestFails:
 
     @pytest.mark.parametrize("what", [Noting, Noting(), "x", None])
     @leaving_nothing
-    async def test_a_value_that_is_no_factory_is_refused(self, what: Any) -> None:
+    async def test_a_factory_of_another_type_is_refused(self, what: Any) -> None:
         endpoint = WebSocketClientEndpoint(reactor, "ws://localhost/")
         failure = await failure_of(endpoint.connect(what))
         assert type(failure) is TypeError
@@ -671,7 +671,7 @@ class TestFails:
     @BOTH_WAYS
     @pytest.mark.parametrize("service", [False, True])
     @leaving_nothing
-    async def test_a_factory_that_makes_no_websocket(
+    async def test_a_factory_that_makes_another_protocol_is_refused(
         self, service: bool, secure: bool, logged: Callable[..., list[Any]]
     ) -> None:
         class Plain(Protocol):
@@ -699,7 +699,7 @@ class TestLost:
     @BOTH_WAYS
     @pytest.mark.parametrize("how", ["drop", "close", "abort", "close frame", "garbage", "cancelled too late"])
     @leaving_nothing
-    async def test_nothing_is_left(self, how: str, secure: bool) -> None:
+    async def test_closed_is_called_once_and_nothing_is_left(self, how: str, secure: bool) -> None:
         script = Script(lambda connection, head: connection.write(switching(head)))
         async with script.listening(secure) as port:
             clock = ClockedReactor()
@@ -742,7 +742,7 @@ class TestTLS:
             assert script.requests == []
 
     @leaving_nothing
-    async def test_one_that_the_platform_vouches_for_is_accepted(
+    async def test_a_certificate_that_the_platform_trusts_is_accepted(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         roots = tmp_path / "roots.pem"
@@ -753,7 +753,7 @@ class TestTLS:
             await ws.close()
 
     @leaving_nothing
-    async def test_one_for_another_name_is_refused(self) -> None:
+    async def test_a_certificate_for_another_name_is_refused(self) -> None:
         script = Script(None)
         async with script.listening(secure=True) as port:
             connecting = connect(f"wss://127.0.0.1:{port}/", protocol=Noting, tls=trusting("127.0.0.1"))
@@ -762,7 +762,7 @@ class TestTLS:
             assert script.requests == []
 
     @leaving_nothing
-    async def test_a_policy_of_ones_own_that_verifies_nothing_is_refused(self) -> None:
+    async def test_a_policy_of_the_caller_that_verifies_nothing_is_refused(self) -> None:
         script = Script(None)
         async with script.listening(secure=True) as port:
             failure = await failure_of(dial(port, True, tls=_Anything()))
@@ -771,7 +771,7 @@ class TestTLS:
             assert script.requests == []
 
     @leaving_nothing
-    async def test_a_policy_of_ones_own_may_be_unverified_by_its_name(self) -> None:
+    async def test_a_policy_named_unverified_is_accepted(self) -> None:
         async with serving(secure=True) as url:
             ws = await connect(url, tls=UnverifiedTLS)
             await ws.close()
@@ -811,7 +811,7 @@ class TestTLS:
         ids=["plain HTTP", "silence", "drop", "cancel"],
     )
     @leaving_nothing
-    async def test_a_server_that_speaks_none(
+    async def test_a_server_that_speaks_no_tls_is_reported(
         self, greeting: bytes | str | None, expected: tuple[type[Exception], type[Exception]] | type[Exception]
     ) -> None:
         class Mute(Protocol):
@@ -904,7 +904,7 @@ class TestRedirects:
             ws.abort()
 
     @leaving_nothing
-    async def test_userinfo_stays_in_its_origin(self) -> None:
+    async def test_userinfo_is_sent_only_to_its_origin(self) -> None:
         other = Script(lambda connection, head: connection.write(switching(head)))
         async with other.listening() as there:
             script = Script(by_path({b"/": redirecting("/x"), b"/x": redirecting(f"ws://127.0.0.1:{there}/")}))
@@ -962,7 +962,7 @@ class TestRedirects:
                 ws.abort()
 
     @leaving_nothing
-    async def test_to_tls_are_followed(self) -> None:
+    async def test_a_redirect_to_tls_is_followed(self) -> None:
         async with serving(secure=True) as url:
             script = Script(redirecting(url.replace("wss", "https")))
             async with script.listening() as port:
@@ -972,7 +972,7 @@ class TestRedirects:
 
     @pytest.mark.parametrize("scheme", ["ws", "http"])
     @leaving_nothing
-    async def test_away_from_tls_are_not(self, scheme: str) -> None:
+    async def test_a_redirect_away_from_tls_is_refused(self, scheme: str) -> None:
         other = Script(lambda connection, head: connection.write(switching(head)))
         async with other.listening() as there:
             script = Script(redirecting(f"{scheme}://localhost:{there}/"))
@@ -995,7 +995,7 @@ class TestRedirects:
             assert Noting.closings == []
 
     @leaving_nothing
-    async def test_exactly_as_many_as_are_allowed(self) -> None:
+    async def test_as_many_redirects_as_allowed_are_followed(self) -> None:
         script = Script(by_path({b"/chat": redirecting("/1"), b"/1": redirecting("/2")}))
         async with script.listening() as port:
             ws = await dial(port, max_redirects=2)
@@ -1006,7 +1006,7 @@ class TestRedirects:
         "location", ["", "mailto:a@b", "ws://", "ftp://h/", "http://h:99999/", "http://[", "http://a b/"]
     )
     @leaving_nothing
-    async def test_to_nowhere_are_a_refusal(self, location: str) -> None:
+    async def test_a_redirect_without_a_valid_location_declines_the_upgrade(self, location: str) -> None:
         answer = redirecting(location) if location else b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"
         script = Script(answer)
         async with script.listening() as port:
@@ -1037,7 +1037,7 @@ class TestRedirects:
 
     @pytest.mark.parametrize("complete", [False, True])
     @leaving_nothing
-    async def test_cancelling_follows_none(self, complete: bool) -> None:
+    async def test_a_cancelled_attempt_follows_no_redirect(self, complete: bool) -> None:
         """This is also true while the redirect's body is still arriving."""
         answers = {b"/chat": redirecting("/x")[: None if complete else -1], b"/x": b""}
         script = Script(by_path(answers))
@@ -1067,6 +1067,8 @@ class TestRedirects:
 
 
 class TestEndpoint:
+    """`WebSocketClientEndpoint` as an `IStreamClientEndpoint`."""
+
     def test_the_endpoint_provides_its_interface(self) -> None:
         verifyObject(IStreamClientEndpoint, WebSocketClientEndpoint(reactor, "ws://localhost/"))
 
@@ -1121,7 +1123,7 @@ class TestEndpoint:
 
 
 class TestClientService:
-    """Twisted's own ClientService, unchanged."""
+    """Twisted's `ClientService` with our endpoint."""
 
     @staticmethod
     def service(url: str, secure: bool, clock: Any = reactor) -> ClientService:

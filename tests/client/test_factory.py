@@ -27,7 +27,9 @@ class Chat(WebSocketProtocol): ...
 
 
 class TestProtocols:
-    def test_it_makes_a_clients_end_of_the_class(self) -> None:
+    """`WebSocketClientFactory` makes the client's end of a connection."""
+
+    def test_the_factory_makes_a_clients_end_of_the_class(self) -> None:
         factory = WebSocketClientFactory(Chat, clock=MemoryReactorClock())
         protocol = factory.buildProtocol(None)
         assert isinstance(protocol, Chat)
@@ -37,7 +39,7 @@ class TestProtocols:
         protocol.handshake("example.com", "/chat")
         assert transport.value().startswith(b"GET /chat HTTP/1.1\r\nHost: example.com\r\n")
 
-    def test_an_endpoint_connects_it(self) -> None:
+    def test_an_endpoint_connects_a_protocol_of_the_factory(self) -> None:
         clock: Any = MemoryReactorClock()
         factory = WebSocketClientFactory(clock=clock)
         made: list[Any] = []
@@ -45,7 +47,7 @@ class TestProtocols:
         clock.tcpClients[0][2].buildProtocol(None).makeConnection(StringTransport())
         assert made[0].state is State.CONNECTING
 
-    def test_the_options_are_used(self) -> None:
+    def test_a_connection_uses_the_options_of_the_factory(self) -> None:
         factory = WebSocketClientFactory(
             Chat,
             subprotocols=["a"],
@@ -86,6 +88,8 @@ class TestProtocols:
 
 
 class TestConnectedPair:
+    """`testing.connected_pair` takes the options of either side."""
+
     @pytest.mark.parametrize("side", ["server", "client"])
     def test_either_side_takes_the_same_options(self, side: str) -> None:
         options: Any = {"limits": Limits(max_message_size=3), "timeouts": Timeouts(), "deflate": None}

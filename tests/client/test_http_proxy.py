@@ -132,14 +132,14 @@ class TestTunnel:
             ws.abort()
 
     @leaving_nothing
-    async def test_the_request_for_tls_has_the_port(self) -> None:
+    async def test_the_connect_request_for_tls_has_the_port(self) -> None:
         proxy = Script(b"HTTP/1.1 403 Forbidden\r\n\r\n")
         async with proxy.listening() as port:
             await failure_of(dial(port, "wss://server.invalid/"))
             assert proxy.requests[0].startswith(b"CONNECT server.invalid:443 HTTP/1.1\r\n")
 
     @leaving_nothing
-    async def test_each_has_its_own_credentials(self) -> None:
+    async def test_the_proxy_and_the_server_get_their_own_credentials(self) -> None:
         proxy = Script(pretends)
         async with proxy.listening() as port:
             ws = await dial(port, "ws://a:b@server.invalid/", proxy=f"http://u%40x:p@127.0.0.1:{port}/")
@@ -252,7 +252,7 @@ ANSWERS: dict[str, tuple[Any, Any]] = {
 
 
 class TestNoTunnel:
-    """RFC 9110 §9.3.6: a proxy that opens no tunnel."""
+    """RFC 9110 §9.3.6: any answer but a 2xx opens no tunnel."""
 
     @BOTH_WAYS
     @pytest.mark.parametrize("name", ANSWERS)
@@ -323,7 +323,7 @@ class TestNoTunnel:
     @BOTH_WAYS
     @pytest.mark.parametrize("made", [None, "raises"])
     @leaving_nothing
-    async def test_a_factory_that_makes_nothing(self, made: str | None, secure: bool) -> None:
+    async def test_a_factory_that_makes_nothing_fails_the_attempt(self, made: str | None, secure: bool) -> None:
         class Making(Factory):
             noisy = False
 
@@ -340,6 +340,8 @@ class TestNoTunnel:
 
 
 class TestEndpoint:
+    """The endpoint behind the tunnel, as an `IStreamClientEndpoint`."""
+
     def test_the_endpoint_provides_its_interface(self) -> None:
         verifyObject(IStreamClientEndpoint, ProxyEndpoint(TCP4ClientEndpoint(reactor, "localhost", 1), "host", 80))
 

@@ -138,7 +138,7 @@ class TestSocks:
             assert type(await failure_of(connecting)) is expected
 
     @leaving_nothing
-    async def test_silence_meets_the_timeout(self) -> None:
+    async def test_a_silent_proxy_meets_the_handshake_timeout(self) -> None:
         async with socks(silent=True) as (factory, port):
             proxy, clock = f"socks5://127.0.0.1:{port}", ClockedReactor()
             timeouts = Timeouts(handshake=10.0)
@@ -171,6 +171,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 class TestEnvironment:
+    """``proxy="env"``: the environment variables choose the proxy, as they do for curl."""
+
     @pytest.mark.parametrize(
         ("variables", "url", "host"),
         [
@@ -204,9 +206,7 @@ class TestEnvironment:
         proxy = proxy_from_environment(WebSocketURL.parse(url))
         assert (proxy and proxy.host) == host
 
-    def test_a_variable_that_holds_no_proxy_is_named_without_its_password(
-        self, environment: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_error_for_a_bad_variable_names_it_without_the_password(self, environment: pytest.MonkeyPatch) -> None:
         environment.setenv("https_proxy", "ftp://user:secret@p")
         with pytest.raises(ValueError) as caught:
             proxy_from_environment(WebSocketURL.parse("wss://h/"))
@@ -230,7 +230,7 @@ class TestEnvironment:
             ]
 
     @leaving_nothing
-    async def test_without_proxy_it_is_not_read(self, environment: pytest.MonkeyPatch) -> None:
+    async def test_the_environment_is_not_read_without_proxy(self, environment: pytest.MonkeyPatch) -> None:
         environment.setenv("all_proxy", "socks5://127.0.0.1:1")
         async with serving() as url:
             ws = await connect(url, protocol=Noting)
@@ -238,6 +238,8 @@ class TestEnvironment:
 
 
 class TestParse:
+    """The URL of a proxy."""
+
     @pytest.mark.parametrize(
         ("text", "parts"),
         [

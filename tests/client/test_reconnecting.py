@@ -57,6 +57,8 @@ def answer(status: int, retry_after: str | None = None) -> bytes:
 
 
 class TestIsRetryable:
+    """`is_retryable`: whether another attempt can help."""
+
     @pytest.mark.parametrize(
         "cause",
         [
@@ -195,7 +197,7 @@ def far_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class TestDelays:
     """RFC 6455 §7.2.3: delays before the client reconnects."""
 
-    def test_the_delays_are_growing_to_the_longest(self, longest: Any) -> None:
+    def test_the_delays_grow_to_the_longest(self, longest: Any) -> None:
         patient = Patient(*[error.ConnectionRefusedError()] * 20)
         delays = []
         for _ in range(20):
@@ -235,7 +237,7 @@ class TestDelays:
         assert patient.endpoint.last_failure is None
         assert patient.clock.getDelayedCalls() == []
 
-    def test_grow_where_each_connection_is_soon_turned_away(self, longest: Any) -> None:
+    def test_the_delays_grow_if_each_connection_ends_soon(self, longest: Any) -> None:
         patient = Patient(*[None] * 8)
         delays = []
         for lived in (0.0, 0.0, 9.9, 10.0, 0.0, 0.0):
@@ -245,7 +247,7 @@ class TestDelays:
             patient.advance()
         assert delays == pytest.approx([1.0, 1.6, 2.56, 1.0, 1.0, 1.6], rel=1e-6)
 
-    def test_grow_on_where_one_turned_away_comes_before_one_refused(self, longest: Any) -> None:
+    def test_the_delays_grow_over_connections_that_end_soon_and_attempts_that_fail(self, longest: Any) -> None:
         patient = Patient(None, None, error.ConnectionRefusedError(), None)
         for expected in (1.0, 1.6):
             patient.server.wire.drop()
@@ -327,6 +329,8 @@ def failures_of(*waiting: Deferred[Any]) -> list[type[BaseException]]:
 
 
 class TestWhenConnected:
+    """`whenConnected`, as Twisted's `ClientService` defines it."""
+
     def test_when_connected_does_not_give_a_lost_connection(self, shortest: Any) -> None:
         """The connection learns of its end before the service does, and fires `when_closed` in between."""
         patient = Patient(None, None)
@@ -381,6 +385,8 @@ class TestWhenConnected:
 
 
 class TestGivingUp:
+    """The service gives up when no further attempt can help."""
+
     @pytest.mark.parametrize("status", [401, 403, 404])
     def test_waiting_callers_are_notified(self, status: int) -> None:
         patient = Patient(error.ConnectionRefusedError(), answer(status))
@@ -395,7 +401,7 @@ class TestGivingUp:
         assert patient.clock.getDelayedCalls() == []
         assert failures_of(patient.service.whenConnected()) == [errors.UpgradeDeclined]
 
-    def test_a_new_start_ends_the_giving_up(self) -> None:
+    def test_a_new_start_begins_new_attempts(self) -> None:
         patient = Patient(answer(401), None)
         patient.service.startService()
         assert patient.service.given_up is None
@@ -404,7 +410,7 @@ class TestGivingUp:
         patient.settle()
         assert [ws.state for ws in opened] == [State.OPEN]
 
-    def test_a_stop_and_a_start_before_it_has_stopped(self) -> None:
+    def test_a_start_during_a_stop_is_effective(self) -> None:
         patient = Patient(ValueError(), None, settle=False)
         patient.service.stopService()
         patient.service.startService()
@@ -412,7 +418,7 @@ class TestGivingUp:
         assert patient.service.running
         assert patient.endpoint.last_failure is None
 
-    def test_a_stop_before_it_has_stopped(self) -> None:
+    def test_a_final_failure_after_a_stop_fails_later_callers(self) -> None:
         patient = Patient(ValueError(), settle=False)
         assert patient.service.stopService().called
         patient.settle()
@@ -420,7 +426,7 @@ class TestGivingUp:
         assert not patient.service.running
         assert patient.clock.getDelayedCalls() == []
 
-    def test_a_stop_is_not_giving_up(self) -> None:
+    def test_a_stop_does_not_count_as_giving_up(self) -> None:
         patient = Patient(error.ConnectionRefusedError())
         caught = failures_of(patient.service.whenConnected())
         patient.service.stopService()
@@ -439,7 +445,9 @@ class TestGivingUp:
         assert caught == [error.ConnectionRefusedError]
 
 
-class TestTells:
+class TestLog:
+    """The lines in the log."""
+
     def test_the_log_has_the_reason_of_each_failure(self, told: list[tuple[LogLevel, str]]) -> None:
         patient = Patient(error.ConnectionRefusedError(), answer(503), None, answer(404))
         patient.advance()
@@ -477,7 +485,7 @@ class TestTells:
         ((_, line),) = told
         assert line.endswith(": ValueError: a b {c}")
 
-    def test_nothing_where_it_was_stopped(self, told: list[tuple[LogLevel, str]]) -> None:
+    def test_a_stopped_service_logs_nothing(self, told: list[tuple[LogLevel, str]]) -> None:
         patient = Patient(ValueError(), settle=False)
         patient.service.stopService()
         patient.settle()
@@ -485,6 +493,8 @@ class TestTells:
 
 
 class TestWrongArguments:
+    """Arguments that the constructor refuses."""
+
     @pytest.mark.parametrize(
         ("endpoint", "kind"),
         [
@@ -492,7 +502,7 @@ class TestWrongArguments:
             (WebSocketClientEndpoint, "the class WebSocketClientE"),
         ],
     )
-    def test_a_value_that_is_no_endpoint_is_refused(self, endpoint: Any, kind: str) -> None:
+    def test_an_endpoint_of_another_type_is_refused(self, endpoint: Any, kind: str) -> None:
         with pytest.raises(TypeError) as refused:
             reconnecting(endpoint, Factory.forProtocol(Noting))
         assert str(refused.value).startswith(f"endpoint: give WebSocketClientEndpoint(reactor, url), not {kind}")
@@ -506,7 +516,7 @@ class TestWrongArguments:
             (print, "a value of type builtin_function_or_method"),
         ],
     )
-    def test_a_value_that_is_no_factory_is_refused(self, factory: Any, kind: str) -> None:
+    def test_a_factory_of_another_type_is_refused(self, factory: Any, kind: str) -> None:
         endpoint = WebSocketClientEndpoint(Clock(), "ws://localhost/")
         with pytest.raises(TypeError) as refused:
             reconnecting(endpoint, factory)
@@ -519,7 +529,7 @@ class TestStartingAndStopping:
     ClientService alone would run them within its own steps, where it accepts no such call.
     """
 
-    def test_a_connection_may_be_stopped_at_once(self) -> None:
+    def test_a_callback_may_stop_the_service_at_once(self) -> None:
         patient = Patient(None, settle=False)
         stopped: list[Any] = []
         connected = patient.service.whenConnected()
@@ -530,7 +540,7 @@ class TestStartingAndStopping:
         assert stopped == [None]
         assert not patient.service.running
 
-    def test_a_failure_may_stop_it(self) -> None:
+    def test_an_errback_may_stop_the_service(self) -> None:
         patient = Patient(*[error.ConnectionRefusedError()] * 2)
         stopped: list[Any] = []
         connected = patient.service.whenConnected(1)
@@ -589,6 +599,8 @@ class TestStartingAndStopping:
 
 
 class TestFields:
+    """The fields of the request may be computed for each attempt."""
+
     def test_the_fields_are_computed_for_each_attempt(self) -> None:
         tokens = iter(["first", "second", "third"])
 
@@ -604,6 +616,8 @@ class TestFields:
 
 
 class TestOverTCP:
+    """The service over real TCP."""
+
     @leaving_cycles
     async def test_a_service_reconnects_and_gives_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(reconnecting.__globals__, "FIRST_DELAY", 0.01)

@@ -14,12 +14,14 @@ from .stubs import outcome
 
 
 class TestIds:
+    """The ids of messages."""
+
     def test_ids_are_in_the_order_of_their_numbers(self) -> None:
         ids = ["0-0", "9-10", "10-2", "10-10", "1700000000000-0"]
         assert sorted(ids, key=order_of) == ids
 
     @pytest.mark.parametrize("text", ["", "5", "5-", "-5", "5-5-5", "a-b", "5-5\n", "+", "\u0665-1", "1" * 20 + "-1"])
-    def test_anything_else_is_refused(self, text: str) -> None:
+    def test_a_text_that_is_no_id_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match="no message's id"):
             order_of(text)
 
@@ -40,13 +42,15 @@ class Local:
 
 
 class TestPublish:
+    """Publishing on the backplane of one process."""
+
     def test_a_message_is_delivered_at_once(self) -> None:
         local, somebody = Local(), object()
         published = local.backplane.publish("a", "hello", True, somebody)
         assert local.delivered == [(Message("a", "hello", "5000-0"), somebody)]
         assert outcome(published) == "5000-0"
 
-    def test_ids_rise_even_where_the_clock_does_not(self) -> None:
+    def test_ids_rise_even_if_the_clock_stands(self) -> None:
         local = Local()
         ids = [local.publish("a", "1"), local.publish("b", "2")]
         local.time = 4.0
@@ -62,7 +66,7 @@ class TestPublish:
         assert local.delivered[0][0].id is None
         assert local.backplane.history_size == 0
 
-    def test_the_backplane_has_these_states(self) -> None:
+    def test_the_backplane_reports_these_states(self) -> None:
         backplane = LocalBackplane()
         states = [backplane.state]
         backplane.start(lambda *delivery: None)
@@ -73,6 +77,8 @@ class TestPublish:
 
 
 class TestHistory:
+    """The history of each room, and its limits."""
+
     def test_each_room_has_its_own_history(self) -> None:
         local = Local()
         local.publish("a", "1")
@@ -94,7 +100,9 @@ class TestHistory:
         assert [outcome(local.backplane.history("a", each)).complete for each in ids] == [False, True, True]
 
     @pytest.mark.parametrize(("published", "complete"), [(0, True), (1, True), (2, True), (3, False)])
-    def test_from_the_beginning_is_complete_until_a_message_is_dropped(self, published: int, complete: bool) -> None:
+    def test_a_history_from_the_beginning_is_complete_until_a_message_is_dropped(
+        self, published: int, complete: bool
+    ) -> None:
         local = Local(history=2)
         for number in range(published):
             local.publish("a", str(number))
@@ -103,7 +111,7 @@ class TestHistory:
         assert outcome(local.backplane.history("b", "0-0")).complete
         assert outcome(local.backplane.history("c", "0-0")).complete
 
-    def test_from_the_beginning_is_not_complete_for_a_room_that_may_have_lost_all(self) -> None:
+    def test_a_history_is_not_complete_for_a_room_that_may_have_lost_all_messages(self) -> None:
         local = Local()
         local.publish("a", "x" * 1000)
         local = Local(max_history=local.backplane.history_size)
@@ -116,7 +124,7 @@ class TestHistory:
         # No public name shows how much memory the rooms take.
         assert len(local.backplane._cut) <= len(local.backplane._kept)
 
-    def test_from_the_beginning_is_not_complete_where_none_is_kept(self) -> None:
+    def test_a_history_is_not_complete_if_none_is_kept(self) -> None:
         assert not outcome(Local(history=0).backplane.history("a", "0-0")).complete
 
     def test_a_long_history_is_read_in_parts(self) -> None:
@@ -128,14 +136,14 @@ class TestHistory:
         assert (len(last.messages), last.more) == (1, False)
 
     @pytest.mark.parametrize(("size", "parts"), [(CHUNK_SIZE // 2, 2), (CHUNK_SIZE // 2 + 1, 1), (CHUNK_SIZE * 2, 1)])
-    def test_few_long_messages_are_a_part(self, size: int, parts: int) -> None:
+    def test_a_part_of_a_history_has_a_bounded_size(self, size: int, parts: int) -> None:
         local = Local()
         for _ in range(3):
             local.publish("a", "x" * size)
         found = outcome(local.backplane.history("a", "0-0"))
         assert (len(found.messages), found.more) == (parts, True)
 
-    def test_all_rooms_together_are_bounded_and_the_room_longest_silent_gives_way(self) -> None:
+    def test_all_rooms_together_are_bounded_and_the_least_recent_room_is_dropped(self) -> None:
         local = Local()
         local.publish("a", "x" * 1000)
         size = local.backplane.history_size - local.backplane.ROOM
@@ -151,7 +159,7 @@ class TestHistory:
         local.publish("c", "x" * 1001)
         assert [len(local.history(room)) for room in "abc"] == [0, 0, 2]
 
-    def test_many_rooms_of_few_words_are_bounded_as_well(self) -> None:
+    def test_many_rooms_with_short_messages_are_bounded_as_well(self) -> None:
         backplane = LocalBackplane(max_history=1 << 20)
         tracemalloc.start()
         try:
@@ -164,7 +172,7 @@ class TestHistory:
             tracemalloc.stop()
         assert after - before < 1.25 * (1 << 20)
 
-    def test_one_too_long_for_it_is_not_kept(self) -> None:
+    def test_a_message_too_long_for_the_history_is_not_kept(self) -> None:
         local = Local(max_history=1000)
         local.publish("a", "x" * 2000)
         assert local.backplane.history_size == 0
@@ -172,6 +180,8 @@ class TestHistory:
 
 
 class TestNames:
+    """The rooms that the backplane remembers."""
+
     def test_an_empty_room_is_forgotten(self) -> None:
         backplane = LocalBackplane()
         backplane.enter("a", "1", "ann")
@@ -186,6 +196,8 @@ class TestNames:
 
 
 class TestRoster:
+    """The names of a room's members."""
+
     NAMES = ("bob", "ann", "eve", "ann")
 
     def entered(self) -> LocalBackplane:

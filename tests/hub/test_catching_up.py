@@ -42,7 +42,7 @@ class Room:
         answer.callback(found)
 
 
-def test_messages_that_arrive_meanwhile_are_after_the_history() -> None:
+def test_messages_that_arrive_meanwhile_are_delivered_after_the_history() -> None:
     room = Room()
     for _ in range(2):
         room.catch_up.offer(room.publish())
@@ -78,7 +78,7 @@ def test_each_message_is_delivered_once_and_in_order(steps: list[str], part: int
     assert room.given == [each.data for each in room.stream]
 
 
-def test_messages_without_id_are_after_the_history_too() -> None:
+def test_messages_without_id_are_delivered_after_the_history_too() -> None:
     room = Room(published=1)
     room.catch_up.offer(Message("a", "notice"))
     room.answer()
@@ -87,7 +87,7 @@ def test_messages_without_id_are_after_the_history_too() -> None:
     assert not room.catch_up.done
 
 
-def test_held_messages_are_bounded_and_read_from_the_history_instead() -> None:
+def test_held_messages_above_the_limit_are_read_from_the_history() -> None:
     room = Room(part=1000)
     for number in range(MAX_HELD + 1):
         room.catch_up.offer(room.publish())
@@ -99,7 +99,7 @@ def test_held_messages_are_bounded_and_read_from_the_history_instead() -> None:
     assert len(room.given) == MAX_HELD + 1
 
 
-def test_a_failed_history_is_the_end_and_held_messages_are_delivered() -> None:
+def test_a_failed_history_ends_the_catching_up_and_held_messages_are_delivered() -> None:
     given: list[str | bytes] = []
     asked: list[Deferred[History]] = [Deferred()]
     catch_up = CatchUp("0-0", lambda after: asked[0], lambda each: given.append(each.data), lambda: succeed(None))
@@ -110,7 +110,7 @@ def test_a_failed_history_is_the_end_and_held_messages_are_delivered() -> None:
     assert given == ["7"]
 
 
-def test_a_reader_that_is_gone_ends_it() -> None:
+def test_a_reader_that_left_ends_the_catching_up() -> None:
     given: list[str | bytes] = []
     catch_up = CatchUp(
         "0-0",

@@ -46,6 +46,8 @@ def nodes() -> ClusterNodes:
 
 
 class TestFinding:
+    """Finding the node of a slot."""
+
     def test_the_primary_of_a_slot_is_found_at_the_first_node(self, nodes: ClusterNodes, asked: Asked) -> None:
         found = [nodes.primary_of(slot, asked) for slot in (0, 8191, 8192)]
         assert asked.nodes == [("one", 6379)]
@@ -54,15 +56,13 @@ class TestFinding:
         assert [(url.host, url.port) for url in urls] == [("10.0.0.1", 7001)] * 2 + [("10.0.0.3", 7003)]
         assert all(url.cluster and not url.nodes and url.password == "secret" for url in urls)
 
-    def test_each_question_goes_to_another_node_first_also_to_learned_ones(
-        self, nodes: ClusterNodes, asked: Asked
-    ) -> None:
+    def test_each_question_begins_with_the_next_known_node(self, nodes: ClusterNodes, asked: Asked) -> None:
         for _ in range(5):
             nodes.primary_of(0, asked)
             asked.answers[-1].callback(ANSWER)
         assert asked.nodes == [("one", 6379), ("two", 7000), ("10.0.0.1", 7001), ("10.0.0.2", 7002), ("10.0.0.3", 7003)]
 
-    def test_a_node_that_does_not_answer_is_passed_over(self, nodes: ClusterNodes, asked: Asked) -> None:
+    def test_a_node_that_does_not_answer_is_skipped(self, nodes: ClusterNodes, asked: Asked) -> None:
         found = nodes.primary_of(0, asked)
         asked.answers[0].errback(LinkLost("it did not answer for 5 seconds"))
         asked.answers[1].callback(ANSWER)
@@ -79,7 +79,7 @@ class TestFinding:
                 "no node of the Redis Cluster answers; the last is two:7000: it did not answer for 5 seconds"
             )
 
-    def test_a_refusal_is_reported_as_it_is(self, nodes: ClusterNodes, asked: Asked) -> None:
+    def test_a_refusal_is_reported_unchanged(self, nodes: ClusterNodes, asked: Asked) -> None:
         found = nodes.primary_of(0, asked)
         asked.answers[0].errback(LinkLost("it did not answer for 5 seconds"))
         asked.answers[1].errback(refused_by_cluster("ERR This instance has cluster support disabled"))
@@ -100,7 +100,7 @@ class TestFinding:
         asked.answers[1].callback("OK")
         assert isinstance(outcome(found), LinkLost)
 
-    def test_the_question_ends_when_nobody_waits_for_it(self, nodes: ClusterNodes, asked: Asked) -> None:
+    def test_the_question_ends_when_all_its_callers_cancel(self, nodes: ClusterNodes, asked: Asked) -> None:
         one, two = nodes.primary_of(0, asked), nodes.primary_of(1, asked)
         one.cancel()
         assert isinstance(outcome(one), CancelledError) and not asked.answers[0].called
@@ -113,7 +113,9 @@ class TestFinding:
 
 
 class TestAnswers:
-    def test_a_node_without_an_address_is_where_the_answer_came_from(self) -> None:
+    """The nodes that an answer names."""
+
+    def test_a_node_without_an_address_is_the_one_that_answered(self) -> None:
         for name in (b"", None):
             assert shards_of([[0, 1, [name, 7001, b"id"]]], "h") == [Shard(0, 1, [("h", 7001)])]
 

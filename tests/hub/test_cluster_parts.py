@@ -81,6 +81,8 @@ def lines(logging: None) -> Iterator[list[str]]:
 
 
 class TestPlaces:
+    """The part of the cluster in which a room is kept."""
+
     def test_the_part_of_a_room_never_changes(self) -> None:
         """Hubs of all versions must look for a room in the same place."""
         rooms = ["", "a", "b", "news", "room 1", "\0commands", "Zürich", "👋"]
@@ -99,7 +101,7 @@ class TestPlaces:
         assert all(256 <= slot % 1024 < 768 for slot in slots)
         assert TAGS[0] == "0"
 
-    def test_slots_are_those_of_the_specification(self) -> None:
+    def test_the_slot_of_a_key_is_that_of_redis_clusters_specification(self) -> None:
         pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
         from twisted_beastws.hub.redis_cluster_link import slot_of
 
@@ -109,6 +111,8 @@ class TestPlaces:
 
 
 class TestRooms:
+    """Rooms that are spread over the parts."""
+
     def test_each_room_is_in_its_part_alone(self, servers: list[SimulatedRedis], hub_of_parts: Parted) -> None:
         members = {room: hub_of_parts.joins(room, name="ann") for room in ("a", "b", "news")}
         for room, member in members.items():
@@ -121,7 +125,7 @@ class TestRooms:
         for room in members:
             assert places[room] == [number == part_of(room) for number in range(PARTS)]
 
-    def test_a_message_to_everybody_comes_once(self, hub_of_parts: Parted) -> None:
+    def test_a_message_to_all_rooms_is_delivered_once(self, hub_of_parts: Parted) -> None:
         members = [hub_of_parts.joins(room) for room in ("a", "b", "news")]
         hub_of_parts.hub.publish_to_all("all")
         hub_of_parts.settle()
@@ -133,7 +137,7 @@ class TestRooms:
         hub_of_parts.says("a", "second")
         assert hub_of_parts.joins("a", after=first).heard == ["second"]
 
-    def test_a_part_that_is_away_leaves_the_others_working(self, hub_of_parts: Parted) -> None:
+    def test_a_lost_part_leaves_the_others_working(self, hub_of_parts: Parted) -> None:
         here, there = hub_of_parts.joins("a", gap=lambda message: "GAP"), hub_of_parts.joins("b")
         assert part_of("a") != part_of("b")
         hub_of_parts.links[part_of("a")].cut()
@@ -148,7 +152,9 @@ class TestRooms:
 
 
 class TestAllParts:
-    def test_it_is_connected_when_all_parts_are(self, servers: list[SimulatedRedis]) -> None:
+    """Properties of all parts together: states, budgets and log lines."""
+
+    def test_the_backplane_is_connected_when_all_parts_are(self, servers: list[SimulatedRedis]) -> None:
         backplane = Parted(servers)
         states = []
         for number in range(PARTS):
@@ -166,7 +172,7 @@ class TestAllParts:
         assert {(part.max_room_history, part.max_history) for part in parts} == {(1 << 10, 1 << 22)}
 
     @pytest.mark.parametrize(("more", "refused"), [(-1, False), (0, False), (1, True)])
-    def test_bytes_that_wait_are_bounded_together(
+    def test_the_pending_bytes_of_all_parts_are_bounded_together(
         self, servers: list[SimulatedRedis], more: int, refused: bool
     ) -> None:
         backplane = Parted(servers)
@@ -224,7 +230,7 @@ class TestAllParts:
         assert len(lines) == 2
         assert "has another dataset than before" in lines[0] and "is connected" in lines[1]
 
-    def test_it_gives_up_once(self, servers: list[SimulatedRedis], lines: list[str]) -> None:
+    def test_the_backplane_gives_up_once(self, servers: list[SimulatedRedis], lines: list[str]) -> None:
         backplane = Parted(servers)
         why = refused_by_cluster("ERR This instance has cluster support disabled")
         for part in backplane.parts[:3]:
@@ -237,7 +243,7 @@ class TestAllParts:
         assert [each for each in lines if line in each] == lines and len(lines) == 1
         assert backplane.state is BackplaneState.REFUSING
 
-    def test_presence_of_any_room_is_asked_for_once_in_a_beat(self, hub_of_parts: Parted) -> None:
+    def test_the_signs_of_life_of_all_parts_report_presence_once(self, hub_of_parts: Parted) -> None:
         rooms: list[str | None] = []
         hub_of_parts.presence_changed = rooms.append
         for link in hub_of_parts.links:
@@ -249,6 +255,8 @@ class TestAllParts:
 
 
 class TestArguments:
+    """Arguments that the constructor refuses."""
+
     @pytest.mark.parametrize("prefix", ["a{b", "a}b", "{x}"])
     def test_a_prefix_with_braces_is_refused(self, prefix: str) -> None:
         with pytest.raises(ValueError, match="must have no braces, which say where a key belongs"):

@@ -9,6 +9,8 @@ from twisted_beastws.hub import LocalBackplane
 
 
 class TestCommands:
+    """Commands from one hub to all, through the backplane."""
+
     def test_commands_are_passed_to_the_function_in_order_and_to_no_room(self) -> None:
         hub = Hub()
         got: list[str] = []
@@ -17,15 +19,15 @@ class TestCommands:
             assert hub.send_command(command).called
         assert (got, hub.rooms) == (["one", "two"], {})
 
-    def test_hub_that_takes_none_ignores_them(self) -> None:
+    def test_a_hub_without_a_function_ignores_commands(self) -> None:
         assert Hub().send_command("one").called
 
-    def test_failure_of_the_function_is_logged(self) -> None:
+    def test_a_failure_of_the_function_is_logged(self) -> None:
         hub = Hub(LocalBackplane())
         hub.take_commands(lambda command: 1 / 0)
         assert hub.send_command("one").called
 
     @pytest.mark.parametrize("room", ["\0", "\0commands"])
-    def test_room_of_the_commands_is_no_room(self, room: str) -> None:
+    def test_the_room_of_the_commands_cannot_be_joined(self, room: str) -> None:
         with pytest.raises(ValueError, match="names that begin with NUL are the hub's own"):
             Hub().publish(room, "x")

@@ -41,6 +41,8 @@ async def publish(hub: Hub, room: str, *said: str) -> None:
 
 
 class TestServers:
+    """Real servers: Redis, a Redis Cluster and PostgreSQL."""
+
     @pytest_twisted.ensureDeferred
     async def test_a_history_is_complete_until_a_message_is_dropped(
         self, plane: Plane, real_hub: Callable[..., Hub]
@@ -66,7 +68,7 @@ class TestServers:
         assert member.heard == ["1", "2"]
 
     @pytest_twisted.ensureDeferred
-    async def test_a_room_that_gave_way_to_others_is_not_complete(
+    async def test_a_room_that_was_dropped_for_others_is_not_complete(
         self, plane: Plane, real_hub: Callable[..., Hub]
     ) -> None:
         # Both rooms are in one part of a Cluster, which has a sixteenth of the budget.
@@ -91,7 +93,7 @@ class TestServers:
         assert not await complete(hub, "a")
 
     @pytest_twisted.ensureDeferred
-    async def test_after_a_loss_that_a_hub_noticed_no_history_is_complete(
+    async def test_no_history_is_complete_after_a_loss_that_a_hub_noticed(
         self, plane: Plane, real_hub: Callable[..., Hub]
     ) -> None:
         hub = real_hub(plane.url)
@@ -106,13 +108,15 @@ class TestServers:
         assert not await complete(hub, "a")
 
     @pytest_twisted.ensureDeferred
-    async def test_nothing_is_complete_without_a_history(self, plane: Plane, real_hub: Callable[..., Hub]) -> None:
+    async def test_no_room_is_complete_without_a_history(self, plane: Plane, real_hub: Callable[..., Hub]) -> None:
         hub = real_hub(plane.url, history=0)
         await connected(hub)
         assert not await complete(hub, "a")
 
 
 class TestSimulation:
+    """The simulated Redis, for faults that a real server does not show on demand."""
+
     def complete(self, node: Node, room: str = "a") -> bool:
         joining = node.hub.join(Stub().connection, room, after="0-0")
         node.link_.settle()
@@ -132,7 +136,7 @@ class TestSimulation:
         assert not self.complete(node, "a")
         assert self.complete(node, "b")
 
-    def test_nothing_is_complete_while_a_hub_that_may_know_more_is_away(self, server: SimulatedRedis) -> None:
+    def test_no_history_is_complete_while_a_hub_that_may_know_more_is_away(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         self.publish(one, "a", "1")
         for node in (one, two):
@@ -143,7 +147,7 @@ class TestSimulation:
         two.returns()
         assert self.complete(one)
 
-    def test_nothing_is_complete_after_a_hub_that_may_know_more_was_given_up(self, server: SimulatedRedis) -> None:
+    def test_no_history_is_complete_after_a_hub_that_may_know_more_was_given_up(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         self.publish(one, "a", "1")
         one.link_.cut()

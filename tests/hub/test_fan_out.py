@@ -69,6 +69,8 @@ def heard(members: list[Stub]) -> set[tuple[str | bytes, ...]]:
 
 
 class TestTurns:
+    """A message to a large room takes several turns of the reactor."""
+
     def test_a_small_room_gets_a_message_at_once(self, hub: Hub, turns: Turns) -> None:
         members = crowd(hub, "a", SLICE)
         assert outcome(hub.publish("a", "hello")) is not None
@@ -102,7 +104,7 @@ class TestTurns:
         turns.turn(2)
         assert heard(quiet) == {("hello",)}
 
-    def test_a_turn_takes_the_fan_outs_time_and_no_more(self) -> None:
+    def test_a_fan_out_works_for_its_time_in_each_turn_and_no_longer(self) -> None:
         clock, turns = Clock(), Turns()
         given: list[int] = []
 
@@ -139,6 +141,8 @@ class TestTurns:
 
 
 class TestOrder:
+    """The order of messages over several turns."""
+
     def test_every_member_gets_a_rooms_messages_in_their_order(self, hub: Hub, turns: Turns) -> None:
         members = crowd(hub, "a")
         for number in range(5):
@@ -172,7 +176,7 @@ class TestOrder:
         turns.all_turns()
         assert heard(members) == {("first", "second")}
 
-    def test_so_it_does_when_the_first_goes_on_in_the_next_turn(self) -> None:
+    def test_a_message_published_because_of_one_comes_after_it_over_turns_too(self) -> None:
         clock, turns = Clock(), Turns()
         got: list[str] = []
 
@@ -189,6 +193,8 @@ class TestOrder:
 
 
 class TestMembers:
+    """Members that join or leave during a fan-out."""
+
     def test_a_member_that_joins_gets_later_messages(self, hub: Hub, turns: Turns) -> None:
         members = crowd(hub, "a")
         for message in ("1", "2"):
@@ -267,7 +273,9 @@ def fan_out_parts() -> int:
 
 
 class TestPublishers:
-    def test_publish_fires_when_the_members_have_been_sent_it(self, hub: Hub, turns: Turns) -> None:
+    """Deferreds and limits of the publishers."""
+
+    def test_publish_fires_when_the_message_was_sent_to_the_members(self, hub: Hub, turns: Turns) -> None:
         members = crowd(hub, "a")
         first, second = hub.publish("a", "1"), hub.publish("a", "2")
         turns.turn(3)
@@ -297,7 +305,7 @@ class TestPublishers:
         assert hub.waiting == 0
         sender.leaves()
 
-    def test_cancelling_it_takes_nothing_back(self, hub: Hub, turns: Turns) -> None:
+    def test_cancelling_a_publication_does_not_withdraw_the_message(self, hub: Hub, turns: Turns) -> None:
         members = crowd(hub, "a")
         done = hub.publish("a", "hello")
         done.addErrback(lambda failure: None)
@@ -328,7 +336,7 @@ class TestPublishers:
     @pytest.mark.parametrize(
         ("value", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError), (True, TypeError)]
     )
-    def test_a_max_waiting_that_is_no_number_of_bytes_is_refused(self, value: Any, error: type[Exception]) -> None:
+    def test_an_invalid_max_waiting_is_refused(self, value: Any, error: type[Exception]) -> None:
         with pytest.raises(error, match=r"Hub\(max_waiting="):
             Hub(max_waiting=value)
 
@@ -353,6 +361,8 @@ class TestPublishers:
 
 
 class TestStop:
+    """The end of a hub during a fan-out."""
+
     def test_accepted_messages_are_sent_before_stop_fires(self, hub: Hub, turns: Turns) -> None:
         members = crowd(hub, "a")
         hub.publish("a", "1")

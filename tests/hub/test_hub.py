@@ -41,6 +41,8 @@ def joined(hub: Hub, *rooms: str, **options: Any) -> Stub:
 
 
 class TestPublish:
+    """`Hub.publish` and `Hub.publish_to_all`."""
+
     def test_a_message_is_sent_to_all_members_of_its_room_alone(self, hub: Hub) -> None:
         one, two, other = joined(hub, "a"), joined(hub, "a", "b"), joined(hub, "b")
         assert outcome(hub.publish("a", "hello")) is not None
@@ -63,7 +65,7 @@ class TestPublish:
         hub.publish("a", b"\x00\xff")
         assert one.frames == [b"\x82\x02\x00\xff"]
 
-    def test_a_value_that_is_no_message_is_refused(self, hub: Hub) -> None:
+    def test_a_message_of_another_type_is_refused(self, hub: Hub) -> None:
         one = joined(hub, "a")
         with pytest.raises(TypeError, match="str or bytes, not dict"):
             hub.publish("a", {"a": 1})  # type: ignore[arg-type]
@@ -73,7 +75,7 @@ class TestPublish:
         assert outcome(hub.publish("nowhere", "hello")) is not None
         assert hub.rooms == {}
 
-    def test_half_a_character_is_refused_to_the_caller(self, hub: Hub, logged: Callable[..., Any]) -> None:
+    def test_a_text_with_a_lone_surrogate_is_refused(self, hub: Hub, logged: Callable[..., Any]) -> None:
         one = joined(hub, "a")
         with pytest.raises(UnicodeEncodeError):
             hub.publish("a", "\ud800")
@@ -116,6 +118,8 @@ class TestPublish:
 
 
 class TestRender:
+    """A message that a function renders for each member."""
+
     def test_each_member_gets_the_result_of_its_function(self, hub: Hub) -> None:
         calls: list[Message] = []
 
@@ -130,7 +134,9 @@ class TestRender:
         assert [(message.room, message.data) for message in calls] == [("a", "hello")]
         assert calls[0].id
 
-    def test_one_that_fails_is_logged_and_keeps_nothing_from_others(self, hub: Hub, logged: Callable[..., Any]) -> None:
+    def test_a_function_that_fails_for_one_member_is_logged_and_the_others_get_theirs(
+        self, hub: Hub, logged: Callable[..., Any]
+    ) -> None:
         broken, fine = joined(hub, "a", render=lambda message: 1 / 0), joined(hub, "a")
         hub.publish("a", "hello")
         assert [broken.heard, fine.heard] == [[], ["hello"]]
@@ -138,6 +144,8 @@ class TestRender:
 
 
 class TestMembers:
+    """Joining and leaving rooms."""
+
     def test_members_are_counted_and_listed(self, hub: Hub) -> None:
         one, two = joined(hub, "a"), joined(hub, "a", "b")
         assert hub.rooms == {"a": 2, "b": 1}
@@ -163,7 +171,7 @@ class TestMembers:
     def test_a_connection_that_is_no_member_may_leave(self, hub: Hub) -> None:
         hub.leave(Stub().connection, "a")
 
-    def test_an_end_is_leaving_every_room(self, hub: Hub) -> None:
+    def test_a_connection_that_ends_leaves_every_room(self, hub: Hub) -> None:
         one, two = joined(hub, "a", "b", name="one"), joined(hub, "a")
         one.ends()
         assert hub.rooms == {"a": 1}
@@ -201,14 +209,14 @@ class TestMembers:
         # It has left before its own hook is called.
         assert ends == [()]
 
-    def test_before_it_is_open_none_can_join(self, hub: Hub, connect: Callable[..., Any]) -> None:
+    def test_a_connection_that_is_not_open_yet_cannot_join(self, hub: Hub, connect: Callable[..., Any]) -> None:
         peer = connect(opened=False)
         with pytest.raises(LocalError):
             hub.join(peer.protocol, "a")
         assert hub.connections == 0 and hub.rooms == {}
         peer.leaves()
 
-    def test_nor_when_it_is_gone(self, hub: Hub, connect: Callable[..., Any]) -> None:
+    def test_a_connection_that_ended_cannot_join(self, hub: Hub, connect: Callable[..., Any]) -> None:
         peer = connect()
         peer.leaves()
         with pytest.raises(ConnectionClosed):
@@ -225,6 +233,8 @@ class TestMembers:
 
 
 class TestOthersAreNotDisturbed:
+    """A failing or leaving member does not disturb the others."""
+
     @pytest.mark.parametrize("state", [State.CONNECTING, State.CLOSING, State.CLOSED])
     def test_only_open_connections_get_messages(self, hub: Hub, state: State) -> None:
         away = joined(hub, "a")
@@ -232,7 +242,7 @@ class TestOthersAreNotDisturbed:
         hub.publish("a", "hello")
         assert away.heard == []
 
-    def test_by_one_that_just_closed(self, hub: Hub, logged: Callable[..., Any]) -> None:
+    def test_a_member_that_just_closed_does_not_disturb_the_others(self, hub: Hub, logged: Callable[..., Any]) -> None:
         def closed(message: object) -> None:
             raise ConnectionClosed(CloseReason(1000, "", True, "peer"))
 
@@ -243,7 +253,7 @@ class TestOthersAreNotDisturbed:
         assert not gone.aborted
         assert hub.dropped == 0
 
-    def test_by_one_that_fails_which_is_logged_once_and_dropped(self, hub: Hub, logged: Callable[..., Any]) -> None:
+    def test_a_member_that_fails_is_logged_once_and_dropped(self, hub: Hub, logged: Callable[..., Any]) -> None:
         def failing(message: object) -> None:
             raise RuntimeError("broken")
 
@@ -269,6 +279,8 @@ class TestOthersAreNotDisturbed:
 
 
 class TestSlowReaders:
+    """Members that read slowly, and the policies for them."""
+
     def test_slow_readers_have_their_own_limits(self, hub: Hub, connect: Callable[..., Any]) -> None:
         peers = {
             policy: connect(
@@ -291,7 +303,7 @@ class TestSlowReaders:
             peer.leaves()
 
     @pytest.mark.parametrize(("buffered", "heard"), [(999, 1), (1000, 1), (1001, 0)])
-    def test_drop_lets_messages_pass_by_beyond_the_hubs_own_limit(self, buffered: int, heard: int) -> None:
+    def test_the_policy_drop_skips_messages_above_the_hubs_limit(self, buffered: int, heard: int) -> None:
         hub = Hub(max_buffered=1000, slow_reader="drop")
         slow, fine = joined(hub, "a"), joined(hub, "a")
         slow.buffered_amount = buffered
@@ -303,7 +315,7 @@ class TestSlowReaders:
         hub.publish("a", "again")
         assert slow.heard[-1] == "again"
 
-    def test_close_closes_them_with_1013(self, connect: Callable[..., Any]) -> None:
+    def test_the_policy_close_closes_slow_readers_with_1013(self, connect: Callable[..., Any]) -> None:
         hub = Hub(max_buffered=100)
         peer = connect()
         hub.join(peer.protocol, "a")
@@ -326,7 +338,7 @@ class TestSlowReaders:
         assert hub.dropped == 1
         small.leaves()
 
-    def test_pause_lets_a_message_pass_by(self, hub: Hub) -> None:
+    def test_the_policy_pause_skips_a_message(self, hub: Hub) -> None:
         def full(message: object) -> None:
             raise BufferFull("full")
 
@@ -337,7 +349,7 @@ class TestSlowReaders:
         assert hub.dropped == 1 and not slow.aborted
 
     @pytest.mark.parametrize("options", [{"slow_reader": "pause"}, {"max_buffered": 0}])
-    def test_a_policy_that_is_none_is_refused(self, options: dict[str, Any]) -> None:
+    def test_an_unknown_policy_is_refused(self, options: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="must be"):
             Hub(**options)
 
@@ -349,13 +361,15 @@ class TestSlowReaders:
             (5, "a value of type int"),
         ],
     )
-    def test_a_value_that_is_no_backplane_is_refused(self, backplane: Any, what: str) -> None:
+    def test_a_backplane_of_another_type_is_refused(self, backplane: Any, what: str) -> None:
         with pytest.raises(TypeError) as refused:
             Hub(backplane)
         assert str(refused.value) == f"Hub() takes a backplane such as RedisBackplane(url), not {what}"
 
 
 class TestHistory:
+    """A member that returns gets the messages that it missed."""
+
     def test_a_member_that_returns_gets_the_missed_messages_first(self, hub: Hub) -> None:
         ids = [outcome(hub.publish("a", f"{number}")) for number in range(5)]
         back = joined(hub, "a", after=ids[1])
@@ -375,7 +389,7 @@ class TestHistory:
         assert outcome(hub.join(back.connection, "a", after=ids[1])) is False
         assert back.heard == ["2", "3", "4"]
 
-    def test_all_of_a_long_one_comes_at_the_readers_pace(self, connect: Callable[..., Any]) -> None:
+    def test_a_long_history_is_sent_at_the_readers_pace(self, connect: Callable[..., Any]) -> None:
         hub = Hub(LocalBackplane(history=1000))
         ids = [outcome(hub.publish("a", f"{number}")) for number in range(300)]
         back = Stub()
@@ -418,7 +432,7 @@ class TestHistory:
         hub.publish_to_all("all")
         assert back.heard[-1] == "all"
 
-    def test_an_id_that_is_none_is_refused(self, hub: Hub) -> None:
+    def test_an_invalid_id_is_refused(self, hub: Hub) -> None:
         with pytest.raises(ValueError, match="no message's id"):
             hub.join(Stub().connection, "a", after="5")
         assert hub.rooms == {}

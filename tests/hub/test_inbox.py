@@ -21,6 +21,8 @@ from .stubs import Stub, connected
 
 
 class TestEntries:
+    """The entries of the stream, as other programs write them."""
+
     @pytest.mark.parametrize(
         ("fields", "entry"),
         [

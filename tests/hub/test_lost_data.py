@@ -14,6 +14,8 @@ from .stubs import Stub, done
 
 @pytest.mark.usefixtures("quiet")
 class TestLostData:
+    """Data is lost while the hubs are connected."""
+
     @pytest.mark.parametrize("back", [0, 5000])
     def test_an_emptied_dataset_is_a_gap_and_ids_rise_with_any_clock(self, server: SimulatedRedis, back: int) -> None:
         one, two = Node(server), Node(server)
@@ -35,7 +37,7 @@ class TestLostData:
         settle(one)
         assert (done(joining), late.heard) == (False, ["after"])
 
-    def test_a_flush_under_a_living_connection_is_seen_by_the_next_sign_of_life(self, server: SimulatedRedis) -> None:
+    def test_a_flush_on_an_open_connection_is_noticed_by_the_next_sign_of_life(self, server: SimulatedRedis) -> None:
         one = Node(server)
         members = [member_of(one, "a"), member_of(one, "b")]
         one.hub.publish("a", "before")
@@ -45,7 +47,7 @@ class TestLostData:
         settle(one)
         assert [member.heard for member in members] == [["before", "GAP"], ["GAP"]]
 
-    def test_an_older_dataset_is_a_gap_even_where_others_published_in_it(self, server: SimulatedRedis) -> None:
+    def test_an_older_dataset_is_a_gap_even_if_others_published_in_it(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         members = [member_of(one), member_of(two)]
         settle(one, two)
@@ -86,7 +88,7 @@ class TestLostData:
             settle(two)
             assert (done(joining), back.heard) == (complete, ["3"])
 
-    def test_an_id_from_nowhere_holds_no_message_back(self, server: SimulatedRedis) -> None:
+    def test_an_unknown_id_delays_no_message(self, server: SimulatedRedis) -> None:
         one = Node(server)
         back = Stub()
         joining = one.hub.join(back.connection, "a", after="9999999999999999999-0")
@@ -121,9 +123,9 @@ def confirmed_later(server: SimulatedRedis, node: Node) -> None:
 
 @pytest.mark.usefixtures("quiet")
 class TestRestart:
-    """Redis restarts with an old snapshot, or a replica takes over that lagged."""
+    """Redis restarts with an old snapshot, or a replica that lagged takes over."""
 
-    def test_a_loss_that_no_living_hub_knew_of_is_a_gap(self, server: SimulatedRedis) -> None:
+    def test_a_loss_of_messages_that_no_living_hub_knew_is_a_gap(self, server: SimulatedRedis) -> None:
         one = Node(server)
         seen = done_publish(one, "seen")
         server.save()
@@ -140,7 +142,7 @@ class TestRestart:
         newer = done_publish(two, "new")
         assert returned_with(two, newer)
 
-    def test_a_loss_that_the_hub_which_is_back_did_not_know_of_is_a_gap(self, server: SimulatedRedis) -> None:
+    def test_a_loss_of_messages_that_the_returning_hub_did_not_know_is_a_gap(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         member = member_of(two, "a")
         settle(one, two)
@@ -155,7 +157,7 @@ class TestRestart:
         confirmed_later(server, two)
         assert member.heard == ["seen", "GAP"]
 
-    def test_it_is_no_gap_once_all_hubs_have_confirmed_the_data(self, server: SimulatedRedis) -> None:
+    def test_a_restart_is_no_gap_once_all_hubs_have_confirmed_the_data(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         members = [member_of(one), member_of(two)]
         seen = done_publish(one, "seen", two)
@@ -178,7 +180,7 @@ class TestRestart:
         two.returns()
         assert returned_with(two, seen)
 
-    def test_it_is_a_gap_if_the_data_shows_no_hub_that_could_confirm_it(self, server: SimulatedRedis) -> None:
+    def test_a_restart_is_a_gap_if_no_hub_in_the_data_could_confirm_it(self, server: SimulatedRedis) -> None:
         one = Node(server)
         seen = done_publish(one, "seen")
         one.hub.stop()
@@ -213,7 +215,7 @@ class TestRestart:
         assert member.heard == ["seen", "GAP"]
         assert not returned_with(one, seen)
 
-    def test_a_dataset_that_a_message_began_knows_its_server(self, server: SimulatedRedis) -> None:
+    def test_a_dataset_that_begins_with_a_message_names_its_server(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         member = member_of(two)
         server.flush()

@@ -17,6 +17,8 @@ def only_lobby(connection: WebSocketProtocol, room: str) -> bool:
 
 
 class TestJoining:
+    """``may_join``: which connections may join a room."""
+
     def test_a_refused_connection_gets_nothing_of_the_room(self) -> None:
         hub = Hub(may_join=only_lobby)
         member = Stub()
@@ -48,6 +50,8 @@ class TestJoining:
 
 
 class TestPublishing:
+    """``may_publish``: which connections may publish in a room."""
+
     def test_a_refused_message_reaches_no_member_and_no_history(self) -> None:
         hub = Hub(may_publish=only_lobby)
         member = Stub()

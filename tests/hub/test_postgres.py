@@ -25,6 +25,8 @@ from .stubs import Stub, connected
 
 
 class TestURL:
+    """The URL of a PostgreSQL, and the other arguments."""
+
     @pytest.mark.parametrize(
         ("url", "shown"),
         [
@@ -58,7 +60,7 @@ class TestURL:
             PostgresURL.parse(url)
         assert "secret" not in str(caught.value)
 
-    def test_verifies_the_server_unless_it_is_local(self) -> None:
+    def test_the_certificate_is_verified_unless_the_server_is_local(self) -> None:
         def mode(url: str) -> str:
             parsed = PostgresURL.parse(url)
             return parsed.parameters(parsed.hosts[0][0], "", 5432)["sslmode"]
@@ -66,21 +68,21 @@ class TestURL:
         urls = ["postgresql://h/d", "postgresql://h/d?sslmode=disable", "postgresql://127.0.0.1/d", "postgresql:///d"]
         assert [mode(url) for url in urls] == ["verify-full", "disable", "disable", "disable"]
 
-    def test_a_file_that_is_not_there_is_named(self) -> None:
+    def test_the_error_names_a_missing_file(self) -> None:
         with pytest.raises(ValueError, match="the URL's sslrootcert=/nowhere: No such file or directory"):
             PostgresBackplane("postgresql://h/d?sslrootcert=/nowhere")
 
     @pytest.mark.parametrize("prefix", ["", "1a", "pg_a", "a-b", 'a"', "a" * 49, "\u00e9"])
-    def test_a_prefix_that_is_no_schema_is_refused(self, prefix: str) -> None:
+    def test_a_prefix_that_cannot_name_a_schema_is_refused(self, prefix: str) -> None:
         with pytest.raises(ValueError, match="1 to 48 ASCII letters"):
             PostgresBackplane("postgresql://h/d", prefix=prefix)
 
     @pytest.mark.parametrize("prefix", ["a" * 47, "a" * 48, "_A1"])
-    def test_a_prefix_is_taken(self, prefix: str) -> None:
+    def test_a_valid_prefix_is_accepted(self, prefix: str) -> None:
         assert PostgresBackplane("postgresql://h/d", prefix=prefix).prefix == prefix
 
     @pytest.mark.parametrize(("room", "rooms"), [(0, 10), (11, 10), (-1, 10)])
-    def test_a_room_may_not_have_more_than_all(self, room: int, rooms: int) -> None:
+    def test_a_budget_of_a_room_above_that_of_all_rooms_is_refused(self, room: int, rooms: int) -> None:
         with pytest.raises(ValueError, match="max_room_history"):
             PostgresBackplane("postgresql://h/d", max_room_history=room, max_history=rooms)
 
@@ -122,8 +124,10 @@ def role_of(postgres: PostgresServer, name: str) -> str:
 
 
 class TestRights:
+    """The rights of the database user (`docs/howto/postgresql.md`)."""
+
     @pytest_twisted.ensureDeferred
-    async def test_the_granted_functions_suffice(
+    async def test_the_granted_functions_are_sufficient(
         self, clean: PostgresServer, hub: Callable[..., Hub], lines: list[str]
     ) -> None:
         url = role_of(clean, "chat")
@@ -133,7 +137,7 @@ class TestRights:
         assert not any("permission" in line for line in lines)
 
     @pytest_twisted.ensureDeferred
-    async def test_without_one_of_them_the_log_says_so(
+    async def test_the_log_reports_each_missing_right(
         self, clean: PostgresServer, hub: Callable[..., Hub], lines: list[str]
     ) -> None:
         url = role_of(clean, "chat")
@@ -167,7 +171,7 @@ class TestRights:
         assert not clean.ask(f"{tables} AND has_table_privilege('chat', oid, 'SELECT, INSERT, UPDATE, DELETE')")
 
     @pytest_twisted.ensureDeferred
-    async def test_a_newer_schema_ends_the_start(
+    async def test_a_newer_schema_is_refused_at_the_start(
         self, clean: PostgresServer, hub: Callable[..., Hub], lines: list[str]
     ) -> None:
         clean.ask(schema_sql("beastws"))
@@ -192,9 +196,11 @@ class TestRights:
 
 
 class TestMessages:
+    """Messages and transactions."""
+
     @pytest.mark.parametrize("size", [7999, 8000, 8001, 1 << 20])
     @pytest_twisted.ensureDeferred
-    async def test_the_limit_of_a_notification_is_none_of_a_message(
+    async def test_a_message_may_be_longer_than_a_notification(
         self, clean: PostgresServer, hub: Callable[..., Hub], lines: list[str], size: int
     ) -> None:
         one, two = hub(clean.url), hub(clean.url)
@@ -262,6 +268,8 @@ class TestMessages:
 
 
 class TestOtherPrograms:
+    """Other programs publish by inserting rows."""
+
     @pytest_twisted.ensureDeferred
     async def test_a_row_is_published_once_when_its_transaction_commits(
         self, clean: PostgresServer, hub: Callable[..., Hub], lines: list[str]
@@ -283,7 +291,7 @@ class TestOtherPrograms:
         await until(lambda: all(member.heard == ["1", b"\x00\xff"] for member in members))
         await until(lambda: clean.ask("SELECT count(*) FROM beastws.inbox") == [(0,)])
 
-    def test_the_documentation_has_the_grants(self) -> None:
+    def test_the_documentation_shows_the_grants(self) -> None:
         page = (Path(__file__).parents[2] / "docs" / "howto" / "postgresql.md").read_text()
         assert "GRANT INSERT ON beastws.inbox TO program" in page
         for function in FUNCTIONS:
@@ -291,6 +299,8 @@ class TestOtherPrograms:
 
 
 class TestWarnings:
+    """Warnings of the server about a commit."""
+
     @pytest.mark.parametrize(("code", "uncertain"), [("01000", True), ("57P01", True), ("57P02", False)])
     @pytest_twisted.ensureDeferred
     async def test_a_warning_makes_a_commit_uncertain_unless_another_process_crashed(

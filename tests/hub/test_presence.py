@@ -40,6 +40,8 @@ class Seen:
 
 
 class TestData:
+    """The data that a member shows."""
+
     @pytest.mark.parametrize("data", [{"role": "admin"}, ["x", 1], "text", 0, True])
     def test_the_method_who_lists_the_data_of_each_user(self, data: Any) -> None:
         hub = Hub()
@@ -80,6 +82,8 @@ class TestData:
 
 
 class TestOneHub:
+    """Events of users of one hub."""
+
     def test_a_user_is_present_from_the_first_connection_to_the_last(self) -> None:
         clock, seen = Clock(), Seen()
         hub = Hub(reactor=clock)
@@ -99,7 +103,7 @@ class TestOneHub:
         assert seen.names == ["+ann", "-ann"]
         assert watch.people == {}
 
-    def test_a_second_watch_gets_the_present_users_and_stops_alone(self) -> None:
+    def test_a_second_watch_gets_the_present_users_and_stops_independently(self) -> None:
         clock, first, second = Clock(), Seen(), Seen()
         hub = Hub(reactor=clock)
         hub.join(Stub().connection, "a", name="ann")
@@ -115,7 +119,7 @@ class TestOneHub:
         hub.join(Stub().connection, "a", name="eve")
         assert second.names == ["+ann", "+bob"] and not clock.getDelayedCalls()
 
-    def test_an_error_of_a_callback_is_logged_and_does_no_harm(self, logged: Callable[..., Any]) -> None:
+    def test_an_error_of_a_callback_is_logged_and_the_watch_goes_on(self, logged: Callable[..., Any]) -> None:
         clock, seen = Clock(), Seen()
         hub = Hub(reactor=clock)
         hub.watch("a", lambda event: 1 / 0)
@@ -134,12 +138,14 @@ class TestOneHub:
         clock.advance(INTERVAL)
         assert seen.names == []
 
-    def test_a_callback_that_is_none_is_refused(self) -> None:
+    def test_a_callback_that_is_not_callable_is_refused(self) -> None:
         with pytest.raises(TypeError, match="give a function of a PresenceEvent"):
             Hub().watch("a", None)  # type: ignore[arg-type]
 
 
 class TestSeveralHubs:
+    """Events of users of several hubs."""
+
     def later(self, *nodes: Node, seconds: float = ANNOUNCE_DELAY + INTERVAL) -> None:
         """Let the delays pass, and everything arrive."""
         for _ in range(3):
@@ -174,7 +180,7 @@ class TestSeveralHubs:
         settle(one)
         assert "a" not in one.readers
 
-    def test_a_loss_of_redis_is_no_leave_of_present_users(self, nodes: list[Node], logged: Callable[..., Any]) -> None:
+    def test_a_loss_of_redis_reports_no_user_as_gone(self, nodes: list[Node], logged: Callable[..., Any]) -> None:
         one, two = nodes
         seen = Seen()
         one.hub.watch("a", seen)
@@ -198,7 +204,7 @@ class TestSeveralHubs:
         assert ann.heard == []
         logged(type(None))
 
-    def test_a_change_that_is_not_announced_shows_at_the_next_sign_of_life(self, nodes: list[Node]) -> None:
+    def test_a_change_without_an_announcement_is_reported_at_the_next_sign_of_life(self, nodes: list[Node]) -> None:
         one, two = nodes
         seen = Seen()
         one.hub.watch("a", seen)

@@ -21,6 +21,8 @@ BUDGETS = (1 << 22, 1 << 26)
 
 
 class TestPublish:
+    """Publishing through Redis."""
+
     def test_all_messages_are_heard_by_all_hubs_in_one_order(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         members = [one.joins(), two.joins(), one.joins()]
@@ -64,7 +66,7 @@ class TestPublish:
 
     @pytest.mark.parametrize("error", ["OOM", "MISCONF"])
     @pytest.mark.usefixtures("quiet")
-    def test_a_refused_message_fails_and_is_delivered_here_behind_earlier_ones(
+    def test_a_refused_message_fails_and_is_delivered_here_after_earlier_ones(
         self, server: SimulatedRedis, error: str
     ) -> None:
         one, two = Node(server), Node(server)
@@ -90,7 +92,7 @@ class TestPublish:
 
     @pytest.mark.parametrize("error", ["OOM", "MISCONF", "READONLY", "LOADING"])
     @pytest.mark.usefixtures("quiet")
-    def test_the_words_of_redis_are_never_shown_to_callers(self, server: SimulatedRedis, error: str) -> None:
+    def test_an_error_never_contains_the_text_of_redis(self, server: SimulatedRedis, error: str) -> None:
         one = Node(server)
         one.joins()
         server.error = error
@@ -102,7 +104,7 @@ class TestPublish:
         assert not any(word in words for word in ("Redis", "OOM", "command", *ERRORS[error].split()[:1]))
 
     @pytest.mark.parametrize(("more", "refused"), [(-1, False), (0, False), (1, True)])
-    def test_bytes_that_wait_for_redis_are_bounded(self, server: SimulatedRedis, more: int, refused: bool) -> None:
+    def test_the_bytes_that_wait_for_redis_are_bounded(self, server: SimulatedRedis, more: int, refused: bool) -> None:
         one = Node(server)
         here = one.joins()
         one.hub.publish("a", "x" * 1000)
@@ -118,7 +120,7 @@ class TestPublish:
         assert [said[0] for said in here.heard] == (["x"] if refused else ["x", "y"])
         assert one.in_flight == 0
 
-    def test_noise_of_other_programs_is_logged_and_skipped(
+    def test_invalid_messages_of_other_programs_are_logged_and_skipped(
         self, server: SimulatedRedis, logged: Callable[..., Any]
     ) -> None:
         one = Node(server)
@@ -137,6 +139,8 @@ class TestPublish:
 
 
 class TestRef:
+    """A ref makes a message that is published again count once."""
+
     def test_a_second_message_with_the_same_ref_is_not_published(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         member = two.joins()
@@ -181,7 +185,7 @@ class TestRef:
         one.link_.settle()
         assert member.heard == ["x"]
 
-    def test_a_notice_of_another_program_does_no_harm(self, server: SimulatedRedis) -> None:
+    def test_an_invalid_notice_of_another_program_is_ignored(self, server: SimulatedRedis) -> None:
         one = Node(server)
         for message_id in ("", "nonsense", "1-x"):
             one.received(None, message_id, "0-0", "", b"")
@@ -192,6 +196,8 @@ class TestRef:
 
 
 class TestSubscriptions:
+    """The hub subscribes to the rooms that have members."""
+
     def test_a_hub_subscribes_only_to_rooms_with_members(self, server: SimulatedRedis) -> None:
         one = Node(server)
         first, second = one.joins("a"), one.joins("a")
@@ -216,7 +222,7 @@ class TestSubscriptions:
         assert member.heard == ["hello"]
 
     @pytest.mark.usefixtures("quiet")
-    def test_a_loss_ends_the_waiting(self, server: SimulatedRedis) -> None:
+    def test_a_lost_connection_ends_the_waiting(self, server: SimulatedRedis) -> None:
         one = Node(server)
         member = Stub()
         joining, published = one.hub.join(member.connection, "a"), one.hub.publish("a", "hello")
@@ -225,7 +231,7 @@ class TestSubscriptions:
         assert isinstance(done(published), PublishError)
         assert member.heard == ["hello"]
 
-    def test_a_message_to_a_room_that_was_left_goes_nowhere(self, server: SimulatedRedis) -> None:
+    def test_a_message_to_a_room_that_its_member_left_is_not_delivered(self, server: SimulatedRedis) -> None:
         one = Node(server)
         member = one.joins()
         published = one.hub.publish("a", "hello")
@@ -249,7 +255,9 @@ class TestSubscriptions:
 
 
 class TestFirstConnection:
-    def test_a_join_waits_for_it(self, server: SimulatedRedis) -> None:
+    """Before the first connection to Redis."""
+
+    def test_a_join_waits_for_the_first_connection(self, server: SimulatedRedis) -> None:
         one = Node(server, connected=False)
         elsewhere(server, "a", "1", "2")
         after = server.data.streams["a"][0][0]
@@ -265,7 +273,7 @@ class TestFirstConnection:
         one.link_.settle()
         assert (back.heard, fresh.heard) == (["2", "3"], ["3"])
 
-    def test_a_join_waits_no_longer_than_its_patience_and_then_hears_of_the_gap(self, server: SimulatedRedis) -> None:
+    def test_a_join_waits_a_limited_time_and_then_gets_a_gap(self, server: SimulatedRedis) -> None:
         one = Node(server, connected=False)
         member, back = Stub(), Stub()
         joining = one.hub.join(member.connection, "a", gap=lambda message: "GAP")
@@ -288,6 +296,8 @@ class TestFirstConnection:
 
 
 class TestSlowMembers:
+    """Members that read more slowly than others publish."""
+
     def test_reading_pauses_while_many_messages_wait_to_be_sent(self, server: SimulatedRedis) -> None:
         one = Node(server)
         waiting: list[Deferred[None]] = []
@@ -309,20 +319,22 @@ class TestSlowMembers:
 
 
 class TestOptions:
+    """The prefix and the budgets."""
+
     @pytest.mark.parametrize("prefix", ["", "a b", "\u00e9", "x" * 65, "a\n"])
-    def test_a_prefix_that_is_none_is_refused(self, prefix: str) -> None:
+    def test_an_invalid_prefix_is_refused(self, prefix: str) -> None:
         with pytest.raises(ValueError, match="1 to 64 printable ASCII characters"):
             RedisBackplane("redis://h", prefix=prefix)
 
     @pytest.mark.parametrize("prefix", ["a", "x" * 64, "my-app:"])
-    def test_a_prefix_is_taken(self, prefix: str) -> None:
+    def test_a_valid_prefix_is_accepted(self, prefix: str) -> None:
         assert RedisBackplane("redis://h", prefix=prefix).prefix == prefix
 
     @pytest.mark.parametrize(("room", "rooms"), [(0, 10), (11, 10), (-1, 10)])
-    def test_a_room_may_not_have_more_than_all(self, room: int, rooms: int) -> None:
+    def test_a_budget_of_a_room_above_that_of_all_rooms_is_refused(self, room: int, rooms: int) -> None:
         with pytest.raises(ValueError, match="max_room_history"):
             RedisBackplane("redis://h", max_room_history=room, max_history=rooms)
 
 
-def test_a_hub_takes_it(server: SimulatedRedis) -> None:
+def test_a_hub_accepts_the_backplane(server: SimulatedRedis) -> None:
     assert isinstance(Hub(Node(server)).backplane, RedisBackplane)

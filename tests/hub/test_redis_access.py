@@ -52,6 +52,8 @@ def allow(redis: RedisServer, commands: list[str], prefix: str = "beastws") -> N
 
 
 class TestPermissions:
+    """The permissions of the Redis user (`docs/howto/scaling.md`)."""
+
     @pytest_twisted.ensureDeferred
     async def test_the_documented_permissions_are_sufficient(
         self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
@@ -65,12 +67,12 @@ class TestPermissions:
         # The URL in a line has the test's name.
         assert not any("permission" in line.replace(str(redis.path), "") for line in lines)
 
-    def test_the_documentation_has_them(self) -> None:
+    def test_the_documentation_shows_the_permissions(self) -> None:
         page = (Path(__file__).parents[2] / "docs" / "hub.md").read_text()
         assert " ".join(page.split()).count(" ".join(f"+{command}" for command in COMMANDS)) == 1
 
     @pytest_twisted.ensureDeferred
-    async def test_one_that_is_missing_is_named_in_plain_english(
+    async def test_the_log_names_a_missing_permission(
         self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
     ) -> None:
         with redis_running(tmp_path) as redis:
@@ -102,7 +104,7 @@ class TestPermissions:
             await gatherResults([ours.stop(), others.stop()])
 
     @pytest_twisted.ensureDeferred
-    async def test_a_wrong_password_is_reported_without_it(
+    async def test_a_wrong_password_is_reported_but_not_shown(
         self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
     ) -> None:
         with redis_running(tmp_path) as redis:
@@ -116,6 +118,8 @@ class TestPermissions:
 
 
 class TestRefusedServers:
+    """Servers that the backplane cannot use."""
+
     @pytest_twisted.ensureDeferred
     async def test_a_node_of_a_cluster_is_refused_at_once(
         self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
@@ -136,7 +140,7 @@ class TestRefusedServers:
                 await one.stop()
 
     @pytest_twisted.ensureDeferred
-    async def test_a_replica_is_reported_once_and_tried_ever_more_rarely(
+    async def test_a_replica_is_reported_once_and_tried_with_growing_delays(
         self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         waits = counted_waits(monkeypatch)
@@ -157,7 +161,7 @@ class TestRefusedServers:
             await one.publish("a", "taken")
 
     @pytest_twisted.ensureDeferred
-    async def test_one_that_refuses_each_message_is_tried_ever_more_rarely(
+    async def test_a_server_that_refuses_each_message_is_tried_with_growing_delays(
         self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         waits = counted_waits(monkeypatch)
@@ -198,8 +202,10 @@ class TestRefusedServers:
 
 
 class TestFull:
+    """A Redis whose memory is full."""
+
     @pytest_twisted.ensureDeferred
-    async def test_a_full_redis_goes_on_when_there_is_room(
+    async def test_a_full_redis_is_used_again_when_there_is_room(
         self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
     ) -> None:
         with redis_running(tmp_path) as redis:
@@ -226,7 +232,7 @@ class TestFull:
 
     @pytest.mark.parametrize("policy", ["volatile-lru", "allkeys-lru"])
     @pytest_twisted.ensureDeferred
-    async def test_an_eviction_is_a_gap_and_no_loss_without_a_word(
+    async def test_an_evicted_history_is_reported_as_a_gap(
         self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str], policy: str
     ) -> None:
         with redis_running(tmp_path) as redis:
@@ -255,6 +261,8 @@ class TestFull:
 
 
 class TestNotSaving:
+    """A Redis that cannot save its data."""
+
     @pytest_twisted.ensureDeferred
     async def test_a_redis_that_cannot_save_is_reported_and_used_again_when_it_can(
         self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]

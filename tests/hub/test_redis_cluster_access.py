@@ -61,6 +61,8 @@ async def reported(hub: Hub, lines: list[str], words: str) -> str:
 
 
 class TestPermissions:
+    """The permissions of the user of a Redis Cluster (`docs/howto/scaling.md`)."""
+
     @pytest_twisted.ensureDeferred
     async def test_the_documented_permissions_are_sufficient(
         self, node: RedisServer, hub: Callable[..., Hub], lines: list[str]
@@ -72,7 +74,7 @@ class TestPermissions:
         await gatherResults([one.stop(), two.stop()])
         assert not any("permission" in line for line in lines)
 
-    def test_the_documentation_has_them(self) -> None:
+    def test_the_documentation_shows_the_permissions(self) -> None:
         page = (Path(__file__).parents[2] / "docs" / "hub.md").read_text()
         replaced = (
             "+ssubscribe +sunsubscribe +spublish +cluster|slots` take the place of `+subscribe +unsubscribe +publish`"
@@ -80,7 +82,7 @@ class TestPermissions:
         assert replaced in " ".join(page.split())
 
     @pytest_twisted.ensureDeferred
-    async def test_one_that_is_missing_is_named_in_plain_english(
+    async def test_the_log_names_a_missing_permission(
         self, node: RedisServer, hub: Callable[..., Hub], lines: list[str]
     ) -> None:
         for missing in ("ssubscribe", "cluster|slots", "spublish"):
@@ -90,8 +92,10 @@ class TestPermissions:
 
 
 class TestRefusals:
+    """Clusters that the backplane cannot use."""
+
     @pytest_twisted.ensureDeferred
-    async def test_no_node_that_answers_is_reported_with_the_last(
+    async def test_a_cluster_without_an_answering_node_is_reported_with_the_last_failure(
         self, hub: Callable[..., Hub], lines: list[str]
     ) -> None:
         ports = [free_port(), free_port()]
@@ -116,7 +120,7 @@ class TestRefusals:
         assert lines == [line]
 
     @pytest_twisted.ensureDeferred
-    async def test_one_without_sharded_channels_is_reported(
+    async def test_a_cluster_without_sharded_channels_is_reported(
         self, tmp_path: Path, hub: Callable[..., Hub], lines: list[str]
     ) -> None:
         with node_running(tmp_path, "--rename-command", "SSUBSCRIBE", "") as node:
@@ -135,7 +139,7 @@ class TestRefusals:
         await one.stop()
 
     @pytest_twisted.ensureDeferred
-    async def test_a_wrong_password_is_reported_without_it(
+    async def test_a_wrong_password_is_reported_but_not_shown(
         self, node: RedisServer, hub: Callable[..., Hub], lines: list[str]
     ) -> None:
         await reported(hub(url_of(node, "chat:sesame@")), lines, "another user and password")

@@ -20,6 +20,8 @@ from .stubs import Stub
 
 
 class TestPublish:
+    """Publishing through a real Redis."""
+
     @pytest_twisted.ensureDeferred
     async def test_each_message_is_delivered_once_and_in_one_order(
         self, redis: RedisServer, node: Callable[..., RealNode]
@@ -35,7 +37,7 @@ class TestPublish:
         assert len(set(ids)) == 300
 
     @pytest_twisted.ensureDeferred
-    async def test_arrives_as_it_was(self, redis: RedisServer, node: Callable[..., RealNode]) -> None:
+    async def test_a_message_is_unchanged_on_arrival(self, redis: RedisServer, node: Callable[..., RealNode]) -> None:
         one, two = node(redis.url), node(redis.url)
         member = await two.joins("r\u00f6om {x}")
         await until(one.is_connected)
@@ -68,7 +70,9 @@ class TestPublish:
         assert publisher.heard == other.heard == ["to all"]
 
     @pytest_twisted.ensureDeferred
-    async def test_databases_are_apart(self, redis: RedisServer, node: Callable[..., RealNode]) -> None:
+    async def test_hubs_on_different_databases_do_not_hear_each_other(
+        self, redis: RedisServer, node: Callable[..., RealNode]
+    ) -> None:
         one, two = node(f"{redis.url}?db=1"), node(f"{redis.url}?db=2")
         members = [await one.joins(name="ann"), await two.joins()]
         await one.hub.publish("a", "one")
@@ -96,6 +100,8 @@ class TestPublish:
 
 
 class TestHistory:
+    """Histories in a real Redis."""
+
     @pytest_twisted.ensureDeferred
     async def test_the_last_messages_are_kept_for_a_day(
         self, redis: RedisServer, node: Callable[..., RealNode]
@@ -138,6 +144,8 @@ class TestHistory:
 
 
 class TestNames:
+    """The names of members of several hubs."""
+
     @pytest_twisted.ensureDeferred
     async def test_the_names_are_those_of_all_running_hubs(
         self, redis: RedisServer, node: Callable[..., RealNode]
@@ -155,7 +163,7 @@ class TestNames:
         assert list(await one.hub.who("a")) == []
 
     @pytest_twisted.ensureDeferred
-    async def test_a_hub_without_a_sign_of_life_has_none(
+    async def test_the_names_of_a_hub_without_a_sign_of_life_are_dropped(
         self, redis: RedisServer, node: Callable[..., RealNode], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from twisted_beastws.hub import linked_reconnecting
@@ -177,6 +185,8 @@ class TestNames:
 
 
 class TestAccess:
+    """Passwords, users and TLS."""
+
     @pytest_twisted.ensureDeferred
     async def test_access_needs_a_password_or_a_user(
         self, tmp_path: Path, node: Callable[..., RealNode], logged: Callable[..., Any]
@@ -197,7 +207,7 @@ class TestAccess:
             assert logged(type(None))
 
     @pytest_twisted.ensureDeferred
-    async def test_over_tls_the_certificate_is_verified(
+    async def test_the_certificate_is_verified_over_tls(
         self,
         tmp_path: Path,
         node: Callable[..., RealNode],

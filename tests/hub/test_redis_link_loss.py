@@ -51,6 +51,8 @@ class Idle:
 
 
 class TestLoss:
+    """The connection to a real Redis is lost."""
+
     @pytest_twisted.ensureDeferred
     async def test_hubs_are_connected_again_after_redis_was_killed(
         self, own_redis: RedisServer, node: Callable[..., RealNode], logged: Callable[..., Any]
@@ -96,7 +98,7 @@ class TestLoss:
         assert logged(type(None))
 
     @pytest_twisted.ensureDeferred
-    async def test_one_that_does_not_answer_is_left(
+    async def test_a_redis_that_does_not_answer_is_disconnected(
         self,
         own_redis: RedisServer,
         node: Callable[..., RealNode],
@@ -146,7 +148,7 @@ class TestLoss:
         assert len(logged(type(None))) == 1
 
     @pytest_twisted.ensureDeferred
-    async def test_stopping_in_any_state_is_the_end_of_it(self, redis: RedisServer, tmp_path: Path) -> None:
+    async def test_a_stop_in_any_state_ends_the_backplane(self, redis: RedisServer, tmp_path: Path) -> None:
         for url in (redis.url, f"redis://127.0.0.1:{redis.port}"):
             at_once, connected = RealNode(url), RealNode(url)
             await at_once.hub.stop()
@@ -157,7 +159,7 @@ class TestLoss:
         await until(lambda: redis.ask("CLIENT LIST").count("id=") == 1)
 
     @pytest.mark.usefixtures("logged")
-    def test_stopping_while_it_connects_leaves_nothing_and_says_nothing(self) -> None:
+    def test_a_stop_during_an_attempt_leaves_nothing_and_logs_nothing(self) -> None:
         pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
         reactor = MemoryReactorClock()
         for url in ("unix:///nowhere", "redis://127.0.0.1"):
@@ -166,7 +168,7 @@ class TestLoss:
             stopped = hub.stop()
             assert stopped.called and reactor.getDelayedCalls() == []
 
-    def test_a_redis_that_refuses_writes_is_probed_once_a_second_however_long(self) -> None:
+    def test_a_redis_that_refuses_writes_is_probed_once_a_second(self) -> None:
         pytest.importorskip("txredisapi", reason="REDIS IS NOT TESTED: pip install txredisapi hiredis")
         from twisted_beastws.hub.redis_link import RedisLink
 

@@ -21,7 +21,9 @@ BUDGETS = (1 << 22, 1 << 26)
 
 @pytest.mark.usefixtures("quiet")
 class TestLoss:
-    def test_the_place_of_messages_with_an_id_is_kept(self, server: SimulatedRedis) -> None:
+    """The connection to the simulated Redis is lost."""
+
+    def test_messages_with_an_id_keep_their_place(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         members = [one.joins(), two.joins()]
         two.hub.publish("a", "theirs")
@@ -48,7 +50,7 @@ class TestLoss:
         assert member.heard == ["notice"]
         assert isinstance(done(pending), PublishUnknown)
 
-    def test_messages_meanwhile_are_delivered_here_and_fail(self, server: SimulatedRedis) -> None:
+    def test_messages_during_a_loss_are_delivered_here_and_fail(self, server: SimulatedRedis) -> None:
         one = Node(server)
         publisher, member = one.joins(), one.joins()
         one.link_.cut()
@@ -63,7 +65,7 @@ class TestLoss:
         one.hub.publish("b", "there too").addErrback(lambda _: None)
         assert joined.heard == ["there too"]
 
-    def test_back_again_all_rooms_have_the_messages_that_they_missed(self, server: SimulatedRedis) -> None:
+    def test_all_rooms_get_the_missed_messages_after_a_loss(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         members = [member_of(one, "a"), member_of(one, "b"), member_of(two, "a")]
         two.hub.publish("a", "before")
@@ -113,7 +115,7 @@ class TestLoss:
         one.returns()
         assert member.heard == [str(number) for number in range(300)]
 
-    def test_beyond_the_history_the_gap_is_reported_in_its_place(self, server: SimulatedRedis) -> None:
+    def test_a_loss_longer_than_the_history_is_reported_as_a_gap_in_its_place(self, server: SimulatedRedis) -> None:
         one, two = Node(server, history=10), Node(server, history=10)
         member = member_of(one)
         two.hub.publish("a", "before")
@@ -187,7 +189,7 @@ class TestLoss:
         settle(one, two)
         assert member.heard == ["missed", *said]
 
-    def test_noise_of_other_programs_does_not_hold_up_a_return(
+    def test_invalid_messages_of_other_programs_do_not_delay_the_catching_up(
         self, server: SimulatedRedis, logged: Callable[..., Any]
     ) -> None:
         one = Node(server)
@@ -201,6 +203,8 @@ class TestLoss:
 
 
 class TestHistory:
+    """Histories in the simulated Redis."""
+
     def test_a_client_that_moves_to_another_hub_has_the_messages_that_it_missed(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         ids = [one.hub.publish("a", str(number)) for number in range(5)]
@@ -211,7 +215,7 @@ class TestHistory:
         assert back.heard == ["2", "3", "4", "now"]
 
     @pytest.mark.usefixtures("quiet")
-    def test_without_redis_there_is_none_and_the_join_says_so(self, server: SimulatedRedis) -> None:
+    def test_a_join_without_redis_is_not_complete(self, server: SimulatedRedis) -> None:
         one = Node(server)
         one.joins()
         one.link_.cut()
@@ -220,7 +224,7 @@ class TestHistory:
         one.hub.publish("a", "now").addErrback(lambda _: None)
         assert (done(joining), back.heard) == (False, ["now"])
 
-    def test_a_slow_reader_whose_part_is_trimmed_meanwhile_is_not_complete(self, server: SimulatedRedis) -> None:
+    def test_a_slow_reader_whose_history_is_trimmed_meanwhile_is_not_complete(self, server: SimulatedRedis) -> None:
         one = Node(server, history=100)
         ids = [one.hub.publish("a", str(number)) for number in range(100)]
         settle(one)

@@ -19,8 +19,10 @@ BUDGETS = (1 << 22, 1 << 26)
 
 @pytest.mark.usefixtures("quiet")
 class TestErrors:
+    """Errors that Redis answers."""
+
     @pytest.mark.parametrize(("error", "state"), [("OOM", BackplaneState.FULL), ("MISCONF", BackplaneState.NOT_SAVING)])
-    def test_a_state_tells_why_redis_takes_nothing_until_it_does(
+    def test_the_state_shows_why_redis_refuses_messages(
         self, server: SimulatedRedis, error: str, state: BackplaneState
     ) -> None:
         one = Node(server)
@@ -40,7 +42,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("error", "state"), [("READONLY", BackplaneState.READ_ONLY), ("LOADING", BackplaneState.LOADING)]
     )
-    def test_another_connection_is_tried_where_it_helps(
+    def test_another_connection_is_tried_if_it_can_help(
         self, server: SimulatedRedis, error: str, state: BackplaneState
     ) -> None:
         one, two = Node(server), Node(server)
@@ -59,7 +61,7 @@ class TestErrors:
         assert members[0].heard == ["refused", "theirs", "ours"]
         assert members[1].heard == ["theirs", "ours"]
 
-    def test_redis_that_is_loading_is_not_connected_to(self, server: SimulatedRedis) -> None:
+    def test_a_redis_that_is_loading_does_not_count_as_connected(self, server: SimulatedRedis) -> None:
         one = Node(server)
         member = member_of(one)
         one.link_.cut()
@@ -92,7 +94,7 @@ class TestErrors:
             one.link_.settle()
         assert member.heard == ["missed"]
 
-    def test_lines_in_the_log_about_one_trouble_are_a_minute_apart(
+    def test_one_trouble_is_logged_at_most_once_a_minute(
         self, server: SimulatedRedis, logged: Callable[..., Any]
     ) -> None:
         one = Node(server)
@@ -110,6 +112,8 @@ class TestErrors:
 
 
 class TestNames:
+    """The names of members while Redis refuses commands."""
+
     def test_names_of_all_hubs_are_listed(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         one.joins(name="ann"), two.joins(name="bob"), one.joins()
@@ -175,7 +179,7 @@ class TestNames:
         settle(one)
         assert len(done(again).names) == 1000 and sum(asked) >= 1000
 
-    def test_rooms_with_names_are_occupied(self, server: SimulatedRedis) -> None:
+    def test_a_room_with_named_members_counts_as_occupied(self, server: SimulatedRedis) -> None:
         one = Node(server)
         one.joins("a", name="ann")
         one.joins("b")

@@ -24,6 +24,8 @@ def hub(real_hub: Callable[..., Hub]) -> Callable[..., Hub]:
 
 
 class TestTLS:
+    """TLS to a Redis, over real TCP."""
+
     @pytest.mark.parametrize(
         ("server", "host", "options", "words"),
         [

@@ -110,7 +110,7 @@ def test_a_url_is_parsed_and_shown_without_the_password(url: str, expected: Redi
         "redis+cluster://" + ",".join("h" * 17),
     ],
 )
-def test_anything_else_is_refused_in_one_line(url: str) -> None:
+def test_another_text_is_refused_in_one_line(url: str) -> None:
     with pytest.raises(ValueError) as caught:
         RedisURL.parse(url.replace("//", "//:secret@", 1) if url.startswith("redis://h") else url)
     assert "\n" not in str(caught.value)

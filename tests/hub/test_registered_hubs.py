@@ -38,6 +38,8 @@ def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("endless_leases", "lines")
 class TestStart:
+    """Hubs that start while others run, or are gone."""
+
     @pytest_twisted.ensureDeferred
     async def test_no_lease_is_awaited_by_hubs_that_restart_one_by_one(
         self, redis: RedisServer, real_hub: Callable[..., Hub]
@@ -51,7 +53,7 @@ class TestStart:
         await until(lambda: all(hub.ready for hub in hubs))
 
     @pytest_twisted.ensureDeferred
-    async def test_a_killed_hub_is_replaced_beside_another(
+    async def test_a_killed_hub_is_replaced_while_another_runs(
         self, redis: RedisServer, real_hub: Callable[..., Hub]
     ) -> None:
         one, two = real_hub(redis.url), real_hub(redis.url)
@@ -62,7 +64,7 @@ class TestStart:
         assert await new.publish("a", "1") is not None
 
     @pytest_twisted.ensureDeferred
-    async def test_a_hub_alone_beside_a_killed_one_is_not_ready_and_its_members_get_its_messages(
+    async def test_a_hub_waits_for_the_lease_of_a_killed_one_and_serves_its_members_meanwhile(
         self, redis: RedisServer, real_hub: Callable[..., Hub]
     ) -> None:
         one = real_hub(redis.url)
@@ -84,6 +86,8 @@ class TestStart:
 
 @pytest.mark.usefixtures("short_leases", "quiet")
 class TestNewcomer:
+    """A new hub that others have not heard of yet."""
+
     @pytest_twisted.ensureDeferred
     async def test_a_new_hub_and_redis_die_together_while_the_others_are_cut_off(
         self, tmp_path: Path, real_hub: Callable[..., Hub]

@@ -32,6 +32,8 @@ def wait(seconds: float, *nodes: Node) -> None:
 
 @pytest.mark.usefixtures("quiet")
 class TestAcknowledging:
+    """When a new hub begins to acknowledge messages."""
+
     def test_the_only_hub_can_acknowledge_at_once(self, server: SimulatedRedis) -> None:
         one = Node(server)
         assert one.ready
@@ -63,7 +65,7 @@ class TestAcknowledging:
             assert workers[number].ready
             assert published(workers[number], "after a restart")
 
-    def test_a_killed_worker_is_replaced_without_a_wait_beside_another(self, server: SimulatedRedis) -> None:
+    def test_a_killed_worker_is_replaced_without_a_wait_while_another_runs(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         settle(one, two)
         one.link_.crash(True)
@@ -100,7 +102,7 @@ class TestAcknowledging:
         settle(two, three)
         assert two.ready and three.ready
 
-    def test_a_hub_that_waits_longer_than_a_second_says_so_once(self, server: SimulatedRedis, lines: list[str]) -> None:
+    def test_a_wait_longer_than_a_second_is_logged_once(self, server: SimulatedRedis, lines: list[str]) -> None:
         Node(server).link_.crash(True)
         two = Node(server)
         for _ in range(10):
@@ -108,7 +110,7 @@ class TestAcknowledging:
         said = [line for line in lines if "acknowledges messages" in line]
         assert len(said) == 1 and said[0].endswith("this hub acknowledges messages in 31 seconds at the latest")
 
-    def test_a_hub_that_waits_takes_no_other_off_the_list(self, server: SimulatedRedis) -> None:
+    def test_a_hub_that_waits_removes_no_other_hub(self, server: SimulatedRedis) -> None:
         one = Node(server)
         one.link_.cut()
         server.now += 10 * GRACE * 1000
@@ -119,7 +121,7 @@ class TestAcknowledging:
         assert list(server.data.hubs) == [one.hub_name]
         assert not Node(server).ready
 
-    def test_a_loss_of_the_link_ends_the_wait_as_unknown(self, server: SimulatedRedis) -> None:
+    def test_a_lost_connection_ends_the_wait_with_an_unknown_outcome(self, server: SimulatedRedis) -> None:
         Node(server).link_.crash(True)
         two = Node(server)
         publication = published(two, "1", ref="r")
@@ -173,6 +175,8 @@ class TestAcknowledging:
 
 @pytest.mark.usefixtures("quiet")
 class TestVouching:
+    """A hub confirms a dataset only within its lease."""
+
     def test_messages_of_a_hub_that_no_other_knew_and_that_is_lost_with_redis_are_a_gap(
         self, server: SimulatedRedis
     ) -> None:

@@ -63,6 +63,8 @@ def serve(connect: Callable[..., Any], clock: Clock) -> Callable[..., Server]:
 
 
 class TestPeers:
+    """What counts as one peer: an address, or an IPv6 network."""
+
     @pytest.mark.parametrize(
         ("host", "name", "network"),
         [
@@ -95,6 +97,8 @@ class TestPeers:
 
 
 class TestRequests:
+    """`Limits.max_handshakes` and `Limits.max_handshakes_per_peer`."""
+
     @pytest.mark.parametrize(("asked", "last"), [(2, (101, None)), (3, (101, None)), (4, (429, "1"))])
     def test_the_requests_of_an_address_are_limited(self, serve: Any, asked: int, last: Any) -> None:
         server = serve(max_handshakes_per_peer=3)
@@ -123,7 +127,7 @@ class TestRequests:
         assert [answer(peer, request)[0] for request in (PAGE, bad, PAGE)] == [200, 426, 200]
         assert server.ask() == (429, "1")
 
-    def test_the_application_is_not_asked_and_the_connection_ends(self, serve: Any) -> None:
+    def test_a_refused_request_does_not_reach_the_application_and_ends_the_connection(self, serve: Any) -> None:
         server = serve(max_handshakes_per_peer=1)
         Site.asked = 0
         peer = server.arrive()
@@ -187,7 +191,7 @@ class TestRequests:
         assert server.ask() == (101, None)
         assert len(requests) == 1
 
-    def test_while_they_are_needed_they_stay(self, serve: Any, clock: Clock) -> None:
+    def test_addresses_with_a_used_rate_are_remembered(self, serve: Any, clock: Clock) -> None:
         # As above.
         requests = serve(max_handshakes_per_peer=1).factory.admission._requests_of
         for at in range(MIN_SWEPT + 500):
@@ -196,6 +200,8 @@ class TestRequests:
 
 
 class TestConnections:
+    """`Limits.max_connections_per_peer` for UNIX sockets and IPv6 sites."""
+
     def test_connections_of_unix_sockets_are_counted_as_one_peer(self, serve: Any) -> None:
         server = serve(max_connections_per_peer=2)
         assert [server.ask(None)[0] for _ in range(3)] == [101, 101, 503]
@@ -217,6 +223,8 @@ class TestConnections:
 
 
 class TestOpening:
+    """`Limits.max_opening` and `Limits.max_opening_per_peer` (`docs/topics/memory.md`)."""
+
     @pytest.mark.parametrize(("arrived", "dropped"), [(2, 0), (3, 0), (4, 1), (6, 3)])
     def test_the_oldest_opening_connections_are_dropped(self, serve: Any, arrived: int, dropped: int) -> None:
         server = serve(max_opening=3)
@@ -260,7 +268,7 @@ class TestOpening:
             server.arrive(f"2001:db8:0:{at:x}::1")
         assert answer(honest) == (101, None)
 
-    def test_a_trusted_proxy_may_have_them_all(self, serve: Any) -> None:
+    def test_a_trusted_proxy_may_have_all_opening_connections(self, serve: Any) -> None:
         server = serve(max_opening=10, max_opening_per_peer=2)
         server.factory.admission.is_proxy = lambda address: address.host == "127.0.0.1"
         peers = [server.arrive() for _ in range(10)]
@@ -269,7 +277,7 @@ class TestOpening:
         assert [peer.transport.disconnected for peer in peers] == [True] + [False] * 9
 
     @pytest.mark.parametrize(("seconds", "dropped"), [(BURST - 0.1, 0), (BURST, 3), (BURST + 0.1, 3)])
-    def test_a_peer_whose_clients_come_at_once_keeps_them(
+    def test_a_peer_whose_clients_come_at_once_keeps_their_connections(
         self, serve: Any, clock: Clock, seconds: float, dropped: int
     ) -> None:
         """All clients of a proxy count as one peer, and the reactor accepts hundreds before it reads their requests."""
@@ -330,7 +338,7 @@ class TestOpening:
         assert not second.transport.disconnected and not third.transport.disconnected
         assert server.factory.refusals == {}
 
-    def test_one_that_waits_for_its_answer_is_dropped_without_a_word(
+    def test_a_dropped_connection_whose_hook_still_works_logs_nothing(
         self, connect: Callable[..., Any], clock: Clock, logged: Any
     ) -> None:
         from twisted.internet.defer import Deferred
@@ -349,15 +357,17 @@ class TestOpening:
 
 
 @pytest.mark.parametrize("name", ["max_opening", "max_opening_per_peer", "max_handshakes", "max_handshakes_per_peer"])
-def test_the_default_is_none_and_zero_is_refused(name: str) -> None:
+def test_there_is_no_limit_by_default_and_zero_is_refused(name: str) -> None:
     assert getattr(Limits(), name) is None
     with pytest.raises(ValueError, match=name):
         Limits(**{name: 0})  # type: ignore[arg-type]
 
 
 class TestCrowd:
+    """The queue of opening connections that the limits use."""
+
     @given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["a", "b", "2001:db8::1", "2001:db8:0:1::1"]))))
-    def test_the_crowd_has_the_oldest_of_the_largest_peer(self, steps: list[tuple[int, str]]) -> None:
+    def test_the_oldest_connection_of_the_largest_peer_is_found(self, steps: list[tuple[int, str]]) -> None:
         crowd: Crowd[int] = Crowd()
         expected: dict[int, Peer] = {}
         for connection, host in steps:

@@ -50,6 +50,8 @@ def sockets(monkeypatch: pytest.MonkeyPatch) -> Sockets:
 
 
 class TestWatch:
+    """The watch on file descriptors, with a reactor of the test's own."""
+
     @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
     def test_the_time_without_a_descriptor_is_counted(self, sockets: Sockets, clock: Clock, number: int) -> None:
         watch = DescriptorWatch(clock.callLater)
@@ -120,7 +122,7 @@ reactor.run()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="THE LIMIT OF FILES IS NOT TESTED: it is POSIX's")
-def test_the_uvloop_reactor_says_so_and_serves_again_when_connections_end() -> None:
+def test_the_uvloop_reactor_logs_the_shortage_and_serves_again_afterwards() -> None:
     pytest.importorskip("uvloop", reason="THE UVLOOP REACTOR IS NOT TESTED: pip install uvloop")
 
     def served(client: socket.socket) -> bool:

@@ -56,6 +56,8 @@ def leave(peers: list[Any]) -> None:
 
 
 class TestSpread:
+    """A drain closes the connections over a time, not all at once."""
+
     def test_many_clients_are_closed_over_the_first_half(self, server: Server) -> None:
         peers = server.clients(1000)
         server.drain(8.0)
@@ -68,7 +70,7 @@ class TestSpread:
         assert server.drained == [None]
         assert server.clock.calls == []
 
-    def test_few_do_not_take_it_all(self, server: Server) -> None:
+    def test_a_drain_of_few_clients_ends_before_half_of_the_time(self, server: Server) -> None:
         peers = server.clients(51)
         server.drain(60.0)
         server.advance(0.25)
@@ -85,13 +87,13 @@ class TestSpread:
         leave(peers)
         assert server.clock.calls == []
 
-    def test_a_reactor_that_was_held_up_catches_up(self, server: Server) -> None:
+    def test_a_late_reactor_catches_up_with_the_schedule(self, server: Server) -> None:
         peers = server.clients(1000)
         server.drain(8.0)
         server.clock.advance(3.0)
         assert abs(told(peers) - 750) <= 1
 
-    def test_one_that_leaves_before_its_turn(self, server: Server) -> None:
+    def test_a_client_that_leaves_before_its_turn_is_skipped(self, server: Server) -> None:
         peers = server.clients(300)
         server.drain(2.0)
         waiting = [peer for peer in peers if not peer.transport.value()]
@@ -107,7 +109,7 @@ class TestSpread:
         assert server.drained == [None]
         assert server.clock.calls == []
 
-    def test_no_time_is_no_spread(self, server: Server) -> None:
+    def test_a_drain_without_a_time_closes_all_at_once(self, server: Server) -> None:
         peers = server.clients(300)
         server.drain(0.0)
         assert told(peers) == 300
@@ -117,6 +119,8 @@ class TestSpread:
 
 
 class TestDeadline:
+    """The time after which a drain aborts the rest."""
+
     def test_the_deadline_aborts_the_rest(self, connect: Callable[..., Any], clock: Clock) -> None:
         server = Server(connect, clock, timeouts=Timeouts(close=60.0))
         peers = server.clients(3)
@@ -132,7 +136,7 @@ class TestDeadline:
         assert server.drained == [None]
         assert clock.calls == []
 
-    def test_the_deadline_is_no_sooner_if_the_clock_is_set(
+    def test_the_deadline_is_not_earlier_if_the_clock_is_set(
         self, connect: Callable[..., Any], clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         true_time = 100.0
@@ -147,7 +151,9 @@ class TestDeadline:
         clock.advance(4.0)
         assert peer.transport.disconnected
 
-    def test_the_time_to_close_holds_for_each_all_the_same(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_the_close_timeout_still_applies_to_each_connection(
+        self, connect: Callable[..., Any], clock: Clock
+    ) -> None:
         server = Server(connect, clock, timeouts=Timeouts(close=1.0))
         (peer,) = server.clients(1)
         server.drain(8.0)
@@ -156,6 +162,8 @@ class TestDeadline:
 
 
 class TestNotOpenYet:
+    """Connections that are still opening during a drain."""
+
     def test_a_late_request_is_answered_503(self, server: Server) -> None:
         (peer,) = server.clients(1, opened=False)
         server.drain(8.0)
@@ -197,7 +205,9 @@ class TestNotOpenYet:
 
 
 class TestAgain:
-    def test_it_begins_anew_with_those_that_are_left(self, server: Server) -> None:
+    """A second drain, and `abort`, during a drain."""
+
+    def test_a_second_drain_begins_again_with_the_remaining_connections(self, server: Server) -> None:
         peers = server.clients(1000)
         server.drain(8.0)
         server.advance(1.0)
@@ -207,7 +217,7 @@ class TestAgain:
         leave(peers)
         assert server.drained == [None, None]
 
-    def test_abort_ends_it(self, server: Server) -> None:
+    def test_abort_ends_a_drain(self, server: Server) -> None:
         peers = server.clients(1000)
         server.drain(8.0)
         server.factory.abort()

@@ -80,6 +80,8 @@ class Older:
 
 
 class TestFactory:
+    """The arguments of `WebSocketServerFactory`, and the protocols that it makes."""
+
     @pytest.mark.parametrize(
         ("options", "told"),
         [
@@ -95,12 +97,12 @@ class TestFactory:
             ({"clock": Clock}, "clock: give a reactor or another IReactorTime, not the class Clock"),
         ],
     )
-    def test_options_of_another_kind_are_refused(self, options: Any, told: str) -> None:
+    def test_options_of_another_type_are_refused(self, options: Any, told: str) -> None:
         with pytest.raises(TypeError, match=told):
             WebSocketServerFactory(echo, **options)
 
     @pytest.mark.parametrize("name", ["", "a b", "a,b", "\u00e9", "a\r\nX: y"])
-    def test_subprotocols_are_tokens(self, name: str) -> None:
+    def test_a_subprotocol_that_is_no_token_is_refused(self, name: str) -> None:
         with pytest.raises(ValueError) as refused:
             WebSocketServerFactory(echo, subprotocols=["chat", name])
         assert str(refused.value) == (
@@ -161,7 +163,7 @@ class TestFactory:
             assert protocol.name == "a"
 
     @pytest.mark.parametrize("what", [None, "text", 1, Protocol])
-    def test_a_value_that_makes_no_protocol_is_refused(self, what: Any) -> None:
+    def test_a_protocol_argument_that_makes_no_protocol_is_refused(self, what: Any) -> None:
         with pytest.raises(TypeError, match=repr(what)):
             WebSocketServerFactory(what)
 
@@ -194,13 +196,13 @@ class TestFactory:
         for make in (Mine, wrapping, lambda *names, **more: Mine(*names, **more), partial(next, iter([Mine()]))):
             assert WebSocketServerFactory(make, clock=clock).buildProtocol(None).name == "a"
 
-    def test_the_settings_are_shared(self, clock: Clock) -> None:
+    def test_all_connections_share_the_settings(self, clock: Clock) -> None:
         factory = WebSocketServerFactory(echo, subprotocols=["a"], timeouts=Timeouts(close=1.0), clock=clock)
         assert factory.settings.subprotocols == ("a",)
         assert factory.settings.timeouts.close == 1.0
         assert factory.settings.clock is clock
 
-    def test_the_factory_has_its_connections(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_the_factory_lists_its_connections(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(echo, clock=clock)
         first = connect(factory=factory)
         second = connect(factory=factory, opened=False)
@@ -212,6 +214,8 @@ class TestFactory:
 
 
 class TestCoroutine:
+    """A coroutine function as the protocol of a factory."""
+
     def test_a_coroutine_can_echo(self, connect: Callable[..., Any]) -> None:
         peer = connect(echo)
         peer.sends(peer.text("a"), peer.frame(0x82, b"b"))
@@ -249,7 +253,7 @@ class TestCoroutine:
         peer.leaves()
         assert peer.protocol.close_reason.clean
 
-    def test_an_older_one_that_returns_or_raises(
+    def test_an_inline_callbacks_function_that_returns_or_raises_closes_the_connection(
         self, connect: Callable[..., Any], logged: Callable[..., list[Any]]
     ) -> None:
         peer = connect(greet_older)
@@ -262,7 +266,7 @@ class TestCoroutine:
         assert peer.reads() == close(1011)
         assert len(logged(ZeroDivisionError)) == 1
 
-    def test_a_coroutine_that_returns_is_a_close_with_1000(self, connect: Callable[..., Any]) -> None:
+    def test_a_coroutine_that_returns_closes_with_1000(self, connect: Callable[..., Any]) -> None:
         async def nothing(ws: WebSocketProtocol) -> None: ...
 
         peer = connect(nothing, opened=False)
@@ -314,7 +318,7 @@ class TestCoroutine:
             peer.sends(peer.close(4000))
         peer.leaves(ConnectionLost())
 
-    def test_the_end_of_another_connection_is_its_own_affair_but_ends_it(self, connect: Callable[..., Any]) -> None:
+    def test_the_end_of_another_connection_ends_the_handler_without_an_error(self, connect: Callable[..., Any]) -> None:
         """The other side of a proxy is gone. That is no error to log, but it ends the handler and this connection."""
         other = connect(WebSocketProtocol)
 
@@ -329,7 +333,7 @@ class TestCoroutine:
         assert peer.protocol.state is State.CLOSING
         peer.leaves()
 
-    def test_a_slow_coroutine_is_a_limit_for_the_peer(self, connect: Callable[..., Any]) -> None:
+    def test_a_slow_coroutine_stops_the_reading_from_its_peer(self, connect: Callable[..., Any]) -> None:
         """While the handler waits for its peer to read, the connection reads no more messages than its queue holds."""
         peer = connect(echo, limits=Limits(max_message_size=1000, max_buffered=1000, high_water=500, low_water=100))
         peer.transport.stall()
@@ -352,6 +356,8 @@ def says(peer: Any) -> int:
 
 
 class TestLimits:
+    """`Limits.max_connections` and `Limits.max_connections_per_peer`."""
+
     @pytest.mark.parametrize("limit", [1, 3])
     def test_the_connections_are_limited(self, connect: Any, clock: Clock, limit: int) -> None:
         factory = WebSocketServerFactory(echo, limits=Limits(max_connections=limit), clock=clock)
@@ -362,7 +368,7 @@ class TestLimits:
         assert says(connect(factory=factory, opened=False)) == 101
         assert says(connect(factory=factory, opened=False)) == 503
 
-    def test_the_refused_may_try_again(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_refused_client_may_try_again(self, connect: Callable[..., Any], clock: Clock) -> None:
         factory = WebSocketServerFactory(echo, limits=Limits(max_connections=1), clock=clock)
         first, second = connect(factory=factory), connect(factory=factory, opened=False)
         second.sends(second.HEAD)
@@ -437,6 +443,8 @@ class TestLimits:
 
 
 class TestDrain:
+    """`WebSocketServerFactory.drain`: close all connections, and wait until they are gone."""
+
     def test_a_drain_closes_all_and_fires_when_they_are_gone(self, connect: Any, clock: Clock) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         peers = [connect(factory=factory) for _ in range(3)]
@@ -487,7 +495,9 @@ class TestDrain:
         peer.leaves(ConnectionAborted())
         assert drained == [None]
 
-    def test_new_ones_are_answered_503_and_not_waited_for(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_drain_answers_new_requests_with_503_and_does_not_wait_for_them(
+        self, connect: Callable[..., Any], clock: Clock
+    ) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         peer = connect(factory=factory)
         drained = Outcome(factory.drain())
@@ -502,7 +512,9 @@ class TestDrain:
         assert clock.calls != []
         assert len(factory.connections) == 1
 
-    def test_cancelling_its_deferred_does_no_harm(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_cancelling_the_deferred_of_a_drain_does_not_end_the_drain(
+        self, connect: Callable[..., Any], clock: Clock
+    ) -> None:
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock)
         peer = connect(factory=factory)
         first, second = factory.drain(), factory.drain()

@@ -62,6 +62,8 @@ def program() -> Program:
 
 
 class TestFreezing:
+    """Long full collections freeze the objects that survive them."""
+
     @pytest.mark.parametrize(("seconds", "frozen"), [(0.0, False), (LONG, False), (LONG + 0.001, True), (5.0, True)])
     def test_the_survivors_of_a_long_full_collection_are_frozen(
         self, program: Program, seconds: float, frozen: bool
@@ -86,6 +88,8 @@ class TestFreezing:
 
 
 class TestThawing:
+    """The frozen objects are collected again when they no longer fit the connections."""
+
     def test_objects_stay_frozen_while_the_program_grows_with_its_connections(self, program: Program) -> None:
         for connections in (9, 99, 999, 9_999, 99_999):
             program.connections, program.blocks = connections, 100 * (connections + 1)
@@ -139,25 +143,27 @@ class TestThawing:
 
 
 class TestService:
-    def test_its_end_thaws_the_objects(self, program: Program) -> None:
+    """The freezing as a service."""
+
+    def test_the_end_of_the_service_thaws_the_objects(self, program: Program) -> None:
         program.collector.collect(1.0)
         program.service.stopService()
         assert not program.collector.frozen
         program.collector.collect(1.0)
         assert not program.collector.frozen and program.collector.callbacks == []
 
-    def test_it_can_start_again(self, program: Program) -> None:
+    def test_the_service_can_start_again(self, program: Program) -> None:
         program.service.stopService()
         program.service.startService()
         program.collector.collect(1.0)
         assert program.collector.frozen
 
-    def test_it_does_nothing_on_pypy(self) -> None:
+    def test_the_service_does_nothing_on_pypy(self) -> None:
         service = ShortCollections(lambda: 0, collector=SimpleNamespace())
         service.startService()
         service.stopService()
 
-    def test_it_does_nothing_if_python_does_not_count_its_blocks(self) -> None:
+    def test_the_service_does_nothing_if_python_does_not_count_its_blocks(self) -> None:
         # As with PYTHONMALLOC=malloc.
         collector = Collector()
         service = ShortCollections(lambda: 0, collector.clock.seconds, lambda: 0, collector)

@@ -54,6 +54,8 @@ def status_of(factory: Any, target: str = "/") -> bytes:
 
 
 class TestOrder:
+    """Gates are asked before the protocol's own hooks, in their order."""
+
     def test_gates_are_asked_in_their_order_and_then_the_protocol(self) -> None:
         factory = served()
         factory.add_gate(noting(factory, "first"))
@@ -158,6 +160,8 @@ def site_of(way: str, page: Page, *gates: Any) -> Any:
 
 @pytest.mark.parametrize("way", WAYS)
 class TestPages:
+    """Gates and requests that are no upgrades."""
+
     def test_a_gate_answers_a_page(self, way: str) -> None:
         page = Page()
         gate = lambda request, ws: Response(401, body=f"{request.method} {request.target}: who?")  # noqa: E731

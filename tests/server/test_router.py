@@ -141,6 +141,8 @@ class TestPaths:
 
 
 class TestProtocols:
+    """The protocol that a `Router` chose serves the connection."""
+
     def test_the_protocol_has_the_connection(self) -> None:
         made: list[Any] = []
 
@@ -232,6 +234,8 @@ class TestProtocols:
 
 
 class TestMistakes:
+    """Routes that the constructor refuses."""
+
     @pytest.mark.parametrize(
         ("routes", "text"),
         [
@@ -265,6 +269,8 @@ class TestMistakes:
 
 
 class TestPages:
+    """A `Router` under twisted.web."""
+
     @pytest.fixture(autouse=True)
     def lost(self) -> Iterator[None]:
         """Lose the connections: their timeouts are calls of the reactor."""
@@ -287,7 +293,7 @@ class TestPages:
         written: bytes = transport.value()
         return written
 
-    def test_a_resource_answers_beside_the_sockets(self) -> None:
+    def test_a_resource_and_a_websocket_share_a_site(self) -> None:
         _, factory = self.site()
         answer = self.connect(factory, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n") and b"the page" in answer

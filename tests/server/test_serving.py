@@ -73,6 +73,8 @@ def tcp(host: str, port: int) -> IPv4Address | IPv6Address:
 
 
 class TestStart:
+    """The service listens, and logs where."""
+
     @pytest.mark.parametrize(
         ("address", "description", "told"),
         [
@@ -104,7 +106,7 @@ class TestStart:
             ("an address of its own", "other:5", "on other:5, at an address of its own"),
         ],
     )
-    def test_one_line_says_where(
+    def test_one_line_shows_the_address(
         self, factory: WebSocketServerFactory, lines: list[str], address: object, description: str, told: str
     ) -> None:
         Serving(factory, [on(address, description)], URLS).startService()
@@ -128,6 +130,8 @@ class TestStart:
 
 
 class TestCannotListen:
+    """An endpoint that cannot listen ends the program."""
+
     @pytest.mark.parametrize(
         ("error", "why"),
         [
@@ -136,7 +140,7 @@ class TestCannotListen:
             (PermissionError(13, "Permission denied"), "Permission denied"),
         ],
     )
-    def test_one_line_says_why(self, factory: WebSocketServerFactory, error: Exception, why: str) -> None:
+    def test_one_line_shows_the_reason(self, factory: WebSocketServerFactory, error: Exception, why: str) -> None:
         service = Serving(factory, [("tcp:1984", Endpoint(fail(error)))], URLS)
         with pytest.raises(CannotListen) as caught:
             service.privilegedStartService()
@@ -153,11 +157,13 @@ class TestCannotListen:
         with pytest.raises(CannotListen, match="cannot listen on tcp:2:"):
             Serving(factory, endpoints, URLS).startService()
 
-    def test_twistd_sees_an_exception_and_python_an_exit(self) -> None:
+    def test_twistd_gets_an_exception_and_a_program_an_exit(self) -> None:
         assert issubclass(CannotListen, Exception)
         assert issubclass(CannotListen, SystemExit)
 
-    def test_one_that_fails_later_leaves_the_others(self, factory: WebSocketServerFactory, lines: list[str]) -> None:
+    def test_an_endpoint_that_fails_later_leaves_the_others_listening(
+        self, factory: WebSocketServerFactory, lines: list[str]
+    ) -> None:
         slow: Deferred[Any] = Deferred()
         service = Serving(factory, [("tcp:2", Endpoint(slow)), on(tcp("127.0.0.1", 1))], [("ws", "/")])
         service.startService()
@@ -169,7 +175,9 @@ class TestCannotListen:
 
 
 class TestReady:
-    def test_when_all_listen_until_it_stops(self, factory: WebSocketServerFactory) -> None:
+    """When the service is ready."""
+
+    def test_the_service_is_ready_while_all_endpoints_listen(self, factory: WebSocketServerFactory) -> None:
         slow: Deferred[Any] = Deferred()
         service = Serving(factory, [on(tcp("127.0.0.1", 1)), ("tcp:2", Endpoint(slow))], URLS)
         assert not service.ready
@@ -180,7 +188,7 @@ class TestReady:
         service.stopService()
         assert not service.ready
 
-    def test_never_if_one_cannot(self, factory: WebSocketServerFactory) -> None:
+    def test_the_service_is_never_ready_if_one_endpoint_fails(self, factory: WebSocketServerFactory) -> None:
         slow: Deferred[Any] = Deferred()
         service = Serving(factory, [("tcp:2", Endpoint(slow))], URLS)
         service.startService()
@@ -189,6 +197,8 @@ class TestReady:
 
 
 class TestStop:
+    """The service stops listening, and drains."""
+
     def test_a_stop_is_done_when_the_ports_are_closed(self, factory: WebSocketServerFactory) -> None:
         ports = [Port(tcp("0.0.0.0", 1)), Port(tcp("0.0.0.0", 2))]
         service = Serving(factory, [("tcp:1", Endpoint(succeed(port))) for port in ports], URLS)

@@ -22,7 +22,9 @@ def status(factory: Any, path: str, host: str = "localhost") -> str:
 
 
 class TestOneFactory:
-    def test_its_pages_answer_and_all_else_goes_on(self) -> None:
+    """One factory serves the pages and the application."""
+
+    def test_the_admin_pages_are_served_and_other_requests_reach_the_application(self) -> None:
         pytest.importorskip("prometheus_client", reason="METRICS ARE NOT TESTED: pip install prometheus_client")
         factory = WebSocketServerFactory(Echo, clock=Clock())
         factory.add_gate(AdminPages(Metrics(factory), names=["talk.example"]))
@@ -38,7 +40,7 @@ class TestOneFactory:
         assert status(factory, "/metrics", "talk.example") == "200"
         assert status(factory, "/metrics", "evil.example") == "421"
 
-    def test_without_metrics_it_has_only_the_health(self) -> None:
+    def test_only_the_health_is_served_without_metrics(self) -> None:
         ready = [False]
         factory = WebSocketServerFactory(Echo, clock=Clock())
         factory.add_gate(AdminPages(ready=lambda: ready[0]))
@@ -46,7 +48,7 @@ class TestOneFactory:
         ready[0] = True
         assert status(factory, "/readyz") == "200"
 
-    def test_a_login_before_it_covers_it(self) -> None:
+    def test_a_login_gate_before_the_admin_pages_covers_them(self) -> None:
         factory = WebSocketServerFactory(Echo, clock=Clock())
         factory.add_gate(PasswordLogin(["memory:ann:secret"]))
         factory.add_gate(AdminPages(Metrics(factory)))

@@ -35,6 +35,8 @@ def found(peer: str, field: str, *values: str, networks: tuple[str, ...] = ("10.
 
 
 class TestHops:
+    """The length of a chain of proxies."""
+
     @pytest.mark.parametrize("count", [99, 100, 101])
     def test_at_most_100_hops_are_read(self, count: int) -> None:
         hops = ["192.0.2.1", *["10.0.0.2"] * (count - 1)]
@@ -44,6 +46,8 @@ class TestHops:
 
 
 class TestForwardedFor:
+    """The field X-Forwarded-For."""
+
     @pytest.mark.parametrize(
         ("values", "client"),
         [
@@ -77,7 +81,7 @@ class TestForwardedFor:
     def test_the_field_of_any_other_peer_is_ignored(self, peer: str) -> None:
         assert found(peer, "x-forwarded-for", "198.51.100.9") == f"{peer} 4711"
 
-    def test_a_socket_of_both_kinds_tells_ipv4_in_ipv6(self) -> None:
+    def test_an_ipv4_address_in_ipv6_form_is_recognized(self) -> None:
         assert found(f"::ffff:{PROXY}", "x-forwarded-for", "192.0.2.1") == "192.0.2.1 0"
 
     def test_the_field_of_a_unix_socket_is_read_only_if_named(self) -> None:
@@ -94,6 +98,8 @@ class TestForwardedFor:
 
 
 class TestForwarded:
+    """RFC 7239 §4: the field Forwarded."""
+
     @pytest.mark.parametrize(
         ("values", "client"),
         [
@@ -112,7 +118,7 @@ class TestForwarded:
     def test_the_field_of_a_trusted_proxy_is_read(self, values: tuple[str, ...], client: str) -> None:
         assert found(PROXY, "forwarded", *values) == client
 
-    def test_one_field_is_believed_and_the_other_not(self) -> None:
+    def test_only_the_configured_field_is_read(self) -> None:
         both = Request("GET", "/", "1.1", Headers({"Forwarded": ["for=1.1.1.1"], "X-Forwarded-For": ["2.2.2.2"]}))
         hosts = [
             TrustedProxies([PROXY], field).client_of(address(PROXY), both) for field in ("forwarded", "x-forwarded-for")
@@ -126,6 +132,8 @@ class Site(WebSocketProtocol):
 
 
 class TestConnections:
+    """Limits per client for the clients of a trusted proxy (`docs/howto/proxies.md`)."""
+
     @pytest.fixture
     def arrive(self, connect: Callable[..., Any], clock: Clock) -> Callable[..., Any]:
         limits = Limits(max_connections_per_peer=1, max_handshakes_per_peer=3, max_opening_per_peer=2)
@@ -172,7 +180,7 @@ class TestConnections:
     def test_connections_of_untrusted_peers_are_limited_by_their_address(self, arrive: Callable[..., Any]) -> None:
         assert [self.ask(arrive("198.51.100.1"), f"192.0.2.{at}") for at in (1, 2)] == [101, 503]
 
-    def test_one_may_bring_the_requests_of_many(self, arrive: Callable[..., Any]) -> None:
+    def test_one_connection_of_a_proxy_may_carry_requests_of_many_clients(self, arrive: Callable[..., Any]) -> None:
         proxy = arrive()
         for at in range(8):
             assert self.ask(proxy, f"192.0.2.{at}", b"/page") == 200

@@ -46,6 +46,8 @@ class Served(WebSocketProtocol):
 
 
 class TestBasic:
+    """RFC 7617 §2 and §2.1: the Authorization field."""
+
     @pytest.mark.parametrize(
         ("field", "login"),
         [
@@ -85,11 +87,13 @@ class TestBasic:
 
 
 class TestCheckers:
-    def test_a_checker_in_memory_is_made(self) -> None:
+    """Descriptions of credential checkers, as `strcred` makes them."""
+
+    def test_a_description_makes_a_checker_in_memory(self) -> None:
         checker = make_checker("memory:ann:secret:bob:123")
         assert checker.users == {b"ann": b"secret", b"bob": b"123"}
 
-    def test_a_checker_of_a_file_is_made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_description_makes_a_checker_of_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "passwords").write_text("ann:secret\n")
         monkeypatch.chdir(tmp_path)
         assert make_checker("file:passwords").filename == str(tmp_path / "passwords")
@@ -112,8 +116,10 @@ class TestCheckers:
 
 
 class TestLogin:
+    """A password is checked by a checker of `twisted.cred`."""
+
     @pytest.mark.parametrize("right", ["pässword", "pässword".encode()])
-    def test_a_password_is_right_or_wrong(self, right: str | bytes) -> None:
+    def test_only_the_right_password_is_accepted(self, right: str | bytes) -> None:
         assert Login(b"a", "pässword".encode()).checkPassword(right)
         assert not Login(b"a", b"p").checkPassword(right)
         assert not Login(b"a", b"").checkPassword(right)
@@ -143,7 +149,9 @@ def status(peer: Any) -> int:
 
 @pytest.mark.usefixtures("logged")
 class TestRequests:
-    def test_without_a_name_are_challenged(self, server: Server) -> None:
+    """RFC 9110 §11.6.1: a request without a valid login gets a 401 with a challenge."""
+
+    def test_a_request_without_a_name_is_challenged(self, server: Server) -> None:
         peer = server.client()
         peer.sends(peer.HEAD)
         head, _, body = peer.reads().partition(b"\r\n\r\n")
@@ -188,25 +196,27 @@ class TestRequests:
         peer.sends(page + authorization("bob:123"))
         assert peer.reads().endswith(b"\r\n\r\na page for bob")
 
-    def test_with_two_names_have_none(self, server: Server) -> None:
+    def test_a_request_with_two_authorization_fields_is_challenged(self, server: Server) -> None:
         peer = server.client()
         two = authorization("ann:secret")[:-2] + authorization("bob:123")
         peer.sends(peer.HEAD[:-2] + two)
         assert status(peer) == 401
 
-    def test_a_foreign_page_is_refused_for_any_user(self, server: Server) -> None:
+    def test_a_page_of_another_site_is_refused_for_any_user(self, server: Server) -> None:
         peer = server.client()
         peer.sends(peer.HEAD[:-2] + b"Origin: http://evil\r\n" + authorization("ann:secret"))
         assert status(peer) == 403
 
-    def test_script_gets_a_challenge_that_browsers_ignore(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_script_gets_a_challenge_that_browsers_ignore(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = Server(connect, clock, make_checker("memory:ann:secret")).client()
         for field, challenge in ((b"", b"Basic realm="), (b"X-Requested-With: XMLHttpRequest\r\n", b"X-Basic realm=")):
             peer.sends(b"GET / HTTP/1.1\r\nHost: h\r\n" + field + b"\r\n")
             answer = peer.reads()
             assert answer.startswith(b"HTTP/1.1 401 ") and b"WWW-Authenticate: " + challenge in answer
 
-    def test_a_file_that_changes_holds_at_once(self, connect: Callable[..., Any], clock: Clock, tmp_path: Path) -> None:
+    def test_a_change_of_the_file_is_effective_at_once(
+        self, connect: Callable[..., Any], clock: Clock, tmp_path: Path
+    ) -> None:
         passwords = tmp_path / "passwords"
         passwords.write_text("ann:secret\n")
         server = Server(connect, clock, make_checker(f"file:{passwords}"))
@@ -251,7 +261,7 @@ class TestRequests:
             peer.sends(peer.HEAD[:-2] + authorization(login))
             assert status(peer) == expected
 
-    def test_requests_read_by_hand_have_a_known_user(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_request_read_by_hand_has_its_user(self, connect: Callable[..., Any], clock: Clock) -> None:
         class ByHand(WebSocketProtocol):
             def serve(self) -> None:
                 self.read_request().addCallback(
@@ -273,7 +283,9 @@ class TestRequests:
         peer.sends(peer.HEAD[:-2] + authorization("ann:secret"))
         assert status(peer) == 101
 
-    def test_names_of_the_application_do_not_open_the_gate(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_an_application_with_attributes_of_the_gates_names_is_still_checked(
+        self, connect: Callable[..., Any], clock: Clock
+    ) -> None:
         class Own(WebSocketProtocol):
             def __init__(self) -> None:
                 for name in ("checkers", "gate", "identify", "refuse", "server", "observer", "client_of"):
@@ -285,7 +297,7 @@ class TestRequests:
         peer.sends(peer.HEAD)
         assert status(peer) == 401
 
-    def test_a_request_read_by_hand_is_ended_by_the_connection(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_the_end_of_the_connection_ends_a_check(self, connect: Callable[..., Any], clock: Clock) -> None:
         ended: list[Any] = []
 
         class Hanging:
@@ -303,7 +315,7 @@ class TestRequests:
         peer.leaves()
         assert ended == [ConnectionDone]
 
-    def test_wait_for_a_checker_that_takes_its_time(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_request_waits_for_a_slow_checker(self, connect: Callable[..., Any], clock: Clock) -> None:
         answer: Deferred[bytes] = Deferred()
 
         class Slow:
@@ -342,6 +354,8 @@ def lines(logged: Any) -> Iterator[list[str]]:
 
 
 class TestGuessing:
+    """Wrong passwords are logged and limited."""
+
     @pytest.fixture
     def guarded(self, connect: Callable[..., Any], clock: Clock) -> Server:
         return Server(connect, clock, make_checker("memory:ann:secret"), limit=3)
@@ -364,7 +378,7 @@ class TestGuessing:
             ("just a password", "there is no login"),
         ],
     )
-    def test_each_is_logged_with_the_name_escaped(
+    def test_each_wrong_password_is_logged_with_the_name_escaped(
         self, guarded: Server, lines: list[str], login: str | bytes, shown: str
     ) -> None:
         peer = guarded.client("192.0.2.1")
@@ -390,13 +404,15 @@ class TestGuessing:
         clock.advance(20)
         assert self.guess(guarded.client("192.0.2.1"), "ann:secret")[0] == 101
 
-    def test_in_one_segment_ends_with_429(self, guarded: Server, lines: list[str]) -> None:
+    def test_guesses_in_one_segment_are_refused_with_429(self, guarded: Server, lines: list[str]) -> None:
         peer = guarded.client("192.0.2.1")
         peer.sends(b"".join(peer.HEAD[:-2] + authorization(f"ann:{number}") for number in range(100)))
         answer = peer.reads()
         assert [answer.count(b"HTTP/1.1 %d " % status) for status in (401, 429, 101)] == [3, 1, 0]
 
-    def test_read_by_hand_ends_with_429(self, connect: Callable[..., Any], clock: Clock, lines: list[str]) -> None:
+    def test_guesses_in_requests_read_by_hand_are_refused_with_429(
+        self, connect: Callable[..., Any], clock: Clock, lines: list[str]
+    ) -> None:
         class ByHand(WebSocketProtocol):
             def serve(self) -> None:
                 self.read_request().addErrback(lambda _: None)

@@ -87,7 +87,7 @@ def test_a_peer_without_address_is_not_limited(clock: Clock) -> None:
     assert [peers.tries(None, LOCAL) for _ in range(4)] == [None, None, None, 20]
 
 
-def test_no_more_are_tried_at_once_than_one_after_the_other(peers: Peers) -> None:
+def test_no_more_passwords_are_checked_at_once_than_one_after_the_other(peers: Peers) -> None:
     results = [peers.begin() for _ in range(1000)]
     assert len(peers.checks) == 3
     for check in peers.checks:
@@ -112,7 +112,7 @@ def test_the_waiting_checks_of_a_site_are_limited(peers: Peers) -> None:
     assert results[0] == ["ann"]
 
 
-def test_a_client_that_leaves_has_guessed(peers: Peers) -> None:
+def test_a_check_whose_client_left_counts_as_a_guess(peers: Peers) -> None:
     results: list[Any] = []
     for _ in range(3):
         Deferred.fromCoroutine(peers.limit.check(ANN, Deferred)).addErrback(results.append).cancel()
@@ -133,7 +133,7 @@ def test_a_client_that_leaves_while_it_waits_does_not_stop_the_others(peers: Pee
     assert result == ["last"]
 
 
-def test_a_checker_that_breaks_is_no_failure_of_the_peers(peers: Peers) -> None:
+def test_an_error_of_the_checker_does_not_count_for_the_peer(peers: Peers) -> None:
     def broken() -> Any:
         raise ZeroDivisionError
 

@@ -47,18 +47,20 @@ class Hashing:
 
 
 class TestHashes:
-    def test_the_vector_of_rfc_7914_is_matched(self) -> None:
+    """RFC 7914 §6: passwords hashed with scrypt."""
+
+    def test_a_test_vector_of_rfc_7914_is_accepted(self) -> None:
         assert Hash.parse(VECTOR).matches(b"password")
         assert not Hash.parse(VECTOR).matches(b"Password")
         assert Hash.parse(VECTOR).to_bytes() == VECTOR
 
-    def test_the_default_cost_is_owasps(self) -> None:
+    def test_the_default_cost_is_that_of_owasp(self) -> None:
         hashed = Hash.of(b"secret")
         assert hashed[:3] == (14, 8, 5)
         assert len(hashed.salt) == 16 and len(hashed.digest) == 32
         assert Hash.parse(hashed.to_bytes()).matches(b"secret")
 
-    def test_each_has_a_salt_of_its_own(self, cheap: None) -> None:
+    def test_each_hash_has_its_own_salt(self, cheap: None) -> None:
         assert Hash.of(b"secret") != Hash.of(b"secret")
 
     @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ class TestHashes:
         with pytest.raises(ValueError, match=why):
             Hash.parse(text)
 
-    def test_owasps_most_costly_is_allowed(self) -> None:
+    def test_owasps_most_costly_parameters_are_accepted(self) -> None:
         assert Hash.parse(b"$scrypt$ln=17,r=8,p=1$TmFDbA$YWFhYQ").log2_n == 17
 
 
@@ -112,6 +114,8 @@ def file(tmp_path: Path, cheap: None) -> File:
 
 @pytest.mark.usefixtures("logged")
 class TestFiles:
+    """Files of names and passwords."""
+
     def test_a_plain_password_is_accepted(self, file: File) -> None:
         file.write("ann:secret", "bob:x:y")
         assert file.knows("ann", "secret") and file.knows("bob", "x:y")
@@ -123,7 +127,7 @@ class TestFiles:
         assert file.knows("ann", "secret") and file.knows("bob", "plain")
         assert not file.knows("ann", "other")
 
-    def test_the_hash_is_no_password(self, file: File) -> None:
+    def test_the_hash_itself_is_refused_as_a_password(self, file: File) -> None:
         hashed = Hash.of(b"secret").to_bytes()
         file.write(b"ann:" + hashed)
         assert not file.knows("ann", hashed.decode())
@@ -143,7 +147,7 @@ class TestFiles:
         assert not any(file.knows("ann", "wrong") for _ in range(3))
         assert file.hashing.count == 4
 
-    def test_a_login_that_was_right_is_wrong_when_the_file_says_so(self, file: File) -> None:
+    def test_a_remembered_login_is_refused_once_the_file_changes(self, file: File) -> None:
         file.write(b"ann:" + Hash.of(b"secret").to_bytes())
         assert file.knows("ann", "secret")
         file.write(b"ann:" + Hash.of(b"changed").to_bytes())
@@ -152,7 +156,7 @@ class TestFiles:
         assert not file.knows("ann", "changed")
 
     @pytest.mark.parametrize(("logins", "hashed"), [(2, 4), (3, 6)])
-    def test_so_many_right_logins_are_kept(
+    def test_a_limited_number_of_right_logins_is_remembered(
         self, file: File, monkeypatch: pytest.MonkeyPatch, logins: int, hashed: int
     ) -> None:
         monkeypatch.setattr(passwords, "MAX_KNOWN", 2)
@@ -162,7 +166,7 @@ class TestFiles:
             assert all(file.knows(name, "secret") for name in names)
         assert file.hashing.count == (logins if logins <= 2 else hashed)
 
-    def test_comments_are_no_logins(self, file: File) -> None:
+    def test_comment_lines_are_ignored(self, file: File) -> None:
         file.write("# ann: our first user", "#bob:secret", "", ":", ":empty", "no colon", "ann:secret")
         assert file.knows("ann", "secret")
         assert not any(
@@ -173,16 +177,18 @@ class TestFiles:
         file.write("ann:secret", "bob:x", start=BYTE_ORDER_MARK, end=b"\r\n")
         assert file.knows("ann", "secret") and file.knows("bob", "x")
 
-    def test_the_first_line_of_a_name_holds(self, file: File) -> None:
+    def test_the_first_line_of_a_name_is_used(self, file: File) -> None:
         file.write("ann:first", "ann:second")
         assert file.knows("ann", "first") and not file.knows("ann", "second")
 
-    def test_a_damaged_hash_lets_no_one_in_and_is_logged(self, file: File, logged: Callable[..., list[Any]]) -> None:
+    def test_a_damaged_hash_is_logged_and_accepts_no_password(
+        self, file: File, logged: Callable[..., list[Any]]
+    ) -> None:
         file.write("ann:$scrypt$damaged", "bob:plain")
         assert not file.knows("ann", "$scrypt$damaged") and file.knows("bob", "plain")
         assert len(logged(type(None))) == 1
 
-    def test_it_is_read_again_only_when_it_changed(self, file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_file_is_read_again_only_when_it_changed(self, file: File, monkeypatch: pytest.MonkeyPatch) -> None:
         parsed: list[bytes] = []
         # Only the number of calls shows that an unchanged file is not parsed again.
         parse = PasswordFile._parse
@@ -205,7 +211,7 @@ class TestFiles:
         file.write("ann:other!")
         assert file.knows("ann", "other!")
 
-    def test_a_change_of_the_same_size_in_the_same_moment_holds(self, file: File) -> None:
+    def test_a_change_of_the_same_size_at_the_same_time_is_noticed(self, file: File) -> None:
         for password in ("first1", "second"):
             file.write(f"ann:{password}")
             assert file.knows("ann", password)
@@ -228,7 +234,9 @@ def answers(*given: str) -> Callable[[str], str]:
 
 
 class TestLines:
-    def test_a_line_is_understood(self, tmp_path: Path, cheap: None) -> None:
+    """The command that prints a line for such a file."""
+
+    def test_a_printed_line_is_accepted_in_a_file(self, tmp_path: Path, cheap: None) -> None:
         file = File(tmp_path)
         file.write(password_line("J\u00f6rg", answers("p\u00e4ss:word", "p\u00e4ss:word")))
         assert file.knows("J\u00f6rg", "p\u00e4ss:word")

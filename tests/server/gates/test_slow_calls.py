@@ -42,7 +42,7 @@ def test_few_calls_are_run_at_a_time() -> None:
 
 
 @pytest.mark.parametrize(("waiting", "busy"), [(MAX_WAITING - 1, 0), (MAX_WAITING, 0), (MAX_WAITING + 1, 1)])
-def test_so_many_may_wait(waiting: int, busy: int) -> None:
+def test_a_limited_number_of_calls_may_wait(waiting: int, busy: int) -> None:
     failures: list[Any] = []
     calls = SlowCalls(Threads())
     for _ in range(MAX_RUNNING + waiting):
@@ -50,7 +50,7 @@ def test_so_many_may_wait(waiting: int, busy: int) -> None:
     assert [failure.type for failure in failures] == [Busy] * busy
 
 
-def test_one_that_waits_can_be_cancelled() -> None:
+def test_a_waiting_call_can_be_cancelled() -> None:
     threads, ended = Threads(), []
     calls = SlowCalls(threads)
     for _ in range(MAX_RUNNING):
@@ -62,7 +62,7 @@ def test_one_that_waits_can_be_cancelled() -> None:
     assert len(threads.running) == MAX_RUNNING - 1
 
 
-def test_one_that_runs_keeps_its_thread_when_it_is_cancelled() -> None:
+def test_a_cancelled_call_that_runs_keeps_its_thread() -> None:
     threads, ended = Threads(), []
     calls = SlowCalls(threads)
     for _ in range(MAX_RUNNING):

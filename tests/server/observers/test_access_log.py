@@ -95,6 +95,8 @@ def errors(request: pytest.FixtureRequest) -> list[str]:
 
 
 class TestEntries:
+    """The lines, and when they are written."""
+
     def test_a_websocket_is_logged_when_it_ends(self, serve: Any, clock: Clock) -> None:
         server = serve()
         peer = server.client()
@@ -124,7 +126,7 @@ class TestEntries:
             ("sent_bytes", 4),
         ]
 
-    def test_its_fields_are_documented(self, serve: Any) -> None:
+    def test_the_documentation_lists_each_field(self, serve: Any) -> None:
         server = serve()
         peer = server.client()
         peer.sends(peer.HEAD)
@@ -166,7 +168,7 @@ class TestEntries:
             peer.leaves()
         assert len({entry["connection"] for entry in server.entries}) == 3
 
-    def test_the_code_is_ours_where_we_began(self, serve: Any) -> None:
+    def test_the_line_has_our_close_code_if_we_began_to_close(self, serve: Any) -> None:
         server = serve()
         peer = server.client()
         peer.sends(peer.HEAD, b"\x81\x00")
@@ -199,6 +201,8 @@ def test_a_text_line_is_one_line_whose_values_can_be_read(values: dict[str, Any]
 
 
 class TestFile:
+    """The file of the log."""
+
     @pytest.mark.skipif(os.name == "nt", reason="MODES OF FILES ARE NOT TESTED: Windows has others")
     @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o640), (0o077, 0o600), (0, 0o640)])
     def test_the_file_is_not_readable_by_everyone(self, tmp_path: Path, serve: Any, umask: int, mode: int) -> None:
@@ -217,7 +221,7 @@ class TestFile:
         peer.leaves()
         assert len(server.lines) == 2
 
-    def test_an_invalid_request_has_no_fields_of_the_one_before(self, serve: Any) -> None:
+    def test_the_line_of_an_invalid_request_has_no_fields_of_the_one_before(self, serve: Any) -> None:
         server = serve()
         peer = server.client()
         peer.sends(peer.HEAD.replace(b"GET", b"POST"), b"noise\r\n\r\n")
@@ -254,7 +258,7 @@ class TestFile:
         assert issubclass(CannotLog, SystemExit)
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a full disk at hand")
-    def test_a_full_disk_is_logged_once_and_does_no_harm(self, serve: Any, errors: list[str]) -> None:
+    def test_a_full_disk_is_logged_once_and_connections_go_on(self, serve: Any, errors: list[str]) -> None:
         server = serve()
         server.log.path = "/dev/full"
         server.log.reopen()
@@ -286,7 +290,7 @@ class TestFile:
         print("still open")
         assert "now a=1\n" in capfd.readouterr().out
 
-    def test_after_the_end_nothing_is_written(self, serve: Any) -> None:
+    def test_nothing_is_written_after_the_end(self, serve: Any) -> None:
         server = serve()
         peer = server.client()
         peer.sends(peer.HEAD)
@@ -296,7 +300,7 @@ class TestFile:
 
 
 class TestInAProgram:
-    """Programs add it to a factory, without starting it as a service."""
+    """A program adds the log to a factory, without starting it as a service."""
 
     def test_the_first_line_opens_the_file(self, connect: Callable[..., Any], clock: Clock, tmp_path: Path) -> None:
         path = tmp_path / "access.log"
@@ -317,7 +321,7 @@ class TestInAProgram:
             connect(factory=factory).leaves()
         assert len(errors) == 1 and "No such file" in errors[0]
 
-    def test_a_meter_beside_it_counts_each_message_once(
+    def test_a_meter_on_the_same_factory_counts_each_message_once(
         self, connect: Callable[..., Any], clock: Clock, tmp_path: Path
     ) -> None:
         path, meter = tmp_path / "access.log", Meter()
@@ -332,7 +336,7 @@ class TestInAProgram:
         assert (meter.traffic.received_texts, meter.traffic.sent_texts) == (1, 1)
 
     @pytest.mark.parametrize("way", ["resource", "router"])
-    def test_a_handshake_that_twisted_web_answers_has_its_line(self, clock: Clock, tmp_path: Path, way: str) -> None:
+    def test_a_handshake_under_twisted_web_is_logged(self, clock: Clock, tmp_path: Path, way: str) -> None:
         path, meter = tmp_path / "access.log", Meter()
         factory: Any = WebSocketServerFactory(
             Router({"/a": Named}, Resource()) if way == "router" else Named, clock=clock
@@ -354,7 +358,10 @@ class TestInAProgram:
 
 
 class TestRelay:
-    """Workers share the standard output and pipes, in which their lines would mix: the supervisor writes there."""
+    """The supervisor writes the workers' lines to the standard output and to pipes.
+
+    The lines of several processes would mix there.
+    """
 
     def relayed(self, connect: Callable[..., Any], clock: Clock, path: str) -> list[str]:
         lines: list[str] = []

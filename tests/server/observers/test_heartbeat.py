@@ -25,7 +25,9 @@ class Turns:
 
 
 class TestHeartbeat:
-    def test_a_blocked_reactor_has_one_call_waiting_and_gets_its_time(self) -> None:
+    """The thread that asks the reactor for a sign of life."""
+
+    def test_a_blocked_reactor_has_at_most_one_pending_call(self) -> None:
         reactor, lags, times = Turns(), list[float](), [10.0, 10.5, 20.0, 20.25]
         heart = Heartbeat(reactor, 1000, lags.append, lambda: times.pop(0))
         for _ in range(3):

@@ -75,6 +75,8 @@ def serve(connect: Callable[..., Any], clock: Clock) -> Callable[..., Server]:
 
 
 class TestReceived:
+    """The messages and bytes received."""
+
     @pytest.mark.parametrize("served", [Hooked, Streamed, WebSocketProtocol])
     @pytest.mark.parametrize("deflate", [False, True])
     def test_whole_messages_are_counted(self, serve: Any, served: Any, deflate: bool) -> None:
@@ -93,7 +95,7 @@ class TestReceived:
         assert server.traffic == Traffic(1, 5, 1, 2)
 
     @pytest.mark.parametrize("served", [Hooked, Streamed])
-    def test_compressed_ones_count_as_they_are_read(self, serve: Any, served: Any) -> None:
+    def test_compressed_messages_count_with_their_inflated_size(self, serve: Any, served: Any) -> None:
         server = serve(served, deflate=Deflate())
         peer = server.client(deflate=True)
         # RFC 7692 §7.2.3.1: "Hello".
@@ -131,6 +133,8 @@ class TestReceived:
 
 
 class TestSent:
+    """The messages and bytes sent."""
+
     @pytest.mark.parametrize("deflate", [False, True])
     def test_every_way_of_sending_is_counted(self, serve: Any, deflate: bool) -> None:
         server = serve(deflate=Deflate())
@@ -188,6 +192,8 @@ class TestSent:
 
 
 class TestConnections:
+    """The connections, open and closed."""
+
     def test_the_counts_of_closed_connections_are_kept(self, serve: Any) -> None:
         server = serve()
         for _ in range(2):
@@ -218,7 +224,7 @@ class TestConnections:
         peer.leaves(ConnectionLost())
         assert server.meter.closes == {(code, began): 1}
 
-    def test_hooks_of_the_class_are_called_as_ever(self, serve: Any) -> None:
+    def test_the_hooks_of_the_class_are_still_called(self, serve: Any) -> None:
         called = []
 
         class Watching(WebSocketProtocol):
@@ -242,7 +248,9 @@ class TestConnections:
 
 
 class TestHandshakes:
-    def test_by_their_answers(self, serve: Any) -> None:
+    """The answers to handshakes."""
+
+    def test_handshakes_are_counted_by_their_status(self, serve: Any) -> None:
         class Choosy(WebSocketProtocol):
             def http_requested(self, request: Request) -> Response | None:
                 return Response(200, body="page") if request.path == "/page" else None
@@ -259,7 +267,7 @@ class TestHandshakes:
         assert server.meter.handshakes == {"400": 1, "426": 1, "403": 2, "101": 1}
         assert server.meter.responses == {"200": 1}
 
-    def test_one_that_takes_too_long(self, serve: Any, clock: Clock) -> None:
+    def test_a_handshake_that_times_out_is_counted(self, serve: Any, clock: Clock) -> None:
         server = serve(timeouts=Timeouts(handshake=5.0))
         peer = server.client(opened=False)
         peer.sends(peer.HEAD[:-2])
@@ -292,6 +300,8 @@ class TestHandshakes:
 
 
 class TestRoundTrips:
+    """The times from ping to pong."""
+
     def test_round_trips_are_counted_by_their_length(self, serve: Any, clock: Clock) -> None:
         server = serve(timeouts=Timeouts(ping_interval=None))
         peer = server.client()
@@ -305,7 +315,7 @@ class TestRoundTrips:
         assert server.meter.round_trips == expected
         assert server.meter.round_trip_seconds == pytest.approx(11.3015)
 
-    def test_the_services_own_pings_are(self, serve: Any, clock: Clock) -> None:
+    def test_the_keepalives_own_pings_are_counted(self, serve: Any, clock: Clock) -> None:
         server = serve(timeouts=Timeouts(ping_interval=1.0))
         peer = server.client()
         for _ in range(33):
@@ -319,7 +329,9 @@ SMALL: dict[str, Any] = {"max_message_size": 1000, "max_buffered": 1000, "high_w
 
 
 class TestSlowReaders:
-    def test_the_closed_are_counted_once(self, serve: Any) -> None:
+    """The peers that read too slowly."""
+
+    def test_a_closed_slow_reader_is_counted_once(self, serve: Any) -> None:
         server = serve(limits=Limits(slow_reader="close", **SMALL))
         peer = server.client()
         peer.transport.stall()
@@ -330,7 +342,7 @@ class TestSlowReaders:
         peer.leaves()
         assert (server.meter.slow_readers, server.meter.dropped) == (1, 0)
 
-    def test_the_dropped_messages_are(self, serve: Any) -> None:
+    def test_dropped_messages_are_counted(self, serve: Any) -> None:
         server = serve(limits=Limits(slow_reader="drop", **SMALL))
         peer = server.client()
         peer.transport.stall()
@@ -343,6 +355,8 @@ class TestSlowReaders:
 
 
 class TestTunnels:
+    """Tunnels are metered, too."""
+
     def test_metered_tunnels_have_all_their_methods(self, connect: Callable[..., Any], clock: Clock) -> None:
         class Half(Protocol):
             def connectionMade(self) -> None:

@@ -81,6 +81,8 @@ def observed(protocol: Any, notes: list[str], *names: str, **options: Any) -> We
 
 
 class TestEvents:
+    """The events that an `Observer` gets."""
+
     def test_every_observer_gets_each_event(self) -> None:
         notes: list[str] = []
         factory = observed(Talk, notes, "a", "b")
@@ -170,6 +172,8 @@ class TestEvents:
 
 
 class TestAround:
+    """An observer around the application's own code."""
+
     def test_messages_that_waited_for_a_hook_are_observed_once_each(self) -> None:
         notes: list[str] = []
         factory = observed(Talk, notes, "a")
@@ -208,6 +212,8 @@ class TestAround:
 
 
 class TestTargets:
+    """Observers of a `Router` and of its targets."""
+
     def test_a_router_and_its_target_are_both_observed(self) -> None:
         notes: list[str] = []
         inner = observed(Talk, notes, "inner")
@@ -217,7 +223,7 @@ class TestTargets:
         opened = [note for note in notes if "opened /" in note]
         assert opened == ["outer opened /inner", "inner opened /inner", "outer opened /talk"]
 
-    def test_a_target_alone_can_be_observed_and_its_refusals_count(self) -> None:
+    def test_a_target_can_be_observed_alone_with_its_refusals(self) -> None:
         notes: list[str] = []
         inner = observed(Talk, notes, "inner")
         inner.add_gate(lambda request, ws: Response(401))

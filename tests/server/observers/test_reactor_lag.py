@@ -41,28 +41,32 @@ def counts(lag: ReactorLag) -> dict[Any, int]:
 
 
 class TestLag:
+    """How late the reactor calls a timer."""
+
     @pytest.mark.parametrize(
         ("seconds", "bound"), [(0.0, 0.001), (0.001, 0.001), (0.0011, 0.0025), (0.05, 0.05), (0.0999, 0.1)]
     )
-    def test_a_short_one_counts_once_in_its_group(self, seconds: float, bound: float) -> None:
+    def test_a_short_lag_counts_once_in_its_bucket(self, seconds: float, bound: float) -> None:
         lag = ReactorLag(None, lambda: 0.0)
         lag.sample(seconds)
         assert counts(lag) == {bound: 1} and lag.lag_seconds == seconds
 
-    def test_a_long_one_counts_for_the_calls_that_did_not_come_meanwhile(self) -> None:
+    def test_a_long_lag_counts_for_each_call_that_was_missed(self) -> None:
         lag = ReactorLag(None, lambda: 0.0)
         lag.sample(0.97)
         # 0.97, 0.87 ... 0.07.
         assert counts(lag) == {0.1: 1, 0.25: 1, 0.5: 3, 1.0: 5}
         assert lag.lag_seconds == pytest.approx(5.2)
 
-    def test_one_beyond_all_groups_is_counted(self) -> None:
+    def test_a_lag_above_all_buckets_is_counted(self) -> None:
         lag = ReactorLag(None, lambda: 0.0)
         lag.sample(10 + INTERVAL / 2)
         assert counts(lag)[None] == 1 and sum(lag.lags) == 101
 
 
 class TestBusyTime:
+    """How long the reactor works."""
+
     def test_the_busy_time_is_the_cpu_time_of_the_reactor(self) -> None:
         times = [5.0, 5.06, 5.16]
         lag = ReactorLag(Starting(), lambda: times.pop(0))
@@ -79,6 +83,8 @@ class TestBusyTime:
 
 
 class TestService:
+    """The measurement as a service."""
+
     def test_the_lag_is_measured_while_the_service_runs(self) -> None:
         reactor = Starting()
         lag = ReactorLag(reactor)
@@ -96,7 +102,7 @@ class TestService:
         reactor.turn()
         assert lag.lags == measured
 
-    def test_a_service_that_stopped_early_does_not_measure(self) -> None:
+    def test_a_service_that_stopped_before_the_reactor_ran_measures_nothing(self) -> None:
         reactor = Starting()
         lag = ReactorLag(reactor)
         lag.startService()
