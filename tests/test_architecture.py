@@ -175,7 +175,7 @@ class TestSupport:
 class TestDocstringsOfTests:
     """The docstring of a test class says what it tests, with the section of the standard that defines the behaviour."""
 
-    FOLDERS = ("client/", "connection/", "hub/", "server/", "wire/")
+    FOLDERS = ("client/", "connection/", "hub/", "server/", "service/", "wire/")
 
     def test_each_test_class_has_a_docstring(self) -> None:
         classes = [one for one in definitions() if one.is_class and one.place.startswith(self.FOLDERS)]

@@ -195,7 +195,7 @@ def dropped_before_they_opened(service: Service) -> float:
     return sum(metric(service, f'beastws_refusals_total{{limit="{name}"}}') for name in names)
 
 
-def test_an_address_that_floods_does_no_harm_to_others(tmp_path: Path, many_files: None) -> None:
+def test_an_address_that_floods_does_not_delay_others(tmp_path: Path, many_files: None) -> None:
     limits = ("--max-handshakes-per-address=50", "--max-connections-per-address=100", "--ping-interval=0")
     with running(tmp_path, *limits, "--admin=tcp:0:interface=127.0.0.1", "--drain-time=2") as service:
         client = joined(service)
@@ -230,7 +230,7 @@ def test_an_address_that_floods_does_no_harm_to_others(tmp_path: Path, many_file
         client.close()
 
 
-def test_an_address_that_only_connects_keeps_no_other_out(tmp_path: Path, many_files: None) -> None:
+def test_an_address_that_only_connects_does_not_keep_others_out(tmp_path: Path, many_files: None) -> None:
     with running(tmp_path, "--admin=tcp:0:interface=127.0.0.1", "--drain-time=2") as service:
         clients: list[socket.socket] = []
         try:

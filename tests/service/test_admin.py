@@ -83,7 +83,10 @@ def served(connect: Callable[..., Any], clock: Clock) -> Served:
 
 
 class TestHosts:
-    """DNS rebinding: a page points its own name at this machine."""
+    """RFC 9110 §7.4: only known names are served, against DNS rebinding.
+
+    With DNS rebinding, a page points its own name at this machine.
+    """
 
     @pytest.mark.parametrize(
         ("host", "status"),
@@ -106,27 +109,29 @@ class TestHosts:
             ("127.1", 421),
         ],
     )
-    def test_by_which_it_may_be_asked(self, served: Served, host: str, status: int) -> None:
+    def test_only_known_host_names_are_served(self, served: Served, host: str, status: int) -> None:
         served.admin = admin_factory(*served.admin_for, ["beastws.internal"])
         answered = served.connect_and_send(f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n")
         assert answered.startswith(f"HTTP/1.1 {status} ")
         assert (status == 421) == ("--admin-host" in answered)
 
     @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-    def test_a_balancer_asks_for_health_by_a_name_of_its_own(self, served: Served, path: str) -> None:
+    def test_the_health_is_served_under_any_host_name(self, served: Served, path: str) -> None:
         for host in ("chat:9090", "evil.example", ""):
             answered = served.connect_and_send(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")
             assert answered.startswith("HTTP/1.1 200 ") and answered.endswith("\r\n\r\nok\n")
 
-    def test_a_request_without_one_is_no_browsers(self, served: Served) -> None:
+    def test_a_request_without_host_is_served(self, served: Served) -> None:
         assert served.connect_and_send("GET /healthz HTTP/1.0\r\n\r\n").startswith("HTTP/1.1 200 ")
 
-    def test_a_unix_socket_is_no_browsers(self, served: Served) -> None:
+    def test_a_request_over_a_unix_socket_is_served(self, served: Served) -> None:
         asked = "GET /healthz HTTP/1.1\r\nHost: worker\r\n\r\n"
         assert served.connect_and_send(asked, UNIXAddress(None)).startswith("HTTP/1.1 200 ")
 
 
 class TestHealth:
+    """The pages of health and readiness."""
+
     def test_the_health_is_good_while_the_service_answers(self, served: Served) -> None:
         served.ready = False
         head, body = served.ask("/healthz")
@@ -134,14 +139,14 @@ class TestHealth:
         assert "Cache-Control: no-store" in head
         assert body == "ok\n"
 
-    def test_the_readiness_is_that_of_the_service(self, served: Served) -> None:
+    def test_the_readiness_page_shows_the_readiness_of_the_service(self, served: Served) -> None:
         assert served.ask("/readyz")[0].startswith("HTTP/1.1 200 ")
         served.ready = False
         head, body = served.ask("/readyz?verbose")
         assert head.startswith("HTTP/1.1 503 ")
         assert body == "not ready\n"
 
-    def test_other_pages_are_not_found(self, served: Served) -> None:
+    def test_other_paths_are_answered_404(self, served: Served) -> None:
         for target in ("/", "/metrics/", "/chat"):
             head, body = served.ask(target)
             assert (head[:13], body) == ("HTTP/1.1 404 ", "There are /metrics, /healthz and /readyz\n")
@@ -172,6 +177,8 @@ class TestHealth:
 
 
 class TestMetrics:
+    """The page of metrics."""
+
     def test_metrics_are_in_the_text_format(self, served: Served) -> None:
         head, body = served.ask("/metrics")
         assert "Content-Type: text/plain; version=" in head
@@ -283,7 +290,7 @@ class TestMetrics:
         assert [told[f"{name}_bucket,{bound}"] for bound in ("0.05", "0.1", "0.25", "0.5", "+Inf")] == [0, 2, 3, 4, 4]
         assert told["beastws_reactor_busy_seconds_total"] == 0.36
 
-    def test_twice_is_no_more(self, served: Served) -> None:
+    def test_a_second_scrape_counts_nothing_twice(self, served: Served) -> None:
         served.client()
         assert served.metrics()["beastws_connections,open"] == served.metrics()["beastws_connections,open"] == 1
 
@@ -301,7 +308,9 @@ class State(Enum):
 
 
 class TestHub:
-    def test_its_rooms_its_drops_and_its_backplane(self, connect: Callable[..., Any], clock: Clock) -> None:
+    """The metrics of a hub."""
+
+    def test_the_rooms_the_drops_and_the_backplane_are_counted(self, connect: Callable[..., Any], clock: Clock) -> None:
         backplane = SimpleNamespace(state=State.DOWN)
         hub = SimpleNamespace(rooms={"": 3, "a": 2}, dropped=7, backplane=backplane)
         told = Served(connect, clock, hub).metrics()

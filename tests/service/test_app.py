@@ -64,6 +64,8 @@ def failure(name: str) -> str:
 
 
 class TestFound:
+    """Names that ``--app`` finds."""
+
     def test_a_protocol_class_is_found(self) -> None:
         found = find_app("good:Echo")
         assert isinstance(found, type) and issubclass(found, WebSocketProtocol)
@@ -92,6 +94,8 @@ class TestFound:
 
 
 class TestNotFound:
+    """Names that ``--app`` does not find."""
+
     @pytest.mark.parametrize(
         "name", ["", "good", "good:", ":echo", "good:echo()", "a b:c", "good.:x", "./good.py:echo", "good:a:b"]
     )
@@ -132,6 +136,8 @@ class TestNotFound:
 
 
 class TestImportFails:
+    """Modules that fail when they are imported."""
+
     @pytest.mark.parametrize(
         ("source", "what", "line"),
         [
@@ -156,7 +162,7 @@ class TestImportFails:
         (directory / "bad.py").write_bytes(b"\xff\xfe\n")
         assert failure("bad:x").startswith("importing bad failed: SyntaxError: ")
 
-    def test_an_interrupt_is_no_failure_of_the_module(self, directory: Path) -> None:
+    def test_an_interrupt_during_the_import_is_raised(self, directory: Path) -> None:
         (directory / "bad.py").write_text("raise KeyboardInterrupt")
         with pytest.raises(KeyboardInterrupt):
             find_app("bad:x")

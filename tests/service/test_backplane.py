@@ -166,6 +166,8 @@ refusal = partial(command_line.refusal, Options)
 
 
 class TestOption:
+    """The option ``--backplane``."""
+
     @pytest.fixture(autouse=True)
     def extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(planes, "find_spec", {"txredisapi": object(), "psycopg": object()}.get)
@@ -184,7 +186,7 @@ class TestOption:
         told = refusal("--backplane=postgresql://h/db", "--backplane-prefix=my-app")
         assert told.startswith("--backplane-prefix: 'my-app' must be 1 to 48 ASCII letters")
 
-    def test_without_it_the_chat_is_alone(self) -> None:
+    def test_the_chat_is_alone_without_a_backplane(self) -> None:
         assert isinstance(parse().hub.backplane, LocalBackplane)
 
     @pytest.mark.parametrize(
@@ -200,7 +202,7 @@ class TestOption:
         told = refusal("--backplane=rediss://:secret@h?ca=/nowhere")
         assert told == "--backplane: the URL's ca=/nowhere: No such file or directory"
 
-    def test_so_does_the_want_of_its_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_extra_gets_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(planes, "find_spec", lambda name: None)
         told = refusal("--backplane=redis://h")
         assert told == "--backplane needs an extra: pip install 'twisted_beastws[redis]'"
@@ -216,7 +218,7 @@ class TestOption:
 
 
 @pytest_twisted.ensureDeferred
-async def test_everyone_hears_everything_once_and_in_order_and_redis_may_go_and_come(
+async def test_each_client_gets_each_message_once_and_in_order_over_a_loss_of_redis(
     redis: RedisServer, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:

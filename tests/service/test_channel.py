@@ -60,6 +60,8 @@ def supervisor() -> Iterator[Supervisor]:
 
 
 class TestLog:
+    """The log lines of a worker."""
+
     def test_an_event_has_its_text_level_and_fields(self, supervisor: Supervisor) -> None:
         Logger("app", observer=supervisor.reports).warn("{count} of {what}", count=3, what=[1])
         ((kind, event),) = supervisor.messages()
@@ -111,6 +113,8 @@ class TestLog:
 
 
 class TestSupervisorThatDoesNotRead:
+    """The supervisor does not read the pipe."""
+
     def fill(self, supervisor: Supervisor) -> int:
         """Send lines until the next would be lost; return how many."""
         line = "x" * 10000
@@ -140,7 +144,7 @@ class TestSupervisorThatDoesNotRead:
         supervisor.reports.send("beat")
         assert ["beat"] in supervisor.messages()
 
-    def test_one_that_is_gone_is_no_error(self) -> None:
+    def test_a_supervisor_that_is_gone_causes_no_error(self) -> None:
         supervisor = Supervisor()
         os.close(supervisor.descriptor)
         supervisor.reports.say("access", "a line")
@@ -163,7 +167,9 @@ class TestSupervisorThatDoesNotRead:
 
 
 class TestOrders:
-    def test_the_first_is_awaited_and_the_rest_read_later(self) -> None:
+    """The orders of the supervisor."""
+
+    def test_a_worker_waits_for_the_first_order_and_reads_the_rest_later(self) -> None:
         reading, writing = os.pipe()
         readers: list[Any] = []
         received: list[Any] = []
@@ -187,7 +193,7 @@ class TestOrders:
         assert ended == [True] and readers == []
         os.close(reading)
 
-    def test_without_a_supervisor_there_is_none(self) -> None:
+    def test_a_closed_pipe_raises_eof_error(self) -> None:
         reading, writing = os.pipe()
         os.close(writing)
         with pytest.raises(EOFError):

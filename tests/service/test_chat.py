@@ -115,19 +115,21 @@ def told(events: list[LogEvent]) -> list[str]:
 
 
 class TestTalk:
-    def test_the_welcome_comes_right_behind_the_answer(self, service: Service) -> None:
+    """Messages from one client to all."""
+
+    def test_the_welcome_comes_right_after_the_answer(self, service: Service) -> None:
         client = service.connect()
         client.sends(UPGRADE)
         head, _, frames = client.gets().partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
         assert frames == WELCOME
 
-    def test_everyone_hears_it_its_sender_too(self, service: Service) -> None:
+    def test_each_client_gets_a_message_and_so_does_its_sender(self, service: Service) -> None:
         clients = [service.join() for _ in range(3)]
         clients[1].sends(text("hello"))
         assert [client.gets() for client in clients] == [b"\x81\x05hello"] * 3
 
-    def test_everyone_hears_all_in_one_order(self, service: Service) -> None:
+    def test_all_clients_get_all_messages_in_one_order(self, service: Service) -> None:
         one, other = service.join(), service.join()
         one.sends(text("a") + text("b"))
         other.sends(text("c"))
@@ -135,7 +137,7 @@ class TestTalk:
         assert one.gets() == other.gets() == b"\x81\x01a\x81\x01b\x81\x01c\x81\x01d"
 
     @pytest.mark.parametrize("words", ["", "\u00e9", "\U0001f469\u200d\U0001f467", "\0", "x" * 125])
-    def test_it_comes_as_it_was_said(self, service: Service, words: str) -> None:
+    def test_a_message_is_unchanged_on_arrival(self, service: Service, words: str) -> None:
         one, other = service.join(), service.join()
         one.sends(text(words))
         assert other.gets() == bytes((0x81, len(words.encode()))) + words.encode()
@@ -146,14 +148,14 @@ class TestTalk:
         assert one.gets() == b"\x8a\x01?\x81\x05hello"
         assert other.gets() == b"\x81\x05hello"
 
-    def test_a_message_right_behind_the_request_is_not_lost(self, service: Service) -> None:
+    def test_a_message_right_after_the_request_is_not_lost(self, service: Service) -> None:
         other = service.join()
         one = service.connect()
         one.sends(UPGRADE + text("quick"))
         assert one.gets().endswith(WELCOME + b"\x81\x05quick")
         assert other.gets() == b"\x81\x05quick"
 
-    def test_nothing_is_kept_for_later(self, service: Service) -> None:
+    def test_a_new_client_gets_no_earlier_message(self, service: Service) -> None:
         service.join().sends(text("early"))
         service.join()
 
@@ -170,6 +172,8 @@ class TestTalk:
 
 
 class TestRefused:
+    """Messages and requests that the chat refuses."""
+
     @pytest.mark.parametrize(
         ("data", "code"),
         [
@@ -230,7 +234,9 @@ class TestRefused:
 
 
 class TestOthersAreNotDisturbed:
-    def test_others_are_not_delayed_by_a_slow_reader_who_is_closed_with_1013(self) -> None:
+    """A slow or lost client does not disturb the others."""
+
+    def test_a_slow_reader_is_closed_with_1013_and_delays_no_other(self) -> None:
         service = Service("--max-message=1000000")
         one, slow, other = service.join(), service.join(), service.join()
         assert slow.transport.producer is not None
@@ -246,7 +252,7 @@ class TestOthersAreNotDisturbed:
         slow.transport.producer.resumeProducing()
         assert slow.gets() == b"\x88\x13\x03\xf5too slow a reader"
 
-    def test_by_one_that_is_lost_in_the_middle_of_a_message(self, service: Service) -> None:
+    def test_a_client_that_is_lost_in_the_middle_of_a_message_disturbs_no_other(self, service: Service) -> None:
         one, lost = service.join(), service.join()
         lost.sends(text("never finished")[:-3])
         lost.loses(ConnectionLost())
@@ -255,6 +261,8 @@ class TestOthersAreNotDisturbed:
 
 
 class TestMembership:
+    """The members of the chat."""
+
     @pytest.mark.parametrize(
         "end",
         [
@@ -266,7 +274,9 @@ class TestMembership:
         ],
         ids=["lost", "closed by peer", "failed", "closed", "aborted"],
     )
-    def test_everyone_leaves(self, service: Service, end: Callable[[Client], object]) -> None:
+    def test_a_client_leaves_however_its_connection_ends(
+        self, service: Service, end: Callable[[Client], object]
+    ) -> None:
         client, other = service.join(), service.join()
         assert service.members() == {client.protocol, other.protocol}
         end(client)
@@ -324,6 +334,8 @@ def plain(service: Service, target: bytes = b"/chat") -> Client:
 
 
 class TestRooms:
+    """Rooms, named by the path."""
+
     def test_rooms_are_separate_from_each_other_and_the_common_one(self, service: Service) -> None:
         common, one, same, other = (plain(service, at) for at in (b"/chat", b"/chat/a", b"/chat/%61?x", b"/chat/b"))
         one.sends(text("hello"))
@@ -331,7 +343,7 @@ class TestRooms:
         assert service.hub.rooms == {"": 1, "a": 2, "b": 1}
 
     @pytest.mark.parametrize("target", [b"/chat/", b"/chat/a/b", b"/chat/%00", b"/chatter", b"/room"])
-    def test_a_bad_name_of_a_room_is_not_found(self, service: Service, target: bytes) -> None:
+    def test_a_bad_name_of_a_room_is_answered_404(self, service: Service, target: bytes) -> None:
         client = service.connect()
         client.sends(upgrade(target))
         assert client.gets().startswith(b"HTTP/1.1 404 ")
@@ -360,6 +372,8 @@ class TestRooms:
 
 
 class TestJson:
+    """The subprotocol ``chat.v1+json`` (`docs/chat.md`)."""
+
     def test_two_clients_can_talk(self, service: Service) -> None:
         ann = Speaker(service, "/chat/a?name=ann")
         assert ann.events == [{"type": "welcome", "room": "a", "name": "ann"}]
@@ -379,7 +393,7 @@ class TestJson:
             member.leaves()
         assert not any(b"leave" in member.client.gets() for member in members)
 
-    def test_with_clients_that_do_not_speak_it(self, service: Service) -> None:
+    def test_clients_of_both_subprotocols_hear_each_other(self, service: Service) -> None:
         ann, other = Speaker(service, "/chat?name=ann"), plain(service)
         other.sends(text("plain"))
         ann.says(type="message", text="json")
@@ -387,7 +401,7 @@ class TestJson:
         assert other.gets() == b"\x81\x05plain\x81\x04json"
         assert [(event.get("name"), event["text"]) for event in ann.gets()] == [(None, "plain"), ("ann", "json")]
 
-    def test_without_a_name_there_are_no_notices(self, service: Service) -> None:
+    def test_a_client_without_a_name_causes_no_notices(self, service: Service) -> None:
         ann, nobody = Speaker(service, "/chat?name=ann"), Speaker(service)
         assert nobody.events == [{"type": "welcome", "room": "", "name": None}]
         nobody.says(type="message", text="hello")
@@ -435,7 +449,7 @@ class TestJson:
         assert Speaker(service, "/chat?after=0-0").events[-1] == {"type": "history", "complete": True}
 
     @pytest.mark.parametrize(("history", "kept"), [("0", 0), ("2", 2), ("100", 3)])
-    def test_so_many_messages_are_kept(self, history: str, kept: int) -> None:
+    def test_the_history_has_a_bounded_number_of_messages(self, history: str, kept: int) -> None:
         service = Service(f"--history={history}")
         ann = Speaker(service)
         for words in ("1", "2", "3"):
@@ -475,7 +489,7 @@ class TestJson:
             ("/", b"/?utm=1", 200, b"<!doctype html>"),
         ],
     )
-    def test_plain_request_gets_the_answer_that_a_handshake_would_get(
+    def test_a_plain_request_gets_the_answer_that_a_handshake_would_get(
         self, chat: str, target: bytes, status: int, body: bytes
     ) -> None:
         client = Service(f"--path={chat}").connect()
@@ -484,7 +498,7 @@ class TestJson:
         assert head.startswith(b"HTTP/1.1 %d " % status)
         assert answer.startswith(body)
 
-    def test_plain_request_is_no_join(self) -> None:
+    def test_a_plain_request_does_not_count_as_a_join(self) -> None:
         service = Service("--max-joins-per-address=0.04")
         ask = b"GET /chat?name=Ann HTTP/1.1\r\nHost: h\r\n\r\n"
         for _ in range(3):
@@ -497,7 +511,7 @@ class TestJson:
         answer = client.gets()
         assert answer.startswith(b"HTTP/1.1 429 ") and b"\r\nRetry-After: 25\r\n" in answer
 
-    def test_a_name_by_which_one_was_let_in_is_theirs(self, tmp_path: Path) -> None:
+    def test_the_name_of_a_login_is_the_users_name(self, tmp_path: Path) -> None:
         (tmp_path / "passwords").write_text("ann:secret\n")
         service = Service(f"--auth=file:{tmp_path}/passwords")
         client = service.connect()
@@ -532,7 +546,7 @@ class TestJson:
         heard = [event.get("text") or event for event in ann.gets() if event["type"] != "join"]
         assert heard == ["early", here | {"taken": "here"}, "hello", here | {"taken": "here"}, nobody, "plain"]
 
-    def test_a_short_ref_of_another_process_is_another_one(
+    def test_equal_short_refs_of_two_processes_do_not_collide(
         self, service: Service, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         hearing = Speaker(service, "/chat?name=ann")
@@ -543,7 +557,7 @@ class TestJson:
             Speaker(service, "/chat").says(type="message", text="hello", ref="7")
         assert [said["text"] for said in hearing.gets() if said["type"] == "message"] == ["hello", "hello"]
 
-    def test_a_message_said_again_with_its_ref_is_heard_once(self, service: Service) -> None:
+    def test_a_message_sent_again_with_its_ref_is_heard_once(self, service: Service) -> None:
         ann, other = Speaker(service, "/chat?name=ann"), plain(service)
         long = "a ref of 17 chars"
         for _ in range(2):
@@ -570,7 +584,9 @@ class TestJson:
 
 
 class TestNames:
-    def test_a_name_is_one_in_each_spelling(self, service: Service) -> None:
+    """The names of users."""
+
+    def test_equivalent_spellings_of_a_name_are_one_name(self, service: Service) -> None:
         ann = Speaker(service, "/chat/cafe%CC%81?name=%EF%BC%A1nn")
         assert ann.events == [{"type": "welcome", "room": "caf\u00e9", "name": "Ann"}]
 
@@ -582,6 +598,8 @@ class TestNames:
 
 
 class TestPresence:
+    """The notices of users that join and leave."""
+
     def test_a_few_changes_in_a_small_room_are_sent_one_by_one(self, service: Service) -> None:
         watcher = Speaker(service)
         for name in "abc":
@@ -610,7 +628,7 @@ class TestPresence:
         assert watcher.gets() == []
 
     @pytest.mark.parametrize("members", [99, 100, 101])
-    def test_a_notice_lists_so_many_names(self, service: Service, monkeypatch: Any, members: int) -> None:
+    def test_a_notice_lists_a_bounded_number_of_names(self, service: Service, monkeypatch: Any, members: int) -> None:
         monkeypatch.setattr(notices, "AT_ONCE", 1)
         watcher = Speaker(service)
         for number in range(members + 1):
@@ -619,7 +637,7 @@ class TestPresence:
         (together,) = [event for event in watcher.gets() if "count" in event]
         assert (together["count"], len(together["names"])) == (members, min(members, 100))
 
-    def test_one_gathered_change_has_the_form_of_one(self, service: Service, monkeypatch: Any) -> None:
+    def test_a_single_gathered_change_is_sent_as_a_single_notice(self, service: Service, monkeypatch: Any) -> None:
         monkeypatch.setattr(notices, "AT_ONCE", 1)
         watcher = Speaker(service)
         Speaker(service, "/chat?name=ann")
@@ -646,6 +664,8 @@ class TestPresence:
 
 
 class TestLimits:
+    """The limits of messages and joins."""
+
     @pytest.mark.parametrize("messages", [999, 1000, 1001])
     def test_the_burst_of_messages_is_limited(self, service: Service, messages: int) -> None:
         one, other = service.join(), service.join()
@@ -709,13 +729,15 @@ class TestLimits:
         refused = limits.refuse_join(member, 0.0)
         assert refused is not None and refused.status == 429
 
-    def test_no_limit_of_joins(self) -> None:
+    def test_the_limit_of_joins_can_be_removed(self) -> None:
         service = Service("--max-joins-per-address=0")
         for _ in range(50):
             Speaker(service).leaves()
 
 
 class TestWho:
+    """The list of a room's members."""
+
     def test_a_large_room_is_listed_in_pages(self, service: Service, monkeypatch: Any) -> None:
         monkeypatch.setattr(subprotocol, "MAX_LISTED", 2)
         speakers = [Speaker(service, f"/chat?name={name}") for name in ("eve", "ann", "bob")]
@@ -731,7 +753,7 @@ class TestWho:
         ]
 
     @pytest.mark.parametrize("after", [5, "x" * 33, "\ud800"])
-    def test_a_name_that_cannot_be_is_refused(self, service: Service, after: object) -> None:
+    def test_an_invalid_name_to_begin_after_is_refused(self, service: Service, after: object) -> None:
         asking = Speaker(service)
         asking.says(type="who", after=after, ref="7")
         assert asking.gets() == [
@@ -750,6 +772,8 @@ class NoLink:
 
 
 class TestLiveness:
+    """The timeouts and pings of the service (`docs/topics/timeouts.md`)."""
+
     def test_everyone_is_pinged_every_5_seconds(self, service: Service) -> None:
         clients = [service.join() for _ in range(3)]
         for _ in range(4):
@@ -760,7 +784,7 @@ class TestLiveness:
             for client in clients:
                 client.sends(PONG)
 
-    def test_a_minute_of_silence_ends_it(self, service: Service) -> None:
+    def test_a_minute_of_silence_ends_a_connection(self, service: Service) -> None:
         client, other = service.join(), service.join()
         for _ in range(11):
             service.advance(5)
@@ -781,7 +805,7 @@ class TestLiveness:
         service.advance(1.0625)
         assert state_of(client.protocol) is State.CLOSING
 
-    def test_half_a_request_has_30_seconds(self, service: Service) -> None:
+    def test_half_a_request_is_dropped_after_30_seconds(self, service: Service) -> None:
         client = service.connect()
         client.sends(UPGRADE[:50])
         service.advance(29)
@@ -790,7 +814,7 @@ class TestLiveness:
         assert client.transport.disconnecting or client.transport.disconnected
         assert client.gets() == b""
 
-    def test_nothing_is_left_on_the_clock(self, service: Service) -> None:
+    def test_no_timer_is_left_at_the_end(self, service: Service) -> None:
         client = service.join()
         client.sends(masked(0x88, b"\x03\xe8"))
         client.loses()
@@ -798,6 +822,8 @@ class TestLiveness:
 
 
 class TestLog:
+    """The log lines about clients."""
+
     def test_each_client_is_logged_with_its_end(self, service: Service, events: list[LogEvent]) -> None:
         client = service.join()
         client.sends(masked(0x88, b"\x0f\xa0bye\xc3\xa9"))

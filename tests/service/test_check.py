@@ -36,6 +36,8 @@ Check = Callable[..., tuple[object, list[str]]]
 
 
 class TestInOrder:
+    """Configurations without a fault."""
+
     def test_the_defaults_are_in_order(self, check: Check) -> None:
         assert check() == (0, [IN_ORDER])
 
@@ -49,7 +51,7 @@ class TestInOrder:
             Options().parseOptions(["--check-con"])
         assert (ended.value.code, capsys.readouterr().out) == (0, f"{IN_ORDER}\n")
 
-    def test_the_file_of_the_deployment_whose_socket_systemd_opens(self, check: Check, tmp_path: Path) -> None:
+    def test_the_configuration_in_deploy_is_in_order(self, check: Check, tmp_path: Path) -> None:
         deployed = (Path(__file__).parents[2] / "deploy" / "beastws.toml").read_text()
         (tmp_path / "beastws.toml").write_text(deployed.replace("/var/log/beastws", str(tmp_path)))
         assert check("--config=beastws.toml") == (0, [IN_ORDER])
@@ -61,7 +63,9 @@ class TestInOrder:
 
 
 class TestFaults:
-    def test_each_has_its_line(self, check: Check, tmp_path: Path) -> None:
+    """Configurations with faults."""
+
+    def test_each_fault_has_its_line(self, check: Check, tmp_path: Path) -> None:
         (tmp_path / "passwords").write_text("# users\nann:secret\n\nbob\ncem:$scrypt$ln=99\n")
         (tmp_path / "tokens").write_text("short\n")
         (tmp_path / "key.pem").write_text("no key")

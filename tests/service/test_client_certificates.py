@@ -58,8 +58,10 @@ def ours(tmp_path: Path) -> Authority:
 
 
 class TestService:
+    """The service with ``--client-ca``, over TLS."""
+
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-    def test_clients_with_a_signed_certificate_are_let_in(
+    def test_clients_with_a_signed_certificate_are_accepted(
         self, tmp_path: Path, ours: Authority, version: ssl.TLSVersion
     ) -> None:
         answers = []
@@ -108,6 +110,8 @@ class TestService:
 
 
 class TestNames:
+    """The user's name in a certificate."""
+
     @pytest.fixture
     def client(self, connect: Callable[..., Any], clock: Clock) -> Callable[..., Any]:
         """A client with these names in its certificate."""

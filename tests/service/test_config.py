@@ -38,6 +38,8 @@ parse = partial(command_line.parse, Options)
 
 
 class TestFile:
+    """The file that ``--config`` names."""
+
     def test_texts_and_flags_are_read(self, write: Callable[[str], str]) -> None:
         path = write('f = true\nping-interval = 0.5\npath = "/a"\nlisten = ["tcp:1", "tcp:2"]\n')
         assert read_config(path, **KINDS) == {
@@ -47,7 +49,7 @@ class TestFile:
             "listen": ["tcp:1", "tcp:2"],
         }
 
-    def test_one_of_many_may_stand_alone(self, write: Callable[[str], str]) -> None:
+    def test_a_list_of_one_may_be_written_as_text(self, write: Callable[[str], str]) -> None:
         assert read_config(write('listen = "tcp:1"'), **KINDS) == {"listen": ["tcp:1"]}
 
     @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ class TestFile:
             ("ping-interval = 1979-05-27", "ping-interval: give a text in quotes, or a number"),
         ],
     )
-    def test_a_name_or_a_value_that_is_none(self, write: Callable[[str], str], text: str, why: str) -> None:
+    def test_an_unknown_name_or_a_bad_value_is_refused(self, write: Callable[[str], str], text: str, why: str) -> None:
         with pytest.raises(ConfigError) as caught:
             read_config(write(text), **KINDS)
         assert str(caught.value) == f"beastws.toml: {why}"
@@ -84,7 +86,9 @@ class TestFile:
 
 
 class TestOptions:
-    def test_every_option_may_stand_in_it(self, write: Callable[[str], str]) -> None:
+    """The options in such a file."""
+
+    def test_every_option_can_be_written_in_the_file(self, write: Callable[[str], str]) -> None:
         path = write("""
             listen = ["tcp:1", "unix:/run/chat"]
             path = "/a"
@@ -115,7 +119,7 @@ class TestOptions:
         assert options.admin is not None and options.admin[0] == "tcp:2"
         assert options.access_log is not None and options.access_log.path.endswith("/access.log")
 
-    def test_all_of_help_can_be_written_there(self, write: Callable[[str], str]) -> None:
+    def test_every_option_of_the_help_can_be_written_in_the_file(self, write: Callable[[str], str]) -> None:
         """Every option is known; an error can only be about its value."""
         for name in (option.rstrip("=") for option in Options().longOpt):
             if name in ("help", "version", "check-config", "config", "hash-password"):
@@ -126,7 +130,7 @@ class TestOptions:
                 assert str(error).startswith(f"--config=beastws.toml: {name}")
                 assert "no such option" not in str(error)
 
-    def test_the_command_line_goes_before_it(self, write: Callable[[str], str]) -> None:
+    def test_the_command_line_overrides_the_file(self, write: Callable[[str], str]) -> None:
         path = write("""
             listen = "tcp:1"
             origin = "https://a.example"

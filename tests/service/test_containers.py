@@ -54,6 +54,8 @@ def test_the_image_understands_its_own_options() -> None:
 
 
 class TestCompose:
+    """The files for Docker Compose."""
+
     @pytest.fixture
     def compose(self) -> Any:
         (compose,) = documents("compose.yaml")
@@ -69,7 +71,7 @@ class TestCompose:
         assert int(seconds) > options["drain-time"] + CLOSE_HANDSHAKE
         assert service["ulimits"]["nofile"] > options["max-connections"]
 
-    def test_all_files_and_volumes_are_there(self, compose: Any) -> None:
+    def test_all_files_and_volumes_exist(self, compose: Any) -> None:
         build = compose["services"]["beastws"]["build"]
         assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()
         for service in compose["services"].values():
@@ -88,6 +90,8 @@ class TestCompose:
 
 
 class TestKubernetes:
+    """The files for Kubernetes."""
+
     @pytest.fixture
     def pod(self) -> Any:
         deployment, _, _ = documents("kubernetes.yaml")
@@ -111,7 +115,7 @@ class TestKubernetes:
         probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("liveness", "readiness")]
         assert probes == [{"path": path, "port": "admin"} for path in HEALTH]
 
-    def test_the_grace_period_is_longer_than_the_whole_end(self, pod: Any, options: Options) -> None:
+    def test_the_grace_period_is_longer_than_the_whole_shutdown(self, pod: Any, options: Options) -> None:
         sleep, seconds = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
         assert sleep == "sleep"
         needed = int(seconds) + options["drain-time"] + CLOSE_HANDSHAKE
@@ -129,12 +133,14 @@ class TestKubernetes:
 
 
 class TestDocumentation:
+    """The documentation of ``deploy/``."""
+
     def files(self) -> Iterator[str]:
         for path in DEPLOY.rglob("*"):
             if path.is_file():
                 yield str(path.relative_to(DEPLOY))
 
-    def test_each_file_is_listed(self) -> None:
+    def test_the_documentation_lists_each_file(self) -> None:
         page = (DEPLOY.parent / "docs" / "deployment.md").read_text()
         for name in self.files():
             assert f"`{name}`" in page or f"`{name.partition('/')[0]}/`" in page, name

@@ -25,6 +25,8 @@ def warned(*arguments: str) -> list[str]:
 
 
 class TestReach:
+    """Which machines reach an endpoint, and whether TLS protects it."""
+
     @pytest.mark.parametrize(
         "description",
         [
@@ -51,14 +53,16 @@ class TestReach:
             "haproxy:tcp:1",
         ],
     )
-    def test_other_machines_do_not_connect(self, description: str) -> None:
+    def test_a_local_listener_is_not_reported(self, description: str) -> None:
         assert not can_be_reached(description) and not is_unencrypted(description)
 
-    def test_tls_is_encrypted(self) -> None:
+    def test_a_listener_with_tls_is_not_reported(self) -> None:
         assert can_be_reached("ssl:443") and not is_unencrypted("ssl:443")
 
 
 class TestChat:
+    """Warnings about the chat."""
+
     def test_the_default_warns_of_nothing(self) -> None:
         assert warned() == []
 
@@ -99,6 +103,8 @@ class TestChat:
 
 
 class TestOthers:
+    """Warnings about other options."""
+
     @pytest.mark.parametrize(
         ("given", "lines"),
         [
@@ -116,7 +122,7 @@ class TestOthers:
     def test_each_danger_has_its_line(self, given: tuple[str, ...], lines: list[str]) -> None:
         assert warned(*given) == lines
 
-    def test_an_api_without_tls_and_a_file_of_tokens_that_all_users_can_read(self, tmp_path: Path) -> None:
+    def test_an_api_without_tls_and_a_readable_file_of_tokens_are_reported(self, tmp_path: Path) -> None:
         tokens = tmp_path / "tokens"
         tokens.write_text("0123456789abcdef\n")
         tokens.chmod(0o644)
@@ -125,7 +131,7 @@ class TestOthers:
         tokens.chmod(0o640)
         assert warned("--api=tcp:9091:interface=127.0.0.1", given[1]) == []
 
-    def test_a_file_of_passwords_that_all_users_can_read(self, tmp_path: Path) -> None:
+    def test_a_readable_file_of_passwords_is_reported(self, tmp_path: Path) -> None:
         path = tmp_path / "passwords"
         path.write_text("ann:secret\n")
         path.chmod(0o604)
@@ -135,6 +141,6 @@ class TestOthers:
         os.chmod(path, 0o600)
         assert warned(f"--auth=file:{path}") == []
 
-    def test_the_service_logs_each_at_its_start(self, logged: Callable[..., list[Any]]) -> None:
+    def test_the_service_logs_each_warning_at_its_start(self, logged: Callable[..., list[Any]]) -> None:
         makeService(parse("--listen=tcp:1", "--admin=tcp:9090"))
         assert len(logged(type(None))) == 2

@@ -169,6 +169,8 @@ def forge(port: int) -> None:
 
 
 class TestNginx:
+    """nginx as ``deploy/nginx.conf`` configures it."""
+
     @contextmanager
     def nginx(self, deployed: Deployed) -> Iterator[None]:
         """nginx in one process, with everything else of it in the directory."""
@@ -202,7 +204,7 @@ class TestNginx:
             _, _, forged = deployed.await_entries(3)
             assert forged["address"] == "::1"
 
-    def test_without_trust_the_log_has_the_proxys(self, deployed: Deployed) -> None:
+    def test_the_log_has_the_proxys_address_if_the_service_does_not_trust_it(self, deployed: Deployed) -> None:
         listen = f"--listen=tcp:{deployed.inner}:interface=127.0.0.1"
         with self.nginx(deployed), deployed.service(listen, "--access-log=access.log"):
             deployed.await_service()
@@ -212,6 +214,8 @@ class TestNginx:
 
 
 class TestHAProxy:
+    """HAProxy as ``deploy/haproxy.cfg`` configures it, with the PROXY protocol."""
+
     @contextmanager
     def haproxy(self, deployed: Deployed) -> Iterator[None]:
         # It asks at once whether the service is ready.
@@ -246,7 +250,9 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class TestSystemd:
-    def test_its_socket_is_adopted(self, deployed: Deployed) -> None:
+    """The units for systemd."""
+
+    def test_the_service_adopts_the_socket_of_systemd(self, deployed: Deployed) -> None:
         config = deployed.file("beastws.toml")
         with socket.create_server(("127.0.0.1", 0)) as listening:
             port = listening.getsockname()[1]
@@ -276,7 +282,7 @@ class TestSystemd:
         )
         assert ended.stdout.decode().endswith(said) and b"Traceback" not in ended.stdout
 
-    def test_the_unit_starts_what_there_is(self) -> None:
+    def test_the_unit_starts_the_installed_command_and_waits_for_the_drain(self) -> None:
         unit = (DEPLOY / "beastws.service").read_text()
         (command,) = re.findall(r"^ExecStart=\S+/twistd (.*)$", unit, re.MULTILINE)
         assert command.split()[:3] == ["-n", "--pidfile=", "beastws"]

@@ -24,5 +24,5 @@ from twisted_beastws.service.descriptions import with_unix_mode
         ("systemd:domain=UNIX:index=0", "systemd:domain=UNIX:index=0"),
     ],
 )
-def test_a_unix_socket_is_its_groups(given: str, used: str) -> None:
+def test_a_unix_socket_is_accessible_to_its_group(given: str, used: str) -> None:
     assert with_unix_mode(given) == used

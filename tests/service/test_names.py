@@ -10,6 +10,8 @@ MARKS = "\u0301\u0316\u0334\u0362\u0489"
 
 
 class TestNames:
+    """Names of users, normalized and checked (`docs/chat.md`)."""
+
     @pytest.mark.parametrize(
         "name",
         [

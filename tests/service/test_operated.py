@@ -93,6 +93,8 @@ def started(factory: WebSocketServerFactory, *helpers: Service, reloads: Any = (
 
 
 class TestTermination:
+    """The first signal stops the service, the second one drops the connections."""
+
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_the_first_signal_stops_the_reactor_once(
         self, factory: WebSocketServerFactory, number: signal.Signals
@@ -113,7 +115,7 @@ class TestTermination:
         signal.raise_signal(signal.SIGINT)
         assert transport.disconnected
 
-    def test_one_that_stops_by_itself_is_not_stopped_again(self, factory: WebSocketServerFactory) -> None:
+    def test_a_service_that_already_stops_is_not_stopped_again(self, factory: WebSocketServerFactory) -> None:
         service, reactor = started(factory)
         connected(factory)
         service.stopService()
@@ -122,6 +124,8 @@ class TestTermination:
 
 
 class TestSignals:
+    """Signal handlers while the service runs."""
+
     def test_signals_belong_to_the_reactor_before_and_after_the_service(self, factory: WebSocketServerFactory) -> None:
         def before(number: int, frame: object) -> None:
             """The reactor's own handler."""
@@ -141,7 +145,9 @@ class TestSignals:
         service.stopService()
         assert [signal.getsignal(number) for number in NUMBERS] == [signal.SIG_IGN] * 3
 
-    def test_a_service_that_ended_before_the_reactor_ran_takes_none(self, factory: WebSocketServerFactory) -> None:
+    def test_a_service_that_ended_before_the_reactor_ran_handles_no_signal(
+        self, factory: WebSocketServerFactory
+    ) -> None:
         reactor = Reactor()
         service = BeastwsService(reactor, Serving(factory, [], []))
         service.startService()
@@ -150,7 +156,7 @@ class TestSignals:
         reactor.run()
         assert signal.getsignal(signal.SIGTERM) is before
 
-    def test_in_another_thread_there_are_none(self) -> None:
+    def test_a_service_in_another_thread_handles_no_signal(self) -> None:
         signals = Signals(Reactor(), {"SIGTERM": lambda: None})  # type: ignore[arg-type]
         before = signal.getsignal(signal.SIGTERM)
         thread = threading.Thread(target=signals.take)
@@ -159,14 +165,16 @@ class TestSignals:
         signals.release()
         assert signal.getsignal(signal.SIGTERM) is before
 
-    def test_one_that_the_system_lacks_is_left_out(self) -> None:
+    def test_a_signal_that_the_system_lacks_is_skipped(self) -> None:
         signals = Signals(Reactor(), {"SIGNOPE": lambda: None})  # type: ignore[arg-type]
         signals.take()
         signals.release()
 
 
 class TestHelpers:
-    def test_start_before_and_stop_when_the_connections_are_gone(self, factory: WebSocketServerFactory) -> None:
+    """Services that live as long as the connections."""
+
+    def test_helpers_start_first_and_stop_when_the_connections_are_gone(self, factory: WebSocketServerFactory) -> None:
         told: list[str] = []
         service, _ = started(factory, Helper(told))
         assert told == ["start"]
@@ -178,7 +186,7 @@ class TestHelpers:
         protocol.connectionLost()
         assert (told, done) == (["start", "stop"], [None])
 
-    def test_helpers_are_waited_for(self, factory: WebSocketServerFactory) -> None:
+    def test_the_stop_waits_for_the_helpers(self, factory: WebSocketServerFactory) -> None:
         class Slow(Service):
             stopping: Deferred[None] = Deferred()
 
@@ -195,6 +203,8 @@ class TestHelpers:
 
 
 class TestReload:
+    """SIGHUP reads files again."""
+
     def test_a_reload_calls_all_functions_even_if_one_fails(
         self, factory: WebSocketServerFactory, logged: Callable[..., list[Any]]
     ) -> None:
@@ -227,7 +237,9 @@ class TestReload:
 
 
 class TestFailure:
-    def test_a_failure_is_one_stop_with_status_1(
+    """A failure stops the service."""
+
+    def test_a_failure_stops_the_service_once_with_status_1(
         self, factory: WebSocketServerFactory, monkeypatch: pytest.MonkeyPatch, logged: Any
     ) -> None:
         at_exit: list[Callable[[], None]] = []
@@ -255,6 +267,8 @@ class TestFailure:
 
 
 class TestStandardOutput:
+    """The buffer of the standard output."""
+
     def write(self, monkeypatch: pytest.MonkeyPatch, buffer: Callable[[Any], Any]) -> tuple[Any, Any]:
         reading, writing = os.pipe()
         before = io.TextIOWrapper(buffer(io.FileIO(writing, "w")), "utf-8", line_buffering=True)

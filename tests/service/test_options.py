@@ -81,6 +81,8 @@ LIMITS = Limits(
 
 
 class TestDefaults:
+    """The service without options, and the help."""
+
     def test_the_defaults_are_a_local_chat(self) -> None:
         options = parse()
         assert [description for description, _ in options.endpoints] == ["tcp:1984:interface=127.0.0.1"]
@@ -93,7 +95,7 @@ class TestDefaults:
         assert options.shutdown_policy == ShutdownPolicy(1001, "the server is shutting down", 8.0)
         assert (options.admin, options.access_log, options.checkers) == (None, None, None)
 
-    def test_each_is_in_the_help(self) -> None:
+    def test_the_help_shows_each_default(self) -> None:
         help_text = " ".join(str(parse()).split())
         for default in (
             "tcp:1984:interface=127.0.0.1",
@@ -148,6 +150,8 @@ class TestDefaults:
 
 
 class TestGiven:
+    """Options with values."""
+
     def test_all_options_are_read(self) -> None:
         options = parse(
             *("--listen", "tcp:8080:interface=127.0.0.1", "--listen=unix:/run/chat", "--path=/a/b"),
@@ -163,15 +167,15 @@ class TestGiven:
         assert options.limits == replace(LIMITS, max_message_size=99999)
         assert options.origins == Origins(allowed=("https://example.com", "http://localhost:8000"))
 
-    def test_zero_is_never(self) -> None:
+    def test_zero_means_no_timeout(self) -> None:
         options = parse("--ping-interval=0", "--idle-timeout=0", "--handshake-timeout=0")
         assert options.timeouts == Timeouts(handshake=None, idle=None, ping_interval=None, close=5)
 
-    def test_without_pings_any_idle_timeout_will_do(self) -> None:
+    def test_any_idle_timeout_is_accepted_without_pings(self) -> None:
         assert parse("--ping-interval=0", "--idle-timeout=1").timeouts.idle == 1
         assert parse("--ping-interval=300", "--idle-timeout=0").timeouts.ping_interval == 300
 
-    def test_any_origin_is_allowed_by_an_ugly_name(self) -> None:
+    def test_any_origin_is_allowed_by_an_option_that_names_the_danger(self) -> None:
         assert parse("--allow-any-origin-dangerously").origins == Origins(allow_any_origin_dangerously=True)
         assert parse("--allow-null-origin-dangerously").origins == Origins(allow_null_origin_dangerously=True)
         assert parse("--allow-file-origin-dangerously").origins == Origins(allow_file_origin_dangerously=True)
@@ -207,7 +211,7 @@ class TestGiven:
         rates = parse("--max-message-rate=0.5", "--max-handshakes=2.5").limits
         assert (rates.max_message_rate, rates.max_handshakes) == (0.5, 2.5)
 
-    def test_no_limits(self) -> None:
+    def test_zero_means_no_limit(self) -> None:
         options = (
             "connections",
             "connections-per-address",
@@ -219,7 +223,7 @@ class TestGiven:
         limits = parse(*(f"--max-{option}=0" for option in options)).limits
         assert limits == Limits(max_message_size=1048576, max_opening=1000, max_opening_per_peer=250)
 
-    def test_memory_is_bounded_by_default(self) -> None:
+    def test_memory_is_limited_by_default(self) -> None:
         budget = makeService(parse()).factory.settings.budget
         assert budget is not None and budget.limit == 256 << 20
         assert "[default: 268435456]" in " ".join(Options().getUsage(1000).split())
@@ -234,7 +238,7 @@ class TestGiven:
         expected = f"--max-memory={given}: give a number of bytes, such as 268435456; 0 is no limit"
         assert refusal(f"--max-memory={given}") == expected
 
-    def test_memory_is_bounded_for_a_factory_that_brings_its_own_limits(self, app: str) -> None:
+    def test_memory_is_limited_for_a_factory_with_its_own_limits(self, app: str) -> None:
         factory = makeService(parse(f"--app={app}:factory", "--max-memory=1000")).factory
         assert factory.settings.budget is not None and factory.settings.budget.limit == 1000
         assert factory.settings.timeouts == Timeouts(idle=7, ping_interval=3)
@@ -280,7 +284,7 @@ class TestGiven:
             ("level=1,", "is no parameter"),
         ],
     )
-    def test_parameters_that_deflate_has_not(self, given: str, why: str) -> None:
+    def test_parameters_that_deflate_does_not_have_are_refused(self, given: str, why: str) -> None:
         told = refusal(f"--deflate={given}")
         assert told.startswith(f"--deflate={given}: ") and why in told
 
@@ -316,7 +320,7 @@ class TestGiven:
         assert refusal("--hash-password=ann") == "--hash-password=ann: the passwords differ"
 
     @pytest.mark.parametrize(("given", "failures"), [((), 10), (("--max-login-failures=3",), 3)])
-    def test_so_many_wrong_passwords_are_allowed(self, given: tuple[str, ...], failures: int) -> None:
+    def test_the_number_of_wrong_passwords_is_read(self, given: tuple[str, ...], failures: int) -> None:
         options = parse("--auth=memory:a:b", *given)
         assert isinstance(options.checkers, PasswordLogin)
         # The option's number is in the limit, which has no public name.
@@ -342,11 +346,11 @@ class TestGiven:
     @pytest.mark.parametrize(
         ("size", "buffered"), [(1 << 20, 1 << 22), ((1 << 20) + 1, (1 << 22) + 4), (1 << 26, 1 << 28)]
     )
-    def test_a_message_that_may_come_in_fits_the_buffers(self, size: int, buffered: int) -> None:
+    def test_the_buffers_hold_the_largest_message(self, size: int, buffered: int) -> None:
         limits = parse(f"--max-message={size}").limits
         assert (limits.max_message_size, limits.max_buffered) == (size, buffered)
 
-    def test_the_version_is_ours(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_the_version_is_that_of_the_package(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as caught:
             parse("--version")
         assert caught.value.code == 0
@@ -366,6 +370,8 @@ ENDPOINT = "not an endpoint string, such as tcp:1984:"
 
 
 class TestRefused:
+    """Options that are refused, with their error lines."""
+
     @pytest.mark.parametrize(
         ("argument", "why"),
         [
@@ -415,7 +421,7 @@ class TestRefused:
     def test_a_bad_endpoint_of_the_admin_is_refused(self) -> None:
         assert refusal("--admin=foo:1").startswith("--admin=foo:1: not an endpoint string, such as tcp:1984: ")
 
-    def test_a_certificate_that_is_not_there(self) -> None:
+    def test_a_missing_certificate_is_refused(self) -> None:
         assert refusal("--listen=ssl:443:privateKey=/nope") == (
             "--listen=ssl:443:privateKey=/nope: /nope: No such file or directory"
         )
@@ -432,7 +438,7 @@ class TestRefused:
             ("privateKey=unlike", "the private key and the certificate do not fit together"),
         ],
     )
-    def test_a_key_and_a_certificate_that_are_no_pair(
+    def test_a_key_that_does_not_fit_its_certificate_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str, files: str, why: str
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -445,13 +451,13 @@ class TestRefused:
         assert refusal(f"--listen={prefix}ssl:443:{files}").startswith(f"--listen={prefix}ssl:443:{files}: {why}")
         parse(f"--listen={prefix}ssl:443:privateKey=key:certKey=certificate")
 
-    def test_an_idle_timeout_that_no_ping_comes_before(self) -> None:
+    def test_an_idle_timeout_below_the_ping_interval_is_refused(self) -> None:
         why = "a silent client would be closed before its first ping"
         assert refusal("--idle-timeout=5") == f"--idle-timeout=5 is not more than --ping-interval=5: {why}"
         assert refusal("--ping-interval=61") == f"--idle-timeout=60 is not more than --ping-interval=61: {why}"
         parse("--idle-timeout=5.5")
 
-    def test_error_is_printed_after_the_usage_line_and_not_the_whole_help(self) -> None:
+    def test_an_error_is_printed_after_the_usage_line_without_the_whole_help(self) -> None:
         options = Options()
         with pytest.raises(UsageError):
             options.parseOptions(["--history=many"])
@@ -467,6 +473,8 @@ class TestRefused:
 
 
 class TestApi:
+    """The options of the API."""
+
     @pytest.fixture
     def tokens(self, tmp_path: Path) -> Path:
         (tmp_path / "tokens").write_text("0123456789abcdef")
@@ -486,7 +494,7 @@ class TestApi:
         why = "line 1: give 16 or more letters, digits and -._~+/, then perhaps ="
         assert refusal("--api=tcp:0", f"--api-token-file={tokens}") == f"--api-token-file={tokens}: {why}"
 
-    def test_application_needs_a_hub(self, tokens: Path, app: str) -> None:
+    def test_an_application_needs_a_hub_for_the_api(self, tokens: Path, app: str) -> None:
         given = ("--api=tcp:0", f"--api-token-file={tokens}")
         assert refusal(f"--app={app}:Echo", *given) == (
             f"--api: {app}:Echo needs an attribute hub, the Hub with its rooms"
@@ -499,6 +507,8 @@ class TestApi:
 
 
 class TestApp:
+    """The option ``--app``."""
+
     def test_a_class_or_coroutine_takes_the_settings(self, app: str) -> None:
         for name, protocol in (("Echo", "Echo"), ("echo", "HandlerProtocol")):
             service = makeService(parse("--app", f"{app}:{name}", "--idle-timeout=9", "--origin=https://example.com"))
@@ -547,7 +557,7 @@ class TestApp:
         service = makeService(parse(f"--app={app}:factory", "--listen=tcp:1"))
         assert service.factory.settings.timeouts == Timeouts(idle=7, ping_interval=3)
 
-    def test_a_factory_takes_what_an_operator_needs(self, app: str, tmp_path: Path) -> None:
+    def test_a_factory_gets_the_login_and_the_access_log(self, app: str, tmp_path: Path) -> None:
         log = tmp_path / "access.log"
         service = makeService(
             parse(f"--app={app}:factory", "--auth=memory:a:b", f"--access-log={log}", "--admin=tcp:1")
@@ -567,14 +577,14 @@ class TestApp:
             "--origin=http://a",
         ],
     )
-    def test_a_factory_takes_no_settings(self, app: str, argument: str) -> None:
+    def test_settings_of_a_factory_are_refused(self, app: str, argument: str) -> None:
         option = argument.partition("=")[0]
         assert refusal(f"--app={app}:factory", argument) == (
             f"{option} does not reach a WebSocketServerFactory: {app}:factory has its own"
         )
 
     @pytest.mark.parametrize("name", ["Echo", "echo", "factory"])
-    def test_an_app_has_no_path(self, app: str, name: str) -> None:
+    def test_options_of_the_chat_are_refused_for_an_application(self, app: str, name: str) -> None:
         assert refusal(f"--app={app}:{name}", "--path=/chat") == (
             "--path is the chat's: an --app gets the requests of every path"
         )

@@ -29,10 +29,12 @@ class Elements(HTMLParser):
 
 
 class TestSource:
+    """The source of the page."""
+
     source = PAGE.read_text(encoding="utf-8")
     elements = Elements(source).found
 
-    def test_placeholders_are_attributes(self) -> None:
+    def test_each_placeholder_is_an_attribute(self) -> None:
         assert self.source.count("{{") == self.source.count("}}") == 2
         (body,) = [attrs for tag, attrs in self.elements if tag == "body"]
         assert (body["data-path"], body["data-max-message"]) == ("{{path}}", "{{max_message}}")
@@ -51,7 +53,7 @@ class TestSource:
         assert not re.search(r"@import|url\(|\bimport\b", self.source)
         assert self.source.count("fetch(") == 1, "only the question why a handshake failed"
 
-    def test_never_makes_markup_of_text(self) -> None:
+    def test_the_script_never_makes_markup_of_text(self) -> None:
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", self.source)
 
     def test_the_page_is_small(self) -> None:
@@ -59,7 +61,9 @@ class TestSource:
 
 
 class TestNames:
-    def test_new_user_reads_at_once_and_chooses_a_name_to_write(self, browser: Any, server: Server) -> None:
+    """Names of users on the page."""
+
+    def test_a_new_user_reads_at_once_and_chooses_a_name_to_write(self, browser: Any, server: Server) -> None:
         with connect(
             f"ws://127.0.0.1:{server.port}/chat/new?name=Bob", subprotocols=[Subprotocol("chat.v1+json")]
         ) as bob:
@@ -81,7 +85,7 @@ class TestNames:
             assert tab.get("my-name", "innerText") == "Ann", "the page remembers the name"
             assert tab.all(".mine .said") == ["hi Bob"], "and its own messages"
 
-    def test_name_change_keeps_the_messages(self, server: Server, tab: Tab) -> None:
+    def test_a_change_of_the_name_keeps_the_messages(self, server: Server, tab: Tab) -> None:
         tab.say("as Ann")
         tab.await_line("as Ann")
         tab.click("rename")
@@ -92,7 +96,7 @@ class TestNames:
         tab.await_line("as Eve")
         assert tab.lines()[-2:] == ["as Ann", "as Eve"]
 
-    def test_refused_name_gets_the_reason_and_the_old_name_stays(self, server: Server, tab: Tab) -> None:
+    def test_a_refused_name_gets_the_reason_and_the_old_name_stays(self, server: Server, tab: Tab) -> None:
         server.was_away = True
         tab.click("rename")
         tab.press("a\u2800", ENTER)
@@ -105,7 +109,7 @@ class TestNames:
         tab.click("keep-name")
         assert tab.get("introduce", "hidden") and not tab.get("say", "hidden")
 
-    def test_name_of_a_login_is_shown_and_is_no_choice(self, nameless: Puppet) -> None:
+    def test_the_name_of_a_login_is_shown_and_cannot_be_changed(self, nameless: Puppet) -> None:
         nameless.open(name="ann", user="ann")
         assert nameless.get("me", "innerText").split() == ["Logged", "in", "as", "ann"]
         assert nameless.get("rename", "hidden") and nameless.get("introduce", "hidden")
@@ -113,6 +117,8 @@ class TestNames:
 
 
 class TestTalk:
+    """Messages on the page."""
+
     def test_two_people_can_talk_in_three_rooms(self, browser: Any, server: Server) -> None:
         ann, bob = Tab(browser, server.port), Tab(browser, server.port, name="Bob")
         await_that("both are listed", lambda: ann.members == ["Ann (you)", "Bob"])
@@ -149,7 +155,7 @@ class TestTalk:
         puppet.gets({"type": "here", "names": [f"{i:04}" for i in range(1000)], "count": 1500})
         assert puppet.get("more-members", "innerText") == "and 500 more"
 
-    def test_markup_is_shown_not_obeyed(self, tab: Tab) -> None:
+    def test_markup_is_shown_as_text(self, tab: Tab) -> None:
         text = "<b>bold</b> & <img src=x onerror=alert(1)> &amp;"
         tab.say(text)
         tab.await_line(text)
@@ -160,7 +166,7 @@ class TestTalk:
         tab.say(text)
         tab.await_line(text)
 
-    def test_nothing_is_sent_of_an_empty_field(self, puppet: Puppet) -> None:
+    def test_an_empty_field_sends_nothing(self, puppet: Puppet) -> None:
         puppet.open()
         puppet.say(" \n ")
         puppet.say("after")
@@ -195,7 +201,7 @@ class TestTalk:
         ]
         assert puppet.lines() == [text]
 
-    def test_long_message_is_folded(self, puppet: Puppet) -> None:
+    def test_a_long_message_is_folded(self, puppet: Puppet) -> None:
         puppet.open()
         puppet.gets(message(1, "word " * 1000), message(2, "short"), message(3, "\U0001f389\U0001f389"))
         height = "return [...document.querySelectorAll('.said')].map(each => each.offsetHeight)"
@@ -230,7 +236,9 @@ class TestTalk:
 
 
 class TestRooms:
-    def test_address_names_the_room(self, server: Server, puppet: Puppet) -> None:
+    """Rooms on the page."""
+
+    def test_the_address_names_the_room(self, server: Server, puppet: Puppet) -> None:
         puppet.run("location.hash = '#a%20b%3F'")
         await_that("the room has a connection", lambda: puppet.run("return sockets.length") == 2)
         host = f"ws://127.0.0.1:{server.port}"
@@ -247,13 +255,13 @@ class TestRooms:
             ("", "Write the room's name first."),
         ],
     )
-    def test_impossible_name_gets_the_reason(self, puppet: Puppet, room: str, problem: str) -> None:
+    def test_an_impossible_name_gets_the_reason(self, puppet: Puppet, room: str, problem: str) -> None:
         puppet.run("document.getElementById('room-name').focus()")
         puppet.press(*([room] if room else []), ENTER)
         assert puppet.get("room-problem", "innerText") == problem
         assert puppet.run("return sockets.length") == 1
 
-    def test_room_can_be_left(self, puppet: Puppet) -> None:
+    def test_a_room_can_be_left(self, puppet: Puppet) -> None:
         puppet.run("location.hash = '#lunch'")
         await_that("the room is open", lambda: puppet.get("title", "innerText") == "lunch")
         puppet.open()
@@ -262,7 +270,7 @@ class TestRooms:
         assert puppet.run("return sockets[1].abandoned")
         assert puppet.run("return JSON.parse(localStorage['chat.rooms'])") == [""]
 
-    def test_room_takes_the_name_that_the_server_gives_it(self, puppet: Puppet) -> None:
+    def test_a_room_gets_the_name_that_the_server_gives_it(self, puppet: Puppet) -> None:
         puppet.run("location.hash = '#\uff21'")
         await_that("the room is open", lambda: puppet.run("return sockets.length") == 2)
         puppet.open(room="A")

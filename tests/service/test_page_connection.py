@@ -17,7 +17,9 @@ from .page_tabs import ENTER, MAX_MESSAGE, Puppet, Server, Tab, message
 
 
 class TestSending:
-    def test_message_is_pending_until_the_server_answers(self, puppet: Puppet) -> None:
+    """Messages that the server has not confirmed yet."""
+
+    def test_a_message_is_pending_until_the_server_answers(self, puppet: Puppet) -> None:
         puppet.open()
         puppet.say("hello")
         (sent,) = puppet.sent()
@@ -36,7 +38,7 @@ class TestSending:
         ("taken", "words"),
         [("no", "Not sent: away."), ("unknown", "Perhaps not sent: away."), ("here", "Sent to a part of the members")],
     )
-    def test_message_that_was_not_accepted_can_be_sent_again_with_its_ref(
+    def test_a_message_that_was_not_accepted_can_be_sent_again_with_its_ref(
         self, puppet: Puppet, taken: str, words: str
     ) -> None:
         puppet.open()
@@ -63,7 +65,7 @@ class TestSending:
         assert [each["text"] for each in again] == ["one", "two"]
         assert again[0]["ref"] == first[0]["ref"]
 
-    def test_message_older_than_the_server_recognizes_is_not_sent_by_itself(self, puppet: Puppet) -> None:
+    def test_a_message_older_than_the_server_recognizes_is_not_sent_by_itself(self, puppet: Puppet) -> None:
         puppet.open()
         puppet.say("one")
         puppet.lose(1006)
@@ -73,14 +75,14 @@ class TestSending:
         assert puppet.sent() == []
         assert puppet.all(".failed .fate span") == ["Perhaps not sent."]
 
-    def test_server_that_keeps_no_history_still_marks_own_messages(self, puppet: Puppet) -> None:
+    def test_a_server_without_history_still_marks_own_messages(self, puppet: Puppet) -> None:
         puppet.open()
         puppet.say("hello")
         ref = puppet.sent()[0]["ref"]
         puppet.gets({"type": "message", "name": "Ann", "text": "hello"}, {"type": "sent", "ref": ref})
         assert puppet.all(".mine .said") == ["hello"] and puppet.all(".outbox .said") == []
 
-    def test_size_beyond_the_limit_is_refused_in_words(self, puppet: Puppet) -> None:
+    def test_a_message_above_the_size_limit_is_refused_in_words(self, puppet: Puppet) -> None:
         puppet.open()
         around = len(json.dumps({"type": "message", "text": "", "ref": "0" * 32}, separators=(",", ":")))
         puppet.say("\u00e9" * ((MAX_MESSAGE - around) // 2 + 1))
@@ -92,7 +94,7 @@ class TestSending:
         puppet.say("\u00e9" * ((MAX_MESSAGE - around) // 2))
         assert len(puppet.sent()) == 1 and puppet.get("problem", "hidden")
 
-    def test_size_that_the_server_refuses_fails_the_longest_message(self, puppet: Puppet) -> None:
+    def test_a_size_that_the_server_refuses_fails_the_longest_message(self, puppet: Puppet) -> None:
         puppet.open()
         puppet.say("short")
         puppet.say("long " * 10)
@@ -100,7 +102,7 @@ class TestSending:
         assert puppet.all(".failed .fate span") == ["Not sent: it is too long for the server."]
         assert puppet.all(".pending .said") == ["short"]
 
-    def test_rate_that_the_server_refuses_fails_the_messages(self, puppet: Puppet) -> None:
+    def test_a_rate_that_the_server_refuses_fails_the_messages(self, puppet: Puppet) -> None:
         puppet.open()
         puppet.say("hello")
         puppet.lose(1008, "more than 100 messages a second")
@@ -109,6 +111,8 @@ class TestSending:
 
 
 class TestLoss:
+    """The page loses its connection."""
+
     @pytest.mark.parametrize(
         ("by", "words"),
         [
@@ -136,7 +140,7 @@ class TestLoss:
         assert gap == "Messages of that time may be missing here: the server has not kept them all."
         assert tab.lines()[-2:] == ["before", meanwhile]
 
-    def test_history_fills_the_gap(self, puppet: Puppet) -> None:
+    def test_the_history_fills_the_gap(self, puppet: Puppet) -> None:
         puppet.open()
         puppet.gets(message(1, "before"))
         puppet.lose(1006)
@@ -147,7 +151,7 @@ class TestLoss:
         assert puppet.all(".lines .said, .note")[::2] == ["before", "missed"]
         assert puppet.all(".note")[0].endswith("Nothing is missing.")
 
-    def test_gap_notice_stands_where_messages_may_be_missing(self, puppet: Puppet) -> None:
+    def test_a_notice_stands_where_messages_may_be_missing(self, puppet: Puppet) -> None:
         puppet.gets({"type": "welcome", "room": "", "name": "Ann"}, message(1, "first kept"))
         puppet.gets({"type": "history", "complete": False})
         puppet.gets(message(2, "second"), {"type": "history", "complete": False}, message(3, "third"))
@@ -195,7 +199,7 @@ class TestLoss:
             puppet.click("retry")
         assert shown == seconds
 
-    def test_only_a_connection_that_lasted_starts_the_backoff_anew(self, puppet: Puppet) -> None:
+    def test_only_a_connection_that_lasted_resets_the_delays(self, puppet: Puppet) -> None:
         puppet.run("Math.random = () => 0")
         puppet.run("const now = Date.now; window.ahead = 0; Date.now = () => now() + ahead")
         shown = []
@@ -240,7 +244,7 @@ class TestLoss:
         puppet.lose(1006)
         assert puppet.status == "Disconnected. The server is restarting (code 1012)."
 
-    def test_a_server_that_never_answered_was_not_lost(self, puppet: Puppet) -> None:
+    def test_a_server_that_never_answered_is_not_shown_as_lost(self, puppet: Puppet) -> None:
         puppet.lose(1006)
         assert puppet.status == "Disconnected. The server cannot be reached."
         puppet.click("retry")
@@ -249,6 +253,8 @@ class TestLoss:
 
 
 class TestRefusal:
+    """The server refuses the page."""
+
     @pytest.mark.parametrize(
         ("status", "body", "state", "words"),
         [
@@ -269,7 +275,7 @@ class TestRefusal:
         assert puppet.status == "Too many connections from your network: the server asks you to wait."
         assert puppet.get("countdown", "innerText") == "Reconnecting in 77 s"
 
-    def test_first_name_that_is_refused_leaves_a_reader(self, nameless: Puppet) -> None:
+    def test_a_user_whose_first_name_is_refused_stays_a_reader(self, nameless: Puppet) -> None:
         nameless.open()
         nameless.run("document.getElementById('name').focus()")
         nameless.press("x", ENTER)
@@ -280,7 +286,7 @@ class TestRefusal:
         assert "name=" not in nameless.run("return sockets.at(-1).address")
         assert nameless.focused == "name"
 
-    def test_login_that_ends_with_a_restart_is_not_tried_for_ever(
+    def test_a_login_that_a_restart_ended_is_not_tried_without_end(
         self, browser: Any, tmp_path: Path, server: Server
     ) -> None:
         passwords = tmp_path / "passwords"
@@ -303,9 +309,11 @@ class TestRefusal:
 
 
 class TestTokens:
+    """The page on a service with tokens."""
+
     CHALLENGE: ClassVar = {"WWW-Authenticate": 'Bearer realm="twisted_beastws"'}
 
-    def test_page_asks_for_a_token_and_sends_it_as_a_subprotocol(self, nameless: Puppet) -> None:
+    def test_the_page_asks_for_a_token_and_sends_it_as_a_subprotocol(self, nameless: Puppet) -> None:
         nameless.refuse(401, "there is no token", self.CHALLENGE)
         assert nameless.status == "The server asks for an access token."
         assert (nameless.get("grant", "hidden"), nameless.get("introduce", "hidden")) == (False, True)
@@ -320,7 +328,7 @@ class TestTokens:
         assert not nameless.get("read-only", "hidden")
         assert nameless.run("return localStorage['chat.token'] ?? null") is None, "a token is for this tab alone"
 
-    def test_page_says_that_the_token_is_wrong_or_expired(self, nameless: Puppet) -> None:
+    def test_the_page_says_that_the_token_is_wrong_or_expired(self, nameless: Puppet) -> None:
         nameless.refuse(401, "there is no token", self.CHALLENGE)
         nameless.run("document.getElementById('token').focus()")
         nameless.press("aaa.bbb.ccc", ENTER)
@@ -336,6 +344,8 @@ class TestTokens:
 
 
 class TestWorkers:
+    """The page on a service with several workers."""
+
     def test_two_workers_are_one_chat_and_keep_it_over_a_restart(
         self, browser: Any, tmp_path: Path, server: Server
     ) -> None:

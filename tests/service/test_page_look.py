@@ -35,6 +35,8 @@ return low;
 
 
 class TestKeyboard:
+    """The page with the keyboard alone."""
+
     def test_enter_sends_and_the_focus_stays(self, tab: Tab) -> None:
         assert tab.focused == "text"
         for text in ("one", "two"):
@@ -43,7 +45,7 @@ class TestKeyboard:
             assert tab.focused == "text"
             assert tab.get("text", "value") == ""
 
-    def test_shift_enter_makes_a_line(self, puppet: Puppet) -> None:
+    def test_shift_enter_begins_a_new_line(self, puppet: Puppet) -> None:
         from selenium.webdriver import ActionChains
 
         puppet.open()
@@ -101,6 +103,8 @@ class TestKeyboard:
 
 
 class TestScrolling:
+    """The scrolling of the log."""
+
     def test_the_page_scrolls_for_a_reader_at_the_end(self, puppet: Puppet) -> None:
         puppet.open()
         for _ in range(3):
@@ -132,6 +136,8 @@ class TestScrolling:
 
 
 class TestLook:
+    """The page on phones, in dark mode and without motion."""
+
     @pytest.mark.parametrize("width", [320, 360])
     def test_a_phone_needs_no_sideways_scrolling(self, puppet: Puppet, width: int) -> None:
         as_phone(puppet, width)
@@ -144,7 +150,7 @@ class TestLook:
         assert of_log(puppet, "scrollWidth") == of_log(puppet, "clientWidth")
         assert puppet.run("return document.documentElement.scrollHeight <= innerHeight")
 
-    def test_a_thumb_finds_the_controls(self, puppet: Puppet) -> None:
+    def test_the_controls_are_large_enough_for_a_thumb(self, puppet: Puppet) -> None:
         as_phone(puppet)
         puppet.lose(1006)
         for element in ("retry", "text", "send", "share", "show-rooms", "show-members"):
@@ -189,7 +195,9 @@ class TestLook:
 
 
 class TestAccessibility:
-    def test_roles_and_names(self, puppet: Puppet) -> None:
+    """The page for screen readers."""
+
+    def test_the_controls_have_roles_and_names(self, puppet: Puppet) -> None:
         puppet.open()
         puppet.gets({"type": "here", "names": ["Ann"], "count": 1})
         puppet.lose(1001)

@@ -41,6 +41,8 @@ def tcp(version: int, host: str, port: int) -> Any:
 
 
 class TestHeaders:
+    """The header, as HAProxy's specification of the PROXY protocol defines it."""
+
     @pytest.mark.parametrize(
         ("header", "source", "destination"),
         [
@@ -123,7 +125,7 @@ class TestHeaders:
                 read_header(header[:16])
 
     @given(st.sampled_from([b"PROXY ", SIGNATURE, b""]), st.binary(max_size=300))
-    def test_any_bytes_are_a_header_or_none(self, start: bytes, data: bytes) -> None:
+    def test_any_bytes_are_parsed_or_refused(self, start: bytes, data: bytes) -> None:
         try:
             header = read_header(start + data)
         except BadHeader:
@@ -160,6 +162,8 @@ def serve(clock: Clock, logged: Any) -> Callable[..., Endpoint]:
 
 
 class TestConnections:
+    """Connections behind an endpoint with the PROXY protocol."""
+
     @pytest.mark.parametrize(
         ("header", "peer"),
         [
@@ -177,7 +181,7 @@ class TestConnections:
             protocol.dataReceived(data[at : at + size])
         assert transport.value().endswith(f"\r\n\r\n{peer}".encode())
 
-    def test_without_a_header_are_dropped(self, serve: Any) -> None:
+    def test_a_connection_without_a_header_is_dropped(self, serve: Any) -> None:
         protocol, transport = serve().connect()
         protocol.dataReceived(GET)
         assert transport.aborted and transport.value() == b""
@@ -192,7 +196,7 @@ class TestConnections:
         connected[3][0].dataReceived(LINE.replace(b".1 ", b".9 "))
         assert [transport.aborted for _, transport in connected] == [True, False, False, False, False]
 
-    def test_connections_without_client_are_not_one_client(self, serve: Any) -> None:
+    def test_connections_without_a_client_address_do_not_count_as_one_client(self, serve: Any) -> None:
         endpoint = serve(max_opening_per_peer=1)
         connected = [endpoint.connect() for _ in range(3)]
         for protocol, _ in connected:

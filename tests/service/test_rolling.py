@@ -61,6 +61,8 @@ def started(stack: ExitStack, services: list[list[Backend]]) -> list[list[Backen
 
 
 class TestNginx:
+    """Rolling restarts behind nginx."""
+
     @pytest.fixture
     def rolling(self, tmp_path: Path, stack: ExitStack) -> Rolling:
         port = free_port()
@@ -81,15 +83,17 @@ class TestNginx:
         await_that("nginx listens", lambda: answers(port))
         return Rolling(port, services)
 
-    def test_nginx_lets_all_clients_in_during_rolling_restarts(self, rolling: Rolling) -> None:
+    def test_nginx_serves_all_clients_during_rolling_restarts(self, rolling: Rolling) -> None:
         assert set(rolling.restart()) == {101}
 
-    def test_no_server_is_left_out_in_deploy(self) -> None:
+    def test_the_configuration_in_deploy_never_marks_a_server_as_failed(self) -> None:
         servers = re.findall(r"^ +server [^\n{]*;", (DEPLOY / "nginx.conf").read_text(), re.MULTILINE)
         assert servers and all(" max_fails=0;" in server for server in servers)
 
 
 class TestHAProxy:
+    """Rolling restarts behind HAProxy."""
+
     @pytest.fixture
     def rolling(self, tmp_path: Path, stack: ExitStack) -> Rolling:
         port, *others = [free_port() for _ in range(5)]
@@ -113,7 +117,7 @@ class TestHAProxy:
         await_that("HAProxy listens", lambda: answers(port))
         return Rolling(port, services)
 
-    def test_haproxy_lets_all_clients_in_during_rolling_restarts(self, rolling: Rolling) -> None:
+    def test_haproxy_serves_all_clients_during_rolling_restarts(self, rolling: Rolling) -> None:
         assert set(rolling.restart()) == {101}
 
     def test_the_configuration_in_deploy_finds_a_service_as_fast(self) -> None:

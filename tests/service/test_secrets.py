@@ -31,6 +31,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestFiles:
+    """Secrets in files."""
+
     @pytest.mark.parametrize("content", [URL, f"{URL}\n", f"\ufeff{URL} \r\nmore\n"])
     def test_the_first_line_is_the_secret(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "url").write_text(content, encoding="utf-8")
@@ -52,13 +54,15 @@ class TestFiles:
         (tmp_path / "url").write_text("s3cret")
         assert "s3cret" not in refusal(f"--backplane=file:{tmp_path}/url")
 
-    def test_no_more_is_read_than_a_secret_can_have(self, tmp_path: Path) -> None:
+    def test_a_file_is_read_only_up_to_the_length_of_a_secret(self, tmp_path: Path) -> None:
         for size in (MAX_SIZE - 1, MAX_SIZE, MAX_SIZE + 1):
             (tmp_path / "url").write_bytes(b"x" * size)
             assert len(read_secret(f"file:{tmp_path}/url")) == min(size, MAX_SIZE)
 
 
 class TestEnvironment:
+    """Secrets in environment variables."""
+
     def test_the_environment_may_have_the_backplane_and_the_logins(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BEASTWS_BACKPLANE", URL)
         monkeypatch.setenv("BEASTWS_AUTH", "memory:ann:s3cret")
@@ -67,7 +71,7 @@ class TestEnvironment:
         assert len(options["auth"]) == 1 and options.checkers is not None
         assert options.visible == []
 
-    def test_the_environment_is_between_command_line_and_file(
+    def test_the_environment_overrides_the_file_and_the_command_line_overrides_both(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         config = tmp_path / "beastws.toml"
@@ -93,6 +97,8 @@ class TestEnvironment:
 
 
 class TestCommandLine:
+    """Secrets on the command line."""
+
     @pytest.mark.parametrize(
         ("given", "visible"),
         [

@@ -28,6 +28,8 @@ def is_left_to_the_handshake(target: str, method: str = "GET", *, chat: str = "/
 
 
 class TestPaths:
+    """RFC 9110 §9.3 and §15.5: the paths and methods of the service."""
+
     @pytest.mark.parametrize("target", ["/", "/?", "/?a=/chat", "http://example.com", "http://example.com/?a"])
     def test_the_page_is_at_the_root(self, target: str) -> None:
         assert ask(target).status == 200
@@ -59,14 +61,14 @@ class TestPaths:
         "target", ["/nope", "/chat/", "/CHAT", "/chat/x", "//chat", "/ch%61t", "/index.html", "example.com:80"]
     )
     @pytest.mark.parametrize("fields", [{}, UPGRADE])
-    def test_all_else_is_404(self, target: str, fields: dict[str, list[str]]) -> None:
+    def test_every_other_path_is_answered_404(self, target: str, fields: dict[str, list[str]]) -> None:
         response = ask(target, fields=fields)
         assert response.status == 404
         assert response.field("Content-Type") == "text/plain; charset=utf-8"
         assert response.body == b"There is nothing here; the chat's page is at /\n"
 
     @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get"])
-    def test_the_page_is_only_read(self, method: str) -> None:
+    def test_other_methods_are_refused_for_the_page(self, method: str) -> None:
         response = ask("/", method)
         assert response.status == 405
         assert response.field("Allow") == "GET, HEAD"
@@ -100,6 +102,8 @@ class Inline(HTMLParser):
 
 
 class TestPage:
+    """The response with the page."""
+
     def test_the_page_has_these_fields(self) -> None:
         fields = {
             name: values for name, values in ask("/").headers.getAllRawHeaders() if name != b"Content-Security-Policy"
@@ -111,7 +115,7 @@ class TestPage:
             b"Cache-Control": [b"no-store"],
         }
 
-    def test_its_policy_lets_in_its_own_script_and_style_alone(self) -> None:
+    def test_the_policy_allows_only_the_pages_own_script_and_style(self) -> None:
         response = ask("/")
         inline = Inline(response.body.decode()).found
         policy = response.field("Content-Security-Policy")
@@ -133,17 +137,17 @@ class TestPage:
         }
         assert len(b64decode(hashes["script"][8:-1])) == 32
 
-    def test_it_knows_where_the_chat_is_and_the_size_of_its_messages(self) -> None:
+    def test_the_page_has_the_path_of_the_chat_and_the_size_limit(self) -> None:
         assert b'data-path="/chat"' in ask("/").body
         assert b'data-max-message="1000"' in ask("/").body
         assert b'data-path="/a/b;c=%20"' in ask("/", chat="/a/b;c=%20").body
         assert not re.search(rb"\{\{|\}\}", ask("/").body)
 
-    def test_a_path_cannot_leave_its_attribute(self) -> None:
+    def test_a_path_is_escaped_in_its_attribute(self) -> None:
         body = ask("/", chat="/&amp'\"<x>").body
         assert b'data-path="/&amp;amp&#x27;&quot;&lt;x&gt;"' in body
 
-    def test_answers_are_not_shared(self) -> None:
+    def test_each_answer_has_headers_of_its_own(self) -> None:
         site = Site("/chat", 1000)
         request = Request("GET", "/", "1.1", Headers())
         first, second = site.answer(request), site.answer(request)

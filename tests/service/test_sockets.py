@@ -47,6 +47,8 @@ class Listening:
 
 
 class TestBacklog:
+    """The queue of connections that wait to be accepted."""
+
     @pytest.mark.parametrize(
         ("description", "backlog"),
         [
@@ -65,7 +67,7 @@ class TestBacklog:
         (call,) = below.calls
         assert backlog in call
 
-    def test_linux_counts_so_many_connections_that_wait(self) -> None:
+    def test_linux_keeps_as_many_waiting_connections_as_the_backlog_allows(self) -> None:
         # 60 connects, of which none is accepted, are within it, and beyond Twisted's backlog of 50.
         held: list[HeldPort] = []
         below = HoldingReactor(reactor, 0, held)
@@ -83,7 +85,9 @@ class TestBacklog:
 
 
 class TestHeld:
-    def test_no_connection_is_accepted_where_they_are_held(self) -> None:
+    """Sockets that the supervisor holds and the workers adopt."""
+
+    def test_the_holder_of_a_socket_accepts_no_connection(self) -> None:
         held: list[HeldPort] = []
         port = HoldingReactor(reactor, 3, held).listenTCP(0, Factory(), interface="127.0.0.1")
         assert [(each.endpoint, each.kind, each.port) for each in held] == [(3, "TCP", port)]
@@ -92,13 +96,13 @@ class TestHeld:
             pass
         port.connectionLost(Failure(ConnectionDone()))
 
-    def test_a_socket_is_adopted_for_what_it_was_held_for(self) -> None:
+    def test_a_socket_is_adopted_for_its_own_endpoint(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             adopting = AdoptingReactor(reactor, [HeldSocket(0, "SSL", listening.fileno())])
             with pytest.raises(CannotListenError, match="the supervisor holds no such socket"):
                 adopting.listenTCP(0, Factory())
 
-    def test_a_socket_whose_file_was_removed_is_adopted_all_the_same(self, tmp_path: Path) -> None:
+    def test_a_socket_whose_file_was_removed_is_still_adopted(self, tmp_path: Path) -> None:
         path = tmp_path / "s"
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(path))
@@ -112,6 +116,8 @@ class TestHeld:
 
 
 class TestSystemd:
+    """Sockets that systemd opened."""
+
     @pytest.mark.parametrize("holding", [False, True])
     def test_a_file_keeps_its_mode_its_place_and_its_backlog(self, tmp_path: Path, holding: bool) -> None:
         path = tmp_path / "socket"
@@ -154,7 +160,10 @@ def lines() -> Iterator[list[str]]:
 
 
 class TestStaleUNIXSocket:
-    """The lock of a killed owner names a process that lives: in a container, this very one."""
+    """A UNIX socket that a killed service left.
+
+    The lock of its owner names a process that lives: in a container, this very one.
+    """
 
     def left(self, path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as killed:

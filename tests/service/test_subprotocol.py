@@ -24,6 +24,8 @@ from twisted_beastws.service.subprotocol import (
 
 
 class TestRooms:
+    """The room that a path names."""
+
     @pytest.mark.parametrize(
         ("path", "room"),
         [
@@ -57,6 +59,8 @@ class TestRooms:
 
 
 class TestEntry:
+    """The query of the request."""
+
     @pytest.mark.parametrize(
         ("query", "entry"),
         [
@@ -87,12 +91,14 @@ class TestEntry:
             ("after=1", "after must be"),
         ],
     )
-    def test_a_bad_one_is_refused(self, query: str, reason: str) -> None:
+    def test_a_bad_query_is_refused(self, query: str, reason: str) -> None:
         with pytest.raises(BadCommand, match=reason):
             entry_of(query)
 
 
 class TestRequests:
+    """The messages of clients."""
+
     @pytest.mark.parametrize(
         ("text", "request_"),
         [
@@ -125,17 +131,19 @@ class TestRequests:
             ('{"type":"who","ref":"\\ud83d"}', "ref must be"),
         ],
     )
-    def test_a_bad_one_is_refused(self, text: str, reason: str) -> None:
+    def test_a_bad_request_is_refused(self, text: str, reason: str) -> None:
         with pytest.raises(BadCommand, match=reason):
             read(text)
 
-    def test_a_refusal_refers_to_it(self) -> None:
+    def test_a_refusal_has_the_ref_of_the_request(self) -> None:
         with pytest.raises(BadCommand) as caught:
             read('{"type":"dance","ref":"7"}')
         assert caught.value.ref == "7"
 
 
 class TestEvents:
+    """The messages to clients."""
+
     @pytest.mark.parametrize(
         ("fields", "sent"),
         [
@@ -158,8 +166,10 @@ class TestEvents:
 
 
 class TestParts:
+    """Limits on the parts of a message."""
+
     @pytest.mark.parametrize("parts", [MAX_PARTS - 1, MAX_PARTS, MAX_PARTS + 1])
-    def test_a_request_has_so_many_values(self, parts: int) -> None:
+    def test_the_number_of_values_in_a_request_is_limited(self, parts: int) -> None:
         # One for the object, one for each comma.
         more = "".join(f',"{number}":0' for number in range(parts - 2))
         request = '{"type":"message","text":"hello"' + more + "}"

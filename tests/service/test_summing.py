@@ -61,7 +61,9 @@ def values(clock: Clock, metrics: AggregatedMetrics) -> dict[str, float]:
 
 
 class TestNeverBackwards:
-    def test_a_worker_that_dies_leaves_its_counts_and_takes_its_gauges(self) -> None:
+    """Counters never decrease, even when workers end."""
+
+    def test_a_dead_workers_counters_stay_and_its_gauges_go(self) -> None:
         clock, one, other = Clock(), Worker(3), Worker(4)
         workers: Any = Workers(one, other)
         metrics = AggregatedMetrics(clock, workers)
@@ -100,6 +102,8 @@ class TestNeverBackwards:
 
 
 class TestReady:
+    """The readiness of all workers together."""
+
     def ready(self, workers: Any) -> bool:
         clock, answers = Clock(), list[bool]()
         Deferred.fromCoroutine(AggregatedMetrics(clock, workers).ready()).addCallback(answers.append)
@@ -107,15 +111,15 @@ class TestReady:
         assert isinstance(answers[0], bool)
         return answers[0]
 
-    def test_when_all_are(self) -> None:
+    def test_the_service_is_ready_if_all_workers_are(self) -> None:
         assert self.ready(Workers(Worker(0), Worker(0)))
 
-    def test_not_while_one_is_missing(self) -> None:
+    def test_the_service_is_not_ready_while_a_worker_is_missing(self) -> None:
         workers = Workers(Worker(0))
         workers.complete = False
         assert not self.ready(workers)
 
-    def test_not_while_one_does_not_answer(self) -> None:
+    def test_the_service_is_not_ready_while_a_worker_does_not_answer(self) -> None:
         late = Worker(0)
         late.late = Deferred()
         assert not self.ready(Workers(Worker(0), late))

@@ -113,6 +113,8 @@ def workers(reactor: Reactor, logged: Any, lines: list[str]) -> Iterator[Workers
 
 
 class TestSupervisor:
+    """The life of the workers."""
+
     def test_each_worker_is_given_the_sockets_and_the_files(self, workers: Workers, reactor: Reactor) -> None:
         assert len(reactor.processes) == len(workers.living) == 2
         for number, process in enumerate(reactor.processes, 1):
@@ -137,7 +139,7 @@ class TestSupervisor:
         assert {number: descriptors[number] for number in (5, 6, 7)} == {5: "r", 6: 70, 7: 71}
         assert descriptors[3] == descriptors[4] not in (70, 71)
 
-    def test_dead_workers_are_replaced_more_and_more_slowly(self, workers: Workers, reactor: Reactor) -> None:
+    def test_dead_workers_are_replaced_with_growing_delays(self, workers: Workers, reactor: Reactor) -> None:
         delay = MIN_DELAY
         for count in range(1, 12):
             reactor.boot()
@@ -190,7 +192,7 @@ class TestSupervisor:
         reactor.processes[0].protocol.childConnectionLost(3)
         assert (len(workers.living), workers.replaced) == (1, 1)
 
-    def test_kills_those_that_do_not_end(self, workers: Workers, reactor: Reactor) -> None:
+    def test_a_worker_that_does_not_end_is_killed(self, workers: Workers, reactor: Reactor) -> None:
         reactor.boot()
         workers.stopService()
         for _ in range(int((8.0 + GRACE) / BEAT) - 1):
@@ -200,7 +202,9 @@ class TestSupervisor:
         reactor.advance(BEAT)
         assert reactor.processes[0].signals == ["TERM", "KILL"]
 
-    def test_kills_a_worker_that_hangs_before_the_drain_time_is_over(self, workers: Workers, reactor: Reactor) -> None:
+    def test_a_worker_that_hangs_is_killed_before_the_drain_time_is_over(
+        self, workers: Workers, reactor: Reactor
+    ) -> None:
         reactor.boot()
         workers.stopService()
         for _ in range(int(7.0 / BEAT)):
@@ -218,7 +222,11 @@ class TestSupervisor:
 
 
 class TestFork:
-    def test_one_that_fails_is_tried_again(self, workers: Workers, reactor: Reactor, lines: list[str]) -> None:
+    """Workers that cannot be started."""
+
+    def test_a_worker_that_cannot_be_started_is_tried_again(
+        self, workers: Workers, reactor: Reactor, lines: list[str]
+    ) -> None:
         reactor.boot()
         reactor.refusals = 1
         reactor.processes[0].ends()
@@ -241,13 +249,15 @@ class TestFork:
 
 
 class TestBoot:
+    """Workers that do not come to serve."""
+
     @pytest.fixture
     def failures(self, workers: Workers) -> list[str]:
         failures: list[str] = []
         workers.failed = failures.append
         return failures
 
-    def test_it_gives_up_after_the_last_attempt(
+    def test_the_supervisor_gives_up_after_the_last_attempt(
         self, workers: Workers, reactor: Reactor, failures: list[str], lines: list[str]
     ) -> None:
         for _ in range(MAX_BOOTS - 1):
@@ -260,7 +270,7 @@ class TestBoot:
         assert failures == ["worker 2 cannot start: there is no app; that was attempt 5, and no worker serves"]
         assert len(lines) == MAX_BOOTS - 1
 
-    def test_it_goes_on_while_another_worker_serves(
+    def test_the_supervisor_goes_on_while_another_worker_serves(
         self, workers: Workers, reactor: Reactor, failures: list[str]
     ) -> None:
         reactor.processes[0].reports_that("beat")
@@ -270,7 +280,7 @@ class TestBoot:
             reactor.advance(MAX_DELAY)
         assert failures == []
 
-    def test_a_worker_that_serves_begins_the_count_anew(
+    def test_a_worker_that_serves_resets_the_count_of_attempts(
         self, workers: Workers, reactor: Reactor, failures: list[str]
     ) -> None:
         for _ in range(3):
@@ -290,6 +300,8 @@ class TestBoot:
 
 
 class TestAnswers:
+    """Questions to the workers, and their answers."""
+
     def ask(self, workers: Workers, question: str) -> tuple[Any, list[object]]:
         answers: list[object] = []
         worker = min(workers.living, key=lambda worker: worker.number)
@@ -305,7 +317,7 @@ class TestAnswers:
         process.reports_that("answer", 1, "ready", False)
         assert (first, second) == ([False], [True])
 
-    def test_late_answers_are_kept_and_failures_are_not(self, workers: Workers, reactor: Reactor) -> None:
+    def test_a_late_answer_is_kept_and_a_failure_is_not(self, workers: Workers, reactor: Reactor) -> None:
         process = reactor.processes[0]
         worker, answers = self.ask(workers, "metrics")
         # As a timeout does. The question's Deferred has no public name.
@@ -315,7 +327,7 @@ class TestAnswers:
         process.reports_that("answer", 2, "metrics", None)
         assert worker.page == "a page"
 
-    def test_fail_when_the_process_ends(self, workers: Workers, reactor: Reactor) -> None:
+    def test_a_question_fails_when_the_process_ends(self, workers: Workers, reactor: Reactor) -> None:
         _, answers = self.ask(workers, "metrics")
         reactor.processes[0].ends()
         assert answers == [ConnectionLost]
@@ -343,12 +355,14 @@ class TestAnswers:
 
 
 class TestReload:
+    """SIGHUP reaches the workers."""
+
     def test_sighup_is_passed_on(self, workers: Workers, reactor: Reactor) -> None:
         reactor.boot()
         workers.reload()
         assert [process.signals for process in reactor.processes] == [["HUP"], ["HUP"]]
 
-    def test_starting_workers_are_sent_it_when_they_handle_it(self, workers: Workers, reactor: Reactor) -> None:
+    def test_a_starting_worker_gets_the_signal_once_it_handles_it(self, workers: Workers, reactor: Reactor) -> None:
         workers.reload()
         assert [process.signals for process in reactor.processes] == [[], []]
         reactor.boot()
@@ -363,6 +377,8 @@ class TestReload:
 
 
 class TestSignsOfLife:
+    """Workers that hang."""
+
     def test_a_silent_worker_is_killed(self, workers: Workers, reactor: Reactor, lines: list[str]) -> None:
         reactor.boot()
         for _ in range(int(30 / BEAT) - 1):
@@ -378,7 +394,7 @@ class TestSignsOfLife:
         reactor.advance(3600)
         assert [process.signals for process in reactor.processes] == [[], []]
 
-    def test_other_messages_are_no_sign_of_life(self, workers: Workers, reactor: Reactor) -> None:
+    def test_other_messages_do_not_count_as_signs_of_life(self, workers: Workers, reactor: Reactor) -> None:
         reactor.boot()
         for _ in range(int(30 / BEAT)):
             reactor.processes[0].reports_that("access", "a line")

@@ -191,6 +191,8 @@ class RawClient:
 
 
 class TestChat:
+    """The chat over TCP."""
+
     def test_two_clients_can_talk(self, service: Service) -> None:
         with joined(service) as one, joined(service) as other:
             one.send("from one")
@@ -199,12 +201,12 @@ class TestChat:
             assert [one.recv(PATIENCE), other.recv(PATIENCE)] == ["from the other"] * 2
 
     @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536, 1 << 20])
-    def test_any_size_is_heard(self, service: Service, size: int) -> None:
+    def test_a_message_of_any_size_is_delivered(self, service: Service, size: int) -> None:
         with joined(service) as one, joined(service) as other:
             one.send("x" * size)
             assert other.recv(PATIENCE) == "x" * size
 
-    def test_binary_is_refused(self, service: Service) -> None:
+    def test_a_binary_message_is_refused(self, service: Service) -> None:
         with joined(service) as one, joined(service) as other:
             one.send(b"binary")
             with pytest.raises(ConnectionClosed) as caught:
@@ -250,6 +252,8 @@ def test_the_backlog_is_sufficient_for_200_clients(tmp_path: Path) -> None:
 
 
 class TestUnclean:
+    """Clients that leave without a close, or send garbage."""
+
     def test_a_client_that_is_killed_disturbs_no_other(self, service: Service) -> None:
         with joined(service) as one, joined(service) as other:
             for sent in (b"", b"\x81\x85\0\0\0\0he", b"\x82"):
@@ -276,14 +280,14 @@ class TestUnclean:
     @pytest.mark.parametrize(
         "octets", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\0" * 100, b"GET / HTTP/9\r\n\r\n"]
     )
-    def test_noise_is_no_fault(self, service: Service, octets: bytes) -> None:
+    def test_bytes_that_are_not_http_get_400_or_no_answer(self, service: Service, octets: bytes) -> None:
         with RawClient(service, octets) as client:
             client.socket.shutdown(socket.SHUT_WR)
             with suppress(ConnectionResetError):
                 assert client.read(1 << 16).partition(b"\r\n")[0] in (b"", b"HTTP/1.1 400 Bad Request")
 
     @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux shows how many connections a server has")
-    def test_200_halves_of_a_request_are_dropped_after_the_timeout(self, tmp_path: Path) -> None:
+    def test_two_hundred_half_requests_are_dropped_after_the_timeout(self, tmp_path: Path) -> None:
         half = UPGRADE[: len(UPGRADE) // 2]
         with running(tmp_path, "--handshake-timeout=1") as service, joined(service) as one, ExitStack() as stack:
             before = service.open_files()
@@ -298,6 +302,8 @@ class TestUnclean:
 
 
 class TestHttp:
+    """HTTP on the chat's port."""
+
     def test_page_and_error_and_chat_are_answered_on_one_connection(self, service: Service) -> None:
         http = HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE)
         http.connect()
@@ -368,6 +374,8 @@ async def all_ends(service: Service, by: signal.Signals, count: int) -> list[End
 
 
 class TestTermination:
+    """Signals and the drain (`docs/deployment.md`)."""
+
     def test_fifty_clients_are_closed_with_1001(self, tmp_path: Path) -> None:
         with running(tmp_path) as service:
             ends = ends_by(service, signal.SIGTERM, 50)
@@ -449,6 +457,8 @@ class TestTermination:
 
 
 class TestCompression:
+    """RFC 7692 §7: the chat is compressed."""
+
     def test_the_chat_is_compressed(self, tmp_path: Path) -> None:
         with running(tmp_path, "--deflate=level=6,server_max_window_bits=12") as service:
             with connect(service.url, proxy=None) as client:
@@ -462,6 +472,8 @@ class TestCompression:
 
 
 class TestOperation:
+    """Metrics, options in a file, and UNIX sockets."""
+
     def test_metrics_and_health_are_available_until_the_end(self, tmp_path: Path) -> None:
         pytest.importorskip("prometheus_client", reason="METRICS ARE NOT TESTED: pip install prometheus_client")
         with running(tmp_path, "--admin=tcp:0:interface=127.0.0.1", "--access-log=access.log") as service:
@@ -489,7 +501,7 @@ class TestOperation:
         assert len(old.read_text().splitlines()) == len(log.read_text().splitlines()) == 1
         assert "code=1001 began=local" in log.read_text()
 
-    def test_nothing_of_it_is_where_the_chat_is(self, service: Service) -> None:
+    def test_the_port_of_the_chat_has_no_admin_page(self, service: Service) -> None:
         for path in ("/metrics", "/healthz", "/readyz"):
             request = f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
             with RawClient(service, request) as client:
@@ -531,7 +543,7 @@ class TestOperation:
         # No other machine sees the bytes on the loopback interface.
         assert "passwords come unencrypted" not in service.log
 
-    def test_a_unix_socket_is_its_groups_and_its_clients_are_limited_by_address(self, tmp_path: Path) -> None:
+    def test_a_unix_socket_belongs_to_its_group_and_limits_clients_by_address(self, tmp_path: Path) -> None:
         path = tmp_path / "s"
         limits = ("--trust-proxy=unix", "--max-handshakes-per-address=1")
         with running(tmp_path, f"--listen=unix:{path}", f"--listen=haproxy:unix:{path}2", *limits) as service:
@@ -552,6 +564,8 @@ class TestOperation:
 
 
 class TestReload:
+    """SIGHUP while clients are connected."""
+
     def test_the_log_file_is_opened_again_and_no_client_is_disturbed(self, tmp_path: Path) -> None:
         with running(tmp_path, logging="--logfile=service.log") as service, joined(service) as client:
             moved = service.log_file.rename(tmp_path / "service.log.old")
@@ -607,6 +621,8 @@ def twistd(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 class TestCommand:
+    """The command line in its own process."""
+
     @pytest.mark.parametrize(
         ("arguments", "line"),
         [
@@ -674,6 +690,8 @@ factory = WebSocketServerFactory(shout, limits=Limits(max_message_size=10))
 
 
 class TestApp:
+    """An application of the user's own."""
+
     @pytest.mark.parametrize("name", ["Shout", "shout", "factory"])
     def test_an_application_is_found_in_the_current_directory(self, tmp_path: Path, name: str) -> None:
         (tmp_path / "my_app.py").write_text(APP)

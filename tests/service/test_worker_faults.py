@@ -200,7 +200,7 @@ def stopped_until_killed(pid: int) -> Iterator[None]:
     assert not alive(str(pid))
 
 
-def test_workers_that_cannot_start_are_the_end(app: Path) -> None:
+def test_workers_that_cannot_start_end_the_service(app: Path) -> None:
     with (app / "fault_app.py").open("a") as file:
         file.write("from twisted_beastws.service import worker\n")
         file.write("if worker.membership: raise RuntimeError('no database')\n")
@@ -284,7 +284,7 @@ def in_use(port: int) -> bool:
     return False
 
 
-def test_not_ready_while_a_worker_waits_to_be_replaced(app: Path) -> None:
+def test_the_service_is_not_ready_while_a_worker_waits_to_be_replaced(app: Path) -> None:
     with running(app, "--workers=2", *SERVED) as service:
         await_that("it is ready", lambda: ready(service))
         # A process that it forked goes on, and keeps its pipes.

@@ -31,7 +31,9 @@ if sys.platform == "win32":
 
 
 class TestOptions:
-    def test_the_chats_need_a_backplane(self) -> None:
+    """The options of workers."""
+
+    def test_several_workers_with_a_chat_need_a_backplane(self) -> None:
         with pytest.raises(UsageError, match=r"^--workers=2: the chat's processes need --backplane, which joins them$"):
             Options().parseOptions(["--workers=2"])
 
@@ -113,7 +115,9 @@ def all_asked(service: Service, ask: Callable[[int], str] = asked) -> set[str]:
 
 
 class TestTogether:
-    def test_they_share_the_sockets_and_the_dead_are_replaced(self, app: Path) -> None:
+    """Workers and their supervisor as processes."""
+
+    def test_workers_share_the_sockets_and_dead_ones_are_replaced(self, app: Path) -> None:
         pytest.importorskip("prometheus_client", reason="METRICS ARE NOT TESTED: pip install prometheus_client")
         arguments = ("--admin=tcp:0:interface=127.0.0.1", "--access-log=access.log", "--listen=unix:shared:mode=600")
         with running(app, *SERVED, *arguments) as service:
@@ -169,7 +173,7 @@ class TestTogether:
             for one in silent:
                 one.close()
 
-    def test_workers_are_ended_without_their_supervisor(self, app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_workers_end_without_their_supervisor(self, app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (app / "tmp").mkdir()
         monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(app / "tmp"))
         service = Service(app, *SERVED)
@@ -194,7 +198,7 @@ class TestTogether:
             with started("service", [sys.executable, "-c", AS_SYSTEMD, str(number), *command], app, pass_fds=[number]):
                 assert len(all_asked(SimpleNamespace(port=port))) == 2  # type: ignore[arg-type]
 
-    def test_the_chats_are_one_chat(self, tmp_path: Path) -> None:
+    def test_the_chats_of_all_workers_are_one_chat(self, tmp_path: Path) -> None:
         if not os.path.exists("/usr/bin/redis-server"):
             pytest.skip("WORKERS WITH REDIS ARE NOT TESTED: apt-get install redis-server")
         redis = RedisServer(tmp_path)

@@ -115,9 +115,17 @@ SECTIONS: dict[int, dict[str, str]] = {
     7421: {  # The 64-bit boundary of IPv6 addresses
         "1": "Introduction",
     },
+    7517: {  # JSON Web Keys
+        "5": "JWK Set Format",
+    },
     7518: {  # Algorithms of JWT
+        "3.1": '"alg" (Algorithm) Header Parameter Values for JWS',
         "3.2": "HMAC with SHA-2 Functions",
         "3.3": "Digital Signature with RSASSA-PKCS1-v1_5",
+    },
+    7519: {  # JWT
+        "4.1": "Registered Claim Names",
+        "4.1.4": '"exp" (Expiration Time) Claim',
     },
     7617: {  # HTTP Basic
         "2": "The 'Basic' Authentication Scheme",
@@ -180,9 +188,11 @@ SECTIONS: dict[int, dict[str, str]] = {
         "5.6.7": "Date/Time Formats",
         "6.6.1": "Date",
         "7.2": "Host and :authority",
+        "7.4": "Rejecting Misdirected Requests",
         "7.8": "Upgrade",
         "8.3": "Content-Type",
         "8.6": "Content-Length",
+        "9.3": "Method Definitions",
         "9.3.2": "HEAD",
         "9.3.6": "CONNECT",
         "9.3.7": "OPTIONS",

@@ -64,20 +64,22 @@ def service(tmp_path: Path) -> Service:
 
 
 class TestHandshake:
-    def test_bearer_token_names_the_user(self, service: Service) -> None:
+    """RFC 6750 §2.1: a token in the request names the user; browsers send it as a subprotocol."""
+
+    def test_a_bearer_token_names_the_user(self, service: Service) -> None:
         expires = int(time.time()) + 60
         member = Member(service, bearer=token(exp=expires))
         welcome = {"type": "welcome", "room": "a", "name": "ann", "user": "ann", "expires": expires}
         assert member.gets() == [welcome]
 
-    def test_browser_sends_the_token_as_a_pair_of_subprotocols(self, service: Service) -> None:
+    def test_a_browser_can_send_the_token_as_a_pair_of_subprotocols(self, service: Service) -> None:
         given = token()
         member = Member(service, subprotocols=f"chat.v1+json, access_token, {given}")
         assert member.status == 101 and b"Sec-WebSocket-Protocol: chat.v1+json" in member.head
         assert given.encode() not in member.head
         assert member.gets()[0]["user"] == "ann"
 
-    def test_plain_chat_answers_the_pair_without_the_token(self, service: Service) -> None:
+    def test_the_answer_to_the_pair_has_no_token(self, service: Service) -> None:
         given = token()
         member = Member(service, subprotocols=f"access_token, {given}")
         assert (
@@ -96,7 +98,7 @@ class TestHandshake:
             ("EXPIRED", "chat.v1+json", "the token has expired"),
         ],
     )
-    def test_without_a_valid_token_gets_401(
+    def test_a_request_without_a_valid_token_gets_401(
         self, service: Service, bearer: str, subprotocols: str, reason: str
     ) -> None:
         values = {"VALID": token(), "EXPIRED": token(exp=1)}
@@ -106,13 +108,13 @@ class TestHandshake:
         assert member.status == 401 and member.frames == f"{reason}\n".encode()
         assert b'WWW-Authenticate: Bearer realm="twisted_beastws"' in member.head
 
-    def test_page_needs_no_token_and_all_else_does(self, service: Service) -> None:
+    def test_only_the_page_needs_no_token(self, service: Service) -> None:
         client = service.connect()
         for target, status in ((b"/", b"200"), (b"/x", b"401"), (b"/chat", b"401"), (b"/?name=a", b"401")):
             client.sends(b"GET " + target + b" " + HEAD + b"\r\n")
             assert client.gets().split(b" ")[1] == status
 
-    def test_plain_request_gets_the_answer_of_the_handshake(self, service: Service) -> None:
+    def test_a_plain_request_gets_the_answer_of_the_handshake(self, service: Service) -> None:
         client = service.connect()
         for given, status in ((token(), b"426"), (token(rooms=["b"]), b"403"), ("x", b"401")):
             field = f"Authorization: Bearer {given}\r\n\r\n".encode()
@@ -132,6 +134,8 @@ class TestHandshake:
 
 
 class TestFirstMessage:
+    """A token in the first message, for clients that can set no field."""
+
     def test_a_first_message_with_a_token_is_accepted(self, service: Service) -> None:
         expires = int(time.time()) + 60
         member = Member(service)
@@ -172,7 +176,9 @@ class TestFirstMessage:
 
 
 class TestRights:
-    def test_reader_gets_messages_and_cannot_write(self, service: Service) -> None:
+    """The rooms and the rights that a token gives."""
+
+    def test_a_reader_gets_messages_and_cannot_write(self, service: Service) -> None:
         reader, writer = Member(service, bearer=token(read=["a"])), Member(service, bearer=token(sub="bob"))
         assert reader.gets()[0]["write"] is False
         assert "write" not in writer.gets()[0]
@@ -183,18 +189,18 @@ class TestRights:
         assert (answer["type"], answer["taken"], answer["ref"]) == ("error", "no", "1")
         assert [each["type"] for each in writer.gets()] == ["message"]
 
-    def test_writer_gets_no_messages(self, service: Service) -> None:
+    def test_a_writer_gets_no_messages(self, service: Service) -> None:
         writer, reader = Member(service, bearer=token(write=["a"])), Member(service, bearer=token(sub="bob"))
         writer.says(type="message", text="hello", ref="1")
         assert [each["type"] for each in writer.gets()] == ["welcome", "sent"]
         assert reader.gets()[-1]["text"] == "hello"
 
-    def test_room_of_others_is_403(self, service: Service) -> None:
+    def test_a_room_that_the_token_does_not_name_is_answered_403(self, service: Service) -> None:
         member = Member(service, "b", bearer=token(rooms=["a", "c*"]))
         assert (member.status, member.frames) == (403, b"the token does not allow this room\n")
         assert Member(service, "cd", bearer=token(rooms=["a", "c*"])).status == 101
 
-    def test_plain_reader_that_writes_is_closed(self, service: Service) -> None:
+    def test_a_plain_reader_that_writes_is_closed(self, service: Service) -> None:
         given = token(read=["a"])
         member = Member(service, bearer=given, subprotocols="")
         member.client.sends(b"\x81\x85\0\0\0\0hello")
@@ -203,7 +209,9 @@ class TestRights:
 
 
 class TestRenewal:
-    def test_the_connection_is_extended_by_a_new_token(self, service: Service) -> None:
+    """A client sends a new token on an open connection."""
+
+    def test_a_new_token_extends_the_connection(self, service: Service) -> None:
         member = Member(service, bearer=token())
         member.gets()
         later = int(time.time()) + 3600
@@ -214,7 +222,7 @@ class TestRenewal:
         ("claims", "reason"),
         [({"sub": "eve"}, "the token is of another user"), ({"exp": 1}, "the token has expired")],
     )
-    def test_wrong_token_is_an_error_and_changes_nothing(
+    def test_a_wrong_token_is_an_error_and_changes_nothing(
         self, service: Service, claims: dict[str, Any], reason: str
     ) -> None:
         member = Member(service, bearer=token())
@@ -223,18 +231,18 @@ class TestRenewal:
         assert member.gets() == [{"type": "error", "reason": reason}]
         assert member.client.protocol.user == "ann"
 
-    def test_token_without_the_room_closes(self, service: Service) -> None:
+    def test_a_token_without_the_room_closes_the_connection(self, service: Service) -> None:
         member = Member(service, bearer=token())
         member.gets()
         member.says(type="auth", token=token(rooms=[]))
         assert member.gets() == [] and member.closing == (4403, "the token does not allow this room")
 
-    def test_token_for_writing_alone_ends_the_messages(self, service: Service) -> None:
+    def test_a_token_for_writing_alone_ends_the_messages(self, service: Service) -> None:
         member = Member(service, bearer=token())
         member.says(type="auth", token=token(write=["a"]))
         assert service.hub.rooms == {}
 
-    def test_service_without_tokens_answers_an_error(self) -> None:
+    def test_a_service_without_tokens_answers_an_error(self) -> None:
         member = Member(Service())
         member.gets()
         member.says(type="auth", token="x", ref="1")
@@ -250,7 +258,9 @@ class Connection:
 
 
 class TestSessions:
-    def test_connection_closes_with_4401_within_a_second_of_its_end(self) -> None:
+    """RFC 7519 §4.1.4: a connection ends when its token expires."""
+
+    def test_a_connection_closes_with_4401_within_a_second_of_the_tokens_end(self) -> None:
         clock = Clock()
         sessions = Sessions(clock, lambda: 1000 + clock.seconds())
         sessions.startService()
@@ -270,7 +280,7 @@ class TestSessions:
         sessions.stopService()
         assert not clock.getDelayedCalls()
 
-    def test_connections_that_ended_are_forgotten(self) -> None:
+    def test_a_connection_that_ended_is_forgotten(self) -> None:
         sessions = Sessions(Clock())
         sessions.remember(cast(Any, Connection()), 0.0)
         # No public name shows that nothing is remembered.

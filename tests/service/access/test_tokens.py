@@ -58,6 +58,8 @@ def reason(verifier: TokenVerifier, given: str) -> str:
 
 
 class TestSignature:
+    """RFC 7518 §3.1 and RFC 8725 §3.1: the configured key decides about the algorithm."""
+
     @pytest.mark.parametrize("algorithm", ALGORITHMS)
     def test_a_signature_of_each_algorithm_is_accepted(self, tmp_path: Path, algorithm: str) -> None:
         user = verifier(tmp_path, algorithm).verify(token(algorithm))
@@ -65,7 +67,7 @@ class TestSignature:
         assert reason(verifier(tmp_path, algorithm), token(algorithm)[:-4] + "AAAA") == "the signature is wrong"
 
     @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
-    def test_by_a_public_key_as_a_secret_is_refused(self, tmp_path: Path, algorithm: str) -> None:
+    def test_a_signature_with_the_public_key_as_a_secret_is_refused(self, tmp_path: Path, algorithm: str) -> None:
         # RFC 8725 §2.1: the token names HS256, and the attacker knows the public key.
         checks = verifier(tmp_path, algorithm)
         import hmac
@@ -75,19 +77,21 @@ class TestSignature:
         assert reason(checks, forged.decode()) == "the token has another algorithm than its key"
 
     @pytest.mark.parametrize("name", ["none", "None", "HS384", "RS256"])
-    def test_algorithm_of_the_token_has_no_say(self, tmp_path: Path, name: str) -> None:
+    def test_the_algorithm_that_the_token_names_decides_nothing(self, tmp_path: Path, name: str) -> None:
         head = b".".join(_b64(json.dumps(part)) for part in ({"alg": name}, {"sub": "eve", "exp": time.time() + 60}))
         assert reason(verifier(tmp_path), f"{head.decode()}.") == "the token has another algorithm than its key"
 
     @pytest.mark.parametrize(
         "given", ["", ".", "a.b.c", "\u00e9", "x" * MAX_TOKEN, "x" * (MAX_TOKEN + 1), '{"alg":"HS256"}']
     )
-    def test_text_that_is_no_token_is_refused(self, tmp_path: Path, given: str) -> None:
+    def test_a_text_that_is_no_token_is_refused(self, tmp_path: Path, given: str) -> None:
         long = f"the token has more than {MAX_TOKEN} characters"
         assert reason(verifier(tmp_path), given) == (long if len(given) > MAX_TOKEN else "the token is malformed")
 
 
 class TestClaims:
+    """RFC 7519 §4.1: the registered claims."""
+
     @pytest.mark.parametrize(
         ("claims", "error"),
         [
@@ -106,14 +110,16 @@ class TestClaims:
             ({"read": [1]}, "the claim read must be a list of rooms"),
         ],
     )
-    def test_each_wrong_one_has_its_reason(self, tmp_path: Path, claims: dict[str, Any], error: str) -> None:
+    def test_each_wrong_claim_is_refused_with_its_reason(
+        self, tmp_path: Path, claims: dict[str, Any], error: str
+    ) -> None:
         given = {name: value for name, value in claims.items() if value is not None}
         whole = {"sub": "ann", "exp": time.time() + 60, **given}
         for name in [name for name, value in claims.items() if value is None]:
             del whole[name]
         assert reason(verifier(tmp_path), jwt.encode(whole, private_key("HS256", 0), "HS256")) == error
 
-    def test_leeway_applies_to_both_times(self, tmp_path: Path) -> None:
+    def test_the_leeway_applies_to_both_times(self, tmp_path: Path) -> None:
         now = time.time()
         checks = verifier(tmp_path, more=":leeway=30")
         assert checks.verify(token(exp=now - 20)).expires == pytest.approx(now + 10)
@@ -122,18 +128,20 @@ class TestClaims:
         assert reason(checks, token(nbf=now + 40)) == "the token is not valid yet"
         assert reason(verifier(tmp_path, more=":leeway=0"), token(exp=now - 2)) == "the token has expired"
 
-    def test_audience_and_issuer_must_fit(self, tmp_path: Path) -> None:
+    def test_the_audience_and_the_issuer_must_match(self, tmp_path: Path) -> None:
         checks = verifier(tmp_path, more=r":audience=chat:issuer=https\://login")
         assert checks.verify(token(aud=["x", "chat"], iss="https://login")) == "ann"
         assert reason(checks, token(aud="chat", iss="other")) == "the token is of another issuer"
         assert reason(checks, token(iss="https://login")) == 'token is missing the "aud" claim'
 
-    def test_name_can_be_another_claim(self, tmp_path: Path) -> None:
+    def test_another_claim_can_hold_the_name(self, tmp_path: Path) -> None:
         assert verifier(tmp_path, more=":name=nick").verify(token(nick="Annie")) == "Annie"
         assert reason(verifier(tmp_path, more=":name=nick"), token()) == 'token is missing the "nick" claim'
 
 
 class TestRooms:
+    """The claims that name rooms."""
+
     @pytest.mark.parametrize(
         ("claims", "read", "write"),
         [
@@ -157,6 +165,8 @@ class TestRooms:
 
 
 class TestKeySet:
+    """RFC 7517 §5: a file of keys."""
+
     def write(self, directory: Path, *keys: Any) -> Path:
         (directory / "jwks").write_text(json.dumps({"keys": keys}))
         return directory / "jwks"
@@ -171,7 +181,7 @@ class TestKeySet:
         assert reason(checks, token(headers={"kid": "other"})) == "the token names no key that is known"
         assert reason(checks, token()) == "the token names no key that is known"
 
-    def test_only_key_needs_no_id(self, tmp_path: Path) -> None:
+    def test_a_single_key_needs_no_id(self, tmp_path: Path) -> None:
         assert TokenVerifier(f"jwks={self.write(tmp_path, jwk('ES256'))}").verify(token("ES256")) == "ann"
 
     def test_new_keys_apply_at_once_and_a_broken_file_leaves_the_last(self, tmp_path: Path) -> None:
@@ -195,7 +205,7 @@ class TestKeySet:
             ('{"keys": [{"kty": "no", "kid": "a"}]}', "key 'a': "),
         ],
     )
-    def test_invalid_one_is_refused(self, tmp_path: Path, text: str, error: str) -> None:
+    def test_an_invalid_key_set_is_refused(self, tmp_path: Path, text: str, error: str) -> None:
         (tmp_path / "jwks").write_text(text)
         with pytest.raises(ValueError, match=error):
             TokenVerifier(f"jwks={tmp_path / 'jwks'}")
@@ -208,13 +218,15 @@ class TestKeySet:
 
 
 class TestDescription:
+    """The option ``--auth jwt:``."""
+
     @pytest.mark.parametrize("text", ["", "x", "secret", "secret=a:secret=b", "secret=a:key=b", "audience=a", "nope=1"])
-    def test_wrong_one_shows_the_form(self, text: str) -> None:
+    def test_the_error_for_a_bad_description_shows_the_form(self, text: str) -> None:
         with pytest.raises(ValueError, match="give jwt:secret=FILE, jwt:key=FILE or jwt:jwks=FILE"):
             TokenVerifier(text)
 
     @pytest.mark.parametrize(("leeway", "accepted"), [("300", True), ("301", False), ("-1", False), ("x", False)])
-    def test_leeway_is_bounded(self, tmp_path: Path, leeway: str, accepted: bool) -> None:
+    def test_the_leeway_is_limited(self, tmp_path: Path, leeway: str, accepted: bool) -> None:
         if accepted:
             assert verifier(tmp_path, more=f":leeway={leeway}").leeway == 300
         else:
@@ -222,7 +234,7 @@ class TestDescription:
                 verifier(tmp_path, more=f":leeway={leeway}")
 
     @pytest.mark.parametrize(("length", "accepted"), [(31, False), (32, True)])
-    def test_secret_has_32_bytes(self, tmp_path: Path, length: int, accepted: bool) -> None:
+    def test_a_secret_has_32_bytes_at_least(self, tmp_path: Path, length: int, accepted: bool) -> None:
         (tmp_path / "key").write_text("x" * length)
         if accepted:
             TokenVerifier(f"secret={tmp_path / 'key'}")
@@ -230,7 +242,7 @@ class TestDescription:
             with pytest.raises(ValueError, match="a secret needs 32 bytes or more"):
                 TokenVerifier(f"secret={tmp_path / 'key'}")
 
-    def test_small_and_other_keys_are_refused(self, tmp_path: Path) -> None:
+    def test_short_keys_and_keys_of_other_kinds_are_refused(self, tmp_path: Path) -> None:
         small, other = rsa.generate_private_key(65537, 1024), ec.generate_private_key(ec.SECP384R1())
         for key, error in ((small, "an RSA key needs 2048 bits or more"), (other, "give a public key for RS256")):
             pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -238,7 +250,7 @@ class TestDescription:
             with pytest.raises(ValueError, match=error):
                 TokenVerifier(f"key={tmp_path / 'key'}")
 
-    def test_absolute_path_goes_to_the_workers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_workers_get_the_absolute_path_of_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "a:key").write_text(SECRET)
         monkeypatch.chdir(tmp_path)
         described = TokenVerifier(r"secret=a\:key:audience=x").description

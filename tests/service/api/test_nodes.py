@@ -38,7 +38,7 @@ def next_message(client: ClientConnection) -> dict[str, Any]:
     return dict(event)
 
 
-def test_api_reaches_members_on_all_workers_and_answers_503_without_redis(tmp_path: Path) -> None:
+def test_the_api_reaches_members_on_all_workers_and_answers_503_without_redis(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text(TOKEN)
     port = free_port()
     arguments = (f"--api=tcp:{port}:interface=127.0.0.1", "--api-token-file=tokens", "--workers=2")

@@ -110,25 +110,27 @@ def error(answer: Any) -> str:
 
 
 class TestAccess:
-    def test_request_without_a_token_gets_401_and_a_challenge(self, service: Service) -> None:
+    """RFC 6750 §2.1 and RFC 9110 §11.6.1: access to the API by tokens."""
+
+    def test_a_request_without_a_token_gets_401_and_a_challenge(self, service: Service) -> None:
         status, fields, answer = service.sends(b"GET /api/rooms HTTP/1.1\r\nHost: h\r\n\r\n")
         assert (status, error(answer)) == (401, "not_authorized")
         assert fields["WWW-Authenticate"] == 'Bearer realm="twisted_beastws API"'
         assert fields["Connection"] == "close"
 
-    def test_wrong_token_gets_401(self, service: Service) -> None:
+    def test_a_wrong_token_gets_401(self, service: Service) -> None:
         status, _, answer = service.asks("GET", "/api/rooms", token="f" * 16)
         assert (status, answer["error"]["message"]) == (
             401,
             "a wrong token: send the field Authorization: Bearer TOKEN",
         )
 
-    def test_two_tokens_are_answered_401(self, service: Service) -> None:
+    def test_two_tokens_get_401(self, service: Service) -> None:
         field = f"Authorization: Bearer {TOKEN}\r\n".encode()
         status, _, _ = service.sends(b"GET /api/rooms HTTP/1.1\r\nHost: h\r\n" + field * 2 + b"\r\n")
         assert status == 401
 
-    def test_body_of_a_refused_request_is_not_kept(self, service: Service) -> None:
+    def test_the_body_of_a_refused_request_is_not_kept(self, service: Service) -> None:
         transport = StringTransport()
         channel = service.factory.buildProtocol(None)
         channel.makeConnection(transport)
@@ -140,7 +142,7 @@ class TestAccess:
         channel.dataReceived(b"1\r\nx\r\n")
         assert transport.disconnected
 
-    def test_connections_are_bounded(self, service: Service) -> None:
+    def test_the_number_of_connections_is_limited(self, service: Service) -> None:
         for _ in range(MAX_CONNECTIONS):
             service.factory.buildProtocol(None).makeConnection(StringTransport())
         assert service.factory.buildProtocol(None) is None
@@ -149,6 +151,8 @@ class TestAccess:
 
 
 class TestHttp:
+    """The API's answers to requests with mistakes."""
+
     @pytest.mark.parametrize(
         ("method", "path", "status", "code"),
         [
@@ -162,7 +166,7 @@ class TestHttp:
             ("GET", "/api/rooms/a?after=1", 400, "bad_after"),
         ],
     )
-    def test_wrong_request_gets_its_error(
+    def test_each_wrong_request_gets_its_error(
         self, service: Service, method: str, path: str, status: int, code: str
     ) -> None:
         found, fields, answer = service.asks(method, path)
@@ -171,12 +175,12 @@ class TestHttp:
         assert ("Allow" in fields) == (status == 405)
 
     @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[1]", b"null", b"[" * 100000, b'"text"'])
-    def test_body_that_is_no_json_object_gets_400(self, service: Service, body: bytes) -> None:
+    def test_a_body_that_is_no_json_object_gets_400(self, service: Service, body: bytes) -> None:
         status, answer = service.publishes(body)
         assert (status, error(answer)) == (400, "bad_request" if body in (b"[1]", b"null", b'"text"') else "bad_json")
 
     @pytest.mark.parametrize(("over", "status"), [(-1, 400), (0, 400), (1, 413)])
-    def test_size_of_a_body_is_bounded(self, service: Service, over: int, status: int) -> None:
+    def test_the_size_of_a_body_is_limited(self, service: Service, over: int, status: int) -> None:
         body = b"x" * (service.factory.max_body + over)
         assert service.publishes(body)[0] == status
         chunked = (
@@ -185,11 +189,11 @@ class TestHttp:
         )
         assert service.sends(chunked.encode() + body + b"\r\n0\r\n\r\n")[0] == status
 
-    def test_head_has_no_body(self, service: Service) -> None:
+    def test_the_response_to_head_has_no_body(self, service: Service) -> None:
         status, fields, answer = service.asks("HEAD", "/api/rooms")
         assert (status, answer) == (200, None) and int(fields["Content-Length"]) > 0
 
-    def test_open_requests_are_ended_with_the_service(self, service: Service) -> None:
+    def test_open_requests_end_with_the_service(self, service: Service) -> None:
         idle, busy = StringTransport(), StringTransport()
         for transport in (idle, busy):
             channel = service.factory.buildProtocol(None)
@@ -203,13 +207,15 @@ class TestHttp:
 
 
 class TestPublish:
-    def test_chat_gets_an_event_with_a_name_and_an_id(self, service: Service) -> None:
+    """Publishing a message in a room, or several."""
+
+    def test_the_chat_gets_an_event_with_a_name_and_an_id(self, service: Service) -> None:
         member = service.join("lobby")
         status, answer = service.publishes({"room": "lobby", "data": "hello", "name": " Shop".strip()})
         assert status == 200 and re.fullmatch(r"\d+-\d+", answer["id"])
         assert member.got == [b'{"type":"message","name":"Shop","text":"hello"}']
 
-    def test_common_room_is_the_empty_name(self, service: Service) -> None:
+    def test_the_empty_name_is_the_common_room(self, service: Service) -> None:
         member = service.join("")
         assert service.publishes({"room": "", "data": "hello"})[0] == 200
         assert len(member.got) == 1
@@ -219,19 +225,19 @@ class TestPublish:
         assert service.publishes({"room": "\uff21", "data": "x"})[0] == 200
         assert len(member.got) == 1
 
-    def test_message_with_a_known_key_is_published_once(self, service: Service) -> None:
+    def test_a_message_with_a_known_key_is_published_once(self, service: Service) -> None:
         member = service.join("a")
         answers = [service.publishes({"room": "a", "data": "x", "key": "k"})[1] for _ in range(2)]
         assert answers[0] == answers[1] and len(member.got) == 1
 
-    def test_batch_is_published_in_order(self, service: Service) -> None:
+    def test_a_batch_is_published_in_order(self, service: Service) -> None:
         member = service.join("a")
         messages = [{"room": "a", "data": str(number)} for number in range(100)]
         status, answer = service.publishes({"messages": messages})
         assert status == 200 and len(answer["results"]) == 100
         assert [json.loads(each)["text"] for each in member.got] == [str(number) for number in range(100)]
 
-    def test_batch_with_a_wrong_message_publishes_nothing(self, service: Service) -> None:
+    def test_a_batch_with_a_wrong_message_publishes_nothing(self, service: Service) -> None:
         member = service.join("a")
         status, answer = service.publishes({"messages": [{"room": "a", "data": "x"}, {"room": "a/b", "data": "x"}]})
         assert (status, error(answer)) == (400, "bad_room")
@@ -277,7 +283,9 @@ class TestPublish:
             (PublishUnknown("the connection was lost", False), "unknown"),
         ],
     )
-    def test_backplane_that_takes_nothing_is_503(self, service: Service, failure: PublishError, taken: str) -> None:
+    def test_a_backplane_that_accepts_nothing_is_answered_503(
+        self, service: Service, failure: PublishError, taken: str
+    ) -> None:
         service.backplane.failure = failure
         for path in ("publish", "broadcast", "disconnect"):
             body = {"publish": {"room": "a", "data": "x"}, "broadcast": {"data": "x"}, "disconnect": {"room": "a"}}[
@@ -296,13 +304,15 @@ class TestPublish:
         service.publishes({"room": "a", "data": "x"})
         assert len(set(refs)) == 2
 
-    def test_service_without_history_answers_null(self, tmp_path: Path) -> None:
+    def test_a_service_without_history_answers_null(self, tmp_path: Path) -> None:
         assert Service(tmp_path, history=0).publishes({"room": "a", "data": "x"}) == (200, {"id": None})
 
 
 class TestApplication:
+    """The API of an application of the user's own."""
+
     @pytest.mark.parametrize(("data", "text"), [("x", b"x"), ({"a": [1, None]}, b'{"a":[1,null]}'), (None, b"null")])
-    def test_data_can_be_any_json(self, app: Service, data: Any, text: bytes) -> None:
+    def test_the_data_of_a_message_can_be_any_json(self, app: Service, data: Any, text: bytes) -> None:
         member = app.join("any/room \n")
         assert app.publishes({"room": "any/room \n", "data": data})[0] == 200
         assert member.got == [text]
@@ -321,7 +331,7 @@ class TestApplication:
         found, answer = app.publishes(body)
         assert (found, error(answer) if code else "") == (status, code)
 
-    def test_history_has_the_data(self, app: Service) -> None:
+    def test_the_history_has_the_data(self, app: Service) -> None:
         app.publishes({"room": "a", "data": {"b": 1}})
         app.hub.publish("a", b"binary")
         history = app.asks("GET", "/api/rooms/a")[2]["history"]
@@ -329,6 +339,8 @@ class TestApplication:
 
 
 class TestRooms:
+    """The lists of rooms, members and messages."""
+
     def test_rooms_are_listed_with_their_connections(self, service: Service) -> None:
         for room in ("b", "a", "b"):
             service.join(room)
@@ -345,7 +357,7 @@ class TestRooms:
         answer = service.asks("GET", "/api/rooms")[2]
         assert (len(answer["rooms"]), answer["more"]) == (1000, more)
 
-    def test_room_has_members_and_history(self, service: Service) -> None:
+    def test_a_room_has_members_and_a_history(self, service: Service) -> None:
         service.join("a b", "Bob"), service.join("a b", "Ann")
         first = service.publishes({"room": "a b", "data": "1", "name": "Shop"})[1]["id"]
         second = service.publishes({"room": "a b", "data": "2"})[1]["id"]
@@ -359,7 +371,7 @@ class TestRooms:
         }
         assert service.asks("GET", f"/api/rooms/a%20b?after={first}")[2]["history"][0]["id"] == second
 
-    def test_history_that_was_cut_is_not_complete(self, tmp_path: Path) -> None:
+    def test_a_history_that_was_cut_is_not_complete(self, tmp_path: Path) -> None:
         service = Service(tmp_path, history=1)
         for _ in range(2):
             service.publishes({"room": "a", "data": "x"})
@@ -387,6 +399,8 @@ class TestRooms:
 
 
 class TestBroadcast:
+    """A message to every room."""
+
     def test_a_broadcast_is_sent_to_every_room_once(self, service: Service) -> None:
         members = [service.join("a"), service.join("b")]
         assert service.asks("POST", "/api/broadcast", {"data": "x", "name": "Shop"})[::2] == (200, {})
@@ -395,6 +409,8 @@ class TestBroadcast:
 
 
 class TestDisconnect:
+    """Closing connections that match conditions."""
+
     @pytest.mark.parametrize(
         ("body", "closed"),
         [
@@ -434,7 +450,7 @@ class TestDisconnect:
         status, _, answer = service.asks("POST", "/api/disconnect", body)
         assert (status, error(answer) if code else "") == (400 if code else 202, code)
 
-    def test_command_that_is_not_ours_is_ignored(self, service: Service) -> None:
+    def test_a_command_of_another_program_is_ignored(self, service: Service) -> None:
         for command in ("x", "{}", "[]", '{"other": 1}', '{"disconnect": 1}'):
             service.hub.send_command(command)
         member = service.join("a")
@@ -443,6 +459,8 @@ class TestDisconnect:
 
 
 class TestDescription:
+    """The OpenAPI description of the API."""
+
     def test_the_description_is_openapi_of_every_path_and_error(self, service: Service) -> None:
         description = service.asks("GET", "/api/openapi.json")[2]
         assert description == openapi() and description["openapi"].startswith("3.")

@@ -19,6 +19,8 @@ def file(tmp_path: Path) -> Path:
 
 
 class TestTokenFile:
+    """The file that ``--api-token-file`` names."""
+
     @pytest.mark.parametrize(
         ("field", "accepted"),
         [
@@ -47,7 +49,7 @@ class TestTokenFile:
             ("\n".join(f"{number:016}" for number in range(1001)), "give 1 to 1000 tokens"),
         ],
     )
-    def test_invalid_file_is_refused_without_its_content(self, tmp_path: Path, text: str, error: str) -> None:
+    def test_an_invalid_file_is_refused_without_its_content(self, tmp_path: Path, text: str, error: str) -> None:
         (tmp_path / "tokens").write_text(text)
         with pytest.raises(ValueError, match=error) as caught:
             TokenFile(str(tmp_path / "tokens"))
@@ -57,14 +59,14 @@ class TestTokenFile:
         (tmp_path / "tokens").write_text("\n".join(f"{number:016}" for number in range(1000)))
         assert TokenFile(str(tmp_path / "tokens")).accepts(b"Bearer 0000000000000999")
 
-    def test_change_applies_to_the_next_request(self, file: Path) -> None:
+    def test_a_change_applies_to_the_next_request(self, file: Path) -> None:
         tokens = TokenFile(str(file))
         file.write_text("another-token-of-the-file\n")
         assert not tokens.accepts(f"Bearer {TOKEN}".encode())
         assert tokens.accepts(b"Bearer another-token-of-the-file")
 
     @pytest.mark.parametrize("broken", ["short\n", None])
-    def test_file_that_breaks_leaves_the_last_tokens_valid(self, file: Path, broken: str | None) -> None:
+    def test_a_file_that_breaks_leaves_the_last_tokens_valid(self, file: Path, broken: str | None) -> None:
         tokens = TokenFile(str(file))
         if broken is None:
             file.unlink()

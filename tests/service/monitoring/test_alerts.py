@@ -96,10 +96,12 @@ def queries() -> Iterator[tuple[str, str]]:
 
 
 class TestRules:
+    """The alert rules of ``deploy/``."""
+
     def test_promtool_finds_no_fault(self) -> None:
         promtool("check", "rules", "alerts.yml")
 
-    def test_their_own_tests_pass(self) -> None:
+    def test_the_rules_own_tests_pass(self) -> None:
         promtool("test", "rules", "alerts-test.yml")
 
     def test_promtool_accepts_the_configuration(self) -> None:
@@ -117,6 +119,8 @@ class TestRules:
 
 
 class TestQueries:
+    """The metrics that rules and dashboard name exist."""
+
     def test_each_metric_and_each_label_exists(self, labels: dict[str, set[str]]) -> None:
         recorded = {rule["record"] for rule in rules() if "record" in rule}
         for place, query in queries():
@@ -142,6 +146,8 @@ class TestQueries:
 
 
 class TestDashboard:
+    """The dashboard of ``deploy/``."""
+
     def test_panels_have_their_own_numbers_and_places(self) -> None:
         panels = json.loads(DASHBOARD.read_text())["panels"]
         numbers = [panel["id"] for panel in panels]

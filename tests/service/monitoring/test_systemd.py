@@ -94,7 +94,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
 
 
 class TestNotices:
-    """The service by itself."""
+    """The notices that the service sends, as sd_notify(3) defines them."""
 
     @pytest.fixture
     def reactor(self) -> Reactor:
@@ -147,14 +147,14 @@ class TestNotices:
         for call in reactor.shutdown:
             call()
 
-    def test_a_service_that_stopped_meanwhile_is_not_ready(self, manager: Manager, reactor: Reactor) -> None:
+    def test_a_service_that_stopped_meanwhile_does_not_report_ready(self, manager: Manager, reactor: Reactor) -> None:
         asked: Deferred[bool] = Deferred()
         systemd = self.service(manager, reactor, lambda: asked)
         systemd.stopService()
         asked.callback(True)
         assert manager.pending() == [] == reactor.getDelayedCalls()
 
-    def test_a_socket_that_is_gone_is_a_line_in_the_log(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_socket_is_logged(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         warned: list[str] = []
         monkeypatch.setattr(NoticeSocket, "log", SimpleNamespace(warn=lambda text, what, **_: warned.append(what)))
         notices = NoticeSocket(str(tmp_path / "gone"))
@@ -164,6 +164,8 @@ class TestNotices:
 
 
 class TestEnvironment:
+    """The environment variables that systemd sets."""
+
     def environment(self, **variables: str) -> dict[str, str]:
         return {"NOTIFY_SOCKET": "/run/systemd/notify", "HOME": "/", **variables}
 
@@ -278,6 +280,8 @@ WAITING = "STATUS=Waiting for the listeners and the backplane"
 
 
 class TestUnit:
+    """The service under a stand-in for systemd, as a process."""
+
     @pytest.mark.parametrize("workers", [(), ("--workers=1",)], ids=["one process", "a supervisor"])
     def test_the_service_reports_its_whole_life(self, tmp_path: Path, workers: tuple[str, ...]) -> None:
         with unit(tmp_path, 3 * PATIENCE, BLOCKING, *workers) as one:
@@ -314,7 +318,9 @@ class TestUnit:
 
 
 class TestUnitFile:
-    def test_it_awaits_the_notices(self) -> None:
+    """The unit of ``deploy/``."""
+
+    def test_the_unit_waits_for_the_notices(self) -> None:
         unit = (DEPLOY / "beastws.service").read_text()
         assert "\nType=notify\n" in unit and "\nRestart=on-failure\n" in unit
         assert re.search(r"^WatchdogSec=\d+$", unit, re.MULTILINE)
