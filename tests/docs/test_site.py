@@ -72,6 +72,16 @@ class TestInABrowser:
             site_browser.get((site / f"{page}.html").as_uri())
             assert site_browser.execute_script("return document.documentElement.scrollWidth") <= width, page
 
+    def test_long_names_in_a_table_leave_room_for_the_other_columns(self, site: Path, site_browser: Any) -> None:
+        metrics = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        site_browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        site_browser.get((site / "topics" / "guarantees.html").as_uri())
+        shares = site_browser.execute_script(
+            "return [...document.querySelectorAll('article table')].map("
+            "table => table.querySelector('td').offsetWidth / table.offsetWidth)"
+        )
+        assert len(shares) == 4 and min(shares) > 0.16
+
     @pytest.mark.parametrize("option", ["max_message_size", "ping_interval"])
     def test_a_search_for_an_option_lists_the_option_first(self, site: Path, site_browser: Any, option: str) -> None:
         site_browser.get(f"{(site / 'search.html').as_uri()}?q={option}")
