@@ -17,15 +17,35 @@ from twisted_beastws.testing import Frame, ScriptedPeer, scripted_client, upgrad
 from ..support.patience import PATIENCE
 from ..support.programs import output_of
 
-CONFTEST = """
+CONFTEST = f"""
+import multiprocessing
+import time
+from types import SimpleNamespace
+
 import daphne.server
+import daphne.testing
+import http_base
+import hypothesis
 from twisted_beastws.asgi.daphne import DaphneFactory, install
 
 install()
+# The server's process inherits install(). From Python 3.14 on, it would start as a new program otherwise.
+multiprocessing.set_start_method("fork")
+
+# These tests allow a second or two for each answer, which is too little on a busy machine.
+daphne.testing.BaseDaphneTestingInstance.startup_timeout = {PATIENCE}
+http_base.time = slow = SimpleNamespace(time=lambda: time.time() / {PATIENCE}, sleep=time.sleep)
+settings = hypothesis.settings
+hypothesis.settings = lambda **options: settings(**dict(options, deadline=None))
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.module.time = slow
 
 
 def pytest_terminal_summary(terminalreporter):
-    terminalreporter.write_line(f"served by {daphne.server.WebSocketFactory.__name__}")
+    terminalreporter.write_line("served by " + daphne.server.WebSocketFactory.__name__)
 """
 
 

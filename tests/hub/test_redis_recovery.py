@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -94,5 +95,7 @@ def test_a_room_with_a_member_costs_few_objects_of_the_garbage_collector() -> No
         one.link_.settle()
     gc.collect()
     # The reader, the member, a dict on either side, five for the callback at the end; one is the simulation's.
-    assert (len(gc.get_objects()) - before) / ROOMS < 10.5
+    # Python 3.14 also tracks dicts that are empty or hold plain values: four more.
+    most = 10.5 if sys.version_info < (3, 14) else 14.5
+    assert (len(gc.get_objects()) - before) / ROOMS < most
     assert one.hub.room_count == ROOMS
