@@ -184,15 +184,17 @@ class TestRights:
         self, clean: PostgresServer, hub: Callable[..., Hub], lines: list[str]
     ) -> None:
         clean.ask(schema_sql("beastws"))
-        # Version 1 did not know whether its epoch is the first.
+        # Version 1 did not know whether its epoch is the first, and did not number the members.
         clean.ask("ALTER TABLE beastws.clock DROP COLUMN first")
+        clean.ask("ALTER TABLE beastws.members DROP COLUMN n")
         clean.ask("CREATE OR REPLACE FUNCTION beastws.version() RETURNS text LANGUAGE sql AS $$ SELECT '1' $$")
         clean.ask("UPDATE beastws.clock SET epoch = 'e1', ms = 1, start_ms = 1, floor_ms = 1")
         one, member = hub(clean.url), Stub()
         await connected(one)
-        assert not await one.join(member.connection, "a", after="0-0")
+        assert not await one.join(member.connection, "a", after="0-0", name="ann")
         await one.publish("a", "1")
         await until(lambda: member.heard == ["1"])
+        assert await one.who("a") == {"ann": None}
 
 
 class TestMessages:

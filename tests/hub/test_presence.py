@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import pytest_twisted
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import fail
 from twisted.internet.task import Clock
 
 from twisted_beastws.hub import Hub, PresenceEvent
-from twisted_beastws.hub.backplane import BackplaneState
 from twisted_beastws.hub.linked_interfaces import GRACE
 from twisted_beastws.hub.linked_names import ANNOUNCE_DELAY
 from twisted_beastws.hub.presence import INTERVAL, MAX_DATA
-from twisted_beastws.hub.redis import RedisBackplane
+from twisted_beastws.hub.redis_errors import refused
 
-from ..support.loopback import until
-from ..support.redis_server import redis_running
 from .nodes import Node, settle
 from .simulated import SimulatedRedis
 from .stubs import Stub, outcome
@@ -204,6 +199,24 @@ class TestSeveralHubs:
         assert ann.heard == []
         logged(type(None))
 
+    def test_a_list_that_the_server_refuses_is_no_leave_of_the_users_of_other_hubs(
+        self, nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, two = nodes
+        seen = Seen()
+        one.hub.watch("a", seen)
+        settle(one)
+        ann = two.joins("a", name="ann")
+        self.later(one, two)
+        with monkeypatch.context() as refusing:
+            refusing.setattr(one.link_, "roster", lambda *page: fail(refused("ERR the server is busy")))
+            one.joins("a", name="bob")
+            self.later(one, two)
+            assert seen.names == ["+ann", "+bob"]
+        ann.ends()
+        self.later(one, two)
+        assert seen.names == ["+ann", "+bob", "-ann"]
+
     def test_a_change_without_an_announcement_is_reported_at_the_next_sign_of_life(self, nodes: list[Node]) -> None:
         one, two = nodes
         seen = Seen()
@@ -217,46 +230,3 @@ class TestSeveralHubs:
         one.link_.beat()
         self.later(one, two)
         assert seen.names == ["+ann"]
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Hub]]:
-    pytest.importorskip("txredisapi", reason="there is no txredisapi (the extra: redis)")
-    from twisted_beastws.hub import linked_reconnecting
-
-    monkeypatch.setattr(linked_reconnecting, "BEAT", 0.2)
-    monkeypatch.setattr(linked_reconnecting, "LEASE", 1)
-    hubs: list[Hub] = []
-
-    def hub(url: str) -> Hub:
-        hubs.append(Hub(RedisBackplane(url)))
-        hubs[-1].start()
-        return hubs[-1]
-
-    yield hub
-    pytest_twisted.blockon(gatherResults([each.stop() for each in hubs]))
-
-
-@pytest_twisted.ensureDeferred
-async def test_the_users_of_a_killed_hub_leave_when_its_lease_has_expired(
-    tmp_path: Path, hub: Callable[[str], Hub], logged: Callable[..., Any]
-) -> None:
-    with redis_running(tmp_path) as redis:
-        one, two = hub(redis.url), hub(redis.url)
-        await until(lambda: one.backplane.state is two.backplane.state is BackplaneState.CONNECTED)
-        seen = Seen()
-        watch = one.watch("a", seen)
-        await one.join(Stub().connection, "a", name="ann", data={"n": "\n"})
-        await two.join(Stub().connection, "a", name="ann", data=2)
-        await two.join(Stub().connection, "a", name="b\nob")
-        await until(lambda: sorted(seen.names) == ["+ann", "+b\nob"])
-        # `stop` would say goodbye; a process that is killed does not.
-        link: Any = two.backplane._link  # type: ignore[attr-defined]
-        link._stopping = True
-        link.restart(ConnectionError("the process is killed"))
-        await until(lambda: len(seen.names) == 3)
-        assert seen.names[2] == "-b\nob"
-        assert await one.who("a") == {"ann": {"n": "\n"}} == watch.people
-        watch.stop()
-        await one.stop()
-        logged(type(None))

@@ -143,47 +143,6 @@ class TestHistory:
         assert redis.ask("KEYS beastws:0:history:*") == "*0\r\n"
 
 
-class TestNames:
-    """The names of members of several hubs."""
-
-    @pytest_twisted.ensureDeferred
-    async def test_the_names_are_those_of_all_running_hubs(
-        self, redis: RedisServer, node: Callable[..., RealNode]
-    ) -> None:
-        one, two = node(redis.url), RealNode(redis.url)
-        ann, bob = await one.joins(name="ann"), await two.joins(name="b\u00f6b 007")
-        for each in (one, two):
-            assert sorted(await each.hub.who("a")) == ["ann", "b\u00f6b 007"]
-        ann.ends()
-        for each in (one, two):
-            assert list(await each.hub.who("a")) == ["b\u00f6b 007"]
-        # The members stay, and are listed no more.
-        await two.hub.stop()
-        assert bob.state is bob.state.OPEN
-        assert list(await one.hub.who("a")) == []
-
-    @pytest_twisted.ensureDeferred
-    async def test_the_names_of_a_hub_without_a_sign_of_life_are_dropped(
-        self, redis: RedisServer, node: Callable[..., RealNode], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from twisted_beastws.hub import linked_reconnecting
-
-        monkeypatch.setattr(linked_reconnecting, "BEAT", 0.1)
-        monkeypatch.setattr(linked_reconnecting, "LEASE", 1)
-        one, two = node(redis.url), node(redis.url)
-        await one.joins(name="ann")
-        await two.joins(name="bob")
-        assert redis.ask("TTL beastws:0:here:a") in (":1\r\n", ":2\r\n")
-        # The hub misses its signs of life, as a process that hangs does.
-        two.backplane._link._beating.stop()  # type: ignore[union-attr]
-        await until(lambda: redis.ask("KEYS beastws:0:hub:*").startswith("*1\r\n"))
-        assert list(await one.hub.who("a")) == ["ann"]
-        # The next sign of life lists the forgotten members again; the hub's own loop gives it.
-        two.backplane._link._beating.start(0.1)  # type: ignore[union-attr]
-        await until(lambda: redis.ask("HLEN beastws:0:here:a") == ":2\r\n")
-        assert sorted(await one.hub.who("a")) == ["ann", "bob"]
-
-
 class TestAccess:
     """Passwords, users and TLS."""
 

@@ -75,6 +75,10 @@ class Roster(NamedTuple):
     members: int
 
 
+class UsersHere(dict[str, str]):
+    """The users of this hub alone: the server did not list those of the others."""
+
+
 class PublishError(WebSocketError):
     """The backplane did not accept the message.
 

@@ -52,7 +52,7 @@ from twisted_beastws.hub.linked_answers import Part, Place, Verified
 from twisted_beastws.hub.linked_errors import LinkLost, Refused, Remedy, Trouble, why_lost
 from twisted_beastws.hub.linked_inbox import InboxReader
 from twisted_beastws.hub.linked_interfaces import GRACE, LinkCommands
-from twisted_beastws.hub.linked_messages import MessageReader, people_of, roster_of
+from twisted_beastws.hub.linked_messages import MessageReader, roster_of, users_of
 from twisted_beastws.hub.linked_names import Names
 from twisted_beastws.hub.linked_pace import Pace, TroubleLog
 from twisted_beastws.hub.linked_place import KnownPlace
@@ -196,7 +196,7 @@ class LinkedBackplane:
 
     def who(self, room: str) -> Deferred[dict[str, str]]:
         """Fire with the users of the room, of at most 10,000 members."""
-        return self._names.people(room).addCallback(lambda page: people_of(page.names))
+        return self._names.people(room).addCallback(users_of)
 
     def roster(self, room: str, after: str | None, most: int) -> Deferred[Roster]:
         return self._names.page(room).addCallback(roster_of, after, most)

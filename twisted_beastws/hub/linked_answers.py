@@ -98,8 +98,10 @@ class Page(NamedTuple):
     Attributes:
         cursor: the place from which to read on, 0 at the end.
         total: the number of all listings, including those of dead hubs.
+        here: these are only the members of this hub, because the server did not answer.
     """
 
     cursor: int
     total: int
     names: list[str]
+    here: bool = False

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from twisted.logger import Logger
 
-from twisted_beastws.hub.backplane import History, Message, Roster, order_of
+from twisted_beastws.hub.backplane import History, Message, Roster, UsersHere, order_of
 from twisted_beastws.hub.linked_answers import Page, Part
 
 
@@ -37,6 +37,12 @@ def people_of(listings: Iterable[str]) -> dict[str, str]:
         name, newline, data = listing.rpartition("\n")
         people[name if newline else data] = data if newline else ""
     return people
+
+
+def users_of(page: Page) -> dict[str, str]:
+    """Return the users on a page."""
+    people = people_of(page.names)
+    return UsersHere(people) if page.here else people
 
 
 def roster_of(page: Page, after: str | None, most: int) -> Roster:

@@ -98,7 +98,7 @@ class Names:
     def _here(self, room: str, most: int) -> Page:
         reader = self._backplane.readers.get(room)
         names = [] if reader is None else list(reader.names.values())
-        return Page(0, len(names), names[:most])
+        return Page(0, len(names), names[:most], here=True)
 
     def _answered(self, page: Page | Failure, room: str) -> Page:
         # A short list is asked for each time: it is as fresh as it is cheap.

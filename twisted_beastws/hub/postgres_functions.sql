@@ -375,7 +375,8 @@ END $$;
 
 CREATE OR REPLACE FUNCTION {schema}.enter(p_lease text, p_room bytea, p_members text[], p_listings bytea[])
 RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
-    INSERT INTO members SELECT p_room, p_lease, member, listing FROM unnest(p_members, p_listings) AS a (member, listing)
+    INSERT INTO members (room, lease, member, listing)
+        SELECT p_room, p_lease, member, listing FROM unnest(p_members, p_listings) AS a (member, listing)
     ON CONFLICT (room, lease, member) DO UPDATE SET listing = EXCLUDED.listing
 $$;
 
@@ -408,11 +409,15 @@ RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = {schema}, pg_temp A
     DELETE FROM hubs WHERE hub = p_hub;
 $$;
 
-CREATE OR REPLACE FUNCTION {schema}.roster(p_room bytea, p_skipped bigint, p_count bigint)
-RETURNS TABLE (o_total text, o_listing bytea)
+-- A page begins after the number of the page before: so none is left out when members of that page leave meanwhile.
+CREATE OR REPLACE FUNCTION {schema}.listings(p_room bytea, p_after bigint, p_count bigint)
+RETURNS TABLE (o_n text, o_total text, o_listing bytea)
 LANGUAGE sql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
-    SELECT (count(*) OVER ())::text, listing FROM members JOIN leases USING (lease)
-    WHERE room = p_room AND until > now_ms() ORDER BY lease, member OFFSET p_skipped LIMIT p_count
+    WITH present AS (
+        SELECT n, listing FROM members JOIN leases USING (lease) WHERE room = p_room AND until > now_ms()
+    )
+    SELECT n::text, (SELECT count(*) FROM present)::text, listing FROM present
+    WHERE n > p_after ORDER BY n LIMIT p_count
 $$;
 
 CREATE OR REPLACE FUNCTION {schema}.inbox_filled() RETURNS trigger LANGUAGE plpgsql AS $$

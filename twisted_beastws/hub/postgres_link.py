@@ -183,11 +183,11 @@ class PostgresLink(Reconnecting):
         """Return ``count`` listings of the members of all hubs that have given a sign of life, from ``cursor`` on."""
 
         def page(rows: list[Row]) -> Page:
-            total = int(rows[0][0] or b"0") if rows else 0
-            names = [(row[1] or b"").decode("utf-8", "replace") for row in rows]
-            return Page(cursor + count if cursor + count < total else 0, total, names)
+            total = int(rows[0][1] or b"0") if rows else 0
+            names = [(row[2] or b"").decode("utf-8", "replace") for row in rows]
+            return Page(int(rows[-1][0] or b"0") if len(rows) == count else 0, total, names)
 
-        return self._call("roster", binary(_bytes(room)), str(cursor), str(count)).addCallback(page)
+        return self._call("listings", binary(_bytes(room)), str(cursor), str(count)).addCallback(page)
 
     def _extend(self) -> Deferred[Any]:
         return self._call("extend", self._lease, str(int(timing.LEASE * 1000)))

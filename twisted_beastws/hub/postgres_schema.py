@@ -9,7 +9,8 @@ functions run with the rights of the schema's owner, so the backplane's own user
   them; ``n``, the number of the latest message; ``tail``, bytes of the messages that no history has.
 - ``messages``: those of the histories (``kept``), and for `TAIL` seconds all others, which hubs still have to fetch.
 - ``rooms``: for each room with a history, its latest id, its messages and its bytes.
-- ``ids``, ``refs``, ``hubs``, ``witnesses``: as in Redis. ``leases`` and ``members``: the hubs' members with a name.
+- ``ids``, ``refs``, ``hubs``, ``witnesses``: as in Redis. ``leases`` and ``members``: the hubs' members with a name; by
+  their numbers ``n`` a room is listed page by page.
 - ``inbox``: messages that other programs publish.
 
 Each publication locks the one row of ``clock`` until its transaction has ended. So ids rise in the order in which the
@@ -51,7 +52,7 @@ MAX_IDS = 65536
 
 FUNCTIONS = (
     *("version", "verify", "publish", "fetch", "latest", "read", "sweep"),
-    *("enter", "leave", "announce", "extend", "forget", "roster", "inbox_entries", "inbox_remove"),
+    *("enter", "leave", "announce", "extend", "forget", "listings", "inbox_entries", "inbox_remove"),
 )
 """The functions that the backplane's user must be allowed to execute."""
 

@@ -32,6 +32,8 @@ CREATE TABLE IF NOT EXISTS {schema}.leases (lease text PRIMARY KEY, until bigint
 CREATE TABLE IF NOT EXISTS {schema}.members (
     room bytea, lease text, member text, listing bytea NOT NULL, PRIMARY KEY (room, lease, member)
 );
+ALTER TABLE {schema}.members ADD COLUMN IF NOT EXISTS n bigint GENERATED ALWAYS AS IDENTITY;
+CREATE INDEX IF NOT EXISTS members_rooms ON {schema}.members (room, n);
 CREATE INDEX IF NOT EXISTS members_leases ON {schema}.members (lease);
 CREATE TABLE IF NOT EXISTS {schema}.inbox (
     n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, room text NOT NULL CHECK (room <> ''), data text,

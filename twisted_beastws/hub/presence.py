@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_beastws.hub.backplane import Backplane, BackplaneState
+from twisted_beastws.hub.backplane import Backplane, BackplaneState, UsersHere
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -141,8 +141,8 @@ class WatchedRoom:
         if self._backplane.state is not BackplaneState.CONNECTED:
             return
         known = self.people
-        if not getattr(self._backplane, "settled", True):
-            # Hubs that have not returned yet still have their members.
+        if isinstance(people, UsersHere) or not getattr(self._backplane, "settled", True):
+            # Other hubs still have their members, also if they have not returned yet.
             people = {**known, **people}
         self.people = people
         events = [self._event(name, known[name], False) for name in known.keys() - people.keys()]
