@@ -42,8 +42,10 @@ class Holders:
 
 
 class TestMemoryBudget:
+    """`MemoryBudget` on its own (`docs/topics/memory.md`)."""
+
     @pytest.mark.parametrize(("size", "shed"), [(399, []), (400, []), (401, ["b"])])
-    def test_the_largest_is_shed_beyond_the_limit(self, size: int, shed: list[str], logged: Any) -> None:
+    def test_the_largest_holder_is_closed_above_the_limit(self, size: int, shed: list[str], logged: Any) -> None:
         budget = MemoryBudget(1000)
         holders = Holders(budget, "abc")
         holders.accounts["a"].count(SENT, 100)
@@ -64,7 +66,7 @@ class TestMemoryBudget:
         holders.accounts["a"].close()
         assert budget.used == 0
 
-    def test_a_sixteenth_is_freed_at_once(self, logged: Any) -> None:
+    def test_a_sixteenth_of_the_budget_is_freed_at_once(self, logged: Any) -> None:
         budget = MemoryBudget(1600)
         holders = Holders(budget, "".join(map(chr, range(160))))
         for account in holders.accounts.values():
@@ -75,7 +77,7 @@ class TestMemoryBudget:
         assert (budget.used, budget.closed, holders.shed[0]) == (1500, 10, chr(159))
         logged(type(None))
 
-    def test_one_that_frees_nothing_is_not_shed_again_and_again(self, logged: Any) -> None:
+    def test_a_holder_that_frees_nothing_is_not_closed_again(self, logged: Any) -> None:
         budget = MemoryBudget(100)
         holders = Holders(budget, "ab", frees=False)
         holders.accounts["a"].count(SENT, 101)
@@ -85,7 +87,9 @@ class TestMemoryBudget:
         assert holders.shed == ["a", "a", "a", "b", "b"] and budget.closed == 2
         logged(type(None))
 
-    def test_one_that_still_holds_most_is_dropped_before_a_smaller_one_is_closed(self, logged: Any) -> None:
+    def test_a_closing_holder_that_still_holds_most_is_dropped_before_a_smaller_one_is_closed(
+        self, logged: Any
+    ) -> None:
         budget = MemoryBudget(100)
         holders = Holders(budget, "ab")
         # Closing `a` frees only a part: its peer stopped reading in a large frame, which stays until `a` is dropped.
@@ -105,7 +109,7 @@ class TestMemoryBudget:
         assert (budget.used, budget.closed, holders.shed) == (39, 1, ["a", "a"])
         logged(type(None))
 
-    def test_one_that_takes_another_with_it(self, logged: Any) -> None:
+    def test_a_holder_may_end_another_one_with_it(self, logged: Any) -> None:
         budget = MemoryBudget(100)
         holders = Holders(budget, "ab", frees=False)
         a, b = holders.accounts.values()
@@ -125,7 +129,7 @@ class TestMemoryBudget:
     @pytest.mark.parametrize(
         ("limit", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("1", TypeError), (True, TypeError)]
     )
-    def test_a_limit_that_is_none_is_refused(self, limit: Any, error: type[Exception]) -> None:
+    def test_an_invalid_limit_is_refused(self, limit: Any, error: type[Exception]) -> None:
         with pytest.raises(error, match=r"MemoryBudget\(.*\): give a number of bytes"):
             MemoryBudget(limit)
 
@@ -173,7 +177,9 @@ class AbortableSocket(Socket):
 
 
 class TestConnections:
-    def test_messages_that_are_not_read_count(self, pair: Any, logged: Any) -> None:
+    """Connections that share a `MemoryBudget`."""
+
+    def test_messages_that_the_peer_has_not_read_are_counted(self, pair: Any, logged: Any) -> None:
         budget, one, other = pair(1 << 20)
         for peer, size in ((one, 300_000), (other, 700_000)):
             peer.transport.stall()
@@ -192,7 +198,7 @@ class TestConnections:
         assert budget.used == 0
         logged(type(None))
 
-    def test_empty_messages_that_are_not_read_count(self, pair: Any, logged: Any) -> None:
+    def test_empty_messages_that_the_peer_has_not_read_are_counted(self, pair: Any, logged: Any) -> None:
         budget, one, _ = pair(100_000)
         one.transport.stall()
         for _ in range(40_000):
@@ -216,7 +222,7 @@ class TestConnections:
         assert protocol.state is not State.OPEN and budget.closed == 1
         logged(type(None))
 
-    def test_messages_that_a_slow_hook_has_not_taken_count(self, pair: Any, logged: Any) -> None:
+    def test_messages_that_wait_for_a_slow_hook_are_counted(self, pair: Any, logged: Any) -> None:
         budget, one, other = pair(1 << 20)
         one.sends(one.text("wait"), *(one.text("x" * 100_000) for _ in range(5)))
         assert 500_000 <= budget.used <= 502_000
@@ -225,7 +231,7 @@ class TestConnections:
         assert closed_for_memory(other) and budget.used <= 502_000
         logged(type(None))
 
-    def test_messages_that_receive_has_not_taken_count(self, pair: Any) -> None:
+    def test_messages_that_wait_for_receive_are_counted(self, pair: Any) -> None:
         budget, one, _ = pair(1 << 20, WebSocketProtocol)
         one.sends(one.text("x" * 1000), one.text("y" * 1000))
         assert 2000 < budget.used < 2400
@@ -236,7 +242,7 @@ class TestConnections:
 
     @pytest.mark.parametrize("parts", ["one frame", "fragments"])
     @pytest.mark.parametrize("kind", [0x01, 0x02])
-    def test_an_unfinished_message_counts(self, pair: Any, parts: str, kind: int, logged: Any) -> None:
+    def test_an_unfinished_message_is_counted(self, pair: Any, parts: str, kind: int, logged: Any) -> None:
         budget, one, other = pair(1 << 20)
         for peer, size in ((one, 400_000), (other, 500_000)):
             if parts == "one frame":
@@ -263,7 +269,7 @@ class TestConnections:
             message.write("a")
         assert budget.used == 0
 
-    def test_a_request_that_is_not_whole_counts(self, connect: Any, clock: Any) -> None:
+    def test_an_unfinished_request_is_counted(self, connect: Any, clock: Any) -> None:
         budget = MemoryBudget(1 << 20)
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock, budget=budget)
         peer = connect(factory=factory, opened=False)
@@ -272,7 +278,7 @@ class TestConnections:
         peer.sends(peer.HEAD[100:])
         assert budget.used == 0
 
-    def test_one_that_does_not_open_is_dropped(self, connect: Any, clock: Any, logged: Any) -> None:
+    def test_a_connection_that_is_not_open_is_dropped(self, connect: Any, clock: Any, logged: Any) -> None:
         budget = MemoryBudget(150)
         factory = WebSocketServerFactory(WebSocketProtocol, clock=clock, budget=budget)
         one, other = connect(factory=factory, opened=False), connect(factory=factory, opened=False)
@@ -283,7 +289,7 @@ class TestConnections:
         assert budget.used == 60
         logged(type(None))
 
-    def test_one_that_closes_and_reads_nothing_is_dropped_at_the_next_time(self, pair: Any, logged: Any) -> None:
+    def test_a_closing_connection_that_reads_nothing_is_dropped_the_next_time(self, pair: Any, logged: Any) -> None:
         budget, one, other = pair(1 << 20)
         one.transport.stall()
         one.protocol.send(bytes(1 << 16))
@@ -326,7 +332,7 @@ class TestConnections:
         # The cost of an empty text includes its slot in the queue.
         assert budget.used == 100 * cost_of("")
 
-    def test_messages_that_the_application_had_paused_count(self, pair: Any) -> None:
+    def test_messages_that_a_pause_holds_back_are_counted(self, pair: Any) -> None:
         budget, one, _ = pair(1 << 20, WebSocketProtocol)
         one.protocol.pauseProducing()
         one.protocol.dataReceived(one.text("") * 10)
@@ -345,13 +351,13 @@ class TestConnections:
         # No account may outlive its connection, and no public name shows them.
         assert budget.used == 0 and not budget._accounts
 
-    def test_without_a_budget_nothing_is_in_the_way_of_a_chunk(self, connect: Any) -> None:
+    def test_no_wrapper_is_bound_without_a_budget(self, connect: Any) -> None:
         peer = connect(Slow)
         assert (
             peer.protocol.dataReceived == inside(peer.protocol).session.feed
         )  # No public name shows the bound method.
 
-    def test_a_peer_closed_for_memory_that_reads_nothing_is_gone_in_time(
+    def test_a_peer_closed_for_memory_that_reads_nothing_is_dropped_at_the_close_timeout(
         self, connect: Any, clock: Any, logged: Any
     ) -> None:
         budget = MemoryBudget(1 << 16)

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted_beastws.clock import date_of, seconds_of, wall_clock_of
 
 
-def test_a_reactor_s_deadlines_are_measured_by_the_monotonic_clock() -> None:
+def test_the_monotonic_clock_measures_the_deadlines_of_a_reactor() -> None:
     reactor = SelectReactor()
     try:
         assert seconds_of(reactor) is time.monotonic
@@ -22,7 +22,7 @@ def test_a_reactor_s_deadlines_are_measured_by_the_monotonic_clock() -> None:
         reactor.removeAll()
 
 
-def test_a_test_s_clock_is_its_own() -> None:
+def test_a_clock_of_a_test_measures_its_own_deadlines() -> None:
     clock = Clock()
     clock.advance(5.0)
     assert seconds_of(clock)() == date_of(clock)() == 5.0

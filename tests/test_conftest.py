@@ -100,7 +100,7 @@ def test_the_header_of_a_whole_run_says_how_long_it_takes(run_pytest: Callable[.
 
 
 @pytest.mark.parametrize("ci", [None, "", "false"])
-def test_elsewhere_skipping_is_no_failure(run_pytest: Callable[..., Any], ci: str | None) -> None:
+def test_a_skipped_test_is_no_failure_outside_ci(run_pytest: Callable[..., Any], ci: str | None) -> None:
     status, output = run_pytest(SKIPPED, ci)
     assert status == pytest.ExitCode.OK
     assert "1 passed, 2 skipped, 1 xfailed" in output

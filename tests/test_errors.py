@@ -26,6 +26,8 @@ DOCUMENTED = (Path(__file__).parents[1] / "docs" / "errors.md").read_text()
 
 @pytest.mark.parametrize("error", CLASSES)
 class TestEveryError:
+    """Each error of `twisted_beastws.errors`."""
+
     def test_each_error_is_documented(self, error: type[errors.WebSocketError]) -> None:
         row = f"| `{error.__name__}` | "
         if issubclass(error, errors.ProtocolError):
@@ -46,7 +48,7 @@ class TestEveryError:
             assert 400 <= error.status <= 599
 
 
-def test_a_declined_upgrade_tells_the_answer_without_its_control_characters() -> None:
+def test_the_error_of_a_declined_upgrade_shows_the_answer_without_control_characters() -> None:
     response = Response(403, "No\twa\xffy" + "!" * 200, body=b"because")
     error = errors.UpgradeDeclined(response)
     assert error.status == 403 and error.response.body == b"because"
@@ -68,7 +70,7 @@ class TestConnectionClosed:
     """Code that catches Twisted's connection errors also catches this one."""
 
     @pytest.mark.parametrize(("reason", "kind"), ENDS)
-    def test_it_is_of_twisteds_family(self, reason: CloseReason, kind: type[Exception]) -> None:
+    def test_connection_closed_belongs_to_twisteds_errors(self, reason: CloseReason, kind: type[Exception]) -> None:
         error = ConnectionClosed(reason)
         assert isinstance(error, kind)
         assert isinstance(error, ConnectionDone) != isinstance(error, ConnectionLost)
@@ -76,13 +78,13 @@ class TestConnectionClosed:
         assert Failure(error).check(ConnectionDone, ConnectionLost) is not None
         assert error.reason is reason
 
-    def test_it_reads_as_before(self) -> None:
+    def test_the_text_of_connection_closed_is_that_of_the_reason(self) -> None:
         error = ConnectionClosed(CloseReason(1006, "", False, "transport"))
         assert str(error) == "begun by transport, sent nothing, received nothing"
         assert repr(error).startswith("ConnectionClosed(CloseReason(code=1006,")
         assert Failure(error).getErrorMessage() == str(error)
 
-    def test_a_copy_is_of_the_same_kind(self) -> None:
+    def test_a_copy_has_the_same_class(self) -> None:
         error = ConnectionClosed(CloseReason(1000, "", True, "peer"))
         assert type(copy(error)) is type(error) and copy(error).reason == error.reason
 

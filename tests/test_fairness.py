@@ -66,6 +66,8 @@ def turn(clock: Clock) -> None:
 
 @pytest.mark.parametrize("protocol", [Hooked, Streaming])
 class TestTurns:
+    """The rest of a chunk waits for later turns (`docs/topics/backpressure.md`)."""
+
     def test_the_rest_of_a_chunk_waits_with_reading_paused(
         self, connect: Callable[..., Any], protocol: type[Any]
     ) -> None:
@@ -90,7 +92,7 @@ class TestTurns:
         peer.protocol.dataReceived(texts(peer, count))
         assert inside(peer.protocol).reading.paused is paused
 
-    def test_connections_take_turns(self, connect: Callable[..., Any], protocol: type[Any]) -> None:
+    def test_each_connection_gets_a_part_of_each_turn(self, connect: Callable[..., Any], protocol: type[Any]) -> None:
         first, second = connect(protocol, limits=THREE), connect(protocol, limits=THREE)
         for peer in (first, second):
             peer.protocol.dataReceived(texts(peer, 8))
@@ -98,7 +100,7 @@ class TestTurns:
             assert [len(peer.protocol.heard) for peer in (first, second)] == [delivered] * 2
             turn(first.clock)
 
-    def test_a_connection_that_is_lost_meanwhile_hears_all_that_came(
+    def test_a_lost_connection_delivers_all_messages_that_arrived(
         self, connect: Callable[..., Any], protocol: type[Any]
     ) -> None:
         """TLS may deliver data and the loss of the connection in one turn."""
@@ -113,7 +115,7 @@ class TestTurns:
         assert peer.protocol.state is State.CLOSED
         assert peer.clock.getDelayedCalls() == []
 
-    def test_the_peer_s_end_of_tcp_comes_behind_all_that_came(
+    def test_the_peers_end_of_tcp_comes_after_all_messages_that_arrived(
         self, connect: Callable[..., Any], protocol: type[Any]
     ) -> None:
         peer = connect(protocol, limits=THREE)
@@ -154,14 +156,16 @@ class TestTurns:
         turn(peer.clock)
         assert peer.transport.producerState == "producing"
 
-    def test_a_failure_reads_on_to_the_peer_s_end(self, connect: Callable[..., Any], protocol: type[Any]) -> None:
+    def test_a_failed_connection_reads_on_to_the_peers_end(
+        self, connect: Callable[..., Any], protocol: type[Any]
+    ) -> None:
         peer = connect(protocol, limits=THREE)
         peer.protocol.dataReceived(texts(peer, 4) + peer.frame(0x83))
         turn(peer.clock)
         assert peer.protocol.close_reason.sent.code == 1002
         assert peer.transport.producerState == "producing"
 
-    def test_nothing_keeps_a_connection_that_is_gone(self, connect: Callable[..., Any], protocol: type[Any]) -> None:
+    def test_a_lost_connection_is_freed(self, connect: Callable[..., Any], protocol: type[Any]) -> None:
         peer = connect(protocol, limits=THREE)
         peer.protocol.dataReceived(texts(peer, 8))
         peer.protocol.abort()
@@ -184,7 +188,7 @@ class TestDeadlines:
             peer.clock.rightNow += 1
             turn(peer.clock)
 
-    def test_a_flooder_must_finish_its_message_in_time(self, connect: Callable[..., Any]) -> None:
+    def test_a_flooding_peer_must_finish_its_message_in_time(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, limits=THREE, timeouts=Timeouts(message=10, ping_interval=None))
         peer.protocol.dataReceived(peer.frame(0x01, b"begun"))
         self.flood(peer, peer.frame(0x8A), 9)
@@ -193,19 +197,19 @@ class TestDeadlines:
         assert peer.protocol.close_reason.code == 1006
         assert str(peer.protocol.close_reason.error) == "a message was not finished in 10 s"
 
-    def test_a_flooder_without_a_pong_is_closed_by_strict_pong(self, connect: Callable[..., Any]) -> None:
+    def test_a_flooding_peer_without_a_pong_is_closed_by_strict_pong(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, limits=THREE, timeouts=Timeouts(idle=10, ping_interval=None, strict_pong=True))
         self.flood(peer, peer.text(""), 9)
         assert peer.protocol.state is State.OPEN
         self.flood(peer, peer.text(""), 2 * MAX_LOOKS)
         assert str(peer.protocol.close_reason.error) == "nothing was received for 10 s"
 
-    def test_a_flooder_with_pongs_lives(self, connect: Callable[..., Any]) -> None:
+    def test_a_flooding_peer_that_sends_pongs_is_not_closed(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, limits=THREE, timeouts=Timeouts(idle=10, ping_interval=None, strict_pong=True))
         self.flood(peer, peer.text("") * 5 + peer.frame(0x8A), 40)
         assert peer.protocol.state is State.OPEN
 
-    def test_the_application_s_own_pause_stops_them(self, connect: Callable[..., Any]) -> None:
+    def test_the_applications_own_pause_stops_the_deadlines(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked, limits=THREE, timeouts=Timeouts(message=10, idle=10, ping_interval=None))
         peer.protocol.dataReceived(peer.frame(0x01, b"begun"))
         peer.protocol.pauseProducing()
@@ -214,6 +218,8 @@ class TestDeadlines:
 
 
 class TestHooks:
+    """Hooks that take time, or end the connection, over several turns."""
+
     def test_a_hook_that_takes_time_keeps_the_order(self, connect: Callable[..., Any]) -> None:
         waiting: list[Deferred[None]] = []
 
@@ -243,7 +249,7 @@ class TestHooks:
         assert (peer.protocol.heard, inside(peer.protocol).reading.paused) == (numbers(8), False)
 
     @pytest.mark.parametrize("end", ["close", "abort"])
-    def test_a_hook_that_ends_the_connection_in_a_later_turn(self, connect: Callable[..., Any], end: str) -> None:
+    def test_a_hook_may_end_the_connection_in_a_later_turn(self, connect: Callable[..., Any], end: str) -> None:
         peer = connect(Hooked, limits=THREE)
         peer.protocol.does = lambda text: getattr(peer.protocol, end)() and None if text == "4" else None
         peer.protocol.dataReceived(texts(peer, 30) + peer.close())
@@ -267,7 +273,7 @@ class TestHooks:
         assert peer.protocol.heard == ["0", "closed"]
         assert peer.clock.getDelayedCalls() == []
 
-    def test_a_subclass_s_connection_lost_is_called_once(self, connect: Callable[..., Any]) -> None:
+    def test_the_connection_lost_of_a_subclass_is_called_once(self, connect: Callable[..., Any]) -> None:
         lost = []
 
         class Losing(Hooked):
@@ -289,6 +295,8 @@ class TestHooks:
 
 
 class TestReceive:
+    """A coroutine that receives messages without waiting."""
+
     def test_a_coroutine_that_never_waits_returns_to_the_reactor(self, connect: Callable[..., Any]) -> None:
         """``await`` returns a pending message at once, so a handler could run without end."""
         heard = []
@@ -306,7 +314,7 @@ class TestReceive:
         assert heard == numbers(100)
         assert max(after - before for before, after in zip([0, *seen], seen, strict=False)) <= 20
 
-    def test_the_time_of_its_work_counts(self, connect: Callable[..., Any]) -> None:
+    def test_the_time_that_a_handler_works_is_counted(self, connect: Callable[..., Any]) -> None:
         heard = []
         clock: Any = None
 
@@ -326,6 +334,8 @@ class TestReceive:
 
 
 class TestRequests:
+    """HTTP requests share the connection's budget."""
+
     REQUEST = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
     @pytest.fixture
@@ -362,7 +372,7 @@ class TestRequests:
         assert asked == [f"/{number}" for number in range(25)]
 
     @pytest.mark.parametrize("count", [9, 10, 11])
-    def test_the_budget_is_exact(self, pages: tuple[Any, list[Any]], count: int) -> None:
+    def test_the_number_of_requests_in_a_turn_is_exact(self, pages: tuple[Any, list[Any]], count: int) -> None:
         peer, asked = pages
         for number in range(count):
             peer.protocol.dataReceived(self.REQUEST % number)
@@ -389,7 +399,7 @@ class TestRequests:
             counts.append(len(asked))
         assert counts == [10, 20, 25]
 
-    def test_the_time_of_their_hooks_counts(self, connect: Callable[..., Any]) -> None:
+    def test_the_time_of_the_requests_hooks_is_counted(self, connect: Callable[..., Any]) -> None:
         class Slow(WebSocketProtocol):
             def http_requested(self, request: Any) -> Response:
                 asked.append(request.target)
@@ -433,6 +443,8 @@ class TestRequests:
 
 
 class TestClient:
+    """The client's end of a connection."""
+
     def test_a_client_has_a_budget_as_well(self) -> None:
         class Flood(WebSocketProtocol):
             def opened(self) -> None:

@@ -42,11 +42,13 @@ MEANT = {
 
 
 @pytest.mark.parametrize(("name", "meant"), MEANT.items())
-def test_the_hook_that_was_meant(name: str, meant: str | None) -> None:
+def test_the_meant_hook_is_found(name: str, meant: str | None) -> None:
     assert hook_meant(name) == meant
 
 
 class TestWarning:
+    """A warning for a misspelled hook."""
+
     @pytest.mark.parametrize("name", ["onMessage", "text_recieved", "on_message"])
     def test_a_misspelled_hook_gives_a_warning_when_the_class_is_made(self, name: str) -> None:
         with pytest.warns(UserWarning) as caught:
@@ -57,7 +59,7 @@ class TestWarning:
         )
         assert [str(one.message) for one in caught] == [expected]
 
-    def test_right_names_give_none(self) -> None:
+    def test_right_names_give_no_warning(self) -> None:
         names = (*HOOKS, "connectionLost", "serve", "handle", "name", "receiver", "pinged", "turns", "write")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -65,7 +67,7 @@ class TestWarning:
             # An attribute that is not callable cannot be a misspelled hook.
             type("Chat", (WebSocketProtocol,), {"onMessage": 5})
 
-    def test_it_names_the_line_of_the_class(self) -> None:
+    def test_the_warning_names_the_line_of_the_class(self) -> None:
         with pytest.warns(UserWarning) as caught:
 
             class Chat(WebSocketProtocol):
@@ -75,6 +77,8 @@ class TestWarning:
 
 
 class TestReturnedValues:
+    """The values that hooks may return."""
+
     @pytest.mark.parametrize("value", [True, "text", 0, [], object()], ids=repr)
     @pytest.mark.parametrize("hook", ["text_received", "opened"])
     def test_a_hook_that_returns_a_value_closes_with_1011(
@@ -91,7 +95,7 @@ class TestReturnedValues:
         assert str(error) == f"a hook returned {value!r}: it may return None, a Deferred or a coroutine"
 
     @pytest.mark.parametrize("value", [None, succeed(None), succeed("x")], ids=["None", "Deferred", "value"])
-    def test_it_may_return_none_or_a_deferred(self, connect: Any, value: Any) -> None:
+    def test_a_hook_may_return_none_or_a_deferred(self, connect: Any, value: Any) -> None:
         peer = connect(type("Chat", (WebSocketProtocol,), {"text_received": lambda self, text: value}))
         peer.sends(peer.text("a"), peer.frame(0x89))
         assert peer.reads() == b"\x8a\x00"
@@ -133,13 +137,15 @@ def told() -> Any:
 
 
 class TestUnconsumedMessages:
-    def test_a_class_that_never_receives_has_it_in_the_log(self, connect: Any, told: Told) -> None:
+    """Messages that the application never consumes are logged."""
+
+    def test_the_unconsumed_messages_of_a_class_without_hooks_are_logged(self, connect: Any, told: Told) -> None:
         peer = connect(WebSocketProtocol)
         peer.sends(peer.text("a"), peer.text("b"))
         peer.leaves()
         assert len(told) == 1 and "ended with 2 messages that WebSocketProtocol did not take" in told[0]
 
-    def test_a_handler_that_leaves_some_has_it_in_the_log(self, connect: Any, told: Told) -> None:
+    def test_the_messages_that_a_handler_left_are_logged(self, connect: Any, told: Told) -> None:
         wait: Deferred[None] = Deferred()
 
         async def handler(ws: WebSocketProtocol) -> None:
@@ -154,7 +160,7 @@ class TestUnconsumedMessages:
         wait.callback(None)
         assert len(told) == 1 and "ended with 2 messages that handler did not take" in told[0]
 
-    def test_messages_behind_a_hook_that_closes_are_in_the_log(self, connect: Any, told: Told) -> None:
+    def test_messages_after_a_hook_that_closes_are_logged(self, connect: Any, told: Told) -> None:
         wait: Deferred[None] = Deferred()
         peer = connect(type("Chat", (WebSocketProtocol,), {"text_received": lambda self, text: wait}))
         peer.sends(*(peer.text(letter) for letter in "abc"))
@@ -163,7 +169,7 @@ class TestUnconsumedMessages:
         wait.callback(None)
         assert len(told) == 1 and "2 messages that Chat did not take" in told[0]
 
-    def test_nothing_is_logged_where_all_were_taken(self, connect: Any, told: Told) -> None:
+    def test_nothing_is_logged_if_all_messages_were_consumed(self, connect: Any, told: Told) -> None:
         async def handler(ws: WebSocketProtocol) -> None:
             async for _ in ws:
                 pass

@@ -24,23 +24,23 @@ LATER = {
 
 
 @pytest.mark.parametrize("name", twisted_beastws.__all__)
-def test_every_public_name_is_there(name: str) -> None:
+def test_each_public_name_can_be_imported(name: str) -> None:
     assert getattr(twisted_beastws, name) is not None
 
 
-def test_any_other_is_an_attribute_error() -> None:
+def test_another_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'websocket'"):
         twisted_beastws.websocket  # noqa: B018
 
 
-def test_the_names_of_functions_are_not_modules_once_these_are_imported() -> None:
+def test_a_function_keeps_its_name_once_a_module_of_that_name_is_imported() -> None:
     import twisted_beastws.client.connect
     import twisted_beastws.client.reconnecting
 
     assert callable(twisted_beastws.reconnecting) and callable(twisted_beastws.connect)
 
 
-def test_importing_it_is_light() -> None:
+def test_an_import_loads_few_modules() -> None:
     statements = "import json, sys, twisted_beastws; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", statements], capture_output=True, check=True, text=True, timeout=60)
     modules = json.loads(done.stdout)

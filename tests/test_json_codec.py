@@ -57,7 +57,9 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class TestEncoding:
-    def test_each_value_is_decoded_as_it_was(self, backend: str) -> None:
+    """RFC 8259 §6: values as JSON, and back."""
+
+    def test_each_value_is_unchanged_after_encoding_and_decoding(self, backend: str) -> None:
         codec: JSON[Any] = JSON()
         value = {"a": [1, 2.5, None, True, "ü😀"], "b": {}}
         assert codec.decode(codec.encode(value)) == value
@@ -65,7 +67,7 @@ class TestEncoding:
     @pytest.mark.parametrize(
         "text", ["", "{", "NaN", "[Infinity]", "[" * 100_000, '{"a": 1,}', "\ufeff1", "1" * 5000 + "x"]
     )
-    def test_text_that_is_no_json_is_invalid(self, backend: str, text: str) -> None:
+    def test_a_text_that_is_no_json_is_refused(self, backend: str, text: str) -> None:
         with pytest.raises(InvalidMessage):
             JSON().decode(text)
 
@@ -75,6 +77,8 @@ class TestEncoding:
 
 
 class TestTypes:
+    """Types that msgspec, pydantic and attrs check."""
+
     @pytest.mark.parametrize(
         ("kind", "text", "value"),
         [
@@ -128,6 +132,8 @@ class Strict(Chat):
 
 
 class TestProtocol:
+    """A connection with the codec."""
+
     def test_a_class_with_a_codec_gets_decoded_messages(self) -> None:
         peer = scripted_client(Chat)
         peer.send(Frame.text('{"text": "ab", "times": 2}'))
@@ -153,7 +159,7 @@ class TestProtocol:
         peer.send(Frame.text("1"), Frame.text("2"))
         peer.expect(Frame.text("2"), Frame.text("3"))
 
-    def test_an_exception_in_the_hook_is_still_1011(self, logged: Any) -> None:
+    def test_an_exception_in_the_hook_still_closes_with_1011(self, logged: Any) -> None:
         class Fails(WebSocketProtocol):
             codec: JSON[Any] = JSON()
 

@@ -96,12 +96,14 @@ SET: dict[str, dict[str, Any]] = {
 }
 
 
-def test_there_are_more_than_200_names() -> None:
+def test_the_tests_try_more_than_200_names() -> None:
     assert len(ORDINARY) > 200
     assert len(COLLIDING) > 350
 
 
 class TestNamesOfTheApplication:
+    """All names that the library does not use belong to the application."""
+
     @pytest.mark.filterwarnings("ignore:.*is no hook")
     @pytest.mark.parametrize("where", SET)
     @pytest.mark.parametrize("side", ["server", "client"])
@@ -135,7 +137,7 @@ class TestNamesOfTheApplication:
         peer.send(Frame.close())
         assert peer.protocol.close_reason.clean
 
-    def test_one_attribute_is_private(self) -> None:
+    def test_an_instance_has_one_private_attribute(self) -> None:
         own = {name for name in vars(WebSocketProtocol) if name.startswith("_") and not name.startswith("__")}
         # abc stores this attribute in the class.
         assert own <= {"_abc_impl"}
@@ -147,13 +149,15 @@ class TestNamesOfTheApplication:
 
 
 class TestNamesOfTheLibrary:
+    """The library's public names cannot be hidden."""
+
     @pytest.mark.parametrize("name", [*OURS, "_websocket_connection"])
     @pytest.mark.parametrize("value", [None, called], ids=["attribute", "method"])
-    def test_a_class_that_hides_one_cannot_be_made(self, name: str, value: object) -> None:
+    def test_a_class_that_hides_a_public_name_cannot_be_made(self, name: str, value: object) -> None:
         with pytest.raises(TypeError, match=rf"^Room\.{name} would hide WebSocketProtocol\.{name}, which is no hook"):
             type("Room", (WebSocketProtocol,), {name: value})
 
-    def test_these_are_the_names(self) -> None:
+    def test_the_list_of_names_has_the_public_ones(self) -> None:
         assert {"send", "close", "state", "request", "subprotocol", "user", "peer", "latency"} < set(OURS)
 
     def test_a_subclass_of_a_subclass_cannot_hide_one_either(self) -> None:
@@ -163,7 +167,7 @@ class TestNamesOfTheLibrary:
             type("Hall", (Room,), {"send": called})
 
     @pytest.mark.parametrize("name", [*HOOKS, "serve", "log", "write", "connectionMade", "dataReceived", "transport"])
-    def test_hooks_and_what_twisted_calls_may_be_overridden(self, name: str) -> None:
+    def test_hooks_and_methods_that_twisted_calls_may_be_overridden(self, name: str) -> None:
         assert type("Room", (WebSocketProtocol,), {name: called})
 
     def test_arguments_that_no_constructor_takes_are_refused(self) -> None:
@@ -173,7 +177,9 @@ class TestNamesOfTheLibrary:
 
 
 class TestHooksOfAnInstance:
-    def test_a_message_hook_is_used_like_a_class_s(self) -> None:
+    """Hooks that are assigned to an instance before its connection opens."""
+
+    def test_a_message_hook_of_an_instance_is_used_like_that_of_a_class(self) -> None:
         heard: list[str] = []
 
         def build() -> WebSocketProtocol:
@@ -202,7 +208,7 @@ class TestHooksOfAnInstance:
         peer.send(Frame.text("a"), Frame.binary(b"b"), Frame.ping(), Frame.pong(), Frame.close())
         assert called == [name for name in HOOKS if name != "fragment_received"]
 
-    def test_fragments_are_streamed_to_one(self) -> None:
+    def test_fragments_are_streamed_to_a_hook_of_an_instance(self) -> None:
         pieces: list[Any] = []
 
         class Bare(WebSocketProtocol):
@@ -212,7 +218,7 @@ class TestHooksOfAnInstance:
         scripted_client(Bare).send(Frame.binary(b"a", fin=False), Frame(0, b"b"))
         assert [(data, final) for data, _, final in pieces] == [(b"a", False), (b"b", True)]
 
-    def test_a_slow_one_is_waited_for(self) -> None:
+    def test_the_next_message_waits_for_a_slow_hook_of_an_instance(self) -> None:
         heard: list[str] = []
         slow: Deferred[None] = Deferred()
 

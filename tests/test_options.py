@@ -33,14 +33,14 @@ def test_the_error_names_a_value_that_is_no_number(kind: Any, name: str, number:
 
 @pytest.mark.parametrize(("kind", "name"), NUMBERS)
 @pytest.mark.parametrize("number", [-1, nan])
-def test_so_is_a_number_that_cannot_be(kind: Any, name: str, number: float) -> None:
+def test_the_error_names_a_number_out_of_range(kind: Any, name: str, number: float) -> None:
     with pytest.raises(ValueError) as caught:
         kind(**{name: number})
     assert str(caught.value).startswith(f"{kind.__name__}({name}={number!r}): must be a number")
 
 
 @pytest.mark.parametrize(("kind", "name"), NUMBERS)
-def test_the_value_none_is_allowed_for_what_may_be_unlimited(kind: Any, name: str) -> None:
+def test_none_is_allowed_for_options_that_may_be_unlimited(kind: Any, name: str) -> None:
     if name not in WITHOUT_NONE:
         assert getattr(kind(**{name: None}), name) is None
         return
@@ -51,7 +51,10 @@ def test_the_value_none_is_allowed_for_what_may_be_unlimited(kind: Any, name: st
 
 
 class TestWholeNumbers:
-    """The compiled codec and the HTTP parser take only whole numbers: a fraction would fail every connection."""
+    """Limits that take only whole numbers.
+
+    The compiled codec and the HTTP parser take no fraction: it would fail every connection.
+    """
 
     @pytest.mark.parametrize("name", ["max_message_size", "max_head_size", "max_messages_per_turn", "fragment_size"])
     def test_a_whole_number_may_be_given_as_float(self, name: str) -> None:
@@ -74,7 +77,7 @@ class TestPings:
     """A silent peer gets a ping before the idle timeout closes its connection."""
 
     @pytest.mark.parametrize("interval", [9.9, None])
-    def test_a_shorter_interval_or_none_is_taken(self, interval: float | None) -> None:
+    def test_a_shorter_interval_or_none_is_accepted(self, interval: float | None) -> None:
         assert Timeouts(idle=10.0, ping_interval=interval).ping_interval == interval
 
     @pytest.mark.parametrize("interval", [10.0, 10.1])
@@ -92,13 +95,13 @@ class TestPings:
         assert replace(Timeouts(), idle=idle).ping_interval == interval
         assert replace(Timeouts(idle=1.0), idle=idle).ping_interval == interval
 
-    def test_an_interval_that_is_given_follows_nothing(self) -> None:
+    def test_a_given_interval_does_not_follow_the_idle_timeout(self) -> None:
         with pytest.raises(ValueError, match=r"Timeouts\(idle=20, ping_interval=30\)"):
             Timeouts(idle=20, ping_interval=30.0)
         assert Timeouts.suggested("server").ping_interval == 150.0
 
 
-def test_the_error_has_these_words() -> None:
+def test_the_error_for_a_bad_option_has_this_text() -> None:
     with pytest.raises(TypeError) as caught:
         Timeouts(handshake="5")  # type: ignore[arg-type]
     assert str(caught.value) == "Timeouts(handshake='5'): must be a number greater than 0, or None"
@@ -123,7 +126,7 @@ class TestTogether:
         assert replace(Limits(), max_message_size=16 << 20) == Limits(max_message_size=16 << 20)
         assert replace(Limits(max_message_size=16 << 20), max_message_size=1 << 20) == Limits()
 
-    def test_one_that_is_given_stays(self) -> None:
+    def test_a_given_limit_is_kept(self) -> None:
         limits = Limits(max_message_size=16 << 20, max_buffered=17 << 20, max_fragments=100, max_queued_size=1)
         assert (limits.max_buffered, limits.max_fragments, limits.max_queued_size) == (17 << 20, 100, 1)
         assert replace(limits, max_message_size=1 << 20).max_buffered == 17 << 20
@@ -160,9 +163,9 @@ class TestTogether:
             "fragment_size"
         )
 
-    def test_short_fragments_of_ours_are_taken_by_default(self) -> None:
+    def test_a_peer_with_default_limits_accepts_our_short_fragments(self) -> None:
         assert Limits(fragment_size=10).max_fragments == 104858
 
-    def test_unlimited_messages_have_no_measure(self) -> None:
+    def test_unlimited_messages_change_no_other_limit(self) -> None:
         limits = Limits(max_message_size=None, max_buffered=100, high_water=50, low_water=10)
         assert (limits.max_buffered, limits.max_fragments) == (100, 4096)

@@ -177,7 +177,7 @@ def test_the_sdist_contains_its_tests(source: Path, sdist: Path) -> None:
     assert {"LICENSE", "noxfile.py", "pyproject.toml", "setup.py", *pages} <= names
 
 
-def test_twistd_lists_it_from_any_directory(installed: Environment, source: Path, tmp_path: Path) -> None:
+def test_twistd_lists_the_service_from_any_directory(installed: Environment, source: Path, tmp_path: Path) -> None:
     for directory in (tmp_path, source, source / "twisted"):
         shown = run(installed.python, installed.twistd, "--help", cwd=directory)
         assert (shown.returncode, shown.stderr) == (0, "")
@@ -185,7 +185,7 @@ def test_twistd_lists_it_from_any_directory(installed: Environment, source: Path
         assert ["beastws", "A WebSocket chat, or your own WebSocket application."] in lines
 
 
-def test_twistd_shows_its_options(installed: Environment, tmp_path: Path) -> None:
+def test_twistd_shows_the_options_of_the_service(installed: Environment, tmp_path: Path) -> None:
     shown = run(installed.python, installed.twistd, "beastws", "--help", cwd=tmp_path)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "Usage: " in shown.stdout

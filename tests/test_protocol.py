@@ -116,7 +116,9 @@ class Streaming(Noting):
 
 
 class TestHooks:
-    def test_each_is_called_in_order(self, connect: Callable[..., Any]) -> None:
+    """The hooks of an open connection."""
+
+    def test_the_hooks_are_called_in_order(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked)
         frame, reads = peer.frame, peer.reads
         peer.sends(peer.text("a") + frame(0x82, b"b") + frame(0x89, b"c") + frame(0x8A, b"d") + peer.close(1000, b"e"))
@@ -195,12 +197,12 @@ class TestHooks:
 class TestOneWrite:
     """The server combines the messages that the hooks of one chunk send."""
 
-    def test_a_thousand_echoes(self, connect: Callable[..., Any]) -> None:
+    def test_a_thousand_echoes_are_one_write(self, connect: Callable[..., Any]) -> None:
         peer = connect(Echo)
         peer.sends(peer.text("x" * 20) * 1000)
         assert peer.transport.writes == [text("x" * 20) * 1000]
 
-    def test_pongs_and_echoes(self, connect: Callable[..., Any]) -> None:
+    def test_pongs_and_echoes_are_one_write(self, connect: Callable[..., Any]) -> None:
         peer = connect(Echo)
         peer.sends((peer.text("a") + peer.frame(0x89, b"b")) * 10 + peer.close())
         assert peer.transport.writes == [(text("a") + b"\x8a\x01b") * 10 + NORMAL]
@@ -217,7 +219,7 @@ class TestOneWrite:
         assert len(peer.transport.writes) == 2
         assert peer.transport.writes[1] == text("a") * 10
 
-    def test_a_small_buffer_is_no_harm(self, connect: Callable[..., Any]) -> None:
+    def test_a_small_buffer_splits_the_write(self, connect: Callable[..., Any]) -> None:
         """Combined messages leave in several writes where a single one would exceed ``max_buffered``."""
         peer = connect(Echo, limits=Limits(max_message_size=1000, max_buffered=1000, high_water=1000, low_water=100))
         peer.sends(peer.text("x" * 100) * 50)
@@ -250,6 +252,8 @@ def later(request: pytest.FixtureRequest) -> Later:
 
 
 class TestSlowHooks:
+    """Hooks that return a Deferred or are coroutines."""
+
     def test_slow_hooks_are_called_in_order(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
@@ -264,13 +268,13 @@ class TestSlowHooks:
         peer.sends(peer.text("3"))
         assert peer.protocol.heard[-1] == ("text", "3")
 
-    def test_a_result_that_is_there_takes_no_time(self, connect: Callable[..., Any]) -> None:
+    def test_a_fired_deferred_delays_nothing(self, connect: Callable[..., Any]) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = lambda _: succeed("ignored")
         peer.sends(peer.text("a") * 3)
         assert peer.protocol.names() == ["opened", "text", "text", "text"]
 
-    def test_pings_are_answered_meanwhile(self, connect: Callable[..., Any], later: Later) -> None:
+    def test_pings_are_answered_during_a_slow_hook(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(peer.text("a") + peer.text("b") + peer.frame(0x89, b"!"))
@@ -349,7 +353,7 @@ class TestSlowHooks:
         later.done()
         assert peer.protocol.names() == ["opened", "text", "text", "closed"]
 
-    def test_messages_behind_our_own_close_are_thrown_away(self, connect: Callable[..., Any], later: Later) -> None:
+    def test_messages_after_our_own_close_are_discarded(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(peer.text("a") + peer.text("b"))
@@ -373,7 +377,7 @@ class TestSlowHooks:
         later.done()
         assert peer.protocol.names() == ["opened", "text", "closed"]
 
-    def test_failing_late_is_logged_once_and_closes(
+    def test_a_late_failure_is_logged_once_and_closes(
         self, connect: Callable[..., Any], later: Later, logged: Callable[..., list[Any]]
     ) -> None:
         peer = connect(Hooked)
@@ -386,7 +390,7 @@ class TestSlowHooks:
         peer.leaves()
         assert peer.protocol.names() == ["opened", "text", "closed"]
 
-    def test_failing_after_the_end_is_logged_once(
+    def test_a_failure_after_the_end_is_logged_once(
         self, connect: Callable[..., Any], later: Later, logged: Callable[..., list[Any]]
     ) -> None:
         peer = connect(Hooked)
@@ -398,7 +402,7 @@ class TestSlowHooks:
         later.done()
         assert peer.protocol.names() == ["opened", "text", "text", "closed"]
 
-    def test_sending_after_the_end_is_quiet(self, connect: Callable[..., Any], later: Later) -> None:
+    def test_a_hook_that_sends_after_the_end_logs_nothing(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Hooked)
 
         async def echo(content: str) -> None:
@@ -417,6 +421,8 @@ HOOKS = ["opened", "text", "binary", "ping", "pong", "closed"]
 
 
 class TestLossInsideAHook:
+    """The connection is lost inside a hook."""
+
     @pytest.mark.parametrize("hook", ["opened", "text", "binary", "ping", "pong", "fragment"])
     @pytest.mark.parametrize("fails", [False, True])
     def test_nothing_is_raised_to_the_transport(
@@ -456,6 +462,8 @@ class TestLossInsideAHook:
 
 
 class TestFaults:
+    """RFC 6455 §7.1.7 and §7.4.1: faults of hooks and of peers close the connection with their codes."""
+
     @pytest.mark.parametrize("how", ["raise", "Deferred", "coroutine"])
     @pytest.mark.parametrize("hook", [*HOOKS, "fragment"])
     def test_a_fault_of_a_hook_is_logged_once_and_closes_with_1011(
@@ -501,7 +509,9 @@ class TestFaults:
         assert told[0].endswith(" was closed: message too big: Limits.max_message_size is 5")
 
     @pytest.mark.parametrize("hook", [*HOOKS, "fragment"])
-    def test_a_generator_is_one(self, connect: Callable[..., Any], logged: Callable[..., list[Any]], hook: str) -> None:
+    def test_a_hook_that_is_a_generator_closes_with_1011(
+        self, connect: Callable[..., Any], logged: Callable[..., list[Any]], hook: str
+    ) -> None:
         """Without ``inlineCallbacks``, the body of a generator would never run, and the log would not show it."""
 
         def fault(*_: object) -> Any:
@@ -536,7 +546,9 @@ class TestFaults:
         assert line == f"the application failed on {connection}{told}"
 
     @pytest.mark.parametrize("hook", HOOKS)
-    def test_a_closed_connection_is_none(self, connect: Callable[..., Any], hook: str) -> None:
+    def test_a_hook_that_fails_because_another_connection_closed_logs_nothing(
+        self, connect: Callable[..., Any], hook: str
+    ) -> None:
         gone = connect(Noting)
         gone.leaves()
 
@@ -580,6 +592,8 @@ class TestFaults:
 
 
 class TestState:
+    """The property `state`."""
+
     def test_the_state_is_read_only(self, connect: Callable[..., Any], logged: Callable[..., list[Any]]) -> None:
         class Parser(WebSocketProtocol):
             def opened(self) -> None:
@@ -600,7 +614,9 @@ class TestState:
 
 
 class TestConnectionLost:
-    def test_an_override_need_not_call_connection_lost(self, connect: Callable[..., Any]) -> None:
+    """`connectionLost`, and a subclass that overrides it."""
+
+    def test_an_override_need_not_call_ours(self, connect: Callable[..., Any]) -> None:
         heard: list[Any] = []
 
         class Losing(Noting):
@@ -621,7 +637,7 @@ class TestConnectionLost:
             assert inside(peer.protocol).server.connections == set()
         assert heard == [State.CLOSED]
 
-    def test_ours_runs_if_it_fails(self, connect: Callable[..., Any]) -> None:
+    def test_ours_runs_if_the_override_fails(self, connect: Callable[..., Any]) -> None:
         class Failing(Noting):
             def connectionLost(self, reason: Failure = connectionDone) -> None:
                 raise ZeroDivisionError
@@ -665,6 +681,8 @@ class TestConnectionLost:
 
 
 class TestReceive:
+    """`receive`, and ``async for``."""
+
     def test_messages_are_received_in_order(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         waiting = [Outcome(peer.protocol.receive()) for _ in range(2)]
@@ -673,7 +691,7 @@ class TestReceive:
         assert Outcome(peer.protocol.receive()) == ["c"]
 
     @pytest.mark.parametrize("count", [15, 16, 17])
-    def test_reading_is_paused_if_nobody_receives(self, connect: Callable[..., Any], count: int) -> None:
+    def test_reading_is_paused_if_no_message_is_received(self, connect: Callable[..., Any], count: int) -> None:
         peer = connect()
         peer.sends(*[peer.text("a")] * count)
         assert inside(peer.protocol).reading.paused == (count >= 16)
@@ -693,7 +711,7 @@ class TestReceive:
         assert got == [str(number) for number in range(1000)]
         assert peer.transport.producerState == "producing"
 
-    def test_cancelling_does_no_harm(self, connect: Callable[..., Any]) -> None:
+    def test_a_cancelled_receive_loses_no_message(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         first, second, third = (peer.protocol.receive() for _ in range(3))
         outcomes = [Outcome(first), Outcome(second), Outcome(third)]
@@ -713,7 +731,7 @@ class TestReceive:
         assert late.types == [ConnectionClosed]
         assert late[0].reason.code == 4000
 
-    def test_receive_is_failed_by_the_end_of_the_connection(self, connect: Callable[..., Any]) -> None:
+    def test_receive_fails_when_the_connection_ends(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         waiting = [Outcome(peer.protocol.receive()) for _ in range(3)]
         peer.leaves(ConnectionLost())
@@ -721,7 +739,7 @@ class TestReceive:
         assert waiting[0][0].reason is peer.protocol.close_reason
         assert isinstance(waiting[0][0].reason.error, ConnectionLost)
 
-    def test_one_may_cancel_the_other(self, connect: Callable[..., Any]) -> None:
+    def test_an_errback_of_receive_may_cancel_another(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         waiting = [peer.protocol.receive() for _ in range(3)]
         outcomes: list[type] = []
@@ -736,7 +754,7 @@ class TestReceive:
         peer.leaves()
         assert outcomes == [ConnectionClosed, CancelledError, CancelledError]
 
-    def test_receive_is_failed_at_the_end_of_a_closing_connection(self, connect: Callable[..., Any]) -> None:
+    def test_receive_fails_when_a_closing_connection_ends(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         peer.protocol.close()
         waiting = Outcome(peer.protocol.receive())
@@ -755,7 +773,7 @@ class TestReceive:
     @pytest.mark.parametrize(
         ("code", "ends"), [(1000, True), (1001, True), (1002, False), (4000, False), (None, False)]
     )
-    def test_async_for_is_ended_by_the_close(self, connect: Callable[..., Any], code: int | None, ends: bool) -> None:
+    def test_async_for_ends_with_the_close(self, connect: Callable[..., Any], code: int | None, ends: bool) -> None:
         got: list[Any] = []
 
         async def take(ws: WebSocketProtocol) -> None:
@@ -771,7 +789,7 @@ class TestReceive:
         peer.leaves()
         assert got == ["a", b"b", "end" if ends else code or 1005]
 
-    def test_async_for_is_failed_by_a_lost_connection(self, connect: Callable[..., Any]) -> None:
+    def test_async_for_fails_if_the_connection_is_lost(self, connect: Callable[..., Any]) -> None:
         got: list[Any] = []
 
         async def take(ws: WebSocketProtocol) -> None:
@@ -793,6 +811,8 @@ def streamed(ws: WebSocketProtocol, data: Any) -> None:
 
 
 class TestSend:
+    """RFC 6455 §6.1: `send` and its siblings."""
+
     def test_send_may_be_replaced_on_a_connection(self, connect: Callable[..., Any]) -> None:
         peer = connect(opened=False)
         sent: list[Any] = []
@@ -895,12 +915,14 @@ class TestSend:
         lambda ws: ws.pong(),
     )
 
-    def test_draining_before_there_is_a_connection(self) -> None:
+    def test_drain_is_refused_without_a_connection(self) -> None:
         with pytest.raises(LocalError, match="connecting"):
             WebSocketProtocol().drain()
 
     @pytest.mark.parametrize("send", [*SENDS, lambda ws: ws.receive()])
-    def test_before_the_connection_is_open(self, connect: Callable[..., Any], send: Callable[..., Any]) -> None:
+    def test_a_message_before_the_opening_is_refused(
+        self, connect: Callable[..., Any], send: Callable[..., Any]
+    ) -> None:
         for protocol in (WebSocketProtocol(), connect(opened=False).protocol):
             with pytest.raises(LocalError, match="connecting"):
                 send(protocol)
@@ -962,8 +984,10 @@ def stall(peer: Any) -> None:
 
 
 class TestSlowReader:
+    """The policies for peers that read too slowly (`docs/topics/backpressure.md`)."""
+
     @pytest.mark.parametrize("size", [999, 1000, 1001])
-    def test_the_policy_close_is_effective_at_the_limit(
+    def test_the_policy_close_closes_with_1013_at_the_limit(
         self, connect: Callable[..., Any], clock: Clock, size: int
     ) -> None:
         peer = connect(Noting, limits=Limits(**LIMITS))
@@ -1000,7 +1024,7 @@ class TestSlowReader:
         assert clock.calls == []
         assert peer.protocol.names() == ["opened", "closed"]
 
-    def test_the_policy_drop_is_effective_at_the_limit(self, connect: Callable[..., Any]) -> None:
+    def test_the_policy_drop_skips_messages_at_the_limit(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(slow_reader="drop", **LIMITS))
         stall(peer)
         for size in (900, 95, 1, 90, 50):
@@ -1011,7 +1035,7 @@ class TestSlowReader:
         read = peer.reads()
         assert read == b"\x82\x7e\x03\x84" + bytes(900) + b"\x82\x01\x00" + b"\x82\x5a" + bytes(90)
 
-    def test_the_policy_pause_is_effective_at_the_limit(self, connect: Callable[..., Any]) -> None:
+    def test_the_policy_pause_raises_buffer_full_at_the_limit(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(slow_reader="pause", **LIMITS))
         stall(peer)
         peer.protocol.send(bytes(900))
@@ -1064,7 +1088,7 @@ class TestSlowReader:
             assert peer.protocol.buffered_amount <= 1003 + 25
             assert (peer.protocol.state is State.OPEN) == (policy == "drop")
 
-    def test_control_frames_are_sent_first(self, connect: Callable[..., Any]) -> None:
+    def test_control_frames_are_sent_before_pending_messages(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(**LIMITS))
         stall(peer)
         peer.protocol.send(bytes(996))
@@ -1079,12 +1103,14 @@ class TestSlowReader:
 
 
 class TestDrain:
-    def test_drain_is_done_if_nothing_waits(self, connect: Callable[..., Any]) -> None:
+    """`drain`: wait until the pending data has left."""
+
+    def test_drain_fires_at_once_if_no_data_is_pending(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         peer.protocol.send(bytes(10_000))
         assert Outcome(peer.protocol.drain()) == [None]
 
-    def test_drain_is_failed_by_the_end_of_the_connection(self, connect: Callable[..., Any]) -> None:
+    def test_drain_fails_when_the_connection_ends(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(**LIMITS))
         stall(peer)
         peer.protocol.send(bytes(500))
@@ -1093,7 +1119,7 @@ class TestDrain:
         assert waiting.types == [ConnectionClosed]
         assert Outcome(peer.protocol.drain()).types == [ConnectionClosed]
 
-    def test_cancelling_does_no_harm(self, connect: Callable[..., Any]) -> None:
+    def test_a_cancelled_drain_changes_nothing(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(**LIMITS))
         stall(peer)
         peer.protocol.send(bytes(500))
@@ -1105,7 +1131,9 @@ class TestDrain:
         assert peer.protocol.state is State.OPEN
 
 
-class TestOfAnotherKind:
+class TestMessageTypes:
+    """Messages of another type than str or bytes."""
+
     @pytest.mark.parametrize("message", [5, None, {}, Deferred()], ids=repr)
     def test_a_value_of_another_kind_is_not_sent(
         self, connect: Callable[..., Any], message: Deferred[Any] | dict[Any, Any] | int | None
@@ -1168,6 +1196,8 @@ def test_a_long_text_does_not_keep_its_bytes(connect: Callable[..., Any]) -> Non
 
 
 class TestPing:
+    """RFC 6455 §5.5.2 and §5.5.3: `ping` and its round trip."""
+
     def test_a_ping_may_be_ignored(self, connect: Callable[..., Any]) -> None:
         """The caller may ignore the Deferred: the ``logged`` fixture would find an unhandled error."""
         peer = connect()
@@ -1206,14 +1236,14 @@ class TestPing:
         assert answered == [0.25]
         assert peer.protocol.latency == 0.25
 
-    def test_a_pong_is_the_answer_to_earlier_pings(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_pong_answers_all_earlier_pings(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect()
         answered = [Outcome(peer.protocol.ping(payload)) for payload in (b"a", b"b", b"c")]
         clock.advance(1)
         peer.sends(peer.frame(0x8A, b"b"))
         assert answered == [[1.0], [1.0], []]
 
-    def test_cancelling_does_no_harm(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_cancelled_ping_leaves_the_others(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect()
         first, second = peer.protocol.ping(b"a"), peer.protocol.ping(b"b")
         outcomes = [Outcome(first), Outcome(second)]
@@ -1223,7 +1253,7 @@ class TestPing:
         peer.sends(peer.frame(0x8A, b"b"))
         assert outcomes[1] == [0.0]
 
-    def test_a_ping_is_failed_by_the_end_of_the_connection(self, connect: Callable[..., Any]) -> None:
+    def test_a_ping_fails_when_the_connection_ends(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         answered = Outcome(peer.protocol.ping())
         peer.leaves()
@@ -1231,7 +1261,11 @@ class TestPing:
 
 
 class TestClose:
-    def test_our_close_is_done_after_the_peers(self, connect: Callable[..., Any], clock: Clock) -> None:
+    """RFC 6455 §7.1.2: `close` and `abort`."""
+
+    def test_close_fires_after_the_peers_close_frame_and_the_end_of_tcp(
+        self, connect: Callable[..., Any], clock: Clock
+    ) -> None:
         peer = connect(Noting)
         closed = Outcome(peer.protocol.close(4001, "why"))
         assert peer.reads() == close(4001, "why")
@@ -1263,7 +1297,7 @@ class TestClose:
         assert peer.protocol.names() == ["opened", "closed"]
         assert Outcome(peer.protocol.when_closed())[0].code == 1006
 
-    def test_again_changes_nothing(self, connect: Callable[..., Any]) -> None:
+    def test_a_second_close_changes_nothing(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         closed = [Outcome(peer.protocol.close(4001)), Outcome(peer.protocol.close(4002))]
         assert peer.reads() == close(4001)
@@ -1276,7 +1310,7 @@ class TestClose:
         assert peer.protocol.names() == ["opened", "closed"]
 
     @pytest.mark.parametrize("answers_at", [None, 9.0])
-    def test_the_close_is_bounded_to_the_end_of_tcp(
+    def test_the_close_timeout_runs_to_the_end_of_tcp(
         self, connect: Callable[..., Any], clock: Clock, answers_at: float | None
     ) -> None:
         """The timeout runs from our close frame; the peer's close frame does not extend it."""
@@ -1323,7 +1357,7 @@ class TestClose:
         end = peer.protocol.close_reason
         assert (end.code, end.reason, end.clean, end.began) == (told, reason.decode(), True, "peer")
 
-    def test_an_end_of_tcp_alone_is_1006(self, connect: Callable[..., Any]) -> None:
+    def test_an_end_of_tcp_without_a_close_frame_has_the_code_1006(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         peer.leaves(ConnectionDone())
         reason = peer.protocol.close_reason
@@ -1331,7 +1365,7 @@ class TestClose:
         assert type(reason.error) is ConnectionDone
         assert peer.protocol.heard == [("opened",), ("closed", reason)]
 
-    def test_a_half_close_of_tcp_alone_is_1006(self, connect: Callable[..., Any]) -> None:
+    def test_a_half_close_of_tcp_without_a_close_frame_has_the_code_1006(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         peer.protocol.readConnectionLost()
         assert peer.transport.disconnecting
@@ -1347,7 +1381,7 @@ class TestClose:
         peer.leaves()
         assert closed[0].clean
 
-    def test_with_a_code_that_may_not_be_sent(self, connect: Callable[..., Any]) -> None:
+    def test_a_code_that_may_not_be_sent_is_refused(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         for code in (0, 999, 1004, 1006, 1015, 2999, 5000):
             with pytest.raises(LocalError, match=str(code)):
@@ -1360,7 +1394,7 @@ class TestClose:
         peer.protocol.close(CloseCode.NO_STATUS)
         assert peer.reads() == b"\x88\x00"
 
-    def test_before_it_is_open_drops_it(self, connect: Callable[..., Any]) -> None:
+    def test_a_close_before_the_opening_drops_the_connection(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting, opened=False)
         closed = Outcome(peer.protocol.close())
         assert peer.transport.disconnected
@@ -1392,7 +1426,7 @@ class TestClose:
         assert peer.reads() == text("a") + NORMAL
         assert peer.transport.disconnecting
 
-    def test_cancelling_its_deferred_does_no_harm(self, connect: Callable[..., Any]) -> None:
+    def test_cancelling_the_deferred_of_a_close_changes_nothing(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         closed = peer.protocol.close()
         outcome = Outcome(closed)
@@ -1433,13 +1467,13 @@ class TestClose:
         assert peer.protocol.names() == ["opened", "text", "text", "closed"]
         assert (peer.protocol.close_reason.code, peer.protocol.close_reason.clean) == (1006, False)
 
-    def test_by_the_transport_as_the_application_sees_it(self, connect: Callable[..., Any]) -> None:
+    def test_lose_connection_of_the_transport_sends_a_close_frame(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting)
         peer.protocol.transport.loseConnection()
         assert peer.reads() == NORMAL
         assert not peer.transport.disconnecting
 
-    def test_by_the_transport_while_an_answer_waits(self, connect: Callable[..., Any]) -> None:
+    def test_lose_connection_of_the_transport_leaves_a_pending_answer(self, connect: Callable[..., Any]) -> None:
         peer = connect(Noting, opened=False)
         transport = peer.protocol.transport
         peer.sends(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
@@ -1449,6 +1483,8 @@ class TestClose:
 
 
 class TestLiveness:
+    """Pings and timeouts of an open connection (`docs/topics/timeouts.md`)."""
+
     def test_pings_are_sent_at_their_interval(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(ping_interval=5.0))
         for _ in range(3):
@@ -1480,7 +1516,7 @@ class TestLiveness:
         assert isinstance(peer.protocol.close_reason.error, TimeoutError)
         assert clock.calls == []
 
-    def test_silence_while_we_do_not_read(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_silence_does_not_count_while_we_do_not_read(self, connect: Callable[..., Any], clock: Clock) -> None:
         peer = connect(Noting, timeouts=Timeouts(idle=10.0, ping_interval=None))
         peer.sends(peer.text("a") * 20)
         clock.pump([1.0] * 100)
@@ -1503,7 +1539,7 @@ class TestLiveness:
         assert state_of(peer.protocol) is State.CLOSING
 
     @pytest.mark.parametrize("strict", [False, True])
-    def test_the_time_in_which_we_did_not_read_is_no_silence(
+    def test_the_time_in_which_we_did_not_read_does_not_count_as_silence(
         self, connect: Callable[..., Any], clock: Clock, strict: bool
     ) -> None:
         peer = connect(Noting, timeouts=Timeouts(idle=10.0, ping_interval=None, strict_pong=strict))
@@ -1517,7 +1553,9 @@ class TestLiveness:
         clock.pump([0.5] * 9)
         assert state_of(peer.protocol) is State.CLOSING
 
-    def test_a_message_that_is_not_finished(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_message_that_is_not_finished_in_time_closes_the_connection(
+        self, connect: Callable[..., Any], clock: Clock
+    ) -> None:
         peer = connect(Noting, timeouts=Timeouts(message=10.0, ping_interval=None))
         peer.sends(peer.frame(0x01, b"a"))
         for _ in range(4):
@@ -1526,7 +1564,7 @@ class TestLiveness:
         assert peer.reads() == close(1011, "a message was not finished in 10 s")
         peer.leaves()
 
-    def test_a_message_that_we_do_not_read(self, connect: Callable[..., Any], clock: Clock) -> None:
+    def test_a_message_that_we_do_not_read_does_not_time_out(self, connect: Callable[..., Any], clock: Clock) -> None:
         waiting: Deferred[None] = Deferred()
         peer = connect(Streaming, timeouts=Timeouts(message=10.0, ping_interval=None, idle=None))
         peer.protocol.does["fragment"] = lambda *_: waiting
@@ -1746,7 +1784,7 @@ class TestEnds:
         assert inside(peer.protocol).outgoing._queue is None
         assert peer.protocol.buffered_amount == 0
 
-    def test_a_response_is_no_end(self, connect: Callable[..., Any]) -> None:
+    def test_a_response_does_not_end_the_connection(self, connect: Callable[..., Any]) -> None:
         class Page(Noting):
             def http_requested(self, request: Any) -> Response:
                 return Response(200)
@@ -1777,9 +1815,7 @@ class TestTransport:
         with pytest.raises(LocalError):
             getattr(peer.protocol.transport, write)(b"")
 
-    def test_raw_bytes_are_the_applications_affair_before_there_is_a_websocket(
-        self, connect: Callable[..., Any]
-    ) -> None:
+    def test_raw_bytes_are_allowed_before_the_websocket_opens(self, connect: Callable[..., Any]) -> None:
         peer = connect(opened=False)
         peer.protocol.transport.write(b"HTTP/1.1 102 Processing\r\n\r\n")
         peer.protocol.transport.writeSequence([b"a", b"b"])
@@ -1807,7 +1843,9 @@ class TestTransport:
 
 
 class TestCloseReason:
-    def test_there_is_none_before_the_connection_closes(self, connect: Callable[..., Any]) -> None:
+    """RFC 6455 §7.1.5 and §7.1.6: the property `close_reason`."""
+
+    def test_the_close_reason_is_none_before_the_connection_closes(self, connect: Callable[..., Any]) -> None:
         peer = connect(opened=False)
         assert peer.protocol.close_reason is None
         peer.sends(peer.HEAD)
@@ -1820,12 +1858,12 @@ class TestCloseReason:
         reason = peer.protocol.close_reason
         assert reason.clean
 
-    def test_one_that_never_opened_has_1006(self, connect: Callable[..., Any]) -> None:
+    def test_a_connection_that_never_opened_has_the_code_1006(self, connect: Callable[..., Any]) -> None:
         peer = connect(opened=False)
         peer.leaves()
         assert peer.protocol.close_reason.code == 1006
 
-    def test_code_that_traps_twisteds_errors_can_catch_the_end(self, connect: Callable[..., Any]) -> None:
+    def test_code_that_traps_twisteds_errors_can_handle_the_end(self, connect: Callable[..., Any]) -> None:
         caught: list[str] = []
 
         async def handler(ws: WebSocketProtocol) -> None:

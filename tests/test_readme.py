@@ -30,13 +30,13 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_server_serves(directory: Path) -> None:
+def test_the_server_of_the_readme_serves(directory: Path) -> None:
     with running_listing(SERVER, directory) as port, talking(port) as client:
         client.send("hello")
         assert client.recv(PATIENCE) == "hello"
 
 
-def test_the_site_serves(directory: Path) -> None:
+def test_the_site_of_the_readme_serves(directory: Path) -> None:
     with running_listing(SITE, directory) as port, talking(port, "/ws") as client:
         client.send("hello")
         assert client.recv(PATIENCE) == "hello"
@@ -73,7 +73,7 @@ def test_the_endpoint_string_serves_a_site(directory: Path) -> None:
         assert isinstance(answer, bytes) and answer.startswith(b"HTTP/1.0 200 OK\r\n")
 
 
-def test_it_has_two_commands_and_one_picture() -> None:
+def test_the_readme_has_two_commands_and_one_picture() -> None:
     assert re.findall(r"^pip install .*$", README, re.MULTILINE) == [
         "pip install -e . && twistd -n beastws",
         "pip install -e '.[test]' && pytest",
@@ -81,7 +81,7 @@ def test_it_has_two_commands_and_one_picture() -> None:
     assert len(re.findall(r"!\[", README)) == 1
 
 
-def test_it_gives_the_time_that_the_header_of_a_run_gives() -> None:
+def test_the_readme_states_the_time_that_the_header_of_a_run_states() -> None:
     assert f"about {WHOLE_SUITE.partition(' on ')[0]}" in README
 
 

@@ -47,7 +47,9 @@ def offering(peer: Any, offer: bytes) -> Any:
 
 
 class TestMessage:
-    def test_parts_are_frames(self, connect: Callable[..., Any]) -> None:
+    """RFC 6455 §5.4: a message that is sent in parts."""
+
+    def test_each_part_is_a_frame(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with peer.protocol.message() as message:
             message.write("né")
@@ -69,7 +71,7 @@ class TestMessage:
         peer.protocol.send("a")
         assert peer.reads() == b"\x81\x01a"
 
-    def test_without_parts_is_an_empty_message(self, connect: Callable[..., Any]) -> None:
+    def test_a_stream_without_parts_is_an_empty_message(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with peer.protocol.message():
             pass
@@ -107,7 +109,7 @@ class TestMessage:
             message.write("a")
         assert frames(peer.reads()) == [(0x01, b"a"), (0x80, b"")]
 
-    def test_left_by_an_exception_it_is_not_taken_for_whole(self, connect: Callable[..., Any]) -> None:
+    def test_a_stream_that_an_exception_leaves_fails_the_connection(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with pytest.raises(ZeroDivisionError), peer.protocol.message() as message:
             message.write("a")
@@ -115,7 +117,7 @@ class TestMessage:
         assert frames(peer.reads()) == [(0x01, b"a"), (0x88, b"\x03\xf3")]
         assert peer.protocol.close_reason.sent.code == 1011
 
-    def test_a_close_meanwhile_ends_it(self, connect: Callable[..., Any]) -> None:
+    def test_a_close_ends_an_open_stream(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         with pytest.raises(ConnectionClosed), peer.protocol.message() as message:
             message.write("a")
@@ -123,14 +125,14 @@ class TestMessage:
             message.write("b")
         assert frames(peer.reads()) == [(0x01, b"a"), (0x88, b"\x03\xe8")]
 
-    def test_after_a_close_there_is_none(self, connect: Callable[..., Any]) -> None:
+    def test_a_stream_after_a_close_is_refused(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         peer.protocol.close()
         with pytest.raises(ConnectionClosed), peer.protocol.message():
             pass
 
     @pytest.mark.parametrize("policy", ["pause", "drop"])
-    def test_a_part_too_much_is_refused_whole(self, connect: Callable[..., Any], policy: Any) -> None:
+    def test_a_part_above_the_limit_is_refused_whole(self, connect: Callable[..., Any], policy: Any) -> None:
         peer = connect(
             limits=Limits(max_message_size=100, max_buffered=100, high_water=50, low_water=10, slow_reader=policy)
         )
@@ -144,7 +146,7 @@ class TestMessage:
             message.write("d")
         assert frames(peer.reads()) == [(0x01, b"a" * 90), (0x00, b"b" * 90), (0x00, b"d"), (0x80, b"")]
 
-    def test_a_part_too_much_closes_with_1013(self, connect: Callable[..., Any]) -> None:
+    def test_a_part_above_the_limit_closes_with_1013(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(max_message_size=100, max_buffered=100, high_water=50, low_water=10))
         peer.transport.stall()
         with pytest.raises(ConnectionClosed), peer.protocol.message() as message:
@@ -154,7 +156,7 @@ class TestMessage:
 
     @pytest.mark.parametrize("parts", [["hello ", "hello ", "hello"], [], [""], ["", "x"]])
     @pytest.mark.parametrize("alone", [True, False])
-    def test_compressed_it_is_one_message(
+    def test_a_compressed_stream_is_one_message(
         self, connect: Callable[..., Any], parts: list[Any] | list[str], alone: bool
     ) -> None:
         options = Deflate(server_no_context_takeover=alone)
@@ -171,7 +173,7 @@ class TestMessage:
             payload = b"".join(piece for _, piece in found)
             assert inflater.decompress(payload + b"\0\0\xff\xff") == "".join(parts).encode()
 
-    def test_compress_false_leaves_it_as_it_is(self, connect: Callable[..., Any]) -> None:
+    def test_compress_false_sends_the_parts_uncompressed(self, connect: Callable[..., Any]) -> None:
         peer = offering(connect(opened=False, deflate=Deflate()), b"permessage-deflate")
         with peer.protocol.message(compress=False) as message:
             message.write("hello")
@@ -179,6 +181,8 @@ class TestMessage:
 
 
 class TestSendStream:
+    """`send_stream`: an iterable of parts."""
+
     def test_an_iterable_can_be_streamed(self, connect: Callable[..., Any]) -> None:
         peer = connect()
         done = Deferred.fromCoroutine(peer.protocol.send_stream(iter(["a", "b"])))
@@ -228,6 +232,8 @@ class TestSendStream:
 
 
 class TestFragmentSize:
+    """RFC 6455 §5.4 and `Limits.fragment_size`: long messages are sent in fragments."""
+
     @pytest.mark.parametrize(
         ("size", "sizes"), [(0, [0]), (9, [9]), (10, [10]), (11, [10, 1]), (20, [10, 10]), (21, [10, 10, 1])]
     )
@@ -257,7 +263,7 @@ class TestFragmentSize:
         compressed = b"".join(piece for _, piece in found) + b"\0\0\xff\xff"
         assert zlib.decompressobj(-15).decompress(compressed) == b"hello"
 
-    def test_a_pong_is_possible_between_fragments(self, connect: Callable[..., Any]) -> None:
+    def test_a_pong_can_be_sent_between_fragments(self, connect: Callable[..., Any]) -> None:
         peer = connect(limits=Limits(fragment_size=1 << 17, max_buffered=1 << 20))
         peer.transport.stall()
         peer.protocol.send(b"x" * (1 << 19))
@@ -271,7 +277,7 @@ class TestFragmentSize:
         peer.sends(peer.text("a") + peer.text("b" * 15) + peer.text("c"))
         assert frames(peer.reads()) == [(0x81, b"a"), (0x01, b"b" * 10), (0x80, b"b" * 5), (0x81, b"c")]
 
-    def test_a_message_is_let_in_whole_or_not(self, connect: Callable[..., Any]) -> None:
+    def test_a_message_is_accepted_whole_or_refused(self, connect: Callable[..., Any]) -> None:
         limits = Limits(
             fragment_size=10, max_message_size=150, max_buffered=150, high_water=50, low_water=10, slow_reader="drop"
         )
@@ -285,6 +291,8 @@ class TestFragmentSize:
 
 
 class TestStreamedIn:
+    """`fragment_received`: a message that is received in pieces."""
+
     def test_pieces_are_not_gathered(self, connect: Callable[..., Any]) -> None:
         class Streaming(WebSocketProtocol):
             pieces: list[Any]
@@ -300,7 +308,7 @@ class TestStreamedIn:
         assert b"".join(data for data, _, _ in peer.protocol.pieces) == b"abcd"
         assert [final for _, _, final in peer.protocol.pieces] == [False, False, False, True]
 
-    def test_a_slow_one_holds_the_rest_back(self, connect: Callable[..., Any]) -> None:
+    def test_a_slow_hook_holds_back_the_later_pieces(self, connect: Callable[..., Any]) -> None:
         class Streaming(WebSocketProtocol):
             pieces: list[bytes]
             waits: Deferred[None]

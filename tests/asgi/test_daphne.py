@@ -113,6 +113,8 @@ def begin(headers: dict[str, str] | None = None) -> tuple[Server, ScriptedPeer[A
 
 
 class TestProtocol:
+    """Daphne's protocol on our factory (`docs/howto/daphne.md`)."""
+
     def test_the_scope_leaves_out_fields_with_an_underscore(self) -> None:
         server, _ = begin({"X_Evil": "1", "Daphne-Root-Path": "/app", "X-Good": "1"})
         names = [name for name, _ in server.scope["headers"]]

@@ -100,7 +100,9 @@ def ask(
 
 
 class TestScope:
-    def test_it_has_all_parts_of_the_request(self) -> None:
+    """The scope of a connection, as the ASGI specification defines it."""
+
+    def test_the_scope_has_all_parts_of_the_request(self) -> None:
         application, factory = serve(echoes)
         ask(factory, "/a%20b/c?q=%31", {"Sec-WebSocket-Protocol": "one, two", "X-Twice": "a"})
         (scope,) = application.scopes
@@ -166,7 +168,7 @@ class TestScope:
         assert factory.root_path_of(request, transport) == "/app"
 
     @pytest.mark.parametrize("root_path", ["app", "/app/", "/"])
-    def test_a_root_path_that_is_none_is_refused(self, root_path: str) -> None:
+    def test_an_invalid_root_path_is_refused(self, root_path: str) -> None:
         with pytest.raises(ValueError, match="give a path such as /app"):
             serve(echoes, root_path=root_path)
 
@@ -177,6 +179,8 @@ class TestScope:
 
 
 class TestHandshake:
+    """``websocket.accept``, ``websocket.close`` and a response, before the connection opens."""
+
     def test_accept_chooses_a_subprotocol_and_adds_headers(self) -> None:
         async def conversation(receive: Any, send: Any) -> None:
             await send(
@@ -208,7 +212,7 @@ class TestHandshake:
         assert peer.read_head().startswith(b"HTTP/1.1 403 ")
         assert [scope["path"] for scope in application.scopes] == ["/", "/again"]
 
-    def test_a_response_of_the_applications_own_refuses(self) -> None:
+    def test_the_application_can_refuse_with_its_own_response(self) -> None:
         async def conversation(receive: Any, send: Any) -> None:
             start = {"type": "websocket.http.response.start", "status": 418, "headers": [(b"x-a", b"b")]}
             await send(start)
@@ -307,6 +311,8 @@ class TestHandshake:
 
 
 class TestMessages:
+    """``websocket.receive`` and ``websocket.send``, with backpressure."""
+
     def test_text_and_bytes_are_echoed(self) -> None:
         application, factory = serve(echoes)
         peer, _ = ask(factory)
@@ -347,7 +353,7 @@ class TestMessages:
         peer.flush()
         peer.expect(Frame.text("early"))
 
-    def test_an_application_that_does_not_receive_stops_the_client(self) -> None:
+    def test_an_application_that_does_not_receive_pauses_the_reading(self) -> None:
         later: Deferred[None] = Deferred()
         application, factory = serve(receiving_after(later), limits=Limits(max_queued=4))
         peer, _ = ask(factory)
@@ -397,7 +403,9 @@ class TestMessages:
 
 
 class TestEnd:
-    def test_the_client_closes(self) -> None:
+    """``websocket.disconnect``, and the end of the application."""
+
+    def test_a_close_of_the_client_is_a_disconnect(self) -> None:
         application, factory = serve(echoes)
         peer, _ = ask(factory)
         peer.send(Frame.close(3001, "done"))
@@ -425,12 +433,12 @@ class TestEnd:
         peer, _ = ask(factory)
         peer.expect(Frame.close(4000, "enough"))
 
-    def test_the_application_returns(self) -> None:
+    def test_an_application_that_returns_closes_with_1000(self) -> None:
         _, factory = serve(accepts)
         peer, _ = ask(factory)
         peer.expect(Frame.close(1000))
 
-    def test_the_application_fails(self, logged: Any) -> None:
+    def test_an_application_that_raises_closes_with_1011(self, logged: Any) -> None:
         async def conversation(receive: Any, send: Any) -> None:
             await accepts(receive, send)
             raise KeyError("a")
@@ -473,6 +481,8 @@ class TestEnd:
 
 
 class TestLifespan:
+    """The lifespan protocol of ASGI."""
+
     @staticmethod
     async def good(scope: Any, receive: Any, send: Any) -> None:
         assert (await receive())["type"] == "lifespan.startup"

@@ -241,7 +241,9 @@ def test_a_handler_of_ours_can_wait_for_an_applications_message() -> None:
 
 
 class TestTheTaskOfTheApplication:
-    def test_it_is_a_task_of_asyncio(self) -> None:
+    """The asyncio Task in which the application runs."""
+
+    def test_the_application_runs_in_a_task_of_asyncio(self) -> None:
         tasks: list[Any] = []
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -286,7 +288,7 @@ class TestTheTaskOfTheApplication:
             ([], b"500"),
         ],
     )
-    def test_it_can_refuse(self, events: list[dict[str, Any]], status: bytes) -> None:
+    def test_the_application_can_refuse(self, events: list[dict[str, Any]], status: bytes) -> None:
         async def application(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "websocket":
                 for event in events:
@@ -330,7 +332,7 @@ class TestTheTaskOfTheApplication:
 
         on_loop(main)
 
-    def test_it_gets_all_messages_before_the_disconnect(self) -> None:
+    def test_the_application_gets_all_messages_before_the_disconnect(self) -> None:
         received: list[str] = []
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -349,7 +351,7 @@ class TestTheTaskOfTheApplication:
         on_loop(main)
         assert received == ["websocket.connect", "websocket.receive", "websocket.receive", "websocket.disconnect"]
 
-    def test_it_is_cancelled_if_it_does_not_return_after_the_end(self) -> None:
+    def test_an_application_that_does_not_return_after_the_end_is_cancelled(self) -> None:
         ended: list[type[BaseException]] = []
         clock = Clock()
 

@@ -28,6 +28,8 @@ class Terminal(StringIO):
 
 
 class TestFigures:
+    """The figures that the bench prints."""
+
     def test_quantiles_are_by_nearest_rank(self) -> None:
         figures = Figures(Load(1, 100, 1), 1.0, array("d", range(1, 101)))
         assert [figures.quantile(part) for part in (0.0, 0.001, 0.5, 0.99, 0.991, 1.0)] == [1, 1, 50, 99, 100, 100]
@@ -43,6 +45,8 @@ class TestFigures:
 
 
 class TestProgress:
+    """The progress bar."""
+
     def test_a_bar_is_shown_on_a_terminal(self) -> None:
         stream = Terminal()
         progress = Progress(stream)
@@ -118,7 +122,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
 
 
 class TestBench:
-    def test_a_message_goes_when_the_one_before_is_back(self, start: Starts) -> None:
+    """The load, on connections of the test's own."""
+
+    def test_a_message_is_sent_once_the_one_before_is_back(self, start: Starts) -> None:
         bench = start(Load(2, 2, 6))
         one, two = bench.made
         assert (one.sent, two.sent) == (["0.2 xx"], ["1.2 xx"])
@@ -141,7 +147,7 @@ class TestBench:
         bench = start(Load(1, 1, size))
         assert [len(message) for message in bench.made[0].sent] == [size]
 
-    def test_a_server_that_does_not_echo(self, start: Starts) -> None:
+    def test_a_server_that_does_not_echo_is_reported(self, start: Starts) -> None:
         bench = start(Load(1, 2, 5))
         bench.clock.advance(PATIENCE - 0.1)
         bench.made[0].text_received(bench.made[0].sent[-1])
@@ -155,14 +161,14 @@ class TestBench:
         assert bench.made[0].ended == "aborted"
         assert bench.clock.getDelayedCalls() == []
 
-    def test_a_connection_that_ends(self, start: Starts) -> None:
+    def test_a_connection_that_ends_is_reported(self, start: Starts) -> None:
         bench = start(Load(2, 2, 5))
         bench.made[0].text_received(bench.made[0].sent[-1])
         bench.made[1].closed(CloseReason(1006, "", False, "transport"))
         assert str(bench.failure()) == "after 1 message: the connection was lost without a close frame (1006)"
         assert bench.made[0].ended == "aborted"
 
-    def test_a_connection_that_does_not_open(self, start: Starts) -> None:
+    def test_a_connection_that_does_not_open_is_reported(self, start: Starts) -> None:
         cancelled: list[Any] = []
 
         made: list[Any] = []
@@ -178,7 +184,7 @@ class TestBench:
         assert made[0].ended == "aborted"
         assert len(cancelled) == 3
 
-    def test_so_many_are_opened_at_a_time(self, start: Starts) -> None:
+    def test_a_limited_number_of_connections_opens_at_a_time(self, start: Starts) -> None:
         waiting: list[Any] = []
 
         def opens(protocol: Any) -> Any:
@@ -192,7 +198,7 @@ class TestBench:
         assert len(waiting) == AT_ONCE + 5
         assert all(made.sent for made in bench.made)
 
-    def test_files_that_the_system_does_not_give(self, start: Starts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_too_few_file_descriptors_are_reported(self, start: Starts, monkeypatch: pytest.MonkeyPatch) -> None:
         given: list[Any] = []
         monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 164))
         monkeypatch.setattr(resource, "setrlimit", lambda _, limits: given.append(limits))
@@ -214,9 +220,11 @@ async def test_the_bench_can_run_over_tcp() -> None:
 
 
 class TestProcess:
+    """The bench as a process."""
+
     LOAD = ("--bench", "--connections=2", "--messages=50", "--size=10")
 
-    def test_the_figures_are_its_output(self) -> None:
+    def test_the_figures_are_printed_to_the_output(self) -> None:
         with serving(echo) as url:
             status, out, err = run(url, *self.LOAD)
         assert (status, err) == (0, "")
@@ -225,13 +233,13 @@ class TestProcess:
         assert second.endswith(" messages/s") and int(second.split()[0]) > 0
         assert third.startswith("round trip: p50 ")
 
-    def test_a_bar_shows_where_it_is(self) -> None:
+    def test_a_bar_shows_the_progress(self) -> None:
         with serving(echo) as url, console(url, *self.LOAD) as client:
             assert client.ends() == 0
         assert b"] 100% connected" in client.output
         assert client.screen.rows[0].startswith("2 connections, 100 messages of 10 bytes")
 
-    def test_it_can_be_interrupted(self) -> None:
+    def test_the_bench_can_be_interrupted(self) -> None:
         with serving(echo) as url, console(url, "--bench", "--messages=1000000") as client:
             client.until("the bar", lambda screen: " messages" in screen.row)
             client.types("\x03")
@@ -242,7 +250,7 @@ class TestProcess:
         status, out, err = run("ws://localhost:1/", "--bench")
         assert (status, out, err) == (1, "", "localhost:1 refuses connections: nothing listens there\n")
 
-    def test_a_server_that_leaves(self) -> None:
+    def test_a_server_that_leaves_is_reported(self) -> None:
         with serving(lambda ws: None) as url:
             status, out, err = run(url, "--bench")
         assert (status, out) == (3, "")

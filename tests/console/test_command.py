@@ -45,7 +45,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
         (("serve", "--listen=nonsense:1"), "beastws serve [options]", "Unknown endpoint type: 'nonsense'"),
     ],
 )
-def test_usage_errors_are_the_usage_line_and_the_error(arguments: tuple[str, ...], usage: str, error: str) -> None:
+def test_a_usage_error_prints_the_usage_line_and_the_error(arguments: tuple[str, ...], usage: str, error: str) -> None:
     status, out, err = run(*arguments)
     assert (status, out) == (2, "")
     first, second, third = err.splitlines()
@@ -54,7 +54,7 @@ def test_usage_errors_are_the_usage_line_and_the_error(arguments: tuple[str, ...
     assert third == f"Try {usage.partition(' [')[0]} --help."
 
 
-def test_a_url_is_talked_to() -> None:
+def test_the_command_talks_to_a_url() -> None:
     with serving(echo_only(1)) as url:
         assert run(url, "--wait=forever", "-x", "hello")[:2] == (0, "hello\n")
 
@@ -91,7 +91,7 @@ def test_bench_prints_partial_figures_when_it_is_interrupted() -> None:
 
 
 @pytest.mark.parametrize("program", [[COMMAND], [sys.executable, "-c", BUNDLE]], ids=["command", "without plugins"])
-def test_serve_serves_the_chat(program: list[str], tmp_path: Path) -> None:
+def test_the_command_serve_serves_the_chat(program: list[str], tmp_path: Path) -> None:
     port = free_port()
     log = tmp_path / "log"
     with log.open("wb") as output:

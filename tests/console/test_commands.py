@@ -26,6 +26,8 @@ from twisted_beastws.testing import connected_pair
 
 
 class TestParse:
+    """A typed line as a command."""
+
     @pytest.mark.parametrize(
         ("line", "command"),
         [
@@ -121,6 +123,8 @@ def ran() -> Ran:
 
 
 class TestRun:
+    """The effects of commands."""
+
     def test_messages_are_sent(self, ran: Ran) -> None:
         ran.run(MessageCommand("text"))
         ran.run(MessageCommand(b"\x00"))
@@ -144,7 +148,7 @@ class TestRun:
         assert ran.heard == [text]
 
     @pytest.mark.parametrize("data", [b"abc\xff", b"\xc3"])
-    def test_a_file_that_is_no_text(self, ran: Ran, tmp_path: Path, data: bytes) -> None:
+    def test_a_file_that_is_not_utf_8_is_refused_as_text(self, ran: Ran, tmp_path: Path, data: bytes) -> None:
         file = tmp_path / "data"
         file.write_bytes(data)
         with pytest.raises(CommandError, match="not UTF-8, which a text message is; /send sends it as binary"):

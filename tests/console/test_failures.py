@@ -38,7 +38,9 @@ def declined(status: int, body: str = "", kind: Any = UpgradeDeclined) -> Except
 NO_TLS = "example.com:443 does not speak TLS; without it the URL begins with ws://"
 
 
-class TestWhyNot:
+class TestNotConnected:
+    """The explanation of a connection that did not open."""
+
     @pytest.mark.parametrize(
         ("failure", "told"),
         [

@@ -56,7 +56,7 @@ def test_each_action_edits_the_line(action: str, before: str, after: str) -> Non
     assert marked(line) == after
 
 
-def test_typing_goes_where_the_cursor_is() -> None:
+def test_typed_characters_are_inserted_at_the_cursor() -> None:
     line = line_at("a|d")
     line.insert("bc")
     assert marked(line) == "abc|d"
@@ -65,6 +65,8 @@ def test_typing_goes_where_the_cursor_is() -> None:
 
 
 class TestHistory:
+    """The lines typed before."""
+
     def history(self, *lines: str) -> Line:
         line = Line()
         for text in lines:
@@ -79,7 +81,7 @@ class TestHistory:
             texts.append(line.text)
         return texts
 
-    def test_the_history_is_read_there_and_back(self) -> None:
+    def test_the_history_can_be_read_in_both_directions(self) -> None:
         line = self.history("one", "two")
         line.insert("draft")
         assert self.recalled(line, "^^^vvv") == ["two", "one", "one", "two", "draft", "draft"]
@@ -98,7 +100,7 @@ class TestHistory:
         assert line.enter() == "two!"
         assert self.recalled(line, "^^^") == ["two!", "two", "one"]
 
-    def test_it_is_bounded(self) -> None:
+    def test_the_length_of_the_history_is_limited(self) -> None:
         line = self.history(*map(str, range(Line.MAX_HISTORY + 2)))
         for _ in range(Line.MAX_HISTORY + 2):
             line.earlier()
@@ -106,8 +108,10 @@ class TestHistory:
 
 
 class TestWindow:
+    """The part of a long line that a terminal shows."""
+
     @given(st.text("ab日\u0301\t\x7f", max_size=60), st.integers(0, 60), st.integers(5, 20))
-    def test_it_fits_and_holds_the_cursor(self, text: str, cursor: int, columns: int) -> None:
+    def test_the_window_fits_the_width_and_holds_the_cursor(self, text: str, cursor: int, columns: int) -> None:
         line = Line()
         line.insert(text)
         line.cursor = min(cursor, len(text))
@@ -125,11 +129,11 @@ class TestWindow:
         visible, column = line.window(columns)
         assert f"{visible} "[column] == f"{text} "[cursor]
 
-    def test_a_short_line_is_whole(self) -> None:
+    def test_a_short_line_is_shown_whole(self) -> None:
         assert line_at("abc|").window(4) == ("abc", 3)
         assert line_at("日|本").window(5) == ("日本", 2)
 
-    def test_a_long_one_scrolls_by_half(self) -> None:
+    def test_a_long_line_scrolls_by_half_a_width(self) -> None:
         assert line_at("01234567|89").window(8) == ("456789", 4)
         assert line_at("0123456|789").window(8) == ("01234567", 7)
         assert line_at("|0123456789").window(8) == ("01234567", 0)

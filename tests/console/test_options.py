@@ -24,6 +24,8 @@ refusal = partial(command_line.refusal, ConsoleOptions)
 
 
 class TestGiven:
+    """Options with values."""
+
     def test_the_url_alone_is_sufficient(self) -> None:
         options = parse(URL)
         assert (options.url.host, options.url.port, options.url.target) == ("localhost", 1984, "/chat")
@@ -68,7 +70,7 @@ class TestGiven:
         assert parse(URL, "-w", "forever")["wait"] == math.inf
         assert parse(URL, "--wait=0")["wait"] == 0
 
-    def test_nothing_is_shared_by_two_command_lines(self) -> None:
+    def test_two_command_lines_share_nothing(self) -> None:
         parse(URL, "-x", "1", "-H", "A: 1", "-s", "a")
         assert parse(URL).script is None
         assert (parse(URL)["header"], parse(URL)["subprotocol"]) == ({}, [])
@@ -85,12 +87,14 @@ class TestGiven:
 
 
 class TestHelp:
-    def test_each_default_is_in_it(self) -> None:
+    """The help of the command."""
+
+    def test_the_help_shows_each_default(self) -> None:
         text = " ".join(str(parse(URL)).split())
         for default in DEFAULTS.values():
             assert f"[default: {default:g}]" in text
 
-    def test_it_fits_a_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_help_fits_a_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("COLUMNS", raising=False)
         assert max(map(len, str(parse(URL)).splitlines())) <= 80
 
@@ -100,6 +104,8 @@ SECONDS = "give seconds, such as 5 or 0.5, or forever"
 
 
 class TestRefused:
+    """Options that are refused, with their error lines."""
+
     @pytest.mark.parametrize(
         ("argument", "why"),
         [
@@ -122,7 +128,7 @@ class TestRefused:
         assert refusal(URL, "-H", field) == f"--header={field!r}: give it as 'Name: value'"
 
     @pytest.mark.parametrize("name", ["upgrade", "Connection", "Sec-WebSocket-Key", "Content-Length"])
-    def test_a_field_that_is_not_the_users(self, name: str) -> None:
+    def test_a_field_of_the_handshake_is_refused(self, name: str) -> None:
         assert refusal(URL, "-H", f"{name}: x") == f"--header={name}: x: {name} is the handshake's own"
 
     @pytest.mark.parametrize("url", ["localhost:1984", "ftp://h/", "/chat", "ws:///", "ws://h/#x", "ws://h:x/", ""])
@@ -160,7 +166,7 @@ class TestRefused:
         assert refusal(URL, "--bench", "-w", "1") == "--wait does not go with --bench"
 
 
-def test_the_documentation_knows_it_all() -> None:
+def test_the_documentation_names_each_command_option_and_status() -> None:
     page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
     commands = [line.split()[0] for line in HELP.splitlines()[1:]]
     options = [f"--{option.rstrip('=')}" for option in parse(URL).longOpt]

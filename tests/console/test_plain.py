@@ -37,6 +37,8 @@ def run(*arguments: str, typed: bytes = b"") -> subprocess.CompletedProcess[byte
 
 
 class TestPipes:
+    """Input and output are pipes."""
+
     def test_each_line_is_a_message(self) -> None:
         with serving(echo_only(5)) as url:
             done = run(url, "--wait=forever", typed="one\r\n/two\nJ\u00f6rg\n\nlast".encode())
@@ -47,7 +49,7 @@ class TestPipes:
             done = run(url, "--wait=forever", "--exec=hello", "--exec=/binary 00ff", typed=b"not this\n")
         assert (done.returncode, done.stdout) == (0, b"hello\n00ff\n"), done.stderr
 
-    def test_much_is_sent_whole_and_in_order(self) -> None:
+    def test_many_lines_are_sent_whole_and_in_order(self) -> None:
         lines = [f"{number} {'x' * 1000}" for number in range(2000)]
         with serving(heard := Heard()) as url:
             done = run(url, "--wait=0", typed="\n".join(lines).encode())
@@ -60,7 +62,7 @@ class TestPipes:
         assert (done.returncode, heard.messages) == (3, ["good"])
         assert b"line 2 of the input is not UTF-8" in done.stderr
 
-    def test_a_server_that_is_gone_ends_it_while_the_input_waits(self) -> None:
+    def test_a_server_that_leaves_ends_the_client_while_it_waits_for_input(self) -> None:
         def leave(ws: Any) -> None:
             ws.close(4000, "bye")
 
@@ -77,6 +79,8 @@ class TestPipes:
 
 
 class TestPrompt:
+    """Input and output are a terminal."""
+
     def test_lines_are_messages_and_commands(self) -> None:
         with serving(heard := Heard()) as url:
             master, slave = pty.openpty()
@@ -153,7 +157,7 @@ def pipe() -> Any:
             os.close(descriptor)
 
 
-def test_nothing_is_read_while_it_is_paused(pipe: tuple[int, int]) -> None:
+def test_a_paused_client_reads_no_input(pipe: tuple[int, int]) -> None:
     reactor, user = Reactor(), User()
     front = Pipes(True, None, 100, lambda protocol, _: ThreadedIO(protocol, pipe[0], reactor.later))
     front.start(user)  # type: ignore[arg-type]
@@ -172,7 +176,7 @@ def test_nothing_is_read_while_it_is_paused(pipe: tuple[int, int]) -> None:
     assert user.ended == [True]
 
 
-def test_an_output_that_is_gone_stops_the_producer(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_output_stops_the_producer(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone(io.RawIOBase):
         def write(self, data: Any) -> int:
             raise BrokenPipeError

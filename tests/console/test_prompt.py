@@ -36,6 +36,8 @@ def hears(heard: Heard, *messages: str | bytes) -> None:
 
 
 class TestTyping:
+    """The typed line."""
+
     def test_the_client_shows_the_url_of_the_connection(self, client: Console) -> None:
         (welcome, _) = client.screen.rows
         assert welcome.startswith("* connected to ws://localhost:")
@@ -107,11 +109,13 @@ class TestTyping:
 
 
 class TestShown:
-    def test_control_characters_are_not_obeyed(self, client: Console, heard: Heard) -> None:
+    """Received messages on the terminal."""
+
+    def test_control_characters_are_escaped(self, client: Console, heard: Heard) -> None:
         heard.ws.send("\x1b[2J\x1b]0;title\x07 \x9b31m\r\x08\u202eevil\x7f")
         client.shows(r"< \x1b[2J\x1b]0;title\x07 \x9b31m\r\x08\u202eevil\x7f")
 
-    def test_a_line_break_cannot_pass_for_another_message(self, client: Console, heard: Heard) -> None:
+    def test_a_line_break_in_a_message_cannot_imitate_another_message(self, client: Console, heard: Heard) -> None:
         heard.ws.send("one\n> two\n* closed")
         client.shows("  * closed")
         assert client.screen.rows[1:4] == ["< one", "  > two", "  * closed"]
@@ -120,7 +124,7 @@ class TestShown:
         heard.ws.send(b"\x00\x1b\xff")
         client.shows("< binary, 3 bytes: 00 1b ff")
 
-    def test_a_reason_is_not_obeyed(self, client: Console, heard: Heard) -> None:
+    def test_control_characters_in_a_close_reason_are_escaped(self, client: Console, heard: Heard) -> None:
         heard.ws.close(4000, "\x1b[2Jgone")
         assert client.ends() == 3
         assert client.screen.rows[-2:] == [r"! closed by the server: 4000: \x1b[2Jgone", ""]
@@ -137,7 +141,7 @@ class TestShown:
             client.shows("< x")
             assert b"m<" not in client.output and b"m>" not in client.output
 
-    def test_a_terminal_that_can_nothing(self) -> None:
+    def test_a_dumb_terminal_is_sufficient(self) -> None:
         with serving(echo) as url, console(url, TERM="dumb") as client:
             client.until("the connection", lambda screen: "connected to" in screen.rows[0])
             client.types("hello\n")
@@ -148,6 +152,8 @@ class TestShown:
 
 
 class TestCommands:
+    """Commands on the terminal."""
+
     def test_the_command_help_is_answered(self, client: Console) -> None:
         client.types("/help\r")
         client.shows("  /help                 this")
@@ -182,6 +188,8 @@ class TestCommands:
 
 
 class TestEnds:
+    """The end of the client on a terminal."""
+
     @pytest.mark.parametrize("key", ["\x04", "\x03"])
     def test_the_connection_is_closed_by_both_keys(self, client: Console, heard: Heard, key: str) -> None:
         client.types(key)
@@ -189,14 +197,14 @@ class TestEnds:
         await_that("the server hears it", lambda: heard.closed == (1000, ""))
         assert client.screen.rows[-2:] == ["* closed: 1000 (normal)", ""]
 
-    def test_the_terminal_is_as_it_was(self, client: Console) -> None:
+    def test_the_terminal_is_restored(self, client: Console) -> None:
         assert not termios.tcgetattr(client.slave)[3] & termios.ECHO
         client.types("\x04")
         client.ends()
         assert termios.tcgetattr(client.slave) == client.mode
         assert os.get_blocking(client.slave)
 
-    def test_a_terminal_that_takes_no_more(self, client: Console, heard: Heard) -> None:
+    def test_an_interrupt_ends_the_client_on_a_stopped_terminal(self, client: Console, heard: Heard) -> None:
         # Ctrl-S stops the terminal; the message is larger than its buffer.
         client.types("\x13")
         heard.ws.send("x" * (1 << 16))
@@ -215,7 +223,7 @@ class TestEnds:
         client.types("abx\x01\x06\x06\x04\r")
         hears(heard, "ab")
 
-    def test_ctrl_c_twice_when_the_server_does_not_answer(self) -> None:
+    def test_a_second_ctrl_c_ends_the_client_if_the_server_does_not_answer(self) -> None:
         with answering(deaf) as port, console(f"ws://localhost:{port}/") as client:
             client.until("the prompt", lambda screen: screen.row == ">")
             client.types("\x03")
@@ -226,7 +234,9 @@ class TestEnds:
             assert client.screen.rows[-2] == "! closed with 1000 (normal), and without an answer to it (1006)"
 
     @pytest.mark.parametrize(("code", "status"), [(1000, 0), (1001, 0), (1011, 3), (4000, 3)])
-    def test_the_server_closes(self, client: Console, heard: Heard, code: int, status: int) -> None:
+    def test_the_client_ends_when_the_server_closes(
+        self, client: Console, heard: Heard, code: int, status: int
+    ) -> None:
         heard.ws.close(code)
         assert client.ends() == status
         assert client.screen.rows[-2][2:].startswith(f"closed by the server: {code}")
@@ -237,7 +247,7 @@ class TestEnds:
         # The code depends on which the client notices first: the signal or the failed write.
         await_that("the server hears it", lambda: heard.closed in ((1000, ""), (1001, "")))
 
-    def test_it_comes_back_from_the_background(self, client: Console) -> None:
+    def test_the_client_comes_back_from_the_background(self, client: Console) -> None:
         client.types("half")
         client.until("what was typed", lambda screen: screen.row == "> half")
         termios.tcsetattr(client.slave, termios.TCSANOW, client.mode)

@@ -33,6 +33,8 @@ def after(seconds: float, value: Callable[[], int]) -> int:
 
 
 class TestMessages:
+    """Messages from and to pipes."""
+
     def test_messages_are_sent_and_printed(self) -> None:
         with serving(echo_only(3)) as url:
             script = ("-x", "/ping", "--exec", "hello", "-x", "/binary 00ff", "-x", "//x")
@@ -51,7 +53,7 @@ class TestMessages:
         assert (status, out) == (0, "")
         assert heard.messages == ["one", "/close 4000", "", " grüß", "last"]
 
-    def test_texts_come_as_they_are(self) -> None:
+    def test_texts_are_printed_unchanged(self) -> None:
         def say(ws: ServerConnection) -> None:
             ws.send("\x1b[2J\u202e{\n}")
 
@@ -65,7 +67,7 @@ class TestMessages:
         assert status == 0
         assert out == lines
 
-    def test_late_input_and_late_answers(self) -> None:
+    def test_late_input_is_sent_and_late_answers_are_printed(self) -> None:
         def answer(ws: ServerConnection) -> None:
             message = ws.recv()
             time.sleep(0.3)
@@ -96,7 +98,7 @@ class TestMessages:
         assert seen == [["a", "b"]]
         assert ", subprotocol chat.v2\n" in err
 
-    def test_a_server_that_chooses_no_subprotocol(self) -> None:
+    def test_a_server_that_chooses_no_subprotocol_is_accepted(self) -> None:
         with serving(echo) as url:
             asked, unasked = (run(url, *arguments, "-w0", "-x", "1")[2] for arguments in (["-s", "chat.v1"], []))
         assert asked.splitlines()[0].endswith(" ms, no subprotocol chosen")
@@ -116,12 +118,14 @@ class TestMessages:
 
 
 class TestStatus:
-    def test_a_clean_close_before_everything_was_sent(self) -> None:
+    """The exit status."""
+
+    def test_a_clean_close_before_everything_was_sent_is_a_failure(self) -> None:
         with serving(lambda ws: None) as url, piped(url) as client:
             assert client.wait(PATIENCE) == 3
             assert client.stderr.read().endswith(b"closed by the server: 1000 (normal)\n")
 
-    def test_input_that_is_not_utf_8(self) -> None:
+    def test_input_that_is_not_utf_8_is_a_failure(self) -> None:
         heard = Heard()
         with serving(heard) as url:
             status, _, err = run(url, "-w0", stdin=b"one\n\xff\nthree\n")
@@ -129,7 +133,7 @@ class TestStatus:
         assert "line 2 of the input is not UTF-8, which a text message is\n" in err
         assert heard.messages == ["one"]
 
-    def test_a_line_that_is_too_long(self) -> None:
+    def test_a_line_that_is_too_long_is_a_failure(self) -> None:
         heard = Heard()
         with serving(heard) as url:
             status, _, err = run(url, "-w0", stdin=b"one\n" + b"x" * (18 << 20))
@@ -137,7 +141,7 @@ class TestStatus:
         assert "line 2 of the input is longer than 16777216 bytes\n" in err
         assert heard.messages == ["one"]
 
-    def test_a_file_that_is_not_there(self) -> None:
+    def test_a_missing_file_is_a_failure(self) -> None:
         with serving(echo) as url:
             status, _, err = run(url, "-w0", "-x", "/send /nope")
         assert status == 3
@@ -152,7 +156,7 @@ class TestStatus:
             "Try python -m twisted_beastws --help.\n"
         )
 
-    def test_the_server_breaks_the_protocol(self) -> None:
+    def test_a_server_that_breaks_the_protocol_is_a_failure(self) -> None:
         def speak(ws: ServerConnection) -> None:
             ws.socket.sendall(b"\x83\x00")
             ws.recv()
@@ -173,7 +177,7 @@ class TestStatus:
             assert client.wait(PATIENCE) in (0, 3)
             await_that("the server hears it", lambda: heard.closed == (1000, ""))
 
-    def test_an_interrupt_while_connecting_is_the_end(self) -> None:
+    def test_an_interrupt_while_connecting_ends_the_client(self) -> None:
         def silent(connection: socket.socket) -> None:
             connection.recv(1 << 16)
             client.send_signal(signal.SIGINT)
@@ -185,6 +189,8 @@ class TestStatus:
 
 
 class TestNoConnection:
+    """Connections that do not open, with their explanations."""
+
     def told(self, *arguments: str) -> str:
         status, out, err = run(*arguments, "-x", "hello")
         assert (status, out) == (1, "")
@@ -238,6 +244,8 @@ class TestNoConnection:
 
 
 class TestCertificates:
+    """Certificates of the server and of the client."""
+
     def test_certificates_are_trusted_and_presented(self, tmp_path: Path) -> None:
         ours = Authority("ours")
         authorities, server, ann = (str(tmp_path / f"{name}.pem") for name in ("authorities", "server", "ann"))
@@ -283,6 +291,8 @@ class TestCertificates:
 
 
 class TestPipes:
+    """Pipes that are shared, closed or full."""
+
     def test_a_script_leaves_the_input_alone(self) -> None:
         reading, writing = os.pipe()
         os.write(writing, b"for somebody else\n")
@@ -315,7 +325,7 @@ class TestPipes:
             await_that("the server hears it", lambda: heard.closed == (1001, ""))
 
     @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-    def test_descriptors_that_are_closed(self, closed: str) -> None:
+    def test_closed_descriptors_cause_no_failure(self, closed: str) -> None:
         heard = Heard()
         with serving(heard) as url:
             command = " ".join([*COMMAND, url, "-w0", "-x", "hello", closed])

@@ -109,6 +109,8 @@ class Failing:
 
 
 class TestPerson:
+    """A session for a person at a terminal."""
+
     def test_the_user_is_greeted(self) -> None:
         talk = Talk()
         assert talk.front.notes == ["connected to ws://h/ in 0 ms; /help lists the commands, Ctrl-D closes"]
@@ -140,7 +142,7 @@ class TestPerson:
         talk.pair.flush()
         assert tuple(talk.sent) == (1000, "")
 
-    def test_an_interrupt_waits_for_nothing(self) -> None:
+    def test_an_interrupt_closes_without_waiting_for_commands(self) -> None:
         talk = Talk()
         talk.front.user.command(Slow())
         talk.session.interrupt()
@@ -192,7 +194,9 @@ class TestPerson:
 
 
 class TestScript:
-    def test_answers_have_their_time(self) -> None:
+    """A session for a script."""
+
+    def test_the_client_waits_for_answers(self) -> None:
         talk = Talk([MessageCommand("a"), MessageCommand("b")], wait=1.0)
         talk.pair.advance(0.99)
         assert talk.front.shown == ["welcome", "a", "b"]
@@ -201,13 +205,13 @@ class TestScript:
         assert tuple(talk.sent) == (1000, "")
         assert talk.session.complete and talk.session.latency is not None
 
-    def test_no_wait_is_the_ping_alone(self) -> None:
+    def test_a_wait_of_zero_waits_for_the_pong_alone(self) -> None:
         talk = Talk([MessageCommand("a")], wait=0.0)
         talk.pair.advance(0.0)
         assert talk.front.shown == ["welcome", "a"]
         assert talk.over[0].clean and talk.session.complete
 
-    def test_the_wait_forever_lasts_until_an_end_closes(self) -> None:
+    def test_an_unlimited_wait_lasts_until_the_connection_ends(self) -> None:
         talk = Talk([MessageCommand("a")], wait=math.inf)
         talk.pair.advance(29.0)
         assert talk.session.state is State.OPEN
@@ -224,7 +228,7 @@ class TestScript:
         talk.pair.advance(1.0)
         assert talk.pair.server.heard == ["b"]
 
-    def test_a_failure_ends_it(self) -> None:
+    def test_a_failing_command_ends_the_session(self) -> None:
         talk = Talk([Failing(CommandError("no")), MessageCommand("b")], wait=0.0)
         talk.pair.advance(1.0)
         assert talk.front.faults == ["no"]
@@ -237,12 +241,12 @@ class TestScript:
         assert tuple(talk.sent) == (4000, "x")
         assert talk.session.complete
 
-    def test_a_close_may_be_an_earlier_command(self) -> None:
+    def test_commands_after_a_close_are_not_run(self) -> None:
         talk = Talk([CloseCommand(), Ping()], wait=9.0)
         talk.pair.advance(1.0)
         assert talk.over and not talk.session.complete
 
-    def test_the_server_closes_before_its_end(self) -> None:
+    def test_a_close_of_the_server_before_the_end_is_a_failure(self) -> None:
         talk = Talk([Slow()], wait=9.0)
         talk.pair.server.close()
         talk.pair.flush()
@@ -264,7 +268,7 @@ def test_the_input_is_paused_while_the_server_does_not_read() -> None:
     assert talk.front.produced == ["pause", "resume"]
 
 
-def test_an_output_that_is_behind_at_the_end() -> None:
+def test_a_producer_may_be_paused_and_stopped_after_the_end() -> None:
     talk = Talk()
     talk.session.interrupt()
     talk.pair.flush()

@@ -58,6 +58,8 @@ class Database:
 
 
 class TestAsyncio:
+    """The listings of `docs/howto/asyncio.md`."""
+
     program, server, _fixture = listings("howto/asyncio")
 
     def test_the_program_talks_to_a_server_as_a_task(self, tmp_path: Path) -> None:
@@ -71,6 +73,8 @@ class TestAsyncio:
 
 
 class TestDaphne:
+    """The listings of `docs/howto/daphne.md`."""
+
     def test_the_program_is_daphnes_command_on_our_factory(self, tmp_path: Path) -> None:
         (program,) = listings("howto/daphne")
         shows = "import daphne.server; print(daphne.server.WebSocketFactory.__name__)\n"
@@ -80,6 +84,8 @@ class TestDaphne:
 
 
 class TestASGI:
+    """The listings of `docs/howto/asgi.md`."""
+
     def test_the_program_serves_the_application(self, tmp_path: Path) -> None:
         (program,) = listings("howto/asgi")
         with running_listing(program, tmp_path) as port, talking(port) as client:
@@ -89,6 +95,8 @@ class TestASGI:
 
 
 class TestEmbedding:
+    """The listings of `docs/howto/embedding.md`."""
+
     program, service, by_class, by_coroutine, paths, pages, tell_all, ask, feed, report = listings("howto/embedding")
 
     def test_the_program_can_run(self, tmp_path: Path) -> None:
@@ -222,6 +230,8 @@ class TestEmbedding:
 
 
 class TestTwistedWeb:
+    """The listings of `docs/howto/twisted-web.md`."""
+
     site, before, resource, klein = listings("howto/twisted-web")
 
     def test_a_site_is_served(self, tmp_path: Path) -> None:
@@ -266,6 +276,8 @@ class TestTwistedWeb:
 
 
 class TestAuthentication:
+    """The listings of `docs/howto/authentication.md`."""
+
     token, first_message, signed, certificates, tokens_anew = listings("howto/authentication")
 
     def test_a_token_is_checked(self) -> None:
@@ -398,6 +410,8 @@ def test_the_tests_of_the_page_are_passed(tmp_path: Path) -> None:
 
 
 class TestHub:
+    """The listings of `docs/hub.md`."""
+
     rooms, presence, permissions, joined, on_cluster = listings("hub")
 
     def test_rooms_are_separate(self) -> None:
@@ -435,6 +449,8 @@ class TestHub:
 
 
 class TestBackpressure:
+    """The listings of `docs/topics/backpressure.md`."""
+
     store, count, download = listings("topics/backpressure")
 
     def test_only_one_insertion_is_made_at_a_time(self) -> None:

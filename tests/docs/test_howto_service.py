@@ -44,6 +44,8 @@ def service(command: str, directory: Path) -> Iterator[tuple[int, Path]]:
 
 
 class TestBackground:
+    """The listings of `docs/howto/background.md`."""
+
     timer, database = listings("howto/background")
 
     def test_the_timer_sends(self, tmp_path: Path) -> None:
@@ -75,6 +77,8 @@ class TestBackground:
 
 
 class TestLogging:
+    """The listings of `docs/howto/logging.md`."""
+
     observer, own, alone, trace = listings("howto/logging")
 
     def test_the_observer_selects_lines(self, tmp_path: Path) -> None:
@@ -110,6 +114,8 @@ class TestLogging:
 
 
 class TestParts:
+    """The listings of `docs/howto/service-parts.md`."""
+
     program, gate, observer, _ = listings("howto/service-parts")
 
     def test_each_part_of_the_program_works(self, tmp_path: Path) -> None:
@@ -172,6 +178,8 @@ def test_a_tac_file_can_start_the_whole_service(tmp_path: Path) -> None:
 
 
 class TestJson:
+    """The listings of `docs/howto/json.md`."""
+
     calculator, typed, models, prices, inbox = listings("howto/json")
 
     def test_answers_have_the_id(self) -> None:

@@ -28,6 +28,8 @@ def test_each_page_with_programs_has_a_test() -> None:
 
 
 class TestBuild:
+    """The files of the built site."""
+
     def test_every_public_name_is_in_the_reference(self, site: Path) -> None:
         # Four lines of text come before the compressed part.
         inventory = zlib.decompress((site / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode()
@@ -64,6 +66,8 @@ class TestBuild:
 
 
 class TestInABrowser:
+    """The built site in headless Chromium."""
+
     @pytest.mark.parametrize("width", WIDTHS)
     def test_no_page_is_wider_than_the_window(self, site: Path, site_browser: Any, width: int) -> None:
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 700}
@@ -88,7 +92,7 @@ class TestInABrowser:
         first = until(lambda: site_browser.find_elements("css selector", "ul.search li a"))[0]
         assert first.get_attribute("href").endswith(f".{option}")
 
-    def test_it_is_light_or_dark_as_the_reader_prefers(self, site: Path, site_browser: Any) -> None:
+    def test_the_site_is_light_or_dark_as_the_reader_prefers(self, site: Path, site_browser: Any) -> None:
         grounds = []
         for scheme in ("light", "dark"):
             feature = {"name": "prefers-color-scheme", "value": scheme}

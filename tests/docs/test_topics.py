@@ -58,15 +58,17 @@ def comparison() -> ModuleType:
 
 
 class TestComparison:
+    """The table of `docs/topics/comparison.md`."""
+
     table = re.findall(r"^\| ([^|\n]+) \| (.*?) \| ", (DOCS / "topics" / "comparison.md").read_text(), re.MULTILINE)
 
-    def test_it_is_complete_and_of_this_version(self, comparison: ModuleType) -> None:
+    def test_the_table_is_complete_and_of_this_version(self, comparison: ModuleType) -> None:
         rows = dict(self.table)
         assert f"| | twisted_beastws {__version__} |" in (DOCS / "topics" / "comparison.md").read_text()
         assert list(rows) == list(comparison.SITUATIONS)
 
     @pytest.mark.parametrize("situation", [row for row, _ in table if "says nothing" not in row])
-    def test_our_column_is_as_measured(self, comparison: ModuleType, situation: str) -> None:
+    def test_our_column_shows_the_measured_behaviour(self, comparison: ModuleType, situation: str) -> None:
         found = comparison.SITUATIONS[situation]("twisted_beastws")
         expected = dict(self.table)[situation]
         if expected.endswith(" MiB"):
@@ -76,7 +78,7 @@ class TestComparison:
         else:
             assert found == expected
 
-    def test_the_readme_has_rows_of_it(self) -> None:
+    def test_the_readme_shows_rows_of_the_table(self) -> None:
         whole = (DOCS / "topics" / "comparison.md").read_text().splitlines()
         readme = (DOCS.parent / "README.md").read_text()
         rows = readme.partition("## Comparison\n")[2].partition("\n## ")[0]

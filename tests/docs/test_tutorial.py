@@ -18,6 +18,8 @@ from .programs import defined, get, listings, printed, run, running, talking, un
 
 
 class TestTutorial:
+    """The programs of `docs/tutorial.md`, in their order."""
+
     echo, room, rooms, head, test, joined = listings("tutorial")
     (page,) = listings("tutorial", "html")
     commands = "".join(listings("tutorial", "sh")).splitlines()

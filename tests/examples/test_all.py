@@ -21,7 +21,7 @@ OPTIONS = {
 }
 
 
-def test_each_is_tested_here() -> None:
+def test_each_example_has_a_test() -> None:
     tests = Path(__file__).parent.glob("test_*.py")
     called = re.findall(
         r'(?:Example|Program|run|joined|super\(\).__init__)\(\s*"(\w+)"', "".join(path.read_text() for path in tests)
@@ -29,14 +29,14 @@ def test_each_is_tested_here() -> None:
     assert set(called) == {path.stem for path in ALL}
 
 
-def test_the_index_has_each_with_its_command() -> None:
+def test_the_index_lists_each_example_with_its_command() -> None:
     index = (EXAMPLES / "README.md").read_text()
     assert re.findall(r"^\| \[(\w+)\.py\]\(\1\.py\) .* `python \1\.py\b", index, re.MULTILINE) == [
         path.stem for path in sorted(ALL, key=lambda path: index.find(f"[{path.name}]"))
     ]
 
 
-def test_the_index_has_each_in_javascript_and_it_is_tested() -> None:
+def test_the_index_lists_each_example_in_javascript_and_it_has_a_test() -> None:
     index = (EXAMPLES / "README.md").read_text()
     for path in (*EXAMPLES.glob("*.mjs"), *EXAMPLES.glob("*.html")):
         assert f"| [{path.name}]({path.name}) |" in index
@@ -44,7 +44,7 @@ def test_the_index_has_each_in_javascript_and_it_is_tested() -> None:
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
-def test_each_says_how_to_run_it_and_stands_alone(path: Path) -> None:
+def test_each_example_says_how_to_run_it_and_stands_alone(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert f"``python {path.name} [{OPTIONS.get(path.stem, '--listen tcp:')}" in (ast.get_docstring(tree) or "")
     imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
@@ -52,7 +52,7 @@ def test_each_says_how_to_run_it_and_stands_alone(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [path.stem for path in ALL if '"--listen"' in path.read_text()])
-def test_one_that_cannot_listen_ends(name: str, tmp_path: Path) -> None:
+def test_an_example_that_cannot_listen_ends(name: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         (tmp_path / "passwords").write_text("")

@@ -52,7 +52,7 @@ def test_a_failed_handshake_is_decorated_and_may_be_tried_again(tmp_path: Path) 
         http.close()
 
 
-def test_bytes_that_are_not_http_are_the_end_of_their_connection_alone(tmp_path: Path) -> None:
+def test_bytes_that_are_not_http_end_only_their_own_connection(tmp_path: Path) -> None:
     with Example("beast_style", tmp_path) as example, example.connect() as client:
         http = HTTPConnection("127.0.0.1", example.port, timeout=PATIENCE)
         http.connect()

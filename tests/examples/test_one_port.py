@@ -106,7 +106,7 @@ def test_a_handshake_that_fails_is_answered(tmp_path: Path, reach: Callable[[int
         assert connection.recv(1) == b""
 
 
-def test_a_body_is_not_looked_at(tmp_path: Path) -> None:
+def test_a_body_is_not_interpreted(tmp_path: Path) -> None:
     body = b"\r\nUpgrade: websocket\r\n"
     with one_port(tmp_path) as example, plain(example.port) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
@@ -120,7 +120,7 @@ def test_another_protocol_is_refused(tmp_path: Path) -> None:
             assert connection.recv(1) == b""
 
 
-def test_without_an_identity_there_is_no_tls(tmp_path: Path) -> None:
+def test_tls_is_refused_without_an_identity(tmp_path: Path) -> None:
     with Example("one_port", tmp_path) as example:
         assert example.fetch("/")[0].status == 200
         with plain(example.port) as connection:
@@ -129,7 +129,7 @@ def test_without_an_identity_there_is_no_tls(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(which("openssl") is None, reason="THE COMMAND OF ONE_PORT IS NOT TESTED: apt-get install openssl")
-def test_the_identity_made_as_it_says(tmp_path: Path) -> None:
+def test_the_command_in_the_example_makes_an_identity(tmp_path: Path) -> None:
     (command,) = re.findall(r"^ +(openssl .*)$", (EXAMPLES / "one_port.py").read_text(), re.MULTILINE)
     subprocess.run(shlex.split(command), cwd=tmp_path, check=True, timeout=PATIENCE, capture_output=True)
     with Example("one_port", tmp_path, "--identity", "identity.pem") as example:

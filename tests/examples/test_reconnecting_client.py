@@ -15,7 +15,7 @@ from .processes import Example, Program, run
 WELCOME = "^Welcome to the chat!$"
 
 
-def test_it_comes_back(tmp_path: Path) -> None:
+def test_the_client_reconnects(tmp_path: Path) -> None:
     port = free_port()
     with Program("reconnecting_client", tmp_path, "--url", f"ws://127.0.0.1:{port}/") as client:
         # The client starts before the server.
@@ -30,7 +30,7 @@ def test_it_comes_back(tmp_path: Path) -> None:
         assert client.log.count("connected to") == 2
 
 
-def test_it_can_be_stopped_while_it_waits(tmp_path: Path) -> None:
+def test_the_client_can_be_stopped_while_it_waits(tmp_path: Path) -> None:
     with Program("reconnecting_client", tmp_path, "--url", f"ws://127.0.0.1:{free_port()}/") as client:
         client.await_log("Scheduling retry 1 ")
         client.terminate()
@@ -41,7 +41,7 @@ def refuse(connection: ServerConnection, request: Request) -> Response:
     return connection.respond(404, "there is nothing\n")
 
 
-def test_it_gives_up_where_that_would_not_help(tmp_path: Path) -> None:
+def test_the_client_gives_up_if_no_attempt_can_help(tmp_path: Path) -> None:
     with serve(lambda connection: None, "127.0.0.1", 0, process_request=refuse) as server:
         Thread(target=server.serve_forever).start()
         done = run("reconnecting_client", tmp_path, "--url", f"ws://127.0.0.1:{server.socket.getsockname()[1]}/")
@@ -50,7 +50,7 @@ def test_it_gives_up_where_that_would_not_help(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_it_gives_up_after_it_was_connected_too(tmp_path: Path) -> None:
+def test_the_client_gives_up_after_a_connection_too(tmp_path: Path) -> None:
     asked: list[Request] = []
 
     def refuse_the_second(connection: ServerConnection, request: Request) -> Response | None:

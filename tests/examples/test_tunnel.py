@@ -72,7 +72,7 @@ def test_bytes_are_passed_there_and_back(tmp_path: Path) -> None:
             assert connection.recv(1 << 16) == b""
 
 
-def test_in_between_is_a_websocket_of_binary_messages(tmp_path: Path) -> None:
+def test_the_tunnel_carries_binary_messages_of_a_websocket(tmp_path: Path) -> None:
     with echoing() as port, far_end(tmp_path, port) as far:
         with far.connect("/ssh", subprotocols=[Subprotocol("binary")]) as client:
             assert client.subprotocol == "binary"

@@ -59,7 +59,7 @@ def told(client: ClientConnection) -> list[int]:
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 18, 3_000_000])
-def test_a_file_arrives_as_it_is(tmp_path: Path, into: Path, size: int) -> None:
+def test_a_file_is_unchanged_on_arrival(tmp_path: Path, into: Path, size: int) -> None:
     content = os.urandom(size)
     name = "some na\u00efve name.txt"
     with upload(tmp_path, into) as example, example.connect(named(name)) as client:
@@ -118,7 +118,7 @@ def test_an_incomplete_file_is_removed(tmp_path: Path, into: Path, how: str) -> 
         assert list(into.iterdir()) == []
 
 
-def test_a_disk_that_stands_makes_the_sender_wait(tmp_path: Path, into: Path) -> None:
+def test_a_blocked_disk_makes_the_sender_wait(tmp_path: Path, into: Path) -> None:
     with upload(tmp_path, into, STANDING_DISK) as example, example.connect(named("file")) as client:
         connection = client.socket
         connection.sendall(bytes.fromhex("82ff") + (1 << 30).to_bytes(8, "big") + bytes(4))

@@ -15,6 +15,8 @@ REFUSED = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key":
 
 
 class TestUnderTwistedWeb:
+    """The example under_twisted_web.py."""
+
     def test_the_page_and_its_websocket_are_served(self, tmp_path: Path) -> None:
         with Example("under_twisted_web", tmp_path) as example, example.connect("/echo") as client:
             response, page = example.fetch("/")
@@ -23,14 +25,14 @@ class TestUnderTwistedWeb:
             client.send("text")
             assert client.recv(PATIENCE) == "text"
 
-    def test_a_resource_that_is_both(self, tmp_path: Path) -> None:
+    def test_one_resource_serves_a_page_and_a_websocket(self, tmp_path: Path) -> None:
         with Example("under_twisted_web", tmp_path) as example, example.connect("/greet") as client:
             client.send("Ada")
             assert client.recv(PATIENCE) == "Hello, Ada! You are 127.0.0.1."
             response, page = example.fetch("/greet")
             assert (response.status, page) == (200, "Send your name to this WebSocket.\n")
 
-    def test_one_it_refuses(self, tmp_path: Path) -> None:
+    def test_a_bad_handshake_is_refused(self, tmp_path: Path) -> None:
         with Example("under_twisted_web", tmp_path) as example:
             for path in ("/echo", "/greet"):
                 assert example.fetch(path, REFUSED)[0].status == 400
@@ -41,6 +43,8 @@ class TestUnderTwistedWeb:
 
 @pytest.mark.skipif(find_spec("klein") is None, reason="WITH KLEIN NOT TESTED: pip install klein")
 class TestWithKlein:
+    """The example with_klein.py."""
+
     def test_rooms_are_separate(self, tmp_path: Path) -> None:
         with Example("with_klein", tmp_path) as example:
             with example.connect("/rooms/a") as one, example.connect("/rooms/a") as two, example.connect("/rooms/b"):
@@ -53,12 +57,12 @@ class TestWithKlein:
                 await_that("it left", lambda: example.fetch("/rooms/a")[1] == "1 in a\n")
             await_that("the other left", lambda: example.fetch("/rooms/a")[1] == "0 in a\n")
 
-    def test_a_resource_that_a_route_returns(self, tmp_path: Path) -> None:
+    def test_a_route_can_return_a_websocket_resource(self, tmp_path: Path) -> None:
         with Example("with_klein", tmp_path) as example, example.connect("/echo") as client:
             client.send("text")
             assert client.recv(PATIENCE) == "text"
 
-    def test_one_it_refuses(self, tmp_path: Path) -> None:
+    def test_a_bad_handshake_is_refused(self, tmp_path: Path) -> None:
         with Example("with_klein", tmp_path) as example:
             for path in ("/echo", "/rooms/a"):
                 assert example.fetch(path, REFUSED)[0].status == 400

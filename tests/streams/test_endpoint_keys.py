@@ -46,14 +46,14 @@ def test_a_valid_key_is_read(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_bad_ones_are_named(text: str) -> None:
+def test_the_error_names_a_bad_key(text: str) -> None:
     with pytest.raises(ValueError) as caught:
         take(text)
     assert str(caught.value).startswith(f"beastws: {text}: ")
 
 
 @pytest.mark.parametrize("texts", [["ping=300"], ["ping=20", "idle=20"]])
-def test_a_silent_peer_is_asked_before_it_is_cut_off(texts: list[str]) -> None:
+def test_an_idle_timeout_below_the_ping_interval_is_refused(texts: list[str]) -> None:
     with pytest.raises(ValueError, match=r"idle=.* is not more than ping=") as caught:
         Keys.take("beastws", EVERY, dict(text.split("=") for text in texts))
     assert str(caught.value).count(" by default") == 2 - len(texts)
@@ -62,11 +62,11 @@ def test_a_silent_peer_is_asked_before_it_is_cut_off(texts: list[str]) -> None:
 @pytest.mark.parametrize(
     "texts", [["idle=31"], ["idle=2"], ["ping=299"], ["ping=0", "idle=1"], ["ping=9999", "idle=0"]]
 )
-def test_or_is_not_asked_or_not_cut_off(texts: list[str]) -> None:
+def test_an_idle_timeout_above_the_ping_interval_is_accepted(texts: list[str]) -> None:
     Keys.take("beastws", EVERY, dict(text.split("=") for text in texts))
 
 
-def test_an_unescaped_colon_shows_what_to_write() -> None:
+def test_the_error_for_an_unescaped_colon_shows_the_escaped_form() -> None:
     with pytest.raises(ValueError) as caught:
         take("origins=https")
     assert "https\\://example.com" in str(caught.value)
@@ -77,7 +77,7 @@ def test_the_error_for_a_bad_origin_has_the_right_one() -> None:
         take("origins=https://a,https://bücher.example")
 
 
-def test_all_that_is_not_ours_stays() -> None:
+def test_keys_of_other_endpoints_are_left() -> None:
     arguments = {"target": "/x", "backlog": "5", "authority": "x"}
     assert Keys.take("beastws", ("target", "ping"), arguments) == Keys(target="/x")
     assert arguments == {"backlog": "5", "authority": "x"}

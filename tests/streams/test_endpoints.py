@@ -308,7 +308,7 @@ def test_escaped_characters_are_kept_escaped() -> None:
     assert described == ["unix:C\\:\\\\a\\=b\\:c:mode=6\\:6"]
 
 
-def test_there_is_one_of_each_prefix() -> None:
+def test_each_prefix_has_one_plug_in() -> None:
     servers = [plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser)]
     clients = [plugin.prefix for plugin in getPlugins(IStreamClientEndpointStringParserWithReactor)]
     assert servers.count("beastws") == 1
@@ -326,6 +326,8 @@ async def converse(stream: Any, octets: bytes = b"hello") -> None:
 
 
 class TestStreams:
+    """Streams over each kind of endpoint."""
+
     @leaving_nothing
     async def test_a_stream_can_use_tcp(self) -> None:
         echo = Keeping(EchoStream)
@@ -429,6 +431,8 @@ class TestStreams:
 
 
 class TestConnecting:
+    """The client's endpoint."""
+
     @pytest.mark.parametrize(
         ("keys", "sent"),
         [
@@ -453,7 +457,7 @@ class TestConnecting:
             await stream.lost
 
     @leaving_nothing
-    async def test_an_answer_that_declines(self) -> None:
+    async def test_a_declined_upgrade_is_reported(self) -> None:
         async with Script(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").listening() as port:
             endpoint: Any = clientFromString(reactor, f"ws:127.0.0.1:{port}")
             failure: Any = await failure_of(endpoint.connect(Keeping(Stream)))
@@ -461,7 +465,7 @@ class TestConnecting:
             assert endpoint.last_failure.value is failure
 
     @leaving_nothing
-    async def test_a_value_that_is_no_factory_is_refused(self) -> None:
+    async def test_a_factory_of_another_type_is_refused(self) -> None:
         failure = await failure_of(clientFromString(reactor, "ws:localhost").connect(Stream))
         assert type(failure) is TypeError
         assert str(failure) == "factory: give Factory.forProtocol(YourProtocol), not the class Stream"
@@ -489,7 +493,7 @@ class TestConnecting:
             assert not factory.last.lost.called and factory.last.transport is None
 
     @leaving_nothing
-    async def test_a_factory_that_makes_none(self) -> None:
+    async def test_a_factory_that_makes_no_protocol_is_reported(self) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(EchoStream)) as port:
             assert isinstance(await failure_of(dial(f"ws:127.0.0.1:{port}", lambda: None)), NoProtocol)
 
@@ -528,7 +532,7 @@ class TestConnecting:
         assert repr(endpoint) == "<ClientEndpoint wss://example.com:8443/x?...>"
 
     @leaving_cycles
-    async def test_reconnecting_gives_up_where_that_is_useless(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_reconnecting_gives_up_if_no_attempt_can_help(self, monkeypatch: pytest.MonkeyPatch) -> None:
         told: list[Any] = []
         monkeypatch.setattr(ReconnectingService, "log", Logger("reconnection", observer=as_observer(told.append)))
         async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", Keeping(EchoStream)) as port:
@@ -544,6 +548,8 @@ class TestConnecting:
 
 
 class TestServing:
+    """The server's endpoint."""
+
     @leaving_nothing
     async def test_only_the_target_is_served(self) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}:target=/x", Keeping(EchoStream)) as port:
@@ -579,7 +585,7 @@ class TestServing:
             await converse(await dial(f"ws:127.0.0.1:{port}"))
 
     @leaving_nothing
-    async def test_any_target_is_served_without_one(self) -> None:
+    async def test_every_target_is_served_without_the_key_target(self) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(EchoStream)) as port:
             await converse(await dial(f"ws:127.0.0.1:{port}:target=/any/where"))
 
@@ -643,7 +649,7 @@ class TestServing:
             ("idle=60", Timeouts(idle=900, ping_interval=60), "idle=60 is not more than ping=60 of the factory"),
         ],
     )
-    def test_its_settings_and_the_keys_are_to_go_together(self, keys: str, timeouts: Timeouts, told: str) -> None:
+    def test_settings_that_conflict_with_the_keys_are_refused(self, keys: str, timeouts: Timeouts, told: str) -> None:
         memory = MemoryReactorClock()
         endpoint = serverFromString(memory, f"beastws:tcp:1984:{keys}")
         listening = endpoint.listen(WebSocketServerFactory(WebSocketProtocol, timeouts=timeouts))
@@ -664,7 +670,7 @@ class TestServing:
             (":ping=1", Timeouts(idle=2, ping_interval=1.5)),
         ],
     )
-    def test_settings_that_may_be(self, keys: str, timeouts: Timeouts) -> None:
+    def test_settings_that_fit_the_keys_are_accepted(self, keys: str, timeouts: Timeouts) -> None:
         memory = MemoryReactorClock()
         endpoint = serverFromString(memory, f"beastws:tcp:1984{keys}")
         endpoint.listen(WebSocketServerFactory(WebSocketProtocol, timeouts=timeouts))
@@ -685,7 +691,7 @@ class TestServing:
         assert ConfiguredFactory(Refusing(WebSocketProtocol), Keys(target="/x")).buildProtocol(None) is None
 
     @pytest.mark.parametrize(("path", "status"), [("/x", b"200"), ("/y", b"404")])
-    def test_its_own_answers_come_behind_the_target(self, path: str, status: bytes) -> None:
+    def test_the_factorys_own_answers_apply_to_the_target_alone(self, path: str, status: bytes) -> None:
         class Page(WebSocketProtocol):
             def http_requested(self, request: Any) -> Any:
                 return Response(200)
@@ -709,7 +715,7 @@ class TestServing:
         configured.doStop()
         assert calls == ["start", "stop"]
 
-    def test_a_target_keeps_nothing_alive(self) -> None:
+    def test_a_factory_with_a_target_keeps_no_connection_alive(self) -> None:
         protocol = ConfiguredFactory(TunnelFactory(Keeping(EchoStream)), Keys(target="/x")).buildProtocol(None)
         inside(protocol).server.connections.clear()
         ref = weakref.ref(protocol)
@@ -749,7 +755,9 @@ class Back(pb.Referenceable):
         return f"{text} and back"
 
 
-class TestOthersProtocols:
+class TestOtherProtocols:
+    """Protocols of Twisted and others through a tunnel."""
+
     @leaving_cycles
     async def test_amp_can_use_a_tunnel(self) -> None:
         async with listening(f"beastws:tcp:{LOOPBACK}", Keeping(Adder)) as port:

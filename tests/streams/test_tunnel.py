@@ -131,7 +131,9 @@ def serve(make: Any = Stream, **options: Any) -> tuple[Any, Any]:
     return stream, peer
 
 
-class TestOctets:
+class TestBytes:
+    """The bytes of a stream as binary messages."""
+
     def test_bytes_are_passed_both_ways(self) -> None:
         pair = Pair()
         pair.near.transport.write(b"there")
@@ -148,7 +150,7 @@ class TestOctets:
         peer.expect(Frame.binary(b"ab"), Frame.binary(b"cd"), Frame.binary(b"e"))
 
     @pytest.mark.parametrize("size", [MAX_MESSAGE - 1, MAX_MESSAGE, MAX_MESSAGE + 1, 3 * MAX_MESSAGE])
-    def test_a_long_one_is_several(self, size: int) -> None:
+    def test_a_long_write_is_sent_in_several_messages(self, size: int) -> None:
         stream, peer = serve()
         data = bytes(at % 251 for at in range(size))
         stream.transport.write(data)
@@ -167,7 +169,7 @@ class TestOctets:
         assert len(stream.octets) == 5000 + (3 << 20)
         assert peer.frames() == []
 
-    def test_a_message_takes_its_time(self) -> None:
+    def test_a_message_has_no_time_limit(self) -> None:
         stream, peer = serve()
         peer.send(Frame.binary(b"a", fin=False))
         for _ in range(20):
@@ -185,7 +187,7 @@ class TestOctets:
         assert isinstance(stream.end, ConnectionLost)
 
     @given(st.lists(st.tuples(st.booleans(), st.binary(max_size=300))), st.integers(1, 400))
-    def test_any_writes_in_any_chunks(self, writes: list[tuple[bool, bytes]], chunk: int) -> None:
+    def test_any_writes_arrive_whole_in_any_chunks(self, writes: list[tuple[bool, bytes]], chunk: int) -> None:
         pair = Pair()
         pair.link.chunk = chunk
         for from_near, data in writes:
@@ -195,14 +197,16 @@ class TestOctets:
         assert pair.near.octets == b"".join(data for near, data in writes if not near)
 
     @pytest.mark.parametrize("text", ["text", 5, None])
-    def test_only_bytes_are_written(self, text: int | str | None) -> None:
+    def test_only_bytes_are_accepted(self, text: int | str | None) -> None:
         stream, _ = serve()
         with pytest.raises(TypeError, match="bytes"):
             stream.transport.write(text)
 
 
 class TestOpening:
-    def test_the_subprotocol_is_websockifys(self) -> None:
+    """The opening of a tunnel."""
+
+    def test_the_subprotocol_is_that_of_websockify(self) -> None:
         pair = Pair()
         assert pair.link.client.subprotocol == pair.link.server.subprotocol == "binary"
 
@@ -214,7 +218,7 @@ class TestOpening:
         assert stream.made == 1
         assert peer.protocol.response.field("Sec-WebSocket-Protocol") == (answer.decode() if answer else None)
 
-    def test_a_server_that_knows_none_is_as_good(self) -> None:
+    def test_a_server_without_subprotocols_is_accepted(self) -> None:
         stream = Stream()
         peer = scripted_server(lambda: Tunnel.carrying(stream, ("binary",)))
         peer.send(Frame.binary(b"hello"))
@@ -250,7 +254,7 @@ class TestOpening:
         peer = scripted_client(TunnelFactory(serving, clock=Clock()))
         assert serving.addresses == [peer.protocol_transport.getPeer()]
 
-    def test_limits_of_messages_do_not_apply(self) -> None:
+    def test_the_limits_of_messages_do_not_apply(self) -> None:
         settings = TunnelFactory(Serving(), limits=Limits(max_message_size=1, max_buffered=1 << 16)).settings
         assert (settings.limits.max_message_size, settings.limits.max_fragments) == (None, None)
         assert settings.limits.max_buffered > 1 << 40
@@ -267,7 +271,7 @@ class TestOpening:
         assert len(logged(ZeroDivisionError)) == 1
         assert "1011" in str(pair.near.end)
 
-    def test_a_client_factory_leaves_websockets_alone(self) -> None:
+    def test_a_client_factory_does_not_wrap_a_websocket_protocol(self) -> None:
         class Mine(WebSocketProtocol):
             pass
 
@@ -308,6 +312,8 @@ class Greeting(Stream):
 
 
 class TestTheTransport:
+    """The transport of the tunneled protocol, as an `ITransport`."""
+
     def test_the_transport_provides_its_interfaces(self) -> None:
         transport = Pair().near.transport
         for kind in (ITransport, ITCPTransport, IConsumer, IPushProducer):
@@ -343,6 +349,8 @@ class TestTheTransport:
 
 
 class TestClosing:
+    """The end of a tunnel."""
+
     @pytest.mark.parametrize("closer", ["near", "far"])
     def test_a_close_is_in_order(self, closer: str) -> None:
         pair = Pair()
@@ -398,14 +406,14 @@ class TestClosing:
         assert type(stream.end) is ConnectionLost
         assert "1002" in str(stream.end)
 
-    def test_the_connection_is_cut(self) -> None:
+    def test_a_cut_connection_is_connection_lost(self) -> None:
         pair = Pair()
         pair.link.cut()
         for stream in (pair.near, pair.far):
             assert type(stream.end) is ConnectionLost
             assert "1006" in str(stream.end)
 
-    def test_tcp_ends_without_a_close_frame(self) -> None:
+    def test_an_end_of_tcp_without_a_close_frame_is_connection_lost(self) -> None:
         stream, peer = serve()
         peer.transport.loseConnection()
         peer.flush()
@@ -451,7 +459,7 @@ class TestClosing:
         assert (pair.far.octets, pair.near.octets) == (b"a", b"answer")
         assert type(pair.near.end) is type(pair.far.end) is ConnectionDone
 
-    def test_calls_after_a_close_do_no_harm(self) -> None:
+    def test_calls_after_a_close_are_ignored(self) -> None:
         pair = Pair()
         transport = pair.near.transport
         transport.loseConnection()
@@ -484,7 +492,7 @@ class TestClosing:
         ends: list[Any] = [pair.near.end, pair.far.end]
         assert [type(end) for end in ends] == [ConnectionDone] * 2
 
-    def test_the_answer_to_a_close_frame_has_its_time(self) -> None:
+    def test_the_answer_to_a_close_frame_has_the_close_timeout(self) -> None:
         stream, peer = serve()
         stream.transport.loseConnection()
         peer.expect(Frame.close(1000))
@@ -494,7 +502,7 @@ class TestClosing:
         end: Any = stream.end
         assert type(end) is ConnectionAborted
 
-    def test_stopping_is_closing(self) -> None:
+    def test_stop_producing_closes_the_tunnel(self) -> None:
         pair = Pair()
         pair.near.transport.stopProducing()
         pair.flush()
@@ -517,7 +525,7 @@ class TestClosing:
         assert type(stream.end) is ConnectionLost
         assert "nothing was received for 300 s" in str(stream.end)
 
-    def test_nothing_keeps_it_alive(self) -> None:
+    def test_a_closed_tunnel_is_freed(self) -> None:
         pair = Pair()
         refs = [weakref.ref(end) for end in (pair.link.client, pair.link.server)]
         gc.collect()
@@ -565,6 +573,8 @@ class Producer:
 
 
 class TestProducers:
+    """Producers on both sides, as `IConsumer` and `IPushProducer`."""
+
     def test_a_push_producer_keeps_pace_with_the_far_protocol(self) -> None:
         pair = Pair()
         producer = Producer(pair.near.transport, 1000)
@@ -581,7 +591,7 @@ class TestProducers:
         assert producer.left == 0
         assert len(pair.far.octets) == 1000 * producer.size
 
-    def test_a_pull_producer_keeps_pace_too(self) -> None:
+    def test_a_pull_producer_keeps_pace_with_the_far_protocol(self) -> None:
         pair = Pair()
         producer = Producer(pair.far.transport, 1000)
         producer.pull = True
@@ -615,7 +625,7 @@ class TestProducers:
             second.flush()
         assert len(second.far.octets) == 1000 * producer.size
 
-    def test_two_are_one_too_many(self) -> None:
+    def test_a_second_producer_is_refused(self) -> None:
         pair = Pair()
         pair.near.transport.registerProducer(Producer(pair.near.transport), True)
         with pytest.raises(RuntimeError):
@@ -662,7 +672,7 @@ class TestProducers:
         assert producer.stopped == [True]
 
     @pytest.mark.parametrize("end", ["cut", "peer", "abort", "fault"])
-    def test_it_is_stopped_when_the_connection_ends(self, end: str, logged: Callable[..., list[Any]]) -> None:
+    def test_the_producer_is_stopped_when_the_connection_ends(self, end: str, logged: Callable[..., list[Any]]) -> None:
         pair = Pair()
         pair.link.client_transport.stalled = end != "peer"
         producer = Producer(pair.near.transport, 1 << 30)
@@ -680,7 +690,7 @@ class TestProducers:
         pair.flush()
         assert producer.stopped == [True]
 
-    def test_one_that_ignores_the_end_of_the_connection_is_not_asked_for_ever(self) -> None:
+    def test_a_producer_that_ignores_the_end_is_not_asked_without_end(self) -> None:
         """After the close frame all writes are dropped, so the transport would never pause this producer."""
         stream, peer = serve()
         producer = Producer(stream.transport, 1 << 30)
@@ -693,7 +703,7 @@ class TestProducers:
         assert producer.stopped == [True]
         assert "1011" in str(stream.end)
 
-    def test_a_slow_reader_is_not_a_silent_one(self) -> None:
+    def test_a_slow_reader_does_not_count_as_silent(self) -> None:
         """The peer sends nothing and reads slowly, but it reads."""
         pair = Pair(silent=True)
         pair.near.dataReceived = lambda data: (pair.near.parts.append(data), pair.near.transport.pauseProducing())
@@ -744,6 +754,8 @@ class Pausing(Stream):
 
 
 class TestHalfClosing:
+    """RFC 6455 §5.5.1: a close frame ends one direction, for streams that are an `IHalfCloseableProtocol`."""
+
     def test_a_question_can_be_answered_after_a_half_close(self) -> None:
         """Half-closing marks the end of the request, and the response can still arrive."""
 
@@ -763,7 +775,7 @@ class TestHalfClosing:
         assert (pair.near.told, pair.far.told) == (["write", "read"], ["read"])
         assert type(pair.near.end) is type(pair.far.end) is ConnectionDone
 
-    def test_a_long_answer_with_pauses(self) -> None:
+    def test_a_long_answer_with_pauses_arrives_after_a_half_close(self) -> None:
         pair = Pair(near=Halves, far=Halves)
         pair.near.transport.loseWriteConnection()
         pair.near.transport.loseWriteConnection()
@@ -797,7 +809,7 @@ class TestHalfClosing:
         assert len(pair.far.octets) == 10 * producer.size
         assert type(pair.far.end) is ConnectionDone
 
-    def test_a_push_producer_that_stays_is_stopped_at_the_end(self) -> None:
+    def test_a_push_producer_is_stopped_at_the_end(self) -> None:
         stream, peer = serve(Halves)
         producer = Producer(stream.transport)
         stream.transport.registerProducer(producer, True)
@@ -817,7 +829,7 @@ class TestHalfClosing:
         assert pair.near.octets == b"before"
         assert type(pair.near.end) is type(pair.far.end) is ConnectionDone
 
-    def test_both_ends_at_once(self) -> None:
+    def test_both_ends_can_half_close_at_once(self) -> None:
         pair = Pair(near=Halves, far=Halves)
         pair.near.transport.loseWriteConnection()
         pair.far.transport.loseWriteConnection()
@@ -842,7 +854,7 @@ class TestHalfClosing:
         assert (stream.octets, type(stream.end)) == (b"", ConnectionDone)
 
     @pytest.mark.parametrize("first", ["we", "the peer"])
-    def test_it_does_not_last_for_ever(self, first: str) -> None:
+    def test_a_half_closed_tunnel_ends_after_the_idle_timeout(self, first: str) -> None:
         stream, peer = serve(Halves)
         if first == "we":
             stream.transport.loseWriteConnection()
@@ -878,7 +890,7 @@ class TestHalfClosing:
             assert type(stream.end) is ConnectionLost
 
 
-def test_deferreds_returned_by_data_received_are_nobodys_business() -> None:
+def test_the_deferreds_that_data_received_returns_are_ignored() -> None:
     """The transport does not wait for Deferreds that dataReceived() returns."""
 
     class Returning(Stream):

@@ -115,7 +115,9 @@ def read_messages(connection: socket.socket) -> tuple[int, bytes]:
 
 
 @linux
-class TestASlowReader:
+class TestSlowReader:
+    """The peer reads slowly."""
+
     @pytest.mark.parametrize("high_water", [1 << 16, 16 * MEBI])
     def test_a_slow_reader_costs_the_high_water_mark_if_a_producer_obeys(self, high_water: int) -> None:
         measured = Measured("produce", high_water=high_water, max_buffered=32 * MEBI)
@@ -147,7 +149,9 @@ class TestASlowReader:
         assert max_buffered // 2 < measured.outcome["growth"] < max_buffered + SLACK
 
 
-class TestASlowApplication:
+class TestSlowApplication:
+    """The application consumes slowly."""
+
     @linux
     def test_a_slow_application_costs_the_limit_of_its_queue(self) -> None:
         """While the application sleeps after the first message, the rest wait in the peer and in the sockets."""
@@ -191,7 +195,9 @@ class TestASlowApplication:
         assert taken == [b"m"] * 5
 
 
-class TestOneThatStopsReading:
+class TestStoppedReader:
+    """The peer stops reading."""
+
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_a_peer_that_stops_reading_is_closed_though_it_sends_pongs(self, secure: bool) -> None:

@@ -72,7 +72,7 @@ def say_bye(connection: Any) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_set_forward_it_closes_no_connection_and_stops_no_pings(wall: Wall) -> None:
+async def test_a_clock_that_is_set_forward_closes_no_connection_and_stops_no_pings(wall: Wall) -> None:
     def conversation(connection: Any) -> None:
         answer_pings(connection, 1)
         wall.set(3600.0)
@@ -89,7 +89,7 @@ async def test_set_forward_it_closes_no_connection_and_stops_no_pings(wall: Wall
 
 
 @pytest_twisted.ensureDeferred
-async def test_set_back_pings_go_on_with_the_next_activity(wall: Wall) -> None:
+async def test_pings_go_on_with_the_next_activity_after_the_clock_is_set_back(wall: Wall) -> None:
     def conversation(connection: Any) -> None:
         answer_pings(connection, 2)
         # The server handles the pong before it echoes this message, so the step cannot delay a timer of the pong.

@@ -85,6 +85,8 @@ def offer(peer: Any, offers: str) -> bytes:
 
 
 class TestAnswer:
+    """RFC 7692 §7.1: the server's answer to an offer, over TCP."""
+
     def test_the_answer_has_these_bytes(self, connect: Connect) -> None:
         peer = connect(opened=False, deflate=Deflate(server_max_window_bits=10), subprotocols=["chat"])
         answer = offer(peer, "permessage-deflate; client_max_window_bits\r\nSec-WebSocket-Protocol: chat")
@@ -196,7 +198,7 @@ async def test_messages_are_not_compressed_if_one_end_declines(server: Deflate |
 
 
 @pytest_twisted.ensureDeferred
-async def test_fragments_and_pings() -> None:
+async def test_a_compressed_message_in_fragments_with_pings_between_is_received() -> None:
     def talk(client: ClientConnection) -> None:
         def parts() -> Iterator[str]:
             for at in range(0, len(TEXT), 1000):

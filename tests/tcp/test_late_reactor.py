@@ -82,7 +82,7 @@ async def test_a_pong_that_waits_in_the_socket_is_in_time(block: Block, secure: 
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_a_pong_behind_much_that_waits_is_in_time(block: Block, secure: bool) -> None:
+async def test_a_pong_after_much_waiting_data_is_in_time(block: Block, secure: bool) -> None:
     """The pong is not in the first 64 KiB that the reactor reads."""
 
     def conversation(connection: Any) -> bytes:
@@ -138,7 +138,7 @@ async def test_a_request_that_waits_is_in_time(block: Block) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_peer_that_is_silent_is_closed_all_the_same(block: Block) -> None:
+async def test_a_silent_peer_is_still_closed(block: Block) -> None:
     def conversation(connection: Any) -> bytes:
         with block.entered_by(connection):
             pass

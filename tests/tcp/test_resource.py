@@ -248,7 +248,7 @@ async def violates(client: Client) -> None:
     ids=["close", "leave", "abort", "silence", "violation", "our close", "our abort", "failure"],
 )
 @pytest_twisted.ensureDeferred
-async def test_nothing_is_left_however_it_ends(
+async def test_nothing_is_left_however_a_connection_ends(
     serve: Callable[..., Any],
     logged: Callable[..., list[Any]],
     secure: bool,
@@ -294,7 +294,7 @@ async def test_a_rejection_keeps_the_connection_for_http(serve: Callable[..., An
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_the_sites_timeout_does_not_end_it(serve: Callable[..., Any], secure: bool) -> None:
+async def test_the_sites_timeout_does_not_end_a_websocket(serve: Callable[..., Any], secure: bool) -> None:
     clock = Clock()
     async with serve(echo(), secure, timeout=10, reactor=clock) as web:
         client = await web.connect()

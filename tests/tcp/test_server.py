@@ -181,6 +181,8 @@ async def serve(protocol: Any = Kept, secure: bool = False, **options: Any) -> A
 
 
 class TestEcho:
+    """Clients and servers that talk with each other."""
+
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_messages_of_every_size_are_echoed(self, secure: bool) -> None:
@@ -295,6 +297,8 @@ async def test_messages_of_the_hooks_of_a_chunk_are_one_write(monkeypatch: pytes
 
 
 class TestHandshake:
+    """RFC 6455 §4.2: handshakes over TCP and TLS."""
+
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_another_try_is_possible_after_a_refusal(self, secure: bool) -> None:
@@ -416,7 +420,7 @@ class TestHandshake:
         assert server.ends == []
 
     @pytest_twisted.ensureDeferred
-    async def test_a_client_that_offers_http_by_alpn(self) -> None:
+    async def test_a_client_that_offers_http_by_alpn_is_accepted(self) -> None:
         """Browsers offer it (RFC 7301 §3.1)."""
 
         def conversation() -> str | None:
@@ -450,7 +454,7 @@ FAULTS = {
 
 
 class TestTheCloseCode:
-    """The peer can read the close code in every case."""
+    """RFC 6455 §7.1.1: the peer can read the close code in every case."""
 
     @BOTH_WAYS
     @pytest.mark.parametrize("behind", [0, 5 << 20], ids=["silent", "sending"])
@@ -581,8 +585,10 @@ class TestTheCloseCode:
 
 
 class TestHalfClose:
+    """The peer or the server half-closes TCP."""
+
     @pytest_twisted.ensureDeferred
-    async def test_all_that_was_sent_is_read(self) -> None:
+    async def test_all_answers_can_be_read_after_a_half_close(self) -> None:
         def conversation(connection: Any) -> bytes:
             connection.sendall(masked(0x82, bytes(1 << 20)) * 3)
             connection.shutdown(socket.SHUT_WR)
@@ -613,6 +619,8 @@ def reset(connection: Any) -> None:
 
 
 class TestReset:
+    """The peer resets the connection."""
+
     @BOTH_WAYS
     @pytest.mark.parametrize("sent", [b"", HEAD[:40], b"\r\n", HEAD.replace(b"GET", b"PUT")])
     @pytest_twisted.ensureDeferred
@@ -642,6 +650,8 @@ class TestReset:
 
 
 class TestSlowReader:
+    """A peer that reads slowly, or never."""
+
     @BOTH_WAYS
     @pytest.mark.parametrize("policy", ["close", "drop", "pause"])
     @pytest_twisted.ensureDeferred
@@ -686,7 +696,7 @@ class TestSlowReader:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_one_that_pings_and_never_reads(self, secure: bool) -> None:
+    async def test_a_peer_that_pings_and_never_reads_costs_little_memory(self, secure: bool) -> None:
         most = 0
 
         class Watched(Kept):
@@ -704,6 +714,8 @@ class TestSlowReader:
 
 
 class TestTimeouts:
+    """Pings and the idle timeout, over TCP."""
+
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
     async def test_a_silent_peer_gets_pings_and_is_closed(self, secure: bool) -> None:
@@ -781,10 +793,12 @@ TIMEOUT_STATES = {
 
 
 class TestEnds:
+    """Nothing is left, however a connection ends."""
+
     @BOTH_WAYS
     @pytest.mark.parametrize("end", ENDS)
     @pytest_twisted.ensureDeferred
-    async def test_nothing_is_left(self, secure: bool, end: str) -> None:
+    async def test_nothing_is_left_however_a_connection_ends(self, secure: bool, end: str) -> None:
         opened, data, finish = ENDS[end]
         clock, sent = ClockedReactor(), threading.Event()
         timeouts = Timeouts(handshake=10.0, idle=10.0, ping_interval=None, close=10.0)

@@ -194,6 +194,8 @@ async def talk(peer: Peer) -> None:
 
 
 class TestServer:
+    """A server starts TLS."""
+
     @pytest.mark.parametrize("protocol", [SecureAtOnce, SecureByItsFactory])
     @pytest_twisted.ensureDeferred
     async def test_a_server_can_start_tls_before_the_first_request(self, protocol: Any) -> None:
@@ -299,7 +301,7 @@ class TestServer:
         assert same
 
     @pytest_twisted.ensureDeferred
-    async def test_backpressure_holds_over_the_started_tls(self) -> None:
+    async def test_backpressure_works_over_the_started_tls(self) -> None:
         opened: list[Any] = []
 
         class Kept(SecureAtOnce):
@@ -331,7 +333,7 @@ class TestServer:
             peer.transport.loseConnection()
 
     @pytest_twisted.ensureDeferred
-    async def test_closing_ends_tls_in_its_order(self) -> None:
+    async def test_closing_ends_websocket_tls_and_tcp_in_this_order(self) -> None:
         async with tapped(SecureAtOnce, clock=reactor) as (tap, port):
             peer = await dial(port, Peer())
             await talk(peer)
@@ -344,6 +346,8 @@ class TestServer:
 
 
 class TestClient:
+    """A client starts TLS."""
+
     @pytest.mark.parametrize("through", ["the protocol", "the transport"])
     @pytest_twisted.ensureDeferred
     async def test_a_client_can_start_tls_before_the_handshake(self, through: str) -> None:

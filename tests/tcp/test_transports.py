@@ -129,6 +129,8 @@ def sides(clock: Clock, **options: Any) -> tuple[Noting, Noting]:
 
 
 class TestSSHChannel:
+    """A channel of Conch as the transport."""
+
     def opened(self, clock: Clock, **options: Any) -> tuple[SSH, Noting, Noting]:
         server, client = sides(clock, **options)
         ssh = SSH(server, client)
@@ -137,7 +139,7 @@ class TestSSHChannel:
         assert (server.state, client.state) == (State.OPEN, State.OPEN)
         return ssh, server, client
 
-    def test_carries_messages_and_closes_in_order(self, clock: Clock) -> None:
+    def test_a_channel_carries_messages_and_closes_in_order(self, clock: Clock) -> None:
         ssh, server, client = self.opened(clock)
         client.send("hello")
         server.send(bytes(100_000))
@@ -157,7 +159,7 @@ class TestSSHChannel:
         ssh.pump()
         assert len(client.heard) == 16 and server.buffered_amount == 0
 
-    def test_a_transport_that_never_tells_of_the_end_is_lost_all_the_same(self, clock: Clock) -> None:
+    def test_a_transport_that_never_reports_its_end_is_still_lost(self, clock: Clock) -> None:
         ssh, server, _ = self.opened(clock, timeouts=Timeouts(close=5.0))
         ssh.channels[0].tells_of_the_end = False
         server.close()
@@ -167,7 +169,7 @@ class TestSSHChannel:
         clock.advance(0.1)
         assert server.reason is not None and server.state is State.CLOSED
 
-    def test_an_aborted_one_is_closed_once(self, clock: Clock) -> None:
+    def test_an_aborted_channel_is_closed_once(self, clock: Clock) -> None:
         ssh, server, client = self.opened(clock)
         server.abort()
         ssh.pump()
@@ -175,7 +177,7 @@ class TestSSHChannel:
         assert server.reason is not None and client.reason is not None
         assert client.reason.code == 1006
 
-    def test_a_transport_that_cannot_be_paused_is_bounded(self, clock: Clock, logged: Any) -> None:
+    def test_a_transport_that_cannot_be_paused_has_a_bounded_buffer(self, clock: Clock, logged: Any) -> None:
         limits = Limits(max_message_size=1 << 16, max_buffered=1 << 18)
         ssh, server, client = self.opened(clock, limits=limits)
         server.slow = True
@@ -223,7 +225,7 @@ class TestProcess:
         return websocket  # type: ignore[no-any-return]
 
     @pytest_twisted.ensureDeferred
-    async def test_carries_messages_and_closes_in_order(self) -> None:
+    async def test_a_process_carries_messages_and_closes_in_order(self) -> None:
         websocket = await self.connected()
         assert websocket.peer is None
         websocket.send("hello")
@@ -233,7 +235,7 @@ class TestProcess:
         assert reason.code == 4000 and "PipeAddress" in reason.reason
 
     @pytest_twisted.ensureDeferred
-    async def test_an_aborted_one_is_lost(self) -> None:
+    async def test_an_aborted_process_is_lost(self) -> None:
         websocket = await self.connected()
         websocket.send("abort")
         with pytest.raises(ConnectionClosed):
@@ -241,7 +243,7 @@ class TestProcess:
         assert websocket.close_reason is not None and websocket.close_reason.code == 1006
 
 
-def test_a_complete_transport_has_nothing_before_it(connect: Any) -> None:
+def test_a_complete_transport_is_used_without_a_wrapper(connect: Any) -> None:
     peer = connect()
     assert peer.protocol.transport.below is peer.transport
     assert not isinstance(peer.protocol.transport.below, BareTransport)

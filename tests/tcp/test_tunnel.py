@@ -129,6 +129,8 @@ def dial(url: str) -> Any:
 
 
 class TestPortforward:
+    """`twisted.protocols.portforward` through a tunnel."""
+
     def test_a_conversation_is_forwarded(self, tmp_path: Path) -> None:
         heard: list[bytes] = []
 
@@ -187,7 +189,7 @@ class TestPortforward:
 @pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="MEMORY IS NOT MEASURED: that takes Linux's /proc"
 )
-def test_much_costs_little() -> None:
+def test_a_tunnel_of_much_data_takes_little_memory() -> None:
     program = Path(__file__).with_name("carried.py")
     done = subprocess.run(
         [sys.executable, str(program), "64"], env=ENVIRONMENT, capture_output=True, text=True, timeout=6 * PATIENCE

@@ -103,6 +103,8 @@ class Wire:
 
 
 class TestMemoryTransport:
+    """The transport in memory, which behaves like Twisted's TCP."""
+
     def test_the_transport_has_the_interfaces_of_tcp(self) -> None:
         transport = Wire().here
         for interface in (ITCPTransport, IConsumer, IPushProducer):
@@ -128,7 +130,7 @@ class TestMemoryTransport:
         wire.here.write(b"onetwothree")
         assert wire.flush().far.heard == [b"onet", b"woth", b"ree"]
 
-    def test_one_step_is_possible(self) -> None:
+    def test_a_step_moves_one_chunk(self) -> None:
         wire = Wire()
         wire.here.write(b"onetwo")
         assert wire.here.step(2)
@@ -145,7 +147,7 @@ class TestMemoryTransport:
         wire.here.write(memoryview(b"view"))  # type: ignore[arg-type]
         assert wire.flush().far.heard == [b"view"]
 
-    def test_a_protocols_exception_comes_out(self) -> None:
+    def test_a_protocols_exception_reaches_the_test(self) -> None:
         wire = Wire()
         wire.far.dataReceived = lambda data: 1 // 0  # type: ignore[method-assign, assignment]
         wire.here.write(b"data")
@@ -156,6 +158,8 @@ class TestMemoryTransport:
         assert wire.flush().far.heard == [b"more"]
 
     class TestProducers:
+        """Producers on the transport in memory."""
+
         def test_a_producer_is_paused_above_the_size_of_the_buffer(self) -> None:
             wire, producer = Wire(), Producer()
             wire.here.registerProducer(producer, True)
@@ -176,7 +180,7 @@ class TestMemoryTransport:
             wire.flush()
             assert producer == ["pause", "resume"]
 
-        def test_there_is_one(self) -> None:
+        def test_a_second_producer_is_refused(self) -> None:
             wire, producer = Wire(), Producer()
             wire.here.registerProducer(producer, True)
             with pytest.raises(RuntimeError, match="not unregistered"):
@@ -184,7 +188,7 @@ class TestMemoryTransport:
             wire.here.unregisterProducer()
             wire.here.registerProducer(Producer(), True)
 
-        def test_the_next_is_not_resumed_for_the_one_before(self) -> None:
+        def test_a_new_producer_is_not_resumed_for_the_one_before(self) -> None:
             wire, producer, next_one = Wire(), Producer(), Producer()
             wire.here.registerProducer(producer, True)
             wire.here.write(bytes(wire.here.buffer_size + 1))
@@ -210,7 +214,7 @@ class TestMemoryTransport:
             wire.here.registerProducer(late, True)
             assert late == ["stop"]
 
-        def test_reading_waits(self) -> None:
+        def test_a_paused_end_reads_nothing(self) -> None:
             wire = Wire()
             wire.there.pauseProducing()
             wire.here.write(b"data")
@@ -220,6 +224,8 @@ class TestMemoryTransport:
             assert wire.flush().far.heard == [b"data", ConnectionDone]
 
     class TestClosing:
+        """The end of the transport in memory."""
+
         def test_a_close_is_after_written_data(self) -> None:
             wire = Wire(chunk=3)
             wire.here.write(b"last words")
@@ -259,7 +265,7 @@ class TestMemoryTransport:
             assert wire.near.heard == [ConnectionDone]
             assert wire.far.heard == [ConnectionDone]
 
-        def test_after_the_end_nothing_is_written(self) -> None:
+        def test_nothing_is_written_after_the_end(self) -> None:
             wire = Wire()
             wire.here.loseConnection()
             wire.flush()
@@ -288,7 +294,7 @@ class TestMemoryTransport:
             assert wire.near.heard == [ConnectionAborted]
             assert wire.far.heard == [ConnectionLost]
 
-        def test_aborting_reads_no_more(self) -> None:
+        def test_an_aborted_end_reads_nothing_more(self) -> None:
             wire = Wire()
             wire.here.write(b"too late")
             wire.there.abortConnection()
@@ -305,7 +311,9 @@ class TestMemoryTransport:
             assert wire.flush().far.heard == [ConnectionLost]
 
     class TestHalfClosing:
-        def test_one_direction_ends(self) -> None:
+        """Half-closes of the transport in memory."""
+
+        def test_a_half_close_ends_one_direction(self) -> None:
             wire = Wire(HalfNotes)
             wire.here.write(b"request")
             wire.here.loseWriteConnection()
@@ -339,7 +347,7 @@ class TestMemoryTransport:
             assert wire.near.heard == ["written", ConnectionAborted]
             assert wire.far.heard == ["read", ConnectionLost]
 
-        def test_aborting_before_it_is_done(self) -> None:
+        def test_an_abort_replaces_a_pending_half_close(self) -> None:
             wire = Wire(HalfNotes)
             wire.here.loseWriteConnection()
             wire.here.abortConnection()
@@ -355,6 +363,8 @@ class TestMemoryTransport:
             assert wire.near.heard == [ConnectionDone]
 
     class TestFaults:
+        """Faults of the transport in memory."""
+
         @pytest.mark.parametrize("octets", range(5))
         @pytest.mark.parametrize("chunk", [1, 3, 100])
         def test_a_link_can_break_after_a_number_of_bytes(self, octets: int, chunk: int) -> None:
@@ -396,7 +406,9 @@ class TestMemoryTransport:
 
 
 class TestLink:
-    def test_a_hook_that_flushes_leaves_it_to_the_call_under_way(self) -> None:
+    """The link between the two transports."""
+
+    def test_a_flush_inside_a_hook_is_left_to_the_outer_call(self) -> None:
         wire = Wire()
 
         def answer(data: bytes) -> None:
@@ -466,6 +478,8 @@ def closed(pair: ConnectedPair[Any, Any]) -> bool:
 
 
 class TestConnectedPair:
+    """`connected_pair`: both ends of a connection."""
+
     @pytest.mark.parametrize("server", [Echo, echo, WebSocketServerFactory(Echo)])
     def test_both_ends_are_open(self, server: Any) -> None:
         pair = connected_pair(server, Other)
@@ -576,7 +590,7 @@ class TestConnectedPair:
         assert pair.client.close_reason is not None
         assert str(pair.client.close_reason.error) == "nothing was received for 20 s"
 
-    def test_backpressure_is_felt(self) -> None:
+    def test_a_stalled_reader_pauses_the_writer(self) -> None:
         pair, producer = connected_pair(Echo), Producer()
         pair.server.registerProducer(producer, True)
         pair.client_transport.pauseProducing()
@@ -594,6 +608,8 @@ class TestConnectedPair:
         assert pair.server.buffered_amount == 0
 
     class TestHandshake:
+        """The handshake of a `connected_pair`."""
+
         def test_the_clock_is_the_factorys(self) -> None:
             clock = Clock()
             assert connected_pair(WebSocketServerFactory(Echo, clock=clock)).clock is clock
@@ -643,6 +659,8 @@ class TestConnectedPair:
 
 
 class TestFrame:
+    """`Frame`, written as bytes."""
+
     @pytest.mark.parametrize(
         ("frame", "octets"),
         [
@@ -669,6 +687,8 @@ class TestFrame:
 
 
 class TestScriptedClient:
+    """`scripted_client`: the test acts as the client of a server."""
+
     def test_frames_can_be_sent_and_expected(self) -> None:
         peer = scripted_client(Echo)
         assert isinstance(peer.protocol, Echo)
@@ -736,13 +756,13 @@ class TestScriptedClient:
         assert peer.protocol.request is not None
         assert (peer.protocol.subprotocol, peer.protocol.request.target) == ("b", "/x")
 
-    def test_handshake_is_declined(self) -> None:
+    def test_a_declined_handshake_is_an_error(self) -> None:
         clock = Clock()
         with pytest.raises(AssertionError, match=r"the server declined.* 403 "):
             scripted_client(Echo, headers={"Origin": "https://evil.example"}, clock=clock)
         assert clock.getDelayedCalls() == []
 
-    def test_there_is_no_head(self) -> None:
+    def test_a_missing_head_is_an_error(self) -> None:
         peer = scripted_client(Echo, opened=False)
         with pytest.raises(AssertionError, match="no HTTP head came: b''"):
             peer.read_head()
@@ -760,7 +780,7 @@ class TestScriptedClient:
         peer.cut()
         assert peer.ended
 
-    def test_half_closes(self) -> None:
+    def test_a_half_close_of_the_client_ends_the_connection(self) -> None:
         peer = scripted_client(Echo)
         peer.transport.loseWriteConnection()
         peer.flush()
@@ -770,6 +790,8 @@ class TestScriptedClient:
 
 
 class TestScriptedServer:
+    """`scripted_server`: the test acts as the server of a client."""
+
     def test_frames_can_be_sent_and_expected(self) -> None:
         peer = scripted_server(Echo)
         assert inside(peer.protocol).role is Role.CLIENT
@@ -811,13 +833,13 @@ class TestScriptedServer:
         assert peer.protocol.response is not None
         assert peer.protocol.response.field("X-One") == "two"
 
-    def test_handshake_fails(self) -> None:
+    def test_a_failed_handshake_is_reported(self) -> None:
         clock = Clock()
         with pytest.raises(BadSecAccept):
             scripted_server(Other, headers={"Sec-WebSocket-Accept": "?"}, clock=clock)
         assert clock.getDelayedCalls() == []
 
-    def test_the_server_says_anything(self) -> None:
+    def test_the_server_can_send_any_bytes(self) -> None:
         peer = scripted_server(WebSocketProtocol, opened=False)
         opening = peer.protocol.handshake("localhost")
         peer.send(b"HTTP/1.1 418 I'm a teapot\r\nContent-Length: 5\r\n\r\nshort")
@@ -858,6 +880,8 @@ def test_trial_can_use_the_helpers(name: str) -> None:
 
 
 class TestMessages:
+    """The messages of a connection, listed for a test."""
+
     def test_every_message_is_listed_and_none_is_taken(self) -> None:
         class Talks(Echo):
             def opened(self) -> None:

@@ -70,6 +70,8 @@ def encrypted(both: bytes, form: PrivateFormat) -> bytes:
 
 @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
 class TestEncryptedKeys:
+    """Keys that a password protects."""
+
     def test_an_encrypted_key_is_refused_and_the_old_one_is_kept(
         self, key: Path, lines: list[str], form: PrivateFormat
     ) -> None:
@@ -112,6 +114,8 @@ class TestCiphers:
 
 
 class TestValidity:
+    """The period in which a certificate is valid."""
+
     @pytest.mark.parametrize(("age", "why"), [(5, "it expired on "), (-5, "it is valid only from ")])
     @pytest.mark.parametrize("kind", ["ssl", "haproxy:ssl"])
     def test_a_certificate_that_is_not_valid_now_is_not_reloaded(
@@ -126,7 +130,9 @@ class TestValidity:
         assert f"the certificate stays as it was: clients refuse the new one: {why}" in line
         assert line.endswith((" UTC", " UTC on"))
 
-    def test_one_that_is_not_valid_at_the_start_is_served_with_a_warning(self, key: Path, lines: list[str]) -> None:
+    def test_a_certificate_that_is_not_valid_at_the_start_is_served_with_a_warning(
+        self, key: Path, lines: list[str]
+    ) -> None:
         key.write_bytes(Server("localhost", signer=root(), age=5).pem())
         listens(MemoryReactor(), f"ssl:8443:privateKey={key}")
         (line,) = lines
@@ -140,22 +146,24 @@ class TestValidity:
             (2 * 86400, "it expired on "),
         ],
     )
-    def test_the_moment_decides(self, seconds: int, why: str | None) -> None:
+    def test_the_validity_is_exact_to_the_second(self, seconds: int, why: str | None) -> None:
         certificate = X509.from_cryptography(Server("localhost", signer=root()).certificate)
         told = why_invalid_now(certificate, datetime.now(timezone.utc) + timedelta(seconds=seconds))
         assert told is None if why is None else str(told).startswith(why)
 
 
 class TestReload:
+    """Certificates that are read again."""
+
     @pytest.mark.parametrize("kind", ["ssl:8443", "haproxy:ssl:8443"])
-    def test_connections_from_then_on_have_the_new_one(self, key: Path, lines: list[str], kind: str) -> None:
+    def test_later_connections_have_the_new_certificate(self, key: Path, lines: list[str], kind: str) -> None:
         endpoint, context = listens(MemoryReactor(), f"{kind}:privateKey={key}")
         before = context()
         endpoint.reload()
         assert context() is not before
         assert lines == [f"{kind}:privateKey={key}: the certificate was read again"]
 
-    def test_one_that_cannot_be_read_leaves_the_old_one(self, key: Path, lines: list[str]) -> None:
+    def test_an_unreadable_certificate_leaves_the_old_one(self, key: Path, lines: list[str]) -> None:
         endpoint, context = listens(MemoryReactor(), f"ssl:8443:privateKey={key}")
         before = context()
         for broken in (b"", new_identity()[:-200], None):
@@ -179,7 +187,7 @@ class TestReload:
         assert context() is before
         assert "the certificate stays as it was" in lines[0]
 
-    def test_without_tls_there_is_nothing_to_do(self, lines: list[str]) -> None:
+    def test_a_reload_without_tls_does_nothing(self, lines: list[str]) -> None:
         reactor = MemoryReactor()
         endpoint = ReloadableEndpoint(reactor, "tcp:1984")
         endpoint.listen(Factory())
@@ -189,6 +197,8 @@ class TestReload:
 
 
 class TestListening:
+    """The endpoint as an `IStreamServerEndpoint`."""
+
     def test_the_endpoint_provides_its_interface(self) -> None:
         reactor = MemoryReactor()
         endpoint = ReloadableEndpoint(reactor, "tcp:1984:interface=127.0.0.1")

@@ -94,6 +94,8 @@ class Lax:
 
 
 class TestConnect:
+    """RFC 9525 §6: `connect` verifies the server's identity."""
+
     @pytest.mark.parametrize("case", CASES)
     @leaving_nothing
     async def test_a_bad_certificate_is_refused_before_the_request(self, case: str) -> None:
@@ -158,7 +160,7 @@ class TestConnect:
         await port.stopListening()
 
     @leaving_nothing
-    async def test_a_silent_server_meets_the_timeout(self) -> None:
+    async def test_a_silent_server_meets_the_handshake_timeout(self) -> None:
         factory = Factory.forProtocol(Protocol)
         factory.noisy = False
         port = listen(factory)
@@ -193,6 +195,8 @@ class TestConnect:
 
 
 class TestEndpointStrings:
+    """RFC 9525 §6: endpoint strings for clients verify the server's identity."""
+
     @pytest.mark.parametrize("case", CASES)
     @pytest_twisted.ensureDeferred
     async def test_wss_refuses_a_bad_certificate_and_sends_no_request(self, case: str, roots: Path) -> None:
@@ -240,6 +244,8 @@ class TestEndpointStrings:
 
 
 class TestRedis:
+    """RFC 9525 §6: the backplane verifies Redis's identity before it sends the password."""
+
     @pytest.mark.parametrize(
         "names", [(), ("127.0.0.1",), ("IP:127.0.0.2",)], ids=["no SAN", "an address as a DNS name", "another address"]
     )
@@ -263,9 +269,11 @@ class TestRedis:
 
 
 class TestConsole:
+    """RFC 9525 §6: the client for a terminal verifies the server's identity."""
+
     @pytest.mark.parametrize("case", ["no subjectAltName", "an address as a DNS name, asked for by address"])
     @pytest_twisted.ensureDeferred
-    async def test_the_console_says_why_and_sends_no_request(self, case: str, tmp_path: Path) -> None:
+    async def test_the_console_shows_the_reason_and_sends_no_request(self, case: str, tmp_path: Path) -> None:
         (tmp_path / "root.pem").write_bytes(root_pem())
         _, make = BAD[case]
         script = upgrading()
@@ -280,6 +288,8 @@ class TestConsole:
 
 
 class TestVerifiedEndpoint:
+    """The endpoint that verifies, as an `IStreamClientEndpoint`."""
+
     @pytest_twisted.ensureDeferred
     async def test_a_transport_without_tls_is_refused(self) -> None:
         script = Script(None)

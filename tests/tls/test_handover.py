@@ -18,6 +18,8 @@ HERE = os.path.abspath(".")
 
 
 class TestAbsolute:
+    """Endpoint descriptions with absolute paths."""
+
     @pytest.mark.parametrize(
         ("description", "expected"),
         [
@@ -42,6 +44,8 @@ class TestAbsolute:
 
 
 class TestFiles:
+    """The files that a worker gets."""
+
     def test_files_are_read_for_each_option_that_names_them(self, tmp_path: Path) -> None:
         contents = {str(tmp_path / name): name for name in ("key", "certificate", "authorities")}
         for path, content in contents.items():
@@ -91,7 +95,7 @@ class TestOptions:
         value = read(self.SAMPLES.get(option, "7"))
         assert read(str(value)) == value
 
-    def test_all_that_was_given_is_handed_over(self, tmp_path: Path) -> None:
+    def test_every_given_option_is_handed_over(self, tmp_path: Path) -> None:
         (tmp_path / "beastws.toml").write_text(
             'origin = ["https://a.example", "https://b.example"]\n'
             "allow-any-origin-dangerously = true\nping-interval = 7\n"

@@ -68,7 +68,7 @@ def loopback(port: int) -> TCP4ClientEndpoint:
 
 @pytest.mark.parametrize("kind", ["our server", "twisted.web"])
 @pytest_twisted.ensureDeferred
-async def test_both_ends_of_a_websocket_use_it(kind: str) -> None:
+async def test_both_ends_of_a_websocket_use_the_compiled_path(kind: str) -> None:
     class Server(Noting):
         transports: list[Any] = []  # noqa: RUF012
 
@@ -85,7 +85,7 @@ async def test_both_ends_of_a_websocket_use_it(kind: str) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_endpoint_of_the_users_that_wraps_tls_is_used_too() -> None:
+async def test_a_users_endpoint_that_wraps_tls_uses_the_compiled_path() -> None:
     async with listening(WebSocketServerFactory(Echo, clock=reactor), True) as port:
         ws = await echoes("ws://localhost/", wrapClientTLS(trusting(), loopback(port)))
         assert uses_records(ws.transport)
@@ -193,7 +193,9 @@ def how_it_ends(port: int) -> str:
 @pytest.mark.parametrize("path", ["compiled", "twisted"])
 @pytest.mark.parametrize("started", [False, True], ids=["listened", "started"])
 @pytest_twisted.ensureDeferred
-async def test_an_abort_is_no_end_of_the_data(path: str, started: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_abort_does_not_look_like_the_end_of_the_data(
+    path: str, started: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """RFC 8446 §6.1: only a close_notify says that the data is complete."""
     monkeypatch.setenv(records.TLS_VARIABLE, path)
     records.unavailable.cache_clear()

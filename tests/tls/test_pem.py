@@ -43,6 +43,8 @@ def file(tmp_path: Path) -> Path:
 
 
 class TestIdentity:
+    """A file with a key and its certificates."""
+
     def test_the_chain_of_authorities_is_read(self, file: Path, tmp_path: Path) -> None:
         root = Authority("root")
         between = Authority("between", root)
@@ -79,7 +81,7 @@ class TestIdentity:
             read_identity(str(file.with_name("none")))
 
 
-def test_authorities_that_are_none(file: Path) -> None:
+def test_a_file_without_readable_authorities_is_refused(file: Path) -> None:
     file.write_bytes(b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
     with pytest.raises(ValueError, match=r"^a certificate in it cannot be read$"):
         read_authorities(str(file))

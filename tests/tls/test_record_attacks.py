@@ -37,14 +37,14 @@ def forged_behind(data: bytes) -> tuple[Pair, bytes]:
 class TestForgedRecordAfterTrueOne:
     """RFC 8446 §5.2: a forged record after a true one ends its connection, and no other."""
 
-    def test_the_application_meets_no_error_of_the_record_behind(self) -> None:
+    def test_the_application_sees_no_error_of_the_forged_record(self) -> None:
         pair, chunk = forged_behind(b"true")
         queued: list[bool] = []
         pair.server.application.then = lambda data: queued.append(error_queued())
         pair.server.tls.dataReceived(chunk)
         assert queued == [False] and not error_queued()
 
-    def test_it_ends_the_connection_as_without_data_before_it(self) -> None:
+    def test_a_forged_record_ends_the_connection_with_or_without_data_before_it(self) -> None:
         reasons = []
         for data in (b"", b"true"):
             pair, chunk = forged_behind(data)
@@ -57,7 +57,7 @@ class TestForgedRecordAfterTrueOne:
         assert reasons[0] == reasons[1]
         assert reasons[0][0] is SSL.Error
 
-    def test_no_error_stays_behind_where_the_application_fails(self) -> None:
+    def test_no_error_is_left_in_openssls_queue_if_the_application_fails(self) -> None:
         def fail(data: bytes) -> None:
             raise ZeroDivisionError
 
@@ -67,7 +67,7 @@ class TestForgedRecordAfterTrueOne:
             pair.server.tls.dataReceived(chunk)
         assert not error_queued()
 
-    def test_an_application_that_aborts_is_not_hindered(self) -> None:
+    def test_an_application_can_abort_at_a_forged_record(self) -> None:
         pair, chunk = forged_behind(b"true")
         pair.server.application.then = lambda data: pair.server.tls.abortConnection()
         pair.server.tls.dataReceived(chunk)
@@ -75,7 +75,7 @@ class TestForgedRecordAfterTrueOne:
 
 
 class TestAbort:
-    """RFC 8446 §6.1: a close_notify says that the data is complete."""
+    """RFC 8446 §6.1: without a close_notify the peer must take the data as truncated."""
 
     def test_an_abort_writes_nothing(self) -> None:
         pair = Pair()
@@ -89,7 +89,7 @@ class Bytes(bytes):
 
 
 class TestOtherTypes:
-    """Twisted's own TLS takes any object with bytes in it."""
+    """Data of other types than bytes, which Twisted's own TLS accepts."""
 
     @pytest.mark.parametrize("kind", [bytearray, Bytes])
     @pytest.mark.parametrize("at_once", [False, True], ids=["gathered", "at once"])

@@ -270,7 +270,7 @@ class TestEnd:
         pair.server.tls.dataReceived(data)
         assert pair.server.application.received == b"on its way"
 
-    def test_truncation_is_a_lost_connection(self) -> None:
+    def test_a_truncated_stream_is_a_lost_connection(self) -> None:
         pair = Pair()
         pair.exchange()
         pair.server.lose(ConnectionDone())
@@ -279,7 +279,7 @@ class TestEnd:
     @pytest.mark.parametrize(
         "junk", [b"GET / HTTP/1.1\r\n\r\n", b"\x17\x03\x03\0\x20" + bytes(32)], ids=["text", "record"]
     )
-    def test_bytes_that_are_not_tls_end_it_with_an_alert(self, junk: bytes) -> None:
+    def test_bytes_that_are_not_tls_end_the_connection_with_an_alert(self, junk: bytes) -> None:
         pair = Pair()
         pair.exchange()
         pair.server.tls.dataReceived(junk)
@@ -313,7 +313,7 @@ class TestEnd:
         assert pair.server.below.aborting
         assert len(pair.server.application.chunks) == 1
 
-    def test_it_leaves_no_more_to_the_collector_than_twisteds_own(self) -> None:
+    def test_a_connection_leaves_no_more_garbage_than_twisteds_own(self) -> None:
         def left(own: bool) -> list[bool]:
             pair = Pair()
             pair.exchange()
@@ -509,7 +509,7 @@ class TestChoice:
         assert self.reason(end) == f"{Counting.__qualname__} has its own dataReceived"
 
     @compiled
-    def test_a_class_with_other_methods_is_no_hindrance(self) -> None:
+    def test_a_class_with_other_methods_uses_the_compiled_path(self) -> None:
         class Named(BufferingTLSTransport):
             name = "mine"
 
@@ -551,7 +551,9 @@ class TestChoice:
 
     @compiled
     @pytest.mark.parametrize("name", ["_flushReceiveBIO", "_handshakeDone", "_write"])
-    def test_a_twisted_without_an_attribute_serves_itself(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def test_a_twisted_without_an_expected_attribute_uses_its_own_tls(
+        self, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
         class Other:
             pass
 

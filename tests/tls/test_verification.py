@@ -44,6 +44,8 @@ def trusting_all() -> SSL.Context:
 
 
 class TestVerifyPeer:
+    """RFC 9525 §6: the identity in the peer's certificate."""
+
     @pytest.mark.parametrize("case", BAD)
     def test_a_bad_certificate_is_refused_though_the_callback_accepted_it(self, case: str) -> None:
         host, make = BAD[case]
@@ -151,5 +153,5 @@ def test_the_name_for_tls_has_no_final_dot(host: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("host", "address"), [("127.0.0.1", True), ("::1", True), (HOST, False), ("1", False), ("127.0.0.1.x", False)]
 )
-def test_addresses_are_no_names(host: str, address: bool) -> None:
+def test_an_address_is_not_sent_as_a_server_name(host: str, address: bool) -> None:
     assert is_address(host) is address

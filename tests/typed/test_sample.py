@@ -38,7 +38,7 @@ def checker(tmp_path_factory: pytest.TempPathFactory) -> Checker:
     return Checker(tmp_path_factory.mktemp("typed"))
 
 
-def test_a_user_is_strict(checker: Checker) -> None:
+def test_the_sample_passes_mypy_strict(checker: Checker) -> None:
     done = checker.check(SAMPLE)
     assert (done.returncode, done.stdout) == (0, "Success: no issues found in 1 source file\n"), done.stdout
 
@@ -56,7 +56,7 @@ def test_a_user_is_strict(checker: Checker) -> None:
         ("pair.client.seen", "pair.server.seen", "attr-defined"),
     ],
 )
-def test_a_mistake_is_seen(checker: Checker, right: str, wrong: str, error: str) -> None:
+def test_mypy_finds_each_mistake(checker: Checker, right: str, wrong: str, error: str) -> None:
     program = SAMPLE.replace(right, wrong)
     assert program != SAMPLE
     done = checker.check(program)

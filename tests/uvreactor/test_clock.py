@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from twisted_beastws.clock import seconds_of, wall_clock_of
 
 
-def test_it_goes_as_the_loop_s_does(run: Any) -> None:
+def test_the_reactors_clock_follows_the_loops_clock(run: Any) -> None:
     async def ahead(reactor: Any) -> float:
         await deferLater(reactor, 0)
         return float(reactor.seconds() - reactor.loop.time())
@@ -21,7 +21,7 @@ def test_it_goes_as_the_loop_s_does(run: Any) -> None:
     assert run(ahead) == pytest.approx(first, abs=0.002)
 
 
-def test_it_begins_at_the_time_of_day(run: Any) -> None:
+def test_the_reactors_clock_begins_at_the_time_of_day(run: Any) -> None:
     async def now(reactor: Any) -> float:
         return float(reactor.seconds())
 
@@ -47,7 +47,7 @@ def test_the_clock_cannot_be_set(run: Any, monkeypatch: pytest.MonkeyPatch, step
     assert later_waits
 
 
-def test_deadlines_need_no_other(run: Any) -> None:
+def test_deadlines_use_the_monotonic_clock(run: Any) -> None:
     async def clocks(reactor: Any) -> tuple[Any, Any]:
         return seconds_of(reactor), wall_clock_of(reactor)
 

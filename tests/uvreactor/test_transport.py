@@ -102,6 +102,8 @@ def writes(monkeypatch: pytest.MonkeyPatch, protocol: Noting) -> list[bytes]:
 
 
 class TestReading:
+    """Reading from a socket."""
+
     def test_data_received_is_looked_up_at_each_chunk(self, run: Any) -> None:
         class Rebinding(Noting):
             def dataReceived(self, data: bytes) -> None:
@@ -164,7 +166,7 @@ class TestReading:
 
         run(test)
 
-    def test_an_end_alone_is_held_too(self, run: Any) -> None:
+    def test_a_paused_connection_does_not_report_the_peers_end(self, run: Any) -> None:
         class Paused(Noting):
             def connectionMade(self) -> None:
                 self.transport.pauseProducing()  # type: ignore[union-attr]
@@ -180,7 +182,7 @@ class TestReading:
 
         run(test)
 
-    def test_half_closed_by_the_peer(self, run: Any) -> None:
+    def test_a_half_close_of_the_peer_is_reported(self, run: Any) -> None:
         @implementer(IHalfCloseableProtocol)
         class HalfCloseable(Noting):
             def readConnectionLost(self) -> None:
@@ -213,6 +215,8 @@ class TestReading:
 
 
 class TestWriting:
+    """Writing to a socket."""
+
     def test_data_written_in_a_chunk_is_sent_together(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         class Writing(Noting):
             def dataReceived(self, data: bytes) -> None:
@@ -346,8 +350,10 @@ class TestWriting:
         run(test)
 
 
-class TestTheEnd:
-    def test_a_reset_is_no_error_of_ours(self, run: Any) -> None:
+class TestEnd:
+    """The end of a connection."""
+
+    def test_a_reset_logs_no_error(self, run: Any) -> None:
         async def test(reactor: Any) -> None:
             async with Served(reactor, Noting()) as served:
                 served.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -356,7 +362,7 @@ class TestTheEnd:
 
         run(test)
 
-    def test_abortConnection_resets(self, run: Any) -> None:
+    def test_abort_connection_resets_the_connection(self, run: Any) -> None:
         async def test(reactor: Any) -> None:
             async with Served(reactor, Noting()) as served:
                 served.protocol.transport.abortConnection()
@@ -464,6 +470,8 @@ class TestTheEnd:
 
 
 class TestOptions:
+    """Socket options."""
+
     def test_the_options_of_tcp_can_be_set(self, run: Any) -> None:
         async def test(reactor: Any) -> None:
             async with Served(reactor, Noting()) as served:

@@ -42,6 +42,8 @@ async def received(served: Served, size: int) -> bytes:
 
 
 class TestStalledPeer:
+    """The peer reads nothing."""
+
     def test_small_writes_are_joined(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         async def test(reactor: Any) -> None:
             async with Served(reactor, Noting()) as served:

@@ -54,6 +54,8 @@ def tree() -> Page:
 
 
 class TestBefore:
+    """`WebSocketResource.before`, on a site in memory."""
+
     @pytest.mark.parametrize("path", ["/", "/docs", "/docs/a", "/no/such/page"])
     def test_an_upgrade_on_any_path_is_a_websocket(self, path: str) -> None:
         for root in (tree(), Page(b"leaf", leaf=True)):
@@ -74,7 +76,7 @@ class TestBefore:
     def test_the_site_answers_unknown_methods_itself(self) -> None:
         assert ask(site(tree()), get("/").replace(b"GET", b"PATCH")).startswith(b"HTTP/1.1 501 ")
 
-    def test_it_can_be_a_child(self) -> None:
+    def test_the_resource_can_be_a_child(self) -> None:
         root = Page(b"root")
         websockets = WebSocketResource(WebSocketServerFactory(Echo, clock=Clock()))
         root.putChild(b"app", websockets.before(tree()))

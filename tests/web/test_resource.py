@@ -257,7 +257,7 @@ def from_chunks(body: bytes) -> bytes:
 class TestTakeOver:
     """RFC 6455 §4.2.2 and RFC 9110 §15.2.2: the connection leaves twisted.web after the 101."""
 
-    def test_it_is_a_leaf(self, clock: Clock) -> None:
+    def test_the_resource_is_a_leaf(self, clock: Clock) -> None:
         resource = WebSocketResource(factory(Recorded, clock))
         assert verifyObject(IResource, resource)
         assert resource.isLeaf
@@ -301,7 +301,7 @@ class TestTakeOver:
         assert request is not None
         assert request.target == path.decode()
 
-    def test_we_are_the_transports_producer(self, clock: Clock) -> None:
+    def test_the_connection_is_the_transports_producer(self, clock: Clock) -> None:
         protocol = recorded_class()
         peer = web(protocol, clock)
         peer.opens()
@@ -337,19 +337,19 @@ class TestTakeOver:
         peer.stop()
         assert clock.getDelayedCalls() == []
 
-    def test_our_idle_timeout_does(self, clock: Clock) -> None:
+    def test_the_connections_own_idle_timeout_is_effective(self, clock: Clock) -> None:
         peer = web(recorded_class(), clock, timeouts=Timeouts(idle=10.0, ping_interval=None))
         peer.opens()
         clock.pump([1.0] * 12)
         assert peer.reads()[2:4] == (1011).to_bytes(2, "big")
 
-    def test_a_request_that_names_close_beside_upgrade(self, clock: Clock) -> None:
+    def test_a_request_with_connection_close_and_upgrade_is_accepted(self, clock: Clock) -> None:
         peer = web(recorded_class(), clock)
         peer.sends(GET.replace(b"Connection: Upgrade", b"Connection: close\r\nConnection: Upgrade") + text("one"))
         assert peer.reads().endswith(b"\r\n\r\n" + answer_to("one"))
         assert not peer.transport.disconnecting
 
-    def test_while_an_answer_before_waits_for_its_reader(self, clock: Clock) -> None:
+    def test_an_upgrade_is_accepted_while_an_earlier_answer_is_pending(self, clock: Clock) -> None:
         peer = web(recorded_class(), clock)
         assert peer.transport.producer is not None
         peer.transport.producer.pauseProducing()
@@ -357,7 +357,7 @@ class TestTakeOver:
         assert peer.opens(text("one")) == answer_to("one")
         assert peer.transport.reading
 
-    def test_a_channel_of_the_sites_own_hears_of_the_end(self, clock: Clock) -> None:
+    def test_a_channel_class_of_the_site_learns_of_the_end(self, clock: Clock) -> None:
         lost: list[Any] = []
 
         class Channel(HTTPChannel):
@@ -387,7 +387,7 @@ class TestTakeOver:
         assert not headers.hasHeader("Content-Type")
         peer.sends(GET.replace(b"/ws", b"/ws/session", 1).replace(b"websocket", b"other"))
 
-    def test_below_a_resource_that_compresses(self, clock: Clock) -> None:
+    def test_an_upgrade_below_a_compressing_resource_is_not_compressed(self, clock: Clock) -> None:
         resource = EncodingResourceWrapper(WebSocketResource(factory(recorded_class(), clock)), [GzipEncoderFactory()])
         peer = Web(resource, clock)
         peer.sends(HEAD.replace(b"websocket\r\n", b"other\r\n", 1) + b"Accept-Encoding: gzip\r\n\r\n")
@@ -403,7 +403,9 @@ class TestTakeOver:
         peer.leaves()
 
 
-class TestOctetsBehindTheHead:
+class TestBytesAfterTheHead:
+    """Bytes that arrive after the head of the request."""
+
     LONG = "x" * 100_000
 
     def test_a_few_bytes_after_the_head_are_kept(self, clock: Clock) -> None:
@@ -470,7 +472,7 @@ class TestOctetsBehindTheHead:
         peer.sends(text("second"))
         assert peer.reads() == answer_to("first") + answer_to("second")
 
-    def test_a_paused_application_is_not_fed(self, clock: Clock) -> None:
+    def test_a_paused_application_gets_no_message(self, clock: Clock) -> None:
         protocol = recorded_class()
         protocol.opened = lambda self: self.pauseProducing()  # type: ignore[method-assign]
         peer = web(protocol, clock)
@@ -481,7 +483,9 @@ class TestOctetsBehindTheHead:
         assert peer.transport.reading
 
 
-class TestTheEnd:
+class TestEnd:
+    """The end of the connection, as twisted.web's request reports it."""
+
     def opened(self, clock: Clock, directory: Path) -> tuple[Web, Any, list[Any]]:
         resource = Accepting(lambda: factory(recorded_class(), clock).buildProtocol(None))
         peer = Web(resource, clock, directory)
@@ -515,7 +519,7 @@ class TestTheEnd:
         peer.leaves()
         assert (finished, peer.log) == ([None], [])
 
-    def test_the_application_fails_in_connectionLost(self, clock: Clock, tmp_path: Path) -> None:
+    def test_an_exception_in_connection_lost_still_ends_the_request(self, clock: Clock, tmp_path: Path) -> None:
         peer, resource, finished = self.opened(clock, tmp_path)
 
         def connectionLost(reason: Any) -> None:
@@ -528,7 +532,7 @@ class TestTheEnd:
         assert len(finished) == len(peer.log) == 1
 
     @pytest.mark.parametrize("gone", ["closed", "lost", "aborted", "timed out"])
-    def test_nothing_is_kept_alive(self, clock: Clock, tmp_path: Path, gone: str) -> None:
+    def test_no_object_is_kept_alive_after_the_end(self, clock: Clock, tmp_path: Path, gone: str) -> None:
         peer, resource, _ = self.opened(clock, tmp_path)
         protocol, request = resource.protocol, resource.requests[0]
         alive = [weakref.ref(each) for each in (protocol, request, request.channel)]
@@ -549,7 +553,9 @@ class TestTheEnd:
         clock.advance(120)
 
 
-class TestTheRequestIsFinishedByOthers:
+class TestFinishedRequest:
+    """The application or twisted.web finishes the request first."""
+
     def test_a_request_finished_by_the_application_is_handled(self, clock: Clock) -> None:
         resource = Accepting(lambda: factory(recorded_class(), clock).buildProtocol(None))
         peer = Web(resource, clock)
@@ -572,7 +578,7 @@ class TestTheRequestIsFinishedByOthers:
         peer.leaves()
         assert '"GET /ws HTTP/1.1" 500 ' in peer.log[0]
 
-    def test_while_a_hook_takes_its_time(self, clock: Clock) -> None:
+    def test_a_request_finished_during_a_slow_hook_is_handled(self, clock: Clock) -> None:
         decision: Deferred[None] = Deferred()
         protocol = recorded_class()
         protocol.upgrade_requested = lambda self, request: decision  # type: ignore[method-assign]
@@ -621,7 +627,7 @@ class TestAnswersOtherThan101:
         peer.sends(b"GET /ws HTTP/1.1\r\n" + host + b"\r\n")
         assert parse(peer.reads())[0] == 400
 
-    def test_the_connection_is_twisted_webs_still(self, clock: Clock) -> None:
+    def test_the_connection_still_belongs_to_twisted_web(self, clock: Clock) -> None:
         protocol = recorded_class()
         peer = web(protocol, clock)
         peer.sends(GET.replace(b"13\r\n", b"12\r\n") + PAGE)
@@ -642,7 +648,9 @@ class TestAnswersOtherThan101:
         ],
         ids=["HTTP/1.0", "Connection: close"],
     )
-    def test_http_does_not_keep_the_connection(self, clock: Clock, head: bytes, answer: tuple[int, list[str]]) -> None:
+    def test_the_connection_is_closed_if_http_does_not_keep_it(
+        self, clock: Clock, head: bytes, answer: tuple[int, list[str]]
+    ) -> None:
         peer = web(recorded_class(), clock)
         peer.sends(head)
         status, headers, _ = parse(peer.reads())
@@ -703,7 +711,7 @@ class TestAnswersOtherThan101:
         assert (line, body) == (b"HTTP/1.1 %d %b" % (status, phrase), b"")
         assert [field for field in rest if not field.startswith((b"Server", b"Date"))] == fields
 
-    def test_a_length_that_the_application_set_goes(self, clock: Clock) -> None:
+    def test_a_content_length_of_the_application_is_removed(self, clock: Clock) -> None:
         protocol = recorded_class()
         protocol.http_requested = lambda self, request: Response(204)  # type: ignore[method-assign]
         resource = WebSocketResource(factory(protocol, clock))
@@ -746,12 +754,12 @@ class TestAnswersOtherThan101:
         assert peer.transport.disconnecting
         assert protocol.made[0].heard == ["made", "lost"]
 
-    def test_a_body_of_no_bytes_is_no_body(self, clock: Clock) -> None:
+    def test_an_empty_body_does_not_count_as_a_body(self, clock: Clock) -> None:
         peer = web(recorded_class(), clock)
         peer.sends(HEAD + b"Content-Length: 0\r\n\r\n" + text("one"))
         assert peer.reads().endswith(b"\r\n\r\n" + answer_to("one"))
 
-    def test_an_answer_that_closes(self, clock: Clock) -> None:
+    def test_an_answer_with_connection_close_closes(self, clock: Clock) -> None:
         protocol = recorded_class()
         answer = Response(403, headers=Headers({"Connection": ["close"]}), body="no")
         protocol.http_requested = lambda self, request: answer  # type: ignore[method-assign]
@@ -761,7 +769,7 @@ class TestAnswersOtherThan101:
         assert (status, headers.getRawHeaders("Connection"), body) == (403, ["close"], b"no")
         assert peer.transport.disconnecting
 
-    def test_cookies_of_both_are_sent(self, clock: Clock) -> None:
+    def test_cookies_of_the_site_and_of_the_answer_are_sent(self, clock: Clock) -> None:
         protocol = recorded_class()
         answer = Response(403, headers=Headers({"Set-Cookie": ["b=2", "c=3"]}), body="no")
         protocol.http_requested = lambda self, request: answer  # type: ignore[method-assign]
@@ -772,7 +780,7 @@ class TestAnswersOtherThan101:
         peer.sends(GET)
         assert parse(peer.reads())[1].getRawHeaders("Set-Cookie") == ["a=1", "b=2", "c=3"]
 
-    def test_a_hook_fails(self, clock: Clock, logged: Any) -> None:
+    def test_a_hook_that_raises_is_answered_500(self, clock: Clock, logged: Any) -> None:
         protocol = recorded_class()
         protocol.upgrade_requested = lambda self, request: 1 // 0  # type: ignore[method-assign]
         peer = web(protocol, clock)
@@ -781,7 +789,7 @@ class TestAnswersOtherThan101:
         assert (status, body) == (500, b"Internal Server Error")
         assert len(logged(ZeroDivisionError)) == 1
 
-    def test_a_decorator_declines(self, clock: Clock) -> None:
+    def test_a_decorator_may_decline(self, clock: Clock) -> None:
         decision: Deferred[None] = Deferred()
 
         async def decorate(response: Response) -> None:
@@ -802,7 +810,7 @@ class TestAnswersOtherThan101:
         peer.sends(PAGE)
         assert peer.reads().endswith(b"ppppp")
 
-    def test_a_decorator_adds(self, clock: Clock) -> None:
+    def test_a_decorator_may_add_fields(self, clock: Clock) -> None:
         def decorate(response: Response) -> None:
             response.headers.setRawHeaders("Server", ["mine"])
 
@@ -838,6 +846,8 @@ class TestAnswersOtherThan101:
 
 
 class TestServedByHand:
+    """`read_request` and `respond` under twisted.web."""
+
     def test_a_request_can_be_answered_by_hand(self, clock: Clock) -> None:
         targets: list[str] = []
 
@@ -872,7 +882,9 @@ class TestServedByHand:
             protocol.made[0].read_request()
 
 
-class TestWhileAHookTakesItsTime:
+class TestSlowHooks:
+    """A hook of the handshake takes time."""
+
     @pytest.fixture
     def slow(self) -> type[Recorded]:
         slow = recorded_class()
@@ -910,7 +922,7 @@ class TestWhileAHookTakesItsTime:
         with pytest.raises(LocalError):
             protocol.send("early")
 
-    def test_the_client_leaves(self, slow: type[Recorded], clock: Clock) -> None:
+    def test_a_client_that_leaves_ends_the_handshake(self, slow: type[Recorded], clock: Clock) -> None:
         peer, resource, made = self.waiting(slow, clock)
         peer.leaves(ConnectionLost())
         assert [type(error) for error in resource.outcome] == [ConnectionLost]
@@ -920,7 +932,7 @@ class TestWhileAHookTakesItsTime:
         peer.stop()
         assert clock.getDelayedCalls() == []
 
-    def test_it_takes_too_long(self, slow: type[Recorded], clock: Clock) -> None:
+    def test_a_hook_that_takes_too_long_is_cancelled(self, slow: type[Recorded], clock: Clock) -> None:
         peer, resource, made = self.waiting(slow, clock, timeouts=Timeouts(handshake=5.0, close=3.0))
         clock.pump([1.0] * 4)
         assert resource.outcome == []
@@ -932,7 +944,7 @@ class TestWhileAHookTakesItsTime:
         peer.leaves()
         assert made.connections == set()
 
-    def test_cancelling_aborts(self, clock: Clock) -> None:
+    def test_cancelling_the_handshake_aborts_the_connection(self, clock: Clock) -> None:
         outcome: list[Any] = []
 
         class Slow(WebSocketProtocol):
@@ -952,7 +964,7 @@ class TestWhileAHookTakesItsTime:
         peer.sends(GET)
         assert (outcome, peer.transport.aborted) == ([CancelledError], True)
 
-    def test_the_server_drains(self, slow: type[Recorded], clock: Clock) -> None:
+    def test_a_drain_drops_the_connection(self, slow: type[Recorded], clock: Clock) -> None:
         peer, _, made = self.waiting(slow, clock)
         drained: list[None] = []
         made.drain().addCallback(drained.append)
@@ -960,14 +972,14 @@ class TestWhileAHookTakesItsTime:
         peer.leaves(ConnectionAborted())
         assert drained == [None]
 
-    def test_the_application_closes_the_transport(self, slow: type[Recorded], clock: Clock) -> None:
+    def test_the_application_may_close_the_transport(self, slow: type[Recorded], clock: Clock) -> None:
         peer, resource, _ = self.waiting(slow, clock)
         resource.protocol.transport.loseConnection()
         assert peer.transport.disconnecting
         peer.leaves()
         assert [type(error) for error in resource.outcome] == [ConnectionDone]
 
-    def test_nothing_is_kept_alive(self, slow: type[Recorded], clock: Clock) -> None:
+    def test_no_object_is_kept_alive_after_a_loss(self, slow: type[Recorded], clock: Clock) -> None:
         peer, resource, _ = self.waiting(slow, clock)
         request = resource.requests[0]
         alive = [weakref.ref(each) for each in (resource.protocol, request, request.channel)]
@@ -982,7 +994,9 @@ class TestWhileAHookTakesItsTime:
 
 
 class TestDrain:
-    def test_the_open_are_closed_and_the_late_are_refused(self, clock: Clock) -> None:
+    """A drain of connections under twisted.web."""
+
+    def test_a_drain_closes_open_connections_and_refuses_later_ones(self, clock: Clock) -> None:
         made = factory(recorded_class(), clock)
         resource = WebSocketResource(made)
         one, other = Web(resource, clock), Web(resource, clock)
@@ -1059,7 +1073,7 @@ class TestHttp2:
         assert not headers.hasHeader(b"Connection")
 
     @pytest.mark.parametrize("how", ["abort", "lose"])
-    def test_the_stream_is_dropped(self, clock: Clock, how: str) -> None:
+    def test_a_dropped_stream_ends_the_handshake(self, clock: Clock, how: str) -> None:
         protocol = recorded_class()
         protocol.http_requested = lambda self, request: Deferred()  # type: ignore[method-assign]
         _, stream = self.requested(clock, protocol)
@@ -1087,7 +1101,9 @@ def keeping() -> tuple[Resource, list[Any]]:
 
 
 class TestCallersMistakes:
-    def test_the_protocol_has_a_connection(self, clock: Clock) -> None:
+    """Calls that raise `LocalError`."""
+
+    def test_a_protocol_with_a_connection_cannot_accept(self, clock: Clock) -> None:
         protocol = factory(Recorded, clock).buildProtocol(None)
         protocol.makeConnection(StringTransport())
         resource = Accepting(lambda: protocol)
@@ -1101,7 +1117,7 @@ class TestCallersMistakes:
         self.web.sends(GET)
         return requests[0]
 
-    def test_the_answer_has_begun(self, clock: Clock) -> None:
+    def test_a_request_whose_answer_has_begun_cannot_be_accepted(self, clock: Clock) -> None:
         request = self.captured(clock)
         request.write(b"hello")
         with pytest.raises(LocalError, match="has begun"):
@@ -1110,7 +1126,7 @@ class TestCallersMistakes:
         with pytest.raises(LocalError, match="has begun"):
             factory(Recorded, clock).buildProtocol(None).accept(request)
 
-    def test_the_request_was_accepted(self, clock: Clock) -> None:
+    def test_an_accepted_request_cannot_be_accepted_again(self, clock: Clock) -> None:
         request = self.captured(clock)
         factory(Recorded, clock).buildProtocol(None).accept(request)
         with pytest.raises(LocalError, match="has begun"):
@@ -1122,7 +1138,7 @@ class TestCallersMistakes:
         with pytest.raises(LocalError, match="server's part"):
             protocol.accept(self.captured(clock))
 
-    def test_a_client_that_left_before_is_a_failure(self, clock: Clock) -> None:
+    def test_accept_fails_if_the_client_has_left(self, clock: Clock) -> None:
         request = self.captured(clock)
         self.web.leaves()
         made = factory(recorded_class(), clock)
@@ -1136,7 +1152,7 @@ class TestCallersMistakes:
         assert clock.getDelayedCalls() == []
 
 
-def test_accept_takes_a_request_later(clock: Clock) -> None:
+def test_a_request_may_be_accepted_later(clock: Clock) -> None:
     resource, requests = keeping()
     peer = Web(resource, clock)
     peer.sends(GET + text("one"))
@@ -1148,7 +1164,7 @@ def test_accept_takes_a_request_later(clock: Clock) -> None:
     assert peer.reads().endswith(b"\r\n\r\n" + answer_to("one"))
 
 
-def test_a_hook_that_fires_at_once(clock: Clock) -> None:
+def test_a_hook_may_return_a_fired_deferred(clock: Clock) -> None:
     protocol = recorded_class()
     protocol.upgrade_requested = lambda self, request: succeed(None)  # type: ignore[method-assign]
     assert web(protocol, clock).opens() == b""
