@@ -140,12 +140,12 @@ def test_a_wrong_argument_is_refused_in_one_line(case: str) -> None:
 
 
 @pytest.mark.parametrize("status", [100, 999])
-def test_three_digits_are_a_status(status: int) -> None:
+def test_a_status_of_three_digits_is_accepted(status: int) -> None:
     assert Response(status).status == status
 
 
 @pytest.mark.parametrize("host", ["example.com", "example.com:80", "[::1]", "[::1]:8080", "192.0.2.1:65535", "h:"])
-def test_a_host_field_is_taken(host: str) -> None:
+def test_a_valid_host_field_is_accepted(host: str) -> None:
     protocol = client()
     protocol.handshake(host)
     transport: Any = protocol.transport

@@ -282,7 +282,9 @@ class TestSlowHooks:
         assert peer.protocol.names() == ["opened", "text", "ping"]
 
     @pytest.mark.parametrize("behind", [14, 15, 16, 17])
-    def test_reading_pauses_at_so_many_messages(self, connect: Callable[..., Any], later: Later, behind: int) -> None:
+    def test_reading_pauses_at_the_limit_of_messages(
+        self, connect: Callable[..., Any], later: Later, behind: int
+    ) -> None:
         peer = connect(Hooked)
         peer.protocol.does["text"] = later
         peer.sends(peer.text("a"), *[peer.text("b")] * behind)
@@ -292,7 +294,7 @@ class TestSlowHooks:
         assert peer.transport.producerState == "producing"
         assert peer.protocol.names() == ["opened"] + ["text"] * (behind + 1)
 
-    def test_reading_pauses_at_so_many_bytes_of_memory(self, connect: Callable[..., Any], later: Later) -> None:
+    def test_reading_pauses_at_the_limit_of_memory(self, connect: Callable[..., Any], later: Later) -> None:
         peer = connect(Hooked, limits=Limits(max_queued_size=1000))
         peer.protocol.does["text"] = later
         peer.sends(peer.text("a"), peer.text("x" * (999 - cost_of(""))))

@@ -158,7 +158,7 @@ def test_waiting_tasks_get_the_disconnect() -> None:
     run_with(conversation)
 
 
-def test_a_cancelled_task_leaves_nothing_behind() -> None:
+def test_a_cancelled_task_leaves_no_pending_wait() -> None:
     def waits() -> int:
         gc.collect()
         return sum(type(each) is ReceiveWait for each in gc.get_objects())

@@ -206,7 +206,7 @@ class TestEnvironment:
         proxy = proxy_from_environment(WebSocketURL.parse(url))
         assert (proxy and proxy.host) == host
 
-    def test_the_error_for_a_bad_variable_names_it_without_the_password(self, environment: pytest.MonkeyPatch) -> None:
+    def test_the_error_for_a_bad_variable_shows_no_password(self, environment: pytest.MonkeyPatch) -> None:
         environment.setenv("https_proxy", "ftp://user:secret@p")
         with pytest.raises(ValueError) as caught:
             proxy_from_environment(WebSocketURL.parse("wss://h/"))

@@ -128,7 +128,7 @@ class TestEmbedding:
             assert get(port, "/")[1] == "<h1>Chat</h1>"
 
     @pytest.mark.parametrize(("listing", "name"), [(program, "program.py"), (service, "talk.tac")])
-    def test_without_its_port_it_ends(self, listing: str, name: str, tmp_path: Path) -> None:
+    def test_a_listing_that_cannot_listen_ends(self, listing: str, name: str, tmp_path: Path) -> None:
         expect_refusal(listing, tmp_path, name)
 
     @pytest.mark.parametrize("listing", [by_class, by_coroutine], ids=["class", "coroutine"])
@@ -346,7 +346,7 @@ class TestAuthentication:
         claims = jwt.decode(defined(self.signed)["token_for"]("ann"), secret, ["HS256"], audience="chat")
         assert claims["sub"] == "ann" and claims["rooms"] == ["lobby", "team-*"]
 
-    def test_tokens_are_got_anew(self) -> None:
+    def test_the_client_gets_a_new_token_for_each_connection(self) -> None:
         tokens = iter("ab")
         seen = []
 
@@ -369,7 +369,7 @@ def test_the_address_is_known_with_proxies() -> None:
     peer.expect(Frame.text("You are 203.0.113.7."))
 
 
-def test_the_proxy_protocol_tells_the_address(tmp_path: Path) -> None:
+def test_the_proxy_protocol_gives_the_clients_address(tmp_path: Path) -> None:
     from twisted.internet.endpoints import serverFromString
     from twisted.internet.testing import MemoryReactorClock, StringTransport
 

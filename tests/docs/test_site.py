@@ -55,7 +55,7 @@ class TestBuild:
         assert re.search(r'<a href="https://[^"]+">Repository</a>', page) and "copybutton.js" in page
         assert 'class="next-page"' in page and 'class="prev-page"' in page and "toc-tree" in page
 
-    def test_interfaces_stand_by_their_names(self, site: Path) -> None:
+    def test_interfaces_are_listed_by_their_names(self, site: Path) -> None:
         page = (site / "reference" / "clients.html").read_text()
         assert "InterfaceClass" not in page and "IStreamClientEndpoint" in page
 

@@ -151,7 +151,7 @@ class TestRights:
             await one.stop()
 
     @pytest_twisted.ensureDeferred
-    async def test_a_user_that_may_not_create_the_schema_is_told_the_command(
+    async def test_the_log_shows_the_command_for_a_user_that_may_not_create_the_schema(
         self, clean: PostgresServer, hub: Callable[..., Hub], lines: list[str]
     ) -> None:
         one = hub(role_of(clean, "chat"))

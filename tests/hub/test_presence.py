@@ -38,7 +38,7 @@ class TestData:
     """The data that a member shows."""
 
     @pytest.mark.parametrize("data", [{"role": "admin"}, ["x", 1], "text", 0, True])
-    def test_the_method_who_lists_the_data_of_each_user(self, data: Any) -> None:
+    def test_who_lists_the_data_of_each_user(self, data: Any) -> None:
         hub = Hub()
         hub.join(Stub().connection, "a", name="ann", data=data)
         hub.join(Stub().connection, "a", name="bob")

@@ -130,7 +130,7 @@ class TestLoss:
         assert member.heard == ["before", "GAP", *map(str, range(2, 12)), "after"]
         assert one.gaps == 1
 
-    def test_without_a_history_a_gap_is_reported(self, server: SimulatedRedis) -> None:
+    def test_a_loss_without_a_history_is_reported_as_a_gap(self, server: SimulatedRedis) -> None:
         one, two = Node(server, history=0), Node(server, history=0)
         member = member_of(one)
         one.link_.cut()

@@ -123,7 +123,7 @@ class TestNames:
             assert sorted(done(who)) == ["ann", "bob"]
 
     @pytest.mark.usefixtures("quiet")
-    def test_without_redis_the_names_here_are_listed(self, server: SimulatedRedis) -> None:
+    def test_the_names_of_this_hub_are_listed_without_redis(self, server: SimulatedRedis) -> None:
         one = Node(server)
         one.joins(name="ann")
         leaver = one.joins(name="bob")

@@ -177,9 +177,7 @@ class TestAcknowledging:
 class TestVouching:
     """A hub confirms a dataset only within its lease."""
 
-    def test_messages_of_a_hub_that_no_other_knew_and_that_is_lost_with_redis_are_a_gap(
-        self, server: SimulatedRedis
-    ) -> None:
+    def test_messages_of_an_unknown_hub_that_is_lost_with_redis_are_a_gap(self, server: SimulatedRedis) -> None:
         one, two = Node(server), Node(server)
         settle(one, two)
         members = [member_of(one), member_of(two)]
@@ -229,7 +227,7 @@ class TestVouching:
         published(one, "2")
         assert member.heard == ["1", "2"]
 
-    def test_a_hub_that_cannot_vouch_does_not_begin_to_because_redis_restarts_again(
+    def test_a_second_restart_of_redis_does_not_let_an_expired_hub_confirm_the_data(
         self, server: SimulatedRedis
     ) -> None:
         one, two = Node(server), Node(server)

@@ -239,7 +239,7 @@ class TestStop:
         assert done == [None]
         assert lines == []
 
-    def test_a_stop_closes_everyone_with_1001_and_waits(
+    def test_a_stop_closes_all_connections_with_1001_and_waits(
         self, factory: WebSocketServerFactory, lines: list[str]
     ) -> None:
         protocol, transport = factory.buildProtocol(None), StringTransport()

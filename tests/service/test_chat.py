@@ -219,7 +219,7 @@ class TestRefused:
             b"This is the chat's WebSocket endpoint, for WebSocket clients; the page that talks to it is at /\n"
         )
 
-    def test_http_goes_on_before_and_after_it(self, service: Service) -> None:
+    def test_http_requests_are_answered_before_and_after_a_refusal(self, service: Service) -> None:
         client = service.connect()
         client.sends(
             b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\nGET /nope HTTP/1.1\r\nHost: h\r\n\r\n" + UPGRADE + text("hello")
@@ -363,7 +363,7 @@ class TestRooms:
         client.sends(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n")
         assert [answer[:3] for answer in client.gets().split(b"HTTP/1.1 ")[1:]] == [b"404", b"200"]
 
-    def test_a_refusal_before_leaves_nothing_behind(self, service: Service) -> None:
+    def test_an_earlier_refusal_has_no_effect_on_the_room(self, service: Service) -> None:
         client = service.connect()
         client.sends(b"GET /chat/a HTTP/1.1\r\nHost: h\r\n\r\n")
         client.gets()
@@ -519,7 +519,7 @@ class TestJson:
         client.sends(upgrade(b"/chat?name=bob")[:-2] + login)
         assert client.gets().endswith(b'{"type":"welcome","room":"","name":"ann","user":"ann"}')
 
-    def test_a_sender_hears_whether_the_backplane_took_its_message(self) -> None:
+    def test_a_sender_learns_whether_the_backplane_accepted_its_message(self) -> None:
         service = Service("--backplane=unix:///nowhere") if find_spec("txredisapi") else None
         if service is None:
             pytest.skip("REDIS IS NOT TESTED: pip install txredisapi hiredis")
@@ -774,7 +774,7 @@ class NoLink:
 class TestLiveness:
     """The timeouts and pings of the service (`docs/topics/timeouts.md`)."""
 
-    def test_everyone_is_pinged_every_5_seconds(self, service: Service) -> None:
+    def test_each_client_is_pinged_every_5_seconds(self, service: Service) -> None:
         clients = [service.join() for _ in range(3)]
         for _ in range(4):
             service.advance(4.5)

@@ -232,7 +232,7 @@ class TestReload:
         assert (tmp_path / "old").read_text() == "onetwo"
         assert (tmp_path / "log").read_text() == "three"
 
-    def test_without_files_there_is_nothing_to_do(self) -> None:
+    def test_a_reload_without_log_files_does_nothing(self) -> None:
         reopen_log_files(globalLogPublisher)
 
 

@@ -187,7 +187,7 @@ class TestLook:
         light, dark = ([int(channel) for channel in re.findall(r"\d+", colour)] for colour in backgrounds)
         assert min(light) > 200 and max(dark) < 60
 
-    def test_nothing_moves_for_users_who_want_no_motion(self, puppet: Puppet) -> None:
+    def test_no_animation_runs_if_the_user_prefers_reduced_motion(self, puppet: Puppet) -> None:
         moving = "return document.getAnimations().length"
         assert puppet.run(moving) == 1
         emulate(puppet, "prefers-reduced-motion", "reduce")

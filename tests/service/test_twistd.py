@@ -430,7 +430,7 @@ class TestTermination:
             assert service.ended() == 0
 
     @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-    def test_the_second_signal_drops_everyone_at_once(self, tmp_path: Path, by: signal.Signals) -> None:
+    def test_the_second_signal_drops_all_clients_at_once(self, tmp_path: Path, by: signal.Signals) -> None:
         long = f"--drain-time={10 * PATIENCE}"
         with running(tmp_path, long) as service, RawClient(service).join() as deaf, RawClient(service).join():
             service.terminate()
@@ -522,7 +522,7 @@ class TestOperation:
             )
             assert "user=- target=/chat origin=- subprotocol=- status=401" in log.read_text()
 
-    def test_guesses_end_soon_and_the_right_password_is_let_in_meanwhile(self, tmp_path: Path) -> None:
+    def test_guesses_are_soon_refused_and_the_right_password_is_still_accepted(self, tmp_path: Path) -> None:
         hashed = Hash.of(b"secret").to_bytes().decode()
         (tmp_path / "passwords").write_text(f"# names\nann:{hashed}\n")
         guess = UPGRADE[:-2] + b"Authorization: Basic YW5uOndyb25n\r\n\r\n"

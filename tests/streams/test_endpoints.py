@@ -212,7 +212,7 @@ def test_a_description_of_a_client_is_parsed(description: str) -> None:
     assert not below._url.secure
 
 
-def test_short_forms_take_the_first_address_that_answers() -> None:
+def test_short_forms_use_the_first_address_that_answers() -> None:
     def below(description: str) -> Any:
         endpoint: Any = clientFromString(reactor, description)
         # Twisted gives the parser's result in a wrapper, and no name shows what it was parsed to.
@@ -385,7 +385,7 @@ class TestStreams:
             await converse(stream)
 
     @leaving_nothing
-    async def test_a_stream_is_possible_with_haproxy(self) -> None:
+    async def test_a_stream_can_use_haproxy(self) -> None:
         class Proxying(Stream):
             """Sends a PROXY header with the client's address before the WebSocket handshake."""
 
@@ -403,7 +403,7 @@ class TestStreams:
             await echo.last.lost
 
     @leaving_nothing
-    async def test_tls_is_possible_within_a_tunnel(self) -> None:
+    async def test_tls_can_run_within_a_tunnel(self) -> None:
         """TLS can run inside the tunnel, because its endpoints work like any others."""
         server = TLSMemoryBIOFactory(identity().options(), False, Keeping(EchoStream))
         async with listening(f"beastws:tcp:{LOOPBACK}", server) as port:
@@ -415,12 +415,12 @@ class TestStreams:
             await hang_up(stream)
 
     @leaving_nothing
-    async def test_a_tunnel_is_possible_within_a_tunnel(self) -> None:
+    async def test_a_tunnel_can_run_within_a_tunnel(self) -> None:
         async with listening(f"beastws:beastws:tcp:{LOOPBACK}", Keeping(EchoStream)) as port:
             await converse(await dial(f"beastws:beastws:tcp:127.0.0.1:{port}"))
 
     @leaving_nothing
-    async def test_a_stream_is_possible_with_twisted_web(self) -> None:
+    async def test_a_stream_can_use_twisted_web(self) -> None:
         root = Resource()
         root.putChild(b"x", WebSocketResource(TunnelFactory(Keeping(EchoStream), clock=reactor)))
         async with listening(f"tcp:{LOOPBACK}", Site(root)) as port:

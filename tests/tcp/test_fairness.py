@@ -78,7 +78,7 @@ async def test_no_turn_of_the_reactor_takes_more_than_the_budget(secure: bool) -
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_one_budget_is_for_messages_in_single_tls_records(secure: bool) -> None:
+async def test_messages_in_single_tls_records_share_one_budget(secure: bool) -> None:
     """TLS delivers each record in a separate call, even within one turn."""
     turns = Turns()
 
@@ -182,7 +182,7 @@ async def test_all_messages_are_delivered_though_the_peer_hangs_up(secure: bool)
 
 @BOTH_WAYS
 @pytest_twisted.ensureDeferred
-async def test_a_witness_is_answered_in_the_midst_of_a_flood(secure: bool) -> None:
+async def test_a_witness_is_answered_during_a_flood(secure: bool) -> None:
     """The flood is one chunk; handling its messages takes half a second."""
     handled = 0
 

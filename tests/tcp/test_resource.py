@@ -386,7 +386,7 @@ async def test_a_client_that_ends_its_side_gets_queued_messages(serve: Callable[
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_proxy_protocol_is_possible(serve: Callable[..., Any]) -> None:
+async def test_an_endpoint_with_the_proxy_protocol_can_serve_a_site(serve: Callable[..., Any]) -> None:
     peers: list[Any] = []
 
     class Asking(Commanded):

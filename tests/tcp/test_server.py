@@ -301,7 +301,7 @@ class TestHandshake:
 
     @BOTH_WAYS
     @pytest_twisted.ensureDeferred
-    async def test_another_try_is_possible_after_a_refusal(self, secure: bool) -> None:
+    async def test_a_client_may_try_again_after_a_refusal(self, secure: bool) -> None:
         def conversation(connection: Any) -> None:
             connection.sendall(HEAD.replace(b"GET", b"PUT") + HEAD + masked(0x81, b"hi"))
             refusal = read_head(connection)

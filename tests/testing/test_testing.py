@@ -116,7 +116,7 @@ class TestMemoryTransport:
         transport.setTcpKeepAlive(1)  # type: ignore[arg-type]
         assert (transport.getTcpNoDelay(), transport.getTcpKeepAlive()) == (True, True)
 
-    def test_nothing_moves_by_itself(self) -> None:
+    def test_no_data_moves_without_a_flush(self) -> None:
         wire = Wire()
         wire.here.write(b"one")
         wire.here.writeSequence([b"two", b"three"])
@@ -276,7 +276,7 @@ class TestMemoryTransport:
             assert wire.flush().near.heard == [ConnectionDone]
             assert wire.far.heard == [ConnectionDone]
 
-        def test_a_protocol_that_goes_on_writing_learns_of_it(self) -> None:
+        def test_a_protocol_that_still_writes_learns_of_the_end(self) -> None:
             wire = Wire(HalfNotes)
             wire.here.loseConnection()
             assert wire.flush().far.heard == ["read"]
@@ -882,7 +882,7 @@ def test_trial_can_use_the_helpers(name: str) -> None:
 class TestMessages:
     """The messages of a connection, listed for a test."""
 
-    def test_every_message_is_listed_and_none_is_taken(self) -> None:
+    def test_every_message_is_listed_and_none_is_consumed(self) -> None:
         class Talks(Echo):
             def opened(self) -> None:
                 self.send("one")

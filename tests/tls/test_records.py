@@ -397,7 +397,7 @@ class TestSending:
         return pair, send, socket, producer
 
     @pytest.mark.parametrize("size", [0, 1, 8191, 8192, 8193, 16384, 65536, 65537, 300_000])
-    def test_all_is_sent_while_the_socket_takes_it(self, size: int) -> None:
+    def test_all_data_is_sent_while_the_socket_accepts_it(self, size: int) -> None:
         pair, send, _, producer = self.connected()
         message = Random(size).randbytes(size)
         assert send(message) == size

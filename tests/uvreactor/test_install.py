@@ -58,7 +58,7 @@ print(reactor.loop is loop)
     assert "TypeError: a uvloop loop is needed, not <_UnixSelectorEventLoop" in python(wrong).stderr
 
 
-def test_without_uvloop_one_line_says_what_to_do() -> None:
+def test_one_line_says_what_to_do_without_uvloop() -> None:
     done = python(WITHOUT_UVLOOP + "from twisted_beastws.uvreactor import install\ninstall()")
     expected = "ImportError: this reactor needs uvloop: pip install 'twisted_beastws[uvloop]'"
     assert done.stderr.splitlines()[-1] == expected

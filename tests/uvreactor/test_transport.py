@@ -435,7 +435,7 @@ class TestEnd:
         assert noted[("got some",)] == noted[("lost it",)] == "Logging,0,127.0.0.1"
         assert noted[("after that",)] == "-"
 
-    def test_a_closed_duplicate_of_the_handle_does_no_harm(self, run: Any) -> None:
+    def test_a_closed_duplicate_of_the_handle_does_not_end_the_connection(self, run: Any) -> None:
         async def test(reactor: Any) -> None:
             async with Served(reactor, Noting()) as served:
                 transport = served.protocol.transport

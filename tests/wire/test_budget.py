@@ -210,7 +210,7 @@ class TestSeconds:
         recorder.take_turns()
         assert [len(event[1]) for event in recorder.events[40:]] == [size] * 3
 
-    def test_a_long_inflated_message_is_taken_in_turns(self, server: bool) -> None:
+    def test_a_long_inflated_message_is_delivered_over_several_turns(self, server: bool) -> None:
         recorder = deflating(server, Limits(max_message_size=None), streaming=True)
         recorder.react = Slow(*[1.0] * 100)
         message = PerMessageDeflate(AGREED, Deflate(), not server).compress(bytes(1 << 20))

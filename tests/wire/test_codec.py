@@ -128,7 +128,7 @@ class TestSameResults:
         assert frames_made[0] == frames_made[1]
 
     @given(st.binary(max_size=60), st.integers(0, 20), st.booleans())
-    def test_both_codecs_take_the_same_received_payload(
+    def test_both_codecs_return_the_same_received_payload(
         self, speedups: Any, payload: bytes, start: int, masked: bool
     ) -> None:
         data = bytes(start) + KEY + payload

@@ -928,7 +928,7 @@ class TestRoundTrip:
     """RFC 6455 §5.2 and §5.4: each role reads the frames of the other."""
 
     @given(ROLES, st.lists(TEXTS | PAYLOADS | st.just(pattern(65536)), max_size=6), PLACES)
-    def test_one_role_reads_what_the_other_writes(
+    def test_each_role_reads_the_frames_of_the_other(
         self, server: bool, sent: list[Any] | list[bytes] | list[str], places: list[int]
     ) -> None:
         writer, reader = Recorder(server), Recorder(not server)

@@ -250,7 +250,7 @@ class TestAllowed:
     def test_the_origins_of_browsers_and_web_views_are_accepted(self, value: str) -> None:
         check_origin(asking(value), Origins(allowed=[value]))  # type: ignore[arg-type]
 
-    def test_without_idna_the_advice_names_no_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_advice_names_no_host_without_idna(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "idna", None)
         with pytest.raises(ValueError, match="a host's name in ASCII; write it as https://host or"):
             check_allowed("https://bücher.example")

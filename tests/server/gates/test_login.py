@@ -239,7 +239,7 @@ class TestRequests:
             peer.sends(b"GET / HTTP/1.1\r\nHost: h\r\n" + authorization(login))
             assert status(peer) == expected
 
-    def test_a_missing_file_refuses_everyone(
+    def test_a_missing_file_refuses_all_logins(
         self, connect: Callable[..., Any], clock: Clock, tmp_path: Path, logged: Callable[..., list[Any]]
     ) -> None:
         passwords = tmp_path / "passwords"
@@ -328,7 +328,7 @@ class TestRequests:
         answer.callback(b"ann")
         assert status(peer) == 101
 
-    def test_a_broken_checker_refuses_everyone(
+    def test_a_broken_checker_refuses_all_logins(
         self, connect: Callable[..., Any], clock: Clock, logged: Callable[..., list[Any]]
     ) -> None:
         class Broken:

@@ -216,7 +216,7 @@ class TestFiles:
             file.write(f"ann:{password}")
             assert file.knows("ann", password)
 
-    def test_a_file_that_is_gone_is_logged_once_and_read_when_it_is_back(
+    def test_a_missing_file_is_logged_once_and_read_when_it_is_back(
         self, file: File, logged: Callable[..., list[Any]]
     ) -> None:
         file.write("ann:secret")

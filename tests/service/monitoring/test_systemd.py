@@ -170,7 +170,7 @@ class TestEnvironment:
         return {"NOTIFY_SOCKET": "/run/systemd/notify", "HOME": "/", **variables}
 
     @pytest.mark.parametrize("address", ["", "vsock:2:1", "notify"])
-    def test_without_an_address_of_a_unix_socket_nothing_is_sent(self, address: str) -> None:
+    def test_no_notice_is_sent_without_the_address_of_a_unix_socket(self, address: str) -> None:
         environment = self.environment(NOTIFY_SOCKET=address, WATCHDOG_USEC="1000", WATCHDOG_PID="1")
         assert Systemd.of(environment, Reactor(), lambda: True) is None
         assert environment == {"HOME": "/"}
