@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from .support.frames import masked
 from .support.handshakes import upgrade_request
+from .support.ids import readable_id
 
 # Tests expect the bytes that zlib compresses to; tests of ISA-L select it themselves.
 os.environ["TWISTED_BEASTWS_ZLIB"] = "1"
@@ -43,6 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--histories", type=int, default=300, help="random histories of a simulated Redis that are checked; 300"
     )
     parser.addoption("--uvloop", action="store_true", help="run the suite on twisted_beastws.uvreactor")
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    return readable_id(val)
 
 
 def heed_signals() -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from .support.ids import LONGEST, readable_id
+
 SKIPPED = """
 import pytest
 
@@ -118,3 +120,20 @@ def test_programs_can_be_interrupted_if_a_shell_started_the_suite_in_the_backgro
     background = ("sh", "-c", "trap '' INT HUP; exec \"$@\"", "sh")
     status, output = run_pytest(IN_THE_BACKGROUND, None, by=background)
     assert status == pytest.ExitCode.OK, output
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({"a": (1, b"b")}, "{'a': (1, b'b')}"),
+        ({"b", "a"}, "['a', 'b']"),
+        (lambda ws: ws.send("a"), "ws.send('a')"),
+        ("a" * LONGEST, None),
+        ("a" * 50 + "b" * 50, "a" * 38 + "..." + "b" * 38),
+        (1, None),
+        (object(), None),
+        (dict, None),
+    ],
+)
+def test_the_id_of_a_test_shows_its_values(value: object, shown: str | None) -> None:
+    assert readable_id(value) == shown

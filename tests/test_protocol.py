@@ -1447,7 +1447,9 @@ class TestClose:
         peer.protocol.abort()
         assert peer.protocol.close_reason.code == 1006
 
-    @pytest.mark.parametrize("way", [lambda ws: ws.abort(), lambda ws: ws.transport.abortConnection()])
+    @pytest.mark.parametrize(
+        "way", [lambda ws: ws.abort(), lambda ws: ws.transport.abortConnection()], ids=["abort", "transport"]
+    )
     def test_an_abort_in_a_hook_is_final(self, connect: Callable[..., Any], way: Callable[..., Any]) -> None:
         """After an abort, the hooks get no more messages of the chunk, and the server sends nothing more."""
 

@@ -121,7 +121,9 @@ class TestPushProducer:
         peer.protocol.registerProducer(late, True)
         assert producer.told == late.told == ["stop"]
 
-    @pytest.mark.parametrize("begins", [lambda peer: peer.protocol.close(), lambda peer: peer.sends(peer.close())])
+    @pytest.mark.parametrize(
+        "begins", [lambda peer: peer.protocol.close(), lambda peer: peer.sends(peer.close())], ids=["we", "peer"]
+    )
     def test_the_producer_is_stopped_when_the_connection_begins_to_close(
         self, connect: Callable[..., Any], begins: Callable[..., Any]
     ) -> None:

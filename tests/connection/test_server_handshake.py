@@ -374,7 +374,6 @@ class TestHost:
             ("http://b:99999/", "1.1", "Host: a\r\n", INVALID),
             ("http://me@b/", "1.1", "Host: a\r\n", INVALID),
         ],
-        ids=str,
     )
     @pytest.mark.parametrize("how", ["serve", "accept", "read_request", "accept(request)"])
     def test_the_host_is_checked_before_http_requested(

@@ -251,7 +251,9 @@ class TestOpening:
         assert [peer.transport.disconnected for peer in peers] == [True] * dropped + [False] * (arrived - dropped)
         assert not other.transport.disconnected
 
-    @pytest.mark.parametrize("attackers", [lambda at: "192.0.2.1", lambda at: f"2001:db8::{at:x}"])
+    @pytest.mark.parametrize(
+        "attackers", [lambda at: "192.0.2.1", lambda at: f"2001:db8::{at:x}"], ids=["one address", "one network"]
+    )
     @pytest.mark.parametrize("limits", [{}, {"max_opening_per_peer": 2}, {"max_opening_per_peer": 50}])
     def test_thousands_of_silent_connects_drop_no_other_client(self, serve: Any, attackers: Any, limits: Any) -> None:
         server = serve(max_opening=10, **limits)
