@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import ISystemHandle
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -33,6 +33,9 @@ class Socket(FileDescriptor):
 
     def __init__(self, room: int = 0) -> None:
         super().__init__(self)  # type: ignore[arg-type]
+        self.turns = Clock()
+        self.callLater = self.turns.callLater
+        self.lost: list[Any] = []
         self.room = room
         self.broken: Exception | None = None
         self.writing = False
@@ -46,6 +49,9 @@ class Socket(FileDescriptor):
         self.writing = False
 
     def removeReader(self, _: object) -> None: ...
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.lost.append(reason.type)
 
     def getHandle(self) -> Socket:
         return self
@@ -623,6 +629,43 @@ class TestFinish:
         outgoing.outlet.resumeProducing()
         assert not finished
         assert queued(outgoing) == 0
+
+
+class TestClose:
+    """The end of a plain TCP connection after both close frames."""
+
+    def finished(self, socket: Socket) -> Outgoing:
+        outgoing = make(socket)
+        outgoing.finish(lambda: None)
+        outgoing.outlet.close()
+        return outgoing
+
+    def test_a_socket_without_waiting_bytes_is_closed_in_the_next_turn_without_a_write(self) -> None:
+        socket = Socket()
+        self.finished(socket)
+        assert (socket.lost, socket.writing) == ([], False)
+        socket.turns.advance(0)
+        assert (socket.lost, socket.writing) == ([ConnectionDone], False)
+
+    def test_a_connection_that_is_lost_meanwhile_is_lost_once(self) -> None:
+        socket = Socket()
+        self.finished(socket).lost(ConnectionLost())
+        socket.turns.advance(0)
+        assert not socket.lost
+
+    def test_bytes_that_wait_in_the_transport_leave_first(self) -> None:
+        socket = Socket()
+        socket.write(b"abc")
+        self.finished(socket)
+        socket.turns.advance(0)
+        assert (socket.lost, socket.disconnecting, socket.writing) == ([], 1, True)
+
+    @pytest.mark.parametrize("attribute", ["disconnecting", "TLS"])
+    def test_a_transport_that_other_code_closes_or_encrypts_closes_as_it_does_itself(self, attribute: str) -> None:
+        socket = Socket()
+        setattr(socket, attribute, 1)
+        self.finished(socket)
+        assert not socket.turns.getDelayedCalls()
 
 
 writes = st.one_of(st.binary(min_size=1, max_size=40), st.integers(0, 30))

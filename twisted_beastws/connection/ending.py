@@ -109,7 +109,9 @@ class Ending:
         # TLS has no half-close, but its shutdown waits for the peer's shutdown. After both close frames the peer sends
         # nothing that could reset the connection.
         connection = self._connection
-        if connection.outgoing.outlet.direct and not self.peer_finished and not self._closed_cleanly:
+        if self._closed_cleanly:
+            connection.outgoing.outlet.close()
+        elif connection.outgoing.outlet.direct and not self.peer_finished:
             connection.transport.loseWriteConnection()
         else:
             connection.transport.loseConnection()

@@ -8,16 +8,21 @@ from typing import Any, Protocol
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IPullProducer, IPushProducer, IReactorTime, ISSLTransport, ISystemHandle
+from twisted.internet.main import CONNECTION_DONE
 from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_beastws.connection.joined_writes import JoinedWrites
-from twisted_beastws.tls.sending import encrypting_send
+from twisted_beastws.tls.sending import encrypting_send, unsent
 from twisted_beastws.wire.codec import clear_send
 from twisted_beastws.wire.frames import LongFrame
 
 HAND_OVER = 1 << 16
 """Bytes given to the transport at once: 64 KiB, Twisted's own ``bufferSize``. The transport may hold a copy of them."""
+
+DONE: Any = Failure(CONNECTION_DONE)
+"""The usual end. As in Twisted, all connections share it."""
 
 AT_ONCE = 2 * HAND_OVER
 """The most bytes given to the transport undivided: a full gathered chunk, and one frame that did not fit into it."""
@@ -159,6 +164,26 @@ class Outlet:
         self.flush()
         self._change(False)
         self._transport.unregisterProducer()
+
+    def close(self) -> None:
+        """Close the transport when the system has all of its bytes."""
+        transport = self._transport
+        if self._is_done(transport):
+            # As Twisted's abortConnection does. Its loseConnection would watch the descriptor until it can be written,
+            # and then send nothing: three more system calls.
+            transport.reactor.callLater(0, self._close_now)
+        else:
+            transport.loseConnection()
+
+    def _is_done(self, transport: Any) -> bool:
+        """Return whether a transport is a plain socket of Twisted's, nothing waits there, and nobody has closed it."""
+        plain = isinstance(transport, FileDescriptor) and self.direct
+        return plain and transport.connected and not (transport.disconnecting or unsent(transport))
+
+    def _close_now(self) -> None:
+        # The connection may have been lost meanwhile.
+        if self._transport is not None:
+            self._transport.connectionLost(DONE)
 
     def abandon(self) -> None:
         """Discard the waiting bytes and send no more: the transport is about to be aborted."""

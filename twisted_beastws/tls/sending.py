@@ -57,7 +57,7 @@ def encrypting_send(
         # This transport pauses its producer itself.
         send, waits = gone_past(below)
     elif isinstance(below, FileDescriptor) and hasattr(below, "socket"):
-        send, waits, paused = below.socket.send, partial(_waits, below), below
+        send, waits, paused = below.socket.send, partial(unsent, below), below
     else:
         return None, None
     other = below if started is None and hasattr(below, "TLS") else _NO_OTHER_TLS
@@ -73,5 +73,6 @@ class _NoOtherTLS:
 _NO_OTHER_TLS = _NoOtherTLS()
 
 
-def _waits(below: Any) -> int:
+def unsent(below: Any) -> int:
+    """Return the number of bytes that wait in one of Twisted's transports of a socket."""
     return len(below.dataBuffer) - int(below.offset) + int(below._tempDataLen)
