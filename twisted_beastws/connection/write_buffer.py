@@ -180,7 +180,9 @@ class Outgoing:
 
     def unregister(self) -> Any:
         """Release the producer, and return it."""
-        producer = None if self._waiters is None else self._waiters.unregister()
+        if self._waiters is None:
+            return None
+        producer = self._waiters.unregister()
         self._forget_unneeded()
         self.outlet_changed(self.free)
         return producer
