@@ -11,6 +11,8 @@ from twisted.internet.abstract import FileDescriptor
 from twisted_beastws.budget import RECEIVED, Account
 from twisted_beastws.clock import PendingTurn, next_turn
 from twisted_beastws.connection.bare_transport import BareTransport
+from twisted_beastws.connection.in_place import read_chunks, read_in_place
+from twisted_beastws.connection.interfaces import Application
 from twisted_beastws.connection.shared import Shared
 from twisted_beastws.connection.state import State
 from twisted_beastws.errors import BufferFull
@@ -53,13 +55,34 @@ class Reading:
             application.dataReceived = receive  # type: ignore[assignment, method-assign]
 
     def await_payload(self, size: int) -> None:
-        """Read the next ``size`` bytes, all of one payload, in longer chunks than Twisted's 64 KiB; fewer end that."""
+        """Read the next ``size`` bytes, all of one payload, into their place, or in chunks of more than 64 KiB.
+
+        A size of at most that ends the longer chunks.
+        """
         connection = self._connection
         transport: Any = connection.transport
-        # Where TLS decrypts, and on the uvloop reactor, the length of a chunk does not depend on this attribute.
-        if isinstance(transport, FileDescriptor) and connection.outgoing.outlet.direct:
+        # Where TLS decrypts, neither is possible.
+        if not connection.outgoing.outlet.direct:
+            return
+        if self.place() is not None and _calls(transport, connection.outermost):
+            receive_in_place = getattr(type(transport), "receive_in_place", read_in_place)
+            if receive_in_place(transport, self):
+                # Several chunks may come in a turn of the reactor.
+                connection.require_session().reader.budget.one_chunk_a_turn = False
+                return
+        if isinstance(transport, FileDescriptor):
             # A chunk of exactly the payload has no other frames, which would get more than their share of a turn.
             transport.bufferSize = min(max(size, FileDescriptor.bufferSize), MAX_CHUNK)
+
+    def place(self) -> Any:
+        """Return a buffer for the next bytes of a long payload, or None; see `FrameReader.place`."""
+        session = self._connection.session
+        return None if session is None else session.reader.place()
+
+    def placed(self, size: int) -> None:
+        """The first ``size`` bytes of `place` arrived."""
+        self._connection.require_session().reader.placed(size)
+        self.count()
 
     def receive_nothing(self) -> None:
         """Discard the bytes that come from now on."""
@@ -143,10 +166,18 @@ class Reading:
         return True
 
     def stop(self) -> None:
-        """The transport is gone: wait for no more turns."""
+        """The transport is gone: wait for no more turns, and let it not refer to us."""
+        read_chunks(self._connection.transport)
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
+
+
+def _calls(transport: Any, application: Application | None) -> bool:
+    """Return whether the bytes of a transport go straight to ``application``."""
+    # Twisted's client endpoints wrap the protocol of the factory.
+    protocol = getattr(transport, "protocol", None)
+    return application is not None and getattr(protocol, "_wrappedProtocol", protocol) is application
 
 
 def _discard(data: bytes) -> None:

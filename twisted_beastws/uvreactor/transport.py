@@ -17,10 +17,12 @@ from zope.interface import directlyProvides, implementer
 from twisted_beastws.tls.sending import tls_of, use_records
 from twisted_beastws.uvreactor.handle import ConnectionSocket
 from twisted_beastws.uvreactor.held import Held
+from twisted_beastws.uvreactor.in_place import InPlace
 from twisted_beastws.uvreactor.log_context import LogContext
 from twisted_beastws.uvreactor.names import ip_address
 from twisted_beastws.uvreactor.secured import BelowTLS, tls_layer, write_until_abort
 from twisted_beastws.uvreactor.writing import ConnectionWriter
+from twisted_beastws.wire.places import Places
 
 if TYPE_CHECKING:
     from twisted_beastws.uvreactor.interfaces import NativeReactor
@@ -74,6 +76,7 @@ class NativeConnection(asyncio.Protocol):
     _is_client = False
     _lost: Callable[[Failure], None] | None = None
     _held: Held | None = None
+    _in_place: InPlace | None = None
     _reading = True
     _ended = _aborting = _write_disconnecting = _write_disconnected = False
 
@@ -200,6 +203,7 @@ class NativeConnection(asyncio.Protocol):
         producer = self._leave()
         protocol, self.protocol = self.protocol, None
         lost, self._lost = self._lost, None
+        self._in_place = None
         self._write_to(self._writer)
         if producer is not None:
             self.call(producer.stopProducing)
@@ -292,6 +296,27 @@ class NativeConnection(asyncio.Protocol):
         """Make uvloop read, unless reading is paused or the peer has ended."""
         if self.reading:
             self._uv.resume_reading()
+
+    def receive_in_place(self, places: Places) -> bool:
+        """Read the bytes for which ``places`` has a place into that, and only the others into chunks.
+
+        This ends with a chunk after which ``places`` has none, or when the bytes go to another protocol.
+
+        Returns:
+            Whether this is possible.
+        """
+        if self._held is not None or not self.connected:
+            return False
+        if self._in_place is None:
+            self._in_place = InPlace(self, places)
+            self._uv.set_protocol(self._in_place)
+        return True
+
+    def receive_chunks(self) -> None:
+        """Read all bytes into chunks again."""
+        if self._in_place is not None and self.connected:
+            self._uv.set_protocol(self)
+        self._in_place = None
 
     def pauseProducing(self) -> None:
         self.stopReading()

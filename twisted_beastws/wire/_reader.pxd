@@ -27,13 +27,16 @@ cdef class FrameReader:
     cdef CompiledSolo _solo
     cdef bint _awaits_much, _feeding
 
-    @cython.locals(wall=cython.double)
     cpdef feed(self, bytes data)
+    cpdef place(self)
+    cpdef placed(self, Py_ssize_t size)
+    @cython.locals(wall=cython.double)
+    cdef _begin_chunk(self)
     cpdef next_turn(self)
     cpdef pause(self)
     cpdef resume(self)
     cpdef stop(self)
-    cdef _run(self, bytes data)
+    cdef _run(self, bytes data, Py_ssize_t placed=*)
     @cython.locals(position=Py_ssize_t, fed_meanwhile=bytes)
     cdef _parse(self, bytes data)
     @cython.locals(
@@ -48,7 +51,10 @@ cdef class FrameReader:
     cpdef call_hook(self, object hook, object message)
     cdef _begin(self, int first, uint64_t length, bytes key)
     cdef _begin_solo(self, int first, uint64_t length, bytes key)
-    @cython.locals(size=Py_ssize_t, turn=cython.int, key=bytes)
+    cdef _continue_in_place(self, Py_ssize_t size)
+    @cython.locals(turn=cython.int, key=bytes)
+    cdef bytes _use_key(self, Py_ssize_t size)
+    @cython.locals(size=Py_ssize_t, key=bytes)
     cdef Py_ssize_t _continue_payload(self, bytes data, Py_ssize_t position, Py_ssize_t end) except -1
     cdef _end_solo(self, CompiledSolo solo)
     cpdef begin_message(self, int opcode)

@@ -26,9 +26,13 @@ cdef class SoloMessage:
     cdef PyObject *_place
     cdef Py_ssize_t _room, _length
     cdef bint _text, _wide
+    cdef int _lent
     cdef Utf8 _utf8
     cdef readonly Py_ssize_t size
     cdef int _make_room(self, Py_ssize_t room) except -1
     cdef uint8_t *_start(self) except NULL
     cdef int add(self, bytes data, Py_ssize_t start, Py_ssize_t size, bytes key, bint checked) except -1
+    cdef object place(self)
+    cdef int add_placed(self, Py_ssize_t size, bytes key, bint checked) except -1
+    cdef int _take(self, const uint8_t *data_at, Py_ssize_t size, bytes key, bint checked) except -1
     cdef object message(self)

@@ -49,6 +49,9 @@ cdef Py_ssize_t AHEAD = 1 << 20
 # may keep the places that it has left: with the factor 8 they take a seventh of the message, with 2 as much as it.
 cdef Py_ssize_t STEP = 8
 
+# The most bytes received into a place at once: 512 KiB. What the processor's caches do not hold costs more to unmask.
+cdef Py_ssize_t MOST_AT_ONCE = 1 << 19
+
 # Half of the address space, so that no sum of two sizes overflows.
 cdef Py_ssize_t LONGEST = PY_SSIZE_T_MAX >> 1
 
@@ -72,6 +75,20 @@ cdef inline uint64_t _unmask(uint8_t *target, const uint8_t *source, Py_ssize_t 
     while at < size:
         target[at] = source[at] ^ key[at & 3]
         all_bits |= target[at]
+        at += 1
+    return all_bits
+
+
+cdef inline uint64_t _high_bits(const uint8_t *source, Py_ssize_t size) noexcept nogil:
+    # All bytes or-ed together, as `_unmask` returns them.
+    cdef uint64_t word, all_bits = 0
+    cdef Py_ssize_t at = 0
+    while size - at >= 8:
+        memcpy(&word, source + at, 8)
+        all_bits |= word
+        at += 8
+    while at < size:
+        all_bits |= source[at]
         at += 1
     return all_bits
 
@@ -272,9 +289,22 @@ cdef class SoloMessage:
     def __dealloc__(self):
         release(self._place)
 
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        # The free part of the place, as far as there is any. The place must not move meanwhile.
+        cdef Py_ssize_t size = min(self._room - self.size, MOST_AT_ONCE)
+        if self._place == NULL:
+            raise BufferError("the message was handed out")
+        PyBuffer_FillInfo(buffer, self, self._start() + self.size, size, False, flags)
+        self._lent += 1
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        self._lent -= 1
+
     cdef int _make_room(self, Py_ssize_t room) except -1:
         # If the memory is lacking, nothing more may be added.
         cdef Py_ssize_t length = self._length
+        if self._lent:
+            raise BufferError("the place is lent")
         self._length = 0
         if self._place == NULL:
             self._place = new_text(room, 0x7F) if self._text else new_bytes(NULL, room)
@@ -292,21 +322,37 @@ cdef class SoloMessage:
 
     cdef int add(self, bytes data, Py_ssize_t start, Py_ssize_t size, bytes key, bint checked) except -1:
         cdef const uint8_t *data_at = <const uint8_t *>PyBytes_AS_STRING(data) + start
-        cdef uint8_t *target
-        cdef uint64_t all_bits
         _check_range(data, start, size)
         if size > self._length - self.size:
             raise RuntimeError("more bytes than the frame has")
         if size > self._room - self.size:
             self._make_room(min(self._length, max(STEP * self._room, self.size + size)))
-        target = self._start() + self.size
+        return self._take(data_at, size, key, checked)
+
+    cdef object place(self):
+        if self.size == self._room:
+            if self._room == self._length or self._lent:
+                return None
+            self._make_room(min(self._length, STEP * self._room))
+        return self
+
+    cdef int add_placed(self, Py_ssize_t size, bytes key, bint checked) except -1:
+        if size < 0 or size > self._room - self.size:
+            raise RuntimeError("more bytes than the place has")
+        return self._take(self._start() + self.size, size, key, checked)
+
+    cdef int _take(self, const uint8_t *data_at, Py_ssize_t size, bytes key, bint checked) except -1:
+        # ``data_at`` may be the bytes' own place.
+        cdef uint8_t *target = self._start() + self.size
+        cdef uint64_t all_bits = 0
         if key is not None:
             all_bits = _unmask(target, data_at, size, _key_of(key))
+        elif self._text and target == data_at:
+            all_bits = _high_bits(target, size)
         elif self._text:
             all_bits = _unmask(target, data_at, size, <const uint8_t *>b"\0\0\0\0")
-        else:
+        elif target != data_at:
             memcpy(target, data_at, size)
-            all_bits = 0
         if self._text and (self._utf8.needed or all_bits & HIGH_BITS):
             self._wide = True
             # RFC 6455 §8.1: fail at the first bad byte, not at the message's end.

@@ -81,6 +81,13 @@ class SoloMessage:
         elif checked:
             self._text.write(check_utf8(self._decoder, part, False))
 
+    def place(self) -> None:
+        """Return None: the pure codec unmasks no bytes in their place."""
+
+    def add_placed(self, size: int, key: bytes | None, checked: bool) -> None:
+        """Take a part whose bytes are in `place`."""
+        raise NotImplementedError
+
     def message(self) -> str | bytes:
         """Return the whole message. Raises `BadFramePayload` for a text that ends inside a character."""
         if self._text is None:

@@ -197,13 +197,30 @@ class FrameReader:
 
         The messages that hooks send meanwhile are written together at the end, or in writes of 64 KiB.
         """
+        self._begin_chunk()
+        self._run(data)
+
+    def place(self) -> Any:
+        """Return a buffer to receive the next bytes of a long payload into, or None. None: they must go to `feed`.
+
+        The caller calls `placed` next, or gives the buffer up.
+        """
+        if self._solo is None or self.halted != RUNNING or not self.whole or self.budget.spent or self._partial:
+            return None
+        return None if self._feeding else self._solo.place()
+
+    def placed(self, size: int) -> None:
+        """Read a chunk of which all ``size`` bytes are at the beginning of `place`. Nothing is raised, as by `feed`."""
+        self._begin_chunk()
+        self._run(b"", size)
+
+    def _begin_chunk(self) -> None:
         self.received_at = self.now()
         self.budget.begin_chunk(self.received_at)
         if self.wall is not None:
             wall = self.wall()
             if abs(wall - self.received_at - self.lead) > LEAP:
                 self._events.clock_was_set()
-        self._run(data)
 
     def next_turn(self) -> None:
         """Renew the budget in a new turn of the reactor, and read the rest of the chunk."""
@@ -237,7 +254,7 @@ class FrameReader:
         self.on_text = self.on_binary = None
         self.handler = self.payloads = cast(Any, None)
 
-    def _run(self, data: bytes) -> None:
+    def _run(self, data: bytes, placed: int = 0) -> None:
         if self._feeding or self.budget.spent:
             # A hook or a write of the sink fed us: these bytes come after the chunk that is being read.
             self._partial += data
@@ -245,6 +262,8 @@ class FrameReader:
         self._feeding = True
         self._writer.cork()
         try:
+            if placed:
+                self._continue_in_place(placed)
             self._parse(data)
         except ProtocolError as error:
             self.handler.fail(error)
@@ -254,7 +273,7 @@ class FrameReader:
         if (self.remaining > GATHER_LIMIT or self._awaits_much) and self.halted != STOPPED:
             self._awaits_much = self.remaining > GATHER_LIMIT
             self._events.payload_awaited(self.remaining)
-        if self.budget.end_chunk(len(data), self.halted == STOPPED):
+        if self.budget.end_chunk(len(data) + placed, self.halted == STOPPED):
             self._events.turn_awaited()
 
     def _parse(self, data: bytes) -> None:
@@ -431,11 +450,7 @@ class FrameReader:
         size = end - position
         if size > self.remaining:
             size = self.remaining
-        key = self._key
-        if key is not None:
-            turn = size & 3
-            if turn:
-                self._key = key[turn:] + key[:turn]
+        key = self._use_key(size)
         self.remaining -= size
         if self._solo is None:
             self.payloads.payload_received(take_part(data, position, size, key), not self.remaining)
@@ -444,6 +459,23 @@ class FrameReader:
             if not self.remaining:
                 self._end_solo(self._solo)
         return position + size
+
+    def _continue_in_place(self, size: int) -> None:
+        solo = self._solo
+        if solo is not None:
+            self.remaining -= size
+            solo.add_placed(size, self._use_key(size), self.whole)
+            if not self.remaining:
+                self._end_solo(solo)
+
+    def _use_key(self, size: int) -> bytes | None:
+        """Return the key for the next ``size`` bytes, and turn it for those after them."""
+        key = self._key
+        if key is not None:
+            turn = size & 3
+            if turn:
+                self._key = key[turn:] + key[:turn]
+        return key
 
     def _end_solo(self, solo: SoloMessage) -> None:
         self._solo = None

@@ -1,0 +1,72 @@
+"""Receiving a long payload into the memory that it is delivered from, without a copy in between."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from twisted_beastws.wire.places import LOOK, Places
+
+
+class InPlaceOwner(Protocol):
+    """The connection that uvloop reads for."""
+
+    protocol: Any
+
+    def call(self, function: Any, *arguments: object) -> None: ...
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def receive_chunks(self) -> None: ...
+
+    def eof_received(self) -> bool: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+
+class InPlace(asyncio.BufferedProtocol):
+    """Replaces the connection while long payloads arrive: uvloop reads them into their places.
+
+    After a payload it reads a short chunk, with the next header. The connection is the protocol again once such a chunk
+    has no long payload after it.
+    """
+
+    def __init__(self, connection: InPlaceOwner, places: Places) -> None:
+        self._connection = connection
+        self._places = places
+        # TLS may be started at any time; then another protocol gets the bytes.
+        self._protocol = connection.protocol
+        self._chunk: bytearray | None = None
+
+    def _place(self) -> Any:
+        return self._places.place() if self._connection.protocol is self._protocol else None
+
+    def get_buffer(self, sizehint: int) -> Any:
+        place = self._place()
+        self._chunk = bytearray(LOOK) if place is None else None
+        return self._chunk if place is None else place
+
+    def buffer_updated(self, nbytes: int) -> None:
+        chunk, self._chunk = self._chunk, None
+        if chunk is None:
+            self._connection.call(self._places.placed, nbytes)
+            return
+        self._connection.data_received(bytes(memoryview(chunk)[:nbytes]))
+        if self._place() is None:
+            self._connection.receive_chunks()
+
+    def eof_received(self) -> bool:
+        return self._connection.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
