@@ -118,7 +118,7 @@ class TestSameResults:
     ) -> None:
         frames_made = []
         for module in (raw, speedups):
-            payload = module.text_payload(text)
+            payload = module.text_payload(text, key is not None)
             frame = module.encode_frame(0x81, payload, key)
             assert module.payload_size(payload) == len(module.payload_bytes(payload)) == len(text.encode())
             target = bytearray(400 * 4)

@@ -15,6 +15,8 @@ from twisted_beastws.wire.frames import GATHER_LIMIT, LongFrame
 from .peer import BINARY, KEY, TEXT, Frame, Recorder, compiled_codec, decode, header
 
 MIB = 1 << 20
+WIDE_STEP = 1 << 14
+"""Characters that a client encodes at once."""
 NO_LIMITS = Limits(max_message_size=1 << 26, fragment_size=None)
 
 
@@ -163,6 +165,48 @@ class TestSending:
         traced()
         recorder.session.sender.send(message)
         assert traced() < 4 * MIB + 100_000
+
+    @pytest.mark.parametrize("fragment_size", [None, 1 << 18])
+    @pytest.mark.parametrize("character", ["\u00e9", "\u4e2d", "\U0001f600"])
+    def test_a_client_encodes_a_wide_text_into_its_frames(
+        self, character: str, fragment_size: int | None, traced: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limits = Limits(max_message_size=None, fragment_size=fragment_size)
+        recorder = Recorder(False, limits, on=compiled_codec())
+        sent: list[Any] = []
+        monkeypatch.setattr(recorder, "write", sent.append)
+        message = character * (4 * MIB // len(character.encode()))
+        traced()
+        recorder.session.sender.send(message)
+        # The frames, a step of the text, and its UTF-8.
+        assert traced() < 4 * MIB + 500_000
+
+    @pytest.mark.parametrize("length", [WIDE_STEP - 1, WIDE_STEP, WIDE_STEP + 1, 3 * WIDE_STEP + 7])
+    @pytest.mark.parametrize("fragment_size", [None, 99_999])
+    @pytest.mark.parametrize("streaming", [False, True], ids=["at once", "held"])
+    def test_a_wide_text_arrives_whole(
+        self, server: bool, length: int, fragment_size: int | None, streaming: bool
+    ) -> None:
+        text = ("a\u00e9\u4e2d\U0001f600\ud7ff\ue000\x7f\x80\u07ff\u0800\uffff" * (length // 11 + 1))[:length]
+        recorder = Recorder(server, Limits(max_message_size=None, fragment_size=fragment_size))
+        sender = recorder.session.sender
+        if streaming:
+            sender.begin_message(BINARY)
+        sender.send(text)
+        if streaming:
+            sender.end_message()
+        frames = decode_long(b"".join(bytes(data) for _, data in recorder.writes), not server)
+        assert b"".join(frame.payload for frame in frames).decode() == text
+
+    @pytest.mark.parametrize("at", [0, WIDE_STEP, 3 * WIDE_STEP - 1])
+    def test_nothing_is_sent_of_a_text_that_has_no_utf8(self, server: bool, at: int) -> None:
+        recorder = Recorder(server, Limits(max_message_size=None))
+        text = "\u4e2d" * at + "\ud800" + "\u4e2d" * (3 * WIDE_STEP - 1 - at)
+        with pytest.raises(UnicodeEncodeError):
+            recorder.session.sender.send(text)
+        assert recorder.writes == []
+        recorder.session.sender.send("x")
+        assert len(recorder.writes) == 1
 
     @pytest.mark.parametrize("kind", [bytearray, lambda data: memoryview(bytearray(data))], ids=["bytearray", "view"])
     @pytest.mark.parametrize("fragment_size", [None, 1 << 18])

@@ -5,9 +5,11 @@ cpdef bytes take_bytes(bytes data, Py_ssize_t start, Py_ssize_t size, Py_ssize_t
 cpdef object take_text(bytes data, Py_ssize_t start, Py_ssize_t size, Py_ssize_t key_at)
 cpdef bytes take_part(bytes data, Py_ssize_t start, Py_ssize_t size, bytes key)
 cpdef uint64_t read_length(bytes data, Py_ssize_t start, Py_ssize_t end) except? 0
-cpdef object text_payload(object text)
+cpdef object text_payload(object text, bint masks)
 cpdef Py_ssize_t payload_size(object payload) except -1
 cpdef object lasting_payload(object payload)
+cpdef object payload_source(object payload)
+cpdef object take_piece(object source, Py_ssize_t at, Py_ssize_t size)
 cpdef object payload_bytes(object payload)
 cpdef bytes encode_header(int first, Py_ssize_t size)
 cpdef bytes encode_frame(int first, object payload, bytes key=*)
@@ -21,6 +23,13 @@ cdef struct Utf8:
 
 cdef class TextBuffer:
     cdef object _text
+
+cdef class WideText:
+    cdef object _text
+    cdef Py_ssize_t _size, _next, _taken
+    cdef bytes _step
+    cdef int _put(self, uint8_t *target, Py_ssize_t size, const uint8_t *key) except -1
+    cdef bytes take(self, Py_ssize_t size)
 
 cdef class SoloMessage:
     cdef PyObject *_place

@@ -22,6 +22,8 @@ cdef extern from "Python.h":
     bint PyUnicode_Check(object text)
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    int PyUnicode_KIND(object text)
+    Py_UCS4 PyUnicode_READ(int kind, const void *data, Py_ssize_t at)
     const Py_ssize_t PY_SSIZE_T_MAX
     # These take over the reference, and set the pointer to NULL if they fail.
     int _PyBytes_Resize(PyObject **data, Py_ssize_t size) except -1
@@ -41,6 +43,9 @@ cdef enum:
 
 # Characters up to which keeping the encoded bytes with a text, as Python does, costs less than encoding it each time.
 cdef Py_ssize_t CACHED_TEXT = 4096
+
+# Characters that are encoded at once if a client masks a long text: a step of at most 64 KiB.
+cdef Py_ssize_t STEP_LENGTH = 1 << 14
 
 # Bytes of memory reserved for a message whose header alone has arrived: at most 1 MiB, the default limit of a message.
 cdef Py_ssize_t AHEAD = 1 << 20
@@ -401,13 +406,69 @@ cdef inline const uint8_t *_utf8_of(object text, Py_ssize_t *size) except NULL:
     return <const uint8_t *>PyUnicode_AsUTF8AndSize(text, size)
 
 
-cpdef object text_payload(object text):
+cdef Py_ssize_t _utf8_size(object text) except -1:
+    # The length of a text in UTF-8 (RFC 3629 §3); 0 if it cannot be encoded.
+    cdef int kind = PyUnicode_KIND(text)
+    cdef const void *characters = PyUnicode_DATA(text)
+    cdef Py_ssize_t at, length = PyUnicode_GET_LENGTH(text), size = length
+    cdef Py_UCS4 character
+    for at in range(length):
+        character = PyUnicode_READ(kind, characters, at)
+        if 0xD800 <= character <= 0xDFFF:
+            return 0
+        size += (character >= 0x80) + (character >= 0x800) + (character >= 0x10000)
+    return size
+
+
+cdef class WideText:
+    """The UTF-8 of a long text with characters beyond ASCII, encoded step by step: most of it is never in memory."""
+
+    def __len__(self):
+        return self._size
+
+    cdef int _put(self, uint8_t *target, Py_ssize_t size, const uint8_t *key) except -1:
+        # The next ``size`` bytes of the text, masked; ``key`` is for the first of them.
+        cdef Py_ssize_t part, done = 0
+        cdef uint8_t turned[4]
+        cdef int byte
+        while done < size:
+            if self._taken == PyBytes_GET_SIZE(self._step):
+                self._step = self._text[self._next : self._next + STEP_LENGTH].encode()
+                self._next += STEP_LENGTH
+                self._taken = 0
+                if not PyBytes_GET_SIZE(self._step):
+                    raise RuntimeError("more bytes than the text has")
+            part = min(size - done, PyBytes_GET_SIZE(self._step) - self._taken)
+            for byte in range(4):
+                turned[byte] = key[(done + byte) & 3]
+            _unmask(target + done, <const uint8_t *>PyBytes_AS_STRING(self._step) + self._taken, part, turned)
+            self._taken += part
+            done += part
+        return 0
+
+    cdef bytes take(self, Py_ssize_t size):
+        cdef bytes part = PyBytes_FromStringAndSize(NULL, size)
+        self._put(<uint8_t *>PyBytes_AS_STRING(part), size, <const uint8_t *>b"\0\0\0\0")
+        return part
+
+
+cpdef object text_payload(object text, bint masks):
+    cdef WideText wide
+    cdef Py_ssize_t size
     if not PyUnicode_Check(text):
         raise TypeError("a text is str")
-    if PyUnicode_GET_LENGTH(text) > CACHED_TEXT and not PyUnicode_IS_COMPACT_ASCII(text):
-        # Python would keep the encoded bytes for as long as the text.
+    if PyUnicode_GET_LENGTH(text) <= CACHED_TEXT or PyUnicode_IS_COMPACT_ASCII(text):
+        return text
+    # Python would keep the encoded bytes for as long as the text.
+    if not masks or PyUnicode_GET_LENGTH(text) < STEP_LENGTH:
         return text.encode()
-    return text
+    size = _utf8_size(text)
+    if not size:
+        # Raises.
+        return text.encode()
+    wide = WideText.__new__(WideText)
+    wide._text, wide._size, wide._step = text, size, b""
+    return wide
 
 
 cpdef Py_ssize_t payload_size(object payload) except -1:
@@ -430,6 +491,8 @@ cdef class TextBuffer:
 
 cpdef object lasting_payload(object payload):
     cdef TextBuffer buffer
+    if type(payload) is WideText:
+        return payload
     if PyUnicode_Check(payload):
         if not PyUnicode_IS_COMPACT_ASCII(payload):
             return payload.encode()
@@ -439,7 +502,17 @@ cpdef object lasting_payload(object payload):
     return payload if type(payload) is bytes or type(payload) is TextBuffer else bytes(payload)
 
 
+cpdef object payload_source(object payload):
+    return payload if type(payload) is WideText else memoryview(payload)
+
+
+cpdef object take_piece(object source, Py_ssize_t at, Py_ssize_t size):
+    return (<WideText>source).take(size) if type(source) is WideText else source[at : at + size]
+
+
 cpdef object payload_bytes(object payload):
+    if type(payload) is WideText:
+        return (<WideText>payload).take((<WideText>payload)._size)
     return payload.encode() if isinstance(payload, str) else payload
 
 
@@ -458,7 +531,19 @@ cpdef bytes encode_frame(int first, object payload, bytes key=None):
         return _framed(first, encoded, size, key)
     if isinstance(payload, bytes):
         return _framed(first, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), key)
+    if type(payload) is WideText:
+        return _framed_wide(first, payload, key)
     return _framed_view(first, payload, key)
+
+
+cdef bytes _framed_wide(int first, WideText text, bytes key):
+    cdef uint8_t header[MOST_HEADER]
+    cdef Py_ssize_t length = _header(header, first, text._size, key)
+    cdef bytes frame = PyBytes_FromStringAndSize(NULL, length + text._size)
+    cdef uint8_t *target = <uint8_t *>PyBytes_AS_STRING(frame)
+    memcpy(target, header, length)
+    text._put(target + length, text._size, <const uint8_t *>b"\0\0\0\0" if key is None else _key_of(key))
+    return frame
 
 
 cdef bytes _framed_view(int first, const uint8_t[::1] view, bytes key):

@@ -1,7 +1,7 @@
 cimport cython
 from libc.stdint cimport uint64_t
 
-from twisted_beastws.wire._speedups cimport copy_start, encode_frame, encode_header, lasting_payload, payload_bytes, payload_size, put_frame, text_payload
+from twisted_beastws.wire._speedups cimport copy_start, encode_frame, encode_header, lasting_payload, payload_bytes, payload_size, payload_source, put_frame, take_piece, text_payload
 
 cdef int FIN, FIN_BINARY, FIN_TEXT
 cdef Py_ssize_t GATHER_LIMIT

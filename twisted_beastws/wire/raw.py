@@ -19,10 +19,12 @@ __all__ = [
     "new_solo",
     "payload_bytes",
     "payload_size",
+    "payload_source",
     "put_frame",
     "read_length",
     "take_bytes",
     "take_part",
+    "take_piece",
     "take_text",
     "text_payload",
     "usual_request",
@@ -114,11 +116,12 @@ def check_utf8(decoder: codecs.IncrementalDecoder, part: bytes, final: bool) -> 
     return text
 
 
-# Payloads to send. A payload is bytes-like; a text that need not be copied may stay ``str`` in the compiled codec.
+# Payloads to send. A payload is bytes-like. In the compiled codec, a text that need not be copied may stay ``str``, and
+# one that is masked may be an object that encodes it step by step.
 
 
-def text_payload(text: str) -> str | bytes:
-    """Return a text as a payload."""
+def text_payload(text: str, masks: bool) -> Any:
+    """Return a text as a payload, which will be masked or not."""
     return text.encode()
 
 
@@ -130,6 +133,16 @@ def payload_size(payload: str | bytes) -> int:
 def lasting_payload(payload: Any) -> Any:
     """Return a payload as an object with a buffer that nobody can change: itself if possible, else a copy."""
     return payload.encode() if isinstance(payload, str) else bytes(payload)
+
+
+def payload_source(payload: Any) -> Any:
+    """Return the object from which `take_piece` takes the pieces of a payload."""
+    return memoryview(payload)
+
+
+def take_piece(source: Any, at: int, size: int) -> Any:
+    """Return ``size`` bytes of a payload. They must follow those that were taken before, which ended at ``at``."""
+    return source[at : at + size]
 
 
 def payload_bytes(payload: str | bytes) -> bytes:

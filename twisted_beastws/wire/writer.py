@@ -14,7 +14,9 @@ from twisted_beastws.wire.raw import (
     lasting_payload,
     payload_bytes,
     payload_size,
+    payload_source,
     put_frame,
+    take_piece,
     text_payload,
 )
 
@@ -121,7 +123,7 @@ class FrameWriter:
         if compress is None and isinstance(message, str):
             if self.sendable:
                 # The shortest path, for the most frequent case.
-                self.emit(FIN_TEXT, text_payload(message))
+                self.emit(FIN_TEXT, text_payload(message, not self.server))
             else:
                 self._send(FIN_TEXT, message.encode())
         elif self.backlog is not None:
@@ -129,7 +131,7 @@ class FrameWriter:
 
     def send_text(self, text: str) -> None:
         """Send a text message in one frame."""
-        self._send(FIN_TEXT, text_payload(text))
+        self._send(FIN_TEXT, text_payload(text, not self.server))
 
     def send_binary(self, data: bytes) -> None:
         """Send a binary message in one frame."""
@@ -219,9 +221,9 @@ class FrameWriter:
         if self.gathered_size:
             self._flush(b"")
         long = self.server and len(payload) >= GATHER_LIMIT
-        view = memoryview(lasting_payload(payload) if long else payload)
+        source = payload_source(lasting_payload(payload) if long else payload)
         fin, opcode = first & FIN, first & ~FIN
-        end = len(view)
+        end = len(source)
         at = 0
         # RFC 6455 §5.5.1: no data frame follows a close frame.
         while not self.closed:
@@ -229,7 +231,7 @@ class FrameWriter:
             if size > self.fragment_size:
                 size = self.fragment_size
             last = fin if at + size == end else 0
-            piece: Any = view[at : at + size]
+            piece: Any = take_piece(source, at, size)
             if long and size >= GATHER_LIMIT:
                 self.sink.write_admitted(LongFrame(encode_header(opcode | last, size), piece, at + size))
             else:
