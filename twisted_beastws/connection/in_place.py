@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from typing import Any
-
-from twisted.internet import tcp
 
 from twisted_beastws.wire.places import LOOK, Places
 
 MOST_READS = 4
 """The most reads of payloads in one turn of the reactor, each of at most 512 KiB."""
-
-_plain_read = tcp.Connection.doRead
 
 
 def read_in_place(transport: Any, places: Places) -> bool:
@@ -22,7 +20,7 @@ def read_in_place(transport: Any, places: Places) -> bool:
     Returns:
         Whether this is possible: the transport is a socket that Twisted's own ``doRead`` reads.
     """
-    if not isinstance(transport, tcp.Connection) or type(transport).doRead is not _plain_read:
+    if not _is_tcp(transport):
         return False
     if "doRead" not in vars(transport):
         vars(transport)["doRead"] = InPlaceReads(transport, places)
@@ -31,20 +29,27 @@ def read_in_place(transport: Any, places: Places) -> bool:
 
 def read_chunks(transport: Any) -> None:
     """Read all bytes into chunks again."""
-    if isinstance(transport, tcp.Connection):
+    if _is_tcp(transport):
         vars(transport).pop("doRead", None)
+
+
+def _is_tcp(transport: Any) -> bool:
+    # Its import loads pyOpenSSL, which is needed only for TLS.
+    tcp = sys.modules.get("twisted.internet.tcp")
+    return tcp is not None and getattr(type(transport), "doRead", None) is tcp.Connection.doRead
 
 
 class InPlaceReads:
     """Replaces the ``doRead`` of a socket (`twisted.internet.interfaces.IReadDescriptor`)."""
 
-    __slots__ = ("_places", "_protocol", "_transport")
+    __slots__ = ("_places", "_protocol", "_read_chunk", "_transport")
 
     def __init__(self, transport: Any, places: Places) -> None:
         self._transport = transport
         self._places = places
         # TLS may be started at any time; then another protocol gets the bytes.
         self._protocol = transport.protocol
+        self._read_chunk = partial(type(transport).doRead, transport)
 
     def __call__(self) -> Any:
         """Read, and return why the connection must end, or None."""
@@ -65,7 +70,7 @@ class InPlaceReads:
                 size = 0
             if not size:
                 # Twisted's method meets the same error, or the same end.
-                return _plain_read(self._transport)
+                return self._read_chunk()
             self._places.placed(size)
             place = self._place()
             if place is None:
@@ -81,6 +86,6 @@ class InPlaceReads:
         transport = self._transport
         usual, transport.bufferSize = transport.bufferSize, LOOK
         try:
-            return _plain_read(transport)
+            return self._read_chunk()
         finally:
             transport.bufferSize = usual
