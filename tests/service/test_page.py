@@ -116,6 +116,11 @@ class TestNames:
         assert not nameless.get("say", "hidden")
 
 
+def await_own(tab: Tab, said: list[str]) -> None:
+    """Wait until these messages, and no others, are marked as the user's own."""
+    await_that("own messages are marked", lambda: tab.all(".mine .said") == said)
+
+
 class TestTalk:
     """Messages on the page."""
 
@@ -154,6 +159,23 @@ class TestTalk:
             assert puppet.get("member-count", "innerText") == f"({len(puppet.members)})"
         puppet.gets({"type": "here", "names": [f"{i:04}" for i in range(1000)], "count": 1500})
         assert puppet.get("more-members", "innerText") == "and 500 more"
+
+    def test_own_messages_are_marked_in_all_tabs_of_a_person(self, browser: Any, server: Server, tab: Tab) -> None:
+        second, bob = Tab(browser, server.port, room="tabs"), Tab(browser, server.port, name="Bob", room="tabs")
+        tab.run("location.hash = 'tabs'")
+        await_that("both of Ann's tabs are in the room", lambda: tab.members == second.members == ["Ann (you)", "Bob"])
+        tab.say("from the first tab")
+        second.await_line("from the first tab")
+        second.say("from the second tab")
+        bob.await_line("from the second tab")
+        bob.say("from Bob")
+        said = ["from the first tab", "from the second tab", "from Bob"]
+        for each, own in ((tab, said[:2]), (second, said[:2]), (bob, said[2:])):
+            each.await_line("from Bob")
+            await_own(each, own)
+            each.run("location.reload()")
+            each.await_line("from Bob")
+            assert (each.lines(), each.all(".mine .said")) == (said, own)
 
     def test_markup_is_shown_as_text(self, tab: Tab) -> None:
         text = "<b>bold</b> & <img src=x onerror=alert(1)> &amp;"
