@@ -20,7 +20,7 @@ from websockets.sync.client import ClientConnection, connect, unix_connect
 from twisted_beastws.service import Options
 
 from ..support.patience import PATIENCE
-from ..support.redis_server import RedisServer
+from ..support.redis_server import redis_running
 from ..support.waiting import await_that
 from .test_deployment import AS_SYSTEMD, CLOSE, untrusting
 from .test_deployment import running as started
@@ -199,34 +199,29 @@ class TestTogether:
                 assert len(all_asked(SimpleNamespace(port=port))) == 2  # type: ignore[arg-type]
 
     def test_the_chats_of_all_workers_are_one_chat(self, tmp_path: Path) -> None:
-        if not os.path.exists("/usr/bin/redis-server"):
-            pytest.skip("WORKERS WITH REDIS ARE NOT TESTED: apt-get install redis-server")
-        redis = RedisServer(tmp_path)
-        try:
-            with (
-                running(tmp_path, "--workers=2", f"--backplane={redis.url}") as service,
-                ExitStack() as clients,
-            ):
-                await_that("both have Redis", lambda: service.log.count("is connected") == 2)
-                joined: list[ClientConnection] = []
+        with (
+            redis_running(tmp_path) as redis,
+            running(tmp_path, "--workers=2", f"--backplane={redis.url}") as service,
+            ExitStack() as clients,
+        ):
+            await_that("both have Redis", lambda: service.log.count("is connected") == 2)
+            joined: list[ClientConnection] = []
 
-                def both_serve() -> bool:
-                    joined.append(clients.enter_context(connect(service.url, proxy=None, open_timeout=PATIENCE)))
-                    assert joined[-1].recv(PATIENCE) == WELCOME
-                    return set(re.findall(r"worker (\d) .*Chat.* connected\n", service.log)) == {"1", "2"}
+            def both_serve() -> bool:
+                joined.append(clients.enter_context(connect(service.url, proxy=None, open_timeout=PATIENCE)))
+                assert joined[-1].recv(PATIENCE) == WELCOME
+                return set(re.findall(r"worker (\d) .*Chat.* connected\n", service.log)) == {"1", "2"}
 
-                await_that("both have clients", both_serve)
-                # A process may not have subscribed to the room yet when its client is welcome.
-                heard: set[ClientConnection] = set()
+            await_that("both have clients", both_serve)
+            # A process may not have subscribed to the room yet when its client is welcome.
+            heard: set[ClientConnection] = set()
 
-                def all_hear() -> bool:
-                    joined[0].send("to all")
-                    for client in joined:
-                        with suppress(TimeoutError):
-                            assert client.recv(0.2) == "to all"
-                            heard.add(client)
-                    return len(heard) == len(joined)
+            def all_hear() -> bool:
+                joined[0].send("to all")
+                for client in joined:
+                    with suppress(TimeoutError):
+                        assert client.recv(0.2) == "to all"
+                        heard.add(client)
+                return len(heard) == len(joined)
 
-                await_that("all hear it", all_hear)
-        finally:
-            redis.kill()
+            await_that("all hear it", all_hear)

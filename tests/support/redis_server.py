@@ -17,9 +17,11 @@ import pytest
 from .patience import PATIENCE
 from .ports import free_port
 
+SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
+
 
 class RedisServer:
-    """A running redis-server, which writes each command to its append-only file before it replies.
+    """A running redis-server or valkey-server, which writes each command to its append-only file before it replies.
 
     Args:
         directory: The directory for its files and its socket.
@@ -31,7 +33,7 @@ class RedisServer:
         self.port = free_port()
         self.cluster_port = int(options[options.index("--cluster-port") + 1]) if "--cluster-port" in options else 0
         self._command = [
-            *("redis-server", "--unixsocket", str(self.path), "--bind", "127.0.0.1", "--port", str(self.port)),
+            *(str(SERVER), "--unixsocket", str(self.path), "--bind", "127.0.0.1", "--port", str(self.port)),
             *("--dir", str(directory), "--save", "", "--daemonize", "no"),
             # By default Redis delays its writes while the disk is slow to sync, and a kill would lose what it delayed.
             *("--appendonly", "yes", "--appendfsync", "no"),
@@ -101,7 +103,7 @@ def meet(one: RedisServer, other: RedisServer) -> None:
 @contextmanager
 def redis_running(directory: Path, *options: str) -> Iterator[RedisServer]:
     """Yield a running redis-server; skip the test if the server or the Python client is not installed."""
-    if shutil.which("redis-server") is None:
+    if SERVER is None:
         pytest.skip("REDIS IS NOT TESTED: apt-get install redis-server")
     if find_spec("txredisapi") is None:
         pytest.skip("REDIS IS NOT TESTED: pip install txredisapi hiredis")
@@ -130,7 +132,7 @@ def sentinel_running(directory: Path, primary: int, *lines: str) -> Iterator[int
         *lines,
     ]
     configuration.write_text("\n".join(configured) + "\n")
-    command = ["redis-server", str(configuration), "--sentinel"]
+    command = [str(SERVER), str(configuration), "--sentinel"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         yield port
