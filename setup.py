@@ -17,6 +17,8 @@ IMAGES = (".svg", ".png")
 # ``_NAME.pxd`` declares the C types of that.
 SOURCES = {
     "tls._records": "tls/_records.pyx",
+    "wire._broadcast": "wire/_broadcast.pyx",
+    "wire._direct": "wire/_direct.pyx",
     "wire._reader": "wire/reader.py",
     "wire._speedups": "wire/_speedups.pyx",
     "wire._turns": "wire/turns.py",

@@ -136,7 +136,15 @@ def files_below(folder: Path, *names: str) -> set[str]:
 def test_the_wheel_holds_every_file_of_the_package_and_no_other(source: Path, wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     compiled = sorted(name.partition(".")[::2] for name in names - files_below(source, "twisted_beastws", "twisted"))
-    modules = ["tls/_records", "wire/_reader", "wire/_speedups", "wire/_turns", "wire/_writer"]
+    modules = [
+        "tls/_records",
+        "wire/_broadcast",
+        "wire/_direct",
+        "wire/_reader",
+        "wire/_speedups",
+        "wire/_turns",
+        "wire/_writer",
+    ]
     assert [module for module, _ in compiled] == [f"twisted_beastws/{module}" for module in modules]
     assert all(suffix.endswith("so") for _, suffix in compiled)
     assert files_below(source, "twisted_beastws", "twisted") < names
@@ -162,7 +170,7 @@ def test_a_pure_wheel_fits_every_platform(source: Path, tmp_path: Path) -> None:
 def test_no_extension_claims_to_be_safe_without_the_gil() -> None:
     """The extensions were never run in threads without the GIL, so Python must turn the GIL on when it imports them."""
     compiled = sorted((CHECKOUT / "twisted_beastws").rglob("*.pyx"))
-    assert [path.name for path in compiled] == ["_records.pyx", "_speedups.pyx"]
+    assert [path.name for path in compiled] == ["_records.pyx", "_broadcast.pyx", "_direct.pyx", "_speedups.pyx"]
     wire = CHECKOUT / "twisted_beastws" / "wire"
     for source in (*compiled, *wire.glob("*.py"), *wire.glob("*.pxd"), CHECKOUT / "setup.py"):
         assert "freethreading_compatible" not in source.read_text()

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from twisted_beastws.client.connect import WebSocketClientEndpoint, connect
     from twisted_beastws.client.factory import WebSocketClientFactory
     from twisted_beastws.client.reconnecting import is_retryable, reconnecting
+    from twisted_beastws.connection.broadcasting import broadcast
     from twisted_beastws.hub import Hub
     from twisted_beastws.server.garbage import ShortCollections
     from twisted_beastws.server.gates.admin_pages import AdminPages
@@ -95,6 +96,7 @@ __all__ = [
     "WebSocketResource",
     "WebSocketServerFactory",
     "__version__",
+    "broadcast",
     "connect",
     "drain_at_shutdown",
     "is_retryable",
@@ -121,6 +123,7 @@ _LATER = {
     "WebSocketClientEndpoint": "client.connect",
     "WebSocketClientFactory": "client.factory",
     "WebSocketResource": "web.resource",
+    "broadcast": "connection.broadcasting",
     "connect": "client.connect",
     "drain_at_shutdown": "server.stopping",
     "is_retryable": "client.reconnecting",

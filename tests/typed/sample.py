@@ -63,6 +63,7 @@ from twisted_beastws import (
     WebSocketResource,
     WebSocketServerFactory,
     __version__,
+    broadcast,
     connect,
     drain_at_shutdown,
     is_retryable,
@@ -163,7 +164,9 @@ def decorate(response: Response) -> None:
 
 async def handler(ws: WebSocketProtocol) -> None:
     hello: Prepared = prepare("hello", compress=False)
-    ws.send(hello)
+    refused: list[WebSocketProtocol] = broadcast([ws], hello)
+    if refused:
+        ws.send(hello)
     async for message in ws:
         size: int = len(message)
         ws.send(f"{size}" if isinstance(message, str) else message)

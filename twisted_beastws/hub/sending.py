@@ -9,7 +9,7 @@ from typing import Literal
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_beastws.connection.peer_text import peer_text
+from twisted_beastws.connection.broadcasting import drop_failed
 from twisted_beastws.connection.requests import end_slow_reader
 from twisted_beastws.errors import ConnectionClosed, LocalError
 from twisted_beastws.hub.backplane import Message
@@ -17,6 +17,7 @@ from twisted_beastws.hub.catching_up import CatchUp
 from twisted_beastws.hub.fan_out import FanOutDelivery
 from twisted_beastws.hub.members import Member, Render
 from twisted_beastws.protocol import State, WebSocketProtocol, connection_of
+from twisted_beastws.wire.codec import send_at_once
 from twisted_beastws.wire.prepared import Prepared, prepare
 
 PARTS = 16
@@ -52,21 +53,41 @@ class MemberSender:
 
     def give(self, delivery: FanOutDelivery, members: list[Member]) -> None:
         """Send a message to some of its recipients."""
-        message, exclude, framed = delivery.message, delivery.exclude, delivery.framed
+        gap = delivery.message.gap
+        ready: dict[Render, list[Member]] = {}
         for member in members:
-            if member.left or member.connection is exclude:
-                if member.left and message.room is None:
-                    self._give_elsewhere(delivery, member)
-                continue
-            if member.catch_up is not None:
-                self._offer(member, member.catch_up, message)
-                continue
-            render = member.render_gap if message.gap else member.render
-            if render not in framed:
-                framed[render] = self._frame(render, message)
-            prepared = framed[render]
+            if member.left or member.connection is delivery.exclude or member.catch_up is not None:
+                self._give_one(delivery, member)
+            else:
+                ready.setdefault(member.render_gap if gap else member.render, []).append(member)
+        for render, group in ready.items():
+            prepared = self._framed(delivery, render)
+            if prepared is not None:
+                plain = prepared.plain
+                connections = [member.connection for member in group]
+                for place in send_at_once(connections, plain.payload, plain.frame, drop_failed):
+                    # Since then, it may have left.
+                    self._give_one(delivery, group[place])
+
+    def _give_one(self, delivery: FanOutDelivery, member: Member) -> None:
+        message = delivery.message
+        if member.connection is delivery.exclude:
+            return
+        if member.left:
+            if message.room is None:
+                self._give_elsewhere(delivery, member)
+        elif member.catch_up is not None:
+            self._offer(member, member.catch_up, message)
+        else:
+            prepared = self._framed(delivery, member.render_gap if message.gap else member.render)
             if prepared is not None:
                 self._send(member.connection, prepared)
+
+    def _framed(self, delivery: FanOutDelivery, render: Render) -> Prepared | None:
+        framed: dict[Render, Prepared | None] = delivery.framed
+        if render not in framed:
+            framed[render] = self._frame(render, delivery.message)
+        return framed[render]
 
     def _give_elsewhere(self, delivery: FanOutDelivery, member: Member) -> None:
         """Send a message for all rooms to a connection that left its room, as a member of another room."""
@@ -111,8 +132,7 @@ class MemberSender:
             # `BufferFull`, or a message larger than the connection can ever hold.
             self.dropped += 1
         except Exception:
-            self.log.failure("could not send to {peer}, which is dropped", peer=peer_text(connection.peer))
-            connection.abort()
+            drop_failed(connection)
 
     def _too_slow(self, connection: WebSocketProtocol) -> None:
         if self._slow_reader == "drop":

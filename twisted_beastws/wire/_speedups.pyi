@@ -1,5 +1,4 @@
 from twisted_beastws.wire.frames import apply_mask as apply_mask
-from twisted_beastws.wire.frames import clear_send as clear_send
 from twisted_beastws.wire.raw import copy_start as copy_start
 from twisted_beastws.wire.raw import encode_frame as encode_frame
 from twisted_beastws.wire.raw import joined_fields as joined_fields

@@ -217,22 +217,6 @@ def apply_mask(bytes data not None, bytes key not None):
     )
 
 
-@cython.final
-cdef class _ClearSend:
-    # A nested function and the bound ``send`` would take 300 bytes of each connection, and this object 48.
-    cdef object transport, socket
-
-    def __call__(self, data):
-        return 0 if self.transport.TLS else self.socket.send(data)
-
-
-def clear_send(transport, socket):
-    """Return the ``send`` of a socket, made to take nothing once ``transport.TLS`` says that TLS was started."""
-    cdef _ClearSend clear = _ClearSend.__new__(_ClearSend)
-    clear.transport, clear.socket = transport, socket
-    return clear
-
-
 # Received bytes.
 
 

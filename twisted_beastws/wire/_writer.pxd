@@ -1,6 +1,7 @@
 cimport cython
 from libc.stdint cimport uint64_t
 
+from twisted_beastws.wire._direct cimport leave_by
 from twisted_beastws.wire._speedups cimport copy_start, encode_frame, encode_header, lasting_payload, payload_bytes, payload_size, payload_source, put_frame, take_piece, text_payload
 
 cdef int FIN, FIN_BINARY, FIN_TEXT
@@ -18,10 +19,13 @@ cdef class FrameWriter:
     cdef readonly Py_ssize_t gathered_size
     cdef bint _corked
 
+    @cython.locals(first=cython.int)
+    cdef _send_prepared(self, object message)
     cdef _send(self, int first, object payload)
     cpdef hold(self)
     cpdef release(self)
     cpdef close(self)
+    cpdef way_past(self, Py_ssize_t size)
     @cython.locals(size=Py_ssize_t, key=bytes)
     cpdef emit(self, int first, object payload)
     @cython.locals(size=Py_ssize_t)

@@ -28,7 +28,7 @@ def compiled_codec() -> Codec:
     Raises:
         ImportError: It was not built.
     """
-    from twisted_beastws.wire import _reader, _turns, _writer
+    from twisted_beastws.wire import _broadcast, _reader, _turns, _writer  # noqa: F401
 
     return Codec(_reader.FrameReader, _writer.FrameWriter, _turns.TurnBudget)
 
@@ -47,10 +47,12 @@ ACCELERATED = IN_USE is not PURE
 """Whether the compiled codec is in use."""
 
 if TYPE_CHECKING or not ACCELERATED:
-    from twisted_beastws.wire.frames import clear_send
+    from twisted_beastws.wire.direct import clear_send, send_at_once
     from twisted_beastws.wire.raw import joined_fields, usual_request
 else:
-    from twisted_beastws.wire._speedups import clear_send, joined_fields, usual_request
+    from twisted_beastws.wire._broadcast import send_at_once
+    from twisted_beastws.wire._direct import clear_send
+    from twisted_beastws.wire._speedups import joined_fields, usual_request
 
 __all__ = [
     "ACCELERATED",
@@ -61,5 +63,6 @@ __all__ = [
     "clear_send",
     "compiled_codec",
     "joined_fields",
+    "send_at_once",
     "usual_request",
 ]

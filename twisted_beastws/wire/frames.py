@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from enum import IntEnum
 from functools import lru_cache
-from typing import Any
 
 from twisted_beastws.errors import BadFramePayload
 
@@ -33,19 +31,6 @@ class Opcode(IntEnum):
 FIN, RSV1, RSV2, RSV3 = 0x80, 0x40, 0x20, 0x10
 RESERVED = RSV1 | RSV2 | RSV3
 FIN_TEXT, FIN_BINARY = FIN | Opcode.TEXT, FIN | Opcode.BINARY
-
-
-def clear_send(transport: Any, socket: Any) -> Callable[[Any], int]:
-    """Return the ``send`` of a socket, made to take no bytes once TLS was started on its transport.
-
-    Other code may start TLS at any time. The transport then takes the rest, and encrypts it.
-    """
-
-    def send_in_clear(data: Any) -> int:
-        sent: int = 0 if transport.TLS else socket.send(data)
-        return sent
-
-    return send_in_clear
 
 
 class MaskKeys:

@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from twisted_beastws.wire.direct import leave_by
 from twisted_beastws.wire.frames import FIN, FIN_BINARY, FIN_TEXT, GATHER_LIMIT, UNLIMITED, LongFrame, mask_keys
+from twisted_beastws.wire.prepared import Prepared
 from twisted_beastws.wire.raw import (
     copy_start,
     encode_frame,
@@ -126,6 +128,8 @@ class FrameWriter:
                 self.emit(FIN_TEXT, text_payload(message, not self.server))
             else:
                 self._send(FIN_TEXT, message.encode())
+        elif isinstance(message, Prepared) and self.sendable and self.server:
+            self._send_prepared(message)
         elif self.backlog is not None:
             self.backlog.send_other(message, compress)
 
@@ -140,6 +144,13 @@ class FrameWriter:
     def send_frame(self, first: int, payload: bytes) -> None:
         """Send a data frame whose first byte is ``first``, or keep it in ``backlog`` if it may not leave now."""
         self._send(first, payload)
+
+    def _send_prepared(self, message: Any) -> None:
+        first, payload, frame = message.plain
+        if len(payload) <= self.fragment_size:
+            self.emit_frame(first, frame)
+        else:
+            self._send(first, payload)
 
     def _send(self, first: int, payload: Any) -> None:
         if self.sendable:
@@ -163,6 +174,12 @@ class FrameWriter:
         self.closed = True
 
     # Frames.
+
+    def way_past(self, size: int) -> Callable[[bytes], int] | None:
+        """Return the sink's ``at_once`` if a server's frame with ``size`` bytes of payload may leave by it now."""
+        if not self.sendable or not self.server or self._corked or self.gathered_size or size > self.fragment_size:
+            return None
+        return self.sink.at_once
 
     def emit(self, first: int, payload: Any) -> None:
         """Write a frame, or gather it while the writer is corked and nothing waits in the sink."""
@@ -289,10 +306,7 @@ class FrameWriter:
         at_once = self.sink.at_once
         if at_once is None:
             return False
-        try:
-            gone = at_once(frames)
-        except OSError:
-            gone = 0
+        gone = leave_by(at_once, frames)
         if gone != len(frames):
             self.sink.write_rest(frames, gone)
         return True

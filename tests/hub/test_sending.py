@@ -1,0 +1,46 @@
+"""Tests of how a `Hub` sends to members over TCP and TLS, where the compiled codec sends past the write buffers."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+import pytest_twisted
+
+from twisted_beastws import Hub, WebSocketProtocol, WebSocketServerFactory, connect
+
+from ..support.certificates import trusting
+from ..support.loopback import listening
+
+
+class Quiet(WebSocketProtocol):
+    """Takes messages by ``receive``."""
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
+@pytest_twisted.ensureDeferred
+async def test_members_get_the_messages_in_order_except_for_those_that_left_or_are_excluded(secure: bool) -> None:
+    hub = Hub()
+
+    class Member(Quiet):
+        members: ClassVar[list[Any]] = []
+
+        def opened(self) -> None:
+            self.members.append(self)
+
+    factory = WebSocketServerFactory(Member)
+    async with listening(factory, secure) as port:
+        url, tls = f"ws{'s' * secure}://localhost:{port}/", trusting() if secure else None
+        clients = [await connect(url, protocol=Quiet, tls=tls) for _ in range(4)]
+        for member in Member.members:
+            await hub.join(member, "room")
+        hub.leave(Member.members[0], "room")
+        Member.members[1].close()
+        await hub.publish("room", "first", exclude=Member.members[2])
+        await hub.publish("room", "second" * 10_000)
+        await hub.publish_to_all("third")
+        assert [await clients[2].receive() for _ in range(2)] == ["second" * 10_000, "third"]
+        assert [await clients[3].receive() for _ in range(3)] == ["first", "second" * 10_000, "third"]
+        await factory.drain()
+        for client in clients[:2]:
+            assert [message async for message in client] == []
