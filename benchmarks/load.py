@@ -207,7 +207,7 @@ class FixedServer(Echo):
 
 
 class FanOut(Load):
-    """One connection sends a message, and all of them receive it; two rounds are always in flight."""
+    """One connection sends a message, and all of them receive it; ``in_flight`` rounds are always under way."""
 
     def __init__(self, port: int, workload: Workload) -> None:
         super().__init__(port, workload)
@@ -225,7 +225,7 @@ class FanOut(Load):
         self._received = 0
         for connection in opened:
             self._watch(connection)
-        opened[0].sendall(self._message * 2)
+        opened[0].sendall(self._message * workload.in_flight)
 
     def drive(self, seconds: float) -> int:
         poll, readv, message = self._poll, self._readv, self._message

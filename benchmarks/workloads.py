@@ -88,9 +88,17 @@ WORKLOADS: tuple[Workload, ...] = (
         variables={},
     ),
     Workload("handshakes", "connect, upgrade, close; 16 at a time", "handshake", "handshakes", 16, unit="µs each"),
-    Workload("fan-out", "64 bytes to 1000 connections", "fanout", "fanout", 1000, unit="µs a delivery"),
+    Workload("fan-out", "64 bytes to 1000 connections", "fanout", "fanout", 1000, 2, unit="µs a delivery"),
     Workload(
-        "prepared", "64 bytes to 1000 connections, prepared once", "prepared", "fanout", 1000, unit="µs a delivery"
+        "fan-out-single",
+        "64 bytes to 1000 connections, one round in flight",
+        "fanout",
+        "fanout",
+        1000,
+        unit="µs a delivery",
+    ),
+    Workload(
+        "prepared", "64 bytes to 1000 connections, prepared once", "prepared", "fanout", 1000, 2, unit="µs a delivery"
     ),
     Workload("idle", "memory of an idle connection", "echo", "idle", 2000, unit="KiB a connection"),
 )

@@ -22,6 +22,11 @@ class FanOut(WebSocketProtocol):
             connection.send(text)
 
 
+class Broadcast(WebSocketProtocol):
+    def text_received(self, text: str) -> None:
+        twisted_beastws.broadcast(self.factory.connections, text)
+
+
 class Prepared(WebSocketProtocol):
     def text_received(self, text: str) -> None:
         message = twisted_beastws.prepare(text)
@@ -38,7 +43,10 @@ modes = {
     "client": (Echo, None),
     "fanout": (FanOut, None),
 }
-if hasattr(twisted_beastws, "prepare"):
+if hasattr(twisted_beastws, "broadcast"):
+    modes["prepared"] = (Broadcast, None)
+elif hasattr(twisted_beastws, "prepare"):
+    # An older build, for ``--before``.
     modes["prepared"] = (Prepared, None)
 
 protocol, deflate = serving.choose(modes)
