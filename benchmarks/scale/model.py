@@ -23,7 +23,7 @@ class Constants:
     deliver: float = 28.6
     redis_publish: float = 107
     redis_receive: float = 7
-    redis_bytes_in: float = 7150
+    redis_bytes_in: float = 6600
     redis_bytes_out: float = 85
     redis_bytes_out_to_each: float = 261
     redis_memory: float = 265

@@ -207,3 +207,10 @@ def test_nothing_imports_the_reactor_before_it_starts() -> None:
     )
     done = subprocess.run([sys.executable, "-c", statements], capture_output=True, check=True, text=True, timeout=60)
     assert done.stdout == "False False\n"
+
+
+def test_a_script_is_sent_without_indentation_and_comments() -> None:
+    from twisted_beastws.hub.redis_link import sent_text
+
+    script = "\nlocal a = 1\n-- The reason.\nif a then\n    return 'a -- b\\n'\nend\n"
+    assert sent_text(script) == "local a = 1\nif a then\nreturn 'a -- b\\n'\nend"

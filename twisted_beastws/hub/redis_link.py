@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import islice
 from secrets import randbelow, token_hex
 from typing import Any
@@ -170,7 +171,7 @@ class RedisLink(Reconnecting):
 
     def _evaluate(self, script: str, keys: Sequence[str], *arguments: str | bytes | int) -> Deferred[Any]:
         # By its digest a script can fail because Redis has forgotten it, and later commands would overtake it.
-        return self._execute("EVAL", script, len(keys), *map(self._key, keys), *arguments)
+        return self._execute("EVAL", sent_text(script), len(keys), *map(self._key, keys), *arguments)
 
     def _execute(self, *arguments: str | bytes | int) -> Deferred[Any]:
         if self._commands is None:
@@ -236,3 +237,10 @@ class RedisLink(Reconnecting):
         occupied = iter(self._user.occupied())
         while step := list(islice(occupied, STEP)):
             await self._evaluate(scripts.KEEP, [f"here:{room}" for room in step], 2 * timing.LEASE).addErrback(ignored)
+
+
+@cache
+def sent_text(script: str) -> str:
+    """Return a script without indentation and comments, because each call sends its whole text."""
+    lines = [line.strip() for line in script.splitlines()]
+    return "\n".join(line for line in lines if line and not line.startswith("--"))
