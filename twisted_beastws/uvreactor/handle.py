@@ -64,8 +64,8 @@ class ConnectionSocket:
     def own(self) -> Handle:
         """Return the socket itself, not a copy."""
         if self._handle is None:
-            # Each argument left out costs a system call, and so does this end's address; uvloop keeps the peer's.
-            family = socket.AF_INET if len(self.peer_name() or self.name()) == 2 else socket.AF_INET6
+            # Each argument left out costs a system call.
+            family = socket.AF_INET if len(self.name()) == 2 else socket.AF_INET6
             self._handle = Handle(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, self.fileno())
         return self._handle
 
