@@ -168,7 +168,7 @@ def test_a_pure_wheel_fits_every_platform(source: Path, tmp_path: Path) -> None:
 
 
 def test_no_extension_claims_to_be_safe_without_the_gil() -> None:
-    """The extensions were never run in threads without the GIL, so Python must turn the GIL on when it imports them."""
+    """Without the GIL, writers in several threads would mix frames in the one buffer in which they gather them."""
     compiled = sorted((CHECKOUT / "twisted_beastws").rglob("*.pyx"))
     assert [path.name for path in compiled] == ["_records.pyx", "_broadcast.pyx", "_direct.pyx", "_speedups.pyx"]
     wire = CHECKOUT / "twisted_beastws" / "wire"
