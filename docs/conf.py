@@ -101,8 +101,9 @@ def resolve_by_name(app: Any, env: Any, node: Any, content: Any) -> Any:
     if len(found) == 1:
         target = ours[found[0]]
         return make_refnode(app.builder, node["refdoc"], target.docname, target.node_id, content, found[0])
+    # Sphinx 8.1, the newest for Python 3.10, has a plain tuple.
     theirs = {
-        name: item.uri
+        name: getattr(item, "uri", None) or item[2]
         for names in InventoryAdapter(env).main_inventory.values()
         for name, item in names.items()
         if name.endswith(suffix)

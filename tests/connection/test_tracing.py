@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -182,7 +183,7 @@ class TestSwitch:
         program = "from twisted_beastws.connection.tracing import NAMESPACES\nprint(sorted(NAMESPACES))"
         done = subprocess.run(
             [sys.executable, "-c", program],
-            env={"TWISTED_BEASTWS_TRACE": "chat, *", "PYTHONPATH": ":".join(filter(None, sys.path))},
+            env={**os.environ, "TWISTED_BEASTWS_TRACE": "chat, *", "PYTHONPATH": ":".join(filter(None, sys.path))},
             capture_output=True,
             text=True,
             check=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from pathlib import Path
@@ -216,7 +217,7 @@ class TestProcess:
 
     async def connected(self) -> WebSocketProtocol:
         program = str(Path(__file__).with_name("over_stdio.py"))
-        environment = {"PYTHONPATH": ":".join(filter(None, sys.path))}
+        environment = {**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))}
         endpoint = ProcessEndpoint(reactor, sys.executable, [sys.executable, program], env=environment)
         connecting = WebSocketClientEndpoint(
             reactor, "ws://child/", endpoint=endpoint, timeouts=Timeouts(close=0.5)
