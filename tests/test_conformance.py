@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,9 +23,10 @@ import pytest
 
 from twisted_beastws.wire.codec import PURE_VARIABLE
 
+from .support.waiting import await_start
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 KOSOKU = Path(sys.executable).with_name("kosoku")
-START_PATIENCE = 20.0  # seconds until a server prints that it listens
 RUN_PATIENCE = 120.0  # seconds for the cases of a short run
 LONG_PATIENCE = 5400.0  # seconds for all of the groups 9, 12 and 13, most of them spent in zlib
 STOP_PATIENCE = 30.0  # seconds from SIGTERM, or the last case, to the end
@@ -216,12 +216,10 @@ def listening(
 
 
 def port_of(server: subprocess.Popen[bytes], log: Path, listens: str) -> int:
-    deadline = time.monotonic() + START_PATIENCE
-    while server.poll() is None and time.monotonic() < deadline:
-        if listening := re.search(listens, log.read_text(), re.MULTILINE):
-            return int(listening[1])
-        time.sleep(0.02)
-    pytest.fail(f"the server did not come up (exit status: {server.poll()})", pytrace=False)
+    def found() -> re.Match[str] | None:
+        return re.search(listens, log.read_text(), re.MULTILINE)
+
+    return int(await_start(server, "the server listens", found, log.read_text)[1])
 
 
 @pytest.fixture(params=["compiled", "pure"])

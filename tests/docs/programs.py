@@ -19,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from ..support.patience import PATIENCE
 from ..support.ports import free_port
+from ..support.waiting import await_start
 
 DOCS = Path(__file__).parents[2] / "docs"
 BIN = Path(sys.executable).parent
@@ -76,10 +77,7 @@ def running(command: list[str], directory: Path, port: int) -> Iterator[None]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=directory, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + PATIENCE
-        while not listens(port):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
+        await_start(process, "the program listens", lambda: listens(port), log.read_text)
         yield
     finally:
         process.terminate()

@@ -23,7 +23,8 @@ from twisted_beastws.hub.redis_url import RedisURL
 from ..support.loopback import until
 from ..support.postgres_server import PostgresServer, postgres_running
 from ..support.redis_cluster import node_running
-from ..support.redis_server import RedisServer, cluster_node, meet, redis_running, wait_for
+from ..support.redis_server import RedisServer, cluster_node, meet, redis_running
+from ..support.waiting import await_that
 from .stubs import Stub, connected
 
 TABLES = ("messages", "rooms", "ids", "refs", "hubs", "witnesses", "leases", "members", "inbox", "clock")
@@ -183,8 +184,8 @@ class ClusterPlane(RedisPlane):
             with redis_running(directory, *cluster_node()) as server:
                 name = self.server.ask("CLUSTER MYID").split()[1]
                 meet(server, self.server)
-                wait_for(lambda: name in server.ask("CLUSTER NODES"))
-                wait_for(lambda: server.ask(f"CLUSTER REPLICATE {name}") == "+OK\r\n")
+                await_that("the nodes have met", lambda: name in server.ask("CLUSTER NODES"))
+                await_that("the node is a replica", lambda: server.ask(f"CLUSTER REPLICATE {name}") == "+OK\r\n")
                 replica = ClusterPlane(server)
                 replica._announced = self._announced
                 yield replica

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -18,7 +17,7 @@ from tempfile import mkdtemp
 
 import pytest
 
-from .patience import PATIENCE
+from .waiting import await_start
 
 INSTALL = "POSTGRESQL IS NOT TESTED: apt-get install postgresql"
 
@@ -82,10 +81,7 @@ class PostgresServer:
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=self._user, extra_groups=self._groups()
         )
-        deadline = time.monotonic() + PATIENCE
-        while not self._answers():
-            assert time.monotonic() < deadline and self.process.poll() is None, "PostgreSQL does not start"
-            time.sleep(0.02)
+        await_start(self.process, "PostgreSQL answers", self._answers)
 
     def _answers(self) -> bool:
         import psycopg

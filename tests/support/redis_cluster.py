@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from .redis_server import RedisServer, cluster_node, meet, redis_running, wait_for
+from .redis_server import RedisServer, cluster_node, meet, redis_running
+from .waiting import await_that
 
 SLOTS = 16384
 BOUNDS = [0, 5461, 10923, SLOTS]
@@ -52,12 +53,17 @@ def name_of(server: RedisServer) -> str:
     return server.ask("CLUSTER MYID").split()[1]
 
 
+def info_of(server: RedisServer) -> str:
+    """Return the state of the Cluster as a node sees it."""
+    return server.ask("CLUSTER INFO")
+
+
 @contextmanager
 def node_running(directory: Path, *options: str) -> Iterator[RedisServer]:
     """Yield a Cluster of one node, which has all slots."""
     with redis_running(directory, *cluster_node(), *options) as node:
         done(node, f"CLUSTER ADDSLOTSRANGE 0 {SLOTS - 1}")
-        wait_for(lambda: "cluster_state:ok" in node.ask("CLUSTER INFO"))
+        await_that("the Cluster is ready", lambda: "cluster_state:ok" in info_of(node))
         yield node
 
 
@@ -78,8 +84,8 @@ def cluster_running(directory: Path) -> Iterator[RedisCluster]:
             done(primary, f"CLUSTER ADDSLOTSRANGE {BOUNDS[number]} {BOUNDS[number + 1] - 1}")
         for node in nodes[1:]:
             meet(node, nodes[0])
-        wait_for(lambda: all("cluster_known_nodes:4" in node.ask("CLUSTER INFO") for node in nodes))
-        wait_for(lambda: all("cluster_state:ok" in node.ask("CLUSTER INFO") for node in nodes))
+        await_that("all nodes have met", lambda: all("cluster_known_nodes:4" in info_of(node) for node in nodes))
+        await_that("the Cluster is ready", lambda: all("cluster_state:ok" in info_of(node) for node in nodes))
         done(replica, f"CLUSTER REPLICATE {name_of(nodes[0])}")
-        wait_for(lambda: "master_link_status:up" in replica.ask("INFO replication"))
+        await_that("the replica has the data", lambda: "master_link_status:up" in replica.ask("INFO replication"))
         yield RedisCluster(primaries, replica)

@@ -6,8 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from .patience import PATIENCE
 from .ports import free_port
+from .waiting import await_start
 
 SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 
@@ -48,11 +48,8 @@ class RedisServer:
 
     def start(self) -> None:
         self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + PATIENCE
-        # The server listens before it has loaded its file.
-        while b"LOADING" in (said := self._try("PING")) or not said:
-            assert time.monotonic() < deadline and self.process.poll() is None, "redis-server does not start"
-            time.sleep(0.02)
+        # The server listens before it has loaded its file, and answers LOADING until then.
+        await_start(self.process, "redis-server has loaded its data", lambda: self._try("PING").startswith(b"+PONG"))
 
     def kill(self) -> None:
         self.process.kill()
@@ -85,14 +82,6 @@ def cluster_node() -> tuple[str, ...]:
     By default its second port is 10,000 above its first, where an outgoing connection may be.
     """
     return ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    """Wait until a condition is true, without the reactor."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "the condition is not true in time"
-        time.sleep(0.02)
 
 
 def meet(one: RedisServer, other: RedisServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,4 +28,18 @@ def await_that(
         if time.monotonic() > deadline:
             pytest.fail(f"not within {patience:g} s: {what} (last: {value!r})\n{otherwise()}")
         time.sleep(0.02)
+    return value
+
+
+def await_start(
+    process: subprocess.Popen[bytes],
+    what: str,
+    started: Callable[[], Any],
+    otherwise: Callable[[], object] = str,
+    patience: float = PATIENCE,
+) -> Any:
+    """Wait as `await_that` does, but fail at once if the program has ended."""
+    value = await_that(what, lambda: process.poll() is not None or started(), otherwise, patience)
+    if process.poll() is not None:
+        pytest.fail(f"the program ended with {process.returncode} before: {what}\n{otherwise()}")
     return value

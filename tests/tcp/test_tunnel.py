@@ -11,7 +11,6 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from ..support.patience import PATIENCE
+from ..support.waiting import await_start
 
 MEBI = 1 << 20
 LISTEN = "beastws:tcp:0:interface=127.0.0.1"
@@ -50,10 +50,12 @@ def twistd(directory: Path, *arguments: str) -> Iterator[int]:
             stderr=subprocess.STDOUT,
         )
     try:
-        deadline = time.monotonic() + 2 * PATIENCE
-        while not (found := re.search(r" \(WebSocket\) starting on (\d+)", log.read_text())):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.02)
+        found = await_start(
+            process,
+            "the tunnel listens",
+            lambda: re.search(r" \(WebSocket\) starting on (\d+)", log.read_text()),
+            log.read_text,
+        )
         yield int(found[1])
         process.terminate()
         # Since version 25, twistd exits by the signal itself.

@@ -7,13 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
 from ..support.patience import PATIENCE
+from ..support.waiting import await_start
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 TWISTD = Path(sys.executable).with_name("twistd")
@@ -157,10 +157,11 @@ def test_twistd_can_use_the_reactor(tmp_path: Path) -> None:
     web: list[str | Path] = ["web", "--listen", "tcp:0:interface=127.0.0.1", "--path", tmp_path]
     process = subprocess.Popen([*command, *web], env={**ENVIRONMENT, "PYTHONFAULTHANDLER": "1"}, cwd=tmp_path)
     try:
-        deadline = time.monotonic() + PATIENCE
-        while not (log.exists() and (found := re.search(r"Site starting on (\d+)", log.read_text()))):
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.05)
+        found = await_start(
+            process,
+            "the site listens",
+            lambda: log.exists() and re.search(r"Site starting on (\d+)", log.read_text()),
+        )
         page = f"http://127.0.0.1:{found[1]}/page.txt"
         with urllib.request.urlopen(page, timeout=PATIENCE) as answer:
             assert answer.read() == b"a page" * 100_000
