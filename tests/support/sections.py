@@ -19,6 +19,7 @@ SECTIONS: dict[int, dict[str, str]] = {
         "2.2": "Basic Rules",
     },
     3629: {  # UTF-8
+        "3": "UTF-8 definition",
         "4": "Syntax of UTF-8 Byte Sequences",
     },
     3986: {  # URIs

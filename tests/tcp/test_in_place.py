@@ -95,6 +95,8 @@ def protocol_of(server: Server) -> Any:
 
 
 class TestMessages:
+    """RFC 6455 §6.2: long messages over TCP and the memory that they take (`docs/performance.md`)."""
+
     @pytest_twisted.ensureDeferred
     async def test_long_messages_are_received_in_place(self, sizes: list[int]) -> None:
         def conversation(client: ClientConnection) -> None:
@@ -107,7 +109,7 @@ class TestMessages:
         assert sum(sizes) > len(MESSAGES) * (MIB - BEGINNING)
 
     @pytest_twisted.ensureDeferred
-    async def test_a_client_receives_in_place(self, sizes: list[int]) -> None:
+    async def test_a_client_receives_long_messages_in_place(self, sizes: list[int]) -> None:
         async with serving(limits=Limits(fragment_size=None, max_buffered=4 * MIB)) as url:
             ws = await connect(url, limits=Limits(fragment_size=1 << 16))
             for message in MESSAGES:
@@ -153,6 +155,8 @@ class TestMessages:
 
 
 class TestInterruptions:
+    """A pause, another protocol or the end comes within a payload."""
+
     @pytest_twisted.ensureDeferred
     async def test_a_paused_connection_receives_the_rest_later(self, sizes: list[int]) -> None:
         async with serve() as server, half_sent(server) as rest_sent:

@@ -49,6 +49,8 @@ def begun(server: bool, opcode: int = TEXT, size: int = MIB, **options: Any) -> 
 
 
 class TestMessages:
+    """RFC 6455 §6.2: messages whose payloads are received in place."""
+
     @pytest.mark.parametrize("size", [LOOK, 65_537, MOST - 1, MOST, MOST + 1, MIB, 2 * MIB, 3 * MIB + 17])
     @pytest.mark.parametrize("most", [100_003, MOST])
     def test_messages_arrive_whole(self, server: bool, size: int, most: int) -> None:
@@ -109,6 +111,8 @@ class TestMessages:
 
 
 class TestPlaces:
+    """When a reader offers memory for the rest of a payload, and how much."""
+
     @pytest.mark.parametrize(
         ("lacking", "room"), [(1, 1), (MOST - 1, MOST - 1), (MOST, MOST), (MOST + 1, MOST), (MIB - 10, MOST)]
     )
@@ -210,6 +214,8 @@ class TestPlaces:
 
 
 class TestBudget:
+    """The budget of a turn, for payloads that are received in place."""
+
     def test_frames_of_the_chunks_in_between_share_the_budget_of_a_turn(self, server: bool) -> None:
         recorder = Recorder(server, Limits(max_messages_per_turn=10, max_seconds_per_turn=None), on=compiled_codec())
         short, long = to(server, (BINARY, b"x")), wire(BINARY, bytes(5000), server)
