@@ -12,4 +12,7 @@ from twisted_beastws.wire.raw import take_part as take_part
 from twisted_beastws.wire.raw import take_piece as take_piece
 from twisted_beastws.wire.raw import take_text as take_text
 from twisted_beastws.wire.raw import text_payload as text_payload
-from twisted_beastws.wire.raw import usual_request as usual_request
+
+def usual_request(
+    buffer: bytearray, max_size: int, max_lines: int, spellings: dict[bytes, bytes]
+) -> tuple[str, dict[bytes, list[bytes]], int] | None: ...

@@ -624,7 +624,20 @@ cdef bytes _capitalised(const uint8_t *name, Py_ssize_t size):
 
 
 def usual_request(bytearray buffer not None, Py_ssize_t max_size, Py_ssize_t max_lines, dict spellings not None):
-    """See `twisted_beastws.wire.raw.usual_request`."""
+    """Read the head with which ``buffer`` begins, if it is whole, and as nearly every client sends it.
+
+    llhttp reads all other heads: those with a fault, a body, an empty value, another method than GET, or another
+    version than 1.1.
+
+    Args:
+        buffer: The bytes that arrived.
+        max_size: The most bytes of the head.
+        max_lines: The most lines of it, excluding the empty line.
+        spellings: The names of fields that are not spelled in Capitalised-Words, and names that connections share.
+
+    Returns:
+        The target, the fields by name, and the size of the head; or None.
+    """
     cdef const uint8_t *data_at = <const uint8_t *>PyByteArray_AS_STRING(buffer)
     cdef Py_ssize_t end = min(PyByteArray_GET_SIZE(buffer), max_size)
     cdef Py_ssize_t start, stop, at = 5, lines = 1

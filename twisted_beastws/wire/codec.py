@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from twisted_beastws.wire import reader, turns, writer
@@ -33,6 +34,12 @@ def compiled_codec() -> Codec:
     return Codec(_reader.FrameReader, _writer.FrameWriter, _turns.TurnBudget)
 
 
+UsualRequest = Callable[
+    [bytearray, int, int, dict[bytes, bytes]],
+    "tuple[str, dict[bytes, list[bytes]], int] | None",
+]
+
+
 def _choose() -> Codec:
     if os.environ.get(PURE_VARIABLE, "0") not in ("", "0"):
         return PURE
@@ -48,7 +55,10 @@ ACCELERATED = IN_USE is not PURE
 
 if TYPE_CHECKING or not ACCELERATED:
     from twisted_beastws.wire.direct import clear_send, send_at_once
-    from twisted_beastws.wire.raw import joined_fields, usual_request
+    from twisted_beastws.wire.raw import joined_fields
+
+    usual_request: UsualRequest | None = None
+    """Reads the head of a usual request; llhttp reads the others, and on the pure codec all."""
 else:
     from twisted_beastws.wire._broadcast import send_at_once
     from twisted_beastws.wire._direct import clear_send

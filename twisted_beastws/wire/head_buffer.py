@@ -87,8 +87,10 @@ class HeadBuffer:
         return head
 
     def take_usual(self) -> UsualHead | None:
-        """Take the next request if the compiled codec can read it at once; see `usual_request`. Else take nothing."""
-        usual = None if self._seen else usual_request(self.buffer, self._max_size, self._max_lines, SPELLINGS)
+        """Take the next request if the compiled codec can read it at once; else take nothing, and return None."""
+        if self._seen or usual_request is None:
+            return None
+        usual = usual_request(self.buffer, self._max_size, self._max_lines, SPELLINGS)
         if usual is None:
             return None
         target, fields, size = usual

@@ -27,7 +27,6 @@ __all__ = [
     "take_piece",
     "take_text",
     "text_payload",
-    "usual_request",
 ]
 
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
@@ -161,27 +160,7 @@ def copy_start(source: bytearray, size: int) -> bytes:
     return bytes(memoryview(source)[:size])
 
 
-# Heads of requests.
-
-
-def usual_request(
-    buffer: bytearray, max_size: int, max_lines: int, spellings: dict[bytes, bytes]
-) -> tuple[str, dict[bytes, list[bytes]], int] | None:
-    """Read the head with which ``buffer`` begins, if it is whole, and as nearly every client sends it.
-
-    Only the compiled codec does so. llhttp reads all other heads: those with a fault, a body, an empty value, another
-    method than GET, or another version than 1.1.
-
-    Args:
-        buffer: The bytes that arrived.
-        max_size: The most bytes of the head.
-        max_lines: The most lines of it, excluding the empty line.
-        spellings: The names of fields that are not spelled in Capitalised-Words, and names that connections share.
-
-    Returns:
-        The target, the fields by name, and the size of the head; or None.
-    """
-    return None
+# Fields of HTTP.
 
 
 def joined_fields(fields: dict[bytes, list[bytes]]) -> bytes:
