@@ -136,7 +136,7 @@ class TestRestart:
         member = member_of(two)
         assert not returned_with(two, seen)
         confirmed_later(server, two)
-        # It is a gap for everyone who may have missed the message, for good.
+        # It stays a gap for all clients that may have missed the message.
         assert not returned_with(two, seen)
         assert member.heard == ["GAP"]
         newer = done_publish(two, "new")

@@ -1,4 +1,4 @@
-"""Presence on the servers that join hubs: who is there, and events when users join and leave."""
+"""Presence on the servers that join hubs: the users of rooms, and events when users join and leave."""
 
 from __future__ import annotations
 
