@@ -37,6 +37,7 @@ from twisted_beastws.connection.inbox import cost_of
 from twisted_beastws.connection.write_buffer import Outgoing
 from twisted_beastws.wire.closing import Close
 
+from .support.frames import close
 from .support.inside import inside
 from .support.log import as_observer
 from .support.loopback import uncollected
@@ -52,10 +53,6 @@ def text(content: str) -> bytes:
     encoded = content.encode()
     assert len(encoded) < 126
     return b"\x81" + bytes((len(encoded),)) + encoded
-
-
-def close(code: int, reason: str = "") -> bytes:
-    return b"\x88" + bytes((2 + len(reason),)) + code.to_bytes(2, "big") + reason.encode()
 
 
 NORMAL = close(1000)

@@ -19,6 +19,7 @@ from twisted_beastws.options import Settings
 from twisted_beastws.wire import frames
 from twisted_beastws.wire.http import Request
 
+from ..support.frames import chunks
 from ..support.hooks import HOWS, failing
 from ..support.inside import inside
 from ..support.loopback import uncollected
@@ -53,10 +54,6 @@ class Noting(WebSocketProtocol):
 
     def closed(self, reason: Any) -> None:
         self.heard.append("closed")
-
-
-def chunks(data: bytes, size: int) -> list[bytes]:
-    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def with_fields(head: bytes, *lines: bytes) -> bytes:

@@ -30,6 +30,7 @@ from twisted_beastws import (
 from twisted_beastws.connection.coroutines import going_on
 from twisted_beastws.wire.http import SERVER, parse_request
 
+from ..support.frames import chunks
 from ..support.hooks import HOWS, failing
 from ..support.inside import inside
 from ..support.outcomes import Outcome
@@ -97,10 +98,6 @@ class Manual(WebSocketProtocol):
 
 class Served(Manual):
     serve = WebSocketProtocol.serve
-
-
-def chunks(data: bytes, size: int) -> list[bytes]:
-    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 class TestServe:

@@ -28,14 +28,11 @@ from twisted_beastws import (
 )
 from twisted_beastws.wire.closing import Close
 
+from ..support.frames import close
 from ..support.inside import inside
 from ..support.outcomes import Outcome
 
 pytestmark = pytest.mark.usefixtures("logged")
-
-
-def close(code: int, reason: str = "") -> bytes:
-    return b"\x88" + bytes((2 + len(reason),)) + code.to_bytes(2, "big") + reason.encode()
 
 
 async def echo(ws: WebSocketProtocol) -> None:

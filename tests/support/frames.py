@@ -26,3 +26,13 @@ def masked(first: int, payload: bytes = b"", key: bytes = UNCHANGED) -> bytes:
 def unmasked(first: int, payload: bytes = b"") -> bytes:
     """Return a server's frame; ``first`` is its first byte."""
     return bytes((first,)) + _length(len(payload), 0) + payload
+
+
+def close(code: int, reason: str = "") -> bytes:
+    """Return a server's close frame."""
+    return unmasked(0x88, code.to_bytes(2, "big") + reason.encode())
+
+
+def chunks(data: bytes, size: int) -> list[bytes]:
+    """Return ``data`` cut into pieces of ``size`` bytes; the last one may be shorter."""
+    return [data[at : at + size] for at in range(0, len(data), size)]

@@ -14,10 +14,10 @@ from twisted.internet.threads import blockingCallFromThread
 
 from twisted_beastws import CloseReason, Limits, Timeouts, WebSocketProtocol
 
-from ..support.frames import masked
+from ..support.frames import close, masked
 from ..support.loopback import until
 from ..support.patience import PATIENCE
-from .test_server import close, read, serve
+from .test_server import read, serve
 
 PING, PONG, BYE = b"\x89\x00", masked(0x8A), masked(0x88, b"\x03\xe8")
 INTERVAL = 0.2

@@ -15,11 +15,11 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted_beastws import Limits, Request, Response, WebSocketProtocol
 from twisted_beastws.clock import next_turn
 
-from ..support.frames import masked
+from ..support.frames import close, masked
 from ..support.inside import inside
 from ..support.loopback import until
 from ..support.ways import BOTH_WAYS
-from .test_server import close, read, read_head, serve
+from .test_server import read, read_head, serve
 
 BUDGET = 50
 MESSAGES = 5000

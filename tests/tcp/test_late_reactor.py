@@ -12,12 +12,12 @@ import pytest_twisted
 
 from twisted_beastws import Limits, Timeouts, WebSocketProtocol
 
-from ..support.frames import masked
+from ..support.frames import close, masked
 from ..support.loopback import until
 from ..support.patience import PATIENCE
 from ..support.timing import ClockedReactor
 from ..support.ways import BOTH_WAYS
-from .test_server import HEAD, close, read, read_head, serve
+from .test_server import HEAD, read, read_head, serve
 
 IDLE, BUSY = 1.0, 1.3
 

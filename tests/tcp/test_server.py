@@ -28,7 +28,7 @@ from websockets.sync.client import ClientConnection, connect
 from twisted_beastws import Limits, Request, Response, State, Timeouts, WebSocketProtocol, WebSocketServerFactory
 
 from ..support.certificates import identity_pem
-from ..support.frames import masked
+from ..support.frames import close, masked
 from ..support.handshakes import upgrade_request
 from ..support.loopback import listening, turn, uncollected, until
 from ..support.patience import PATIENCE
@@ -45,10 +45,6 @@ HEAD = upgrade_request()
 FILES = Path("/proc/self/fd")
 SIZES = (0, 1, 125, 126, 127, 65535, 65536, 65537, 1 << 20, 3 << 20)
 WIDE = Limits(max_message_size=8 << 20, max_buffered=16 << 20)
-
-
-def close(code: int) -> bytes:
-    return b"\x88\x02" + code.to_bytes(2, "big")
 
 
 class Kept(Commanded):
