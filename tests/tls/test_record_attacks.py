@@ -15,6 +15,8 @@ from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 
+from twisted_beastws.wire.codec import clear_send
+
 from ..support.patience import PATIENCE
 from .test_records import FORGED, Context, End, Pair, Socket, Waiting
 
@@ -163,7 +165,7 @@ class TestKeyUpdates:
         below = server.below = server.tls.transport = Waiting()
         limited = Socket(below)
         limited.room = 0
-        server.records.sender(limited.send, lambda: bool(below.waiting), None, below)
+        server.records.sender(clear_send(below, limited), lambda: bool(below.waiting), None)
         return server, below, limited, chunks
 
     def test_answers_to_a_peer_that_does_not_read_are_bounded(self) -> None:
@@ -194,7 +196,7 @@ class TestTLSBelow:
         pair.exchange()
         below = pair.server.below = pair.server.tls.transport = Waiting()
         limited = Socket(below)
-        send = pair.server.records.sender(limited.send, lambda: bool(below.waiting), None, below)
+        send = pair.server.records.sender(clear_send(below, limited), lambda: bool(below.waiting), None)
         send(b"before")
         assert below.value() and not below.waiting
         below.clear()

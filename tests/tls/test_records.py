@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from twisted_beastws.tls import records
 from twisted_beastws.tls.records import attach
+from twisted_beastws.wire.codec import clear_send
 
 from ..support.certificates import identity, trusting
 from ..support.log import as_observer
@@ -392,7 +393,7 @@ class TestSending:
         pair.exchange()
         below = pair.server.below = pair.server.tls.transport = Waiting()
         socket, producer = Socket(below), Producer()
-        send = pair.server.records.sender(socket.send, lambda: bool(below.waiting), below, below)
+        send = pair.server.records.sender(clear_send(below, socket), lambda: bool(below.waiting), below)
         pair.server.tls.registerProducer(producer, True)
         return pair, send, socket, producer
 

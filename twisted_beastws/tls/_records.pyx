@@ -12,7 +12,10 @@ from cpython.object cimport PyObject
 from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport uintptr_t
 
+from twisted_beastws.wire._direct cimport leave_by
+
 cdef extern from "Python.h":
+    object PyObject_GenericGetAttr(object, object)
     int _PyBytes_Resize(PyObject **data, Py_ssize_t size) except -1
     PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
     void release "Py_DECREF"(PyObject *data)
@@ -55,6 +58,11 @@ def bind(
     ssl_get_error = <Outcome>error
     plain_data_received, plain_write = protocol.dataReceived, protocol._write
     new_failure, tls_error = failure, trouble
+
+
+cdef inline object _attribute(protocol, str name):
+    # The attribute must exist. Python's usual lookup also prepares a call of the class's ``__getattr__``, which takes time.
+    return PyObject_GenericGetAttr(protocol, name)
 
 
 cdef inline bytes _as_bytes(data):
@@ -101,7 +109,7 @@ cdef class Records:
     """
 
     cdef readonly object handle
-    cdef object _protocol, _socket_send, _waits, _paused, _below
+    cdef object _protocol, _socket_send, _waits, _paused
     cdef Py_ssize_t _answers
     cdef void *_ssl
     cdef void *_into
@@ -123,8 +131,8 @@ cdef class Records:
     cdef bint _is_ready(self, protocol) except -1:
         # Whether there is nothing but data to expect.
         if not self._ready:
-            self._ready = protocol._handshakeDone
-        return self._ready and not protocol._appSendBuffer
+            self._ready = _attribute(protocol, "_handshakeDone")
+        return self._ready and not _attribute(protocol, "_appSendBuffer")
 
     # Receiving.
 
@@ -132,7 +140,7 @@ cdef class Records:
         """Decrypt what the transport received, and deliver it."""
         cdef bytes data = _as_bytes(chunk)
         protocol = self._protocol()
-        if protocol is None or protocol._lostTLSConnection:
+        if protocol is None or _attribute(protocol, "_lostTLSConnection"):
             return
         if self._receiving:
             # Called by what it delivers to: this comes behind the chunk that is under way.
@@ -156,7 +164,7 @@ cdef class Records:
         cdef char *source = PyBytes_AS_STRING(data)
         cdef int outcome
         cdef bytes plain
-        while at < size and not protocol._lostTLSConnection:
+        while at < size and not _attribute(protocol, "_lostTLSConnection"):
             part = min(size - at, <Py_ssize_t>SLICE)
             if bio_write(self._into, source + at, <int>part) != part:
                 raise MemoryError("OpenSSL has no memory for what was received")
@@ -166,9 +174,9 @@ cdef class Records:
             if plain is not None and (outcome == FAILED or outcome == SYSTEM_FAILED):
                 # The thread's connections share one queue of errors: the application must not meet ours there.
                 trouble = _take_trouble(protocol)
-            if plain is not None and not protocol._aborted:
-                protocol.wrappedProtocol.dataReceived(plain)
-            if protocol._lostTLSConnection:
+            if plain is not None and not _attribute(protocol, "_aborted"):
+                _attribute(protocol, "wrappedProtocol").dataReceived(plain)
+            if _attribute(protocol, "_lostTLSConnection"):
                 return
             if trouble is not None:
                 _end_for(protocol, trouble)
@@ -222,15 +230,12 @@ cdef class Records:
         # Give records to the socket if nothing waits before them, the rest to the transport below; returns whether the
         # socket took all. An alert that comes with an abort must not arrive, or the peer would take it for a clean end.
         cdef Py_ssize_t sent = 0
-        if protocol._aborted:
+        if _attribute(protocol, "_aborted"):
             return True
-        if self._socket_send is not None and not self._below.TLS and (not self._behind or not self._waits()):
+        if self._socket_send is not None and (not self._behind or not self._waits()):
             self._answers = 0
-            try:
-                sent = self._socket_send(records)
-            except OSError:
-                # The transport meets the same, and does as Twisted does.
-                sent = 0
+            # After an error of the socket the transport meets the same, and does as Twisted does.
+            sent = leave_by(self._socket_send, records)
             if sent == PyBytes_GET_SIZE(records):
                 self._behind = False
                 return True
@@ -249,16 +254,16 @@ cdef class Records:
 
     # Sending.
 
-    def sender(self, send, waits, paused, below):
+    def sender(self, send, waits, paused):
         """Return `send`.
 
         Args:
-            send: The method of the socket below, to which all records go from now on while nothing waits.
+            send: The ``send`` of the socket below, to which all records go from now on while nothing waits. It takes
+                nothing once TLS is spoken below as well: then all goes through that.
             waits: Returns whether any bytes wait in the transport of that socket.
             paused: That transport, if its ``producerPaused`` must be set when its producer is paused here.
-            below: Its ``TLS`` says that TLS is spoken below as well: then all goes through that.
         """
-        self._socket_send, self._waits, self._paused, self._below = send, waits, paused, below
+        self._socket_send, self._waits, self._paused = send, waits, paused
         self._behind, self._answers = True, 0
         return self.send
 
@@ -285,7 +290,7 @@ cdef class Records:
         cdef Py_ssize_t at = 0, size = PyBytes_GET_SIZE(data)
         cdef bytes records
         protocol = self._protocol()
-        if protocol is None or protocol._lostTLSConnection:
+        if protocol is None or _attribute(protocol, "_lostTLSConnection"):
             return
         while at < size and self._is_ready(protocol):
             records = self._encrypt(PyBytes_AS_STRING(data), size, &at)
@@ -303,7 +308,7 @@ cdef class Records:
         cdef Py_ssize_t at = 0
         cdef bytes records
         protocol = self._protocol()
-        if protocol is None or protocol._lostTLSConnection:
+        if protocol is None or _attribute(protocol, "_lostTLSConnection"):
             return len(data)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:

@@ -9,6 +9,8 @@ from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 
+from twisted_beastws.wire.codec import clear_send
+
 
 def tls_of(protocol: Any) -> Any:
     """Return the TLS layer of Twisted's that a protocol is, or None."""
@@ -55,13 +57,13 @@ def encrypting_send(
     paused = None
     if gone_past is not None:
         # This transport pauses its producer itself.
-        send, waits = gone_past(below)
+        socket, waits = gone_past(below)
     elif isinstance(below, FileDescriptor) and hasattr(below, "socket"):
-        send, waits, paused = below.socket.send, partial(unsent, below), below
+        socket, waits, paused = below.socket, partial(unsent, below), below
     else:
         return None, None
     other = below if started is None and hasattr(below, "TLS") else _NO_OTHER_TLS
-    return records.sender(send, waits, paused, other), waits
+    return records.sender(clear_send(other, socket), waits, paused), waits
 
 
 class _NoOtherTLS:

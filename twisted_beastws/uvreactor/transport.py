@@ -388,8 +388,8 @@ class NativeConnection(asyncio.Protocol):
         """Send several parts by the socket's ``sendmsg``, as `ungathered` does one."""
         return self._socket.own().sendmsg(parts)
 
-    def ungathered_records(self) -> tuple[Callable[[bytes | memoryview], int], Callable[[], int]]:
-        """Return the socket's ``send`` for TLS records, and a function that returns the number of bytes waiting here.
+    def ungathered_records(self) -> tuple[socket.socket, Callable[[], int]]:
+        """Return the socket for TLS records, and a function that returns the number of bytes waiting here.
 
         From now on each write here pauses the producer of the connection.
         """
@@ -398,7 +398,7 @@ class NativeConnection(asyncio.Protocol):
         self._writer.full = 0
         # The ``write`` of a TLS layer may have been replaced.
         self._write_to(self._upper)
-        return self._socket.own().send, self._writer.waits
+        return self._socket.own(), self._writer.waits
 
     # TLS.
 
