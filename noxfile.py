@@ -112,6 +112,7 @@ def pure(session: nox.Session) -> None:
         "examples",
         "hub",
         "service",
+        "tcp/test_in_place.py",
         "test_conformance.py",
         "tls/test_records.py",
         "uvreactor",
