@@ -170,6 +170,18 @@ class TestRights:
         assert clean.ask(tables)
         assert not clean.ask(f"{tables} AND has_table_privilege('chat', oid, 'SELECT, INSERT, UPDATE, DELETE')")
 
+    def test_messages_and_entries_are_in_the_order_of_their_numbers(self, clean: PostgresServer) -> None:
+        clean.ask(schema_sql("beastws"))
+        clean.ask(
+            "INSERT INTO beastws.messages (n, kept, previous_ms, previous_seq, epoch, payload, published) "
+            "SELECT n, false, 0, 0, '', '', 0 FROM generate_series(8, 11) AS n"
+        )
+        clean.ask("INSERT INTO beastws.inbox (room, data) SELECT 'a', 'x' FROM generate_series(1, 11)")
+        fetched = clean.ask("SELECT o_n FROM beastws.fetch(ARRAY[11, 10, 9, 8])")
+        assert [row[0] for row in fetched] == ["8", "9", "10", "11"]
+        entries = [int(f"{row[0]}") for row in clean.ask("SELECT o_n FROM beastws.inbox_entries(10)")]
+        assert entries == list(range(entries[0], entries[0] + 10))
+
     @pytest_twisted.ensureDeferred
     async def test_a_newer_schema_is_refused_at_the_start(
         self, clean: PostgresServer, hub: Callable[..., Hub], lines: list[str]

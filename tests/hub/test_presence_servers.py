@@ -13,6 +13,7 @@ import pytest_twisted
 from twisted_beastws.hub import Hub, linked_reconnecting
 from twisted_beastws.hub.linked_names import ANNOUNCE_DELAY
 from twisted_beastws.hub.linked_reconnecting import BEAT, LEASE
+from twisted_beastws.hub.linked_recovery import STEP
 from twisted_beastws.hub.presence import INTERVAL
 
 from ..support.loopback import until
@@ -186,3 +187,23 @@ async def test_a_present_user_is_listed_while_others_leave(plane: Plane, real_hu
             members[name].ends()
     assert listed == set(members)
     assert sorted(await hub.who("a")) == sorted(set(members) - left)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_room_of_several_pages_is_listed_whole(plane: Plane, real_hub: Callable[..., Hub]) -> None:
+    hub = real_hub(plane.url)
+    await connected(hub)
+    members = {f"{number}": f"user{number}" for number in range(2 * STEP)}
+    await hub.backplane.subscribe("a")
+    for member, name in members.items():
+        hub.backplane.enter("a", member, name)
+    link = part_with(hub.backplane, "a").link
+    totals = [0]
+
+    def listed() -> bool:
+        link.roster("a", 0, 1).addCallback(lambda page: totals.append(page.total))
+        return totals[-1] == len(members)
+
+    await until(listed)
+    assert sorted(await hub.who("a")) == sorted(members.values())
+    assert (await hub.backplane.roster("a", None, 3)).members == len(members)

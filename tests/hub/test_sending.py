@@ -44,3 +44,30 @@ async def test_members_get_the_messages_in_order_except_for_those_that_left_or_a
         await factory.drain()
         for client in clients[:2]:
             assert [message async for message in client] == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_member_that_leaves_while_the_message_is_rendered_does_not_get_it() -> None:
+    hub = Hub()
+
+    class Member(Quiet):
+        members: ClassVar[list[Any]] = []
+
+        def opened(self) -> None:
+            self.members.append(self)
+
+    factory = WebSocketServerFactory(Member)
+    async with listening(factory) as port:
+        clients = [await connect(f"ws://localhost:{port}/", protocol=Quiet) for _ in range(2)]
+        first, second = Member.members
+
+        def render(message: Any) -> Any:
+            hub.leave(second, "room")
+            return message.data
+
+        for member in first, second:
+            await hub.join(member, "room", render=render)
+        await hub.publish("room", "secret")
+        assert await clients[0].receive() == "secret"
+        await factory.drain()
+        assert [message async for message in clients[1]] == []

@@ -145,7 +145,8 @@ class Recovery:
         # Also remove the members of dead hubs from the rest of the list, one page each time.
         further = await link.roster(room, self._scanned.get(room) or cursor, STEP)
         self._scanned[room] = further.cursor
-        return Page(cursor, further.total, names[:most])
+        # That page may be empty, and have no total.
+        return Page(cursor, max(page.total, further.total), names[:most])
 
     # Steps.
 

@@ -313,7 +313,7 @@ RETURNS TABLE (o_n text, o_room bytea, o_id text, o_previous text, o_epoch text,
 LANGUAGE sql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
     SELECT n::text, room, CASE WHEN ms IS NULL THEN '' ELSE format('%s-%s', ms, seq) END,
         format('%s-%s', previous_ms, previous_seq), epoch, payload
-    FROM messages WHERE n = ANY (p_numbers) ORDER BY n
+    FROM messages WHERE n = ANY (p_numbers) ORDER BY messages.n
 $$;
 
 -- The number of the latest message: a new subscription begins after it.
@@ -417,7 +417,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
         SELECT n, listing FROM members JOIN leases USING (lease) WHERE room = p_room AND until > now_ms()
     )
     SELECT n::text, (SELECT count(*) FROM present)::text, listing FROM present
-    WHERE n > p_after ORDER BY n LIMIT p_count
+    WHERE n > p_after ORDER BY present.n LIMIT p_count
 $$;
 
 CREATE OR REPLACE FUNCTION {schema}.inbox_filled() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -433,7 +433,7 @@ RETURNS TABLE (o_n text, o_room text, o_kind text, o_data bytea, o_keep text, o_
 LANGUAGE sql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
     SELECT n::text, room, CASE WHEN data IS NULL THEN 'binary' ELSE 'text' END,
         coalesce(binary_data, convert_to(data, 'UTF8')), keep::int::text, ref
-    FROM inbox ORDER BY n LIMIT p_count
+    FROM inbox ORDER BY inbox.n LIMIT p_count
 $$;
 
 CREATE OR REPLACE FUNCTION {schema}.inbox_remove(p_n bigint)

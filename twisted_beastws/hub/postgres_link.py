@@ -184,10 +184,11 @@ class PostgresLink(Reconnecting):
 
         def page(rows: list[Row]) -> Page:
             total = int(rows[0][1] or b"0") if rows else 0
-            names = [(row[2] or b"").decode("utf-8", "replace") for row in rows]
-            return Page(int(rows[-1][0] or b"0") if len(rows) == count else 0, total, names)
+            names = [(row[2] or b"").decode("utf-8", "replace") for row in rows[:count]]
+            return Page(int(rows[count - 1][0] or b"0") if len(rows) > count else 0, total, names)
 
-        return self._call("listings", binary(_bytes(room)), str(cursor), str(count)).addCallback(page)
+        # One more row shows whether this is the last page.
+        return self._call("listings", binary(_bytes(room)), str(cursor), str(count + 1)).addCallback(page)
 
     def _extend(self) -> Deferred[Any]:
         return self._call("extend", self._lease, str(int(timing.LEASE * 1000)))

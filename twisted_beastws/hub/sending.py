@@ -63,11 +63,17 @@ class MemberSender:
         for render, group in ready.items():
             prepared = self._framed(delivery, render)
             if prepared is not None:
-                plain = prepared.plain
-                connections = [member.connection for member in group]
-                for place in send_at_once(connections, plain.payload, plain.frame, drop_failed):
-                    # Since then, it may have left.
-                    self._give_one(delivery, group[place])
+                self._give_prepared(delivery, prepared, group)
+
+    def _give_prepared(self, delivery: FanOutDelivery, prepared: Prepared, group: list[Member]) -> None:
+        # ``render`` is the application's, and may have made members leave. So may a write to another member.
+        present = [member for member in group if not member.left]
+        gone = [member for member in group if member.left]
+        connections = [member.connection for member in present]
+        plain = prepared.plain
+        rest = [present[place] for place in send_at_once(connections, plain.payload, plain.frame, drop_failed)]
+        for member in gone + rest:
+            self._give_one(delivery, member)
 
     def _give_one(self, delivery: FanOutDelivery, member: Member) -> None:
         message = delivery.message
