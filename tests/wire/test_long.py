@@ -198,6 +198,17 @@ class TestSending:
         frames = decode_long(b"".join(bytes(data) for _, data in recorder.writes), not server)
         assert b"".join(frame.payload for frame in frames).decode() == text
 
+    @pytest.mark.parametrize("length", [WIDE_STEP - 1, WIDE_STEP, 21_800, 22_000])
+    def test_a_wide_text_is_gathered_with_the_other_frames_of_a_hook(self, server: bool, length: int) -> None:
+        recorder = Recorder(server)
+        writer = recorder.session.writer
+        writer.cork()
+        for text in ("first", "\u4e2d" * length):
+            recorder.session.sender.send(text)
+        writer.uncork()
+        frames = decode_long(b"".join(bytes(data) for _, data in recorder.writes), not server)
+        assert [frame.payload.decode() for frame in frames] == ["first", "\u4e2d" * length]
+
     @pytest.mark.parametrize("at", [0, WIDE_STEP, 3 * WIDE_STEP - 1])
     def test_nothing_is_sent_of_a_text_that_has_no_utf8(self, server: bool, at: int) -> None:
         recorder = Recorder(server, Limits(max_message_size=None))

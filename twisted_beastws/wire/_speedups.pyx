@@ -565,6 +565,9 @@ cpdef int put_frame(bytearray target, Py_ssize_t at, int first, object payload, 
         return _put_at(
             target, at, first, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), key
         )
+    if type(payload) is WideText:
+        # What is gathered has at most 64 KiB.
+        return put_frame(target, at, first, payload_bytes(payload), key)
     return _put_view(target, at, first, payload, key)
 
 
