@@ -11,14 +11,17 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Protocol
 from twisted.internet.threads import deferToThread
 from websockets.sync.client import ClientConnection
 
-from twisted_beastws import Limits, WebSocketProtocol, connect
+from twisted_beastws import Limits, State, WebSocketProtocol, connect, trace_frames
 from twisted_beastws.budget import MemoryBudget
 from twisted_beastws.connection.reading import Reading
+from twisted_beastws.errors import RateExceeded
 from twisted_beastws.wire.codec import ACCELERATED
 
 from ..support.frames import masked
@@ -41,6 +44,9 @@ CLOSE = masked(0x88, b"\x03\xe8")
 HALF = len(LONG) // 2
 SIZE_OF_ECHO = MIB + 4 * 10
 """The echo comes in four frames of 256 KiB."""
+
+
+running: Any = reactor
 
 
 @pytest.fixture
@@ -87,6 +93,14 @@ async def half_sent(server: Server, answered: bool = True) -> AsyncIterator[Call
                 assert len(read(connection, SIZE_OF_ECHO)) == SIZE_OF_ECHO
 
         yield partial(deferToThread, end)
+
+
+def flood(count: int, connection: Any) -> None:
+    """Send long messages, and read until the end."""
+    with suppress(OSError):
+        for _ in range(count):
+            connection.sendall(LONG)
+        read_all(connection)
 
 
 def protocol_of(server: Server) -> Any:
@@ -153,6 +167,51 @@ class TestMessages:
             await rest_sent()
         assert sizes
 
+    @pytest_twisted.ensureDeferred
+    async def test_a_limit_on_the_bytes_a_second_counts_long_messages(self, sizes: list[int]) -> None:
+        async with serve(limits=Limits(max_byte_rate=1000)) as server:
+            await server.by_socket(partial(flood, 20))
+            await until(lambda: server.ends)
+        assert isinstance(server.ends[0].error, RateExceeded) and not sizes
+
+    @pytest_twisted.ensureDeferred
+    async def test_one_turn_of_the_reactor_receives_for_the_time_of_a_turn(self, sizes: list[int]) -> None:
+        """The budget is spent at once, so each turn receives one part."""
+        turns: list[int] = []
+
+        class Taking(WebSocketProtocol):
+            def opened(self) -> None:
+                self.parts = 0
+                self.count()
+
+            def count(self) -> None:
+                turns.append(len(sizes) - self.parts)
+                self.parts = len(sizes)
+                if self.state is State.OPEN:
+                    running.callLater(0, self.count)
+
+            def binary_received(self, data: bytes) -> None:
+                self.close()
+
+        async with serve(Taking, limits=Limits(max_seconds_per_turn=1e-9)) as server:
+            await server.by_socket(partial(flood, 1))
+        assert len(sizes) > 1 and max(turns) == 1
+
+    @pytest_twisted.ensureDeferred
+    async def test_the_bytes_of_a_traced_connection_pass_through_the_trace(self, sizes: list[int]) -> None:
+        class Traced(Kept):
+            def opened(self) -> None:
+                super().opened()
+                trace_frames(self)
+
+        def conversation(client: ClientConnection) -> None:
+            client.send(bytes(MIB))
+            assert client.recv(timeout=PATIENCE) == bytes(MIB)
+
+        async with serve(Traced) as server:
+            await server.talk(conversation)
+        assert not sizes
+
 
 class TestInterruptions:
     """A pause, another protocol or the end comes within a payload."""
@@ -208,4 +267,6 @@ class TestInterruptions:
                 await rest_sent(how)
                 await until(lambda: server.ends)
             assert server.ends[0].clean is (how == "close")
+            if how == "reset":
+                assert isinstance(server.ends[0].error, ConnectionLost)
             await until(lambda: not Kept.alive)

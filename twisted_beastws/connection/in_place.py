@@ -6,6 +6,8 @@ import sys
 from functools import partial
 from typing import Any
 
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+
 from twisted_beastws.wire.places import LOOK, Places
 
 MOST_READS = 4
@@ -67,10 +69,9 @@ class InPlaceReads:
             except BlockingIOError:
                 return None
             except OSError:
-                size = 0
+                return CONNECTION_LOST
             if not size:
-                # Twisted's method meets the same error, or the same end.
-                return self._read_chunk()
+                return CONNECTION_DONE
             self._places.placed(size)
             place = self._place()
             if place is None:

@@ -77,7 +77,7 @@ class Reading:
     def place(self) -> Any:
         """Return a buffer for the next bytes of a long payload, or None; see `FrameReader.place`."""
         session = self._connection.session
-        return None if session is None else session.reader.place()
+        return session.reader.place() if session is not None and session.is_read_directly else None
 
     def placed(self, size: int) -> None:
         """The first ``size`` bytes of `place` arrived."""

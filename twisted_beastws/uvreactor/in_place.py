@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted_beastws.wire.places import LOOK, Places
+from twisted_beastws.wire.places import Places
+
+if TYPE_CHECKING:
+    from twisted_beastws.uvreactor.interfaces import NativeReactor
 
 
 class InPlaceOwner(Protocol):
     """The connection that uvloop reads for."""
 
     protocol: Any
+    reactor: NativeReactor
 
     def call(self, function: Any, *arguments: object) -> None: ...
 
@@ -40,22 +44,21 @@ class InPlace(asyncio.BufferedProtocol):
         self._places = places
         # TLS may be started at any time; then another protocol gets the bytes.
         self._protocol = connection.protocol
-        self._chunk: bytearray | None = None
+        self._looks = False
 
     def _place(self) -> Any:
         return self._places.place() if self._connection.protocol is self._protocol else None
 
     def get_buffer(self, sizehint: int) -> Any:
         place = self._place()
-        self._chunk = bytearray(LOOK) if place is None else None
-        return self._chunk if place is None else place
+        self._looks = place is None
+        return self._connection.reactor.short_chunk if place is None else place
 
     def buffer_updated(self, nbytes: int) -> None:
-        chunk, self._chunk = self._chunk, None
-        if chunk is None:
+        if not self._looks:
             self._connection.call(self._places.placed, nbytes)
             return
-        self._connection.data_received(bytes(memoryview(chunk)[:nbytes]))
+        self._connection.data_received(bytes(memoryview(self._connection.reactor.short_chunk)[:nbytes]))
         if self._place() is None:
             self._connection.receive_chunks()
 

@@ -12,10 +12,12 @@ class NativeReactor(Protocol):
     Attributes:
         native: The ports and connections that run on uvloop's transports.
         descriptors: Watches whether the process has file descriptors left.
+        short_chunk: The buffer in which connections look for long payloads.
     """
 
     native: set[Any]
     descriptors: Any
+    short_chunk: bytearray
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...

@@ -17,6 +17,7 @@ from twisted_beastws.uvreactor.children import SignalHandlingWithChildren
 from twisted_beastws.uvreactor.connector import Connector
 from twisted_beastws.uvreactor.port import Port, adopt
 from twisted_beastws.uvreactor.transport import NativeConnection
+from twisted_beastws.wire.places import LOOK
 
 INTERNET = (socket.AF_INET, socket.AF_INET6)
 
@@ -28,6 +29,8 @@ class UvloopReactor(AsyncioSelectorReactor):
         seconds: Returns the time. The clock starts at the time of day and is monotonic, as ``is_monotonic`` says.
         native: The listening ports and connections that uvloop serves; the selector does not watch their descriptors.
         descriptors: Notices when no descriptor is left for a new connection; uvloop then drops it silently.
+        short_chunk: The buffer in which connections look for long payloads: uvloop fills it, and passes the size on at
+            once.
     """
 
     is_monotonic = True
@@ -46,6 +49,7 @@ class UvloopReactor(AsyncioSelectorReactor):
         began = time.time() - time.monotonic()
         self.seconds = lambda: time.monotonic() + began
         self.descriptors = DescriptorWatch(eventloop.call_later)
+        self.short_chunk = bytearray(LOOK)
         super().__init__(eventloop)
 
     @property

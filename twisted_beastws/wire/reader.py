@@ -467,6 +467,9 @@ class FrameReader:
             solo.add_placed(size, self._use_key(size), self.whole)
             if not self.remaining:
                 self._end_solo(solo)
+            else:
+                # A transport may fill many places in a turn of the reactor.
+                self.budget.out_of_time()
 
     def _use_key(self, size: int) -> bytes | None:
         """Return the key for the next ``size`` bytes, and turn it for those after them."""

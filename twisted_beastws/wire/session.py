@@ -114,6 +114,11 @@ class Session:
 
     # Receiving.
 
+    @property
+    def is_read_directly(self) -> bool:
+        """Whether ``feed`` is the reader's own: no limit on the rate and no trace needs the bytes."""
+        return self.feed == self.reader.feed
+
     def wrap_hooks(self, wrapper: HookWrapper) -> None:
         """Make ``wrapper`` wrap the hooks that are set from now on, around earlier wrappers."""
         self._wrappers += (wrapper,)
