@@ -59,7 +59,7 @@ def count(python: Path, server: Server, workload: Workload, seconds: float) -> f
     Raises:
         UnavailableError: The server does not support the workload.
     """
-    variables = workload.variables | server.variables
+    variables = workload.variables | server.variables | {"BENCHMARK_COUNTED": "1"}
     if workload.secure:
         variables["BENCHMARK_CERTIFICATE"] = str(certificate())
     core = max(os.sched_getaffinity(0))

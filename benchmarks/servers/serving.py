@@ -22,6 +22,9 @@ CERTIFICATE = os.environ.get("BENCHMARK_CERTIFICATE")
 """The file with a key and its certificate if the server uses TLS, otherwise None."""
 
 
+COUNTED = "BENCHMARK_COUNTED" in os.environ
+"""Valgrind counts the server's instructions."""
+
 PORT = int(os.environ.get("BENCHMARK_PORT", "0"))
 """The port that a client connects to; a server has none."""
 
