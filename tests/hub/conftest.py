@@ -15,6 +15,7 @@ from twisted_beastws.hub.planes import backplane_at
 
 from ..support.log import logged_lines
 from ..support.redis_server import RedisServer, redis_running
+from .planes import PLANES, Plane, plane_running
 from .simulated import SimulatedRedis
 
 if TYPE_CHECKING:
@@ -39,6 +40,19 @@ def lines(logging: None) -> Iterator[list[str]]:
     with logged_lines() as lines:
         yield lines
     assert not any("Traceback" in line or "Unhandled" in line for line in lines)
+
+
+@pytest.fixture(scope="module", params=PLANES)
+def shared_plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    with plane_running(request.param, tmp_path_factory.mktemp("plane")) as plane:
+        yield plane
+
+
+@pytest.fixture
+def plane(shared_plane: Plane) -> Plane:
+    """A server without data."""
+    shared_plane.flush()
+    return shared_plane
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import pytest_twisted
@@ -13,21 +13,9 @@ from twisted_beastws.hub.redis_cluster_part import part_of
 
 from ..support.loopback import until
 from .nodes import Node
-from .planes import PLANES, Plane, plane_running
+from .planes import Plane
 from .simulated import SimulatedRedis
 from .stubs import Stub, connected, done
-
-
-@pytest.fixture(scope="module", params=PLANES)
-def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
-    with plane_running(request.param, tmp_path_factory.mktemp("plane")) as plane:
-        yield plane
-
-
-@pytest.fixture
-def plane(shared: Plane) -> Plane:
-    shared.flush()
-    return shared
 
 
 async def complete(hub: Hub, room: str) -> bool:

@@ -20,7 +20,7 @@ from twisted_beastws.hub.backplane import BackplaneState, order_of
 from twisted_beastws.hub.linked import LinkedBackplane
 
 from ..support.loopback import until
-from .planes import PLANES, Plane, plane_running
+from .planes import Plane
 from .stubs import Stub
 
 HUBS, CLIENTS = 3, 60
@@ -243,12 +243,6 @@ def informed(heard: list[str], missed: str) -> bool:
 def quiet(logged: Callable[..., Any]) -> Iterator[None]:
     yield
     assert logged(type(None)) is not None
-
-
-@pytest.fixture(scope="module", params=PLANES)
-def shared_plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
-    with plane_running(request.param, tmp_path_factory.mktemp("plane")) as plane:
-        yield plane
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import pytest_twisted
@@ -17,7 +16,7 @@ from twisted_beastws.hub.linked_recovery import STEP
 from twisted_beastws.hub.presence import INTERVAL
 
 from ..support.loopback import until
-from .planes import PLANES, Plane, part_with, plane_running
+from .planes import Plane, part_with
 from .stubs import Stub, connected
 from .test_presence import Seen
 
@@ -39,24 +38,6 @@ reactor.callWhenRunning(lambda: backplane.subscribe("a").addCallback(enter))
 reactor.run()
 """
 """A node with two users, whose lease is short."""
-
-
-@pytest.fixture(scope="module", params=PLANES)
-def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
-    with plane_running(request.param, tmp_path_factory.mktemp("plane")) as plane:
-        yield plane
-
-
-@pytest.fixture
-def plane(shared: Plane) -> Plane:
-    shared.flush()
-    return shared
-
-
-@pytest.fixture
-def quiet(logged: Callable[..., Any]) -> Iterator[None]:
-    yield
-    logged(type(None))
 
 
 def test_the_documented_times_are_those_of_the_constants() -> None:

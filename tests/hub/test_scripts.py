@@ -17,19 +17,13 @@ from twisted_beastws.hub.redis_scripts import SALT
 
 from ..support.loopback import until
 from ..support.redis_server import RedisServer, redis_running
-from .planes import PLANES, Plane, RedisPlane, plane_running
+from .planes import Plane, RedisPlane
 from .simulated import SimulatedRedis
 
 FUTURE = "9000000000000-0"
 """An id from which on the clock of the server does not matter."""
 
 BUDGETS = (2500, 9000)
-
-
-@pytest.fixture(scope="module", params=PLANES)
-def plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
-    with plane_running(request.param, tmp_path_factory.mktemp("plane")) as plane:
-        yield plane
 
 
 @pytest.fixture(scope="module")

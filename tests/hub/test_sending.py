@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -17,26 +18,30 @@ class Quiet(WebSocketProtocol):
     """Takes messages by ``receive``."""
 
 
+class Member(Quiet):
+    """A server's connection; ``opened_ones`` gets it when it opens."""
+
+    def __init__(self, opened_ones: list[Any]) -> None:
+        super().__init__()
+        self.opened_ones = opened_ones
+
+    def opened(self) -> None:
+        self.opened_ones.append(self)
+
+
 @pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
 @pytest_twisted.ensureDeferred
 async def test_members_get_the_messages_in_order_except_for_those_that_left_or_are_excluded(secure: bool) -> None:
-    hub = Hub()
-
-    class Member(Quiet):
-        members: ClassVar[list[Any]] = []
-
-        def opened(self) -> None:
-            self.members.append(self)
-
-    factory = WebSocketServerFactory(Member)
+    hub, members = Hub(), list[Any]()
+    factory = WebSocketServerFactory(partial(Member, members))
     async with listening(factory, secure) as port:
         url, tls = f"ws{'s' * secure}://localhost:{port}/", trusting() if secure else None
         clients = [await connect(url, protocol=Quiet, tls=tls) for _ in range(4)]
-        for member in Member.members:
+        for member in members:
             await hub.join(member, "room")
-        hub.leave(Member.members[0], "room")
-        Member.members[1].close()
-        await hub.publish("room", "first", exclude=Member.members[2])
+        hub.leave(members[0], "room")
+        members[1].close()
+        await hub.publish("room", "first", exclude=members[2])
         await hub.publish("room", "second" * 10_000)
         await hub.publish_to_all("third")
         assert [await clients[2].receive() for _ in range(2)] == ["second" * 10_000, "third"]
@@ -48,18 +53,11 @@ async def test_members_get_the_messages_in_order_except_for_those_that_left_or_a
 
 @pytest_twisted.ensureDeferred
 async def test_a_member_that_leaves_while_the_message_is_rendered_does_not_get_it() -> None:
-    hub = Hub()
-
-    class Member(Quiet):
-        members: ClassVar[list[Any]] = []
-
-        def opened(self) -> None:
-            self.members.append(self)
-
-    factory = WebSocketServerFactory(Member)
+    hub, members = Hub(), list[Any]()
+    factory = WebSocketServerFactory(partial(Member, members))
     async with listening(factory) as port:
         clients = [await connect(f"ws://localhost:{port}/", protocol=Quiet) for _ in range(2)]
-        first, second = Member.members
+        first, second = members
 
         def render(message: Any) -> Any:
             hub.leave(second, "room")
