@@ -18,8 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import environment
-from benchmarks.certificate import certificate
-from benchmarks.measure import LOADS
+from benchmarks.measure import LOADS, variables_of
 from benchmarks.peers import SERVERS, Server, with_before
 from benchmarks.process import ServerProcess, UnavailableError, raise_descriptors
 from benchmarks.workloads import WORKLOADS, Workload
@@ -59,9 +58,7 @@ def count(python: Path, server: Server, workload: Workload, seconds: float) -> f
     Raises:
         UnavailableError: The server does not support the workload.
     """
-    variables = workload.variables | server.variables | {"BENCHMARK_COUNTED": "1"}
-    if workload.secure:
-        variables["BENCHMARK_CERTIFICATE"] = str(certificate())
+    variables = variables_of(server, workload) | {"BENCHMARK_COUNTED": "1"}
     core = max(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "callgrind"

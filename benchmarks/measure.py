@@ -53,6 +53,12 @@ class Pace:
     rounds: int
 
 
+def variables_of(server: Server, workload: Workload) -> dict[str, str]:
+    """Return the environment variables of a server under a workload."""
+    secure = {"BENCHMARK_CERTIFICATE": str(certificate())} if workload.secure else {}
+    return workload.variables | server.variables | secure
+
+
 def measure(python: Path, server: Server, workload: Workload, core: int, pace: Pace) -> Figure:
     """Run the server on ``core`` under the workload.
 
@@ -60,9 +66,7 @@ def measure(python: Path, server: Server, workload: Workload, core: int, pace: P
         UnavailableError: The server does not support the workload.
         MeasureError: The server failed.
     """
-    variables = workload.variables | server.variables
-    if workload.secure:
-        variables["BENCHMARK_CERTIFICATE"] = str(certificate())
+    variables = variables_of(server, workload)
     try:
         if workload.kind != "client":
             return _measure(python, replace(server, variables=variables), workload, core, pace, None)
