@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks import frames
-from benchmarks.secure import Secure
+from benchmarks.secure import Secure, Shaking
 from benchmarks.workloads import Workload
 
 HOST = "127.0.0.1"
@@ -31,7 +31,12 @@ class StalledError(Exception):
 
 
 class Load:
-    """The base of the loads: the benchmark calls one to warm up, then for the measured time, without a gap."""
+    """The base of the loads: the benchmark calls one to warm up, then for the measured time, without a gap.
+
+    secured: reads and writes over TLS.
+    """
+
+    secured: type[Secure] | type[Shaking] = Secure
 
     def __init__(self, port: int, workload: Workload) -> None:
         self.port = port
@@ -39,11 +44,9 @@ class Load:
         self.round_trips: list[float] = []
         self._connections: dict[int, Any] = {}
         self._epoll = select.epoll()
-        secure = Secure(self._connections) if workload.secure else None
-        self._secure = secure
-        # Like os.readv and os.write; readv returns None if only TLS's own messages have arrived.
-        self._readv: Any = os.readv if secure is None else secure.readv
-        self._write: Any = os.write if secure is None else secure.write
+        self._secure: Any = self.secured(self._connections) if workload.secure else None
+        # Both are like os.write.
+        self._write: Any = os.write if self._secure is None else self._secure.write
 
     def drive(self, seconds: float) -> int:
         """Run the load for this many seconds; return the number of completed units of the workload."""
@@ -228,7 +231,7 @@ class FanOut(Load):
         opened[0].sendall(self._message * workload.in_flight)
 
     def drive(self, seconds: float) -> int:
-        poll, readv, message = self._poll, self._readv, self._message
+        poll, readv, message = self._poll, os.readv, self._message
         room = [bytearray(1 << 12)]
         of_a_round = self._size * self.workload.connections
         received, delivered = self._received, 0
@@ -237,8 +240,6 @@ class FanOut(Load):
             for fd, _ in poll():
                 size = readv(fd, room)
                 if not size:
-                    if size is None:
-                        continue
                     raise ConnectionError("the server ended the connection")
                 received += size
                 if received >= of_a_round:
@@ -252,8 +253,12 @@ class FanOut(Load):
 class Handshakes(Load):
     """Connect, upgrade, do the closing handshake, and wait until the server closes TCP, on many connections at once."""
 
+    secured = Shaking
+
     def __init__(self, port: int, workload: Workload) -> None:
         super().__init__(port, workload)
+        # Like os.readv; over TLS it returns None if only TLS's own messages have arrived.
+        self._readv: Any = os.readv if self._secure is None else self._secure.readv
         self._heads: dict[int, bytes] = {}
         self._opening = self._request()
         for _ in range(workload.connections):
@@ -262,24 +267,23 @@ class Handshakes(Load):
     def _begin(self) -> None:
         connection = self._connect()
         self._watch(connection)
-        self._heads[connection.fileno()] = b""
-        if self._secure is None:
-            connection.sendall(self._opening)
-        else:
-            self._shake(connection)
+        fd = connection.fileno()
+        self._heads[fd] = b""
+        self._ask(fd)
 
-    def _shake(self, connection: Any) -> None:
-        if self._secure is not None and self._secure.shake(connection):
-            connection.send(self._opening)
+    def _ask(self, fd: int) -> None:
+        if self._secure is None or self._secure.shake(fd):
+            self._write(fd, self._opening)
 
     def drive(self, seconds: float) -> int:
         done = 0
         room = bytearray(1 << 12)
+        shaking = () if self._secure is None else self._secure.unfinished
         until = perf_counter() + seconds
         while perf_counter() < until:
             for fd, _ in self._poll():
-                if self._secure is not None and fd in self._secure.shaking:
-                    self._shake(self._connections[fd])
+                if fd in shaking:
+                    self._ask(fd)
                     continue
                 size = self._readv(fd, [room])
                 if size is None:
