@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
 from twisted_beastws import WebSocketProtocol, WebSocketServerFactory
-from twisted_beastws.connection.reading import MAX_CHUNK
+from twisted_beastws.connection.reading import MAX_CHUNK, Reading
 
 from ..support.handshakes import upgrade_request
 from .test_write_buffer import Socket
@@ -86,3 +87,21 @@ class TestChunks:
         protocol, socket = opened(Dropping)
         protocol.dataReceived(b"\x82\x81" + bytes(5) + b"\x82\xff" + (1 << 20).to_bytes(8, "big") + bytes(4))
         assert socket.bufferSize == USUAL
+
+
+class TestInPlace:
+    """After payloads that are received in place, the budget of a turn is as the transport needs it."""
+
+    @pytest.mark.parametrize("one_chunk_a_turn", [True, False])
+    def test_the_budget_expects_the_chunks_of_the_transport_again(self, one_chunk_a_turn: bool) -> None:
+        budget = SimpleNamespace(one_chunk_a_turn=False)
+        outlet = SimpleNamespace(one_chunk_a_turn=one_chunk_a_turn)
+        connection: Any = SimpleNamespace(
+            session=SimpleNamespace(reader=SimpleNamespace(budget=budget)), outgoing=SimpleNamespace(outlet=outlet)
+        )
+        Reading(connection).chunks_only()
+        assert budget.one_chunk_a_turn is one_chunk_a_turn
+
+    def test_a_connection_that_has_ended_has_no_budget(self) -> None:
+        connection: Any = SimpleNamespace(session=None)
+        Reading(connection).chunks_only()

@@ -123,6 +123,27 @@ class TestMessages:
         assert sum(sizes) > len(MESSAGES) * (MIB - BEGINNING)
 
     @pytest_twisted.ensureDeferred
+    async def test_short_messages_come_in_chunks_again(self, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else each chunk of the connection would cost another look at the clock."""
+        ends: list[int] = []
+        chunks_only = Reading.chunks_only
+
+        def note(reading: Reading) -> None:
+            ends.append(len(sizes))
+            chunks_only(reading)
+
+        def conversation(client: ClientConnection) -> None:
+            for message in (bytes(MIB), b"short", b"short", bytes(MIB), b"short"):
+                client.send(message)
+                assert client.recv(timeout=PATIENCE) == message
+
+        monkeypatch.setattr(Reading, "chunks_only", note)
+        async with serve() as server:
+            await server.talk(conversation)
+        first, second = ends
+        assert 0 < first < second == len(sizes)
+
+    @pytest_twisted.ensureDeferred
     async def test_a_client_receives_long_messages_in_place(self, sizes: list[int]) -> None:
         async with serving(limits=Limits(fragment_size=None, max_buffered=4 * MIB)) as url:
             ws = await connect(url, limits=Limits(fragment_size=1 << 16))

@@ -61,6 +61,7 @@ class InPlaceReads:
             place = self._place()
             if place is None:
                 read_chunks(self._transport)
+                self._places.chunks_only()
             if place is None or end is not None:
                 return end
         for _ in range(MOST_READS):

@@ -84,6 +84,12 @@ class Reading:
         self._connection.require_session().reader.placed(size)
         self.count()
 
+    def chunks_only(self) -> None:
+        """From the next turn of the reactor on, all bytes come in chunks again, as before the long payload."""
+        connection = self._connection
+        if connection.session is not None:
+            connection.session.reader.budget.one_chunk_a_turn = connection.outgoing.outlet.one_chunk_a_turn
+
     def receive_nothing(self) -> None:
         """Discard the bytes that come from now on."""
         if self._connection.outermost is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted_beastws.wire.places import Places
+from twisted_beastws.wire.places import LOOK, Places
 
 if TYPE_CHECKING:
     from twisted_beastws.uvreactor.interfaces import NativeReactor
@@ -61,6 +61,9 @@ class InPlace(asyncio.BufferedProtocol):
         self._connection.data_received(bytes(memoryview(self._connection.reactor.short_chunk)[:nbytes]))
         if self._place() is None:
             self._connection.receive_chunks()
+            # After a full buffer uvloop reads on in this turn.
+            if nbytes < LOOK:
+                self._places.chunks_only()
 
     def eof_received(self) -> bool:
         return self._connection.eof_received()

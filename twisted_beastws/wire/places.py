@@ -20,3 +20,6 @@ class Places(Protocol):
 
     def placed(self, size: int) -> None:
         """The first ``size`` bytes of the latest `place` arrived."""
+
+    def chunks_only(self) -> None:
+        """From the next turn of the reactor on, all bytes come in chunks again."""
