@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from twisted_beastws.service import Options
 
+from ..support.patience import PATIENCE
 from ..support.ports import free_port
 from ..support.waiting import await_that
 from .backends import READY, SWITCHING, Backend, status
@@ -28,11 +31,15 @@ def block(page: str, start: str) -> str:
 
 
 class Rolling:
-    """Two services of one or two backends each, and the port of the proxy before them."""
+    """Two services of one or two backends each, and the port of the proxy before them.
 
-    def __init__(self, port: int, services: list[list[Backend]]) -> None:
+    uses_all: asks the proxy whether it knows that all services run. Nginx needs no such knowledge.
+    """
+
+    def __init__(self, port: int, services: list[list[Backend]], uses_all: Callable[[], bool] = lambda: True) -> None:
         self.port = port
         self.services = services
+        self._uses_all = uses_all
 
     def restart(self) -> list[int]:
         """Replace one service after the other, twice; the statuses of all handshakes meanwhile."""
@@ -43,6 +50,7 @@ class Rolling:
             found += [status(self.port) for _ in range(4)]
             for backend in service:
                 backend.start()
+            await_that("the proxy uses the service again", self._uses_all)
         return found
 
 
@@ -91,6 +99,17 @@ class TestNginx:
         assert servers and all(" max_fails=0;" in server for server in servers)
 
 
+def states(control: Path) -> list[str]:
+    """The state of each server of the backend, which HAProxy tells on its socket as CSV."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        client.connect(str(control))
+        client.sendall(b"show stat talk 4 -1\n")
+        with client.makefile() as answer:
+            rows = list(csv.DictReader(answer))
+    return [row["status"] for row in rows if row["svname"]]
+
+
 class TestHAProxy:
     """Rolling restarts behind HAProxy."""
 
@@ -104,10 +123,11 @@ class TestHAProxy:
         backend = backend.replace(" send-proxy-v2", "")
         defaults = re.search(r"^defaults\n(?: .*\n)+", (DOCS / "howto/proxies.md").read_text(), re.MULTILINE)
         assert defaults is not None
-        config = tmp_path / "haproxy.cfg"
-        config.write_text(
-            f"{defaults[0]}\nfrontend web\n    bind 127.0.0.1:{port}\n    default_backend talk\n{backend}\n"
-        )
+        # On a busy machine the backends here may take longer for the answer to a check than its interval.
+        backend += f"    timeout check {PATIENCE:g}s\n"
+        frontend = f"frontend web\n    bind 127.0.0.1:{port}\n    default_backend talk\n"
+        config, control = tmp_path / "haproxy.cfg", tmp_path / "control"
+        config.write_text(f"global\n    stats socket {control}\n{defaults[0]}\n{frontend}\n{backend}")
         services = [
             [Backend(others[0], SWITCHING), Backend(others[1], READY)],
             [Backend(others[2], SWITCHING), Backend(others[3], READY)],
@@ -115,7 +135,7 @@ class TestHAProxy:
         started(stack, services)
         stack.enter_context(running("haproxy", [program("haproxy"), "-db", "-f", str(config)], tmp_path))
         await_that("HAProxy listens", lambda: answers(port))
-        return Rolling(port, services)
+        return Rolling(port, services, lambda: states(control) == ["UP", "UP"])
 
     def test_haproxy_serves_all_clients_during_rolling_restarts(self, rolling: Rolling) -> None:
         assert set(rolling.restart()) == {101}
