@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python import log
 from zope.interface import implementer
 
+from twisted_beastws.uvreactor.port import ACCEPTORS
 from twisted_beastws.uvreactor.transport import NativeConnection
 from twisted_beastws.uvreactor.writing import FULL
 
@@ -99,6 +101,42 @@ def writes(monkeypatch: pytest.MonkeyPatch, protocol: Noting) -> list[bytes]:
 
     monkeypatch.setattr(writer, "_written_to", Noted())
     return given
+
+
+class TestAccepting:
+    """Accepting connections."""
+
+    def test_a_turn_accepts_one_connection_of_each_duplicate(self, run: Any) -> None:
+        turn = 0
+        turns: list[int] = []
+
+        async def test(reactor: Any) -> None:
+            def count() -> None:
+                nonlocal turn
+                turn += 1
+                if len(turns) < 2 * ACCEPTORS:
+                    reactor.loop.call_soon(count)
+                else:
+                    done.callback(None)
+
+            def build() -> Protocol:
+                turns.append(turn)
+                return Protocol()
+
+            done: Deferred[None] = Deferred()
+            factory = Factory.forProtocol(build)
+            factory.noisy = False
+            port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+            # All of them wait in the backlog before the loop looks at the socket.
+            peers = [socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(2 * ACCEPTORS)]
+            count()
+            await done
+            for peer in peers:
+                peer.close()
+            await port.stopListening()
+
+        run(test)
+        assert list(Counter(turns).values()) == [ACCEPTORS, ACCEPTORS]
 
 
 class TestReading:
