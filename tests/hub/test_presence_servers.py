@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import pytest_twisted
 
-from twisted_beastws.hub import Hub, linked_reconnecting
+from twisted_beastws.hub import Hub, linked_names, linked_reconnecting, presence
 from twisted_beastws.hub.linked_names import ANNOUNCE_DELAY
 from twisted_beastws.hub.linked_reconnecting import BEAT, LEASE
 from twisted_beastws.hub.linked_recovery import STEP
@@ -40,11 +40,19 @@ reactor.run()
 """A node with two users, whose lease is short."""
 
 
+@pytest.fixture
+def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hubs announce and list changes soon."""
+    monkeypatch.setattr(linked_names, "ANNOUNCE_DELAY", 0.02)
+    monkeypatch.setattr(presence, "INTERVAL", 0.05)
+
+
 def test_the_documented_times_are_those_of_the_constants() -> None:
     assert ANNOUNCE_DELAY + INTERVAL <= 2
     assert LEASE + BEAT + INTERVAL <= 45
 
 
+@pytest.mark.usefixtures("prompt")
 @pytest_twisted.ensureDeferred
 async def test_the_names_are_those_of_all_running_hubs(plane: Plane, real_hub: Callable[..., Hub]) -> None:
     one, two = real_hub(plane.url), real_hub(plane.url)
@@ -66,6 +74,7 @@ async def test_the_names_are_those_of_all_running_hubs(plane: Plane, real_hub: C
     assert await one.who("a") == {}
 
 
+@pytest.mark.usefixtures("prompt")
 @pytest_twisted.ensureDeferred
 async def test_each_hub_gets_each_join_and_leave_once(plane: Plane, real_hub: Callable[..., Hub]) -> None:
     hubs = [real_hub(plane.url) for _ in range(3)]
@@ -89,7 +98,7 @@ async def test_each_hub_gets_each_join_and_leave_once(plane: Plane, real_hub: Ca
         assert [event.data for event in seen.events[:3]] == [1, [3], [3]]
 
 
-@pytest.mark.usefixtures("quiet")
+@pytest.mark.usefixtures("prompt", "quiet")
 @pytest_twisted.ensureDeferred
 async def test_the_users_of_a_killed_process_leave_and_no_others(plane: Plane, real_hub: Callable[..., Hub]) -> None:
     one, seen = real_hub(plane.url), Seen()
@@ -109,7 +118,7 @@ async def test_the_users_of_a_killed_process_leave_and_no_others(plane: Plane, r
     assert [name for name in seen.names if name != "+ann"][:2] == ["+b\nob", "-b\nob"]
 
 
-@pytest.mark.usefixtures("quiet")
+@pytest.mark.usefixtures("prompt", "quiet")
 @pytest_twisted.ensureDeferred
 async def test_users_of_a_hub_without_a_sign_of_life_leave_and_return_with_the_next_one(
     plane: Plane, real_hub: Callable[..., Hub], monkeypatch: pytest.MonkeyPatch
@@ -129,7 +138,7 @@ async def test_users_of_a_hub_without_a_sign_of_life_leave_and_return_with_the_n
     await until(lambda: sorted(watch.people) == ["ann", "bob"])
 
 
-@pytest.mark.usefixtures("quiet")
+@pytest.mark.usefixtures("prompt", "quiet")
 @pytest_twisted.ensureDeferred
 async def test_a_restart_of_the_server_is_no_leave(plane: Plane, real_hub: Callable[..., Hub]) -> None:
     one, two, seen = real_hub(plane.url), real_hub(plane.url), Seen()
