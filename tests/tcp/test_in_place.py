@@ -96,10 +96,11 @@ async def half_sent(server: Server, answered: bool = True) -> AsyncIterator[Call
 
 
 def flood(count: int, connection: Any) -> None:
-    """Send long messages, and read until the end."""
+    """Send long messages and a Close frame, and read until the end."""
     with suppress(OSError):
         for _ in range(count):
             connection.sendall(LONG)
+        connection.sendall(CLOSE)
         read_all(connection)
 
 
