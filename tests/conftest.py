@@ -20,6 +20,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogLevel, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 
+from .support.background import BACKGROUND, Background
 from .support.frames import masked
 from .support.handshakes import upgrade_request
 from .support.ids import readable_id
@@ -70,6 +71,19 @@ def pytest_configure(config: pytest.Config) -> None:
         started = str(Path(__file__).parent / "uvreactor" / "started")
         sys.path.insert(0, started)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (started, os.environ.get("PYTHONPATH"))))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin the long jobs that the selected tests await."""
+    background = session.config.stash[BACKGROUND] = Background()
+    if not session.config.option.collectonly:
+        background.begin(session.items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if BACKGROUND in config.stash:
+        config.stash[BACKGROUND].stop()
 
 
 def fail_if_skipped(report: Report) -> Report:

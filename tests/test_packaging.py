@@ -13,6 +13,7 @@ import tarfile
 import venv
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -20,6 +21,8 @@ import pytest
 
 import twisted_beastws
 from twisted_beastws._version import __version__
+
+from .support.background import Command, Job
 
 CHECKOUT = Path(__file__).parents[1]
 NOT_SOURCE = shutil.ignore_patterns(
@@ -31,11 +34,16 @@ NO_COMPILER = {"CC": "/no/such/compiler"}
 ACCELERATED = "import twisted_beastws\nprint(json.dumps(twisted_beastws.ACCELERATED))"
 
 
-def run(*command: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def clean_environment(**variables: str) -> dict[str, str]:
     # PYTHONPATH would replace the installed package by the checkout; TWISTED_BEASTWS_PURE selects the codec.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TWISTED"))}
-    environment = {**inherited, **variables}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    return {**inherited, **variables}
+
+
+def run(*command: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, env=clean_environment(**variables), capture_output=True, text=True, timeout=120
+    )
 
 
 def checked(*command: str | Path, cwd: Path, **variables: str) -> str:
@@ -91,9 +99,22 @@ def copied(checkout: Path, target: Path) -> Path:
     return Path(shutil.copytree(checkout, target, ignore=NOT_SOURCE))
 
 
-def build(source: Path, kind: str, **variables: str) -> Path:
+def build(kind: str, directory: Path, **variables: str) -> Command:
+    """Build a wheel or an sdist in a copy of the checkout; the output's last line is its name."""
     hook = f"from setuptools import build_meta; print(build_meta.build_{kind}('dist'))"
-    return source / "dist" / checked(sys.executable, "-c", hook, cwd=source, **variables).splitlines()[-1]
+    clone = copied(CHECKOUT, directory / "checkout")
+    return Command([sys.executable, "-c", hook], clone, clean_environment(**variables))
+
+
+def built(job: Job) -> Path:
+    """Wait for a build, and return its file."""
+    return job.directory / "checkout" / "dist" / job.output().splitlines()[-1]
+
+
+# In place it is installed from the directory of the wheel.
+WHEEL = Job(partial(build, "wheel", CFLAGS="-O0"), "wheel", "installed")
+SDIST = Job(partial(build, "sdist"), "sdist", "installed")
+PURE_WHEEL = Job(partial(build, "wheel", TWISTED_BEASTWS_BUILD_PURE="1"), "pure_wheel")
 
 
 @pytest.fixture(scope="module")
@@ -102,15 +123,20 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel() -> Path:
     if not HAS_COMPILER:
         pytest.skip("THE COMPILED WHEEL IS NOT TESTED: apt-get install gcc libc6-dev python3-dev")
-    return build(copied(source, tmp_path_factory.mktemp("wheel") / "checkout"), "wheel", CFLAGS="-O0")
+    return built(WHEEL)
 
 
 @pytest.fixture(scope="module")
-def sdist(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(copied(source, tmp_path_factory.mktemp("sdist") / "checkout"), "sdist")
+def sdist() -> Path:
+    return built(SDIST)
+
+
+@pytest.fixture(scope="module")
+def pure_wheel() -> Path:
+    return built(PURE_WHEEL)
 
 
 @pytest.fixture(scope="module", params=["wheel", "sdist", "editable"])
@@ -161,10 +187,9 @@ def test_the_readme_has_absolute_links_on_an_index(wheel: Path) -> None:
     assert "Description-Content-Type: text/markdown" in metadata
 
 
-def test_a_pure_wheel_fits_every_platform(source: Path, tmp_path: Path) -> None:
-    built = build(copied(source, tmp_path / "checkout"), "wheel", TWISTED_BEASTWS_BUILD_PURE="1")
-    assert built.name.endswith("-py3-none-any.whl")
-    assert not [name for name in zipfile.ZipFile(built).namelist() if name.endswith(".so")]
+def test_a_pure_wheel_fits_every_platform(pure_wheel: Path) -> None:
+    assert pure_wheel.name.endswith("-py3-none-any.whl")
+    assert not [name for name in zipfile.ZipFile(pure_wheel).namelist() if name.endswith(".so")]
 
 
 def test_no_extension_claims_to_be_safe_without_the_gil() -> None:

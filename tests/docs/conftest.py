@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,22 +9,27 @@ from typing import Any
 
 import pytest
 
+from ..support.background import Command, Job
 from ..support.browser import chromium
 from .programs import DOCS, ENVIRONMENT
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def build_site(directory: Path) -> Command:
     """Build the site without a warning and without a network."""
-    work = tmp_path_factory.mktemp("docs")
-    sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(work / "doctrees")]
+    sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
     # A proxy that does not exist: a build that asks another machine fails.
     environment = {**ENVIRONMENT, "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-    done = subprocess.run(
-        [*sphinx, str(DOCS), str(work / "html")], cwd=work, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return work / "html"
+    return Command([*sphinx, "-d", "doctrees", str(DOCS), "html"], directory, environment)
+
+
+SITE = Job(build_site, "site")
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """Return the folder with the built site."""
+    SITE.output()
+    return SITE.directory / "html"
 
 
 @pytest.fixture(scope="session")

@@ -14,17 +14,19 @@ from twisted.internet.defer import Deferred
 
 from twisted_beastws.uvreactor.reactor import UvloopReactor
 
+from ..support.background import BACKGROUND
 from ..support.patience import PATIENCE
 from .runs import Runs
 
 RUNS = pytest.StashKey[Runs]()
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start Twisted's own tests, if they are selected, in the background of the other tests."""
+    """Start Twisted's own tests, if they are selected, in the background of the other tests, after other jobs there."""
     waiting = [item for item in session.items if item.path == Path(__file__).with_name("test_conformance.py")]
     if waiting and not session.config.option.collectonly:
-        session.config.stash[RUNS] = Runs(2 if waiting == session.items else 1)
+        session.config.stash[RUNS] = Runs(2 if waiting == session.items else 1, session.config.stash[BACKGROUND].wait)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

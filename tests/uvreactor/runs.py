@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -82,9 +83,15 @@ class Run:
 
 
 class Runs:
-    """All runs. Each begins when an earlier one has ended; ``at_once`` of them run at the same time."""
+    """All runs. Each begins when an earlier one has ended.
 
-    def __init__(self, at_once: int) -> None:
+    Args:
+        at_once: How many run at the same time.
+        wait: Returns when the first ones may begin.
+    """
+
+    def __init__(self, at_once: int, wait: Callable[[], None]) -> None:
+        self._wait = wait
         self._directory = tempfile.TemporaryDirectory()
         self._running: set[Run] = set()
         self._stopped = False
@@ -105,6 +112,7 @@ class Runs:
 
     def _run(self, reactor: str, modules: list[str], **variables: str) -> tuple[dict[str, str], str]:
         """Return each test's outcome by its id, and the log of the errors."""
+        self._wait()
         directory = Path(tempfile.mkdtemp(dir=self._directory.name))
         run = Run(reactor, modules, directory, **variables)
         self._running.add(run)
