@@ -107,36 +107,50 @@ class TestAccepting:
     """Accepting connections."""
 
     def test_a_turn_accepts_one_connection_of_each_duplicate(self, run: Any) -> None:
+        async def test(reactor: Any) -> Counter[int]:
+            return await self._accepted_by_turn(reactor, lambda factory: reactor.listenTCP(0, factory, 8, "127.0.0.1"))
+
+        assert list(run(test).values()) == [ACCEPTORS] * (8 // ACCEPTORS)
+
+    def test_a_turn_accepts_one_connection_of_an_adopted_socket(self, run: Any) -> None:
+        async def test(reactor: Any) -> Counter[int]:
+            with socket.create_server(("127.0.0.1", 0)) as shared:
+                shared.setblocking(False)
+                return await self._accepted_by_turn(
+                    reactor, lambda factory: reactor.adoptStreamPort(shared.fileno(), socket.AF_INET, factory)
+                )
+
+        assert list(run(test).values()) == [1] * 8
+
+    async def _accepted_by_turn(self, reactor: Any, listen: Callable[[Any], Any]) -> Counter[int]:
+        """Return how many of eight connections that wait at once each turn of the loop accepts."""
         turn = 0
-        turns: list[int] = []
+        accepted: Counter[int] = Counter()
+        done: Deferred[None] = Deferred()
 
-        async def test(reactor: Any) -> None:
-            def count() -> None:
-                nonlocal turn
-                turn += 1
-                if len(turns) < 2 * ACCEPTORS:
-                    reactor.loop.call_soon(count)
-                else:
-                    done.callback(None)
+        def count() -> None:
+            nonlocal turn
+            turn += 1
+            if accepted.total() < 8:
+                reactor.loop.call_soon(count)
+            else:
+                done.callback(None)
 
-            def build() -> Protocol:
-                turns.append(turn)
-                return Protocol()
+        def build() -> Protocol:
+            accepted[turn] += 1
+            return Protocol()
 
-            done: Deferred[None] = Deferred()
-            factory = Factory.forProtocol(build)
-            factory.noisy = False
-            port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-            # All of them wait in the backlog before the loop looks at the socket.
-            peers = [socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(2 * ACCEPTORS)]
-            count()
-            await done
-            for peer in peers:
-                peer.close()
-            await port.stopListening()
-
-        run(test)
-        assert list(Counter(turns).values()) == [ACCEPTORS, ACCEPTORS]
+        factory = Factory.forProtocol(build)
+        factory.noisy = False
+        port = listen(factory)
+        # All of them wait in the backlog before the loop looks at the socket.
+        peers = [socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(8)]
+        count()
+        await done
+        for peer in peers:
+            peer.close()
+        await port.stopListening()
+        return accepted
 
 
 class TestReading:

@@ -28,7 +28,8 @@ ACCEPTORS = 4
 """Duplicates of a listening socket: libuv accepts one connection of each in a turn of the loop.
 
 Connections that come together cost an eighth less if they do the same step of the handshake one after the other, while
-its code is in the near caches. A connection that comes alone costs three calls of ``accept`` more, a thirtieth.
+its code is in the near caches. A connection that comes alone costs three calls of ``accept`` more, a thirtieth. An
+adopted socket has one acceptor: other processes may share it, and each of them would make these calls in vain.
 """
 
 
@@ -44,11 +45,16 @@ class Port(tcp.Port):
         """Whether the port accepts connections."""
         return bool(self._servers)
 
+    @property
+    def _adopted(self) -> bool:
+        # Twisted gives an adopted socket no backlog.
+        return self.backlog is None
+
     def startReading(self) -> None:
         """Start accepting connections."""
         if not self._servers:
             # Duplicates, because closing a server closes its socket, and this port may resume later.
-            duplicates = [self.socket.dup() for _ in range(ACCEPTORS)]
+            duplicates = [self.socket.dup() for _ in range(1 if self._adopted else ACCEPTORS)]
             self._servers = [self._serve(duplicate) for duplicate in duplicates]
             self.reactor.native.add(self)
             self.reactor.descriptors.add(self)
@@ -63,7 +69,7 @@ class Port(tcp.Port):
             self.reactor.descriptors.discard(self)
 
     def _serve(self, listening: socket.socket) -> AbstractServer:
-        backlog = ADOPTED_BACKLOG if self.backlog is None else self.backlog
+        backlog = ADOPTED_BACKLOG if self._adopted else self.backlog
         serving = self.reactor.loop.create_server(self._accept, sock=listening, backlog=backlog)
         server: AbstractServer = steps.result(serving)
         return server
