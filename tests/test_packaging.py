@@ -86,9 +86,10 @@ class Environment:
         link_entries(package, self.site / "twisted", {"plugins", "__pycache__"}.__contains__)
         link_entries(package / "plugins", self.site / "twisted" / "plugins", OURS.__contains__)
 
-    def install(self, *what: str | Path, **variables: str) -> None:
+    def installation(self, *what: str | Path, **variables: str) -> Command:
         pip = (sys.executable, "-m", "pip", "--python", self.python, "install")
-        checked(*pip, "--no-index", "--no-deps", "--no-build-isolation", *what, cwd=self.site, **variables)
+        options = ("--no-index", "--no-deps", "--no-build-isolation")
+        return Command([str(word) for word in (*pip, *options, *what)], self.site, clean_environment(**variables))
 
     def evaluate(self, statements: str, cwd: Path) -> object:
         return json.loads(checked(self.python, "-c", f"import json, sys\n{statements}", cwd=cwd))
@@ -111,10 +112,32 @@ def built(job: Job) -> Path:
     return job.directory / "checkout" / "dist" / job.output().splitlines()[-1]
 
 
-# In place it is installed from the directory of the wheel.
 WHEEL = Job(partial(build, "wheel", CFLAGS="-O0"), "wheel", "installed")
 SDIST = Job(partial(build, "sdist"), "sdist", "installed")
 PURE_WHEEL = Job(partial(build, "wheel", TWISTED_BEASTWS_BUILD_PURE="1"), "pure_wheel")
+
+
+class Installation(Job):
+    """Installs the package in a new environment."""
+
+    environment: Environment
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(self.command, "installed")
+        self.kind = kind
+
+    def command(self, directory: Path) -> Command:
+        self.environment = Environment(self.kind, directory / "venv")
+        if self.kind == "wheel":
+            return self.environment.installation(built(WHEEL), **NO_COMPILER)
+        if self.kind == "sdist":
+            return self.environment.installation(built(SDIST), **NO_COMPILER)
+        # The build of the wheel has translated the sources to C in its directory.
+        self.environment.clone = built(WHEEL).parents[1]
+        return self.environment.installation("-e", self.environment.clone, CFLAGS="-O0")
+
+
+INSTALLATIONS = {kind: Installation(kind) for kind in ("wheel", "sdist", "editable")}
 
 
 @pytest.fixture(scope="module")
@@ -139,20 +162,15 @@ def pure_wheel() -> Path:
     return built(PURE_WHEEL)
 
 
-@pytest.fixture(scope="module", params=["wheel", "sdist", "editable"])
-def installed(request: pytest.FixtureRequest, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+@pytest.fixture(scope="module", params=list(INSTALLATIONS))
+def installed(request: pytest.FixtureRequest) -> Environment:
     """Install from a wheel, from an sdist without a C compiler, or in place from a clone, as the README does."""
-    environment = Environment(request.param, tmp_path_factory.mktemp(request.param) / "venv")
-    if request.param == "editable":
-        if HAS_COMPILER:
-            # The build of the wheel has translated the sources to C in this directory.
-            environment.clone = request.getfixturevalue("wheel").parents[1]
-        else:
-            environment.clone = copied(source, tmp_path_factory.mktemp("clone") / "checkout")
-        environment.install("-e", environment.clone, CFLAGS="-O0")
-    else:
-        environment.install(request.getfixturevalue(request.param), **NO_COMPILER)
-    return environment
+    if request.param == "wheel":
+        # It may skip.
+        request.getfixturevalue("wheel")
+    installation = INSTALLATIONS[request.param]
+    installation.output()
+    return installation.environment
 
 
 def files_below(folder: Path, *names: str) -> set[str]:

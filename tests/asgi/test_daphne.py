@@ -1,79 +1,12 @@
-"""Daphne's own WebSocket tests, from its sdist, run with `DaphneFactory`; and tests of that factory's protocol."""
+"""The protocol of `DaphneFactory`, which serves Daphne's applications."""
 
 from __future__ import annotations
 
-import os
-import tarfile
-from importlib.metadata import version
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from twisted_beastws.asgi.daphne import DaphneFactory
 from twisted_beastws.testing import Frame, ScriptedPeer, scripted_client, upgrade_request
-
-from ..support.patience import PATIENCE
-from ..support.programs import output_of
-
-CONFTEST = f"""
-import multiprocessing
-import time
-from types import SimpleNamespace
-
-import daphne.server
-import daphne.testing
-import http_base
-import hypothesis
-from twisted_beastws.asgi.daphne import DaphneFactory, install
-
-install()
-# The server's process inherits install(). From Python 3.14 on, it would start as a new program otherwise.
-multiprocessing.set_start_method("fork")
-
-# These tests allow a second or two for each answer, which is too little on a busy machine.
-daphne.testing.BaseDaphneTestingInstance.startup_timeout = {PATIENCE}
-http_base.time = slow = SimpleNamespace(time=lambda: time.time() / {PATIENCE}, sleep=time.sleep)
-settings = hypothesis.settings
-hypothesis.settings = lambda **options: settings(**dict(options, deadline=None))
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        item.module.time = slow
-
-
-def pytest_terminal_summary(terminalreporter):
-    terminalreporter.write_line("served by " + daphne.server.WebSocketFactory.__name__)
-"""
-
-
-def run(directory: Path, *arguments: str) -> str:
-    return output_of(directory, "-m", *arguments, timeout=3 * PATIENCE)
-
-
-def test_daphnes_own_websocket_tests_pass(tmp_path: Path) -> None:
-    name = f"daphne=={version('daphne')}"
-    try:
-        run(tmp_path, "pip", "download", "-q", "--no-deps", "--no-build-isolation", "--no-binary=daphne", name)
-    except AssertionError as error:
-        pytest.skip(f"no package index has the sdist of {name}: {error}")
-    (archive,) = tmp_path.glob("*.tar.gz")
-    with tarfile.open(archive) as tar:
-        wanted = [member for member in tar.getmembers() if "/tests/" in member.name and member.isfile()]
-        for member in wanted:
-            # Do not use extract(): a member's name could point outside the directory.
-            file = tar.extractfile(member)
-            assert file is not None
-            (tmp_path / "tests").mkdir(exist_ok=True)
-            (tmp_path / "tests" / Path(member.name).name).write_bytes(file.read())
-    (tmp_path / "tests" / "conftest.py").write_text(CONFTEST)
-    output = run(
-        tmp_path, "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir=.", "tests/test_websocket.py"
-    )
-    assert "served by DaphneFactory" in output
-    assert " passed" in output and "skipped" not in output
 
 
 class Server:

@@ -34,7 +34,7 @@ class Job:
     """A program in the background.
 
     Args:
-        prepare: Returns the command; its argument is an empty directory for the job's files.
+        prepare: Returns the command, when all earlier jobs have ended; its argument is an empty directory.
         fixtures: The fixtures that await the job; a test that uses one of them lets the job begin.
     """
 
@@ -49,7 +49,7 @@ class Job:
 
     def begin(self, background: Background) -> None:
         self.directory = background.new_directory()
-        self._ended = background.run(self._prepare(self.directory))
+        self._ended = background.run(lambda: self._prepare(self.directory))
 
     def done(self) -> subprocess.CompletedProcess[str]:
         """Wait for the end; fail if the program hangs."""
@@ -82,8 +82,8 @@ class Background:
             if job.fixtures & used:
                 job.begin(self)
 
-    def run(self, command: Command) -> Future[subprocess.CompletedProcess[str]]:
-        return self._thread.submit(self._run, command)
+    def run(self, prepare: Callable[[], Command]) -> Future[subprocess.CompletedProcess[str]]:
+        return self._thread.submit(lambda: self._run(prepare()))
 
     def wait(self) -> None:
         """Wait until all programs have ended."""
