@@ -20,7 +20,7 @@ from ..support.patience import PATIENCE
 
 TESTING = str(Path(PACKAGE, "testing"))
 
-MAX_CALLS = 18 if twisted_beastws.ACCELERATED else 44
+MAX_CALLS = 18 if twisted_beastws.ACCELERATED else 45
 """Calls of the package's Python functions for a message that is echoed; compiled ones do not count."""
 
 MESSAGES = 50
