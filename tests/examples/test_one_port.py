@@ -7,7 +7,7 @@ import shlex
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -27,10 +27,13 @@ HELLO = bytes.fromhex("8185 00000000 68656c6c6f")
 ANSWER = bytes.fromhex("8105 68656c6c6f")
 
 
-def one_port(directory: Path) -> Example:
-    pem = directory / "identity.pem"
-    pem.write_bytes(identity_pem())
-    return Example("one_port", directory, "--identity", str(pem))
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
+    """The example with an identity: no test changes it."""
+    directory = tmp_path_factory.mktemp("one_port")
+    (directory / "identity.pem").write_bytes(identity_pem())
+    with Example("one_port", directory, "--identity", "identity.pem") as example:
+        yield example
 
 
 def trusting() -> ssl.SSLContext:
@@ -63,58 +66,55 @@ BOTH = pytest.mark.parametrize("reach", [plain, secured])
 
 
 @BOTH
-def test_a_page_is_served(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
-    with one_port(tmp_path) as example:
-        http = HTTPConnection("localhost", timeout=PATIENCE)
-        http.sock = reach(example.port)
-        for path, status in (("/", 200), ("/elsewhere", 404), ("/", 200)):
-            http.request("GET", path)
-            response = http.getresponse()
-            assert (response.status, response.headers["Server"][:10]) == (status, "TwistedWeb")
-            assert (b"<title>One port</title>" in response.read()) is (status == 200)
-        http.close()
+def test_a_page_is_served(example: Example, reach: Callable[[int], socket.socket]) -> None:
+    http = HTTPConnection("localhost", timeout=PATIENCE)
+    http.sock = reach(example.port)
+    for path, status in (("/", 200), ("/elsewhere", 404), ("/", 200)):
+        http.request("GET", path)
+        response = http.getresponse()
+        assert (response.status, response.headers["Server"][:10]) == (status, "TwistedWeb")
+        assert (b"<title>One port</title>" in response.read()) is (status == 200)
+    http.close()
 
 
 @BOTH
-def test_a_websocket_is_served(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
-    with one_port(tmp_path) as example:
-        scheme = "ws" if reach is plain else "wss"
-        context = None if reach is plain else in_turns(trusting())
-        with connect(f"{scheme}://localhost/", sock=plain(example.port), ssl=context, proxy=None) as client:
-            for message in ("text", "x" * 500_000):
-                client.send(message)
-                assert client.recv(PATIENCE) == message
-        assert client.close_code == 1000
+def test_a_websocket_is_served(example: Example, reach: Callable[[int], socket.socket]) -> None:
+    scheme = "ws" if reach is plain else "wss"
+    context = None if reach is plain else in_turns(trusting())
+    with connect(f"{scheme}://localhost/", sock=plain(example.port), ssl=context, proxy=None) as client:
+        for message in ("text", "x" * 500_000):
+            client.send(message)
+            assert client.recv(PATIENCE) == message
+    assert client.close_code == 1000
 
 
 @BOTH
-def test_the_protocol_is_recognized_in_any_chunks(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
-    with one_port(tmp_path) as example:
-        for size in (1, 7, 100, 1000):
-            with reach(example.port) as connection:
-                octets = HANDSHAKE + HELLO
-                for at in range(0, len(octets), size):
-                    connection.sendall(octets[at : at + size])
-                assert read_until(connection, ANSWER).startswith(b"HTTP/1.1 101 ")
+def test_the_protocol_is_recognized_in_any_chunks(example: Example, reach: Callable[[int], socket.socket]) -> None:
+    for size in (1, 7, 100, 1000):
+        with reach(example.port) as connection:
+            octets = HANDSHAKE + HELLO
+            for at in range(0, len(octets), size):
+                connection.sendall(octets[at : at + size])
+            assert read_until(connection, ANSWER).startswith(b"HTTP/1.1 101 ")
 
 
 @BOTH
-def test_a_handshake_that_fails_is_answered(tmp_path: Path, reach: Callable[[int], socket.socket]) -> None:
-    with one_port(tmp_path) as example, reach(example.port) as connection:
+def test_a_handshake_that_fails_is_answered(example: Example, reach: Callable[[int], socket.socket]) -> None:
+    with reach(example.port) as connection:
         connection.sendall(HANDSHAKE.replace(b"dGhl", b""))
         assert read_until(connection, b"is invalid").startswith(b"HTTP/1.1 400 ")
         assert connection.recv(1) == b""
 
 
-def test_a_body_is_not_interpreted(tmp_path: Path) -> None:
+def test_a_body_is_not_interpreted(example: Example) -> None:
     body = b"\r\nUpgrade: websocket\r\n"
-    with one_port(tmp_path) as example, plain(example.port) as connection:
+    with plain(example.port) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 405 ")
 
 
-def test_another_protocol_is_refused(tmp_path: Path) -> None:
-    with one_port(tmp_path) as example, plain(example.port) as connection:
+def test_another_protocol_is_refused(example: Example) -> None:
+    with plain(example.port) as connection:
         connection.sendall(b"x" * 20_000)
         with suppress(ConnectionResetError):
             assert connection.recv(1) == b""
