@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,15 +44,23 @@ def lines(logging: None) -> Iterator[list[str]]:
     assert not any("Traceback" in line or "Unhandled" in line for line in lines)
 
 
+@pytest.fixture(scope="session")
+def planes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Plane]]:
+    """``planes(kind)``: the server of that kind, which starts at the first call."""
+    with ExitStack() as running:
+        yield cache(lambda kind: running.enter_context(plane_running(kind, tmp_path_factory.mktemp("plane"))))
+
+
 @pytest.fixture(scope="module", params=PLANES)
-def shared_plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
-    with plane_running(request.param, tmp_path_factory.mktemp("plane")) as plane:
-        yield plane
+def shared_plane(request: pytest.FixtureRequest, planes: Callable[[str], Plane]) -> Plane:
+    return planes(request.param)
 
 
 @pytest.fixture
 def plane(shared_plane: Plane) -> Plane:
     """A server without data."""
+    if shared_plane.server.process.poll() is not None:
+        shared_plane.server.start()
     shared_plane.flush()
     return shared_plane
 

@@ -20,7 +20,7 @@ from twisted_beastws.hub.backplane import BackplaneState, order_of
 from twisted_beastws.hub.linked import LinkedBackplane
 
 from ..support.loopback import until
-from .planes import Plane
+from .planes import PLANES, Plane, plane_running
 from .stubs import Stub
 
 HUBS, CLIENTS = 3, 60
@@ -245,14 +245,21 @@ def quiet(logged: Callable[..., Any]) -> Iterator[None]:
     assert logged(type(None)) is not None
 
 
+@pytest.fixture(scope="module", params=PLANES)
+def faulty_plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    """A server of this module's own, because it is left with other settings."""
+    with plane_running(request.param, tmp_path_factory.mktemp("plane")) as plane:
+        yield plane
+
+
 @pytest.fixture
-def plane(shared_plane: Plane) -> Plane:
+def plane(faulty_plane: Plane) -> Plane:
     """A server without data, which the test may kill."""
-    if shared_plane.server.process.poll() is not None:
-        shared_plane.server.start()
-    shared_plane.make_writable()
-    shared_plane.flush()
-    return shared_plane
+    if faulty_plane.server.process.poll() is not None:
+        faulty_plane.server.start()
+    faulty_plane.make_writable()
+    faulty_plane.flush()
+    return faulty_plane
 
 
 @pytest.fixture
