@@ -162,6 +162,11 @@ class Tab:
     def await_state(self, state: str) -> None:
         await_that(f"the page is {state}", lambda: self.state == state)
 
+    def reconnect(self, until: str = "connected") -> None:
+        """End the page's wait as the return of the network does, and await the state."""
+        self.run("window.dispatchEvent(new Event('online'))")
+        self.await_state(until)
+
     def await_line(self, text: str) -> None:
         await_that(f"the page shows {text!r}", lambda: text in self.lines())
 

@@ -303,7 +303,7 @@ class TestRefusal:
             guarded.stop()
             passwords.write_text("ann:changed\n")
             guarded.start()
-            tab.await_state("closed")
+            tab.reconnect("closed")
             assert tab.status == "The server does not accept your login. Reload the page to log in again."
             assert tab.get("retry", "innerText") == "Reload the page"
 
@@ -364,6 +364,8 @@ class TestWorkers:
             ann.await_state("waiting")
             ann.say("meanwhile")
             workers.start()
+            ann.reconnect()
+            bob.reconnect()
             bob.await_line("meanwhile")
             assert bob.lines() == ann.lines() == ["from Ann", "from Bob", "meanwhile"]
             assert bob.all(".note")[0].endswith("Nothing is missing.")

@@ -43,7 +43,7 @@ def test_the_readme_leads_to_a_history_that_outlives_the_service(browser: Any, t
         ann.await_state("waiting")
         service.start()
         for tab in (ann, bob):
-            tab.await_state("connected")
+            tab.reconnect()
         await_that("the pages have read the history", lambda: [len(tab.all(".note")) for tab in (ann, bob)] == [1, 1])
         await_that(
             "nothing is missing", lambda: all("Nothing is missing." in tab.all(".note")[0] for tab in (ann, bob))
