@@ -231,15 +231,15 @@ class TestNoConnection:
         assert told.endswith(" the URL begins with ws://")
 
     def test_an_untrusted_certificate_is_explained(self, tmp_path: Path) -> None:
-        context, names = server_context(tmp_path), []
+        context, names, hello = server_context(tmp_path), [], ("-x", "hello", "--wait=forever")
         context.sni_callback = lambda _, name, __: names.append(name)
-        with serving(echo, ssl=context) as url:
+        with serving(echo_only(1), ssl=context) as url:
             told = self.told(url)
             assert told.startswith("the certificate for localhost cannot be accepted: no authority")
             assert told.endswith("; --cacert trusts its authority, --insecure anybody")
-            assert run(url, "--insecure", "-x", "hello")[:2] == (0, "hello\n")
+            assert run(url, "--insecure", *hello)[:2] == (0, "hello\n")
             # The client sends no server name for an IP address.
-            assert run(url.replace("localhost", "127.0.0.1"), "-k", "-x", "hello")[:2] == (0, "hello\n")
+            assert run(url.replace("localhost", "127.0.0.1"), "-k", *hello)[:2] == (0, "hello\n")
         assert names == ["localhost", "localhost", None]
 
 
@@ -256,9 +256,9 @@ class TestCertificates:
         context.load_cert_chain(server)
         context.load_verify_locations(authorities)
         context.verify_mode = ssl.CERT_REQUIRED
-        with serving(echo, ssl=in_turns(context)) as url:
+        with serving(echo_only(1), ssl=in_turns(context)) as url:
             for arguments in ((f"--cacert={authorities}", f"--cert={ann}"), ("-k", f"--cert={ann}")):
-                assert run(url, *arguments, "-x", "hello")[:2] == (0, "hello\n")
+                assert run(url, *arguments, "-x", "hello", "--wait=forever")[:2] == (0, "hello\n")
             status, _, err = run(url, f"--cacert={authorities}", "-x", "hello")
             assert status == 1
             assert err.endswith(" asks for a client's certificate; --cert gives one\n")

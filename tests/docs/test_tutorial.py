@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,11 @@ class TestTutorial:
     @pytest.mark.parametrize("whole", [False, True])
     def test_the_output_is_that_of_the_page(self, serve: Callable[[str], Any], tmp_path: Path, whole: bool) -> None:
         clients = [command for command in self.commands if "/tea" in command]
-        with serve(self.whole if whole else self.rooms) as port:
+        with serve(self.whole if whole else self.rooms) as port, ThreadPoolExecutor(1) as beside:
+            # Meanwhile somebody is in another room.
+            coming = beside.submit(run, printed(clients[2].replace("tea", "coffee"), port), tmp_path)
             nobody, ann, bob = (run(printed(command, port), tmp_path) for command in clients)
-            elsewhere = run(printed(clients[2].replace("tea", "coffee"), port), tmp_path)
+            elsewhere = coming.result()
         assert nobody.returncode == 1
         assert nobody.stderr.replace(f"127.0.0.1:{port}", "localhost:8000") == self.shown[0]
         assert [done.stdout for done in (ann, bob)] == self.shown[1:]
