@@ -8,9 +8,12 @@ def bind(
     from_bio: int,
     into_bio: int,
     error: int,
+    handshake: int,
     protocol: type,
     failure: type,
+    listener: Any,
     trouble: type,
+    more: type,
 ) -> None: ...
 
 class Records:
@@ -18,6 +21,7 @@ class Records:
     def __init__(self, protocol: Any, handle: Any, ssl: int, into_ssl: int, from_ssl: int) -> None: ...
     def data_received(self, chunk: bytes) -> None: ...
     def flush(self) -> None: ...
+    def check_handshake(self) -> None: ...
     def sender(
         self, send: Callable[[bytes], int], waits: Callable[[], object], paused: Any
     ) -> Callable[[bytes], int]: ...

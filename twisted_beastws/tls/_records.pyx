@@ -22,10 +22,12 @@ cdef extern from "Python.h":
 
 ctypedef int (*Transfer)(void *, void *, int) noexcept
 ctypedef int (*Outcome)(void *, int) noexcept
+ctypedef int (*Step)(void *) noexcept
 
 cdef Transfer ssl_read = NULL, ssl_write = NULL, bio_read = NULL, bio_write = NULL
 cdef Outcome ssl_get_error = NULL
-cdef object plain_data_received = None, plain_write = None, new_failure = None, tls_error = None
+cdef Step ssl_do_handshake = NULL
+cdef object plain_write = None, new_failure = None, tls_error = None, want_read = None, listens = None
 
 cdef enum:
     # ssl.h: the same in every version of OpenSSL.
@@ -34,8 +36,10 @@ cdef enum:
     SYSTEM_FAILED = 5
     # RFC 8446 §5.1: the most that a record carries.
     RECORD = 1 << 14
-    # Bytes given to OpenSSL between two looks at what it made of them, so that its buffers stay small.
+    # Received bytes given to OpenSSL between two looks at what it made of them, so that its buffers stay small.
     SLICE = 1 << 16
+    # Bytes encrypted for one call of the system: a call costs some 10 us, and a slow reader leaves as many waiting.
+    SENT_SLICE = 1 << 16
     # Data up to this size passes through the C stack.
     SMALL = 1 << 13
     # A record's header, tag, initialization vector and padding, generously.
@@ -45,19 +49,33 @@ cdef enum:
 
 
 def bind(
-    *, uintptr_t read, uintptr_t write, uintptr_t from_bio, uintptr_t into_bio, uintptr_t error, protocol, failure, trouble
+    *,
+    uintptr_t read,
+    uintptr_t write,
+    uintptr_t from_bio,
+    uintptr_t into_bio,
+    uintptr_t error,
+    uintptr_t handshake,
+    protocol,
+    failure,
+    listener,
+    trouble,
+    more,
 ):
-    """Take the addresses of SSL_read, SSL_write, BIO_read, BIO_write and SSL_get_error, and three classes.
+    """Take the addresses of functions, and the classes and interfaces that the code needs.
 
-    These are Twisted's TLS protocol, its Failure, and pyOpenSSL's Error.
+    The functions are SSL_read, SSL_write, BIO_read, BIO_write, SSL_get_error and SSL_do_handshake. The others are Twisted's
+    TLS protocol, its Failure and IHandshakeListener, and pyOpenSSL's Error and WantReadError.
     """
-    global ssl_read, ssl_write, bio_read, bio_write, ssl_get_error
-    global plain_data_received, plain_write, new_failure, tls_error
+    global ssl_read, ssl_write, bio_read, bio_write, ssl_get_error, ssl_do_handshake
+    global plain_write, new_failure, tls_error, want_read, listens
     ssl_read, ssl_write = <Transfer>read, <Transfer>write
     bio_read, bio_write = <Transfer>from_bio, <Transfer>into_bio
     ssl_get_error = <Outcome>error
-    plain_data_received, plain_write = protocol.dataReceived, protocol._write
-    new_failure, tls_error = failure, trouble
+    ssl_do_handshake = <Step>handshake
+    plain_write = protocol._write
+    new_failure, tls_error, want_read = failure, trouble, more
+    listens = listener.providedBy
 
 
 cdef inline object _attribute(protocol, str name):
@@ -96,10 +114,23 @@ cdef _end_for(protocol, trouble):
     protocol._tlsShutdownFinished(new_failure(trouble))
 
 
-cdef class Records:
-    """Reads and writes the records of one `TLSMemoryBIOProtocol` of Twisted's, once its handshake is complete.
+cdef bint _callback_failed(connection) except -1:
+    # Whether pyOpenSSL keeps an exception of the application's callback, and must raise it.
+    try:
+        context = connection._context
+        for helper in (context._verify_helper, context._alpn_select_helper, context._ocsp_helper):
+            if helper is not None and helper._problems:
+                return True
+    except AttributeError:
+        # Another version of pyOpenSSL: ask its own code.
+        return True
+    return False
 
-    All that is not data (the handshake, alerts, errors, the end) is left to the protocol's own code, which this calls.
+
+cdef class Records:
+    """Reads and writes the records of one `TLSMemoryBIOProtocol` of Twisted's, and takes the steps of its handshake.
+
+    Alerts, errors and the end are left to the protocol's own code, which this calls.
 
     Where the records go directly to a socket, the transport below has those that the socket did not take. ``_behind``:
     something may still wait there.
@@ -146,9 +177,6 @@ cdef class Records:
             # Called by what it delivers to: this comes behind the chunk that is under way.
             self._later = data if self._later is None else self._later + data
             return
-        if not self._is_ready(protocol):
-            plain_data_received(protocol, data)
-            return
         self._receiving = True
         try:
             self._receive(protocol, data)
@@ -162,28 +190,43 @@ cdef class Records:
     cdef _receive(self, protocol, bytes data):
         cdef Py_ssize_t at = 0, size = PyBytes_GET_SIZE(data), part
         cdef char *source = PyBytes_AS_STRING(data)
-        cdef int outcome
-        cdef bytes plain
         while at < size and not _attribute(protocol, "_lostTLSConnection"):
             part = min(size - at, <Py_ssize_t>SLICE)
             if bio_write(self._into, source + at, <int>part) != part:
                 raise MemoryError("OpenSSL has no memory for what was received")
             at += part
-            plain = self._decrypt(part, &outcome)
-            trouble = None
-            if plain is not None and (outcome == FAILED or outcome == SYSTEM_FAILED):
-                # The thread's connections share one queue of errors: the application must not meet ours there.
-                trouble = _take_trouble(protocol)
-            if plain is not None and not _attribute(protocol, "_aborted"):
-                _attribute(protocol, "wrappedProtocol").dataReceived(plain)
-            if _attribute(protocol, "_lostTLSConnection"):
+            if (self._is_ready(protocol) or self._becomes_ready(protocol)) and not self._deliver(protocol, part):
                 return
-            if trouble is not None:
-                _end_for(protocol, trouble)
-            elif outcome != WANT_READ or plain is None:
-                # The end, an error, or a message of TLS itself, whose callbacks may have failed.
-                protocol._flushReceiveBIO()
         self._flush(protocol)
+
+    cdef bint _becomes_ready(self, protocol) except -1:
+        # Do what comes before data, in the order of Twisted's ``dataReceived``; returns whether data may come now.
+        if not _attribute(protocol, "_handshakeDone"):
+            self._check_handshake(protocol)
+            if not _attribute(protocol, "_handshakeDone"):
+                return False
+        if _attribute(protocol, "_appSendBuffer"):
+            protocol._unbufferPendingWrites()
+        return not _attribute(protocol, "_lostTLSConnection")
+
+    cdef bint _deliver(self, protocol, Py_ssize_t size) except -1:
+        # Deliver the data in the last ``size`` bytes; returns whether TLS has not ended.
+        cdef int outcome
+        cdef bytes plain = self._decrypt(size, &outcome)
+        trouble = None
+        if plain is not None and (outcome == FAILED or outcome == SYSTEM_FAILED):
+            # The thread's connections share one queue of errors: the application must not meet ours there.
+            trouble = _take_trouble(protocol)
+        if plain is not None and not _attribute(protocol, "_aborted"):
+            _attribute(protocol, "wrappedProtocol").dataReceived(plain)
+        if _attribute(protocol, "_lostTLSConnection"):
+            return False
+        if trouble is not None:
+            _end_for(protocol, trouble)
+        elif outcome != WANT_READ or (plain is None and _callback_failed(_attribute(protocol, "_tlsConnection"))):
+            # The end, an error, or a message of TLS itself, whose callback failed.
+            protocol._flushReceiveBIO()
+        return True
 
     cdef bytes _decrypt(self, Py_ssize_t size, int *outcome):
         # The data in the ``size`` bytes that the BIO was given last, or None. SSL_read needs no more than fits below:
@@ -251,6 +294,36 @@ cdef class Records:
             self._paused.producerPaused = True
             protocol._producer.pauseProducing()
         return False
+
+    # The handshake.
+
+    def check_handshake(self):
+        """Take the next step of the handshake, as the protocol's ``_checkHandshakeStatus`` does."""
+        protocol = self._protocol()
+        if protocol is not None:
+            self._check_handshake(protocol)
+
+    cdef _check_handshake(self, protocol):
+        cdef int result
+        if _attribute(protocol, "_aborted"):
+            return
+        result = ssl_do_handshake(self._ssl)
+        connection = _attribute(protocol, "_tlsConnection")
+        if _callback_failed(connection) or (result <= 0 and ssl_get_error(self._ssl, result) != WANT_READ):
+            try:
+                connection._raise_ssl_error(self.handle, result)
+            except want_read:
+                result = 0
+            except tls_error as error:
+                protocol._tlsShutdownFinished(new_failure(error))
+                return
+        if result <= 0:
+            self._flush(protocol)
+            return
+        protocol._handshakeDone = True
+        application = _attribute(protocol, "wrappedProtocol")
+        if listens(application):
+            application.handshakeCompleted()
 
     # Sending.
 
@@ -333,9 +406,9 @@ cdef class Records:
             plain_write(protocol, bytes(data[at:]))
 
     cdef bytes _encrypt(self, char *data, Py_ssize_t whole, Py_ssize_t *at):
-        # The records of the next `SLICE` of data; None if OpenSSL takes no data now.
+        # The records of the next `SENT_SLICE` of data; None if OpenSSL takes no data now.
         cdef char small[SMALL + 2 * OVERHEAD]
-        cdef Py_ssize_t size = min(whole - at[0], <Py_ssize_t>SLICE), taken = 0, filled = 0
+        cdef Py_ssize_t size = min(whole - at[0], <Py_ssize_t>SENT_SLICE), taken = 0, filled = 0
         cdef Py_ssize_t room = size + (size // RECORD + 2) * OVERHEAD
         cdef char *source = data + at[0]
         cdef char *target = small

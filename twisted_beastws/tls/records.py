@@ -1,8 +1,8 @@
 """The choice of the TLS path: our compiled record path if it is possible, else Twisted's own, or as requested.
 
-Twisted's `TLSMemoryBIOProtocol` handles the handshake, alerts, errors and the end of TLS. The compiled code moves data:
-it makes four calls of OpenSSL per message, on the same `OpenSSL.SSL.Connection`. It uses internals of Twisted and
-pyOpenSSL, which this module lists and checks. If one is missing, Twisted's own TLS serves.
+Twisted's `TLSMemoryBIOProtocol` handles alerts, errors and the end of TLS. The compiled code takes the steps of the
+handshake and moves data: it makes four calls of OpenSSL per message, on the same `OpenSSL.SSL.Connection`. It uses
+internals of Twisted and pyOpenSSL, which this module lists and checks. If one is missing, Twisted's own TLS serves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from OpenSSL.SSL import Connection, Error
+from OpenSSL.SSL import Connection, Error, WantReadError
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.logger import Logger
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -41,15 +42,26 @@ SIGNATURES = {
     "BIO_read": "int(*)(BIO *, void *, int)",
     "BIO_write": "int(*)(BIO *, void *, int)",
     "SSL_get_error": "int(*)(SSL *, int)",
+    "SSL_do_handshake": "int(*)(SSL *)",
 }
 """The functions of OpenSSL that the compiled code calls, as the binding must declare them."""
 
 KINDS = (TLSMemoryBIOProtocol, BufferingTLSTransport)
 ATTRIBUTES = ("_handshakeDone", "_lostTLSConnection", "_aborted", "_producer", "_tlsShutdownFinished")
-METHODS = ("dataReceived", "write", "writeSequence", "_write", "_flushReceiveBIO", "_flushSendBIO", "connectionLost")
+METHODS = (
+    "dataReceived",
+    "write",
+    "writeSequence",
+    "_write",
+    "_checkHandshakeStatus",
+    "_flushReceiveBIO",
+    "_flushSendBIO",
+    "_unbufferPendingWrites",
+    "connectionLost",
+)
 """The attributes of Twisted's class that the compiled code reads, and the methods that it replaces or calls."""
 
-REPLACED = ("dataReceived", "_write", "_flushSendBIO")
+REPLACED = ("dataReceived", "_checkHandshakeStatus", "_write", "_flushSendBIO")
 
 MOVING_BUFFER = 0x2
 """SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER: later versions of pyOpenSSL set it for every context."""
@@ -96,6 +108,8 @@ def lacking() -> str | None:
     for name in (*ATTRIBUTES, *METHODS):
         if not hasattr(TLSMemoryBIOProtocol, name):
             return f"this Twisted's TLSMemoryBIOProtocol has no {name}"
+    if not hasattr(Connection, "_raise_ssl_error"):
+        return "this pyOpenSSL's Connection has no _raise_ssl_error"
     if pyopenssl_ffi is not _ffi:
         return "pyOpenSSL does not use cryptography's binding"
     for name, signature in SIGNATURES.items():
@@ -120,9 +134,12 @@ def unavailable() -> str | None:
             from_bio=pointers["BIO_read"],
             into_bio=pointers["BIO_write"],
             error=pointers["SSL_get_error"],
+            handshake=pointers["SSL_do_handshake"],
             protocol=TLSMemoryBIOProtocol,
             failure=Failure,
+            listener=IHandshakeListener,
             trouble=Error,
+            more=WantReadError,
         )
     return reason
 
@@ -142,6 +159,7 @@ def _attach(protocol: Any) -> Any:
     handle, into_ssl, from_ssl = _pointers(protocol.getHandle())
     records = Records(protocol, handle, *map(_address, (handle, into_ssl, from_ssl)))
     protocol.dataReceived = records.data_received
+    protocol._checkHandshakeStatus = records.check_handshake
     protocol._write = records.write_records
     protocol._flushSendBIO = records.flush
     return records
