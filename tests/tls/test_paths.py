@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.protocol import Factory, Protocol
@@ -22,7 +23,8 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from twisted_beastws import WebSocketResource, WebSocketServerFactory, connect
+from twisted_beastws import Opcode, WebSocketProtocol, WebSocketResource, WebSocketServerFactory, connect
+from twisted_beastws.connection.reading import MAX_CHUNK
 from twisted_beastws.tls import records
 
 from ..support.certificates import identity, trusting
@@ -90,6 +92,34 @@ async def test_a_users_endpoint_that_wraps_tls_uses_the_compiled_path() -> None:
         ws = await echoes("ws://localhost/", wrapClientTLS(trusting(), loopback(port)))
         assert uses_records(ws.transport)
         await ws.close()
+
+
+class Sizing(WebSocketProtocol):
+    """Records the size of the next read from the socket below TLS, at each part of a message and at its end."""
+
+    sizes: list[int]
+
+    def fragment_received(self, data: bytes, opcode: Opcode, final: bool) -> None:
+        socket: Any = self.transport
+        self.sizes.append(socket.below.transport.bufferSize)
+        if final:
+            self.send("done")
+
+
+@pytest.mark.skipif(ON_UVLOOP, reason="uvloop reads up to 256 KB at once")
+@pytest_twisted.ensureDeferred
+async def test_a_long_payload_is_read_in_long_chunks() -> None:
+    class Server(Sizing):
+        sizes: list[int] = []  # noqa: RUF012
+
+    async with listening(WebSocketServerFactory(Server, clock=reactor), True) as port:
+        ws = await connect("wss://localhost/", endpoint=loopback(port), tls=trusting())
+        for message in (bytes(1 << 20), b"short"):
+            ws.send(message)
+            assert await ws.receive() == "done"
+        await ws.close()
+    assert FileDescriptor.bufferSize < max(Server.sizes) <= MAX_CHUNK
+    assert Server.sizes[-1] == FileDescriptor.bufferSize
 
 
 class Plain(Protocol):

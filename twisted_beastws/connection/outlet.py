@@ -108,8 +108,14 @@ class Outlet:
     @property
     def one_chunk_a_turn(self) -> bool:
         """Whether the transport gives one chunk of up to 64 KiB in a turn of the reactor."""
-        below = self._transport.transport if isinstance(self._transport, ProtocolWrapper) else self._transport
-        return self.direct or (self._records_wait is not None and isinstance(below, FileDescriptor))
+        return self.direct or isinstance(self.below_records, FileDescriptor)
+
+    @property
+    def below_records(self) -> Any:
+        """The transport below TLS if we send by the compiled record path; else None."""
+        if self._records_wait is None:
+            return None
+        return self._transport.transport if isinstance(self._transport, ProtocolWrapper) else self._transport
 
     @property
     def leaving(self) -> bool:

@@ -61,10 +61,10 @@ class Reading:
         """
         connection = self._connection
         transport: Any = connection.transport
-        # Where TLS decrypts, neither is possible.
         if not connection.outgoing.outlet.direct:
-            return
-        if self.place() is not None and _calls(transport, connection.outermost):
+            # TLS decrypts into chunks. Its records are no shorter than the payload in them.
+            transport = connection.outgoing.outlet.below_records
+        elif self.place() is not None and _calls(transport, connection.outermost):
             receive_in_place = getattr(type(transport), "receive_in_place", read_in_place)
             if receive_in_place(transport, self):
                 # Several chunks may come in a turn of the reactor.

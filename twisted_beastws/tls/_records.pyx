@@ -39,7 +39,7 @@ cdef enum:
     # Received bytes given to OpenSSL between two looks at what it made of them, so that its buffers stay small.
     SLICE = 1 << 16
     # Bytes encrypted for one call of the system: a call costs some 10 us, and a slow reader leaves as many waiting.
-    SENT_SLICE = 1 << 16
+    SENT_SLICE = 1 << 17
     # Data up to this size passes through the C stack.
     SMALL = 1 << 13
     # A record's header, tag, initialization vector and padding, generously.
