@@ -65,7 +65,10 @@ class TestPaths:
         response = ask(target, fields=fields)
         assert response.status == 404
         assert response.field("Content-Type") == "text/plain; charset=utf-8"
-        assert response.body == b"There is nothing here; the chat's page is at /\n"
+        room = b"This is no room: its name must be 1 to 64 visible characters, percent-encoded, without a slash\n"
+        assert response.body == (
+            room if target.startswith("/chat/") else b"There is nothing here; the chat's page is at /\n"
+        )
 
     @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get"])
     def test_other_methods_are_refused_for_the_page(self, method: str) -> None:

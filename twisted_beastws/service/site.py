@@ -14,6 +14,7 @@ from twisted_beastws.wire.http import Request, Response
 
 ENDPOINT = "This is the chat's WebSocket endpoint, for WebSocket clients; the page that talks to it is at /\n"
 NOT_FOUND = "There is nothing here; the chat's page is at /\n"
+NO_ROOM = "This is no room: its name must be 1 to 64 visible characters, percent-encoded, without a slash\n"
 NOT_ALLOWED = "The chat's page can only be read: GET or HEAD\n"
 
 
@@ -52,7 +53,8 @@ class Site:
             # RFC 9110 §9.3.7: OPTIONS for the server itself.
             return Response(204, headers=Headers({"Allow": ["GET, HEAD"]}))
         if request.path != "/":
-            return Response(404, body=NOT_FOUND)
+            below_chat = self._chat_path != "/" and request.path.startswith(f"{self._chat_path}/")
+            return Response(404, body=NO_ROOM if below_chat else NOT_FOUND)
         if request.method not in ("GET", "HEAD"):
             return Response(405, headers=Headers({"Allow": ["GET, HEAD"]}), body=NOT_ALLOWED)
         return Response(200, headers=self._page_headers, body=self._page)
