@@ -13,6 +13,7 @@ import pytest
 
 from twisted_beastws import Deflate, Limits, Origins, Timeouts, __version__
 from twisted_beastws.options import Derived
+from twisted_beastws.service.codec import COST
 
 from .programs import DOCS, defined, listings
 
@@ -86,3 +87,17 @@ class TestComparison:
         rows = readme.partition("## Comparison\n")[2].partition("\n## ")[0]
         shown = [line for line in rows.splitlines() if line.startswith("|")]
         assert len(shown) > 5 and set(shown) <= set(whole)
+
+
+def test_the_stated_cost_of_the_pure_codec_is_that_of_the_benchmarks() -> None:
+    header, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (DOCS.parent / "benchmarks" / "results" / "table.md").read_text().partition("## ")[0].splitlines()
+        if line.startswith("|")
+    ]
+    compiled, pure = header.index("twisted_beastws"), header.index("twisted_beastws, pure Python")
+    ratios = [float(row[pure]) / float(row[compiled]) for row in rows if "µs a message" in row[0]]
+    low, high = re.findall(r"[\d.]+", COST)[:2]
+    assert float(low) == pytest.approx(min(ratios), rel=0.15)
+    assert float(high) == pytest.approx(max(ratios), rel=0.15)
+    assert f"{low} to {high} times" in (DOCS / "troubleshooting.md").read_text()
