@@ -221,7 +221,7 @@ class TestAllParts:
             link.cut(why=LinkLost("it is gone"))
         assert len(lines) == 1
         assert lines[0].startswith(
-            "a part of the backplane redis+cluster://h:6379 is away, which is tried again: it is gone"
+            "a part of the backplane redis+cluster://h:6379 is away; the hub tries again: it is gone"
         )
         for server in servers:
             server.data = SimulatedRedis().data

@@ -103,7 +103,7 @@ class TestRefusals:
         # On a busy machine the first attempt can end as one that took too long.
         line = await reported(hub(url), lines, "nothing listens there")
         assert "no node of the Redis Cluster answers; the last is 127.0.0.1:" in line
-        assert f"a part of the backplane {url} is away, which is tried again: " in line
+        assert f"a part of the backplane {url} is away; the hub tries again: " in line
         assert line.endswith("nothing listens there (publications that failed so far: 0)")
 
     @pytest_twisted.ensureDeferred

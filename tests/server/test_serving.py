@@ -136,7 +136,7 @@ class TestCannotListen:
         ("error", "why"),
         [
             (IN_USE, "Address already in use"),
-            (OverflowError("bind(): port must be 0-65535."), "bind(): port must be 0-65535."),
+            (OverflowError("bind(): port must be 0-65535."), "port must be 0-65535"),
             (PermissionError(13, "Permission denied"), "Permission denied"),
         ],
     )

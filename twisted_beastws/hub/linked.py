@@ -321,7 +321,7 @@ class LinkedBackplane:
             return
         self.state = why.trouble.state if isinstance(why, Refused) else BackplaneState.CONNECTING
         if self._was_linked or not isinstance(why, Refused) or why.trouble.remedy is not Remedy.GIVE_UP:
-            self._troubles.log("the backplane {url} is away, which is tried again: {why}", why_lost(why))
+            self._troubles.log("the backplane {url} is away; the hub tries again: {why}", why_lost(why))
         if was_linked:
             self.losses += 1
             self._subscriptions.lost()

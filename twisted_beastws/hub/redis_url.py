@@ -121,7 +121,7 @@ def _address(host: str, port: int) -> str:
 
 
 def _refusal() -> ValueError:
-    return ValueError(f"the URL is none of a Redis: give {FORMS}")
+    return ValueError(f"the URL is not that of a Redis: give {FORMS}")
 
 
 def _location(parts: SplitResult, hosts: str) -> RedisURL:

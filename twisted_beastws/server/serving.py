@@ -145,7 +145,7 @@ class Serving(Service):
             return
         # Twisted's CannotListenError has the system's own words one level deeper.
         cause = getattr(failure.value, "socketError", failure.value)
-        why = getattr(cause, "strerror", None) or cause
+        why = getattr(cause, "strerror", None) or str(cause).removeprefix("bind(): ").rstrip(".")
         line = f"cannot listen on {description}: {why}; give another endpoint with --{self._option}"
         if self._starting:
             self._refused = self._refused or CannotListen(line)
