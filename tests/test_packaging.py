@@ -28,21 +28,17 @@ CHECKOUT = Path(__file__).parents[1]
 NOT_SOURCE = shutil.ignore_patterns(
     ".*", "__pycache__", "build", "dist", "venv", "*.egg-info", "*.pyc", "*.so", "dropin.cache"
 )
+# PYTHONPATH would replace the installed package by the checkout; TWISTED_BEASTWS_PURE selects the codec.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TWISTED"))}
 OURS = {"twisted_beastws.py", "dropin.cache", "__pycache__"}
 HAS_COMPILER = shutil.which("cc") is not None
 NO_COMPILER = {"CC": "/no/such/compiler"}
 ACCELERATED = "import twisted_beastws\nprint(json.dumps(twisted_beastws.ACCELERATED))"
 
 
-def clean_environment(**variables: str) -> dict[str, str]:
-    # PYTHONPATH would replace the installed package by the checkout; TWISTED_BEASTWS_PURE selects the codec.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TWISTED"))}
-    return {**inherited, **variables}
-
-
 def run(*command: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=cwd, env=clean_environment(**variables), capture_output=True, text=True, timeout=120
+        command, cwd=cwd, env={**ENVIRONMENT, **variables}, capture_output=True, text=True, timeout=120
     )
 
 
@@ -89,7 +85,7 @@ class Environment:
     def installation(self, *what: str | Path, **variables: str) -> Command:
         pip = (sys.executable, "-m", "pip", "--python", self.python, "install")
         options = ("--no-index", "--no-deps", "--no-build-isolation")
-        return Command([str(word) for word in (*pip, *options, *what)], self.site, clean_environment(**variables))
+        return Command([str(word) for word in (*pip, *options, *what)], self.site, {**ENVIRONMENT, **variables})
 
     def evaluate(self, statements: str, cwd: Path) -> object:
         return json.loads(checked(self.python, "-c", f"import json, sys\n{statements}", cwd=cwd))
@@ -104,7 +100,7 @@ def build(kind: str, directory: Path, **variables: str) -> Command:
     """Build a wheel or an sdist in a copy of the checkout; the output's last line is its name."""
     hook = f"from setuptools import build_meta; print(build_meta.build_{kind}('dist'))"
     clone = copied(CHECKOUT, directory / "checkout")
-    return Command([sys.executable, "-c", hook], clone, clean_environment(**variables))
+    return Command([sys.executable, "-c", hook], clone, {**ENVIRONMENT, **variables})
 
 
 def built(job: Job) -> Path:

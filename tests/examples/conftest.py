@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from ..support.background import Command, Job
 from ..support.patience import PATIENCE
-from .processes import EXAMPLES
+from .processes import ENVIRONMENT, EXAMPLES
 
 NPM = shutil.which("npm")
 
@@ -21,7 +20,7 @@ def install(directory: Path) -> Command:
     for name in ("package.json", "mqtt_client.mjs", "vnc.html"):
         shutil.copy(EXAMPLES / name, directory)
     options = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
-    return Command([NPM or "npm", "install", *options], directory, dict(os.environ), 2 * PATIENCE)
+    return Command([NPM or "npm", "install", *options], directory, ENVIRONMENT, 2 * PATIENCE)
 
 
 INSTALLATION = Job(install, "javascript")

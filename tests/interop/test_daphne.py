@@ -48,14 +48,16 @@ def pytest_terminal_summary(terminalreporter):
 DAPHNE = f"daphne=={version('daphne')}"
 
 
+# This process's import path.
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+}
+
+
 def python(directory: Path, *arguments: str) -> Command:
-    """Run Python with this process's import path."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-    }
-    return Command([sys.executable, *arguments], directory, environment)
+    return Command([sys.executable, *arguments], directory, ENVIRONMENT)
 
 
 def download(directory: Path) -> Command:

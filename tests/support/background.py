@@ -34,7 +34,8 @@ class Job:
     """A program in the background.
 
     Args:
-        prepare: Returns the command, when all earlier jobs have ended; its argument is an empty directory.
+        prepare: Returns the command; its argument is an empty directory. It is called when all earlier jobs have ended,
+            while a test may have changed ``os.environ`` and ``sys.path``, so it must not read these.
         fixtures: The fixtures that await the job; a test that uses one of them lets the job begin.
     """
 

@@ -14,16 +14,16 @@ import twisted_beastws
 
 from ..support.background import Command, Job
 
+# With PYTHONPATH mypy could check the checkout instead of the installed package.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MYPY"))}
 SAMPLE = (Path(__file__).parent / "sample.py").read_text()
 
 
 def check(directory: Path, program: str = SAMPLE, name: str = "sample.py") -> Command:
     """Run mypy in a directory of its own, so that it finds neither a configuration nor the checkout."""
     (directory / name).write_text(program)
-    # With PYTHONPATH mypy could check the checkout instead of the installed package.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MYPY"))}
     options = ["--strict", "--config-file=", "--cache-dir=cache"]
-    return Command([sys.executable, "-m", "mypy", *options, name], directory, environment)
+    return Command([sys.executable, "-m", "mypy", *options, name], directory, ENVIRONMENT)
 
 
 SAMPLE_CHECK = Job(check, "sample_check")

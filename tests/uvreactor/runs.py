@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).with_name("twisted_tests.py")
+# Taken before the first test, because a test may have changed it when a run begins.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 STANDSTILL = 300.0
 """A run counts as hanging if no test ends for this many seconds; trial itself allows a test 120 s."""
 
@@ -54,7 +56,7 @@ class Run:
     """A process that runs the tests of some modules on a reactor."""
 
     def __init__(self, reactor: str, modules: list[str], directory: Path, **variables: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **variables}
+        environment = {**ENVIRONMENT, **variables}
         command: list[str | Path] = [sys.executable, PROGRAM, reactor, directory / reactor, *modules]
         # The output goes to files, not pipes: a child process that a test leaves running would keep pipes open.
         self.out, self.err = directory / f"{reactor}.out", directory / f"{reactor}.err"
