@@ -84,7 +84,7 @@ class TestEnvironment:
     @pytest.mark.parametrize(
         ("name", "value", "why"),
         [
-            ("BEASTWS_BACKPLANE", "http://s3cret", "the URL is not that of a Redis"),
+            ("BEASTWS_BACKPLANE", "http://s3cret", "the URL is not that of a Redis or a PostgreSQL: give redis://"),
             ("BEASTWS_AUTH", "nope:s3cret", "give one of file, memory, unix"),
         ],
     )

@@ -7,10 +7,13 @@ from typing import Any
 
 from twisted_beastws.hub.arguments import check_cluster
 from twisted_beastws.hub.postgres import PostgresBackplane, check_schema
+from twisted_beastws.hub.postgres_url import FORMS as POSTGRES_FORMS
 from twisted_beastws.hub.postgres_url import SCHEMES, PostgresURL
 from twisted_beastws.hub.redis import RedisBackplane
 from twisted_beastws.hub.redis_cluster import RedisClusterBackplane
 from twisted_beastws.hub.redis_url import CLUSTER_SCHEMES, RedisURL
+from twisted_beastws.hub.redis_url import FORMS as REDIS_FORMS
+from twisted_beastws.hub.redis_url import SCHEMES as REDIS_SCHEMES
 
 
 def backplane_at(url: str, **options: Any) -> RedisBackplane | RedisClusterBackplane | PostgresBackplane:
@@ -44,7 +47,11 @@ def parse_url(url: str) -> PostgresURL | RedisURL:
     Raises:
         ValueError: it is no such URL. The text is one line without a password.
     """
-    return PostgresURL.parse(url) if is_postgres(url) else RedisURL.parse(url)
+    if is_postgres(url):
+        return PostgresURL.parse(url)
+    if url.partition(":")[0] not in (*REDIS_SCHEMES, "unix"):
+        raise ValueError(f"the URL is not that of a Redis or a PostgreSQL: give {REDIS_FORMS}; or {POSTGRES_FORMS}")
+    return RedisURL.parse(url)
 
 
 def missing_extra(url: str) -> str | None:

@@ -112,7 +112,7 @@ def _is_path(host: str) -> bool:
 
 
 def _refusal() -> ValueError:
-    return ValueError(f"the URL is none of a PostgreSQL: give {FORMS}")
+    return ValueError(f"the URL is not that of a PostgreSQL: give {FORMS}")
 
 
 def _hosts(text: str, directory: str) -> tuple[tuple[str, int], ...]:

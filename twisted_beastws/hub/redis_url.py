@@ -19,7 +19,7 @@ SENTINEL_PORT = 26379
 
 CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
 
-_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", *CLUSTER_SCHEMES)
+SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", *CLUSTER_SCHEMES)
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:,@/]+)(:(?P<port>[0-9]{1,5}))?")
 
 
@@ -127,7 +127,7 @@ def _refusal() -> ValueError:
 def _location(parts: SplitResult, hosts: str) -> RedisURL:
     if parts.scheme == "unix" and not hosts and parts.path not in ("", "/"):
         return RedisURL(path=unquote(parts.path))
-    if parts.scheme not in _SCHEMES or not hosts:
+    if parts.scheme not in SCHEMES or not hosts:
         raise _refusal()
     tls, path = parts.scheme.startswith("rediss"), parts.path.removeprefix("/")
     if parts.scheme in CLUSTER_SCHEMES:
