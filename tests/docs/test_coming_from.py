@@ -19,6 +19,8 @@ from ..support.patience import PATIENCE
 from .programs import DOCS, defined, expect_refusal, listings, run_listing, running_listing, talking
 
 PAGES = ("aiohttp", "autobahn", "picows", "twisted-web-websocket", "websockets")
+AUTOBAHN = 'factory = WebSocketClientFactory("ws://127.0.0.1:9000")\n'
+PATIENT = "factory.setProtocolOptions(closeHandshakeTimeout=0, serverConnectionDropTimeout=0)\n"
 EITHER = pytest.mark.parametrize("which", [0, 1], ids=["theirs", "ours"])
 
 
@@ -40,8 +42,11 @@ def test_servers_without_their_port_are_ended(page: str, tmp_path: Path) -> None
 @EITHER
 def test_each_client_can_talk(page: str, which: int, tmp_path: Path) -> None:
     server = listings("coming-from/autobahn")[1]
+    client = listings(f"coming-from/{page}")[2 + which]
+    # Autobahn's client counts an end that takes a second as unclean, and a busy machine may take that long.
+    client = client.replace(AUTOBAHN, AUTOBAHN + PATIENT)
     with running_listing(server, tmp_path, "server.py") as port:
-        done = run_listing(listings(f"coming-from/{page}")[2 + which], tmp_path, port)
+        done = run_listing(client, tmp_path, port)
     assert (done.returncode, done.stdout) == (0, "hello\nclosed 1000\n"), done.stderr
 
 

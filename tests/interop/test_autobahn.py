@@ -64,6 +64,8 @@ class Client(WebSocketClientProtocol):
 async def connected(url: str, deflate: Deflate | None) -> Client:
     factory: Any = WebSocketClientFactory(url)  # type: ignore[no-untyped-call]
     factory.protocol = Client
+    # It counts an end that takes a second as unclean, and a busy machine may take that long.
+    factory.setProtocolOptions(closeHandshakeTimeout=0, serverConnectionDropTimeout=0)
     if deflate is not None:
         factory.setProtocolOptions(
             perMessageCompressionOffers=[PerMessageDeflateOffer()],  # type: ignore[no-untyped-call]
