@@ -166,6 +166,7 @@ SECTIONS: dict[int, dict[str, str]] = {
         "5": "Using Extended CONNECT to Bootstrap the WebSocket Protocol",
     },
     8446: {  # TLS 1.3
+        "2": "Protocol Overview",
         "2.2": "Resumption and Pre-Shared Key (PSK)",
         "4.6.3": "Key and Initialization Vector Update",
         "5": "Record Protocol",
@@ -173,6 +174,7 @@ SECTIONS: dict[int, dict[str, str]] = {
         "5.2": "Record Payload Protection",
         "6": "Alert Protocol",
         "6.1": "Closure Alerts",
+        "6.2": "Error Alerts",
     },
     8725: {  # Best practices for JWT
         "2.1": "Weak Signatures and Insufficient Signature Validation",
