@@ -40,9 +40,21 @@ def test_a_function_keeps_its_name_once_a_module_of_that_name_is_imported() -> N
     assert callable(twisted_beastws.reconnecting) and callable(twisted_beastws.connect)
 
 
-def test_an_import_loads_few_modules() -> None:
-    statements = "import json, sys, twisted_beastws; print(json.dumps(list(sys.modules)))"
+def modules_after(statement: str) -> list[str]:
+    """Return the names of the modules that a new process has loaded after the statement."""
+    statements = f"{statement}\nimport json, sys\nprint(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", statements], capture_output=True, check=True, text=True, timeout=60)
-    modules = json.loads(done.stdout)
+    loaded: list[str] = json.loads(done.stdout)
+    return loaded
+
+
+def test_an_import_loads_few_modules() -> None:
+    modules = modules_after("import twisted_beastws")
     assert not LATER.intersection(modules)
     assert len([module for module in modules if module.startswith("twisted_beastws")]) <= 93
+
+
+def test_a_service_loads_no_backplane_and_no_cryptography_before_it_knows_its_options() -> None:
+    modules = modules_after("import twisted_beastws.service.maker")
+    later = {"cryptography", "twisted_beastws.hub.postgres", "twisted_beastws.hub.redis", "twisted_beastws.hub.linked"}
+    assert not later.intersection(modules)

@@ -1,19 +1,24 @@
-"""The backplane for a URL: the scheme names the server."""
+"""The backplane for a URL: the scheme names the server.
+
+A service without a backplane starts sooner because the functions import the classes when they need them.
+"""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted_beastws.hub.arguments import check_cluster
-from twisted_beastws.hub.postgres import PostgresBackplane, check_schema
 from twisted_beastws.hub.postgres_url import FORMS as POSTGRES_FORMS
 from twisted_beastws.hub.postgres_url import SCHEMES, PostgresURL
-from twisted_beastws.hub.redis import RedisBackplane
-from twisted_beastws.hub.redis_cluster import RedisClusterBackplane
 from twisted_beastws.hub.redis_url import CLUSTER_SCHEMES, RedisURL
 from twisted_beastws.hub.redis_url import FORMS as REDIS_FORMS
 from twisted_beastws.hub.redis_url import SCHEMES as REDIS_SCHEMES
+
+if TYPE_CHECKING:
+    from twisted_beastws.hub.postgres import PostgresBackplane
+    from twisted_beastws.hub.redis import RedisBackplane
+    from twisted_beastws.hub.redis_cluster import RedisClusterBackplane
 
 
 def backplane_at(url: str, **options: Any) -> RedisBackplane | RedisClusterBackplane | PostgresBackplane:
@@ -27,8 +32,16 @@ def backplane_at(url: str, **options: Any) -> RedisBackplane | RedisClusterBackp
         ValueError: an argument cannot be used. Its text has no password in it.
     """
     if is_postgres(url):
+        from twisted_beastws.hub.postgres import PostgresBackplane
+
         return PostgresBackplane(url, **options)
-    return RedisClusterBackplane(url, **options) if is_cluster(url) else RedisBackplane(url, **options)
+    if is_cluster(url):
+        from twisted_beastws.hub.redis_cluster import RedisClusterBackplane
+
+        return RedisClusterBackplane(url, **options)
+    from twisted_beastws.hub.redis import RedisBackplane
+
+    return RedisBackplane(url, **options)
 
 
 def is_postgres(url: str) -> bool:
@@ -63,6 +76,8 @@ def missing_extra(url: str) -> str | None:
 def check_prefix(url: str, prefix: str) -> None:
     """Raise ``ValueError`` for a prefix that the server at ``url`` cannot use."""
     if is_postgres(url):
+        from twisted_beastws.hub.postgres import check_schema
+
         check_schema(prefix)
     elif is_cluster(url):
         check_cluster(prefix)

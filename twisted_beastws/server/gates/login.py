@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from hmac import compare_digest
 from typing import Any, NamedTuple
 
-from cryptography.x509.oid import NameOID
 from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import LoginFailed
@@ -253,6 +252,9 @@ class CertificateLogin(LoginGate):
         except (TypeError, ValueError):
             # An authority may also sign names that are not text.
             return None
+        # Without this import at the top, services that read no certificates start sooner.
+        from cryptography.x509.oid import NameOID
+
         names = [attribute.value for attribute in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         # As for HTTP Basic, refuse an empty name, and control characters (RFC 7617 §2).
         if len(names) != 1 or not names[0] or not isinstance(names[0], str) or not names[0].isprintable():

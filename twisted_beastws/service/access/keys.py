@@ -21,8 +21,6 @@ MIN_RSA = 2048
 MAX_FILE = 1 << 20
 """Bytes of a file of keys, 1 MiB: some 500 keys."""
 
-KINDS = ("secret", "key", "jwks")
-
 
 class SigningKey(NamedTuple):
     """A key, and the only algorithm that it is used with.

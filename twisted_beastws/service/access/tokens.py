@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from twisted_beastws.protocol import WebSocketProtocol
-from twisted_beastws.service.access.keys import KINDS, SigningKeys
 
 MAX_TOKEN = 8192
 """Characters of a token (nginx allows 8 KiB for a header field)."""
@@ -20,7 +19,8 @@ MAX_LEEWAY = 300.0
 """Seconds of leeway, at most: 5 minutes (Kerberos)."""
 
 _PART = re.compile(r"(?:[^:\\]|\\.)*")
-_FIELDS = (*KINDS, "audience", "issuer", "leeway", "name")
+_KINDS = ("secret", "key", "jwks")
+_FIELDS = (*_KINDS, "audience", "issuer", "leeway", "name")
 _FORM = "jwt:secret=FILE, jwt:key=FILE or jwt:jwks=FILE, then perhaps :audience=NAME:issuer=NAME:leeway=10:name=CLAIM"
 
 
@@ -85,8 +85,11 @@ class TokenVerifier:
     def __init__(self, description: str) -> None:
         if find_spec("jwt") is None:
             raise ValueError("tokens need an extra: pip install 'twisted_beastws[jwt]'")
+        # Without this import at the top, services without tokens start sooner.
+        from twisted_beastws.service.access.keys import SigningKeys
+
         fields = _fields_of(description)
-        given = [kind for kind in KINDS if kind in fields]
+        given = [kind for kind in _KINDS if kind in fields]
         if len(given) != 1:
             raise ValueError(f"give {_FORM}")
         try:
