@@ -7,6 +7,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -121,6 +122,35 @@ class TestAccepting:
                 )
 
         assert list(run(test).values()) == [1] * 8
+
+    def test_a_port_that_the_first_connection_stops_serves_no_other(self, run: Any) -> None:
+        served: list[Any] = []
+
+        async def test(reactor: Any) -> None:
+            stopped: Deferred[None] = Deferred()
+
+            def build() -> Protocol:
+                served.append(None)
+                port.stopListening().chainDeferred(stopped)
+                return Protocol()
+
+            factory = Factory.forProtocol(build)
+            factory.noisy = False
+            port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+            peers = [socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(ACCEPTORS)]
+            await stopped
+            for peer in peers[1:]:
+                await ended(reactor, peer)
+            for peer in peers:
+                peer.close()
+
+        async def ended(reactor: Any, peer: socket.socket) -> None:
+            peer.settimeout(PATIENCE)
+            with suppress(ConnectionError):
+                assert await deferToThreadPool(reactor, reactor.getThreadPool(), peer.recv, 1) == b""
+
+        run(test)
+        assert len(served) == 1
 
     async def _accepted_by_turn(self, reactor: Any, listen: Callable[[Any], Any]) -> Counter[int]:
         """Return how many of eight connections that wait at once each turn of the loop accepts."""

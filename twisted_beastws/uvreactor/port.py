@@ -78,6 +78,10 @@ class Port(tcp.Port):
         return NativeConnection(self.reactor, self._accepted)
 
     def _accepted(self, connection: NativeConnection) -> None:
+        if self.disconnecting or not self.connected:
+            # An earlier connection of the same turn stopped the port.
+            connection.refuse()
+            return
         number = self.sessionno
         self.sessionno = number + 1
         # The same as context.call, without its function calls.
