@@ -23,6 +23,7 @@ SECTIONS: dict[int, dict[str, str]] = {
         "4": "Syntax of UTF-8 Byte Sequences",
     },
     3986: {  # URIs
+        "3.1": "Scheme",
         "3.2.1": "User Information",
         "3.3": "Path",
         "3.4": "Query",

@@ -46,12 +46,12 @@ def backplane_at(url: str, **options: Any) -> RedisBackplane | RedisClusterBackp
 
 def is_postgres(url: str) -> bool:
     """Return whether a URL is that of a PostgreSQL."""
-    return url.partition(":")[0] in SCHEMES
+    return _scheme_of(url) in SCHEMES
 
 
 def is_cluster(url: str) -> bool:
     """Return whether a URL is that of a Redis Cluster."""
-    return url.partition(":")[0] in CLUSTER_SCHEMES
+    return _scheme_of(url) in CLUSTER_SCHEMES
 
 
 def parse_url(url: str) -> PostgresURL | RedisURL:
@@ -62,7 +62,7 @@ def parse_url(url: str) -> PostgresURL | RedisURL:
     """
     if is_postgres(url):
         return PostgresURL.parse(url)
-    if url.partition(":")[0] not in (*REDIS_SCHEMES, "unix"):
+    if _scheme_of(url) not in (*REDIS_SCHEMES, "unix"):
         raise ValueError(f"the URL is not that of a Redis or a PostgreSQL: give {REDIS_FORMS}; or {POSTGRES_FORMS}")
     return RedisURL.parse(url)
 
@@ -81,3 +81,8 @@ def check_prefix(url: str, prefix: str) -> None:
         check_schema(prefix)
     elif is_cluster(url):
         check_cluster(prefix)
+
+
+def _scheme_of(url: str) -> str:
+    # RFC 3986 §3.1: a scheme may have capital letters.
+    return url.partition(":")[0].strip().lower()
