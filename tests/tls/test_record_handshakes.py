@@ -136,3 +136,19 @@ class TestFailures:
         meeting.step()
         assert meeting.server.below.aborting
         assert not meeting.application.events
+
+    def test_a_connection_lost_in_a_callback_leaves_no_error_to_the_other_connections(self, compiled: bool) -> None:
+        def choose(connection: SSL.Connection, protocols: list[bytes]) -> bytes:
+            meeting.server.lose(ConnectionLost())
+            raise ZeroDivisionError
+
+        meeting = Meeting(compiled, prepare=lambda context: context.set_alpn_select_callback(choose))
+        client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD))
+        client.set_connect_state()
+        client.set_alpn_protos([b"http/1.1"])
+        with pytest.raises(SSL.WantReadError):
+            client.do_handshake()
+        with pytest.raises(ZeroDivisionError):
+            meeting.server.tls.dataReceived(client.bio_read(1 << 14))
+        # pyOpenSSL has no public function for it.
+        assert SSL._lib.ERR_peek_error() == 0  # type: ignore[attr-defined]

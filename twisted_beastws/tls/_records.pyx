@@ -307,8 +307,9 @@ cdef class Records:
         cdef int result
         if _attribute(protocol, "_aborted"):
             return
-        result = ssl_do_handshake(self._ssl)
+        # A callback may lose the connection, and then the protocol has no more of it.
         connection = _attribute(protocol, "_tlsConnection")
+        result = ssl_do_handshake(self._ssl)
         if _callback_failed(connection) or (result <= 0 and ssl_get_error(self._ssl, result) != WANT_READ):
             try:
                 connection._raise_ssl_error(self.handle, result)
