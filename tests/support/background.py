@@ -11,7 +11,8 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import ClassVar, NamedTuple
@@ -84,7 +85,7 @@ class Background:
                 job.begin(self)
 
     def run(self, prepare: Callable[[], Command]) -> Future[subprocess.CompletedProcess[str]]:
-        return self._thread.submit(lambda: self._run(prepare()))
+        return self._thread.submit(self._run, prepare)
 
     def wait(self) -> None:
         """Wait until all programs have ended."""
@@ -94,12 +95,15 @@ class Background:
         """Kill the running program, and start no others."""
         self._stopped = True
         self._kill()
-        self._thread.shutdown()
+        self._thread.shutdown(cancel_futures=True)
         self._directory.cleanup()
 
-    def _run(self, command: Command) -> subprocess.CompletedProcess[str]:
+    def _run(self, prepare: Callable[[], Command]) -> subprocess.CompletedProcess[str]:
+        command = prepare()
+        if self._stopped:
+            raise CancelledError
         # In a session of its own the program can be killed with all that it has started.
-        self._process = subprocess.Popen(
+        process = self._process = subprocess.Popen(
             command.arguments,
             cwd=command.cwd,
             env=command.env,
@@ -112,14 +116,19 @@ class Background:
         if self._stopped:
             self._kill()
         try:
-            output, errors = self._process.communicate(timeout=command.timeout)
+            output, errors = process.communicate(timeout=command.timeout)
         finally:
             self._kill()
-        return subprocess.CompletedProcess(command.arguments, self._process.returncode, output, errors)
+            process.wait()
+            self._process = None
+        return subprocess.CompletedProcess(command.arguments, process.returncode, output, errors)
 
     def _kill(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+        # The program may have ended, and not what it started.
+        process = self._process
+        if process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 BACKGROUND = pytest.StashKey[Background]()
