@@ -26,6 +26,7 @@ PROGRAMS = ("asgi", "console", "docs", "examples", "hub", "interop", "service")
 LONG = ("tcp/test_flood.py", "tcp/test_stalled.py", "test_conformance.py", "uvreactor", "wire/test_joined.py")
 REPOSITORY = (
     "test_architecture.py",
+    "test_background.py",
     "test_citations.py",
     "test_conftest.py",
     "test_fuzz.py",
