@@ -61,6 +61,16 @@ class Meeting:
             self.step()
 
 
+def hello_with_alpn() -> bytes:
+    """Return the first bytes of a client that offers a protocol."""
+    client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD))
+    client.set_connect_state()
+    client.set_alpn_protos([b"http/1.1"])
+    with pytest.raises(SSL.WantReadError):
+        client.do_handshake()
+    return client.bio_read(1 << 14)
+
+
 @pytest.fixture(params=[True, False], ids=["compiled", "twisted"])
 def compiled(request: pytest.FixtureRequest) -> bool:
     """Whether the server is on the compiled path."""
@@ -119,13 +129,8 @@ class TestFailures:
             raise ZeroDivisionError
 
         meeting = Meeting(compiled, prepare=lambda context: context.set_alpn_select_callback(choose))
-        client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD))
-        client.set_connect_state()
-        client.set_alpn_protos([b"http/1.1"])
-        with pytest.raises(SSL.WantReadError):
-            client.do_handshake()
         with pytest.raises(ZeroDivisionError):
-            meeting.server.tls.dataReceived(client.bio_read(1 << 14))
+            meeting.server.tls.dataReceived(hello_with_alpn())
         assert not meeting.application.events
 
     def test_an_abort_in_a_callback_ends_the_handshake(self, compiled: bool) -> None:
@@ -143,12 +148,7 @@ class TestFailures:
             raise ZeroDivisionError
 
         meeting = Meeting(compiled, prepare=lambda context: context.set_alpn_select_callback(choose))
-        client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD))
-        client.set_connect_state()
-        client.set_alpn_protos([b"http/1.1"])
-        with pytest.raises(SSL.WantReadError):
-            client.do_handshake()
         with pytest.raises(ZeroDivisionError):
-            meeting.server.tls.dataReceived(client.bio_read(1 << 14))
+            meeting.server.tls.dataReceived(hello_with_alpn())
         # pyOpenSSL has no public function for it.
         assert SSL._lib.ERR_peek_error() == 0  # type: ignore[attr-defined]
