@@ -45,7 +45,7 @@ class Load:
         self._connections: dict[int, Any] = {}
         self._epoll = select.epoll()
         self._secure: Any = self.secured(self._connections) if workload.secure else None
-        # Both are like os.write.
+        # Like os.write.
         self._write: Any = os.write if self._secure is None else self._secure.write
 
     def drive(self, seconds: float) -> int:
